@@ -1,0 +1,237 @@
+"""From a kernel's Python function to the address of its machine code, once per machine.
+
+Numba compiles a kernel to optimised LLVM code; the object file made of it is kept on disk. A later
+process loads the object file with llvmlite alone (well under a millisecond, Numba is not even
+imported). Every compiled function has the one signature ``void f(int64 *record, int64 lo,
+int64 hi)``: the record holds an address and sizes for each array and one word for each scalar.
+
+A cache entry's name is a hash of everything that can change the code: all of `kernels/` and this
+file, the versions of Numba and llvmlite, the CPU, the vector width, and for each kernel a
+fingerprint of its byte code with all that it refers to (so a user's kernel in a notebook is
+cached safely, too).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+import threading
+import time
+import types as pytypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastnn.kernels
+from fastnn.kernels.declare import HELPERS, Array, Kernel
+
+#: NumPy types of the element-type letters that don't depend on the program
+FIXED_TYPES = {"r": "float64", "i": "int64"}
+ENTRY = "fastnn_entry"
+#: number of kernels compiled (not loaded) by this process; tests assert that it stands still
+compiled_count = 0
+_lock = threading.RLock()
+_loaded: dict[tuple[Kernel, str, str], int] = {}
+_keep_alive: list[Any] = []  # execution engines own the machine code
+
+
+def cache_folder() -> Path:
+    """Where object files are kept: `FASTNN_CACHE`, or fastnn's folder in the user's cache."""
+    chosen = os.environ.get("FASTNN_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return Path(base) / "fastnn" if base else Path.home() / ".cache" / "fastnn"
+
+
+@functools.cache
+def machine_hash() -> str:
+    """Hash of all that is common to the kernels of this process: sources, versions, CPU."""
+    from fastnn.kernels.cpu import target
+
+    digest = hashlib.blake2b(digest_size=16)
+    root = Path(fastnn.kernels.__file__).parent
+    for path in [*sorted(root.rglob("*.py")), Path(__file__)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    host = target.host()
+    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
+    digest.update(repr((versions, host)).encode())
+    return digest.hexdigest()
+
+
+def fingerprint(function: Any, seen: set[int] | None = None) -> bytes:
+    """Hash of a function's byte code, constants, defaults and, recursively, what it refers to."""
+    seen = set() if seen is None else seen
+    if id(function) in seen:
+        return b"again"
+    seen.add(id(function))
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(value: Any) -> None:
+        if isinstance(value, Kernel):
+            value = value.function
+        if isinstance(value, pytypes.FunctionType):
+            digest.update(fingerprint(value, seen))
+        elif isinstance(value, pytypes.CodeType):
+            digest.update(value.co_code)
+            for constant in value.co_consts:
+                add(constant)
+            digest.update(repr((value.co_names, value.co_varnames)).encode())
+        elif isinstance(value, pytypes.ModuleType):
+            digest.update(value.__name__.encode())
+        elif isinstance(value, np.ndarray):
+            digest.update(value.tobytes())
+        else:
+            digest.update(repr(value).encode() if not callable(value) else b"callable")
+
+    add(function.__code__)
+    add(function.__defaults__)
+    for cell in function.__closure__ or ():
+        add(cell.cell_contents)
+    for name in sorted(_names(function.__code__)):
+        if name in function.__globals__:
+            add(function.__globals__[name])
+    return digest.digest()
+
+
+def _names(code: pytypes.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, pytypes.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
+    """The file that holds (or will hold) the object code of this variant."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(fingerprint(kernel.function) + repr((kernel.params, dtype, data_dtype)).encode())
+    variant = dtype if not data_dtype else f"{dtype}-{data_dtype}"
+    folder = cache_folder() / machine_hash()
+    return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+
+
+def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
+    """Address of the kernel's machine code for float type `dtype`; compiles it if need be.
+
+    `data_dtype` is the NumPy type name of the 'd' arrays, for kernels that have any.
+    """
+    with _lock:
+        found = _loaded.get((kernel, dtype, data_dtype))
+        if found is None:
+            path = object_path(kernel, dtype, data_dtype)
+            if not path.exists():
+                compile_to(path, kernel, dtype, data_dtype)
+            found = load_object(path.read_bytes())
+            _loaded[kernel, dtype, data_dtype] = found
+        return found
+
+
+def load_object(code: bytes) -> int:
+    """Load an object file into the process and return the address of its entry."""
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _keep_alive.append(engine)
+    return int(engine.get_function_address(ENTRY))
+
+
+def _target_machine() -> Any:
+    from llvmlite import binding
+
+    from fastnn.kernels.cpu import target
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    host = target.host()
+    return binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
+        cpu=host.cpu, features=host.features, opt=3, reloc="default", codemodel="jitdefault",
+        jit=True,
+    )  # fmt: skip
+
+
+def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> float:
+    """Compile one variant into the file `path`; returns the seconds it took.
+
+    The file appears at once and whole (written aside, then renamed), so several processes may
+    compile the same kernel at the same time.
+    """
+    global compiled_count
+    start = time.perf_counter()
+    code = compile_object(kernel, dtype, data_dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(code)
+    os.replace(file.name, path)
+    compiled_count += 1
+    return time.perf_counter() - start
+
+
+def compile_object(kernel: Kernel, dtype: str, data_dtype: str = "") -> bytes:
+    """The object code of a kernel's entry."""
+    module = compile_llvm(kernel, dtype, data_dtype)
+    return bytes(_target_machine().emit_object(module))
+
+
+def assembly(kernel: Kernel, dtype: str = "float32", data_dtype: str = "") -> str:
+    """The machine code of a kernel as assembly text, for people and tests that read it."""
+    return str(_target_machine().emit_assembly(compile_llvm(kernel, dtype, data_dtype)))
+
+
+def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> Any:
+    """The optimised LLVM module of a kernel's entry (an `llvmlite.binding.ModuleRef`)."""
+    from llvmlite import binding
+
+    from fastnn.runtime.cpu import numba_bridge
+
+    with _lock:
+        entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
+        module = binding.parse_assembly(numba_bridge.optimised_llvm(entry, ENTRY))
+    module.verify()
+    return module
+
+
+def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
+    """The function `entry(record, lo, hi)` that unpacks a record and calls the kernel."""
+    element = {"f": dtype, "d": data_dtype, **FIXED_TYPES}
+    slot, arguments = 0, []
+    for parameter in kernel.params.values():
+        if isinstance(parameter, Array):
+            sizes = ", ".join(f"r[{slot + 1 + k}]" for k in range(len(parameter.dims)))
+            kind = f"np.{element[parameter.dtype]}"
+            arguments.append(f"array_at(r[{slot}], ({sizes},), {kind})")
+            slot += 1 + len(parameter.dims)
+        else:
+            real = {"int": "{}", "double": "as_float({})", "real": f"np.{dtype}(as_float({{}}))"}
+            arguments.append(real[parameter.kind].format(f"r[{slot}]"))
+            slot += 1
+    if kernel.items is not None:
+        arguments += ["lo", "hi"]
+    source = (
+        "def entry(record, lo, hi):\n    r = words(record)\n    kernel("
+        + ",\n        ".join(arguments)
+        + ")\n"
+    )
+    scope = bridge.entry_scope(kernel.function)
+    exec(compile(source, f"<entry of {kernel.name}>", "exec"), scope)
+    entry: Callable[..., None] = scope["entry"]
+    return entry
+
+
+def record_length(kernel: Kernel) -> int:
+    """Words in a record of this kernel."""
+    return sum(
+        1 + len(p.dims) if isinstance(p, Array) else 1 for p in kernel.params.values()
+    )
+
+
+#: C signature of every compiled kernel; calling through ctypes releases the GIL
+CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)

@@ -1,0 +1,1 @@
+"""CPU kernels, written on the SIMD layer in `simd`."""

@@ -1,0 +1,496 @@
+"""The compiled side of `simd`: vector types for Numba and the LLVM code of each operation.
+
+Importing this module registers everything with Numba; `fastnn.runtime.cpu.compiler` does so before
+the first compilation. Each operation is a typing rule and a code generator entered directly
+(no `@overload`, which would send every single operator through the whole compiler).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin, register_model
+
+from . import simd, target
+
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+
+
+class FloatVector(types.Type):
+    """`lanes` floats of `width` bits in one register."""
+
+    def __init__(self, width: int, lanes: int):
+        self.width, self.lanes = width, lanes
+        self.element = types.float32 if width == 32 else types.float64
+        super().__init__(f"f{width}x{lanes}")
+
+
+class IntVector(types.Type):
+    """`lanes` integers of `width` bits in one register."""
+
+    def __init__(self, width: int, lanes: int):
+        self.width, self.lanes = width, lanes
+        self.element = types.int32 if width == 32 else types.int64
+        super().__init__(f"i{width}x{lanes}")
+
+
+class Mask(types.Type):
+    """One bit per lane: the result of comparing vectors."""
+
+    def __init__(self, lanes: int):
+        self.lanes = lanes
+        super().__init__(f"mask{lanes}")
+
+
+def llvm_type(ty: Any) -> ir.VectorType:
+    if isinstance(ty, Mask):
+        return ir.VectorType(ir.IntType(1), ty.lanes)
+    if isinstance(ty, IntVector):
+        return ir.VectorType(ir.IntType(ty.width), ty.lanes)
+    return ir.VectorType(ir.FloatType() if ty.width == 32 else ir.DoubleType(), ty.lanes)
+
+
+@register_model(FloatVector)
+@register_model(IntVector)
+@register_model(Mask)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, llvm_type(fe_type))
+
+
+def vector_of(array: Any) -> FloatVector:
+    """The vector type that matches an array's element type at this process's width."""
+    width = array.dtype.bitwidth
+    return FloatVector(width, target.host().vector_bits // width)
+
+
+def is_vector(ty: Any) -> bool:
+    return isinstance(ty, (FloatVector, IntVector))
+
+
+def is_array(ty: Any) -> bool:
+    return isinstance(ty, types.Array) and isinstance(ty.dtype, types.Float)
+
+
+def is_number(ty: Any) -> bool:
+    return isinstance(ty, (types.Number, types.Literal))
+
+
+def define(function: Any, typer: Callable[..., Any], codegen: Callable[..., Any]) -> None:
+    """Register `function` with Numba: `typer(*types)` gives the result's type or None, then
+    `codegen(context, builder, sig, args)` emits it. Arguments arrive as typed."""
+
+    class Template(AbstractTemplate):
+        key = function
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            result = None if kws else typer(*args)
+            if result is None:
+                return None
+            result, arguments = result if isinstance(result, tuple) else (result, args)
+            return signature(result, *arguments)
+
+    infer_global(function)(Template)
+    lower_builtin(function, types.VarArg(types.Any))(codegen)
+
+
+def constant(ty: Any, value: Any) -> ir.Constant:
+    return ir.Constant(llvm_type(ty), [value] * ty.lanes)
+
+
+def splat_value(builder: Any, scalar: Any, ty: Any) -> Any:
+    vec = llvm_type(ty)
+    undefined = ir.Constant(vec, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, ty.lanes), [0] * ty.lanes)
+    return builder.shuffle_vector(one, undefined, zeros)
+
+
+def as_vector(context: Any, builder: Any, value: Any, from_type: Any, ty: Any) -> Any:
+    """`value` as a vector of type `ty`: itself, or a scalar in every lane."""
+    if is_vector(from_type):
+        return value
+    return splat_value(builder, context.cast(builder, value, from_type, ty.element), ty)
+
+
+def llvm_call(builder: Any, name: str, result: Any, args: Any) -> Any:
+    """Call an LLVM intrinsic by its full name (llvmlite can't mangle vector types itself)."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def suffix(ty: Any) -> str:
+    return f"v{ty.lanes}{'i' if isinstance(ty, IntVector) else 'f'}{ty.width}"
+
+
+def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def mask_first(builder: Any, count: Any, lanes: int) -> Any:
+    """Mask of the first `count` (i64) lanes."""
+    ty = IntVector(32, lanes)
+    counts = splat_value(builder, builder.trunc(count, I32), ty)
+    return builder.icmp_signed("<", ir.Constant(llvm_type(ty), list(range(lanes))), counts)
+
+
+# ---------------------------------------------------------------- operators
+
+
+def _arithmetic(op: Any, float_op: str | None, int_op: str | None) -> None:
+    def typer(*args: Any) -> Any:
+        vectors = [a for a in args if is_vector(a)]
+        if not vectors or any(v != vectors[0] for v in vectors):
+            return None
+        if not all(is_vector(a) or is_number(a) for a in args):
+            return None
+        has = int_op if isinstance(vectors[0], IntVector) else float_op
+        return vectors[0] if has else None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ty = sig.return_type
+        values = [
+            as_vector(context, builder, v, t, ty) for v, t in zip(args, sig.args, strict=True)
+        ]
+        return getattr(builder, int_op if isinstance(ty, IntVector) else float_op)(*values)
+
+    define_operator(op, typer, codegen, 2)
+
+
+def define_operator(op: Any, typer: Any, codegen: Any, arity: int) -> None:
+    """Like `define`, for an operator that Numba knows already: only vectors are matched."""
+
+    class Template(AbstractTemplate):
+        key = op
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            result = typer(*args) if len(args) == arity else None
+            return None if result is None else signature(result, *args)
+
+    infer_global(op)(Template)
+    vector_kinds = (FloatVector, IntVector, Mask)
+    for kind in vector_kinds:
+        if arity == 1:
+            lower_builtin(op, kind)(codegen)
+            continue
+        lower_builtin(op, kind, kind)(codegen)
+        if kind is not Mask:
+            for scalar in (types.Number, types.Literal):
+                lower_builtin(op, kind, scalar)(codegen)
+                lower_builtin(op, scalar, kind)(codegen)
+
+
+_arithmetic(operator.add, "fadd", "add")
+_arithmetic(operator.sub, "fsub", "sub")
+_arithmetic(operator.mul, "fmul", "mul")
+_arithmetic(operator.truediv, "fdiv", None)
+
+
+def _bitwise(op: Any, name: str) -> None:
+    def typer(a: Any, b: Any) -> Any:
+        if isinstance(a, Mask) and a == b:
+            return a
+        vector = a if isinstance(a, IntVector) else b
+        if isinstance(vector, IntVector) and all(t == vector or is_number(t) for t in (a, b)):
+            return vector
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ty = sig.return_type
+        if not isinstance(ty, Mask):
+            args = [
+                as_vector(context, builder, v, t, ty) for v, t in zip(args, sig.args, strict=True)
+            ]
+        return getattr(builder, name)(*args)
+
+    define_operator(op, typer, codegen, 2)
+
+
+_bitwise(operator.and_, "and_")
+_bitwise(operator.or_, "or_")
+_bitwise(operator.xor, "xor")
+
+
+def _negate_code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    if isinstance(sig.return_type, FloatVector):
+        return builder.fneg(args[0])
+    return builder.neg(args[0])
+
+
+define_operator(operator.neg, lambda a: a if is_vector(a) else None, _negate_code, 1)
+define_operator(
+    operator.invert,
+    lambda a: a if isinstance(a, Mask) else None,
+    lambda context, builder, sig, args: builder.not_(args[0]),
+    1,
+)
+
+
+def _comparison(op: Any, symbol: str) -> None:
+    def typer(a: Any, b: Any) -> Any:
+        vectors = [t for t in (a, b) if is_vector(t)]
+        if not vectors or any(v != vectors[0] for v in vectors):
+            return None
+        return Mask(vectors[0].lanes) if all(is_vector(t) or is_number(t) for t in (a, b)) else None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ty = next(t for t in sig.args if is_vector(t))
+        a, b = (as_vector(context, builder, v, t, ty) for v, t in zip(args, sig.args, strict=True))
+        if isinstance(ty, IntVector):
+            return builder.icmp_signed(symbol, a, b)
+        if symbol == "!=":
+            return builder.fcmp_unordered(symbol, a, b)
+        return builder.fcmp_ordered(symbol, a, b)
+
+    define_operator(op, typer, codegen, 2)
+
+
+for _op, _symbol in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _comparison(_op, _symbol)
+
+# ---------------------------------------------------------------- memory
+
+
+def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    pointer = pointer_to(context, builder, sig.args[0], args[0], index)
+    vec = llvm_type(sig.return_type)
+    return builder.load(
+        builder.bitcast(pointer, vec.as_pointer()), align=sig.args[0].dtype.bitwidth // 8, typ=vec
+    )
+
+
+def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = vector_of(sig.args[0])
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    value = as_vector(context, builder, args[2], sig.args[2], ty)
+    pointer = pointer_to(context, builder, sig.args[0], args[0], index)
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=ty.width // 8)
+    return context.get_dummy_value()
+
+
+def _load_first(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    index, count = (
+        context.cast(builder, v, t, types.intp) for v, t in zip(args[1:], sig.args[1:], strict=True)
+    )
+    vec = llvm_type(ty)
+    pointer = builder.bitcast(
+        pointer_to(context, builder, sig.args[0], args[0], index), vec.as_pointer()
+    )
+    mask = mask_first(builder, count, ty.lanes)
+    zero = ir.Constant(vec, [0.0] * ty.lanes)
+    arguments = [pointer, ir.Constant(I32, ty.width // 8), mask, zero]
+    return llvm_call(builder, f"llvm.masked.load.{suffix(ty)}.p0", vec, arguments)
+
+
+def _store_first(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = vector_of(sig.args[0])
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    count = context.cast(builder, args[3], sig.args[3], types.intp)
+    value = as_vector(context, builder, args[2], sig.args[2], ty)
+    pointer = builder.bitcast(
+        pointer_to(context, builder, sig.args[0], args[0], index), value.type.as_pointer()
+    )
+    mask = mask_first(builder, count, ty.lanes)
+    arguments = [value, pointer, ir.Constant(I32, ty.width // 8), mask]
+    llvm_call(builder, f"llvm.masked.store.{suffix(ty)}.p0", ir.VoidType(), arguments)
+    return context.get_dummy_value()
+
+
+def _of_array(*args: Any) -> Any:
+    return vector_of(args[0]) if is_array(args[0]) else None
+
+
+def _nothing(*args: Any) -> Any:
+    return types.void if is_array(args[0]) else None
+
+
+define(simd.load, _of_array, _load)
+define(simd.store, _nothing, _store)
+define(simd.load_first, _of_array, _load_first)
+define(simd.store_first, _nothing, _store_first)
+
+# ---------------------------------------------------------------- constants
+
+
+def _lanes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return ir.Constant(I64, vector_of(sig.args[0]).lanes)
+
+
+def _splat(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return as_vector(context, builder, args[1], sig.args[1], sig.return_type)
+
+
+def _iota(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    return ir.Constant(llvm_type(ty), [float(i) for i in range(ty.lanes)])
+
+
+define(simd.lanes, lambda x: types.intp if is_array(x) else None, _lanes)
+define(simd.splat, _of_array, _splat)
+define(simd.fill_like, lambda v, value: v if is_vector(v) else None, _splat)
+define(simd.iota, _of_array, _iota)
+define(
+    simd.is32,
+    lambda v: types.boolean if is_vector(v) or is_array(v) else None,
+    lambda context, builder, sig, args: ir.Constant(
+        ir.IntType(1), int((getattr(sig.args[0], "width", 0) or sig.args[0].dtype.bitwidth) == 32)
+    ),
+)
+
+# ---------------------------------------------------------------- arithmetic functions
+
+
+def _common(*args: Any) -> Any:
+    vectors = [a for a in args if is_vector(a)]
+    if not vectors or any(v != vectors[0] for v in vectors):
+        return None
+    return vectors[0] if all(is_vector(a) or is_number(a) for a in args) else None
+
+
+def _vectors(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return [
+        as_vector(context, builder, v, t, sig.return_type)
+        for v, t in zip(args, sig.args, strict=True)
+    ]
+
+
+def _fma(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    values = _vectors(context, builder, sig, args)
+    name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
+    return llvm_call(builder, f"{name}.{suffix(sig.return_type)}", values[0].type, values)
+
+
+def _choose(symbol: str) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        a, b = _vectors(context, builder, sig, args)
+        if isinstance(sig.return_type, IntVector):
+            return builder.select(builder.icmp_signed(symbol, a, b), a, b)
+        return builder.select(builder.fcmp_ordered(symbol, a, b), a, b)
+
+    return codegen
+
+
+def _where(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    a, b = (as_vector(context, builder, args[k], sig.args[k], ty) for k in (1, 2))
+    return builder.select(args[0], a, b)
+
+
+def _float_intrinsic(name: str) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = _vectors(context, builder, sig, args)
+        return llvm_call(
+            builder, f"llvm.{name}.{suffix(sig.return_type)}", values[0].type, values
+        )
+
+    return codegen
+
+
+define(simd.fma, _common, _fma)
+define(simd.minimum, _common, _choose("<"))
+define(simd.maximum, _common, _choose(">"))
+define(simd.where, lambda m, a, b: _common(a, b) if isinstance(m, Mask) else None, _where)
+
+
+def _float_only(*args: Any) -> Any:
+    ty = _common(*args)
+    return ty if isinstance(ty, FloatVector) else None
+
+
+for _function, _name in (
+    (simd.absolute, "fabs"),
+    (simd.sqrt, "sqrt"),
+    (simd.rint, "rint"),
+    (simd.floor, "floor"),
+    (simd.copysign, "copysign"),
+):
+    define(_function, _float_only, _float_intrinsic(_name))
+
+# ---------------------------------------------------------------- bits and conversions
+
+
+def _float_to_int(v: Any) -> Any:
+    return IntVector(v.width, v.lanes) if isinstance(v, FloatVector) else None
+
+
+def _int_to_float(v: Any) -> Any:
+    return FloatVector(v.width, v.lanes) if isinstance(v, IntVector) else None
+
+
+def _convert(name: str) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, name)(args[0], llvm_type(sig.return_type))
+
+    return codegen
+
+
+define(simd.bits, _float_to_int, _convert("bitcast"))
+define(simd.from_bits, _int_to_float, _convert("bitcast"))
+define(simd.to_int, _float_to_int, _convert("fptosi"))
+define(simd.to_float, _int_to_float, _convert("sitofp"))
+
+
+def _shift(name: str) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        count = as_vector(context, builder, args[1], sig.args[1], sig.return_type)
+        return getattr(builder, name)(args[0], count)
+
+    return codegen
+
+
+def _int_vector(v: Any, n: Any) -> Any:
+    return v if isinstance(v, IntVector) and is_number(n) else None
+
+
+define(simd.shift_left, _int_vector, _shift("shl"))
+define(simd.shift_right, _int_vector, _shift("ashr"))
+
+# ---------------------------------------------------------------- across lanes
+
+
+def _fold(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, lanes = args[0], sig.args[0].lanes
+        while lanes > 1:
+            lanes //= 2
+            kind = ir.VectorType(I32, lanes)
+            low = ir.Constant(kind, list(range(lanes)))
+            high = ir.Constant(kind, list(range(lanes, 2 * lanes)))
+            undefined = ir.Constant(value.type, ir.Undefined)
+            value = combine(
+                builder,
+                builder.shuffle_vector(value, undefined, low),
+                builder.shuffle_vector(value, undefined, high),
+            )
+        return builder.extract_element(value, ir.Constant(I32, 0))
+
+    return codegen
+
+
+def _element(v: Any) -> Any:
+    return v.element if isinstance(v, FloatVector) else None
+
+
+define(simd.sum_lanes, _element, _fold(lambda builder, a, b: builder.fadd(a, b)))
+define(
+    simd.max_lanes,
+    _element,
+    _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)),
+)

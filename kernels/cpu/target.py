@@ -1,0 +1,69 @@
+"""What the CPU offers: vector width, fused multiply-add, number of vector registers.
+
+`FASTNN_VECTOR_BITS` (128, 256 or 512) forces a narrower width than the CPU has; it is read once, by
+the first compilation in a process, because compiled helpers are shared between kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+
+from llvmlite import binding
+
+
+@dataclass(frozen=True)
+class Target:
+    """The SIMD unit that kernels are compiled for."""
+
+    cpu: str
+    features: str  # LLVM's feature string
+    name: str  # "AVX-512", "AVX2", "AVX", "SSE2", "NEON", "generic"
+    vector_bits: int
+    has_fma: bool
+    registers: int
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements in a vector of elements of `itemsize` bytes."""
+        return self.vector_bits // (8 * itemsize)
+
+
+def _host_features() -> dict[str, bool]:
+    try:
+        return dict(binding.get_host_cpu_features())
+    except RuntimeError:  # LLVM cannot tell on this platform
+        return {}
+
+
+@functools.cache
+def host() -> Target:
+    """The target for this process: the host's, or narrower where `FASTNN_VECTOR_BITS` says so."""
+    features = _host_features()
+    triple = binding.get_process_triple()
+    if triple.startswith(("aarch64", "arm64")):
+        name, bits, fma, registers = "NEON", 128, True, 32
+    elif features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
+        name, bits, fma, registers = "AVX-512", 512, True, 32
+    elif features.get("avx2") and features.get("fma"):
+        name, bits, fma, registers = "AVX2", 256, True, 16
+    elif triple.startswith("x86_64"):
+        name, bits, fma, registers = "SSE2", 128, bool(features.get("fma")), 16
+    else:
+        name, bits, fma, registers = "generic", 128, False, 16
+    wanted = os.environ.get("FASTNN_VECTOR_BITS")
+    if wanted:
+        if wanted not in ("128", "256", "512") or int(wanted) > bits:
+            raise ValueError(
+                f"FASTNN_VECTOR_BITS={wanted!r}: expected 128, 256 or 512 and at most {bits}, the "
+                "width of this CPU; unset it to use the full width"
+            )
+        bits = int(wanted)
+    return Target(
+        binding.get_host_cpu_name(),
+        ",".join(("+" if on else "-") + f for f, on in sorted(features.items())),
+        name,
+        bits,
+        fma,
+        registers,
+    )

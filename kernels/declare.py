@@ -1,0 +1,146 @@
+"""How a kernel is declared: an ordinary Python function with annotated parameters.
+
+A kernel is written like this::
+
+    @kernel
+    def relu_backward(
+        y: "in rows f[N,C]",      # output of the forward pass
+        dy: "in rows f[N,C]",
+        dx: "out rows f[N,C]",
+        lo: "begin",
+        hi: "end",
+    ):
+        ...
+
+It computes items ``lo`` to ``hi`` (exclusive) of its *items*: here the N rows. Whoever calls it
+decides on the range: the run loop gives each worker a share and may cut the share into blocks; a
+test may call it with any split at all, and the bits have to be the same.
+
+An array's annotation says, in this order:
+
+- ``in``, ``out`` or ``inout``: read, written completely (within the items), or both;
+- ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i`` (the
+  last dimension), ``whole``: any part of it;
+- the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
+  ``i`` int64, ``d`` the type of the user's data;
+- the dimensions, one letter each; equal letters have to be equal sizes (checked when a kernel is
+  bound). An array of higher rank is folded to the declared rank by merging leading dimensions.
+
+Scalars are ``"real"`` (the program's float type), ``"double"`` (float64) or ``"int"`` (int64).
+Nothing here imports Numba: an undecorated call runs the function as plain Python on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_ARRAY = re.compile(r"^(in|out|inout) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$")
+_SCALARS = ("real", "double", "int")
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array parameter: how it is used, its element type and its dimension letters."""
+
+    mode: str  # "in", "out", "inout"
+    axis: str  # "rows", "cols", "whole"
+    dtype: str  # "f", "r", "i", "d"
+    dims: tuple[str, ...]
+
+    @property
+    def reads(self) -> bool:
+        return self.mode != "out"
+
+    @property
+    def writes(self) -> bool:
+        return self.mode != "in"
+
+    @property
+    def item_letter(self) -> str | None:
+        """The dimension that the items count, or None where the whole array is touched."""
+        if self.axis == "whole":
+            return None
+        return self.dims[0] if self.axis == "rows" else self.dims[-1]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    kind: str  # "real", "double", "int"
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel's Python function with its parsed signature.
+
+    ``grain``: shares of workers begin at multiples of it. ``items`` is the dimension letter that
+    ``lo`` and ``hi`` count, or None for a kernel that runs once, on one worker.
+    """
+
+    name: str
+    function: Callable[..., None]
+    params: dict[str, Array | Scalar]
+    items: str | None
+    grain: int = 1
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run as plain Python (NumPy arrays in, results written in place)."""
+        self.function(*args, **kwargs)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {n: p for n, p in self.params.items() if isinstance(p, Array)}
+
+
+#: every kernel that has been declared, by name
+KERNELS: dict[str, Kernel] = {}
+#: plain functions that kernels may call (registered with Numba at the first compilation)
+HELPERS: list[Callable[..., Any]] = []
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a plain function as callable from kernels: it is compiled into them, always inlined."""
+    HELPERS.append(function)
+    return function
+
+
+def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
+    if text in _SCALARS:
+        return Scalar(text)
+    match = _ARRAY.match(text)
+    if match is None:
+        raise ValueError(
+            f"kernel {kernel!r}, parameter {name!r}: cannot read the annotation {text!r}; expected "
+            "'in|out|inout rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', 'int'"
+        )
+    mode, axis, dtype, dims = match.groups()
+    return Array(mode, axis, dtype, tuple(dims.split(",")))
+
+
+def kernel(
+    function: Callable[..., None] | None = None, *, grain: int = 1, name: str | None = None
+) -> Any:
+    """Declare a kernel (see the module's text) and enter it in `KERNELS`."""
+    if function is None:
+        return lambda f: kernel(f, grain=grain, name=name)
+    label = name or function.__name__
+    signature = inspect.signature(function)
+    names = list(signature.parameters)
+    annotations = {n: p.annotation for n, p in signature.parameters.items()}
+    ranged = names[-2:] == ["lo", "hi"]
+    params = {
+        n: parse_parameter(label, n, str(annotations[n]).strip("'\""))
+        for n in (names[:-2] if ranged else names)
+    }
+    letters = {p.item_letter for p in params.values() if isinstance(p, Array)} - {None}
+    if ranged and len(letters) != 1:
+        raise ValueError(
+            f"kernel {label!r} takes lo and hi: all of its 'rows' and 'cols' arrays must share one "
+            f"item dimension, found {sorted(map(str, letters)) or 'none'}"
+        )
+    result = Kernel(label, function, params, letters.pop() if ranged else None, grain)
+    KERNELS[label] = result
+    return result
