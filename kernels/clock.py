@@ -1,0 +1,15 @@
+"""The control block ("clock"): the few shared int64 words that change from step to step.
+
+A kernel takes it as ``clock: "in whole i[L]"`` and reads a word by these names.
+"""
+
+SEED = 0  # seed of the run's random numbers
+STEP = 1  # optimiser steps done before this one
+CURSOR = 2  # position of this batch's first sample in the data order
+RUN_STEP = 3  # steps since this run of the program began; indexes the schedule
+STOP_REQUEST = 4  # set by the host at any time: please stop after this step
+STOP = 5  # set in serial sections only: leave the loop now (one of the reasons below)
+LENGTH = 16
+
+REQUESTED = 1  # reasons in STOP
+NOT_FINITE = 2
