@@ -1,0 +1,57 @@
+# make train   train the digits model, from nothing but Python 3.11 or later
+# make test    lint, types and all tests
+# make bench   side by side with PyTorch, JAX and scikit-learn
+# make clean   remove the virtual environment and everything that was built
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: train test bench peers clean
+
+train: $(VENV)/.train
+	$(bin)/fastnn train digits
+
+test: $(VENV)/.test
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/python -m pytest
+
+bench: peers
+	$(bin)/python benchmarks/run.py
+
+# the libraries that tests and benchmarks compare with
+peers: $(VENV)/.peers
+
+# Stamps: a second call installs nothing, until pyproject.toml changes.
+$(VENV)/.train: $(VENV)/.created pyproject.toml
+	@echo "installing fastnn into $(VENV)"
+	$(pip) --editable ".[plot,sklearn]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml
+	@echo "installing fastnn and the tools of its tests into $(VENV)"
+	$(pip) --editable ".[test,plot,sklearn]"
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.created pyproject.toml
+	@echo "installing fastnn and the libraries it is compared with into $(VENV)"
+	$(pip) --editable ".[test,plot,sklearn,peers]" "$(TORCH)"
+	@touch $@ $(VENV)/.test
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fastnn needs Python 3.11 or later; found: $$($(PYTHON) --version 2>&1)." \
+	    "Point make at a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "could not create $(VENV): is Python's venv module installed" \
+	    "(on Debian and Ubuntu: apt install python3-venv)?" >&2; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find fastnn kernels tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
