@@ -18,7 +18,8 @@ test may call it with any split at all, and the bits have to be the same.
 
 An array's annotation says, in this order:
 
-- ``in``, ``out`` or ``inout``: read, written completely (within the items), or both;
+- ``in``: read; ``out``: written completely (within the items); ``inout``: read and written;
+  ``part``: written in part, the rest left as it is;
 - ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i`` (the
   last dimension), ``whole``: any part of it;
 - the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
@@ -38,7 +39,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_ARRAY = re.compile(r"^(in|out|inout) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$")
+_ARRAY = re.compile(r"^(in|out|inout|part) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$")
 _SCALARS = ("real", "double", "int")
 
 
@@ -46,14 +47,14 @@ _SCALARS = ("real", "double", "int")
 class Array:
     """An array parameter: how it is used, its element type and its dimension letters."""
 
-    mode: str  # "in", "out", "inout"
+    mode: str  # "in", "out", "inout", "part"
     axis: str  # "rows", "cols", "whole"
     dtype: str  # "f", "r", "i", "d"
     dims: tuple[str, ...]
 
     @property
     def reads(self) -> bool:
-        return self.mode != "out"
+        return self.mode in ("in", "inout")
 
     @property
     def writes(self) -> bool:
@@ -114,7 +115,7 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
     if match is None:
         raise ValueError(
             f"kernel {kernel!r}, parameter {name!r}: cannot read the annotation {text!r}; expected "
-            "'in|out|inout rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', 'int'"
+            "'in|out|inout|part rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', 'int'"
         )
     mode, axis, dtype, dims = match.groups()
     return Array(mode, axis, dtype, tuple(dims.split(",")))

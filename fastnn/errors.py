@@ -1,0 +1,39 @@
+"""The errors that fastnn raises for its users' mistakes.
+
+Each message says where it happened, what was expected, what came, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class FastnnError(Exception):
+    """Base of all of fastnn's own errors."""
+
+
+class ShapeError(FastnnError, ValueError):
+    """A shape or element type does not fit a layer, an op or the model."""
+
+
+class DataError(FastnnError, ValueError):
+    """Data handed in cannot be used: wrong length, range, type, or values that are not finite."""
+
+
+class OptionError(FastnnError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class CheckpointError(FastnnError, ValueError):
+    """A checkpoint cannot be read, was changed, or does not fit the model."""
+
+
+class NonFiniteError(FastnnError, ArithmeticError):
+    """Training produced NaN or infinity."""
+
+
+class ProgramError(FastnnError, AssertionError):
+    """The verifier found a fault in a program: a bug of fastnn's planner or of a user's op."""
+
+
+def where(scope: str) -> str:
+    """The beginning of a message: the layer's name, or nothing."""
+    return f"layer {scope!r}: " if scope else ""

@@ -1,0 +1,286 @@
+"""The graph: values, nodes and the calls of kernels that compute them.
+
+A graph holds one traced computation with concrete shapes. Applying an op (`Graph.apply`) adds a
+node, its output values and the call of its forward kernel; differentiation and the trainer add
+more calls. The list of calls, in order, is what the planner turns into a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.errors import ShapeError, where
+from fastnn.kernels import clock as clock_words
+from fastnn.kernels.declare import KERNELS, Array
+
+if TYPE_CHECKING:
+    from fastnn.graph.op import Op
+
+#: homes (memory segments) that a program's run brings along; sizes are known when it is bound
+EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "result/")
+
+
+@dataclass(eq=False)
+class Value:
+    """An array in the graph.
+
+    Attributes:
+        shape: sizes; for batched values the first one is the batch.
+        dtype: "f" (the program's float type), "i" (int64), "r" (float64) or "d" (as in the data).
+        home: the segment of memory it lives in ("work" until the planner places it).
+        offset: where it begins in its segment, in elements; None where the planner decides.
+        base: the value whose memory this one views under another shape, or None.
+        batched: whether its first dimension runs over the samples of the mini-batch.
+        data: the contents, for constants.
+    """
+
+    graph: Graph
+    shape: tuple[int, ...]
+    dtype: str = "f"
+    home: str = "work"
+    offset: int | None = None
+    base: Value | None = None
+    batched: bool = False
+    name: str = ""
+    node: Node | None = None
+    data: np.ndarray | None = None
+
+    @property
+    def root(self) -> Value:
+        """The value that owns the memory."""
+        value = self
+        while value.base is not None:
+            value = value.base
+        return value
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def external(self) -> bool:
+        return self.home.startswith(EXTERNAL)
+
+    def __repr__(self) -> str:
+        return f"<{self.name or 'value'} {self.dtype}{list(self.shape)} in {self.home}>"
+
+    # Operators, so that a module's forward reads like NumPy.
+    def __add__(self, other: Any) -> Value:
+        return _ops().add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Value:
+        return _ops().subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return _ops().add(_ops().negate(self), other)
+
+    def __mul__(self, other: Any) -> Value:
+        return _ops().multiply(self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Value:
+        return _ops().divide(self, other)
+
+    def __neg__(self) -> Value:
+        return _ops().negate(self)
+
+    def __matmul__(self, other: Any) -> Value:
+        return _ops().linear(self, other)
+
+    def reshape(self, *shape: int) -> Value:
+        return _ops().reshape(self, *shape)
+
+
+def _ops() -> Any:
+    from fastnn import ops
+
+    return ops
+
+
+@dataclass(eq=False)
+class Node:
+    """One application of an op."""
+
+    op: Op
+    inputs: dict[str, Value | None]
+    outputs: dict[str, Value]
+    attrs: dict[str, Any]
+    scope: str
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a kernel: operands by parameter name (None: an absent array of size 0)."""
+
+    kernel: str
+    operands: dict[str, Any]
+    scope: str
+
+
+@dataclass(eq=False)
+class Graph:
+    """A computation over a mini-batch of `batch` samples.
+
+    `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
+    """
+
+    batch: int
+    training: bool = False
+    nodes: list[Node] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
+    leaves: dict[Any, Value] = field(default_factory=dict)
+    #: limits for integer inputs found while tracing: value -> (low, high exclusive, who says so)
+    ranges: list[tuple[Value, int, int, str]] = field(default_factory=list)
+    streams: int = 0  # random-number streams handed out
+
+    @property
+    def scope(self) -> str:
+        return ".".join(self.scopes)
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Within this context, nodes belong to layer `name`."""
+        self.scopes.append(name)
+        try:
+            yield
+        finally:
+            self.scopes.pop()
+
+    # -------------------------------------------------------------- values
+
+    def value(self, shape: tuple[int, ...], dtype: str = "f", **more: Any) -> Value:
+        return Value(self, tuple(int(n) for n in shape), dtype, **more)
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: str = "f") -> Value:
+        """An input of the model; the first dimension is the batch."""
+        return self.value((self.batch, *shape), dtype, home="input", batched=True, name=name)
+
+    def constant(self, data: Any, dtype: str = "f", name: str = "constant") -> Value:
+        """A value with fixed contents, written once when the program is bound."""
+        array = np.ascontiguousarray(data, {"f": np.float64, "r": np.float64, "i": np.int64}[dtype])
+        return self.value(array.shape, dtype, home="constant", data=array, name=name)
+
+    def full(self, shape: tuple[int, ...], number: float, batched: bool = False) -> Value:
+        """A constant with one number everywhere."""
+        value = self.constant(np.full(shape, float(number)), name=f"{number:g}")
+        value.batched = batched
+        return value
+
+    def leaf(self, key: Any, shape: tuple[int, ...], home: str, **more: Any) -> Value:
+        """The value that stands for something outside the graph; one value per key."""
+        if key not in self.leaves:
+            self.leaves[key] = self.value(shape, home=home, **more)
+        return self.leaves[key]
+
+    def clock(self) -> Value:
+        """The control block (see `kernels/clock.py`)."""
+        return self.leaf("clock", (clock_words.LENGTH,), "clock", dtype="i", name="clock")
+
+    def stream(self) -> int:
+        """A new stream of random numbers."""
+        self.streams += 1
+        return self.streams
+
+    def view(self, value: Value, shape: tuple[int, ...], batched: bool | None = None) -> Value:
+        """The same memory under another shape."""
+        keep = value.batched if batched is None else batched
+        return self.value(shape, value.dtype, home=value.root.home, base=value, batched=keep)
+
+    # -------------------------------------------------------------- nodes
+
+    def call(self, kernel: str, **operands: Any) -> None:
+        """Add a call of a kernel. Operands are values, numbers, or None for an absent array."""
+        declared = KERNELS.get(kernel)
+        if declared is None:
+            raise KeyError(f"no kernel is called {kernel!r}")
+        if set(operands) != set(declared.params):
+            raise ShapeError(
+                f"{where(self.scope)}kernel {kernel!r} takes {sorted(declared.params)}, "
+                f"got {sorted(operands)}"
+            )
+        self.calls.append(Call(kernel, operands, self.scope))
+
+    def apply(self, op: str | Op, /, **operands: Any) -> Any:
+        """Apply an op to inputs and attributes given by name.
+
+        Returns the output value, or a tuple of values for an op with several public outputs.
+        """
+        from fastnn.graph.op import lookup
+
+        row = lookup(op) if isinstance(op, str) else op
+        inputs: dict[str, Value | None] = {}
+        for name in row.inputs:
+            inputs[name] = operands.pop(name, None)
+        attrs = {**row.defaults, **operands}
+        shapes = row.shape({k: v for k, v in inputs.items() if v is not None}, attrs, self.scope)
+        node = Node(row, inputs, {}, attrs, self.scope)
+        for name in row.outputs:
+            shape, dtype = shapes[name]
+            node.outputs[name] = self.value(shape, dtype, node=node, name=f"{row.name}.{name}")
+        self.nodes.append(node)
+        if row.lower is not None:
+            row.lower(self, node)
+        else:
+            self.call_for(row.forward_kernel, node, {})
+        public = tuple(node.outputs[name] for name in row.returns)
+        return public[0] if len(public) == 1 else public
+
+    def call_for(self, kernel: str, node: Node, extra: Mapping[str, Any]) -> None:
+        """Call a kernel for a node: each parameter by name from `extra`, outputs, inputs, attrs."""
+        declared = KERNELS[kernel]
+        known = {**node.attrs, **node.inputs, **node.outputs, **extra}
+        operands: dict[str, Any] = {}
+        for name in declared.params:
+            if name == "clock":
+                operands[name] = self.clock()
+            elif name in known:
+                operands[name] = known[name]
+            else:
+                raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
+        mark_batched(kernel, operands)
+        with self.inside_scope(node.scope):
+            self.call(kernel, **operands)
+
+    @contextmanager
+    def inside_scope(self, scope: str) -> Iterator[None]:
+        saved, self.scopes = self.scopes, [scope] if scope else []
+        try:
+            yield
+        finally:
+            self.scopes = saved
+
+
+def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
+    """Outputs run over the batch if an input that is walked along the same axis does."""
+    arrays = KERNELS[kernel].arrays
+    batched_axes = {
+        parameter.axis
+        for name, parameter in arrays.items()
+        if parameter.axis != "whole"
+        and isinstance(operands[name], Value)
+        and operands[name].batched
+    }
+    for name, parameter in arrays.items():
+        value = operands[name]
+        if parameter.mode == "out" and isinstance(value, Value) and value.home == "work":
+            value.batched = value.batched or (
+                parameter.axis in batched_axes and _leads(parameter, value)
+            )
+
+
+def _leads(parameter: Array, value: Value) -> bool:
+    """Whether the value's first dimension is the batch: not for a column kernel's row outputs."""
+    return value.ndim > 0 and value.shape[0] % max(value.graph.batch, 1) == 0

@@ -1,0 +1,141 @@
+"""From calls to instructions: what each one touches, and how its items are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Call, Graph, Value
+from fastnn.kernels.declare import KERNELS, Array, Kernel
+
+
+@dataclass(frozen=True)
+class Access:
+    """How an instruction touches the memory of a value.
+
+    `aligned`: item i of the instruction touches only the i-th equal part, along `axis`.
+    """
+
+    root: Value
+    reads: bool
+    writes: bool
+    axis: str  # "rows", "cols", "whole"
+
+
+@dataclass(eq=False)
+class Instruction:
+    """A kernel with its operands, before memory is placed.
+
+    Attributes:
+        dims: for each array operand, its shape folded to the declared rank.
+        items: how many items the group's range counts (1 for a serial instruction).
+        multiplier: kernel items per group item (a batch item may be several rows).
+        key: instructions with equal keys are split among workers in the same way;
+            None for a serial instruction.
+        bytes_per_item: memory touched per item, for the size of blocks.
+    """
+
+    kernel: Kernel
+    operands: dict[str, Any]
+    dims: dict[str, tuple[int, ...]]
+    accesses: tuple[Access, ...]
+    items: int
+    multiplier: int
+    key: tuple[str, int] | None
+    scope: str
+    bytes_per_item: int
+
+    @property
+    def serial(self) -> bool:
+        return self.key is None
+
+
+def fold(shape: Sequence[int], rank: int) -> tuple[int, ...]:
+    """A shape at a lower or higher rank: leading dimensions merge; a vector is a column of rows."""
+    shape = tuple(shape)
+    if rank == 1:
+        size = 1
+        for extent in shape:
+            size *= extent
+        return (size,)
+    if len(shape) < 2:
+        return (*(shape or (1,)), *(1,) * (rank - max(len(shape), 1)))
+    if len(shape) < rank:
+        return (1,) * (rank - len(shape)) + shape
+    lead = 1
+    for extent in shape[: len(shape) - rank + 1]:
+        lead *= extent
+    return (lead, *shape[len(shape) - rank + 1 :])
+
+
+def instructions_of(graph: Graph) -> list[Instruction]:
+    """The graph's calls as instructions, in the same order."""
+    return [instruction_of(call, graph.batch) for call in graph.calls]
+
+
+def instruction_of(call: Call, batch: int) -> Instruction:
+    kernel = KERNELS[call.kernel]
+    dims: dict[str, tuple[int, ...]] = {}
+    accesses: list[Access] = []
+    for name, parameter in kernel.arrays.items():
+        value = call.operands[name]
+        if value is None:
+            dims[name] = (0,) * len(parameter.dims)
+            continue
+        if not isinstance(value, Value):
+            raise ShapeError(
+                f"{where(call.scope)}kernel {kernel.name!r}: operand {name!r} must be an array, "
+                f"got {type(value).__name__}"
+            )
+        dims[name] = fold(value.shape, len(parameter.dims))
+        accesses.append(Access(value.root, parameter.reads, parameter.writes, parameter.axis))
+    letters = check_letters(kernel, dims, call)
+    if kernel.items is None:
+        return Instruction(
+            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0
+        )
+    count = letters[kernel.items]
+    batched = any(
+        p.axis == "rows" and isinstance(v := call.operands[n], Value) and v.batched
+        for n, p in kernel.arrays.items()
+    )
+    if batched and count % batch == 0 and (batch >= 8 or count == batch):
+        items, multiplier, key = batch, count // batch, ("batch", batch)
+    else:
+        items, multiplier, key = count, 1, ("batch" if batched else "weights", count)
+    touched = sum(
+        8 * _elements(dims[n]) for n, p in kernel.arrays.items() if p.axis != "whole"
+    )
+    return Instruction(
+        kernel, call.operands, dims, tuple(accesses), items, multiplier, key, call.scope,
+        touched // max(items, 1),
+    )  # fmt: skip
+
+
+def _elements(dims: tuple[int, ...]) -> int:
+    size = 1
+    for extent in dims:
+        size *= extent
+    return size
+
+
+def check_letters(kernel: Kernel, dims: dict[str, tuple[int, ...]], call: Call) -> dict[str, int]:
+    """Sizes by dimension letter; an error if one letter stands for two sizes."""
+    letters: dict[str, int] = {}
+    for name, parameter in kernel.arrays.items():
+        value = call.operands[name]
+        if value is None or _is_external(parameter, value):
+            continue
+        for letter, size in zip(parameter.dims, dims[name], strict=True):
+            if letters.setdefault(letter, size) != size:
+                raise ShapeError(
+                    f"{where(call.scope)}op of kernel {kernel.name!r}: expected {name!r} with "
+                    f"{letter}={letters[letter]}, got shape {value.shape}; check the layer's sizes"
+                )
+    return letters
+
+
+def _is_external(parameter: Array, value: Any) -> bool:
+    return isinstance(value, Value) and value.external

@@ -1,0 +1,114 @@
+"""From a graph to a program: instructions, schedule, memory, and the check of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph.graph import Graph, Value
+from fastnn.plan import memory
+from fastnn.plan.instruction import Instruction, instructions_of
+from fastnn.plan.program import (
+    Operand,
+    PlannedCall,
+    PlannedGroup,
+    PlannedPhase,
+    Program,
+)
+from fastnn.plan.schedule import Phase, schedule
+from fastnn.plan.verify import verify
+
+
+def item_size(dtype: str, float_type: str) -> int:
+    return np.dtype(float_type).itemsize if dtype == "f" else 8
+
+
+def plan(graph: Graph, places: Mapping[str, Value], dtype: str = "float32") -> Program:
+    """Plan all calls of a graph as one step.
+
+    Args:
+        graph: the graph, complete (differentiated, with updates).
+        places: values whose memory is of interest after a step (outputs, losses), by name; their
+            memory is not shared with other buffers.
+        dtype: "float32" or "float64".
+    """
+    phases = schedule(instructions_of(graph))
+    layout = _Layout(dtype)
+    layout.place_work(phases, kept=[v.root for v in places.values()])
+    planned = tuple(
+        PlannedPhase(
+            tuple(
+                PlannedGroup(
+                    g.items, g.grain, g.block, tuple(layout.planned(i) for i in g.instructions)
+                )
+                for g in phase.groups
+            ),
+            tuple(layout.planned(i) for i in phase.serial),
+        )
+        for phase in phases
+    )
+    program = Program(
+        planned,
+        layout.sizes,
+        tuple(layout.constants),
+        {name: layout.operand(value, value.shape) for name, value in places.items()},
+        dtype,
+        graph.batch,
+    )
+    verify(program)
+    return program
+
+
+class _Layout:
+    """Segments and offsets of values while a program is put together."""
+
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+        self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0}
+        self.offsets: dict[Value, int] = {}
+        self.constants: list[tuple[int, np.ndarray]] = []
+
+    def bytes_of(self, value: Value) -> int:
+        return value.size * item_size(value.dtype, self.dtype)
+
+    def place_work(self, phases: list[Phase], kept: list[Value]) -> None:
+        """Offsets for all work buffers; those in `kept` live to the end of the step."""
+        lives = memory.lifetimes(phases)
+        for value in kept:
+            if value in lives:
+                lives[value] = (lives[value][0], len(phases))
+        sizes = {value: self.bytes_of(value) for value in lives}
+        self.offsets, self.sizes["work"] = memory.place(lives, sizes)
+
+    def offset_of(self, root: Value) -> int:
+        """Byte offset of a value that owns its memory."""
+        if root.offset is not None:
+            return root.offset * item_size(root.dtype, self.dtype)
+        if root.external:
+            return 0
+        if root not in self.offsets:
+            begin = self.sizes[root.home]
+            self.sizes[root.home] = begin + memory._padded(self.bytes_of(root))
+            self.offsets[root] = begin
+            if root.data is not None:
+                kind = {"f": self.dtype, "r": "float64", "i": "int64"}[root.dtype]
+                self.constants.append((begin, root.data.astype(kind)))
+        return self.offsets[root]
+
+    def operand(self, value: Value, dims: tuple[int, ...]) -> Operand:
+        root = value.root
+        return Operand(root.home, self.offset_of(root), tuple(dims), value.dtype, root.external)
+
+    def planned(self, instruction: Instruction) -> PlannedCall:
+        operands: list[Any] = []
+        for name in instruction.kernel.params:
+            value = instruction.operands[name]
+            if isinstance(value, Value):
+                operands.append(self.operand(value, instruction.dims[name]))
+            else:
+                operands.append(value)
+        return PlannedCall(
+            instruction.kernel.name, tuple(operands), instruction.multiplier, instruction.scope
+        )

@@ -1,0 +1,156 @@
+"""The schedule: which instructions run between which barriers, and in which groups.
+
+Two instructions that touch the same memory, one of them writing, are *aligned* if their items are
+split alike and each item touches only its own part: then every worker meets only its own data and
+program order is enough. Otherwise a barrier has to stand between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastnn.plan.instruction import Access, Instruction
+
+#: memory that the instructions of a group should touch per block, to stay in the L2 cache
+BLOCK_BYTES = 512 * 1024
+#: fewest batch rows in a block (the matrix product's tiles want several)
+BLOCK_ROWS = 48
+
+
+@dataclass
+class Group:
+    """Instructions that every worker runs on its share of `items`, block after block."""
+
+    items: int
+    grain: int
+    block: int
+    instructions: list[Instruction]
+
+
+@dataclass
+class Phase:
+    """Groups without a barrier between them; then a barrier with its serial instructions."""
+
+    groups: list[Group] = field(default_factory=list)
+    serial: list[Instruction] = field(default_factory=list)
+
+
+def conflict(a: Instruction, b: Instruction) -> str | None:
+    """Between `a` and a later `b`: None, "aligned" (order suffices) or "barrier"."""
+    result = None
+    for x in a.accesses:
+        for y in b.accesses:
+            if x.root is not y.root or not (x.writes or y.writes):
+                continue
+            if not aligned(a, x, b, y):
+                return "barrier"
+            result = "aligned"
+    return result
+
+
+def aligned(a: Instruction, x: Access, b: Instruction, y: Access) -> bool:
+    return a.key is not None and a.key == b.key and x.axis == y.axis and x.axis != "whole"
+
+
+def schedule(instructions: list[Instruction]) -> list[Phase]:
+    """Assign instructions to phases and groups: each as early as its dependencies allow."""
+    phase_of = delayed(instructions, earliest_phases(instructions))
+    count = 1 + max(phase_of, default=0)
+    grains: dict[tuple[str, int], int] = {}
+    for instruction in instructions:
+        if instruction.key is not None:
+            grain = -(-instruction.kernel.grain // instruction.multiplier)
+            grains[instruction.key] = max(grains.get(instruction.key, 1), grain)
+    phases = []
+    for p in range(count):
+        mine = [i for i, q in zip(instructions, phase_of, strict=True) if q == p]
+        parallel = [i for i in mine if not i.serial]
+        phases.append(Phase(_groups(parallel, grains), [i for i in mine if i.serial]))
+    return phases
+
+
+def earliest_phases(instructions: list[Instruction]) -> list[int]:
+    """For each instruction the first phase in which it can run.
+
+    A serial instruction runs at the end of its phase: it may use what that phase has written;
+    what it writes itself can be used in the next phase (or by a later serial instruction).
+    """
+    phase_of: list[int] = []
+    touching: dict[int, list[int]] = {}
+    for j, b in enumerate(instructions):
+        phase = 0
+        before = sorted({i for access in b.accesses for i in touching.get(id(access.root), ())})
+        for i in before:
+            a = instructions[i]
+            kind = conflict(a, b)
+            if kind is None:
+                continue
+            same_phase = kind == "aligned" or b.serial
+            phase = max(phase, phase_of[i] + (0 if same_phase else 1))
+        phase_of.append(phase)
+        for access in b.accesses:
+            touching.setdefault(id(access.root), []).append(j)
+    return phase_of
+
+
+def delayed(instructions: list[Instruction], phase_of: list[int]) -> list[int]:
+    """Move batch work that nobody needs earlier into the phase of its first aligned user.
+
+    So a mini-batch is gathered right before the layer that reads it, while it is in the cache.
+    """
+    result = list(phase_of)
+    for i in range(len(instructions) - 1, -1, -1):
+        a = instructions[i]
+        if a.key is None or a.key[0] != "batch":
+            continue
+        latest = None
+        for j in range(i + 1, len(instructions)):
+            kind = conflict(a, instructions[j])
+            if kind is not None:
+                same_phase = kind == "aligned" or instructions[j].serial
+                limit = result[j] - (0 if same_phase else 1)
+                latest = limit if latest is None else min(latest, limit)
+        if latest is not None:
+            result[i] = max(result[i], latest)
+    return result
+
+
+def _groups(instructions: list[Instruction], grains: dict[tuple[str, int], int]) -> list[Group]:
+    """Gather instructions with equal keys, keeping the order wherever one depends on another."""
+    groups: list[Group] = []
+    remaining = list(instructions)
+    while remaining:
+        key = remaining[0].key
+        taken: list[Instruction] = []
+        left: list[Instruction] = []
+        for instruction in remaining:
+            blocked = any(conflict(earlier, instruction) for earlier in left)
+            if instruction.key == key and not blocked:
+                taken.append(instruction)
+            else:
+                left.append(instruction)
+        assert key is not None
+        for part in [taken] if key[0] == "batch" else _connected(taken):
+            groups.append(_group(part, grains[key]))
+        remaining = left
+    return groups
+
+
+def _connected(instructions: list[Instruction]) -> list[list[Instruction]]:
+    """Split a group of weight instructions into those that share data: one for each weight."""
+    parts: list[list[Instruction]] = []
+    for instruction in instructions:
+        joined = [p for p in parts if any(conflict(a, instruction) for a in p)]
+        merged = [i for p in joined for i in p] + [instruction]
+        parts = [p for p in parts if not any(p is q for q in joined)] + [merged]
+    return parts
+
+
+def _group(instructions: list[Instruction], grain: int) -> Group:
+    first = instructions[0]
+    per_item = max(sum(i.bytes_per_item for i in instructions), 1)
+    block = max(BLOCK_BYTES // per_item, grain)
+    if first.key is not None and first.key[0] == "batch":
+        block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
+    block = max(block // grain, 1) * grain
+    return Group(first.items, grain, min(block, max(first.items, 1)), instructions)
