@@ -15,6 +15,7 @@ from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
 import fastnn.kernels.cpu._simd_llvm  # noqa: F401  (registers the vector types)
+import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
 from fastnn.kernels.declare import HELPERS
 
 #: options of all code; no fast-math: sums keep their order, NaN and infinity stay

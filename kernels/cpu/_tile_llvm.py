@@ -1,0 +1,220 @@
+"""The compiled side of `tile`: one LLVM function per shape and element type, in vector code.
+
+The function is not inlined: a kernel calls it at several places and has one copy of it, whose
+inner loop holds all sums in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from . import target, tile
+from ._simd_llvm import FloatVector, define, is_array, llvm_call, llvm_type, splat_value, suffix
+
+I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
+ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth", "rows",
+             "columns", "begin")  # fmt: skip
+
+
+class _Tile:
+    """Builds the function of one shape."""
+
+    def __init__(self, function: Any, rows: int, vectors: int, ty: FloatVector, masked: bool):
+        self.rows, self.vectors, self.ty, self.masked = rows, vectors, ty, masked
+        self.vec = llvm_type(ty)
+        self.size = ty.width // 8
+        self.function = function
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        for name, argument in zip(ARGUMENTS, function.args, strict=True):
+            setattr(self, f"arg_{name}", argument)
+
+    def bytes_of(self, elements: Any) -> Any:
+        return self.b.mul(elements, ir.Constant(I64, self.size))
+
+    def smaller(self, x: Any, y: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def vector_pointer(self, base: Any, offset: Any) -> Any:
+        return self.b.bitcast(self.b.gep(base, [offset]), self.vec.as_pointer())
+
+    def load(self, base: Any, offset: Any) -> Any:
+        pointer = self.vector_pointer(base, offset)
+        if not self.masked:
+            return self.b.load(pointer, align=self.size, typ=self.vec)
+        zero = ir.Constant(self.vec, [0.0] * self.ty.lanes)
+        arguments = [pointer, ir.Constant(ir.IntType(32), self.size), self.mask, zero]
+        return llvm_call(self.b, f"llvm.masked.load.{suffix(self.ty)}.p0", self.vec, arguments)
+
+    def store(self, value: Any, base: Any, offset: Any) -> None:
+        pointer = self.vector_pointer(base, offset)
+        if not self.masked:
+            self.b.store(value, pointer, align=self.size)
+            return
+        arguments = [value, pointer, ir.Constant(ir.IntType(32), self.size), self.mask]
+        name = f"llvm.masked.store.{suffix(self.ty)}.p0"
+        llvm_call(self.b, name, ir.VoidType(), arguments)
+
+    def offsets(self) -> None:
+        """Byte offsets of rows and of column vectors; what lies past the end repeats the last."""
+        b = self.b
+        last_row = b.sub(self.arg_rows, ir.Constant(I64, 1))
+        row = [self.smaller(ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
+        zero = ir.Constant(I64, 0)
+        a_row, c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
+        self.a_offset = [zero] + [b.mul(i, a_row) for i in row]
+        self.c_offset = [zero] + [b.mul(i, c_row) for i in row]
+        lanes = self.ty.lanes
+        last = b.sub(self.arg_columns, ir.Constant(I64, lanes))
+        starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
+        self.column = [zero] + [self.bytes_of(self.smaller(s, last)) for s in starts[1:]]
+        if self.masked:
+            index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+            shape = ir.VectorType(I64, lanes)
+            undefined = ir.Constant(shape, ir.Undefined)
+            one = b.insert_element(undefined, self.arg_columns, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+            self.mask = b.icmp_signed("<", index, b.shuffle_vector(one, undefined, zeros))
+
+    def build(self) -> None:
+        b = self.b
+        self.offsets()
+        places = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
+        entry = b.block
+        resume, head, body, done, add, store, end = (
+            self.function.append_basic_block(name)
+            for name in ("resume", "head", "body", "done", "add", "store", "end")
+        )
+        b.cbranch(self.arg_begin, head, resume)
+
+        b.position_at_end(resume)
+        row_c = [b.gep(self.arg_c, [offset]) for offset in self.c_offset]
+        held = [self.load(row_c[i], self.column[j]) for i, j in places]
+        b.branch(head)
+
+        b.position_at_end(head)
+        zero = ir.Constant(self.vec, [0.0] * self.ty.lanes)
+        left, a, vb = b.phi(I64), b.phi(I8.as_pointer()), b.phi(I8.as_pointer())
+        sums = [b.phi(self.vec) for _ in places]
+        for block, start in ((entry, [zero] * len(places)), (resume, held)):
+            left.add_incoming(self.arg_depth, block)
+            a.add_incoming(self.arg_a, block)
+            vb.add_incoming(self.arg_b, block)
+            for phi, value in zip(sums, start, strict=True):
+                phi.add_incoming(value, block)
+        b.cbranch(b.icmp_signed(">", left, ir.Constant(I64, 0)), body, done)
+
+        b.position_at_end(body)
+        results = self.multiply(a, vb, sums)
+        left.add_incoming(b.sub(left, ir.Constant(I64, 1)), body)
+        a.add_incoming(b.gep(a, [self.a_bytes]), body)
+        vb.add_incoming(b.gep(vb, [self.b_bytes]), body)
+        for phi, value in zip(sums, results, strict=True):
+            phi.add_incoming(value, body)
+        b.branch(head)
+
+        b.position_at_end(done)
+        no_bias = b.icmp_unsigned("==", b.ptrtoint(self.arg_bias, I64), ir.Constant(I64, 0))
+        b.cbranch(no_bias, store, add)
+        b.position_at_end(add)
+        bias = [self.load(self.arg_bias, offset) for offset in self.column]
+        added = [b.fadd(s, bias[j]) for s, (_, j) in zip(sums, places, strict=True)]
+        b.branch(store)
+        b.position_at_end(store)
+        final = []
+        for plain, with_bias in zip(sums, added, strict=True):
+            phi = b.phi(self.vec)
+            phi.add_incoming(plain, done)
+            phi.add_incoming(with_bias, add)
+            final.append(phi)
+        for value, (i, j) in zip(final, places, strict=True):
+            self.store(value, b.gep(self.arg_c, [self.c_offset[i]]), self.column[j])
+        b.branch(end)
+        b.position_at_end(end)
+        b.ret_void()
+
+    def multiply(self, a: Any, vb: Any, sums: Any) -> Any:
+        """One step along the depth: the sums plus (column of A) times (row of B)."""
+        b = self.b
+        element = self.vec.element
+        row = [self.load(vb, offset) for offset in self.column]
+        name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
+        results = []
+        for i in range(self.rows):
+            pointer = b.bitcast(b.gep(a, [self.a_offset[i]]), element.as_pointer())
+            value = splat_value(b, b.load(pointer, align=self.size, typ=element), self.ty)
+            for j in range(self.vectors):
+                arguments = [value, row[j], sums[i * self.vectors + j]]
+                results.append(llvm_call(b, f"{name}.{suffix(self.ty)}", self.vec, arguments))
+        return results
+
+
+def _function(module: Any, shape: int, ty: FloatVector) -> Any:
+    rows, vectors = tile.shapes()[shape]
+    masked = shape == tile.NARROW
+    name = f"fastnn_tile_{suffix(ty)}_{rows}x{vectors}{'m' if masked else ''}"
+    if name in module.globals:
+        return module.globals[name]
+    pointer = I8.as_pointer()
+    kinds = [pointer if n in ("a", "b", "c", "bias") else I64 for n in ARGUMENTS[:-1]] + [I1]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    builder = _Tile(function, rows, vectors, ty, masked)
+    builder.a_bytes = builder.bytes_of(builder.arg_a_step)
+    builder.b_bytes = builder.bytes_of(builder.arg_b_step)
+    builder.build()
+    return function
+
+
+def _codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = vector_type(sig.args[1])
+    size = ir.Constant(I64, ty.width // 8)
+
+    def number(k: int) -> Any:
+        return context.cast(builder, args[k], sig.args[k], types.intp)
+
+    def address(k: int) -> Any:
+        data = context.make_array(sig.args[k])(context, builder, args[k]).data
+        return builder.gep(builder.bitcast(data, I8.as_pointer()), [builder.mul(number(k + 1), size)])
+
+    begin = context.cast(builder, args[16], sig.args[16], types.boolean)
+    none = builder.icmp_signed("<", number(12), ir.Constant(I64, 0))
+    bias = builder.select(none, ir.Constant(I8.as_pointer(), None), address(11))
+    builder.call(
+        _function(builder.module, sig.args[0].literal_value, ty),
+        [address(1), number(3), number(4), address(5), number(7), address(8), number(10), bias,
+         number(13), number(14), number(15), builder.trunc(begin, I1)],
+    )  # fmt: skip
+    return context.get_dummy_value()
+
+
+def vector_type(array: Any) -> FloatVector:
+    width = array.dtype.bitwidth
+    return FloatVector(width, target.host().lanes(width // 8))
+
+
+def _typer(*args: Any) -> Any:
+    arrays = [args[k] for k in (1, 5, 8, 11)]
+    literal = isinstance(args[0], types.IntegerLiteral)
+    return types.void if len(args) == 17 and literal and all(map(is_array, arrays)) else None
+
+
+def _constant(value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(I64, value(sig.args[0].dtype.bitwidth // 8))
+
+    return codegen
+
+
+def _size(x: Any) -> Any:
+    return types.intp if is_array(x) else None
+
+
+define(tile.tile, _typer, _codegen)
+define(tile.tile_height, _size, _constant(lambda itemsize: tile.shapes()[tile.MAIN][0]))
+define(tile.tile_width, _size, _constant(tile.panel_width))
+define(tile.tile_lanes, _size, _constant(lambda itemsize: target.host().lanes(itemsize)))

@@ -1,0 +1,287 @@
+"""Matrix products: the linear layer's forward pass and its two gradients.
+
+Weights are stored [C, K] (inputs, outputs). N rows, C inputs, K outputs::
+
+    y[n,k]  = sum over c of x[n,c] * w[c,k]   + bias[k]
+    dx[n,c] = sum over k of dy[n,k] * w[c,k]
+    dw[c,k] = sum over n of x[n,c] * dy[n,k]
+
+Every element is one chain of fused multiply-adds in the order of the summed index, beginning at 0
+(only `linear_backward_input_unpacked` sums in lanes, see there); the bias is added last. So the
+bits depend on the numbers alone: not on the split into ranges, nor on packing or blocking.
+
+A packed matrix is cut into panels of `panel_width` columns; a panel holds its columns of row 0,
+then of row 1 and so on, zeros past the last column: ``f[Q,Z]`` with Q panels of Z elements.
+"""
+
+from __future__ import annotations
+
+from ..declare import helper, kernel
+from .simd import fill_like, fma, is32, lanes, load, load_first, sum_lanes
+from .tile import (
+    FOUR,
+    MAIN,
+    MIDDLE,
+    NARROW,
+    ONE,
+    PANEL_BYTES,
+    TWO,
+    panel_width,
+    tile,
+    tile_height,
+    tile_lanes,
+    tile_width,
+)
+
+#: rows of A that pass over one panel of B before the next block of the depth
+ROW_BLOCK = 192
+
+
+def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
+    """Shape [Q, Z] of the packed copy of a matrix with these rows and columns."""
+    width = panel_width(itemsize)
+    return -(-columns // width), rows * width
+
+
+@helper
+def panel(
+    a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
+    begin,
+):  # fmt: skip
+    """C (+)= A @ B for any number of rows and at most the main tile's columns."""
+    lane = tile_lanes(b)
+    height = tile_height(b)
+    i = 0
+    while i < rows:
+        r = min(rows - i, height)
+        x, y = a_at + i * a_row, c_at + i * c_row
+        if columns < lane or (columns == lane and r > 2):
+            tile(NARROW, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        elif r == 1:
+            tile(ONE, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        elif r == 2:
+            tile(TWO, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        elif columns <= 2 * lane and r <= 4:
+            tile(FOUR, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        elif columns <= 2 * lane:
+            tile(MIDDLE, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        else:
+            tile(MAIN, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                 r, columns, begin)  # fmt: skip
+        i += r
+
+
+@helper
+def product(
+    a, a_at, a_row, a_step, b, b_at, b_step, b_panel, c, c_at, c_row, bias, bias_at, depth, rows,
+    columns,
+):  # fmt: skip
+    """C = A @ B (+ bias): addresses as for `tile`, panels of B are `b_panel` elements apart.
+
+    Blocks of rows, of the depth, of columns: a block of a panel stays in the L1 cache while tiles
+    pass over it, the block of A stays in L2.
+    """
+    width = tile_width(b)
+    depth_limit = PANEL_BYTES // (width * (4 if is32(b) else 8))
+    blocks = max(1, (depth + depth_limit - 1) // depth_limit)
+    depth_block = (depth + blocks - 1) // blocks
+    few = rows <= 4  # wide tiles: rows of B are read in long stretches
+    if few and b_panel == width and columns >= tile_lanes(b):
+        width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
+        b_panel = width
+        depth_block = depth
+    for top in range(0, rows, ROW_BLOCK):
+        height = min(ROW_BLOCK, rows - top)
+        t = 0
+        while True:
+            part = min(depth_block, depth - t)
+            last = t + part == depth
+            x, y = a_at + top * a_row + t * a_step, c_at + top * c_row
+            z = b_at + t * b_step
+            for j in range(0, columns, width):
+                panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
+                      bias, bias_at + j if last and bias_at >= 0 else -1, part, height,
+                      min(width, columns - j), t == 0)  # fmt: skip
+                z += b_panel
+            t += part
+            if last:
+                break
+
+
+@kernel
+def linear_forward(
+    x: "in rows f[N,C]",
+    w: "in whole f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias"""
+    c, k = w.shape
+    product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
+            bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+
+
+@kernel(grain=64)
+def linear_forward_columns(
+    x: "in whole f[N,C]",
+    w: "in cols f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out cols f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias, split by columns: for batches of few rows"""
+    c, k = w.shape
+    product(x, 0, c, 1, w, lo, k, tile_width(w), y, lo, k,
+            bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
+
+
+@kernel
+def linear_forward_packed(
+    x: "in rows f[N,C]",
+    w_packed: "in whole f[Q,Z]",  # w by `pack_panels`
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias"""
+    c, k = x.shape[1], y.shape[1]
+    product(x, lo * c, c, 1, w_packed, 0, tile_width(x), w_packed.shape[1], y, lo * k, k,
+            bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+
+
+@kernel
+def linear_backward_input(
+    dy: "in rows f[N,K]",
+    w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`
+    dx: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dy @ w.T"""
+    k, c = dy.shape[1], dx.shape[1]
+    product(dy, lo * k, k, 1, w_packed, 0, tile_width(dy), w_packed.shape[1], dx, lo * c, c,
+            dy, -1, k, hi - lo, c)  # fmt: skip
+
+
+@kernel
+def linear_backward_input_unpacked(
+    dy: "in rows f[N,K]",
+    w: "in whole f[C,K]",
+    dx: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dy @ w.T for a few rows, without a packed w
+
+    Lane l sums the products k = l, l + lanes, ... in order; then the lanes are summed in halves.
+    """
+    c, k = w.shape
+    step = lanes(w)
+    whole = k // step * step
+    zero = fill_like(load_first(w, 0, 0), 0.0)
+    for n in range(lo, hi):
+        for i in range(0, c, 4):
+            second, third, fourth = min(i + 1, c - 1), min(i + 2, c - 1), min(i + 3, c - 1)
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for j in range(0, whole, step):
+                d = load(dy, n * k + j)
+                s0 = fma(d, load(w, i * k + j), s0)
+                s1 = fma(d, load(w, second * k + j), s1)
+                s2 = fma(d, load(w, third * k + j), s2)
+                s3 = fma(d, load(w, fourth * k + j), s3)
+            if whole < k:
+                d = load_first(dy, n * k + whole, k - whole)
+                s0 = fma(d, load_first(w, i * k + whole, k - whole), s0)
+                s1 = fma(d, load_first(w, second * k + whole, k - whole), s1)
+                s2 = fma(d, load_first(w, third * k + whole, k - whole), s2)
+                s3 = fma(d, load_first(w, fourth * k + whole, k - whole), s3)
+            dx[n, i] = sum_lanes(s0)
+            dx[n, second] = sum_lanes(s1)
+            dx[n, third] = sum_lanes(s2)
+            dx[n, fourth] = sum_lanes(s3)
+
+
+@kernel(grain=8)
+def linear_backward_weight(
+    x: "in whole f[N,C]",
+    dy: "in whole f[N,K]",
+    dw: "out rows f[C,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = x.T @ dy"""
+    c, k = dw.shape
+    product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
+            dy, -1, x.shape[0], hi - lo, k)  # fmt: skip
+
+
+@kernel(grain=8)
+def linear_backward_weight_packed(
+    x_packed: "in whole f[P,X]",  # x by `pack_panels`
+    dy_packed: "in whole f[Q,Z]",  # dy by `pack_panels`
+    dw: "out rows f[C,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = x.T @ dy for large matrices"""
+    k = dw.shape[1]
+    width = tile_width(dw)
+    length = x_packed.shape[1]
+    i = lo
+    while i < hi:
+        p = i // width
+        rows = min(hi, (p + 1) * width) - i
+        product(x_packed, p * length + i - p * width, 1, width,
+                dy_packed, 0, width, dy_packed.shape[1], dw, i * k, k,
+                dw, -1, length // width, rows, k)  # fmt: skip
+        i += rows
+
+
+@kernel
+def pack_panels(
+    w: "in whole f[C,K]",
+    packed: "out rows f[Q,Z]",
+    lo: "begin",
+    hi: "end",
+):
+    """Copy w into panels of columns: packed[q, c*width + j] = w[c, q*width + j]"""
+    c, k = w.shape
+    width = tile_width(w)
+    for q in range(lo, hi):
+        left = q * width
+        valid = min(width, k - left)
+        for i in range(c):
+            for j in range(valid):
+                packed[q, i * width + j] = w[i, left + j]
+            for j in range(valid, width):
+                packed[q, i * width + j] = 0.0
+
+
+@kernel
+def pack_panels_transposed(
+    w: "in whole f[C,K]",
+    packed: "out rows f[Q,Z]",
+    lo: "begin",
+    hi: "end",
+):
+    """Copy the transposed w into panels of columns: packed[q, k*width + j] = w[q*width + j, k]"""
+    c, k = w.shape
+    width = tile_width(w)
+    for q in range(lo, hi):
+        top = q * width
+        valid = min(width, c - top)
+        for j in range(valid):
+            for i in range(k):
+                packed[q, i * width + j] = w[top + j, i]
+        for j in range(valid, width):
+            for i in range(k):
+                packed[q, i * width + j] = 0.0
