@@ -10,7 +10,7 @@ TORCH  ?= torch==2.13.0
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test bench peers clean
+.PHONY: train test bench torch peers clean
 
 train: $(VENV)/.train
 	$(bin)/fastnn train digits
@@ -24,7 +24,10 @@ test: $(VENV)/.test
 bench: peers
 	$(bin)/python benchmarks/run.py
 
-# the libraries that tests and benchmarks compare with
+# what the tests marked "peers" compare with
+torch: $(VENV)/.torch
+
+# what the benchmarks compare with
 peers: $(VENV)/.peers
 
 # Stamps: a second call installs nothing, until pyproject.toml changes.
@@ -38,14 +41,19 @@ $(VENV)/.test: $(VENV)/.created pyproject.toml
 	$(pip) --editable ".[test,plot,sklearn]"
 	@touch $@
 
+$(VENV)/.torch: $(VENV)/.test
+	@echo "installing $(TORCH) into $(VENV)"
+	$(pip) "$(TORCH)"
+	@touch $@
+
 $(VENV)/.peers: $(VENV)/.created pyproject.toml
 	@echo "installing fastnn and the libraries it is compared with into $(VENV)"
 	$(pip) --editable ".[test,plot,sklearn,peers]" "$(TORCH)"
-	@touch $@ $(VENV)/.test
+	@touch $(VENV)/.test $(VENV)/.torch $@
 
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "fastnn needs Python 3.11 or later; found: $$($(PYTHON) --version 2>&1)." \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "fastnn needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	    "Point make at a newer one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "could not create $(VENV): is Python's venv module installed" \

@@ -137,9 +137,9 @@ def truncated_normal(
 def glorot_uniform(shape: Shape, rng: np.random.Generator, *, gain: float = 1.0) -> Weights:
     """Uniform in ±gain · √(6 / (fan_in + fan_out)); PyTorch's `xavier_uniform_`.
 
-    Keeps the variance of activations and of gradients for units that are about linear near 0 (tanh).
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
-    2010.
+    Keeps the variance of activations and of gradients for units that are about linear near 0, as
+    tanh is. Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", 2010.
     """
     _at_least_zero("glorot_uniform", gain=gain)
     return _uniform_of_std(shape, rng, gain * math.sqrt(2 / sum(fans(shape))))
@@ -200,10 +200,10 @@ def lecun_normal(shape: Shape, rng: np.random.Generator) -> Weights:
 
 
 def orthogonal(shape: Shape, rng: np.random.Generator, *, gain: float = 1.0) -> Weights:
-    """gain · Q with orthonormal rows, or columns where there are more rows; PyTorch's `orthogonal_`.
+    """gain · Q, rows (or columns, where there are fewer) orthonormal; PyTorch's `orthogonal_`.
 
-    The weight is taken as a matrix ``(out, in · prod(kernel))``; Q comes from the QR decomposition of
-    a normal matrix with R's diagonal made positive, so it is uniform among the orthogonal matrices.
+    The weight is taken as a matrix ``(out, in · prod(kernel))``; Q comes from the QR decomposition
+    of a normal matrix with R's diagonal made positive: uniform among the orthogonal matrices.
     Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks", 2014.
     """
