@@ -1,0 +1,391 @@
+"""Learning-rate schedules: pure functions of the step.
+
+A schedule gives the factor by which the base learning rate is multiplied, so the same schedule fits
+any optimiser and any parameter group:
+
+>>> schedule = LinearWarmup(500) * StepDecay(10, gamma=0.5, unit="epoch")
+>>> rate = schedule(250, base_lr=0.1, steps_per_epoch=100)
+
+Steps count from 0 and go on through all epochs. `unit` says what a schedule's own durations are
+counted in: "step" (the default) or "epoch", in which case the rate changes only between epochs, as
+with a PyTorch scheduler that is stepped once an epoch. Nothing is remembered from one step to the
+next, so a resumed run gets the rates of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+UNITS = ("step", "epoch")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all schedules share; a new one overrides `factor`."""
+
+    _: KW_ONLY
+    unit: str = "step"
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise self._error(f"unit must be 'step' or 'epoch', got {self.unit!r}")
+
+    def factor(self, time: Array) -> Array:
+        """The multiplier of the base learning rate at these times (float64, in `unit`)."""
+        raise NotImplementedError(f"{type(self).__name__} has to define factor(time)")
+
+    @overload
+    def __call__(self, step: int, base_lr: float = ..., *, steps_per_epoch: int = ...) -> float: ...
+
+    @overload
+    def __call__(
+        self, step: NDArray[np.integer], base_lr: float = ..., *, steps_per_epoch: int = ...
+    ) -> Array: ...
+
+    def __call__(
+        self,
+        step: int | NDArray[np.integer],
+        base_lr: float = 1.0,
+        *,
+        steps_per_epoch: int = 1,
+    ) -> float | Array:
+        """The learning rate at a global step, or at each of an array of steps."""
+        rates = base_lr * self._at(np.atleast_1d(step), steps_per_epoch)
+        return float(rates[0]) if np.ndim(step) == 0 else rates
+
+    def rates(
+        self, base_lr: float, first_step: int, n_steps: int, steps_per_epoch: int = 1
+    ) -> Array:
+        """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``.
+
+        >>> StepDecay(2, gamma=0.5).rates(1.0, first_step=0, n_steps=5)
+        array([1.  , 1.  , 0.5 , 0.5 , 0.25])
+        """
+        return base_lr * self._at(np.arange(first_step, first_step + n_steps), steps_per_epoch)
+
+    def __mul__(self, other: Schedule) -> Product:
+        """Both factors multiplied; the two may count in different units."""
+        return Product((self, other))
+
+    def _at(self, steps: NDArray[np.integer], steps_per_epoch: int) -> Array:
+        if steps.size and int(steps.min()) < 0:
+            raise ValueError(f"steps count from 0, got {int(steps.min())}")
+        if steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+        time = steps if self.unit == "step" else steps // steps_per_epoch
+        return self.factor(time.astype(np.float64))
+
+    def _error(self, message: str) -> ValueError:
+        return ValueError(f"{type(self).__name__}: {message}")
+
+    def _above_zero(self, **options: float) -> None:
+        for name, value in options.items():
+            if not value > 0:
+                raise self._error(f"{name} must be above 0, got {value}")
+
+    def _at_least_zero(self, **options: float) -> None:
+        for name, value in options.items():
+            if not value >= 0:
+                raise self._error(f"{name} must be at least 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always `value` times the base rate."""
+
+    value: float = 1.0
+
+    def factor(self, time: Array) -> Array:
+        return np.full_like(time, self.value)
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """gamma^⌊t / every⌋; PyTorch's StepLR."""
+
+    every: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(every=self.every)
+        self._at_least_zero(gamma=self.gamma)
+
+    def factor(self, time: Array) -> Array:
+        return self.gamma ** (time // self.every)
+
+
+@dataclass(frozen=True)
+class MultiStep(Schedule):
+    """gamma^(number of milestones reached); PyTorch's MultiStepLR."""
+
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_zero(gamma=self.gamma)
+
+    def factor(self, time: Array) -> Array:
+        reached = np.searchsorted(sorted(self.milestones), time, side="right")
+        return self.gamma ** reached.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """``factors[i]`` between ``boundaries[i - 1]`` and ``boundaries[i]``.
+
+    There is one factor more than boundaries; a boundary belongs to the piece that it begins.
+    Keras's PiecewiseConstantDecay takes rates in place of factors and lets a boundary end its piece.
+
+    >>> Piecewise([2, 4], [1, 0.5, 0.1]).rates(1.0, first_step=0, n_steps=5)
+    array([1. , 1. , 0.5, 0.5, 0.1])
+    """
+
+    boundaries: Sequence[int]
+    factors: Sequence[float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.factors) != len(self.boundaries) + 1:
+            raise self._error(
+                f"{len(self.boundaries)} boundaries need {len(self.boundaries) + 1} factors, "
+                f"got {len(self.factors)}"
+            )
+        if any(b <= a for a, b in zip(self.boundaries, self.boundaries[1:], strict=False)):
+            raise self._error(f"boundaries must increase, got {list(self.boundaries)}")
+
+    def factor(self, time: Array) -> Array:
+        places = np.searchsorted(self.boundaries, time, side="right")
+        return np.asarray(self.factors, np.float64)[places]
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """gamma^t; PyTorch's ExponentialLR."""
+
+    gamma: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_zero(gamma=self.gamma)
+
+    def factor(self, time: Array) -> Array:
+        return np.asarray(self.gamma**time)
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """final + (1 - final) · (1 - t / duration)^power, then `final`; PyTorch's PolynomialLR.
+
+    PyTorch's `final` is 0. With power 1 a line.
+    """
+
+    duration: int
+    power: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(duration=self.duration, power=self.power)
+        self._at_least_zero(final=self.final)
+
+    def factor(self, time: Array) -> Array:
+        left = 1 - np.minimum(time / self.duration, 1)
+        return self.final + (1 - self.final) * left**self.power
+
+
+@dataclass(frozen=True)
+class LinearWarmup(Schedule):
+    """start + (1 - start) · t / duration, then 1; PyTorch's LinearLR.
+
+    With ``start=0`` the very first step changes nothing. Goyal et al., "Accurate, large minibatch
+    SGD: training ImageNet in 1 hour", 2017.
+    """
+
+    duration: int
+    start: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(duration=self.duration)
+        self._at_least_zero(start=self.start)
+
+    def factor(self, time: Array) -> Array:
+        return self.start + (1 - self.start) * np.minimum(time / self.duration, 1)
+
+
+@dataclass(frozen=True)
+class CosineAnnealing(Schedule):
+    """final + (1 - final) · (1 + cos(π t / duration)) / 2, then `final`.
+
+    PyTorch's CosineAnnealingLR with ``T_max=duration`` and ``eta_min=final · base_lr``, except that
+    the rate stays at its end, where PyTorch's rises again. Loshchilov and Hutter, "SGDR: stochastic
+    gradient descent with warm restarts", 2017.
+    """
+
+    duration: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(duration=self.duration)
+        self._at_least_zero(final=self.final)
+
+    def factor(self, time: Array) -> Array:
+        return _cosine(1.0, self.final, np.minimum(time / self.duration, 1))
+
+
+@dataclass(frozen=True)
+class CosineRestarts(Schedule):
+    """Cosine annealing that restarts: periods of `first`, first · growth, first · growth², ….
+
+    PyTorch's CosineAnnealingWarmRestarts (T_0, T_mult, eta_min = final · base_lr). Loshchilov and
+    Hutter, 2017.
+    """
+
+    first: int
+    growth: int = 1
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(first=self.first)
+        self._at_least_zero(final=self.final)
+        if self.growth < 1:
+            raise self._error(f"growth must be at least 1, got {self.growth}")
+
+    def factor(self, time: Array) -> Array:
+        if self.growth == 1:
+            return _cosine(1.0, self.final, time % self.first / self.first)
+        ends = [float(self.first)]
+        length = float(self.first)
+        while ends[-1] <= time.max(initial=0):
+            length *= self.growth
+            ends.append(ends[-1] + length)
+        starts = np.array([0.0, *ends])
+        period = np.searchsorted(ends, time, side="right")
+        begun = starts[period]
+        return _cosine(1.0, self.final, (time - begun) / (starts[period + 1] - begun))
+
+
+@dataclass(frozen=True)
+class InverseSqrt(Schedule):
+    """min((t + 1) / warmup, √(warmup / (t + 1))): up in a line, down with the inverse root.
+
+    Its peak is 1. The original counts from step 1 and writes d_model^-½ · min(step^-½,
+    step · warmup^-1.5), which is this one with ``base_lr = (d_model · warmup) ** -0.5``. Vaswani et
+    al., "Attention is all you need", 2017 (also called Noam). PyTorch has none.
+    """
+
+    warmup: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(warmup=self.warmup)
+
+    def factor(self, time: Array) -> Array:
+        step = time + 1
+        return np.minimum(step / self.warmup, np.sqrt(self.warmup / step))
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """From 1 / div_factor up to 1, then down to 1 / (div_factor · final_div_factor).
+
+    `duration` is the whole run, `pct_start` the share of it that rises; `anneal` is "cos" or
+    "linear". PyTorch's OneCycleLR with two phases and ``max_lr=base_lr``; the momentum is left as
+    it is. Smith and Topin, "Super-convergence: very fast training of neural networks using large
+    learning rates", 2018.
+    """
+
+    duration: int
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    anneal: str = "cos"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(div_factor=self.div_factor, final_div_factor=self.final_div_factor)
+        if not 0 < self.pct_start < 1:
+            raise self._error(f"pct_start must lie between 0 and 1, got {self.pct_start}")
+        if not 1 < self.pct_start * self.duration < self.duration:
+            raise self._error(
+                f"duration {self.duration} leaves no step to rise with pct_start={self.pct_start}; "
+                "make one of them larger"
+            )
+        if self.anneal not in ("cos", "linear"):
+            raise self._error(f"anneal must be 'cos' or 'linear', got {self.anneal!r}")
+
+    def factor(self, time: Array) -> Array:
+        blend = _cosine if self.anneal == "cos" else _line
+        start = 1 / self.div_factor
+        top, last = self.pct_start * self.duration - 1, self.duration - 1
+        up = blend(start, 1.0, np.minimum(time / top, 1))
+        down = blend(1.0, start / self.final_div_factor, np.clip((time - top) / (last - top), 0, 1))
+        return np.where(time <= top, up, down)
+
+
+@dataclass(frozen=True)
+class Sequential(Schedule):
+    """One schedule after the other; PyTorch's SequentialLR.
+
+    ``schedules[i]`` begins, with its own time 0, at ``milestones[i - 1]``. All count in the same
+    unit; for different units multiply schedules instead.
+
+    >>> Sequential([LinearWarmup(2, start=0), CosineAnnealing(2)], [2])(2)
+    1.0
+    """
+
+    schedules: Sequence[Schedule]
+    milestones: Sequence[int]
+    unit: str = field(default="", kw_only=True)  # that of its schedules
+
+    def __post_init__(self) -> None:
+        if not self.schedules or len(self.milestones) != len(self.schedules) - 1:
+            raise self._error(
+                f"{len(self.schedules)} schedules need one milestone fewer, "
+                f"got {len(self.milestones)}"
+            )
+        units = {schedule.unit for schedule in self.schedules}
+        if len(units) > 1 or self.unit not in ("", *units):
+            raise self._error(
+                "all schedules have to count in one unit; multiply schedules (a * b) to mix "
+                "steps and epochs"
+            )
+        object.__setattr__(self, "unit", units.pop())
+        if list(self.milestones) != sorted(self.milestones):
+            raise self._error(f"milestones must increase, got {list(self.milestones)}")
+
+    def factor(self, time: Array) -> Array:
+        factors = self.schedules[0].factor(time)
+        for begin, schedule in zip(self.milestones, self.schedules[1:], strict=True):
+            later = schedule.factor(np.maximum(time - begin, 0))
+            factors = np.where(time >= begin, later, factors)
+        return factors
+
+
+@dataclass(frozen=True)
+class Product(Schedule):
+    """The factors of several schedules multiplied, each counting in its own unit (``a * b``)."""
+
+    schedules: tuple[Schedule, ...]
+
+    def _at(self, steps: NDArray[np.integer], steps_per_epoch: int) -> Array:
+        return np.prod([s._at(steps, steps_per_epoch) for s in self.schedules], axis=0)
+
+
+def _cosine(start: float, end: float, share: Array) -> Array:
+    return end + (start - end) * (1 + np.cos(math.pi * share)) / 2
+
+
+def _line(start: float, end: float, share: Array) -> Array:
+    return start + (end - start) * share
