@@ -143,7 +143,7 @@ class Piecewise(Schedule):
     """``factors[i]`` between ``boundaries[i - 1]`` and ``boundaries[i]``.
 
     There is one factor more than boundaries; a boundary belongs to the piece that it begins.
-    Keras's PiecewiseConstantDecay takes rates in place of factors and lets a boundary end its piece.
+    Keras's PiecewiseConstantDecay takes rates, not factors, and lets a boundary end its piece.
 
     >>> Piecewise([2, 4], [1, 0.5, 0.1]).rates(1.0, first_step=0, n_steps=5)
     array([1. , 1. , 0.5, 0.5, 0.1])
