@@ -107,7 +107,9 @@ class History(Mapping[str, list[float]]):
                 if not math.isnan(value)
             ]
             if points:
-                ax.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "", label=label)
+                ax.plot(
+                    *zip(*points, strict=True), marker="." if len(points) < 40 else "", label=label
+                )
         ax.set_title(panel.replace("_", " "))
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
