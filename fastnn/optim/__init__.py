@@ -1,0 +1,9 @@
+"""Optimisers and learning-rate schedules."""
+
+from fastnn.optim import schedules
+from fastnn.optim.adam import Adam, AdamW
+from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
+from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.sgd import SGD
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "schedules"]

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import fastnn.kernels
-from fastnn.kernels.declare import HELPERS, Array, Kernel
+from fastnn.kernels.declare import Array, Kernel
 
 #: NumPy types of the element-type letters that don't depend on the program
 FIXED_TYPES = {"r": "float64", "i": "int64"}
@@ -37,7 +37,7 @@ ENTRY = "fastnn_entry"
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
 _lock = threading.RLock()
-_loaded: dict[tuple[Kernel, str, str], int] = {}
+_loaded: dict[Any, int] = {}
 _keep_alive: list[Any] = []  # execution engines own the machine code
 
 
@@ -57,7 +57,7 @@ def machine_hash() -> str:
 
     digest = hashlib.blake2b(digest_size=16)
     root = Path(fastnn.kernels.__file__).parent
-    for path in [*sorted(root.rglob("*.py")), Path(__file__)]:
+    for path in [*sorted(root.rglob("*.py")), *sorted(Path(__file__).parent.glob("*.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     host = target.host()
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
@@ -133,6 +133,20 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
         return found
 
 
+def loop_address() -> int:
+    """Address of the compiled run loop (see `loop`)."""
+    with _lock:
+        found = _loaded.get("run")
+        if found is None:
+            path = cache_folder() / machine_hash() / "run.o"
+            if not path.exists():
+                from fastnn.runtime.cpu import loop, numba_bridge
+
+                _write(path, lambda: _emit(numba_bridge.optimised_llvm(loop.run, ENTRY)))
+            found = _loaded["run"] = load_object(path.read_bytes())
+        return found
+
+
 def load_object(code: bytes) -> int:
     """Load an object file into the process and return the address of its entry."""
     from llvmlite import binding
@@ -164,9 +178,13 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
     The file appears at once and whole (written aside, then renamed), so several processes may
     compile the same kernel at the same time.
     """
+    return _write(path, lambda: compile_object(kernel, dtype, data_dtype))
+
+
+def _write(path: Path, compile_code: Callable[[], bytes]) -> float:
     global compiled_count
     start = time.perf_counter()
-    code = compile_object(kernel, dtype, data_dtype)
+    code = compile_code()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(code)
@@ -177,26 +195,32 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
 
 def compile_object(kernel: Kernel, dtype: str, data_dtype: str = "") -> bytes:
     """The object code of a kernel's entry."""
-    module = compile_llvm(kernel, dtype, data_dtype)
+    return _emit(compile_llvm(kernel, dtype, data_dtype))
+
+
+def _emit(llvm: str) -> bytes:
+    from llvmlite import binding
+
+    module = binding.parse_assembly(llvm)
+    module.verify()
     return bytes(_target_machine().emit_object(module))
 
 
 def assembly(kernel: Kernel, dtype: str = "float32", data_dtype: str = "") -> str:
     """The machine code of a kernel as assembly text, for people and tests that read it."""
-    return str(_target_machine().emit_assembly(compile_llvm(kernel, dtype, data_dtype)))
-
-
-def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> Any:
-    """The optimised LLVM module of a kernel's entry (an `llvmlite.binding.ModuleRef`)."""
     from llvmlite import binding
 
+    module = binding.parse_assembly(compile_llvm(kernel, dtype, data_dtype))
+    return str(_target_machine().emit_assembly(module))
+
+
+def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
+    """The optimised LLVM text of a kernel's entry."""
     from fastnn.runtime.cpu import numba_bridge
 
     with _lock:
         entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
-        module = binding.parse_assembly(numba_bridge.optimised_llvm(entry, ENTRY))
-    module.verify()
-    return module
+        return numba_bridge.optimised_llvm(entry, ENTRY)
 
 
 def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:

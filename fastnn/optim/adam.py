@@ -1,0 +1,101 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any, ClassVar
+
+from fastnn.kernels.cpu import simd
+from fastnn.kernels.cpu.simd import fma
+from fastnn.optim.optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015), with PyTorch's meaning of epsilon::
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - lr / (1 - beta1**t) * m / (sqrt(v / (1 - beta2**t)) + eps)
+
+    (The paper's "epsilon hat" form adds epsilon before the bias correction; TensorFlow's did.)
+
+    Args:
+        lr: learning rate.
+        betas: decay rates of the two moments, each in [0, 1).
+        eps: added to the denominator.
+        common: see `Optimizer`; `weight_decay` is L2 (added to the gradient), for decoupled decay use
+            `AdamW`.
+
+    >>> Adam(lr=3e-4)
+    Adam(lr=0.0003, beta1=0.9, beta2=0.999, eps=1e-08)
+    """
+
+    name: ClassVar[str] = "adam"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        **common: Any,
+    ):
+        super().__init__(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, **common)
+
+    def check(self, options: Mapping[str, Any]) -> str | None:
+        for name in ("beta1", "beta2"):
+            if not 0 <= options[name] < 1:
+                return f"betas: expected numbers in [0, 1), got {options[name]}"
+        return None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    @staticmethod
+    def scalars(t: int, lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
+        rate = -lr / (1.0 - beta1**t)
+        correction = 1.0 / sqrt(1.0 - beta2**t)
+        return rate, correction, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
+
+    @staticmethod
+    def rule(
+        p: Any, g: Any, m: Any, v: Any, rate: Any, correction: Any, beta1: Any, rest1: Any,
+        beta2: Any, rest2: Any, eps: Any,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        m = fma(m, beta1, g * rest1)
+        v = fma(v, beta2, g * g * rest2)
+        return fma(m / fma(simd.sqrt(v), correction, eps), rate, p), m, v
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): before Adam's update,
+    ``p = p - lr * weight_decay * p``.
+
+    Args:
+        lr, betas, eps: as `Adam`.
+        weight_decay: decoupled decay (the L2 term of `Adam` is not used).
+
+    >>> AdamW(lr=3e-4, weight_decay=0.1).options["decoupled_weight_decay"]
+    0.1
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        **common: Any,
+    ):
+        renamed = {
+            pattern: {
+                "decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()
+            }
+            for pattern, g in (groups or {}).items()
+        }
+        super().__init__(
+            lr=lr, betas=betas, eps=eps, decoupled_weight_decay=weight_decay, groups=renamed,
+            **common,
+        )  # fmt: skip

@@ -1,0 +1,181 @@
+"""What every optimiser shares: options per parameter group, clipping, weight decay, slots.
+
+To add an optimiser, write one small file: a subclass with its options, `slots`, `scalars` and
+`rule`; the loops over memory, the schedule and the fusion with the gradient come from here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastnn.errors import OptionError
+from fastnn.kernels.cpu.update import SHARED, make_prepare, make_update
+from fastnn.optim.schedules import Schedule
+
+#: options that every optimiser takes beside its own
+COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm")
+
+
+class Optimizer:
+    """Base class of optimisers.
+
+    Args:
+        lr: learning rate, a positive number, or a `schedules.Schedule` (then `lr` of the schedule's
+            base is 1.0 unless it says otherwise).
+        weight_decay: L2 regularisation: `weight_decay * p` is added to the gradient of p, as if
+            `weight_decay / 2 * sum(p**2)` were a term of the loss.
+        decoupled_weight_decay: p shrinks by `lr * decoupled_weight_decay * p` at each step,
+            independent of the gradient (Loshchilov & Hutter 2019).
+        clip_value: clip every gradient element to [-clip_value, clip_value].
+        clip_norm: scale the gradient of each parameter to at most this L2 norm.
+        clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al. 2013).
+        groups: options for some parameters, by name pattern:
+            ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
+            matches a parameter's name counts.
+        schedule: learning-rate schedule; multiplies nothing, but gives the rate for each step from
+            the group's `lr` (see `fastnn.optim.schedules`).
+        options: the optimiser's own options.
+    """
+
+    #: name of the kernels and of the slots in checkpoints
+    name: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        clip_global_norm: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        schedule: Schedule | None = None,
+        **options: float,
+    ):
+        self.options: dict[str, Any] = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "clip_value": clip_value,
+            "clip_norm": clip_norm,
+            **options,
+        }
+        self.own = tuple(options)
+        self.clip_global_norm = clip_global_norm
+        self.groups = {k: dict(v) for k, v in (groups or {}).items()}
+        self.schedule = schedule
+        self._check(self.options, "")
+        _positive("clip_global_norm", clip_global_norm)
+        for pattern, changes in self.groups.items():
+            unknown = set(changes) - set(self.options)
+            if unknown:
+                raise OptionError(
+                    f"optimizer group {pattern!r}: unknown option {sorted(unknown)[0]!r}; "
+                    f"expected some of {sorted(self.options)}"
+                )
+            self._check({**self.options, **changes}, f"group {pattern!r}: ")
+
+    # ---------------------------------------------------------------- what a subclass gives
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays kept for each parameter, of the parameter's shape."""
+        return ()
+
+    def initial(self, slot: str) -> float:
+        """The number a slot begins with."""
+        return 0.0
+
+    @staticmethod
+    def scalars(t: int, lr: float, *options: float) -> tuple[float, ...]:
+        """The rule's scalars for step t = 1, 2, ... in float64, from the options in order."""
+        raise NotImplementedError
+
+    @staticmethod
+    def rule(p: Any, g: Any, *slots_and_scalars: Any) -> tuple[Any, ...]:
+        """New values of p and of the slots, from vectors of them."""
+        raise NotImplementedError
+
+    def check(self, options: Mapping[str, Any]) -> str | None:
+        """What is wrong with these options, or None."""
+        return None
+
+    # ---------------------------------------------------------------- what comes with it
+
+    def _check(self, options: Mapping[str, Any], prefix: str) -> None:
+        for name, value in options.items():
+            if value is None and name in ("clip_value", "clip_norm"):
+                continue
+            if isinstance(value, bool):
+                continue
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise OptionError(f"optimizer {prefix}{name}: expected a number, got {value!r}")
+            if value < 0:
+                raise OptionError(
+                    f"optimizer {prefix}{name}: expected a number that is not negative, got {value}"
+                )
+        for name in ("clip_value", "clip_norm"):
+            _positive(prefix + name, options[name])
+        problem = self.check(options)
+        if problem:
+            raise OptionError(f"optimizer {prefix}{problem}")
+
+    def group_of(self, parameter: str) -> int:
+        """Number of the group a parameter belongs to; 0 is the default group."""
+        for number, pattern in enumerate(self.groups, 1):
+            if fnmatch.fnmatchcase(parameter, pattern):
+                return number
+        return 0
+
+    def group_options(self, number: int) -> dict[str, Any]:
+        """The options of a group."""
+        if number == 0:
+            return dict(self.options)
+        return {**self.options, **list(self.groups.values())[number - 1]}
+
+    @property
+    def group_count(self) -> int:
+        return 1 + len(self.groups)
+
+    def own_values(self, options: Mapping[str, Any]) -> tuple[float, ...]:
+        """The optimiser's own options as numbers, in order."""
+        return tuple(float(options[name]) for name in self.own)
+
+    @property
+    def kernel_name(self) -> str:
+        """Name of the kernels; differs where options change the rule's form."""
+        return self.name
+
+    @property
+    def scalar_count(self) -> int:
+        values = self.own_values(self.options)
+        return len(type(self).scalars(1, float(self.options["lr"]), *values))
+
+    def kernels(self) -> tuple[str, str]:
+        """Names of the prepare and the update kernel (declared on the first call)."""
+        prepare = make_prepare(f"{self.kernel_name}_prepare", type(self).scalars, self.own)
+        update = make_update(
+            f"{self.kernel_name}_update", self._rule(), self.slots, self.scalar_count
+        )
+        return prepare.name, update.name
+
+    def _rule(self) -> Any:
+        return type(self).rule
+
+    @property
+    def hyper_size(self) -> int:
+        """Numbers in the array that the prepare kernel fills."""
+        return SHARED + self.scalar_count
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in self.options.items() if v not in (None, 0.0))
+        return f"{type(self).__name__}({options})"
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise OptionError(f"optimizer {name}: expected a positive number or None, got {value!r}")

@@ -1,0 +1,221 @@
+"""Bind programs to memory and run them on worker threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import ProgramError
+from fastnn.kernels import clock as clock_words
+from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.cpu import compiler, layout
+
+#: the memory of a run: segment name -> array
+Memory = dict[str, np.ndarray]
+
+
+class BoundProgram:
+    """A program with addresses: the tables that the run loop reads.
+
+    Keeps the memory it points to alive.
+    """
+
+    def __init__(self, program: Program, memory: Memory):
+        self.program = program
+        self.memory = memory
+        rows: list[list[int]] = []
+        calls: list[PlannedCall] = []
+        rotations: dict[tuple[int, int], int] = {}
+        for phase in program.phases:
+            for group in phase.groups:
+                few = group.items <= group.grain * 4
+                turn = rotations.setdefault((group.items, group.grain), len(rotations))
+                rows.append(
+                    [layout.GROUP, group.items, group.grain, group.block, len(calls),
+                     len(group.calls), turn if few else 0, 0]
+                )  # fmt: skip
+                calls.extend(group.calls)
+            rows.append([layout.BARRIER, 0, 0, 0, len(calls), len(phase.serial), 0, 0])
+            calls.extend(phase.serial)
+        self.rows = np.array(rows, np.int64)
+        self.records = [_record(program, call, memory) for call in calls]
+        self.calls = np.array(
+            [
+                [_address(program, call, memory), record.ctypes.data, call.multiplier, 0]
+                for call, record in zip(calls, self.records, strict=True)
+            ],
+            np.int64,
+        ).reshape(-1, layout.CALL_WORDS)
+
+    def segment(self, steps: int) -> list[int]:
+        """The row of a run's description that means: this program, so many times."""
+        return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
+
+    def view(self, name: str) -> np.ndarray:
+        """The array in memory at one of the program's places."""
+        return view(self.program, self.program.places[name], self.memory)
+
+
+def view(program: Program, place: Operand, memory: Memory) -> np.ndarray:
+    """The array that an operand means, as a NumPy view."""
+    dtype = {"f": program.dtype, "r": "float64", "i": "int64"}[place.dtype]
+    raw = memory[place.segment].reshape(-1).view(np.uint8)
+    size = int(np.prod(place.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return raw[place.offset : place.offset + size].view(dtype).reshape(place.dims)
+
+
+def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
+    """An array of `size` elements that begins on a page boundary, filled with zeros."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(size * item + 4096, np.uint8)
+    start = -raw.ctypes.data % 4096
+    return raw[start : start + size * item].view(dtype)
+
+
+def allocate(program: Program, memory: Memory) -> None:
+    """Make sure the segments that the program defines exist and are large enough.
+
+    Work and input memory is shared by all programs of a model; constants belong to one program.
+    """
+    for segment in ("work", "input"):
+        if segment not in memory or memory[segment].nbytes < program.sizes[segment]:
+            memory[segment] = aligned_zeros(program.sizes[segment])
+    constants = aligned_zeros(program.sizes["constant"])
+    for offset, data in program.constants:
+        constants[offset : offset + data.nbytes] = np.ascontiguousarray(data).reshape(-1).view("u1")
+    memory["constant"] = constants
+
+
+def _data_type(kernel: Kernel, call: PlannedCall, memory: Memory) -> str:
+    for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
+        if isinstance(parameter, Array) and parameter.dtype == "d" and isinstance(operand, Operand):
+            return memory[operand.segment].dtype.name
+    return ""
+
+
+def _address(program: Program, call: PlannedCall, memory: Memory) -> int:
+    kernel = KERNELS[call.kernel]
+    return compiler.address(kernel, program.dtype, _data_type(kernel, call, memory))
+
+
+def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
+    """The words that the compiled kernel unpacks."""
+    kernel = KERNELS[call.kernel]
+    record: list[int] = []
+    for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
+        if not isinstance(parameter, Array):
+            number = operand if parameter.kind == "int" else np.float64(operand).view(np.int64)  # type: ignore[arg-type]
+            record.append(int(number))  # type: ignore[arg-type]
+        elif operand is None:
+            record += [0] * (1 + len(parameter.dims))
+        else:
+            assert isinstance(operand, Operand)
+            segment = memory.get(operand.segment)
+            if segment is None:
+                raise ProgramError(f"{call.kernel}, {name}: no memory for {operand.segment!r}")
+            dims = operand.dims
+            if operand.external:
+                from fastnn.plan.instruction import fold
+
+                dims = fold(segment.shape, len(parameter.dims))
+            record += [segment.ctypes.data + operand.offset, *dims]
+    return np.array(record, np.int64)
+
+
+class Team:
+    """Worker threads that run bound programs, all of them the same run at the same time.
+
+    The threads wait in Python between runs and hold no lock while they compute. A team is used by
+    one caller at a time.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.barrier = aligned_zeros(layout.BARRIER_WORDS, np.int64)
+        self.run = compiler.CALL(compiler.loop_address())
+        self._tasks: list[queue.SimpleQueue[Any]] = []
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def _start_threads(self, count: int) -> None:
+        while len(self._tasks) < count:
+            tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._tasks.append(tasks)
+            threading.Thread(
+                target=_serve, args=(tasks, self._done), name="fastnn-worker", daemon=True
+            ).start()
+
+    def describe(self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray) -> Any:
+        """The description of a run: programs with their numbers of steps, in order."""
+        table = np.array([bound.segment(steps) for bound, steps in segments], np.int64)
+        words = np.array(
+            [table.ctypes.data, len(table), self.barrier.ctypes.data, clock.ctypes.data], np.int64
+        )
+        return words, table, list(segments)
+
+    def call(self, description: Any) -> None:
+        """Run in the caller's thread (and helpers, if the team has more than one worker)."""
+        address = description[0].ctypes.data
+        others = self.workers - 1
+        if others:
+            self._start_threads(others)
+            for worker in range(others):
+                self._tasks[worker].put((self.run, address, worker + 1, self.workers))
+        self.run(address, 0, self.workers)
+        for _ in range(others):
+            self._done.get()
+
+    def start(self, description: Any, poll: Callable[[], None], every: float = 0.05) -> None:
+        """Run in worker threads while this one calls `poll` every so many seconds.
+
+        Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
+        waits for them, and goes on as an exception.
+        """
+        address = description[0].ctypes.data
+        self._start_threads(self.workers)
+        for worker in range(self.workers):
+            self._tasks[worker].put((self.run, address, worker, self.workers))
+        waiting = self.workers
+        try:
+            while waiting:
+                try:
+                    self._done.get(timeout=every)
+                    waiting -= 1
+                except queue.Empty:
+                    poll()
+        except BaseException:
+            clock = (ctypes.c_int64 * clock_words.LENGTH).from_address(int(description[0][3]))
+            clock[clock_words.STOP_REQUEST] = 1
+            for _ in range(waiting):
+                self._done.get()
+            raise
+
+    def close(self) -> None:
+        """End the threads."""
+        for tasks in self._tasks:
+            tasks.put(None)
+        self._tasks = []
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _serve(tasks: queue.SimpleQueue[Any], done: queue.SimpleQueue[None]) -> None:
+    while (task := tasks.get()) is not None:
+        run, address, worker, workers = task
+        run(address, worker, workers)
+        done.put(None)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1

@@ -1,0 +1,194 @@
+"""The run loop: compiled once, executes any program's table on one worker.
+
+It has the same signature as every kernel: `record` is the address of the run's description, `lo`
+the worker's number, `hi` the number of workers. All workers call it at the same time with the same
+description. Nothing in it allocates, raises or touches Python.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastnn.kernels.clock import STOP
+from fastnn.runtime.cpu.layout import (
+    CALL_WORDS,
+    GENERATION,
+    GROUP,
+    ROW_WORDS,
+    SEGMENT_WORDS,
+)
+from fastnn.runtime.cpu.numba_bridge import words
+
+#: turns of the waiting loop before a worker lets others have the core
+SPINS = 400
+
+_I64 = ir.IntType(64)
+_X86 = not binding.get_process_triple().startswith(("aarch64", "arm64"))
+
+
+@intrinsic
+def call_address(tc: Any, address: Any, record: Any, lo: Any, hi: Any) -> Any:
+    """Call compiled code by its address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def atomic_add(tc: Any, address: Any, value: Any) -> Any:
+    """Add to a word in memory; returns the word's value before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(tc: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "seq_cst", 8, typ=_I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(tc: Any, address: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        builder.store_atomic(args[1], pointer, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _external(name: str) -> Any:
+    """An intrinsic that calls a C function or LLVM intrinsic without a result."""
+
+    @intrinsic
+    def function(tc: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return function
+
+
+pause = _external("llvm.x86.sse2.pause") if _X86 else _external("sched_yield")
+yield_core = _external("sched_yield")
+
+
+@intrinsic
+def flush_to_zero(tc: Any) -> Any:
+    """Make denormal numbers zero on this thread; returns the control word to restore."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if not _X86:
+            get = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(_I64, []), "llvm.aarch64.get.fpcr"
+            )
+            old = builder.call(get, [])
+            _set_fpcr(builder, builder.or_(old, ir.Constant(_I64, 1 << 24)))
+            return old
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        _mxcsr(builder, "stmxcsr", slot)
+        old = builder.load(slot)
+        builder.store(builder.or_(old, ir.Constant(ir.IntType(32), 0x8040)), slot)
+        _mxcsr(builder, "ldmxcsr", slot)
+        return builder.zext(old, _I64)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def restore_rounding(tc: Any, word: Any) -> Any:
+    """Put back the control word that `flush_to_zero` returned."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if not _X86:
+            _set_fpcr(builder, args[0])
+            return context.get_dummy_value()
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        builder.store(builder.trunc(args[0], ir.IntType(32)), slot)
+        _mxcsr(builder, "ldmxcsr", slot)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _mxcsr(builder: Any, name: str, slot: Any) -> None:
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+    builder.call(function, [builder.bitcast(slot, pointer)])
+
+
+def _set_fpcr(builder: Any, value: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [_I64])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.set.fpcr")
+    builder.call(function, [value])
+
+
+def run(record: int, worker: int, workers: int) -> None:
+    """Execute the described run as one of `workers`."""
+    description = words(record)
+    control = flush_to_zero()
+    barrier = description[2]
+    clock = words(description[3])
+    stopped = False
+    for s in range(description[1]):
+        segment = words(description[0] + 8 * SEGMENT_WORDS * s)
+        calls = segment[2]
+        for _ in range(segment[3]):
+            for r in range(segment[1]):
+                row = words(segment[0] + 8 * ROW_WORDS * r)
+                first = calls + 8 * CALL_WORDS * row[4]
+                if row[0] == GROUP:
+                    me = (worker + row[6]) % workers
+                    blocks = (row[1] + row[2] - 1) // row[2]
+                    lo = blocks * me // workers * row[2]
+                    hi = min(row[1], blocks * (me + 1) // workers * row[2])
+                    for begin in range(lo, hi, row[3]):
+                        end = min(begin + row[3], hi)
+                        for c in range(row[5]):
+                            call = words(first + 8 * CALL_WORDS * c)
+                            call_address(call[0], call[1], begin * call[2], end * call[2])
+                else:
+                    generation = atomic_load(barrier + 8 * GENERATION)
+                    if workers == 1 or atomic_add(barrier, 1) == workers - 1:
+                        for c in range(row[5]):
+                            call = words(first + 8 * CALL_WORDS * c)
+                            call_address(call[0], call[1], 0, 1)
+                        if workers > 1:
+                            atomic_store(barrier, 0)
+                            atomic_add(barrier + 8 * GENERATION, 1)
+                    else:
+                        turns = 0
+                        while atomic_load(barrier + 8 * GENERATION) == generation:
+                            turns += 1
+                            if turns > SPINS:
+                                yield_core()
+                            else:
+                                pause()
+                    if clock[STOP] != 0:
+                        stopped = True
+                        break
+            if stopped:
+                break
+        if stopped:
+            break
+    restore_rounding(control)

@@ -1,0 +1,119 @@
+"""Optimiser updates: one driver over parameters, gradients and slots for every rule.
+
+A rule is a plain function of values `rule(p, g, *slots, *scalars) -> (p, *slots)`, written once per
+optimiser (`fastnn/optim`); `make_update` wraps it in the loop over memory, with what all optimisers
+share: gradient scaling and clipping, L2 regularisation, decoupled weight decay. `make_prepare` makes
+the serial kernel that computes a rule's scalars once a step, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..clock import RUN_STEP, STEP
+from ..declare import KERNELS, Kernel, helper, kernel
+from .simd import (
+    fma,
+    lanes,
+    load,
+    load_first,
+    maximum,
+    minimum,
+    store,
+    store_first,
+)
+
+#: scalars in front of the rule's own: L2 factor, factor of decoupled decay, limit of clipping
+SHARED = 3
+
+_UPDATE = '''
+def update(p, g, {slots}hyper, scale, lo, hi):
+    """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
+    factor = scale[0] if scale.size else g[0, 0] * 0 + 1
+    l2, keep, limit = hyper[0], hyper[1], hyper[2]
+    {scalars}
+    w = lanes(p)
+    i, n = lo * p.shape[1], hi * p.shape[1]
+    while i < n:
+        if i + w <= n:
+            old = load(p, i)
+            grad = shared(load(g, i), old, factor, l2, limit)
+            new = rule(old * keep, grad, {load}{names})
+            store(p, i, new[0])
+            {store}
+        else:
+            m = n - i
+            old = load_first(p, i, m)
+            grad = shared(load_first(g, i, m), old, factor, l2, limit)
+            new = rule(old * keep, grad, {load_first}{names})
+            store_first(p, i, new[0], m)
+            {store_first}
+        i += w
+'''
+
+_PREPARE = '''
+def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
+    t = clock[STEP] + 1
+    rate = schedule[clock[RUN_STEP], group]
+    values = scalars(t, rate, {options})
+    hyper[0] = l2
+    hyper[1] = 1.0 - rate * decay
+    hyper[2] = limit
+    for k in range(len(values)):
+        hyper[SHARED + k] = values[k]
+'''
+
+
+@helper
+def shared_gradient(g, p, factor, l2, limit):
+    """The gradient as a rule sees it: scaled, clipped to [-limit, limit], plus l2 * p."""
+    g = minimum(maximum(g * factor, -limit), limit)
+    return fma(p, l2, g)
+
+
+def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -> Kernel:
+    """The kernel `name` that applies a rule with these slots and so many scalars."""
+    if name in KERNELS:
+        return KERNELS[name]
+    names = [f"h{k}" for k in range(scalars)]
+    source = _UPDATE.format(
+        slots="".join(f"{s}, " for s in slots),
+        scalars="; ".join(f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(names)) or "pass",
+        names=", ".join(names),
+        load="".join(f"load({s}, i), " for s in slots),
+        load_first="".join(f"load_first({s}, i, m), " for s in slots),
+        store="; ".join(f"store({s}, i, new[{k + 1}])" for k, s in enumerate(slots)) or "pass",
+        store_first="; ".join(f"store_first({s}, i, new[{k + 1}], m)" for k, s in enumerate(slots))
+        or "pass",
+    )
+    scope = {
+        "lanes": lanes, "load": load, "store": store, "load_first": load_first,
+        "store_first": store_first, "shared": shared_gradient, "rule": helper(rule),
+    }  # fmt: skip
+    exec(compile(source, f"<{name}>", "exec"), scope)
+    function = scope["update"]
+    function.__annotations__ = {
+        "p": "inout rows f[R,C]",
+        "g": "in rows f[R,C]",
+        **dict.fromkeys(slots, "inout rows f[R,C]"),
+        "hyper": "in whole f[H]",
+        "scale": "in whole f[U]",
+    }
+    return kernel(function, name=name)
+
+
+def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel:
+    """The serial kernel `name` that computes a rule's scalars for this step."""
+    if name in KERNELS:
+        return KERNELS[name]
+    scope = {"scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED}
+    exec(compile(_PREPARE.format(options=", ".join(options)), f"<{name}>", "exec"), scope)
+    function = scope["prepare"]
+    function.__annotations__ = {
+        "clock": "in whole i[L]",
+        "schedule": "in whole r[S,G]",
+        "hyper": "out whole f[H]",
+        "group": "int",
+        **dict.fromkeys(("l2", "decay", "limit", *options), "double"),
+    }
+    return kernel(function, name=name)
