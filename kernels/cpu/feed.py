@@ -1,0 +1,58 @@
+"""Samples from the user's data to the mini-batch and results back.
+
+S samples, M entries of the data order, L words of the clock, N rows of the mini-batch, C numbers a
+sample. The user's data (`d`) may be of any float, integer or boolean type.
+"""
+
+from ..clock import CURSOR
+from ..declare import kernel
+
+
+@kernel
+def gather_rows(
+    source: "in whole d[S,C]",
+    order: "in whole i[M]",
+    clock: "in whole i[L]",
+    y: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """y[n] = source[order[cursor + n]], converted to the program's float type."""
+    C = source.shape[1]
+    for i in range(lo, hi):
+        row = order[clock[CURSOR] + i]
+        for j in range(C):
+            y[i, j] = source[row, j]
+
+
+@kernel
+def gather_ids(
+    source: "in whole d[S,C]",
+    order: "in whole i[M]",
+    clock: "in whole i[L]",
+    y: "out rows i[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """y[n] = source[order[cursor + n]], converted to int64."""
+    C = source.shape[1]
+    for i in range(lo, hi):
+        row = order[clock[CURSOR] + i]
+        for j in range(C):
+            y[i, j] = source[row, j]
+
+
+@kernel
+def scatter_rows(
+    x: "in rows f[N,C]",
+    clock: "in whole i[L]",
+    y: "out whole f[S,C]",  # only rows cursor..cursor+N-1 are written
+    lo: "begin",
+    hi: "end",
+):
+    """y[cursor + n] = x[n]."""
+    C = x.shape[1]
+    first = clock[CURSOR]
+    for i in range(lo, hi):
+        for j in range(C):
+            y[first + i, j] = x[i, j]

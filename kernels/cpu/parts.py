@@ -1,0 +1,170 @@
+"""Parts of rows and of columns: what row kernels and column kernels share.
+
+A *part* is one vector of a row, of which only the first `n` lanes may exist. A *strip* is four
+neighbouring vectors (a tuple), the columns that a column kernel carries down the rows at a time:
+wide enough to use whole cache lines of a row-major array, narrow enough to stay in registers.
+Which lane or strip a column falls into never changes what is computed for it.
+"""
+
+from ..declare import helper
+from .simd import (
+    iota,
+    lanes,
+    load,
+    load_first,
+    max_lanes,
+    maximum,
+    splat,
+    store,
+    store_first,
+    sum_lanes,
+    where,
+)
+
+#: rows that a strip adds up before it adds them to its total, so that rounding errors stay small
+ROWS = 64
+
+
+@helper
+def load_part(x, i, n):
+    """The vector of `x` from flat index `i`; lanes from `n` on are 0."""
+    if n >= lanes(x):
+        return load(x, i)
+    return load_first(x, i, n)
+
+
+@helper
+def store_part(x, i, v, n):
+    """Write the first `n` lanes of `v` to `x` from flat index `i` on."""
+    if n >= lanes(x):
+        store(x, i, v)
+    else:
+        store_first(x, i, v, n)
+
+
+@helper
+def keep_part(x, v, n, other):
+    """`v` with `other` in the lanes from `n` on."""
+    if n >= lanes(x):
+        return v
+    return where(iota(x) < n, v, other)
+
+
+@helper
+def fill_row(x, base, size, value):
+    """Set `size` elements from flat index `base` on."""
+    v = splat(x, value)
+    for j in range(0, size, lanes(x)):
+        store_part(x, base + j, v, size - j)
+
+
+@helper
+def row_sum(x, base, size):
+    total = splat(x, 0.0)
+    for j in range(0, size, lanes(x)):
+        total = total + load_part(x, base + j, size - j)
+    return sum_lanes(total)
+
+
+@helper
+def row_max(x, base, size):
+    """The largest element that is not NaN (-inf where there is none)."""
+    step = lanes(x)
+    low = splat(x, -float("inf"))
+    a, b, c, d = low, low, low, low
+    full = size - size % (4 * step)
+    for j in range(0, full, 4 * step):
+        a = maximum(load(x, base + j), a)
+        b = maximum(load(x, base + j + step), b)
+        c = maximum(load(x, base + j + 2 * step), c)
+        d = maximum(load(x, base + j + 3 * step), d)
+    for j in range(full, size, step):
+        a = maximum(keep_part(x, load_part(x, base + j, size - j), size - j, -float("inf")), a)
+    return max_lanes(maximum(maximum(a, b), maximum(c, d)))
+
+
+# ---------------------------------------------------------------- strips
+
+
+@helper
+def strip_lanes(x):
+    return 4 * lanes(x)
+
+
+@helper
+def lanes_left(n, k, step):
+    """How many lanes of a strip's vector `k` exist, where the strip has `n` columns."""
+    return min(max(n - k * step, 0), step)
+
+
+@helper
+def strip_load(x, i, n):
+    """Four vectors of `x` from flat index `i`; elements from `n` on are 0."""
+    w = lanes(x)
+    if n >= 4 * w:
+        return (load(x, i), load(x, i + w), load(x, i + 2 * w), load(x, i + 3 * w))
+    return (
+        load_first(x, i, lanes_left(n, 0, w)),
+        load_first(x, i + w, lanes_left(n, 1, w)),
+        load_first(x, i + 2 * w, lanes_left(n, 2, w)),
+        load_first(x, i + 3 * w, lanes_left(n, 3, w)),
+    )
+
+
+@helper
+def strip_store(x, i, v, n):
+    """Write the first `n` elements of the strip `v` to `x` from flat index `i` on."""
+    w = lanes(x)
+    if n >= 4 * w:
+        store(x, i, v[0])
+        store(x, i + w, v[1])
+        store(x, i + 2 * w, v[2])
+        store(x, i + 3 * w, v[3])
+    else:
+        store_first(x, i, v[0], lanes_left(n, 0, w))
+        store_first(x, i + w, v[1], lanes_left(n, 1, w))
+        store_first(x, i + 2 * w, v[2], lanes_left(n, 2, w))
+        store_first(x, i + 3 * w, v[3], lanes_left(n, 3, w))
+
+
+@helper
+def strip_splat(x, value):
+    v = splat(x, value)
+    return (v, v, v, v)
+
+
+@helper
+def strip_add(a, b):
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
+
+
+@helper
+def strip_subtract(a, b):
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3])
+
+
+@helper
+def strip_multiply(a, b):
+    return (a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3])
+
+
+@helper
+def strip_scale(a, s):
+    return (a[0] * s, a[1] * s, a[2] * s, a[3] * s)
+
+
+@helper
+def strip_total(term, x, y, a, b, j, n):
+    """Sum of the strips `term(x, y, a, b, row, j, n)` over all rows of `x`, in row order.
+
+    `j` is the strip's first column, `n` the number of columns left; `a` and `b` are whatever the
+    term needs.
+    """
+    count = x.shape[0]
+    total = strip_splat(x, 0.0)
+    for first in range(0, count, ROWS):
+        part = strip_splat(x, 0.0)
+        for row in range(first, min(first + ROWS, count)):
+            part = strip_add(part, term(x, y, a, b, row, j, n))
+        total = strip_add(total, part)
+    return total
