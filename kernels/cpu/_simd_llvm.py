@@ -142,6 +142,14 @@ def mask_first(builder: Any, count: Any, lanes: int) -> Any:
     return builder.icmp_signed("<", ir.Constant(llvm_type(ty), list(range(lanes))), counts)
 
 
+def mask_between(builder: Any, bounds: Any, lanes: int) -> Any:
+    """Mask of the lanes that `bounds` says: [count] the first lanes, [first, last] a range."""
+    mask = mask_first(builder, bounds[-1], lanes)
+    if len(bounds) == 2:
+        mask = builder.and_(mask, builder.not_(mask_first(builder, bounds[0], lanes)))
+    return mask
+
+
 # ---------------------------------------------------------------- operators
 
 
@@ -284,30 +292,32 @@ def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _load_first(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _masked_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     ty = sig.return_type
-    index, count = (
+    index, *bounds = (
         context.cast(builder, v, t, types.intp) for v, t in zip(args[1:], sig.args[1:], strict=True)
     )
     vec = llvm_type(ty)
     pointer = builder.bitcast(
         pointer_to(context, builder, sig.args[0], args[0], index), vec.as_pointer()
     )
-    mask = mask_first(builder, count, ty.lanes)
+    mask = mask_between(builder, bounds, ty.lanes)
     zero = ir.Constant(vec, [0.0] * ty.lanes)
     arguments = [pointer, ir.Constant(I32, ty.width // 8), mask, zero]
     return llvm_call(builder, f"llvm.masked.load.{suffix(ty)}.p0", vec, arguments)
 
 
-def _store_first(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _masked_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     ty = vector_of(sig.args[0])
     index = context.cast(builder, args[1], sig.args[1], types.intp)
-    count = context.cast(builder, args[3], sig.args[3], types.intp)
+    bounds = [
+        context.cast(builder, v, t, types.intp) for v, t in zip(args[3:], sig.args[3:], strict=True)
+    ]
     value = as_vector(context, builder, args[2], sig.args[2], ty)
     pointer = builder.bitcast(
         pointer_to(context, builder, sig.args[0], args[0], index), value.type.as_pointer()
     )
-    mask = mask_first(builder, count, ty.lanes)
+    mask = mask_between(builder, bounds, ty.lanes)
     arguments = [value, pointer, ir.Constant(I32, ty.width // 8), mask]
     llvm_call(builder, f"llvm.masked.store.{suffix(ty)}.p0", ir.VoidType(), arguments)
     return context.get_dummy_value()
@@ -323,8 +333,10 @@ def _nothing(*args: Any) -> Any:
 
 define(simd.load, _of_array, _load)
 define(simd.store, _nothing, _store)
-define(simd.load_first, _of_array, _load_first)
-define(simd.store_first, _nothing, _store_first)
+for _function in (simd.load_first, simd.load_between):
+    define(_function, _of_array, _masked_load)
+for _function in (simd.store_first, simd.store_between):
+    define(_function, _nothing, _masked_store)
 
 # ---------------------------------------------------------------- constants
 
@@ -354,6 +366,19 @@ define(
     ),
 )
 
+
+def _pick(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    k = 1 if ty.width == 32 else 2
+    return as_vector(context, builder, args[k], sig.args[k], ty)
+
+
+define(
+    simd.pick,
+    lambda v, a, b: v if is_vector(v) and is_number(a) and is_number(b) else None,
+    _pick,
+)
+
 # ---------------------------------------------------------------- arithmetic functions
 
 
@@ -375,6 +400,42 @@ def _fma(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     values = _vectors(context, builder, sig, args)
     name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
     return llvm_call(builder, f"{name}.{suffix(sig.return_type)}", values[0].type, values)
+
+
+def _polynomial(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    k = 1 if ty.width == 32 else 2
+    coefficients = [
+        as_vector(context, builder, builder.extract_value(args[k], i), kind, ty)
+        for i, kind in enumerate(sig.args[k].types)
+    ]
+    name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
+    result = coefficients[0]
+    for c in coefficients[1:]:
+        result = llvm_call(builder, f"{name}.{suffix(ty)}", c.type, [result, args[0], c])
+    return result
+
+
+def _ldexp(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    a, n = args
+    ty = sig.return_type
+    if target.host().vector_bits == 512:
+        bits = ir.IntType(ty.lanes)
+        name = f"llvm.x86.avx512.mask.scalef.{'ps' if ty.width == 32 else 'pd'}.512"
+        current_rounding = ir.Constant(I32, 4)
+        arguments = [a, n, a, ir.Constant(bits, -1), current_rounding]
+        return llvm_call(builder, name, a.type, arguments)
+    # 2^n = 2^h * 2^(n-h) with h about n/2: both factors are normal numbers, and only the second
+    # product can round
+    mantissa, bias = (23, 127) if ty.width == 32 else (52, 1023)
+    integers = IntVector(ty.width, ty.lanes)
+    whole = builder.fptosi(n, llvm_type(integers))
+    half = builder.ashr(whole, constant(integers, 1))
+    for part in (half, builder.sub(whole, half)):
+        exponent = builder.add(part, constant(integers, bias))
+        factor = builder.bitcast(builder.shl(exponent, constant(integers, mantissa)), a.type)
+        a = builder.fmul(a, factor)
+    return a
 
 
 def _choose(symbol: str) -> Any:
@@ -414,6 +475,13 @@ def _float_only(*args: Any) -> Any:
     return ty if isinstance(ty, FloatVector) else None
 
 
+def _polynomial_type(v: Any, single: Any, double: Any) -> Any:
+    tuples = isinstance(single, types.BaseTuple) and isinstance(double, types.BaseTuple)
+    return v if isinstance(v, FloatVector) and tuples else None
+
+
+define(simd.polynomial, _polynomial_type, _polynomial)
+define(simd.ldexp, _float_only, _ldexp)
 for _function, _name in (
     (simd.absolute, "fabs"),
     (simd.sqrt, "sqrt"),
@@ -456,11 +524,54 @@ def _shift(name: str) -> Any:
 
 
 def _int_vector(v: Any, n: Any) -> Any:
-    return v if isinstance(v, IntVector) and is_number(n) else None
+    return v if isinstance(v, IntVector) and (n == v or is_number(n)) else None
 
 
 define(simd.shift_left, _int_vector, _shift("shl"))
 define(simd.shift_right, _int_vector, _shift("ashr"))
+
+# ---------------------------------------------------------------- unsigned 32-bit words
+
+
+def _words_of(x: Any, *rest: Any) -> Any:
+    if not is_array(x):
+        return None
+    vector = vector_of(x)
+    return IntVector(vector.width, vector.lanes)
+
+
+def _words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    first = as_vector(context, builder, args[1], sig.args[1], ty)
+    result = builder.add(first, ir.Constant(llvm_type(ty), list(range(ty.lanes))))
+    return result if ty.width == 32 else builder.and_(result, constant(ty, 0xFFFFFFFF))
+
+
+def _multiply_low(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    result = builder.mul(args[0], as_vector(context, builder, args[1], sig.args[1], ty))
+    return result if ty.width == 32 else builder.and_(result, constant(ty, 0xFFFFFFFF))
+
+
+def _multiply_high(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Products of 64 bits of the even and of the odd lanes (one instruction each on x86: LLVM sees
+    that both factors have 32 bits), of which the upper halves are put together."""
+    ty = sig.return_type
+    wide = IntVector(64, ty.lanes * ty.width // 64)
+    factor = as_vector(context, builder, args[1], sig.args[1], wide)
+    value = builder.bitcast(args[0], llvm_type(wide))
+    low, by32 = constant(wide, 0xFFFFFFFF), constant(wide, 32)
+    even = builder.lshr(builder.mul(builder.and_(value, low), factor), by32)
+    if ty.width == 64:
+        return even
+    odd = builder.mul(builder.lshr(value, by32), factor)
+    high = builder.and_(odd, constant(wide, -(1 << 32)))
+    return builder.bitcast(builder.or_(even, high), llvm_type(ty))
+
+
+define(simd.words, _words_of, _words)
+define(simd.multiply_low, _int_vector, _multiply_low)
+define(simd.multiply_high, _int_vector, _multiply_high)
 
 # ---------------------------------------------------------------- across lanes
 

@@ -1,146 +1,92 @@
-"""Sums over the batch, running totals, and the end of a step. Most are serial: one call does all.
+"""Sums of a matrix over its rows or columns, in an order that depends on the sizes alone."""
 
-N numbers, one a row; U = 1 (a number that other kernels read); T = 2: a running sum and its count;
-L words of the clock. Sums are kept in float64.
-"""
+from __future__ import annotations
 
-import math
+from typing import Any
 
-import numpy as np
-
-from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
 from ..declare import helper, kernel
+from .simd import Vector, fma, lanes, load, load_first, splat, store, store_first, sum_lanes
+
+
+@kernel(grain=16)
+def sum_rows(x: "in cols f[N,C]", y: "out rows f[C]", lo: "begin", hi: "end"):
+    """y[c] = sum over n of x[n,c], n in order. Four vectors of columns at a time."""
+    n, width, size = lanes(x), x.shape[1], x.size
+    j = lo
+    while j + 4 * n <= hi:
+        a, b, c, d = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+        for i in range(j, size, width):
+            a = a + load(x, i)
+            b = b + load(x, i + n)
+            c = c + load(x, i + 2 * n)
+            d = d + load(x, i + 3 * n)
+        store(y, j, a)
+        store(y, j + n, b)
+        store(y, j + 2 * n, c)
+        store(y, j + 3 * n, d)
+        j += 4 * n
+    while j + n <= hi:
+        a = splat(x, 0.0)
+        for i in range(j, size, width):
+            a = a + load(x, i)
+        store(y, j, a)
+        j += n
+    if j < hi:
+        a = splat(x, 0.0)
+        for i in range(j, size, width):
+            a = a + load_first(x, i, hi - j)
+        store_first(y, j, a, hi - j)
 
 
 @helper
-def sum_of(x):
-    """Sum of a one-dimensional array: four interleaved sums in float64."""
-    a = b = c = d = np.float64(0.0)
-    size = x.shape[0]
-    full = size - size % 4
-    for i in range(0, full, 4):
-        a += np.float64(x[i])
-        b += np.float64(x[i + 1])
-        c += np.float64(x[i + 2])
-        d += np.float64(x[i + 3])
-    for i in range(full, size):
-        a += np.float64(x[i])
-    return (a + b) + (c + d)
+def _sum_run(x: Any, start: int, size: int) -> float:
+    """Sum of x[start:start+size] (flat): four partial vectors, then their lanes."""
+    n, i, end = lanes(x), start, start + size
+    a, b, c, d = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    while i + 4 * n <= end:
+        a = a + load(x, i)
+        b = b + load(x, i + n)
+        c = c + load(x, i + 2 * n)
+        d = d + load(x, i + 3 * n)
+        i += 4 * n
+    while i + n <= end:
+        a = a + load(x, i)
+        i += n
+    if i < end:
+        b = b + load_first(x, i, end - i)
+    return sum_lanes((a + b) + (c + d))
 
 
 @kernel
-def total(x: "in whole f[N]", y: "out whole f[U]"):
-    """y = sum(x)."""
-    y[0] = sum_of(x)
+def sum_columns(x: "in rows f[N,C]", y: "out rows f[N]", lo: "begin", hi: "end"):
+    """y[n] = sum over c of x[n,c]."""
+    for row in range(lo, hi):
+        y[row] = _sum_run(x, row * x.shape[1], x.shape[1])
+
+
+@helper
+def _step(total: Vector, a: Any, b: Any, i: int) -> Vector:
+    return fma(load(a, i), load(b, i), total)
 
 
 @kernel
-def total_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "end"):
-    """dx[n] = dy."""
-    for i in range(lo, hi):
-        dx[i] = dy[0]
-
-
-@kernel
-def mean(x: "in whole f[N]", y: "out whole f[U]"):
-    """y = sum(x) / N."""
-    y[0] = sum_of(x) / x.shape[0]
-
-
-@kernel
-def mean_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "end"):
-    """dx[n] = dy / N."""
-    for i in range(lo, hi):
-        dx[i] = dy[0] / dx.shape[0]
-
-
-@kernel
-def weighted_mean(
-    x: "in whole f[N]",  # values that have their weights in them
-    weight: "in whole f[N]",
-    y: "out whole f[U]",
-    denominator: "out whole f[U]",
+def dot_columns(
+    a: "in rows f[N,C]", b: "in rows f[N,C]", y: "out rows f[N]", lo: "begin", hi: "end"
 ):
-    """y = sum(x) / denominator, denominator = sum(weight); NaN where all weights are 0."""
-    divisor = sum_of(weight)
-    denominator[0] = divisor
-    y[0] = sum_of(x) / divisor
-
-
-@kernel
-def weighted_mean_backward(
-    denominator: "in whole f[U]",
-    dy: "in whole f[U]",
-    dx: "out rows f[N]",
-    lo: "begin",
-    hi: "end",
-):
-    """dx[n] = dy / denominator."""
-    for i in range(lo, hi):
-        dx[i] = dy[0] / denominator[0]
-
-
-@kernel
-def accumulate(value: "in whole f[U]", total: "inout whole r[T]", count: "int"):
-    """total[0] += value count; total[1] += count: the mean over an epoch of means over batches."""
-    total[0] += np.float64(value[0]) * count
-    total[1] += count
-
-
-@kernel
-def accumulate_by(value: "in whole f[U]", count: "in whole f[U]", total: "inout whole r[T]"):
-    """Like `accumulate`, where the count (a sum of weights) is known only in the step."""
-    total[0] += np.float64(value[0]) * np.float64(count[0])
-    total[1] += np.float64(count[0])
-
-
-@kernel
-def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
-    """total[0] += sum(x); total[1] += N."""
-    total[0] += sum_of(x)
-    total[1] += x.shape[0]
-
-
-@kernel
-def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]", lo: "begin", hi: "end"):
-    """y[r] = sum of the squares of row r: eight interleaved sums in float64."""
-    C = x.shape[1]
-    full = C - C % 8
-    for i in range(lo, hi):
-        a = b = c = d = e = f = g = h = 0.0
-        for j in range(0, full, 8):
-            a += np.float64(x[i, j]) ** 2
-            b += np.float64(x[i, j + 1]) ** 2
-            c += np.float64(x[i, j + 2]) ** 2
-            d += np.float64(x[i, j + 3]) ** 2
-            e += np.float64(x[i, j + 4]) ** 2
-            f += np.float64(x[i, j + 5]) ** 2
-            g += np.float64(x[i, j + 6]) ** 2
-            h += np.float64(x[i, j + 7]) ** 2
-        for j in range(full, C):
-            a += np.float64(x[i, j]) ** 2
-        y[i] = ((a + b) + (c + d)) + ((e + f) + (g + h))
-
-
-@kernel
-def add_norm(partial: "in whole r[R]", total: "inout whole r[U]"):
-    """total += sum(partial): the squared norm of all gradients, array after array."""
-    total[0] += sum_of(partial)
-
-
-@kernel
-def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
-    """Ask all workers to leave before parameters change, unless every value is finite."""
-    for i in range(value.shape[0]):
-        if not math.isfinite(value[i]):
-            clock[STOP] = NOT_FINITE
-
-
-@kernel
-def advance(clock: "inout whole i[L]", batch: "int"):
-    """The end of a step: next step, next batch; latch the host's request to stop."""
-    clock[STEP] += 1
-    clock[RUN_STEP] += 1
-    clock[CURSOR] += batch
-    if clock[STOP_REQUEST] != 0 and clock[STOP] == 0:
-        clock[STOP] = REQUESTED
+    """y[n] = sum over c of a[n,c]*b[n,c]."""
+    n, width = lanes(a), a.shape[1]
+    for row in range(lo, hi):
+        i, end = row * width, (row + 1) * width
+        p, q, r, s = splat(a, 0.0), splat(a, 0.0), splat(a, 0.0), splat(a, 0.0)
+        while i + 4 * n <= end:
+            p = _step(p, a, b, i)
+            q = _step(q, a, b, i + n)
+            r = _step(r, a, b, i + 2 * n)
+            s = _step(s, a, b, i + 3 * n)
+            i += 4 * n
+        while i + n <= end:
+            p = _step(p, a, b, i)
+            i += n
+        if i < end:
+            q = fma(load_first(a, i, end - i), load_first(b, i, end - i), q)
+        y[row] = sum_lanes((p + q) + (r + s))

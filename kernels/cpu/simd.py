@@ -47,6 +47,18 @@ def store_first(x: np.ndarray, i: int, v: Vector, n: int) -> None:
     x.reshape(-1)[i : i + n] = np.broadcast_to(v, (lanes(x),))[:n]
 
 
+def load_between(x: np.ndarray, i: int, first: int, last: int) -> Vector:
+    """Like `load`, but only the lanes `first` to `last` (exclusive) are read; the others are 0."""
+    v = np.zeros(lanes(x), x.dtype)
+    v[first:last] = x.reshape(-1)[i + first : i + last]
+    return v
+
+
+def store_between(x: np.ndarray, i: int, v: Vector, first: int, last: int) -> None:
+    """Like `store`, but only the lanes `first` to `last` (exclusive) are written."""
+    x.reshape(-1)[i + first : i + last] = np.broadcast_to(v, (lanes(x),))[first:last]
+
+
 def splat(x: np.ndarray, value: float) -> Vector:
     """A vector of `x`'s element type with `value` in every lane."""
     return np.full(lanes(x), value, x.dtype)
@@ -55,6 +67,26 @@ def splat(x: np.ndarray, value: float) -> Vector:
 def fill_like(v: Vector, value: float) -> Vector:
     """A vector of `v`'s type with `value` in every lane."""
     return np.full_like(v, value)
+
+
+def pick(v: Vector, single: float, double: float) -> Vector:
+    """A vector of `v`'s type: `single` in every lane where elements have 32 bits, else `double`.
+
+    Chosen when the code is compiled; so one formula serves both precisions.
+    """
+    return np.full_like(v, single if v.dtype.itemsize == 4 else double)
+
+
+def polynomial(v: Vector, single: tuple[float, ...], double: tuple[float, ...]) -> Vector:
+    """c[0]*v^n + ... + c[n] by Horner's rule with `fma`; c is `single` for float32, else `double`.
+
+    The coefficients are tuples at module level, the highest power first.
+    """
+    coefficients = single if v.dtype.itemsize == 4 else double
+    result = np.full_like(v, coefficients[0])
+    for c in coefficients[1:]:
+        result = fma(result, v, c)
+    return result
 
 
 def fma(a: Vector, b: Vector, c: Vector) -> Vector:
@@ -119,13 +151,40 @@ def to_float(a: Vector) -> Vector:
     return a.astype({4: np.float32, 8: np.float64}[a.dtype.itemsize])
 
 
-def shift_left(a: Vector, n: int) -> Vector:
-    return a << a.dtype.type(n)
+def shift_left(a: Vector, n: int | Vector) -> Vector:
+    return a << np.asarray(n).astype(a.dtype)
 
 
-def shift_right(a: Vector, n: int) -> Vector:
-    """Arithmetic shift: the sign bit is copied in."""
-    return a >> a.dtype.type(n)
+def shift_right(a: Vector, n: int | Vector) -> Vector:
+    """Arithmetic shift: the sign bit is copied in (take the upper bits off words with ``&``)."""
+    return a >> np.asarray(n).astype(a.dtype)
+
+
+def ldexp(a: Vector, n: Vector) -> Vector:
+    """a * 2^n, rounded once, for a vector `n` of whole floats with |n| below twice the exponent
+    range (AVX-512 has an instruction, elsewhere two multiplications)."""
+    return np.ldexp(a, np.nan_to_num(n).astype(np.int32)).astype(a.dtype)
+
+
+def words(x: np.ndarray, start: int) -> Vector:
+    """The unsigned 32-bit numbers start, start + 1, ... (mod 2^32), one for each lane of `x`.
+
+    Words lie in integer lanes as wide as `x`'s elements, so that what is made of them fits `x`.
+    Only ``^``, ``&``, `multiply_low`, `multiply_high` and `to_float` (below 2^31) mean what they
+    should on words.
+    """
+    kind = {4: np.uint32, 8: np.uint64}[x.dtype.itemsize]
+    return ((np.arange(lanes(x)) + int(start)) & 0xFFFFFFFF).astype(kind)
+
+
+def multiply_low(a: Vector, m: int) -> Vector:
+    """Low 32 bits of the product of words and a constant below 2^32."""
+    return (a.astype(np.uint64) * np.uint64(m) & np.uint64(0xFFFFFFFF)).astype(a.dtype)
+
+
+def multiply_high(a: Vector, m: int) -> Vector:
+    """High 32 bits of the product of words and a constant below 2^32."""
+    return (a.astype(np.uint64) * np.uint64(m) >> np.uint64(32)).astype(a.dtype)
 
 
 def iota(x: np.ndarray) -> Vector:

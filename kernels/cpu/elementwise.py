@@ -1,0 +1,132 @@
+"""Kernels that compute each element from the elements at the same place: activations, arithmetic.
+
+A kernel is made from a formula (`elementwise`); a new activation is a formula in `scalar` and a row
+of the table. All arrays are ``rows f[N,C]``; the rows lo to hi are lo*C to hi*C in the flat array,
+whole vectors first, then a masked one with the same formula. The output may be one of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import scalar
+from ..declare import Kernel, helper, kernel
+from .simd import fma, lanes, load, load_first, store, store_first
+
+_SOURCE = '''
+def {name}({parameters}, lo, hi):
+    """{doc}"""
+    n = lanes({output})
+    i, end = lo * {output}.shape[1], hi * {output}.shape[1]
+    while i + n <= end:
+        store({output}, i, formula({whole}{reals}))
+        i += n
+    if i < end:
+        store_first({output}, i, formula({tail}{reals}), end - i)
+'''
+
+
+def elementwise(
+    name: str,
+    formula: Callable[..., Any],
+    inputs: tuple[str, ...] = ("x",),
+    output: str = "y",
+    reals: tuple[str, ...] = (),
+) -> Kernel:
+    """The kernel ``name(*inputs, output, *reals, lo, hi)``: output = formula(*inputs, *reals)."""
+    declared = [f'{x}: "in rows f[N,C]"' for x in inputs] + [f'{output}: "out rows f[N,C]"']
+    source = _SOURCE.format(
+        name=name,
+        doc=f"{output} = {formula.__name__}({', '.join(inputs + reals)}), element by element.",
+        parameters=", ".join(declared + [f'{r}: "real"' for r in reals]),
+        output=output,
+        whole=", ".join(f"load({x}, i)" for x in inputs),
+        tail=", ".join(f"load_first({x}, i, end - i)" for x in inputs),
+        reals="".join(f", {r}" for r in reals),
+    )
+    scope: dict[str, Any] = {
+        "__name__": __name__,
+        "formula": formula,
+        "lanes": lanes,
+        "load": load,
+        "load_first": load_first,
+        "store": store,
+        "store_first": store_first,
+    }
+    exec(compile(source, f"<kernel {name}>", "exec"), scope)
+    made: Kernel = kernel(scope[name])
+    return made
+
+
+#: name, formula, gradient, what the gradient is computed from, real parameters
+FUNCTIONS: tuple[tuple[str, Callable[..., Any], Callable[..., Any], str, tuple[str, ...]], ...] = (
+    ("relu", scalar.relu, scalar.relu_gradient, "y", ()),
+    ("leaky_relu", scalar.leaky_relu, scalar.leaky_relu_gradient, "x", ("slope",)),
+    ("elu", scalar.elu, scalar.elu_gradient, "y", ("alpha",)),
+    ("selu", scalar.selu, scalar.selu_gradient, "y", ()),
+    ("gelu", scalar.gelu, scalar.gelu_gradient, "x", ()),
+    ("gelu_tanh", scalar.gelu_tanh, scalar.gelu_tanh_gradient, "x", ()),
+    ("silu", scalar.silu, scalar.silu_gradient, "x", ()),
+    ("sigmoid", scalar.sigmoid, scalar.sigmoid_gradient, "y", ()),
+    ("tanh", scalar.tanh, scalar.tanh_gradient, "y", ()),
+    ("softplus", scalar.softplus, scalar.softplus_gradient, "x", ("beta", "threshold")),
+    ("exp", scalar.exp, scalar.exp_gradient, "y", ()),
+    ("log", scalar.log, scalar.log_gradient, "x", ()),
+    ("sqrt", scalar.sqrt, scalar.sqrt_gradient, "y", ()),
+    ("square", scalar.square, scalar.square_gradient, "x", ()),
+    ("absolute", scalar.absolute, scalar.absolute_gradient, "x", ()),
+    ("erf", scalar.erf, scalar.erf_gradient, "x", ()),
+)
+for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
+    elementwise(f"{_name}_forward", _function, reals=_reals)
+    elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
+
+
+@helper
+def _add(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@helper
+def _subtract(a: Any, b: Any) -> Any:
+    return a - b
+
+
+@helper
+def _multiply(a: Any, b: Any) -> Any:
+    return a * b
+
+
+@helper
+def _divide(a: Any, b: Any) -> Any:
+    return a / b
+
+
+@helper
+def _divide_gradient_b(b: Any, y: Any, dy: Any) -> Any:
+    """-dy y/b, y = a/b."""
+    return -(dy * y) / b
+
+
+@helper
+def _negate(x: Any) -> Any:
+    return -x
+
+
+@helper
+def _affine(x: Any, scale: Any, shift: Any) -> Any:
+    """scale*x + shift."""
+    return fma(x, scale, shift)
+
+
+add_forward = elementwise("add_forward", _add, ("a", "b"))
+subtract_forward = elementwise("subtract_forward", _subtract, ("a", "b"))
+multiply_forward = elementwise("multiply_forward", _multiply, ("a", "b"))
+multiply_backward_a = elementwise("multiply_backward_a", _multiply, ("b", "dy"), "da")
+multiply_backward_b = elementwise("multiply_backward_b", _multiply, ("a", "dy"), "db")
+divide_forward = elementwise("divide_forward", _divide, ("a", "b"))
+divide_backward_a = elementwise("divide_backward_a", _divide, ("dy", "b"), "da")
+divide_backward_b = elementwise("divide_backward_b", _divide_gradient_b, ("b", "y", "dy"), "db")
+negate = elementwise("negate", _negate)
+affine = elementwise("affine", _affine, reals=("scale", "shift"))
