@@ -112,6 +112,6 @@ class History(Mapping[str, list[float]]):
                 )
         ax.set_title(panel.replace("_", " "))
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
         ax.grid(alpha=0.3)
         ax.legend()

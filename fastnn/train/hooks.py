@@ -1,0 +1,178 @@
+"""What a callback is: hooks with Keras's names, called by the trainer from the main thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+Logs: TypeAlias = dict[str, float]
+
+
+class TrainerLike(Protocol):
+    """What callbacks ask of a trainer; setting `stop_training` ends the run at a step boundary."""
+
+    stop_training: bool
+    learning_rate: float
+
+    @property
+    def epoch(self) -> int:
+        """The number of the current epoch, from 0."""
+
+    def get_parameters(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters and statistics by name."""
+
+    def set_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
+        """Copy these values into the parameters."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint."""
+
+
+class Callback:
+    """Base of all callbacks: override the hooks that you need; each does nothing here.
+
+    ``logs`` holds what is known by then ("loss", metrics, with "val_" before them at an epoch's
+    end); values written into it at an epoch's end land in the history. ``self.trainer`` is the
+    trainer (`TrainerLike`), ``self.model`` the model, ``self.params`` a dict with "epochs", "steps"
+    (an epoch), "samples" (an epoch) and "batch_size".
+
+    `on_train_batch_begin` and `on_train_batch_end` are called only if some callback overrides them,
+    because then the compiled loop has to return to Python after every step, which costs time. For a
+    look now and then use `update`.
+
+    >>> class Shout(Callback):
+    ...     def on_epoch_end(self, epoch, logs):
+    ...         if logs["accuracy"] > 0.99:
+    ...             self.trainer.stop_training = True
+    """
+
+    trainer: TrainerLike
+    model: Any = None
+    params: Mapping[str, Any] = MappingProxyType({})
+    #: why the run ended, where it was this callback that set ``trainer.stop_training``
+    stop_reason: str = ""
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def set_trainer(self, trainer: TrainerLike) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs: Logs) -> None:
+        """After the last epoch, also after an interruption."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        """Before an epoch; they count from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before a training step; they count from 0 in each epoch. See the class about the cost."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """After a training step. See the class about the cost."""
+
+    def on_test_begin(self, logs: Logs) -> None:
+        """Before an evaluation, the validation of an epoch included."""
+
+    def on_test_end(self, logs: Logs) -> None:
+        """After an evaluation."""
+
+    def on_predict_begin(self, logs: Logs) -> None:
+        """Before a prediction."""
+
+    def on_predict_end(self, logs: Logs) -> None:
+        """After a prediction."""
+
+    def update(self, step: int, logs: Logs) -> None:
+        """Some times a second while the compiled loop runs: `step` steps of the epoch are done.
+
+        ``logs`` holds the means of this epoch so far. Not in Keras.
+        """
+
+
+class CallbackList(Callback):
+    """Calls each hook of all its callbacks in order. A None among them is left out.
+
+    >>> bool(CallbackList([LambdaCallback(on_epoch_end=lambda epoch, logs: None)]).needs_batches)
+    False
+    """
+
+    def __init__(self, callbacks: Iterable[Callback | None] = ()) -> None:
+        self.callbacks = [callback for callback in callbacks if callback is not None]
+        for callback in self.callbacks:
+            if isinstance(callback, type) or not isinstance(callback, Callback):
+                raise TypeError(
+                    f"a callback is an instance of a subclass of Callback, got {callback!r}"
+                )
+
+    @property
+    def needs_batches(self) -> bool:
+        """Whether any callback wants to be called at every training step."""
+        names = ("on_train_batch_begin", "on_train_batch_end")
+        return any(
+            getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
+            for callback in self.callbacks
+            for name in names
+        )
+
+    @property
+    def stopped_by(self) -> str:
+        """The reason of the first callback that stopped the run, or ""."""
+        return next((c.stop_reason for c in self.callbacks if c.stop_reason), "")
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self.callbacks)
+
+    def __len__(self) -> int:
+        return len(self.callbacks)
+
+    def append(self, callback: Callback) -> None:
+        self.callbacks.append(callback)
+
+
+def _for_all(name: str) -> Callable[..., None]:
+    def hook(self: CallbackList, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, name)(*arguments)
+
+    hook.__name__ = name
+    hook.__doc__ = getattr(Callback, name).__doc__
+    return hook
+
+
+#: the hooks that a `LambdaCallback` takes
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+for _name in ("set_params", "set_model", "set_trainer", "update", *HOOKS):
+    setattr(CallbackList, _name, _for_all(_name))
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions, each with its hook's arguments.
+
+    >>> seen = []
+    >>> callback = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs["loss"]))
+    >>> callback.on_epoch_end(0, {"loss": 0.5})
+    >>> seen
+    [0.5]
+    """
+
+    def __init__(self, **hooks: Callable[..., None]) -> None:
+        for name, function in hooks.items():
+            if name not in (*HOOKS, "update"):
+                raise TypeError(
+                    f"LambdaCallback: unknown hook {name!r}; "
+                    f"choose among {', '.join((*HOOKS, 'update'))}"
+                )
+            setattr(self, name, function)
