@@ -179,7 +179,8 @@ def _codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
     def address(k: int) -> Any:
         data = context.make_array(sig.args[k])(context, builder, args[k]).data
-        return builder.gep(builder.bitcast(data, I8.as_pointer()), [builder.mul(number(k + 1), size)])
+        start = builder.bitcast(data, I8.as_pointer())
+        return builder.gep(start, [builder.mul(number(k + 1), size)])
 
     begin = context.cast(builder, args[16], sig.args[16], types.boolean)
     none = builder.icmp_signed("<", number(12), ir.Constant(I64, 0))
@@ -214,7 +215,42 @@ def _size(x: Any) -> Any:
     return types.intp if is_array(x) else None
 
 
+def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Rows as vectors; stage s swaps bit s of the row's and the column's index."""
+    ty = vector_type(sig.args[0])
+    vec, lanes, align = llvm_type(ty), ty.lanes, ty.width // 8
+    a, b = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 3))
+    a_at, a_row, b_at, b_row = (
+        context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2, 4, 5)
+    )
+
+    def pointer(data: Any, at: Any, row: Any, i: int) -> Any:
+        index = builder.add(at, builder.mul(row, ir.Constant(I64, i)))
+        return builder.bitcast(builder.gep(data, [index]), vec.as_pointer())
+
+    row = [builder.load(pointer(a, a_at, a_row, i), align=align, typ=vec) for i in range(lanes)]
+    stage = lanes // 2
+    while stage:
+        low = [c if not c & stage else lanes + c - stage for c in range(lanes)]
+        high = [c + stage if not c & stage else lanes + c for c in range(lanes)]
+        mask = ir.VectorType(ir.IntType(32), lanes)
+        for i in range(lanes):
+            if not i & stage:
+                pair = row[i], row[i + stage]
+                row[i] = builder.shuffle_vector(*pair, ir.Constant(mask, low))
+                row[i + stage] = builder.shuffle_vector(*pair, ir.Constant(mask, high))
+        stage //= 2
+    for i in range(lanes):
+        builder.store(row[i], pointer(b, b_at, b_row, i), align=align)
+    return context.get_dummy_value()
+
+
 define(tile.tile, _typer, _codegen)
+define(
+    tile.transpose_block,
+    lambda *args: types.void if is_array(args[0]) and is_array(args[3]) else None,
+    _transpose_block,
+)
 define(tile.tile_height, _size, _constant(lambda itemsize: tile.shapes()[tile.MAIN][0]))
 define(tile.tile_width, _size, _constant(tile.panel_width))
 define(tile.tile_lanes, _size, _constant(lambda itemsize: target.host().lanes(itemsize)))

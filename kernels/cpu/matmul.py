@@ -17,7 +17,7 @@ then of row 1 and so on, zeros past the last column: ``f[Q,Z]`` with Q panels of
 from __future__ import annotations
 
 from ..declare import helper, kernel
-from .simd import fill_like, fma, is32, lanes, load, load_first, sum_lanes
+from .simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
 from .tile import (
     FOUR,
     MAIN,
@@ -31,6 +31,7 @@ from .tile import (
     tile_height,
     tile_lanes,
     tile_width,
+    transpose_block,
 )
 
 #: rows of A that pass over one panel of B before the next block of the depth
@@ -95,8 +96,11 @@ def product(
         width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
         b_panel = width
         depth_block = depth
-    for top in range(0, rows, ROW_BLOCK):
-        height = min(ROW_BLOCK, rows - top)
+    row_block = ROW_BLOCK
+    if depth * columns * (4 if is32(b) else 8) <= PANEL_BYTES:  # all of B stays in L1
+        row_block = tile_height(b)
+    for top in range(0, rows, row_block):
+        height = min(row_block, rows - top)
         t = 0
         while True:
             part = min(depth_block, depth - t)
@@ -255,12 +259,15 @@ def pack_panels(
 ):
     """Copy w into panels of columns: packed[q, c*width + j] = w[c, q*width + j]"""
     c, k = w.shape
-    width = tile_width(w)
+    width, step = tile_width(w), lanes(w)
     for q in range(lo, hi):
         left = q * width
         valid = min(width, k - left)
+        by_vectors = valid // step * step if width % step == 0 else 0
         for i in range(c):
-            for j in range(valid):
+            for j in range(0, by_vectors, step):
+                store(packed, q * c * width + i * width + j, load(w, i * k + left + j))
+            for j in range(by_vectors, valid):
                 packed[q, i * width + j] = w[i, left + j]
             for j in range(valid, width):
                 packed[q, i * width + j] = 0.0
@@ -275,11 +282,19 @@ def pack_panels_transposed(
 ):
     """Copy the transposed w into panels of columns: packed[q, k*width + j] = w[q*width + j, k]"""
     c, k = w.shape
-    width = tile_width(w)
+    width, step = tile_width(w), tile_lanes(w)
+    whole = k // step * step
     for q in range(lo, hi):
-        top = q * width
+        top, at = q * width, q * k * width
         valid = min(width, c - top)
-        for j in range(valid):
+        by_blocks = valid // step * step
+        for j in range(0, by_blocks, step):
+            for i in range(0, whole, step):
+                transpose_block(w, (top + j) * k + i, k, packed, at + i * width + j, width)
+            for i in range(whole, k):
+                for l in range(j, j + step):
+                    packed[q, i * width + l] = w[top + l, i]
+        for j in range(by_blocks, valid):
             for i in range(k):
                 packed[q, i * width + j] = w[top + j, i]
         for j in range(valid, width):

@@ -95,3 +95,12 @@ def tile(
                               dtype=np.longdouble)  # fmt: skip
         sums = (product + sums).astype(c.dtype)
     out[at] = sums if bias_at < 0 else sums + bias[bias_at + j]
+
+
+def transpose_block(
+    a: np.ndarray, a_at: int, a_row: int, b: np.ndarray, b_at: int, b_row: int
+) -> None:
+    """b[b_at + j*b_row + i] = a[a_at + i*a_row + j] for i, j < tile_lanes(a) (flat indices)."""
+    n = tile_lanes(a)
+    i, j = np.arange(n)[:, None], np.arange(n)[None, :]
+    b.reshape(-1)[b_at + j * b_row + i] = a.reshape(-1)[a_at + i * a_row + j]
