@@ -1,0 +1,103 @@
+"""What gets installed, and what an import costs."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("fastnn", "kernels")
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def installed_name(path: Path) -> str:
+    """`kernels/…` installs as `fastnn/kernels/…`."""
+    name = path.relative_to(ROOT).as_posix()
+    return f"fastnn/{name}" if name.startswith("kernels") else name
+
+
+def source_folder(package: str) -> str:
+    path = package.replace(".", "/")
+    return path.removeprefix("fastnn/") if path.startswith("fastnn/kernels") else path
+
+
+def test_packages_are_the_folders(project):
+    folders = {
+        installed_name(path.parent).replace("/", ".")
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    packages = project["tool"]["setuptools"]["packages"]
+    assert sorted(packages) == sorted(folders)
+    assert packages == sorted(packages)
+    missing = [p for p in folders if not (ROOT / source_folder(p) / "__init__.py").is_file()]
+    assert missing == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy, so that the working tree stays clean."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    source = tmp_path_factory.mktemp("source")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(source.glob("*.whl"))) as archive:
+        yield archive
+
+
+def test_wheel_installs_only_fastnn(wheel):
+    top_level = next(name for name in wheel.namelist() if name.endswith("top_level.txt"))
+    assert wheel.read(top_level).decode().split() == ["fastnn"]
+    assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"fastnn"}
+
+
+def test_wheel_holds_every_file(wheel):
+    expected = {
+        installed_name(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
+    }
+    names = {name for name in wheel.namelist() if name.startswith("fastnn/")}
+    assert names == expected | {"fastnn/py.typed"}
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_no_machine_paths():
+    path = re.compile(r"(?<![\w.])/(?:home|root|work|Users|opt)/\w|\b[A-Z]:\\\\\w")
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for folder in (*FOLDERS, "tests", "benchmarks", "examples")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if path.search(line)
+    ]
+    assert found == []
+
+
+def test_import_is_light():
+    heavy = {"fastnn.data.digits", "jax", "matplotlib", "numba", "scipy", "sklearn", "torch"}
+    code = (
+        "import json, sys; before = set(sys.modules); import fastnn; "
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert "fastnn" in modules
+    assert modules & heavy == set()
