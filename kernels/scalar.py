@@ -1,4 +1,4 @@
-"""Formulas, each once: activations and their gradients, on vectors of either precision.
+"""Formulas, each once: arithmetic, activations and gradients, on vectors of either precision.
 
 `<name>` is the function, `<name>_gradient` its derivative times the gradient `dy`; a gradient is
 written in terms of the output `y` where that is exact and cheaper, otherwise of the input `x`.
@@ -58,6 +58,48 @@ GELU_TANH_CUBE = 0.044715
 
 
 @helper
+def add(a: Vector, b: Vector) -> Vector:
+    """a + b."""
+    return a + b
+
+
+@helper
+def subtract(a: Vector, b: Vector) -> Vector:
+    """a - b."""
+    return a - b
+
+
+@helper
+def multiply(a: Vector, b: Vector) -> Vector:
+    """a*b."""
+    return a * b
+
+
+@helper
+def divide(a: Vector, b: Vector) -> Vector:
+    """a/b."""
+    return a / b
+
+
+@helper
+def divide_gradient_b(b: Vector, y: Vector, dy: Vector) -> Vector:
+    """-dy*y/b with y = a/b."""
+    return -(dy * y) / b
+
+
+@helper
+def negate(x: Vector) -> Vector:
+    """-x."""
+    return -x
+
+
+@helper
+def affine(x: Vector, scale: float, shift: float) -> Vector:
+    """scale*x + shift."""
+    return fma(x, scale, shift)
+
+
+@helper
 def _bounded(x: Vector) -> Vector:
     """x within bounds at which sigmoid, Phi and phi have reached their limits: beyond them,
     products such as x * sigmoid(x) would be infinity times 0."""
@@ -91,7 +133,7 @@ def leaky_relu_gradient(x: Vector, dy: Vector, slope: float) -> Vector:
 
 @helper
 def elu(x: Vector, alpha: float) -> Vector:
-    """x where x > 0, else alpha*(e^x - 1), alpha >= 0 (Clevert, Unterthiner and Hochreiter 2016)."""
+    """x where x > 0, else alpha*(e^x - 1), alpha >= 0 (Clevert et al. 2016)."""
     return where(x > 0.0, x, expm1(x) * alpha)
 
 
@@ -149,7 +191,7 @@ def gelu_tanh_gradient(x: Vector, dy: Vector) -> Vector:
 
 @helper
 def silu(x: Vector) -> Vector:
-    """x*sigmoid(x) (Elfwing, Uchibe and Doya 2018)."""
+    """x*sigmoid(x) (Elfwing, Uchibe and Doya 2018). 0 once e^-x overflows (|y| < 1e-37)."""
     return maximum(-pick(x, 110.0, 760.0), x) * sigmoid(x)
 
 

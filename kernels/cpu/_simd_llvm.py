@@ -457,9 +457,7 @@ def _where(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _float_intrinsic(name: str) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         values = _vectors(context, builder, sig, args)
-        return llvm_call(
-            builder, f"llvm.{name}.{suffix(sig.return_type)}", values[0].type, values
-        )
+        return llvm_call(builder, f"llvm.{name}.{suffix(sig.return_type)}", values[0].type, values)
 
     return codegen
 

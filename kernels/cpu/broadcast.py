@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..declare import Kernel, helper, kernel
-from .elementwise import _add, _multiply
+from ..scalar import add, multiply
 from .simd import (
     Vector,
-    fill_like,
     fma,
     lanes,
     load,
@@ -25,9 +24,7 @@ from .simd import (
 def with_row(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 
-    def run(
-        a: "in rows f[N,C]", b: "in whole f[C]", y: "out rows f[N,C]", lo: "begin", hi: "end"
-    ):
+    def run(a: "in rows f[N,C]", b: "in whole f[C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
         n, width = lanes(a), a.shape[1]
         for row in range(lo, hi):
             base, j = row * width, 0
@@ -46,9 +43,7 @@ def with_row(name: str, formula: Callable[..., Any]) -> Kernel:
 def with_column(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[n]); y may be a."""
 
-    def run(
-        a: "in rows f[N,C]", b: "in rows f[N]", y: "out rows f[N,C]", lo: "begin", hi: "end"
-    ):
+    def run(a: "in rows f[N,C]", b: "in rows f[N]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
         n, width = lanes(a), a.shape[1]
         for row in range(lo, hi):
             base, j, factor = row * width, 0, splat(a, b[row])
@@ -63,10 +58,10 @@ def with_column(name: str, formula: Callable[..., Any]) -> Kernel:
     return made
 
 
-add_row = with_row("add_row", _add)
-multiply_row = with_row("multiply_row", _multiply)
-add_column = with_column("add_column", _add)
-multiply_column = with_column("multiply_column", _multiply)
+add_row = with_row("add_row", add)
+multiply_row = with_row("multiply_row", multiply)
+add_column = with_column("add_column", add)
+multiply_column = with_column("multiply_column", multiply)
 
 
 @helper

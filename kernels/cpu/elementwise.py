@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import scalar
-from ..declare import Kernel, helper, kernel
-from .simd import fma, lanes, load, load_first, store, store_first
+from ..declare import Kernel, kernel
+from .simd import lanes, load, load_first, store, store_first
 
 _SOURCE = '''
 def {name}({parameters}, lo, hi):
@@ -83,50 +83,15 @@ for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
     elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
 
 
-@helper
-def _add(a: Any, b: Any) -> Any:
-    return a + b
-
-
-@helper
-def _subtract(a: Any, b: Any) -> Any:
-    return a - b
-
-
-@helper
-def _multiply(a: Any, b: Any) -> Any:
-    return a * b
-
-
-@helper
-def _divide(a: Any, b: Any) -> Any:
-    return a / b
-
-
-@helper
-def _divide_gradient_b(b: Any, y: Any, dy: Any) -> Any:
-    """-dy y/b, y = a/b."""
-    return -(dy * y) / b
-
-
-@helper
-def _negate(x: Any) -> Any:
-    return -x
-
-
-@helper
-def _affine(x: Any, scale: Any, shift: Any) -> Any:
-    """scale*x + shift."""
-    return fma(x, scale, shift)
-
-
-add_forward = elementwise("add_forward", _add, ("a", "b"))
-subtract_forward = elementwise("subtract_forward", _subtract, ("a", "b"))
-multiply_forward = elementwise("multiply_forward", _multiply, ("a", "b"))
-multiply_backward_a = elementwise("multiply_backward_a", _multiply, ("b", "dy"), "da")
-multiply_backward_b = elementwise("multiply_backward_b", _multiply, ("a", "dy"), "db")
-divide_forward = elementwise("divide_forward", _divide, ("a", "b"))
-divide_backward_a = elementwise("divide_backward_a", _divide, ("dy", "b"), "da")
-divide_backward_b = elementwise("divide_backward_b", _divide_gradient_b, ("b", "y", "dy"), "db")
-negate = elementwise("negate", _negate)
-affine = elementwise("affine", _affine, reals=("scale", "shift"))
+add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
+subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))
+multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"))
+multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
+multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
+divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
+divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"), "da")
+divide_backward_b = elementwise(
+    "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
+)
+negate = elementwise("negate", scalar.negate)
+affine = elementwise("affine", scalar.affine, reals=("scale", "shift"))

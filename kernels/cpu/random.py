@@ -84,7 +84,9 @@ def to_uniform(word: Vector) -> Vector:
 
 
 @helper
-def _drop(x: Any, y: Any, i: int, word: Vector, begin: int, end: int, keep: Any, scale: Any) -> None:
+def _drop(
+    x: Any, y: Any, i: int, word: Vector, begin: int, end: int, keep: Any, scale: Any
+) -> None:
     """Dropout of the vector of elements from i on, as far as it lies in begin to end."""
     kept = to_uniform(word) < keep
     if begin <= i and i + lanes(x) <= end:
