@@ -39,7 +39,7 @@ $(VENV)/.train: $(VENV)/.created pyproject.toml
 $(VENV)/.test: $(VENV)/.created pyproject.toml
 	@echo "installing fastnn and the tools of its tests into $(VENV)"
 	$(pip) --editable ".[test,plot,sklearn]"
-	@touch $@
+	@touch $(VENV)/.train $@
 
 $(VENV)/.torch: $(VENV)/.test
 	@echo "installing $(TORCH) into $(VENV)"
@@ -49,7 +49,7 @@ $(VENV)/.torch: $(VENV)/.test
 $(VENV)/.peers: $(VENV)/.created pyproject.toml
 	@echo "installing fastnn and the libraries it is compared with into $(VENV)"
 	$(pip) --editable ".[test,plot,sklearn,peers]" "$(TORCH)"
-	@touch $(VENV)/.test $(VENV)/.torch $@
+	@touch $(VENV)/.train $(VENV)/.test $(VENV)/.torch $@
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
