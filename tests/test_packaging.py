@@ -79,16 +79,24 @@ def test_wheel_holds_every_file(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
-def test_no_machine_paths():
-    path = re.compile(r"(?<![\w.])/(?:home|root|work|Users|opt)/\w|\b[A-Z]:\\\\\w")
-    found = [
+def lines_with(pattern: str) -> list[str]:
+    found = re.compile(pattern)
+    return [
         f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
         for folder in (*FOLDERS, "tests", "benchmarks", "examples")
         for file in sorted((ROOT / folder).rglob("*.py"))
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if path.search(line)
+        if found.search(line)
     ]
-    assert found == []
+
+
+def test_no_machine_paths():
+    assert lines_with(r"(?<![\w.])/(?:home|root|work|Users|opt)/\w|\b[A-Z]:\\\\\w") == []
+
+
+def test_kernels_are_imported_by_their_installed_name():
+    # a bare `kernels` would make a second copy of every module
+    assert lines_with(r"^\s*(?:import|from) kernels\b") == []
 
 
 def test_import_is_light():
