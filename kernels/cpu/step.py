@@ -1,0 +1,146 @@
+"""Sums over the batch, running totals, and the end of a step. Most are serial: one call does all.
+
+N numbers, one a row; U = 1 (a number that other kernels read); T = 2: a running sum and its count;
+L words of the clock. Sums are kept in float64.
+"""
+
+import math
+
+import numpy as np
+
+from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
+from ..declare import helper, kernel
+
+
+@helper
+def sum_of(x):
+    """Sum of a one-dimensional array: four interleaved sums in float64."""
+    a = b = c = d = np.float64(0.0)
+    size = x.shape[0]
+    full = size - size % 4
+    for i in range(0, full, 4):
+        a += np.float64(x[i])
+        b += np.float64(x[i + 1])
+        c += np.float64(x[i + 2])
+        d += np.float64(x[i + 3])
+    for i in range(full, size):
+        a += np.float64(x[i])
+    return (a + b) + (c + d)
+
+
+@kernel
+def total(x: "in whole f[N]", y: "out whole f[U]"):
+    """y = sum(x)."""
+    y[0] = sum_of(x)
+
+
+@kernel
+def total_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "end"):
+    """dx[n] = dy."""
+    for i in range(lo, hi):
+        dx[i] = dy[0]
+
+
+@kernel
+def mean(x: "in whole f[N]", y: "out whole f[U]"):
+    """y = sum(x) / N."""
+    y[0] = sum_of(x) / x.shape[0]
+
+
+@kernel
+def mean_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "end"):
+    """dx[n] = dy / N."""
+    for i in range(lo, hi):
+        dx[i] = dy[0] / dx.shape[0]
+
+
+@kernel
+def weighted_mean(
+    x: "in whole f[N]",  # values that have their weights in them
+    weight: "in whole f[N]",
+    y: "out whole f[U]",
+    denominator: "out whole f[U]",
+):
+    """y = sum(x) / denominator, denominator = sum(weight); NaN where all weights are 0."""
+    divisor = sum_of(weight)
+    denominator[0] = divisor
+    y[0] = sum_of(x) / divisor
+
+
+@kernel
+def weighted_mean_backward(
+    denominator: "in whole f[U]",
+    dy: "in whole f[U]",
+    dx: "out rows f[N]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx[n] = dy / denominator."""
+    for i in range(lo, hi):
+        dx[i] = dy[0] / denominator[0]
+
+
+@kernel
+def accumulate(value: "in whole f[U]", total: "inout whole r[T]", count: "int"):
+    """total[0] += value count; total[1] += count: the mean over an epoch of means over batches."""
+    total[0] += np.float64(value[0]) * count
+    total[1] += count
+
+
+@kernel
+def accumulate_by(value: "in whole f[U]", count: "in whole f[U]", total: "inout whole r[T]"):
+    """Like `accumulate`, where the count (a sum of weights) is known only in the step."""
+    total[0] += np.float64(value[0]) * np.float64(count[0])
+    total[1] += np.float64(count[0])
+
+
+@kernel
+def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
+    """total[0] += sum(x); total[1] += N."""
+    total[0] += sum_of(x)
+    total[1] += x.shape[0]
+
+
+@kernel
+def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]", lo: "begin", hi: "end"):
+    """y[r] = sum of the squares of row r: eight interleaved sums in float64."""
+    C = x.shape[1]
+    full = C - C % 8
+    for i in range(lo, hi):
+        a = b = c = d = e = f = g = h = 0.0
+        for j in range(0, full, 8):
+            a += np.float64(x[i, j]) ** 2
+            b += np.float64(x[i, j + 1]) ** 2
+            c += np.float64(x[i, j + 2]) ** 2
+            d += np.float64(x[i, j + 3]) ** 2
+            e += np.float64(x[i, j + 4]) ** 2
+            f += np.float64(x[i, j + 5]) ** 2
+            g += np.float64(x[i, j + 6]) ** 2
+            h += np.float64(x[i, j + 7]) ** 2
+        for j in range(full, C):
+            a += np.float64(x[i, j]) ** 2
+        y[i] = ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+
+@kernel
+def add_norm(partial: "in whole r[R]", total: "inout whole r[U]"):
+    """total += sum(partial): the squared norm of all gradients, array after array."""
+    total[0] += sum_of(partial)
+
+
+@kernel
+def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
+    """Ask all workers to leave before parameters change, unless every value is finite."""
+    for i in range(value.shape[0]):
+        if not math.isfinite(value[i]):
+            clock[STOP] = NOT_FINITE
+
+
+@kernel
+def advance(clock: "inout whole i[L]", batch: "int"):
+    """The end of a step: next step, next batch; latch the host's request to stop."""
+    clock[STEP] += 1
+    clock[RUN_STEP] += 1
+    clock[CURSOR] += batch
+    if clock[STOP_REQUEST] != 0 and clock[STOP] == 0:
+        clock[STOP] = REQUESTED

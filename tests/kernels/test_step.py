@@ -1,0 +1,122 @@
+"""Sums over the batch, running totals and the end of a step."""
+
+import numpy as np
+import pytest
+
+import fastnn.kernels.cpu.step  # noqa: F401
+from fastnn.kernels import clock
+from tests import naive
+from tests.kernels.common import DTYPES, EDGES, close, compute
+
+ONE = {"y": (1,)}
+
+
+def column(size, dtype, seed=1):
+    return np.random.default_rng(seed).standard_normal(size).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", EDGES)
+def test_mean_and_total(N, dtype):
+    x = column(N, dtype)
+    wide = x.astype(np.float64)
+    close(compute("mean", dtype, ONE, x=x)["y"], [wide.mean()], dtype)
+    close(compute("total", dtype, ONE, x=x)["y"], [wide.sum()], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", EDGES)
+def test_weighted_mean(N, dtype):
+    x, weight = column(N, dtype), 0.5 + column(N, dtype, seed=2) ** 2
+    out = {"y": (1,), "denominator": (1,)}
+    got = compute("weighted_mean", dtype, out, x=x, weight=weight)
+    divisor = weight.astype(np.float64).sum()
+    close(got["denominator"], [divisor], dtype)
+    close(got["y"], [x.astype(np.float64).sum() / divisor], dtype)
+
+
+def test_weighted_mean_of_nothing_is_nan():
+    out = {"y": (1,), "denominator": (1,)}
+    got = compute("weighted_mean", np.float32, out, x=np.zeros(3), weight=np.zeros(3))
+    assert np.isnan(got["y"][0])
+
+
+def test_float64_inside():
+    x = np.full(10_001, 0.1, np.float32)
+    x[0] = 1e6
+    want = x.astype(np.float64).sum()
+    assert compute("total", np.float32, ONE, x=x)["y"][0] == np.float32(want)
+
+
+@pytest.mark.parametrize("N", [1, 3, 17])
+def test_gradients(N):
+    x, weight, dy = column(N, np.float64), 0.5 + column(N, np.float64) ** 2, np.array([1.7])
+    out = {"dx": (N,)}
+    divisor = weight.sum(keepdims=True)
+    given = dict(denominator=divisor, dy=dy)
+    for got, function in (
+        (compute("mean_backward", np.float64, out, dy=dy), np.mean),
+        (compute("total_backward", np.float64, out, dy=dy), np.sum),
+        (compute("weighted_mean_backward", np.float64, out, **given), lambda v: v.sum() / divisor),
+    ):
+        want = naive.numeric_gradient(function, x, dy)
+        np.testing.assert_allclose(got["dx"], want, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_accumulate(dtype):
+    value, total = np.array([0.5]), np.array([3.0, 10.0])
+    got = compute("accumulate", dtype, {}, value=value, total=total, count=4)["total"]
+    np.testing.assert_array_equal(got, [5, 14])
+    count = np.array([2.5])
+    got = compute("accumulate_by", dtype, {}, value=value, total=total, count=count)["total"]
+    np.testing.assert_array_equal(got, [4.25, 12.5])
+    x = np.array([1.0, 0.0, 1.0, 1.0, 0.5])
+    got = compute("accumulate_rows", dtype, {}, x=x, total=total)["total"]
+    np.testing.assert_array_equal(got, [6.5, 15])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("C", EDGES)
+def test_squared_norm(C, dtype):
+    x = np.random.default_rng(3).standard_normal((9, C)).astype(dtype)
+    partial = compute("squared_norm", dtype, {"y": (9,)}, x=x)["y"]
+    close(partial, (x.astype(np.float64) ** 2).sum(1), np.float64)
+    total = compute("add_norm", dtype, {}, partial=partial, total=np.array([2.0]))["total"]
+    close(total, [2 + (x.astype(np.float64) ** 2).sum()], np.float64)
+
+
+def test_squared_norm_of_large_numbers():
+    x = np.full((1, 20), 1e30, np.float32)
+    got = compute("squared_norm", np.float32, {"y": (1,)}, x=x)["y"]
+    np.testing.assert_allclose(got, 20e60, rtol=1e-6)
+
+
+def words(**given):
+    result = np.zeros(clock.LENGTH, np.int64)
+    for name, value in given.items():
+        result[getattr(clock, name)] = value
+    return result
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [0.0, 1e30, np.nan, np.inf, -np.inf])
+def test_check_finite(value, dtype):
+    got = compute("check_finite", dtype, {}, value=np.array([1.0, value]), clock=words(STEP=3))
+    stop = 0 if np.isfinite(value) else clock.NOT_FINITE
+    np.testing.assert_array_equal(got["clock"], words(STEP=3, STOP=stop))
+
+
+@pytest.mark.parametrize(
+    ("before", "stop"),
+    [
+        ({}, 0),
+        ({"STOP_REQUEST": 1}, clock.REQUESTED),
+        ({"STOP_REQUEST": 1, "STOP": clock.NOT_FINITE}, clock.NOT_FINITE),
+    ],
+)
+def test_advance(before, stop):
+    start = words(STEP=5, RUN_STEP=2, CURSOR=64, SEED=9, **before)
+    got = compute("advance", np.float32, {}, clock=start, batch=32)["clock"]
+    want = words(**{**before, "STEP": 6, "RUN_STEP": 3, "CURSOR": 96, "SEED": 9, "STOP": stop})
+    np.testing.assert_array_equal(got, want)
