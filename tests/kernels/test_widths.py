@@ -1,0 +1,88 @@
+"""Narrower vectors than the CPU has, each width in a process of its own.
+
+Elementwise results and random numbers have the same bits at every width; sums are added in another
+order and are checked against NumPy by the tests that run again here.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnn.kernels.cpu.elementwise
+import fastnn.kernels.cpu.random  # noqa: F401
+from fastnn.kernels.clock import LENGTH
+from fastnn.kernels.cpu import target
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
+
+ROOT = Path(__file__).parents[2]
+NARROW = [bits for bits in (128, 256) if bits < target.host().vector_bits]
+#: run again at each width: a few of each kind
+AGAIN = (
+    "test_float32_over_the_whole_range or test_special_values or test_machine_code or test_known "
+    "or test_numbers_follow or test_sums or test_moving or test_maxout or test_prelu"
+)
+
+
+def fingerprints():
+    """A hash of the results of kernels whose bits depend on no width, by name and type."""
+    result = {}
+    rng = np.random.default_rng(1)
+    values = np.concatenate([rng.normal(size=700), rng.uniform(-90, 90, 300)]).reshape(8, 125)
+    clock = np.zeros(LENGTH, np.int64)
+    for dtype in (np.float32, np.float64):
+        x = values.astype(dtype)
+        for name in ("exp", "log", "tanh", "sigmoid", "gelu", "erf"):
+            y = np.empty_like(x)
+            call(KERNELS[f"{name}_forward"], x=x, y=y)
+            y[np.isnan(y)] = np.nan  # a NaN's sign is nobody's business
+            result[name, x.dtype.name] = y
+        for name in ("uniform", "normal", "dropout"):
+            y = np.empty_like(x)
+            if name == "dropout":
+                call(KERNELS[name], x=x, y=y, clock=clock, keep=0.5, scale=2.0, stream=1)
+            else:
+                reals = dict(zip(list(KERNELS[name].params)[2:4], (0.5, 2.0), strict=True))
+                call(KERNELS[name], y=y, clock=clock, stream=1, **reals)
+            result[name, x.dtype.name] = y
+    return "\n".join(f"{k}: {hashlib.sha256(v.tobytes()).hexdigest()}" for k, v in result.items())
+
+
+def python(bits, *arguments):
+    environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not NARROW, reason="this CPU's vectors have 128 bits")
+@pytest.mark.parametrize("bits", NARROW)
+def test_same_bits(bits):
+    program = (
+        "import runpy; from fastnn.kernels.cpu import target; print(target.host().vector_bits); "
+        f"print(runpy.run_path({str(Path(__file__))!r})['fingerprints']())"
+    )
+    done = python(bits, "-c", program)
+    assert done.returncode == 0, done.stderr
+    width, rest = done.stdout.strip().split("\n", 1)
+    assert int(width) == bits
+    assert rest == fingerprints()
+
+
+@pytest.mark.skipif(not NARROW, reason="this CPU's vectors have 128 bits")
+@pytest.mark.parametrize("bits", NARROW)
+def test_tests_pass(bits):
+    files = [f"tests/kernels/test_{f}.py" for f in ("vector_math", "elementwise", "random")]
+    done = python(bits, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", AGAIN)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_wrong_width_is_refused():
+    done = python(1024, "-c", "from fastnn.kernels.cpu import target; target.host()")
+    assert "FASTNN_VECTOR_BITS='1024'" in done.stderr
