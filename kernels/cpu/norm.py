@@ -249,13 +249,15 @@ def batch_norm_inference(
 ):
     """y = (x - running_mean) gain / sqrt(running_var + eps) + bias."""
     C = x.shape[1]
-    for j in range(0, C, lanes(x)):
+    for j in range(0, C, strip_lanes(x)):
         n = C - j
-        m, b = load_part(running_mean, j, n), load_part(bias, j, n)
-        scale = load_part(gain, j, n) / sqrt(load_part(running_var, j, n) + eps)
+        m, b = strip_load(running_mean, j, n), strip_load(bias, j, n)
+        r = strip_rstd(strip_load(running_var, j, n), eps)
+        scale = strip_multiply(r, strip_load(gain, j, n))
         for i in range(lo, hi):
             k = i * C + j
-            store_part(y, k, fma(load_part(x, k, n) - m, scale, b), n)
+            d = strip_subtract(strip_load(x, k, n), m)
+            strip_store(y, k, strip_add(strip_multiply(d, scale), b), n)
 
 
 @kernel
@@ -270,8 +272,9 @@ def batch_norm_inference_backward(
 ):
     """dx = dy gain / sqrt(running_var + eps): statistics that don't depend on x."""
     C = dy.shape[1]
-    for j in range(0, C, lanes(dy)):
+    for j in range(0, C, strip_lanes(dy)):
         n = C - j
-        scale = load_part(gain, j, n) / sqrt(load_part(running_var, j, n) + eps)
+        r = strip_rstd(strip_load(running_var, j, n), eps)
+        scale = strip_multiply(r, strip_load(gain, j, n))
         for i in range(lo, hi):
-            store_part(dx, i * C + j, load_part(dy, i * C + j, n) * scale, n)
+            strip_store(dx, i * C + j, strip_multiply(strip_load(dy, i * C + j, n), scale), n)

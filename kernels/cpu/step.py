@@ -10,6 +10,11 @@ import numpy as np
 
 from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
 from ..declare import helper, kernel
+from .parts import load_part
+from .simd import fma, lanes, load, splat, sum_lanes
+
+#: elements whose squares are added up before the sum goes into a float64
+RUN = 1024
 
 
 @helper
@@ -101,25 +106,38 @@ def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
     total[1] += x.shape[0]
 
 
+@helper
+def squares(x, base, size):
+    """Sum of the squares of a run of elements, in `x`'s element type."""
+    step = lanes(x)
+    a = b = c = d = splat(x, 0.0)
+    full = size - size % (4 * step)
+    for j in range(base, base + full, 4 * step):
+        p, q, r, s = load(x, j), load(x, j + step), load(x, j + 2 * step), load(x, j + 3 * step)
+        a, b, c, d = fma(p, p, a), fma(q, q, b), fma(r, r, c), fma(s, s, d)
+    for j in range(full, size, step):
+        v = load_part(x, base + j, size - j)
+        a = fma(v, v, a)
+    return sum_lanes((a + b) + (c + d))
+
+
 @kernel
 def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]", lo: "begin", hi: "end"):
-    """y[r] = sum of the squares of row r: eight interleaved sums in float64."""
+    """y[r] = sum of the squares of row r: runs of RUN elements, added up in float64.
+
+    A run whose squares overflow `x`'s element type is summed in float64.
+    """
     C = x.shape[1]
-    full = C - C % 8
     for i in range(lo, hi):
-        a = b = c = d = e = f = g = h = 0.0
-        for j in range(0, full, 8):
-            a += np.float64(x[i, j]) ** 2
-            b += np.float64(x[i, j + 1]) ** 2
-            c += np.float64(x[i, j + 2]) ** 2
-            d += np.float64(x[i, j + 3]) ** 2
-            e += np.float64(x[i, j + 4]) ** 2
-            f += np.float64(x[i, j + 5]) ** 2
-            g += np.float64(x[i, j + 6]) ** 2
-            h += np.float64(x[i, j + 7]) ** 2
-        for j in range(full, C):
-            a += np.float64(x[i, j]) ** 2
-        y[i] = ((a + b) + (c + d)) + ((e + f) + (g + h))
+        total = np.float64(0.0)
+        for j in range(0, C, RUN):
+            part = np.float64(squares(x, i * C + j, min(RUN, C - j)))
+            if not math.isfinite(part):
+                part = np.float64(0.0)
+                for k in range(j, min(j + RUN, C)):
+                    part += np.float64(x[i, k]) ** 2
+            total += part
+        y[i] = total
 
 
 @kernel

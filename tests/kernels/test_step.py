@@ -77,19 +77,20 @@ def test_accumulate(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("C", EDGES)
+@pytest.mark.parametrize("C", [*EDGES, 1023, 1024, 1025, 3000])
 def test_squared_norm(C, dtype):
     x = np.random.default_rng(3).standard_normal((9, C)).astype(dtype)
     partial = compute("squared_norm", dtype, {"y": (9,)}, x=x)["y"]
-    close(partial, (x.astype(np.float64) ** 2).sum(1), np.float64)
+    close(partial, (x.astype(np.float64) ** 2).sum(1), dtype)
     total = compute("add_norm", dtype, {}, partial=partial, total=np.array([2.0]))["total"]
-    close(total, [2 + (x.astype(np.float64) ** 2).sum()], np.float64)
+    close(total, [2 + (x.astype(np.float64) ** 2).sum()], dtype)
 
 
 def test_squared_norm_of_large_numbers():
-    x = np.full((1, 20), 1e30, np.float32)
-    got = compute("squared_norm", np.float32, {"y": (1,)}, x=x)["y"]
-    np.testing.assert_allclose(got, 20e60, rtol=1e-6)
+    x = np.full((2, 1100), 1e30, np.float32)
+    x[1, 1050] = np.nan
+    got = compute("squared_norm", np.float32, {"y": (2,)}, x=x)["y"]
+    np.testing.assert_allclose(got, [1100e60, np.nan], rtol=1e-6)
 
 
 def words(**given):
