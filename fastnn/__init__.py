@@ -1,0 +1,52 @@
+"""fastnn trains neural networks on CPUs with kernels written in Python.
+
+Importing it is cheap: the parts are loaded when they are first used, and nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: public name -> module that has it (None: the name is a module itself)
+_PUBLIC = {
+    "Trainer": "fastnn.train.trainer",
+    "compile": "fastnn.train.step",
+    "define_op": "fastnn.graph.user",
+    "kernel": "fastnn.kernels.declare",
+    "helper": "fastnn.kernels.declare",
+    "callbacks": None,
+    "data": None,
+    "errors": None,
+    "nn": None,
+    "ops": None,
+    "optim": None,
+    "testing": None,
+}
+
+if TYPE_CHECKING:
+    from fastnn import data, errors, nn, ops, optim, testing
+    from fastnn.train import callbacks
+    from fastnn.train.trainer import Trainer
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
+    home = _PUBLIC[name]
+    if name == "callbacks":
+        found = importlib.import_module("fastnn.train.callbacks")
+    elif home is None:
+        found = importlib.import_module(f"fastnn.{name}")
+    else:
+        found = getattr(importlib.import_module(home), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

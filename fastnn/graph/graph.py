@@ -127,6 +127,18 @@ class Call:
     kernel: str
     operands: dict[str, Any]
     scope: str
+    final: bool = False  # belongs to the very end of the step
+
+
+@dataclass(frozen=True)
+class Range:
+    """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that says so."""
+
+    value: Value
+    low: int
+    high: int
+    scope: str
+    ignored: int | None = None
 
 
 @dataclass(eq=False)
@@ -140,24 +152,22 @@ class Graph:
     training: bool = False
     nodes: list[Node] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    scopes: list[str] = field(default_factory=list)
+    scope: str = ""  # name of the layer that is being traced
+    #: names of the modules being traced, by identity
+    module_names: dict[int, str] = field(default_factory=dict)
     leaves: dict[Any, Value] = field(default_factory=dict)
-    #: limits for integer inputs found while tracing: value -> (low, high exclusive, who says so)
-    ranges: list[tuple[Value, int, int, str]] = field(default_factory=list)
+    #: limits of integer inputs found while tracing
+    ranges: list[Range] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out
 
-    @property
-    def scope(self) -> str:
-        return ".".join(self.scopes)
-
     @contextmanager
-    def inside(self, name: str) -> Iterator[None]:
-        """Within this context, nodes belong to layer `name`."""
-        self.scopes.append(name)
+    def inside_scope(self, scope: str) -> Iterator[None]:
+        """Within this context, nodes belong to the layer of this name."""
+        saved, self.scope = self.scope, scope
         try:
             yield
         finally:
-            self.scopes.pop()
+            self.scope = saved
 
     # -------------------------------------------------------------- values
 
@@ -253,14 +263,6 @@ class Graph:
         mark_batched(kernel, operands)
         with self.inside_scope(node.scope):
             self.call(kernel, **operands)
-
-    @contextmanager
-    def inside_scope(self, scope: str) -> Iterator[None]:
-        saved, self.scopes = self.scopes, [scope] if scope else []
-        try:
-            yield
-        finally:
-            self.scopes = saved
 
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:

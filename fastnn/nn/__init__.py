@@ -1,0 +1,41 @@
+"""Layers, losses and initialisers."""
+
+from fastnn.nn import init
+from fastnn.nn.activation import (
+    ELU,
+    GELU,
+    SELU,
+    LeakyReLU,
+    LogSoftmax,
+    Maxout,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from fastnn.nn.linear import Embedding, Linear
+from fastnn.nn.loss import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    Loss,
+    MSELoss,
+    NLLLoss,
+)
+from fastnn.nn.module import Module, Sequential
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
+from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
+
+__all__ = [
+    "ELU", "GELU", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm", "Concatenate",
+    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "KLDivLoss", "L1Loss",
+    "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Loss", "MSELoss", "Maxout", "Module",
+    "Multiply", "NLLLoss", "PReLU", "Parameter", "ReLU", "Reshape", "Sequential", "SiLU",
+    "Sigmoid", "Softmax", "Softplus", "Tanh", "init",
+]  # fmt: skip

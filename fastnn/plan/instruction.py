@@ -46,6 +46,7 @@ class Instruction:
     key: tuple[str, int] | None
     scope: str
     bytes_per_item: int
+    final: bool = False
 
     @property
     def serial(self) -> bool:
@@ -94,7 +95,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:
         return Instruction(
-            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0
+            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0, call.final
         )
     count = letters[kernel.items]
     batched = any(

@@ -90,7 +90,8 @@ def earliest_phases(instructions: list[Instruction]) -> list[int]:
         phase_of.append(phase)
         for access in b.accesses:
             touching.setdefault(id(access.root), []).append(j)
-    return phase_of
+    last = max(phase_of, default=0)
+    return [last if i.final else p for i, p in zip(instructions, phase_of, strict=True)]
 
 
 def delayed(instructions: list[Instruction], phase_of: list[int]) -> list[int]:

@@ -44,6 +44,7 @@ class BoundProgram:
                 calls.extend(group.calls)
             rows.append([layout.BARRIER, 0, 0, 0, len(calls), len(phase.serial), 0, 0])
             calls.extend(phase.serial)
+        self.planned = calls
         self.rows = np.array(rows, np.int64)
         self.records = [_record(program, call, memory) for call in calls]
         self.calls = np.array(
@@ -57,6 +58,10 @@ class BoundProgram:
     def segment(self, steps: int) -> list[int]:
         """The row of a run's description that means: this program, so many times."""
         return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
+
+    def data_type(self, call: PlannedCall) -> str:
+        """NumPy type name of a call's 'd' array, or ""."""
+        return _data_type(KERNELS[call.kernel], call, self.memory)
 
     def view(self, name: str) -> np.ndarray:
         """The array in memory at one of the program's places."""

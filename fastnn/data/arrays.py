@@ -1,0 +1,133 @@
+"""What users hand in as data, checked and made ready for the compiled loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import DataError
+from fastnn.graph.graph import Range
+from fastnn.train.build import Spec
+
+#: element types that the gather kernels read directly
+READABLE = {
+    "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "bool",
+}  # fmt: skip
+SMALL = ("uint8", "bool")
+
+
+@dataclass
+class Arrays:
+    """Inputs or targets: arrays of equal length with their specs."""
+
+    arrays: list[np.ndarray]
+    specs: tuple[Spec, ...]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0]) if self.arrays else 0
+
+    def sources(self) -> dict[str, np.ndarray]:
+        """Memory segments for the gather: each array as rows, C-contiguous, not copied if it is."""
+        return {
+            f"data/{name}": np.ascontiguousarray(a).reshape(len(a), -1)
+            for name, a in zip(self.names, self.arrays, strict=True)
+        }
+
+    def take(self, rows: Any) -> Arrays:
+        """The same for some of the samples."""
+        return Arrays([a[rows] for a in self.arrays], self.specs, self.names)
+
+
+def as_arrays(data: Any, prefix: str, what: str) -> Arrays:
+    """Check inputs (`prefix` "x") or targets ("y") and find their specs.
+
+    Args:
+        data: an array, or a tuple or list of arrays for several; anything `np.asarray` takes.
+        prefix: name of the inputs in the graph.
+        what: what error messages call it.
+    """
+    several = isinstance(data, tuple) or (
+        isinstance(data, list) and data and isinstance(data[0], np.ndarray) and data[0].ndim > 0
+        and prefix == "x"
+    )  # fmt: skip
+    parts: Sequence[Any] = data if several else [data]
+    arrays = [_as_array(a, what if len(parts) == 1 else f"{what}[{k}]") for k, a in enumerate(parts)]
+    lengths = {len(a) for a in arrays}
+    if len(lengths) > 1:
+        raise DataError(
+            f"{what}: expected arrays of equal length, got {[len(a) for a in arrays]}"
+        )
+    if 0 in lengths:
+        raise DataError(f"{what}: expected at least one sample, got none")
+    specs = tuple(_spec(a, prefix) for a in arrays)
+    return Arrays(arrays, specs, [f"{prefix}{k}" for k in range(len(arrays))])
+
+
+def _as_array(data: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(data) if not isinstance(data, np.memmap) else data
+    except ValueError as error:
+        raise DataError(
+            f"{what}: cannot make an array of it ({error}); expected a rectangular array of numbers"
+        ) from None
+    if array.ndim == 0:
+        raise DataError(f"{what}: expected an array with one row for each sample, got one number")
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype.name not in READABLE or not array.dtype.isnative:
+        raise DataError(
+            f"{what}: expected numbers, got element type {array.dtype}; convert with "
+            "astype(np.float32) (features) or astype(np.int64) (ids, classes)"
+        )
+    return array
+
+
+def _spec(array: np.ndarray, prefix: str) -> Spec:
+    """Small unsigned integers are pixel values as inputs, class indices as targets."""
+    integer = array.dtype.kind in "iub"
+    if prefix == "x" and array.dtype.name in SMALL:
+        integer = False
+    return Spec(tuple(array.shape[1:]), "i" if integer else "f")
+
+
+def check_lengths(x: Arrays, y: Arrays, what: str = "data") -> None:
+    if y.arrays and len(x) != len(y):
+        raise DataError(
+            f"{what}: expected as many targets as inputs, got {len(x)} inputs and {len(y)} targets"
+        )
+
+
+def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
+    """Every integer within what the layer or loss that reads it allows."""
+    for name, limits in ranges:
+        if name not in arrays.names:
+            continue
+        values = arrays.arrays[arrays.names.index(name)]
+        least, most = int(values.min()), int(values.max())
+        if limits.low <= least and most < limits.high:
+            continue
+        wrong = (values < limits.low) | (values >= limits.high)
+        if limits.ignored is not None:
+            wrong &= values != limits.ignored
+        if wrong.any():
+            raise DataError(
+                f"{'inputs' if name[0] == 'x' else 'targets'}: {limits.scope!r} expects integers "
+                f"in {limits.low}..{limits.high - 1}, got {int(values[wrong].flat[0])}; check the "
+                "data, or make the layer larger"
+            )
+
+
+def check_finite(arrays: Arrays, what: str) -> None:
+    """No NaN or infinity."""
+    for array, name in zip(arrays.arrays, arrays.names, strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+            raise DataError(
+                f"{what} ({name}): NaN or infinity in {len(rows)} samples, the first is sample "
+                f"{rows[0]}; clean the data, or pass check_data=False"
+            )

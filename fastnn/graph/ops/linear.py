@@ -1,0 +1,77 @@
+"""Matrix products: the linear layer, and the embedding (a product with one-hot rows)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fastnn.kernels.cpu.broadcast
+import fastnn.kernels.cpu.embedding
+import fastnn.kernels.cpu.matmul  # noqa: F401
+from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.op import Op, register
+from fastnn.kernels.cpu.matmul import packed_shape
+
+
+def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    x, w = inputs["x"], inputs["w"]
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
+        raise ShapeError(
+            f"{where(scope)}linear: expected {w.shape[0]} input features, got input of shape "
+            f"{x.shape}; set in_features to {x.shape[-1] if x.ndim else 1} or flatten the input"
+        )
+    bias = inputs.get("bias")
+    if bias is not None and bias.shape != (w.shape[1],):
+        raise ShapeError(f"{where(scope)}linear: expected bias ({w.shape[1]},), got {bias.shape}")
+    return {"y": ((*x.shape[:-1], w.shape[1]), "f")}
+
+
+def packed(graph: Graph, w: Value, *, transposed: bool) -> Value:
+    """The packed copy of a weight (or of its transpose), made once a step however often used."""
+    key = ("packed", w, transposed)
+    if key not in graph.leaves:
+        rows, columns = w.shape[::-1] if transposed else w.shape
+        value = graph.value(packed_shape(rows, columns, 4), name=f"packed {w.name}")
+        kernel = "pack_panels_transposed" if transposed else "pack_panels"
+        graph.call(kernel, w=w, packed=value)
+        graph.leaves[key] = value
+    return graph.leaves[key]
+
+
+def _gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    x, w, dy = node.inputs["x"], node.inputs["w"], douts["y"]
+    assert x is not None and w is not None
+    found = {}
+    if "x" in needed:
+        found["x"] = graph.value(x.shape)
+        turned = packed(graph, w, transposed=True)
+        graph.call_for(
+            "linear_backward_input", node, {"dy": dy, "w_packed": turned, "dx": found["x"]}
+        )
+    if "w" in needed:
+        found["w"] = graph.value(w.shape)
+        graph.call_for("linear_backward_weight", node, {"dy": dy, "dw": found["w"]})
+    if "bias" in needed:
+        found["bias"] = graph.value((w.shape[1],))
+        graph.call_for("sum_rows", node, {"x": dy, "y": found["bias"]})
+    return found
+
+
+register(Op("linear", inputs=("x", "w", "bias"), shape=_shape, gradient=_gradient))
+
+
+def _embedding_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    ids, table = inputs["ids"], inputs["table"]
+    if ids.dtype != "i":
+        raise ShapeError(
+            f"{where(scope)}embedding: expected integer ids, got floating-point input; convert it "
+            "with x.astype(np.int64)"
+        )
+    return {"y": ((*ids.shape, table.shape[1]), "f")}
+
+
+register(
+    Op("embedding", inputs=("ids", "table"), defaults={"padding_index": -1}, shape=_embedding_shape)
+)

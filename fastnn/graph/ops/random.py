@@ -1,0 +1,26 @@
+"""Ops that draw random numbers: indexed by seed, step, stream and element (see the kernels)."""
+
+from __future__ import annotations
+
+import fastnn.kernels.cpu.random  # noqa: F401
+from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.op import Op, register
+
+
+def _dropout_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    """The same mask, drawn again: nothing is saved."""
+    x = node.inputs["x"]
+    assert x is not None
+    dx = graph.value(x.shape)
+    graph.call_for("dropout", node, {"x": douts["y"], "y": dx})
+    return {"x": dx}
+
+
+register(
+    Op(
+        "dropout", defaults={"keep": 0.5, "scale": 2.0, "stream": 0}, forward="dropout",
+        gradient=_dropout_gradient,
+    )
+)  # fmt: skip

@@ -1,0 +1,152 @@
+"""Activations as layers; the formulas are in `kernels/scalar.py`."""
+
+from __future__ import annotations
+
+from fastnn import ops
+from fastnn.errors import OptionError
+from fastnn.graph.graph import Value
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+
+
+class ReLU(Module):
+    """max(x, 0) (Nair & Hinton 2010)."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where positive, else ``negative_slope * x`` (Maas et al. 2013)."""
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = float(negative_slope)
+
+    def forward(self, x: Value) -> Value:
+        return ops.leaky_relu(x, self.negative_slope)
+
+    def extra(self) -> str:
+        return f"{self.negative_slope}"
+
+
+class PReLU(Module):
+    """Leaky ReLU with a trained slope (He et al. 2015).
+
+    Args:
+        num_parameters: 1, or one for each feature (the last dimension).
+        init: what the slopes begin with.
+
+    Attributes:
+        weight: the slopes, shape (num_parameters,).
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25):
+        self.weight = Parameter((num_parameters,), float(init))
+
+    def forward(self, x: Value) -> Value:
+        return ops.prelu(x, self.weight)
+
+    def extra(self) -> str:
+        return f"{self.weight.size}"
+
+
+class ELU(Module):
+    """x where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016)."""
+
+    def __init__(self, alpha: float = 1.0):
+        self.alpha = float(alpha)
+
+    def forward(self, x: Value) -> Value:
+        return ops.elu(x, self.alpha)
+
+    def extra(self) -> str:
+        return f"{self.alpha}"
+
+
+class SELU(Module):
+    """Self-normalising ELU (Klambauer et al. 2017); initialise with LeCun normal."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.selu(x)
+
+
+class GELU(Module):
+    """x times the normal distribution function (Hendrycks & Gimpel 2016).
+
+    Args:
+        approximate: "none" for the exact function, "tanh" for the approximation.
+    """
+
+    def __init__(self, approximate: str = "none"):
+        if approximate not in ("none", "tanh"):
+            raise OptionError(f"GELU: expected approximate 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, x: Value) -> Value:
+        return ops.gelu(x, self.approximate)
+
+
+class SiLU(Module):
+    """x * sigmoid(x), also called swish (Elfwing et al. 2018)."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.silu(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.sigmoid(x)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.tanh(x)
+
+
+class Softplus(Module):
+    """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0):
+        if not beta > 0:
+            raise OptionError(f"Softplus: expected beta > 0, got {beta}")
+        self.beta, self.threshold = float(beta), float(threshold)
+
+    def forward(self, x: Value) -> Value:
+        return ops.softplus(x, self.beta, self.threshold)
+
+
+class Softmax(Module):
+    """Softmax over the last dimension. For training use `CrossEntropyLoss` on its input instead."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.softmax(x)
+
+
+class LogSoftmax(Module):
+    """Logarithm of the softmax over the last dimension."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.log_softmax(x)
+
+
+class Maxout(Module):
+    """Largest of `pieces` blocks of features (Goodfellow et al. 2013).
+
+    (..., pieces * C) becomes (..., C): output c is the maximum of inputs c, C + c, 2C + c, ...
+    Put a `Linear` with ``pieces * C`` outputs before it.
+    """
+
+    def __init__(self, pieces: int = 2):
+        if pieces < 1:
+            raise OptionError(f"Maxout: expected at least 1 piece, got {pieces}")
+        self.pieces = int(pieces)
+
+    def forward(self, x: Value) -> Value:
+        return ops.maxout(x, self.pieces)
+
+    def extra(self) -> str:
+        return f"{self.pieces}"

@@ -1,0 +1,122 @@
+"""Layers with weight matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastnn import ops
+from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.graph import Value
+from fastnn.nn import init
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+
+
+class Linear(Module):
+    """``y = x @ weight.T + bias``, on the last dimension.
+
+    Args:
+        in_features: size C of the input's last dimension.
+        out_features: size K of the output's last dimension.
+        bias: whether to add a bias.
+        weight_init: initialiser of `weight`; PyTorch's default (uniform within
+            ±1/sqrt(in_features)) if None.
+        bias_init: initialiser of `bias`; PyTorch's default if None.
+
+    Attributes:
+        weight: shape (K, C), kept transposed in memory.
+        bias: shape (K,), or None.
+
+    >>> from fastnn import nn
+    >>> nn.Linear(3, 2).weight.shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        weight_init: str | float | Callable[..., Any] | None = None,
+        bias_init: str | float | Callable[..., Any] | None = None,
+    ):
+        _at_least_one("Linear", in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(
+            (out_features, in_features),
+            init.torch_linear if weight_init is None else weight_init,
+            transposed=True,
+        )
+        default = init.get("torch_bias", fan_in=in_features)
+        self.bias = (
+            Parameter((out_features,), default if bias_init is None else bias_init)
+            if bias
+            else None
+        )
+
+    def forward(self, x: Value) -> Value:
+        if x.ndim < 2 or x.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, ..., "
+                f"{self.in_features}), got {x.shape}; change in_features or flatten the input"
+            )
+        return ops.linear(x, self.weight, self.bias)
+
+    def extra(self) -> str:
+        return f"{self.in_features}, {self.out_features}" + (
+            ", bias=False" if self.bias is None else ""
+        )
+
+
+class Embedding(Module):
+    """A vector for each of a number of ids.
+
+    Args:
+        num_embeddings: number of ids V; ids are integers 0..V-1.
+        embedding_dim: size C of a vector.
+        padding_idx: an id whose vector begins as zeros and is not trained, or None.
+        weight_init: initialiser; standard normal, as in PyTorch, if None.
+
+    Attributes:
+        weight: shape (V, C).
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        weight_init: str | float | Callable[..., Any] | None = None,
+    ):
+        _at_least_one("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None and not 0 <= padding_idx < num_embeddings:
+            raise OptionError(
+                f"Embedding: expected padding_idx in 0..{num_embeddings - 1}, got {padding_idx}"
+            )
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = padding_idx
+        fill = init.get("normal" if weight_init is None else weight_init)
+
+        def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+            table = np.array(fill(shape, rng))
+            if padding_idx is not None:
+                table[padding_idx] = 0.0
+            return table
+
+        self.weight = Parameter((num_embeddings, embedding_dim), initial)
+
+    def forward(self, ids: Value) -> Value:
+        padding = -1 if self.padding_idx is None else self.padding_idx
+        return ops.embedding(ids, self.weight, padding)
+
+    def extra(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+def _at_least_one(layer: str, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise OptionError(f"{layer}: expected {name} to be a whole number >= 1, got {size!r}")

@@ -1,0 +1,249 @@
+"""Modules: trees of layers that describe a computation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.graph.graph import Value
+from fastnn.nn.parameter import Parameter, ParameterStore
+
+if TYPE_CHECKING:
+    from fastnn.train.predictor import Predictor
+
+
+class Module:
+    """Base class of layers and models.
+
+    A subclass makes its layers and parameters in `__init__` and writes `forward` with layers and
+    `fastnn.ops`. `forward` is traced once per shape: it gets and returns symbolic values, any
+    directed acyclic graph of them.
+
+    >>> import fastnn as fnn
+    >>> from fastnn import nn
+    >>> class Residual(nn.Module):
+    ...     def __init__(self, size):
+    ...         self.fc = nn.Linear(size, size)
+    ...     def forward(self, x):
+    ...         return x + fnn.ops.relu(self.fc(x))
+    >>> Residual(4).parameter_count
+    20
+    """
+
+    def forward(self, *inputs: Any) -> Any:
+        """Describe the output for symbolic inputs; to be written by subclasses."""
+        raise OptionError(f"{type(self).__name__} has no forward(); write one in the subclass")
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Apply to symbolic values while tracing; to arrays it is `predict`."""
+        if inputs and all(isinstance(x, (np.ndarray, list)) for x in inputs):
+            return self.predict(*inputs)
+        graph = next((x.graph for x in inputs if isinstance(x, Value)), None)
+        if graph is None:
+            raise ShapeError(
+                f"{type(self).__name__}: expected arrays or symbolic values, got "
+                f"{[type(x).__name__ for x in inputs]}; convert with np.asarray"
+            )
+        with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
+            return self.forward(*inputs)
+
+    # ---------------------------------------------------------------- the tree
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        current = self.__dict__.get(name)
+        if isinstance(current, Parameter) and not isinstance(value, Parameter):
+            if value is None:
+                raise ShapeError(f"parameter {name!r} cannot be removed; expected an array")
+            current.value = value
+            return
+        object.__setattr__(self, name, value)
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Direct sub-modules with their names; lists of modules count, with their indices."""
+        for name, value in self.__dict__.items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                for index, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{index}", item
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with their dotted names; each module once."""
+        yield from self._walk(prefix, set())
+
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, child in self.children():
+            yield from child._walk(f"{prefix}.{name}" if prefix else name, seen)
+
+    def named_arrays(self) -> dict[str, Parameter]:
+        """All parameters and buffers by dotted name; a shared one under its first name."""
+        found: dict[str, Parameter] = {}
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in module.__dict__.items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    full = f"{prefix}.{name}" if prefix else name
+                    value.name = full
+                    found[full] = value
+        return found
+
+    def named_parameters(self) -> dict[str, Parameter]:
+        """The trained parameters by dotted name."""
+        return {n: p for n, p in self.named_arrays().items() if p.trainable}
+
+    def parameters(self) -> list[Parameter]:
+        """The trained parameters."""
+        return list(self.named_parameters().values())
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.size for p in self.parameters())
+
+    # ---------------------------------------------------------------- contents
+
+    def initialize(self, seed: int = 0) -> None:
+        """Give all parameters their initial contents, drawn from `seed`."""
+        for parameter in self.named_arrays().values():
+            parameter.initialize(seed)
+
+    def store(self, dtype: str | None = None, seed: int = 0) -> ParameterStore:
+        """The flat memory of all parameters; made on the first call.
+
+        Parameters that have no contents yet are initialised with `seed`.
+        """
+        current: ParameterStore | None = self.__dict__.get("_store")
+        wanted = dtype or (current.dtype if current else "float32")
+        arrays = self.named_arrays()
+        known = {**current.parameters, **current.buffers} if current else {}
+        same = set(map(id, known.values())) == set(map(id, arrays.values()))
+        if current is None or current.dtype != wanted or not same:
+            for parameter in arrays.values():
+                if not parameter.initialized:
+                    parameter.initialize(seed)
+            current = ParameterStore(arrays, wanted)
+            object.__setattr__(self, "_store", current)
+            self.__dict__.pop("_predictor", None)
+        return current
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and buffers by name."""
+        return {name: np.array(p.value) for name, p in self.named_arrays().items()}
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        """Set all parameters and buffers; names and shapes have to match exactly."""
+        mine = self.named_arrays()
+        problems = [f"missing {n!r}" for n in mine if n not in arrays]
+        problems += [f"unexpected {n!r}" for n in arrays if n not in mine]
+        problems += [
+            f"{n!r}: expected shape {p.shape}, got {np.shape(arrays[n])}"
+            for n, p in mine.items()
+            if n in arrays and np.shape(arrays[n]) != p.shape
+        ]
+        if problems:
+            raise DataError("the arrays don't fit the model: " + "; ".join(problems))
+        for name, parameter in mine.items():
+            parameter.value = arrays[name]
+
+    # ---------------------------------------------------------------- use
+
+    def predictor(self) -> Predictor:
+        """What runs the model forward; kept from call to call."""
+        from fastnn.train.predictor import Predictor
+
+        self.store()
+        if "_predictor" not in self.__dict__:
+            object.__setattr__(self, "_predictor", Predictor(self))
+        found: Predictor = self.__dict__["_predictor"]
+        return found
+
+    def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
+        """The outputs for arrays of samples (first dimension), in evaluation mode.
+
+        Args:
+            inputs: one array for each argument of `forward`, all of the same length.
+            batch_size: samples computed at a time.
+
+        Returns:
+            An array with one row for each sample, or a tuple of them for several outputs.
+        """
+        return self.predictor()(*inputs, batch_size=batch_size)
+
+    def save(self, path: str | Path) -> None:
+        """Write all parameters and buffers to a safetensors file."""
+        from fastnn.train.checkpoint import save_model
+
+        save_model(self, path)
+
+    def load(self, path: str | Path) -> Module:
+        """Read parameters and buffers from a file written by `save` or by a trainer."""
+        from fastnn.train.checkpoint import load_model
+
+        load_model(self, path)
+        return self
+
+    def summary(self, input_shape: tuple[int, ...] | None = None, dtype: str = "float32") -> str:
+        """A table of layers, output shapes and parameters; printed and returned.
+
+        Args:
+            input_shape: shape of one sample, without the batch; needed where no layer tells it.
+            dtype: element type of the input ("int64" for token ids).
+        """
+        from fastnn.nn.summary import summarize
+
+        text = summarize(self, input_shape, dtype)
+        print(text)
+        return text
+
+    def extra(self) -> str:
+        """What `repr` shows between the parentheses."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"  ({n}): {c!r}".replace("\n", "\n  ") for n, c in self.children()]
+        if not children:
+            return f"{type(self).__name__}({self.extra()})"
+        return f"{type(self).__name__}(\n" + "\n".join(children) + "\n)"
+
+
+class Sequential(Module):
+    """Layers one after the other.
+
+    >>> from fastnn import nn
+    >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
+    15
+    """
+
+    def __init__(self, *layers: Module):
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise OptionError(
+                    f"Sequential: expected layers, got {type(layer).__name__} at place {index}; "
+                    "write nn.ReLU(), with parentheses"
+                )
+            self.__dict__[str(index)] = layer
+
+    @property
+    def layers(self) -> list[Module]:
+        return [child for _, child in self.children()]
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]

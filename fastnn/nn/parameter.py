@@ -1,0 +1,152 @@
+"""Parameters, buffers, and the flat memory they live in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import ShapeError
+from fastnn.nn import init as initializers
+
+#: parameters begin at multiples of this many elements (64 bytes in float32)
+ALIGN = 16
+
+
+class Parameter:
+    """An array that a layer owns: trained, or (with `trainable=False`) kept as a buffer.
+
+    The array behind it is `value`, a NumPy view into the model's memory: read it and assign to it
+    between steps. It is initialised when it is first needed, with the model's seed.
+
+    Args:
+        shape: the shape users see (PyTorch's).
+        init: an initialiser's name, a number, or a function of (shape, rng); see `nn.init`.
+        transposed: keep the array transposed in memory (matrix products want it so); `value` is
+            still of `shape`.
+        trainable: False for a buffer, such as running statistics.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        init: str | float | Callable[..., Any] = 0.0,
+        *,
+        transposed: bool = False,
+        trainable: bool = True,
+    ):
+        self.shape = tuple(int(n) for n in shape)
+        if any(n < 1 for n in self.shape):
+            raise ShapeError(f"expected a parameter's sizes to be at least 1, got {self.shape}")
+        if transposed and len(self.shape) != 2:
+            raise ShapeError(f"only a matrix can be kept transposed, got shape {self.shape}")
+        self.init = initializers.get(init)
+        self.transposed = transposed
+        self.trainable = trainable
+        self.name = ""
+        self.offset: int | None = None  # in its segment, in elements
+        self._storage: np.ndarray | None = None
+        self._gradient: np.ndarray | None = None
+
+    @property
+    def storage_shape(self) -> tuple[int, ...]:
+        """The shape in memory."""
+        return self.shape[::-1] if self.transposed else self.shape
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def initialized(self) -> bool:
+        return self._storage is not None
+
+    def initialize(self, seed: int = 0) -> None:
+        """Give the parameter its initial contents; the name makes its random numbers its own."""
+        rng = np.random.Generator(
+            np.random.Philox(key=np.array([seed, zlib.crc32(self.name.encode())], np.uint64))
+        )
+        self.value = self.init(self.shape, rng)
+
+    @property
+    def value(self) -> np.ndarray:
+        """The contents, a view of shape `shape`."""
+        if self._storage is None:
+            self.initialize()
+        assert self._storage is not None
+        return self._storage.T if self.transposed else self._storage
+
+    @value.setter
+    def value(self, array: Any) -> None:
+        array = np.asarray(array)
+        if array.shape != self.shape:
+            raise ShapeError(
+                f"parameter {self.name!r}: expected shape {self.shape}, got {array.shape}"
+            )
+        if self._storage is None:
+            dtype = np.float64 if array.dtype == np.float64 else np.float32
+            self._storage = np.empty(self.storage_shape, dtype)
+        (self._storage.T if self.transposed else self._storage)[...] = array
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """The gradient after the last training step, a view; None before the first."""
+        if self._gradient is None or not self.transposed:
+            return self._gradient
+        return self._gradient.T
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype=dtype, copy=True if copy is None else copy)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.value[key]
+
+    def __setitem__(self, key: Any, array: Any) -> None:
+        self.value[key] = array
+
+    def __repr__(self) -> str:
+        kind = "Parameter" if self.trainable else "Buffer"
+        return f"{kind}({self.name or '?'}, shape={self.shape})"
+
+
+class ParameterStore:
+    """One flat array for all trained parameters of a model, another for its buffers.
+
+    Optimiser slots and gradients have the same layout, so one offset serves all of them.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter], dtype: str):
+        from fastnn.runtime.cpu.execute import aligned_zeros
+
+        self.dtype = dtype
+        self.parameters = {n: p for n, p in parameters.items() if p.trainable}
+        self.buffers = {n: p for n, p in parameters.items() if not p.trainable}
+        sizes = {True: 0, False: 0}
+        for parameter in parameters.values():
+            parameter.offset = sizes[parameter.trainable]
+            sizes[parameter.trainable] += -(-parameter.size // ALIGN) * ALIGN
+        self.size = max(sizes[True], ALIGN)
+        self.memory = {
+            "params": aligned_zeros(self.size, dtype),
+            "grads": aligned_zeros(self.size, dtype),
+            "buffers": aligned_zeros(max(sizes[False], ALIGN), dtype),
+        }
+        for parameter in parameters.values():
+            segment = "params" if parameter.trainable else "buffers"
+            view = self.view(self.memory[segment], parameter)
+            view[...] = parameter.value.T if parameter.transposed else parameter.value
+            parameter._storage = view
+            if parameter.trainable:
+                parameter._gradient = self.view(self.memory["grads"], parameter)
+
+    def view(self, flat: np.ndarray, parameter: Parameter) -> np.ndarray:
+        """A parameter's part of a flat array, in its storage shape."""
+        assert parameter.offset is not None
+        part = flat[parameter.offset : parameter.offset + parameter.size]
+        return part.reshape(parameter.storage_shape)

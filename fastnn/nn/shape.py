@@ -1,0 +1,59 @@
+"""Layers without parameters that rearrange or combine values."""
+
+from __future__ import annotations
+
+from fastnn import ops
+from fastnn.graph.graph import Value
+from fastnn.nn.module import Module
+
+
+class Flatten(Module):
+    """(batch, ...) to (batch, all the rest)."""
+
+    def forward(self, x: Value) -> Value:
+        return ops.flatten(x)
+
+
+class Reshape(Module):
+    """Gives each sample another shape; one extent may be -1.
+
+    >>> from fastnn import nn
+    >>> nn.Reshape(8, 8)
+    Reshape(8, 8)
+    """
+
+    def __init__(self, *shape: int):
+        self.shape = tuple(int(n) for n in shape)
+
+    def forward(self, x: Value) -> Value:
+        return ops.reshape(x, x.shape[0], *self.shape)
+
+    def extra(self) -> str:
+        return ", ".join(map(str, self.shape))
+
+
+class Concatenate(Module):
+    """Joins its inputs along the last dimension."""
+
+    def forward(self, *parts: Value) -> Value:
+        return ops.concatenate(*parts)
+
+
+class Add(Module):
+    """The sum of its inputs, element by element."""
+
+    def forward(self, *parts: Value) -> Value:
+        result = parts[0]
+        for part in parts[1:]:
+            result = ops.add(result, part)
+        return result
+
+
+class Multiply(Module):
+    """The product of its inputs, element by element."""
+
+    def forward(self, *parts: Value) -> Value:
+        result = parts[0]
+        for part in parts[1:]:
+            result = ops.multiply(result, part)
+        return result

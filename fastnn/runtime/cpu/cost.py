@@ -1,0 +1,67 @@
+"""How many workers a step deserves.
+
+A barrier between workers costs about 0.5 microseconds on an idle machine, and waking them costs
+more; a step so short that splitting gains less runs on one worker.
+"""
+
+from __future__ import annotations
+
+from fastnn.kernels.declare import KERNELS, Array
+from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.cpu.execute import available_cores
+
+#: what one worker is assumed to reach, for estimates only
+FLOPS = 60e9
+BYTES = 8e9
+#: seconds that a barrier costs with several workers, the imbalance before it included
+BARRIER = 3e-6
+#: least gain that is worth using one more worker
+GAIN = 1.15
+#: matrix products: name of the kernel -> operands whose letters span the product
+PRODUCTS = "linear_"
+
+
+def call_seconds(call: PlannedCall) -> float:
+    """Rough time of a call on one worker."""
+    kernel = KERNELS[call.kernel]
+    letters: dict[str, int] = {}
+    moved = 0
+    for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
+        if isinstance(parameter, Array) and isinstance(operand, Operand) and not operand.external:
+            letters.update(zip(parameter.dims, operand.dims, strict=True))
+            size = 1
+            for extent in operand.dims:
+                size *= extent
+            if parameter.axis != "whole":
+                moved += 4 * size
+    if call.kernel.startswith(PRODUCTS):
+        sizes = [letters[k] for k in ("N", "C", "K") if k in letters]
+        product = 2.0
+        for size in sizes:
+            product *= size
+        return product / FLOPS
+    return moved / BYTES
+
+
+def step_seconds(program: Program, workers: int = 1) -> float:
+    """Rough time of a step on so many workers."""
+    total = 0.0
+    for phase in program.phases:
+        for group in phase.groups:
+            blocks = max(-(-group.items // group.grain), 1)
+            share = -(-blocks // workers) / blocks
+            total += share * sum(call_seconds(c) for c in group.calls)
+        total += sum(call_seconds(c) for c in phase.serial)
+        if workers > 1:
+            total += BARRIER
+    return total
+
+
+def default_workers(program: Program) -> int:
+    """The number of workers that "auto" means for a program on this machine."""
+    best, seconds = 1, step_seconds(program, 1)
+    for workers in range(2, available_cores() + 1):
+        estimate = step_seconds(program, workers)
+        if estimate * GAIN < seconds:
+            best, seconds = workers, estimate
+    return best

@@ -1,0 +1,230 @@
+"""Builds the graphs of training, evaluation and prediction steps, and plans them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fastnn.graph.ops
+import fastnn.kernels.cpu.clip
+import fastnn.kernels.cpu.feed  # noqa: F401
+from fastnn.errors import OptionError, ShapeError
+from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Graph, Range, Value
+from fastnn.graph.trace import trace
+from fastnn.nn.parameter import Parameter, ParameterStore
+from fastnn.optim.optimizer import Optimizer
+from fastnn.plan.planner import plan
+from fastnn.plan.program import Program
+
+if TYPE_CHECKING:
+    from fastnn.nn.module import Module
+    from fastnn.train.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape of one sample and element type ("f" or "i") of an input or target."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A planned step, with the limits that integer data have to keep."""
+
+    program: Program
+    #: limits of integer inputs, by the input's name
+    ranges: tuple[tuple[str, Range], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with the parameters that it trains and the optimiser that does it."""
+
+    loss: Value
+    parameters: dict[str, Parameter]
+    optimizer: Optimizer
+    group_offset: int = 0  # first column of its groups in the schedule
+
+
+LossFunction = Callable[..., Value]
+
+
+class StepBuilder:
+    """Puts one step's graph together.
+
+    Args:
+        model: the module to trace.
+        store: its parameters' memory.
+        batch: samples in a step.
+        training: whether layers behave as in training.
+        feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
+            the inputs before each step).
+    """
+
+    def __init__(
+        self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str
+    ):
+        self.model, self.store, self.feed = model, store, feed
+        self.graph = Graph(batch, training)
+        self.places: dict[str, Value] = {}
+        self.names: dict[Value, str] = {}
+
+    def inputs(self, prefix: str, specs: Sequence[Spec]) -> tuple[Value, ...]:
+        """Values for inputs or targets, called `prefix0`, `prefix1`, ..."""
+        return tuple(self._input(f"{prefix}{k}", spec) for k, spec in enumerate(specs))
+
+    def _input(self, name: str, spec: Spec) -> Value:
+        graph = self.graph
+        value = graph.input(name, spec.shape, spec.dtype)
+        self.names[value] = name
+        if self.feed == "direct":
+            self.places[name] = value
+            return value
+        width = int(np.prod(spec.shape, dtype=np.int64))
+        source = graph.leaf(("data", name), (1, width), f"data/{name}", dtype="d", name=name)
+        graph.call(
+            "gather_rows" if spec.dtype == "f" else "gather_ids",
+            source=source,
+            order=graph.leaf("order", (1,), "order", dtype="i"),
+            clock=graph.clock(),
+            y=graph.view(value, (graph.batch, width)),
+        )
+        return value
+
+    def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        return trace(self.model, self.graph, *inputs)
+
+    def loss(
+        self, function: LossFunction, outputs: tuple[Value, ...], targets: tuple[Value, ...]
+    ) -> Value:
+        """The loss, one number; named as a place."""
+        out: Any = outputs[0] if len(outputs) == 1 else outputs
+        target: Any = targets[0] if len(targets) == 1 else targets
+        with self.graph.inside_scope("loss"):
+            value = function(out, target)
+        if not isinstance(value, Value) or value.size != 1:
+            got = value.shape if isinstance(value, Value) else type(value).__name__
+            raise ShapeError(f"the loss: expected a single number, got {got}; take ops.mean of it")
+        self.places["loss"] = value
+        return value
+
+    def report(self, loss: Value, metrics: Sequence[Metric], out: Any, target: Any) -> None:
+        """Add the loss and metrics of this batch to the running totals."""
+        graph = self.graph
+        graph.call("accumulate", value=loss, total=self._total(0), count=graph.batch)
+        for k, metric in enumerate(metrics, 1):
+            with graph.inside_scope(f"metric {metric.name}"):
+                rows = metric(out, target)
+            graph.call("accumulate_rows", x=rows, total=self._total(k))
+
+    def _total(self, index: int) -> Value:
+        return self.graph.leaf(
+            ("total", index), (2,), "totals", dtype="r", offset=2 * index, name="totals"
+        )
+
+    def check_finite(self, loss: Value) -> None:
+        self.graph.call("check_finite", value=loss, clock=self.graph.clock())
+
+    def train(self, objective: Objective) -> None:
+        """Differentiate a loss and update its parameters."""
+        graph, optimizer = self.graph, objective.optimizer
+        leaves = {
+            name: leaf
+            for name, parameter in objective.parameters.items()
+            if (leaf := graph.leaves.get(parameter)) is not None
+        }
+        found = differentiate(graph, objective.loss, list(leaves.values()))
+        gradients = {}
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            if gradient is not None:
+                gradients[name] = self._pinned(gradient, leaf)
+        if not gradients:
+            raise OptionError(
+                "the loss does not depend on any trained parameter; check the model's forward"
+            )
+        self._updates(objective, leaves, gradients, optimizer)
+
+    def _pinned(self, gradient: Value, leaf: Value) -> Value:
+        """The gradient in the gradient segment, where the parameter's `grad` shows it."""
+        free = gradient.base is None and gradient.home == "work" and gradient.offset is None
+        if free and not any(gradient in (v.root for v in self.places.values())):
+            gradient.home, gradient.offset = "grads", leaf.offset
+            return gradient
+        copy = self.graph.value(leaf.shape, home="grads", offset=leaf.offset, name=leaf.name)
+        source = self.graph.view(gradient, leaf.shape, batched=False)
+        self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
+        return copy
+
+    def _updates(
+        self,
+        objective: Objective,
+        leaves: dict[str, Value],
+        gradients: dict[str, Value],
+        optimizer: Optimizer,
+    ) -> None:
+        graph = self.graph
+        prepare, update = optimizer.kernels()
+        groups = {name: optimizer.group_of(name) for name in gradients}
+        hyper = {}
+        for number in sorted(set(groups.values())):
+            options = optimizer.group_options(number)
+            hyper[number] = graph.value((optimizer.hyper_size,), name=f"hyper{number}")
+            own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
+            graph.call(
+                prepare, clock=graph.clock(), hyper=hyper[number],
+                schedule=graph.leaf("schedule", (1, 1), "schedule", dtype="r"),
+                group=objective.group_offset + number, l2=options["weight_decay"],
+                decay=options["decoupled_weight_decay"],
+                limit=options["clip_value"] or np.inf, **own,
+            )  # fmt: skip
+        scale = None
+        if optimizer.clip_global_norm is not None:
+            scale = self._clip(list(gradients.values()), optimizer.clip_global_norm)
+        for name, gradient in gradients.items():
+            options = optimizer.group_options(groups[name])
+            factor = scale
+            if options["clip_norm"] is not None:
+                factor = self._clip([gradient], options["clip_norm"])
+            leaf = leaves[name]
+            slots = {
+                slot: graph.leaf(
+                    (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=name
+                )
+                for slot in optimizer.slots
+            }
+            graph.call(
+                update, p=leaf, g=gradient, **slots, hyper=hyper[groups[name]], scale=factor
+            )
+
+    def _clip(self, gradients: list[Value], limit: float) -> Value:
+        """The factor that brings the norm of these gradients down to the limit."""
+        graph = self.graph
+        total = graph.constant(np.zeros(1), dtype="r", name="0")
+        for gradient in gradients:
+            rows = gradient.shape[0] if gradient.ndim else 1
+            partial, after = graph.value((rows,), "r"), graph.value((1,), "r")
+            graph.call("squared_norm", x=gradient, y=partial)
+            graph.call("norm_sum", partial=partial, before=total, after=after)
+            total = after
+        scale = graph.value((1,), name="clip")
+        graph.call("clip_scale", total=total, scale=scale, limit=float(limit))
+        return scale
+
+    def finish(self, dtype: str, advance: bool = True) -> Built:
+        """Plan the step."""
+        if advance:
+            self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
+            self.graph.calls[-1].final = True
+        program = plan(self.graph, self.places, dtype)
+        ranges = tuple(
+            (self.names[r.value], r) for r in self.graph.ranges if r.value in self.names
+        )
+        outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
+        return Built(program, ranges, outputs)

@@ -1,0 +1,94 @@
+"""What happens when the loss is not finite: find out where it began, restore what is broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.kernels.declare import KERNELS, Array
+from fastnn.plan.program import Operand, Program
+from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu.execute import BoundProgram, view
+from fastnn.train.session import Session
+
+if TYPE_CHECKING:
+    from fastnn.train.trainer import Trainer
+
+
+class Snapshot:
+    """Copies of parameters, buffers and slots."""
+
+    def __init__(self, session: Session):
+        self.arrays = {
+            name: array.copy()
+            for name, array in session.memory.items()
+            if name in ("params", "buffers") or name.startswith("slots/")
+        }
+        self.clock = session.clock.copy()
+
+    def restore(self, session: Session) -> None:
+        for name, array in self.arrays.items():
+            session.memory[name][:] = array
+
+
+def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapshot) -> str:
+    """Name the layer where the first non-finite number arose, and restore what is damaged."""
+    session = trainer.session
+    broken = [n for n, p in trainer.model.named_parameters().items() if not _finite(p.value)]
+    origin = "" if broken else first_nonfinite(feed.last_bound(session), session)
+    where = f"epoch {epoch + 1}, step {step + 1} of the epoch (step {trainer.step + 1} in all)"
+    if broken:
+        snapshot.restore(session)
+        session.clock[:] = snapshot.clock
+        trainer.cursor = 0
+        return (
+            f"the loss was not finite in {where}: the update before made parameter {broken[0]!r} "
+            f"non-finite. Parameters were restored to those at the start of epoch {epoch + 1}. "
+            "Lower the learning rate, or clip the gradients (clip_global_norm=1.0)."
+        )
+    return (
+        f"the loss was not finite in {where}: the first such number came from {origin}. The "
+        "parameters are those before this step. Lower the learning rate, check the data, or pass "
+        "stop_on_nonfinite=False."
+    )
+
+
+def first_nonfinite(bound: BoundProgram, session: Session) -> str:
+    """Run the stopped step's calls one by one until one writes NaN or infinity."""
+    buffers = session.memory["buffers"].copy()
+    try:
+        for call, record in zip(bound.planned, bound.records, strict=True):
+            kernel = KERNELS[call.kernel]
+            if kernel.name.startswith("accumulate") or kernel.name == "check_finite":
+                continue
+            operands = dict(zip(kernel.params, call.operands, strict=True))
+            if any(p.writes and _home(operands[n]) == "params" for n, p in kernel.arrays.items()):
+                break
+            items = _items(bound.program, kernel, operands)
+            address = compiler.address(kernel, bound.program.dtype, bound.data_type(call))
+            compiler.CALL(address)(record.ctypes.data, 0, items)
+            for name, parameter in kernel.arrays.items():
+                operand = operands[name]
+                if parameter.writes and isinstance(operand, Operand) and operand.dtype == "f":
+                    if not _finite(view(bound.program, operand, bound.memory)):
+                        return f"{kernel.name} in {call.scope or 'the data'}"
+    finally:
+        session.memory["buffers"][:] = buffers
+    return "the loss"
+
+
+def _home(operand: Any) -> str:
+    return operand.segment if isinstance(operand, Operand) else ""
+
+
+def _items(program: Program, kernel: Any, operands: dict[str, Any]) -> int:
+    for name, parameter in kernel.arrays.items():
+        if isinstance(parameter, Array) and parameter.item_letter and operands[name] is not None:
+            dims = operands[name].dims
+            return int(dims[0] if parameter.axis == "rows" else dims[-1])
+    return 1
+
+
+def _finite(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array).all())

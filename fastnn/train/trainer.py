@@ -1,0 +1,419 @@
+"""The trainer: fit, evaluate, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnn import optim
+from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, check_ranges
+from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.kernels import clock as words
+from fastnn.nn.loss import LOSSES, Loss
+from fastnn.nn.module import Module
+from fastnn.runtime import devices
+from fastnn.train import metrics as metric_names
+from fastnn.train.build import Built, Objective, Spec, StepBuilder
+from fastnn.train.feeds import ArrayFeed, BatchFeed
+from fastnn.train.history import History
+from fastnn.train.hooks import Callback, CallbackList
+from fastnn.train.progress import ProgressBar
+from fastnn.train.rescue import Snapshot, explain
+from fastnn.train.session import Session, segments_for
+
+OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "sgd": optim.SGD,
+    "adagrad": optim.Adagrad,
+    "rmsprop": optim.RMSprop,
+    "adadelta": optim.Adadelta,
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+}
+
+
+class Trainer:
+    """Trains a model on data, the way Keras does; between two steps of an epoch no Python runs.
+
+    Args:
+        model: the module to train.
+        loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
+            symbolic (output, target) that returns a single number. Several outputs or targets come
+            as tuples.
+        optimizer: an optimiser from `fastnn.optim`, or its name.
+        metrics: names ("accuracy", "top_5_accuracy", losses), functions of symbolic (output,
+            target) giving a number for each row, or `Metric` objects.
+        device: "auto", "cpu", or a CUDA device.
+        workers: number of worker threads, or "auto" to choose by the work in a step. The results
+            are the same, bit for bit, for any number.
+        seed: of initial parameters, data order, dropout: the whole run follows from it.
+        dtype: "float32" or "float64".
+        stop_on_nonfinite: stop with an error when the loss becomes NaN or infinite, with the last
+            good parameters kept.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> from fastnn import nn, optim
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int64)
+    >>> trainer = fnn.Trainer(nn.Linear(4, 2), loss="cross_entropy", optimizer=optim.Adam(lr=0.1),
+    ...                       metrics=["accuracy"])
+    >>> history = trainer.fit(x, y, epochs=20, batch_size=16, verbose=False)
+    >>> bool(trainer.evaluate(x, y)["accuracy"] > 0.9)
+    True
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: str | Loss | Callable[..., Any],
+        optimizer: str | optim.Optimizer = "adam",
+        metrics: Sequence[Any] = (),
+        device: str = "auto",
+        workers: int | str = "auto",
+        seed: int = 0,
+        dtype: str = "float32",
+        stop_on_nonfinite: bool = True,
+    ):
+        if not isinstance(model, Module):
+            raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
+        if dtype not in ("float32", "float64"):
+            raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
+        self.model, self.seed, self.dtype = model, int(seed), dtype
+        self.loss = _resolve("loss", loss, LOSSES)
+        self.optimizer: optim.Optimizer = _resolve("optimizer", optimizer, OPTIMIZERS)
+        if not isinstance(self.optimizer, optim.Optimizer):
+            raise OptionError(
+                f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
+            )
+        self.metrics = metric_names.get_all(metrics)
+        self.names = ["loss", *(m.name for m in self.metrics)]
+        self.device = devices.choose(device)
+        self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.store = model.store(dtype, self.seed)
+        self.session = Session(self.store, self.optimizer.slots, len(self.names), workers)
+        for slot in self.optimizer.slots:
+            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        self.session.clock[words.SEED] = self.seed
+        self.epoch = 0  # the current epoch; epochs done so far between runs
+        self.cursor = 0  # samples of the current epoch that are done
+        self.first_epoch = 0
+        self.rate_factor = 1.0
+        self.stop_training = False
+        self.history = History()
+        self._built: dict[Any, Built] = {}
+        self._evaluation: Session | None = None
+
+    # ---------------------------------------------------------------- learning rate, parameters
+
+    @property
+    def learning_rate(self) -> float:
+        """The base learning rate; setting it scales all groups alike."""
+        return float(self.optimizer.options["lr"]) * self.rate_factor
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if not (np.isfinite(rate) and rate >= 0):
+            raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
+        self.rate_factor = float(rate) / float(self.optimizer.options["lr"])
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done so far."""
+        return int(self.session.clock[words.STEP])
+
+    def rates(self, steps: int, steps_per_epoch: int) -> np.ndarray:
+        """Learning rates of the next steps, for each parameter group: shape (steps, groups)."""
+        base = [
+            self.optimizer.group_options(g)["lr"] * self.rate_factor
+            for g in range(self.optimizer.group_count)
+        ]
+        if self.optimizer.schedule is None:
+            return np.tile(np.array(base, np.float64), (steps, 1))
+        schedule = self.optimizer.schedule
+        return np.stack(
+            [schedule.rates(b, self.step, steps, max(steps_per_epoch, 1)) for b in base], axis=1
+        )
+
+    def get_parameters(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters and buffers by name."""
+        return self.model.state_dict()
+
+    def set_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
+        """Copy these values into the parameters and buffers."""
+        self.model.load_state_dict(dict(parameters))
+
+    # ---------------------------------------------------------------- building
+
+    def built(
+        self, x: tuple[Spec, ...], y: tuple[Spec, ...], batch: int, feed: str, training: bool = True
+    ) -> Built:
+        """The planned step for these shapes; planned once."""
+        key = (x, y, batch, feed, training)
+        if key not in self._built:
+            builder = StepBuilder(self.model, self.store, batch, training, feed)
+            inputs = builder.inputs("x", x)
+            targets = builder.inputs("y", y) if y else inputs
+            outputs = builder.outputs(inputs)
+            loss = builder.loss(self.loss, outputs, targets)
+            if training and self.stop_on_nonfinite:
+                builder.check_finite(loss)
+            builder.report(loss, self.metrics, *(t[0] if len(t) == 1 else t for t in (outputs, targets)))
+            if training:
+                trained = self.model.named_parameters()
+                builder.train(Objective(loss, trained, self.optimizer))
+            self._built[key] = builder.finish(self.dtype)
+        return self._built[key]
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        validation: tuple[Any, Any] | float | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool = True,
+        resume: str | Path | None = None,
+        check_data: bool = True,
+    ) -> History:
+        """Train.
+
+        Args:
+            x: array of samples (first dimension), or a tuple of arrays for several inputs; NumPy
+                arrays and memory maps are read in place. Or an iterable of batches (inputs,
+                targets); it is iterated anew for each epoch.
+            y: targets, one for each sample; None: the inputs are the targets (autoencoders).
+            epochs: passes over the data, in addition to those done before; with `resume`, in total.
+            batch_size: samples in a step; the last batch of an epoch may be smaller.
+            shuffle: whether to draw a new data order for each epoch.
+            drop_last: leave out a last batch that is smaller.
+            validation: (x, y) to evaluate after each epoch, or the share of samples (the last ones)
+                to keep for it.
+            callbacks: see `fastnn.callbacks`.
+            verbose: show progress.
+            resume: a checkpoint written by `save`: go on where it was written, bit for bit as if the
+                run had not been interrupted.
+            check_data: look for NaN and infinity in the data first.
+
+        Returns:
+            The history of this call. After Ctrl-C the history so far, with ``stopped`` saying so.
+
+        Raises:
+            DataError, ShapeError, OptionError: bad input, before anything is trained.
+            NonFiniteError: the loss became NaN or infinite (see `stop_on_nonfinite`).
+        """
+        if not isinstance(epochs, (int, np.integer)) or epochs < 0:
+            raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
+        feed, held_out = self._feed(
+            x, y, batch_size, shuffle, drop_last, validation, check_data, resume
+        )
+        last = int(epochs) if resume is not None else self.epoch + int(epochs)
+        progress = [ProgressBar()] if verbose else []
+        hooks = CallbackList([*callbacks, *progress])
+        params = {
+            "epochs": last,
+            "steps": feed.steps,
+            "samples": feed.samples,
+            "batch_size": int(batch_size),
+        }
+        hooks.set_params(params)
+        hooks.set_model(self.model)
+        hooks.set_trainer(self)
+        self.history = History(params)
+        self.stop_training = False
+        hooks.on_train_begin({})
+        try:
+            self._epochs(feed, held_out, last, hooks, int(batch_size))
+            self.history.stopped = hooks.stopped_by or (
+                "stopped by a callback" if self.stop_training else "completed"
+            )
+        except KeyboardInterrupt:
+            self.history.stopped = "interrupted"
+        finally:
+            hooks.on_train_end({})
+        return self.history
+
+    def _feed(
+        self, x: Any, y: Any, batch_size: int, shuffle: bool, drop_last: bool, validation: Any,
+        check_data: bool, resume: Any,
+    ) -> tuple[ArrayFeed | BatchFeed, tuple[Arrays, Arrays] | None]:  # fmt: skip
+        """Where the batches come from, and the checked validation data."""
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
+        if resume is not None:
+            self.load(resume)
+        held_out = None
+        if isinstance(validation, (tuple, list)):
+            held_out = self._pair(*validation, check_data, "validation")
+        if not isinstance(x, (np.ndarray, tuple, list)) and isinstance(x, Iterable):
+            if y is not None or isinstance(validation, float):
+                raise OptionError(
+                    "an iterable of batches gives inputs and targets itself, and its validation "
+                    "data as (x, y); expected y=None"
+                )
+            return BatchFeed(self, x, check_data), held_out
+        inputs, targets = self._pair(x, y, check_data, "training")
+        if isinstance(validation, float):
+            if not 0 < validation < 1:
+                raise OptionError(f"validation: expected a share in (0, 1), got {validation}")
+            keep = len(inputs) - max(int(round(len(inputs) * validation)), 1)
+            if keep < 1:
+                raise OptionError("validation: leaves no sample to train on; lower the share")
+            held_out = inputs.take(slice(keep, None)), targets.take(slice(keep, None))
+            inputs, targets = inputs.take(slice(keep)), targets.take(slice(keep))
+        elif validation is not None and held_out is None:
+            raise OptionError(
+                f"validation: expected (x, y) or a share, got {type(validation).__name__}"
+            )
+        feed = ArrayFeed(self, inputs, targets, int(batch_size), shuffle, drop_last)
+        return feed, held_out
+
+    def _pair(self, x: Any, y: Any, check_data: bool, what: str) -> tuple[Arrays, Arrays]:
+        inputs = as_arrays(x, "x", f"{what} inputs")
+        targets = Arrays([], (), []) if y is None else as_arrays(y, "y", f"{what} targets")
+        check_lengths(inputs, targets, f"{what} data")
+        if check_data:
+            check_finite(inputs, f"{what} inputs")
+            check_finite(targets, f"{what} targets")
+        return inputs, targets
+
+    def _epochs(
+        self,
+        feed: ArrayFeed | BatchFeed,
+        held_out: tuple[Arrays, Arrays] | None,
+        last: int,
+        hooks: CallbackList,
+        batch: int,
+    ) -> None:
+        self.first_epoch = self.epoch
+        while self.epoch < last and not self.stop_training:
+            epoch = self.epoch
+            hooks.on_epoch_begin(epoch, {})
+            logs = self._one_epoch(feed, epoch, hooks)
+            if held_out is not None:
+                hooks.on_test_begin({})
+                found = self._evaluate(*held_out, batch)
+                hooks.on_test_end(found)
+                logs.update({f"val_{name}": value for name, value in found.items()})
+            self.epoch, self.cursor = epoch, 0
+            hooks.on_epoch_end(epoch, logs)
+            self.history.append(epoch, logs)
+            self.epoch = epoch + 1
+
+    def _one_epoch(
+        self, feed: ArrayFeed | BatchFeed, epoch: int, hooks: CallbackList
+    ) -> dict[str, float]:
+        session = self.session
+        if self.cursor == 0:
+            session.totals[:] = 0.0
+        snapshot = Snapshot(session) if self.stop_on_nonfinite else None
+        done = self.step
+
+        def poll() -> None:
+            hooks.update(self.step - done, session.means(self.names))
+
+        batches = _BatchHooks(hooks, self) if hooks.needs_batches else None
+        try:
+            reason = feed.run_epoch(epoch, poll, batches)
+        finally:
+            self.cursor = int(session.clock[words.CURSOR])
+        if reason == words.NOT_FINITE:
+            assert snapshot is not None
+            message = explain(self, feed, epoch, self.step - done, snapshot)
+            self.history.stopped = "the loss was not finite"
+            raise NonFiniteError(message)
+        return session.means(self.names)
+
+    # ---------------------------------------------------------------- evaluate, predict
+
+    def evaluate(
+        self, x: Any, y: Any = None, *, batch_size: int = 256, check_data: bool = True
+    ) -> dict[str, float]:
+        """Mean loss and metrics over data, in evaluation mode.
+
+        Args:
+            x, y: as in `fit`.
+            batch_size: samples at a time (no influence on the result beyond rounding).
+            check_data: look for NaN and infinity first.
+        """
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
+        return self._evaluate(*self._pair(x, y, check_data, "evaluation"), int(batch_size))
+
+    def _evaluate(self, x: Arrays, y: Arrays, batch: int) -> dict[str, float]:
+        if self._evaluation is None:
+            self._evaluation = Session(self.store, (), len(self.names), self.session.workers)
+        session, samples = self._evaluation, len(x)
+        batch = min(batch, samples)
+        built = self.built(x.specs, y.specs, batch, "gather", training=False)
+        check_ranges(x, built.ranges)
+        check_ranges(y, built.ranges)
+        left = samples % batch
+        small = self.built(x.specs, y.specs, left, "gather", training=False) if left else None
+        for name, source in {**x.sources(), **y.sources()}.items():
+            session.set(name, source)
+        session.set("order", np.arange(samples, dtype=np.int64))
+        full = session.bind(built.program)
+        rest = session.bind(small.program) if small else None
+        session.totals[:] = 0.0
+        session.clock[words.CURSOR] = 0
+        session.run(segments_for(full, rest, samples, batch), lambda: None)
+        return session.means(self.names)
+
+    def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
+        """The model's outputs for arrays of samples; see `Module.predict`."""
+        return self.model.predict(*inputs, batch_size=batch_size)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def save(self, path: str | Path) -> None:
+        """Write parameters, optimiser state, step, seed and place in the data to a safetensors
+        file, atomically."""
+        from fastnn.train.checkpoint import save_trainer
+
+        save_trainer(self, path)
+
+    def load(self, path: str | Path) -> None:
+        """Read what `save` wrote; the model and the optimiser have to fit."""
+        from fastnn.train.checkpoint import load_trainer
+
+        load_trainer(self, path)
+
+
+class _BatchHooks:
+    """Calls the per-batch hooks around each step."""
+
+    def __init__(self, hooks: CallbackList, trainer: Trainer):
+        self.hooks, self.trainer = hooks, trainer
+
+    def before(self, step: int) -> None:
+        self.hooks.on_train_batch_begin(step, {})
+
+    def after(self, step: int) -> None:
+        self.hooks.on_train_batch_end(step, self.trainer.session.means(self.trainer.names))
+
+
+def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:
+    """An object from its name, or the object itself."""
+    if isinstance(given, str):
+        if given not in known:
+            raise OptionError(f"unknown {what} {given!r}; expected one of {sorted(known)}")
+        return known[given]()
+    if isinstance(given, type):
+        raise OptionError(f"{what}: expected an object, got a class; write {given.__name__}()")
+    if not callable(given) and not isinstance(given, optim.Optimizer):
+        raise OptionError(f"{what}: expected one of {sorted(known)} or an object, got {given!r}")
+    return given
+
+
+__all__ = ["DataError", "Trainer"]
