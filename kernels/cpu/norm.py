@@ -9,6 +9,7 @@ import math
 
 from ..declare import helper, kernel
 from .parts import (
+    ROWS,
     keep_part,
     load_part,
     row_sum,
@@ -151,10 +152,20 @@ def square_term(x, y, mean, rstd, row, j, n):
 
 
 @helper
-def product_term(x, dy, mean, rstd, row, j, n):
-    k = row * x.shape[1] + j
-    d = strip_multiply(strip_subtract(strip_load(x, k, n), mean), rstd)
-    return strip_multiply(strip_load(dy, k, n), d)
+def gradient_sums(x, dy, mean, rstd, j, n):
+    """Sums of dy and of dy (x - mean) rstd over the rows, in one pass like `strip_total`'s."""
+    count, C = x.shape
+    plain = scaled = strip_splat(x, 0.0)
+    for first in range(0, count, ROWS):
+        a = b = strip_splat(x, 0.0)
+        for row in range(first, min(first + ROWS, count)):
+            g = strip_load(dy, row * C + j, n)
+            d = strip_multiply(strip_subtract(strip_load(x, row * C + j, n), mean), rstd)
+            a = strip_add(a, g)
+            b = strip_add(b, strip_multiply(g, d))
+        plain = strip_add(plain, a)
+        scaled = strip_add(scaled, b)
+    return plain, scaled
 
 
 @helper
@@ -221,8 +232,7 @@ def batch_norm_backward(
     for j in range(lo, hi, strip_lanes(x)):
         count = hi - j
         m, r = strip_load(mean, j, count), strip_load(rstd, j, count)
-        sum_dy = strip_total(value_term, x, dy, m, r, j, count)
-        sum_dyn = strip_total(product_term, x, dy, m, r, j, count)
+        sum_dy, sum_dyn = gradient_sums(x, dy, m, r, j, count)
         strip_store(dbias, j, sum_dy, count)
         strip_store(dgain, j, sum_dyn, count)
         mean_dy = strip_scale(sum_dy, 1.0 / N)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.cpu.loss  # noqa: F401
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute
 
@@ -82,6 +84,17 @@ def test_extreme_logits(dtype):
     got = compute("cross_entropy_probs_forward", dtype, out, target=np.eye(3), **given)
     close(got["loss"], [0, 2e4, np.log(2)], dtype)
     close(got["dlogits"], gradient, dtype)
+
+
+def test_gradient_over_the_logits():
+    x, target, _, weight = data((5, 37), np.float32, True)
+    given = dict(target=target, weight=weight, smoothing=0.1, ignore_index=IGNORED)
+    out = {"loss": (5,), "dlogits": x.shape}
+    want = compute("cross_entropy_forward", np.float32, out, x=x, **given)
+    loss = np.empty(5, np.float32)
+    call(KERNELS["cross_entropy_forward"], x=x, dlogits=x, loss=loss, **given)
+    np.testing.assert_array_equal(x, want["dlogits"])
+    np.testing.assert_array_equal(loss, want["loss"])
 
 
 def test_an_index_outside_the_classes_gives_nan():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.cpu.softmax  # noqa: F401
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute
 
@@ -59,3 +61,21 @@ def test_nan_stays_in_its_row(width):
         y = compute(f"{op}_forward", np.float32, {"y": x.shape}, x=x)["y"]
         assert np.isnan(y[1]).all()
         assert np.isfinite(y[[0, 2]]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "to"),
+    [
+        ("softmax_forward", "x", "y"),
+        ("log_softmax_forward", "x", "y"),
+        ("softmax_backward", "dy", "dx"),
+        ("log_softmax_backward", "dy", "dx"),
+    ],
+)
+def test_in_place(name, of, to):
+    kernel = KERNELS[name]
+    x, y = np.random.default_rng(4).standard_normal((2, 3, 37)).astype(np.float32)
+    given = {of: x} if of == "x" else {of: x, "y": y}
+    want = compute(name, np.float32, {to: x.shape}, **given)[to]
+    call(kernel, **given, **{to: x})
+    np.testing.assert_array_equal(x, want)
