@@ -154,7 +154,7 @@ class StepBuilder:
     def _pinned(self, gradient: Value, leaf: Value) -> Value:
         """The gradient in the gradient segment, where the parameter's `grad` shows it."""
         free = gradient.base is None and gradient.home == "work" and gradient.offset is None
-        if free and not any(gradient in (v.root for v in self.places.values())):
+        if free and all(gradient is not place.root for place in self.places.values()):
             gradient.home, gradient.offset = "grads", leaf.offset
             return gradient
         copy = self.graph.value(leaf.shape, home="grads", offset=leaf.offset, name=leaf.name)

@@ -3,7 +3,7 @@
 import math
 
 from ..declare import kernel
-from .reduce import sum_of
+from .step import sum_of
 
 
 @kernel

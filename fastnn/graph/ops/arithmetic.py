@@ -11,7 +11,8 @@ from typing import Any
 
 import fastnn.kernels.cpu.broadcast
 import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.reduce  # noqa: F401
+import fastnn.kernels.cpu.reduce
+import fastnn.kernels.cpu.step  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.broadcast
+import fastnn.kernels.cpu.reduce
 import fastnn.kernels.cpu.embedding
 import fastnn.kernels.cpu.matmul  # noqa: F401
 from fastnn.errors import ShapeError, where
