@@ -35,6 +35,20 @@ def caller(kernel: Any, /, **operands: Any) -> Callable[[], None]:
     return lambda _=keep: function(pointer, 0, items)
 
 
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An empty array that begins at a cache line, as a plan's buffers do."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def normal(rng: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    result = aligned(shape, dtype)
+    result[...] = rng.standard_normal(shape)
+    return result
+
+
 def seconds(function: Callable[[], Any], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
@@ -71,7 +85,8 @@ def peak_call(dtype: Any) -> tuple[Callable[[], None], float]:
     rows = tile.shapes()[tile.MAIN][0]
     columns, depth, times = tile.panel_width(np.dtype(dtype).itemsize), 128, 200
     shapes = ((rows, depth), (depth, columns), (rows, columns))
-    x, w, y = (np.ones(shape, dtype) for shape in shapes)
+    x, w, y = (aligned(shape, dtype) for shape in shapes)
+    x[...], w[...] = 1, 1
     call = caller(tile_speed, x=x, w=w, y=y, times=times)
     return call, 2.0 * rows * columns * depth * times
 
@@ -82,8 +97,8 @@ class Case:
     def __init__(self, product: str, n: int, c: int, k: int, dtype: Any):
         rng = np.random.default_rng(0)
         self.name, self.operations = f"{product} {n}x{c}x{k}", 2.0 * n * c * k
-        x, w, dy = (rng.standard_normal(s).astype(dtype) for s in ((n, c), (c, k), (n, k)))
-        bias = rng.standard_normal(k if product == "forward" else 0).astype(dtype)
+        x, w, dy = (normal(rng, s, dtype) for s in ((n, c), (c, k), (n, k)))
+        bias = normal(rng, (k if product == "forward" else 0,), dtype)
         self.make = getattr(self, product)
         self.ours, self.packing, self.result, self.expected, self.torch = self.make(x, w, dy, bias)
 
@@ -101,8 +116,8 @@ class Case:
 
     @staticmethod
     def forward(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        y = np.empty_like(dy)
-        packed = np.empty(matmul.packed_shape(*w.shape, w.itemsize), w.dtype)
+        y = aligned(dy.shape, dy.dtype)
+        packed = aligned(matmul.packed_shape(*w.shape, w.itemsize), w.dtype)
         shared = {"x": x, "bias": bias, "y": y}
         ours = {
             "plain": caller(matmul.linear_forward, w=w, **shared),
@@ -113,8 +128,8 @@ class Case:
 
     @staticmethod
     def backward_input(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        dx = np.empty_like(x)
-        packed = np.empty(matmul.packed_shape(*w.T.shape, w.itemsize), w.dtype)
+        dx = aligned(x.shape, x.dtype)
+        packed = aligned(matmul.packed_shape(*w.T.shape, w.itemsize), w.dtype)
         ours = {
             "plain": caller(matmul.linear_backward_input_unpacked, dy=dy, w=w, dx=dx),
             "packed": caller(matmul.linear_backward_input, dy=dy, w_packed=packed, dx=dx),
@@ -124,9 +139,9 @@ class Case:
 
     @staticmethod
     def backward_weight(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        dw = np.empty_like(w)
+        dw = aligned(w.shape, w.dtype)
         x_packed, dy_packed = (
-            np.empty(matmul.packed_shape(*a.shape, a.itemsize), a.dtype) for a in (x, dy)
+            aligned(matmul.packed_shape(*a.shape, a.itemsize), a.dtype) for a in (x, dy)
         )
         ours = {
             "plain": caller(matmul.linear_backward_weight, x=x, dy=dy, dw=dw),

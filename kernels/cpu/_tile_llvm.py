@@ -12,7 +12,16 @@ from llvmlite import ir
 from numba.core import types
 
 from . import target, tile
-from ._simd_llvm import FloatVector, define, is_array, llvm_call, llvm_type, splat_value, suffix
+from ._types_llvm import (
+    FloatVector,
+    define,
+    is_array,
+    llvm_call,
+    llvm_type,
+    splat_value,
+    suffix,
+    vector_of,
+)
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth", "rows",
@@ -171,7 +180,7 @@ def _function(module: Any, shape: int, ty: FloatVector) -> Any:
 
 
 def _codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    ty = vector_type(sig.args[1])
+    ty = vector_of(sig.args[1])
     size = ir.Constant(I64, ty.width // 8)
 
     def number(k: int) -> Any:
@@ -193,11 +202,6 @@ def _codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def vector_type(array: Any) -> FloatVector:
-    width = array.dtype.bitwidth
-    return FloatVector(width, target.host().lanes(width // 8))
-
-
 def _typer(*args: Any) -> Any:
     arrays = [args[k] for k in (1, 5, 8, 11)]
     literal = isinstance(args[0], types.IntegerLiteral)
@@ -217,7 +221,7 @@ def _size(x: Any) -> Any:
 
 def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Rows as vectors; stage s swaps bit s of the row's and the column's index."""
-    ty = vector_type(sig.args[0])
+    ty = vector_of(sig.args[0])
     vec, lanes, align = llvm_type(ty), ty.lanes, ty.width // 8
     a, b = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 3))
     a_at, a_row, b_at, b_row = (
@@ -245,6 +249,20 @@ def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
+def _prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    data = context.make_array(sig.args[0])(context, builder, args[0]).data
+    pointer = builder.gep(data, [context.cast(builder, args[1], sig.args[1], types.intp)])
+    read, into_l2, data_cache = (ir.Constant(ir.IntType(32), k) for k in (0, 2, 1))
+    arguments = [pointer, read, into_l2, data_cache]
+    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
+    return context.get_dummy_value()
+
+
+define(
+    tile.prefetch,
+    lambda *args: types.void if is_array(args[0]) else None,
+    _prefetch,
+)
 define(tile.tile, _typer, _codegen)
 define(
     tile.transpose_block,

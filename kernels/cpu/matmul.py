@@ -16,6 +16,8 @@ then of row 1 and so on, zeros past the last column: ``f[Q,Z]`` with Q panels of
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..declare import helper, kernel
 from .simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
 from .tile import (
@@ -27,6 +29,7 @@ from .tile import (
     PANEL_BYTES,
     TWO,
     panel_width,
+    prefetch,
     tile,
     tile_height,
     tile_lanes,
@@ -35,7 +38,12 @@ from .tile import (
 )
 
 #: rows of A that pass over one panel of B before the next block of the depth
-ROW_BLOCK = 192
+ROW_BLOCK = 96
+#: size of B from which on what comes next is prefetched: first B and A, then C as well
+PREFETCH_BYTES = 1 << 19
+PREFETCH_ALL_BYTES = 1 << 21
+#: depth of a block where a few rows pass over a large B: B is read nearly in sequence
+FEW_DEPTH = 32
 
 
 def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
@@ -44,18 +52,68 @@ def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
     return -(-columns // width), rows * width
 
 
+class LinearChoice(NamedTuple):
+    """Names of the kernels for the three products of a linear layer."""
+
+    forward: str
+    backward_input: str
+    backward_weight: str
+
+
+def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -> LinearChoice:
+    """The fastest kernels for `n` rows, `c` inputs, `k` outputs, packing included in the count.
+
+    ``linear_forward_packed`` needs w by `pack_panels`, ``linear_backward_input`` needs w by
+    `pack_panels_transposed`, ``linear_backward_weight_packed`` needs x and dy by `pack_panels`.
+    """
+    size = c * k * itemsize
+    forward, backward_input, backward_weight = (
+        "linear_forward", "linear_backward_input", "linear_backward_weight"
+    )  # fmt: skip
+    if (n >= 128 and size > 1 << 19) or (n >= 256 and size >= 1 << 18):
+        forward = "linear_forward_packed"
+    elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
+        forward = "linear_forward_columns"
+    if n <= 4:
+        backward_input = "linear_backward_input_unpacked"
+    if n >= 128 and size > 1 << 18:
+        backward_weight = "linear_backward_weight_packed"
+    return LinearChoice(forward, backward_input, backward_weight)
+
+
+@helper
+def prefetch_rows(x, at, step, rows, columns):
+    """Prefetch the elements ``x[at + r*step + j]`` for r < rows, j < columns."""
+    line = 16 if is32(x) else 8
+    for start in range(at, at + rows * step, step):
+        for j in range(start, start + columns, line):
+            prefetch(x, j)
+
+
 @helper
 def panel(
     a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
-    begin,
+    begin, a_ahead, b_ahead, c_ahead,
 ):  # fmt: skip
-    """C (+)= A @ B for any number of rows and at most the main tile's columns."""
+    """C (+)= A @ B for any number of rows and at most the main tile's columns.
+
+    Before each tile parts are prefetched: the next tile of A (`a_ahead`) and of C (`c_ahead`), and
+    a share of the block of B at `b_ahead` (unless < 0), which is used after this one.
+    """
     lane = tile_lanes(b)
     height = tile_height(b)
     i = 0
     while i < rows:
         r = min(rows - i, height)
         x, y = a_at + i * a_row, c_at + i * c_row
+        if b_ahead >= 0:
+            first, last = i * depth // rows, (i + r) * depth // rows
+            prefetch_rows(b, b_ahead + first * b_step, b_step, last - first, columns)
+        if i + r < rows:
+            if a_ahead:
+                prefetch_rows(a, x + r * a_row, a_row, r, depth)
+            if c_ahead:
+                prefetch_rows(c, y + r * c_row, c_row, r, columns)
         if columns < lane or (columns == lane and r > 2):
             tile(NARROW, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
                  r, columns, begin)  # fmt: skip
@@ -91,14 +149,15 @@ def product(
     depth_limit = PANEL_BYTES // (width * (4 if is32(b) else 8))
     blocks = max(1, (depth + depth_limit - 1) // depth_limit)
     depth_block = (depth + blocks - 1) // blocks
-    few = rows <= 4  # wide tiles: rows of B are read in long stretches
-    if few and b_panel == width and columns >= tile_lanes(b):
+    size = depth * columns * (4 if is32(b) else 8)
+    # with one or two tiles a panel, prefetching would only get in their way
+    ahead = size > PREFETCH_BYTES and (rows <= 4 or rows > 2 * tile_height(b))
+    if rows <= 4 and b_panel == width and columns >= tile_lanes(b):
+        # wide tiles: rows of B are read in long stretches
         width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
         b_panel = width
-        depth_block = depth
-    row_block = ROW_BLOCK
-    if depth * columns * (4 if is32(b) else 8) <= PANEL_BYTES:  # all of B stays in L1
-        row_block = tile_height(b)
+        depth_block = FEW_DEPTH if ahead else depth
+    row_block = tile_height(b) if size <= PANEL_BYTES else ROW_BLOCK  # does all of B stay in L1?
     for top in range(0, rows, row_block):
         height = min(row_block, rows - top)
         t = 0
@@ -110,7 +169,10 @@ def product(
             for j in range(0, columns, width):
                 panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
                       bias, bias_at + j if last and bias_at >= 0 else -1, part, height,
-                      min(width, columns - j), t == 0)  # fmt: skip
+                      min(width, columns - j), t == 0,
+                      ahead and j == 0 and a_step == 1,
+                      z + b_panel if ahead and j + width < columns else -1,
+                      size > PREFETCH_ALL_BYTES)  # fmt: skip
                 z += b_panel
             t += part
             if last:

@@ -104,3 +104,7 @@ def transpose_block(
     n = tile_lanes(a)
     i, j = np.arange(n)[:, None], np.arange(n)[None, :]
     b.reshape(-1)[b_at + j * b_row + i] = a.reshape(-1)[a_at + i * a_row + j]
+
+
+def prefetch(x: np.ndarray, at: int) -> None:
+    """Bring the cache line of the element with flat index `at`, if there is one, into L2."""

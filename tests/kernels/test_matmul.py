@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fastnn.kernels.cpu import matmul, target, tile
+from fastnn.kernels.declare import KERNELS
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 
@@ -167,6 +168,25 @@ def test_no_bias_is_no_addition() -> None:
     y = run(matmul.linear_forward, out="y", shape=(2, 20), x=x, w=np.zeros((5, 20), "float32"),
             bias=NONE["float32"])  # fmt: skip
     assert np.isnan(y).all()
+
+
+def test_large_products_prefetch_nothing_but_time() -> None:
+    """Sizes past the limits of prefetching, with few and with many rows."""
+    for n in (1, 3, 9, 40):
+        x, w = normal(0, (n, 700), "float32"), normal(1, (700, 800), "float32")
+        shared = {"out": "y", "shape": (n, 800), "x": x, "bias": NONE["float32"]}
+        plain = run(matmul.linear_forward, w=w, **shared)
+        in_panels = run(matmul.linear_forward_packed, (5,), w_packed=packed(w), **shared)
+        assert np.array_equal(plain, in_panels)
+        size = np.abs(x).astype(float) @ np.abs(w)
+        assert (np.abs(plain - x.astype(float) @ w) <= 3e-6 * size).all()
+
+
+def test_choice_names_kernels() -> None:
+    for n in (1, 4, 32, 300):
+        for size in (10, 256, 1024):
+            for name in matmul.choose_linear(n, size, size, workers=2):
+                assert name in KERNELS
 
 
 @pytest.mark.parametrize("bits", NARROWER)
