@@ -70,7 +70,8 @@ def first_nonfinite(bound: BoundProgram, session: Session) -> str:
             compiler.CALL(address)(record.ctypes.data, 0, items)
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]
-                if parameter.writes and isinstance(operand, Operand) and operand.dtype == "f":
+                whole = parameter.mode in ("out", "inout")  # "part" leaves old contents between
+                if whole and isinstance(operand, Operand) and operand.dtype == "f":
                     if not _finite(view(bound.program, operand, bound.memory)):
                         return f"{kernel.name} in {call.scope or 'the data'}"
     finally:

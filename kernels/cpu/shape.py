@@ -21,7 +21,7 @@ def _copy(source: Any, i: int, target: Any, k: int, size: int) -> None:
 
 @kernel
 def insert_columns(
-    x: "in rows f[N,C]", y: "inout rows f[N,K]", offset: "int", lo: "begin", hi: "end"
+    x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int", lo: "begin", hi: "end"
 ):
     """y[n, offset+c] = x[n,c]; the other columns of y stay. No aliases."""
     for row in range(lo, hi):

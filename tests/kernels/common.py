@@ -37,7 +37,7 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Outputs of kernel `name`: whole, in random ranges, and (small ones) as plain Python.
 
-    `out` gives the outputs' shapes; `inout` operands are copied and returned too. Asserts that the
+    `out` gives the outputs' shapes; `inout` and `part` operands are copied and returned too. Asserts that the
     ranges give the same bits, that plain Python agrees, that poison is overwritten and
     that nothing else is.
     """
@@ -50,7 +50,7 @@ def compute(
         value = operands.pop(key)
         if isinstance(parameter, Array):
             value = np.ascontiguousarray(value, types.get(parameter.dtype))
-        if isinstance(parameter, Array) and parameter.mode == "inout":
+        if isinstance(parameter, Array) and parameter.mode in ("inout", "part"):
             inout[key] = value
         else:
             fixed[key] = value
