@@ -146,10 +146,12 @@ class Graph:
     """A computation over a mini-batch of `batch` samples.
 
     `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
+    `dtype` is the float type that the program will have: packed copies depend on its size.
     """
 
     batch: int
     training: bool = False
+    dtype: str = "float32"
     nodes: list[Node] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     scope: str = ""  # name of the layer that is being traced

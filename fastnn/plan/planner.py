@@ -25,17 +25,16 @@ def item_size(dtype: str, float_type: str) -> int:
     return np.dtype(float_type).itemsize if dtype == "f" else 8
 
 
-def plan(graph: Graph, places: Mapping[str, Value], dtype: str = "float32") -> Program:
+def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
     """Plan all calls of a graph as one step.
 
     Args:
         graph: the graph, complete (differentiated, with updates).
         places: values whose memory is of interest after a step (outputs, losses), by name; their
             memory is not shared with other buffers.
-        dtype: "float32" or "float64".
     """
     phases = schedule(instructions_of(graph))
-    layout = _Layout(dtype)
+    layout = _Layout(graph.dtype)
     layout.place_work(phases, kept=[v.root for v in places.values()])
     planned = tuple(
         PlannedPhase(
@@ -54,7 +53,7 @@ def plan(graph: Graph, places: Mapping[str, Value], dtype: str = "float32") -> P
         layout.sizes,
         tuple(layout.constants),
         {name: layout.operand(value, value.shape) for name, value in places.items()},
-        dtype,
+        graph.dtype,
         graph.batch,
     )
     verify(program)

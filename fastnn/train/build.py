@@ -72,7 +72,7 @@ class StepBuilder:
         self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str
     ):
         self.model, self.store, self.feed = model, store, feed
-        self.graph = Graph(batch, training)
+        self.graph = Graph(batch, training, store.dtype)
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
 
@@ -217,12 +217,12 @@ class StepBuilder:
         graph.call("clip_scale", total=total, scale=scale, limit=float(limit))
         return scale
 
-    def finish(self, dtype: str, advance: bool = True) -> Built:
+    def finish(self, advance: bool = True) -> Built:
         """Plan the step."""
         if advance:
             self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
             self.graph.calls[-1].final = True
-        program = plan(self.graph, self.places, dtype)
+        program = plan(self.graph, self.places)
         ranges = tuple(
             (self.names[r.value], r) for r in self.graph.ranges if r.value in self.names
         )

@@ -47,7 +47,7 @@ class Predictor:
                     "scatter_rows", x=graph.view(output, (batch, width)), clock=graph.clock(),
                     y=graph.leaf(("result", k), (1, width), f"result/{k}", dtype=kind),
                 )  # fmt: skip
-            self._built[key] = builder.finish(self.model.store().dtype)
+            self._built[key] = builder.finish()
         return self._built[key]
 
     def run(self, x: Arrays, batch: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import fastnn.kernels.cpu.reduce
 import fastnn.kernels.cpu.embedding
 import fastnn.kernels.cpu.matmul  # noqa: F401
@@ -31,7 +33,8 @@ def packed(graph: Graph, w: Value, *, transposed: bool) -> Value:
     key = ("packed", w, transposed)
     if key not in graph.leaves:
         rows, columns = w.shape[::-1] if transposed else w.shape
-        value = graph.value(packed_shape(rows, columns, 4), name=f"packed {w.name}")
+        itemsize = np.dtype(graph.dtype).itemsize
+        value = graph.value(packed_shape(rows, columns, itemsize), name=f"packed {w.name}")
         kernel = "pack_panels_transposed" if transposed else "pack_panels"
         graph.call(kernel, w=w, packed=value)
         graph.leaves[key] = value
