@@ -120,21 +120,23 @@ class Module:
     def store(self, dtype: str | None = None, seed: int = 0) -> ParameterStore:
         """The flat memory of all parameters; made on the first call.
 
-        Parameters that have no contents yet are initialised with `seed`.
+        Parameters that have no contents yet are initialised with `seed`. A module whose parameters
+        are all in the store of a larger one uses that.
         """
         current: ParameterStore | None = self.__dict__.get("_store")
-        wanted = dtype or (current.dtype if current else "float32")
         arrays = self.named_arrays()
-        known = {**current.parameters, **current.buffers} if current else {}
-        same = set(map(id, known.values())) == set(map(id, arrays.values()))
-        if current is None or current.dtype != wanted or not same:
+        homes = {id(p.home): p.home for p in arrays.values()}
+        found = next(iter(homes.values())) if len(homes) == 1 else None if arrays else current
+        wanted = dtype or (found.dtype if found else current.dtype if current else "float32")
+        if found is None or found.dtype != wanted:
             for parameter in arrays.values():
                 if not parameter.initialized:
                     parameter.initialize(seed)
-            current = ParameterStore(arrays, wanted)
-            object.__setattr__(self, "_store", current)
+            found = ParameterStore(arrays, wanted)
+        if found is not current:
+            object.__setattr__(self, "_store", found)
             self.__dict__.pop("_predictor", None)
-        return current
+        return found
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers by name."""

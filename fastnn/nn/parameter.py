@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import ShapeError
+from fastnn.errors import OptionError, ShapeError
 from fastnn.nn import init as initializers
 
 #: parameters begin at multiples of this many elements (64 bytes in float32)
@@ -47,6 +47,7 @@ class Parameter:
         self.trainable = trainable
         self.name = ""
         self.offset: int | None = None  # in its segment, in elements
+        self.home: ParameterStore | None = None  # the store that holds it
         self._storage: np.ndarray | None = None
         self._gradient: np.ndarray | None = None
 
@@ -118,13 +119,16 @@ class Parameter:
 class ParameterStore:
     """One flat array for all trained parameters of a model, another for its buffers.
 
-    Optimiser slots and gradients have the same layout, so one offset serves all of them.
+    Optimiser slots and gradients have the same layout, so one offset serves all of them. Models that
+    share parameters share the store of the largest of them. A store whose parameters were moved to
+    another one is `stale`: programs that use its memory must not run any more.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], dtype: str):
         from fastnn.runtime.cpu.execute import aligned_zeros
 
         self.dtype = dtype
+        self.stale = False
         self.parameters = {n: p for n, p in parameters.items() if p.trainable}
         self.buffers = {n: p for n, p in parameters.items() if not p.trainable}
         sizes = {True: 0, False: 0}
@@ -142,8 +146,20 @@ class ParameterStore:
             view = self.view(self.memory[segment], parameter)
             view[...] = parameter.value.T if parameter.transposed else parameter.value
             parameter._storage = view
+            if parameter.home is not None:
+                parameter.home.stale = True
+            parameter.home = self
             if parameter.trainable:
                 parameter._gradient = self.view(self.memory["grads"], parameter)
+
+    def check(self) -> None:
+        """Raise an error if the parameters have moved to another store."""
+        if self.stale:
+            raise OptionError(
+                "the model's parameters have moved into another model's memory since this was "
+                "compiled; make the model that contains all of them first (its store()), then "
+                "compile the parts, and use one dtype for all"
+            )
 
     def view(self, flat: np.ndarray, parameter: Parameter) -> np.ndarray:
         """A parameter's part of a flat array, in its storage shape."""
