@@ -40,7 +40,7 @@ def array_at(typing_context: Any, address: Any, shape: Any, dtype: Any) -> Any:
     kind = types.Array(dtype.dtype, len(shape), "C")
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        size = ir.Constant(ir.IntType(64), kind.dtype.bitwidth // 8)
+        size = ir.Constant(ir.IntType(64), np.dtype(str(kind.dtype)).itemsize)
         sizes = cgutils.unpack_tuple(builder, args[1])
         strides, step = [], size
         for extent in reversed(sizes):

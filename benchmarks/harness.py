@@ -1,0 +1,93 @@
+"""How benchmarks measure: sides take turns in one process, medians and minima are kept.
+
+The machine's limits (multiply-add peak of one core, memory bandwidth) are measured in the same run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+Side = Callable[[int], None]  # runs so many steps
+
+
+def seconds_per_step(side: Side, steps: int) -> float:
+    start = time.perf_counter()
+    side(steps)
+    return (time.perf_counter() - start) / steps
+
+
+def alternate(
+    sides: Mapping[str, Side], turns: int = 20, budget: float = 6.0, most: int = 2000
+) -> dict[str, dict[str, float]]:
+    """Median and minimum seconds of a step for each side.
+
+    Every side is warmed up, then they take turns; a turn has as many steps as fit in its share of
+    `budget` seconds for each side.
+    """
+    steps = {}
+    for name, side in sides.items():
+        side(2)
+        once = min(seconds_per_step(side, 1) for _ in range(3))
+        steps[name] = max(1, min(most, int(budget / turns / max(once, 1e-7))))
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(turns):
+        for name, side in sides.items():
+            times[name].append(seconds_per_step(side, steps[name]))
+    return {
+        name: {"median": statistics.median(t), "minimum": min(t), "steps": steps[name] * turns}
+        for name, t in times.items()
+    }
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions, for the results."""
+    from fastnn.kernels.cpu import target
+
+    host = target.host()
+    versions = {}
+    for name in ("numpy", "numba", "llvmlite", "torch", "jax", "scikit-learn"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": host.cpu,
+        "simd": f"{host.name}, {host.vector_bits} bits",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def write(name: str, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """Keep results as JSON."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"command": command, "environment": environment(), **more, "rows": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def microseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value * 1e6:,.0f}" if value >= 1e-4 else f"{value * 1e6:,.1f}"

@@ -1,0 +1,176 @@
+"""Training steps of multi-layer perceptrons, side by side with the peers.
+
+    python -m benchmarks.mlp --threads 1
+
+Run with one thread under one core's affinity (``make bench`` does): JAX takes its threads from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import fastnn as fnn
+from benchmarks import harness, limits, peers
+from fastnn import nn, optim
+from fastnn.data.arrays import as_arrays
+from fastnn.kernels import clock
+from fastnn.train.feeds import ArrayFeed
+
+#: name, layer sizes, batch, optimiser
+WORKLOADS: list[tuple[str, tuple[int, ...], int, str]] = [
+    ("4-32-16-4", (4, 32, 16, 4), 64, "adam"),
+    ("784-128-10", (784, 128, 10), 1, "adam"),
+    ("784-128-10", (784, 128, 10), 32, "adam"),
+    ("784-128-10", (784, 128, 10), 128, "adam"),
+    ("784-2048-2048-2048-10", (784, 2048, 2048, 2048, 10), 256, "sgd"),
+]
+
+
+def ours(
+    sizes: Sequence[int], batch: int, workers: int, optimizer: str, samples: int = 2048
+) -> tuple[peers.Steps, Any]:
+    """fastnn: steps of the compiled loop, the gather of the mini-batch included."""
+    layers: list[nn.Module] = []
+    for k in range(len(sizes) - 1):
+        layers.append(nn.Linear(sizes[k], sizes[k + 1]))
+        if k < len(sizes) - 2:
+            layers.append(nn.ReLU())
+    model = nn.Sequential(*layers)
+    rule = optim.Adam(lr=1e-3) if optimizer == "adam" else optim.SGD(lr=1e-2, momentum=0.9)
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), rule, workers=workers)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, sizes[0])).astype(np.float32)
+    y = rng.integers(0, sizes[-1], samples)
+    feed = ArrayFeed(trainer, as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), batch, True, True)
+    session = trainer.session
+    team = session.team(feed.full.program)
+    feed.rates[:] = trainer.rates(1, feed.steps)[0]
+
+    def steps(count: int) -> None:
+        while count > 0:
+            now = min(count, feed.steps)
+            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
+            team.call(team.describe([(feed.full, now)], session.clock))
+            count -= now
+
+    return steps, trainer
+
+
+def check(sizes: Sequence[int], batch: int, optimizer: str, workers: int) -> float:
+    """Ten steps from equal parameters against PyTorch: the largest relative difference."""
+    import torch
+
+    from fastnn.train.feeds import permutation
+
+    steps, trainer = ours(sizes, batch, workers, optimizer)
+    _, reference = peers.torch_mlp(sizes, batch, 1, optimizer)
+    state = trainer.model.state_dict()
+    reference.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2048, sizes[0])).astype(np.float32)
+    y = rng.integers(0, sizes[-1], 2048)
+    order = np.arange(2048)
+    assert len(permutation(0, 0, 8)) == 8
+    update: Any
+    if optimizer == "adam":
+        update = torch.optim.Adam(reference.parameters(), lr=1e-3)
+    else:
+        update = torch.optim.SGD(reference.parameters(), lr=1e-2, momentum=0.9)
+    count = min(10, 2048 // batch)
+    for k in range(count):
+        rows = order[k * batch : (k + 1) * batch]
+        update.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            reference(torch.from_numpy(x[rows])), torch.from_numpy(y[rows])
+        )
+        loss.backward()
+        update.step()
+    steps(count)
+    worst = 0.0
+    for name, value in reference.state_dict().items():
+        mine = trainer.model.state_dict()[name]
+        scale = float(np.abs(value.numpy()).max()) or 1.0
+        worst = max(worst, float(np.abs(mine - value.numpy()).max()) / scale)
+    return worst
+
+
+def flops(sizes: Sequence[int], batch: int) -> float:
+    """Operations of the matrix products of a step (no gradient to the data)."""
+    total = 0
+    for k, (c, o) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        total += 2 * batch * c * o * (2 if k == 0 else 3)
+    return float(total)
+
+
+def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
+    peak = limits.fma_peak() * threads
+    rows = []
+    for name, sizes, batch, optimizer in WORKLOADS:
+        if names and name not in names:
+            continue
+        sides: dict[str, Any] = {}
+        difference = None
+        sides["fastnn"], _ = ours(sizes, batch, threads, optimizer)
+        try:
+            difference = check(sizes, batch, optimizer, threads)
+            assert difference < 2e-3, f"{name}, batch {batch}: differs by {difference}"
+            sides["torch"], _ = peers.torch_mlp(sizes, batch, threads, optimizer)
+        except ImportError:
+            pass
+        for peer in ("jax", "sklearn"):
+            try:
+                if peer == "jax":
+                    sides["jax"], _ = peers.jax_mlp(sizes, batch, optimizer)
+                elif optimizer == "adam":
+                    sides["sklearn"], _ = peers.sklearn_mlp(sizes, batch)
+            except ImportError:
+                continue
+        times = harness.alternate(sides, turns)
+        mine = times["fastnn"]["median"]
+        others = {k: t["median"] for k, t in times.items() if k != "fastnn"}
+        best = min(others, key=lambda k: others[k]) if others else None
+        row = {
+            "workload": name, "batch": batch, "optimizer": optimizer, "threads": threads,
+            "seconds": times, "difference": difference, "best_peer": best,
+            "ratio": others[best] / mine if best else None,
+            "ratio_torch": others["torch"] / mine if "torch" in others else None,
+            "share_of_peak": flops(sizes, batch) / mine / 1e9 / peak,
+        }  # fmt: skip
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    times = ", ".join(
+        f"{k} {harness.microseconds(v['median'])} us" for k, v in row["seconds"].items()
+    )
+    ratio = f"{row['ratio']:.2f} x {row['best_peer']}" if row["ratio"] else "no peer"
+    return (
+        f"{row['workload']:>22} B{row['batch']:<4} {row['threads']} thread(s): {times}; {ratio}; "
+        f"{row['share_of_peak']:.0%} of the peak"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--only", action="append", default=[])
+    options = parser.parse_args()
+    rows = measure(options.threads, options.turns, set(options.only))
+    command = f"python -m benchmarks.mlp --threads {options.threads}"
+    path = harness.write(
+        f"mlp-{options.threads}", command, rows, fma_peak_gflops=limits.fma_peak(),
+        bandwidth_gbytes=limits.bandwidth(options.threads),
+    )  # fmt: skip
+    print(f"written to {path.name}")
+
+
+if __name__ == "__main__":
+    main()
