@@ -97,7 +97,7 @@ def derived_gradient(
     for kernel in node.op.backward_kernels:
         declared = KERNELS.get(kernel)
         if declared is None:
-            raise NotDifferentiable(node, kernel)
+            raise NotDifferentiable(node, repr(kernel))
         writes = {n[1:] for n, p in declared.arrays.items() if p.writes and n[0] == "d"}
         if not writes & (needed - set(gradients)):
             continue
@@ -114,6 +114,8 @@ def derived_gradient(
                 output = node.outputs[name[1:]]
                 extra[name] = douts.get(name[1:]) or graph.full(output.shape, 0.0, output.batched)
         graph.call_for(kernel, node, extra)
+    if missing := needed - set(gradients):
+        raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")
     return gradients
 
 
@@ -122,6 +124,6 @@ class NotDifferentiable(ShapeError):
 
     def __init__(self, node: Node, kernel: str):
         super().__init__(
-            f"{where(node.scope)}op {node.op.name!r} has no gradient (no kernel {kernel!r}): "
-            f"inputs {node.inputs}; give it a backward kernel, or detach its input"
+            f"{where(node.scope)}op {node.op.name!r} has no gradient (no kernel {kernel}) for "
+            f"inputs {node.inputs}; give it a backward kernel, or let nothing trained reach it"
         )

@@ -119,9 +119,9 @@ class Parameter:
 class ParameterStore:
     """One flat array for all trained parameters of a model, another for its buffers.
 
-    Optimiser slots and gradients have the same layout, so one offset serves all of them. Models that
-    share parameters share the store of the largest of them. A store whose parameters were moved to
-    another one is `stale`: programs that use its memory must not run any more.
+    Optimiser slots and gradients have the same layout, so one offset serves all of them. Models
+    that share parameters share the store of the largest of them. A store whose parameters were
+    moved to another one is `stale`: programs that use its memory must not run any more.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], dtype: str):

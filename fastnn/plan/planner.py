@@ -48,11 +48,12 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
         )
         for phase in phases
     )
+    where = {name: layout.operand(value, value.shape) for name, value in places.items()}
     program = Program(
         planned,
         layout.sizes,
         tuple(layout.constants),
-        {name: layout.operand(value, value.shape) for name, value in places.items()},
+        where,
         graph.dtype,
         graph.batch,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,49 @@ class Objective:
 
 
 LossFunction = Callable[..., Value]
+
+
+def select_parameters(model: Module, chosen: Any = None) -> dict[str, Parameter]:
+    """The trained parameters that an option `parameters` means, by name.
+
+    Args:
+        chosen: None (all), a name pattern ("encoder.*"), a module or parameter of the model, or a
+            list of these.
+    """
+    from fastnn.nn.module import Module
+
+    known = model.named_parameters()
+    if chosen is None:
+        return known
+    wanted: set[str] = set()
+    for item in chosen if isinstance(chosen, (list, tuple, set)) else [chosen]:
+        if isinstance(item, str):
+            matches = set(fnmatch.filter(known, item))
+        elif isinstance(item, (Module, Parameter)):
+            own = {id(p) for p in ([item] if isinstance(item, Parameter) else _arrays_of(item))}
+            matches = {name for name, p in known.items() if id(p) in own}
+        else:
+            raise OptionError(
+                "parameters: expected name patterns, modules or parameters of the model, got "
+                f"{type(item).__name__}"
+            )
+        if not matches:
+            raise OptionError(
+                f"parameters: {item!r} has none of the model's trained parameters; expected some "
+                f"of {sorted(known)}"
+            )
+        wanted |= matches
+    return {name: p for name, p in known.items() if name in wanted}
+
+
+def _arrays_of(module: Module) -> list[Parameter]:
+    """A module's parameters, found without giving them new names."""
+    return [
+        value
+        for _, part in module.named_modules()
+        for value in vars(part).values()
+        if isinstance(value, Parameter)
+    ]
 
 
 class StepBuilder:
@@ -134,13 +178,20 @@ class StepBuilder:
 
     def train(self, objective: Objective) -> None:
         """Differentiate a loss and update its parameters."""
-        graph, optimizer = self.graph, objective.optimizer
+        leaves, gradients = self.gradients(objective.loss, objective.parameters)
+        self._updates(objective, leaves, gradients, objective.optimizer)
+
+    def gradients(
+        self, loss: Value, parameters: Mapping[str, Parameter]
+    ) -> tuple[dict[str, Value], dict[str, Value]]:
+        """Differentiate a loss: the parameters that occur, and the gradients of those that matter,
+        in the segment where `Parameter.grad` shows them."""
         leaves = {
             name: leaf
-            for name, parameter in objective.parameters.items()
-            if (leaf := graph.leaves.get(parameter)) is not None
+            for name, parameter in parameters.items()
+            if (leaf := self.graph.leaves.get(parameter)) is not None
         }
-        found = differentiate(graph, objective.loss, list(leaves.values()))
+        found = differentiate(self.graph, loss, list(leaves.values()))
         gradients = {}
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
             if gradient is not None:
@@ -149,7 +200,7 @@ class StepBuilder:
             raise OptionError(
                 "the loss does not depend on any trained parameter; check the model's forward"
             )
-        self._updates(objective, leaves, gradients, optimizer)
+        return leaves, gradients
 
     def _pinned(self, gradient: Value, leaf: Value) -> Value:
         """The gradient in the gradient segment, where the parameter's `grad` shows it."""

@@ -8,7 +8,7 @@ import fastnn.kernels.cpu.loss
 import fastnn.kernels.cpu.pair_loss  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, register
+from fastnn.graph.op import Op, derived_gradient, register
 
 
 def _rows(x: Value) -> tuple[int, ...]:
@@ -51,6 +51,9 @@ def _scaled_gradient(
     assert x is not None
     if "target" in needed:
         raise ShapeError(f"{where(node.scope)}cross entropy has no gradient to its target")
+    if not graph.training:  # the forward pass was only the loss
+        spare = graph.value(node.outputs["loss"].shape, name="spare")
+        graph.call_for(f"{node.op.name}_forward", node, {"loss": spare})
     dx = graph.value(x.shape)
     graph.call_for("cross_entropy_backward", node, {"dloss": douts["loss"], "dx": dx})
     return {"x": dx}
@@ -114,6 +117,18 @@ def _pair_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> 
     return {"loss": (_rows(x) if x.ndim > 1 else x.shape, "f")}
 
 
+def _difference_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    """For a function of x - target: the gradient to the target is the negative of that to x."""
+    dx = derived_gradient(graph, node, douts, {"x"})["x"]
+    found = {"x": dx}
+    if "target" in needed:
+        found["target"] = graph.value(dx.shape)
+        graph.call_for("negate", node, {"x": dx, "y": found["target"]})
+    return found
+
+
 for _name, _extra, _defaults in (
     ("mse", (), {}),
     ("mae", (), {}),
@@ -126,5 +141,6 @@ for _name, _extra, _defaults in (
         Op(
             _name, inputs=("x", "target", *_extra), outputs=("loss",), returns=("loss",),
             defaults={"scale": 1.0, **_defaults}, shape=_pair_shape,
+            gradient=_difference_gradient if _name in ("mse", "mae", "huber") else None,
         )
     )  # fmt: skip
