@@ -60,6 +60,10 @@ class ArrayFeed:
         left = self.samples - int(session.clock[words.CURSOR])
         return self.rest if self.rest is not None and left < self.batch else self.full
 
+    def steps_done(self, cursor: int) -> int:
+        """Steps that the first so many samples of an epoch make."""
+        return -(-cursor // self.batch)
+
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
         """Train one epoch from the trainer's cursor on; returns why it stopped early, or 0.
 
@@ -69,10 +73,18 @@ class ArrayFeed:
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
         begin = trainer.cursor
-        first = begin // self.batch
+        if begin > self.samples or (begin % self.batch and begin != self.samples):
+            raise DataError(
+                f"training goes on after {begin} samples of epoch {epoch + 1}, no multiple "
+                f"of the batch size {self.batch} within {self.samples} samples; use the data and "
+                "the batch size of the run before"
+            )
+        first = self.steps_done(begin)
         self.rates[: self.steps - first] = trainer.rates(self.steps - first, self.steps)
         session.clock[words.CURSOR] = begin
         segments = segments_for(self.full, self.rest, self.samples, self.batch, begin)
+        if not segments:  # the run before was interrupted after the epoch's last step
+            return 0
         if batches is None:
             return session.run(segments, poll)
         single = [(bound, 1) for bound, steps in segments for _ in range(steps)]
@@ -99,21 +111,31 @@ class BatchFeed:
         self._last: BoundProgram | None = None
         self.rates = np.zeros((1, trainer.optimizer.group_count))
 
+    def steps_done(self, cursor: int) -> int:
+        """Batches that hold the first so many samples; known once they have come again."""
+        return 0
+
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
-        session, step = self.trainer.session, 0
+        """Train one epoch; batches that the trainer's cursor is past are left out."""
+        session, step, samples = self.trainer.session, 0, 0
+        begin = self.trainer.cursor
         once = isinstance(self.batches, Iterator)
         if once and epoch != self.trainer.first_epoch:
             raise DataError(
                 "the iterator of batches is exhausted after one epoch; pass an object that can be "
-                "iterated again (a list, or a class with __iter__), or epochs=1"
+                "iterated again (a class with __iter__), or epochs=1"
             )
         for item in self.batches:
             bound, x, y = self._prepare(item)
+            samples += len(x)
+            if samples <= begin:  # done before a resume
+                step += 1
+                continue
             self.rates[0] = self.trainer.rates(1, max(self.steps, 1))[0]
             if batches is not None:
                 batches.before(step)
             self._write(bound, x, y)
-            session.clock[words.CURSOR] = 0
+            session.clock[words.CURSOR] = samples - len(x)
             self._last = bound
             reason = session.run([(bound, 1)], poll)
             if reason:

@@ -50,6 +50,7 @@ class Session:
         self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
         for slot in slots:
             self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
+        self.running = False  # whether workers may be in the middle of a step
         self._teams: dict[int, Team] = {}
 
     def set(self, name: str, array: np.ndarray) -> None:
@@ -77,7 +78,11 @@ class Session:
         """
         self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
         team = self.team(segments[0][0].program)
-        team.start(team.describe(segments, self.clock), poll)
+        self.running = True
+        try:
+            team.start(team.describe(segments, self.clock), poll)
+        finally:
+            self.running = False
         return int(self.clock[words.STOP])
 
     def means(self, names: Sequence[str]) -> dict[str, float]:

@@ -101,6 +101,7 @@ class Trainer:
         self.session.clock[words.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
         self.cursor = 0  # samples of the current epoch that are done
+        self.epoch_done = False  # within on_epoch_end: nothing is left to do of the current epoch
         self.first_epoch = 0
         self.rate_factor = 1.0
         self.stop_training = False
@@ -125,6 +126,11 @@ class Trainer:
     def step(self) -> int:
         """Optimiser steps done so far."""
         return int(self.session.clock[words.STEP])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epochs done, and samples of the next one that are done: where training goes on."""
+        return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
 
     def rates(self, steps: int, steps_per_epoch: int) -> np.ndarray:
         """Learning rates of the next steps, for each parameter group: shape (steps, groups)."""
@@ -166,7 +172,7 @@ class Trainer:
             if training:
                 trained = self.model.named_parameters()
                 builder.train(Objective(loss, trained, self.optimizer))
-            self._built[key] = builder.finish(self.dtype)
+            self._built[key] = builder.finish()
         return self._built[key]
 
     # ---------------------------------------------------------------- fit
@@ -217,6 +223,7 @@ class Trainer:
         feed, held_out = self._feed(
             x, y, batch_size, shuffle, drop_last, validation, check_data, resume
         )
+        self._move(self.place)
         last = int(epochs) if resume is not None else self.epoch + int(epochs)
         progress = [ProgressBar()] if verbose else []
         hooks = CallbackList([*callbacks, *progress])
@@ -305,10 +312,13 @@ class Trainer:
                 found = self._evaluate(*held_out, batch)
                 hooks.on_test_end(found)
                 logs.update({f"val_{name}": value for name, value in found.items()})
-            self.epoch, self.cursor = epoch, 0
+            self.epoch_done = True
             hooks.on_epoch_end(epoch, logs)
             self.history.append(epoch, logs)
-            self.epoch = epoch + 1
+            self._move(self.place)
+
+    def _move(self, place: tuple[int, int]) -> None:
+        (self.epoch, self.cursor), self.epoch_done = place, False
 
     def _one_epoch(
         self, feed: ArrayFeed | BatchFeed, epoch: int, hooks: CallbackList
@@ -317,7 +327,7 @@ class Trainer:
         if self.cursor == 0:
             session.totals[:] = 0.0
         snapshot = Snapshot(session) if self.stop_on_nonfinite else None
-        done = self.step
+        done = self.step - feed.steps_done(self.cursor)  # as it was when the epoch began
 
         def poll() -> None:
             hooks.update(self.step - done, session.means(self.names))
@@ -400,6 +410,7 @@ class _BatchHooks:
         self.hooks.on_train_batch_begin(step, {})
 
     def after(self, step: int) -> None:
+        self.trainer.cursor = int(self.trainer.session.clock[words.CURSOR])
         self.hooks.on_train_batch_end(step, self.trainer.session.means(self.trainer.names))
 
 

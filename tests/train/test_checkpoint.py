@@ -1,0 +1,456 @@
+"""Checkpoints: whole files, exact resumption, refusal of what does not fit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fastnn import nn, optim
+from fastnn.errors import CheckpointError, DataError
+from fastnn.optim import schedules
+from fastnn.train.callbacks import Callback, ModelCheckpoint, ReduceLROnPlateau
+from fastnn.train.trainer import Trainer
+
+SAMPLES, BATCH = 44, 8  # the last batch of an epoch is smaller
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(SAMPLES, 6)).astype(np.float32)
+Y = RNG.integers(0, 3, SAMPLES)
+
+
+def make_model():
+    return nn.Sequential(
+        nn.Linear(6, 9), nn.BatchNorm(9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 3)
+    )
+
+
+def make_optimizer(**changes):
+    options = dict(
+        lr=0.02,
+        schedule=schedules.LinearWarmup(4) * schedules.StepDecay(1, gamma=0.7, unit="epoch"),
+        groups={"*.bias": {"weight_decay": 0.01}},
+        clip_global_norm=1.0,
+    )
+    return optim.Adam(**{**options, **changes})
+
+
+def make_trainer(workers=2, seed=7, optimizer=None, **more):
+    more = {"metrics": ["accuracy"], **more}
+    return Trainer(
+        make_model(), "cross_entropy", optimizer or make_optimizer(), workers=workers, seed=seed,
+        **more,
+    )  # fmt: skip
+
+
+def fit(trainer, epochs, callbacks=(), **more):
+    return trainer.fit(
+        X, Y, epochs=epochs, batch_size=BATCH, verbose=False, callbacks=callbacks,
+        validation=(X[:16], Y[:16]), **more,
+    )  # fmt: skip
+
+
+def state(trainer):
+    """Everything that training changes."""
+    arrays = trainer.model.state_dict()
+    for slot in trainer.optimizer.slots:
+        for name, parameter in trainer.model.named_parameters().items():
+            flat = trainer.session.memory[f"slots/{slot}"]
+            arrays[f"{slot}.{name}"] = trainer.store.view(flat, parameter).copy()
+    arrays["place"] = np.array([trainer.step, *trainer.place])
+    return arrays
+
+
+def assert_same(first, second):
+    assert set(first) == set(second)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    trainer = make_trainer(workers=1)
+    history = fit(trainer, 4)
+    return state(trainer), history
+
+
+class StopAfter(Callback):
+    """Ctrl-C after so many steps of an epoch: as if it came while the step ran."""
+
+    def __init__(self, epoch, steps):
+        self.epoch, self.steps = epoch, steps
+
+    def on_train_batch_end(self, batch, logs):
+        if (self.trainer.epoch, batch + 1) == (self.epoch, self.steps):
+            raise KeyboardInterrupt
+
+
+# -------------------------------------------------------------------- models
+
+
+def test_model_comes_back(tmp_path):
+    model = make_model()
+    model.initialize(3)
+    path = tmp_path / "deep" / "er" / "model.safetensors"
+    model.save(path)
+    assert_same(make_model().load(path).state_dict(), model.state_dict())
+
+
+def test_arrays_in_the_file_have_pytorchs_names_shapes_and_order(tmp_path):
+    trainer = make_trainer()
+    fit(trainer, 1)
+    trainer.save(tmp_path / "run.safetensors")
+    arrays = load_file(tmp_path / "run.safetensors")
+    for name, value in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(arrays[f"model.{name}"], value)
+    assert arrays["model.0.weight"].shape == (9, 6)
+    assert arrays["optimizer.exp_avg.0.weight"].shape == (9, 6)
+    parameter = trainer.model.named_parameters()["0.weight"]
+    flat = trainer.session.memory["slots/exp_avg"]
+    np.testing.assert_array_equal(
+        arrays["optimizer.exp_avg.0.weight"], trainer.store.view(flat, parameter).T
+    )
+
+
+def test_model_reads_a_trainers_checkpoint(tmp_path):
+    trainer = make_trainer()
+    fit(trainer, 1)
+    trainer.save(tmp_path / "run.safetensors")
+    model = make_model().load(tmp_path / "run.safetensors")
+    assert_same(model.state_dict(), trainer.model.state_dict())
+    np.testing.assert_array_equal(model.predict(X), trainer.predict(X))
+
+
+def test_new_model_takes_the_files_dtype(tmp_path):
+    model = make_model()
+    model.store("float64")
+    model.save(tmp_path / "m.safetensors")
+    again = make_model().load(tmp_path / "m.safetensors")
+    assert again.store().dtype == "float64"
+    assert_same(again.state_dict(), model.state_dict())
+    single = make_model()
+    single.store("float32")
+    with pytest.raises(CheckpointError, match="holds float64, the model is in float32"):
+        single.load(tmp_path / "m.safetensors")
+
+
+# -------------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_resume_between_epochs_is_exact(tmp_path, uninterrupted, workers):
+    expected, full = uninterrupted
+    first = make_trainer(workers=2)
+    fit(first, 2)
+    first.save(tmp_path / "run.safetensors")
+    second = make_trainer(workers=workers, seed=99)  # the checkpoint's seed counts
+    history = fit(second, 4, resume=tmp_path / "run.safetensors")
+    assert_same(state(second), expected)
+    assert history.epoch == [2, 3]
+    for name in full:
+        assert history[name] == full[name][2:]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6])  # 6 is the epoch's last, smaller step
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, uninterrupted, steps, workers):
+    expected, full = uninterrupted
+    first = make_trainer(workers=2)
+    history = fit(first, 4, [StopAfter(1, steps)])
+    assert history.stopped == "interrupted"
+    assert first.place == (1, min(steps * BATCH, SAMPLES))
+    first.save(tmp_path / "run.safetensors")
+    second = make_trainer(workers=workers)
+    history = fit(second, 4, resume=tmp_path / "run.safetensors")
+    assert_same(state(second), expected)
+    assert history.epoch == [1, 2, 3]
+    for name in full:  # the means of the broken epoch count all of its samples
+        assert history[name] == full[name][1:]
+
+
+def test_ctrl_c_while_steps_run(tmp_path):
+    """It comes from `update` at any step; the file says at which."""
+
+    class Interrupt(Callback):
+        def update(self, step, logs):
+            if step > 10:
+                raise KeyboardInterrupt
+
+    x, y = np.tile(X, (2000, 1)), np.tile(Y, 2000)
+
+    def run(epochs, callbacks=(), resume=None):
+        trainer = make_trainer()
+        trainer.fit(
+            x, y, epochs=epochs, batch_size=BATCH, verbose=False, callbacks=callbacks,
+            resume=resume,
+        )  # fmt: skip
+        return trainer
+
+    broken = run(1, [Interrupt()])
+    assert broken.history.stopped == "interrupted"
+    assert 0 < broken.cursor < len(x)
+    assert broken.cursor == broken.step * BATCH
+    broken.save(tmp_path / "run.safetensors")
+    assert_same(state(run(1, resume=tmp_path / "run.safetensors")), state(run(1)))
+
+
+def test_iterable_of_batches_resumes(tmp_path):
+    class Batches:
+        def __iter__(self):
+            return ((X[i : i + BATCH], Y[i : i + BATCH]) for i in range(0, SAMPLES, BATCH))
+
+        def __len__(self):
+            return -(-SAMPLES // BATCH)
+
+    batches = Batches()
+    whole = make_trainer()
+    whole.fit(batches, epochs=3, verbose=False)
+    first = make_trainer()
+    first.fit(batches, epochs=3, verbose=False, callbacks=[StopAfter(1, 4)])
+    assert first.place == (1, 4 * BATCH)
+    first.save(tmp_path / "run.safetensors")
+    second = make_trainer()
+    history = second.fit(batches, epochs=3, verbose=False, resume=tmp_path / "run.safetensors")
+    assert_same(state(second), state(whole))
+    assert history["loss"] == whole.history["loss"][1:]
+
+
+@pytest.mark.parametrize("frequency", ["epoch", 4])
+def test_checkpoint_callbacks_files_resume_exactly(tmp_path, uninterrupted, frequency):
+    expected, _ = uninterrupted
+    name = "{epoch}" if frequency == "epoch" else "{epoch}-{batch}"
+    saver = ModelCheckpoint(tmp_path / f"{name}.safetensors", save_freq=frequency)
+    first = make_trainer()
+    fit(first, 4, [saver])
+    assert_same(state(first), expected)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == (4 if frequency == "epoch" else 4 * 6 // 4)
+    for file in files:
+        second = make_trainer()
+        fit(second, 4, resume=file)
+        assert_same(state(second), expected)
+
+
+def test_learning_rate_that_a_callback_set_is_kept(tmp_path):
+    first = make_trainer()
+    fit(first, 2, [ReduceLROnPlateau(patience=1, min_delta=1e9)])
+    assert first.learning_rate < 0.02
+    first.save(tmp_path / "run.safetensors")
+    second = make_trainer()
+    second.load(tmp_path / "run.safetensors")
+    assert second.learning_rate == first.learning_rate
+
+
+def test_saving_while_steps_run_is_refused(tmp_path):
+    class Save(Callback):
+        error = None
+
+        def update(self, step, logs):
+            try:
+                self.trainer.save(tmp_path / "torn.safetensors")
+            except CheckpointError as error:
+                self.error = error
+                raise KeyboardInterrupt from None
+
+    saver = Save()
+    trainer = make_trainer()
+    trainer.fit(
+        np.tile(X, (2000, 1)), np.tile(Y, 2000), batch_size=BATCH, verbose=False, callbacks=[saver]
+    )
+    assert "on_epoch_end" in str(saver.error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_batch_size_in_the_middle_of_an_epoch_is_refused(tmp_path):
+    first = make_trainer()
+    fit(first, 2, [StopAfter(0, 3)])
+    first.save(tmp_path / "run.safetensors")
+    with pytest.raises(DataError, match="24 samples of epoch 1"):
+        make_trainer().fit(
+            X, Y, epochs=2, batch_size=7, verbose=False, resume=tmp_path / "run.safetensors"
+        )
+
+
+# -------------------------------------------------------------------- what is refused
+
+
+@pytest.fixture
+def saved(tmp_path):
+    trainer = make_trainer()
+    fit(trainer, 1)
+    trainer.save(tmp_path / "run.safetensors")
+    return tmp_path / "run.safetensors"
+
+
+def refused(trainer, path, *parts):
+    """Loading fails with a message that says all of this, and changes nothing."""
+    before = state(trainer)
+    with pytest.raises(CheckpointError) as caught:
+        trainer.load(path)
+    assert_same(state(trainer), before)
+    for part in (str(path), *parts):
+        assert part in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    refused(make_trainer(), tmp_path / "none.safetensors", "no such file")
+
+
+def test_something_else(tmp_path):
+    path = tmp_path / "text.safetensors"
+    path.write_text("epoch,loss\n0,1.0\n" * 100)
+    refused(make_trainer(), path, "not a whole safetensors file")
+    path.write_bytes(b"")
+    refused(make_trainer(), path, "not a whole safetensors file")
+
+
+def test_other_safetensors_file(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, path)
+    refused(make_trainer(), path, "fastnn did not write")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
+def test_truncated_file(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    refused(make_trainer(), saved, "not a whole safetensors file")
+
+
+@pytest.mark.parametrize("place", ["data", "metadata"])
+def test_tampered_file(saved, place):
+    content = bytearray(saved.read_bytes())
+    if place == "data":
+        content[-7] ^= 1
+    else:
+        assert content.count(b'"step":"6"') == 1
+        content[:] = content.replace(b'"step":"6"', b'"step":"7"')
+    saved.write_bytes(content)
+    refused(make_trainer(), saved, "checksum")
+    with pytest.raises(CheckpointError, match="checksum"):
+        make_model().load(saved)
+
+
+def test_other_layers(saved):
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm(8), nn.ReLU(), nn.PReLU(), nn.Linear(8, 3))
+    model.store()
+    before = model.state_dict()
+    with pytest.raises(CheckpointError) as caught:
+        model.load(saved)
+    assert_same(model.state_dict(), before)
+    message = str(caught.value)
+    assert "missing 'model.3.weight'" in message
+    assert "'model.0.weight': expected shape (8, 6), got (9, 6)" in message
+    trainer = Trainer(model, "cross_entropy", make_optimizer(), metrics=["accuracy"])
+    refused(trainer, saved, "missing 'model.3.weight'")
+    with pytest.raises(CheckpointError, match=r"unexpected 'model\.4\.bias'"):
+        nn.Sequential(nn.Linear(6, 9), nn.BatchNorm(9)).load(saved)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "parts"),
+    [
+        (optim.SGD(lr=0.02), ["written with Adam", "has SGD"]),
+        (make_optimizer(lr=0.03), ["lr: expected 0.03, got 0.02"]),
+        (make_optimizer(clip_global_norm=None), ["clip_global_norm: expected None, got 1.0"]),
+        (make_optimizer(groups=None), ["groups: expected {}"]),
+        (make_optimizer(schedule=None), ["schedule: expected None"]),
+        (make_optimizer(schedule=schedules.LinearWarmup(5)), ["schedule: expected"]),
+    ],
+)
+def test_other_optimizer(saved, optimizer, parts):
+    refused(make_trainer(optimizer=optimizer), saved, *parts, "model.load")
+
+
+def test_other_dtype(saved):
+    refused(make_trainer(dtype="float64"), saved, "float32", "float64")
+
+
+def test_model_file_does_not_resume(tmp_path):
+    make_model().save(tmp_path / "m.safetensors")
+    refused(make_trainer(), tmp_path / "m.safetensors", "without a trainer's state")
+
+
+def test_other_metrics_in_the_middle_of_an_epoch(tmp_path):
+    first = make_trainer()
+    fit(first, 1, [StopAfter(0, 2)])
+    first.save(tmp_path / "run.safetensors")
+    refused(make_trainer(metrics=[]), tmp_path / "run.safetensors", "same metrics")
+
+
+def test_newer_format(saved):
+    from safetensors import safe_open
+
+    with safe_open(saved, framework="numpy") as file:
+        metadata = {**file.metadata(), "format_version": "2"}
+    save_file(load_file(saved), saved, metadata)
+    refused(make_trainer(), saved, "format version 1, got 2")
+
+
+def test_metadata_say_what_the_file_is(saved):
+    from safetensors import safe_open
+
+    with safe_open(saved, framework="numpy") as file:
+        texts = file.metadata()
+    metadata = {k: v if k == "checksum" else json.loads(v) for k, v in texts.items()}
+    assert metadata["kind"] == "trainer"
+    assert (metadata["step"], metadata["epoch"], metadata["cursor"]) == (6, 1, 0)
+    assert (metadata["seed"], metadata["dtype"]) == (7, "float32")
+    assert metadata["optimizer"]["options"]["lr"] == 0.02
+    assert len(metadata["checksum"]) == 64
+
+
+# -------------------------------------------------------------------- writing
+
+
+def test_failure_keeps_the_old_file(saved, monkeypatch):
+    old = saved.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        make_trainer().save(saved)
+    assert saved.read_bytes() == old
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        make_model().save(tmp_path / "file" / "m.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        make_model().save(tmp_path / "folder")
+
+
+SAVE_FOREVER = """
+import sys
+import numpy as np
+from fastnn import nn
+model = nn.Linear(300, 200)
+for k in range(10**6):
+    model.weight = np.full((200, 300), float(k))
+    model.save(sys.argv[1])
+    print(k, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_while_saving_the_file_is_whole(tmp_path):
+    path = tmp_path / "m.safetensors"
+    for delay in (0.0, 0.003, 0.011, 0.017):
+        with subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"0\n"
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        weight = nn.Linear(300, 200).load(path).weight.value
+        assert (weight == weight[0, 0]).all()
