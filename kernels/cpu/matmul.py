@@ -38,7 +38,7 @@ from .tile import (
 )
 
 #: rows of A that pass over one panel of B before the next block of the depth
-ROW_BLOCK = 96
+ROW_BLOCK = 192
 #: size of B from which on what comes next is prefetched: first B and A, then C as well
 PREFETCH_BYTES = 1 << 19
 PREFETCH_ALL_BYTES = 1 << 21
