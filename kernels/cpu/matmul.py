@@ -235,7 +235,7 @@ def linear_backward_input(
     """dx = dy @ w.T"""
     k, c = dy.shape[1], dx.shape[1]
     product(dy, lo * k, k, 1, w_packed, 0, tile_width(dy), w_packed.shape[1], dx, lo * c, c,
-            dy, -1, k, hi - lo, c)  # fmt: skip
+            dy[0], -1, k, hi - lo, c)  # fmt: skip
 
 
 @kernel
@@ -287,7 +287,7 @@ def linear_backward_weight(
     """dw = x.T @ dy"""
     c, k = dw.shape
     product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
-            dy, -1, x.shape[0], hi - lo, k)  # fmt: skip
+            dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
 
 
 @kernel(grain=8)
@@ -308,7 +308,7 @@ def linear_backward_weight_packed(
         rows = min(hi, (p + 1) * width) - i
         product(x_packed, p * length + i - p * width, 1, width,
                 dy_packed, 0, width, dy_packed.shape[1], dw, i * k, k,
-                dw, -1, length // width, rows, k)  # fmt: skip
+                dw[0], -1, length // width, rows, k)  # fmt: skip
         i += rows
 
 
