@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
@@ -146,6 +147,7 @@ class Team:
         self.barrier = aligned_zeros(layout.BARRIER_WORDS, np.int64)
         self.run = compiler.CALL(compiler.loop_address())
         self._tasks: list[queue.SimpleQueue[Any]] = []
+        self._runners: list[queue.SimpleQueue[Any]] = []
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def _start_threads(self, count: int) -> None:
@@ -182,33 +184,67 @@ class Team:
         Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
         waits for them, and goes on as an exception.
         """
-        address = description[0].ctypes.data
-        self._start_threads(self.workers)
-        for worker in range(self.workers):
-            self._tasks[worker].put((self.run, address, worker, self.workers))
-        waiting = self.workers
+        self._start_runners()
+        done = threading.Event()
+        first = self._runners[0]
         try:
-            while waiting:
-                try:
-                    self._done.get(timeout=every)
-                    waiting -= 1
-                except queue.Empty:
-                    poll()
+            # One hand-over, which Ctrl-C cannot cut in half: the first thread tells the others.
+            first.put((description[0].ctypes.data, done))
+            while not done.wait(every):
+                poll()
         except BaseException:
             clock = (ctypes.c_int64 * clock_words.LENGTH).from_address(int(description[0][3]))
             clock[clock_words.STOP_REQUEST] = 1
-            for _ in range(waiting):
-                self._done.get()
+            drained = threading.Event()
+            first.put((None, drained))  # comes after the run, if that was handed over at all
+            while not drained.is_set():
+                with contextlib.suppress(KeyboardInterrupt):  # it is stopping already
+                    drained.wait()
             raise
+
+    def _start_runners(self) -> None:
+        """Start the threads, on the first run. They don't know the team, so that it can go."""
+        if self._runners:
+            return
+        tasks: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(self.workers)]
+        finished: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for worker in range(self.workers):
+            target, rest = (_lead, tasks[1:]) if worker == 0 else (_follow, worker)
+            threading.Thread(
+                target=target, args=(self.run, self.workers, tasks[worker], finished, rest),
+                name=f"fastnn-worker-{worker}", daemon=True,
+            ).start()  # fmt: skip
+        self._runners = tasks
 
     def close(self) -> None:
         """End the threads."""
-        for tasks in self._tasks:
+        for tasks in (*self._tasks, *self._runners[:1]):
             tasks.put(None)
-        self._tasks = []
+        self._tasks, self._runners = [], []
 
     def __del__(self) -> None:
         self.close()
+
+
+def _lead(run: Any, workers: int, tasks: Any, finished: Any, others: Sequence[Any]) -> None:
+    """Worker 0: hands each run on, takes part, and reports when all are done."""
+    while (task := tasks.get()) is not None:
+        address, done = task
+        if address is not None:
+            for other in others:
+                other.put(address)
+            run(address, 0, workers)
+            for _ in others:
+                finished.get()
+        done.set()
+    for other in others:
+        other.put(None)
+
+
+def _follow(run: Any, workers: int, tasks: Any, finished: Any, worker: int) -> None:
+    while (address := tasks.get()) is not None:
+        run(address, worker, workers)
+        finished.put(None)
 
 
 def _serve(tasks: queue.SimpleQueue[Any], done: queue.SimpleQueue[None]) -> None:
