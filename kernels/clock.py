@@ -13,3 +13,4 @@ LENGTH = 16
 
 REQUESTED = 1  # reasons in STOP
 NOT_FINITE = 2
+OUT_OF_RANGE = 3

@@ -4,7 +4,7 @@ S samples, M entries of the data order, L words of the clock, N rows of the mini
 sample. The user's data (`d`) may be of any float, integer or boolean type.
 """
 
-from ..clock import CURSOR
+from ..clock import CURSOR, OUT_OF_RANGE, STOP
 from ..declare import kernel
 
 
@@ -56,3 +56,20 @@ def scatter_rows(
     for i in range(lo, hi):
         for j in range(C):
             y[first + i, j] = x[i, j]
+
+
+@kernel
+def check_range(
+    ids: "in whole i[N]",
+    clock: "inout whole i[L]",
+    low: "int",
+    high: "int",
+    ignored: "int",  # this number is allowed, too
+):
+    """Ask all workers to leave unless every id is in low..high-1."""
+    wrong = 0
+    for i in range(ids.shape[0]):
+        v = ids[i]
+        wrong |= ((v < low) | (v >= high)) & (v != ignored)
+    if wrong:
+        clock[STOP] = OUT_OF_RANGE

@@ -8,7 +8,8 @@ int64 hi)``: the record holds an address and sizes for each array and one word f
 A cache entry's name is a hash of everything that can change the code: all of `kernels/` and this
 file, the versions of Numba and llvmlite, the CPU, the vector width, and for each kernel a
 fingerprint of its byte code with all that it refers to (so a user's kernel in a notebook is
-cached safely, too).
+cached safely, too). A file ends with a checksum: one that was cut off or damaged is made anew. Where
+the cache can't be written, a process compiles for itself, with one warning.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 import types as pytypes
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,11 @@ from fastnn.kernels.declare import Array, Kernel
 #: NumPy types of the element-type letters that don't depend on the program
 FIXED_TYPES = {"r": "float64", "i": "int64"}
 ENTRY = "fastnn_entry"
+#: length of the checksum at the end of a cache file
+CHECKSUM_BYTES = 16
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
+_warned = False  # that the cache cannot be written
 _lock = threading.RLock()
 _loaded: dict[Any, int] = {}
 _keep_alive: list[Any] = []  # execution engines own the machine code
@@ -85,16 +90,21 @@ def fingerprint(function: Any, seen: set[int] | None = None) -> bytes:
             digest.update(repr((value.co_names, value.co_varnames)).encode())
         elif isinstance(value, pytypes.ModuleType):
             digest.update(value.__name__.encode())
+            if id(value) not in seen:  # what the function may take from the module
+                seen.add(id(value))
+                for name in sorted(names & set(vars(value))):
+                    add(getattr(value, name))
         elif isinstance(value, np.ndarray):
             digest.update(value.tobytes())
         else:
             digest.update(repr(value).encode() if not callable(value) else b"callable")
 
+    names = _names(function.__code__)
     add(function.__code__)
     add(function.__defaults__)
     for cell in function.__closure__ or ():
         add(cell.cell_contents)
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names):
         if name in function.__globals__:
             add(function.__globals__[name])
     return digest.digest()
@@ -126,25 +136,26 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
         found = _loaded.get((kernel, dtype, data_dtype))
         if found is None:
             path = object_path(kernel, dtype, data_dtype)
-            if not path.exists():
-                compile_to(path, kernel, dtype, data_dtype)
-            found = load_object(path.read_bytes())
-            _loaded[kernel, dtype, data_dtype] = found
+            code = _read(path) or _make(path, lambda: compile_object(kernel, dtype, data_dtype))
+            found = _loaded[kernel, dtype, data_dtype] = load_object(code)
         return found
 
 
-def loop_address() -> int:
-    """Address of the compiled run loop (see `loop`)."""
+def loop_address(name: str = "run") -> int:
+    """Address of a compiled function of `loop`."""
     with _lock:
-        found = _loaded.get("run")
+        found = _loaded.get(name)
         if found is None:
-            path = cache_folder() / machine_hash() / "run.o"
-            if not path.exists():
-                from fastnn.runtime.cpu import loop, numba_bridge
-
-                _write(path, lambda: _emit(numba_bridge.optimised_llvm(loop.run, ENTRY)))
-            found = _loaded["run"] = load_object(path.read_bytes())
+            path = cache_folder() / machine_hash() / f"{name}.o"
+            code = _read(path) or _make(path, lambda: _compile_loop(name))
+            found = _loaded[name] = load_object(code)
         return found
+
+
+def _compile_loop(name: str) -> bytes:
+    from fastnn.runtime.cpu import loop, numba_bridge
+
+    return _emit(numba_bridge.optimised_llvm(getattr(loop, name), ENTRY))
 
 
 def load_object(code: bytes) -> int:
@@ -178,19 +189,53 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
     The file appears at once and whole (written aside, then renamed), so several processes may
     compile the same kernel at the same time.
     """
-    return _write(path, lambda: compile_object(kernel, dtype, data_dtype))
-
-
-def _write(path: Path, compile_code: Callable[[], bytes]) -> float:
-    global compiled_count
     start = time.perf_counter()
+    _make(path, lambda: compile_object(kernel, dtype, data_dtype))
+    return time.perf_counter() - start
+
+
+def _make(path: Path, compile_code: Callable[[], bytes]) -> bytes:
+    """Compile, keep the object code in the cache if that can be written, and return it."""
+    global compiled_count, _warned
     code = compile_code()
+    compiled_count += 1
+    try:
+        _write(path, code)
+    except OSError as error:
+        if not _warned:
+            _warned = True
+            warnings.warn(
+                f"the kernel cache {cache_folder()} cannot be written ({error}); every process "
+                "compiles its kernels again. Set FASTNN_CACHE to a folder that can be written",
+                stacklevel=2,
+            )
+    return code
+
+
+def _write(path: Path, code: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(code)
-    os.replace(file.name, path)
-    compiled_count += 1
-    return time.perf_counter() - start
+        try:
+            file.write(code + _checksum(code))
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _read(path: Path) -> bytes | None:
+    """The object code in a cache file; None where there is none, or not as it was written."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    return code if code and checksum == _checksum(code) else None
+
+
+def _checksum(code: bytes) -> bytes:
+    return hashlib.blake2b(code, digest_size=CHECKSUM_BYTES).digest()
 
 
 def compile_object(kernel: Kernel, dtype: str, data_dtype: str = "") -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import queue
 import threading
@@ -138,14 +139,17 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
 class Team:
     """Worker threads that run bound programs, all of them the same run at the same time.
 
-    The threads wait in Python between runs and hold no lock while they compute. A team is used by
-    one caller at a time.
+    The threads hold no lock while they compute. Between short runs (`prepare`) helpers wait awake
+    for some 100 microseconds, then asleep in Python. A team is used by one caller at a time.
     """
 
     def __init__(self, workers: int):
         self.workers = workers
         self.barrier = aligned_zeros(layout.BARRIER_WORDS, np.int64)
-        self.run = compiler.CALL(compiler.loop_address())
+        address = compiler.loop_address()
+        self.run = compiler.CALL(address)
+        self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
+        self.table[[layout.TEAM_RUN, layout.TEAM_HELPERS]] = address, workers - 1
         self._tasks: list[queue.SimpleQueue[Any]] = []
         self._runners: list[queue.SimpleQueue[Any]] = []
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -155,7 +159,7 @@ class Team:
             tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
             self._tasks.append(tasks)
             threading.Thread(
-                target=_serve, args=(tasks, self._done), name="fastnn-worker", daemon=True
+                target=_serve, args=(tasks,), name="fastnn-worker", daemon=True
             ).start()
 
     def describe(self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray) -> Any:
@@ -166,17 +170,41 @@ class Team:
         )
         return words, table, list(segments)
 
-    def call(self, description: Any) -> None:
-        """Run in the caller's thread (and helpers, if the team has more than one worker)."""
+    def prepare(self, description: Any) -> Callable[[], None]:
+        """A function that does a run in the caller's thread and the helpers, with little overhead.
+
+        The caller keeps the description alive.
+        """
         address = description[0].ctypes.data
-        others = self.workers - 1
-        if others:
-            self._start_threads(others)
-            for worker in range(others):
-                self._tasks[worker].put((self.run, address, worker + 1, self.workers))
-        self.run(address, 0, self.workers)
-        for _ in range(others):
-            self._done.get()
+        if self.workers == 1:
+            return functools.partial(self.run, address, 0, 1)
+        self._start_threads(self.workers - 1)
+        lead = compiler.CALL(compiler.loop_address("lead"))
+        serve = compiler.CALL(compiler.loop_address("serve"))
+        table, where, helpers = self.table, self.table.ctypes.data, self.workers - 1
+        wake_ups = [(serve, where, k + 1, self.workers, None, table) for k in range(helpers)]
+
+        def wake() -> None:
+            for tasks, task in zip(self._tasks, wake_ups, strict=False):
+                tasks.put(task)  # to a helper that is awake it does no harm
+            lead(where, 1, 0)
+
+        def run() -> None:
+            table[layout.TEAM_DESCRIPTION] = address
+            try:
+                lead(where, 0, 0)
+                if table[layout.TEAM_SLEEPING]:
+                    wake()
+            except BaseException:  # Ctrl-C before the sleeping helpers were woken
+                if table[layout.TEAM_SLEEPING]:
+                    wake()
+                raise
+
+        return run
+
+    def call(self, description: Any) -> None:
+        """Run once in the caller's thread and the helpers."""
+        self.prepare(description)()
 
     def start(self, description: Any, poll: Callable[[], None], every: float = 0.05) -> None:
         """Run in worker threads while this one calls `poll` every so many seconds.
@@ -247,11 +275,12 @@ def _follow(run: Any, workers: int, tasks: Any, finished: Any, worker: int) -> N
         finished.put(None)
 
 
-def _serve(tasks: queue.SimpleQueue[Any], done: queue.SimpleQueue[None]) -> None:
+def _serve(tasks: queue.SimpleQueue[Any]) -> None:
     while (task := tasks.get()) is not None:
-        run, address, worker, workers = task
+        run, address, worker, workers, done, _ = task
         run(address, worker, workers)
-        done.put(None)
+        if done is not None:
+            done.put(None)
 
 
 def available_cores() -> int:

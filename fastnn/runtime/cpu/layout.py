@@ -12,3 +12,12 @@ CALL_WORDS = 4
 # barrier: workers that have arrived at word 0, generation at word 8 (another cache line)
 GENERATION = 8
 BARRIER_WORDS = 16
+# team: address of `run`, address of the run's description, number of helpers, how many of them
+# slept when the task was posted; then, on cache lines of their own, how many helpers have finished
+# and the state of each helper
+TEAM_RUN, TEAM_DESCRIPTION, TEAM_HELPERS, TEAM_SLEEPING = 0, 1, 2, 3
+TEAM_DONE = 8
+TEAM_STATES = 16
+TEAM_STRIDE = 8
+# states: waits in Python; waits in compiled code; has to run the description
+ASLEEP, READY, TASK = 0, 1, 2

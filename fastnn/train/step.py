@@ -1,0 +1,402 @@
+"""Single training steps, for people who write their own loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnn import optim
+from fastnn.data.arrays import Arrays, as_arrays, check_lengths, check_ranges
+from fastnn.errors import NonFiniteError, OptionError
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import KERNELS, Array
+from fastnn.nn.loss import LOSSES, Loss
+from fastnn.nn.module import Module
+from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
+from fastnn.runtime import devices
+from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
+from fastnn.train.rescue import first_nonfinite
+from fastnn.train.session import Session
+from fastnn.train.trainer import OPTIMIZERS, _resolve
+
+#: learning rates computed ahead, in steps
+AHEAD = 256
+#: arrays of at least this many bytes are read where they are; copying a smaller one costs less
+BY_REFERENCE = 8192
+
+
+class Step:
+    """One training step at a time; made by `fastnn.compile`, which see.
+
+    Attributes:
+        model, loss, optimizer: as given.
+        parameters: the parameters that are trained, by name.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: str | Loss | Callable[..., Any],
+        optimizer: str | optim.Optimizer,
+        *,
+        parameters: Any,
+        seed: int,
+        dtype: str,
+        workers: int | str,
+        device: str,
+        stop_on_nonfinite: bool,
+        steps_per_epoch: int,
+    ):
+        if not isinstance(model, Module):
+            raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
+        if dtype not in ("float32", "float64"):
+            raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
+        self.model, self.loss = model, _resolve("loss", loss, LOSSES)
+        self.optimizer: optim.Optimizer = _resolve("optimizer", optimizer, OPTIMIZERS)
+        if not isinstance(self.optimizer, optim.Optimizer):
+            raise OptionError(
+                f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
+            )
+        self.device = devices.choose(device)
+        self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.steps_per_epoch = int(steps_per_epoch)
+        self.store = model.store(dtype, int(seed))
+        self.parameters = select_parameters(model, parameters)
+        self.session = Session(self.store, self.optimizer.slots, 0, workers)
+        for slot in self.optimizer.slots:
+            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        self._clock = self.session.clock
+        self._clock[words.SEED] = int(seed)
+        self._rates = np.zeros((AHEAD, self.optimizer.group_count))
+        self.session.set("schedule", self._rates)
+        self._rate_factor = 1.0
+        self._left = 0  # rates that are computed and not yet used
+        self._ready: dict[Any, _Ready] = {}
+
+    def __call__(self, x: Any, y: Any = None) -> float:
+        """Do one training step: forward, backward, clipping, update.
+
+        Args:
+            x: the mini-batch of inputs, shape (batch, ...), or a tuple of arrays for a model with
+                several inputs.
+            y: its targets, or a tuple of them; None: the inputs are the targets.
+
+        Returns:
+            The loss before the update.
+
+        Raises:
+            DataError, ShapeError: bad input; nothing has been updated.
+            NonFiniteError: the loss is NaN or infinite; no parameter has been updated.
+        """
+        ready, arrays = self._find("train", x, y)
+        if self._left == 0:
+            self._compute_rates()
+        ready.run(arrays)
+        if self._clock[words.STOP]:
+            self._stopped(ready, x, y)
+        self._left -= 1
+        return ready.loss.item()
+
+    def evaluate(self, x: Any, y: Any = None) -> float:
+        """The loss of a mini-batch with the model in evaluation mode; arguments as for a step."""
+        ready, arrays = self._find("evaluate", x, y)
+        ready.run(arrays)
+        if self._clock[words.STOP]:
+            self._stopped(ready, x, y)
+        return ready.loss.item()
+
+    def gradients(self, x: Any, y: Any = None) -> dict[str, np.ndarray]:
+        """The gradients that the next step would use, before clipping; nothing is updated.
+
+        Args:
+            x, y: as for a step.
+
+        Returns:
+            For each trained parameter's name an array of its shape: zeros where the loss doesn't
+            depend on it.
+        """
+        ready, arrays = self._find("gradients", x, y)
+        buffers = self.store.memory["buffers"]
+        saved = buffers.copy()
+        try:
+            ready.run(arrays)
+        finally:
+            buffers[:] = saved
+        if self._clock[words.STOP]:
+            self._stopped(ready, x, y)
+        return {
+            name: np.array(p.grad) if name in ready.found else np.zeros(p.shape, self.store.dtype)
+            for name, p in self.parameters.items()
+        }
+
+    @property
+    def learning_rate(self) -> float:
+        """The base learning rate; setting it scales those of all parameter groups alike."""
+        return float(self.optimizer.options["lr"]) * self._rate_factor
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if not (np.isfinite(rate) and rate >= 0):
+            raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
+        self._rate_factor = float(rate) / float(self.optimizer.options["lr"])
+        self._left = 0
+
+    @property
+    def steps(self) -> int:
+        """Training steps done so far."""
+        return int(self._clock[words.STEP])
+
+    # ---------------------------------------------------------------- preparation
+
+    def _find(self, kind: str, x: Any, y: Any) -> tuple[_Ready, Sequence[np.ndarray]]:
+        """The program for these shapes and element types, and the arrays to feed it with."""
+        if self.store.stale:
+            self.store.check()
+        try:
+            if y is None:
+                return self._ready[kind, x.shape, x.dtype], (x,)
+            return self._ready[kind, x.shape, x.dtype, y.shape, y.dtype], (x, y)
+        except (AttributeError, KeyError):
+            return self._prepare(kind, x, y)
+
+    def _prepare(self, kind: str, x: Any, y: Any) -> tuple[_Ready, Sequence[np.ndarray]]:
+        inputs, targets = _checked(x, y)
+        arrays = [*inputs.arrays, *targets.arrays]
+        key = (kind, len(targets.arrays), *((a.shape, a.dtype) for a in arrays))
+        if key not in self._ready:
+            self._ready[key] = self._build(kind, inputs, targets)
+        ready = self._ready[key]
+        if arrays[0] is x and y is None:
+            self._ready[kind, x.shape, x.dtype] = ready
+        elif len(arrays) == 2 and arrays[0] is x and arrays[1] is y:
+            self._ready[kind, x.shape, x.dtype, y.shape, y.dtype] = ready
+        return ready, arrays
+
+    def _build(self, kind: str, x: Arrays, y: Arrays) -> _Ready:
+        builder = StepBuilder(self.model, self.store, len(x), kind != "evaluate", "direct")
+        inputs = builder.inputs("x", x.specs)
+        targets = builder.inputs("y", y.specs) if y.arrays else inputs
+        loss = builder.loss(self.loss, builder.outputs(inputs), targets)
+        found = set(self.parameters)
+        if kind == "train":
+            if self.stop_on_nonfinite:
+                builder.check_finite(loss)
+            builder.train(Objective(loss, self.parameters, self.optimizer))
+        elif kind == "gradients":
+            found = set(builder.gradients(loss, self.parameters)[1])
+        built = builder.finish(advance=kind == "train")
+        bound = self.session.bind(built.program)
+        names = [*x.names, *y.names]
+        return _Ready(self.session, built, bound, names, [*x.arrays, *y.arrays], found)
+
+    def _compute_rates(self) -> None:
+        """Fill the table of learning rates from the current step on."""
+        schedule = self.optimizer.schedule
+        for group in range(self.optimizer.group_count):
+            base = self.optimizer.group_options(group)["lr"] * self._rate_factor
+            self._rates[:, group] = (
+                base
+                if schedule is None
+                else schedule.rates(base, self.steps, AHEAD, self.steps_per_epoch)
+            )
+        self._clock[words.RUN_STEP] = 0
+        self._left = AHEAD
+
+    def _stopped(self, ready: _Ready, x: Any, y: Any) -> None:
+        """Say why a program stopped before its end."""
+        reason = int(self._clock[words.STOP])
+        self._clock[words.STOP] = 0
+        self._left = 0
+        if reason == words.OUT_OF_RANGE:
+            for arrays in _checked(x, y):
+                check_ranges(arrays, ready.built.ranges)
+        broken = [
+            n for n, p in self.model.named_parameters().items() if not np.isfinite(p.value).all()
+        ]
+        if broken:
+            cause = f"parameter {broken[0]!r} is not finite, probably since the update before"
+        else:
+            cause = f"the first such number came from {first_nonfinite(ready.bound, self.session)}"
+        raise NonFiniteError(
+            f"the loss was not finite in step {self.steps + 1}: {cause}. The parameters are those "
+            "before this step. Lower the learning rate, clip the gradients "
+            "(clip_global_norm=1.0), check the data, or pass stop_on_nonfinite=False."
+        )
+
+    def __repr__(self) -> str:
+        return f"Step({type(self.model).__name__}, {self.optimizer!r}, {self.steps} steps done)"
+
+
+class _Input:
+    """Where an input's numbers go: into the program's own memory, or by reference.
+
+    By reference means that the array's address is written into the records of the kernels that
+    read it.
+    """
+
+    def __init__(self, bounds: Sequence[BoundProgram], name: str, example: np.ndarray):
+        main = bounds[-1]
+        place = main.program.places[name]
+        self.own = main.view(name)
+        self.address = self.own.ctypes.data
+        self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
+        self.places = [
+            (record, slot)
+            for bound in bounds
+            for call, record in zip(bound.planned, bound.records, strict=True)
+            for slot in _slots(call, place)
+        ]
+
+    def write(self, array: np.ndarray) -> None:
+        if self.small or not array.flags.c_contiguous:
+            self.own[...] = array
+            address = self.own_address
+        else:
+            address = array.ctypes.data
+        if address != self.address:
+            self.address = address
+            for record, slot in self.places:
+                record[slot] = address
+
+    @property
+    def own_address(self) -> int:
+        return int(self.own.ctypes.data)
+
+
+def _slots(call: PlannedCall, place: Operand) -> list[int]:
+    """Words of a call's record that hold the address of what lies at `place`."""
+    found, slot = [], 0
+    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
+        if isinstance(parameter, Array):
+            if isinstance(operand, Operand) and (operand.segment, operand.offset) == (
+                place.segment,
+                place.offset,
+            ):
+                found.append(slot)
+            slot += 1 + len(parameter.dims)
+        else:
+            slot += 1
+    return found
+
+
+class _Ready:
+    """A bound step with all that a call needs.
+
+    Integers are checked by a program of its own that runs first: it stops the run before anything
+    else happens.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        built: Built,
+        bound: BoundProgram,
+        names: Sequence[str],
+        arrays: Sequence[np.ndarray],
+        found: set[str],
+    ):
+        self.built, self.bound, self.found = built, bound, found
+        self.loss = bound.view("loss").reshape(1)
+        bounds = [bound]
+        if built.ranges:
+            bounds.insert(0, BoundProgram(_range_check(built), bound.memory))
+        team = session.team(built.program)
+        self.description = team.describe([(b, 1) for b in bounds], session.clock)
+        self.execute = team.prepare(self.description)
+        self.team = team
+        self.writes = [
+            _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
+        ]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> None:
+        for write, array in zip(self.writes, arrays, strict=True):
+            write(array)
+        self.execute()
+
+
+def _range_check(built: Built) -> Program:
+    """A program that checks a step's integer inputs."""
+    program = built.program
+    clock = Operand("clock", 0, (words.LENGTH,), "i", external=True)
+    calls = []
+    for name, limits in built.ranges:
+        place = program.places[name]
+        size = int(np.prod(place.dims, dtype=np.int64))
+        ids = Operand(place.segment, place.offset, (size,), "i")
+        ignored = limits.low if limits.ignored is None else limits.ignored
+        operands = (ids, clock, limits.low, limits.high, ignored)
+        calls.append(PlannedCall("check_range", operands, 1, limits.scope))
+    return Program(
+        (PlannedPhase((), tuple(calls)),), program.sizes, (), {}, program.dtype, program.batch
+    )
+
+
+def _checked(x: Any, y: Any) -> tuple[Arrays, Arrays]:
+    inputs = as_arrays(x, "x", "inputs")
+    targets = Arrays([], (), []) if y is None else as_arrays(y, "y", "targets")
+    check_lengths(inputs, targets, "batch")
+    return inputs, targets
+
+
+def compile(
+    model: Module,
+    loss: str | Loss | Callable[..., Any],
+    optimizer: str | optim.Optimizer = "adam",
+    *,
+    parameters: Any = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    workers: int | str = "auto",
+    device: str = "auto",
+    stop_on_nonfinite: bool = True,
+    steps_per_epoch: int = 1,
+) -> Step:
+    """A step function, for people who write their own training loops.
+
+    ``step(x, y)`` does one training step on a mini-batch and returns the loss. The first call with
+    new shapes traces and plans; further ones take a few microseconds more than the kernels.
+
+    Args:
+        model: the module to train.
+        loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
+            symbolic (output, target) that returns a single number. Several outputs or targets come
+            as tuples.
+        optimizer: an optimiser from `fastnn.optim`, or its name.
+        parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
+            model, one or a list; None: all. Steps that train different parts of one model share
+            its parameters; so do steps of models that have modules in common (call ``store()`` of
+            the model that contains all of them first).
+        seed: of initial parameters and dropout.
+        dtype: "float32" or "float64".
+        workers: number of threads, or "auto" to choose by the work in a step. The results are the
+            same, bit for bit, for any number.
+        device: "auto", "cpu", or a CUDA device.
+        stop_on_nonfinite: raise an error when the loss is NaN or infinite, before the update.
+        steps_per_epoch: what schedules that count epochs take for one.
+
+    Returns:
+        A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
+        and `steps`. It must not be called by two threads at a time.
+
+    Raises:
+        OptionError: an option that is not allowed.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> from fastnn import nn, optim
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int64)
+    >>> step = fnn.compile(nn.Linear(4, 2), nn.CrossEntropyLoss(), optim.Adam(lr=0.1))
+    >>> losses = [step(x, y) for _ in range(50)]
+    >>> losses[-1] < 0.5 * losses[0], step.steps
+    (True, 50)
+    """
+    return Step(
+        model, loss, optimizer, parameters=parameters, seed=seed, dtype=dtype, workers=workers,
+        device=device, stop_on_nonfinite=stop_on_nonfinite, steps_per_epoch=steps_per_epoch,
+    )  # fmt: skip
