@@ -77,8 +77,9 @@ class Scalar:
 class Kernel:
     """A kernel's Python function with its parsed signature.
 
-    ``grain``: shares of workers begin at multiples of it. ``items`` is the dimension letter that
-    ``lo`` and ``hi`` count, or None for a kernel that runs once, on one worker.
+    ``grain``: shares of workers begin at multiples of it. ``block``: fewest items that a share is
+    cut into, for kernels that read something large once for all items of a range. ``items`` is the
+    dimension letter that ``lo`` and ``hi`` count, or None for a kernel that runs once, on one worker.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Kernel:
     params: dict[str, Array | Scalar]
     items: str | None
     grain: int = 1
+    block: int = 1
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run as plain Python (NumPy arrays in, results written in place)."""
@@ -122,11 +124,15 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
 
 
 def kernel(
-    function: Callable[..., None] | None = None, *, grain: int = 1, name: str | None = None
+    function: Callable[..., None] | None = None,
+    *,
+    grain: int = 1,
+    block: int = 1,
+    name: str | None = None,
 ) -> Any:
     """Declare a kernel (see the module's text) and enter it in `KERNELS`."""
     if function is None:
-        return lambda f: kernel(f, grain=grain, name=name)
+        return lambda f: kernel(f, grain=grain, block=block, name=name)
     label = name or function.__name__
     signature = inspect.signature(function)
     names = list(signature.parameters)
@@ -148,6 +154,6 @@ def kernel(
             f"a kernel called {label!r} exists already, in {known.function.__module__}; choose "
             "another name"
         )
-    result = Kernel(label, function, params, letters.pop() if ranged else None, grain)
+    result = Kernel(label, function, params, letters.pop() if ranged else None, grain, block)
     KERNELS[label] = result
     return result

@@ -153,5 +153,6 @@ def _group(instructions: list[Instruction], grain: int) -> Group:
     block = max(BLOCK_BYTES // per_item, grain)
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
+    block = max(block, *(-(-i.kernel.block // i.multiplier) for i in instructions))
     block = max(block // grain, 1) * grain
     return Group(first.items, grain, min(block, max(first.items, 1)), instructions)

@@ -23,6 +23,9 @@ def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, s
             is_int = parameter.kind == "int"
             parts.append(np.array([value], np.int64 if is_int else np.float64).view(np.int64))
             continue
+        if value is None:
+            parts.append(np.zeros(1 + len(parameter.dims), np.int64))
+            continue
         if not (isinstance(value, np.ndarray) and value.flags.c_contiguous):
             raise ValueError(f"{kernel.name}, {name}: expected a C-contiguous array")
         if value.ndim != len(parameter.dims):
@@ -44,7 +47,7 @@ def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, s
 def call(kernel: Kernel, lo: int = 0, hi: int | None = None, /, **operands: Any) -> None:
     """Run the compiled kernel for items `lo` to `hi` (all by default); results are in the arrays.
 
-    Arrays are passed by name and must be C-contiguous; float arrays all of one type, float32 or
+    Arrays are passed by name (None: absent) and must be C-contiguous; float arrays all of one type, float32 or
     float64, which chooses the variant.
 
     >>> call(KERNELS["relu_forward"], x=x, y=y)  # doctest: +SKIP
