@@ -1,0 +1,368 @@
+"""Symbols as numbers, and sequences as batches.
+
+Ids are int64 everywhere, as embeddings and losses read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn.errors import DataError, OptionError
+
+#: `bucket_batches` sorts by length within so many batches
+POOL = 100
+
+
+class Vocabulary:
+    """Symbols (words, characters, tags) and their ids 0, 1, 2, …
+
+    Args:
+        symbols: the symbols in the order of their ids, each once.
+        unknown: the symbol that stands for all others; without one, encoding a symbol that is not
+            in the vocabulary is an error.
+        padding: the symbol that fills up short sequences.
+
+    `unknown` and `padding` must be among the symbols.
+
+    >>> vocabulary = Vocabulary(["<unk>", "the", "cat"], unknown="<unk>")
+    >>> vocabulary.encode(["the", "dog"])
+    array([1, 0])
+    >>> vocabulary.decode([2, 1])
+    ['cat', 'the']
+    """
+
+    def __init__(
+        self, symbols: Iterable[str], *, unknown: str | None = None, padding: str | None = None
+    ):
+        self.symbols = tuple(symbols)
+        self.unknown = unknown
+        self.padding = padding
+        self._ids = {symbol: k for k, symbol in enumerate(self.symbols)}
+        if len(self._ids) != len(self.symbols):
+            twice = next(s for s, n in Counter(self.symbols).items() if n > 1)
+            raise DataError(f"vocabulary: expected each symbol once, got {twice!r} again")
+        for role, symbol in (("unknown", unknown), ("padding", padding)):
+            if symbol is not None and symbol not in self._ids:
+                raise DataError(f"vocabulary: {role} {symbol!r} is not among the symbols")
+
+    @classmethod
+    def build(
+        cls,
+        tokens: Iterable[str],
+        *,
+        min_count: int = 1,
+        max_size: int | None = None,
+        unknown: str | None = "<unk>",
+        padding: str | None = None,
+        special: Sequence[str] = (),
+    ) -> Vocabulary:
+        """The vocabulary of a text: the most frequent symbols first, equal ones by alphabet.
+
+        Padding comes before all (so its id is 0), then `special`. `unknown` has its place by count
+        where the text has it; where it has not, it comes after `special`.
+
+        Args:
+            tokens: all symbols of the text, in any order.
+            min_count: symbols that are rarer are left out.
+            max_size: the most symbols that the vocabulary may have, those above included.
+            unknown, padding: as for the class; None for none.
+            special: further symbols that are always there.
+
+        >>> Vocabulary.build("to be or not to be".split(), min_count=2, padding="<pad>").symbols
+        ('<pad>', '<unk>', 'be', 'to')
+        """
+        if max_size is not None and max_size < 1:
+            raise OptionError(f"max_size: expected 1 or more, got {max_size}")
+        counts = Counter(tokens)
+        first = [] if padding is None else [padding]
+        first += special
+        if unknown is not None and counts[unknown] == 0:
+            first.append(unknown)
+        first = list(dict.fromkeys(first))
+        rest = [s for s, n in counts.items() if n >= min_count or s == unknown]
+        rest = sorted(set(rest) - set(first), key=lambda s: (-counts[s], s))
+        if max_size is not None:
+            room = max_size - len(first)
+            if unknown in rest[max(room, 0) :]:
+                room -= 1
+                first.append(str(unknown))
+                rest.remove(str(unknown))
+            if room < 0:
+                raise OptionError(f"max_size: expected room for {first}, got {max_size}")
+            rest = rest[:room]
+        return cls([*first, *rest], unknown=unknown, padding=padding)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.symbols)
+
+    def __getitem__(self, symbol: str) -> int:
+        """The id of `symbol`, or of the unknown symbol."""
+        found = self._ids.get(symbol)
+        if found is None:
+            if self.unknown is None:
+                raise DataError(
+                    f"{symbol!r} is not in the vocabulary of {len(self)} symbols, which has no "
+                    "symbol for unknown ones"
+                )
+            return self._ids[self.unknown]
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self._state() == other._state()
+
+    def __hash__(self) -> int:
+        return hash((self.symbols, self.unknown, self.padding))
+
+    def __repr__(self) -> str:
+        return (
+            f"Vocabulary({len(self)} symbols, unknown={self.unknown!r}, padding={self.padding!r})"
+        )
+
+    def encode(self, tokens: Iterable[str]) -> NDArray[np.int64]:
+        """Ids of the symbols, int64, shape ``(len(tokens),)``; a string is read as characters.
+
+        Raises DataError for a symbol that is not there, in a vocabulary without `unknown`.
+        """
+        if self.unknown is None:
+            try:
+                return np.array([self._ids[token] for token in tokens], np.int64)
+            except KeyError as error:
+                self[error.args[0]]  # says what is wrong
+                raise
+        ids, other = self._ids, self._ids[self.unknown]
+        return np.array([ids.get(token, other) for token in tokens], np.int64)
+
+    def decode(self, ids: ArrayLike) -> list[str]:
+        """Symbols of a sequence of ids."""
+        wanted = np.asarray(ids)
+        if wanted.size == 0:
+            return []
+        if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+            raise DataError(
+                f"decode: expected a sequence of ids, got {wanted.dtype} {wanted.shape}"
+            )
+        if wanted.min() < 0 or wanted.max() >= len(self):
+            raise DataError(
+                f"decode: expected ids in 0..{len(self) - 1}, got {wanted.min()}..{wanted.max()}"
+            )
+        return [self.symbols[k] for k in wanted.tolist()]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vocabulary as JSON."""
+        text = json.dumps(self._state(), ensure_ascii=False, indent=0)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """Read what `save` wrote. Raises DataError where it is something else."""
+        try:
+            state = json.loads(Path(path).read_text(encoding="utf-8"))
+            symbols, roles = state["symbols"], {k: state[k] for k in ("unknown", "padding")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a vocabulary ({error!r})") from None
+        if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
+            raise DataError(f"{path}: not a vocabulary (symbols are not strings)")
+        return cls(symbols, **roles)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "unknown": self.unknown,
+            "padding": self.padding,
+            "symbols": list(self.symbols),
+        }
+
+
+def batchify(
+    ids: ArrayLike, batch: int, steps: int, *, ignore: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A text as mini-batches of `batch` streams for a language model that keeps its state.
+
+    The text is cut into `batch` streams of equal length that are read side by side. Row b of
+    mini-batch k + 1 goes on where row b of mini-batch k ends. The targets are the inputs one
+    symbol later.
+
+    Args:
+        ids: the text, shape ``(symbols,)``.
+        batch: the number of streams.
+        steps: the length of a sequence in a mini-batch.
+        ignore: None drops the end of the text that does not fill a mini-batch (less than
+            ``batch * steps`` symbols); a number keeps it: missing inputs are 0, their targets are
+            `ignore` (-100, the loss's `ignore_index`, to count them nothing), and each symbol but
+            the first is a target once. With one stream that is the exact perplexity.
+
+    Returns inputs and targets, int64, shape ``(mini-batches, batch, steps)``. For a trainer that
+    takes rows in order, without shuffling: ``x.reshape(-1, steps)``, mini-batches of `batch` rows.
+
+    Raises DataError for a text too short for one mini-batch.
+
+    >>> x, y = batchify(range(13), batch=2, steps=3)
+    >>> x.tolist()
+    [[[0, 1, 2], [6, 7, 8]], [[3, 4, 5], [9, 10, 11]]]
+    >>> y[1].tolist()
+    [[4, 5, 6], [10, 11, 12]]
+    """
+    _positive(batch=batch, steps=steps)
+    text = _text(ids)
+    pairs = len(text) - 1
+    if ignore is None:
+        chunks = pairs // batch // steps
+    else:
+        chunks = -(-pairs // (batch * steps)) if pairs > 0 else 0
+    if chunks == 0:
+        needed = batch * steps + 1 if ignore is None else 2
+        raise DataError(
+            f"batchify: expected at least {needed} symbols for batch={batch}, steps={steps}, got "
+            f"{len(text)}"
+        )
+    length = chunks * steps
+    own = length if ignore is None else -(-pairs // batch)  # symbols of a stream
+    x = np.zeros((batch, length), np.int64)
+    y = np.full((batch, length), ignore or 0, np.int64)
+    for b in range(batch):
+        part = text[b * own : min((b + 1) * own, pairs) + 1]
+        count = max(len(part) - 1, 0)
+        x[b, :count] = part[:count]
+        y[b, :count] = part[1:]
+    shape = (batch, chunks, steps)
+    return (
+        np.ascontiguousarray(x.reshape(shape).swapaxes(0, 1)),
+        np.ascontiguousarray(y.reshape(shape).swapaxes(0, 1)),
+    )
+
+
+def windows(
+    ids: ArrayLike, steps: int, stride: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pieces of a text, each on its own, for a language model that begins anew with each.
+
+    Args:
+        ids: the text, shape ``(symbols,)``.
+        steps: the length of a piece.
+        stride: from the beginning of a piece to that of the next; by default `steps`.
+
+    Returns inputs and targets (one symbol later), int64, shape ``(pieces, steps)``: read-only views
+    of the text, however much they overlap. What does not fill the last piece is left out.
+
+    Raises DataError for a text too short for one piece.
+
+    >>> x, y = windows(range(7), steps=3, stride=2)
+    >>> x.tolist(), y.tolist()
+    ([[0, 1, 2], [2, 3, 4]], [[1, 2, 3], [3, 4, 5]])
+    """
+    stride = steps if stride is None else stride
+    _positive(steps=steps, stride=stride)
+    text = _text(ids)
+    if len(text) <= steps:
+        raise DataError(f"windows: expected more than {steps} symbols, got {len(text)}")
+    view = np.lib.stride_tricks.sliding_window_view(text, steps)
+    return view[:-1:stride], view[1::stride]
+
+
+def pad(
+    sequences: Sequence[ArrayLike], value: float = 0, length: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Sequences of different lengths as one array, filled up at their ends.
+
+    Args:
+        sequences: arrays of equal element type, shapes ``(steps, ...)`` that differ in `steps`.
+        value: what to fill up with.
+        length: steps of the result; by default those of the longest sequence.
+
+    Returns the array, shape ``(len(sequences), length, ...)``, and the lengths of the sequences,
+    int64, shape ``(len(sequences),)``.
+
+    Raises DataError for no sequences, a sequence longer than `length`, or shapes that don't fit.
+
+    >>> pad([[1, 2, 3], [4]])
+    (array([[1, 2, 3],
+           [4, 0, 0]]), array([3, 1]))
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not arrays:
+        raise DataError("pad: expected at least one sequence, got none")
+    inner = {array.shape[1:] for array in arrays}
+    if len(inner) > 1 or min(array.ndim for array in arrays) == 0:
+        shapes = sorted({array.shape for array in arrays})[:4]
+        raise DataError(
+            f"pad: expected shapes that differ in their first number only, got {shapes}"
+        )
+    lengths = np.array([len(array) for array in arrays], np.int64)
+    longest = int(lengths.max())
+    length = longest if length is None else length
+    if longest > length:
+        raise DataError(f"pad: expected at most {length} steps, got {longest}; cut the sequence")
+    full = [array for array in arrays if len(array)] or arrays  # an empty list has no type
+    kind = np.result_type(*{array.dtype for array in full})
+    padded = np.full((len(arrays), length, *inner.pop()), value, kind)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded, lengths
+
+
+def bucket_batches(
+    lengths: ArrayLike, batch_size: int, seed: int = 0, epoch: int = 0, *, drop_last: bool = False
+) -> list[NDArray[np.int64]]:
+    """Mini-batches of sequences of about the same length, so that little is filled up.
+
+    The sequences are shuffled, sorted by length within pools of 100 mini-batches, cut into
+    mini-batches, and these shuffled. The order depends on the arguments alone: each epoch has its
+    own.
+
+    Args:
+        lengths: steps of each sequence, shape ``(N,)``.
+        batch_size: sequences in a mini-batch.
+        seed, epoch: choose the order; both 0 or more.
+        drop_last: leave some sequences out, others in each epoch, so that all mini-batches are
+            full; otherwise one of them may be smaller.
+
+    Returns a list of rows, int64, of the sequences in each mini-batch; without `drop_last` each
+    sequence is in one of them.
+
+    >>> [rows.tolist() for rows in bucket_batches([5, 9, 5, 9], batch_size=2)]
+    [[2, 0], [3, 1]]
+    """
+    _positive(batch_size=batch_size)
+    wanted = np.asarray(lengths)
+    if wanted.ndim != 1 or len(wanted) == 0:
+        raise DataError(f"bucket_batches: expected lengths (N,), got shape {wanted.shape}")
+    random = np.random.default_rng([seed, epoch])
+    order = np.argsort(random.random(len(wanted)), kind="stable")
+    if drop_last:
+        order = order[: len(order) // batch_size * batch_size]
+    batches = []
+    pool = POOL * batch_size
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(wanted[rows], kind="stable")]
+        batches += [rows[k : k + batch_size] for k in range(0, len(rows), batch_size)]
+    places = np.argsort(random.random(len(batches)), kind="stable")
+    return [batches[k].astype(np.int64) for k in places]
+
+
+def _text(ids: ArrayLike) -> NDArray[np.int64]:
+    text = np.asarray(ids)
+    if text.ndim != 1 or (text.size and text.dtype.kind not in "iu"):
+        raise DataError(
+            f"expected a text as a sequence of ids, got {text.dtype} of shape {text.shape}"
+        )
+    return text.astype(np.int64, copy=False)
+
+
+def _positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise OptionError(f"{name}: expected 1 or more, got {number}")
