@@ -11,6 +11,7 @@ from fastnn.errors import OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.parameter import ParameterStore
 from fastnn.plan.program import Program
+from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
 from fastnn.runtime.cpu.execute import (
     BoundProgram,
@@ -60,6 +61,7 @@ class Session:
     def bind(self, program: Program) -> BoundProgram:
         """Give a program its memory (and compile what is not yet compiled)."""
         allocate(program, self.memory)
+        compile_missing(program, self.memory)
         return BoundProgram(program, dict(self.memory))
 
     def team(self, program: Program) -> Team:
