@@ -1,0 +1,249 @@
+"""The run loop and the team of workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn.kernels.cpu.step  # noqa: F401
+from fastnn.kernels import clock as words
+from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu.execute import BoundProgram, aligned_zeros
+from tests.runtime.programs import Run, build, ring
+
+WORKERS = range(1, 9)
+
+
+def expected(items: int, phases: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    state = [np.zeros(items), np.zeros(items)]
+    for _ in range(steps):
+        for k in range(phases):
+            total = 0.0
+            for value in state[k % 2]:
+                total += value
+            state[1 - k % 2] = total % 1000.0 + np.arange(items)
+    return state[0], state[1]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_barriers(workers: int) -> None:
+    """Every phase sees all of what the phase before has written, on every worker."""
+    items, phases, steps = 37, 4, 200
+    state, counts = np.zeros(2 * items), np.zeros(items, np.int64)
+    run = Run(ring(items, phases), workers, state=state, counts=counts)
+    assert len(run.bound.program.phases) >= phases
+    run.start(steps)
+    np.testing.assert_array_equal(state, np.concatenate(expected(items, phases, steps)))
+    np.testing.assert_array_equal(counts, steps)
+    assert run.clock[words.STEP] == steps
+    assert run.team.barrier[0] == 0  # nobody waits any more
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_call_and_start_agree(workers: int) -> None:
+    state, counts = np.zeros(2 * 5), np.zeros(5, np.int64)
+    run = Run(ring(5, 3), workers, state=state, counts=counts)
+    run.call(7)
+    run.start(4)
+    assert (counts == 11).all()
+    np.testing.assert_array_equal(state, np.concatenate(expected(5, 3, 11)))
+
+
+def test_fewer_items_than_workers() -> None:
+    counts = np.zeros(2, np.int64)
+    run = Run(ring(2, 2), 8, state=np.zeros(4), counts=counts)
+    run.start(50)
+    assert (counts == 50).all()
+
+
+def test_programs_in_turn() -> None:
+    """A run of several programs, as an epoch with a smaller last batch."""
+    state, counts = np.zeros(10), np.zeros(5, np.int64)
+    run = Run(ring(5, 2), 3, state=state, counts=counts)
+    other = BoundProgram(ring(5, 4), run.memory)
+    run.team.start(
+        run.team.describe([(run.bound, 5), (other, 2), (run.bound, 0), (other, 1)], run.clock),
+        lambda: None,
+    )
+    assert (counts == 8).all()
+    assert run.clock[words.RUN_STEP] == 8
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_stop_is_taken_at_a_step_boundary(workers: int) -> None:
+    """The request comes at any time; all workers leave after the same step."""
+    items = 64
+    counts = np.zeros(items, np.int64)
+    run = Run(ring(items, 3), workers, state=np.zeros(2 * items), counts=counts)
+
+    def stop() -> None:
+        run.clock[words.STOP_REQUEST] = 1
+
+    start = time.monotonic()
+    run.start(10**9, poll=stop)
+    assert time.monotonic() - start < 30
+    done = int(run.clock[words.STEP])
+    assert 0 < done < 10**9
+    assert (counts == done).all()
+    assert run.clock[words.STOP] == words.REQUESTED
+    assert run.team.barrier[0] == 0
+    # and the team can go on
+    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    run.start(3)
+    assert (counts == done + 3).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("callback")])
+def test_an_exception_in_poll(workers: int, error: Any) -> None:
+    counts = np.zeros(8, np.int64)
+    run = Run(ring(8, 2), workers, state=np.zeros(16), counts=counts)
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RuntimeError):
+        run.start(10**9, poll=fail)
+    done = int(run.clock[words.STEP])
+    assert (counts == done).all()
+    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    run.start(5)
+    assert (counts == done + 5).all()
+
+
+def test_ctrl_c_at_any_moment() -> None:
+    """Signals that hit the hand-over of short runs neither hang nor confuse the team."""
+    counts = np.zeros(8, np.int64)
+    run = Run(ring(8, 2), 3, state=np.zeros(16), counts=counts)
+    ended = threading.Event()
+
+    def send() -> None:
+        rng = np.random.default_rng(0)
+        while not ended.wait(float(rng.uniform(0.0002, 0.003))):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread, caught, until = threading.Thread(target=send), 0, time.monotonic() + 1.5
+    thread.start()
+    try:
+        while time.monotonic() < until:
+            try:
+                run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+                run.start(20, every=0.001)
+            except KeyboardInterrupt:
+                caught += 1
+    except KeyboardInterrupt:
+        caught += 1
+    finally:
+        while thread.is_alive():
+            try:
+                ended.set()
+                thread.join()
+            except KeyboardInterrupt:
+                caught += 1
+        signal.signal(signal.SIGINT, previous)
+    assert caught > 10
+    assert (counts == run.clock[words.STEP]).all()
+    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    before = counts.copy()
+    run.start(10)
+    assert (counts == before + 10).all()
+
+
+def test_threads_end_with_the_team() -> None:
+    before = set(threading.enumerate())
+    run = Run(ring(4, 2), 4, state=np.zeros(8), counts=np.zeros(4, np.int64))
+    assert set(threading.enumerate()) <= before  # none until there is something to do
+    run.start(2)
+    mine = set(threading.enumerate()) - before
+    assert len(mine) == 4
+    del run
+    for thread in mine:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in mine)
+
+
+# ---------------------------------------------------------------- denormal numbers
+
+
+def scaling(dtype: str) -> Any:
+    def fill(graph: Any) -> dict[str, Any]:
+        x = graph.leaf("x", (9,), "x", offset=0)
+        graph.call("scale_up", x=x, factor=0.5)
+        return {}
+
+    return build(fill, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_denormals_are_zero_inside(dtype: str, workers: int) -> None:
+    tiny = np.finfo(dtype).tiny
+    x = np.full(9, tiny, dtype)
+    x[0], x[1] = 8 * tiny, tiny / 4  # stays normal; is denormal on the way in
+    with np.errstate(all="ignore"):
+        assert (tiny * np.dtype(dtype).type(0.5)) > 0  # outside, there are denormal numbers
+    run = Run(scaling(dtype), workers, x=x)
+    run.start(1)
+    assert x[0] == 4 * tiny
+    assert (x[1:] == 0).all()
+
+
+def mxcsr() -> int:
+    """The control bits of this thread's floating-point unit (x86), without the exception flags."""
+    libm = ctypes.CDLL("libm.so.6")
+    environment = (ctypes.c_uint32 * 8)()
+    assert libm.fegetenv(environment) == 0
+    return int(environment[7]) & ~0x3F
+
+
+def is_x86() -> bool:
+    import platform
+
+    return platform.system() == "Linux" and platform.machine() in ("x86_64", "AMD64")
+
+
+@pytest.mark.skipif(not is_x86(), reason="reads the control word of x86 through glibc")
+@pytest.mark.parametrize("daz", [False, True])
+def test_the_control_word_is_restored(daz: bool) -> None:
+    libm = ctypes.CDLL("libm.so.6")
+    environment = (ctypes.c_uint32 * 8)()
+    libm.fegetenv(environment)
+    saved = int(environment[7])
+    try:
+        environment[7] = (saved & ~0x8040) | (0x40 if daz else 0)
+        libm.fesetenv(environment)
+        before = mxcsr()
+        assert bool(before & 0x40) == daz
+        run = Run(scaling("float32"), 1, x=np.full(9, np.finfo("f4").tiny, "f4"))
+        run.call(1)  # in this thread
+        assert (run.memory["x"] == 0).all()
+        assert mxcsr() == before
+    finally:
+        environment[7] = saved
+        libm.fesetenv(environment)
+
+
+@pytest.mark.skipif(not is_x86(), reason="reads the control word of x86 through glibc")
+def test_the_control_word_is_restored_after_a_stop() -> None:
+    run = Run(scaling("float32"), 1, x=np.full(9, 1.0, "f4"))
+    run.clock[words.STOP_REQUEST] = 1
+    before = mxcsr()
+    run.call(50)
+    assert run.clock[words.STEP] == 1
+    assert mxcsr() == before
+    assert np.float32(1e-38) * np.float32(0.1) > 0
+
+
+def test_loop_is_compiled_once() -> None:
+    address = compiler.loop_address()
+    assert compiler.loop_address() == address
+    assert aligned_zeros(3, np.float64).ctypes.data % 4096 == 0
