@@ -65,7 +65,8 @@ class Adam(Optimizer):
     ) -> tuple[Any, ...]:  # fmt: skip
         m = fma(m, beta1, g * rest1)
         v = fma(v, beta2, g * g * rest2)
-        return fma(m / fma(simd.sqrt(v), correction, eps), rate, p), m, v
+        root = fma(simd.quick_sqrt(v), correction, eps)
+        return fma(simd.quick_divide(m, root), rate, p), m, v
 
 
 class AdamW(Adam):

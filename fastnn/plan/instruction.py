@@ -34,7 +34,8 @@ class Instruction:
         multiplier: kernel items per group item (a batch item may be several rows).
         key: instructions with equal keys are split among workers in the same way;
             None for a serial instruction.
-        bytes_per_item: memory touched per item, for the size of blocks.
+        bytes_per_item, whole_bytes: memory touched per item, and read as a whole at every call,
+            for the size of blocks.
     """
 
     kernel: Kernel
@@ -46,6 +47,7 @@ class Instruction:
     key: tuple[str, int] | None
     scope: str
     bytes_per_item: int
+    whole_bytes: int = 0
     final: bool = False
 
     @property
@@ -95,7 +97,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:
         return Instruction(
-            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0, call.final
+            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0, final=call.final
         )
     count = letters[kernel.items]
     batched = any(
@@ -106,12 +108,13 @@ def instruction_of(call: Call, batch: int) -> Instruction:
         items, multiplier, key = batch, count // batch, ("batch", batch)
     else:
         items, multiplier, key = count, 1, ("batch" if batched else "weights", count)
-    touched = sum(
-        8 * _elements(dims[n]) for n, p in kernel.arrays.items() if p.axis != "whole"
-    )
+    sizes = {True: 0, False: 0}
+    for name, parameter in kernel.arrays.items():
+        if not _is_external(parameter, call.operands[name]):
+            sizes[parameter.axis == "whole"] += 4 * _elements(dims[name])
     return Instruction(
         kernel, call.operands, dims, tuple(accesses), items, multiplier, key, call.scope,
-        touched // max(items, 1),
+        sizes[False] // max(items, 1), sizes[True],
     )  # fmt: skip
 
 

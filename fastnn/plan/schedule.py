@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fastnn.plan.instruction import Access, Instruction
 
 #: memory that the instructions of a group should touch per block, to stay in the L2 cache
-BLOCK_BYTES = 512 * 1024
+BLOCK_BYTES = 256 * 1024
 #: fewest batch rows in a block (the matrix product's tiles want several)
 BLOCK_ROWS = 48
 
@@ -148,11 +148,12 @@ def _connected(instructions: list[Instruction]) -> list[list[Instruction]]:
 
 
 def _group(instructions: list[Instruction], grain: int) -> Group:
+    """A block is what fits in the cache, but no less than what its calls read as a whole."""
     first = instructions[0]
     per_item = max(sum(i.bytes_per_item for i in instructions), 1)
-    block = max(BLOCK_BYTES // per_item, grain)
+    whole = max(i.whole_bytes for i in instructions)
+    block = max(BLOCK_BYTES, whole) // per_item
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
-    block = max(block, *(-(-i.kernel.block // i.multiplier) for i in instructions))
     block = max(block // grain, 1) * grain
     return Group(first.items, grain, min(block, max(first.items, 1)), instructions)

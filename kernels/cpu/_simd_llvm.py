@@ -302,6 +302,45 @@ def _ldexp(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return a
 
 
+def _estimates(ty: Any) -> bool:
+    """Whether reciprocals are estimated: float32 vectors of 512 bits."""
+    return bool(ty.width == 32 and target.host().vector_bits == 512)
+
+
+def _estimate(builder: Any, name: str, a: Any, ty: Any) -> Any:
+    """14 bits of 1/a (`rcp14`) or 1/sqrt(a) (`rsqrt14`)."""
+    everywhere = ir.Constant(ir.IntType(ty.lanes), -1)
+    return llvm_call(builder, f"llvm.x86.avx512.{name}.ps.512", a.type, [a, a, everywhere])
+
+
+def _quick_divide(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty = sig.return_type
+    a, b = _vectors(context, builder, sig, args)
+    if not _estimates(ty):
+        return builder.fdiv(a, b)
+    name = f"llvm.fma.{suffix(ty)}"
+    r = _estimate(builder, "rcp14", b, ty)
+    q = builder.fmul(a, r)
+    # one Newton step on the quotient: q + r (a - b q)
+    rest = llvm_call(builder, name, a.type, [builder.fneg(b), q, a])
+    return llvm_call(builder, name, a.type, [rest, r, q])
+
+
+def _quick_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ty, a = sig.return_type, args[0]
+    if not _estimates(ty):
+        return llvm_call(builder, f"llvm.sqrt.{suffix(ty)}", a.type, [a])
+    name = f"llvm.fma.{suffix(ty)}"
+    r = _estimate(builder, "rsqrt14", a, ty)
+    s = builder.fmul(a, r)
+    # one Newton step on the root: s + r/2 (a - s^2)
+    rest = llvm_call(builder, name, a.type, [builder.fneg(s), s, a])
+    half = builder.fmul(r, constant(ty, 0.5))
+    root = llvm_call(builder, name, a.type, [rest, half, s])
+    tiny = builder.fcmp_ordered("<", a, constant(ty, 1e-37))
+    return builder.select(tiny, constant(ty, 0.0), root)
+
+
 def _choose(symbol: str) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         a, b = _vectors(context, builder, sig, args)
@@ -344,6 +383,8 @@ def _polynomial_type(v: Any, single: Any, double: Any) -> Any:
 
 define(simd.polynomial, _polynomial_type, _polynomial)
 define(simd.ldexp, _float_only, _ldexp)
+define(simd.quick_divide, _float_only, _quick_divide)
+define(simd.quick_sqrt, _float_only, _quick_sqrt)
 for _function, _name in (
     (simd.absolute, "fabs"),
     (simd.sqrt, "sqrt"),

@@ -12,7 +12,10 @@ import fastnn.kernels.cpu.matmul  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.kernels.cpu.matmul import packed_shape
+from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
+
+#: weights from which a product with few rows is split by columns instead of rows
+WIDE = 1 << 19
 
 
 def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -28,8 +31,8 @@ def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[
     return {"y": ((*x.shape[:-1], w.shape[1]), "f")}
 
 
-def packed(graph: Graph, w: Value, *, transposed: bool) -> Value:
-    """The packed copy of a weight (or of its transpose), made once a step however often used."""
+def packed(graph: Graph, w: Value, *, transposed: bool = False) -> Value:
+    """The packed copy of a matrix (or of its transpose), made once a step however often used."""
     key = ("packed", w, transposed)
     if key not in graph.leaves:
         rows, columns = w.shape[::-1] if transposed else w.shape
@@ -41,28 +44,61 @@ def packed(graph: Graph, w: Value, *, transposed: bool) -> Value:
     return graph.leaves[key]
 
 
+def _choice(x: Value, w: Value) -> LinearChoice:
+    """The kernels for these sizes; by the whole batch, so that blocks and workers don't matter."""
+    n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
+    wide = n < 8 and c * k >= WIDE  # few rows, many weights: workers share the columns
+    return choose_linear(n, c, k, np.dtype(x.graph.dtype).itemsize, workers=2 if wide else 1)
+
+
+def _lower(graph: Graph, node: Node) -> None:
+    x, w = node.inputs["x"], node.inputs["w"]
+    assert x is not None and w is not None
+    kernel = _choice(x, w).forward
+    extra = {"w_packed": packed(graph, w)} if kernel.endswith("packed") else {}
+    node.outputs["y"].batched = x.batched
+    graph.call_for(kernel, node, extra)
+
+
 def _gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
     x, w, dy = node.inputs["x"], node.inputs["w"], douts["y"]
     assert x is not None and w is not None
-    found = {}
+    choice, found = _choice(x, w), {}
     if "x" in needed:
         found["x"] = graph.value(x.shape)
-        turned = packed(graph, w, transposed=True)
-        graph.call_for(
-            "linear_backward_input", node, {"dy": dy, "w_packed": turned, "dx": found["x"]}
-        )
+        extra = {"dy": dy, "dx": found["x"]}
+        if choice.backward_input == "linear_backward_input":
+            extra["w_packed"] = packed(graph, w, transposed=True)
+        graph.call_for(choice.backward_input, node, extra)
     if "w" in needed:
         found["w"] = graph.value(w.shape)
-        graph.call_for("linear_backward_weight", node, {"dy": dy, "dw": found["w"]})
+        if choice.backward_weight.endswith("packed"):
+            rows = {"x_packed": as_matrix(x), "dy_packed": as_matrix(dy)}
+            extra = {name: packed(graph, value) for name, value in rows.items()}
+            graph.call_for(choice.backward_weight, node, {**extra, "dw": found["w"]})
+        else:
+            graph.call_for(choice.backward_weight, node, {"dy": dy, "dw": found["w"]})
     if "bias" in needed:
         found["bias"] = graph.value((w.shape[1],))
         graph.call_for("sum_rows", node, {"x": dy, "y": found["bias"]})
     return found
 
 
-register(Op("linear", inputs=("x", "w", "bias"), shape=_shape, gradient=_gradient))
+def as_matrix(x: Value) -> Value:
+    """A value as a matrix of rows; the same view whenever asked."""
+    if x.ndim == 2:
+        return x
+    columns = x.shape[-1]
+    return x.graph.leaves.setdefault(
+        ("matrix", x), x.graph.view(x, (x.size // columns, columns))
+    )
+
+
+register(
+    Op("linear", inputs=("x", "w", "bias"), shape=_shape, lower=_lower, gradient=_gradient)
+)
 
 
 def _embedding_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:

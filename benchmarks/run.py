@@ -1,0 +1,117 @@
+"""Runs the benchmarks and puts their tables together: ``make bench``.
+
+Each benchmark runs in a process of its own, one-thread runs tied to one core, so that every side has
+the same number of threads.
+
+    python -m benchmarks.run [--turns 20] [--only mlp]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(module: str, threads: int, turns: int) -> None:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    tie = (lambda: os.sched_setaffinity(0, cores[:threads])) if cores else None
+    command = [sys.executable, "-m", module]
+    if module in ("benchmarks.mlp", "benchmarks.kernels"):
+        command += ["--threads", str(threads), "--turns", str(turns)]
+    print(" ".join(command[1:]), file=sys.stderr, flush=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+    }
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, preexec_fn=tie)
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = harness.RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def summary() -> str:
+    """All tables as one Markdown page."""
+    parts = ["# Measured", ""]
+    for threads in (1, 2):
+        found = load(f"mlp-{threads}")
+        if found:
+            parts += [f"## Training step, {threads} thread(s)", "", mlp_table(found), ""]
+        found = load(f"kernels-{threads}")
+        if found:
+            parts += [f"## Single kernels, {threads} thread(s)", "", kernel_table(found), ""]
+    found = load("costs")
+    if found:
+        rows = [{"what": r["what"], "seconds": f"{r['seconds']:.2f}"} for r in found["rows"]]
+        parts += ["## Costs", "", harness.table(rows, ["what", "seconds"]), ""]
+    first = load("mlp-1") or found
+    if first:
+        machine = ", ".join(f"{k} {v}" for k, v in first["environment"].items() if v is not None)
+        parts += [f"Machine and versions: {machine}.", ""]
+    return "\n".join(parts)
+
+
+def mlp_table(found: dict[str, Any]) -> str:
+    rows = []
+    for row in found["rows"]:
+        times = {k: harness.microseconds(v["median"]) for k, v in row["seconds"].items()}
+        rows.append(
+            {
+                "layers": row["workload"], "batch": row["batch"], "optimiser": row["optimizer"],
+                "fastnn µs": times.get("fastnn"), "PyTorch µs": times.get("torch", "-"),
+                "JAX µs": times.get("jax", "-"), "scikit-learn µs": times.get("sklearn", "-"),
+                "× best peer": f"{row['ratio']:.2f}" if row["ratio"] else "-",
+                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
+                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+            }
+        )  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
+def kernel_table(found: dict[str, Any]) -> str:
+    rows = []
+    for row in found["rows"]:
+        times = {k: harness.microseconds(v["median"]) for k, v in row["seconds"].items()}
+        rows.append(
+            {
+                "kernel": row["workload"], "fastnn µs": times.get("fastnn"),
+                "PyTorch µs": times.get("torch", "-"),
+                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
+                "GB/s": f"{row['gbytes_per_second']:.1f}",
+                "share of bandwidth": f"{row['share_of_bandwidth']:.0%}",
+            }
+        )  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--only", choices=("mlp", "kernels", "costs"))
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    for name in ("mlp", "kernels"):
+        if options.only in (None, name):
+            for threads in (1, 2) if cores > 1 else (1,):
+                run(f"benchmarks.{name}", threads, options.turns)
+    if options.only in (None, "costs"):
+        run("benchmarks.costs", min(2, cores), options.turns)
+    page = harness.RESULTS / "README.md"
+    page.write_text(summary())
+    print(summary())
+
+
+if __name__ == "__main__":
+    main()
