@@ -1,0 +1,169 @@
+"""A table of a model's layers, output shapes and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fastnn.errors import OptionError
+from fastnn.graph.graph import Graph, Value
+from fastnn.graph.trace import trace
+from fastnn.nn.linear import Embedding, Linear
+from fastnn.nn.module import Module
+
+Shape = tuple[int, ...]
+#: batch size of the trace: no size that a layer is likely to have, so that it is recognised again
+_BATCH = 10007
+
+
+def summarize(
+    model: Module, input_shape: Shape | Sequence[Shape] | None = None, dtype: str = "float32"
+) -> str:
+    """A table of layers with type, output shape and number of parameters, and the totals.
+
+    The model is traced, nothing is computed or initialised. A layer inside another is indented; one
+    that `forward` does not use has no output shape; one used several times shows the last.
+
+    Args:
+        model: any module.
+        input_shape: shape of one sample, without the batch; a sequence of shapes for several
+            inputs. Not needed where the first layer is Linear.
+        dtype: element type of the inputs: a float type, or "int64" for ids.
+
+    Raises:
+        OptionError: no layer tells the input's shape, or `dtype` is unknown.
+        ShapeError: the model does not accept inputs of this shape.
+
+    >>> from fastnn import nn
+    >>> print(summarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm(3), nn.ReLU())))
+    layer       type        output shape      parameters
+    ----------  ----------  --------------  ------------
+    Sequential  Sequential  (batch, 3)
+    0           Linear      (batch, 3)                15
+    1           BatchNorm   (batch, 3)                12
+    2           ReLU        (batch, 3)                 0
+    <BLANKLINE>
+    parameters: 27 (108 bytes in float32)
+      trained: 21
+      buffers: 6
+    """
+    from tabulate import tabulate
+
+    if dtype not in ("float32", "float64", "int64"):
+        raise OptionError(f"dtype: expected 'float32', 'float64' or 'int64', got {dtype!r}")
+    shapes = _input_shapes(model, input_shape)
+    graph = Graph(_BATCH)
+    letter = "i" if dtype == "int64" else "f"
+    with _recorded(model) as outputs:
+        trace(model, graph, *(graph.input(f"x{k}", s, letter) for k, s in enumerate(shapes)))
+    rows = [
+        [
+            "  " * name.count(".") + (name or type(model).__name__),
+            type(module).__name__,
+            _shown(outputs.get(id(module))),
+            _own_count(module),
+        ]
+        for name, module in model.named_modules()
+    ]
+    table = tabulate(rows, ("layer", "type", "output shape", "parameters"), intfmt=",")
+    return f"{table}\n\n{_totals(model)}"
+
+
+def _input_shapes(model: Module, given: Shape | Sequence[Shape] | None) -> list[Shape]:
+    if given is not None:
+        several = len(given) > 0 and not isinstance(given[0], int)
+        shapes: Any = given if several else [given]
+        return [tuple(int(n) for n in shape) for shape in shapes]
+    leaves = [m for _, m in model.named_modules() if not any(True for _ in m.children())]
+    if leaves and isinstance(leaves[0], Linear):
+        return [(leaves[0].in_features,)]
+    hint = (
+        "input_shape=(length,), dtype='int64'" if _begins_with_ids(leaves) else "input_shape=(8, 8)"
+    )
+    raise OptionError(
+        "summary: expected input_shape, the shape of one sample without the batch, because the "
+        f"first layer does not tell it; for example model.summary({hint})"
+    )
+
+
+def _begins_with_ids(leaves: list[Module]) -> bool:
+    return bool(leaves) and isinstance(leaves[0], Embedding)
+
+
+@contextmanager
+def _recorded(model: Module) -> Iterator[dict[int, Any]]:
+    """While it lasts, every module's `forward` notes its output.
+
+    Parameters that have no memory yet get a place for that time only: they must not be initialised
+    here, because the seed is the trainer's.
+    """
+    outputs: dict[int, Any] = {}
+    modules = [module for _, module in model.named_modules()]
+    homeless = [p for p in model.named_arrays().values() if p.offset is None]
+
+    def noting(module: Module, forward: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            outputs[id(module)] = forward(*inputs)
+            return outputs[id(module)]
+
+        return run
+
+    try:
+        for parameter in homeless:
+            parameter.offset = 0
+        for module in modules:
+            module.__dict__["forward"] = noting(module, module.forward)
+        yield outputs
+    finally:
+        for module in modules:
+            module.__dict__.pop("forward", None)
+        for parameter in homeless:
+            parameter.offset = None
+
+
+def _shown(output: Any) -> str:
+    if isinstance(output, (tuple, list)):
+        return ", ".join(map(_shown, output))
+    if not isinstance(output, Value):
+        return ""
+    sizes = []
+    for size in output.shape:
+        times, rest = divmod(size, _BATCH)
+        sizes.append(str(size) if rest or not times else "batch" + f"·{times}" * (times > 1))
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def _own_count(module: Module) -> int | None:
+    """Parameters and buffers that a layer holds itself; None for a mere container."""
+    own = [p.size for name, p in module.named_arrays().items() if "." not in name]
+    return sum(own) if own or not any(True for _ in module.children()) else None
+
+
+def _totals(model: Module) -> str:
+    arrays = model.named_arrays().values()
+    trained = sum(p.size for p in arrays if p.trainable)
+    buffers = sum(p.size for p in arrays if not p.trainable)
+    store = model.__dict__.get("_store")
+    kind = store.dtype if store else "float32"
+    size = (trained + buffers) * (8 if kind == "float64" else 4)
+    return (
+        f"parameters: {trained + buffers:,} ({_bytes(size)} in {kind})\n"
+        f"  trained: {trained:,}\n"
+        f"  buffers: {buffers:,}"
+    )
+
+
+def _bytes(count: float) -> str:
+    """A size for people.
+
+    >>> _bytes(108), _bytes(3 * 2**20)
+    ('108 bytes', '3.0 MB')
+    """
+    if count < 1024:
+        return f"{count:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1024
+        if count < 1024 or unit == "GB":
+            return f"{count:.1f} {unit}"
+    raise AssertionError("unreachable")
