@@ -1,0 +1,5 @@
+"""Checks for users' own ops and models."""
+
+from fastnn.testing.gradcheck import gradcheck
+
+__all__ = ["gradcheck"]

@@ -76,6 +76,29 @@ def _inference_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str
     return {"y": (inputs["x"].shape, "f")}
 
 
+def _inference_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    """In evaluation the statistics are constants. Gain and bias: sums over the batch of dy times
+    the normalised input, and of dy."""
+    found, x, gain = {}, node.inputs["x"], node.inputs["gain"]
+    assert x is not None and gain is not None  # noqa: PT018
+    if "x" in needed:
+        found = derived_gradient(graph, node, douts, {"x"})
+    if "bias" in needed:
+        found["bias"] = graph.value(gain.shape)
+        graph.call_for("sum_rows", node, {"x": douts["y"], "y": found["bias"]})
+    if "gain" in needed:
+        normal, product = graph.value(x.shape), graph.value(x.shape)
+        ones, zeros = graph.full(gain.shape, 1.0), graph.full(gain.shape, 0.0)
+        plain = {"gain": ones, "bias": zeros, "y": normal}
+        graph.call_for("batch_norm_inference", node, plain)
+        graph.call_for("multiply_forward", node, {"a": normal, "b": douts["y"], "y": product})
+        found["gain"] = graph.value(gain.shape)
+        graph.call_for("sum_rows", node, {"x": product, "y": found["gain"]})
+    return found
+
+
 register(
     Op(
         "batch_norm", inputs=_BATCH, outputs=("y", "mean", "rstd"),
@@ -85,6 +108,6 @@ register(
 register(
     Op(
         "batch_norm_inference", inputs=_BATCH, defaults={"eps": 1e-5},
-        shape=_inference_shape, forward="batch_norm_inference",
+        shape=_inference_shape, forward="batch_norm_inference", gradient=_inference_gradient,
     )
 )  # fmt: skip

@@ -1,0 +1,374 @@
+"""Every op and layer: gradients against central differences, with random output gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn.graph.ops  # noqa: F401  (fills the table)
+from fastnn import nn, ops
+from fastnn.errors import ShapeError
+from fastnn.graph.op import OPS
+from fastnn.nn.parameter import Parameter
+from fastnn.testing import gradcheck
+
+BUILT_IN = set(OPS)
+#: ops that give no gradient, because they count, or hand on what has none
+WITHOUT_GRADIENT = {"accuracy", "binary_accuracy", "target_weight", "top_k"}
+#: the recurrent ops, in tests of their own (sequences of different lengths)
+CHECKED_ELSEWHERE = {"gru", "leaky", "lstm", "rnn"}
+#: two and three dimensions; fewer and more samples than a batch is split for
+SHAPES = [(9, 17), (5, 3, 9)]
+
+
+def away(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Random numbers at least 0.1 from 0, of either sign."""
+    rng = np.random.default_rng([seed, *shape])
+    return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.1, 2.0, shape)
+
+
+def positive(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.abs(away(shape, seed)) + 0.1
+
+
+def shares(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Positive numbers whose rows add up to 1."""
+    p = positive(shape, seed)
+    return p / p.sum(-1, keepdims=True)
+
+
+def classes(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Class indices for outputs of this shape."""
+    return np.random.default_rng(seed).integers(0, shape[-1], shape[:-1])
+
+
+def weight(array: np.ndarray, trainable: bool = True) -> Parameter:
+    return Parameter(array.shape, lambda shape, rng: array, trainable=trainable)
+
+
+Inputs = Callable[[tuple[int, ...]], tuple[Any, ...]]
+#: op -> what applies it (label, function, inputs for a shape of x, training)
+CASES: dict[str, list[tuple[str, Callable[..., Any], Inputs, bool]]] = {}
+
+
+def case(
+    op: str, function: Callable[..., Any], inputs: Inputs | None = None, label: str = "",
+    training: bool = True,
+) -> None:  # fmt: skip
+    make = inputs or (lambda s: (away(s),))
+    CASES.setdefault(op, []).append((label or op, function, make, training))
+
+
+for _name in (
+    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus", "exp",
+    "square", "absolute", "softmax", "log_softmax", "negate",
+):  # fmt: skip
+    case(_name, getattr(ops, _name))
+case("leaky_relu", lambda x: ops.leaky_relu(x, 0.3), label="leaky_relu 0.3")
+case("elu", lambda x: ops.elu(x, 0.7), label="elu 0.7")
+case("gelu_tanh", lambda x: ops.gelu(x, "tanh"))
+case("softplus", lambda x: ops.softplus(x, 2.0, 1.5), label="softplus with threshold")
+case("log", ops.log, lambda s: (positive(s),))
+case("sqrt", ops.sqrt, lambda s: (positive(s),))
+case("affine", lambda x: ops.affine(x, -1.7, 0.3))
+case("prelu", ops.prelu, lambda s: (away(s), weight(np.array([0.3]))), "prelu, one slope")
+case("prelu", ops.prelu, lambda s: (away(s), weight(away(s[-1:], 1))), "prelu, slopes")
+case("maxout", lambda x: ops.maxout(x, 3), lambda s: (away((*s[:-1], 3 * s[-1])),))
+
+for _name in ("add", "subtract", "multiply", "divide"):
+    _op = getattr(ops, _name)
+    _row = f"{'add' if _name in ('add', 'subtract') else 'multiply'}_row"
+    _column = _row.replace("row", "column")
+    case(_name, _op, lambda s: (away(s), away(s, 1)))
+    case(_name, lambda a, f=_op: f(a, a * 0.5 + 3.0), label=f"{_name} of one value twice")
+    case(_row, _op, lambda s: (away(s), weight(away(s[-1:], 1))), f"{_name} a row")
+    case(_row, _op, lambda s: (away(s), weight(away(s[1:], 1))), f"{_name} trailing dimensions")
+    case(_row, _op, lambda s: (away(s), weight(away((1, s[-1]), 1))), f"{_name} a row of rank 2")
+    case(_column, _op, lambda s: (away(s), away((*s[:-1], 1), 1)), f"{_name} a column")
+case("add_row", lambda a, b: b + a, lambda s: (away(s), weight(away(s[-1:], 1))), "row first")
+
+
+def matrix(rows: int, columns: int) -> Parameter:
+    values = away((rows, columns), 1)
+    return Parameter((rows, columns), lambda shape, rng: values, transposed=True)
+
+
+case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1])), "linear, no bias")
+case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1]), weight(away((6,), 2))))
+case(
+    "linear", lambda x, w: ops.linear(ops.linear(x, w), w),
+    lambda s: (away(s), matrix(s[-1], s[-1])), "linear, weight used twice",
+)  # fmt: skip
+case("embedding", ops.embedding, lambda s: (classes((*s[:-1], 8)), weight(away((8, 5), 1))))
+case(
+    "embedding", lambda ids, table: ops.embedding(ids, table, 8),
+    lambda s: (classes((*s[:-1], 8)), weight(away((9, 5), 1))), "embedding with padding",
+)  # fmt: skip
+
+case("reshape", lambda x: ops.reshape(ops.tanh(x), x.shape[0], -1))
+case("reshape", lambda x: ops.tanh(ops.flatten(x) * 2.0), label="flatten")
+case("slice", lambda x: ops.columns(x, 2, 7))
+case("concatenate", lambda a, b: ops.concatenate(a, b, a), lambda s: (away(s), away((*s[:-1], 4))))
+
+case("layer_norm", ops.layer_norm, label="layer_norm without affine")
+case(
+    "layer_norm", ops.layer_norm,
+    lambda s: (away(s), weight(away(s[-1:], 1)), weight(away(s[-1:], 2))),
+)  # fmt: skip
+case(
+    "layer_norm", lambda x, g: ops.layer_norm(x, g, None, 0.1),
+    lambda s: (away(s), weight(away(s[-1:], 1))), "layer_norm with gain, eps",
+)  # fmt: skip
+
+
+def _batch_norm_inputs(s: tuple[int, ...]) -> tuple[Any, ...]:
+    c = s[-1:]
+    return (
+        away(s), weight(away(c, 1)), weight(away(c, 2)), weight(away(c, 3), trainable=False),
+        weight(positive(c, 4), trainable=False),
+    )  # fmt: skip
+
+
+case("batch_norm", ops.batch_norm, _batch_norm_inputs)
+case("batch_norm", lambda *a: ops.batch_norm(*a, eps=0.5), _batch_norm_inputs, "batch_norm, eps")
+case("batch_norm_inference", ops.batch_norm, _batch_norm_inputs, training=False)
+case("dropout", lambda x: ops.dropout(x, 0.4))
+case("dropout", lambda x: ops.dropout(ops.dropout(x, 0.4, 1.0), 0.2), label="dropout twice")
+
+case("mean", ops.mean)
+case("mean", lambda x: ops.square(ops.mean(ops.tanh(x))), label="mean, gradient known late")
+case("total", ops.total)
+case("total", lambda x: ops.square(ops.total(ops.tanh(x))), label="total, gradient known late")
+case("sum_columns", ops.sum_features)
+
+CLASS_WEIGHTS = np.linspace(0.2, 1.9, 17)
+for _ignored in (-100, 3):
+    for _weights in (None, CLASS_WEIGHTS):
+        for _reduction in ("mean", "sum"):
+            _text = f", ignore {_ignored}, {'weights' if _weights is not None else ''} {_reduction}"
+            for _smoothing in (0.0, 0.1):
+                case(
+                    "cross_entropy",
+                    lambda x, t, i=_ignored, w=_weights, r=_reduction, l=_smoothing: (
+                        nn.CrossEntropyLoss(None if w is None else w[: x.shape[-1]], i, l, r)(x, t)
+                    ),
+                    lambda s: (away(s), classes(s)), f"cross_entropy{_text} smoothing {_smoothing}",
+                )  # fmt: skip
+            case(
+                "weighted_mean" if _reduction == "mean" and _weights is not None else "nll",
+                lambda x, t, i=_ignored, w=_weights, r=_reduction: ops.square(
+                    nn.NLLLoss(None if w is None else w[: x.shape[-1]], i, r)(x, t)
+                ),
+                lambda s: (away(s), classes(s)), f"nll{_text}",
+            )  # fmt: skip
+case(
+    "cross_entropy", lambda x, t: nn.CrossEntropyLoss()(x, t), lambda s: (away(s), classes(s)),
+    "cross_entropy in evaluation", training=False,
+)  # fmt: skip
+for _weights in (None, CLASS_WEIGHTS):
+    for _smoothing in (0.0, 0.1):
+        case(
+            "cross_entropy_probs",
+            lambda x, w=_weights, l=_smoothing: nn.CrossEntropyLoss(
+                None if w is None else w[: x.shape[-1]], label_smoothing=l
+            )(x, x.graph.constant(shares(x.shape, 1))),
+            label=f"cross_entropy_probs, {'weights' if _weights is not None else ''} {_smoothing}",
+        )
+for _reduction in ("mean", "sum"):
+    for _name, _loss in (
+        ("mse", nn.MSELoss(_reduction)),
+        ("mae", nn.L1Loss(_reduction)),
+        ("huber", nn.HuberLoss(1.0, _reduction)),
+        ("huber", nn.HuberLoss(0.4, _reduction)),
+    ):
+        case(_name, _loss, lambda s: (away(s), away(s, 1)), f"{_name} {_reduction}")
+    for _weights in (None, CLASS_WEIGHTS):
+        case(
+            "bce_with_logits",
+            lambda x, w=_weights, r=_reduction: nn.BCEWithLogitsLoss(
+                None if w is None else w[: x.shape[-1]], r
+            )(x, x.graph.constant(shares(x.shape, 1))),
+            label=f"bce_with_logits {_reduction} {'pos_weight' if _weights is not None else ''}",
+        )
+for _reduction in ("batchmean", "mean", "sum"):
+    case(
+        "kl_div",
+        lambda x, r=_reduction: nn.KLDivLoss(r)(x, x.graph.constant(shares(x.shape, 1))),
+        label=f"kl_div {_reduction}",
+    )
+    case(
+        "kl_div_log",
+        lambda x, r=_reduction: nn.KLDivLoss(r, True)(
+            x, x.graph.constant(np.log(shares(x.shape, 1)))
+        ),
+        label=f"kl_div_log {_reduction}",
+    )
+
+
+def test_every_op_has_a_case():
+    assert set(CASES) - {"concatenate"} == BUILT_IN - WITHOUT_GRADIENT - CHECKED_ELSEWHERE
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("op", "number"), [(op, k) for op, found in CASES.items() for k in range(len(found))],
+    ids=[f[0] for found in CASES.values() for f in found],
+)  # fmt: skip
+def test_op(op, number, shape):
+    _, function, inputs, training = CASES[op][number]
+    seen = set()
+
+    def traced(*values):
+        result = function(*values)
+        seen.update(node.op.name for node in result.graph.nodes)
+        return result
+
+    assert gradcheck(traced, *inputs(shape), training=training)
+    assert op in seen
+
+
+@pytest.mark.parametrize("op", ["kl_div", "bce_with_logits"])
+def test_a_target_without_gradient_is_an_error(op):
+    """Silence would train nothing where the user expects something to be trained."""
+    x = away((4, 3))
+    with pytest.raises(ShapeError, match="dtarget"):
+        gradcheck(lambda x, t: ops.total(x.graph.apply(op, x=x, target=t)), x, shares((4, 3)))
+
+
+# ---------------------------------------------------------------- layers
+
+
+def randomized(module: nn.Module, seed: int = 5) -> nn.Module:
+    """The module with random parameters: with gains of 1 and biases of 0 errors could hide."""
+    for k, (name, p) in enumerate(module.named_arrays().items()):
+        fill = positive if "running" in name else away
+        p.value = fill(p.shape, seed + k) * 0.7
+    return module
+
+
+LAYERS = {
+    "Linear": lambda c: nn.Linear(c, 4),
+    "Linear without bias": lambda c: nn.Linear(c, 4, bias=False),
+    "ReLU": lambda c: nn.ReLU(),
+    "LeakyReLU": lambda c: nn.LeakyReLU(0.2),
+    "PReLU": lambda c: nn.PReLU(),
+    "PReLU per feature": nn.PReLU,
+    "ELU": lambda c: nn.ELU(0.5),
+    "SELU": lambda c: nn.SELU(),
+    "GELU": lambda c: nn.GELU(),
+    "GELU tanh": lambda c: nn.GELU("tanh"),
+    "SiLU": lambda c: nn.SiLU(),
+    "Sigmoid": lambda c: nn.Sigmoid(),
+    "Tanh": lambda c: nn.Tanh(),
+    "Softplus": lambda c: nn.Softplus(1.5),
+    "Softmax": lambda c: nn.Softmax(),
+    "LogSoftmax": lambda c: nn.LogSoftmax(),
+    "Maxout": lambda c: nn.Sequential(nn.Linear(c, 6), nn.Maxout(2)),
+    "Dropout": lambda c: nn.Dropout(0.3),
+    "Dropout classic": lambda c: nn.Dropout(0.3, classic=True),
+    "BatchNorm": nn.BatchNorm,
+    "LayerNorm": nn.LayerNorm,
+    "LayerNorm without affine": lambda c: nn.LayerNorm(c, affine=False),
+    "Flatten": lambda c: nn.Sequential(nn.Flatten(), nn.Tanh()),
+    "Reshape": lambda c: nn.Sequential(nn.Tanh(), nn.Reshape(-1, 1), nn.Linear(1, 2)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(name, shape, training):
+    layer = randomized(LAYERS[name](shape[-1]))
+    assert gradcheck(layer, away(shape), training=training)
+
+
+def test_every_layer_has_a_case():
+    from fastnn.nn import Loss, Module
+
+    layers = {
+        name for name in nn.__all__
+        if isinstance(getattr(nn, name), type) and issubclass(getattr(nn, name), Module)
+        and not issubclass(getattr(nn, name), Loss)
+    }  # fmt: skip
+    here = {name.split()[0] for name in LAYERS}
+    elsewhere = {"Add", "Concatenate", "Embedding", "Module", "Multiply", "Sequential"}
+    assert layers == here | elsewhere
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layer", [nn.Add(), nn.Multiply(), nn.Concatenate()], ids=repr)
+def test_layers_of_several_inputs(layer, shape):
+    assert gradcheck(layer, away(shape), away(shape, 1), away(shape, 2))
+
+
+@pytest.mark.parametrize("padding", [None, 6])
+def test_embedding(padding):
+    model = randomized(nn.Sequential(nn.Embedding(7, 5, padding_idx=padding), nn.Linear(5, 3)))
+    assert gradcheck(model, classes((7, 4, 6)))  # the padding index 6 does not occur
+
+
+def test_the_padding_vector_has_no_gradient():
+    model = nn.Sequential(nn.Embedding(7, 5, padding_idx=1))
+    ids = classes((7, 4, 6))
+    assert (ids == 1).any()
+    with pytest.raises(AssertionError, match=r"index \(1, \d\): analytic gradient 0, numeric"):
+        gradcheck(model, ids)
+
+
+# ---------------------------------------------------------------- graphs
+
+
+class Dag(nn.Module):
+    """Values with several uses, a layer used twice, and paths of different lengths."""
+
+    def __init__(self, size: int):
+        self.a, self.b = nn.Linear(size, size), nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+        self.scale = nn.Parameter((size,), "normal")
+
+    def forward(self, x: Any) -> Any:
+        h = ops.tanh(self.a(x))
+        k = self.b(h) + self.a(h) * h - x
+        m = self.norm(k) * self.scale + ops.concatenate(h, k).reshape(*k.shape[:-1], 2, -1).reshape(
+            *k.shape[:-1], 2 * k.shape[-1]
+        ).graph.apply("slice", x=ops.concatenate(h, k), offset=2, width=k.shape[-1])
+        return m / (ops.square(h) + 1.5), ops.mean(k)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(9, 6), (5, 3, 6)], ids=str)
+def test_dag_with_two_outputs(shape, training):
+    assert gradcheck(randomized(Dag(6)), away(shape), training=training)
+
+
+class Deep(nn.Module):
+    """Modules within modules within modules, one of them in two places."""
+
+    def __init__(self, depth: int, shared: nn.Module):
+        self.layer, self.shared = nn.Linear(4, 4), shared
+        self.inner = Deep(depth - 1, shared) if depth else nn.Tanh()
+        self.norm = nn.BatchNorm(4)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(self.inner(self.shared(ops.tanh(self.layer(x))))) + x
+
+
+def test_deep_scopes_and_shared_layers():
+    assert gradcheck(randomized(Deep(4, nn.Linear(4, 4)), 11), away((10, 4)), rtol=1e-4)
+
+
+def test_loss_of_a_network():
+    class Net(nn.Module):
+        def __init__(self):
+            self.body = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm(8), nn.SiLU(), nn.Dropout(0.2))
+            self.head = nn.Linear(8, 4)
+            self.loss = nn.CrossEntropyLoss(label_smoothing=0.1, weight=[1.0, 2.0, 0.5, 1.0])
+
+        def forward(self, x, y):
+            return self.loss(self.head(self.body(x)), y)
+
+    for training in (True, False):
+        assert gradcheck(randomized(Net()), away((12, 5)), classes((12, 4)), training=training)
