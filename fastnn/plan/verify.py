@@ -1,8 +1,9 @@
 """The verifier: checks a finished program by byte ranges, knowing nothing of the planner's ways.
 
-It checks that equal letters are equal sizes, that every buffer read from work memory was written
-before in the same step and not taken over by another one since, and that within a phase no two calls touch the same bytes, one of them
-writing, unless each item's part is the same for both.
+It checks that equal letters are equal sizes, that operands lie within their segments, that every
+buffer read from work memory was written before in the same step and not taken over by another one
+since, and that within a phase no two operands touch the same bytes, one of them written, unless each
+item's part is the same for both.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def verify(program: Program) -> None:
                 for touch in mine:
                     _check_written(number, touch, written)
                     _check_apart(number, touch, touches)
-                touches += mine
+                    touches.append(touch)  # a call's own operands must be apart, too
                 _note(written, mine)
         for call in phase.serial:
             mine = _touches(program, call, None)
@@ -49,6 +50,8 @@ def verify(program: Program) -> None:
 
 
 def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) -> list[_Touch]:
+    if call.kernel not in KERNELS:
+        raise ProgramError(f"no kernel is called {call.kernel!r}")
     kernel = KERNELS[call.kernel]
     letters: dict[str, int] = {}
     found = []
@@ -67,6 +70,12 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
                     )
         item = np.dtype(program.dtype).itemsize if operand.dtype == "f" else 8
         size = int(np.prod(operand.dims, dtype=np.int64)) * item
+        limit = program.sizes.get(operand.segment, operand.offset + size)
+        if operand.offset < 0 or operand.offset + size > limit:
+            raise ProgramError(
+                f"{call.kernel}, {name}: [{operand.offset}, {operand.offset + size}) lies outside "
+                f"{operand.segment!r}, which has {limit} bytes"
+            )
         split = None
         if group is not None and parameter.axis != "whole":
             split = (group.items, group.grain, parameter.axis, operand.offset, size)
