@@ -82,6 +82,7 @@ def load_conll2003(
     >>> news.train.words[1], news.train.tags[1]
     (['Peter', 'Blackburn'], ['B-PER', 'I-PER'])
     """
+    _check(scheme)
     home = sources.find(sources.CONLL2003, folder=folder, download=download)
     return Conll2003(
         *(read_conll(home / f"{part}.txt", scheme=scheme) for part in ("train", "valid", "test"))

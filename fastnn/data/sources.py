@@ -25,6 +25,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ def _fetch(source: Source, part: Part, path: Path, download: bool) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.fetch(url, path)
-        except OSError as error:  # URLError, HTTPError, timeouts and DownloadError are OSErrors
+        except OSError as error:  # URLError, HTTPError and timeouts are OSErrors
             failures.append(f"{url}: {error}")
         else:
             return
@@ -229,7 +230,12 @@ def _download(url: str, path: Path, size: int | None = None) -> None:
     if not url.startswith(("https://", "http://")):
         raise DownloadError("expected an address that begins with https:// or http://")
     request = urllib.request.Request(url, headers={"User-Agent": "fastnn"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, path.open("wb") as file:
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection
+            raise DownloadError(str(error)) from None
+    with answer, path.open("wb") as file:
         announced = answer.headers.get("Content-Length")
         expected = size if size is not None else int(announced) if announced else None
         received = _copy(answer, file, expected, url.rsplit("/", 1)[-1])
