@@ -271,3 +271,46 @@ def absolute_gradient(x: Vector, dy: Vector) -> Vector:
 def erf_gradient(x: Vector, dy: Vector) -> Vector:
     """2/sqrt(pi) e^(-x^2)*dy."""
     return normal_density(x * 1.4142135623730950488) * 2.8284271247461900976 * dy
+
+
+# ---------------------------------------------------------------- recurrent cells
+
+
+@helper
+def lstm_cell(zi: Vector, zf: Vector, zg: Vector, zo: Vector, po: Vector, c: Vector) -> tuple:
+    """Gates i, f, g, o, the new cell c' = f c + i g and the output o tanh(c'); po is the output
+    gate's peephole weight, or 0."""
+    i, f, g = sigmoid(zi), sigmoid(zf), tanh(zg)
+    after = fma(f, c, i * g)
+    o = sigmoid(fma(po, after, zo))
+    return i, f, g, o, after, o * tanh(after)
+
+
+@helper
+def lstm_cell_gradient(
+    i: Vector, f: Vector, g: Vector, o: Vector, po: Vector, c: Vector, after: Vector, dh: Vector,
+    dc: Vector,
+) -> tuple:  # fmt: skip
+    """Gradients to zi, zf, zg, zo and (less the peepholes' part) to the cell c before."""
+    t = tanh(after)
+    do = dh * t * o * (1.0 - o)
+    dc = fma(do, po, fma(dh * o, fma(-t, t, 1.0), dc))
+    return dc * g * i * (1.0 - i), dc * c * f * (1.0 - f), dc * i * fma(-g, g, 1.0), do, dc * f
+
+
+@helper
+def gru_output(z: Vector, n: Vector, h: Vector) -> Vector:
+    """(1 - z) n + z h."""
+    return fma(z, h - n, n)
+
+
+@helper
+def gru_gradient(z: Vector, n: Vector, h: Vector, dh: Vector) -> tuple:
+    """Gradients to the inputs of z and n, and the direct one to the state h before."""
+    return dh * (h - n) * z * (1.0 - z), dh * (1.0 - z) * fma(-n, n, 1.0), dh * z
+
+
+@helper
+def gate_product_gradient(gate: Vector, other: Vector, dy: Vector) -> Vector:
+    """Gradient to the input of a sigmoid gate with y = gate other."""
+    return dy * other * gate * (1.0 - gate)

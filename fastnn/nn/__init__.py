@@ -29,11 +29,13 @@ from fastnn.nn.loss import (
 )
 from fastnn.nn.module import Module, Sequential
 from fastnn.nn.parameter import Parameter
+from fastnn.nn.recurrent import GRU, LSTM, RNN
 from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
 from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
 
 __all__ = [
-    "ELU", "GELU", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm", "Concatenate",
+    "ELU", "GELU", "GRU", "LSTM", "RNN", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm",
+    "Concatenate",
     "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "KLDivLoss", "L1Loss",
     "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Loss", "MSELoss", "Maxout", "Module",
     "Multiply", "NLLLoss", "PReLU", "Parameter", "ReLU", "Reshape", "Sequential", "SiLU",

@@ -8,5 +8,6 @@ from fastnn.graph.ops import (  # noqa: F401
     metric,
     norm,
     random,
+    recurrent,
     shape,
 )

@@ -1,0 +1,246 @@
+"""What the recurrent kernels share: the order of sequences, products with weights, gradients.
+
+B sequences of T steps, I inputs, H hidden units, G = gates*H. A kernel's items are sequences, so a
+worker runs the whole time loop for its own. It walks *turns* s = 0, 1, ...: turn s is step s of a
+sequence, or step length-1-s where `reverse` is set. Sequences are sorted by length, longest first,
+so those still running at turn s are the first rows of compact scratch matrices, and one product
+with the weights serves all of them. Every element of a product is one chain of fused multiply-adds
+(see `tile`), so a sequence's numbers depend neither on its neighbours nor on padding.
+
+Weights are [I,G] and [H,G], either packed by `pack_panels` (`packed` = 1) or plain (`packed` = 0,
+better for up to four sequences). Saved and returned per-step rows have a stride of `padded` size.
+"""
+
+from ..declare import helper, kernel
+from .matmul import PREFETCH_BYTES, panel
+from .parts import load_part, store_part
+from .simd import is32, lanes, splat
+from .tile import PANEL_BYTES, tile_height, tile_lanes, tile_width
+
+#: columns of a weight gradient that are summed over all sequences before the next ones
+GRADIENT_COLUMNS = 10
+
+
+@helper
+def padded(size):
+    """A row's stride: an odd number of 16 elements, so that rows fall into different cache sets."""
+    return (((size + 15) // 16) | 1) * 16
+
+
+# ---------------------------------------------------------------- sequences
+
+
+@helper
+def length_of(lengths, b, steps):
+    """The valid steps of sequence b."""
+    if lengths.size > 0:
+        return min(max(lengths[b], 0), steps)
+    return steps
+
+
+@helper
+def sort_by_length(lengths, order, lo, hi, steps):
+    """order[lo:hi] = lo..hi, longest first, equal ones in their order."""
+    for b in range(lo, hi):
+        k, length = b, length_of(lengths, b, steps)
+        while k > lo and length_of(lengths, order[k - 1], steps) < length:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = b
+
+
+@helper
+def running(lengths, order, lo, rows, turn, steps):
+    """How many of the first `rows` sorted sequences have a turn of this number."""
+    while rows > 0 and length_of(lengths, order[lo + rows - 1], steps) <= turn:
+        rows -= 1
+    return rows
+
+
+@helper
+def step_of(turn, length, reverse):
+    return length - 1 - turn if reverse else turn
+
+
+@helper
+def copy_row(x, i, y, k, size):
+    """y[k:k+size] = x[i:i+size] (flat)."""
+    w = lanes(x)
+    full = size - size % w
+    for j in range(0, full, w):
+        store_part(y, k + j, load_part(x, i + j, w), w)
+    if full < size:
+        store_part(y, k + full, load_part(x, i + full, size - full), size - full)
+
+
+@helper
+def zero_row(y, k, size):
+    w = lanes(y)
+    full = size - size % w
+    for j in range(0, full, w):
+        store_part(y, k + j, splat(y, 0.0), w)
+    if full < size:
+        store_part(y, k + full, splat(y, 0.0), size - full)
+
+
+@helper
+def copy_or_zero(x, i, y, k, size):
+    """A row of x, or zeros where x is absent."""
+    if x.size > 0:
+        copy_row(x, i, y, k, size)
+    else:
+        zero_row(y, k, size)
+
+
+@helper
+def add_row(x, i, y, k, size):
+    """y[k:k+size] += x[i:i+size] (flat); nothing where x is absent."""
+    if x.size > 0:
+        for j in range(0, size, lanes(x)):
+            n = size - j
+            store_part(y, k + j, load_part(y, k + j, n) + load_part(x, i + j, n), n)
+
+
+# ---------------------------------------------------------------- products
+
+
+@helper
+def multiply(
+    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
+):
+    """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W has `height` rows.
+
+    A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it.
+    """
+    itemsize = 4 if is32(weight) else 8
+    width = tile_width(weight)
+    step = width
+    if not packed:
+        step = weight.shape[1]
+        if rows <= 4:  # wide tiles: long stretches of a row of W
+            width = tile_lanes(weight) * (8 if rows == 1 else 4 if rows == 2 else 2)
+    limit = PANEL_BYTES // (width * itemsize)
+    blocks = (depth + limit - 1) // limit
+    block = (depth + blocks - 1) // blocks
+    size = depth * (last - first) * itemsize
+    ahead = size > PREFETCH_BYTES and rows > 2 * tile_height(weight)
+    for t in range(0, depth, block):
+        part = min(block, depth - t)
+        j = first
+        while j < last:
+            p = j // width
+            inner = j - p * width
+            n = min(width - inner, last - j)
+            if packed:
+                z = (p * height + skip + t) * width + inner
+                following = z + height * width - inner
+            else:
+                z = (skip + t) * step + j
+                following = z + n
+            panel(a, a_at + t, a_row, 1, weight, z, step, c, c_at + j - first, c_row, c, -1, part,
+                  rows, n, begin and t == 0, False, following if ahead and j + n < last else -1,
+                  False)  # fmt: skip
+            j += n
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@kernel(block=64)
+def sequence_backward_input(
+    dz: "in rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
+    lengths: "in rows i[B]",  # absent: all steps
+    w_turned: "in whole f[Q,Z]",  # the transposed w_ih [G,I], packed
+    dx: "out rows f[B,T,I]",
+    step: "int",
+    gates: "int",  # G
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dz @ w_ih.T for the valid steps, 0 after them."""
+    steps, inputs = dx.shape[1], dx.shape[2]
+    for b in range(lo, hi):
+        length = length_of(lengths, b, steps)
+        x = b * steps * inputs
+        if length > 0:
+            multiply(dz, b * dz.shape[1], step, w_turned, 1, gates, 0, dx, x, inputs, gates, length,
+                     0, inputs, True)  # fmt: skip
+        zero_row(dx, x + length * inputs, (steps - length) * inputs)
+
+
+@kernel(grain=8, block=128)
+def sequence_backward_weight(
+    x: "in whole f[B,X]",  # what the weight was multiplied with: step t of b at x[b, t*x_step]
+    before: "in whole f[B,C]",  # row of the first turn where `shift` = 1; absent: zeros
+    dz: "in whole f[B,D]",  # gradients of the gates, step t of b at dz[b, t*dz_step + dz_first]
+    lengths: "in whole i[B]",  # absent: all steps
+    dw: "part rows f[C,K]",  # its columns `column` to `column` + `columns`
+    x_step: "int",
+    x_first: "int",
+    dz_step: "int",
+    dz_first: "int",
+    column: "int",
+    columns: "int",
+    shift: "int",  # 1: turn s is multiplied with x of turn s-1
+    reverse: "int",
+    steps: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = sum over the valid steps of x.T @ dz; costs what the lengths add up to."""
+    k = dw.shape[1]
+    width = tile_width(dw)
+    limit = PANEL_BYTES // (width * (4 if is32(dw) else 8))
+    wide = width * GRADIENT_COLUMNS
+    for left in range(0, columns, wide):
+        right = min(left + wide, columns)
+        begin = True
+        c = lo * k + column
+        for b in range(x.shape[0]):
+            length = length_of(lengths, b, steps)
+            a = b * x.shape[1] + x_first + lo
+            z = b * dz.shape[1] + dz_first
+            depth = length
+            if shift:
+                depth = length - 1
+                start = step_of(0, length, reverse)
+                if before.size > 0 and length > 0:
+                    for j in range(left, right, width):
+                        panel(before, b * dw.shape[0] + lo, 1, 1, dz, z + start * dz_step + j,
+                              dz_step, dw, c + j, k, dw, -1, 1, hi - lo, min(width, right - j),
+                              begin, False, -1, False)  # fmt: skip
+                    begin = False
+                if reverse:
+                    a += x_step
+                else:
+                    z += dz_step
+            if depth <= 0:
+                continue
+            blocks = (depth + limit - 1) // limit
+            block = (depth + blocks - 1) // blocks
+            for t in range(0, depth, block):
+                part = min(block, depth - t)
+                for j in range(left, right, width):
+                    n = min(width, right - j)
+                    at = z + t * dz_step + j
+                    panel(x, a + t * x_step, 1, x_step, dz, at, dz_step, dw, c + j, k, dw, -1,
+                          part, hi - lo, n, begin, False, at + n if j + n < right else -1,
+                          False)  # fmt: skip
+                begin = False
+        if begin:
+            for row in range(lo, hi):
+                zero_row(dw, row * k + column + left, right - left)
+
+
+@kernel
+def swap_time_forward(
+    x: "in whole f[T,B,C]",
+    y: "out rows f[B,T,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """y[b,t] = x[t,b]; its gradient is the same for swapped shapes."""
+    T, B, C = x.shape
+    for b in range(lo, hi):
+        for t in range(T):
+            copy_row(x, (t * B + b) * C, y, (b * T + t) * C, C)
