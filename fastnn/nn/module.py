@@ -38,9 +38,9 @@ class Module:
         """Describe the output for symbolic inputs; to be written by subclasses."""
         raise OptionError(f"{type(self).__name__} has no forward(); write one in the subclass")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Apply to symbolic values while tracing; to arrays it is `predict`."""
-        if inputs and all(isinstance(x, (np.ndarray, list)) for x in inputs):
+        if inputs and not options and all(isinstance(x, (np.ndarray, list)) for x in inputs):
             return self.predict(*inputs)
         graph = next((x.graph for x in inputs if isinstance(x, Value)), None)
         if graph is None:
@@ -49,7 +49,7 @@ class Module:
                 f"{[type(x).__name__ for x in inputs]}; convert with np.asarray"
             )
         with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
-            return self.forward(*inputs)
+            return self.forward(*inputs, **options)
 
     # ---------------------------------------------------------------- the tree
 
