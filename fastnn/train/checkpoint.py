@@ -257,8 +257,7 @@ def _checksum(arrays: Arrays, metadata: Mapping[str, str]) -> str:
 
 def _write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
     """Write aside, flush to the disk, rename."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     import fastnn
 
@@ -270,12 +269,13 @@ def _write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, aside, texts)
-        _flush(aside)
+        with aside.open("xb") as file:
+            file.write(save(arrays, texts))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
-        if os.name == "posix":
-            _flush(path.parent)
-    except (OSError, SafetensorError) as error:
+        _flush_folder(path.parent)
+    except OSError as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} cannot be written: {error}; choose another place, or make "
             "room and save again"
@@ -285,9 +285,11 @@ def _write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
             aside.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file's contents (or a folder's list of names) are on the disk."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def _flush_folder(folder: Path) -> None:
+    """Wait until a folder's list of names is on the disk, where the system can do that."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -1,0 +1,53 @@
+"""`fastnn info`: what fastnn found on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+
+import click
+
+#: features that fastnn's kernels can make use of, by LLVM's names
+FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512dq", "neon", "asimd")
+
+
+@click.command()
+def info() -> None:
+    """Show versions, CPU, workers, CUDA and the kernel cache."""
+    for what, value in facts():
+        click.echo(f"{what:<15} {value}")
+
+
+def facts() -> Iterator[tuple[str, str]]:
+    """What `fastnn info` shows, line by line."""
+    import fastnn
+    from fastnn.kernels.cpu import target
+    from fastnn.nn.summary import _bytes
+    from fastnn.runtime import devices
+    from fastnn.runtime.cpu import ahead, compiler
+    from fastnn.runtime.cpu.execute import available_cores
+
+    yield "fastnn", fastnn.__version__
+    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in ("numpy", "numba", "llvmlite", "safetensors"):
+        yield name, importlib.metadata.version(name)
+    host, cores = target.host(), available_cores()
+    on = {feature[1:] for feature in host.features.split(",") if feature.startswith("+")}
+    yield "CPU", f"{host.cpu}, {cores} core{'s' if cores != 1 else ''} for this process"
+    yield "CPU features", f"{host.name} ({', '.join(f for f in FEATURES if f in on) or 'baseline'})"
+    yield (
+        "vector width",
+        f"{host.vector_bits} bits: {host.lanes(4)} float32 or {host.lanes(8)} float64; "
+        f"fused multiply-add: {'yes' if host.has_fma else 'no'}",
+    )
+    yield (
+        "workers",
+        f"1 to {cores}: for each model as many as pay for the barriers of its step, by estimate; "
+        "fix it with workers=N",
+    )
+    reason = devices.cuda_reason()
+    yield "CUDA", f"no: {reason}" if reason else "yes"
+    count, size = ahead.cache_size()
+    yield "kernel cache", f"{compiler.cache_folder()}: {count} kernels, {_bytes(size)}"
+    yield "", "FASTNN_CACHE=FOLDER moves it; `fastnn warmup` fills it"

@@ -1,0 +1,86 @@
+"""`fastnn warmup`: compiles kernels before they are needed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fastnn.runtime.cpu.ahead import Variant
+
+
+@click.command()
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["all", "digits"]),
+    default="all",
+    show_default=True,
+    help="What to compile: everything, or what one model needs.",
+)
+@click.option("--all", "everything", is_flag=True, help="The same as --for all.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "both"]),
+    default="float32",
+    show_default=True,
+    help="Element type of the kernels.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Processes; as many as cores by default.")
+@click.option("-v", "--verbose", is_flag=True, help="List the kernels with their seconds.")
+def warmup(
+    purpose: str, everything: bool, dtype: str, jobs: int | None, verbose: bool
+) -> None:  # fmt: skip
+    """Compile kernels ahead, in parallel processes.
+
+    What is compiled already is left as it is. Without this command kernels are compiled when a
+    model first needs them.
+    """
+    from fastnn.errors import FastnnError
+    from fastnn.runtime.cpu import ahead, compiler
+
+    dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
+    ahead.load_all()
+    if purpose == "digits" and not everything:
+        wanted = [v for name in dtypes for v in _digits(name)]
+    else:
+        wanted = ahead.common_variants(dtypes)
+    absent = ahead.missing(dict.fromkeys(wanted))
+    start = time.perf_counter()
+    took: list[tuple[float, Variant]] = []
+    with click.progressbar(
+        length=len(absent), label=f"compiling {len(absent)} kernels", file=sys.stderr
+    ) as bar:
+
+        def report(variant: Variant, seconds: float) -> None:
+            took.append((seconds, variant))
+            bar.update(1)
+
+        if absent:
+            ahead.compile_all(absent, jobs, report)
+    if verbose:
+        for seconds, variant in sorted(took, reverse=True):
+            click.echo(f"{seconds:7.2f} s  {' '.join(variant).strip()}")
+    total, spent = time.perf_counter() - start, sum(seconds for seconds, _ in took)
+    click.echo(
+        f"{len(took)} of {len(wanted)} kernels compiled in {total:.1f} s ({spent:.1f} s of work); "
+        f"{len(wanted) - len(absent)} were there; cache: {compiler.cache_folder()}"
+    )
+    if len(took) < len(absent):
+        raise FastnnError(
+            f"{len(absent) - len(took)} kernels were not compiled; FASTNN_DEBUG=1 shows why"
+        )
+
+
+def _digits(dtype: str) -> list[Variant]:
+    """What `fastnn train digits` needs, without its data."""
+    import numpy as np
+
+    from fastnn.cli.train import digits_trainer, digits_variants
+
+    batch = np.zeros((32, 64), np.float32), np.zeros(32, np.int64)
+    variants = digits_variants(digits_trainer(steps=1), batch, batch, 32)
+    return [(name, dtype if kind else "", data) for name, kind, data in variants]

@@ -1,0 +1,241 @@
+"""The command line: what it says, what it writes, its exit codes."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+import fastnn
+from fastnn import cli
+from fastnn.runtime.cpu import ahead, compiler
+from fastnn.train.trainer import Trainer
+
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+
+def run(*arguments, **more):
+    return CliRunner().invoke(cli.group(), [str(a) for a in arguments], **more)
+
+
+def program(*arguments):
+    command = [sys.executable, "-m", "fastnn", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Options of a short run."""
+    return ["train", "digits", "--hidden", "16", "--epochs", "2", "--output", tmp_path / "run"]
+
+
+# -------------------------------------------------------------------- train
+
+
+def test_train_writes_what_it_says(tmp_path, small):
+    pytest.importorskip("matplotlib")
+    result = run(*small)
+    assert result.exit_code == 0, result.output
+    for name in ("model.safetensors", "history.csv", "learning-curve.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 100
+        assert str(tmp_path / "run" / name) in result.stdout
+    accuracy = re.search(r"test accuracy +([\d.]+) % of 359 images", result.stdout)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 50
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy"
+    assert len(lines) == 3
+    assert "epoch 2/2" in result.stderr
+    assert "val_accuracy" in result.stderr
+
+
+def test_defaults_reach_98_percent(tmp_path):
+    result = run("train", "digits", "--quiet", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stderr in ("", *re.findall("compiling.*\n", result.stderr))
+    accuracy = re.search(r"test accuracy +([\d.]+) %", result.stdout)
+    assert accuracy is not None
+    assert float(accuracy[1]) >= 98
+
+
+def test_no_matplotlib_is_said_and_no_harm(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run(*small)
+    assert result.exit_code == 0
+    assert "no learning curve: plotting needs matplotlib" in result.stderr
+    assert "learning-curve.png" not in result.stdout
+    assert "test accuracy" in result.stdout
+
+
+def test_everything_is_compiled_before_the_first_step(small, monkeypatch):
+    fit = Trainer.fit
+    counts = []
+
+    def counted(self, *arguments, **options):
+        counts.append(compiler.compiled_count)
+        history = fit(self, *arguments, **options)
+        counts.append(compiler.compiled_count)
+        return history
+
+    monkeypatch.setattr(Trainer, "fit", counted)
+    monkeypatch.setattr(ahead, "FEW", 1)
+    monkeypatch.setattr(ahead, "available_cores", lambda: 2)
+    assert run(*small).exit_code == 0
+    assert counts[0] == counts[1]
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path, small, monkeypatch):
+    import fastnn.train.progress
+
+    def interrupt(self, epoch, logs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fastnn.train.progress.ProgressBar, "on_epoch_end", interrupt)
+        result = run(*small)
+    assert result.exit_code == 130
+    checkpoint = tmp_path / "run" / "model.safetensors"
+    assert f"interrupted in epoch 2; go on with the same options and --resume {checkpoint}" in (
+        result.stdout
+    )
+    resumed = run(*small, "--resume", checkpoint)
+    whole = run(*small[:-1], tmp_path / "whole")
+    assert resumed.exit_code == whole.exit_code == 0
+    assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+    first, second = (load_file(f) for f in (checkpoint, tmp_path / "whole" / "model.safetensors"))
+    assert set(first) == set(second)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_ctrl_c_before_training(small, monkeypatch):
+    def interrupt(wanted):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ahead, "ensure", interrupt)
+    result = run(*small)
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--optimizer", "sdg"], 1, "--optimizer: expected one of sgd, adagrad"),
+        (["--device", "tpu"], 1, "device: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        (["--batch-size", "5000"], 1, "batch_size: expected at most"),
+        (["--resume", "nowhere.safetensors"], 1, "no such file"),
+        (["--hidden", "64,x"], 2, "expected sizes such as 256,128, got '64,x'"),
+        (["--hidden", "0"], 2, "expected sizes"),
+        (["--workers", "none"], 2, "expected 'auto' or a number"),
+        (["--epochs", "0"], 2, "Invalid value for '--epochs'"),
+        (["--lr", "-1"], 2, "Invalid value for '--lr'"),
+        (["--dropout", "1"], 2, "Invalid value for '--dropout'"),
+        (["--speed", "9"], 2, "No such option"),
+    ],
+)
+def test_mistakes_are_one_line(small, options, code, message):
+    result = run(*small, *options)
+    assert result.exit_code == code
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert message in error
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_where_an_error_came_from(small, monkeypatch):
+    monkeypatch.setenv("FASTNN_DEBUG", "1")
+    result = run(*small, "--optimizer", "sdg")
+    assert isinstance(result.exception, fastnn.errors.OptionError)
+
+
+def test_output_that_is_a_file(tmp_path, small):
+    (tmp_path / "run").write_text("")
+    result = run(*small)
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
+# -------------------------------------------------------------------- info, warmup
+
+
+def test_info_tells_the_machine():
+    result = run("info")
+    assert result.exit_code == 0
+    for what in (
+        f"fastnn          {fastnn.__version__}", "python", "numpy", "numba", "llvmlite",
+        "CPU features", "vector width", "workers", "CUDA            no: ", "kernel cache",
+        str(compiler.cache_folder()),
+    ):  # fmt: skip
+        assert what in result.stdout
+
+
+def test_warmup_compiles_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_loaded", {})
+    few = [("advance", "float32", ""), ("mean", "float32", ""), ahead.LOOP]
+    monkeypatch.setattr(ahead, "common_variants", lambda dtypes: few)
+    result = run("warmup", "--jobs", "2", "-v")
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 kernels compiled" in result.stdout
+    seconds = [float(s) for s in re.findall(r"^ +([\d.]+) s  ", result.stdout, re.MULTILINE)]
+    assert len(seconds) == 3
+    assert seconds == sorted(seconds, reverse=True)
+    assert ahead.cache_size()[0] == 3
+    assert "0 of 3 kernels compiled" in run("warmup").stdout
+
+
+def test_warmup_says_what_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_loaded", {})
+    monkeypatch.setattr(ahead, "common_variants", lambda dtypes: [ahead.LOOP])
+    monkeypatch.setattr(ahead.sys, "executable", "/bin/false")
+    result = run("warmup")
+    assert result.exit_code == 1
+    assert "1 kernels were not compiled" in result.stderr
+
+
+def test_warmup_for_digits_covers_the_run():
+    from fastnn.cli.train import digits_trainer, digits_variants
+    from fastnn.cli.warmup import _digits
+    from fastnn.data.digits import load_digits
+
+    needed = digits_variants(digits_trainer(steps=9), *load_digits(), 32)
+    assert len(needed) > 15
+    assert set(needed) <= set(_digits("float32"))
+
+
+def test_help_and_version():
+    assert f"fastnn {fastnn.__version__}" in run("--version").stdout
+    text = run("--help").stdout
+    assert all(name in text for name in ("train", "info", "warmup"))
+    assert "--hidden" in run("train", "digits", "--help").stdout
+    assert run("fly").exit_code == 2
+
+
+# -------------------------------------------------------------------- as a program
+
+
+def test_programs_exit_codes(tmp_path):
+    done = program("train", "digits", "--epochs", "1", "--hidden", "16", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    failed = program("train", "digits", "--device", "cuda", "--output", tmp_path)
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("Error: device 'cuda' cannot be used")
+    assert len(failed.stderr.splitlines()) == 1
+    assert program("info").returncode == 0
+    assert program("warmup", "--jobs", "0").returncode == 2
+
+
+def test_help_loads_neither_numba_nor_numpy():
+    code = (
+        "import sys; from click.testing import CliRunner; from fastnn import cli; "
+        "CliRunner().invoke(cli.group(), ['--help']); "
+        "print(sorted({'numpy', 'numba', 'llvmlite', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
