@@ -34,7 +34,7 @@ class Value:
         dtype: "f" (the program's float type), "i" (int64), "r" (float64) or "d" (as in the data).
         home: the segment of memory it lives in ("work" until the planner places it).
         offset: where it begins in its segment, in elements; None where the planner decides.
-        base: the value whose memory this one views under another shape, or None.
+        base, begin: the value whose memory this one views, from element `begin` on, or None.
         batched: whether its first dimension runs over the samples of the mini-batch.
         data: the contents, for constants.
     """
@@ -45,6 +45,7 @@ class Value:
     home: str = "work"
     offset: int | None = None
     base: Value | None = None
+    begin: int = 0
     batched: bool = False
     name: str = ""
     node: Node | None = None
@@ -57,6 +58,11 @@ class Value:
         while value.base is not None:
             value = value.base
         return value
+
+    @property
+    def shift(self) -> int:
+        """Where it begins in its root's memory, in elements."""
+        return self.begin + (self.base.shift if self.base is not None else 0)
 
     @property
     def size(self) -> int:
@@ -206,10 +212,14 @@ class Graph:
         self.streams += 1
         return self.streams
 
-    def view(self, value: Value, shape: tuple[int, ...], batched: bool | None = None) -> Value:
-        """The same memory under another shape."""
+    def view(
+        self, value: Value, shape: tuple[int, ...], batched: bool | None = None, begin: int = 0
+    ) -> Value:
+        """The same memory under another shape, from element `begin` on."""
         keep = value.batched if batched is None else batched
-        return self.value(shape, value.dtype, home=value.root.home, base=value, batched=keep)
+        return self.value(
+            shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep
+        )
 
     # -------------------------------------------------------------- nodes
 

@@ -22,6 +22,8 @@ class Access:
     reads: bool
     writes: bool
     axis: str  # "rows", "cols", "whole"
+    begin: int = 0  # elements of the root
+    end: int = 0
 
 
 @dataclass(eq=False)
@@ -93,11 +95,23 @@ def instruction_of(call: Call, batch: int) -> Instruction:
                 f"got {type(value).__name__}"
             )
         dims[name] = fold(value.shape, len(parameter.dims))
-        accesses.append(Access(value.root, parameter.reads, parameter.writes, parameter.axis))
+        span = value.shift, value.shift + value.size
+        accesses.append(
+            Access(value.root, parameter.reads, parameter.writes, parameter.axis, *span)
+        )
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:
         return Instruction(
-            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0, final=call.final
+            kernel,
+            call.operands,
+            dims,
+            tuple(accesses),
+            1,
+            1,
+            None,
+            call.scope,
+            0,
+            final=call.final,
         )
     count = letters[kernel.items]
     batched = any(

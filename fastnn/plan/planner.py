@@ -68,6 +68,7 @@ class _Layout:
         self.dtype = dtype
         self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0}
         self.offsets: dict[Value, int] = {}
+        self.numbers: dict[Value, int] = {}
         self.constants: list[tuple[int, np.ndarray]] = []
 
     def bytes_of(self, value: Value) -> int:
@@ -99,7 +100,9 @@ class _Layout:
 
     def operand(self, value: Value, dims: tuple[int, ...]) -> Operand:
         root = value.root
-        return Operand(root.home, self.offset_of(root), tuple(dims), value.dtype, root.external)
+        offset = self.offset_of(root) + value.shift * item_size(value.dtype, self.dtype)
+        number = self.numbers.setdefault(root, len(self.numbers))
+        return Operand(root.home, offset, tuple(dims), value.dtype, root.external, number)
 
     def planned(self, instruction: Instruction) -> PlannedCall:
         operands: list[Any] = []

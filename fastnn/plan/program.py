@@ -13,6 +13,7 @@ class Operand:
     """An array in memory: segment, byte offset, sizes at the kernel's rank, element type letter.
 
     `external` arrays belong to the caller; their sizes are taken when the program is bound.
+    `buffer` numbers what the planner placed as one piece; views and slices of it have its number.
     """
 
     segment: str
@@ -20,6 +21,7 @@ class Operand:
     dims: tuple[int, ...]
     dtype: str
     external: bool = False
+    buffer: int = 0
 
     def __str__(self) -> str:
         return f"{self.segment}+{self.offset}{list(self.dims)}"

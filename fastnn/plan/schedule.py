@@ -42,6 +42,8 @@ def conflict(a: Instruction, b: Instruction) -> str | None:
         for y in b.accesses:
             if x.root is not y.root or not (x.writes or y.writes):
                 continue
+            if x.end <= y.begin or y.end <= x.begin:
+                continue
             if not aligned(a, x, b, y):
                 return "barrier"
             result = "aligned"
@@ -49,12 +51,18 @@ def conflict(a: Instruction, b: Instruction) -> str | None:
 
 
 def aligned(a: Instruction, x: Access, b: Instruction, y: Access) -> bool:
-    return a.key is not None and a.key == b.key and x.axis == y.axis and x.axis != "whole"
+    return (
+        a.key is not None
+        and a.key == b.key
+        and x.axis == y.axis != "whole"
+        and (x.begin, x.end) == (y.begin, y.end)
+    )
 
 
 def schedule(instructions: list[Instruction]) -> list[Phase]:
     """Assign instructions to phases and groups: each as early as its dependencies allow."""
-    phase_of = delayed(instructions, earliest_phases(instructions))
+    edges = dependencies(instructions)
+    phase_of = delayed(instructions, edges, earliest_phases(instructions, edges))
     count = 1 + max(phase_of, default=0)
     grains: dict[tuple[str, int], int] = {}
     for instruction in instructions:
@@ -69,50 +77,65 @@ def schedule(instructions: list[Instruction]) -> list[Phase]:
     return phases
 
 
-def earliest_phases(instructions: list[Instruction]) -> list[int]:
+#: (earlier, later, whether they have to be in different phases)
+Edge = tuple[int, int, bool]
+
+
+def dependencies(instructions: list[Instruction]) -> list[Edge]:
+    """Pairs of instructions whose order matters, in the order of the later one.
+
+    For each piece of memory only the last writer and the readers since are looked at: what came
+    before is ordered through them.
+    """
+    edges: list[Edge] = []
+    last: dict[int, dict[tuple[int, int], list[int]]] = {}  # root -> span -> who touched it last
+    for j, b in enumerate(instructions):
+        found: set[int] = set()
+        for access in b.accesses:
+            for (begin, end), users in last.get(id(access.root), {}).items():
+                if begin < access.end and access.begin < end:
+                    found.update(users)
+        for i in sorted(found):
+            kind = conflict(instructions[i], b)
+            if kind is not None:
+                edges.append((i, j, kind == "barrier" and not b.serial))
+        for access in b.accesses:
+            spans = last.setdefault(id(access.root), {})
+            span = (access.begin, access.end)
+            if access.writes:
+                spans[span] = [j]
+            else:
+                spans.setdefault(span, []).append(j)
+    return edges
+
+
+def earliest_phases(instructions: list[Instruction], edges: list[Edge]) -> list[int]:
     """For each instruction the first phase in which it can run.
 
     A serial instruction runs at the end of its phase: it may use what that phase has written;
     what it writes itself can be used in the next phase (or by a later serial instruction).
     """
-    phase_of: list[int] = []
-    touching: dict[int, list[int]] = {}
-    for j, b in enumerate(instructions):
-        phase = 0
-        before = sorted({i for access in b.accesses for i in touching.get(id(access.root), ())})
-        for i in before:
-            a = instructions[i]
-            kind = conflict(a, b)
-            if kind is None:
-                continue
-            same_phase = kind == "aligned" or b.serial
-            phase = max(phase, phase_of[i] + (0 if same_phase else 1))
-        phase_of.append(phase)
-        for access in b.accesses:
-            touching.setdefault(id(access.root), []).append(j)
+    phase_of = [0] * len(instructions)
+    for i, j, apart in edges:
+        after_serial = instructions[i].serial and not instructions[j].serial
+        phase_of[j] = max(phase_of[j], phase_of[i] + (apart or after_serial))
     last = max(phase_of, default=0)
     return [last if i.final else p for i, p in zip(instructions, phase_of, strict=True)]
 
 
-def delayed(instructions: list[Instruction], phase_of: list[int]) -> list[int]:
+def delayed(instructions: list[Instruction], edges: list[Edge], phase_of: list[int]) -> list[int]:
     """Move batch work that nobody needs earlier into the phase of its first aligned user.
 
     So a mini-batch is gathered right before the layer that reads it, while it is in the cache.
     """
     result = list(phase_of)
+    users: dict[int, list[tuple[int, bool]]] = {}
+    for i, j, apart in edges:
+        users.setdefault(i, []).append((j, apart))
     for i in range(len(instructions) - 1, -1, -1):
-        a = instructions[i]
-        if a.key is None or a.key[0] != "batch":
-            continue
-        latest = None
-        for j in range(i + 1, len(instructions)):
-            kind = conflict(a, instructions[j])
-            if kind is not None:
-                same_phase = kind == "aligned" or instructions[j].serial
-                limit = result[j] - (0 if same_phase else 1)
-                latest = limit if latest is None else min(latest, limit)
-        if latest is not None:
-            result[i] = max(result[i], latest)
+        key = instructions[i].key
+        if key is not None and key[0] == "batch" and i in users:
+            result[i] = max(result[i], min(result[j] - apart for j, apart in users[i]))
     return result
 
 

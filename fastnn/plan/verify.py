@@ -8,6 +8,7 @@ item's part is the same for both.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,27 +27,26 @@ class _Touch:
     end: int
     reads: bool
     writes: bool
+    buffer: int
     split: tuple[object, ...] | None  # how the bytes are divided among workers; None: not at all
 
 
 def verify(program: Program) -> None:
     """Raise `ProgramError` for the first fault found."""
-    written: set[tuple[int, int]] = set()
+    written = _Written()
     for number, phase in enumerate(program.phases):
         touches: list[_Touch] = []
         for group in phase.groups:
             for call in group.calls:
                 mine = _touches(program, call, group)
-                for touch in mine:
-                    _check_written(number, touch, written)
-                    _check_apart(number, touch, touches)
-                    touches.append(touch)  # a call's own operands must be apart, too
-                _note(written, mine)
+                written.check(number, mine)
+                written.note(mine)
+                touches += mine
+        _check_apart(number, touches)
         for call in phase.serial:
             mine = _touches(program, call, None)
-            for touch in mine:
-                _check_written(number, touch, written)
-            _note(written, mine)
+            written.check(number, mine)
+            written.note(mine)
 
 
 def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) -> list[_Touch]:
@@ -82,7 +82,7 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
         found.append(
             _Touch(
                 call, name, operand.segment, operand.offset, operand.offset + size,
-                parameter.reads, parameter.writes, split,
+                parameter.reads, parameter.writes, operand.buffer, split,
             )
         )  # fmt: skip
     if group is not None and kernel.items in letters:
@@ -95,38 +95,77 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
     return found
 
 
-def _check_apart(number: int, touch: _Touch, others: list[_Touch]) -> None:
-    for other in others:
-        if (
-            other.segment == touch.segment
-            and other.begin < touch.end
-            and touch.begin < other.end
-            and (other.writes or touch.writes)
-            and (other.split is None or other.split != touch.split)
-        ):
-            raise ProgramError(
-                f"phase {number}: {touch.call.kernel}.{touch.name} and "
-                f"{other.call.kernel}.{other.name} touch the same memory of {touch.segment!r} "
-                f"[{max(other.begin, touch.begin)}, {min(other.end, touch.end)}) without a barrier"
-            )
-
-
-def _check_written(number: int, touch: _Touch, written: set[tuple[int, int]]) -> None:
-    if touch.segment != "work" or not touch.reads or touch.begin == touch.end:
-        return
-    if (touch.begin, touch.end) not in written:
-        raise ProgramError(
-            f"phase {number}: {touch.call.kernel}.{touch.name} reads work memory "
-            f"[{touch.begin}, {touch.end}), which no call has written, or which another buffer "
-            "has taken over"
-        )
-
-
-def _note(written: set[tuple[int, int]], touches: list[_Touch]) -> None:
-    """Add what was written; a buffer that overlaps an older one ends the older one's life."""
+def _check_apart(number: int, touches: list[_Touch]) -> None:
+    """No two touches of a phase share bytes, one writing, unless they are split alike."""
+    spans: dict[tuple[str, int, int], list[_Touch]] = {}
     for touch in touches:
-        if touch.segment == "work" and touch.writes and touch.end > touch.begin:
-            span = (touch.begin, touch.end)
-            if span not in written:
-                written -= {w for w in written if w[0] < touch.end and touch.begin < w[1]}
-                written.add(span)
+        if touch.end > touch.begin:
+            spans.setdefault((touch.segment, touch.begin, touch.end), []).append(touch)
+    active: list[list[_Touch]] = []
+    for (segment, begin, _), group in sorted(spans.items(), key=lambda item: item[0]):
+        active = [g for g in active if g[0].segment == segment and g[0].end > begin]
+        for other in active:
+            if any(t.writes for t in (*group, *other)):
+                writer = next(t for t in (*group, *other) if t.writes)
+                _overlap(number, writer, other[0] if writer in group else group[0])
+        if any(t.writes for t in group):
+            for touch in group[1:]:
+                if touch.split is None or touch.split != group[0].split:
+                    _overlap(number, group[0], touch)
+        active.append(group)
+
+
+def _overlap(number: int, a: _Touch, b: _Touch) -> None:
+    raise ProgramError(
+        f"phase {number}: {a.call.kernel}.{a.name} and {b.call.kernel}.{b.name} touch the same "
+        f"memory of {a.segment!r} [{max(a.begin, b.begin)}, {min(a.end, b.end)}) without a barrier"
+    )
+
+
+class _Written:
+    """Which bytes of the work memory hold which buffer's data: spans that don't overlap."""
+
+    def __init__(self) -> None:
+        self.begins: list[int] = []
+        self.spans: list[tuple[int, int, int]] = []  # begin, end, buffer; sorted
+
+    def check(self, number: int, touches: list[_Touch]) -> None:
+        """Everything read was written before, and not taken over by another buffer since."""
+        for touch in touches:
+            if touch.segment != "work" or not touch.reads:
+                continue
+            position = touch.begin
+            k = max(bisect.bisect_right(self.begins, position) - 1, 0)
+            while position < touch.end and k < len(self.spans):
+                begin, end, buffer = self.spans[k]
+                if begin > position or buffer != touch.buffer:
+                    break
+                position, k = max(position, end), k + 1
+            if position < touch.end:
+                raise ProgramError(
+                    f"phase {number}: {touch.call.kernel}.{touch.name} reads work memory "
+                    f"[{touch.begin}, {touch.end}), of which byte {position} was not written, or "
+                    "another buffer has taken it over"
+                )
+
+    def note(self, touches: list[_Touch]) -> None:
+        for touch in touches:
+            if touch.segment == "work" and touch.writes and touch.end > touch.begin:
+                self._write(touch.begin, touch.end, touch.buffer)
+
+    def _write(self, begin: int, end: int, buffer: int) -> None:
+        first = max(bisect.bisect_right(self.begins, begin) - 1, 0)
+        last = first
+        kept: list[tuple[int, int, int]] = []
+        while last < len(self.spans) and self.spans[last][0] < end:
+            b, e, owner = self.spans[last]
+            if e <= begin:
+                kept.append((b, e, owner))
+            else:
+                kept += [(b, begin, owner)] if b < begin else []
+                kept += [(end, e, owner)] if e > end else []
+            last += 1
+        kept.append((begin, end, buffer))
+        kept.sort()
+        self.spans[first:last] = kept
+        self.begins[first:last] = [span[0] for span in kept]
