@@ -148,11 +148,10 @@ def kernel(
             f"kernel {label!r} takes lo and hi: all of its 'rows' and 'cols' arrays must share one "
             f"item dimension, found {sorted(map(str, letters)) or 'none'}"
         )
-    known = KERNELS.get(label)
-    if known is not None and known.function.__module__ != function.__module__:
+    home = getattr(KERNELS.get(label), "function", function).__module__ or ""
+    if home.startswith("fastnn.") and home != function.__module__:
         raise ValueError(
-            f"a kernel called {label!r} exists already, in {known.function.__module__}; choose "
-            "another name"
+            f"a kernel called {label!r} exists already, in {home}; choose another name"
         )
     result = Kernel(label, function, params, letters.pop() if ranged else None, grain, block)
     KERNELS[label] = result

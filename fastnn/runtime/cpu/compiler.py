@@ -36,6 +36,8 @@ from fastnn.kernels.declare import Array, Kernel
 #: NumPy types of the element-type letters that don't depend on the program
 FIXED_TYPES = {"r": "float64", "i": "int64"}
 ENTRY = "fastnn_entry"
+#: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
+NUMBA_HELPER = b"numba_"
 #: length of the checksum at the end of a cache file
 CHECKSUM_BYTES = 16
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
@@ -95,7 +97,7 @@ def fingerprint(function: Any, seen: set[int] | None = None) -> bytes:
                 for name in sorted(names & set(vars(value))):
                     add(getattr(value, name))
         elif isinstance(value, np.ndarray):
-            digest.update(value.tobytes())
+            digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
         else:
             digest.update(repr(value).encode() if not callable(value) else b"callable")
 
@@ -162,6 +164,10 @@ def load_object(code: bytes) -> int:
     """Load an object file into the process and return the address of its entry."""
     from llvmlite import binding
 
+    if NUMBA_HELPER in code:  # LLVM would end the process for a function that it can't find
+        from numba.core.registry import cpu_target
+
+        _keep_alive.append(cpu_target.target_context)  # making it tells LLVM the addresses
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -297,9 +303,7 @@ def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Call
 
 def record_length(kernel: Kernel) -> int:
     """Words in a record of this kernel."""
-    return sum(
-        1 + len(p.dims) if isinstance(p, Array) else 1 for p in kernel.params.values()
-    )
+    return sum(1 + len(p.dims) if isinstance(p, Array) else 1 for p in kernel.params.values())
 
 
 #: C signature of every compiled kernel; calling through ctypes releases the GIL

@@ -1,0 +1,300 @@
+"""Users' own ops: rows of the same table that the built-in ops are in."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import fastnn.graph.ops  # noqa: F401  (fills the table, so that names are known to be taken)
+from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.graph import Value
+from fastnn.graph.op import OPS, Op, Shape
+from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.plan.instruction import fold
+
+ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
+#: names of the ops that users have defined; these may be defined again
+_defined: set[str] = set()
+_EXAMPLE = (
+    "write for example\n"
+    "    @fnn.kernel\n"
+    '    def swish_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", beta: "real",\n'
+    '                      lo: "begin", hi: "end"): ...'
+)
+
+
+def define_op(
+    name: str,
+    forward: Kernel,
+    backward: Kernel | Sequence[Kernel] | None = None,
+    *,
+    shape: ShapeFunction | None = None,
+    defaults: Mapping[str, float] | None = None,
+) -> UserOp:
+    """Define an op of your own, by the mechanism of the built-in ones.
+
+    Kernels are plain Python functions of NumPy arrays, decorated with `fastnn.kernel`; its module,
+    `fastnn.kernels.declare`, says how their parameters are annotated. They are compiled when a
+    model that has the op first runs, once per machine, and may use loops, arithmetic, the `math`
+    module, and functions of yours that are decorated with `fastnn.helper`. They must not make
+    arrays, and must not rely on what other items (rows) do.
+
+    Args:
+        name: the op's name; that of a built-in op is refused. Defining an op again replaces it.
+        forward: parameters that are "in" arrays are the op's inputs, "out" arrays its outputs, and
+            numbers ("real", "int") its attributes. Float arrays are "f", integers "i".
+        backward: one kernel or several. A parameter ``d<output>`` is the gradient that comes in,
+            ``d<input>`` ("out") one that goes out; others are inputs, outputs and attributes of
+            forward, by name. Kernels whose items are rows can't sum over them: a gradient of a
+            weight is a kernel of its own, with "cols" arrays. An input without a gradient can't be
+            trained through: that is an error when a model tries.
+        shape: function of (shapes of the inputs, attributes), both dicts by name, that returns the
+            output's shape, or a dict of them by output. By default the dimension letters say it:
+            ``y: f[N,K]`` has x's leading dimensions if x is ``f[N,C]``, and K of whatever input.
+        defaults: attributes' defaults; an attribute without one has to be given at each use.
+
+    Returns:
+        A function for use in a module's `forward`: inputs first, in the order of the forward
+        kernel's parameters, then attributes. Inputs may be symbolic values, parameters or arrays.
+
+    Raises:
+        OptionError: the kernels' parameters don't fit each other; says what was expected.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> @fnn.kernel
+    ... def cube_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    ...     for i in range(lo, hi):
+    ...         for j in range(x.shape[1]):
+    ...             y[i, j] = x[i, j] ** 3
+    >>> @fnn.kernel
+    ... def cube_backward(x: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]",
+    ...                   lo: "begin", hi: "end"):
+    ...     for i in range(lo, hi):
+    ...         for j in range(x.shape[1]):
+    ...             dx[i, j] = 3 * x[i, j] ** 2 * dy[i, j]
+    >>> cube = fnn.define_op("cube", cube_forward, cube_backward)
+    >>> fnn.testing.gradcheck(cube, np.random.default_rng(0).normal(size=(4, 3)))
+    True
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise OptionError(f"define_op: expected a name like 'swish', got {name!r}")
+    if name in OPS and name not in _defined:
+        raise OptionError(f"define_op: {name!r} is a built-in op; choose another name")
+    interface = _Interface(name, forward, shape is not None, dict(defaults or {}))
+    gradients = [backward] if isinstance(backward, Kernel) else list(backward or ())
+    interface.check_backward(gradients)
+    op = Op(
+        name,
+        inputs=interface.inputs,
+        outputs=interface.outputs,
+        returns=interface.outputs,
+        defaults=interface.defaults,
+        shape=interface.shapes if shape is None else interface.shapes_by(shape),
+        forward=_enter(f"{name}_forward", forward),
+        backward=tuple(_enter(f"{name}_{k.name}", k) for k in gradients),
+    )
+    OPS[name] = op
+    _defined.add(name)
+    return UserOp(op, interface)
+
+
+class UserOp:
+    """An op that a user has defined; call it in a module's `forward`."""
+
+    def __init__(self, op: Op, interface: _Interface):
+        self.op, self._interface = op, interface
+        self.__name__ = op.name
+
+    def __call__(self, *operands: Any, **named: Any) -> Any:
+        from fastnn.ops import _untransposed, as_value, graph_of
+
+        op = self.op
+        names = (*op.inputs, *self._interface.attributes)
+        given = dict(zip(names, operands, strict=False))
+        unknown = (set(named) - set(names)) | (set(named) & set(given))
+        given.update(named)
+        missing = [n for n in names if n not in given and n not in op.defaults]
+        if len(operands) > len(names) or unknown or missing:
+            raise ShapeError(f"{op.name}: expected {self}, got {self._got(operands, named)}")
+        graph = graph_of(*(given[n] for n in op.inputs))
+        inputs = {}
+        for n in op.inputs:
+            value = as_value(graph, _untransposed(given.pop(n), op.name))
+            wanted = self._interface.arrays[n].dtype
+            if value.dtype != wanted:
+                kinds = {"f": "floating-point", "i": "integer"}
+                raise ShapeError(
+                    f"{where(graph.scope)}{op.name}: expected {kinds[wanted]} input {n!r}, got "
+                    f"{kinds.get(value.dtype, value.dtype)}; convert the data with astype"
+                )
+            inputs[n] = value
+        attributes = {n: self._interface.number(n, v) for n, v in given.items()}
+        return graph.apply(op, **inputs, **attributes)
+
+    def _got(self, operands: Sequence[Any], named: Mapping[str, Any]) -> str:
+        parts = [type(o).__name__ for o in operands]
+        return f"({', '.join([*parts, *(f'{k}={v!r}' for k, v in named.items())])})"
+
+    def __repr__(self) -> str:
+        known = self.op.defaults
+        attributes = [f"{n}={known[n]!r}" if n in known else n for n in self._interface.attributes]
+        return f"{self.op.name}({', '.join([*self.op.inputs, *attributes])})"
+
+
+class _Interface:
+    """What the forward kernel's parameters say about an op."""
+
+    def __init__(self, name: str, forward: Any, has_shape: bool, defaults: dict[str, Any]):
+        self.name = name
+        _check_kernel(name, "forward", forward)
+        self.arrays: dict[str, Array] = {n: a for n, a in forward.arrays.items() if n != "clock"}
+        for n, array in self.arrays.items():
+            if array.mode not in ("in", "out") or array.dtype not in ("f", "i"):
+                self._fail(
+                    f"forward's parameter {n!r}: expected an 'in' or 'out' array of 'f' or 'i', "
+                    f"got {array.mode!r} of {array.dtype!r}"
+                )
+            if n[:1] == "d" and n[1:] in self.arrays:
+                self._fail(f"forward's {n!r} would be the gradient of {n[1:]!r}; rename it")
+        self.inputs = tuple(n for n, a in self.arrays.items() if a.mode == "in")
+        self.outputs = tuple(n for n, a in self.arrays.items() if a.mode == "out")
+        if not self.inputs or not self.outputs:
+            self._fail(
+                f"forward: expected at least one 'in' and one 'out' array, got {len(self.inputs)} "
+                f"and {len(self.outputs)}; {_EXAMPLE}"
+            )
+        self.attributes = {n: p.kind for n, p in forward.params.items() if not isinstance(p, Array)}
+        unknown = set(defaults) - set(self.attributes)
+        if unknown:
+            self._fail(
+                f"defaults: expected some of {sorted(self.attributes)}, got {sorted(unknown)[0]!r}"
+            )
+        self.defaults = {n: self.number(n, v) for n, v in defaults.items()}
+        letters = {d for n in self.inputs for d in self.arrays[n].dims}
+        for n in self.outputs:
+            new = [d for d in self.arrays[n].dims if d not in letters]
+            if new and not has_shape:
+                self._fail(
+                    f"forward's output {n!r}: no input has the dimension {new[0]}; pass "
+                    "shape=, a function of (input shapes, attributes)"
+                )
+
+    def _fail(self, message: str) -> None:
+        raise OptionError(f"define_op {self.name!r}: {message}")
+
+    def check_backward(self, kernels: Sequence[Any]) -> None:
+        written: set[str] = set()
+        for kernel in kernels:
+            _check_kernel(self.name, "backward", kernel)
+            label = f"backward kernel {kernel.name!r}"
+            for n, parameter in kernel.params.items():
+                if not isinstance(parameter, Array):
+                    known = n in self.attributes
+                elif n[:1] == "d" and n[1:] in self.inputs:
+                    known = parameter.mode == "out" and self.arrays[n[1:]].dtype == "f"
+                    if n in written or not known:
+                        self._fail(
+                            f"{label}: expected {n!r} to be an 'out' array, the gradient of a "
+                            "float input, and in one kernel only"
+                        )
+                    written.add(n)
+                else:
+                    d_output = n[:1] == "d" and n[1:] in self.outputs
+                    known = parameter.mode == "in" and (
+                        d_output or n in self.arrays or n == "clock"
+                    )
+                if not known:
+                    self._fail(
+                        f"{label}: cannot tell what parameter {n!r} is; expected inputs and "
+                        f"outputs {[*self.inputs, *self.outputs]} and their gradients "
+                        f"{['d' + o for o in self.outputs]} as 'in' arrays, "
+                        f"{['d' + i for i in self.inputs]} as 'out' arrays, and numbers "
+                        f"{sorted(self.attributes)}"
+                    )
+            if not any(n in written for n in kernel.params):
+                self._fail(
+                    f"{label}: expected at least one of {['d' + i for i in self.inputs]} as an "
+                    "'out' array"
+                )
+
+    def number(self, name: str, value: Any) -> float | int:
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            self._fail(f"attribute {name!r}: expected a number, got {value!r}")
+        if self.attributes[name] == "int" and int(value) != value:
+            self._fail(f"attribute {name!r}: expected a whole number, got {value!r}")
+        return int(value) if self.attributes[name] == "int" else float(value)
+
+    # ---------------------------------------------------------------- shapes
+
+    def shapes(self, inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+        """The outputs' shapes by their dimension letters."""
+        extents: dict[str, Shape] = {}  # a leading letter may stand for several dimensions
+        sizes: dict[str, int] = {}
+        for n in self.inputs:
+            dims, shape = self.arrays[n].dims, inputs[n].shape
+            folded = fold(shape, len(dims))
+            lead = shape[: len(shape) - len(dims) + 1] if len(shape) > len(dims) else folded[:1]
+            for letter, size, extent in zip(
+                dims, folded, [lead, *((s,) for s in folded[1:])], strict=True
+            ):
+                if sizes.setdefault(letter, size) != size:
+                    raise ShapeError(
+                        f"{where(scope)}{self.name}: expected input {n!r} with {letter} = "
+                        f"{sizes[letter]}, as the inputs before it have, got shape {shape}"
+                    )
+                if len(extent) > len(extents.get(letter, ())):
+                    extents[letter] = extent
+        same = {self.arrays[n].dims: inputs[n].shape for n in reversed(self.inputs)}
+        found = {}
+        for n in self.outputs:
+            array = self.arrays[n]
+            shape = same.get(array.dims) or tuple(
+                itertools.chain(*(extents[d] for d in array.dims))
+            )
+            found[n] = (shape, array.dtype)
+        return found
+
+    def shapes_by(self, function: ShapeFunction) -> Any:
+        """A shape rule from the user's function."""
+
+        def rule(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+            result = function({n: v.shape for n, v in inputs.items()}, dict(attrs))
+            if not isinstance(result, dict):
+                result = {self.outputs[0]: result}
+            try:
+                shapes = {n: tuple(int(k) for k in result[n]) for n in self.outputs}
+            except (KeyError, TypeError, ValueError):
+                raise ShapeError(
+                    f"{where(scope)}{self.name}: expected shape= to return a shape for each of "
+                    f"{list(self.outputs)}, got {result!r}"
+                ) from None
+            return {n: (s, self.arrays[n].dtype) for n, s in shapes.items()}
+
+        return rule
+
+
+def _check_kernel(op: str, role: str, kernel: Any) -> None:
+    if not isinstance(kernel, Kernel):
+        raise OptionError(
+            f"define_op {op!r}: expected {role} to be a function decorated with @fnn.kernel, got "
+            f"{type(kernel).__name__}; {_EXAMPLE}"
+        )
+
+
+def _enter(label: str, kernel: Kernel) -> str:
+    """Enter a kernel in the table under a name of the op's own; returns that name.
+
+    Programs that are planned already keep the kernels they were planned with, so a name is never
+    given twice.
+    """
+    name, number = label, 1
+    while name in KERNELS:
+        number += 1
+        name = f"{label}_{number}"
+    KERNELS[name] = dataclasses.replace(kernel, name=name)
+    return name
