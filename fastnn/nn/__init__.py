@@ -16,6 +16,7 @@ from fastnn.nn.activation import (
     Softplus,
     Tanh,
 )
+from fastnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.loss import (
     BCEWithLogitsLoss,
@@ -31,13 +32,13 @@ from fastnn.nn.module import Module, Sequential
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import GRU, LSTM, RNN
 from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
+from fastnn.nn.scrn import SCRN
 from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
 
 __all__ = [
-    "ELU", "GELU", "GRU", "LSTM", "RNN", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm",
-    "Concatenate",
-    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "HuberLoss", "KLDivLoss", "L1Loss",
-    "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Loss", "MSELoss", "Maxout", "Module",
-    "Multiply", "NLLLoss", "PReLU", "Parameter", "ReLU", "Reshape", "Sequential", "SiLU",
-    "Sigmoid", "Softmax", "Softplus", "Tanh", "init",
+    "ELU", "GELU", "GRU", "LSTM", "RNN", "SCRN", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm",
+    "Concatenate", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GRUCell", "HuberLoss",
+    "KLDivLoss", "L1Loss", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Loss",
+    "MSELoss", "Maxout", "Module", "Multiply", "NLLLoss", "PReLU", "Parameter", "RNNCell", "ReLU",
+    "Reshape", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "init",
 ]  # fmt: skip

@@ -44,7 +44,6 @@ class Recurrent(Module):
     """
 
     gates = 1
-    states: tuple[str, ...] = ("h",)
 
     def __init__(
         self,
@@ -77,15 +76,23 @@ class Recurrent(Module):
             size = input_size if layer == 0 else self.output_size
             self._make(size, suffix, bias)
             if stateful:
-                for state in self.states:
-                    buffer = Parameter((stateful, hidden_size), 0.0, trainable=False)
+                for state, units in self._state_sizes().items():
+                    buffer = Parameter((stateful, units), 0.0, trainable=False)
                     setattr(self, f"state_{state}{suffix}", buffer)
 
     @property
     def output_size(self) -> int:
         """Features of an output step."""
         joined = self.bidirectional and self.merge == "concat"
-        return self.hidden_size * (2 if joined else 1)
+        return self._features() * (2 if joined else 1)
+
+    def _features(self) -> int:
+        """Features of one direction's output step."""
+        return self.hidden_size
+
+    def _state_sizes(self) -> dict[str, int]:
+        """Names of a cell's states and their units."""
+        return {"h": self.hidden_size}
 
     def _suffixes(self) -> list[tuple[int, str]]:
         """Layer and parameter suffix of each cell, in the order of PyTorch's states."""
@@ -171,7 +178,7 @@ class Recurrent(Module):
 
     def _buffers(self) -> list[list[Parameter]]:
         return [
-            [getattr(self, f"state_{s}{suffix}") for s in self.states]
+            [getattr(self, f"state_{s}{suffix}") for s in self._state_sizes()]
             for _, suffix in self._suffixes()
         ]
 
@@ -269,7 +276,6 @@ class LSTM(Recurrent):
     """
 
     gates = 4
-    states = ("h", "c")
 
     def __init__(
         self,
@@ -294,6 +300,9 @@ class LSTM(Recurrent):
             for name, number in (("bias_ih", self.forget_bias), ("bias_hh", 0.0)):
                 parameter = getattr(self, name + suffix)
                 parameter.init = self._with_forget_bias(parameter.init, number)
+
+    def _state_sizes(self) -> dict[str, int]:
+        return {"h": self.hidden_size, "c": self.hidden_size}
 
     def _with_forget_bias(self, fill: Initial, number: float) -> Initial:
         def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

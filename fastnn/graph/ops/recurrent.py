@@ -32,9 +32,11 @@ def _check(inputs: dict[str, Value], gates: int, scope: str, op: str) -> tuple[i
             f"{where(scope)}{op}: expected input of shape (batch, steps, {w_ih.shape[0]}), got "
             f"{x.shape}; set input_size to {x.shape[-1]}, or reshape the input"
         )
-    wanted = {"w_ih": (x.shape[2], gates * hidden), "w_hh": (hidden, gates * hidden)}
-    wanted |= {"b_ih": (gates * hidden,), "b_hh": (gates * hidden,), "lengths": (x.shape[0],)}
-    wanted |= {"peephole": (3 * hidden,), "h0": (x.shape[0], hidden), "c0": (x.shape[0], hidden)}
+    wanted: dict[str, tuple[int, ...]] = {
+        "w_ih": (x.shape[2], gates * hidden), "w_hh": (hidden, gates * hidden),
+        "b_ih": (gates * hidden,), "b_hh": (gates * hidden,), "lengths": (x.shape[0],),
+        "peephole": (3 * hidden,), "h0": (x.shape[0], hidden), "c0": (x.shape[0], hidden),
+    }  # fmt: skip
     _check_shapes(inputs, wanted, scope, op)
     return x.shape[0], x.shape[1], hidden
 
@@ -87,15 +89,15 @@ def _backward(
     kernel: str,
     douts: dict[str, Value],
     sizes: dict[str, int],
-    **more: Any,
 ) -> dict[str, Value]:
     """Call a cell's backward kernel; returns what it writes. `sizes` gives the rows' lengths."""
     written = {name: _rows(graph, node, size) for name, size in sizes.items()}
     incoming = {f"d{name}": douts.get(name) for name in node.op.returns}
+    absent = {"dpeephole": None}
     extra = {
-        **incoming, **written, "order": _rows(graph, node, 1, "i"),
+        **absent, **incoming, **written, "order": _rows(graph, node, 1, "i"),
         "w_turned": packed(graph, _need(node, "w_hh"), transposed=True),
-        "steps": _need(node, "x").shape[1], **more,
+        "steps": _need(node, "x").shape[1],
     }  # fmt: skip
     graph.call_for(kernel, node, extra)
     return written
@@ -118,7 +120,9 @@ def _gradients(
     x, dz = _need(node, "x"), written["dz"]
     batch, steps, inputs = x.shape
     gates = _need(node, "w_ih").shape[1]
-    found = {name: written[f"d{name}"] for name in ("h0", "c0") if name in needed}
+    found: dict[str, Value] = {}
+    for name in {"h0", "c0"} & needed:
+        found[name] = written[f"d{name}"]
     if "x" in needed:
         found["x"] = graph.value(x.shape)
         turned = packed(graph, _need(node, "w_ih"), transposed=True)
@@ -219,12 +223,9 @@ def _lstm_gradient(
     step, peephole = padded(4 * hidden), node.inputs["peephole"]
     sizes = {"dz": steps * step, "dbias": 4 * hidden, "dh0": hidden, "dc0": hidden}
     sizes["scratch"] = lstm.lstm_backward_scratch(hidden)
-    absent = {}
-    if peephole is None:
-        absent["dpeephole"] = None
-    else:
+    if peephole is not None:
         sizes["dpeephole"] = 3 * hidden
-    written = _backward(graph, node, "lstm_backward", douts, sizes, **absent)
+    written = _backward(graph, node, "lstm_backward", douts, sizes)
     parts = [_from_outputs(graph, node, 4 * hidden)]
     found = _gradients(graph, node, needed, written, step, parts, ("dbias", "dbias"))
     if "peephole" in needed and peephole is not None:
