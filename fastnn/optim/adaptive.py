@@ -100,6 +100,8 @@ class RMSprop(Optimizer):
     def check(self, options: Mapping[str, Any]) -> str | None:
         if not 0 <= options["alpha"] < 1:
             return f"alpha: expected a number in [0, 1), got {options['alpha']}"
+        if not 0 <= options["momentum"] < 1:
+            return f"momentum: expected a number in [0, 1), got {options['momentum']}"
         if options["momentum"] > 0 and self.options["momentum"] == 0:
             return "momentum: set it for all parameters (0 in the groups that want none)"
         if bool(options["centered"]) != bool(self.options["centered"]):

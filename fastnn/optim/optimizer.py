@@ -7,8 +7,9 @@ To add an optimiser, write one small file: a subclass with its options, `slots`,
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from fastnn.errors import OptionError
@@ -32,6 +33,7 @@ class Optimizer:
         clip_value: clip every gradient element to [-clip_value, clip_value].
         clip_norm: scale the gradient of each parameter to at most this L2 norm.
         clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al. 2013).
+            Clipping by value comes after clipping by a norm.
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name counts.
@@ -65,6 +67,7 @@ class Optimizer:
             **options,
         }
         self.own = tuple(options)
+        self._refuse_unknown()
         self.clip_global_norm = clip_global_norm
         self.groups = {k: dict(v) for k, v in (groups or {}).items()}
         self.schedule = schedule
@@ -78,6 +81,11 @@ class Optimizer:
                     f"expected some of {sorted(self.options)}"
                 )
             self._check({**self.options, **changes}, f"group {pattern!r}: ")
+        norms = [self.options, *self.groups.values()]
+        if clip_global_norm is not None and any(o.get("clip_norm") is not None for o in norms):
+            raise OptionError(
+                "optimizer clip_norm and clip_global_norm: expected one of the two; leave one out"
+            )
 
     # ---------------------------------------------------------------- what a subclass gives
 
@@ -106,6 +114,18 @@ class Optimizer:
 
     # ---------------------------------------------------------------- what comes with it
 
+    def _refuse_unknown(self) -> None:
+        """What a constructor was given beyond its own options comes last among them."""
+        takes = inspect.signature(type(self).scalars).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in takes):
+            return
+        count = len(takes) - 2  # without t and lr
+        if len(self.own) > count:
+            known = sorted({*COMMON, "clip_global_norm", "groups", "schedule", *self.own[:count]})
+            raise OptionError(
+                f"{type(self).__name__}: unknown option {self.own[count]!r}; expected some of {known}"
+            )
+
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
         for name, value in options.items():
             if value is None and name in ("clip_value", "clip_norm"):
@@ -130,6 +150,16 @@ class Optimizer:
             if fnmatch.fnmatchcase(parameter, pattern):
                 return number
         return 0
+
+    def check_groups(self, parameters: Iterable[str]) -> None:
+        """Every group's pattern has to match one of these parameters' names."""
+        names = list(parameters)
+        for pattern in self.groups:
+            if not fnmatch.filter(names, pattern):
+                raise OptionError(
+                    f"optimizer group {pattern!r} fits no parameter; expected a pattern for some of "
+                    f"{names}"
+                )
 
     def group_options(self, number: int) -> dict[str, Any]:
         """The options of a group."""

@@ -41,11 +41,11 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **common: Any,
     ):
-        super().__init__(
-            lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **common
-        )
+        super().__init__(lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **common)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
+        if not 0 <= options["momentum"] < 1:
+            return f"momentum: expected a number in [0, 1), got {options['momentum']}"
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             return "nesterov: expected momentum > 0 and dampening = 0"
         if options["momentum"] > 0 and self.options["momentum"] == 0:

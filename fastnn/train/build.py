@@ -112,9 +112,7 @@ class StepBuilder:
             the inputs before each step).
     """
 
-    def __init__(
-        self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str
-    ):
+    def __init__(self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str):
         self.model, self.store, self.feed = model, store, feed
         self.graph = Graph(batch, training, store.dtype)
         self.places: dict[str, Value] = {}
@@ -178,6 +176,7 @@ class StepBuilder:
 
     def train(self, objective: Objective) -> None:
         """Differentiate a loss and update its parameters."""
+        objective.optimizer.check_groups(objective.parameters)
         leaves, gradients = self.gradients(objective.loss, objective.parameters)
         self._updates(objective, leaves, gradients, objective.optimizer)
 
@@ -250,9 +249,7 @@ class StepBuilder:
                 )
                 for slot in optimizer.slots
             }
-            graph.call(
-                update, p=leaf, g=gradient, **slots, hyper=hyper[groups[name]], scale=factor
-            )
+            graph.call(update, p=leaf, g=gradient, **slots, hyper=hyper[groups[name]], scale=factor)
 
     def _clip(self, gradients: list[Value], limit: float) -> Value:
         """The factor that brings the norm of these gradients down to the limit."""
@@ -274,8 +271,6 @@ class StepBuilder:
             self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
             self.graph.calls[-1].final = True
         program = plan(self.graph, self.places)
-        ranges = tuple(
-            (self.names[r.value], r) for r in self.graph.ranges if r.value in self.names
-        )
+        ranges = tuple((self.names[r.value], r) for r in self.graph.ranges if r.value in self.names)
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
         return Built(program, ranges, outputs)

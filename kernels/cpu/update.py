@@ -8,6 +8,7 @@ the serial kernel that computes a rule's scalars once a step, in float64.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from ..clock import RUN_STEP, STEP
@@ -51,7 +52,7 @@ def update(p, g, {slots}hyper, scale, lo, hi):
         i += w
 '''
 
-_PREPARE = '''
+_PREPARE = """
 def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
     t = clock[STEP] + 1
     rate = schedule[clock[RUN_STEP], group]
@@ -61,7 +62,7 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
     hyper[2] = limit
     for k in range(len(values)):
         hyper[SHARED + k] = values[k]
-'''
+"""
 
 
 @helper
@@ -71,10 +72,23 @@ def shared_gradient(g, p, factor, l2, limit):
     return fma(p, l2, g)
 
 
+def _name_for(name: str, formula: Callable) -> tuple[str, Kernel | None]:
+    """A name for the kernel made of this formula, and the kernel if it exists already.
+
+    A subclass that changes the rule but keeps the name gets kernels of its own.
+    """
+    for number in itertools.count(2):
+        known = KERNELS.get(name)
+        if known is None or formula in known.function.__globals__.values():
+            return name, known
+        name = f"{name.rstrip('0123456789')}{number}"
+
+
 def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -> Kernel:
     """The kernel `name` that applies a rule with these slots and so many scalars."""
-    if name in KERNELS:
-        return KERNELS[name]
+    name, known = _name_for(name, rule)
+    if known is not None:
+        return known
     names = [f"h{k}" for k in range(scalars)]
     source = _UPDATE.format(
         slots="".join(f"{s}, " for s in slots),
@@ -104,8 +118,9 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
 
 def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel:
     """The serial kernel `name` that computes a rule's scalars for this step."""
-    if name in KERNELS:
-        return KERNELS[name]
+    name, known = _name_for(name, scalars)
+    if known is not None:
+        return known
     scope = {"scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED}
     exec(compile(_PREPARE.format(options=", ".join(options)), f"<{name}>", "exec"), scope)
     function = scope["prepare"]
