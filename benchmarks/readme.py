@@ -1,0 +1,58 @@
+"""Writes the table of `benchmarks/results/mlp-*.json` into the README, between its marks.
+
+python -m benchmarks.readme
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- measured: python -m benchmarks.readme -->", "<!-- end of measured -->"
+LIBRARIES = {"fastnn": "fastnn", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn"}
+
+
+def table(path: Path) -> str:
+    """One run's table, with where and how it was measured."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    where, rows = found["environment"], found["rows"]
+    threads = sorted({row["threads"] for row in rows})
+    lines = [
+        f"Microseconds a training step, median, {'/'.join(map(str, threads))} thread"
+        f"{'s' if threads != [1] else ''}, float32; {where['cpu']} ({where['simd']}), Python "
+        f"{where['python']}, PyTorch {where['torch']}, JAX {where['jax']}, scikit-learn "
+        f"{where['scikit-learn']}; {where['date']}, `{found['command']}`"
+        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:",
+        "",
+        "| net | batch | optimiser | " + " | ".join(LIBRARIES.values()) + " |",
+        "|---|--:|---|" + "--:|" * len(LIBRARIES),
+    ]
+    for row in rows:
+        cells = []
+        for library in LIBRARIES:
+            seconds = row["seconds"].get(library)
+            cells.append(f"{1e6 * seconds['median']:,.0f}" if seconds else "")
+        lines.append(
+            f"| {row['workload']} | {row['batch']} | {row['optimizer']} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def measured(text: str, results: Path) -> str:
+    """The README's text with the tables of these results."""
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    tables = [table(path) for path in sorted(results.glob("mlp-*.json"))]
+    body = "\n\n".join(tables) or "Nothing yet: `make bench`."
+    return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(measured(text, ROOT / "benchmarks" / "results"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
