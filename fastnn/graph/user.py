@@ -86,7 +86,9 @@ def define_op(
     if name in OPS and name not in _defined:
         raise OptionError(f"define_op: {name!r} is a built-in op; choose another name")
     interface = _Interface(name, forward, shape is not None, dict(defaults or {}))
-    gradients = [backward] if isinstance(backward, Kernel) else list(backward or ())
+    gradients: list[Any] = list(backward) if isinstance(backward, (list, tuple)) else []
+    if backward is not None and not isinstance(backward, (list, tuple)):
+        gradients = [backward]
     interface.check_backward(gradients)
     op = Op(
         name,

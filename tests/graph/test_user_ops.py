@@ -1,0 +1,397 @@
+"""Users' own ops: defined, trained, refused, compiled anew when they change."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops
+from fastnn.errors import OptionError, ShapeError
+from fastnn.graph.op import OPS
+from fastnn.runtime.cpu import compiler
+from fastnn.testing import gradcheck
+
+X = np.random.default_rng(0).normal(size=(9, 5))
+
+
+@fnn.helper
+def squared_sine(x, a):
+    s = math.sin(a * x)
+    return s * s / a
+
+
+@fnn.kernel
+def snake_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", a: "real", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = x[i, j] + squared_sine(x[i, j], a)
+
+
+@fnn.kernel
+def snake_backward(
+    x: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]", a: "real",
+    lo: "begin", hi: "end",
+):  # fmt: skip
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            dx[i, j] = dy[i, j] * (1.0 + math.sin(2.0 * a * x[i, j]))
+
+
+snake = fnn.define_op("test_snake", snake_forward, snake_backward, defaults={"a": 1.0})
+
+
+def naive_snake(x, a=1.0):
+    return x + np.sin(a * x) ** 2 / a
+
+
+class Snake(nn.Module):
+    def __init__(self, a=1.0):
+        self.a = a
+
+    def forward(self, x):
+        return snake(x, a=self.a)
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (4, 3, 5)])
+@pytest.mark.parametrize("a", [1.0, 0.3])
+def test_values_and_gradients(shape, a):
+    x = np.random.default_rng(1).normal(size=shape)
+    np.testing.assert_allclose(Snake(a).predict(x), naive_snake(x, a), rtol=1e-5, atol=1e-6)
+    assert gradcheck(Snake(a), x)
+    assert gradcheck(lambda v: ops.tanh(snake(v, a)) * snake(v), x)
+
+
+def test_it_is_a_row_of_the_table_and_trains():
+    assert OPS["test_snake"].inputs == ("x",)
+    assert repr(snake) == "test_snake(x, a=1.0)"
+    model = nn.Sequential(nn.Linear(5, 16), Snake(), nn.Linear(16, 1))
+    step = fnn.compile(model, "mse", fnn.optim.Adam(lr=0.01))
+    x = X.astype(np.float32)
+    y = (x[:, :1] * x[:, 1:2]).astype(np.float32)
+    losses = [step(x, y) for _ in range(300)]
+    assert losses[-1] < 0.05 * losses[0]
+
+
+@fnn.kernel
+def wrong_backward(dy: "in rows f[N,C]", dx: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(dy.shape[1]):
+            dx[i, j] = dy[i, j]
+
+
+def test_a_wrong_gradient_is_found():
+    wrong = fnn.define_op("test_wrong_snake", snake_forward, wrong_backward)
+    with pytest.raises(AssertionError, match="gradcheck: input 0"):
+        gradcheck(lambda v: wrong(v, 1.0), X)
+
+
+# ---------------------------------------------------------------- several inputs, integers, shapes
+
+
+@fnn.kernel
+def pick_forward(
+    ids: "in rows i[N]", x: "in rows f[N,C]", w: "in whole f[C,K]", y: "out rows f[N,K]",
+    chosen: "out rows f[N]", lo: "begin", hi: "end",
+):  # fmt: skip
+    """A product and one column of it."""
+    for n in range(lo, hi):
+        for k in range(w.shape[1]):
+            total = 0.0
+            for c in range(w.shape[0]):
+                total += x[n, c] * w[c, k]
+            y[n, k] = total
+        chosen[n] = y[n, ids[n]]
+
+
+@fnn.kernel
+def pick_dx(
+    ids: "in rows i[N]", w: "in whole f[C,K]", dy: "in rows f[N,K]", dchosen: "in rows f[N]",
+    dx: "out rows f[N,C]", lo: "begin", hi: "end",
+):  # fmt: skip
+    for n in range(lo, hi):
+        for c in range(w.shape[0]):
+            total = dchosen[n] * w[c, ids[n]]
+            for k in range(w.shape[1]):
+                total += dy[n, k] * w[c, k]
+            dx[n, c] = total
+
+
+@fnn.kernel
+def pick_dw(
+    ids: "in whole i[N]", x: "in whole f[N,C]", dy: "in whole f[N,K]", dchosen: "in whole f[N]",
+    dw: "out rows f[C,K]", lo: "begin", hi: "end",
+):  # fmt: skip
+    for c in range(lo, hi):
+        for k in range(dy.shape[1]):
+            dw[c, k] = 0.0
+        for n in range(x.shape[0]):
+            for k in range(dy.shape[1]):
+                dw[c, k] += x[n, c] * dy[n, k]
+            dw[c, ids[n]] += x[n, c] * dchosen[n]
+
+
+pick = fnn.define_op("test_pick", pick_forward, [pick_dx, pick_dw])
+
+
+@pytest.mark.parametrize("lead", [(9,), (4, 3)])
+def test_several_inputs_and_outputs(lead):
+    rng = np.random.default_rng(2)
+    x, ids = rng.normal(size=(*lead, 5)), rng.integers(0, 6, lead)
+    w = nn.Parameter((5, 6), "normal")
+    shapes = []
+
+    def function(ids, x, w):
+        y, chosen = pick(ids, x, w)
+        shapes[:] = y.shape, chosen.shape
+        return y, ops.tanh(chosen)
+
+    assert gradcheck(function, ids, x, w)
+    assert shapes == [(*lead, 6), lead]
+
+
+def test_the_same_bits_for_any_number_of_workers():
+    class Model(nn.Module):
+        def __init__(self):
+            self.w = nn.Parameter((5, 6), "normal")
+
+        def forward(self, x, ids):
+            return pick(ids, snake(x), self.w)[0]
+
+    rng = np.random.default_rng(3)
+    x, ids = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 6, 40)
+    y = rng.normal(size=(40, 6)).astype(np.float32)
+    results = []
+    for workers in (1, 2, 3):
+        model = Model()
+        step = fnn.compile(model, "mse", "adam", workers=workers)
+        for _ in range(5):
+            step((x, ids), y)
+        results.append(model.w.value.tobytes())
+    assert len(set(results)) == 1
+
+
+def test_a_shape_of_its_own():
+    @fnn.kernel(name="test_twice_forward")
+    def forward(x: "in rows f[N,C]", y: "out rows f[N,D]", times: "int", lo: "begin", hi: "end"):
+        for i in range(lo, hi):
+            for j in range(y.shape[1]):
+                y[i, j] = x[i, j // times]
+
+    with pytest.raises(OptionError, match="no input has the dimension D; pass shape="):
+        fnn.define_op("test_twice", forward)
+
+    def shape(inputs, attributes):
+        *lead, c = inputs["x"]
+        return (*lead, attributes["times"] * c)
+
+    op = fnn.define_op("test_twice", forward, shape=shape, defaults={"times": 2})
+
+    class Twice(nn.Module):
+        def forward(self, x):
+            return op(x, times=3)
+
+    np.testing.assert_allclose(Twice().predict(X), np.repeat(X, 3, axis=1), rtol=1e-6)
+    with pytest.raises(ShapeError, match="'test_twice' has no gradient"):
+        gradcheck(Twice(), X)
+    bad = fnn.define_op("test_twice", forward, shape=lambda *_: {"z": 3}, defaults={"times": 2})
+    with pytest.raises(ShapeError, match=r"expected shape= to return a shape for each of \['y'\]"):
+        gradcheck(bad, X)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def plain(x, y):
+    """Not a kernel."""
+
+
+def kernel_of(name="test_bad", **annotations):
+    """A kernel with these parameters that does nothing."""
+    names = ", ".join(annotations)
+    scope: dict = {"__name__": __name__}
+    exec(f"def function({names}): pass", scope)
+    scope["function"].__annotations__ = annotations
+    return fnn.kernel(scope["function"], name=name)
+
+
+RANGE = {"lo": "begin", "hi": "end"}
+ROWS = {"x": "in rows f[N,C]", "y": "out rows f[N,C]", **RANGE}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("relu", snake_forward), "'relu' is a built-in op; choose another name"),
+        (("no name", snake_forward), "expected a name like 'swish', got 'no name'"),
+        (("test_bad", plain), "decorated with @fnn.kernel, got function; write for example"),
+        (("test_bad", kernel_of(x="in whole f[N]")), "at least one 'in' and one 'out' array"),
+        (("test_bad", kernel_of(x="inout whole f[N]")), "expected an 'in' or 'out' array of 'f'"),
+        (("test_bad", kernel_of(x="in whole r[N]", y="out whole f[N]")), "got 'in' of 'r'"),
+        (
+            ("test_bad", kernel_of(x="in whole f[N]", dx="in whole f[N]", y="out whole f[N]")),
+            "'dx' would be the gradient of 'x'; rename it",
+        ),
+        (("test_bad", kernel_of(**ROWS), plain), "expected backward to be a function decorated"),
+        (
+            ("test_bad", kernel_of(**ROWS), kernel_of(**ROWS)),
+            r"cannot tell what parameter 'y' is; expected inputs and outputs \['x', 'y'\]",
+        ),
+        (
+            (
+                "test_bad", kernel_of(**ROWS),
+                kernel_of(slope="real", dy="in rows f[N,C]", dx="out rows f[N,C]", **RANGE),
+            ),
+            "cannot tell what parameter 'slope' is",
+        ),
+        (
+            ("test_bad", kernel_of(**ROWS), kernel_of(dy="in rows f[N,C]", **RANGE)),
+            r"expected at least one of \['dx'\] as an 'out' array",
+        ),
+        (
+            (
+                "test_bad", kernel_of(**ROWS),
+                [kernel_of(dy="in rows f[N,C]", dx="out rows f[N,C]", **RANGE)] * 2,
+            ),
+            "in one kernel only",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_definition_says_what_is_expected(arguments, message):
+    with pytest.raises(OptionError, match=message):
+        fnn.define_op(*arguments)
+    assert "test_bad" not in OPS
+
+
+def test_wrong_defaults():
+    with pytest.raises(OptionError, match=r"defaults: expected some of \['a'\], got 'b'"):
+        fnn.define_op("test_bad", snake_forward, defaults={"b": 1.0})
+    with pytest.raises(OptionError, match="attribute 'a': expected a number, got 'x'"):
+        fnn.define_op("test_bad", snake_forward, defaults={"a": "x"})
+
+
+def test_wrong_use_says_what_is_expected():
+    with pytest.raises(ShapeError, match=r"expected test_snake\(x, a=1.0\), got \(\)"):
+        gradcheck(lambda x: snake(), X)
+    with pytest.raises(ShapeError, match=r"got \(Value, float, int\)"):
+        gradcheck(lambda x: snake(x, 1.0, 2), X)
+    with pytest.raises(ShapeError, match=r"got \(Value, b=3\)"):
+        gradcheck(lambda x: snake(x, b=3), X)
+    with pytest.raises(ShapeError, match="expected floating-point input 'x', got integer"):
+        gradcheck(snake, np.arange(4))
+    with pytest.raises(ShapeError, match="expected input 'w' with C = 5"):
+        gradcheck(pick, np.zeros(9, np.int64), X, nn.Parameter((4, 6)))
+
+
+def test_an_input_without_gradient_cannot_be_trained_through():
+    op = fnn.define_op("test_no_dw", pick_forward, pick_dx)
+    with pytest.raises(ShapeError, match=r"'test_no_dw' has no gradient .* writes dw"):
+        gradcheck(op, np.zeros(9, np.int64), X, nn.Parameter((5, 6), "normal"))
+
+
+# ---------------------------------------------------------------- where functions come from
+
+CELL = """
+import math
+import fastnn as fnn
+
+@fnn.helper
+def inner(v):
+    return {inner}
+
+@fnn.kernel
+def cell_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = inner(x[i, j]) + {outer}
+
+op = fnn.define_op("test_cell", cell_forward)
+"""
+
+
+def run_cell(inner, outer):
+    """The op's values as a notebook would get them, and how many kernels were compiled."""
+    scope = {"__name__": "__main__"}
+    exec(textwrap.dedent(CELL.format(inner=inner, outer=outer)), scope)
+
+    class Model(nn.Module):
+        def forward(self, x):
+            return scope["op"](x)
+
+    before = compiler.compiled_count
+    return Model().predict(X), compiler.compiled_count - before
+
+
+def test_cells_that_are_run_again_with_changes():
+    Snake().predict(X)  # what predicting itself needs is compiled by now
+    for inner, outer, want in (
+        ("math.tanh(v)", "1.0", np.tanh(X) + 1),
+        ("math.tanh(v)", "2.0", np.tanh(X) + 2),
+        ("math.sin(v)", "2.0", np.sin(X) + 2),
+        ("math.sin(v) * 3.0", "2.0", 3 * np.sin(X) + 2),
+    ):
+        got, _ = run_cell(inner, outer)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+PROGRAM = """
+import sys
+import numpy as np
+import fastnn as fnn
+from fastnn import nn
+from fastnn.runtime.cpu import compiler
+from user_helpers import inner
+import user_helpers
+
+@fnn.kernel
+def main_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = {call}(x[i, j]) * {factor}
+
+op = fnn.define_op("main_op", main_forward)
+
+class Model(nn.Module):
+    def forward(self, x):
+        return op(x)
+
+x = np.linspace(0.5, 2.0, 4, dtype=np.float32)[:, None]
+print(float(Model().predict(x)[0, 0]), compiler.compiled_count, "numba" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("call", ["inner", "user_helpers.inner"])
+def test_the_disk_cache_notices_changes(tmp_path, call):
+    """A program run again and again, with its kernel or a helper in another file changed."""
+
+    def run(factor, body):
+        helpers = (
+            f"import math\nimport fastnn as fnn\n\n@fnn.helper\ndef inner(v):\n    return {body}\n"
+        )
+        (tmp_path / "user_helpers.py").write_text(helpers)
+        (tmp_path / "main.py").write_text(PROGRAM.format(factor=factor, call=call))
+        environment = os.environ | {
+            "FASTNN_CACHE": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "main.py"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        value, compiled, imported = done.stdout.split()
+        return round(float(value), 4), int(compiled), imported == "True"
+
+    first = run("2.0", "v + 1.0")
+    assert first[0] == 3.0
+    assert first[1] > 0
+    assert run("2.0", "v + 1.0") == (3.0, 0, False)
+    assert run("3.0", "v + 1.0") == (4.5, 1, True)
+    assert run("3.0", "v + 2.0") == (7.5, 1, True)
+    assert run("3.0", "math.gamma(v)")[:2] == (round(3 * math.gamma(0.5), 4), 1)
+    # math.gamma is a C function of Numba's: a process that compiles nothing has to find it, too
+    assert run("3.0", "math.gamma(v)")[:2] == (round(3 * math.gamma(0.5), 4), 0)
