@@ -171,12 +171,14 @@ def _connected(instructions: list[Instruction]) -> list[list[Instruction]]:
 
 
 def _group(instructions: list[Instruction], grain: int) -> Group:
-    """A block is what fits in the cache, but no less than what its calls read as a whole."""
+    """A block is what fits in the cache, but no less than what its calls read as a whole, and no
+    fewer items than a kernel asks for."""
     first = instructions[0]
     per_item = max(sum(i.bytes_per_item for i in instructions), 1)
     whole = max(i.whole_bytes for i in instructions)
     block = max(BLOCK_BYTES, whole) // per_item
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
+    block = max(block, *(-(-i.kernel.block // i.multiplier) for i in instructions))
     block = max(block // grain, 1) * grain
     return Group(first.items, grain, min(block, max(first.items, 1)), instructions)
