@@ -477,3 +477,72 @@ def store_state(value: Any, buffer: Parameter) -> None:
     """Set a buffer's rows to `value`, for the next step."""
     graph = graph_of(value)
     graph.call("affine", x=value, y=as_value(graph, buffer), scale=1.0, shift=0.0)
+
+
+# ---------------------------------------------------------------- loops
+
+
+def zeros_state(x: Any, size: int) -> Value:
+    """A state of zeros for each sample of the batch: shape (batch, size)."""
+    return graph_of(x).full((x.shape[0], int(size)), 0.0, batched=True)
+
+
+def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[Any, Any]:
+    """Repeat a body over time, with gradient through it: a recurrent net of your own.
+
+    Args:
+        body: function of (x_t, state) returning (y_t, new state): the inputs of one step, shape
+            (batch, ...), and the carried state; tuples where there are several.
+        sequences: shape (batch, steps, ...), or a tuple of such.
+        state: the initial state, shape (batch, ...), or a tuple of such (see `zeros_state`).
+        lengths: number of valid steps of each sequence, integers of shape (batch,), or None. Past
+            the end the state stays as it is and outputs are 0.
+
+    Returns:
+        Outputs of all steps, shape (batch, steps, ...), and the final state.
+
+    >>> from fastnn import nn, ops
+    >>> class Elman(nn.Module):
+    ...     def __init__(self, features, hidden):
+    ...         self.hidden, self.mix = hidden, nn.Linear(features + hidden, hidden)
+    ...     def forward(self, x):
+    ...         def step(x_t, h):
+    ...             h = ops.tanh(self.mix(ops.concatenate(x_t, h)))
+    ...             return h, h
+    ...         outputs, last = ops.loop(step, x, ops.zeros_state(x, self.hidden))
+    ...         return last
+    """
+    from fastnn.graph.loop import loop as make
+
+    xs = sequences if isinstance(sequences, tuple) else (sequences,)
+    states = state if isinstance(state, tuple) else (state,)
+    graph = graph_of(*xs)
+    several: dict[str, bool] = {}
+
+    def step(*parts: Value) -> tuple[list[Value], list[Value]]:
+        mask = parts[len(xs)] if lengths is not None else None
+        step_xs, old = parts[: len(xs)], parts[len(parts) - len(states) :]
+        y, new = body(
+            step_xs if isinstance(sequences, tuple) else step_xs[0],
+            old if isinstance(state, tuple) else old[0],
+        )
+        several["y"] = isinstance(y, tuple)
+        outputs = list(y) if isinstance(y, tuple) else [y]
+        fresh = list(new) if isinstance(new, tuple) else [new]
+        if mask is not None:
+            column = reshape(mask, mask.shape[0], 1)
+            outputs = [multiply(output, column) for output in outputs]
+            fresh = [
+                add(before, multiply(subtract(after, before), column))
+                for before, after in zip(old, fresh, strict=True)
+            ]
+        return outputs, fresh
+
+    inputs = [*xs]
+    if lengths is not None:
+        mask = graph.value((xs[0].shape[0], xs[0].shape[1]), batched=True, name="mask")
+        graph.call("length_mask", lengths=lengths, y=mask)
+        inputs.append(mask)
+    outputs, finals = make(graph, step, inputs, [as_value(graph, s) for s in states])
+    y_all = tuple(outputs) if several["y"] else outputs[0]
+    return y_all, tuple(finals) if isinstance(state, tuple) else finals[0]

@@ -29,9 +29,18 @@ def differentiate(
                 "take its mean or sum, or pass a seed gradient"
             )
         seed = graph.full(loss.shape, 1.0)
+    return propagate(graph, [(loss, seed)], wrt)
+
+
+def propagate(
+    graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]
+) -> list[Value | None]:
+    """Like `differentiate`, from several values with their gradients."""
     nodes = list(graph.nodes)
     needed = _depends_on(nodes, wrt)
-    parts: dict[Value, list[Value]] = {loss: [seed]}
+    parts: dict[Value, list[Value]] = {}
+    for value, gradient in seeds:
+        parts.setdefault(value, []).append(gradient)
 
     def total(value: Value) -> Value | None:
         """The sum of the gradients that have arrived at a value."""

@@ -1,0 +1,186 @@
+"""The loop op: values against plain NumPy, gradients, masks, streams, what is taken out of it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops, optim
+from fastnn.errors import ShapeError
+from fastnn.graph.graph import Graph
+from fastnn.graph.trace import trace
+from fastnn.testing import gradcheck
+from fastnn.train.build import Spec, StepBuilder
+
+
+class Elman(nn.Module):
+    """The simplest recurrent net, as a user would write it."""
+
+    def __init__(self, features: int, hidden: int, rate: float = 0.0):
+        self.hidden, self.rate = hidden, rate
+        self.a, self.b = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x):
+        def step(x_t, h):
+            h = ops.tanh(self.a(x_t) + self.b(h))
+            return (ops.dropout(h, self.rate) if self.rate else h), h
+
+        return ops.loop(step, x, ops.zeros_state(x, self.hidden))
+
+
+class Gated(nn.Module):
+    """Two states, layer norm, an output that is not a state."""
+
+    def __init__(self, features: int, hidden: int):
+        self.hidden = hidden
+        self.gate, self.new = nn.Linear(features + hidden, hidden), nn.Linear(features, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x, lengths=None):
+        def step(x_t, state):
+            h, c = state
+            z = ops.sigmoid(self.gate(ops.concatenate(x_t, h)))
+            k = ops.tanh(self.norm(ops.add(self.new(x_t), ops.multiply(z, h))))
+            return ops.add(h, k), (k, ops.add(c, z))
+
+        zero = ops.zeros_state(x, self.hidden)
+        y, (_, c) = ops.loop(step, x, (zero, zero), lengths=lengths)
+        return y, c
+
+
+class Attention(nn.Module):
+    """A step that looks at something outside that runs over the batch."""
+
+    def __init__(self, features: int, hidden: int):
+        self.hidden = hidden
+        self.key, self.mix = nn.Linear(features, hidden), nn.Linear(features + hidden, hidden)
+
+    def forward(self, x, memory):
+        key = self.key(memory)
+
+        def step(x_t, h):
+            h = ops.tanh(ops.add(self.mix(ops.concatenate(x_t, h)), key))
+            return h, h
+
+        return ops.loop(step, x, ops.zeros_state(x, self.hidden))[0]
+
+
+def elman(model: Elman, x: np.ndarray) -> np.ndarray:
+    w, u = model.a.weight.value, model.b.weight.value
+    h, rows = np.zeros((len(x), model.hidden)), []
+    for t in range(x.shape[1]):
+        h = np.tanh(x[:, t] @ w.T + model.a.bias.value + h @ u.T + model.b.bias.value)
+        rows.append(h)
+    return np.stack(rows, axis=1)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 5), (17, 2), (2, 33)])
+def test_values(batch: int, steps: int) -> None:
+    x = np.random.default_rng(0).normal(size=(batch, steps, 4)).astype(np.float32)
+    model = Elman(4, 6)
+    y, last = model.predict(x)
+    expected = elman(model, x)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    np.testing.assert_array_equal(last, y[:, -1])
+
+
+def test_gradients() -> None:
+    rng = np.random.default_rng(1)
+    x, lengths = rng.normal(size=(3, 5, 4)), np.array([5, 2, 3])
+    assert gradcheck(Elman(4, 6), x)
+    assert gradcheck(Elman(4, 6, rate=0.4), x, training=True)
+    assert gradcheck(Gated(4, 6), x)
+    assert gradcheck(Gated(4, 6), x, lengths)
+    assert gradcheck(Attention(4, 5), x, rng.normal(size=(3, 4)))
+
+
+def test_past_the_end() -> None:
+    rng = np.random.default_rng(2)
+    x, lengths = rng.normal(size=(3, 6, 4)).astype(np.float32), np.array([6, 1, 4])
+    model = Gated(4, 6)
+    y, c = model.predict(x, lengths)
+    for row, length in enumerate(lengths):
+        assert not y[row, length:].any()
+        alone, last = model.predict(x[row : row + 1, :length], lengths[row : row + 1])
+        np.testing.assert_array_equal(y[row, :length], alone[0])
+        np.testing.assert_array_equal(c[row], last[0])
+
+
+def test_each_step_draws_its_own_mask() -> None:
+    model = Elman(4, 64, rate=0.5)
+    builder = StepBuilder(model, model.store(), 2, True, "direct")
+    builder.outputs(builder.inputs("x", (Spec((3, 4), "f"),)))
+    streams = [c.operands["stream"] for c in builder.graph.calls if c.kernel == "dropout"]
+    assert len(set(streams)) == 3
+
+
+def test_weight_gradients_are_one_product_over_all_steps() -> None:
+    model = Elman(4, 6)
+    model.store()
+    graph = Graph(8, training=True)
+    x = graph.input("x", (10, 4))
+    y, _ = trace(model, graph, x)
+    loss = ops.mean(y)
+    from fastnn.graph.gradient import differentiate
+
+    differentiate(graph, loss, [graph.leaves[p] for p in model.parameters()])
+    kernels = [c.kernel for c in graph.calls]
+    assert kernels.count("linear_backward_weight") == 2
+    assert kernels.count("sum_rows") == 2
+    assert kernels.count("tanh_forward") == kernels.count("tanh_backward") == 10
+    assert kernels.count("pack_panels_transposed") == 1
+
+
+def test_same_bits_on_any_number_of_workers() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(37, 7, 4)).astype(np.float32)
+    y = rng.integers(0, 3, 37)
+    results = []
+    for workers in (1, 2, 3):
+
+        class Classifier(nn.Module):
+            def __init__(self) -> None:
+                self.cell, self.out = Elman(4, 9), nn.Linear(9, 3)
+
+            def forward(self, x):
+                return self.out(self.cell(x)[1])
+
+        model = Classifier()
+        trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(lr=0.01), workers=workers)
+        trainer.fit(x, y, epochs=3, batch_size=8, verbose=False)
+        results.append(model.state_dict())
+    for other in results[1:]:
+        for name, array in results[0].items():
+            np.testing.assert_array_equal(array, other[name])
+
+
+def test_long_loops_plan_quickly() -> None:
+    model = Gated(4, 8)
+    builder = StepBuilder(model, model.store(), 4, True, "direct")
+    start = time.perf_counter()
+    (y, _) = builder.outputs(builder.inputs("x", (Spec((200, 4), "f"),)))
+    loss = builder.loss(lambda out, target: ops.mean(out[0]), (y, y), (y,))
+    from fastnn.train.build import Objective
+
+    builder.train(Objective(loss, model.named_parameters(), optim.SGD(lr=0.1)))
+    builder.finish("float32")
+    assert time.perf_counter() - start < 20
+
+
+def test_errors() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x):
+            return ops.loop(lambda x_t, h: (h, x_t), x, ops.zeros_state(x, 3))[0]
+
+    with pytest.raises(ShapeError, match="expected new states of shapes"):
+        Wrong().predict(np.zeros((2, 3, 4), np.float32))
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            return ops.loop(lambda x_t, h: (h, h), x, ops.zeros_state(x, 3))[0]
+
+    with pytest.raises(ShapeError, match="batch, steps"):
+        Flat().predict(np.zeros((2,), np.float32))
