@@ -1,6 +1,6 @@
 """What fastnn costs beside arithmetic: import, compilation, memory of the package.
 
-    python -m benchmarks.costs
+python -m benchmarks.costs
 """
 
 from __future__ import annotations

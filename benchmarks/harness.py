@@ -64,7 +64,9 @@ def environment() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "cpu": host.cpu,
         "simd": f"{host.name}, {host.vector_bits} bits",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         **versions,

@@ -1,6 +1,6 @@
 """Single kernels against PyTorch and the machine's limits: Adam, softmax with cross-entropy, feed.
 
-    python -m benchmarks.kernels --threads 1
+python -m benchmarks.kernels --threads 1
 """
 
 from __future__ import annotations
@@ -194,9 +194,7 @@ def main() -> None:
             file=sys.stderr,
         )
     command = f"python -m benchmarks.kernels --threads {options.threads}"
-    path = harness.write(
-        f"kernels-{options.threads}", command, rows, bandwidth_gbytes=bandwidth
-    )
+    path = harness.write(f"kernels-{options.threads}", command, rows, bandwidth_gbytes=bandwidth)
     print(f"written to {path.name}")
 
 

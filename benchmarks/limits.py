@@ -34,9 +34,7 @@ def bench_fma(x: "inout whole f[N]", times: "int"):
 
 
 @kernel
-def bench_triad(
-    a: "out rows f[N]", b: "in rows f[N]", c: "in rows f[N]", lo: "begin", hi: "end"
-):
+def bench_triad(a: "out rows f[N]", b: "in rows f[N]", c: "in rows f[N]", lo: "begin", hi: "end"):
     """a = b + 3 c, streaming."""
     i = lo
     while i < hi:

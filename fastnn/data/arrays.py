@@ -56,12 +56,12 @@ def as_arrays(data: Any, prefix: str, what: str) -> Arrays:
         and prefix == "x"
     )  # fmt: skip
     parts: Sequence[Any] = data if several else [data]
-    arrays = [_as_array(a, what if len(parts) == 1 else f"{what}[{k}]") for k, a in enumerate(parts)]
+    arrays = [
+        _as_array(a, what if len(parts) == 1 else f"{what}[{k}]") for k, a in enumerate(parts)
+    ]
     lengths = {len(a) for a in arrays}
     if len(lengths) > 1:
-        raise DataError(
-            f"{what}: expected arrays of equal length, got {[len(a) for a in arrays]}"
-        )
+        raise DataError(f"{what}: expected arrays of equal length, got {[len(a) for a in arrays]}")
     if 0 in lengths:
         raise DataError(f"{what}: expected at least one sample, got none")
     specs = tuple(_spec(a, prefix) for a in arrays)

@@ -39,9 +39,7 @@ def _subtract_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[s
 
 register(Op("add", inputs=("a", "b"), gradient=_add_gradient))
 register(Op("subtract", inputs=("a", "b"), gradient=_subtract_gradient))
-register(
-    Op("multiply", inputs=("a", "b"), backward=("multiply_backward_a", "multiply_backward_b"))
-)
+register(Op("multiply", inputs=("a", "b"), backward=("multiply_backward_a", "multiply_backward_b")))
 register(Op("divide", inputs=("a", "b"), backward=("divide_backward_a", "divide_backward_b")))
 
 

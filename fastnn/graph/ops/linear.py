@@ -91,14 +91,10 @@ def as_matrix(x: Value) -> Value:
     if x.ndim == 2:
         return x
     columns = x.shape[-1]
-    return x.graph.leaves.setdefault(
-        ("matrix", x), x.graph.view(x, (x.size // columns, columns))
-    )
+    return x.graph.leaves.setdefault(("matrix", x), x.graph.view(x, (x.size // columns, columns)))
 
 
-register(
-    Op("linear", inputs=("x", "w", "bias"), shape=_shape, lower=_lower, gradient=_gradient)
-)
+register(Op("linear", inputs=("x", "w", "bias"), shape=_shape, lower=_lower, gradient=_gradient))
 
 
 def _embedding_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
