@@ -68,7 +68,7 @@ def test_what_is_wrong_is_named(wrong):
             return ops.tanh(self.first(x)) + self.last(x)
 
     wrong("tanh", "sigmoid_backward")
-    with pytest.raises(AssertionError, match="gradcheck: (parameter 'first|input 0)"):
+    with pytest.raises(AssertionError, match=r"gradcheck: (parameter 'first|input 0)"):
         gradcheck(Net(), X)
     with pytest.raises(AssertionError, match="gradcheck: input 0"):
         gradcheck(Net(), X, parameters=False)

@@ -204,7 +204,7 @@ def test_some_parameters_are_trained():
     assert list(fnn.compile(model, "mse", parameters=model[4]).parameters) == ["4.weight", "4.bias"]
     chosen = fnn.compile(model, "mse", parameters=[model[0].bias, model[1]]).parameters
     assert list(chosen) == ["0.bias", "1.weight", "1.bias"]
-    with pytest.raises(OptionError, match="parameters: '9.x' has none of the model's trained"):
+    with pytest.raises(OptionError, match=r"parameters: '9.x' has none of the model's trained"):
         fnn.compile(model, "mse", parameters="9.x")
     with pytest.raises(OptionError, match="expected name patterns, modules or parameters"):
         fnn.compile(model, "mse", parameters=3)
@@ -288,7 +288,7 @@ def test_bad_data_and_options():
         step(X.astype(complex), Y)
     with pytest.raises(DataError, match="at least one sample"):
         step(X[:0], Y[:0])
-    with pytest.raises(ShapeError, match="does not depend|expected a single number"):
+    with pytest.raises(ShapeError, match=r"does not depend|expected a single number"):
         fnn.compile(net(), lambda out, y: out)(X, Y)
     with pytest.raises(OptionError, match="unknown loss 'hinge'"):
         fnn.compile(net(), "hinge")
@@ -296,7 +296,7 @@ def test_bad_data_and_options():
         fnn.compile(net(), "mse", dtype="float16")
     with pytest.raises(OptionError, match="workers"):
         fnn.compile(net(), "mse", workers=0)
-    with pytest.raises(OptionError, match="expected an nn.Module"):
+    with pytest.raises(OptionError, match=r"expected an nn.Module"):
         fnn.compile(X, "mse")
     assert step.steps == 1
 

@@ -1,0 +1,59 @@
+"""The examples run, and do what they say, with small settings."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+pytest.importorskip("sklearn", reason="the examples' digits come with scikit-learn")
+
+
+def load(name):
+    """An example as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+#: arguments, what main returns has to pass this, what it has to print
+EXAMPLES = {
+    "mlp_digits": (["--epochs", "4", "--quiet"], lambda r: r > 0.9, "test accuracy"),
+    "own_loop": (["--steps", "300"], lambda r: r > 0.9, "gradient norm"),
+    "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
+    "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
+    "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
+}
+
+
+def test_every_example_is_here():
+    assert {p.stem for p in FOLDER.glob("*.py")} >= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, capsys):
+    arguments, good, text = EXAMPLES[name]
+    result = load(name).main(arguments)
+    assert good(result), result
+    assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_first_lines_say_how_to_run_it(name):
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+    assert f"python examples/{name}.py" in text
+
+
+def test_as_a_program():
+    """In `__main__`, where users' kernels are defined most of the time."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "custom_op.py"), "--epochs", "1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "the gradients agree" in done.stdout
