@@ -16,7 +16,8 @@ def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, s
     """The record for these operands, the float type, the data type and the number of items."""
     if set(operands) != set(kernel.params):
         raise ValueError(f"{kernel.name} takes {list(kernel.params)}, got {list(operands)}")
-    dtype, data_dtype, letters, parts = "float32", "", {}, []
+    dtype, data_dtype, parts = "float32", "", []
+    letters: dict[str, int] = {}
     for name, parameter in kernel.params.items():
         value = operands[name]
         if not isinstance(parameter, Array):
@@ -47,8 +48,8 @@ def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, s
 def call(kernel: Kernel, lo: int = 0, hi: int | None = None, /, **operands: Any) -> None:
     """Run the compiled kernel for items `lo` to `hi` (all by default); results are in the arrays.
 
-    Arrays are passed by name (None: absent) and must be C-contiguous; float arrays all of one type, float32 or
-    float64, which chooses the variant.
+    Arrays are passed by name (None: absent) and must be C-contiguous; float arrays all of one type,
+    float32 or float64, which chooses the variant.
 
     >>> call(KERNELS["relu_forward"], x=x, y=y)  # doctest: +SKIP
     """

@@ -78,6 +78,7 @@ class Session:
 
         The clock's CURSOR is kept, RUN_STEP starts from 0.
         """
+        self.store.check()
         self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
         team = self.team(segments[0][0].program)
         self.running = True

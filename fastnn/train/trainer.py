@@ -16,7 +16,7 @@ from fastnn.nn.loss import LOSSES, Loss
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
 from fastnn.train import metrics as metric_names
-from fastnn.train.build import Built, Objective, Spec, StepBuilder
+from fastnn.train.build import Built, Objective, Spec, StepBuilder, select_parameters
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
@@ -52,6 +52,8 @@ class Trainer:
         dtype: "float32" or "float64".
         stop_on_nonfinite: stop with an error when the loss becomes NaN or infinite, with the last
             good parameters kept.
+        parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
+            model, one or a list; None: all.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -76,6 +78,7 @@ class Trainer:
         seed: int = 0,
         dtype: str = "float32",
         stop_on_nonfinite: bool = True,
+        parameters: Any = None,
     ):
         if not isinstance(model, Module):
             raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
@@ -94,6 +97,7 @@ class Trainer:
         self.names = ["loss", *(m.name for m in self.metrics)]
         self.device = devices.choose(device)
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.trained = select_parameters(model, parameters)
         self.store = model.store(dtype, self.seed)
         self.session = Session(self.store, self.optimizer.slots, len(self.names), workers)
         for slot in self.optimizer.slots:
@@ -170,8 +174,7 @@ class Trainer:
                 builder.check_finite(loss)
             builder.report(loss, self.metrics, *(t[0] if len(t) == 1 else t for t in (outputs, targets)))
             if training:
-                trained = self.model.named_parameters()
-                builder.train(Objective(loss, trained, self.optimizer))
+                builder.train(Objective(loss, self.trained, self.optimizer))
             self._built[key] = builder.finish()
         return self._built[key]
 

@@ -417,3 +417,15 @@ def test_overhead_of_a_call(batch):
         if overheads[-1] <= 10.0:
             break
     assert overheads[-1] <= 10.0, f"microseconds a call, in each round: {overheads}"
+
+
+def test_the_trainer_trains_some_parameters_and_notices_a_move():
+    model = net()
+    trainer = fnn.Trainer(model, "cross_entropy", parameters=model[4])
+    before = model.state_dict()
+    trainer.fit(X, Y, epochs=1, batch_size=8, verbose=False)
+    changed = {n for n, a in model.state_dict().items() if (a != before[n]).any()}
+    assert changed - {"1.running_mean", "1.running_var"} == {"4.weight", "4.bias"}
+    nn.Sequential(model[4], nn.Linear(3, 3)).store()
+    with pytest.raises(OptionError, match="have moved into another model's memory"):
+        trainer.fit(X, Y, epochs=1, batch_size=8, verbose=False)
