@@ -98,7 +98,7 @@ class Embedding(Module):
             )
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = padding_idx
-        fill = init.get("normal" if weight_init is None else weight_init)
+        fill = init.get("normal", std=1.0) if weight_init is None else init.get(weight_init)
 
         def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
             table = np.array(fill(shape, rng))
