@@ -17,8 +17,14 @@ from .parts import load_part, store_part
 from .simd import is32, lanes, splat
 from .tile import PANEL_BYTES, tile_height, tile_lanes, tile_width
 
-#: columns of a weight gradient that are summed over all sequences before the next ones
+#: rows and panels of columns of a weight gradient that are summed over all sequences before the
+#: next ones: a block of 240 KiB stays in the L2 cache
+GRADIENT_ROWS = 128
 GRADIENT_COLUMNS = 10
+#: steps whose inputs are copied side by side (in the inputs' own array they would share few cache
+#: sets where H is a power of two), and the scratch for it: enough for any number of rows from 32 on
+GRADIENT_STEPS = 128
+GRADIENT_SCRATCH = 224
 
 
 @helper
@@ -168,13 +174,42 @@ def sequence_backward_input(
         zero_row(dx, x + length * inputs, (steps - length) * inputs)
 
 
-@kernel(grain=8, block=128)
+@helper
+def add_products(
+    x, a, x_step, dz, z, dz_step, dw, scratch, column, depth, top, bottom, left, right, begin
+):
+    """A block of dw plus x.T @ dz over the steps of one sequence (from 0 where `begin`)."""
+    k, rows = dw.shape[1], bottom - top
+    width = tile_width(dw)
+    blocks = (depth + GRADIENT_STEPS - 1) // GRADIENT_STEPS
+    block = (depth + blocks - 1) // blocks
+    copied = rows >= 32 and depth > 1
+    base, wide = top * scratch.shape[1], padded(rows)
+    for t in range(0, depth, block):
+        part = min(block, depth - t)
+        if copied:
+            for i in range(part):
+                copy_row(x, a + (t + i) * x_step, scratch, base + i * wide, rows)
+        for j in range(left, right, width):
+            n = min(width, right - j)
+            at, c = z + t * dz_step + j, top * k + column + j
+            ahead = at + n if j + n < right else -1
+            if copied:
+                panel(scratch, base, 1, wide, dz, at, dz_step, dw, c, k, dw, -1, part, rows, n,
+                      begin and t == 0, False, ahead, False)  # fmt: skip
+            else:
+                panel(x, a + t * x_step, 1, x_step, dz, at, dz_step, dw, c, k, dw, -1, part, rows,
+                      n, begin and t == 0, False, ahead, False)  # fmt: skip
+
+
+@kernel(grain=8, block=GRADIENT_ROWS)
 def sequence_backward_weight(
     x: "in whole f[B,X]",  # what the weight was multiplied with: step t of b at x[b, t*x_step]
     before: "in whole f[B,C]",  # row of the first turn where `shift` = 1; absent: zeros
     dz: "in whole f[B,D]",  # gradients of the gates, step t of b at dz[b, t*dz_step + dz_first]
     lengths: "in whole i[B]",  # absent: all steps
     dw: "part rows f[C,K]",  # its columns `column` to `column` + `columns`
+    scratch: "out rows f[C,S]",  # S = GRADIENT_SCRATCH
     x_step: "int",
     x_first: "int",
     dz_step: "int",
@@ -188,48 +223,35 @@ def sequence_backward_weight(
     hi: "end",
 ):
     """dw = sum over the valid steps of x.T @ dz; costs what the lengths add up to."""
-    k = dw.shape[1]
-    width = tile_width(dw)
-    limit = PANEL_BYTES // (width * (4 if is32(dw) else 8))
-    wide = width * GRADIENT_COLUMNS
-    for left in range(0, columns, wide):
-        right = min(left + wide, columns)
-        begin = True
-        c = lo * k + column
-        for b in range(x.shape[0]):
-            length = length_of(lengths, b, steps)
-            a = b * x.shape[1] + x_first + lo
-            z = b * dz.shape[1] + dz_first
-            depth = length
-            if shift:
-                depth = length - 1
-                start = step_of(0, length, reverse)
-                if before.size > 0 and length > 0:
-                    for j in range(left, right, width):
-                        panel(before, b * dw.shape[0] + lo, 1, 1, dz, z + start * dz_step + j,
-                              dz_step, dw, c + j, k, dw, -1, 1, hi - lo, min(width, right - j),
-                              begin, False, -1, False)  # fmt: skip
+    wide = tile_width(dw) * GRADIENT_COLUMNS
+    for top in range(lo, hi, GRADIENT_ROWS):
+        bottom = min(top + GRADIENT_ROWS, hi)
+        for left in range(0, columns, wide):
+            right = min(left + wide, columns)
+            begin = True
+            for b in range(x.shape[0]):
+                length = length_of(lengths, b, steps)
+                a = b * x.shape[1] + x_first + top
+                z = b * dz.shape[1] + dz_first
+                if shift and length > 0:
+                    if before.size > 0:
+                        start = step_of(0, length, reverse) * dz_step
+                        add_products(before, b * dw.shape[0] + top, 1, dz, z + start, dz_step,
+                                     dw, scratch, column, 1, top, bottom, left, right,
+                                     begin)  # fmt: skip
+                        begin = False
+                    length -= 1
+                    if reverse:
+                        a += x_step
+                    else:
+                        z += dz_step
+                if length > 0:
+                    add_products(x, a, x_step, dz, z, dz_step, dw, scratch, column, length, top,
+                                 bottom, left, right, begin)  # fmt: skip
                     begin = False
-                if reverse:
-                    a += x_step
-                else:
-                    z += dz_step
-            if depth <= 0:
-                continue
-            blocks = (depth + limit - 1) // limit
-            block = (depth + blocks - 1) // blocks
-            for t in range(0, depth, block):
-                part = min(block, depth - t)
-                for j in range(left, right, width):
-                    n = min(width, right - j)
-                    at = z + t * dz_step + j
-                    panel(x, a + t * x_step, 1, x_step, dz, at, dz_step, dw, c + j, k, dw, -1,
-                          part, hi - lo, n, begin, False, at + n if j + n < right else -1,
-                          False)  # fmt: skip
-                begin = False
-        if begin:
-            for row in range(lo, hi):
-                zero_row(dw, row * k + column + left, right - left)
+            if begin:
+                for row in range(top, bottom):
+                    zero_row(dw, row * dw.shape[1] + column + left, right - left)
 
 
 @kernel

@@ -17,7 +17,7 @@ from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
 from fastnn.graph.ops.linear import packed
 from fastnn.kernels.cpu import gru, lstm, rnn
-from fastnn.kernels.cpu.recurrent import padded
+from fastnn.kernels.cpu.recurrent import GRADIENT_SCRATCH, padded
 
 #: batches up to this size use the weights as they are
 PLAIN_BATCH = 4
@@ -131,19 +131,23 @@ def _gradients(
     common = {"dz": dz, "dz_step": step, "steps": steps}
     if "w_ih" in needed:
         found["w_ih"] = graph.value(_need(node, "w_ih").shape)
+        scratch = graph.value((inputs, GRADIENT_SCRATCH))
         graph.call_for(
             "sequence_backward_weight", node,
             {
                 "x": graph.view(x, (batch, steps * inputs)), "x_step": inputs, "x_first": 0,
-                "before": None, "dw": found["w_ih"], "dz_first": 0, "column": 0, "columns": gates,
-                "shift": 0, **common,
+                "before": None, "dw": found["w_ih"], "scratch": scratch, "dz_first": 0,
+                "column": 0, "columns": gates, "shift": 0, **common,
             },
         )  # fmt: skip
     if "w_hh" in needed:
         found["w_hh"] = graph.value(_need(node, "w_hh").shape)
+        scratch = graph.value((found["w_hh"].shape[0], GRADIENT_SCRATCH))
         for part in recurrent:
             graph.call_for(
-                "sequence_backward_weight", node, {"dw": found["w_hh"], **common, **part}
+                "sequence_backward_weight",
+                node,
+                {"dw": found["w_hh"], "scratch": scratch, **common, **part},
             )
     for name, source in zip(("b_ih", "b_hh"), biases, strict=True):
         if name in needed:
