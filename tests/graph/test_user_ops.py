@@ -13,7 +13,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import OptionError, ProgramError, ShapeError
 from fastnn.graph.op import OPS
 from fastnn.runtime.cpu import compiler
 from fastnn.testing import gradcheck
@@ -395,3 +395,22 @@ def test_the_disk_cache_notices_changes(tmp_path, call):
     assert run("3.0", "math.gamma(v)")[:2] == (round(3 * math.gamma(0.5), 4), 1)
     # math.gamma is a C function of Numba's: a process that compiles nothing has to find it, too
     assert run("3.0", "math.gamma(v)")[:2] == (round(3 * math.gamma(0.5), 4), 0)
+
+
+def not_a_helper(v):
+    return v + 1.0
+
+
+def test_what_cannot_be_compiled_says_what_may_be_used():
+    @fnn.kernel
+    def calls_plain(x: "in whole f[N]", y: "out whole f[N]"):
+        y[0] = not_a_helper(x[0])
+
+    @fnn.kernel
+    def makes_array(x: "in whole f[N]", y: "out whole f[N]"):
+        y[0] = np.zeros(3)[0] + x[0]
+
+    for kernel in (calls_plain, makes_array):
+        op = fnn.define_op("test_uncompilable", kernel)
+        with pytest.raises(ProgramError, match=r"are decorated with @fnn.helper; it must not make"):
+            gradcheck(lambda x, op=op: op(x), X)

@@ -8,8 +8,8 @@ int64 hi)``: the record holds an address and sizes for each array and one word f
 A cache entry's name is a hash of everything that can change the code: all of `kernels/` and this
 file, the versions of Numba and llvmlite, the CPU, the vector width, and for each kernel a
 fingerprint of its byte code with all that it refers to (so a user's kernel in a notebook is
-cached safely, too). A file ends with a checksum: one that was cut off or damaged is made anew. Where
-the cache can't be written, a process compiles for itself, with one warning.
+cached safely, too). A file ends with a checksum: one that was cut off or damaged is made anew.
+Where the cache can't be written, a process compiles for itself, with one warning.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 import fastnn.kernels
+from fastnn.errors import ProgramError
 from fastnn.kernels.declare import Array, Kernel
 
 #: NumPy types of the element-type letters that don't depend on the program
@@ -267,11 +268,20 @@ def assembly(kernel: Kernel, dtype: str = "float32", data_dtype: str = "") -> st
 
 def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     """The optimised LLVM text of a kernel's entry."""
+    from numba.core.errors import NumbaError
+
     from fastnn.runtime.cpu import numba_bridge
 
     with _lock:
         entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
-        return numba_bridge.optimised_llvm(entry, ENTRY)
+        try:
+            return numba_bridge.optimised_llvm(entry, ENTRY)
+        except NumbaError as error:
+            raise ProgramError(
+                f"kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled for "
+                f"{dtype}. A kernel may use loops, arithmetic, the math module and functions that "
+                f"are decorated with @fnn.helper; it must not make arrays. Numba says: {error}"
+            ) from None
 
 
 def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
