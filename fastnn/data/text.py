@@ -201,8 +201,8 @@ def batchify(
         steps: the length of a sequence in a mini-batch.
         ignore: None drops the end of the text that does not fill a mini-batch (less than
             ``batch * steps`` symbols); a number keeps it: missing inputs are 0, their targets are
-            `ignore` (-100, the loss's `ignore_index`, to count them nothing), and each symbol but
-            the first is a target once. With one stream that is the exact perplexity.
+            `ignore` (the loss counts them nothing if that is its `ignore_index`), and each symbol
+            but the first is a target once. With one stream that is the exact perplexity.
 
     Returns inputs and targets, int64, shape ``(mini-batches, batch, steps)``. For a trainer that
     takes rows in order, without shuffling: ``x.reshape(-1, steps)``, mini-batches of `batch` rows.

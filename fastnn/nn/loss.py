@@ -16,6 +16,10 @@ from fastnn.graph.graph import Range, Value
 from fastnn.nn.module import Module
 
 
+#: a class index that no data has
+NO_CLASS = -100
+
+
 class Loss(Module):
     """Base class of losses."""
 
@@ -42,7 +46,7 @@ class Loss(Module):
 class _ClassLoss(Loss):
     """A loss on classes, with class weights and an index that is ignored."""
 
-    def __init__(self, weight: Sequence[float] | None, ignore_index: int, reduction: str):
+    def __init__(self, weight: Sequence[float] | None, ignore_index: int | None, reduction: str):
         super().__init__(reduction)
         self.weight = None if weight is None else np.asarray(weight, np.float64)
         if self.weight is not None and (self.weight.ndim != 1 or (self.weight < 0).any()):
@@ -50,7 +54,8 @@ class _ClassLoss(Loss):
                 f"{type(self).__name__}: expected weight to be a list of numbers >= 0, one for each "
                 "class"
             )
-        self.ignore_index = int(ignore_index)
+        self.ignored = None if ignore_index is None else int(ignore_index)
+        self.ignore_index = NO_CLASS if self.ignored is None else self.ignored
 
     def _weight(self, output: Value) -> Value | None:
         return None if self.weight is None else output.graph.constant(self.weight, name="weight")
@@ -59,12 +64,10 @@ class _ClassLoss(Loss):
         rows = self.rows(output, target)
         graph = output.graph
         if target.root.home == "input" and target.dtype == "i":
-            graph.ranges.append(
-                Range(target.root, 0, output.shape[-1], graph.scope, self.ignore_index)
-            )
+            graph.ranges.append(Range(target.root, 0, output.shape[-1], graph.scope, self.ignored))
         if self.reduction == "sum":
             return ops.total(rows)
-        if target.dtype != "i" or (self.weight is None and self.ignore_index < 0):
+        if target.dtype != "i" or (self.weight is None and self.ignored is None):
             return ops.mean(rows)
         weights = graph.apply(
             "target_weight", target=target, weight=self._weight(output),
@@ -80,8 +83,8 @@ class CrossEntropyLoss(_ClassLoss):
 
     Args:
         weight: weight of each class.
-        ignore_index: rows with this class index count nothing; with a negative one no valid class is
-            ignored.
+        ignore_index: rows with this class index (of padding, say) count nothing, nor does the mean
+            count them; None: all rows count. PyTorch's default is -100.
         label_smoothing: share of the target spread evenly over the classes (Szegedy et al. 2016).
         reduction: "mean" (weighted by the targets' class weights, as in PyTorch) or "sum".
 
@@ -92,7 +95,7 @@ class CrossEntropyLoss(_ClassLoss):
     def __init__(
         self,
         weight: Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ):
@@ -124,7 +127,7 @@ class NLLLoss(_ClassLoss):
     def __init__(
         self,
         weight: Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = None,
         reduction: str = "mean",
     ):
         super().__init__(weight, ignore_index, reduction)
