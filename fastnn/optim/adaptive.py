@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.cpu import simd
-from fastnn.kernels.cpu.simd import fma
+from fastnn.kernels.cpu.simd import fma, maximum, quick_divide, quick_sqrt
 from fastnn.optim.optimizer import Optimizer
 
 
@@ -58,7 +57,7 @@ class Adagrad(Optimizer):
     @staticmethod
     def rule(p: Any, g: Any, s: Any, rate: Any, eps: Any) -> tuple[Any, ...]:
         s = fma(g, g, s)
-        return fma(g / (simd.sqrt(s) + eps), rate, p), s
+        return fma(quick_divide(g, quick_sqrt(s) + eps), rate, p), s
 
 
 class RMSprop(Optimizer):
@@ -132,14 +131,14 @@ class RMSprop(Optimizer):
 
 def rmsprop(p: Any, g: Any, s: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any) -> Any:
     s = fma(s, alpha, g * g * rest)
-    return fma(g / (simd.sqrt(s) + eps), rate, p), s
+    return fma(quick_divide(g, quick_sqrt(s) + eps), rate, p), s
 
 
 def rmsprop_momentum(
     p: Any, g: Any, s: Any, b: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any
 ) -> Any:
     s = fma(s, alpha, g * g * rest)
-    b = fma(b, mu, g / (simd.sqrt(s) + eps))
+    b = fma(b, mu, quick_divide(g, quick_sqrt(s) + eps))
     return fma(b, rate, p), s, b
 
 
@@ -148,7 +147,8 @@ def rmsprop_centered(
 ) -> Any:
     s = fma(s, alpha, g * g * rest)
     a = fma(a, alpha, g * rest)
-    return fma(g / (simd.sqrt(simd.maximum(s - a * a, 0.0)) + eps), rate, p), s, a
+    root = quick_sqrt(maximum(s - a * a, 0.0)) + eps
+    return fma(quick_divide(g, root), rate, p), s, a
 
 
 def rmsprop_centered_momentum(
@@ -156,7 +156,8 @@ def rmsprop_centered_momentum(
 ) -> Any:
     s = fma(s, alpha, g * g * rest)
     a = fma(a, alpha, g * rest)
-    b = fma(b, mu, g / (simd.sqrt(simd.maximum(s - a * a, 0.0)) + eps))
+    root = quick_sqrt(maximum(s - a * a, 0.0)) + eps
+    b = fma(b, mu, quick_divide(g, root))
     return fma(b, rate, p), s, a, b
 
 
@@ -201,6 +202,6 @@ class Adadelta(Optimizer):
         p: Any, g: Any, s: Any, u: Any, rate: Any, rho: Any, rest: Any, eps: Any
     ) -> tuple[Any, ...]:
         s = fma(s, rho, g * g * rest)
-        d = simd.sqrt(u + eps) / simd.sqrt(s + eps) * g
+        d = quick_divide(quick_sqrt(u + eps), quick_sqrt(s + eps)) * g
         u = fma(u, rho, d * d * rest)
         return fma(d, rate, p), s, u
