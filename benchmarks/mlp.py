@@ -2,12 +2,13 @@
 
     python -m benchmarks.mlp --threads 1
 
-Run with one thread under one core's affinity (``make bench`` does): JAX takes its threads from there.
+Run with one thread tied to one core (``make bench`` does so): JAX takes its threads from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +103,7 @@ def check(sizes: Sequence[int], batch: int, optimizer: str, workers: int) -> flo
 def flops(sizes: Sequence[int], batch: int) -> float:
     """Operations of the matrix products of a step (no gradient to the data)."""
     total = 0
-    for k, (c, o) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (c, o) in enumerate(itertools.pairwise(sizes)):
         total += 2 * batch * c * o * (2 if k == 0 else 3)
     return float(total)
 

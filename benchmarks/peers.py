@@ -6,6 +6,7 @@ included; the first layer's input gradient is not asked of anyone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def jax_mlp(
 
     rng = np.random.default_rng(0)
     params = []
-    for c, k in zip(sizes[:-1], sizes[1:], strict=True):
+    for c, k in itertools.pairwise(sizes):
         bound = c**-0.5
         params.append(jnp.asarray(rng.uniform(-bound, bound, (c, k)).astype(np.float32)))
         params.append(jnp.asarray(rng.uniform(-bound, bound, k).astype(np.float32)))

@@ -1,7 +1,7 @@
 """Runs the benchmarks and puts their tables together: ``make bench``.
 
-Each benchmark runs in a process of its own, one-thread runs tied to one core, so that every side has
-the same number of threads.
+Each benchmark runs in a process of its own, one-thread runs tied to one core, so that every side
+has the same number of threads.
 
     python -m benchmarks.run [--turns 20] [--only mlp]
 """

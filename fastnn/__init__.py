@@ -27,9 +27,18 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from fastnn import data, errors, nn, ops, optim, testing
-    from fastnn.train import callbacks
-    from fastnn.train.trainer import Trainer
+    from fastnn import data as data
+    from fastnn import errors as errors
+    from fastnn import nn as nn
+    from fastnn import ops as ops
+    from fastnn import optim as optim
+    from fastnn import testing as testing
+    from fastnn.graph.user import define_op as define_op
+    from fastnn.kernels.declare import helper as helper
+    from fastnn.kernels.declare import kernel as kernel
+    from fastnn.train import callbacks as callbacks
+    from fastnn.train.step import compile as compile
+    from fastnn.train.trainer import Trainer as Trainer
 
 __all__ = [*_PUBLIC, "__version__"]
 

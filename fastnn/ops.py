@@ -264,7 +264,7 @@ def maxout(x: Any, pieces: int) -> Value:
 # ---------------------------------------------------------------- shapes
 
 
-def reshape(x: Any, *shape: int) -> Value:
+def reshape(x: Any, *shape: Any) -> Value:
     """The same elements under another shape (batch included); one extent may be -1."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])

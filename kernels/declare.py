@@ -20,8 +20,8 @@ An array's annotation says, in this order:
 
 - ``in``: read; ``out``: written completely (within the items); ``inout``: read and written;
   ``part``: written in part, the rest left as it is;
-- ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i`` (the
-  last dimension), ``whole``: any part of it;
+- ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i``
+  (the last dimension), ``whole``: any part of it;
 - the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
   ``i`` int64, ``d`` the type of the user's data;
 - the dimensions, one letter each; equal letters have to be equal sizes (checked when a kernel is
@@ -79,7 +79,8 @@ class Kernel:
 
     ``grain``: shares of workers begin at multiples of it. ``block``: fewest items that a share is
     cut into, for kernels that read something large once for all items of a range. ``items`` is the
-    dimension letter that ``lo`` and ``hi`` count, or None for a kernel that runs once, on one worker.
+    dimension letter that ``lo`` and ``hi`` count, or None for a kernel that runs once, on one
+    worker.
     """
 
     name: str

@@ -138,7 +138,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Range:
-    """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that says so."""
+    """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that asks."""
 
     value: Value
     low: int

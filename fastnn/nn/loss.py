@@ -15,7 +15,6 @@ from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Range, Value
 from fastnn.nn.module import Module
 
-
 #: a class index that no data has
 NO_CLASS = -100
 
@@ -51,8 +50,8 @@ class _ClassLoss(Loss):
         self.weight = None if weight is None else np.asarray(weight, np.float64)
         if self.weight is not None and (self.weight.ndim != 1 or (self.weight < 0).any()):
             raise OptionError(
-                f"{type(self).__name__}: expected weight to be a list of numbers >= 0, one for each "
-                "class"
+                f"{type(self).__name__}: expected weight to be a list of numbers >= 0, one for "
+                "each class"
             )
         self.ignored = None if ignore_index is None else int(ignore_index)
         self.ignore_index = NO_CLASS if self.ignored is None else self.ignored

@@ -204,7 +204,7 @@ class Module:
         from fastnn.nn.summary import summarize
 
         text = summarize(self, input_shape, dtype)
-        print(text)
+        print(text)  # noqa: T201  (the method's purpose, as in Keras)
         return text
 
     def extra(self) -> str:

@@ -14,9 +14,9 @@ class Dropout(Module):
 
     Args:
         p: probability of zero, in [0, 1].
-        classic: False: the kept elements are multiplied by 1/(1-p) in training (inverted dropout, as
-            in PyTorch and Keras). True: nothing is scaled in training, and in evaluation everything
-            is multiplied by 1-p, as in the paper.
+        classic: False: the kept elements are multiplied by 1/(1-p) in training (inverted dropout,
+            as in PyTorch and Keras). True: nothing is scaled in training, and in evaluation
+            everything is multiplied by 1-p, as in the paper.
 
     The mask depends on the seed, the step, the layer and the element only, not on the number of
     workers.

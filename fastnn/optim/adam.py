@@ -24,8 +24,8 @@ class Adam(Optimizer):
         lr: learning rate.
         betas: decay rates of the two moments, each in [0, 1).
         eps: added to the denominator.
-        common: see `Optimizer`; `weight_decay` is L2 (added to the gradient), for decoupled decay use
-            `AdamW`.
+        common: see `Optimizer`; `weight_decay` is L2 (added to the gradient), for decoupled decay
+            use `AdamW`.
 
     >>> Adam(lr=3e-4)
     Adam(lr=0.0003, beta1=0.9, beta2=0.999, eps=1e-08)

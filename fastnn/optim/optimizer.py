@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from fastnn.errors import OptionError
@@ -32,8 +32,8 @@ class Optimizer:
             independent of the gradient (Loshchilov & Hutter 2019).
         clip_value: clip every gradient element to [-clip_value, clip_value].
         clip_norm: scale the gradient of each parameter to at most this L2 norm.
-        clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al. 2013).
-            Clipping by value comes after clipping by a norm.
+        clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al.
+            2013). Clipping by value comes after clipping by a norm.
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name counts.
@@ -98,15 +98,12 @@ class Optimizer:
         """The number a slot begins with."""
         return 0.0
 
-    @staticmethod
-    def scalars(t: int, lr: float, *options: float) -> tuple[float, ...]:
-        """The rule's scalars for step t = 1, 2, ... in float64, from the options in order."""
-        raise NotImplementedError
-
-    @staticmethod
-    def rule(p: Any, g: Any, *slots_and_scalars: Any) -> tuple[Any, ...]:
-        """New values of p and of the slots, from vectors of them."""
-        raise NotImplementedError
+    #: the rule's scalars for step t = 1, 2, ... in float64: `scalars(t, lr, *options)`, with the
+    #: own options in order, returns a tuple
+    scalars: ClassVar[Callable[..., tuple[float, ...]]]
+    #: new values of p and of the slots, from vectors of them: `rule(p, g, *slots, *scalars)`
+    #: returns a tuple
+    rule: ClassVar[Callable[..., tuple[Any, ...]]]
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         """What is wrong with these options, or None."""
@@ -123,7 +120,8 @@ class Optimizer:
         if len(self.own) > count:
             known = sorted({*COMMON, "clip_global_norm", "groups", "schedule", *self.own[:count]})
             raise OptionError(
-                f"{type(self).__name__}: unknown option {self.own[count]!r}; expected some of {known}"
+                f"{type(self).__name__}: unknown option {self.own[count]!r}; "
+                f"expected some of {known}"
             )
 
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
@@ -157,8 +155,8 @@ class Optimizer:
         for pattern in self.groups:
             if not fnmatch.filter(names, pattern):
                 raise OptionError(
-                    f"optimizer group {pattern!r} fits no parameter; expected a pattern for some of "
-                    f"{names}"
+                    f"optimizer group {pattern!r} fits no parameter; expected a pattern for some "
+                    f"of {names}"
                 )
 
     def group_options(self, number: int) -> dict[str, Any]:

@@ -154,8 +154,8 @@ def _groups(instructions: list[Instruction], grains: dict[tuple[str, int], int])
             else:
                 left.append(instruction)
         assert key is not None
-        for part in [taken] if key[0] == "batch" else _connected(taken):
-            groups.append(_group(part, grains[key]))
+        parts = [taken] if key[0] == "batch" else _connected(taken)
+        groups.extend(_group(part, grains[key]) for part in parts)
         remaining = left
     return groups
 

@@ -2,8 +2,8 @@
 
 It checks that equal letters are equal sizes, that operands lie within their segments, that every
 buffer read from work memory was written before in the same step and not taken over by another one
-since, and that within a phase no two operands touch the same bytes, one of them written, unless each
-item's part is the same for both.
+since, and that within a phase no two operands touch the same bytes, one of them written, unless
+each item's part is the same for both.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def cuda_reason() -> str:
 def choose(device: str = "auto") -> str:
     """The device that "auto", "cpu", "cuda" or "cuda:N" means here.
 
-    `FASTNN_DEVICE` replaces "auto". Asking for CUDA where it can't be had is an error that says why.
+    `FASTNN_DEVICE` replaces "auto". Asking for CUDA where it can't be had is an error saying why.
     """
     wanted = os.environ.get("FASTNN_DEVICE", "auto") if device == "auto" else device
     if wanted in ("auto", "cpu"):

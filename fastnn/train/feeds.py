@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +105,7 @@ class BatchFeed:
 
     def __init__(self, trainer: Trainer, batches: Iterable[Any], check_data: bool):
         self.trainer, self.batches, self.check_data = trainer, batches, check_data
-        self.steps = len(batches) if hasattr(batches, "__len__") else 0
+        self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = 0
         self._bound: dict[Any, BoundProgram] = {}
         self._last: BoundProgram | None = None
@@ -125,6 +125,8 @@ class BatchFeed:
                 "the iterator of batches is exhausted after one epoch; pass an object that can be "
                 "iterated again (a class with __iter__), or epochs=1"
             )
+        if hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(epoch)
         for item in self.batches:
             bound, x, y = self._prepare(item)
             samples += len(x)
@@ -158,9 +160,7 @@ class BatchFeed:
 
     def _prepare(self, item: Any) -> tuple[BoundProgram, Arrays, Arrays]:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise DataError(
-                f"batches: expected pairs (inputs, targets), got {type(item).__name__}"
-            )
+            raise DataError(f"batches: expected pairs (inputs, targets), got {type(item).__name__}")
         x, y = as_arrays(item[0], "x", "inputs"), as_arrays(item[1], "y", "targets")
         check_lengths(x, y, "batch")
         if self.check_data:

@@ -45,6 +45,11 @@ def top_k(k: int) -> Metric:
         raise OptionError(f"top_k: expected k >= 1, got {k}")
 
     def rows(output: Value, target: Value) -> Value:
+        if k > output.shape[-1]:
+            raise OptionError(
+                f"metric top_{k}_accuracy: expected at most the number of classes, "
+                f"{output.shape[-1]}; choose a smaller number"
+            )
         result: Value = output.graph.apply("top_k", x=output, target=target, k=int(k))
         return result
 
@@ -54,7 +59,7 @@ def top_k(k: int) -> Metric:
 def get(metric: Any) -> Metric:
     """A metric from its name, a function, or itself.
 
-    Names: "accuracy", "top_K_accuracy" with a number K, and the names of losses ("mae", "mse", ...).
+    Names: "accuracy", "top_K_accuracy" with a number K, and those of losses ("mae", "mse", ...).
     """
     if isinstance(metric, Metric):
         return metric

@@ -47,9 +47,12 @@ def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapsh
             f"non-finite. Parameters were restored to those at the start of epoch {epoch + 1}. "
             "Lower the learning rate, or clip the gradients (clip_global_norm=1.0)."
         )
+    if not _finite(session.memory["buffers"]):  # the forward pass has put the bad batch in
+        session.memory["buffers"][:] = snapshot.arrays["buffers"]
     return (
         f"the loss was not finite in {where}: the first such number came from {origin}. The "
-        "parameters are those before this step. Lower the learning rate, check the data, or pass "
+        "parameters are those before this step (running statistics that were damaged, those at the "
+        "start of the epoch). Lower the learning rate, check the data, or pass "
         "stop_on_nonfinite=False."
     )
 
@@ -71,9 +74,10 @@ def first_nonfinite(bound: BoundProgram, session: Session) -> str:
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]
                 whole = parameter.mode in ("out", "inout")  # "part" leaves old contents between
-                if whole and isinstance(operand, Operand) and operand.dtype == "f":
-                    if not _finite(view(bound.program, operand, bound.memory)):
-                        return f"{kernel.name} in {call.scope or 'the data'}"
+                if not (whole and isinstance(operand, Operand) and operand.dtype == "f"):
+                    continue
+                if not _finite(view(bound.program, operand, bound.memory)):
+                    return f"{kernel.name} in {call.scope or 'the data'}"
     finally:
         session.memory["buffers"][:] = buffers
     return "the loss"

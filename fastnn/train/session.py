@@ -71,9 +71,7 @@ class Session:
             self._teams[count] = Team(count)
         return self._teams[count]
 
-    def run(
-        self, segments: Sequence[tuple[BoundProgram, int]], poll: Callable[[], None]
-    ) -> int:
+    def run(self, segments: Sequence[tuple[BoundProgram, int]], poll: Callable[[], None]) -> int:
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
 
         The clock's CURSOR is kept, RUN_STEP starts from 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ class Trainer:
             loss = builder.loss(self.loss, outputs, targets)
             if training and self.stop_on_nonfinite:
                 builder.check_finite(loss)
-            builder.report(loss, self.metrics, *(t[0] if len(t) == 1 else t for t in (outputs, targets)))
+            several = (t[0] if len(t) == 1 else t for t in (outputs, targets))
+            builder.report(loss, self.metrics, *several)
             if training:
                 builder.train(Objective(loss, self.trained, self.optimizer))
             self._built[key] = builder.finish()
@@ -199,8 +201,8 @@ class Trainer:
 
         Args:
             x: array of samples (first dimension), or a tuple of arrays for several inputs; NumPy
-                arrays and memory maps are read in place. Or an iterable of batches (inputs,
-                targets); it is iterated anew for each epoch.
+                arrays and memory maps are read in place. Or an iterable (or list) of batches
+                (inputs, targets); it is iterated anew for each epoch.
             y: targets, one for each sample; None: the inputs are the targets (autoencoders).
             epochs: passes over the data, in addition to those done before; with `resume`, in total.
             batch_size: samples in a step; the last batch of an epoch may be smaller.
@@ -210,8 +212,8 @@ class Trainer:
                 to keep for it.
             callbacks: see `fastnn.callbacks`.
             verbose: show progress.
-            resume: a checkpoint written by `save`: go on where it was written, bit for bit as if the
-                run had not been interrupted.
+            resume: a checkpoint written by `save`: go on where it was written, bit for bit as if
+                the run had not been interrupted.
             check_data: look for NaN and infinity in the data first.
 
         Returns:
@@ -226,6 +228,8 @@ class Trainer:
         feed, held_out = self._feed(
             x, y, batch_size, shuffle, drop_last, validation, check_data, resume
         )
+        if held_out is not None:  # refused now, not after an epoch
+            self._evaluation_steps(*held_out, int(batch_size))
         self._move(self.place)
         last = int(epochs) if resume is not None else self.epoch + int(epochs)
         progress = [ProgressBar()] if verbose else []
@@ -263,9 +267,9 @@ class Trainer:
         if resume is not None:
             self.load(resume)
         held_out = None
-        if isinstance(validation, (tuple, list)):
-            held_out = self._pair(*validation, check_data, "validation")
-        if not isinstance(x, (np.ndarray, tuple, list)) and isinstance(x, Iterable):
+        if isinstance(validation, (tuple, list)) and len(validation) == 2:
+            held_out = self._pair(validation[0], validation[1], check_data, "validation")
+        if _gives_batches(x, y):
             if y is not None or isinstance(validation, float):
                 raise OptionError(
                     "an iterable of batches gives inputs and targets itself, and its validation "
@@ -276,15 +280,13 @@ class Trainer:
         if isinstance(validation, float):
             if not 0 < validation < 1:
                 raise OptionError(f"validation: expected a share in (0, 1), got {validation}")
-            keep = len(inputs) - max(int(round(len(inputs) * validation)), 1)
+            keep = len(inputs) - max(round(len(inputs) * validation), 1)
             if keep < 1:
                 raise OptionError("validation: leaves no sample to train on; lower the share")
             held_out = inputs.take(slice(keep, None)), targets.take(slice(keep, None))
             inputs, targets = inputs.take(slice(keep)), targets.take(slice(keep))
         elif validation is not None and held_out is None:
-            raise OptionError(
-                f"validation: expected (x, y) or a share, got {type(validation).__name__}"
-            )
+            raise OptionError(f"validation: expected (x, y) or a share, got {_kind(validation)}")
         feed = ArrayFeed(self, inputs, targets, int(batch_size), shuffle, drop_last)
         return feed, held_out
 
@@ -344,6 +346,7 @@ class Trainer:
             assert snapshot is not None
             message = explain(self, feed, epoch, self.step - done, snapshot)
             self.history.stopped = "the loss was not finite"
+            self.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
             raise NonFiniteError(message)
         return session.means(self.names)
 
@@ -368,11 +371,7 @@ class Trainer:
             self._evaluation = Session(self.store, (), len(self.names), self.session.workers)
         session, samples = self._evaluation, len(x)
         batch = min(batch, samples)
-        built = self.built(x.specs, y.specs, batch, "gather", training=False)
-        check_ranges(x, built.ranges)
-        check_ranges(y, built.ranges)
-        left = samples % batch
-        small = self.built(x.specs, y.specs, left, "gather", training=False) if left else None
+        built, small = self._evaluation_steps(x, y, batch)
         for name, source in {**x.sources(), **y.sources()}.items():
             session.set(name, source)
         session.set("order", np.arange(samples, dtype=np.int64))
@@ -383,13 +382,23 @@ class Trainer:
         session.run(segments_for(full, rest, samples, batch), lambda: None)
         return session.means(self.names)
 
+    def _evaluation_steps(self, x: Arrays, y: Arrays, batch: int) -> tuple[Built, Built | None]:
+        """The steps of an evaluation, for whole batches and for the rest; refuses unfit data."""
+        batch = min(batch, len(x))
+        built = self.built(x.specs, y.specs, batch, "gather", training=False)
+        check_ranges(x, built.ranges)
+        check_ranges(y, built.ranges)
+        left = len(x) % batch
+        rest = self.built(x.specs, y.specs, left, "gather", training=False) if left else None
+        return built, rest
+
     def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
         """The model's outputs for arrays of samples; see `Module.predict`."""
         return self.model.predict(*inputs, batch_size=batch_size)
 
     # ---------------------------------------------------------------- checkpoints
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters, optimiser state, step, seed and place in the data to a safetensors
         file, atomically."""
         from fastnn.train.checkpoint import save_trainer
@@ -415,6 +424,19 @@ class _BatchHooks:
     def after(self, step: int) -> None:
         self.trainer.cursor = int(self.trainer.session.clock[words.CURSOR])
         self.hooks.on_train_batch_end(step, self.trainer.session.means(self.trainer.names))
+
+
+def _kind(value: Any) -> str:
+    size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+    return type(value).__name__ + size
+
+
+def _gives_batches(x: Any, y: Any) -> bool:
+    """Whether `x` is an iterable of (inputs, targets) and not data itself."""
+    if isinstance(x, list):
+        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in x)
+        return y is None and bool(x) and pairs and np.ndim(x[0][0]) > 0
+    return isinstance(x, Iterable) and not isinstance(x, (np.ndarray, tuple))
 
 
 def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:

@@ -2,8 +2,8 @@
 
 A rule is a plain function of values `rule(p, g, *slots, *scalars) -> (p, *slots)`, written once per
 optimiser (`fastnn/optim`); `make_update` wraps it in the loop over memory, with what all optimisers
-share: gradient scaling and clipping, L2 regularisation, decoupled weight decay. `make_prepare` makes
-the serial kernel that computes a rule's scalars once a step, in float64.
+share: gradient scaling and clipping, L2 regularisation, decoupled weight decay. `make_prepare`
+makes the serial kernel that computes a rule's scalars once a step, in float64.
 """
 
 from __future__ import annotations

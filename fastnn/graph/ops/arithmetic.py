@@ -189,8 +189,8 @@ def broadcast_kind(a: Value, b: Value, scope: str) -> str:
     if len(trimmed) < a.ndim and a.shape[a.ndim - len(trimmed) :] == trimmed and not b.batched:
         return "row"
     raise ShapeError(
-        f"{where(scope)}cannot combine shapes {a.shape} and {b.shape}: expected the same shape, the "
-        f"shape of trailing dimensions, or {(*a.shape[:-1], 1)}; reshape the second operand"
+        f"{where(scope)}cannot combine shapes {a.shape} and {b.shape}: expected the same shape, "
+        f"the shape of trailing dimensions, or {(*a.shape[:-1], 1)}; reshape the second operand"
     )
 
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.kernels.cpu.reduce
-import fastnn.kernels.cpu.embedding
-import fastnn.kernels.cpu.matmul  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register

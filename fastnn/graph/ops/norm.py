@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.reduce
-import fastnn.kernels.cpu.norm  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, derived_gradient, register
@@ -17,8 +15,8 @@ def _check_features(inputs: dict[str, Value], scope: str, op: str) -> None:
         value = inputs.get(name)
         if value is not None and value.shape != (x.shape[-1],):
             raise ShapeError(
-                f"{where(scope)}{op}: expected {value.size} features, got input of shape {x.shape}; "
-                f"set the layer's size to {x.shape[-1]}"
+                f"{where(scope)}{op}: expected {value.size} features, got input of shape {x.shape}"
+                f"; set the layer's size to {x.shape[-1]}"
             )
 
 
@@ -82,7 +80,7 @@ def _inference_gradient(
     """In evaluation the statistics are constants. Gain and bias: sums over the batch of dy times
     the normalised input, and of dy."""
     found, x, gain = {}, node.inputs["x"], node.inputs["gain"]
-    assert x is not None and gain is not None  # noqa: PT018
+    assert x is not None and gain is not None
     if "x" in needed:
         found = derived_gradient(graph, node, douts, {"x"})
     if "bias" in needed:

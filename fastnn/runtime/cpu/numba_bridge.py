@@ -14,7 +14,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
-import fastnn.kernels.cpu._simd_llvm  # noqa: F401  (registers the vector types)
+import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
 from fastnn.kernels.declare import HELPERS
 
@@ -42,7 +42,8 @@ def array_at(typing_context: Any, address: Any, shape: Any, dtype: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = ir.Constant(ir.IntType(64), np.dtype(str(kind.dtype)).itemsize)
         sizes = cgutils.unpack_tuple(builder, args[1])
-        strides, step = [], size
+        strides: list[Any] = []
+        step = size
         for extent in reversed(sizes):
             strides.insert(0, step)
             step = builder.mul(step, extent)
