@@ -27,6 +27,19 @@ I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth", "rows",
              "columns", "begin")  # fmt: skip
 
+#: where a prefetched line goes, for `prefetch_line`
+L1, L2 = 3, 2
+#: rows of B between the one that a tall tile multiplies with and the one it asks for. B comes from
+#: L2 (16 cycles, 12 a row): left to the hardware, tiles reach 0.88 of the speed that they have in
+#: L1, with 8 to 32 rows 0.94. More than 8 evict each other where rows are a power of two apart.
+STEPS_AHEAD = 8
+
+
+def prefetch_line(builder: Any, pointer: Any, level: int) -> None:
+    read, data_cache = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), 1)
+    arguments = [pointer, read, ir.Constant(ir.IntType(32), level), data_cache]
+    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
+
 
 class _Tile:
     """Builds the function of one shape."""
@@ -78,6 +91,7 @@ class _Tile:
         lanes = self.ty.lanes
         last = b.sub(self.arg_columns, ir.Constant(I64, lanes))
         starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
+        self.b_ahead = b.mul(self.b_bytes, ir.Constant(I64, STEPS_AHEAD))
         self.column = [zero] + [self.bytes_of(self.smaller(s, last)) for s in starts[1:]]
         if self.masked:
             index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
@@ -149,6 +163,10 @@ class _Tile:
         b = self.b
         element = self.vec.element
         row = [self.load(vb, offset) for offset in self.column]
+        if self.rows >= 6:
+            start = b.gep(vb, [self.b_ahead])
+            for offset in self.column:
+                prefetch_line(b, b.gep(start, [offset]), L1)
         name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
         results = []
         for i in range(self.rows):
@@ -252,9 +270,7 @@ def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     pointer = builder.gep(data, [context.cast(builder, args[1], sig.args[1], types.intp)])
-    read, into_l2, data_cache = (ir.Constant(ir.IntType(32), k) for k in (0, 2, 1))
-    arguments = [pointer, read, into_l2, data_cache]
-    llvm_call(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
+    prefetch_line(builder, pointer, L2)
     return context.get_dummy_value()
 
 

@@ -26,7 +26,6 @@ from .tile import (
     MIDDLE,
     NARROW,
     ONE,
-    PANEL_BYTES,
     TWO,
     panel_width,
     prefetch,
@@ -37,11 +36,13 @@ from .tile import (
     transpose_block,
 )
 
-#: rows of A that pass over one panel of B before the next block of the depth
-ROW_BLOCK = 192
-#: size of B from which on what comes next is prefetched: first B and A, then C as well
+#: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
+#: (48 KiB on the CPU measured), and a tile's beginning and end cost 2 % of its time
+DEPTH_BYTES = 2048
+#: bytes of a block of B, at most: it stays in L2 (2 MiB), with room for the A and C that pass by
+BLOCK_BYTES = 5 << 18
+#: size of B from which on it is prefetched where a few rows pass over it
 PREFETCH_BYTES = 1 << 19
-PREFETCH_ALL_BYTES = 1 << 21
 #: depth of a block where a few rows pass over a large B: B is read nearly in sequence
 FEW_DEPTH = 32
 
@@ -91,6 +92,33 @@ def prefetch_rows(x, at, step, rows, columns):
 
 
 @helper
+def best_tile(
+    a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
+    begin,
+):  # fmt: skip
+    """One tile of any size up to the main tile's, by the shape that does it fastest."""
+    lane = tile_lanes(b)
+    if columns > 2 * lane and rows > 2:
+        tile(MAIN, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+    elif columns < lane or (columns == lane and rows > 2):
+        tile(NARROW, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+    elif rows == 1:
+        tile(ONE, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+    elif rows == 2:
+        tile(TWO, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+    elif rows <= 4:
+        tile(FOUR, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+    else:
+        tile(MIDDLE, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
+             rows, columns, begin)  # fmt: skip
+
+
+@helper
 def panel(
     a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
     begin, a_ahead, b_ahead, c_ahead,
@@ -100,7 +128,6 @@ def panel(
     Before each tile parts are prefetched: the next tile of A (`a_ahead`) and of C (`c_ahead`), and
     a share of the block of B at `b_ahead` (unless < 0), which is used after this one.
     """
-    lane = tile_lanes(b)
     height = tile_height(b)
     i = 0
     while i < rows:
@@ -114,24 +141,8 @@ def panel(
                 prefetch_rows(a, x + r * a_row, a_row, r, depth)
             if c_ahead:
                 prefetch_rows(c, y + r * c_row, c_row, r, columns)
-        if columns < lane or (columns == lane and r > 2):
-            tile(NARROW, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
-        elif r == 1:
-            tile(ONE, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
-        elif r == 2:
-            tile(TWO, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
-        elif columns <= 2 * lane and r <= 4:
-            tile(FOUR, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
-        elif columns <= 2 * lane:
-            tile(MIDDLE, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
-        else:
-            tile(MAIN, a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                 r, columns, begin)  # fmt: skip
+        best_tile(a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                  r, columns, begin)  # fmt: skip
         i += r
 
 
@@ -142,40 +153,41 @@ def product(
 ):  # fmt: skip
     """C = A @ B (+ bias): addresses as for `tile`, panels of B are `b_panel` elements apart.
 
-    Blocks of rows, of the depth, of columns: a block of a panel stays in the L1 cache while tiles
-    pass over it, the block of A stays in L2.
+    Blocks of columns, of the depth; over a block of B pass tiles from left to right, then the next
+    rows: what a tile needs of A stays in L1, the block of B stays in L2 and is read from there a
+    few steps ahead of its use (see `_tile_llvm`), and C is reread once for each block of the depth.
     """
+    itemsize = 4 if is32(b) else 8
     width = tile_width(b)
-    depth_limit = PANEL_BYTES // (width * (4 if is32(b) else 8))
-    blocks = max(1, (depth + depth_limit - 1) // depth_limit)
-    depth_block = (depth + blocks - 1) // blocks
-    size = depth * columns * (4 if is32(b) else 8)
-    # with one or two tiles a panel, prefetching would only get in their way
-    ahead = size > PREFETCH_BYTES and (rows <= 4 or rows > 2 * tile_height(b))
-    if rows <= 4 and b_panel == width and columns >= tile_lanes(b):
+    few = rows <= 4 and b_panel == width and columns >= tile_lanes(b)
+    ahead = few and depth * columns * itemsize > PREFETCH_BYTES
+    limit = DEPTH_BYTES // itemsize
+    if few:
         # wide tiles: rows of B are read in long stretches
         width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
         b_panel = width
-        depth_block = FEW_DEPTH if ahead else depth
-    row_block = tile_height(b) if size <= PANEL_BYTES else ROW_BLOCK  # does all of B stay in L1?
-    for top in range(0, rows, row_block):
-        height = min(row_block, rows - top)
+        limit = FEW_DEPTH if ahead else depth
+    blocks = max(1, (depth + limit - 1) // limit)
+    depth_block = (depth + blocks - 1) // blocks
+    panels = (columns + width - 1) // width
+    blocks = 1 if few else panels * width * depth_block * itemsize // BLOCK_BYTES + 1
+    panel_block = (panels + blocks - 1) // blocks
+    for first in range(0, panels, panel_block):
+        last = min(panels, first + panel_block)
         t = 0
         while True:
             part = min(depth_block, depth - t)
-            last = t + part == depth
-            x, y = a_at + top * a_row + t * a_step, c_at + top * c_row
-            z = b_at + t * b_step
-            for j in range(0, columns, width):
-                panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
-                      bias, bias_at + j if last and bias_at >= 0 else -1, part, height,
-                      min(width, columns - j), t == 0,
-                      ahead and j == 0 and a_step == 1,
-                      z + b_panel if ahead and j + width < columns else -1,
-                      size > PREFETCH_ALL_BYTES)  # fmt: skip
-                z += b_panel
+            add = bias_at if t + part == depth else -1
+            for i in range(0, rows, tile_height(b)):
+                x, y = a_at + i * a_row + t * a_step, c_at + i * c_row
+                for p in range(first, last):
+                    j, z = p * width, b_at + p * b_panel + t * b_step
+                    panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
+                          bias, add + j if add >= 0 else -1, part, min(tile_height(b), rows - i),
+                          min(width, columns - j), t == 0, False,
+                          z + b_panel if ahead and p + 1 < panels else -1, False)  # fmt: skip
             t += part
-            if last:
+            if t >= depth:
                 break
 
 
