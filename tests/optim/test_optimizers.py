@@ -100,9 +100,7 @@ def train(optimizer: optim.Optimizer, dtype: str = "float64") -> tuple[Any, Any]
     """Initial and final parameters of 10 steps in the data's order."""
     trainer = fnn.Trainer(Slopes(), loss, optimizer, dtype=dtype, seed=3)
     before = trainer.get_parameters()
-    history = trainer.fit(
-        data(), np.zeros(STEPS * 4), batch_size=4, shuffle=False, verbose=False
-    )
+    history = trainer.fit(data(), np.zeros(STEPS * 4), batch_size=4, shuffle=False, verbose=False)
     assert np.isfinite(history["loss"][0])
     assert trainer.step == STEPS
     return before, trainer.get_parameters()
@@ -235,9 +233,7 @@ def test_schedule(name: str) -> None:
     schedule = schedules.LinearWarmup(3) * schedules.StepDecay(4, gamma=0.5)
     groups = {"gain": {"lr": 0.2}}
     before, after = train(ours(lr=LR, schedule=schedule, groups=groups))
-    want = follow(
-        before, step, lr=lambda n, t: schedule(t, base_lr=0.2 if n == "gain" else LR)
-    )
+    want = follow(before, step, lr=lambda n, t: schedule(t, base_lr=0.2 if n == "gain" else LR))
     assert_close(after, want)
 
 

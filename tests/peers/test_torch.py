@@ -86,9 +86,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         nn.LayerNorm(12, eps=1e-3, affine=False),
         torch.nn.LayerNorm(12, eps=1e-3, elementwise_affine=False),
     ),
-    "batch norm": lambda: between(
-        nn.BatchNorm(12), torch.nn.BatchNorm1d(12), bias=False
-    ),
+    "batch norm": lambda: between(nn.BatchNorm(12), torch.nn.BatchNorm1d(12), bias=False),
     "slow batch norm": lambda: between(
         nn.BatchNorm(12, eps=1e-3, momentum=0.3),
         torch.nn.BatchNorm1d(12, eps=1e-3, momentum=0.3),
@@ -190,9 +188,7 @@ class Steps(fnn.callbacks.Callback):
         total = logs["loss"] * (batch + 1)  # the log is the mean over the steps so far
         self.losses.append(total - self.total)
         self.total = total
-        self.gradients.append(
-            {n: np.array(p.grad) for n, p in self.net.named_parameters().items()}
-        )
+        self.gradients.append({n: np.array(p.grad) for n, p in self.net.named_parameters().items()})
 
 
 def compare(

@@ -19,7 +19,7 @@ STEPS = (
 
 
 class RandomModel(nn.Module):
-    """Each step takes one of the values so far (or two) and adds one; all unused ones are summed."""
+    """Each step takes one of the values so far (or two) and adds one to them."""
 
     def __init__(self, features: int, recipe: list[tuple[str, int, int, int]]):
         self.features, self.recipe = features, recipe

@@ -134,9 +134,7 @@ def test_dependent_calls_keep_their_order(**drawn: Any) -> None:
     assert len(place) == len(instructions) == len(program.calls())
     for i, j in itertools.combinations(range(len(instructions)), 2):
         a, b = instructions[i], instructions[j]
-        if any(
-            x.root is y.root and (x.writes or y.writes) for x in a.accesses for y in b.accesses
-        ):
+        if any(x.root is y.root and (x.writes or y.writes) for x in a.accesses for y in b.accesses):
             assert place[id(a)] < place[id(b)], f"{a.kernel.name} comes after {b.kernel.name}"
 
 
@@ -217,7 +215,9 @@ def test_few_barriers_for_an_mlp() -> None:
     """Gather, forward, loss and its gradient before the first barrier; the backward pass before the
     second (its packed weights are made before the first); then what needs the whole batch."""
     program = small()
-    phase_of = {c.kernel: n for n, p in enumerate(program.phases) for g in p.groups for c in g.calls}
+    phase_of = {
+        c.kernel: n for n, p in enumerate(program.phases) for g in p.groups for c in g.calls
+    }
     first = ("gather_rows", "linear_forward", "relu_forward", "cross_entropy_forward")
     assert {phase_of[name] for name in first} == {0}
     assert len(program.phases) == 3, textwrap.indent(str(program), "    ")

@@ -23,9 +23,7 @@ def valid() -> Program:
     return training_program(model, (6,), 16, optim.Adam(clip_global_norm=1.0))[1]
 
 
-def change_calls(
-    program: Program, change: Callable[[PlannedCall], PlannedCall | None]
-) -> Program:
+def change_calls(program: Program, change: Callable[[PlannedCall], PlannedCall | None]) -> Program:
     """The program with each call changed; None leaves it out."""
 
     def all_of(calls: Any) -> tuple[PlannedCall, ...]:

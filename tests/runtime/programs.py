@@ -70,7 +70,9 @@ class Run:
         self.bound = BoundProgram(program, self.memory)
         self.team = Team(workers)
 
-    def start(self, steps: int, poll: Callable[[], Any] = lambda: None, every: float = 0.01) -> None:
+    def start(
+        self, steps: int, poll: Callable[[], Any] = lambda: None, every: float = 0.01
+    ) -> None:
         self.team.start(self.team.describe([(self.bound, steps)], self.clock), poll, every)
 
     def call(self, steps: int) -> None:

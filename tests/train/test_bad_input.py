@@ -1,0 +1,351 @@
+"""Bad input is refused before anything is trained, in words: where, expected, got, remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops, optim
+from fastnn.errors import DataError, FastnnError, OptionError, ShapeError
+from tests.train.models import Tagger, fresh, mlp, sentences, state, vectors
+
+X, Y = vectors(24)
+IDS, TAGS = sentences(24)
+REAL = np.eye(4, dtype=np.float32)[Y]
+
+
+def but(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
+    changed = array.copy()
+    changed[index] = value
+    return changed
+
+
+class Forgets(nn.Module):
+    """Its forward returns something else than a symbolic value."""
+
+    def __init__(self, result: Any):
+        self.layer, self.result = nn.Linear(6, 4), result
+
+    def forward(self, x: Any) -> Any:
+        self.layer(x)
+        return self.result
+
+
+class Foreign(nn.Module):
+    """Uses a parameter that is not its own."""
+
+    def __init__(self) -> None:
+        self.layer = nn.Linear(6, 4)
+        self.__dict__["hidden"] = {"weight": nn.Parameter((4,), 0.0)}
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x) + self.hidden["weight"]
+
+
+def wrong_size() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(9, 4))
+
+
+#: name -> (model, data, options of fit, error, words)
+FIT: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any], type, str]] = {
+    "features": (
+        mlp,
+        (X[:, :5], Y),
+        {},
+        ShapeError,
+        r"layer '0'.*expected.*6.*got \(8, 5\).*change",
+    ),
+    "features, one layer": (
+        lambda: nn.Linear(6, 4),
+        (X[:, :5], Y),
+        {},
+        ShapeError,
+        r"Linear.*got \(8, 5\)",
+    ),
+    "dimensions": (mlp, (X.reshape(24, 2, 3), Y), {}, ShapeError, "layer '0'.*flatten the input"),
+    "a vector": (mlp, (X[:, 0], Y), {}, ShapeError, r"layer '0'.*got \(8,\)"),
+    "between layers": (wrong_size, (X, Y), {}, ShapeError, r"layer '2'.*9.*got \(8, 8\)"),
+    "integers into a linear layer": (
+        mlp,
+        (X.astype(np.int64), Y),
+        {},
+        ShapeError,
+        "layer '0'.*floating-point.*astype",
+    ),
+    "floats into an embedding": (
+        Tagger,
+        (IDS.astype(np.float32), TAGS),
+        {},
+        ShapeError,
+        "layer 'embed'.*integer ids.*astype",
+    ),
+    "strings": (mlp, (X.astype(str), Y), {}, DataError, "expected numbers, got element type <U"),
+    "objects": (mlp, (X.astype(object), Y), {}, DataError, "element type object.*astype"),
+    "complex": (mlp, (X.astype(complex), Y), {}, DataError, "element type complex128"),
+    "ragged": (mlp, ([[1.0, 2.0], [3.0]], Y[:2]), {}, DataError, "rectangular array"),
+    "one number": (mlp, (np.float32(3.0), Y), {}, FastnnError, "expected"),
+    "a string": (mlp, ("data.csv", Y), {}, FastnnError, "expected"),
+    "None": (mlp, (None, Y), {}, FastnnError, "expected"),
+    "no samples": (mlp, (X[:0], Y[:0]), {}, DataError, "expected at least one sample, got none"),
+    "lengths": (mlp, (X, Y[:20]), {}, DataError, "as many targets as inputs, got 24 inputs and 20"),
+    "batch larger than the data": (
+        mlp,
+        (X, Y),
+        {"batch_size": 25},
+        DataError,
+        "batch_size: .*24, got 25; choose a smaller",
+    ),
+    "label too large": (mlp, (X, but(Y, 7, 4)), {}, DataError, r"targets: .* in 0\.\.3, got 4"),
+    "negative label": (mlp, (X, but(Y, 7, -1)), {}, DataError, r"targets: .* in 0\.\.3, got -1"),
+    "id too large": (
+        Tagger,
+        (but(IDS, (3, 2), 11), TAGS),
+        {},
+        DataError,
+        r"'embed'.*0\.\.10, got 11",
+    ),
+    "negative id": (
+        Tagger,
+        (but(IDS, (3, 2), -1), TAGS),
+        {},
+        DataError,
+        r"'embed'.*0\.\.10, got -1",
+    ),
+    "NaN in inputs": (mlp, (but(X, (5, 0), np.nan), Y), {}, DataError, "inputs.*sample 5; clean"),
+    "NaN in targets": (mlp, (X, but(REAL, (6, 0), np.nan)), {}, DataError, "targets.*sample 6"),
+    "shape of labels": (mlp, (X, Y[:, None]), {}, ShapeError, r"loss.*\(8,\).*got \(8, 1\)"),
+    "one-hot of the wrong width": (
+        mlp,
+        (X, REAL[:, :3]),
+        {},
+        ShapeError,
+        r"\(8, 4\), got \(8, 3\)",
+    ),
+    "labels as floats": (mlp, (X, Y.astype(np.float32)), {}, ShapeError, "pass integers.*astype"),
+    "no batch": (mlp, (X, Y), {"batch_size": 0}, OptionError, "batch_size: .*>= 1, got 0"),
+    "half a batch": (mlp, (X, Y), {"batch_size": 2.5}, OptionError, "batch_size: .*got 2.5"),
+    "negative epochs": (mlp, (X, Y), {"epochs": -1}, OptionError, "epochs: .*>= 0, got -1"),
+    "epochs as text": (mlp, (X, Y), {"epochs": "two"}, OptionError, "epochs: .*got 'two'"),
+    "validation share": (
+        mlp,
+        (X, Y),
+        {"validation": 1.5},
+        OptionError,
+        r"share in \(0, 1\), got 1.5",
+    ),
+    "validation of a kind": (
+        mlp,
+        (X, Y),
+        {"validation": "last"},
+        OptionError,
+        r"validation: .*\(x, y\)",
+    ),
+    "validation of three": (
+        mlp,
+        (X, Y),
+        {"validation": (X, Y, Y)},
+        OptionError,
+        r"\(x, y\) .*got tuple of 3",
+    ),
+    "validation lengths": (mlp, (X, Y), {"validation": (X, Y[:3])}, DataError, "24 inputs and 3"),
+    "validation labels": (mlp, (X, Y), {"validation": (X, Y + 9)}, DataError, r"0\.\.3, got"),
+    "validation features": (mlp, (X, Y), {"validation": (X[:, :2], Y)}, ShapeError, "layer '0'"),
+    "empty iterable": (mlp, (iter([]), None), {}, DataError, "expected at least one batch"),
+    "iterable of arrays": (mlp, (iter([X]), None), {}, DataError, r"pairs \(inputs, targets\)"),
+    "iterable and targets": (mlp, (iter([(X, Y)]), Y), {}, OptionError, "expected y=None"),
+    "two inputs for one": (mlp, ((X, X), Y), {}, ShapeError, "forward.*2 inputs"),
+    "one input for two": (nn.Add, ((X, X[:, :3]), Y), {}, ShapeError, "cannot combine"),
+    "lengths of two inputs": (
+        nn.Add,
+        ((X, X[:9]), Y),
+        {},
+        DataError,
+        r"equal length, got \[24, 9\]",
+    ),
+    "forward returns an array": (
+        lambda: Forgets(np.zeros(3)),
+        (X, Y),
+        {},
+        ShapeError,
+        "Forgets.forward.*symbolic.*ndarray",
+    ),
+    "forward returns nothing": (
+        lambda: Forgets(None),
+        (X, Y),
+        {},
+        ShapeError,
+        "Forgets.forward.*symbolic.*NoneType",
+    ),
+    "a parameter of nobody": (Foreign, (X, Y), {}, ShapeError, "does not belong.*assign it"),
+    "batch norm of one": (
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm(4)),
+        (X, Y),
+        {"batch_size": 1},
+        ShapeError,
+        "layer '1'.*at least 2 samples.*drop_last",
+    ),
+    "batch norm of a last one": (
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm(4)),
+        (X, Y),
+        {"batch_size": 23},
+        ShapeError,
+        "layer '1'.*at least 2 samples.*drop_last",
+    ),
+    "nothing to train": (nn.ReLU, (X[:, :4], Y), {}, OptionError, "does not depend on any trained"),
+}
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_fit_refuses(name: str) -> None:
+    make, (x, y), options, error, words = FIT[name]
+    trainer = fnn.Trainer(make(), "cross_entropy", seed=1)
+    before = state(trainer)
+    with pytest.raises(error, match=words) as caught:
+        trainer.fit(x, y, **{"batch_size": 8, "verbose": False, **options})
+    assert isinstance(caught.value, FastnnError)
+    assert state(trainer) == before
+    assert (trainer.epoch, trainer.cursor) == (0, 0)
+    if make in (mlp, Tagger):  # and the trainer still works
+        good = (X, Y) if make is mlp else (IDS, TAGS)
+        trainer.fit(*good, batch_size=8, verbose=False)
+
+
+TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
+    "model": (lambda: fnn.Trainer(3, "mse"), "model: expected an nn.Module, got int"),
+    "model class": (lambda: fnn.Trainer(nn.ReLU, "mse"), "model: expected an nn.Module"),
+    "loss": (
+        lambda: fnn.Trainer(mlp(), "crossentropy"),
+        "unknown loss 'crossentropy'; expected one of .*'cross_entropy'",
+    ),
+    "loss class": (lambda: fnn.Trainer(mlp(), nn.MSELoss), r"got a class; write MSELoss\(\)"),
+    "loss number": (lambda: fnn.Trainer(mlp(), 3), "loss: expected one of"),
+    "optimizer": (
+        lambda: fnn.Trainer(mlp(), "mse", "adamm"),
+        "unknown optimizer 'adamm'; expected one of .*'adam'",
+    ),
+    "optimizer class": (lambda: fnn.Trainer(mlp(), "mse", optim.Adam), r"write Adam\(\)"),
+    "optimizer function": (
+        lambda: fnn.Trainer(mlp(), "mse", lambda p: p),
+        "optimizer: expected one from",
+    ),
+    "metric": (
+        lambda: fnn.Trainer(mlp(), "mse", metrics=["acuracy"]),
+        "unknown metric 'acuracy'; expected",
+    ),
+    "metric number": (lambda: fnn.Trainer(mlp(), "mse", metrics=[3]), "metric: expected a name"),
+    "metric twice": (lambda: fnn.Trainer(mlp(), "mse", metrics=["mae", "mae"]), "different names"),
+    "top 0": (lambda: fnn.Trainer(mlp(), "mse", metrics=["top_0_accuracy"]), "k >= 1, got 0"),
+    "device": (lambda: fnn.Trainer(mlp(), "mse", device="tpu"), "device: expected .*got 'tpu'"),
+    "workers": (
+        lambda: fnn.Trainer(mlp(), "mse", workers=0),
+        "workers: expected 'auto' or .*>= 1, got 0",
+    ),
+    "workers as text": (lambda: fnn.Trainer(mlp(), "mse", workers="many"), "workers: .*got 'many'"),
+    "seed": (lambda: fnn.Trainer(mlp(), "mse", seed=-1), "seed: expected .*got -1"),
+    "seed as a float": (lambda: fnn.Trainer(mlp(), "mse", seed=1.5), "seed: expected .*got 1.5"),
+    "dtype": (
+        lambda: fnn.Trainer(mlp(), "mse", dtype="float16"),
+        "dtype: expected 'float32' or 'float64', got 'float16'",
+    ),
+    "layer size": (lambda: nn.Linear(0, 3), "Linear: expected in_features .*>= 1, got 0"),
+    "layer size as a float": (lambda: nn.Linear(2.5, 3), "in_features.*got 2.5"),
+    "dropout": (lambda: nn.Dropout(1.5), r"Dropout: expected p in \[0, 1\], got 1.5"),
+    "padding": (lambda: nn.Embedding(5, 2, padding_idx=5), r"padding_idx in 0\.\.4, got 5"),
+    "gelu": (lambda: nn.GELU("erf"), "approximate 'none' or 'tanh', got 'erf'"),
+    "softplus": (lambda: nn.Softplus(0.0), "beta > 0, got 0"),
+    "maxout": (lambda: nn.Maxout(0), "at least 1 piece, got 0"),
+    "smoothing": (
+        lambda: nn.CrossEntropyLoss(label_smoothing=2.0),
+        r"label_smoothing in \[0, 1\], got 2.0",
+    ),
+    "class weights": (lambda: nn.CrossEntropyLoss([-1.0]), "weight to be a list of numbers >= 0"),
+    "reduction": (lambda: nn.MSELoss("none"), "reduction 'mean' or 'sum', got 'none'"),
+    "huber": (lambda: nn.HuberLoss(0.0), "delta > 0, got 0"),
+    "a class among layers": (
+        lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
+        r"at place 1; write nn.ReLU\(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINER)
+def test_construction_refuses(name: str) -> None:
+    make, words = TRAINER[name]
+    with pytest.raises(FastnnError, match=words):
+        make()
+
+
+LOSS: dict[str, tuple[Any, Any, str]] = {
+    "integers for mse": ("mse", Y, "floating-point target|output's shape"),
+    "integers of the shape for mse": ("mse", REAL.astype(np.int64), "floating-point.*astype"),
+    "shape for mse": ("mse", REAL[:, :1], r"output's shape \(8, 4\), got \(8, 1\); reshape"),
+    "floats for nll": ("nll", REAL, "class indices.*CrossEntropyLoss"),
+    "weights": (nn.CrossEntropyLoss([1.0, 2.0]), Y, "expected 4 class weights, got"),
+    "pos_weight": (nn.BCEWithLogitsLoss([1.0]), REAL, r"expected 4 pos_weight, got \(1,\)"),
+    "a loss of many numbers": (
+        lambda o, t: o - t,
+        REAL,
+        r"single number, got \(8, 4\); take ops.mean",
+    ),
+    "a loss that is no value": (lambda o, t: 3.0, REAL, "single number, got float"),
+    "a constant loss": (lambda o, t: ops.mean(ops.square(t)), REAL, "does not depend"),
+}
+
+
+@pytest.mark.parametrize("name", LOSS)
+def test_losses_refuse(name: str) -> None:
+    loss, y, words = LOSS[name]
+    trainer = fnn.Trainer(mlp(), loss, seed=1)
+    before = state(trainer)
+    with pytest.raises(FastnnError, match=words):
+        trainer.fit(X, y, batch_size=8, verbose=False)
+    assert state(trainer) == before
+
+
+def test_metrics_refuse() -> None:
+    trainer = fnn.Trainer(mlp(), "cross_entropy", metrics=["mse"])
+    with pytest.raises(ShapeError, match="metric mse"):
+        trainer.fit(X, Y, batch_size=8, verbose=False)
+    trainer = fnn.Trainer(mlp(), "cross_entropy", metrics=["top_9_accuracy"])
+    with pytest.raises(FastnnError, match=r"top_9_accuracy.*4"):
+        trainer.fit(X, Y, batch_size=8, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda t: t.evaluate(X[:, :5], Y), r"layer '0'.*got \(24, 5\)"),
+        (lambda t: t.evaluate(X, Y + 4), r"0\.\.3, got"),
+        (lambda t: t.evaluate(X, Y[:3]), "24 inputs and 3 targets"),
+        (lambda t: t.evaluate(X[:0], Y[:0]), "at least one sample"),
+        (lambda t: t.evaluate(X, Y, batch_size=0), "batch_size.*got 0"),
+        (lambda t: t.predict(X[:, :5]), "layer '0'"),
+        (lambda t: t.predict(X[:0]), "at least one sample"),
+        (lambda t: t.predict(X, batch_size=0), "batch_size.*got 0"),
+        (lambda t: t.set_parameters({"0.weight": np.zeros((20, 6))}), "missing '0.bias'"),
+        (lambda t: t.set_parameters({**t.get_parameters(), "9": np.zeros(1)}), "unexpected '9'"),
+        (
+            lambda t: t.set_parameters({**t.get_parameters(), "0.bias": np.zeros(3)}),
+            r"'0.bias': expected shape \(20,\), got \(3,\)",
+        ),
+    ],
+)
+def test_other_calls_refuse(call: Callable[[Any], Any], words: str) -> None:
+    trainer = fresh("mlp")
+    before = state(trainer)
+    with pytest.raises(FastnnError, match=words):
+        call(trainer)
+    assert state(trainer) == before
+
+
+def test_a_trainer_whose_memory_is_gone() -> None:
+    """A second trainer of another float type moves the model's parameters to new memory."""
+    model = mlp()
+    first = fnn.Trainer(model, "cross_entropy")
+    fnn.Trainer(model, "cross_entropy", dtype="float64")
+    with pytest.raises(OptionError, match=r"parameters have moved.*one dtype"):
+        first.fit(X, Y, batch_size=8, verbose=False)
