@@ -9,6 +9,7 @@ import numpy as np
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
+from fastnn.kernels.cpu import embedding, reduce  # noqa: F401  (declares the kernels)
 from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
 
 #: weights from which a product with few rows is split by columns instead of rows
