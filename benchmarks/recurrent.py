@@ -226,7 +226,7 @@ def row(
         "kind": kind, "size": size, "loss": "every step" if every else "last step",
         "lengths": "1..T" if varying else "T", "threads": options.threads, "seconds": times,
         "difference": worst, "best_peer": best, "ratio": others[best] / mine if best else None,
-        "share_of_peak": operations(kind, size, count) / mine / options.threads / 1e9 / options.peak,
+        "share_of_peak": operations(kind, size, count) / mine / options.threads / options.peak,
     }  # fmt: skip
     if data.lengths is not None:
         ideal = data.lengths.mean() / size[0] * times["fastnn padded"]["median"]
@@ -258,7 +258,7 @@ def main() -> None:
     parser.add_argument("--peers", default="torch,jax")
     options = parser.parse_args()
     options.peers = [p for p in options.peers.split(",") if p]
-    options.peak = limits.fma_peak()
+    options.peak = limits.fma_peak() * 1e9
     plan: list[tuple[Any, dict[str, Any]]] = [(size, {}) for size in SIZES]
     plan += [(LAST, {"every": False}), (VARYING, {"varying": True})]
     rows = [
@@ -269,7 +269,7 @@ def main() -> None:
     ]
     command = f"python -m benchmarks.recurrent --threads {options.threads}"
     path = harness.write(
-        f"recurrent-{options.threads}", command, rows, fma_peak_gflops=options.peak
+        f"recurrent-{options.threads}", command, rows, fma_peak_gflops=options.peak / 1e9
     )
     print(f"written to {path.name}")
 
