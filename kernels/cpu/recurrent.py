@@ -116,7 +116,8 @@ def multiply(
 ):
     """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W has `height` rows.
 
-    A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it.
+    A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it; the
+    panel's part of C stays there until the whole depth is summed.
     """
     itemsize = 4 if is32(weight) else 8
     width = tile_width(weight)
@@ -130,23 +131,26 @@ def multiply(
     block = (depth + blocks - 1) // blocks
     size = depth * (last - first) * itemsize
     ahead = size > PREFETCH_BYTES and rows > 2 * tile_height(weight)
-    for t in range(0, depth, block):
-        part = min(block, depth - t)
-        j = first
-        while j < last:
-            p = j // width
-            inner = j - p * width
-            n = min(width - inner, last - j)
-            if packed:
-                z = (p * height + skip + t) * width + inner
-                following = z + height * width - inner
-            else:
-                z = (skip + t) * step + j
-                following = z + n
-            panel(a, a_at + t, a_row, 1, weight, z, step, c, c_at + j - first, c_row, c, -1, part,
-                  rows, n, begin and t == 0, False, following if ahead and j + n < last else -1,
+    j = first
+    while j < last:
+        p = j // width
+        inner = j - p * width
+        n = min(width - inner, last - j)
+        if packed:
+            z = (p * height + skip) * width + inner
+            following = z + height * width - inner
+        else:
+            z = skip * step + j
+            following = z + n
+        for t in range(0, depth, block):
+            part = min(block, depth - t)
+            more = z + (t + part) * step
+            if t + part == depth:
+                more = following if j + n < last else -1
+            panel(a, a_at + t, a_row, 1, weight, z + t * step, step, c, c_at + j - first, c_row, c,
+                  -1, part, rows, n, begin and t == 0, False, more if ahead else -1,
                   False)  # fmt: skip
-            j += n
+        j += n
 
 
 # ---------------------------------------------------------------- gradients
