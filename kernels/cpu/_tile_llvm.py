@@ -6,6 +6,7 @@ inner loop holds all sums in registers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -29,9 +30,11 @@ ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth
 
 #: where a prefetched line goes, for `prefetch_line`
 L1, L2 = 3, 2
-#: rows of B between the one that a tall tile multiplies with and the one it asks for. B comes from
-#: L2 (16 cycles, 12 a row): left to the hardware, tiles reach 0.88 of the speed that they have in
-#: L1, with 8 to 32 rows 0.94. More than 8 evict each other where rows are a power of two apart.
+#: A tall tile asks for the row of B, and the first element of the column of A, this many steps
+#: before it multiplies with them. They come from L2 (16 cycles; a step takes 12): left to the
+#: hardware, tiles reached 0.88 of their speed on operands in L1, with 8 to 32 steps 0.94, and where
+#: A is strided (weight gradients) 0.85 became 0.97. With more than 8, rows that lie a power of two
+#: apart evict each other.
 STEPS_AHEAD = 8
 
 
@@ -91,7 +94,8 @@ class _Tile:
         lanes = self.ty.lanes
         last = b.sub(self.arg_columns, ir.Constant(I64, lanes))
         starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
-        self.b_ahead = b.mul(self.b_bytes, ir.Constant(I64, STEPS_AHEAD))
+        ahead = ir.Constant(I64, STEPS_AHEAD)
+        self.a_ahead, self.b_ahead = b.mul(self.a_bytes, ahead), b.mul(self.b_bytes, ahead)
         self.column = [zero] + [self.bytes_of(self.smaller(s, last)) for s in starts[1:]]
         if self.masked:
             index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
@@ -164,6 +168,7 @@ class _Tile:
         element = self.vec.element
         row = [self.load(vb, offset) for offset in self.column]
         if self.rows >= 6:
+            prefetch_line(b, b.gep(a, [self.a_ahead]), L1)
             start = b.gep(vb, [self.b_ahead])
             for offset in self.column:
                 prefetch_line(b, b.gep(start, [offset]), L1)
@@ -178,18 +183,24 @@ class _Tile:
         return results
 
 
-def _function(module: Any, shape: int, ty: FloatVector) -> Any:
-    rows, vectors = tile.shapes()[shape]
-    masked = shape == tile.NARROW
-    name = f"fastnn_tile_{suffix(ty)}_{rows}x{vectors}{'m' if masked else ''}"
-    if name in module.globals:
-        return module.globals[name]
+def _declare(module: Any, name: str) -> Any:
+    """An internal function with a tile's parameters, kept out of line."""
     pointer = I8.as_pointer()
     kinds = [pointer if n in ("a", "b", "c", "bias") else I64 for n in ARGUMENTS[:-1]] + [I1]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
+    return function
+
+
+def _function(module: Any, shape: int, ty: FloatVector) -> Any:
+    rows, vectors = tile.shapes()[shape]
+    masked = shape == tile.NARROW
+    name = f"fastnn_tile_{suffix(ty)}_{rows}x{vectors}{'m' if masked else ''}"
+    if name in module.globals:
+        return module.globals[name]
+    function = _declare(module, name)
     builder = _Tile(function, rows, vectors, ty, masked)
     builder.a_bytes = builder.bytes_of(builder.arg_a_step)
     builder.b_bytes = builder.bytes_of(builder.arg_b_step)
@@ -197,33 +208,87 @@ def _function(module: Any, shape: int, ty: FloatVector) -> Any:
     return function
 
 
-def _codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    ty = vector_of(sig.args[1])
+def _best(module: Any, ty: FloatVector) -> Any:
+    """The function that jumps to the shape for the rows and columns it is given."""
+    name = f"fastnn_tile_{suffix(ty)}_best"
+    if name in module.globals:
+        return module.globals[name]
+    function = _declare(module, name)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    rows, columns = (function.args[ARGUMENTS.index(n)] for n in ("rows", "columns"))
+
+    def compare(sign: str, x: Any, y: int) -> Any:
+        return builder.icmp_signed(sign, x, ir.Constant(I64, y))
+
+    def use(shape: int, condition: Any) -> None:
+        yes, no = function.append_basic_block(), function.append_basic_block()
+        builder.cbranch(condition, yes, no)
+        builder.position_at_end(yes)
+        builder.call(_function(module, shape, ty), function.args, tail=True)
+        builder.ret_void()
+        builder.position_at_end(no)
+
+    lanes = ty.lanes
+    tall = compare(">", rows, 2)
+    use(tile.MAIN, builder.and_(tall, compare(">", columns, 2 * lanes)))
+    whole = builder.and_(tall, compare("==", columns, lanes))
+    use(tile.NARROW, builder.or_(compare("<", columns, lanes), whole))
+    use(tile.ONE, compare("==", rows, 1))
+    use(tile.TWO, compare("==", rows, 2))
+    use(tile.FOUR, compare("<=", rows, 4))
+    builder.call(_function(module, tile.MIDDLE, ty), function.args, tail=True)
+    builder.ret_void()
+    return function
+
+
+def _call(
+    context: Any, builder: Any, kinds: Any, args: Any, choose: Callable[[Any, FloatVector], Any]
+) -> Any:
+    """Call the function that `choose` gives, with the arguments of `tile.best_tile`."""
+    ty = vector_of(kinds[0])
     size = ir.Constant(I64, ty.width // 8)
 
     def number(k: int) -> Any:
-        return context.cast(builder, args[k], sig.args[k], types.intp)
+        return context.cast(builder, args[k], kinds[k], types.intp)
 
     def address(k: int) -> Any:
-        data = context.make_array(sig.args[k])(context, builder, args[k]).data
+        data = context.make_array(kinds[k])(context, builder, args[k]).data
         start = builder.bitcast(data, I8.as_pointer())
         return builder.gep(start, [builder.mul(number(k + 1), size)])
 
-    begin = context.cast(builder, args[16], sig.args[16], types.boolean)
-    none = builder.icmp_signed("<", number(12), ir.Constant(I64, 0))
-    bias = builder.select(none, ir.Constant(I8.as_pointer(), None), address(11))
+    begin = context.cast(builder, args[15], kinds[15], types.boolean)
+    none = builder.icmp_signed("<", number(11), ir.Constant(I64, 0))
+    bias = builder.select(none, ir.Constant(I8.as_pointer(), None), address(10))
     builder.call(
-        _function(builder.module, sig.args[0].literal_value, ty),
-        [address(1), number(3), number(4), address(5), number(7), address(8), number(10), bias,
-         number(13), number(14), number(15), builder.trunc(begin, I1)],
+        choose(builder.module, ty),
+        [address(0), number(2), number(3), address(4), number(6), address(7), number(9), bias,
+         number(12), number(13), number(14), builder.trunc(begin, I1)],
     )  # fmt: skip
     return context.get_dummy_value()
 
 
-def _typer(*args: Any) -> Any:
-    arrays = [args[k] for k in (1, 5, 8, 11)]
+def _tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def choose(module: Any, ty: FloatVector) -> Any:
+        return _function(module, sig.args[0].literal_value, ty)
+
+    return _call(context, builder, sig.args[1:], args[1:], choose)
+
+
+def _best_tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _call(context, builder, sig.args, args, _best)
+
+
+def _arrays(args: Any) -> bool:
+    return len(args) == 16 and all(is_array(args[k]) for k in (0, 4, 7, 10))
+
+
+def _tile_type(*args: Any) -> Any:
     literal = isinstance(args[0], types.IntegerLiteral)
-    return types.void if len(args) == 17 and literal and all(map(is_array, arrays)) else None
+    return types.void if literal and _arrays(args[1:]) else None
+
+
+def _best_type(*args: Any) -> Any:
+    return types.void if _arrays(args) else None
 
 
 def _constant(value: Any) -> Any:
@@ -279,7 +344,8 @@ define(
     lambda *args: types.void if is_array(args[0]) else None,
     _prefetch,
 )
-define(tile.tile, _typer, _codegen)
+define(tile.tile, _tile_type, _tile)
+define(tile.best_tile, _best_type, _best_tile)
 define(
     tile.transpose_block,
     lambda *args: types.void if is_array(args[0]) and is_array(args[3]) else None,

@@ -21,15 +21,9 @@ from typing import NamedTuple
 from ..declare import helper, kernel
 from .simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
 from .tile import (
-    FOUR,
-    MAIN,
-    MIDDLE,
-    NARROW,
-    ONE,
-    TWO,
+    best_tile,
     panel_width,
     prefetch,
-    tile,
     tile_height,
     tile_lanes,
     tile_width,
@@ -89,33 +83,6 @@ def prefetch_rows(x, at, step, rows, columns):
     for start in range(at, at + rows * step, step):
         for j in range(start, start + columns, line):
             prefetch(x, j)
-
-
-@helper
-def best_tile(
-    a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
-    begin,
-):  # fmt: skip
-    """One tile of any size up to the main tile's, by the shape that does it fastest."""
-    lane = tile_lanes(b)
-    if columns > 2 * lane and rows > 2:
-        tile(MAIN, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
-    elif columns < lane or (columns == lane and rows > 2):
-        tile(NARROW, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
-    elif rows == 1:
-        tile(ONE, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
-    elif rows == 2:
-        tile(TWO, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
-    elif rows <= 4:
-        tile(FOUR, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
-    else:
-        tile(MIDDLE, a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth,
-             rows, columns, begin)  # fmt: skip
 
 
 @helper
@@ -313,15 +280,19 @@ def linear_backward_weight_packed(
     """dw = x.T @ dy for large matrices"""
     k = dw.shape[1]
     width = tile_width(dw)
-    length = x_packed.shape[1]
-    i = lo
-    while i < hi:
-        p = i // width
-        rows = min(hi, (p + 1) * width) - i
-        product(x_packed, p * length + i - p * width, 1, width,
-                dy_packed, 0, width, dy_packed.shape[1], dw, i * k, k,
-                dw[0], -1, length // width, rows, k)  # fmt: skip
-        i += rows
+    length, z = x_packed.shape[1], dy_packed.shape[1]
+    n = length // width
+    # columns of dy that stay in L2 over all their depth while the panels of x pass
+    some = max(1, BLOCK_BYTES // (z * (4 if is32(dw) else 8))) * width
+    for j in range(0, k, some):
+        i = lo
+        while i < hi:
+            p = i // width
+            rows = min(hi, (p + 1) * width) - i
+            product(x_packed, p * length + i - p * width, 1, width,
+                    dy_packed, j // width * z, width, z, dw, i * k + j, k,
+                    dw[0], -1, n, rows, min(some, k - j))  # fmt: skip
+            i += rows
 
 
 @kernel
