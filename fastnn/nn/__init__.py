@@ -30,8 +30,8 @@ from fastnn.nn.loss import (
 )
 from fastnn.nn.module import Module, Sequential
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.recurrent import GRU, LSTM, RNN
 from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
+from fastnn.nn.rnn import GRU, LSTM, RNN
 from fastnn.nn.scrn import SCRN
 from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
 

@@ -1,0 +1,154 @@
+"""Recurrent layers over whole sequences: RNN, LSTM, GRU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastnn import ops
+from fastnn.errors import OptionError
+from fastnn.graph.graph import Value
+from fastnn.nn import init
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.recurrent import Initial, Recurrent
+
+
+class RNN(Recurrent):
+    """``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`` over sequences (Elman 1990).
+
+    Args:
+        nonlinearity: "tanh", "relu" or "sigmoid".
+        identity_init: W_hh begins as the identity times this number and biases as zeros; with
+            "relu" and 1.0 the IRNN of Le, Jaitly & Hinton (2015). None: PyTorch's start.
+        input_size, hidden_size and further options: see `Recurrent`.
+
+    >>> from fastnn import nn
+    >>> nn.RNN(40, 128, nonlinearity="relu", identity_init=1.0).weight_hh_l0.shape
+    (128, 128)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *,
+        identity_init: float | None = None,
+        **options: Any,
+    ):
+        if nonlinearity not in ("tanh", "relu", "sigmoid"):
+            raise OptionError(
+                f"RNN: expected nonlinearity 'tanh', 'relu' or 'sigmoid', got {nonlinearity!r}"
+            )
+        self.nonlinearity, self.identity_init = nonlinearity, identity_init
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _make(self, size: int, suffix: str, bias: bool) -> None:
+        super()._make(size, suffix, bias)
+        scale = self.identity_init
+        if scale is not None:
+            small = init.get("normal", std=0.001)
+            identity: Initial = lambda shape, rng: np.eye(shape[0]) * scale  # noqa: E731
+            getattr(self, f"weight_ih{suffix}").init = small
+            getattr(self, f"weight_hh{suffix}").init = identity
+            self._bias(suffix, init.get("zeros") if bias else None)
+
+    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+        return ops.rnn(
+            x, **self._weights(suffix), h0=state, lengths=lengths, activation=self.nonlinearity,
+            **options,
+        )  # fmt: skip
+
+
+class LSTM(Recurrent):
+    """The LSTM over sequences (Hochreiter & Schmidhuber 1997), as in PyTorch.
+
+    Args:
+        peepholes: the gates see the cell (Gers et al. 2002): a parameter `weight_peephole_l0` of
+            shape (3H,), the weights p_i, p_f, p_o.
+        forget_bias: the forget gate's bias begins as this number (1.0 helps long memories:
+            Jozefowicz et al. 2015); None: PyTorch's start.
+        input_size, hidden_size and further options: see `Recurrent`.
+
+    >>> from fastnn import nn
+    >>> nn.LSTM(40, 128, num_layers=2, bidirectional=True).weight_ih_l1_reverse.shape
+    (512, 256)
+    """
+
+    gates = 4
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        peepholes: bool = False,
+        forget_bias: float | None = None,
+        **options: Any,
+    ):
+        self.peepholes, self.forget_bias = peepholes, forget_bias
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _make(self, size: int, suffix: str, bias: bool) -> None:
+        super()._make(size, suffix, bias)
+        if self.peepholes:
+            bound = 1.0 / math.sqrt(self.hidden_size)
+            fill = init.get("uniform", low=-bound, high=bound)
+            setattr(self, f"weight_peephole{suffix}", Parameter((3 * self.hidden_size,), fill))
+        if self.forget_bias is not None and bias:
+            for name, number in (("bias_ih", self.forget_bias), ("bias_hh", 0.0)):
+                parameter = getattr(self, name + suffix)
+                parameter.init = self._with_forget_bias(parameter.init, number)
+
+    def _state_sizes(self) -> dict[str, int]:
+        return {"h": self.hidden_size, "c": self.hidden_size}
+
+    def _with_forget_bias(self, fill: Initial, number: float) -> Initial:
+        def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+            values = np.array(fill(shape, rng))
+            values[self.hidden_size : 2 * self.hidden_size] = number
+            return values
+
+        return initial
+
+    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+        h0, c0 = (None, None) if state is None else state
+        peephole = getattr(self, f"weight_peephole{suffix}") if self.peepholes else None
+        return ops.lstm(
+            x, **self._weights(suffix), h0=h0, c0=c0, lengths=lengths, peephole=peephole, **options
+        )
+
+
+class GRU(Recurrent):
+    """The GRU over sequences (Cho et al. 2014), as in PyTorch.
+
+    Args:
+        reset: the reset gate is applied "after" the product with W_hh (PyTorch) or "before" it (as
+            in the paper).
+        input_size, hidden_size and further options: see `Recurrent`.
+    """
+
+    gates = 3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        reset: str = "after",
+        **options: Any,
+    ):
+        if reset not in ("after", "before"):
+            raise OptionError(f"GRU: expected reset 'after' or 'before', got {reset!r}")
+        self.reset = reset
+        super().__init__(input_size, hidden_size, num_layers, **options)
+
+    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+        return ops.gru(
+            x, **self._weights(suffix), h0=state, lengths=lengths, reset=self.reset, **options
+        )
