@@ -1,43 +1,49 @@
-"""`fastnn train`: trains a model on data that needs no download."""
+"""`fastnn train`: trains a model on a task's data and tests it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnn.cli import INTERRUPTED
+from fastnn.cli import options
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.ahead import Variant
-    from fastnn.train.history import History
     from fastnn.train.trainer import Trainer
 
+#: tasks in files of their own -> one line about each, for `--help`
+TASKS = {
+    "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
+    "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
+    "word-lm": "Text, word by word: LSTM on Penn Treebank.",
+}
 
-@click.group()
+
+class Tasks(click.Group):
+    """Loads a task's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, *TASKS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in TASKS:
+            return super().get_command(ctx, name)
+        module = name.replace("-", "_")
+        found: click.Command = getattr(importlib.import_module(f"fastnn.cli.{module}"), module)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([*own.items(), *TASKS.items()])
+
+
+@click.group(cls=Tasks)
 def train() -> None:
-    """Train a model that needs no download."""
-
-
-def _sizes(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise click.BadParameter(f"expected sizes such as 256,128, got {text!r}")
-    return sizes
-
-
-def _workers(ctx: click.Context, option: click.Parameter, text: str) -> int | str:
-    if text == "auto":
-        return text
-    if not text.isdigit() or int(text) < 1:
-        raise click.BadParameter(f"expected 'auto' or a number of threads from 1, got {text!r}")
-    return int(text)
+    """Train a model on a task's data and test it."""
 
 
 @train.command()
@@ -45,18 +51,8 @@ def _workers(ctx: click.Context, option: click.Parameter, text: str) -> int | st
     "--hidden",
     default="256,128",
     show_default=True,
-    callback=_sizes,
+    callback=options.check_sizes,
     help="Sizes of the hidden layers.",
-)
-@click.option(
-    "--epochs",
-    default=80,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Passes over the training data.",
-)
-@click.option(
-    "--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Samples in a step."
 )
 @click.option(
     "--optimizer",
@@ -64,51 +60,17 @@ def _workers(ctx: click.Context, option: click.Parameter, text: str) -> int | st
     show_default=True,
     help="sgd, adagrad, rmsprop, adadelta, adam or adamw.",
 )
-@click.option(
-    "--lr",
-    default=2e-3,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Learning rate at the beginning; it falls to 0 along a cosine.",
+@options.share("--dropout", 0.3, "Share of hidden units left out; half of it of the pixels.")
+@options.running(
+    output="runs/digits",
+    epochs=80,
+    batch_size=32,
+    lr=2e-3,
+    rate="Learning rate at the beginning; it falls to 0 along a cosine.",
 )
-@click.option(
-    "--dropout",
-    default=0.3,
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Share of hidden units left out; half of it of the pixels.",
-)
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="The whole run follows from it.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--workers",
-    default="auto",
-    show_default=True,
-    callback=_workers,
-    help="Threads; the result is the same for any number.",
-)
-@click.option(
-    "--output",
-    default="runs/digits",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for what is written.",
-)
-@click.option(
-    "--resume",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A checkpoint to go on from, with the options it was trained with.",
-)
-@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
 def digits(ctx: click.Context, /, output: Path, epochs: int, batch_size: int, quiet: bool,
-           resume: Path | None, **options: Any) -> None:  # fmt: skip
+           resume: Path | None, **more: Any) -> None:  # fmt: skip
     """Handwritten digits: 1,797 images of 8×8 pixels that come with scikit-learn.
 
     Trains on four fifths of them, tests on the rest, and writes a checkpoint, a table of the epochs
@@ -119,24 +81,17 @@ def digits(ctx: click.Context, /, output: Path, epochs: int, batch_size: int, qu
 
     training, test = load_digits()
     steps = -(-len(training[0]) // batch_size) * epochs
-    trainer = digits_trainer(steps=steps, **options)
+    trainer = digits_trainer(steps=steps, **more)
     output.mkdir(parents=True, exist_ok=True)
     ahead.ensure(digits_variants(trainer, training, test, batch_size))
     history = trainer.fit(
         *training, epochs=epochs, batch_size=batch_size, validation=test, resume=resume,
         verbose=not quiet,
     )  # fmt: skip
-    written = _write(trainer, history, output)
+    written = options.write(trainer, history, output)
     accuracy = trainer.evaluate(*test)["accuracy"]
-    for what, path in written:
-        click.echo(f"{what:<15} {path}")
-    click.echo(f"test accuracy   {100 * accuracy:.2f} % of {len(test[0])} images")
-    if history.stopped == "interrupted":
-        click.echo(
-            f"interrupted in epoch {trainer.place[0] + 1}; go on with the same options and "
-            f"--resume {output / 'model.safetensors'}"
-        )
-        ctx.exit(INTERRUPTED)
+    measure = f"{100 * accuracy:.2f} % of {len(test[0])} images"
+    options.conclude(ctx, trainer, history, written, [("test accuracy", measure)])
 
 
 def digits_trainer(
@@ -183,27 +138,3 @@ def digits_variants(trainer: Trainer, training: Any, test: Any, batch_size: int)
         built = trainer.built(inputs.specs, targets.specs, batch, "gather", is_training)
         found.update(dict.fromkeys(ahead.variants(built.program, memory)))
     return list(found)
-
-
-def _write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, Path]]:
-    """Checkpoint, table and picture; what each is, and where."""
-    checkpoint, table, picture = (
-        output / name for name in ("model.safetensors", "history.csv", "learning-curve.png")
-    )
-    trainer.save(checkpoint)
-    written = [("checkpoint", checkpoint)]
-    if history.epoch:
-        history.to_csv(table)
-        written.append(("history", table))
-        if _drawn(lambda: history.plot(picture)):
-            written.append(("learning curve", picture))
-    return written
-
-
-def _drawn(draw: Callable[[], object]) -> bool:
-    try:
-        draw()
-    except ImportError as error:
-        print(f"no learning curve: {error}", file=sys.stderr)
-        return False
-    return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 #: public name -> module that has it
 _PUBLIC = {
+    "Buckets": "bucketing",
     "Normaliser": "audio",
     "Vocabulary": "text",
     "batchify": "text",
@@ -28,6 +29,7 @@ _PUBLIC = {
     "mfcc": "audio",
     "normalise": "audio",
     "pad": "text",
+    "predict_sequences": "bucketing",
     "read_audio": "audio",
     "windows": "text",
     "with_deltas": "audio",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         read_audio,
         with_deltas,
     )
+    from fastnn.data.bucketing import Buckets, predict_sequences
     from fastnn.data.conll2003 import convert_tags, load_conll2003
     from fastnn.data.digits import load_digits
     from fastnn.data.metrics import entities, entity_scores
@@ -53,10 +56,10 @@ if TYPE_CHECKING:
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, pad, windows
 
 __all__ = [
-    "Normaliser", "Vocabulary", "batchify", "bucket_batches", "convert_tags", "deltas", "entities",
-    "entity_scores", "load_conll2003", "load_digits", "load_mnist", "load_ptb", "load_shakespeare",
-    "load_spoken_digits", "log_mel", "mfcc", "normalise", "pad", "read_audio", "windows",
-    "with_deltas",
+    "Buckets", "Normaliser", "Vocabulary", "batchify", "bucket_batches", "convert_tags", "deltas",
+    "entities", "entity_scores", "load_conll2003", "load_digits", "load_mnist", "load_ptb",
+    "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pad",
+    "predict_sequences", "read_audio", "windows", "with_deltas",
 ]  # fmt: skip
 
 

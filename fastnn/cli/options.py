@@ -1,0 +1,138 @@
+"""What the commands that train have in common: their options, what they write and say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastnn.cli import INTERRUPTED
+
+if TYPE_CHECKING:
+    from fastnn.train.history import History
+    from fastnn.train.trainer import Trainer
+
+Command = Callable[..., Any]
+CHECKPOINT = "model.safetensors"
+
+
+def check_sizes(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Sizes such as 256,128."""
+    try:
+        sizes = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise click.BadParameter(f"expected sizes such as 256,128, got {text!r}")
+    return sizes
+
+
+def check_workers(ctx: click.Context, option: click.Parameter, text: str) -> int | str:
+    """'auto' or a number of threads."""
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise click.BadParameter(f"expected 'auto' or a number of threads from 1, got {text!r}")
+    return int(text)
+
+
+def count(name: str, default: int, text: str) -> Callable[[Command], Command]:
+    """An option for a whole number from 1."""
+    return click.option(
+        name, default=default, show_default=True, type=click.IntRange(1), help=text
+    )  # fmt: skip
+
+
+def share(name: str, default: float, text: str) -> Callable[[Command], Command]:
+    """An option for a number from 0 on, below 1."""
+    return click.option(
+        name, default=default, show_default=True, type=click.FloatRange(0, 1, max_open=True),
+        help=text,
+    )  # fmt: skip
+
+
+def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
+            batch: str = "Samples in a step.") -> Callable[[Command], Command]:  # fmt: skip
+    """The options of every run.
+
+    Args:
+        output, epochs, batch_size, lr: their defaults.
+        rate: help on the learning rate.
+        batch: help on the batch size.
+    """
+    options = [
+        count("--epochs", epochs, "Passes over the training data."),
+        count("--batch-size", batch_size, batch),
+        click.option(
+            "--lr", default=lr, show_default=True, type=click.FloatRange(0, min_open=True),
+            help=rate,
+        ),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0),
+            help="The whole run follows from it.",
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option(
+            "--workers", default="auto", show_default=True, callback=check_workers,
+            help="Threads; the result is the same for any number.",
+        ),
+        click.option(
+            "--output", default=output, show_default=True,
+            type=click.Path(file_okay=False, path_type=Path), help="Folder for what is written.",
+        ),
+        click.option(
+            "--resume", type=click.Path(dir_okay=False, path_type=Path),
+            help="A checkpoint to go on from, with the options it was trained with.",
+        ),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+    ]  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, Path]]:
+    """Write checkpoint, table and picture; what each is, and where."""
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint, table, picture = (
+        output / name for name in (CHECKPOINT, "history.csv", "learning-curve.png")
+    )
+    trainer.save(checkpoint)
+    written = [("checkpoint", checkpoint)]
+    if history.epoch:
+        history.to_csv(table)
+        written.append(("history", table))
+        if _drawn(lambda: history.plot(picture)):
+            written.append(("learning curve", picture))
+    return written
+
+
+def _drawn(draw: Callable[[], object]) -> bool:
+    try:
+        draw()
+    except ImportError as error:
+        print(f"no learning curve: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def conclude(
+    ctx: click.Context, trainer: Trainer, history: History, written: list[tuple[str, Path]],
+    measures: list[tuple[str, str]],
+) -> None:  # fmt: skip
+    """Say what was written and measured; exit as shells have it after Ctrl-C."""
+    for what, found in [*written, *measures]:
+        click.echo(f"{what:<15} {found}")
+    if history.stopped == "interrupted":
+        click.echo(
+            f"interrupted in epoch {trainer.place[0] + 1}; go on with the same options and "
+            f"--resume {written[0][1]}"
+        )
+        ctx.exit(INTERRUPTED)

@@ -1,0 +1,148 @@
+"""Mini-batches of sequences of different lengths, and predictions for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn.data.text import bucket_batches, pad
+from fastnn.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from fastnn.nn.module import Module
+
+#: steps are rounded up to a multiple of it, so that few programs are planned
+MULTIPLE = 8
+
+
+class Buckets:
+    """Mini-batches for `Trainer.fit` of sequences of about the same length, padded.
+
+    Each batch is ((inputs..., lengths), targets): the inputs padded to the longest sequence of the
+    batch, rounded up to a multiple, and the valid steps of each sequence. All batches are full:
+    what remains is left out, other sequences in each epoch. The order follows from seed and epoch.
+
+    Args:
+        inputs: one list of arrays, shapes ``(steps, ...)`` that differ in `steps`, or a tuple of
+            such lists for a model with several inputs.
+        targets: one number for each sequence, shape ``(N,)``, or a list of arrays with one number
+            for each step, shapes ``(steps,)``.
+        batch_size: sequences in a mini-batch; N at most.
+        multiple: the steps of a batch are a multiple of it.
+        ignore: the target of steps past the end: the loss's `ignore_index`.
+        seed: of the order.
+
+    >>> batches = Buckets([np.ones((n, 2)) for n in (3, 9, 4, 8)], [0, 1, 0, 1], batch_size=2)
+    >>> sorted((x.shape, lengths.tolist()) for (x, lengths), y in batches)
+    [((2, 8, 2), [3, 4]), ((2, 16, 2), [8, 9])]
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[ArrayLike] | tuple[Sequence[ArrayLike], ...],
+        targets: ArrayLike | Sequence[ArrayLike],
+        batch_size: int,
+        *,
+        multiple: int = MULTIPLE,
+        ignore: int = -1,
+        seed: int = 0,
+    ):
+        self.inputs = _lists(inputs)
+        self.lengths = _lengths(self.inputs)
+        self.targets = [np.asarray(target) for target in targets]  # type: ignore[union-attr]
+        if len(self.targets) != len(self.lengths):
+            raise DataError(
+                f"Buckets: expected as many targets as sequences, got {len(self.targets)} targets "
+                f"and {len(self.lengths)} sequences"
+            )
+        if not 1 <= batch_size <= len(self.lengths):
+            raise OptionError(
+                f"batch_size: expected 1..{len(self.lengths)}, the number of sequences, got "
+                f"{batch_size}"
+            )
+        _check_multiple(multiple)
+        self.batch_size, self.multiple, self.ignore, self.seed = batch_size, multiple, ignore, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch; the trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
+        batches = bucket_batches(
+            self.lengths, self.batch_size, self.seed, self.epoch, drop_last=True
+        )
+        for rows in batches:
+            targets = [self.targets[k] for k in rows]
+            if targets[0].ndim:
+                steps = _rounded(self.lengths[rows], self.multiple)
+                y = pad(targets, self.ignore, steps)[0]
+            else:
+                y = np.array(targets)
+            yield _padded(self.inputs, self.lengths, rows, self.multiple), y
+
+
+def predict_sequences(
+    model: Module,
+    inputs: Sequence[ArrayLike] | tuple[Sequence[ArrayLike], ...],
+    *,
+    batch_size: int = 64,
+    multiple: int = MULTIPLE,
+    per_step: bool = False,
+) -> list[NDArray[Any]]:
+    """A model's outputs for sequences of different lengths, in their order.
+
+    Args:
+        model: a model of (inputs..., lengths) with one output.
+        inputs, multiple: as for `Buckets`.
+        batch_size: sequences computed at a time, of about the same length.
+        per_step: whether the output has a row for each step; they are cut off at the end.
+    """
+    lists = _lists(inputs)
+    lengths = _lengths(lists)
+    _check_multiple(multiple)
+    order = np.argsort(lengths, kind="stable")
+    found: list[Any] = [None] * len(lengths)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        outputs = model.predict(*_padded(lists, lengths, rows, multiple), batch_size=batch_size)
+        for k, output in zip(rows, outputs, strict=True):
+            found[k] = output[: lengths[k]] if per_step else output
+    return found
+
+
+def _lists(inputs: Any) -> tuple[list[NDArray[Any]], ...]:
+    several = inputs if isinstance(inputs, tuple) else (inputs,)
+    return tuple([np.asarray(sequence) for sequence in sequences] for sequences in several)
+
+
+def _lengths(inputs: tuple[list[NDArray[Any]], ...]) -> NDArray[np.int64]:
+    lengths = [np.array([len(sequence) for sequence in part], np.int64) for part in inputs]
+    if not lengths or len(lengths[0]) == 0:
+        raise DataError("expected at least one sequence, got none")
+    for other in lengths[1:]:
+        if not np.array_equal(other, lengths[0]):
+            raise DataError("expected sequences of the same lengths in all inputs")
+    return lengths[0]
+
+
+def _check_multiple(multiple: int) -> None:
+    if multiple < 1:
+        raise OptionError(f"multiple: expected 1 or more, got {multiple}")
+
+
+def _rounded(lengths: NDArray[np.int64], multiple: int) -> int:
+    return max(-(-int(lengths.max()) // multiple), 1) * multiple
+
+
+def _padded(
+    inputs: tuple[list[NDArray[Any]], ...], lengths: NDArray[np.int64], rows: Any, multiple: int
+) -> tuple[NDArray[Any], ...]:
+    steps = _rounded(lengths[rows], multiple)
+    return (*(pad([part[k] for k in rows], 0, steps)[0] for part in inputs), lengths[rows])
