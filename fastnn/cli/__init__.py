@@ -11,7 +11,8 @@ from typing import Any
 
 #: command -> one line about it, for `--help`; the command is called so in the module of its name
 COMMANDS = {
-    "train": "Train a model that needs no download.",
+    "train": "Train a model on a task's data and test it.",
+    "sample": "Write text with a trained language model.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels ahead, in parallel processes.",
 }

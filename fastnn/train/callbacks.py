@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnn.train.hooks import Callback, CallbackList, LambdaCallback, Logs, TrainerLike
 from fastnn.train.progress import ProgressBar
+from fastnn.train.states import ResetStates
 
 __all__ = [
     "CSVLogger",
@@ -25,6 +26,7 @@ __all__ = [
     "ModelCheckpoint",
     "ProgressBar",
     "ReduceLROnPlateau",
+    "ResetStates",
     "TrainerLike",
 ]
 

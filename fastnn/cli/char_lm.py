@@ -1,0 +1,44 @@
+"""`fastnn train char-lm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastnn.cli import options
+
+
+@click.command("char-lm")
+@options.count("--embedding", 64, "Size of a character's vector.")
+@options.count("--hidden", 256, "Units of each layer.")
+@options.count("--layers", 2, "LSTM layers.")
+@options.share("--dropout", 0.2, "Share of units left out between layers.")
+@options.count("--steps", 64, "Characters that gradients go back.")
+@options.running(
+    output="runs/char-lm",
+    epochs=7,
+    batch_size=32,
+    lr=4e-3,
+    rate="Learning rate at the beginning; it falls to 0 in a line.",
+    batch="Streams of text that are read side by side.",
+)
+@click.pass_context
+def char_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+    """Text character by character: Shakespeare's plays, 1.1 MB to download.
+
+    The first nine tenths are for training, the rest for validation. `fastnn sample` writes text
+    with the net. FASTNN_DATA names a folder that has the data already.
+    """
+    from fastnn.data.shakespeare import load_shakespeare
+    from fastnn.tasks.char_lm import train_char_lm
+    from fastnn.tasks.language import save_description
+
+    text = load_shakespeare()
+    trainer, history, bits = train_char_lm(text, verbose=not quiet, **more)
+    written = options.write(trainer, history, output)
+    path = save_description(trainer.model, text.vocabulary, written[0][1], "character")
+    written.insert(1, ("description", path))
+    measure = f"{bits:.3f} bits per character of {len(text.valid)}"
+    options.conclude(ctx, trainer, history, written, [("validation", measure)])

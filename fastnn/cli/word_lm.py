@@ -1,0 +1,46 @@
+"""`fastnn train word-lm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastnn.cli import options
+
+
+@click.command("word-lm")
+@options.count("--embedding", 200, "Size of a word's vector.")
+@options.count("--hidden", 200, "Units of each layer.")
+@options.count("--layers", 1, "LSTM layers.")
+@options.share("--dropout", 0.4, "Share of units left out.")
+@options.count("--steps", 32, "Words that gradients go back.")
+@options.running(
+    output="runs/word-lm",
+    epochs=6,
+    batch_size=20,
+    lr=2e-3,
+    rate="Learning rate at the beginning; it falls to 0 in a line.",
+    batch="Streams of text that are read side by side.",
+)
+@click.pass_context
+def word_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+    """Text word by word: Penn Treebank, 6 MB to download.
+
+    `fastnn sample` writes text with the net. FASTNN_DATA names a folder that has the data already.
+    """
+    from fastnn.data.ptb import load_ptb
+    from fastnn.tasks.language import save_description
+    from fastnn.tasks.word_lm import train_word_lm
+
+    words = load_ptb()
+    trainer, history, (valid, test) = train_word_lm(words, verbose=not quiet, **more)
+    written = options.write(trainer, history, output)
+    path = save_description(trainer.model, words.vocabulary, written[0][1], "word")
+    written.insert(1, ("description", path))
+    measures = [
+        ("validation", f"perplexity {valid:.1f} of {len(words.valid)} words"),
+        ("test", f"perplexity {test:.1f} of {len(words.test)} words"),
+    ]
+    options.conclude(ctx, trainer, history, written, measures)

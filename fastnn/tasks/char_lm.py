@@ -1,0 +1,52 @@
+"""Text character by character: an LSTM on tiny Shakespeare, measured in bits per character."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastnn.data.shakespeare import Characters
+from fastnn.tasks.language import LanguageModel, mean_loss, train_language_model
+from fastnn.train.history import History
+from fastnn.train.trainer import Trainer
+
+
+def bits(nats: float) -> float:
+    """Nats as bits: a mean loss as bits per character."""
+    return nats / math.log(2)
+
+
+def train_char_lm(
+    text: Characters,
+    *,
+    embedding: int = 64,
+    hidden: int = 256,
+    layers: int = 2,
+    dropout: float = 0.2,
+    batch_size: int = 32,
+    steps: int = 64,
+    epochs: int = 7,
+    lr: float = 4e-3,
+    **options: Any,
+) -> tuple[Trainer, History, float]:
+    """Train on the first part of a text and measure on the second.
+
+    Args:
+        text: see `load_shakespeare`.
+        embedding, hidden, layers, dropout: see `LanguageModel`.
+        batch_size: streams that are read side by side.
+        steps, epochs, lr, options: see `train_language_model`.
+
+    Returns the trainer, the history (with "bits" and "val_bits" per character), and the bits per
+    character of the whole validation text.
+    """
+    model = LanguageModel(
+        len(text.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
+        streams=batch_size,
+    )  # fmt: skip
+    trainer, history = train_language_model(
+        model, text.train, text.valid, steps=steps, epochs=epochs, lr=lr, measure=("bits", bits),
+        **options,
+    )  # fmt: skip
+    workers = options.get("workers", "auto")
+    return trainer, history, bits(mean_loss(model, text.valid, steps, workers))

@@ -1,0 +1,290 @@
+"""Language models over symbols (characters or words): an LSTM that reads a text from end to end.
+
+A text is cut into streams that are read side by side; the state goes on from mini-batch to
+mini-batch, gradients stop at the mini-batch's first step (truncated backpropagation through time).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import nn, optim
+from fastnn.data.ptb import END
+from fastnn.data.text import Vocabulary, batchify
+from fastnn.errors import DataError, OptionError
+from fastnn.graph.graph import Value
+from fastnn.optim.schedules import Polynomial
+from fastnn.train.history import History
+from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.states import ResetStates, reset_states
+from fastnn.train.trainer import Trainer
+
+#: target of the places past the end of a text
+IGNORED = -1
+
+
+class LanguageModel(nn.Module):
+    """Embedding, LSTM layers, logits of the next symbol.
+
+    Args:
+        symbols: how many there are.
+        embedding: size of a symbol's vector.
+        hidden: units of each LSTM layer.
+        layers: LSTM layers.
+        dropout: probability of zero in the vectors, between the layers, and before the logits.
+        streams: texts read side by side; all batches have this size.
+
+    Input: ids, shape (streams, steps); output: logits, shape (streams, steps, symbols).
+    """
+
+    def __init__(
+        self,
+        symbols: int,
+        *,
+        embedding: int = 64,
+        hidden: int = 256,
+        layers: int = 2,
+        dropout: float = 0.2,
+        streams: int = 32,
+    ):
+        self.symbols, self.streams = symbols, streams
+        self.options: dict[str, Any] = {
+            "embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout,
+        }  # fmt: skip
+        self.vectors = nn.Embedding(symbols, embedding)
+        self.before = nn.Dropout(dropout)
+        self.lstm = nn.LSTM(
+            embedding, hidden, layers, dropout=dropout, stateful=streams, forget_bias=1.0
+        )
+        self.after = nn.Dropout(dropout)
+        self.logits = nn.Linear(hidden, symbols)
+
+    def forward(self, ids: Value) -> Value:
+        outputs, _ = self.lstm(self.before(self.vectors(ids)))
+        result: Value = self.logits(self.after(outputs))
+        return result
+
+    def with_streams(self, streams: int) -> LanguageModel:
+        """A copy for another number of streams, with its own memory."""
+        other = LanguageModel(self.symbols, streams=streams, **self.options)
+        other.store(self.store().dtype)
+        mine = self.named_parameters()
+        for name, parameter in other.named_parameters().items():
+            parameter.value = mine[name].value
+        return other
+
+
+def train_language_model(
+    model: LanguageModel,
+    train: NDArray[np.int64],
+    valid: NDArray[np.int64],
+    *,
+    steps: int = 64,
+    epochs: int = 8,
+    lr: float = 3e-3,
+    clip: float = 1.0,
+    measure: tuple[str, Callable[[float], float]] = ("perplexity", math.exp),
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | str = "auto",
+    resume: str | Path | None = None,
+    verbose: bool = True,
+) -> tuple[Trainer, History]:
+    """Train with Adam; the learning rate falls to 0 in a straight line.
+
+    Args:
+        model: the model; its number of streams is the batch size.
+        train, valid: ids of the two texts.
+        steps: the length of a sequence in a mini-batch; gradients go back so far.
+        epochs, seed, device, workers, resume, verbose: see `Trainer`.
+        lr: the learning rate at the beginning.
+        clip: limit of the norm of all gradients together.
+        measure: a name, and what makes it of the mean loss (nats); it lands in the history.
+
+    Returns the trainer and the history. The measure of the validation text in it leaves out the
+    text's end, which does not fill a mini-batch; for the exact one see `mean_loss`.
+    """
+    batch = model.streams
+    x, y = (a.reshape(-1, steps) for a in batchify(train, batch, steps))
+    x_valid, y_valid = (a.reshape(-1, steps) for a in batchify(valid, batch, steps))
+    schedule = Polynomial(duration=len(x) // batch * epochs)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(),
+        optim.Adam(lr=lr, clip_global_norm=clip, schedule=schedule),
+        device=device, workers=workers, seed=seed,
+    )  # fmt: skip
+    name, of = measure
+
+    def add(epoch: int, logs: Logs) -> None:
+        logs[name], logs[f"val_{name}"] = of(logs["loss"]), of(logs["val_loss"])
+
+    history = trainer.fit(
+        x, y, epochs=epochs, batch_size=batch, shuffle=False, validation=(x_valid, y_valid),
+        callbacks=[ResetStates(), LambdaCallback(on_epoch_end=add), *callbacks],
+        resume=resume, verbose=verbose,
+    )  # fmt: skip
+    return trainer, history
+
+
+def mean_loss(
+    model: LanguageModel, ids: NDArray[np.int64], steps: int = 64, workers: int | str = "auto"
+) -> float:
+    """Mean negative log-likelihood of a text's symbols, in nats; each but the first counts once.
+
+    The streams of the model begin with an empty state each: with many streams the figure is a
+    little higher than with one.
+    """
+    batch = model.streams
+    x, y = batchify(ids, batch, steps, ignore=IGNORED)
+    loss = nn.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
+    trainer = Trainer(model, loss, optim.SGD(lr=0.0), workers=workers, dtype=model.store().dtype)
+    reset_states(model)
+    found = trainer.evaluate(x.reshape(-1, steps), y.reshape(-1, steps), batch_size=batch)
+    reset_states(model)
+    return found["loss"] * len(x) / (len(ids) - 1)
+
+
+# -------------------------------------------------------------------- beside a checkpoint
+
+
+def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path, unit: str) -> Path:
+    """Write what is needed to make the model again, and its symbols, as JSON beside a checkpoint.
+
+    `unit` is "character" or "word". Returns the file's path.
+    """
+    if not isinstance(model, LanguageModel):
+        raise OptionError(f"expected a LanguageModel, got {type(model).__name__}")
+    state = {
+        "unit": unit,
+        "streams": model.streams,
+        "options": model.options,
+        "symbols": list(vocabulary),
+        "unknown": vocabulary.unknown,
+    }
+    path = checkpoint.with_suffix(".json")
+    path.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vocabulary, str]:
+    """A trained model, for one stream, its symbols, and what they are ("character" or "word").
+
+    Args:
+        path: a checkpoint with its description beside it (`model.json` for `model.safetensors`),
+            or the folder that `fastnn train char-lm` wrote.
+
+    Raises DataError where there is no description, CheckpointError for a bad checkpoint.
+    """
+    checkpoint = Path(path)
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "model.safetensors"
+    description = checkpoint.with_suffix(".json")
+    if not description.is_file():
+        raise DataError(
+            f"{description}: no such file; expected the description of a language model, as "
+            "`fastnn train char-lm` writes it"
+        )
+    try:
+        state = json.loads(description.read_text(encoding="utf-8"))
+        vocabulary = Vocabulary(state["symbols"], unknown=state["unknown"])
+        model = LanguageModel(len(vocabulary), streams=state["streams"], **state["options"])
+        unit = str(state["unit"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{description}: not a language model ({error!r})") from None
+    model.load(checkpoint)
+    return model.with_streams(1), vocabulary, unit
+
+
+# -------------------------------------------------------------------- sampling
+
+
+def sample(
+    model: LanguageModel,
+    prime: Sequence[int] | NDArray[np.int64],
+    length: int,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[int]:
+    """Draw symbols one after the other, each from the model's distribution after those before.
+
+    The state is carried, so a symbol costs one step of the net.
+
+    Args:
+        model: a model with one stream (`LanguageModel.with_streams`).
+        prime: ids that the text begins with, at least one.
+        length: how many symbols to draw.
+        temperature: divides the logits: below 1 likely symbols become more likely; 0 always takes
+            the likeliest.
+        seed: the text follows from it.
+
+    Returns the drawn ids, without `prime`.
+    """
+    if model.streams != 1:
+        raise OptionError(
+            f"sample: expected a model with one stream, got {model.streams}; use with_streams(1)"
+        )
+    if len(prime) == 0:
+        raise OptionError("sample: expected at least one symbol to begin with, got none")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise OptionError(f"sample: expected a temperature >= 0, got {temperature}")
+    if length < 0:
+        raise OptionError(f"sample: expected a length >= 0, got {length}")
+    random = np.random.default_rng(seed)
+    predict = model.predictor()
+    reset_states(model)
+    logits = np.zeros(model.symbols)
+    for symbol in prime:
+        logits = predict(np.array([[symbol]], np.int64))[0, 0]
+    drawn: list[int] = []
+    while len(drawn) < length:
+        drawn.append(_draw(logits, temperature, random))
+        logits = predict(np.array([[drawn[-1]]], np.int64))[0, 0]
+    return drawn
+
+
+def _draw(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    scores = logits.astype(np.float64) / temperature
+    chances = np.exp(scores - scores.max())
+    return int(min(np.searchsorted(np.cumsum(chances), random.random() * chances.sum()),
+                   len(chances) - 1))  # fmt: skip
+
+
+def write_text(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    length: int,
+    *,
+    unit: str = "character",
+    prime: str = "",
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> str:
+    """A text: `prime` and what the model goes on with; see `sample`.
+
+    Without `prime` it begins after the end of a line (of a sentence, for words).
+
+    Raises DataError where `prime` has a character that the model does not know.
+    """
+    end = END if unit == "word" else "\n"
+    start = end if end in vocabulary else vocabulary.symbols[0]
+    before = prime.split() if unit == "word" else list(prime)
+    drawn = sample(
+        model, vocabulary.encode(before or [start]), length, temperature=temperature, seed=seed
+    )
+    symbols = [*before, *vocabulary.decode(drawn)]
+    if unit != "word":
+        return "".join(symbols)
+    lines = " ".join("\n" if symbol == END else symbol for symbol in symbols)
+    return lines.replace(" \n ", "\n").replace(" \n", "\n")

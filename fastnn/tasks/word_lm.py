@@ -1,0 +1,49 @@
+"""Text word by word: an LSTM on Penn Treebank, measured in perplexity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastnn.data.ptb import Words
+from fastnn.tasks.language import LanguageModel, mean_loss, train_language_model
+from fastnn.train.history import History
+from fastnn.train.trainer import Trainer
+
+
+def train_word_lm(
+    words: Words,
+    *,
+    embedding: int = 200,
+    hidden: int = 200,
+    layers: int = 1,
+    dropout: float = 0.4,
+    batch_size: int = 20,
+    steps: int = 32,
+    epochs: int = 6,
+    lr: float = 2e-3,
+    **options: Any,
+) -> tuple[Trainer, History, tuple[float, float]]:
+    """Train on a text's first part and measure on its second and third.
+
+    Args:
+        words: see `load_ptb`.
+        embedding, hidden, layers, dropout: see `LanguageModel`.
+        batch_size: streams that are read side by side.
+        steps, epochs, lr, options: see `train_language_model`.
+
+    Returns the trainer, the history (with "perplexity" and "val_perplexity"), and the perplexities
+    of the whole validation and test texts.
+    """
+    model = LanguageModel(
+        len(words.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
+        streams=batch_size,
+    )  # fmt: skip
+    trainer, history = train_language_model(
+        model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options
+    )
+    workers = options.get("workers", "auto")
+    valid, test = (
+        math.exp(mean_loss(model, part, steps, workers)) for part in (words.valid, words.test)
+    )
+    return trainer, history, (valid, test)

@@ -1,0 +1,98 @@
+"""The commands of the tasks, on small data."""
+
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fastnn import cli
+from fastnn.cli.train import TASKS
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.group(), [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("task", ["digits", *TASKS])
+def test_every_task_has_help_with_the_common_options(task):
+    result = run("train", task, "--help")
+    assert result.exit_code == 0, result.output
+    for option in ("--epochs", "--batch-size", "--lr", "--seed", "--workers", "--output"):
+        assert option in result.stdout
+    assert task in run("train", "--help").stdout
+
+
+def test_spoken_digits(tmp_path, monkeypatch):
+    import fastnn.tasks.spoken_digits as task
+    from fastnn.data.spoken_digits import SpokenDigits
+
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(size=1600).astype(np.float32) * 0.1 for _ in range(20)]
+    digits, indices = np.arange(20) % 10, np.arange(20) % 10
+    data = SpokenDigits(waveforms, digits, np.array(["theo", "george"] * 10), indices)
+    monkeypatch.setattr(task, "load_spoken_digits", lambda: data)
+    result = run(
+        "train", "spoken-digits", "--epochs", 1, "--hidden", 4, "--layers", 1, "--batch-size", 5,
+        "--output", tmp_path / "run", "--workers", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"test accuracy +[\d.]+ % of 10 recordings\n", result.stdout)
+    for name in ("model.safetensors", "history.csv"):
+        assert (tmp_path / "run" / name).is_file()
+    assert "val_accuracy" in (tmp_path / "run" / "history.csv").read_text()
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    """A folder with a text in the place of Shakespeare's."""
+    import fastnn.data.shakespeare as data
+
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "input.txt").write_text("to be or not to be\n" * 60)
+    load = data.load_shakespeare
+    monkeypatch.setattr(data, "load_shakespeare", lambda: load(folder=folder))
+
+
+def test_char_lm_and_sample(tmp_path, text):
+    small = ["--epochs", 2, "--hidden", 12, "--layers", 1, "--batch-size", 4, "--steps", 8]
+    options = [*small, "--embedding", 4, "--workers", 1, "--output", tmp_path / "run"]
+    result = run("train", "char-lm", *options)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"validation +[\d.]+ bits per character of 114\n", result.stdout)
+    again = run("train", "char-lm", *options, "--resume", tmp_path / "run/model.safetensors")
+    assert again.exit_code == 0, again.output
+    written = run("sample", tmp_path / "run", "--prime", "to be", "--length", 20)
+    assert written.exit_code == 0, written.output
+    assert written.stdout.startswith("to be")
+    assert len(written.stdout) == 5 + 20 + 1
+    same = run("sample", tmp_path / "run/model.safetensors", "--prime", "to be", "--length", 20)
+    assert same.stdout == written.stdout
+    unknown = run("sample", tmp_path / "run", "--prime", "zebra")
+    assert unknown.exit_code == 1
+    assert "'z' is not in the vocabulary" in unknown.stderr
+
+
+def test_sample_without_a_model(tmp_path):
+    result = run("sample", tmp_path)
+    assert result.exit_code == 1
+    assert "no such file" in result.stderr
+
+
+def test_word_lm(tmp_path, monkeypatch):
+    import fastnn.data.ptb as data
+
+    for part in ("train", "valid", "test"):
+        lines = " the cat sees the <unk> dog \n" * 40
+        (tmp_path / f"ptb.{part}.txt").write_text(lines)
+    load = data.load_ptb
+    monkeypatch.setattr(data, "load_ptb", lambda: load(folder=tmp_path))
+    result = run(
+        "train", "word-lm", "--epochs", 1, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
+        "--steps", 5, "--workers", 1, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"validation +perplexity [\d.]+ of 280 words\ntest", result.stdout)
+    written = run("sample", tmp_path / "run", "--prime", "the", "--length", 5)
+    assert written.stdout.split()[0] == "the"

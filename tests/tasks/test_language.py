@@ -1,0 +1,161 @@
+"""Language models over characters and words, and what they write."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.data import load_shakespeare
+from fastnn.data.text import batchify
+from fastnn.errors import DataError, OptionError
+from fastnn.tasks import char_lm, word_lm
+from fastnn.tasks.language import (
+    LanguageModel,
+    load_language_model,
+    mean_loss,
+    sample,
+    save_description,
+    train_language_model,
+    write_text,
+)
+
+SMALL = {"embedding": 8, "hidden": 24, "layers": 1, "dropout": 0.0, "workers": 1, "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def trained(rhyme):
+    """A model that knows the rhyme, with history and bits per character."""
+    trainer, history, bits = char_lm.train_char_lm(
+        rhyme, **SMALL, batch_size=8, steps=12, epochs=6, lr=0.02
+    )
+    return trainer, history, bits
+
+
+def test_it_learns_a_rhyme(trained):
+    _, history, bits = trained
+    assert bits < 0.4
+    assert history["val_bits"][-1] == pytest.approx(history["val_loss"][-1] / math.log(2))
+    assert history["val_bits"][-1] == pytest.approx(bits, abs=0.1)
+
+
+def log_probabilities(logits):
+    logits = logits.astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def test_mean_loss_is_that_of_one_pass_over_the_text(trained, rhyme):
+    model = trained[0].model.with_streams(1)
+    ids = rhyme.valid[:101]
+    logits = log_probabilities(model.predict(ids[None, :-1])[0])
+    wanted = -logits[np.arange(100), ids[1:]].mean()
+    model.lstm.reset_state()
+    assert mean_loss(model, ids, steps=7, workers=1) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_states_begin_anew_with_each_epoch_and_validation(rhyme):
+    """Two epochs of one run are those of two runs."""
+    ids = rhyme.train[:401]
+    x, y = (a.reshape(-1, 10) for a in batchify(ids, 4, 10))
+
+    def trainer():
+        model = LanguageModel(len(rhyme.vocabulary), embedding=4, hidden=6, layers=1, streams=4)
+        return fnn.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(lr=0.1), workers=1)
+
+    def fit(trainer, epochs, **more):
+        trainer.fit(
+            x, y, epochs=epochs, batch_size=4, shuffle=False, verbose=False,
+            callbacks=[fnn.callbacks.ResetStates()], **more,
+        )  # fmt: skip
+        return trainer
+
+    one = fit(trainer(), 2, validation=(x[:8], y[:8]))
+    two = trainer()
+    for _ in range(2):
+        two.model.lstm.state_h_l0.value = np.ones((4, 6))
+        fit(two, 1)
+    for name, p in one.model.named_parameters().items():
+        np.testing.assert_array_equal(p.value, two.model.named_parameters()[name].value)
+    assert not one.model.lstm.state_h_l0.value.any()
+    assert two.model.lstm.state_h_l0.value.any()
+
+
+def test_sampling_carries_the_state(trained, rhyme):
+    model = trained[0].model.with_streams(1)
+    text = write_text(model, rhyme.vocabulary, 60, prime="one two thr", temperature=0.0)
+    assert text.startswith("one two three four five\none two three")
+    assert len(text) == 11 + 60
+
+
+def test_samples_follow_from_the_seed(trained, rhyme):
+    model = trained[0].model.with_streams(1)
+    prime = rhyme.vocabulary.encode("one ")
+    texts = [sample(model, prime, 40, temperature=3.0, seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert all(0 <= k < len(rhyme.vocabulary) for k in texts[2])
+
+
+def test_samples_have_the_models_distribution(rhyme):
+    model = LanguageModel(3, embedding=2, hidden=2, layers=1, streams=1)
+    model.store()
+    model.logits.weight.value = np.zeros((3, 2))
+    model.logits.bias.value = np.log([0.5, 0.3, 0.2])
+    drawn = sample(model, [0], 1500)
+    np.testing.assert_allclose(np.bincount(drawn) / 1500, [0.5, 0.3, 0.2], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("prime", "options", "message"),
+    [
+        ([], {}, "at least one symbol"),
+        ([0], {"temperature": -1.0}, "temperature"),
+        ([0], {"temperature": float("nan")}, "temperature"),
+    ],
+)
+def test_mistakes_in_sampling(trained, prime, options, message):
+    with pytest.raises(OptionError, match=message):
+        sample(trained[0].model.with_streams(1), prime, 3, **options)
+    with pytest.raises(OptionError, match="one stream"):
+        sample(trained[0].model, [0], 3)
+
+
+def test_a_checkpoint_and_its_description_make_the_model_again(trained, rhyme, tmp_path):
+    trainer = trained[0]
+    checkpoint = tmp_path / "model.safetensors"
+    trainer.save(checkpoint)
+    with pytest.raises(DataError, match="no such file"):
+        load_language_model(tmp_path)
+    description = save_description(trainer.model, rhyme.vocabulary, checkpoint, "character")
+    model, vocabulary, unit = load_language_model(tmp_path)
+    assert (vocabulary, unit) == (rhyme.vocabulary, "character")
+    wanted = write_text(trainer.model.with_streams(1), vocabulary, 50, seed=4)
+    assert write_text(model, vocabulary, 50, seed=4) == wanted
+    description.write_text("{}")
+    with pytest.raises(DataError, match="not a language model"):
+        load_language_model(checkpoint)
+
+
+def test_words(few_words):
+    trainer, history, (valid, test) = word_lm.train_word_lm(
+        few_words, **SMALL, batch_size=5, steps=10, epochs=4, lr=0.02
+    )
+    assert 1.0 < valid < 1.5  # one of two words in one of six places: 2 ** (1/6)
+    assert 1.0 < test < 1.5
+    assert history["val_perplexity"][-1] == pytest.approx(math.exp(history["val_loss"][-1]))
+    text = write_text(
+        trainer.model.with_streams(1), few_words.vocabulary, 12, unit="word", prime="the cat"
+    )
+    assert text.splitlines()[0] == "the cat sees the bird"
+
+
+def test_public_text(real_data):
+    text = load_shakespeare()
+    ids = text.train[:20001]
+    model = LanguageModel(len(text.vocabulary), embedding=16, hidden=32, layers=1, streams=8)
+    before = mean_loss(model, ids[:2001], 16, 1)
+    train_language_model(
+        model, ids, text.valid[:2001], steps=16, epochs=1, lr=0.01, workers=1, verbose=False
+    )
+    assert mean_loss(model, ids[:2001], 16, 1) < before - 0.8
