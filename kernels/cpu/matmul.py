@@ -47,6 +47,15 @@ def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
     return -(-columns // width), rows * width
 
 
+#: all kernels between which the sizes decide (see `choose_linear`)
+LINEAR_KERNELS = (
+    "linear_forward", "linear_forward_packed", "linear_forward_columns",
+    "linear_backward_input", "linear_backward_input_unpacked",
+    "linear_backward_weight", "linear_backward_weight_packed",
+    "pack_panels", "pack_panels_transposed",
+)  # fmt: skip
+
+
 class LinearChoice(NamedTuple):
     """Names of the kernels for the three products of a linear layer."""
 
