@@ -7,8 +7,10 @@ program order is enough. Otherwise a barrier has to stand between them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fastnn.graph.graph import Value
 from fastnn.plan.instruction import Access, Instruction
 
 #: memory that the instructions of a group should touch per block, to stay in the L2 cache
@@ -81,6 +83,45 @@ def schedule(instructions: list[Instruction]) -> list[Phase]:
 Edge = tuple[int, int, bool]
 
 
+class _Touched:
+    """Who touched which spans of a buffer last: the last writer, and the readers since."""
+
+    def __init__(self) -> None:
+        self.spans: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+        self.size = 0  # of all spans, where they are slices of one size side by side; else -1
+
+    def users(self, access: Access) -> Iterator[int]:
+        """Whom an access has to come after."""
+        span = (access.begin, access.end)
+        if self._slice(access):
+            found = [self.spans[span]] if span in self.spans else []
+        else:
+            found = [
+                touched
+                for (begin, end), touched in self.spans.items()
+                if begin < access.end and access.begin < end
+            ]
+        for writers, readers in found:
+            yield from writers
+            if access.writes:
+                yield from readers
+
+    def _slice(self, access: Access) -> bool:
+        return self.size == access.end - access.begin and access.begin % max(self.size, 1) == 0
+
+    def note(self, access: Access, user: int) -> None:
+        if not self.spans:
+            size = access.end - access.begin
+            self.size = size if access.begin % max(size, 1) == 0 else -1
+        elif not self._slice(access):
+            self.size = -1
+        span = (access.begin, access.end)
+        if access.writes:
+            self.spans[span] = ([user], [])
+        else:
+            self.spans.setdefault(span, ([], []))[1].append(user)
+
+
 def dependencies(instructions: list[Instruction]) -> list[Edge]:
     """Pairs of instructions whose order matters, in the order of the later one.
 
@@ -88,24 +129,18 @@ def dependencies(instructions: list[Instruction]) -> list[Edge]:
     before is ordered through them.
     """
     edges: list[Edge] = []
-    last: dict[int, dict[tuple[int, int], list[int]]] = {}  # root -> span -> who touched it last
+    last: dict[Value, _Touched] = {}
     for j, b in enumerate(instructions):
         found: set[int] = set()
         for access in b.accesses:
-            for (begin, end), users in last.get(id(access.root), {}).items():
-                if begin < access.end and access.begin < end:
-                    found.update(users)
+            if access.root in last:
+                found.update(last[access.root].users(access))
         for i in sorted(found):
             kind = conflict(instructions[i], b)
             if kind is not None:
                 edges.append((i, j, kind == "barrier" and not b.serial))
         for access in b.accesses:
-            spans = last.setdefault(id(access.root), {})
-            span = (access.begin, access.end)
-            if access.writes:
-                spans[span] = [j]
-            else:
-                spans.setdefault(span, []).append(j)
+            last.setdefault(access.root, _Touched()).note(access, j)
     return edges
 
 
