@@ -19,6 +19,7 @@ TASKS = {
     "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
+    "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
 }
 
 

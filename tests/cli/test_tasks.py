@@ -96,3 +96,20 @@ def test_word_lm(tmp_path, monkeypatch):
     assert re.search(r"validation +perplexity [\d.]+ of 280 words\ntest", result.stdout)
     written = run("sample", tmp_path / "run", "--prime", "the", "--length", 5)
     assert written.stdout.split()[0] == "the"
+
+
+def test_ner(tmp_path, monkeypatch):
+    import fastnn.data.conll2003 as data
+
+    sentence = "Ada NNP B-NP B-PER\nsings VBZ B-VP O\n\nin IN B-PP O\nRome NNP B-NP B-LOC\n\n"
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text(sentence * 10)
+    load = data.load_conll2003
+    monkeypatch.setattr(data, "load_conll2003", lambda: load(folder=tmp_path))
+    result = run(
+        "train", "ner", "--epochs", 2, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
+        "--workers", 1, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"validation F1 +[\d.]+ % of 20 entities\ntest F1", result.stdout)
+    assert "PER" in result.stdout.splitlines()[-1]

@@ -1,0 +1,42 @@
+"""`fastnn train ner`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastnn.cli import options
+
+
+@click.command("ner")
+@options.count("--embedding", 100, "Size of a word's vector.")
+@options.count("--hidden", 128, "Units of each direction.")
+@options.share("--dropout", 0.5, "Share of a word's features, and of units, left out.")
+@options.running(
+    output="runs/ner",
+    epochs=10,
+    batch_size=16,
+    lr=4e-3,
+    rate="Learning rate at the beginning; it falls to 0 in a line.",
+    batch="Sentences in a step.",
+)
+@click.pass_context
+def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+    """Names in news: CoNLL-2003, 4.9 MB to download.
+
+    An LSTM in both directions over words and their characters, without pre-trained vectors.
+    FASTNN_DATA names a folder that has the data already.
+    """
+    from fastnn.data.conll2003 import load_conll2003
+    from fastnn.tasks.ner import train_ner
+
+    trainer, history, scores = train_ner(load_conll2003(), verbose=not quiet, **more)
+    written = options.write(trainer, history, output)
+    measures = [
+        (f"{name} F1", f"{100 * scores[part].f1:.2f} % of {scores[part].expected} entities")
+        for name, part in (("validation", "valid"), ("test", "test"))
+    ]
+    options.conclude(ctx, trainer, history, written, measures)
+    click.echo(str(scores["test"]))

@@ -1,0 +1,92 @@
+"""Named entities: how words become numbers, and that the tagger learns."""
+
+import numpy as np
+import pytest
+
+from fastnn.data import load_conll2003
+from fastnn.data.conll2003 import Conll2003, Sentences
+from fastnn.tasks import ner
+
+
+def sentences(count, seed):
+    """Towns end in -ton and are capitalised, persons follow 'mr'; the names are new each time."""
+    rng = np.random.default_rng(seed)
+
+    def name():
+        return "".join(rng.choice(list("abdeilmorstu"), 5)).capitalize()
+
+    words, tags = [], []
+    for _ in range(count):
+        if rng.random() < 0.5:
+            words.append(["mr", name(), name(), "went", "to", name() + "ton", "."])
+            tags.append(["O", "B-PER", "I-PER", "O", "O", "B-LOC", "O"])
+        else:
+            words.append([name() + "ton", "is", "in", "1996", "."])
+            tags.append(["B-LOC", "O", "O", "O", "O"])
+    return Sentences(words, tags, tags, tags, [0] * count, "IOB2")
+
+
+@pytest.fixture(scope="module")
+def news():
+    return Conll2003(sentences(200, 0), sentences(40, 1), sentences(40, 2))
+
+
+def test_words_as_numbers(news):
+    encoder = ner.Encoder.fit(news.train)
+    long = "Abcdefgh" + "x" * 9 + "stuvwzyz"
+    words, shapes, characters, lengths = encoder.inputs([["mr", "MR", "Zzz"], [long]])
+    assert words[0].tolist() == [encoder.words["mr"]] * 2 + [encoder.words[ner.UNKNOWN]]
+    assert [ner.SHAPES[k] for k in shapes[0]] == ["lower", "UPPER", "First"]
+    assert characters[0].shape == (3, ner.CHARACTERS)
+    assert lengths[0].tolist() == [2, 2, 3]
+    assert lengths[1].tolist() == [ner.CHARACTERS]
+    assert characters[0][0].tolist() == [*encoder.characters.encode("mr"), *[0] * 14]
+    assert characters[1][0].tolist() == encoder.characters.encode("Abcdefghstuvwzyz").tolist()
+
+
+def test_it_learns_names_that_it_has_never_seen(news):
+    _, history, scores = ner.train_ner(
+        news, embedding=8, hidden=12, dropout=0.2, batch_size=10, epochs=6, lr=0.02, workers=1,
+        verbose=False,
+    )  # fmt: skip
+    assert scores["test"].f1 > 0.9
+    assert scores["valid"].f1 == history["val_f1"][-1]
+
+
+def test_tags_depend_on_the_sentence_alone(news):
+    encoder = ner.Encoder.fit(news.train)
+    model = ner.Tagger(len(encoder.words), len(encoder.characters), len(encoder.tags), hidden=8)
+    together = ner.predict_tags(model, encoder, news.test.words)
+    alone = [ner.predict_tags(model, encoder, [s])[0] for s in news.test.words[:5]]
+    assert together[:5] == alone
+    assert [len(t) for t in together] == [len(s) for s in news.test.words]
+
+
+def test_some_words_that_occur_once_are_hidden(news):
+    encoder = ner.Encoder.fit(news.train)
+    inputs, targets = encoder.inputs(news.train.words), encoder.targets(news.train)
+    times = np.bincount(np.concatenate(inputs[0]), minlength=len(encoder.words))
+    unknown = encoder.words[ner.UNKNOWN]
+
+    def hidden(epoch):
+        batches = ner.HiddenWords(times == 1, unknown, inputs, targets, 50)
+        batches.set_epoch(epoch)
+        return [int((words == unknown).sum()) for (words, *_), _ in batches]
+
+    names = sum(len(s) == 7 for s in news.train.words) * 3 + sum(
+        len(s) == 5 for s in news.train.words
+    )
+    assert 0.4 * names < sum(hidden(0)) < 0.6 * names
+    assert hidden(1) == hidden(1) != hidden(2)
+
+
+def test_the_public_set(real_data):
+    news = load_conll2003()
+
+    def first(part, count):
+        fields = (part.words, part.pos, part.chunks, part.tags, part.documents)
+        return Sentences(*(f[:count] for f in fields), part.scheme)
+
+    few = Conll2003(first(news.train, 400), first(news.valid, 100), first(news.test, 100))
+    *_, scores = ner.train_ner(few, hidden=32, epochs=3, lr=0.01, workers=1, verbose=False)
+    assert scores["test"].f1 > 0.2
