@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastnn.train.health import GradientHealth
 from fastnn.train.hooks import Callback, CallbackList, LambdaCallback, Logs, TrainerLike
 from fastnn.train.progress import ProgressBar
 from fastnn.train.states import ResetStates
@@ -20,6 +21,7 @@ __all__ = [
     "Callback",
     "CallbackList",
     "EarlyStopping",
+    "GradientHealth",
     "LambdaCallback",
     "LearningRateScheduler",
     "Logs",

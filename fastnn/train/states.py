@@ -20,8 +20,7 @@ class ResetStates(Callback):
     That is at the beginning of each epoch (but not where a resumed run goes on within one: the
     states are in the checkpoint), and before and after the validation.
 
-    >>> from fastnn import nn
-    >>> from fastnn.callbacks import ResetStates
+    >>> from fastnn.train.callbacks import ResetStates
     >>> ResetStates().stop_reason
     ''
     """

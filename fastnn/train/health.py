@@ -1,0 +1,238 @@
+"""Gradient health: do gradients vanish or explode, in which layer, after how many steps?
+
+Gradients of a recurrent net are products of as many factors as there are steps, so they shrink or
+grow like a power of the number of steps. Bengio, Simard and Frasconi, "Learning long-term
+dependencies with gradient descent is difficult", 1994; Pascanu, Mikolov and Bengio, "On the
+difficulty of training recurrent neural networks", 2013.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
+from fastnn.errors import OptionError
+from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Graph, Node, Value
+from fastnn.nn.loss import LOSSES
+from fastnn.nn.module import Module
+from fastnn.train.build import StepBuilder
+from fastnn.train.hooks import Callback, Logs
+from fastnn.train.session import Session
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Norms = NDArray[np.float64]
+
+#: recurrent ops whose backward kernels write the gradients of all steps' gates, `dz`
+RECURRENT = ("rnn", "lstm", "gru")
+#: below this share of the largest step's norm a gradient has vanished
+VANISHED = 1e-4
+#: beyond this multiple of the norm at the end that the loss is nearest to, it has exploded
+EXPLODED = 1e3
+
+
+def time_gradients(
+    model: Module, x: Any, y: Any, loss: str | Callable[..., Any]
+) -> dict[str, Norms]:
+    """Norms of the loss's gradient at each time step of each recurrent layer.
+
+    The gradient is that to what the gates' functions (the tanh of an RNN) are applied to, through
+    all later steps: what a step adds to the gradient of the weights is made of it. It is that of
+    the model in evaluation, without dropout. Nothing of the model or its last gradients is changed.
+
+    Args:
+        model: a model with `nn.RNN`, `nn.LSTM` or `nn.GRU`; cells in `ops.loop` are left out.
+        x, y: a mini-batch of inputs and targets, as for `Trainer.fit`.
+        loss: a loss or its name, as for `Trainer`.
+
+    Returns:
+        For each layer and direction ("lstm.l0", "lstm.l0_reverse", ...) the norms, shape (steps,),
+        over the mini-batch and the units.
+
+    Raises OptionError where the model has no such layer that the loss depends on.
+    """
+    function = LOSSES[loss]() if isinstance(loss, str) else loss
+    inputs, targets = as_arrays(x, "x", "inputs"), as_arrays(y, "y", "targets")
+    check_lengths(inputs, targets, "batch")
+    store = model.store()
+    builder = StepBuilder(model, store, len(inputs), False, "direct")
+    values = builder.inputs("x", inputs.specs), builder.inputs("y", targets.specs)
+    value = builder.loss(function, builder.outputs(values[0]), values[1])
+    graph = builder.graph
+    leaves = [graph.leaves.get(p) for p in model.named_parameters().values()]
+    differentiate(graph, value, [leaf for leaf in leaves if leaf is not None])
+    found = _gate_gradients(graph)
+    if not found:
+        raise OptionError(
+            "time_gradients: expected a model with nn.RNN, nn.LSTM or nn.GRU that the loss depends "
+            "on, found none"
+        )
+    builder.places.update({f"dz{k}": dz for k, (_, dz) in enumerate(found)})
+    built = builder.finish(advance=False)
+    for arrays in (inputs, targets):
+        check_ranges(arrays, built.ranges)
+    buffers = store.memory["buffers"]
+    kept = buffers.copy()
+    session = Session(store, (), 0, 1)
+    bound = session.bind(built.program)
+    for arrays in (inputs, targets):
+        for name, array in zip(arrays.names, arrays.arrays, strict=True):
+            bound.view(name)[...] = array
+    session.run([(bound, 1)], lambda: None)
+    buffers[:] = kept
+    return {
+        _label(node): _norms(bound.view(f"dz{k}"), node) for k, (node, _) in enumerate(found)
+    }  # fmt: skip
+
+
+def _gate_gradients(graph: Graph) -> list[tuple[Node, Value]]:
+    """Recurrent nodes in order, with the gradients of their gates."""
+    found = []
+    for node in graph.nodes:
+        outputs = set(node.outputs.values())
+        for call in graph.calls:
+            if node.op.name in RECURRENT and call.kernel == f"{node.op.name}_backward":
+                read = {v for v in call.operands.values() if isinstance(v, Value)}
+                if outputs & read:
+                    found.append((node, call.operands["dz"]))
+    return found
+
+
+def _label(node: Node) -> str:
+    weight = node.inputs["w_hh"]
+    assert weight is not None
+    return weight.name.replace("weight_hh_", "")
+
+
+def _norms(dz: NDArray[Any], node: Node) -> Norms:
+    """Norm of each step; a step's place may be wider than its gates."""
+    batch, steps, _ = node.outputs["y"].shape
+    weight = node.inputs["w_ih"]
+    assert weight is not None
+    parts = dz.reshape(batch, steps, -1)[:, :, : weight.shape[1]].astype(np.float64)
+    return np.asarray(np.sqrt((parts**2).sum(axis=(0, 2))))
+
+
+class GradientHealth(Callback):
+    """Records norms of gradients after each epoch, and shows them as numbers and as a picture.
+
+    Writes "gradient_norm" (of all parameters together, in the epoch's last step, before clipping)
+    into the logs.
+
+    Args:
+        x, y: a mini-batch to measure the norms at each time step of recurrent layers with (see
+            `time_gradients`); None: only layers are measured.
+        loss: the loss for it; by default the trainer's.
+
+    Attributes:
+        epochs: numbers of the epochs.
+        layers: norms by layer, one for each epoch.
+        times: norms at each time step by recurrent layer, one array for each epoch.
+
+    >>> from fastnn.train.callbacks import GradientHealth
+    >>> GradientHealth().layers
+    {}
+    """
+
+    def __init__(self, x: Any = None, y: Any = None, loss: Any = None) -> None:
+        if (x is None) != (y is None):
+            raise OptionError("GradientHealth: expected both x and y, or neither")
+        self.x, self.y, self.loss = x, y, loss
+        self._reset()
+
+    def _reset(self) -> None:
+        self.epochs: list[int] = []
+        self.layers: dict[str, list[float]] = {}
+        self.times: dict[str, list[Norms]] = {}
+
+    def on_train_begin(self, logs: Logs) -> None:
+        self._reset()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        squares: dict[str, float] = {}
+        for name, parameter in self.model.named_parameters().items():
+            layer = name.rpartition(".")[0] or name
+            gradient = parameter.grad
+            if gradient is not None:
+                square = float((np.asarray(gradient, np.float64) ** 2).sum())
+                squares[layer] = squares.get(layer, 0.0) + square
+        self.epochs.append(epoch)
+        for layer, square in squares.items():
+            self.layers.setdefault(layer, []).append(math.sqrt(square))
+        logs["gradient_norm"] = math.sqrt(sum(squares.values()))
+        if self.x is not None:
+            loss = self.loss or getattr(self.trainer, "loss")  # noqa: B009  (not in TrainerLike)
+            for layer, norms in time_gradients(self.model, self.x, self.y, loss).items():
+                self.times.setdefault(layer, []).append(norms)
+
+    def verdict(self, layer: str) -> str:
+        """ "vanishing", "exploding" or "healthy": a recurrent layer's last norms over time."""
+        norms = self.times[layer][-1]
+        top = float(norms.max())
+        if not math.isfinite(top):
+            return "exploding"
+        end = float(norms[0] if layer.endswith("_reverse") else norms[-1])
+        if end > 0 and top > EXPLODED * end:
+            return "exploding"
+        return "vanishing" if float(norms.min()) < VANISHED * top else "healthy"
+
+    def __str__(self) -> str:
+        """The last epoch's norms as a table."""
+        if not self.epochs:
+            return "no epoch has ended"
+        width = max(len(name) for name in ("layer", *self.layers, *self.times))
+        lines = [f"{'layer':{width}}  gradient norm after epoch {self.epochs[-1] + 1}"]
+        lines += [f"{name:{width}}  {norms[-1]:.3g}" for name, norms in self.layers.items()]
+        for name, all_norms in self.times.items():
+            norms = all_norms[-1]
+            lines.append(
+                f"{name:{width}}  first step {norms[0]:.3g}, last step {norms[-1]:.3g}, largest "
+                f"{norms.max():.3g} at step {norms.argmax() + 1}: {self.verdict(name)}"
+            )
+        return "\n".join(lines)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the layers' norms over epochs, and the recurrent layers' over time steps.
+
+        With a path the picture is saved there; the figure is returned either way. Raises
+        ImportError where matplotlib is missing, ValueError where no epoch has ended.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError(
+                "plotting needs matplotlib, which is not installed: pip install 'fastnn[plot]'"
+            ) from None
+        if not self.epochs:
+            raise ValueError("there is nothing to plot: no epoch has ended")
+        panels = 2 if self.times else 1
+        figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
+        axes: Any = figure.subplots(1, panels, squeeze=False)[0]
+        for layer, values in self.layers.items():
+            axes[0].plot([e + 1 for e in self.epochs], values, marker=".", label=layer)
+        axes[0].set_xlabel("epoch")
+        axes[0].set_ylabel("gradient norm")
+        for layer, all_norms in self.times.items():
+            steps = np.arange(1, len(all_norms[-1]) + 1)
+            first, last = np.maximum(all_norms[0], 1e-30), np.maximum(all_norms[-1], 1e-30)
+            (line,) = axes[1].plot(steps, last, label=f"{layer}, {self.verdict(layer)}")
+            if len(all_norms) > 1:
+                axes[1].plot(steps, first, ":", color=line.get_color())
+        if self.times:
+            axes[1].set_xlabel("time step")
+            axes[1].set_title(f"after epoch {self.epochs[-1] + 1} (dotted: {self.epochs[0] + 1})")
+        for ax in axes:
+            ax.set_yscale("log")
+            ax.grid(alpha=0.3)
+            ax.legend()
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
