@@ -57,6 +57,7 @@ print(compiler.compiled_count, sorted(heavy & set(sys.modules)))
 
 
 FIRST_STEP = """
+import sys
 import time
 start = time.perf_counter()
 import numpy as np
@@ -68,18 +69,17 @@ trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(), metrics=["accuracy"]
 trainer.fit(x, y, batch_size=32, verbose=False)
 print(time.perf_counter() - start)
 from fastnn.runtime.cpu import compiler
-print(compiler.compiled_count)
+print(compiler.compiled_count, "numba" in sys.modules)
 """
 
 
-def test_a_warm_process_trains_within_a_second(tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache")
-    cold = python(FIRST_STEP, FASTNN_CACHE=cache).split()
-    assert int(cold[-1]) > 0
+def test_a_warm_process_trains_within_a_second() -> None:
+    """Nothing is compiled then, and Numba is not even imported."""
+    python(FIRST_STEP)  # compiles what is missing
     best = 60.0
     for _ in range(5):  # the machine may be busy
-        seconds, compiled = python(FIRST_STEP, FASTNN_CACHE=cache).split()[-2:]
-        assert compiled == "0"
+        seconds, compiled, numba = python(FIRST_STEP).split()
+        assert (compiled, numba) == ("0", "False")
         best = min(best, float(seconds))
         if best < 1:
             break

@@ -75,7 +75,7 @@ def test_any_optimizer(optimizer: str) -> None:
         {"clip_value": 0.01},
         {"clip_norm": 0.05},
         {"clip_global_norm": 0.05, "clip_value": 0.01, "weight_decay": 0.1},
-        {"groups": {"*.bias": {"weight_decay": 0.3, "lr": 0.2}, "3.*": {"clip_norm": 0.1}}},
+        {"groups": {"*.bias": {"weight_decay": 0.3, "lr": 0.2}, "up.*": {"clip_norm": 0.1}}},
     ],
     ids=lambda o: "+".join(o),
 )

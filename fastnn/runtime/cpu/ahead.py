@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fastnn.kernels.cpu.matmul import LINEAR_KERNELS
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime.cpu import compiler
@@ -88,7 +89,19 @@ def compile_missing(program: Program, memory: Memory) -> None:
         program: the program about to be bound.
         memory: its segments; the element types of the user's data are taken from them.
     """
-    ensure(variants(program, memory))
+    wanted = variants(program, memory)
+    others = alternatives(wanted)
+    ensure([*wanted, *others])
+    for name, *types in missing(others):  # what no worker process has compiled
+        compiler.address(KERNELS[name], *types)
+
+
+def alternatives(wanted: Iterable[Variant]) -> list[Variant]:
+    """Kernels that do the same work at other sizes: another batch size or model compiles nothing."""
+    mine = [(name, dtype) for name, dtype, _ in wanted if name in LINEAR_KERNELS]
+    training = any("backward" in name for name, _ in mine)
+    names = [n for n in LINEAR_KERNELS if training or "backward" not in n]
+    return [(name, dtype, "") for dtype in sorted({d for _, d in mine}) for name in names]
 
 
 def ensure(wanted: Iterable[Variant]) -> None:
