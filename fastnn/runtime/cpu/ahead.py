@@ -97,7 +97,7 @@ def compile_missing(program: Program, memory: Memory) -> None:
 
 
 def alternatives(wanted: Iterable[Variant]) -> list[Variant]:
-    """Kernels that do the same work at other sizes: another batch size or model compiles nothing."""
+    """Kernels for the same work at other sizes: another batch size or model compiles nothing."""
     mine = [(name, dtype) for name, dtype, _ in wanted if name in LINEAR_KERNELS]
     training = any("backward" in name for name, _ in mine)
     names = [n for n in LINEAR_KERNELS if training or "backward" not in n]
