@@ -14,8 +14,8 @@ from fastnn.cli import options
 @options.count("--embedding", 64, "Size of a character's vector.")
 @options.count("--hidden", 256, "Units of each layer.")
 @options.count("--layers", 2, "LSTM layers.")
-@options.share("--dropout", 0.2, "Share of units left out between layers.")
-@options.count("--steps", 64, "Characters that gradients go back.")
+@options.share("--dropout", 0.1, "Share of units left out between layers.")
+@options.count("--steps", 32, "Characters that gradients go back.")
 @options.running(
     output="runs/char-lm",
     epochs=7,

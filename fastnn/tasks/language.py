@@ -40,6 +40,7 @@ class LanguageModel(nn.Module):
         hidden: units of each LSTM layer.
         layers: LSTM layers.
         dropout: probability of zero in the vectors, between the layers, and before the logits.
+        spread: deviation of the vectors' numbers at the beginning.
         streams: texts read side by side; all batches have this size.
 
     Input: ids, shape (streams, steps); output: logits, shape (streams, steps, symbols).
@@ -53,13 +54,17 @@ class LanguageModel(nn.Module):
         hidden: int = 256,
         layers: int = 2,
         dropout: float = 0.2,
+        spread: float = 1.0,
         streams: int = 32,
     ):
         self.symbols, self.streams = symbols, streams
         self.options: dict[str, Any] = {
             "embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout,
+            "spread": spread,
         }  # fmt: skip
-        self.vectors = nn.Embedding(symbols, embedding)
+        self.vectors = nn.Embedding(
+            symbols, embedding, weight_init=nn.init.get("normal", std=spread)
+        )
         self.before = nn.Dropout(dropout)
         self.lstm = nn.LSTM(
             embedding, hidden, layers, dropout=dropout, stateful=streams, forget_bias=1.0

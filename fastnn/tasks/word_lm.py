@@ -17,11 +17,11 @@ def train_word_lm(
     embedding: int = 200,
     hidden: int = 200,
     layers: int = 1,
-    dropout: float = 0.4,
-    batch_size: int = 20,
+    dropout: float = 0.3,
+    batch_size: int = 32,
     steps: int = 32,
     epochs: int = 6,
-    lr: float = 2e-3,
+    lr: float = 3e-3,
     **options: Any,
 ) -> tuple[Trainer, History, tuple[float, float]]:
     """Train on a text's first part and measure on its second and third.
@@ -37,7 +37,7 @@ def train_word_lm(
     """
     model = LanguageModel(
         len(words.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
-        streams=batch_size,
+        spread=0.1, streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options
