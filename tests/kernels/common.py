@@ -37,9 +37,9 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Outputs of kernel `name`: whole, in random ranges, and (small ones) as plain Python.
 
-    `out` gives the outputs' shapes; `inout` and `part` operands are copied and returned too. Asserts
-    that the ranges give the same bits, that plain Python agrees, that poison is overwritten and that
-    nothing else is.
+    `out` gives the outputs' shapes; `inout` and `part` operands are copied and returned too.
+    Asserts that the ranges give the same bits, that plain Python agrees, that poison is
+    overwritten and that nothing else is.
     """
     kernel = KERNELS[name]
     types = {"f": np.dtype(dtype), "r": np.dtype(np.float64), "i": np.dtype(np.int64)}
