@@ -109,12 +109,13 @@ def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, P
     if history.epoch:
         history.to_csv(table)
         written.append(("history", table))
-        if _drawn(lambda: history.plot(picture)):
+        if drawn(lambda: history.plot(picture)):
             written.append(("learning curve", picture))
     return written
 
 
-def _drawn(draw: Callable[[], object]) -> bool:
+def drawn(draw: Callable[[], object]) -> bool:
+    """Whether a picture could be drawn; where it could not, says why."""
     try:
         draw()
     except ImportError as error:

@@ -20,6 +20,7 @@ TASKS = {
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
     "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
+    "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
 
 

@@ -18,7 +18,7 @@ def run(*arguments):
 def test_every_task_has_help_with_the_common_options(task):
     result = run("train", task, "--help")
     assert result.exit_code == 0, result.output
-    for option in ("--epochs", "--batch-size", "--lr", "--seed", "--workers", "--output"):
+    for option in ("--batch-size", "--lr", "--seed", "--workers", "--output"):
         assert option in result.stdout
     assert task in run("train", "--help").stdout
 
@@ -113,3 +113,13 @@ def test_ner(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert re.search(r"validation F1 +[\d.]+ % of 20 entities\ntest F1", result.stdout)
     assert "PER" in result.stdout.splitlines()[-1]
+
+
+def test_adding(tmp_path):
+    small = ["--updates", 20, "--every", 10, "--hidden", 4, "--workers", 1]
+    result = run("train", "adding", "--net", "lstm", "--steps", 4, *small, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "T=4    lstm  not solved after 20 updates" in result.stdout
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == "net,steps,updates,error"
+    assert lines[2].startswith("lstm,4,20,0.")

@@ -1,0 +1,77 @@
+"""`fastnn train adding`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import click
+
+from fastnn.cli import options
+
+
+@click.command("adding")
+@click.option(
+    "--net",
+    "nets",
+    type=click.Choice(["rnn", "irnn", "lstm", "gru"]),
+    multiple=True,
+    default=["rnn", "irnn", "lstm", "gru"],
+    show_default=True,
+    help="May be given several times.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(2),
+    multiple=True,
+    default=[100, 400],
+    show_default=True,
+    help="Length of the sequences; may be given several times.",
+)
+@options.count("--updates", 4000, "The most mini-batches to train on.")
+@options.count("--every", 100, "Mini-batches between two measurements.")
+@options.count("--hidden", 64, "Units.")
+@options.count("--batch-size", 32, "Sequences in a step.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="By default each net's own.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--workers", default="auto", show_default=True, callback=options.check_workers)
+@click.option(
+    "--output",
+    default="runs/adding",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what is written.",
+)
+def adding(
+    nets: tuple[str, ...], steps: tuple[int, ...], updates: int, every: int, hidden: int,
+    batch_size: int, lr: float | None, seed: int, workers: int | str, output: Path,
+) -> None:  # fmt: skip
+    """The adding problem: what nets remember over many steps.
+
+    Trains each net on sequences of each length until the mean squared error is below 0.01, and
+    writes the errors as a table and a picture.
+    """
+    from fastnn.tasks.adding import GUESS, SOLVED, draw_adding, train_adding
+
+    output.mkdir(parents=True, exist_ok=True)
+    click.echo(f"mean squared error of the answer 1: {GUESS:.4f}")
+    curves = {}
+    for length in steps:
+        for net in nets:
+            errors = curves[net, length] = train_adding(
+                net, length, hidden=hidden, batch_size=batch_size, updates=updates, every=every,
+                lr=lr, seed=seed, workers=workers,
+            )  # fmt: skip
+            word = "solved" if errors[-1] < SOLVED else "not solved"
+            done = every * len(errors)
+            click.echo(f"T={length:<4} {net:<5} {word} after {done} updates: {errors[-1]:.4f}")
+    table = output / "history.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["net", "steps", "updates", "error"])
+        for (net, length), errors in curves.items():
+            writer.writerows([net, length, every * (k + 1), e] for k, e in enumerate(errors))
+    click.echo(f"{'history':<15} {table}")
+    picture = output / "learning-curve.png"
+    if options.drawn(lambda: draw_adding(curves, every, picture)):
+        click.echo(f"{'learning curves':<15} {picture}")
