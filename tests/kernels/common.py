@@ -37,7 +37,8 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Outputs of kernel `name`: whole, in random ranges, and (small ones) as plain Python.
 
-    `out` gives the outputs' shapes; `inout` and `part` operands are copied and returned too.
+    `out` gives the outputs' shapes; `inout` and `part` operands are copied and returned
+    too.
     Asserts that the ranges give the same bits, that plain Python agrees, that poison is
     overwritten and that nothing else is.
     """
