@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.shakespeare import Characters
-from fastnn.tasks.language import LanguageModel, mean_loss, train_language_model
+from fastnn.tasks.language import EXACT, LanguageModel, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
 
@@ -38,7 +38,7 @@ def train_char_lm(
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "bits" and "val_bits" per character), and the bits per
-    character of the whole validation text.
+    character of the whole validation text, read from end to end.
     """
     model = LanguageModel(
         len(text.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
@@ -49,4 +49,4 @@ def train_char_lm(
         **options,
     )  # fmt: skip
     workers = options.get("workers", "auto")
-    return trainer, history, bits(mean_loss(model, text.valid, steps, workers))
+    return trainer, history, bits(mean_loss(model.with_streams(1), text.valid, EXACT, workers))

@@ -29,6 +29,8 @@ from fastnn.train.trainer import Trainer
 
 #: target of the places past the end of a text
 IGNORED = -1
+#: steps of a sequence where a text is read in one stream, to measure
+EXACT = 128
 
 
 class LanguageModel(nn.Module):

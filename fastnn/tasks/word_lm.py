@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.ptb import Words
-from fastnn.tasks.language import LanguageModel, mean_loss, train_language_model
+from fastnn.tasks.language import EXACT, LanguageModel, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
 
@@ -33,7 +33,7 @@ def train_word_lm(
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "perplexity" and "val_perplexity"), and the perplexities
-    of the whole validation and test texts.
+    of the whole validation and test texts, each read from end to end.
     """
     model = LanguageModel(
         len(words.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
@@ -43,7 +43,8 @@ def train_word_lm(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options
     )
     workers = options.get("workers", "auto")
+    alone = model.with_streams(1)
     valid, test = (
-        math.exp(mean_loss(model, part, steps, workers)) for part in (words.valid, words.test)
+        math.exp(mean_loss(alone, part, EXACT, workers)) for part in (words.valid, words.test)
     )
     return trainer, history, (valid, test)
