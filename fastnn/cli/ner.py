@@ -30,10 +30,12 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     FASTNN_DATA names a folder that has the data already.
     """
     from fastnn.data.conll2003 import load_conll2003
-    from fastnn.tasks.ner import train_ner
+    from fastnn.tasks.ner import save_description, train_ner
 
-    trainer, history, scores = train_ner(load_conll2003(), verbose=not quiet, **more)
+    trainer, history, scores, encoder = train_ner(load_conll2003(), verbose=not quiet, **more)
     written = options.write(trainer, history, output)
+    path = save_description(trainer.model, encoder, written[0][1])
+    written.insert(1, ("description", path))
     measures = [
         (f"{name} F1", f"{100 * scores[part].f1:.2f} % of {scores[part].expected} entities")
         for name, part in (("validation", "valid"), ("test", "test"))

@@ -8,6 +8,8 @@ without their conditional random field and without pre-trained vectors.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from fastnn.data.bucketing import Buckets, predict_sequences
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
 from fastnn.data.text import Vocabulary
+from fastnn.errors import DataError, OptionError
 from fastnn.graph.graph import Value
 from fastnn.optim.schedules import Polynomial
 from fastnn.train.history import History
@@ -101,6 +104,10 @@ class Encoder:
         """Numbers of the tags of each sentence."""
         return [self.tags.encode(tags) for tags in sentences.tags]
 
+    def model(self, **options: Any) -> Tagger:
+        """A new tagger for these symbols; options as for `Tagger`."""
+        return Tagger(len(self.words), len(self.characters), len(self.tags), **options)
+
     def _spelling(self, word: str) -> NDArray[np.int64]:
         half = CHARACTERS // 2
         read = word if len(word) <= CHARACTERS else word[:half] + word[-half:]
@@ -134,6 +141,10 @@ class Tagger(nn.Module):
         hidden: int = 128,
         dropout: float = 0.5,
     ):
+        self.options: dict[str, Any] = {
+            "embedding": embedding, "character_hidden": character_hidden, "hidden": hidden,
+            "dropout": dropout,
+        }  # fmt: skip
         self.word_vectors = nn.Embedding(words, embedding, padding_idx=0, weight_init="normal")
         self.shape_vectors = nn.Embedding(len(SHAPES), 8)
         self.character_vectors = nn.Embedding(characters, 25)
@@ -209,7 +220,7 @@ def train_ner(
     workers: int | str = "auto",
     resume: str | Path | None = None,
     verbose: bool = True,
-) -> tuple[Trainer, History, dict[str, EntityScores]]:
+) -> tuple[Trainer, History, dict[str, EntityScores], Encoder]:
     """Train on the training sentences; the learning rate falls to 0 in a straight line.
 
     Args:
@@ -217,14 +228,11 @@ def train_ner(
         embedding, hidden, dropout: see `Tagger`.
         batch_size, epochs, lr, callbacks, seed, device, workers, resume, verbose: see `Trainer`.
 
-    Returns the trainer, the history (with "val_f1" after each epoch), and the scores of "valid" and
-    "test".
+    Returns the trainer, the history (with "val_f1" after each epoch), the scores of "valid" and
+    "test", and what makes numbers of sentences.
     """
     encoder = Encoder.fit(data.train)
-    model = Tagger(
-        len(encoder.words), len(encoder.characters), len(encoder.tags), embedding=embedding,
-        hidden=hidden, dropout=dropout,
-    )  # fmt: skip
+    model = encoder.model(embedding=embedding, hidden=hidden, dropout=dropout)
     inputs = encoder.inputs(data.train.words)
     times = np.bincount(np.concatenate(inputs[0]), minlength=len(encoder.words))
     batches = HiddenWords(
@@ -248,4 +256,49 @@ def train_ner(
     scores = {
         "valid": score(model, encoder, data.valid), "test": score(model, encoder, data.test)
     }  # fmt: skip
-    return trainer, history, scores
+    return trainer, history, scores, encoder
+
+
+# -------------------------------------------------------------------- beside a checkpoint
+
+
+def save_description(model: nn.Module, encoder: Encoder, checkpoint: Path) -> Path:
+    """Write what is needed to make the tagger again as JSON beside a checkpoint; its path."""
+    if not isinstance(model, Tagger):
+        raise OptionError(f"expected a Tagger, got {type(model).__name__}")
+    parts = {"words": encoder.words, "characters": encoder.characters, "tags": encoder.tags}
+    symbols = {name: list(vocabulary) for name, vocabulary in parts.items()}
+    path = checkpoint.with_suffix(".json")
+    text = json.dumps({"options": model.options, **symbols}, ensure_ascii=False, indent=0)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
+    """A trained tagger, for `predict_tags`.
+
+    Args:
+        path: a checkpoint with its description beside it, or the folder that `fastnn train ner`
+            wrote.
+
+    Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint.
+    """
+    checkpoint = Path(path)
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "model.safetensors"
+    description = checkpoint.with_suffix(".json")
+    try:
+        state = json.loads(description.read_text(encoding="utf-8"))
+        roles = {"unknown": UNKNOWN, "padding": PADDING}
+        encoder = Encoder(
+            Vocabulary(state["words"], **roles), Vocabulary(state["characters"], **roles),
+            Vocabulary(state["tags"]),
+        )  # fmt: skip
+        model = encoder.model(**state["options"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{description}: expected the description of a tagger, as `fastnn train ner` writes it "
+            f"({error!r})"
+        ) from None
+    model.load(checkpoint)
+    return model, encoder

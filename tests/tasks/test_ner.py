@@ -5,6 +5,7 @@ import pytest
 
 from fastnn.data import load_conll2003
 from fastnn.data.conll2003 import Conll2003, Sentences
+from fastnn.errors import DataError
 from fastnn.tasks import ner
 
 
@@ -44,13 +45,23 @@ def test_words_as_numbers(news):
     assert characters[1][0].tolist() == encoder.characters.encode("Abcdefghstuvwzyz").tolist()
 
 
-def test_it_learns_names_that_it_has_never_seen(news):
-    _, history, scores = ner.train_ner(
+def test_it_learns_names_that_it_has_never_seen(news, tmp_path):
+    trainer, history, scores, encoder = ner.train_ner(
         news, embedding=8, hidden=12, dropout=0.2, batch_size=10, epochs=6, lr=0.02, workers=1,
         verbose=False,
     )  # fmt: skip
     assert scores["test"].f1 > 0.9
     assert scores["valid"].f1 == history["val_f1"][-1]
+    trainer.save(tmp_path / "model.safetensors")
+    ner.save_description(trainer.model, encoder, tmp_path / "model.safetensors")
+    model, loaded = ner.load_tagger(tmp_path)
+    assert loaded == encoder
+    assert ner.score(model, loaded, news.test) == scores["test"]
+
+
+def test_a_tagger_without_description(tmp_path):
+    with pytest.raises(DataError, match="expected the description"):
+        ner.load_tagger(tmp_path)
 
 
 def test_tags_depend_on_the_sentence_alone(news):
@@ -88,5 +99,5 @@ def test_the_public_set(real_data):
         return Sentences(*(f[:count] for f in fields), part.scheme)
 
     few = Conll2003(first(news.train, 400), first(news.valid, 100), first(news.test, 100))
-    *_, scores = ner.train_ner(few, hidden=32, epochs=3, lr=0.01, workers=1, verbose=False)
+    _, _, scores, _ = ner.train_ner(few, hidden=32, epochs=3, lr=0.01, workers=1, verbose=False)
     assert scores["test"].f1 > 0.2
