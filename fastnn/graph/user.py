@@ -113,7 +113,7 @@ class UserOp:
         self.__name__ = op.name
 
     def __call__(self, *operands: Any, **named: Any) -> Any:
-        from fastnn.ops import _untransposed, as_value, graph_of
+        from fastnn.ops.operands import as_value, graph_of, untransposed
 
         op = self.op
         names = (*op.inputs, *self._interface.attributes)
@@ -126,7 +126,7 @@ class UserOp:
         graph = graph_of(*(given[n] for n in op.inputs))
         inputs = {}
         for n in op.inputs:
-            value = as_value(graph, _untransposed(given.pop(n), op.name))
+            value = as_value(graph, untransposed(given.pop(n), op.name))
             wanted = self._interface.arrays[n].dtype
             if value.dtype != wanted:
                 kinds = {"f": "floating-point", "i": "integer"}

@@ -1,0 +1,91 @@
+"""Functions on symbolic values, for the `forward` of modules.
+
+Operands may also be parameters, NumPy arrays (constants) and numbers. Shapes are checked here, when
+the model is traced, with errors that name the layer.
+"""
+
+from fastnn.ops.activation import (
+    absolute,
+    elu,
+    exp,
+    gelu,
+    leaky_relu,
+    log,
+    log_softmax,
+    maxout,
+    prelu,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    sqrt,
+    square,
+    tanh,
+)
+from fastnn.ops.arithmetic import add, affine, divide, embedding, linear, multiply, negate, subtract
+from fastnn.ops.norm import batch_norm, dropout, layer_norm, mean, sum_features, total
+from fastnn.ops.operands import as_value, graph_of
+from fastnn.ops.sequence import (
+    gru,
+    leaky,
+    load_state,
+    loop,
+    lstm,
+    rnn,
+    store_state,
+    swap_time,
+    zeros_state,
+)
+from fastnn.ops.shape import columns, concatenate, flatten, reshape
+
+__all__ = [
+    "absolute",
+    "add",
+    "affine",
+    "as_value",
+    "batch_norm",
+    "columns",
+    "concatenate",
+    "divide",
+    "dropout",
+    "elu",
+    "embedding",
+    "exp",
+    "flatten",
+    "gelu",
+    "graph_of",
+    "gru",
+    "layer_norm",
+    "leaky",
+    "leaky_relu",
+    "linear",
+    "load_state",
+    "log",
+    "log_softmax",
+    "loop",
+    "lstm",
+    "maxout",
+    "mean",
+    "multiply",
+    "negate",
+    "prelu",
+    "relu",
+    "reshape",
+    "rnn",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "sqrt",
+    "square",
+    "store_state",
+    "subtract",
+    "sum_features",
+    "swap_time",
+    "tanh",
+    "total",
+    "zeros_state",
+]

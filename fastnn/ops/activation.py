@@ -1,0 +1,103 @@
+"""Activations and other functions of each element or of each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastnn.errors import OptionError
+from fastnn.graph.graph import Value
+from fastnn.ops.operands import as_value, float_value, graph_of, unary
+
+
+def relu(x: Any) -> Value:
+    """max(x, 0)."""
+    return unary("relu", x)
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Value:
+    """x where positive, else slope * x."""
+    return unary("leaky_relu", x, slope=slope)
+
+
+def prelu(x: Any, weight: Any) -> Value:
+    """x where positive, else weight * x; `weight` has 1 or C elements."""
+    graph = graph_of(x)
+    result: Value = graph.apply("prelu", x=float_value(x, "prelu"), weight=as_value(graph, weight))
+    return result
+
+
+def elu(x: Any, alpha: float = 1.0) -> Value:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    return unary("elu", x, alpha=alpha)
+
+
+def selu(x: Any) -> Value:
+    """Self-normalising ELU (Klambauer et al. 2017)."""
+    return unary("selu", x)
+
+
+def gelu(x: Any, approximate: str = "none") -> Value:
+    """x times the normal distribution function of x; `approximate="tanh"` for the tanh formula."""
+    if approximate not in ("none", "tanh"):
+        raise OptionError(f"gelu: expected approximate 'none' or 'tanh', got {approximate!r}")
+    return unary("gelu" if approximate == "none" else "gelu_tanh", x)
+
+
+def silu(x: Any) -> Value:
+    """x * sigmoid(x)."""
+    return unary("silu", x)
+
+
+def sigmoid(x: Any) -> Value:
+    """1 / (1 + exp(-x))."""
+    return unary("sigmoid", x)
+
+
+def tanh(x: Any) -> Value:
+    """Hyperbolic tangent."""
+    return unary("tanh", x)
+
+
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Value:
+    """log(1 + exp(beta x)) / beta; x itself where beta * x > threshold."""
+    return unary("softplus", x, beta=beta, threshold=threshold)
+
+
+def exp(x: Any) -> Value:
+    """e to the power of x."""
+    return unary("exp", x)
+
+
+def log(x: Any) -> Value:
+    """Natural logarithm."""
+    return unary("log", x)
+
+
+def sqrt(x: Any) -> Value:
+    """Square root."""
+    return unary("sqrt", x)
+
+
+def square(x: Any) -> Value:
+    """x * x."""
+    return unary("square", x)
+
+
+def absolute(x: Any) -> Value:
+    """|x|."""
+    return unary("absolute", x)
+
+
+def softmax(x: Any) -> Value:
+    """Softmax over the last dimension."""
+    return unary("softmax", x)
+
+
+def log_softmax(x: Any) -> Value:
+    """Logarithm of the softmax over the last dimension."""
+    return unary("log_softmax", x)
+
+
+def maxout(x: Any, pieces: int) -> Value:
+    """Largest of `pieces` blocks of features: (..., pieces * C) to (..., C)."""
+    return unary("maxout", x, pieces=int(pieces))
