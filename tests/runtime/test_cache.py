@@ -258,10 +258,12 @@ def result(process: subprocess.Popen[str]) -> list[str]:
 
 
 def test_processes_share_the_cache(cache: Path) -> None:
-    """Two that start together both compile; one that comes later neither compiles nor imports
-    Numba."""
+    """Two that start together compile what they do not find yet; one that comes later neither
+    compiles nor imports Numba."""
     first, second = child(cache), child(cache)
-    assert [result(first), result(second)] == [["2", "True"]] * 2
+    counts = [int(result(process)[0]) for process in (first, second)]
+    assert sum(counts) >= 2
+    assert all(0 <= count <= 2 for count in counts)
     assert result(child(cache)) == ["0", "False"]
     assert sorted(p.suffix for p in cache.rglob("*") if p.is_file()) == [".o", ".o"]
 
