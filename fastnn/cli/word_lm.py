@@ -15,11 +15,11 @@ from fastnn.cli import options
 @options.count("--hidden", 200, "Units of each layer.")
 @options.count("--layers", 1, "LSTM layers.")
 @options.share("--dropout", 0.3, "Share of units left out.")
-@options.count("--steps", 32, "Words that gradients go back.")
+@options.count("--steps", 20, "Words that gradients go back.")
 @options.running(
     output="runs/word-lm",
-    epochs=6,
-    batch_size=32,
+    epochs=4,
+    batch_size=20,
     lr=3e-3,
     rate="Learning rate at the beginning; it falls to 0 in a line.",
     batch="Streams of text that are read side by side.",

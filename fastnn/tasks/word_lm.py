@@ -18,9 +18,9 @@ def train_word_lm(
     hidden: int = 200,
     layers: int = 1,
     dropout: float = 0.3,
-    batch_size: int = 32,
-    steps: int = 32,
-    epochs: int = 6,
+    batch_size: int = 20,
+    steps: int = 20,
+    epochs: int = 4,
     lr: float = 3e-3,
     **options: Any,
 ) -> tuple[Trainer, History, tuple[float, float]]:
