@@ -210,7 +210,7 @@ def _group(instructions: list[Instruction], grain: int) -> Group:
     fewer items than a kernel asks for."""
     first = instructions[0]
     per_item = max(sum(i.bytes_per_item for i in instructions), 1)
-    whole = max(i.whole_bytes for i in instructions)
+    whole = sum(i.whole_bytes for i in instructions)
     block = max(BLOCK_BYTES, whole) // per_item
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
