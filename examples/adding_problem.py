@@ -1,6 +1,6 @@
 """What an LSTM learns and a plain RNN cannot: the sum of two numbers far apart in a sequence.
 
-    python examples/adding_problem.py --steps 100 400 --updates 4000
+    python examples/adding_problem.py --steps 100 400 --updates 5000
 
 RNN, IRNN, LSTM and GRU; the errors are drawn to adding-problem.png.
 """
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, int], list[float
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS)
-    parser.add_argument("--updates", type=int, default=4000)
+    parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--every", type=int, default=100, help="updates between measurements")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)

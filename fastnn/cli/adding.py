@@ -28,7 +28,7 @@ from fastnn.cli import options
     show_default=True,
     help="Length of the sequences; may be given several times.",
 )
-@options.count("--updates", 4000, "The most mini-batches to train on.")
+@options.count("--updates", 5000, "The most mini-batches to train on.")
 @options.count("--every", 100, "Mini-batches between two measurements.")
 @options.count("--hidden", 64, "Units.")
 @options.count("--batch-size", 32, "Sequences in a step.")

@@ -114,7 +114,7 @@ def train_adding(
     *,
     hidden: int = 64,
     batch_size: int = 32,
-    updates: int = 4000,
+    updates: int = 5000,
     every: int = 100,
     lr: float | None = None,
     callbacks: Sequence[Callback] = (),
