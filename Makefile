@@ -22,7 +22,8 @@ test: $(VENV)/.test
 	$(bin)/python -m pytest
 
 bench: peers
-	$(bin)/python benchmarks/run.py
+	$(bin)/python -m benchmarks.run
+	$(bin)/python -m pytest benchmarks --benchmark-only
 
 # what the tests marked "peers" compare with
 torch: $(VENV)/.torch
