@@ -108,7 +108,8 @@ def digits_trainer(
     from fastnn import nn
     from fastnn.errors import OptionError
     from fastnn.optim.schedules import CosineAnnealing
-    from fastnn.train.trainer import OPTIMIZERS, Trainer
+    from fastnn.train.options import OPTIMIZERS
+    from fastnn.train.trainer import Trainer
 
     if optimizer not in OPTIMIZERS:
         raise OptionError(

@@ -12,15 +12,15 @@ from fastnn.data.arrays import Arrays, as_arrays, check_lengths, check_ranges
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array
-from fastnn.nn.loss import LOSSES, Loss
+from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
 from fastnn.runtime.cpu.execute import BoundProgram
 from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
+from fastnn.train.options import check_options
 from fastnn.train.rescue import first_nonfinite
 from fastnn.train.session import Session
-from fastnn.train.trainer import OPTIMIZERS, _resolve
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
@@ -50,18 +50,8 @@ class Step:
         stop_on_nonfinite: bool,
         steps_per_epoch: int,
     ):
-        if not isinstance(model, Module):
-            raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
-        if dtype not in ("float32", "float64"):
-            raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-            raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
-        self.model, self.loss = model, _resolve("loss", loss, LOSSES)
-        self.optimizer: optim.Optimizer = _resolve("optimizer", optimizer, OPTIMIZERS)
-        if not isinstance(self.optimizer, optim.Optimizer):
-            raise OptionError(
-                f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
-            )
+        self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
+        self.model = model
         self.device = devices.choose(device)
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
         self.steps_per_epoch = int(steps_per_epoch)

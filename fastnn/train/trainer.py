@@ -11,9 +11,9 @@ import numpy as np
 
 from fastnn import optim
 from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, check_ranges
-from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
-from fastnn.nn.loss import LOSSES, Loss
+from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
 from fastnn.train import metrics as metric_names
@@ -21,18 +21,10 @@ from fastnn.train.build import Built, Objective, Spec, StepBuilder, select_param
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
+from fastnn.train.options import check_options
 from fastnn.train.progress import ProgressBar
 from fastnn.train.rescue import Snapshot, explain
 from fastnn.train.session import Session, segments_for
-
-OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
-    "sgd": optim.SGD,
-    "adagrad": optim.Adagrad,
-    "rmsprop": optim.RMSprop,
-    "adadelta": optim.Adadelta,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-}
 
 
 class Trainer:
@@ -81,19 +73,8 @@ class Trainer:
         stop_on_nonfinite: bool = True,
         parameters: Any = None,
     ):
-        if not isinstance(model, Module):
-            raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
-        if dtype not in ("float32", "float64"):
-            raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-            raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
+        self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
         self.model, self.seed, self.dtype = model, int(seed), dtype
-        self.loss = _resolve("loss", loss, LOSSES)
-        self.optimizer: optim.Optimizer = _resolve("optimizer", optimizer, OPTIMIZERS)
-        if not isinstance(self.optimizer, optim.Optimizer):
-            raise OptionError(
-                f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
-            )
         self.metrics = metric_names.get_all(metrics)
         self.names = ["loss", *(m.name for m in self.metrics)]
         self.device = devices.choose(device)
@@ -437,19 +418,3 @@ def _gives_batches(x: Any, y: Any) -> bool:
         pairs = all(isinstance(item, tuple) and len(item) == 2 for item in x)
         return y is None and bool(x) and pairs and np.ndim(x[0][0]) > 0
     return isinstance(x, Iterable) and not isinstance(x, (np.ndarray, tuple))
-
-
-def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:
-    """An object from its name, or the object itself."""
-    if isinstance(given, str):
-        if given not in known:
-            raise OptionError(f"unknown {what} {given!r}; expected one of {sorted(known)}")
-        return known[given]()
-    if isinstance(given, type):
-        raise OptionError(f"{what}: expected an object, got a class; write {given.__name__}()")
-    if not callable(given) and not isinstance(given, optim.Optimizer):
-        raise OptionError(f"{what}: expected one of {sorted(known)} or an object, got {given!r}")
-    return given
-
-
-__all__ = ["DataError", "Trainer"]
