@@ -29,6 +29,15 @@ An array's annotation says, in this order:
 
 Scalars are ``"real"`` (the program's float type), ``"double"`` (float64) or ``"int"`` (int64).
 Nothing here imports Numba: an undecorated call runs the function as plain Python on NumPy arrays.
+
+A kernel for CUDA has the same name, parameters and annotations, less ``lo`` and ``hi``; it says how
+many blocks of how many threads it is launched with::
+
+    @cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
+    def relu_backward(y: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]"):
+        ...
+
+where ``s`` has the size of each dimension letter and the value of each integer parameter.
 """
 
 from __future__ import annotations
@@ -99,8 +108,30 @@ class Kernel:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
 
+@dataclass(frozen=True, eq=False)
+class CudaKernel:
+    """A CUDA kernel's Python function with its parsed signature and launch geometry.
+
+    ``launch``: from sizes (dimension letters and integer parameters, by name) to the grid (a number
+    of blocks, or a tuple of up to three) and the threads of a block (likewise). ``cooperative``: the
+    blocks wait for each other (a grid barrier), so all have to fit on the device at once.
+    """
+
+    name: str
+    function: Callable[..., None]
+    params: dict[str, Array | Scalar]
+    launch: Callable[[dict[str, int]], tuple[Any, Any]]
+    cooperative: bool = False
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {n: p for n, p in self.params.items() if isinstance(p, Array)}
+
+
 #: every kernel that has been declared, by name
 KERNELS: dict[str, Kernel] = {}
+#: every kernel for CUDA that has been declared, by name
+CUDA_KERNELS: dict[str, CudaKernel] = {}
 #: plain functions that kernels may call (registered with Numba at the first compilation)
 HELPERS: list[Callable[..., Any]] = []
 
@@ -109,6 +140,11 @@ def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a plain function as callable from kernels: it is compiled into them, always inlined."""
     HELPERS.append(function)
     return function
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
 
 
 def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
@@ -156,4 +192,24 @@ def kernel(
         )
     result = Kernel(label, function, params, letters.pop() if ranged else None, grain, block)
     KERNELS[label] = result
+    return result
+
+
+def cuda_kernel(
+    function: Callable[..., None] | None = None,
+    *,
+    launch: Callable[[dict[str, int]], tuple[Any, Any]],
+    cooperative: bool = False,
+    name: str | None = None,
+) -> Any:
+    """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`."""
+    if function is None:
+        return lambda f: cuda_kernel(f, launch=launch, cooperative=cooperative, name=name)
+    label = name or function.__name__
+    params = {
+        n: parse_parameter(label, n, str(p.annotation).strip("'\""))
+        for n, p in inspect.signature(function).parameters.items()
+    }
+    result = CudaKernel(label, function, params, launch, cooperative)
+    CUDA_KERNELS[label] = result
     return result

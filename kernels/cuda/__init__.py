@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA GPUs: the twins of those in `kernels/cpu`, file for file."""
