@@ -112,9 +112,10 @@ class Kernel:
 class CudaKernel:
     """A CUDA kernel's Python function with its parsed signature and launch geometry.
 
-    ``launch``: from sizes (dimension letters and integer parameters, by name) to the grid (a number
-    of blocks, or a tuple of up to three) and the threads of a block (likewise). ``cooperative``: the
-    blocks wait for each other (a grid barrier), so all have to fit on the device at once.
+    ``launch``: from sizes (dimension letters and integer parameters, by name) to the grid (a
+    number of blocks, or a tuple of up to three) and the threads of a block (likewise).
+    ``cooperative``: the blocks wait for each other (a grid barrier), so all have to fit on the
+    device at once.
     """
 
     name: str
