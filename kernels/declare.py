@@ -123,6 +123,10 @@ class CudaKernel:
     params: dict[str, Array | Scalar]
     launch: Callable[[dict[str, int]], tuple[Any, Any]]
     cooperative: bool = False
+    #: what the planner asks of a kernel: one that only CUDA has computes all items at once
+    items: str | None = None
+    grain: int = 1
+    block: int = 1
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -133,6 +137,13 @@ class CudaKernel:
 KERNELS: dict[str, Kernel] = {}
 #: every kernel for CUDA that has been declared, by name
 CUDA_KERNELS: dict[str, CudaKernel] = {}
+
+
+def declared(name: str) -> Kernel | CudaKernel | None:
+    """The kernel of this name, for the planner: the CPU's, or one that only CUDA has."""
+    return KERNELS.get(name) or CUDA_KERNELS.get(name)
+
+
 #: plain functions that kernels may call (registered with Numba at the first compilation)
 HELPERS: list[Callable[..., Any]] = []
 

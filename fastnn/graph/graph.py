@@ -16,7 +16,7 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.kernels import clock as clock_words
-from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.declare import Array, declared
 
 if TYPE_CHECKING:
     from fastnn.graph.op import Op
@@ -153,11 +153,13 @@ class Graph:
 
     `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
     `dtype` is the float type that the program will have: packed copies depend on its size.
+    `device` is "cpu" or "cuda": an op may be made of other kernels there.
     """
 
     batch: int
     training: bool = False
     dtype: str = "float32"
+    device: str = "cpu"
     nodes: list[Node] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     scope: str = ""  # name of the layer that is being traced
@@ -225,12 +227,12 @@ class Graph:
 
     def call(self, kernel: str, **operands: Any) -> None:
         """Add a call of a kernel. Operands are values, numbers, or None for an absent array."""
-        declared = KERNELS.get(kernel)
-        if declared is None:
+        found = declared(kernel)
+        if found is None:
             raise KeyError(f"no kernel is called {kernel!r}")
-        if set(operands) != set(declared.params):
+        if set(operands) != set(found.params):
             raise ShapeError(
-                f"{where(self.scope)}kernel {kernel!r} takes {sorted(declared.params)}, "
+                f"{where(self.scope)}kernel {kernel!r} takes {sorted(found.params)}, "
                 f"got {sorted(operands)}"
             )
         self.calls.append(Call(kernel, operands, self.scope))
@@ -262,10 +264,11 @@ class Graph:
 
     def call_for(self, kernel: str, node: Node, extra: Mapping[str, Any]) -> None:
         """Call a kernel for a node: each parameter by name from `extra`, outputs, inputs, attrs."""
-        declared = KERNELS[kernel]
+        found = declared(kernel)
+        assert found is not None
         known = {**node.attrs, **node.inputs, **node.outputs, **extra}
         operands: dict[str, Any] = {}
-        for name in declared.params:
+        for name in found.params:
             if name == "clock":
                 operands[name] = self.clock()
             elif name in known:
@@ -279,7 +282,9 @@ class Graph:
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
     """Outputs run over the batch if an input that is walked along the same axis does."""
-    arrays = KERNELS[kernel].arrays
+    found = declared(kernel)
+    assert found is not None
+    arrays = found.arrays
     batched_axes = {
         parameter.axis
         for name, parameter in arrays.items()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.declare import declared
 
 if TYPE_CHECKING:
     from fastnn.graph.graph import Graph, Node, Value
@@ -95,14 +95,14 @@ def derived_gradient(
     """The gradient rule that follows from the backward kernels' parameter names."""
     gradients: dict[str, Value] = {}
     for kernel in node.op.backward_kernels:
-        declared = KERNELS.get(kernel)
-        if declared is None:
+        found = declared(kernel)
+        if found is None:
             raise NotDifferentiable(node, repr(kernel))
-        writes = {n[1:] for n, p in declared.arrays.items() if p.writes and n[0] == "d"}
+        writes = {n[1:] for n, p in found.arrays.items() if p.writes and n[0] == "d"}
         if not writes & (needed - set(gradients)):
             continue
         extra: dict[str, Any] = {}
-        for name in declared.params:
+        for name in found.params:
             if name[0] == "d" and name[1:] in writes:
                 source = node.inputs.get(name[1:])
                 if source is None:  # the gradient of an absent optional input: nobody reads it

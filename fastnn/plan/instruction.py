@@ -8,7 +8,7 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Call, Graph, Value
-from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Instruction:
             for the size of blocks.
     """
 
-    kernel: Kernel
+    kernel: Kernel | CudaKernel
     operands: dict[str, Any]
     dims: dict[str, tuple[int, ...]]
     accesses: tuple[Access, ...]
@@ -81,7 +81,8 @@ def instructions_of(graph: Graph) -> list[Instruction]:
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:
-    kernel = KERNELS[call.kernel]
+    kernel = declared(call.kernel)
+    assert kernel is not None
     dims: dict[str, tuple[int, ...]] = {}
     accesses: list[Access] = []
     for name, parameter in kernel.arrays.items():
@@ -139,7 +140,9 @@ def _elements(dims: tuple[int, ...]) -> int:
     return size
 
 
-def check_letters(kernel: Kernel, dims: dict[str, tuple[int, ...]], call: Call) -> dict[str, int]:
+def check_letters(
+    kernel: Kernel | CudaKernel, dims: dict[str, tuple[int, ...]], call: Call
+) -> dict[str, int]:
     """Sizes by dimension letter; an error if one letter stands for two sizes."""
     letters: dict[str, int] = {}
     for name, parameter in kernel.arrays.items():

@@ -10,6 +10,7 @@ import numpy as np
 from fastnn.graph.graph import Graph, Value
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, instructions_of
+from fastnn.plan.launches import in_order
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -33,7 +34,7 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
         places: values whose memory is of interest after a step (outputs, losses), by name; their
             memory is not shared with other buffers.
     """
-    phases = schedule(instructions_of(graph))
+    phases = (in_order if graph.device == "cuda" else schedule)(instructions_of(graph))
     layout = _Layout(graph.dtype)
     layout.place_work(phases, kept=[v.root for v in places.values()])
     planned = tuple(

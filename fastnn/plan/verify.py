@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastnn.errors import ProgramError
-from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, Program
 
 
@@ -50,9 +50,9 @@ def verify(program: Program) -> None:
 
 
 def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) -> list[_Touch]:
-    if call.kernel not in KERNELS:
+    kernel = declared(call.kernel)
+    if kernel is None:
         raise ProgramError(f"no kernel is called {call.kernel!r}")
-    kernel = KERNELS[call.kernel]
     letters: dict[str, int] = {}
     found = []
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
