@@ -115,7 +115,8 @@ class CudaKernel:
     ``launch``: from sizes (dimension letters and integer parameters, by name) to the grid (a
     number of blocks, or a tuple of up to three) and the threads of a block (likewise).
     ``cooperative``: the blocks wait for each other (a grid barrier), so all have to fit on the
-    device at once.
+    device at once. ``shared``: from the same sizes to the elements (of the program's float type)
+    of dynamic shared memory that a block needs; more than 48 KiB take the driver's opt-in.
     """
 
     name: str
@@ -212,16 +213,19 @@ def cuda_kernel(
     *,
     launch: Callable[[dict[str, int]], tuple[Any, Any]],
     cooperative: bool = False,
+    shared: Callable[[dict[str, int]], int] | None = None,
     name: str | None = None,
 ) -> Any:
     """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`."""
     if function is None:
-        return lambda f: cuda_kernel(f, launch=launch, cooperative=cooperative, name=name)
+        return lambda f: cuda_kernel(
+            f, launch=launch, cooperative=cooperative, shared=shared, name=name
+        )
     label = name or function.__name__
     params = {
         n: parse_parameter(label, n, str(p.annotation).strip("'\""))
         for n, p in inspect.signature(function).parameters.items()
     }
-    result = CudaKernel(label, function, params, launch, cooperative)
+    result = CudaKernel(label, function, params, launch, cooperative, shared)
     CUDA_KERNELS[label] = result
     return result
