@@ -117,6 +117,8 @@ class CudaKernel:
     ``cooperative``: the blocks wait for each other (a grid barrier), so all have to fit on the
     device at once. ``shared``: from the same sizes to the elements (of the program's float type)
     of dynamic shared memory that a block needs; more than 48 KiB take the driver's opt-in.
+    ``bounds``: most threads of a block and, if wanted, fewest blocks that share a processor; the
+    compiler gives a thread no more registers than fit that.
     """
 
     name: str
@@ -124,6 +126,8 @@ class CudaKernel:
     params: dict[str, Array | Scalar]
     launch: Callable[[dict[str, int]], tuple[Any, Any]]
     cooperative: bool = False
+    shared: Callable[[dict[str, int]], int] | None = None
+    bounds: int | tuple[int, int] | None = None
     #: what the planner asks of a kernel: one that only CUDA has computes all items at once
     items: str | None = None
     grain: int = 1
@@ -214,18 +218,19 @@ def cuda_kernel(
     launch: Callable[[dict[str, int]], tuple[Any, Any]],
     cooperative: bool = False,
     shared: Callable[[dict[str, int]], int] | None = None,
+    bounds: int | tuple[int, int] | None = None,
     name: str | None = None,
 ) -> Any:
     """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`."""
     if function is None:
         return lambda f: cuda_kernel(
-            f, launch=launch, cooperative=cooperative, shared=shared, name=name
+            f, launch=launch, cooperative=cooperative, shared=shared, bounds=bounds, name=name
         )
     label = name or function.__name__
     params = {
         n: parse_parameter(label, n, str(p.annotation).strip("'\""))
         for n, p in inspect.signature(function).parameters.items()
     }
-    result = CudaKernel(label, function, params, launch, cooperative, shared)
+    result = CudaKernel(label, function, params, launch, cooperative, shared, bounds)
     CUDA_KERNELS[label] = result
     return result
