@@ -1,4 +1,4 @@
-"""fastnn trains neural networks on CPUs with kernels written in Python.
+"""fastnn trains neural networks on CPUs and GPUs with kernels written in Python.
 
 Importing it is cheap: the parts are loaded when they are first used, and nothing is compiled.
 """
@@ -18,6 +18,7 @@ _PUBLIC = {
     "kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
     "callbacks": None,
+    "cuda": None,
     "data": None,
     "errors": None,
     "nn": None,
@@ -27,6 +28,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from fastnn import cuda as cuda
     from fastnn import data as data
     from fastnn import errors as errors
     from fastnn import nn as nn

@@ -19,12 +19,25 @@ def info() -> None:
         click.echo(f"{what:<15} {value}")
 
 
+def _devices() -> Iterator[tuple[str, str]]:
+    from fastnn import cuda
+    from fastnn.nn.summary import _bytes
+
+    if not cuda.is_available():
+        yield "CUDA", f"no: {cuda.reason()}"
+    for number in range(cuda.device_count()):
+        free, total = cuda.memory(number)
+        yield (
+            f"cuda:{number}",
+            f"{cuda.device_name(number)}, {_bytes(free)} of {_bytes(total)} free",
+        )
+
+
 def facts() -> Iterator[tuple[str, str]]:
     """What `fastnn info` shows, line by line."""
     import fastnn
     from fastnn.kernels.cpu import target
     from fastnn.nn.summary import _bytes
-    from fastnn.runtime import devices
     from fastnn.runtime.cpu import ahead, compiler
     from fastnn.runtime.cpu.execute import available_cores
 
@@ -46,8 +59,7 @@ def facts() -> Iterator[tuple[str, str]]:
         f"1 to {cores}: for each model as many as pay for the barriers of its step, by estimate; "
         "fix it with workers=N",
     )
-    reason = devices.cuda_reason()
-    yield "CUDA", f"no: {reason}" if reason else "yes"
+    yield from _devices()
     count, size = ahead.cache_size()
     yield "kernel cache", f"{compiler.cache_folder()}: {count} kernels, {_bytes(size)}"
     yield "", "FASTNN_CACHE=FOLDER moves it; `fastnn warmup` fills it"

@@ -140,7 +140,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers by name."""
-        return {name: np.array(p.value) for name, p in self.named_arrays().items()}
+        return {name: np.array(p) for name, p in self.named_arrays().items()}
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Set all parameters and buffers; names and shapes have to match exactly."""
@@ -159,14 +159,28 @@ class Module:
 
     # ---------------------------------------------------------------- use
 
+    def to(self, device: str) -> Module:
+        """Choose the device that the model runs on; its parameters move when they are next used.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", or "auto"; see `Trainer`.
+
+        Raises OptionError where the device can't be had, saying why.
+        """
+        from fastnn.runtime import devices
+
+        self.store().device = devices.choose(device)
+        return self
+
     def predictor(self) -> Predictor:
         """What runs the model forward; kept from call to call."""
         from fastnn.train.predictor import Predictor
 
-        self.store()
-        if "_predictor" not in self.__dict__:
-            object.__setattr__(self, "_predictor", Predictor(self))
-        found: Predictor = self.__dict__["_predictor"]
+        device = self.store().device
+        found: Predictor | None = self.__dict__.get("_predictor")
+        if found is None or found.session.device != device:
+            found = Predictor(self)
+            object.__setattr__(self, "_predictor", found)
         return found
 
     def predict(self, *inputs: Any, batch_size: int = 256) -> Any:

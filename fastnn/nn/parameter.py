@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError
 from fastnn.nn import init as initializers
+from fastnn.runtime.segment import Segment
 
 #: parameters begin at multiples of this many elements (64 bytes in float32)
 ALIGN = 16
@@ -20,6 +21,11 @@ class Parameter:
 
     The array behind it is `value`, a NumPy view into the model's memory: read it and assign to it
     between steps. It is initialised when it is first needed, with the model's seed.
+
+    A model on a GPU has its memory there: taking `value` fetches it, and since it may be written
+    to, the next step sends it back. So take it anew after a step instead of keeping it; to look
+    only, use `np.array(parameter)`, which sends nothing back. `__cuda_array_interface__` and DLPack
+    show the device's own array.
 
     Args:
         shape: the shape users see (PyTorch's).
@@ -76,12 +82,18 @@ class Parameter:
         self.value = self.init(self.shape, rng)
 
     @property
+    def segment(self) -> str:
+        """Name of the store's segment that it lies in."""
+        return "params" if self.trainable else "buffers"
+
+    @property
     def value(self) -> np.ndarray:
         """The contents, a view of shape `shape`."""
         if self._storage is None:
             self.initialize()
-        assert self._storage is not None
-        return self._storage.T if self.transposed else self._storage
+        elif self.home is not None and self.home.away:
+            self.home.bring_home(self.segment)
+        return self._seen()
 
     @value.setter
     def value(self, array: Any) -> None:
@@ -93,17 +105,30 @@ class Parameter:
         if self._storage is None:
             dtype = np.float64 if array.dtype == np.float64 else np.float32
             self._storage = np.empty(self.storage_shape, dtype)
-        (self._storage.T if self.transposed else self._storage)[...] = array
+        self.value[...] = array
+
+    def _seen(self) -> np.ndarray:
+        assert self._storage is not None
+        return self._storage.T if self.transposed else self._storage
+
+    def read(self) -> np.ndarray:
+        """The contents like `value`, to look at only."""
+        if self._storage is None or self.home is None or not self.home.away:
+            return self.value
+        self.home.segments[self.segment].for_reading()
+        return self._seen()
 
     @property
     def grad(self) -> np.ndarray | None:
         """The gradient after the last training step, a view; None before the first."""
+        if self._gradient is not None and self.home is not None and self.home.away:
+            self.home.segments["grads"].for_reading()
         if self._gradient is None or not self.transposed:
             return self._gradient
         return self._gradient.T
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.value, dtype=dtype, copy=True if copy is None else copy)
+        return np.array(self.read(), dtype=dtype, copy=True if copy is None else copy)
 
     def __getitem__(self, key: Any) -> Any:
         return self.value[key]
@@ -122,6 +147,11 @@ class ParameterStore:
     Optimiser slots and gradients have the same layout, so one offset serves all of them. Models
     that share parameters share the store of the largest of them. A store whose parameters were
     moved to another one is `stale`: programs that use its memory must not run any more.
+
+    Attributes:
+        device: where the models of this store run: "cpu", "cuda:0", ...
+        away: whether a device holds copies that are up to date: the host must not use its arrays
+            before `bring_home` (see `fastnn/runtime/segment.py`).
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], dtype: str):
@@ -129,6 +159,7 @@ class ParameterStore:
 
         self.dtype = dtype
         self.stale = False
+        self.device, self.away = "cpu", False
         self.parameters = {n: p for n, p in parameters.items() if p.trainable}
         self.buffers = {n: p for n, p in parameters.items() if not p.trainable}
         sizes = {True: 0, False: 0}
@@ -136,21 +167,37 @@ class ParameterStore:
             parameter.offset = sizes[parameter.trainable]
             sizes[parameter.trainable] += -(-parameter.size // ALIGN) * ALIGN
         self.size = max(sizes[True], ALIGN)
-        self.memory = {
+        self._arrays = {
             "params": aligned_zeros(self.size, dtype),
             "grads": aligned_zeros(self.size, dtype),
             "buffers": aligned_zeros(max(sizes[False], ALIGN), dtype),
         }
+        self.segments = {name: Segment(name, array) for name, array in self._arrays.items()}
         for parameter in parameters.values():
-            segment = "params" if parameter.trainable else "buffers"
-            view = self.view(self.memory[segment], parameter)
-            view[...] = parameter.value.T if parameter.transposed else parameter.value
+            view = self.view(self._arrays[parameter.segment], parameter)
+            view[...] = parameter.read().T if parameter.transposed else parameter.read()
             parameter._storage = view
             if parameter.home is not None:
                 parameter.home.stale = True
+                self.device = parameter.home.device
             parameter.home = self
             if parameter.trainable:
-                parameter._gradient = self.view(self.memory["grads"], parameter)
+                parameter._gradient = self.view(self._arrays["grads"], parameter)
+
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """The segments' arrays on the host, for reading and writing."""
+        self.bring_home()
+        return self._arrays
+
+    def bring_home(self, name: str | None = None) -> None:
+        """Fetch a segment (or all) from its device, to be read and written on the host."""
+        if not self.away:
+            return
+        for key, segment in self.segments.items():
+            if name in (None, key):
+                segment.for_writing()
+        self.away = not all(segment.at_home for segment in self.segments.values())
 
     def check(self) -> None:
         """Raise an error if the parameters have moved to another store."""

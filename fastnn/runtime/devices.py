@@ -1,27 +1,80 @@
-"""Choice of device."""
+"""Choice of device, and the runtime for it."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastnn.errors import OptionError
+from fastnn.runtime import _cuda
+
+if TYPE_CHECKING:
+    from fastnn.nn.parameter import ParameterStore
+    from fastnn.runtime.interface import Runtime
+
+log = logging.getLogger("fastnn")
 
 
 def cuda_reason() -> str:
-    """Why CUDA is not used."""
-    return "this version of fastnn has no CUDA runtime"
+    """Why CUDA can't be used here; "" if it can."""
+    return _cuda.reason()
 
 
 def choose(device: str = "auto") -> str:
-    """The device that "auto", "cpu", "cuda" or "cuda:N" means here.
+    """The device that "auto", "cpu", "cuda" or "cuda:N" means here: "cpu", "cuda:0", ...
 
-    `FASTNN_DEVICE` replaces "auto". Asking for CUDA where it can't be had is an error saying why.
+    `FASTNN_DEVICE` replaces "auto". Asking for CUDA where it can't be had is an error saying why;
+    "auto" takes the CPU then, and says so once (a warning of the logger "fastnn" where the machine
+    has an NVIDIA driver, else only at its level INFO).
     """
-    wanted = os.environ.get("FASTNN_DEVICE", "auto") if device == "auto" else device
-    if wanted in ("auto", "cpu"):
+    given, asked = device, "device"
+    if device == "auto" and "FASTNN_DEVICE" in os.environ:
+        given, asked = os.environ["FASTNN_DEVICE"], "FASTNN_DEVICE"
+    if given == "cpu":
         return "cpu"
-    if wanted == "cuda" or wanted.startswith("cuda:"):
-        raise OptionError(
-            f"device {wanted!r} cannot be used: {cuda_reason()}; use device='cpu' or 'auto'"
+    if given == "auto":
+        return _automatic()
+    match = re.fullmatch(r"cuda(?::(\d+))?", given) if isinstance(given, str) else None
+    if match is None:
+        raise OptionError(f"{asked}: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got {given!r}")
+    if reason := cuda_reason():
+        raise OptionError(f"{asked}={given!r} cannot be used: {reason}; use device='cpu' or 'auto'")
+    number, count = int(match[1] or 0), _cuda.device_count()
+    if number >= count:
+        found = ", ".join(f"cuda:{k} ({_cuda.device_name(k)})" for k in range(count))
+        raise OptionError(f"{asked}={given!r}: there is no such device; expected one of {found}")
+    return f"cuda:{number}"
+
+
+@functools.cache
+def _automatic() -> str:
+    """What "auto" means; said once."""
+    reason = cuda_reason()
+    if not reason and _cuda.simulated():
+        reason = "kernels for CUDA run in Numba's simulator here (device='cuda' takes it)"
+    if reason:
+        seen = os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/dxg")
+        log.log(
+            logging.WARNING if seen else logging.INFO, "fastnn runs on the CPU, because %s", reason
         )
-    raise OptionError(f"device: expected 'auto', 'cpu' or 'cuda', got {wanted!r}")
+        return "cpu"
+    log.info("fastnn runs on cuda:0, %s", _cuda.device_name(0))
+    return "cuda:0"
+
+
+def runtime(
+    device: str, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str,
+    graphs: bool,
+) -> Runtime:  # fmt: skip
+    """A session's runtime on a device that `choose` gave."""
+    if device == "cpu":
+        from fastnn.runtime.cpu.runtime import CpuRuntime
+
+        return CpuRuntime(store, slots, totals, workers)
+    from fastnn.runtime.cuda.execute import CudaRuntime
+
+    return CudaRuntime(device, store, slots, totals, graphs)

@@ -110,11 +110,15 @@ class StepBuilder:
         training: whether layers behave as in training.
         feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
             the inputs before each step).
+        device: "cpu" or "cuda": what the program is for.
     """
 
-    def __init__(self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str):
+    def __init__(
+        self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str,
+        device: str = "cpu",
+    ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
-        self.graph = Graph(batch, training, store.dtype)
+        self.graph = Graph(batch, training, store.dtype, device)
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
 

@@ -107,7 +107,8 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         )
     arrays = _model_arrays(trainer.model)
     for name, slot, parameter in _slots(trainer):
-        arrays[name] = _as_seen(trainer.store.view(slot, parameter), parameter)
+        flat = trainer.session.runtime.read(slot)
+        arrays[name] = _as_seen(trainer.store.view(flat, parameter), parameter)
     metadata = _trainer_metadata(trainer)
     if metadata["cursor"]:
         arrays["totals"] = trainer.session.totals.copy()
@@ -151,7 +152,8 @@ def load_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         )
     _set_model(trainer.model, {n: a for n, a in arrays.items() if n.startswith("model.")})
     for name, slot, parameter in _slots(trainer):
-        _as_seen(trainer.store.view(slot, parameter), parameter, copy=False)[...] = arrays[name]
+        flat = trainer.session.memory[slot]
+        _as_seen(trainer.store.view(flat, parameter), parameter, copy=False)[...] = arrays[name]
     trainer.session.totals[:] = 0.0 if totals is None else totals
     trainer.session.clock[words.STEP] = metadata["step"]
     trainer.session.clock[words.SEED] = trainer.seed = metadata["seed"]
@@ -222,7 +224,7 @@ def _as_seen(stored: np.ndarray, parameter: Parameter, copy: bool = True) -> np.
 
 def _model_arrays(model: Module) -> Arrays:
     model.store()
-    return {f"model.{n}": np.array(p.value, order="C") for n, p in model.named_arrays().items()}
+    return {f"model.{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
 
 
 def _model_shapes(model: Module) -> dict[str, tuple[int, ...]]:
@@ -234,11 +236,11 @@ def _set_model(model: Module, arrays: Arrays) -> None:
         parameter.value = arrays[f"model.{name}"]
 
 
-def _slots(trainer: Trainer) -> Iterator[tuple[str, np.ndarray, Parameter]]:
-    """Name in the file, flat memory and parameter of everything the optimiser remembers."""
+def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
+    """Name in the file, segment and parameter of everything the optimiser remembers."""
     for slot in trainer.optimizer.slots:
         for name, parameter in trainer.model.named_parameters().items():
-            yield f"optimizer.{slot}.{name}", trainer.session.memory[f"slots/{slot}"], parameter
+            yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
 
 
 # -------------------------------------------------------------------- files

@@ -10,7 +10,7 @@ import numpy as np
 from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, check_ranges
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
-from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.runtime.interface import Bound
 from fastnn.train.session import Session, segments_for
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class ArrayFeed:
         session.set("order", self.order)
         session.set("schedule", self.rates)
         self.full = session.bind(built.program)
-        self.rest: BoundProgram | None = session.bind(small.program) if small else None
+        self.rest: Bound | None = session.bind(small.program) if small else None
 
-    def last_bound(self, session: Session) -> BoundProgram:
+    def last_bound(self, session: Session) -> Bound:
         """The program of the step at the clock's cursor."""
         left = self.samples - int(session.clock[words.CURSOR])
         return self.rest if self.rest is not None and left < self.batch else self.full
@@ -72,6 +72,7 @@ class ArrayFeed:
         trainer, session = self.trainer, self.trainer.session
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
+            session.changed("order")
         begin = trainer.cursor
         if begin > self.samples or (begin % self.batch and begin != self.samples):
             raise DataError(
@@ -81,6 +82,7 @@ class ArrayFeed:
             )
         first = self.steps_done(begin)
         self.rates[: self.steps - first] = trainer.rates(self.steps - first, self.steps)
+        session.changed("schedule")
         session.clock[words.CURSOR] = begin
         segments = segments_for(self.full, self.rest, self.samples, self.batch, begin)
         if not segments:  # the run before was interrupted after the epoch's last step
@@ -90,6 +92,7 @@ class ArrayFeed:
         single = [(bound, 1) for bound, steps in segments for _ in range(steps)]
         for k, segment in enumerate(single):
             self.rates[0] = trainer.rates(1, self.steps)[0]
+            session.changed("schedule")
             batches.before(first + k)
             reason = session.run([segment], poll)
             if reason:
@@ -107,8 +110,8 @@ class BatchFeed:
         self.trainer, self.batches, self.check_data = trainer, batches, check_data
         self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = 0
-        self._bound: dict[Any, BoundProgram] = {}
-        self._last: BoundProgram | None = None
+        self._bound: dict[Any, Bound] = {}
+        self._last: Bound | None = None
         self.rates = np.zeros((1, trainer.optimizer.group_count))
 
     def steps_done(self, cursor: int) -> int:
@@ -134,6 +137,7 @@ class BatchFeed:
                 step += 1
                 continue
             self.rates[0] = self.trainer.rates(1, max(self.steps, 1))[0]
+            session.changed("schedule")
             if batches is not None:
                 batches.before(step)
             self._write(bound, x, y)
@@ -153,12 +157,12 @@ class BatchFeed:
         self.steps = step
         return 0
 
-    def last_bound(self, session: Session) -> BoundProgram:
+    def last_bound(self, session: Session) -> Bound:
         """The program of the last step."""
         assert self._last is not None
         return self._last
 
-    def _prepare(self, item: Any) -> tuple[BoundProgram, Arrays, Arrays]:
+    def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays]:
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise DataError(f"batches: expected pairs (inputs, targets), got {type(item).__name__}")
         x, y = as_arrays(item[0], "x", "inputs"), as_arrays(item[1], "y", "targets")
@@ -176,7 +180,7 @@ class BatchFeed:
         return self._bound[key], x, y
 
     @staticmethod
-    def _write(bound: BoundProgram, x: Arrays, y: Arrays) -> None:
+    def _write(bound: Bound, x: Arrays, y: Arrays) -> None:
         for arrays in (x, y):
             for name, array in zip(arrays.names, arrays.arrays, strict=True):
-                bound.view(name)[...] = array
+                bound.write(name, array)

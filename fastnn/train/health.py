@@ -79,15 +79,14 @@ def time_gradients(
     built = builder.finish(advance=False)
     for arrays in (inputs, targets):
         check_ranges(arrays, built.ranges)
-    buffers = store.memory["buffers"]
-    kept = buffers.copy()
     session = Session(store, (), 0, 1)
+    kept = session.runtime.save(["buffers"])
     bound = session.bind(built.program)
     for arrays in (inputs, targets):
         for name, array in zip(arrays.names, arrays.arrays, strict=True):
-            bound.view(name)[...] = array
+            bound.write(name, array)
     session.run([(bound, 1)], lambda: None)
-    buffers[:] = kept
+    session.runtime.restore(kept)
     return {
         _label(node): _norms(bound.view(f"dz{k}"), node) for k, (node, _) in enumerate(found)
     }  # fmt: skip

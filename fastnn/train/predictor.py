@@ -9,7 +9,6 @@ import numpy as np
 from fastnn.data.arrays import Arrays, as_arrays, check_ranges
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
-from fastnn.runtime.cpu.execute import BoundProgram, aligned_zeros
 from fastnn.train.build import Built, Spec, StepBuilder
 from fastnn.train.session import Session, segments_for
 
@@ -22,7 +21,7 @@ class Predictor:
 
     def __init__(self, model: Module, workers: int | str = "auto"):
         self.model = model
-        self.session = Session(model.store(), (), 1, workers)
+        self.session = Session(model.store(), (), 1, workers, model.store().device)
         self._built: dict[tuple[tuple[Spec, ...], int], Built] = {}
 
     def __call__(self, *inputs: Any, batch_size: int = 256) -> Any:
@@ -36,16 +35,17 @@ class Predictor:
         """The planned forward step for a batch size."""
         key = (specs, batch)
         if key not in self._built:
-            builder = StepBuilder(self.model, self.model.store(), batch, False, "gather")
+            kind = self.session.runtime.kind
+            builder = StepBuilder(self.model, self.model.store(), batch, False, "gather", kind)
             outputs = builder.outputs(builder.inputs("x", specs))
             graph = builder.graph
             for k, output in enumerate(outputs):
                 builder.places[f"output{k}"] = output
                 width = output.size // batch
-                kind = "f" if output.dtype == "f" else "i"
+                dtype = "f" if output.dtype == "f" else "i"
                 graph.call(
                     "scatter_rows", x=graph.view(output, (batch, width)), clock=graph.clock(),
-                    y=graph.leaf(("result", k), (1, width), f"result/{k}", dtype=kind),
+                    y=graph.leaf(("result", k), (1, width), f"result/{k}", dtype=dtype),
                 )  # fmt: skip
             self._built[key] = builder.finish()
         return self._built[key]
@@ -61,13 +61,13 @@ class Predictor:
         results = []
         for k, shape in enumerate(built.output_shapes):
             width = int(np.prod(shape[1:], dtype=np.int64))
-            results.append(aligned_zeros(samples * width, session.store.dtype))
-            session.set(f"result/{k}", results[k].reshape(samples, width))
-        bound: list[BoundProgram | None] = [
-            session.bind(b.program) if b else None for b in (built, rest)
-        ]
+            results.append(np.zeros((samples, width), session.store.dtype))
+            session.set(f"result/{k}", results[k])
+        bound = [session.bind(b.program) if b else None for b in (built, rest)]
         session.clock[words.CURSOR] = 0
         session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
+        for k in range(len(results)):
+            session.runtime.read(f"result/{k}")
         arrays = tuple(
             r.reshape(samples, *shape[1:])
             for r, shape in zip(results, built.output_shapes, strict=True)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.kernels.declare import KERNELS, Array
-from fastnn.plan.program import Operand, Program
-from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.execute import BoundProgram, view
+from fastnn.kernels.declare import declared
+from fastnn.plan.program import Operand
+from fastnn.runtime.interface import Bound
 from fastnn.train.session import Session
 
 if TYPE_CHECKING:
@@ -20,22 +19,21 @@ class Snapshot:
     """Copies of parameters, buffers and slots."""
 
     def __init__(self, session: Session):
-        self.arrays = {
-            name: array.copy()
-            for name, array in session.memory.items()
-            if name in ("params", "buffers") or name.startswith("slots/")
-        }
+        self.buffers = session.runtime.save(["buffers"])
+        self.rest = session.runtime.save(
+            ["params", *(name for name in session.memory if name.startswith("slots/"))]
+        )
         self.clock = session.clock.copy()
 
     def restore(self, session: Session) -> None:
-        for name, array in self.arrays.items():
-            session.memory[name][:] = array
+        session.runtime.restore(self.buffers)
+        session.runtime.restore(self.rest)
 
 
 def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapshot) -> str:
     """Name the layer where the first non-finite number arose, and restore what is damaged."""
     session = trainer.session
-    broken = [n for n, p in trainer.model.named_parameters().items() if not _finite(p.value)]
+    broken = [n for n, p in trainer.model.named_parameters().items() if not _finite(p.read())]
     origin = "" if broken else first_nonfinite(feed.last_bound(session), session)
     where = f"epoch {epoch + 1}, step {step + 1} of the epoch (step {trainer.step + 1} in all)"
     if broken:
@@ -47,8 +45,8 @@ def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapsh
             f"non-finite. Parameters were restored to those at the start of epoch {epoch + 1}. "
             "Lower the learning rate, or clip the gradients (clip_global_norm=1.0)."
         )
-    if not _finite(session.memory["buffers"]):  # the forward pass has put the bad batch in
-        session.memory["buffers"][:] = snapshot.arrays["buffers"]
+    if not _finite(session.runtime.read("buffers")):  # the forward pass has put the bad batch in
+        session.runtime.restore(snapshot.buffers)
     return (
         f"the loss was not finite in {where}: the first such number came from {origin}. The "
         "parameters are those before this step (running statistics that were damaged, those at the "
@@ -57,42 +55,33 @@ def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapsh
     )
 
 
-def first_nonfinite(bound: BoundProgram, session: Session) -> str:
+def first_nonfinite(bound: Bound, session: Session) -> str:
     """Run the stopped step's calls one by one until one writes NaN or infinity."""
-    buffers = session.memory["buffers"].copy()
+    buffers = session.runtime.save(["buffers"])
     try:
-        for call, record in zip(bound.planned, bound.records, strict=True):
-            kernel = KERNELS[call.kernel]
+        for number, call in enumerate(bound.planned):
+            kernel = declared(call.kernel)
+            assert kernel is not None
             if kernel.name.startswith("accumulate") or kernel.name == "check_finite":
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))
             if any(p.writes and _home(operands[n]) == "params" for n, p in kernel.arrays.items()):
                 break
-            items = _items(bound.program, kernel, operands)
-            address = compiler.address(kernel, bound.program.dtype, bound.data_type(call))
-            compiler.CALL(address)(record.ctypes.data, 0, items)
+            bound.run_call(number)
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]
                 whole = parameter.mode in ("out", "inout")  # "part" leaves old contents between
                 if not (whole and isinstance(operand, Operand) and operand.dtype == "f"):
                     continue
-                if not _finite(view(bound.program, operand, bound.memory)):
+                if not _finite(bound.read(operand)):
                     return f"{kernel.name} in {call.scope or 'the data'}"
     finally:
-        session.memory["buffers"][:] = buffers
+        session.runtime.restore(buffers)
     return "the loss"
 
 
 def _home(operand: Any) -> str:
     return operand.segment if isinstance(operand, Operand) else ""
-
-
-def _items(program: Program, kernel: Any, operands: dict[str, Any]) -> int:
-    for name, parameter in kernel.arrays.items():
-        if isinstance(parameter, Array) and parameter.item_letter and operands[name] is not None:
-            dims = operands[name].dims
-            return int(dims[0] if parameter.axis == "rows" else dims[-1])
-    return 1
 
 
 def _finite(array: np.ndarray) -> bool:

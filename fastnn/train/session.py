@@ -1,4 +1,4 @@
-"""A session: memory, programs and workers that run steps over data in memory."""
+"""A session: memory, programs and a runtime that runs steps over data in memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from fastnn.errors import OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.parameter import ParameterStore
 from fastnn.plan.program import Program
-from fastnn.runtime.cpu.ahead import compile_missing
-from fastnn.runtime.cpu.cost import default_workers
-from fastnn.runtime.cpu.execute import (
-    BoundProgram,
-    Memory,
-    Team,
-    aligned_zeros,
-    allocate,
-    available_cores,
-)
+from fastnn.runtime import devices
+from fastnn.runtime.interface import Bound
 
 
 def check_workers(workers: int | str) -> int | str:
@@ -39,49 +31,52 @@ class Session:
         slots: names of the optimiser's slots.
         totals: how many running totals (loss and metrics).
         workers: number of workers, or "auto" to choose by the work in a step.
+        device: "cpu", or "cuda:N", as `devices.choose` says.
+        graphs: whether a GPU replays a step as one CUDA graph.
+
+    Attributes:
+        runtime, memory, clock, totals: see `fastnn/runtime/interface.py`.
+        running: whether workers may be in the middle of a step.
     """
 
     def __init__(
-        self, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str
-    ):
-        self.store = store
-        self.workers = check_workers(workers)
-        self.clock = aligned_zeros(words.LENGTH, np.int64)
-        self.totals = aligned_zeros(2 * totals, np.float64)
-        self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
-        for slot in slots:
-            self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
-        self.running = False  # whether workers may be in the middle of a step
-        self._teams: dict[int, Team] = {}
+        self, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str,
+        device: str = "cpu", graphs: bool = True,
+    ):  # fmt: skip
+        self.store, self.device = store, device
+        self.workers, self.graphs = check_workers(workers), graphs
+        self.runtime = devices.runtime(device, store, slots, totals, self.workers, graphs)
+        self.memory = self.runtime.memory
+        self.clock, self.totals = self.runtime.clock, self.runtime.totals
+        self.running = False
 
-    def set(self, name: str, array: np.ndarray) -> None:
+    def set(self, name: str, array: Any) -> None:
         """Provide an external segment; programs bound before keep the one they have."""
-        self.memory[name] = array
+        self.runtime.provide(name, array)
 
-    def bind(self, program: Program) -> BoundProgram:
+    def changed(self, name: str) -> None:
+        """Say that the host has written to an array that was provided."""
+        self.runtime.changed(name)
+
+    def bind(self, program: Program) -> Any:
         """Give a program its memory (and compile what is not yet compiled)."""
-        allocate(program, self.memory)
-        compile_missing(program, self.memory)
-        return BoundProgram(program, dict(self.memory))
+        return self.runtime.bind(program)
 
-    def team(self, program: Program) -> Team:
-        """The workers for runs of a program."""
-        count = self.workers if isinstance(self.workers, int) else default_workers(program)
-        if count not in self._teams:
-            self._teams[count] = Team(count)
-        return self._teams[count]
+    def team(self, program: Program) -> Any:
+        """The workers for runs of a program, on the CPU."""
+        runtime: Any = self.runtime
+        return runtime.team(program)
 
-    def run(self, segments: Sequence[tuple[BoundProgram, int]], poll: Callable[[], None]) -> int:
+    def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
 
         The clock's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
         self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
-        team = self.team(segments[0][0].program)
         self.running = True
         try:
-            team.start(team.describe(segments, self.clock), poll)
+            self.runtime.run(segments, poll)
         finally:
             self.running = False
         return int(self.clock[words.STOP])
@@ -93,12 +88,6 @@ class Session:
             name: float(s / c) if c else float("nan")
             for name, s, c in zip(names, sums, counts, strict=True)
         }
-
-
-def worker_note(program: Program, workers: int | str) -> str:
-    """What was decided about workers, for people."""
-    chosen = workers if isinstance(workers, int) else default_workers(program)
-    return f"{chosen} of {available_cores()} cores"
 
 
 def segments_for(

@@ -11,12 +11,11 @@ from fastnn import optim
 from fastnn.data.arrays import Arrays, as_arrays, check_lengths, check_ranges
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import KERNELS, Array
 from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
-from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.runtime.interface import Bound
 from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
 from fastnn.train.options import check_options
 from fastnn.train.rescue import first_nonfinite
@@ -24,8 +23,6 @@ from fastnn.train.session import Session
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
-#: arrays of at least this many bytes are read where they are; copying a smaller one costs less
-BY_REFERENCE = 8192
 
 
 class Step:
@@ -49,6 +46,7 @@ class Step:
         device: str,
         stop_on_nonfinite: bool,
         steps_per_epoch: int,
+        graphs: bool,
     ):
         self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
         self.model = model
@@ -56,8 +54,11 @@ class Step:
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
         self.steps_per_epoch = int(steps_per_epoch)
         self.store = model.store(dtype, int(seed))
+        self.store.device = self.device
         self.parameters = select_parameters(model, parameters)
-        self.session = Session(self.store, self.optimizer.slots, 0, workers)
+        self.session = Session(
+            self.store, self.optimizer.slots, 0, workers, self.device, bool(graphs)
+        )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self._clock = self.session.clock
@@ -111,12 +112,11 @@ class Step:
             depend on it.
         """
         ready, arrays = self._find("gradients", x, y)
-        buffers = self.store.memory["buffers"]
-        saved = buffers.copy()
+        saved = self.session.runtime.save(["buffers"])
         try:
             ready.run(arrays)
         finally:
-            buffers[:] = saved
+            self.session.runtime.restore(saved)
         if self._clock[words.STOP]:
             self._stopped(ready, x, y)
         return {
@@ -168,7 +168,9 @@ class Step:
         return ready, arrays
 
     def _build(self, kind: str, x: Arrays, y: Arrays) -> _Ready:
-        builder = StepBuilder(self.model, self.store, len(x), kind != "evaluate", "direct")
+        builder = StepBuilder(
+            self.model, self.store, len(x), kind != "evaluate", "direct", self.session.runtime.kind
+        )
         inputs = builder.inputs("x", x.specs)
         targets = builder.inputs("y", y.specs) if y.arrays else inputs
         loss = builder.loss(self.loss, builder.outputs(inputs), targets)
@@ -194,6 +196,7 @@ class Step:
                 if schedule is None
                 else schedule.rates(base, self.steps, AHEAD, self.steps_per_epoch)
             )
+        self.session.changed("schedule")
         self._clock[words.RUN_STEP] = 0
         self._left = AHEAD
 
@@ -206,7 +209,7 @@ class Step:
             for arrays in _checked(x, y):
                 check_ranges(arrays, ready.built.ranges)
         broken = [
-            n for n, p in self.model.named_parameters().items() if not np.isfinite(p.value).all()
+            n for n, p in self.model.named_parameters().items() if not np.isfinite(p.read()).all()
         ]
         if broken:
             cause = f"parameter {broken[0]!r} is not finite, probably since the update before"
@@ -222,58 +225,6 @@ class Step:
         return f"Step({type(self.model).__name__}, {self.optimizer!r}, {self.steps} steps done)"
 
 
-class _Input:
-    """Where an input's numbers go: into the program's own memory, or by reference.
-
-    By reference means that the array's address is written into the records of the kernels that
-    read it.
-    """
-
-    def __init__(self, bounds: Sequence[BoundProgram], name: str, example: np.ndarray):
-        main = bounds[-1]
-        place = main.program.places[name]
-        self.own = main.view(name)
-        self.address = self.own.ctypes.data
-        self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
-        self.places = [
-            (record, slot)
-            for bound in bounds
-            for call, record in zip(bound.planned, bound.records, strict=True)
-            for slot in _slots(call, place)
-        ]
-
-    def write(self, array: np.ndarray) -> None:
-        if self.small or not array.flags.c_contiguous:
-            self.own[...] = array
-            address = self.own_address
-        else:
-            address = array.ctypes.data
-        if address != self.address:
-            self.address = address
-            for record, slot in self.places:
-                record[slot] = address
-
-    @property
-    def own_address(self) -> int:
-        return int(self.own.ctypes.data)
-
-
-def _slots(call: PlannedCall, place: Operand) -> list[int]:
-    """Words of a call's record that hold the address of what lies at `place`."""
-    found, slot = [], 0
-    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
-        if isinstance(parameter, Array):
-            if isinstance(operand, Operand) and (operand.segment, operand.offset) == (
-                place.segment,
-                place.offset,
-            ):
-                found.append(slot)
-            slot += 1 + len(parameter.dims)
-        else:
-            slot += 1
-    return found
-
-
 class _Ready:
     """A bound step with all that a call needs.
 
@@ -285,28 +236,17 @@ class _Ready:
         self,
         session: Session,
         built: Built,
-        bound: BoundProgram,
+        bound: Bound,
         names: Sequence[str],
         arrays: Sequence[np.ndarray],
         found: set[str],
     ):
         self.built, self.bound, self.found = built, bound, found
-        self.loss = bound.view("loss").reshape(1)
         bounds = [bound]
         if built.ranges:
-            bounds.insert(0, BoundProgram(_range_check(built), bound.memory))
-        team = session.team(built.program)
-        self.description = team.describe([(b, 1) for b in bounds], session.clock)
-        self.execute = team.prepare(self.description)
-        self.team = team
-        self.writes = [
-            _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
-        ]
-
-    def run(self, arrays: Sequence[np.ndarray]) -> None:
-        for write, array in zip(self.writes, arrays, strict=True):
-            write(array)
-        self.execute()
+            bounds.insert(0, session.runtime.beside(bound, _range_check(built)))
+        self.single = session.runtime.single(bounds, names, arrays)
+        self.loss, self.run = self.single.loss, self.single.run
 
 
 def _range_check(built: Built) -> Program:
@@ -345,6 +285,7 @@ def compile(
     device: str = "auto",
     stop_on_nonfinite: bool = True,
     steps_per_epoch: int = 1,
+    graphs: bool = True,
 ) -> Step:
     """A step function, for people who write their own training loops.
 
@@ -368,6 +309,8 @@ def compile(
         device: "auto", "cpu", or a CUDA device.
         stop_on_nonfinite: raise an error when the loss is NaN or infinite, before the update.
         steps_per_epoch: what schedules that count epochs take for one.
+        graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
+            for debugging.
 
     Returns:
         A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
@@ -389,4 +332,5 @@ def compile(
     return Step(
         model, loss, optimizer, parameters=parameters, seed=seed, dtype=dtype, workers=workers,
         device=device, stop_on_nonfinite=stop_on_nonfinite, steps_per_epoch=steps_per_epoch,
+        graphs=graphs,
     )  # fmt: skip

@@ -38,7 +38,8 @@ class Trainer:
         optimizer: an optimiser from `fastnn.optim`, or its name.
         metrics: names ("accuracy", "top_5_accuracy", losses), functions of symbolic (output,
             target) giving a number for each row, or `Metric` objects.
-        device: "auto", "cpu", or a CUDA device.
+        device: "auto" (a CUDA device if one works, else the CPU), "cpu", "cuda", "cuda:1"; the
+            environment's FASTNN_DEVICE stands for "auto".
         workers: number of worker threads, or "auto" to choose by the work in a step. The results
             are the same, bit for bit, for any number.
         seed: of initial parameters, data order, dropout: the whole run follows from it.
@@ -47,6 +48,8 @@ class Trainer:
             good parameters kept.
         parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
             model, one or a list; None: all.
+        graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
+            for debugging.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -72,6 +75,7 @@ class Trainer:
         dtype: str = "float32",
         stop_on_nonfinite: bool = True,
         parameters: Any = None,
+        graphs: bool = True,
     ):
         self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
         self.model, self.seed, self.dtype = model, int(seed), dtype
@@ -81,7 +85,10 @@ class Trainer:
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
         self.trained = select_parameters(model, parameters)
         self.store = model.store(dtype, self.seed)
-        self.session = Session(self.store, self.optimizer.slots, len(self.names), workers)
+        self.store.device = self.device
+        self.session = Session(
+            self.store, self.optimizer.slots, len(self.names), workers, self.device, bool(graphs)
+        )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self.session.clock[words.SEED] = self.seed
@@ -147,7 +154,8 @@ class Trainer:
         """The planned step for these shapes; planned once."""
         key = (x, y, batch, feed, training)
         if key not in self._built:
-            builder = StepBuilder(self.model, self.store, batch, training, feed)
+            kind = self.session.runtime.kind
+            builder = StepBuilder(self.model, self.store, batch, training, feed, kind)
             inputs = builder.inputs("x", x)
             targets = builder.inputs("y", y) if y else inputs
             outputs = builder.outputs(inputs)
@@ -349,7 +357,10 @@ class Trainer:
 
     def _evaluate(self, x: Arrays, y: Arrays, batch: int) -> dict[str, float]:
         if self._evaluation is None:
-            self._evaluation = Session(self.store, (), len(self.names), self.session.workers)
+            self._evaluation = Session(
+                self.store, (), len(self.names), self.session.workers, self.device,
+                self.session.graphs,
+            )  # fmt: skip
         session, samples = self._evaluation, len(x)
         batch = min(batch, samples)
         built, small = self._evaluation_steps(x, y, batch)

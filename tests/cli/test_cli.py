@@ -124,7 +124,7 @@ def test_ctrl_c_before_training(small, monkeypatch):
     ("options", "code", "message"),
     [
         (["--optimizer", "sdg"], 1, "--optimizer: expected one of sgd, adagrad"),
-        (["--device", "tpu"], 1, "device: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        (["--device", "tpu"], 1, "device: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got 'tpu'"),
         (["--batch-size", "5000"], 1, "batch_size: expected at most"),
         (["--resume", "nowhere.safetensors"], 1, "no such file"),
         (["--hidden", "64,x"], 2, "expected sizes such as 256,128, got '64,x'"),

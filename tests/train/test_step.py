@@ -361,7 +361,7 @@ def test_ctrl_c_while_helpers_are_woken(monkeypatch):
     model = net()
     step = fnn.compile(model, "cross_entropy", workers=3)
     step(X, Y)
-    team: Team = next(iter(step._ready.values())).team
+    team: Team = next(iter(step._ready.values())).single.team
     time.sleep(0.05)  # asleep
 
     class Interrupted:
@@ -397,8 +397,8 @@ def test_overhead_of_a_call(batch):
     step(x, y)
     ready = next(iter(step._ready.values()))
     many = 100
-    description = ready.team.describe([(ready.bound, many)], step._clock)
-    run_many = ready.team.prepare(description)
+    description = ready.single.team.describe([(ready.bound, many)], step._clock)
+    run_many = ready.single.team.prepare(description)
     overheads = []
     for _ in range(10):
         single, alone = [], []

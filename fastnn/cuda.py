@@ -1,0 +1,37 @@
+"""What there is of CUDA on this machine: `fastnn.cuda.is_available()` and why not.
+
+>>> import fastnn as fnn
+>>> fnn.cuda.is_available() == (fnn.cuda.reason() == "")
+True
+"""
+
+from __future__ import annotations
+
+from fastnn.runtime import _cuda
+
+__all__ = ["device_count", "device_name", "is_available", "memory", "reason"]
+
+
+def is_available() -> bool:
+    """Whether models can be trained with ``device="cuda"``."""
+    return not reason()
+
+
+def reason() -> str:
+    """Why CUDA can't be used, with what to do about it; "" where it can."""
+    return _cuda.reason()
+
+
+def device_count() -> int:
+    """How many CUDA devices there are: "cuda:0", "cuda:1", ..."""
+    return 0 if reason() else _cuda.device_count()
+
+
+def device_name(number: int = 0) -> str:
+    """A device's name, such as "NVIDIA H200"."""
+    return _cuda.device_name(number)
+
+
+def memory(number: int = 0) -> tuple[int, int]:
+    """Bytes of a device's memory that are free, and in all."""
+    return _cuda.memory_info(number)

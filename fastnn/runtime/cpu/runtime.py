@@ -1,0 +1,198 @@
+"""The CPU's implementation of the runtime's interface (see `fastnn/runtime/interface.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import KERNELS, Array
+from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu.ahead import compile_missing
+from fastnn.runtime.cpu.cost import default_workers
+from fastnn.runtime.cpu.execute import (
+    BoundProgram,
+    Memory,
+    Team,
+    aligned_zeros,
+    allocate,
+    available_cores,
+    view,
+)
+
+if TYPE_CHECKING:
+    from fastnn.nn.parameter import ParameterStore
+
+#: arrays of at least this many bytes are read where they are; copying a smaller one costs less
+BY_REFERENCE = 8192
+
+
+class CpuProgram(BoundProgram):
+    """A program with addresses, and access to what it computes."""
+
+    def write(self, name: str, array: Any) -> None:
+        self.view(name)[...] = array
+
+    def read(self, operand: Operand) -> np.ndarray:
+        return view(self.program, operand, self.memory)
+
+    def run_call(self, number: int) -> None:
+        call, record = self.planned[number], self.records[number]
+        address = compiler.address(KERNELS[call.kernel], self.program.dtype, self.data_type(call))
+        compiler.CALL(address)(record.ctypes.data, 0, _items(call))
+
+
+def _items(call: PlannedCall) -> int:
+    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
+        if isinstance(parameter, Array) and parameter.item_letter and isinstance(operand, Operand):
+            return operand.dims[0] if parameter.axis == "rows" else operand.dims[-1]
+    return 1
+
+
+class CpuRuntime:
+    """Worker threads that run programs on arrays of the host.
+
+    Args:
+        store: the parameters' memory.
+        slots: names of the optimiser's slots.
+        totals: how many running totals.
+        workers: number of workers, or "auto" to choose by the work in a step.
+    """
+
+    device = kind = "cpu"
+
+    def __init__(
+        self, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str
+    ):
+        self.store, self.workers = store, workers
+        self.clock = aligned_zeros(words.LENGTH, np.int64)
+        self.totals = aligned_zeros(2 * totals, np.float64)
+        self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
+        for slot in slots:
+            self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
+        self._teams: dict[int, Team] = {}
+
+    def provide(self, name: str, array: Any) -> None:
+        self.memory[name] = np.asarray(array)
+
+    def changed(self, name: str) -> None:
+        """Nothing to do: programs read the host's arrays."""
+
+    def read(self, name: str) -> np.ndarray:
+        self.store.bring_home()
+        return self.memory[name]
+
+    def bind(self, program: Program) -> CpuProgram:
+        allocate(program, self.memory)
+        compile_missing(program, self.memory)
+        return CpuProgram(program, dict(self.memory))
+
+    def beside(self, bound: Any, program: Program) -> CpuProgram:
+        return CpuProgram(program, bound.memory)
+
+    def team(self, program: Program) -> Team:
+        """The workers for runs of a program."""
+        count = self.workers if isinstance(self.workers, int) else default_workers(program)
+        if count not in self._teams:
+            self._teams[count] = Team(count)
+        return self._teams[count]
+
+    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+        self.store.bring_home()
+        team = self.team(segments[0][0].program)
+        team.start(team.describe(segments, self.clock), poll)
+
+    def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
+        return CpuSingle(self, bounds, names, arrays)
+
+    def save(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        self.store.bring_home()
+        return {name: self.memory[name].copy() for name in names}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        for name, array in saved.items():
+            self.memory[name][:] = array
+
+    def note(self, program: Program) -> str:
+        count = self.workers if isinstance(self.workers, int) else default_workers(program)
+        return f"{count} of {available_cores()} cores"
+
+
+class CpuSingle:
+    """Programs that run once at a time, in the caller's thread and helpers that wait awake."""
+
+    def __init__(
+        self, runtime: CpuRuntime, bounds: Sequence[Any], names: Sequence[str],
+        arrays: Sequence[Any],
+    ):  # fmt: skip
+        main = bounds[-1]
+        self.store = runtime.store
+        self.loss = main.view("loss").reshape(1)
+        self.team = runtime.team(main.program)
+        self.description = self.team.describe([(b, 1) for b in bounds], runtime.clock)
+        self.execute = self.team.prepare(self.description)
+        self.writes = [
+            _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
+        ]
+
+    def run(self, arrays: Sequence[Any]) -> None:
+        if self.store.away:
+            self.store.bring_home()
+        for write, array in zip(self.writes, arrays, strict=True):
+            write(array)
+        self.execute()
+
+
+class _Input:
+    """Where an input's numbers go: into the program's own memory, or by reference.
+
+    By reference means that the array's address is written into the records of the kernels that
+    read it.
+    """
+
+    def __init__(self, bounds: Sequence[Any], name: str, example: Any):
+        main = bounds[-1]
+        place = main.program.places[name]
+        self.own = main.view(name)
+        self.address = self.own.ctypes.data
+        self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
+        self.places = [
+            (record, slot)
+            for bound in bounds
+            for call, record in zip(bound.planned, bound.records, strict=True)
+            for slot in _slots(call, place)
+        ]
+
+    def write(self, array: np.ndarray) -> None:
+        if self.small or not array.flags.c_contiguous:
+            self.own[...] = array
+            address = self.own_address
+        else:
+            address = array.ctypes.data
+        if address != self.address:
+            self.address = address
+            for record, slot in self.places:
+                record[slot] = address
+
+    @property
+    def own_address(self) -> int:
+        return int(self.own.ctypes.data)
+
+
+def _slots(call: PlannedCall, place: Operand) -> list[int]:
+    """Words of a call's record that hold the address of what lies at `place`."""
+    found, slot = [], 0
+    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
+        if isinstance(parameter, Array):
+            if isinstance(operand, Operand) and (operand.segment, operand.offset) == (
+                place.segment,
+                place.offset,
+            ):
+                found.append(slot)
+            slot += 1 + len(parameter.dims)
+        else:
+            slot += 1
+    return found

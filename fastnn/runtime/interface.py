@@ -1,0 +1,112 @@
+"""What a runtime is: it gives programs memory and runs them. `cpu` and `cuda` are the two.
+
+A runtime belongs to a session. Its `memory` maps names of segments to NumPy arrays; whoever takes
+one may read it and write to it between runs, on any device: where the segment lives on a device,
+taking it fetches it, and the next run sends it back. (So don't keep an array over a run: on a
+device it shows what was there when it was taken.) To look without sending back, `read`.
+
+`clock` (see `kernels/clock.py`) and `totals` are up to date between runs, and written freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastnn.plan.program import Operand, PlannedCall, Program
+
+Poll = Callable[[], None]
+
+
+class Bound(Protocol):
+    """A program with its memory.
+
+    Attributes:
+        program: the program.
+        planned: its calls in the order in which one worker makes them.
+    """
+
+    program: Program
+    planned: list[PlannedCall]
+
+    def view(self, name: str) -> np.ndarray:
+        """The contents at one of the program's places, for reading."""
+
+    def write(self, name: str, array: Any) -> None:
+        """Set the contents at one of the program's places."""
+
+    def read(self, operand: Operand) -> np.ndarray:
+        """The contents of an operand, for reading."""
+
+    def run_call(self, number: int) -> None:
+        """Make one of the planned calls, alone and over all its items."""
+
+
+class Single(Protocol):
+    """A step that is run one at a time, from Python, with little overhead.
+
+    Attributes:
+        loss: after a run, the loss: an array of one number.
+        clock: after a run, the control block.
+    """
+
+    loss: np.ndarray
+
+    def run(self, arrays: Sequence[Any]) -> None:
+        """Write the inputs, then run the programs in turn until one stops."""
+
+
+class Runtime(Protocol):
+    """Runs programs; see the module's text.
+
+    Attributes:
+        device: "cpu" or "cuda:0", "cuda:1", ...
+        kind: "cpu" or "cuda": which kernels its programs are made of.
+    """
+
+    device: str
+    kind: str
+    clock: np.ndarray
+    totals: np.ndarray
+
+    @property
+    def memory(self) -> MutableMapping[str, np.ndarray]:
+        """The segments by name."""
+
+    def provide(self, name: str, array: Any) -> None:
+        """Provide an external segment; it may lie on the device already."""
+
+    def changed(self, name: str) -> None:
+        """The host has written to an array that it provided."""
+
+    def read(self, name: str) -> np.ndarray:
+        """A segment's contents, for reading."""
+
+    def bind(self, program: Program) -> Bound:
+        """Give a program its memory (and compile what is not yet compiled)."""
+
+    def beside(self, bound: Any, program: Program) -> Bound:
+        """Bind a program to the very memory that another one has."""
+
+    def run(self, segments: Sequence[tuple[Bound, int]], poll: Poll) -> None:
+        """Run programs so many steps each, one after the other, until one stops.
+
+        Calls `poll` now and then; Ctrl-C, or any exception from it, ends the run at a step's
+        boundary and goes on as an exception.
+        """
+
+    def single(
+        self, bounds: Sequence[Bound], names: Sequence[str], arrays: Sequence[Any]
+    ) -> Single:
+        """What runs these programs once at a time, with inputs like these arrays."""
+
+    def save(self, names: Sequence[str]) -> Any:
+        """A copy of some segments, kept where they are."""
+
+    def restore(self, saved: Any) -> None:
+        """Put back what `save` returned."""
+
+    def note(self, program: Program) -> str:
+        """What was decided about running this program, for people."""
