@@ -1,212 +1,156 @@
-"""Matrix products: ours against PyTorch (where installed) and the FMA peak, on one thread.
+"""Matrix products of training against PyTorch and the machine's multiply-add peak.
 
-    taskset -c 1 python benchmarks/matmul.py [--quick] [--dtype float64]
+python -m benchmarks.matmul --threads 1 [--quick] [--only forward]
 
-Each line is checked against float64 first; then the two sides take turns, and minima are compared.
-The peak is the main tile's speed on operands in the L1 cache, measured in the same turns.
+The kernel is the one that a net of these sizes uses (`choose_linear`), packing counted. Each
+product is checked against float64 first. The peak is measured by chains of multiply-adds in
+registers.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastnn.kernels.cpu import matmul, tile
-from fastnn.kernels.cpu.tile import MAIN
-from fastnn.kernels.declare import kernel
-from fastnn.runtime.cpu import compiler
-from fastnn.testing.kernels import record
+from benchmarks import harness, limits
+from benchmarks.kernels import aligned, caller
+from fastnn.kernels.cpu import matmul_blocked
+from fastnn.kernels.cpu.matmul import choose_linear, packed_shape
+from fastnn.kernels.declare import KERNELS
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
-
-def caller(kernel: Any, /, **operands: Any) -> Callable[[], None]:
-    """A call of the compiled kernel over all items, with little overhead."""
-    words, dtype, data_dtype, items = record(kernel, operands)
-    function = compiler.CALL(compiler.address(kernel, dtype, data_dtype))
-    pointer, keep = words.ctypes.data, (words, operands)
-    return lambda _=keep: function(pointer, 0, items)
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An empty array that begins at a cache line, as a plan's buffers do."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def normal(rng: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    result = aligned(shape, dtype)
-    result[...] = rng.standard_normal(shape)
-    return result
-
-
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    return (time.perf_counter() - start) / repeats
-
-
-def compare(sides: dict[str, Callable[[], Any]], turns: int, budget: float) -> dict[str, float]:
-    """The smallest time of each side; the sides take turns of about `budget` seconds in all."""
-    repeats = {}
-    for name, function in sides.items():
-        function()
-        once = min(seconds(function, 1) for _ in range(3))
-        repeats[name] = max(1, min(20000, int(budget / turns / once)))
-    best = dict.fromkeys(sides, float("inf"))
-    for _ in range(turns):
-        for name, function in sides.items():
-            best[name] = min(best[name], seconds(function, repeats[name]))
-    return best
-
-
-@kernel
-def tile_speed(x: "in whole f[M,T]", w: "in whole f[T,J]", y: "out whole f[M,J]", times: "int"):
-    """The main tile, again and again on the same operands."""
-    rows, depth = x.shape
-    columns = y.shape[1]
-    for _ in range(times):
-        tile.tile(MAIN, x, 0, depth, 1, w, 0, columns, y, 0, columns, y, -1, depth, rows,
-                  columns, True)  # fmt: skip
-
-
-def peak_call(dtype: Any) -> tuple[Callable[[], None], float]:
-    """The main tile on operands in L1, and the number of operations of one call."""
-    rows = tile.shapes()[tile.MAIN][0]
-    columns, depth, times = tile.panel_width(np.dtype(dtype).itemsize), 128, 200
-    shapes = ((rows, depth), (depth, columns), (rows, columns))
-    x, w, y = (aligned(shape, dtype) for shape in shapes)
-    x[...], w[...] = 1, 1
-    call = caller(tile_speed, x=x, w=w, y=y, times=times)
-    return call, 2.0 * rows * columns * depth * times
-
-
-class Case:
-    """One product: our kernels by name, PyTorch's call, the result to check."""
-
-    def __init__(self, product: str, n: int, c: int, k: int, dtype: Any):
-        rng = np.random.default_rng(0)
-        self.name, self.operations = f"{product} {n}x{c}x{k}", 2.0 * n * c * k
-        x, w, dy = (normal(rng, s, dtype) for s in ((n, c), (c, k), (n, k)))
-        bias = normal(rng, (k if product == "forward" else 0,), dtype)
-        self.make = getattr(self, product)
-        self.ours, self.packing, self.result, self.expected, self.torch = self.make(x, w, dy, bias)
-
-    def check(self) -> None:
-        scale = np.abs(self.expected).max()
-        tolerance = 3e-5 if self.result.dtype == np.float32 else 1e-13
-        for name, function in self.ours.items():
-            self.result[...] = np.nan
-            for pack in self.packing.values():
-                pack()
-            function()
-            error = np.abs(self.result - self.expected).max() / scale
-            if not error < tolerance:
-                raise AssertionError(f"{self.name} {name}: error {error}")
-
-    @staticmethod
-    def forward(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        y = aligned(dy.shape, dy.dtype)
-        packed = aligned(matmul.packed_shape(*w.shape, w.itemsize), w.dtype)
-        shared = {"x": x, "bias": bias, "y": y}
-        ours = {
-            "plain": caller(matmul.linear_forward, w=w, **shared),
-            "packed": caller(matmul.linear_forward_packed, w_packed=packed, **shared),
-        }
-        packing = {"pack": caller(matmul.pack_panels, w=w, packed=packed)}
-        return ours, packing, y, x.astype(float) @ w + bias, torch_call("addmm", bias, x, w, y)
-
-    @staticmethod
-    def backward_input(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        dx = aligned(x.shape, x.dtype)
-        packed = aligned(matmul.packed_shape(*w.T.shape, w.itemsize), w.dtype)
-        ours = {
-            "plain": caller(matmul.linear_backward_input_unpacked, dy=dy, w=w, dx=dx),
-            "packed": caller(matmul.linear_backward_input, dy=dy, w_packed=packed, dx=dx),
-        }
-        packing = {"pack": caller(matmul.pack_panels_transposed, w=w, packed=packed)}
-        return ours, packing, dx, dy.astype(float) @ w.T, torch_call("mm", dy, w.T, dx)
-
-    @staticmethod
-    def backward_weight(x: Any, w: Any, dy: Any, bias: Any) -> Any:
-        dw = aligned(w.shape, w.dtype)
-        x_packed, dy_packed = (
-            aligned(matmul.packed_shape(*a.shape, a.itemsize), a.dtype) for a in (x, dy)
-        )
-        ours = {
-            "plain": caller(matmul.linear_backward_weight, x=x, dy=dy, dw=dw),
-            "packed": caller(
-                matmul.linear_backward_weight_packed, x_packed=x_packed, dy_packed=dy_packed, dw=dw
-            ),
-        }
-        packing = {
-            "pack": caller(matmul.pack_panels, w=x, packed=x_packed),
-            "pack 2": caller(matmul.pack_panels, w=dy, packed=dy_packed),
-        }
-        return ours, packing, dw, x.T.astype(float) @ dy, torch_call("mm", x.T, dy, dw)
-
-
-def torch_call(name: str, *arrays: Any) -> Callable[[], Any] | None:
-    if torch is None:
-        return None
-    *operands, out = (torch.as_tensor(a) for a in arrays)
-    function = getattr(torch, name)
-    return lambda: function(*operands, out=out)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter turns")
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
-    options = parser.parse_args()
-    if torch is not None:
-        torch.set_num_threads(1)
-    cases = [(p, n, n, n) for p in ("forward",) for n in (64, 128, 256, 512, 1024, 2048)]
-    cases += [(p, n, n, n) for p in ("backward_input", "backward_weight") for n in (256, 1024)]
-    cases += [("forward", n, s, s) for s in (64, 256, 1024) for n in (1, 2, 4, 8, 16)]
-    cases += [
+SQUARE = (64, 128, 256, 512, 1024, 2048)
+CASES = [
+    *(("forward", n, n, n) for n in SQUARE),
+    *((p, n, n, n) for p in ("backward_input", "backward_weight") for n in SQUARE[2:]),
+    *(("forward", n, s, s) for s in (64, 256, 1024) for n in (1, 2, 4, 8, 16)),
+    *(
         (p, n, c, k)
         for c, k in ((784, 128), (128, 10))
         for p in ("forward", "backward_input", "backward_weight")
         for n in (1, 32, 128)
-    ]
-    peak, peak_operations = peak_call(options.dtype)
-    print(f"{options.dtype}, PyTorch {torch.__version__ if torch else 'not installed'}; GFLOP/s")
-    print(f"{'product N x C x K':32}{'plain':>8}{'packed':>8}{'+pack':>8}{'torch':>8}"
-          f"{'ratio':>7}{'peak':>8}{'share':>7}{'µs':>10}")  # fmt: skip
-    for product, n, c, k in cases:
-        name = f"{product} {n}x{c}x{k}"
+    ),
+]
+
+
+class Product:
+    """One product: our calls in order, their result, what is expected, PyTorch's call."""
+
+    def __init__(self, kind: str, n: int, c: int, k: int, threads: int):
+        self.threads = threads
+        rng = np.random.default_rng(0)
+        self.x, self.w, self.dy = (
+            aligned(rng.standard_normal(s).astype(np.float32)) for s in ((n, c), (c, k), (n, k))
+        )
+        self.bias = rng.standard_normal(k).astype(np.float32)
+        self.calls: list[Callable[[int], None]] = []
+        self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
+        getattr(self, kind)()
+
+    def call(self, name: str, **operands: Any) -> None:
+        if "scratch" in KERNELS[name].params:
+            columns = matmul_blocked.scratch_columns(len(self.x), 4)
+            operands["scratch"] = aligned(np.zeros((len(self.x), columns), np.float32))
+        self.calls.append(caller(KERNELS[name], self.threads, **operands))
+
+    def packed(self, a: np.ndarray, transposed: bool = False) -> np.ndarray:
+        rows, columns = a.shape[::-1] if transposed else a.shape
+        result = aligned(np.zeros(packed_shape(rows, columns, 4), np.float32))
+        self.call("pack_panels_transposed" if transposed else "pack_panels", w=a, packed=result)
+        return result
+
+    def forward(self) -> None:
+        self.result = aligned(np.zeros_like(self.dy))
+        self.call(self.kernel, x=self.x, w=self.w, bias=self.bias, y=self.result)
+        self.expected = self.x.astype(float) @ self.w + self.bias
+        self.peer = ("addmm", self.bias, self.x, self.w)
+
+    def backward_input(self) -> None:
+        self.result = aligned(np.zeros_like(self.x))
+        plain = self.kernel != "linear_backward_input"
+        weight = {"w": self.w} if plain else {"w_packed": self.packed(self.w, True)}
+        self.call(self.kernel, dy=self.dy, dx=self.result, **weight)
+        self.expected = self.dy.astype(float) @ self.w.T
+        self.peer = ("mm", self.dy, self.w.T)
+
+    def backward_weight(self) -> None:
+        self.result = aligned(np.zeros_like(self.w))
+        if self.kernel.endswith("packed"):
+            rows = {"x_packed": self.packed(self.x), "dy_packed": self.packed(self.dy)}
+        else:
+            rows = {"x": self.x, "dy": self.dy}
+        self.call(self.kernel, dw=self.result, **rows)
+        self.expected = self.x.T.astype(float) @ self.dy
+        self.peer = ("mm", self.x.T, self.dy)
+
+    def check(self) -> None:
+        self.result[...] = np.nan
+        for call in self.calls:
+            call(1)
+        error = np.abs(self.result - self.expected).max() / np.abs(self.expected).max()
+        if not error < 3e-5:
+            raise AssertionError(f"{self.kernel} {self.x.shape} {self.w.shape}: error {error}")
+
+    def sides(self) -> dict[str, Callable[[int], None]]:
+        def ours(count: int) -> None:
+            if len(self.calls) == 1:
+                self.calls[0](count)
+                return
+            for _ in range(count):
+                for call in self.calls:
+                    call(1)
+
+        sides: dict[str, Callable[[int], None]] = {"fastnn": ours}
+        try:
+            import torch
+        except ImportError:
+            return sides
+        torch.set_num_threads(self.threads)
+        name, *arrays = self.peer
+        operands = [torch.as_tensor(a) for a in arrays]
+        out = torch.as_tensor(np.zeros_like(self.result))
+        function = getattr(torch, name)
+        sides["torch"] = lambda count: [function(*operands, out=out) for _ in range(count)] and None
+        return sides
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="small sizes only, nothing written")
+    parser.add_argument("--only", default="", help="only products whose name contains this")
+    options = parser.parse_args()
+    rows = []
+    for kind, n, c, k in CASES:
+        name = f"{kind} {n}x{c}x{k}"
         if options.only not in name or (options.quick and n * c * k > 2e8):
             continue
-        case = Case(product, n, c, k, options.dtype)
-        case.check()
-        sides = {"peak": peak, **case.ours, **case.packing}
-        if case.torch is not None:
-            sides["torch"] = case.torch
-        time_of = compare(sides, 15, 0.1 if options.quick else 0.4)
-        packing = sum(time_of[name] for name in case.packing)
-        rate = {s: case.operations / t / 1e9 for s, t in time_of.items()}
-        best = max(rate[s] for s in case.ours)
-        top = peak_operations / time_of["peak"] / 1e9
-        torch_rate = rate.get("torch", float("nan"))
+        product = Product(kind, n, c, k, options.threads)
+        product.check()
+        peak = limits.fma_peak() * options.threads
+        seconds = harness.alternate(product.sides(), options.turns, 0.5 if options.quick else 1.5)
+        rate = 2e-9 * n * c * k / seconds["fastnn"]["median"]
+        peer = seconds.get("torch")
+        row = {
+            "workload": name, "kernel": product.kernel, "threads": options.threads,
+            "seconds": seconds, "gflops": rate, "share_of_peak": rate / peak,
+            "ratio_torch": peer["median"] / seconds["fastnn"]["median"] if peer else None,
+        }  # fmt: skip
+        rows.append(row)
+        ours = harness.microseconds(seconds["fastnn"]["median"])
         print(
-            f"{case.name:32}{rate['plain']:8.1f}{rate['packed']:8.1f}"
-            f"{case.operations / (time_of['packed'] + packing) / 1e9:8.1f}{torch_rate:8.1f}"
-            f"{best / torch_rate:7.2f}{top:8.1f}{best / top:7.2f}"
-            f"{case.operations / best / 1e3:10.2f}",
+            f"{name:32}{product.kernel:32}{ours:>9} µs{rate:8.1f} GFLOP/s, {rate / peak:.0%} of "
+            f"the peak{row['ratio_torch'] or 0:7.2f} x PyTorch",
             flush=True,
         )
+    if not (options.quick or options.only):
+        command = f"python -m benchmarks.matmul --threads {options.threads}"
+        path = harness.write(f"matmul-{options.threads}", command, rows)
+        print(f"written: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
 
 #: all kernels between which the sizes decide (see `choose_linear`)
 LINEAR_KERNELS = (
-    "linear_forward", "linear_forward_packed", "linear_forward_columns",
-    "linear_backward_input", "linear_backward_input_unpacked",
+    "linear_forward", "linear_forward_blocked", "linear_forward_columns",
+    "linear_backward_input", "linear_backward_input_blocked", "linear_backward_input_unpacked",
     "linear_backward_weight", "linear_backward_weight_packed",
     "pack_panels", "pack_panels_transposed",
 )  # fmt: skip
@@ -67,22 +67,26 @@ class LinearChoice(NamedTuple):
 def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -> LinearChoice:
     """The fastest kernels for `n` rows, `c` inputs, `k` outputs, packing included in the count.
 
-    ``linear_forward_packed`` needs w by `pack_panels`, ``linear_backward_input`` needs w by
-    `pack_panels_transposed`, ``linear_backward_weight_packed`` needs x and dy by `pack_panels`.
+    ``linear_backward_input`` needs w by `pack_panels_transposed`,
+    ``linear_backward_weight_packed`` needs x and dy by `pack_panels`; those called ``blocked`` are
+    in `matmul_blocked`.
     """
     size = c * k * itemsize
     forward, backward_input, backward_weight = (
         "linear_forward", "linear_backward_input", "linear_backward_weight"
     )  # fmt: skip
     # Forward, a plain w is as fast while it stays in L2 (512x512: 0.93 of the time with packing, at
-    # any n); at 1024x1024 packing pays from 64 rows on (1.1 times as fast, 1.4 at 128). Of weight
+    # any n); at 1024x1024 it pays from 64 rows on (1.1 times as fast, 1.6 at 128). Of weight
     # gradients it is the strided x that gains: 1.04 to 1.2 from 1 MiB on, 0.8 to 0.95 below.
-    if n >= 64 and size >= 1 << 21:
-        forward = "linear_forward_packed"
+    large = n >= 64 and size >= 1 << 21
+    if large:
+        forward = "linear_forward_blocked"
     elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
         forward = "linear_forward_columns"
     if n <= 4:
         backward_input = "linear_backward_input_unpacked"
+    elif large:
+        backward_input = "linear_backward_input_blocked"
     if n >= 16 and size >= 1 << 20:
         backward_weight = "linear_backward_weight_packed"
     return LinearChoice(forward, backward_input, backward_weight)
@@ -198,21 +202,6 @@ def linear_forward_columns(
     c, k = w.shape
     product(x, 0, c, 1, w, lo, k, tile_width(w), y, lo, k,
             bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
-
-
-@kernel
-def linear_forward_packed(
-    x: "in rows f[N,C]",
-    w_packed: "in whole f[Q,Z]",  # w by `pack_panels`
-    bias: "in whole f[B]",  # B is K, or 0: no bias
-    y: "out rows f[N,K]",
-    lo: "begin",
-    hi: "end",
-):
-    """y = x @ w + bias"""
-    c, k = x.shape[1], y.shape[1]
-    product(x, lo * c, c, 1, w_packed, 0, tile_width(x), w_packed.shape[1], y, lo * k, k,
-            bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
 
 
 @kernel

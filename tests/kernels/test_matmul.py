@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels.cpu import matmul, target, tile
+from fastnn.kernels.cpu import matmul, matmul_blocked, target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
@@ -73,6 +73,11 @@ def packed(a: np.ndarray, transposed: bool = False) -> np.ndarray:
     return result
 
 
+def scratch(n: int, dtype: str, columns: int = 192) -> np.ndarray:
+    """Scratch memory so small that even small weights make several blocks."""
+    return np.full((n, columns), np.nan, dtype)
+
+
 def products(n: int, c: int, k: int, dtype: str, cuts: tuple[int, ...] = ()) -> dict[str, Any]:
     """Every kernel's result: name -> (result, float64 result, sum of magnitudes, operands)."""
     x, w, dy = normal(0, (n, c), dtype), normal(1, (c, k), dtype), normal(2, (n, k), dtype)
@@ -83,8 +88,11 @@ def products(n: int, c: int, k: int, dtype: str, cuts: tuple[int, ...] = ()) -> 
     results = {
         "forward": run(matmul.linear_forward, cuts, w=w, **forward),
         "forward_columns": run(matmul.linear_forward_columns, cuts, w=w, **forward),
-        "forward_packed": run(matmul.linear_forward_packed, cuts, w_packed=packed(w), **forward),
+        "forward_blocked": run(matmul_blocked.linear_forward_blocked, cuts, w=w,
+                               scratch=scratch(n, dtype), **forward),
         "input": run(matmul.linear_backward_input, cuts, w_packed=packed(w, True), **back),
+        "input_blocked": run(matmul_blocked.linear_backward_input_blocked, cuts, w=w,
+                             scratch=scratch(n, dtype), **back),
         "input_unpacked": run(matmul.linear_backward_input_unpacked, cuts, w=w, **back),
         "weight": run(matmul.linear_backward_weight, cuts, x=x, dy=dy, **weight),
         "weight_packed": run(
@@ -171,13 +179,14 @@ def test_no_bias_is_no_addition() -> None:
 
 
 def test_large_products_prefetch_nothing_but_time() -> None:
-    """Sizes past the limits of prefetching, with few and with many rows."""
+    """Sizes past the limits of prefetching and of blocks, with few and with many rows."""
     for n in (1, 3, 9, 40):
         x, w = normal(0, (n, 700), "float32"), normal(1, (700, 800), "float32")
-        shared = {"out": "y", "shape": (n, 800), "x": x, "bias": NONE["float32"]}
-        plain = run(matmul.linear_forward, w=w, **shared)
-        in_panels = run(matmul.linear_forward_packed, (5,), w_packed=packed(w), **shared)
-        assert np.array_equal(plain, in_panels)
+        shared = {"out": "y", "shape": (n, 800), "x": x, "bias": NONE["float32"], "w": w}
+        plain = run(matmul.linear_forward, **shared)
+        room = scratch(n, "float32", matmul_blocked.scratch_columns(n, 4))
+        blocked = run(matmul_blocked.linear_forward_blocked, (5,), scratch=room, **shared)
+        assert np.array_equal(plain, blocked)
         size = np.abs(x).astype(float) @ np.abs(w)
         assert (np.abs(plain - x.astype(float) @ w) <= 3e-6 * size).all()
 
@@ -221,7 +230,7 @@ def test_inner_loop_is_pure_vector_code(dtype: str) -> None:
     host = target.host()
     rows, vectors = tile.shapes()[tile.MAIN]
     kind = f"v{host.lanes(np.dtype(dtype).itemsize)}f{8 * np.dtype(dtype).itemsize}"
-    text = compiler.assembly(matmul.linear_forward_packed, dtype)
+    text = compiler.assembly(matmul.linear_forward, dtype)
     body = text.split(f"fastnn_tile_{kind}_{rows}x{vectors}:\n", 1)[1].split(".Lfunc_end", 1)[0]
     blocks = re.split(r"^(\.LBB\w+):", body, flags=re.M)
     loops = [

@@ -11,6 +11,7 @@ from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
 from fastnn.kernels.cpu import embedding, reduce  # noqa: F401  (declares the kernels)
 from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
+from fastnn.kernels.cpu.matmul_blocked import scratch_columns
 
 #: weights from which a product with few rows is split by columns instead of rows
 WIDE = 1 << 19
@@ -42,6 +43,16 @@ def packed(graph: Graph, w: Value, *, transposed: bool = False) -> Value:
     return graph.leaves[key]
 
 
+def _scratch(graph: Graph, x: Value) -> Value:
+    """Scratch memory with a part for each row of `x`; products with as many rows share it."""
+    rows = x.size // x.shape[-1]
+    key = ("scratch", rows, x.batched)
+    if key not in graph.leaves:
+        columns = scratch_columns(rows, np.dtype(graph.dtype).itemsize)
+        graph.leaves[key] = graph.value((rows, columns), name="scratch")
+    return graph.leaves[key]
+
+
 def _choice(x: Value, w: Value) -> LinearChoice:
     """The kernels for these sizes; by the whole batch, so that blocks and workers don't matter."""
     n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
@@ -53,7 +64,7 @@ def _lower(graph: Graph, node: Node) -> None:
     x, w = node.inputs["x"], node.inputs["w"]
     assert x is not None and w is not None
     kernel = _choice(x, w).forward
-    extra = {"w_packed": packed(graph, w)} if kernel.endswith("packed") else {}
+    extra = {"scratch": _scratch(graph, x)} if kernel.endswith("blocked") else {}
     node.outputs["y"].batched = x.batched
     graph.call_for(kernel, node, extra)
 
@@ -69,6 +80,8 @@ def _gradient(
         extra = {"dy": dy, "dx": found["x"]}
         if choice.backward_input == "linear_backward_input":
             extra["w_packed"] = packed(graph, w, transposed=True)
+        elif choice.backward_input.endswith("blocked"):
+            extra["scratch"] = _scratch(graph, x)
         graph.call_for(choice.backward_input, node, extra)
     if "w" in needed:
         found["w"] = graph.value(w.shape)
