@@ -6,6 +6,9 @@ type. The functions below are the plain-Python twin: here a vector is a small Nu
 kernel also runs, slowly, without a compiler. `_simd_llvm` registers the compiled versions.
 
 A vector covers `lanes(x)` elements; arrays are addressed by flat index, whatever their shape.
+
+On CUDA a vector is one number: the functions that work on values are compiled for it by
+`fastnn.runtime.cuda.bridge`, and their twins here take NumPy's scalars as well as arrays.
 """
 
 from __future__ import annotations
@@ -66,7 +69,7 @@ def splat(x: np.ndarray, value: float) -> Vector:
 
 def fill_like(v: Vector, value: float) -> Vector:
     """A vector of `v`'s type with `value` in every lane."""
-    return np.full_like(v, value)
+    return np.full_like(v, value)[()]
 
 
 def pick(v: Vector, single: float, double: float) -> Vector:
@@ -91,23 +94,22 @@ def polynomial(v: Vector, single: tuple[float, ...], double: tuple[float, ...]) 
 
 def fma(a: Vector, b: Vector, c: Vector) -> Vector:
     """a*b + c, rounded once (the twin rounds the product to float64 first)."""
-    dtype = np.result_type(*(x for x in (a, b, c) if isinstance(x, np.ndarray)))
-    return (np.multiply(a, b, dtype=np.longdouble) + c).astype(dtype)
+    return (np.multiply(a, b, dtype=np.longdouble) + c).astype(_type(a, b, c))
 
 
 def minimum(a: Vector, b: Vector) -> Vector:
     """The smaller of each pair; `b` where `a` is NaN or the two are unordered."""
-    return np.where(np.less(a, b), a, b).astype(_type(a, b))
+    return np.where(np.less(a, b), a, b).astype(_type(a, b))[()]
 
 
 def maximum(a: Vector, b: Vector) -> Vector:
     """The larger of each pair; `b` where `a` is NaN or the two are unordered."""
-    return np.where(np.greater(a, b), a, b).astype(_type(a, b))
+    return np.where(np.greater(a, b), a, b).astype(_type(a, b))[()]
 
 
 def where(mask: Vector, a: Vector, b: Vector) -> Vector:
     """`a` in the lanes where `mask` holds, else `b`."""
-    return np.where(mask, a, b).astype(_type(a, b))
+    return np.where(mask, a, b).astype(_type(a, b))[()]
 
 
 def absolute(a: Vector) -> Vector:
@@ -151,12 +153,12 @@ def copysign(a: Vector, b: Vector) -> Vector:
 
 def bits(a: Vector) -> Vector:
     """The bit patterns of a float vector as an integer vector of the same width."""
-    return np.asarray(a).view({4: np.int32, 8: np.int64}[np.asarray(a).dtype.itemsize])
+    return np.asarray(a).view({4: np.int32, 8: np.int64}[np.asarray(a).dtype.itemsize])[()]
 
 
 def from_bits(a: Vector) -> Vector:
     """The float vector with these bit patterns."""
-    return np.asarray(a).view({4: np.float32, 8: np.float64}[np.asarray(a).dtype.itemsize])
+    return np.asarray(a).view({4: np.float32, 8: np.float64}[np.asarray(a).dtype.itemsize])[()]
 
 
 def to_int(a: Vector) -> Vector:
@@ -170,11 +172,13 @@ def to_float(a: Vector) -> Vector:
 
 
 def shift_left(a: Vector, n: int | Vector) -> Vector:
+    a = np.asarray(a)
     return a << np.asarray(n).astype(a.dtype)
 
 
 def shift_right(a: Vector, n: int | Vector) -> Vector:
     """Arithmetic shift: the sign bit is copied in (take the upper bits off words with ``&``)."""
+    a = np.asarray(a)
     return a >> np.asarray(n).astype(a.dtype)
 
 
@@ -197,12 +201,14 @@ def words(x: np.ndarray, start: int) -> Vector:
 
 def multiply_low(a: Vector, m: int) -> Vector:
     """Low 32 bits of the product of words and a constant below 2^32."""
-    return (a.astype(np.uint64) * np.uint64(m) & np.uint64(0xFFFFFFFF)).astype(a.dtype)
+    a = np.asarray(a)
+    return (a.astype(np.uint64) * np.uint64(m) & np.uint64(0xFFFFFFFF)).astype(a.dtype)[()]
 
 
 def multiply_high(a: Vector, m: int) -> Vector:
     """High 32 bits of the product of words and a constant below 2^32."""
-    return (a.astype(np.uint64) * np.uint64(m) >> np.uint64(32)).astype(a.dtype)
+    a = np.asarray(a)
+    return (a.astype(np.uint64) * np.uint64(m) >> np.uint64(32)).astype(a.dtype)[()]
 
 
 def iota(x: np.ndarray) -> Vector:
@@ -227,8 +233,11 @@ def is32(v: Vector) -> bool:
     return v.dtype.itemsize == 4
 
 
-def _type(a: Any, b: Any) -> Any:
-    for x in (a, b):
-        if isinstance(x, np.ndarray):
-            return x.dtype
-    return np.result_type(a, b)
+def _type(*values: Any) -> Any:
+    """The element type of a result: arrays' before NumPy scalars' before Python numbers'."""
+    for kind in (np.ndarray, np.generic):
+        types = [x.dtype for x in values if isinstance(x, kind) and x.dtype != np.bool_]
+        floats = [t for t in types if t.kind == "f"]
+        if types:
+            return min(floats or types, key=lambda t: t.itemsize)
+    return np.result_type(*values)

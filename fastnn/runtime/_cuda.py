@@ -1,0 +1,201 @@
+"""The only module that imports CUDA packages: numba.cuda, cuda.core and cuda.bindings.
+
+Everything is imported at the first use, so fastnn works, and costs the same, without them. What the
+rest of fastnn needs of CUDA is listed here; another compiler package would take over by this file
+and `fastnn/runtime/cuda/bridge.py`, which says how formulas are compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+INSTALL = 'pip install "fastnn[cuda13]" (or "fastnn[cuda12]" for a driver of CUDA 12)'
+
+
+def simulated() -> bool:
+    """Whether kernels run in Numba's simulator (as plain Python, one thread for each of CUDA's).
+
+    Numba reads the variable when it is imported: it has to be set before.
+    """
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
+
+
+def installed() -> bool:
+    """Whether the packages that compile kernels for CUDA are there (a device need not be)."""
+    return all(importlib.util.find_spec(name) for name in ("numba_cuda", "cuda"))
+
+
+def compiler_version() -> tuple[tuple[str, str], ...]:
+    """Versions of the packages that turn a kernel into machine code."""
+    found = []
+    for name in ("numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append((name, importlib.metadata.version(name)))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- devices
+
+
+def numba_cuda() -> Any:
+    """The module numba.cuda (the simulator's where that is on)."""
+    import numba.cuda
+
+    return numba.cuda
+
+
+@functools.cache
+def extension() -> SimpleNamespace:
+    """The parts of Numba that teach it types and functions for CUDA."""
+    from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
+    from numba.cuda.datamodel.models import PrimitiveModel
+    from numba.cuda.models import register_model
+    from numba.cuda.np import arrayobj
+    from numba.cuda.typing import templates
+
+    return SimpleNamespace(
+        arrayobj=arrayobj,
+        cgutils=cgutils,
+        extending=extending,
+        call_sreg=nvvmutils.call_sreg,
+        lower=cudaimpl.registry.lower,
+        register_global=cudadecl.registry.register_global,
+        templates=templates,
+        types=types,
+        PrimitiveModel=PrimitiveModel,
+        register_model=register_model,
+    )
+
+
+def core() -> Any:
+    """The package cuda.core: devices, streams, memory, modules, graphs."""
+    import cuda.core
+
+    return cuda.core
+
+
+def driver() -> Any:
+    """The module cuda.bindings.driver: the driver's C functions."""
+    from cuda.bindings import driver
+
+    return driver
+
+
+def check(result: tuple[Any, ...]) -> Any:
+    """What a function of the driver gave, without its status; an error if it failed."""
+    status, *values = result
+    if int(status) != 0:
+        raise RuntimeError(f"the CUDA driver says {status.name}")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+@functools.cache
+def reason() -> str:
+    """Why CUDA cannot be used here; empty if it can."""
+    if simulated():
+        return "" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed"
+    if not installed():
+        return f"the CUDA packages are not installed: {INSTALL}"
+    try:
+        (error,) = driver().cuInit(0)
+        if int(error) == 0:
+            error, count = driver().cuDeviceGetCount()
+            if int(error) == 0:
+                return "" if count else "the NVIDIA driver finds no device"
+        return f"the NVIDIA driver cannot be started ({error.name})"
+    except Exception as error:  # whatever the bindings raise for a missing or an old driver
+        return f"there is no working NVIDIA driver ({type(error).__name__}: {error})".strip()
+
+
+def available() -> bool:
+    """Whether kernels can be run: on a device, or in the simulator."""
+    return not reason()
+
+
+def compute_capability(device: int = 0) -> tuple[int, int]:
+    """What a device can do, as (major, minor)."""
+    if simulated():
+        return (9, 0)
+    major, minor = core().Device(device).compute_capability
+    return int(major), int(minor)
+
+
+# ---------------------------------------------------------------- compiling
+
+
+def compile_ptx(
+    entry: Callable[..., None],
+    argument_types: list[Any],
+    cc: tuple[int, int],
+    name: str,
+    launch_bounds: int | tuple[int, ...] | None = None,
+) -> str:
+    """PTX of the kernel `entry`, under this name, for a compute capability. Needs no driver.
+
+    `argument_types` are names of Numba's types. Numbers follow NumPy's rules (a division by zero
+    is infinity); no fast-math: NaN and infinity stay.
+    """
+    from numba.cuda import types
+    from numba.cuda.compiler import compile as compile_for
+
+    signature = types.void(*(getattr(types, t) for t in argument_types))
+    with _compute_capability_of(cc), _indices_as_written():
+        text, _ = compile_for(
+            entry, signature, device=False, cc=cc, abi="numba", launch_bounds=launch_bounds
+        )
+    text = str(text).replace("\0", "")
+    mangled = re.findall(r"\.entry\s+(\w+)", text)
+    if len(mangled) != 1:
+        raise RuntimeError(f"expected one kernel in the PTX, found {mangled}")
+    # Numba's variables for its CPU run-time: nothing reads them
+    lines = [x for x in text.splitlines() if not re.match(r"\.common .*_ZN08NumbaEnv\w+;", x)]
+    return "\n".join(lines).replace(mangled[0], name) + "\n"
+
+
+@contextlib.contextmanager
+def _compute_capability_of(cc: tuple[int, int]) -> Iterator[None]:
+    """Numba asks the current device what functions called by a kernel are compiled for."""
+    from numba.cuda import dispatcher
+
+    before = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=cc)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = before
+
+
+@contextlib.contextmanager
+def _indices_as_written() -> Iterator[None]:
+    """An index is taken as it is: -1 doesn't mean the last element (which costs three instructions
+    at every access)."""
+    from numba.cuda import types
+    from numba.cuda.np import arrayobj
+
+    def plain(context: Any, builder: Any, idxty: Any, idx: Any, size: Any) -> Any:
+        return context.cast(builder, idx, idxty, types.intp)
+
+    before = arrayobj.fix_integer_index
+    arrayobj.fix_integer_index = plain
+    try:
+        yield
+    finally:
+        arrayobj.fix_integer_index = before
+
+
+def link(ptx: str, cc: tuple[int, int]) -> tuple[bytes, str]:
+    """Machine code (a cubin) of PTX, and the assembler's report of registers and spills."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{cc[0]}{cc[1]}", ptxas_options=["-v"])
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    code = bytes(linker.link("cubin").code)
+    return code, linker.get_info_log()

@@ -1,0 +1,185 @@
+"""From a CUDA kernel's Python function to machine code (a cubin), once per machine.
+
+As on the CPU (`fastnn/runtime/cpu/compiler.py`): the code is kept on disk under a hash of all that
+can change it, so a warm process neither imports Numba nor compiles. No driver is needed to compile.
+
+The compiled function is called `ENTRY` and takes, in the order of the kernel's parameters, for each
+array its address and its sizes (int64 each) and for each scalar a number: "real" the program's
+float type, "double" float64, "int" int64 (`arguments`). An absent array has address and sizes 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastnn.kernels
+from fastnn.errors import ProgramError
+from fastnn.kernels.declare import Array, CudaKernel
+from fastnn.runtime import _cuda
+from fastnn.runtime.cpu import compiler as files
+
+ENTRY = files.ENTRY
+FIXED_TYPES = files.FIXED_TYPES
+#: number of kernels compiled (not loaded) by this process; tests assert that it stands still
+compiled_count = 0
+_lock = threading.RLock()
+_loaded: dict[Any, Code] = {}
+
+
+@dataclass(frozen=True)
+class Code:
+    """Machine code of a kernel, and what the assembler says of it."""
+
+    cubin: bytes
+    report: str
+
+
+@functools.cache
+def common_hash() -> str:
+    """Hash of all that is common to the kernels of this process: sources and versions."""
+    digest = hashlib.blake2b(digest_size=16)
+    here = Path(__file__).parent
+    paths = sorted(Path(fastnn.kernels.__file__).parent.rglob("*.py"))
+    for path in [*paths, *sorted(here.glob("*.py")), Path(_cuda.__file__)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(repr(_cuda.compiler_version()).encode())
+    return digest.hexdigest()
+
+
+def code_path(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Path:
+    """The file that holds (or will hold) the machine code of this variant."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(files.fingerprint(kernel.function))
+    digest.update(repr((kernel.params, kernel.bounds, dtype, data_dtype)).encode())
+    variant = "-".join(filter(None, (dtype, data_dtype, f"sm_{cc[0]}{cc[1]}")))
+    folder = files.cache_folder() / f"cuda-{common_hash()}"
+    return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.cubin"
+
+
+def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Code:
+    """Machine code of the kernel for float type `dtype` and a device's compute capability; compiles
+    it if need be. `data_dtype` is the NumPy type name of the 'd' arrays, where it has any."""
+    key = (kernel, dtype, data_dtype, cc)
+    with _lock:
+        if key not in _loaded:
+            path = code_path(kernel, dtype, data_dtype, cc)
+            content = files._read(path)
+            if content is None:
+                content = files._make(
+                    path, lambda: _pack(compile_code(kernel, dtype, data_dtype, cc))
+                )
+            _loaded[key] = _unpack(content)
+        return _loaded[key]
+
+
+def _pack(made: Code) -> bytes:
+    return json.dumps({"report": made.report}).encode() + b"\n" + made.cubin
+
+
+def _unpack(content: bytes) -> Code:
+    head, cubin = content.split(b"\n", 1)
+    return Code(cubin, json.loads(head)["report"])
+
+
+def compile_code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Code:
+    """Compile and assemble one variant."""
+    global compiled_count
+    compiled_count += 1
+    return Code(*_cuda.link(compile_ptx(kernel, dtype, data_dtype, cc), cc))
+
+
+def compile_ptx(
+    kernel: CudaKernel, dtype: str, data_dtype: str = "", cc: tuple[int, int] = (9, 0)
+) -> str:
+    """PTX of one variant: what people and tests read."""
+    from numba.core.errors import NumbaError
+
+    from fastnn.runtime.cuda import bridge
+
+    with _lock:
+        entry, types = make_entry(kernel, dtype, data_dtype, bridge)
+        try:
+            return _cuda.compile_ptx(entry, types, cc, ENTRY, kernel.bounds)
+        except NumbaError as error:
+            raise ProgramError(
+                f"CUDA kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled "
+                f"for {dtype}. A kernel may use loops, arithmetic, the math module, `cuda` and "
+                "functions that are decorated with @fnn.helper; it must not make arrays. "
+                f"Numba says: {error}"
+            ) from None
+
+
+def make_entry(
+    kernel: CudaKernel, dtype: str, data_dtype: str, bridge: Any
+) -> tuple[Callable[..., None], list[str]]:
+    """The function of numbers that calls the kernel on arrays, and its arguments' types."""
+    element = {"f": dtype, "d": data_dtype, **FIXED_TYPES}
+    scalar = {"int": "int64", "double": "float64", "real": dtype}
+    names: list[str] = []
+    types: list[str] = []
+    values = []
+    for k, parameter in enumerate(kernel.params.values()):
+        if isinstance(parameter, Array):
+            sizes = [f"n{k}_{axis}" for axis in range(len(parameter.dims))]
+            names += [f"a{k}", *sizes]
+            types += ["int64"] * (1 + len(sizes))
+            values.append(f"array_at(a{k}, ({', '.join(sizes)},), np.{element[parameter.dtype]})")
+        else:
+            names.append(f"s{k}")
+            types.append(scalar[parameter.kind])
+            values.append(f"s{k}")
+    source = f"def entry({', '.join(names)}):\n    kernel({', '.join(values)})\n"
+    scope: dict[str, Any] = bridge.entry_scope(kernel.function, dtype)
+    exec(compile(source, f"<entry of {kernel.name}>", "exec"), scope)
+    return scope["entry"], types
+
+
+def arguments(kernel: CudaKernel, dtype: str, operands: Mapping[str, Any]) -> list[Any]:
+    """The entry's arguments, as NumPy scalars of their types.
+
+    `operands` has, by parameter, (address, sizes) for an array and a number for a scalar.
+    """
+    scalar: dict[str, Any] = {
+        "int": np.int64, "double": np.float64, "real": np.dtype(dtype).type,
+    }  # fmt: skip
+    result: list[Any] = []
+    for name, parameter in kernel.params.items():
+        value = operands[name]
+        if isinstance(parameter, Array):
+            address, sizes = value
+            result += [np.int64(address), *map(np.int64, sizes)]
+        else:
+            result.append(scalar[parameter.kind](value))
+    return result
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many blocks of how many threads, and bytes of dynamic shared memory."""
+
+    grid: tuple[int, int, int]
+    threads: tuple[int, int, int]
+    shared: int
+
+
+def launch_of(kernel: CudaKernel, sizes: Mapping[str, int], dtype: str) -> Launch:
+    """The launch for these sizes (dimension letters and integer parameters, by name)."""
+    grid, threads = kernel.launch(dict(sizes))
+    shared = kernel.shared(dict(sizes)) if kernel.shared else 0
+    return Launch(_triple(grid), _triple(threads), shared * np.dtype(dtype).itemsize)
+
+
+def _triple(size: Any) -> tuple[int, int, int]:
+    """One to three numbers, each at least 1, as three."""
+    values = (size,) if isinstance(size, int) else tuple(size)
+    x, y, z = (*(max(int(v), 1) for v in values), 1, 1)[:3]
+    return x, y, z

@@ -1,0 +1,212 @@
+"""What kernels for CUDA share: the name `cuda`, sums over a block, flat views, vector loads.
+
+Kernels take the name `cuda` from here. It stands for `numba.cuda` without importing it: the runtime
+puts the module in its place when it compiles a kernel, and in the simulator, where kernels run as
+plain Python, attributes are looked up when they are used.
+
+Rules for kernels:
+
+- Every function that a kernel calls is a `@helper`, or one of this file's, or of `cpu.simd`'s that
+  work on values (`fma`, `where`, `pick`, ...; a vector is one number here).
+- Float constants take the program's type, as Python's floats do with NumPy's: in a float32 program
+  ``0.5 * x`` and ``total = 0.0`` are float32. For float64 say ``np.float64(0.0)``. An integer times
+  a float32 is float64: convert it (`cast`). Infinity is a constant of a module (`INFINITY`):
+  ``float("inf")`` inside of a kernel is float64.
+- No negative indices. Blocks have a multiple of 32 threads.
+- Shared arrays: ``cuda.shared.array(32, x.dtype)``; one a line. They are not cleared.
+
+The bodies below are the plain-Python twins for the simulator; `fastnn.runtime.cuda.bridge` has the
+compiled ones, with warp shuffles, which add in the same order.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+INFINITY = float("inf")
+WARP = 32  # threads of a warp
+MOST = 1024  # threads of a block, at most
+
+_provider: list[Callable[[], Any]] = []
+
+
+def provide(get: Callable[[], Any]) -> None:
+    """Let `get()` say which module the name `cuda` stands for (the simulator's of this launch)."""
+    _provider[:] = [get]
+
+
+class _SharedArrays:
+    """`cuda.shared` for the simulator: an array a block and source line, poisoned with 0xff."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrays: dict[Any, np.ndarray] = {}
+        self._launch: Any = None
+
+    def array(self, shape: Any, dtype: Any) -> np.ndarray:
+        module = _provider[0]()
+        if not isinstance(dtype, (type, np.dtype)):
+            dtype = str(dtype)  # a type of Numba's
+        dtype = np.dtype(dtype)
+        block = tuple(module.blockIdx)
+        if shape == 0:  # the memory whose size the launch gives: the same for all calls
+            place: Any = (block, "dynamic")
+            size = module.shared._dynshared_size
+            shape = size // dtype.itemsize
+        else:
+            frame = sys._getframe(1)
+            place = (block, frame.f_code, frame.f_lineno, shape, dtype.name)
+            size = int(np.prod(shape)) * dtype.itemsize
+        with self._lock:
+            if self._launch is not module:
+                self._launch = module
+                self._arrays.clear()
+            if place not in self._arrays:
+                self._arrays[place] = np.full(size, 0xFF, np.uint8)
+            return self._arrays[place].view(dtype).reshape(shape)
+
+
+class _Cuda:
+    """Stands for the module `numba.cuda`."""
+
+    shared = _SharedArrays()
+
+    def __getattr__(self, name: str) -> Any:
+        if not _provider:
+            raise RuntimeError(
+                "kernels for CUDA are compiled by fastnn.runtime.cuda, or run in the simulator by "
+                "fastnn.testing.kernels.call_cuda; they cannot be called directly"
+            )
+        return getattr(_provider[0](), name)
+
+
+cuda = _Cuda()
+
+
+# ---------------------------------------------------------------- places
+
+
+def thread_number() -> int:
+    """The number of this thread in its block, whatever the block's shape."""
+    t, b = cuda.threadIdx, cuda.blockDim
+    return t.x + b.x * (t.y + b.y * t.z)
+
+
+def block_threads() -> int:
+    """The number of threads of a block."""
+    return cuda.blockDim.x * cuda.blockDim.y * cuda.blockDim.z
+
+
+def flat_index() -> int:
+    """The number of this thread in a grid of one dimension."""
+    return cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+
+
+def block_number() -> int:
+    """The number of this block in a grid of one dimension."""
+    return cuda.blockIdx.x
+
+
+def give_way() -> None:
+    """Stands in every loop that waits for other threads: it lets them run in the simulator."""
+    threading.current_thread().wait()  # type: ignore[attr-defined]
+
+
+def flat(x: Any) -> Any:
+    """The array as one row, without copying."""
+    return x.reshape(-1)
+
+
+def cast(x: Any, value: Any) -> Any:
+    """A number as the element type of the array (or number) `x`."""
+    return x.dtype.type(value)
+
+
+def divide_index(i: int, n: int) -> int:
+    """i // n for an index i >= 0 and n > 0."""
+    return i // n
+
+
+# ---------------------------------------------------------------- four elements at once
+
+
+def can_load4(x: Any) -> bool:
+    """Whether `x` begins at a multiple of 16 bytes, as `load4` and `store4` need it."""
+    return True
+
+
+def load4(x: Any, i: int) -> tuple[Any, Any, Any, Any]:
+    """Elements i to i+3 (flat index, a multiple of 4), by 128-bit loads."""
+    y = x.reshape(-1)
+    return y[i], y[i + 1], y[i + 2], y[i + 3]
+
+
+def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Write elements i to i+3 (flat index, a multiple of 4), by 128-bit stores."""
+    y = x.reshape(-1)
+    y[i], y[i + 1], y[i + 2], y[i + 3] = a, b, c, d
+
+
+# ---------------------------------------------------------------- sums over threads
+
+
+def _exchange(value: Any) -> np.ndarray:
+    """What every thread of the block gave, by thread number (all threads have to arrive)."""
+    count = block_threads()
+    shared = cuda.shared.array(MOST, np.asarray(value).dtype)
+    shared[thread_number()] = value
+    cuda.syncthreads()
+    values = shared[:count].copy()
+    cuda.syncthreads()
+    return values
+
+
+def _fold(values: np.ndarray, combine: Callable[..., Any]) -> np.ndarray:
+    """The halves of the last axis combined, until one is left: the order of warp shuffles."""
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        values = combine(values[..., :half], values[..., half:])
+    return values[..., 0]
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return np.where(np.greater(a, b), a, b)
+
+
+def _reduce_block(value: Any, combine: Callable[..., Any], empty: float) -> Any:
+    warps = _fold(_exchange(value).reshape(-1, WARP), combine)
+    padded = np.full(WARP, empty, warps.dtype)
+    padded[: warps.size] = warps
+    return _fold(padded, combine)
+
+
+def block_sum(value: Any) -> Any:
+    """The sum of all threads' values, for every thread of the block.
+
+    Order: in each warp the upper half is added to the lower, again and again, then the warps
+    likewise. All threads of the block have to call it.
+    """
+    return _reduce_block(value, np.add, 0)
+
+
+def block_max(value: Any) -> Any:
+    """The largest of all threads' values (none may be NaN), for every thread of the block."""
+    return _reduce_block(value, _larger, -np.inf)
+
+
+def warp_sum(value: Any) -> Any:
+    """The sum of the values of a warp's 32 threads, for each of them; order as in `block_sum`.
+
+    All threads of the block have to call it the same number of times (the simulator needs that).
+    """
+    return _fold(_exchange(value).reshape(-1, WARP), np.add)[thread_number() // WARP]
+
+
+def warp_max(value: Any) -> Any:
+    """The largest of a warp's values (none may be NaN), for each of its threads; as `warp_sum`."""
+    return _fold(_exchange(value).reshape(-1, WARP), _larger)[thread_number() // WARP]
