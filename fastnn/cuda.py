@@ -8,6 +8,7 @@ True
 from __future__ import annotations
 
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import gpu
 
 __all__ = ["device_count", "device_name", "is_available", "memory", "reason"]
 
@@ -24,14 +25,14 @@ def reason() -> str:
 
 def device_count() -> int:
     """How many CUDA devices there are: "cuda:0", "cuda:1", ..."""
-    return 0 if reason() else _cuda.device_count()
+    return 0 if reason() else gpu.device_count()
 
 
 def device_name(number: int = 0) -> str:
     """A device's name, such as "NVIDIA H200"."""
-    return _cuda.device_name(number)
+    return gpu.device_name(number)
 
 
 def memory(number: int = 0) -> tuple[int, int]:
     """Bytes of a device's memory that are free, and in all."""
-    return _cuda.memory_info(number)
+    return gpu.memory_info(number)

@@ -30,6 +30,14 @@ class NonFiniteError(FastnnError, ArithmeticError):
     """Training produced NaN or infinity."""
 
 
+class DeviceError(FastnnError, RuntimeError):
+    """A device failed."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device has not as much memory as was asked for."""
+
+
 class ProgramError(FastnnError, AssertionError):
     """The verifier found a fault in a program: a bug of fastnn's planner or of a user's op."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastnn.errors import OptionError
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import gpu
 
 if TYPE_CHECKING:
     from fastnn.nn.parameter import ParameterStore
@@ -43,9 +44,9 @@ def choose(device: str = "auto") -> str:
         raise OptionError(f"{asked}: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got {given!r}")
     if reason := cuda_reason():
         raise OptionError(f"{asked}={given!r} cannot be used: {reason}; use device='cpu' or 'auto'")
-    number, count = int(match[1] or 0), _cuda.device_count()
+    number, count = int(match[1] or 0), gpu.device_count()
     if number >= count:
-        found = ", ".join(f"cuda:{k} ({_cuda.device_name(k)})" for k in range(count))
+        found = ", ".join(f"cuda:{k} ({gpu.device_name(k)})" for k in range(count))
         raise OptionError(f"{asked}={given!r}: there is no such device; expected one of {found}")
     return f"cuda:{number}"
 
@@ -62,7 +63,7 @@ def _automatic() -> str:
             logging.WARNING if seen else logging.INFO, "fastnn runs on the CPU, because %s", reason
         )
         return "cpu"
-    log.info("fastnn runs on cuda:0, %s", _cuda.device_name(0))
+    log.info("fastnn runs on cuda:0, %s", gpu.device_name(0))
     return "cuda:0"
 
 

@@ -15,10 +15,10 @@ class Holder(Protocol):
     def allocate(self, size: int, name: str) -> Any:
         """So many bytes, all zero; `name` says what for."""
 
-    def upload(self, host: np.ndarray, copy: Any) -> None:
+    def upload(self, host: np.ndarray, copy: Any, offset: int = 0) -> None:
         """Host to device; `host` may be written to as soon as this returns."""
 
-    def download(self, copy: Any, host: np.ndarray) -> None:
+    def download(self, copy: Any, host: np.ndarray, offset: int = 0) -> None:
         """Device to host, once everything before on the device is done."""
 
 
@@ -28,24 +28,29 @@ class Segment:
     Args:
         name: what error messages call it.
         host: the host's copy.
+        blank: `host` is all zero and nobody knows it yet.
+
+    Attributes:
+        foreign: whether a device's copy belongs to somebody else, so that it must not be written.
     """
 
-    def __init__(self, name: str, host: np.ndarray):
-        self.name, self.host = name, host
-        self.copies: dict[Holder, Any] = {}
-        self.current: set[Holder | None] = {None}  # None: the host
-        self.shape, self.dtype = host.shape, host.dtype
+    foreign = False
+
+    def __init__(self, name: str, host: np.ndarray, blank: bool = False):
+        self.name, self.host, self.blank = name, host, blank
+        self.copies: dict[Any, Any] = {}
+        self.current: set[Any] = {None}  # who is up to date; None: the host
 
     @property
     def at_home(self) -> bool:
         """Whether the host alone has the newest contents, so that it may read and write."""
-        return len(self.current) == 1 and None in self.current
+        return self.current == {None}
 
     def for_reading(self) -> np.ndarray:
         """The host's copy, up to date."""
+        self.blank = False
         if None not in self.current:
             holder = next(iter(self.current))
-            assert holder is not None
             holder.download(self.copies[holder], self.host)
             self.current.add(None)
         return self.host
@@ -58,22 +63,34 @@ class Segment:
 
     def on(self, holder: Holder, writes: bool = False) -> Any:
         """A device's copy, up to date; with `writes`, all others count as outdated from now on."""
-        if holder not in self.copies:
-            self.copies[holder] = holder.allocate(self.host.nbytes, self.name)
+        copy = self.place(holder)
         if holder not in self.current:
-            holder.upload(self.for_reading(), self.copies[holder])
+            holder.upload(self.for_reading(), copy)
             self.current.add(holder)
         if writes:
             self.current = {holder}
+        return copy
+
+    def place(self, holder: Holder) -> Any:
+        """A device's copy, up to date or not: where it will be."""
+        if holder not in self.copies:
+            self.copies[holder] = holder.allocate(self.host.nbytes, self.name)
+            if self.blank:
+                self.current.add(holder)
         return self.copies[holder]
 
-    def replace(self, host: np.ndarray) -> None:
-        """New contents from the host, of the same shape and element type."""
-        self.host, self.current = host, {None}
+    def read(self, holder: Holder, offset: int, size: int) -> np.ndarray:
+        """Some bytes, from wherever they are."""
+        if None in self.current or holder not in self.current:
+            return self.for_reading().reshape(-1).view(np.uint8)[offset : offset + size].copy()
+        found = np.empty(size, np.uint8)
+        holder.download(self.copies[holder], found, offset)
+        return found
 
-    def forget(self, holder: Holder) -> None:
-        """Give up a device's copy."""
-        if holder in self.current and len(self.current) == 1:
-            self.for_reading()
-        self.current.discard(holder)
-        self.copies.pop(holder, None)
+    def write(self, holder: Holder, offset: int, contents: np.ndarray) -> None:
+        """Change some bytes of a device's copy; all others count as outdated from now on."""
+        holder.upload(contents, self.on(holder, writes=True), offset)
+
+    def replace(self, host: np.ndarray) -> None:
+        """New contents from the host, of the same size."""
+        self.host, self.current, self.blank = host, {None}, False

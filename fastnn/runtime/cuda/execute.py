@@ -1,0 +1,369 @@
+"""Runs programs on a CUDA device; the same interface as the CPU's (`fastnn/runtime/interface.py`).
+
+A step is a program's calls, one launch each, in order. From its second run on, the launches of a
+program are replayed as one CUDA graph. Many steps are sent ahead; what changes from step to step
+(clock, schedule, data order, totals) lies in the device's memory, so nothing goes over the bus
+between them. Now and then the control block is read back, to show progress and to see stops.
+
+A stop (`clock[STOP]`, say a loss that is not finite) is latched by a kernel, and launches that
+follow, those of steps sent ahead included, must not change what training keeps. So when a stop is
+latched `prepare` marks the step's hyper-parameters, and `update` returns at once; `advance` does
+not count the step; and buffers (running statistics, carried states) are put back to a copy that
+the kernel `keep` makes after each good step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.errors import ProgramError
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import CUDA_KERNELS, Array, declared
+from fastnn.plan.instruction import fold
+from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.cuda import twins
+from fastnn.runtime.cuda.gpu import Launch, Place, gpu
+from fastnn.runtime.cuda.memory import Control, CudaMemory
+from fastnn.runtime.segment import Segment
+
+if TYPE_CHECKING:
+    from fastnn.nn.parameter import ParameterStore
+
+#: seconds of work that are sent before the control block is read back
+CHUNK = 0.02
+#: steps sent at most between two looks
+MOST_STEPS = 4096
+#: seconds between two calls of `poll`
+EVERY = 0.05
+
+
+class CudaProgram:
+    """A program with its memory on a device, ready to be launched."""
+
+    def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
+        self.program, self.planned, self.runtime = program, program.calls(), runtime
+        self.gpu, self.control = runtime.gpu, runtime.control
+        self.segments = segments
+        uses = [u for call in self.planned for u in _uses(call)]
+        self.written = {o.segment for o, writes in uses if writes} - {"clock", "totals"}
+        self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
+        for name in self.used - set(segments):
+            raise ProgramError(f"no memory for {name!r}")
+        self.launches = [self._prepared(call) for call in self.planned]
+        self.saved: Any = None
+        if "buffers" in self.written and any("check" in c.kernel for c in self.planned):
+            self.saved = runtime.saved_buffers(segments["buffers"])
+            self.launches.append(self._keep())
+        self.graph: Launch | None = None
+        self.runs, self.graphs = 0, runtime.graphs
+
+    # ---------------------------------------------------------------- preparation
+
+    def _dtype(self, operand: Operand) -> str:
+        kinds = {"f": self.program.dtype, "r": "float64", "i": "int64"}
+        return kinds.get(operand.dtype) or self.segments[operand.segment].host.dtype.name
+
+    def place(self, operand: Operand, rank: int | None = None) -> Place:
+        """Where an operand lies on the device."""
+        dtype, dims, offset = self._dtype(operand), operand.dims, operand.offset
+        if operand.segment in ("clock", "totals"):
+            at = 0 if operand.segment == "clock" else 8 * words.LENGTH
+            return Place(self.control.piece, at + offset, dims, dtype)
+        segment = self.segments[operand.segment]
+        if operand.external:
+            dims = fold(segment.host.shape, rank or len(dims))
+        return Place(segment.place(self.gpu), offset, dims, dtype)
+
+    def _prepared(self, call: PlannedCall) -> Launch:
+        kernel = twins.find(call.kernel, call.scope)
+        operands: dict[str, Any] = {}
+        data_dtype = ""
+        for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
+            if isinstance(parameter, Array) and isinstance(operand, Operand):
+                operands[name] = self.place(operand, len(parameter.dims))
+                if parameter.dtype == "d":
+                    data_dtype = operands[name].dtype
+            else:
+                operands[name] = operand
+        return self.gpu.prepared(kernel, self.program.dtype, data_dtype, operands)
+
+    def _keep(self) -> Launch:
+        import fastnn.kernels.cuda.keep  # noqa: F401
+
+        size = self.segments["buffers"].host.size
+        own = Operand("buffers", 0, (size,), "f")
+        clock = Operand("clock", 0, (words.LENGTH,), "i")
+        saved = Place(self.saved, 0, (size,), self.program.dtype)
+        operands = {"x": self.place(own), "clock": self.place(clock), "saved": saved}
+        return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
+
+    # ---------------------------------------------------------------- running
+
+    def acquire(self) -> None:
+        """Bring all that the program uses to the device; what it writes belongs to it then."""
+        for name in self.used:
+            self.segments[name].on(self.gpu, writes=name in self.written)
+        if self.saved is not None:
+            buffers = self.segments["buffers"]
+            self.gpu.duplicate(buffers.on(self.gpu), self.saved, buffers.host.nbytes)
+
+    def launch(self) -> None:
+        """Send one step: as a graph from the second time on."""
+        self.runs += 1
+        if self.graph is not None:
+            self.graph()
+            return
+        if self.graphs and self.runs == 2:
+            self.graph = self.gpu.capture(self._launch_all)
+            self.graphs = self.graph is not None
+            if self.graph is not None:
+                self.graph()
+                return
+        self._launch_all()
+
+    def _launch_all(self) -> None:
+        for launch in self.launches:
+            launch()
+
+    def put_back(self) -> None:
+        """After a stop: the buffers as they were after the last good step."""
+        if self.saved is not None:
+            buffers = self.segments["buffers"]
+            self.gpu.duplicate(self.saved, buffers.on(self.gpu, writes=True), buffers.host.nbytes)
+
+    def run_call(self, number: int) -> None:
+        self.runtime.acquire([self])
+        self.launches[number]()
+
+    # ---------------------------------------------------------------- contents
+
+    def read(self, operand: Operand) -> np.ndarray:
+        place = self.place(operand)
+        if operand.segment in ("clock", "totals"):
+            raw = np.empty(place.nbytes, np.uint8)
+            self.gpu.download(place.piece, raw, place.offset)
+        else:
+            segment = self.segments[operand.segment]
+            raw = segment.read(self.gpu, place.offset, place.nbytes)
+        return raw.view(place.dtype).reshape(place.dims)
+
+    def view(self, name: str) -> np.ndarray:
+        return self.read(self.program.places[name])
+
+    def write(self, name: str, array: Any) -> None:
+        operand = self.program.places[name]
+        place = self.place(operand)
+        segment = self.segments[operand.segment]
+        if hasattr(array, "copy_to"):  # on a device already
+            array.copy_to(self.gpu, segment.on(self.gpu, writes=True), place)
+            return
+        contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
+        segment.write(self.gpu, place.offset, contents)
+
+
+def _uses(call: PlannedCall) -> list[tuple[Operand, bool]]:
+    """A call's array operands, and whether it writes to them."""
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    pairs = zip(kernel.params.values(), call.operands, strict=True)
+    return [(o, p.writes) for p, o in pairs if isinstance(p, Array) and isinstance(o, Operand)]
+
+
+class CudaRuntime:
+    """Runs the programs of a session on one device.
+
+    Args:
+        device: "cuda:N".
+        store: the parameters' memory.
+        slots: names of the optimiser's slots.
+        totals: how many running totals.
+        graphs: whether programs are replayed as CUDA graphs.
+    """
+
+    kind = "cuda"
+
+    def __init__(
+        self, device: str, store: ParameterStore, slots: Sequence[str], totals: int, graphs: bool
+    ):
+        self.device, self.graphs, self.store = device, graphs, store
+        self.gpu = gpu(device)
+        self.control = Control(self.gpu, totals)
+        self.clock, self.totals = self.control.clock, self.control.totals
+        self.memory = CudaMemory(self.gpu, store, slots, self.control)
+        self._bound: dict[int, CudaProgram] = {}
+        self._saved: Any = None
+
+    def provide(self, name: str, array: Any) -> None:
+        self.memory[name] = array
+
+    def changed(self, name: str) -> None:
+        self.memory.segments[name].current = {None}
+
+    def read(self, name: str) -> np.ndarray:
+        if name in ("clock", "totals"):
+            return self.memory[name]
+        return self.memory.segments[name].for_reading()
+
+    def saved_buffers(self, buffers: Segment) -> Any:
+        """Memory for a copy of the buffers."""
+        if self._saved is None:
+            self._saved = self.gpu.allocate(buffers.host.nbytes, "buffers")
+        return self._saved
+
+    def bind(self, program: Program) -> CudaProgram:
+        segments = self.memory.make_room(program)
+        known = self._bound.get(id(program))
+        if known is None or any(
+            segments[name] is not known.segments[name] for name in known.used - {"constant"}
+        ):
+            self._bound[id(program)] = known = CudaProgram(program, self, segments)
+        return known
+
+    def beside(self, bound: CudaProgram, program: Program) -> CudaProgram:
+        return CudaProgram(program, self, bound.segments)
+
+    def save(self, names: Sequence[str]) -> list[tuple[Segment, Any]]:
+        kept = []
+        for name in names:
+            segment = self.memory.segments[name]
+            copy = self.gpu.allocate(segment.host.nbytes, f"copy of {name}")
+            self.gpu.duplicate(segment.on(self.gpu), copy, segment.host.nbytes)
+            kept.append((segment, copy))
+        self._note_away()
+        return kept
+
+    def restore(self, saved: list[tuple[Segment, Any]]) -> None:
+        for segment, copy in saved:
+            target = segment.on(self.gpu, writes=True)
+            self.gpu.duplicate(copy, target, segment.host.nbytes)
+        self._note_away()
+
+    def note(self, program: Program) -> str:
+        launches = f"{len(program.calls())} launches a step"
+        graphs = "as one CUDA graph" if self.graphs else "one by one"
+        return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
+
+    def _note_away(self) -> None:
+        self.store.away = not all(s.at_home for s in self.store.segments.values())
+
+    def acquire(self, bounds: Sequence[CudaProgram]) -> None:
+        """Bring to the device what the programs use and what the host has changed."""
+        for bound in bounds:
+            bound.acquire()
+        self._note_away()
+        self.control.send()
+
+    # ---------------------------------------------------------------- many steps
+
+    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+        """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half."""
+        run = _Run(self, segments)
+        thread = threading.Thread(target=run.work, name="fastnn-cuda", daemon=True)
+        thread.start()
+        try:
+            while not run.done.wait(EVERY):
+                poll()
+        except BaseException:
+            run.stop = True
+            run.wait_through_interrupts()
+            raise
+        finally:
+            thread.join()
+        if run.error is not None:
+            raise run.error
+
+    def single(
+        self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]
+    ) -> CudaSingle:
+        return CudaSingle(self, bounds, names)
+
+
+class _Run:
+    """One run: sends steps in chunks, a chunk ahead, and reads the control block after each."""
+
+    def __init__(self, runtime: CudaRuntime, segments: Sequence[tuple[CudaProgram, int]]):
+        self.runtime, self.segments = runtime, segments
+        self.done, self.stop = threading.Event(), False
+        self.error: BaseException | None = None
+
+    def work(self) -> None:
+        try:
+            self.runtime.gpu.use()
+            self._steps()
+        except Exception as error:
+            self.error = self.runtime.gpu.failure(error)
+        finally:
+            self.done.set()
+
+    def _steps(self) -> None:
+        runtime, control = self.runtime, self.runtime.control
+        bounds = [bound for bound, _ in self.segments]
+        runtime.acquire(bounds)
+        sent: list[tuple[Launch, np.ndarray, int]] = []  # chunks on their way
+        chunk, since = 1, time.perf_counter()
+
+        def receive() -> None:
+            nonlocal chunk, since
+            wait, answer, count = sent.pop(0)
+            wait()
+            control.take(answer)
+            now = time.perf_counter()
+            step = max(now - since, 1e-7) / count
+            chunk, since = max(1, min(int(CHUNK / step), 2 * chunk, MOST_STEPS)), now
+
+        for bound, steps in self.segments:
+            left = steps
+            while left and not self.stop and not control.clock[words.STOP]:
+                count = min(chunk, left)
+                for _ in range(count):
+                    bound.launch()
+                left -= count
+                answer = control.ask()
+                sent.append((runtime.gpu.mark(), answer, count))
+                if len(sent) > 1:
+                    receive()
+        while sent:
+            receive()
+        if control.clock[words.STOP]:
+            for bound in bounds:
+                bound.put_back()
+        runtime.gpu.sync()
+
+    def wait_through_interrupts(self) -> None:
+        while not self.done.is_set():
+            try:
+                self.done.wait()
+            except KeyboardInterrupt:  # it is stopping already
+                continue
+
+
+class CudaSingle:
+    """Programs that run once at a time: inputs to the device, launches, the loss back."""
+
+    def __init__(self, runtime: CudaRuntime, bounds: Sequence[CudaProgram], names: Sequence[str]):
+        self.runtime, self.bounds, self.names = runtime, bounds, names
+        main = bounds[-1]
+        self.place = main.place(main.program.places["loss"])
+        self.raw = runtime.gpu.pinned(self.place.nbytes)
+        self.loss = self.raw.view(self.place.dtype)
+
+    def run(self, arrays: Sequence[Any]) -> None:
+        runtime, control = self.runtime, self.runtime.control
+        main = self.bounds[-1]
+        for name, array in zip(self.names, arrays, strict=True):
+            main.write(name, array)
+        runtime.acquire(self.bounds)
+        for bound in self.bounds:
+            bound.launch()
+        answer = control.ask()
+        runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
+        runtime.gpu.sync()
+        control.take(answer)
+        if control.clock[words.STOP]:
+            for bound in self.bounds:
+                bound.put_back()

@@ -1,0 +1,113 @@
+"""The memory of a session on a device: segments by name, and the control block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.kernels import clock as words
+from fastnn.plan.program import Program
+from fastnn.runtime.cuda.gpu import Piece
+from fastnn.runtime.segment import Segment
+
+if TYPE_CHECKING:
+    from fastnn.nn.parameter import ParameterStore
+
+
+class Control:
+    """Clock and running totals: on the host as two arrays, on the device in one piece.
+
+    `send` before a run sends what the host has changed; `fetch` brings what the device has.
+    """
+
+    def __init__(self, gpu: Any, totals: int):
+        self.gpu = gpu
+        self.size = 8 * (words.LENGTH + 2 * totals)
+        self.piece: Piece = gpu.allocate(self.size, "clock")
+        self.host = np.zeros(self.size, np.uint8)
+        self.clock = self.host[: 8 * words.LENGTH].view(np.int64)
+        self.totals = self.host[8 * words.LENGTH :].view(np.float64)
+        self._known = self.host.copy()  # as the device has it
+        self._pinned = [gpu.pinned(self.size) for _ in range(2)]
+        self._turn = 0
+
+    def send(self) -> None:
+        if not np.array_equal(self.host, self._known):
+            self._known[:] = self.host
+            self.gpu.upload(self.host, self.piece)
+
+    def ask(self) -> np.ndarray:
+        """Have the device's copied to the host; it is there when the device has come so far."""
+        self._turn ^= 1
+        self.gpu.start_download(self.piece, self._pinned[self._turn])
+        return self._pinned[self._turn]
+
+    def take(self, answer: np.ndarray) -> None:
+        """Use what `ask` returned, when it is there."""
+        self.host[:] = self._known[:] = answer
+
+
+class CudaMemory(MutableMapping[str, np.ndarray]):
+    """Segments by name; taking one brings the host's copy up to date (see `interface`).
+
+    Args:
+        gpu: the device.
+        store: the parameters' memory, shared with other sessions.
+        slots: names of the optimiser's slots.
+        control: clock and totals.
+    """
+
+    def __init__(self, gpu: Any, store: ParameterStore, slots: Sequence[str], control: Control):
+        self.gpu, self.store, self.control = gpu, store, control
+        self.segments: dict[str, Segment] = dict(store.segments)
+        for slot in slots:
+            array = np.zeros(store.size, store.dtype)
+            self.segments[f"slots/{slot}"] = Segment(f"slots/{slot}", array, blank=True)
+        self._own = {"clock": control.clock, "totals": control.totals}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._own:
+            return self._own[name]
+        if name in self.store.segments:
+            self.store.bring_home(name)
+        return self.segments[name].for_writing()
+
+    def __setitem__(self, name: str, array: Any) -> None:
+        """Provide a segment. One of the same form takes the place of the one before on the device,
+        for programs bound before, too."""
+        if not isinstance(array, np.ndarray):  # on a device already
+            self.segments[name] = array.segment(self.gpu, name)
+            return
+        known = self.segments.get(name)
+        if (
+            known is not None
+            and known.host.shape == array.shape
+            and known.host.dtype == array.dtype
+            and not known.foreign
+        ):
+            known.replace(array)
+        else:
+            self.segments[name] = Segment(name, array)
+
+    def __delitem__(self, name: str) -> None:
+        del self.segments[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.segments, *self._own])
+
+    def __len__(self) -> int:
+        return len(self.segments) + len(self._own)
+
+    def make_room(self, program: Program) -> dict[str, Segment]:
+        """The segments for a program: work and input memory large enough, its own constants."""
+        for name in ("work", "input"):
+            size = program.sizes[name]
+            if name not in self.segments or self.segments[name].host.nbytes < size:
+                self.segments[name] = Segment(name, np.zeros(size, np.uint8), blank=True)
+        constants = np.zeros(program.sizes["constant"], np.uint8)
+        for offset, data in program.constants:
+            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            constants[offset : offset + raw.nbytes] = raw
+        return {**self.segments, "constant": Segment("constant", constants)}
