@@ -1,11 +1,11 @@
 """Runs CUDA kernels as plain Python: a Python thread for each CUDA thread, of which one runs at a
 time.
 
-Threads pass control on where they wait (`syncthreads`, `device.give_way`), so runs are repeatable, and a
-block whose threads wait at different places, or some of them not at all, is an
-error here (Numba's own simulator lets both pass). Blocks run one after the other; those of a
-cooperative launch run together, so that they can wait for each other. What `cuda` offers besides
-(atomics, `grid`, ...) comes from Numba's simulator.
+Threads pass control on where they wait (`syncthreads`, `device.give_way`), so runs are repeatable,
+and a block whose threads wait at different places, or some of them not at all, is an error here
+(Numba's own simulator lets both pass), as is a negative index. Blocks run one after the other;
+those of a cooperative launch run together, so that they can wait for each other. What `cuda` offers
+besides (atomics, `grid`, ...) comes from Numba's simulator.
 """
 
 from __future__ import annotations
@@ -26,6 +26,24 @@ PATIENCE = 100_000
 
 class SimulatedError(RuntimeError):
     """A fault of a kernel that the simulator found."""
+
+
+class _Checked(np.ndarray):
+    """An array that takes no negative indices: compiled code would leave the array."""
+
+    def __getitem__(self, index: Any) -> Any:
+        _check_index(index)
+        return super().__getitem__(index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _check_index(index)
+        super().__setitem__(index, value)
+
+
+def _check_index(index: Any) -> None:
+    for i in index if isinstance(index, tuple) else (index,):
+        if isinstance(i, (int, np.integer)) and i < 0:
+            raise IndexError(f"negative index {index}")
 
 
 class _Stopped(BaseException):
@@ -196,6 +214,7 @@ def run(
 
     module = FakeCUDAModule(launch.grid, launch.threads, launch.shared)
     device.provide(lambda: module)
+    arguments = [a.view(_Checked) if isinstance(a, np.ndarray) else a for a in arguments]
     x, y, z = launch.grid
     indices = [(i, j, k) for k, j, i in itertools.product(range(z), range(y), range(x))]
     with kernel._push_kernel_context(module):

@@ -1,0 +1,119 @@
+"""Sums over a block and a warp, and what the simulator finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastnn.kernels.cuda.device import (
+    block_max,
+    block_sum,
+    cuda,
+    flat,
+    load4,
+    store4,
+    thread_number,
+    warp_max,
+    warp_sum,
+)
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, cuda_kernel
+from fastnn.runtime import _cuda
+from fastnn.testing.kernels import call_cuda
+
+
+def declare(function, threads: int, grid: int = 1, cooperative: bool = False) -> CudaKernel:
+    """A kernel for one test, not entered in the list of all kernels."""
+    made: CudaKernel = cuda_kernel(
+        function, launch=lambda s: (grid, threads), cooperative=cooperative
+    )
+    del CUDA_KERNELS[made.name]
+    return made
+
+
+def sums(x: "in whole f[N]", y: "out whole f[N]", z: "out whole f[N]", top: "out whole f[N]"):
+    i = thread_number()
+    y[i] = block_sum(x[i])
+    z[i] = warp_sum(x[i])
+    top[i] = block_max(x[i]) + 0.5 * warp_max(x[i])
+
+
+def in_halves(v: np.ndarray) -> np.ndarray:
+    while v.shape[-1] > 1:
+        v = v[..., : v.shape[-1] // 2] + v[..., v.shape[-1] // 2 :]
+    return v[..., 0]
+
+
+@pytest.mark.parametrize("threads", [32, 64, 96])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_have_their_order(threads: int, dtype: type) -> None:
+    x = np.random.default_rng(threads).normal(size=threads).astype(dtype)
+    y, z, top = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    call_cuda(declare(sums, threads), x=x, y=y, z=z, top=top)
+    warps = in_halves(x.reshape(-1, 32))
+    block = in_halves(np.concatenate([warps, np.zeros(32 - warps.size, dtype)]))
+    np.testing.assert_array_equal(y, np.full(threads, block))
+    np.testing.assert_array_equal(z, np.repeat(warps, 32))
+    highest = np.repeat(x.reshape(-1, 32).max(1), 32)
+    np.testing.assert_array_equal(top, x.max() + dtype(0.5) * highest)
+
+
+def fours(x: "in whole f[N,C]", y: "out whole f[N,C]"):
+    i = 4 * thread_number()
+    if i < x.size:
+        a, b, c, d = load4(x, i)
+        store4(y, i, d, c, b, a)
+    flat(y)[x.size - 1] = 7.0
+
+
+def test_four_elements_at_once() -> None:
+    x = np.arange(32, dtype=np.float32).reshape(4, 8)
+    y = np.empty_like(x)
+    call_cuda(declare(fours, 32), x=x, y=y)
+    expected = x.reshape(-1, 4)[:, ::-1].reshape(4, 8)
+    expected[-1, -1] = 7
+    np.testing.assert_array_equal(y, expected)
+
+
+simulated = pytest.mark.skipif(not _cuda.simulated(), reason="checks the simulator")
+
+
+def divergent(x: "inout whole f[N]"):
+    if thread_number() < 3:
+        cuda.syncthreads()
+    else:
+        cuda.syncthreads()
+
+
+def one_leaves(x: "inout whole f[N]"):
+    if thread_number() != 5:
+        cuda.syncthreads()
+
+
+def negative(x: "inout whole f[N]"):
+    x[thread_number() - 1] = 0.0
+
+
+@simulated
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (divergent, "wait at different places"),
+        (one_leaves, "ended, others"),
+        (negative, "negative"),
+    ],
+)
+def test_faults_are_found(kernel, message: str) -> None:
+    with pytest.raises((RuntimeError, IndexError), match=message):
+        call_cuda(declare(kernel, 32), x=np.zeros(32, np.float32))
+
+
+def poison(x: "inout whole f[N]"):
+    shared = cuda.shared.array(32, x.dtype)
+    x[thread_number()] = shared[thread_number()]
+
+
+@simulated
+def test_shared_memory_is_poisoned() -> None:
+    x = np.zeros(32, np.float32)
+    call_cuda(declare(poison, 32), x=x)
+    assert np.isnan(x).all()

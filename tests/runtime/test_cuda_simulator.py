@@ -1,0 +1,41 @@
+"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, in a process of its own.
+
+Numba decides on the simulator when it is imported, so the tests can't run beside the others.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastnn.runtime import _cuda
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ["tests/kernels/cuda", "tests/cuda"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
+)
+@pytest.mark.skipif(_cuda.available(), reason="these tests run on the CUDA device here")
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if (ROOT / f).is_dir()])
+def test_in_the_simulator(folder: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100"},
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, f"{output[-20_000:]}"
+    counts = re.search(r"(\d+) passed", output)
+    assert counts, f"no test ran:\n{output}"
+    print(f"{folder}: {output.strip().splitlines()[-1]}")  # noqa: T201
