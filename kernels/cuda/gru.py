@@ -1,0 +1,309 @@
+"""The GRU over whole sequences (Cho et al. 2014), gates in PyTorch's order r, z, n.
+
+Formulas as in `kernels/cpu/gru.py`, with the reset after or before the product; see `recurrent` for
+how blocks share the work. `zx` is x W_ih + b_ih of all steps. A step's saved row is r, z, n and
+then h W_hn + b_hn, or r h where the reset comes before: that needs two products a turn, one after
+the other, and so two waits; what is exchanged between them has a slot of its own.
+"""
+
+import numpy as np
+
+from ..declare import cuda_kernel, helper
+from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
+from .device import block_number, cast, cuda
+from .recurrent import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    MOST_THREADS,
+    TILE,
+    add_product,
+    backward_elements,
+    bias_or_zero,
+    forward_elements,
+    launch_together,
+    load_columns,
+    load_rows,
+    output_before,
+    place,
+    rows_of_group,
+    stage,
+    step_of,
+    tiles_of,
+    total,
+    value_or_zero,
+    zero_past_end,
+)
+from .together import raise_flag, wait_for_flags
+
+SPLITS = FORWARD_SPLITS[3]
+
+
+@helper
+def forward_unit(r, z, xn, hn, h, fourth, saved, y, b, t, j):
+    """One unit's step: the new h; writes saved (`fourth`: h W_hn + b_hn, or r h) and y."""
+    H = y.shape[2]
+    n = tanh(xn + hn)
+    out = gru_output(z, n, h)
+    k = t * 4 * H + j
+    saved[b, k] = r
+    saved[b, k + H] = z
+    saved[b, k + 2 * H] = n
+    saved[b, k + 3 * H] = fourth
+    y[b, t, j] = out
+    return out
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: forward_elements(s, 3),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def gru_forward(
+    zx: "in rows f[B,T,G]",
+    lengths: "in rows i[B]",  # absent: all T
+    w_hh: "in whole f[H,G]",
+    b_hh: "in whole f[G]",  # may be absent
+    h0: "in rows f[B,H]",  # absent: zeros
+    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+    h_n: "out rows f[B,H]",
+    saved: "out rows f[B,Z]",
+    exchange: "out whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    reset_before: "int",  # whether the reset comes before the product
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """y and h_n; saved holds the gates for the backward pass."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    u = j - first
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, zx.dtype)
+    columns = 3 * units
+    inputs = H * columns
+    parts = inputs + TILE * H
+    state = parts + SPLITS * TILE * columns
+    load_columns(s, 0, w_hh, first, units, 3)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * H
+    for r in range(row, rows, TILE):
+        if mine:
+            b = numbers[r]
+            h = value_or_zero(h0, b, j)
+            exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
+            s[state + r * units + u] = h
+            if known[r] == 0:
+                h_n[b, j] = h
+    raise_flag(flags, block_number(), 1)
+    zero_past_end(y, 1, first, units, H, rows, numbers, known)
+    br, bz = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
+    bn = bias_or_zero(b_hh, mine, 2 * H + j)
+    reset = (2 * groups + group) * tiles  # the slot of r h
+    running, raised = rows, 1
+    for turn in range(T):
+        while running > 0 and known[running - 1] <= turn:
+            running -= 1
+        if running == 0:
+            break
+        now = (turn % 2 * groups + group) * tiles
+        following = ((turn + 1) % 2 * groups + group) * tiles
+        for tile in range((running + TILE - 1) // TILE):
+            r = tile * TILE + row
+            live = mine and r < running
+            b, t = 0, 0
+            zr, zz, xn = br, bz, cast(y, 0)
+            if live:  # before the wait: these come from far away
+                b = numbers[r]
+                t = step_of(turn, known[r], reverse)
+                zr, zz, xn = zr + zx[b, t, j], zz + zx[b, t, H + j], zx[b, t, 2 * H + j]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, raised)
+            stage(s, inputs, exchange, (now + tile) * size, size)
+            some = 2 * units if reset_before else columns
+            add_product(s, 0, columns, some, inputs, H, parts, SPLITS)
+            cuda.syncthreads()
+            if live:
+                gr = sigmoid(zr + total(s, parts, SPLITS, some, row, u))
+                gz = sigmoid(zz + total(s, parts, SPLITS, some, row, units + u))
+                h = s[state + r * units + u]
+                if reset_before:  # the rest needs r h of all units
+                    k = t * 4 * H + j
+                    saved[b, k] = gr
+                    saved[b, k + H] = gz
+                    exchange[(reset + tile) * size + j * TILE + row] = gr * h
+                else:
+                    hn = bn + total(s, parts, SPLITS, some, row, 2 * units + u)
+                    h = forward_unit(gr, gz, xn, gr * hn, h, hn, saved, y, b, t, j)
+                    exchange[(following + tile) * size + j * TILE + row] = h
+                    s[state + r * units + u] = h
+                    if turn == known[r] - 1:
+                        h_n[b, j] = h
+        raised += 1
+        raise_flag(flags, block_number(), raised)
+        if reset_before:
+            for tile in range((running + TILE - 1) // TILE):
+                r = tile * TILE + row
+                live = mine and r < running
+                if tile == 0:
+                    wait_for_flags(flags, group * blocks, blocks, raised)
+                stage(s, inputs, exchange, (reset + tile) * size, size)
+                add_product(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
+                cuda.syncthreads()
+                if live:
+                    b = numbers[r]
+                    t = step_of(turn, known[r], reverse)
+                    k = t * 4 * H + j
+                    gr, gz = saved[b, k], saved[b, k + H]
+                    hn = bn + total(s, parts, SPLITS, units, row, u)
+                    h = s[state + r * units + u]
+                    h = forward_unit(gr, gz, zx[b, t, 2 * H + j], hn, h, gr * h, saved, y, b, t, j)
+                    exchange[(following + tile) * size + j * TILE + row] = h
+                    s[state + r * units + u] = h
+                    if turn == known[r] - 1:
+                        h_n[b, j] = h
+            raised += 1
+            raise_flag(flags, block_number(), raised)
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: backward_elements(s, 3),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def gru_backward(
+    lengths: "in rows i[B]",
+    w_hh: "in whole f[H,G]",
+    h0: "in rows f[B,H]",
+    y: "in rows f[B,T,H]",
+    saved: "in rows f[B,Z]",
+    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
+    dh_n: "in rows f[B,H]",
+    dz: "out rows f[B,T,G]",  # gradients to the sums of x: r, z, n; all are 0 past the end
+    dz_h: "out rows f[B,T,W]",  # to those of h: r, z, n, or r, z where the reset comes before
+    before: "out rows f[B,T,H]",  # the h that each step began with
+    reset: "out rows f[B,T,H]",  # r h; absent where the reset comes after the product
+    dn: "out rows f[B,T,H]",  # gradient of n; likewise
+    dh0: "out rows f[B,H]",
+    exchange: "out whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    reset_before: "int",
+    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    u = j - first
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, y.dtype)
+    inputs = 3 * H * units
+    parts = inputs + TILE * 3 * H
+    state = parts + BACKWARD_SPLITS * TILE * units
+    load_rows(s, 0, w_hh, first, units)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * 3 * H
+    zero_past_end(dz, 3, first, units, H, rows, numbers, known)
+    zero_past_end(dz_h, 2 if reset_before else 3, first, units, H, rows, numbers, known)
+    zero_past_end(before, 1, first, units, H, rows, numbers, known)
+    zero_past_end(reset, 1, first, units, H, rows, numbers, known)
+    zero_past_end(dn, 1, first, units, H, rows, numbers, known)
+    for r in range(row, rows, TILE):
+        if mine and known[r] == 0:
+            dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
+    depth = 2 * H if reset_before else 3 * H  # of the product that leads to the turn before
+    slot = (2 * groups + group) * tiles  # of the gradient of n, where the reset comes before
+    running, ran, top, raised = 0, 0, known[0] - 1, 0
+    for turn in range(top, -2, -1):
+        while running < rows and known[running] > max(turn, 0):
+            running += 1
+        cut = bptt > 0 and (turn + 1) % bptt == 0
+        now = ((turn + 1) % 2 * groups + group) * tiles
+        following = (turn % 2 * groups + group) * tiles
+        for tile in range((running + TILE - 1) // TILE):
+            r = tile * TILE + row
+            live = mine and r < running
+            begins = live and turn == known[r] - 1
+            b, t = 0, 0
+            dh = cast(y, 0)
+            gr, gz, gn, fourth, h = dh, dh, dh, dh, dh
+            if live:
+                b = numbers[r]
+                if begins:
+                    dh = value_or_zero(dh_n, b, j)
+                if turn >= 0:  # before the wait: these come from far away
+                    t = step_of(turn, known[r], reverse)
+                    k = t * 4 * H + j
+                    gr, gz, gn = saved[b, k], saved[b, k + H], saved[b, k + 2 * H]
+                    fourth = saved[b, k + 3 * H]
+                    h = output_before(y, h0, b, turn, known[r], reverse, j)
+                    if dy.size > 0:
+                        dh += dy[b, t, j]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, raised)
+            if tile * TILE < ran and not cut:
+                stage(s, inputs, exchange, (now + tile) * size, TILE * depth)
+                add_product(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                cuda.syncthreads()
+            if live:
+                if not (begins or cut):
+                    dh += s[state + r * units + u]
+                    dh += total(s, parts, BACKWARD_SPLITS, units, row, u)
+                if turn < 0:
+                    dh0[b, j] = dh
+                else:
+                    dzg, dng, direct = gru_gradient(gz, gn, h, dh)
+                    s[state + r * units + u] = direct
+                    at = (following + tile) * size + j * TILE + row
+                    exchange[at + H * TILE] = dzg
+                    if reset_before:  # the rest needs the gradient of n of all units
+                        exchange[(slot + tile) * size + j * TILE + row] = dng
+                        reset[b, t, j] = fourth
+                        dn[b, t, j] = dng
+                    else:
+                        dr = gate_product_gradient(gr, fourth, dng)
+                        exchange[at] = dr
+                        exchange[at + 2 * H * TILE] = dng * gr
+                        dz[b, t, j] = dr
+                        dz_h[b, t, j] = dr
+                        dz_h[b, t, 2 * H + j] = dng * gr
+                    dz[b, t, H + j] = dzg
+                    dz[b, t, 2 * H + j] = dng
+                    dz_h[b, t, H + j] = dzg
+                    before[b, t, j] = h
+        ran = running
+        raised += 1
+        raise_flag(flags, block_number(), raised)
+        if reset_before and turn >= 0:
+            for tile in range((running + TILE - 1) // TILE):
+                r = tile * TILE + row
+                if tile == 0:
+                    wait_for_flags(flags, group * blocks, blocks, raised)
+                stage(s, inputs, exchange, (slot + tile) * size, TILE * H)
+                add_product(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
+                cuda.syncthreads()
+                if mine and r < running:
+                    b = numbers[r]
+                    t = step_of(turn, known[r], reverse)
+                    gr = saved[b, t * 4 * H + j]
+                    drh = total(s, parts, BACKWARD_SPLITS, units, row, u)
+                    dr = gate_product_gradient(gr, before[b, t, j], drh)
+                    s[state + r * units + u] += drh * gr
+                    exchange[(following + tile) * size + j * TILE + row] = dr
+                    dz[b, t, j] = dr
+                    dz_h[b, t, j] = dr
+            raised += 1
+            raise_flag(flags, block_number(), raised)

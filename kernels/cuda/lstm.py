@@ -1,0 +1,296 @@
+"""The LSTM over whole sequences (Hochreiter and Schmidhuber 1997; peepholes: Gers et al. 2002).
+
+Formulas and order of gates as in `kernels/cpu/lstm.py`; see `recurrent` for how blocks share the
+work. `zx` is x W_ih + b_ih of all steps. A step's saved row is i, f, g, o, c'.
+"""
+
+import numpy as np
+
+from ..declare import cuda_kernel, helper
+from ..scalar import lstm_cell, lstm_cell_gradient
+from .device import block_number, cast, cuda
+from .recurrent import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    MOST_THREADS,
+    TILE,
+    add_product,
+    backward_elements,
+    bias_or_zero,
+    forward_elements,
+    launch_together,
+    load_columns,
+    load_rows,
+    output_before,
+    place,
+    rows_of_group,
+    stage,
+    step_of,
+    tiles_of,
+    total,
+    value_or_zero,
+    zero_past_end,
+)
+from .together import raise_flag, wait_for_flags
+
+SPLITS = FORWARD_SPLITS[4]
+
+
+@helper
+def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, b, t, j):
+    """One unit's step from its gates' sums: writes y and saved, returns the new h and c."""
+    H = y.shape[2]
+    po = cast(zi, 0)
+    if peephole.size > 0:
+        zi = zi + peephole[j] * before
+        zf = zf + peephole[H + j] * before
+        po = peephole[2 * H + j]
+    gi, gf, gg, go, after, out = lstm_cell(zi, zf, zg, zo, po, before)
+    k = t * 5 * H + j
+    saved[b, k] = gi
+    saved[b, k + H] = gf
+    saved[b, k + 2 * H] = gg
+    saved[b, k + 3 * H] = go
+    saved[b, k + 4 * H] = after
+    y[b, t, j] = out
+    return out, after
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: forward_elements(s, 4),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def lstm_forward(
+    zx: "in rows f[B,T,G]",
+    lengths: "in rows i[B]",  # absent: all T
+    w_hh: "in whole f[H,G]",
+    b_hh: "in whole f[G]",  # may be absent
+    peephole: "in whole f[R]",  # p_i, p_f, p_o; may be absent
+    h0: "in rows f[B,H]",  # absent: zeros
+    c0: "in rows f[B,H]",  # absent: zeros
+    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+    h_n: "out rows f[B,H]",
+    c_n: "out rows f[B,H]",
+    saved: "out rows f[B,Z]",
+    exchange: "out whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """y, h_n and c_n; saved holds the gates and c for the backward pass."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, zx.dtype)
+    columns = 4 * units
+    inputs = H * columns
+    parts = inputs + TILE * H
+    state = parts + SPLITS * TILE * columns
+    load_columns(s, 0, w_hh, first, units, 4)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * H
+    for r in range(row, rows, TILE):
+        if mine:
+            b = numbers[r]
+            h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
+            exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
+            s[state + r * units + j - first] = c
+            if known[r] == 0:
+                h_n[b, j] = h
+                c_n[b, j] = c
+    raise_flag(flags, block_number(), 1)
+    zero_past_end(y, 1, first, units, H, rows, numbers, known)
+    bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
+    bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
+    running = rows
+    for turn in range(T):
+        while running > 0 and known[running - 1] <= turn:
+            running -= 1
+        if running == 0:
+            break
+        now = (turn % 2 * groups + group) * tiles
+        following = ((turn + 1) % 2 * groups + group) * tiles
+        for tile in range((running + TILE - 1) // TILE):
+            r = tile * TILE + row
+            live = mine and r < running
+            b, t = 0, 0
+            zi, zf, zg, zo = bi, bf, bg, bo
+            if live:  # before the wait: these come from far away
+                b = numbers[r]
+                t = step_of(turn, known[r], reverse)
+                zi, zf = zi + zx[b, t, j], zf + zx[b, t, H + j]
+                zg, zo = zg + zx[b, t, 2 * H + j], zo + zx[b, t, 3 * H + j]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, turn + 1)
+            stage(s, inputs, exchange, (now + tile) * size, size)
+            add_product(s, 0, columns, columns, inputs, H, parts, SPLITS)
+            cuda.syncthreads()
+            if live:
+                u = j - first
+                zi += total(s, parts, SPLITS, columns, row, u)
+                zf += total(s, parts, SPLITS, columns, row, units + u)
+                zg += total(s, parts, SPLITS, columns, row, 2 * units + u)
+                zo += total(s, parts, SPLITS, columns, row, 3 * units + u)
+                c = s[state + r * units + u]
+                h, c = forward_unit(zi, zf, zg, zo, peephole, c, saved, y, b, t, j)
+                exchange[(following + tile) * size + j * TILE + row] = h
+                s[state + r * units + u] = c
+                if turn == known[r] - 1:
+                    h_n[b, j] = h
+                    c_n[b, j] = c
+        raise_flag(flags, block_number(), turn + 2)
+
+
+# ---------------------------------------------------------------- backward
+
+
+@helper
+def cell_before(saved, c0, b, turn, length, reverse, H, j):
+    """The cell that this turn began with."""
+    if turn > 0:
+        return saved[b, (step_of(turn - 1, length, reverse) * 5 + 4) * H + j]
+    return value_or_zero(c0, b, j)
+
+
+@helper
+def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, t, j):
+    """One unit's gradients: to its gates (also written to dz), and to the cell before."""
+    H = dz.shape[2] // 4
+    po = cast(dh, 0)
+    if peephole.size > 0:
+        po = peephole[2 * H + j]
+    di, df, dg, do, dold = lstm_cell_gradient(gi, gf, gg, go, po, old, after, dh, dc)
+    if peephole.size > 0:
+        dold = dold + di * peephole[j] + df * peephole[H + j]
+        dpeephole[b, j] += di * old
+        dpeephole[b, H + j] += df * old
+        dpeephole[b, 2 * H + j] += do * after
+    dz[b, t, j] = di
+    dz[b, t, H + j] = df
+    dz[b, t, 2 * H + j] = dg
+    dz[b, t, 3 * H + j] = do
+    return di, df, dg, do, dold
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: backward_elements(s, 4),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def lstm_backward(
+    lengths: "in rows i[B]",
+    w_hh: "in whole f[H,G]",
+    peephole: "in whole f[R]",
+    h0: "in rows f[B,H]",
+    c0: "in rows f[B,H]",
+    y: "in rows f[B,T,H]",
+    saved: "in rows f[B,Z]",
+    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
+    dh_n: "in rows f[B,H]",
+    dc_n: "in rows f[B,H]",
+    dz: "out rows f[B,T,G]",  # gradients of the gates, 0 past the end
+    before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
+    dpeephole: "out rows f[B,R]",  # sums over the steps of each sequence; may be absent
+    dh0: "out rows f[B,H]",
+    dc0: "out rows f[B,H]",
+    exchange: "out whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, y.dtype)
+    depth = 4 * H
+    inputs = depth * units
+    parts = inputs + TILE * depth
+    state = parts + BACKWARD_SPLITS * TILE * units
+    load_rows(s, 0, w_hh, first, units)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * depth
+    zero_past_end(dz, 4, first, units, H, rows, numbers, known)
+    zero_past_end(before, 1, first, units, H, rows, numbers, known)
+    for r in range(row, rows, TILE):
+        if mine:
+            b = numbers[r]
+            dc = value_or_zero(dc_n, b, j)
+            s[state + r * units + j - first] = dc
+            if dpeephole.size > 0:
+                for k in range(3):
+                    dpeephole[b, k * H + j] = cast(y, 0)
+            if known[r] == 0:
+                dh0[b, j] = value_or_zero(dh_n, b, j)
+                dc0[b, j] = dc
+    running, ran, top = 0, 0, known[0] - 1
+    for turn in range(top, -2, -1):
+        while running < rows and known[running] > max(turn, 0):
+            running += 1
+        cut = bptt > 0 and (turn + 1) % bptt == 0
+        now = ((turn + 1) % 2 * groups + group) * tiles
+        following = (turn % 2 * groups + group) * tiles
+        for tile in range((running + TILE - 1) // TILE):
+            r = tile * TILE + row
+            live = mine and r < running
+            begins = live and turn == known[r] - 1
+            b, t = 0, 0
+            dh = cast(y, 0)
+            gi, gf, gg, go, after, old = dh, dh, dh, dh, dh, dh
+            if live:
+                b = numbers[r]
+                if begins:
+                    dh = value_or_zero(dh_n, b, j)
+                if turn >= 0:  # before the wait: these come from far away
+                    t = step_of(turn, known[r], reverse)
+                    k = t * 5 * H + j
+                    gi, gf, gg = saved[b, k], saved[b, k + H], saved[b, k + 2 * H]
+                    go, after = saved[b, k + 3 * H], saved[b, k + 4 * H]
+                    old = cell_before(saved, c0, b, turn, known[r], reverse, H, j)
+                    before[b, t, j] = output_before(y, h0, b, turn, known[r], reverse, j)
+                    if dy.size > 0:
+                        dh += dy[b, t, j]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, top - turn)
+            if tile * TILE < ran and not cut:
+                stage(s, inputs, exchange, (now + tile) * size, size)
+                add_product(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                cuda.syncthreads()
+            if live:
+                u = j - first
+                dc = s[state + r * units + u]
+                if not begins:
+                    if cut:
+                        dc = cast(y, 0)
+                    else:
+                        dh += total(s, parts, BACKWARD_SPLITS, units, row, u)
+                if turn < 0:
+                    dh0[b, j] = dh
+                    dc0[b, j] = dc
+                else:
+                    di, df, dg, do, dc = backward_unit(
+                        gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, t, j
+                    )
+                    s[state + r * units + u] = dc
+                    at = (following + tile) * size + j * TILE + row
+                    exchange[at] = di
+                    exchange[at + H * TILE] = df
+                    exchange[at + 2 * H * TILE] = dg
+                    exchange[at + 3 * H * TILE] = do
+        ran = running
+        raise_flag(flags, block_number(), top - turn + 1)
