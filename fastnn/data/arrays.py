@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.data import device
 from fastnn.errors import DataError
 from fastnn.graph.graph import Range
 from fastnn.train.build import Spec
@@ -22,19 +23,24 @@ SMALL = ("uint8", "bool")
 
 @dataclass
 class Arrays:
-    """Inputs or targets: arrays of equal length with their specs."""
+    """Inputs or targets: arrays of equal length with their specs.
 
-    arrays: list[np.ndarray]
+    An array may lie on a CUDA device (`fastnn/data/device.py`); checks copy it to the host, once.
+    """
+
+    arrays: list[Any]
     specs: tuple[Spec, ...]
     names: list[str]
 
     def __len__(self) -> int:
         return len(self.arrays[0]) if self.arrays else 0
 
-    def sources(self) -> dict[str, np.ndarray]:
+    def sources(self) -> dict[str, Any]:
         """Memory segments for the gather: each array as rows, C-contiguous, not copied if it is."""
         return {
-            f"data/{name}": np.ascontiguousarray(a).reshape(len(a), -1)
+            f"data/{name}": (np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a).reshape(
+                len(a), -1
+            )
             for name, a in zip(self.names, self.arrays, strict=True)
         }
 
@@ -68,9 +74,16 @@ def as_arrays(data: Any, prefix: str, what: str) -> Arrays:
     return Arrays(arrays, specs, [f"{prefix}{k}" for k in range(len(arrays))])
 
 
-def _as_array(data: Any, what: str) -> np.ndarray:
+def _as_array(data: Any, what: str) -> Any:
+    if not isinstance(data, np.ndarray) and device.on_device(data):
+        array: Any = device.as_device_array(data, what)
+        if array.dtype == np.float16 or array.dtype.name not in READABLE:
+            array = np.asarray(array)  # converted, or refused, below
+    else:
+        array = data
     try:
-        array = np.asarray(data) if not isinstance(data, np.memmap) else data
+        if not isinstance(array, (np.memmap, device.DeviceArray)):
+            array = np.asarray(array)
     except ValueError as error:
         raise DataError(
             f"{what}: cannot make an array of it ({error}); expected a rectangular array of numbers"
@@ -87,7 +100,7 @@ def _as_array(data: Any, what: str) -> np.ndarray:
     return array
 
 
-def _spec(array: np.ndarray, prefix: str) -> Spec:
+def _spec(array: Any, prefix: str) -> Spec:
     """Small unsigned integers are pixel values as inputs, class indices as targets."""
     integer = array.dtype.kind in "iub"
     if prefix == "x" and array.dtype.name in SMALL:
@@ -107,7 +120,7 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
     for name, limits in ranges:
         if name not in arrays.names:
             continue
-        values = arrays.arrays[arrays.names.index(name)]
+        values = np.asarray(arrays.arrays[arrays.names.index(name)])
         least, most = int(values.min()), int(values.max())
         if limits.low <= least and most < limits.high:
             continue
@@ -124,7 +137,8 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
 
 def check_finite(arrays: Arrays, what: str) -> None:
     """No NaN or infinity."""
-    for array, name in zip(arrays.arrays, arrays.names, strict=True):
+    for given, name in zip(arrays.arrays, arrays.names, strict=True):
+        array = np.asarray(given)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
             raise DataError(

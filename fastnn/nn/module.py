@@ -183,17 +183,19 @@ class Module:
             object.__setattr__(self, "_predictor", found)
         return found
 
-    def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
+    def predict(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         """The outputs for arrays of samples (first dimension), in evaluation mode.
 
         Args:
             inputs: one array for each argument of `forward`, all of the same length.
             batch_size: samples computed at a time.
+            on_device: leave the outputs on the CUDA device where the model is (`to`): they come as
+                `fastnn.data.device.DeviceArray`, which CuPy and PyTorch take without a copy.
 
         Returns:
             An array with one row for each sample, or a tuple of them for several outputs.
         """
-        return self.predictor()(*inputs, batch_size=batch_size)
+        return self.predictor()(*inputs, batch_size=batch_size, on_device=on_device)
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and buffers to a safetensors file."""

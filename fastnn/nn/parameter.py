@@ -120,7 +120,20 @@ class Parameter:
 
     @property
     def grad(self) -> np.ndarray | None:
-        """The gradient after the last training step, a view; None before the first."""
+        """The gradient of the last training step, a view; None for a parameter without a model.
+
+        Only where gradients are kept: with ``keep_gradients=True`` of `Trainer` or `compile`.
+        Raises OptionError where they are not.
+        """
+        if self.home is not None and self.home.dropped:
+            raise OptionError(
+                f"parameter {self.name!r}: the gradients of training steps were not kept; pass "
+                "keep_gradients=True to Trainer or fastnn.compile, or take step.gradients(x, y)"
+            )
+        return self.last_gradient()
+
+    def last_gradient(self) -> np.ndarray | None:
+        """What lies where gradients are kept."""
         if self._gradient is not None and self.home is not None and self.home.away:
             self.home.segments["grads"].for_reading()
         if self._gradient is None or not self.transposed:
@@ -129,6 +142,46 @@ class Parameter:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.read(), dtype=dtype, copy=True if copy is None else copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The device's own array, for CuPy, PyTorch and the like; only where the model's memory is
+        on a device. It may be written to; take it anew after the model has moved."""
+        from fastnn.data import device
+
+        address, flat = self._on_device()
+        item = np.dtype(flat.dtype).itemsize
+        strides = (item, self.shape[0] * item) if self.transposed else None
+        return device.interface(
+            address + item * (self.offset or 0), self.shape, flat.dtype, strides
+        )
+
+    def _on_device(self) -> tuple[int, np.ndarray]:
+        """Address of the device's segment, and the host's array of it."""
+        from fastnn.runtime.cuda.gpu import gpu
+
+        if self.home is None or self.home.device == "cpu":
+            raise AttributeError(
+                f"parameter {self.name!r} is not on a CUDA device: model.to('cuda')"
+            )
+        holder, segment = gpu(self.home.device), self.home.segments[self.segment]
+        self.home.away = True
+        address: int = segment.on(holder, writes=True).address
+        holder.sync()
+        return address, segment.host
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        if self.home is None or self.home.device == "cpu":
+            found: tuple[int, int] = self.value.__dlpack_device__()
+            return found
+        return 2, int(self.home.device.removeprefix("cuda:"))
+
+    def __dlpack__(self, **options: Any) -> Any:
+        from fastnn.data import device
+
+        if self.home is None or self.home.device == "cpu":
+            return self.value.__dlpack__(**options)
+        return device.capsule(self, options)
 
     def __getitem__(self, key: Any) -> Any:
         return self.value[key]
@@ -149,6 +202,7 @@ class ParameterStore:
     moved to another one is `stale`: programs that use its memory must not run any more.
 
     Attributes:
+        dropped: whether training steps don't keep their gradients.
         device: where the models of this store run: "cpu", "cuda:0", ...
         away: whether a device holds copies that are up to date: the host must not use its arrays
             before `bring_home` (see `fastnn/runtime/segment.py`).
@@ -159,6 +213,7 @@ class ParameterStore:
 
         self.dtype = dtype
         self.stale = False
+        self.dropped = False  # whether training steps leave their gradients nowhere
         self.device, self.away = "cpu", False
         self.parameters = {n: p for n, p in parameters.items() if p.trainable}
         self.buffers = {n: p for n, p in parameters.items() if not p.trainable}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.data.arrays import Arrays, as_arrays, check_ranges
-from fastnn.errors import DataError
+from fastnn.errors import DataError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.train.build import Built, Spec, StepBuilder
 from fastnn.train.session import Session, segments_for
@@ -24,12 +24,14 @@ class Predictor:
         self.session = Session(model.store(), (), 1, workers, model.store().device)
         self._built: dict[tuple[tuple[Spec, ...], int], Built] = {}
 
-    def __call__(self, *inputs: Any, batch_size: int = 256) -> Any:
+    def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise DataError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
         data = inputs[0] if len(inputs) == 1 else tuple(inputs)
         x = as_arrays(data, "x", "inputs")
-        return self.run(x, min(int(batch_size), len(x)))
+        if on_device and self.session.device == "cpu":
+            raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
+        return self.run(x, min(int(batch_size), len(x)), on_device)
 
     def built(self, specs: tuple[Spec, ...], batch: int) -> Built:
         """The planned forward step for a batch size."""
@@ -50,7 +52,7 @@ class Predictor:
             self._built[key] = builder.finish()
         return self._built[key]
 
-    def run(self, x: Arrays, batch: int) -> Any:
+    def run(self, x: Arrays, batch: int, on_device: bool = False) -> Any:
         built = self.built(x.specs, batch)
         check_ranges(x, built.ranges)
         session, samples = self.session, len(x)
@@ -58,7 +60,7 @@ class Predictor:
         for name, source in x.sources().items():
             session.set(name, source)
         session.set("order", np.arange(samples, dtype=np.int64))
-        results = []
+        results: list[Any] = []
         for k, shape in enumerate(built.output_shapes):
             width = int(np.prod(shape[1:], dtype=np.int64))
             results.append(np.zeros((samples, width), session.store.dtype))
@@ -66,8 +68,12 @@ class Predictor:
         bound = [session.bind(b.program) if b else None for b in (built, rest)]
         session.clock[words.CURSOR] = 0
         session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
-        for k in range(len(results)):
-            session.runtime.read(f"result/{k}")
+        runtime: Any = session.runtime
+        if on_device:
+            results = [runtime.give(f"result/{k}") for k in range(len(results))]
+        else:
+            for k in range(len(results)):
+                runtime.read(f"result/{k}")
         arrays = tuple(
             r.reshape(samples, *shape[1:])
             for r, shape in zip(results, built.output_shapes, strict=True)

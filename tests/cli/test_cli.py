@@ -225,7 +225,7 @@ def test_programs_exit_codes(tmp_path):
     failed = program("train", "digits", "--device", "cuda", "--output", tmp_path)
     assert failed.returncode == 1
     assert failed.stdout == ""
-    assert failed.stderr.startswith("Error: device 'cuda' cannot be used")
+    assert failed.stderr.startswith("Error: device='cuda' cannot be used")
     assert len(failed.stderr.splitlines()) == 1
     assert program("info").returncode == 0
     assert program("warmup", "--jobs", "0").returncode == 2

@@ -209,6 +209,16 @@ class CudaRuntime:
             return self.memory[name]
         return self.memory.segments[name].for_reading()
 
+    def give(self, name: str) -> Any:
+        """A segment's array on the device, for somebody else to keep."""
+        from fastnn.data.device import DeviceArray
+
+        segment = self.memory.segments[name]
+        piece = segment.on(self.gpu)
+        segment.foreign = True  # the next segment of this name gets memory of its own
+        host = segment.host
+        return DeviceArray(piece.address, host.shape, host.dtype, piece, self.gpu.number)
+
     def saved_buffers(self, buffers: Segment) -> Any:
         """Memory for a copy of the buffers."""
         if self._saved is None:
