@@ -16,6 +16,7 @@ _PUBLIC = {
     "compile": "fastnn.train.step",
     "define_op": "fastnn.graph.user",
     "kernel": "fastnn.kernels.declare",
+    "cuda_kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
     "callbacks": None,
     "cuda": None,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fastnn import optim as optim
     from fastnn import testing as testing
     from fastnn.graph.user import define_op as define_op
+    from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper
     from fastnn.kernels.declare import kernel as kernel
     from fastnn.train import callbacks as callbacks

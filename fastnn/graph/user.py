@@ -13,7 +13,7 @@ import fastnn.graph.ops  # noqa: F401  (fills the table, so that names are known
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Value
 from fastnn.graph.op import OPS, Op, Shape
-from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.plan.instruction import fold
 
 ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
@@ -34,6 +34,7 @@ def define_op(
     *,
     shape: ShapeFunction | None = None,
     defaults: Mapping[str, float] | None = None,
+    cuda: CudaKernel | Sequence[CudaKernel] = (),
 ) -> UserOp:
     """Define an op of your own, by the mechanism of the built-in ones.
 
@@ -56,6 +57,10 @@ def define_op(
             output's shape, or a dict of them by output. By default the dimension letters say it:
             ``y: f[N,K]`` has x's leading dimensions if x is ``f[N,C]``, and K of whatever input.
         defaults: attributes' defaults; an attribute without one has to be given at each use.
+        cuda: the same kernels for CUDA, made with `fastnn.cuda_kernel`: with the names and the
+            parameters of those above, less ``lo`` and ``hi``. They compute all items; threads find
+            theirs with `cuda` from `fastnn.kernels.cuda.device`. Without them the op runs on the
+            CPU only.
 
     Returns:
         A function for use in a module's `forward`: inputs first, in the order of the forward
@@ -90,6 +95,7 @@ def define_op(
     if backward is not None and not isinstance(backward, (list, tuple)):
         gradients = [backward]
     interface.check_backward(gradients)
+    twins = _twins(name, [forward, *gradients], cuda)
     op = Op(
         name,
         inputs=interface.inputs,
@@ -97,8 +103,8 @@ def define_op(
         returns=interface.outputs,
         defaults=interface.defaults,
         shape=interface.shapes if shape is None else interface.shapes_by(shape),
-        forward=_enter(f"{name}_forward", forward),
-        backward=tuple(_enter(f"{name}_{k.name}", k) for k in gradients),
+        forward=_enter(f"{name}_forward", forward, twins),
+        backward=tuple(_enter(f"{name}_{k.name}", k, twins) for k in gradients),
     )
     OPS[name] = op
     _defined.add(name)
@@ -288,8 +294,35 @@ def _check_kernel(op: str, role: str, kernel: Any) -> None:
         )
 
 
-def _enter(label: str, kernel: Kernel) -> str:
-    """Enter a kernel in the table under a name of the op's own; returns that name.
+def _twins(op: str, kernels: Sequence[Kernel], given: Any) -> dict[str, CudaKernel]:
+    """The kernels for CUDA by the names of those for the CPU."""
+    found = {}
+    for twin in given if isinstance(given, (list, tuple)) else [given]:
+        if not isinstance(twin, CudaKernel):
+            raise OptionError(
+                f"define_op {op!r}: expected cuda to be functions decorated with @fnn.cuda_kernel, "
+                f"got {type(twin).__name__}"
+            )
+        found[twin.name] = twin
+    names = [kernel.name for kernel in kernels]
+    if found and set(found) != set(names):
+        raise OptionError(
+            f"define_op {op!r}: expected cuda to have kernels called {names}, got {list(found)}; "
+            'give them these names with @fnn.cuda_kernel(launch=..., name="...")'
+        )
+    for kernel in kernels if found else ():
+        wanted, got = list(kernel.params.items()), list(found[kernel.name].params.items())
+        if wanted != got:
+            pair = next((w, g) for w, g in itertools.zip_longest(wanted, got) if w != g)
+            raise OptionError(
+                f"define_op {op!r}: expected the CUDA kernel {kernel.name!r} to have the CPU's "
+                f"parameters; the CPU's has {pair[0]}, CUDA's {pair[1]}"
+            )
+    return found
+
+
+def _enter(label: str, kernel: Kernel, twins: Mapping[str, CudaKernel]) -> str:
+    """Enter a kernel, and its twin, under a name of the op's own; returns that name.
 
     Programs that are planned already keep the kernels they were planned with, so a name is never
     given twice.
@@ -299,4 +332,6 @@ def _enter(label: str, kernel: Kernel) -> str:
         number += 1
         name = f"{label}_{number}"
     KERNELS[name] = dataclasses.replace(kernel, name=name)
+    if kernel.name in twins:
+        CUDA_KERNELS[name] = dataclasses.replace(twins[kernel.name], name=name)
     return name

@@ -1,6 +1,6 @@
 """Tests of the CUDA runtime: on a device, or with `NUMBA_ENABLE_CUDASIM=1` in the simulator.
 
-Without either they are left out here; `tests/runtime/test_cuda.py` runs them in the simulator.
+Without either they are left out here: `tests/runtime/test_cuda_simulator.py` runs them.
 """
 
 from __future__ import annotations

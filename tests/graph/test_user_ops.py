@@ -15,6 +15,7 @@ import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import OptionError, ProgramError, ShapeError
 from fastnn.graph.op import OPS
+from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime.cpu import compiler
 from fastnn.testing import gradcheck
 
@@ -414,3 +415,31 @@ def test_what_cannot_be_compiled_says_what_may_be_used():
         op = fnn.define_op("test_uncompilable", kernel)
         with pytest.raises(ProgramError, match=r"are decorated with @fnn.helper; it must not make"):
             gradcheck(lambda x, op=op: op(x), X)
+
+
+def test_cuda_kernels_must_fit_those_of_the_cpu():
+    @fnn.kernel
+    def halve_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+        for i in range(lo, hi):
+            for j in range(x.shape[1]):
+                y[i, j] = x[i, j] / 2
+
+    def twin(x: "in rows f[N,C]", y: "out rows f[N,C]"):
+        """Compiled by nobody here."""
+
+    def other(x: "in rows f[N,C]", z: "out rows f[N,C]"):
+        """Has another parameter."""
+
+    def launch(sizes):
+        return 1, 32
+
+    good = fnn.cuda_kernel(twin, launch=launch, name="halve_forward")
+    op = fnn.define_op("halve", halve_forward, cuda=good).op
+    assert CUDA_KERNELS[op.forward].function is twin
+    with pytest.raises(OptionError, match=r"kernels called \['halve_forward'\], got \['twin'\]"):
+        fnn.define_op("halve", halve_forward, cuda=fnn.cuda_kernel(twin, launch=launch))
+    wrong = fnn.cuda_kernel(other, launch=launch, name="halve_forward")
+    with pytest.raises(OptionError, match=r"the CPU's has \('y', .*, CUDA's \('z', "):
+        fnn.define_op("halve", halve_forward, cuda=[wrong])
+    with pytest.raises(OptionError, match=r"decorated with @fnn.cuda_kernel, got function"):
+        fnn.define_op("halve", halve_forward, cuda=twin)

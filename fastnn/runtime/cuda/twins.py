@@ -24,8 +24,8 @@ def find(name: str, scope: str = "") -> CudaKernel:
     found = CUDA_KERNELS.get(name)
     if found is None:
         raise ProgramError(
-            f"{where(scope)}kernel {name!r} has no twin for CUDA; write one with @fnn.cuda_kernel "
-            "(see define_op), or train with device='cpu'"
+            f"{where(scope)}kernel {name!r} has no twin for CUDA; pass one to define_op "
+            "(cuda=...), or train with device='cpu'"
         )
     known = KERNELS.get(name)
     if known is not None and list(known.params) != list(found.params):

@@ -1,13 +1,8 @@
-"""The CUDA runtime's tests in the simulator; and what there is where CUDA can't be had."""
+"""Choice of device, and what is said where CUDA can't be had."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,19 +12,7 @@ from fastnn import nn
 from fastnn.errors import OptionError
 from fastnn.runtime import _cuda, devices
 
-ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = pytest.mark.skipif(_cuda.available(), reason="CUDA can be used here")
-
-
-@pytest.mark.skipif(_cuda.available(), reason="tests/cuda run in this very session")
-@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="needs numba-cuda")
-def test_the_runtime_in_the_simulator():
-    """`tests/cuda` in a process with the simulator on, which Numba reads when it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/cuda"],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @WITHOUT
