@@ -10,20 +10,20 @@ import numpy as np
 
 from ..declare import cuda_kernel, helper
 from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
-from .device import block_number, cast, cuda
+from .device import block_number, cast, cuda, flat
 from .recurrent import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
     MOST_ROWS,
     MOST_THREADS,
     TILE,
-    add_product,
     backward_elements,
     bias_or_zero,
     forward_elements,
     launch_together,
     load_columns,
     load_rows,
+    multiply,
     output_before,
     place,
     rows_of_group,
@@ -40,17 +40,17 @@ SPLITS = FORWARD_SPLITS[3]
 
 
 @helper
-def forward_unit(r, z, xn, hn, h, fourth, saved, y, b, t, j):
-    """One unit's step: the new h; writes saved (`fourth`: h W_hn + b_hn, or r h) and y."""
-    H = y.shape[2]
+def forward_unit(r, z, xn, hn, h, fourth, saved, y, row, H, j):
+    """One unit's step: the new h; writes y and saved (flat; `fourth`: h W_hn + b_hn, or r h) in
+    row b*T + t."""
     n = tanh(xn + hn)
     out = gru_output(z, n, h)
-    k = t * 4 * H + j
-    saved[b, k] = r
-    saved[b, k + H] = z
-    saved[b, k + 2 * H] = n
-    saved[b, k + 3 * H] = fourth
-    y[b, t, j] = out
+    k = row * 4 * H + j
+    saved[k] = r
+    saved[k + H] = z
+    saved[k + 2 * H] = n
+    saved[k + 3 * H] = fourth
+    y[row * H + j] = out
     return out
 
 
@@ -106,6 +106,7 @@ def gru_forward(
     br, bz = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
     bn = bias_or_zero(b_hh, mine, 2 * H + j)
     reset = (2 * groups + group) * tiles  # the slot of r h
+    z, outputs, kept = flat(zx), flat(y), flat(saved)
     running, raised = rows, 1
     for turn in range(T):
         while running > 0 and known[running - 1] <= turn:
@@ -117,34 +118,33 @@ def gru_forward(
         for tile in range((running + TILE - 1) // TILE):
             r = tile * TILE + row
             live = mine and r < running
-            b, t = 0, 0
+            at = 0
             zr, zz, xn = br, bz, cast(y, 0)
             if live:  # before the wait: these come from far away
-                b = numbers[r]
-                t = step_of(turn, known[r], reverse)
-                zr, zz, xn = zr + zx[b, t, j], zz + zx[b, t, H + j], zx[b, t, 2 * H + j]
+                at = numbers[r] * T + step_of(turn, known[r], reverse)
+                k = at * 3 * H + j
+                zr, zz, xn = zr + z[k], zz + z[k + H], z[k + 2 * H]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, raised)
             stage(s, inputs, exchange, (now + tile) * size, size)
             some = 2 * units if reset_before else columns
-            add_product(s, 0, columns, some, inputs, H, parts, SPLITS)
-            cuda.syncthreads()
+            multiply(s, 0, columns, some, inputs, H, parts, SPLITS)
             if live:
                 gr = sigmoid(zr + total(s, parts, SPLITS, some, row, u))
                 gz = sigmoid(zz + total(s, parts, SPLITS, some, row, units + u))
                 h = s[state + r * units + u]
                 if reset_before:  # the rest needs r h of all units
-                    k = t * 4 * H + j
-                    saved[b, k] = gr
-                    saved[b, k + H] = gz
+                    k = at * 4 * H + j
+                    kept[k] = gr
+                    kept[k + H] = gz
                     exchange[(reset + tile) * size + j * TILE + row] = gr * h
                 else:
                     hn = bn + total(s, parts, SPLITS, some, row, 2 * units + u)
-                    h = forward_unit(gr, gz, xn, gr * hn, h, hn, saved, y, b, t, j)
+                    h = forward_unit(gr, gz, xn, gr * hn, h, hn, kept, outputs, at, H, j)
                     exchange[(following + tile) * size + j * TILE + row] = h
                     s[state + r * units + u] = h
                     if turn == known[r] - 1:
-                        h_n[b, j] = h
+                        h_n[numbers[r], j] = h
         raised += 1
         raise_flag(flags, block_number(), raised)
         if reset_before:
@@ -154,20 +154,18 @@ def gru_forward(
                 if tile == 0:
                     wait_for_flags(flags, group * blocks, blocks, raised)
                 stage(s, inputs, exchange, (reset + tile) * size, size)
-                add_product(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
-                cuda.syncthreads()
+                multiply(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
                 if live:
-                    b = numbers[r]
-                    t = step_of(turn, known[r], reverse)
-                    k = t * 4 * H + j
-                    gr, gz = saved[b, k], saved[b, k + H]
+                    at = numbers[r] * T + step_of(turn, known[r], reverse)
+                    gr, gz = kept[at * 4 * H + j], kept[at * 4 * H + H + j]
+                    xn = z[at * 3 * H + 2 * H + j]
                     hn = bn + total(s, parts, SPLITS, units, row, u)
                     h = s[state + r * units + u]
-                    h = forward_unit(gr, gz, zx[b, t, 2 * H + j], hn, h, gr * h, saved, y, b, t, j)
+                    h = forward_unit(gr, gz, xn, hn, h, gr * h, kept, outputs, at, H, j)
                     exchange[(following + tile) * size + j * TILE + row] = h
                     s[state + r * units + u] = h
                     if turn == known[r] - 1:
-                        h_n[b, j] = h
+                        h_n[numbers[r], j] = h
             raised += 1
             raise_flag(flags, block_number(), raised)
 
@@ -226,6 +224,8 @@ def gru_backward(
             dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
     depth = 2 * H if reset_before else 3 * H  # of the product that leads to the turn before
     slot = (2 * groups + group) * tiles  # of the gradient of n, where the reset comes before
+    outputs, kept, incoming, begun = flat(y), flat(saved), flat(dy), flat(before)
+    sums, sums_h, products, candidates = flat(dz), flat(dz_h), flat(reset), flat(dn)
     running, ran, top, raised = 0, 0, known[0] - 1, 0
     for turn in range(top, -2, -1):
         while running < rows and known[running] > max(turn, 0):
@@ -237,7 +237,7 @@ def gru_backward(
             r = tile * TILE + row
             live = mine and r < running
             begins = live and turn == known[r] - 1
-            b, t = 0, 0
+            b, at = 0, 0
             dh = cast(y, 0)
             gr, gz, gn, fourth, h = dh, dh, dh, dh, dh
             if live:
@@ -245,19 +245,18 @@ def gru_backward(
                 if begins:
                     dh = value_or_zero(dh_n, b, j)
                 if turn >= 0:  # before the wait: these come from far away
-                    t = step_of(turn, known[r], reverse)
-                    k = t * 4 * H + j
-                    gr, gz, gn = saved[b, k], saved[b, k + H], saved[b, k + 2 * H]
-                    fourth = saved[b, k + 3 * H]
-                    h = output_before(y, h0, b, turn, known[r], reverse, j)
+                    at = b * T + step_of(turn, known[r], reverse)
+                    k = at * 4 * H + j
+                    gr, gz, gn, fourth = kept[k], kept[k + H], kept[k + 2 * H], kept[k + 3 * H]
+                    h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                    begun[at * H + j] = h
                     if dy.size > 0:
-                        dh += dy[b, t, j]
+                        dh += incoming[at * H + j]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, raised)
             if tile * TILE < ran and not cut:
                 stage(s, inputs, exchange, (now + tile) * size, TILE * depth)
-                add_product(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
-                cuda.syncthreads()
+                multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
             if live:
                 if not (begins or cut):
                     dh += s[state + r * units + u]
@@ -267,23 +266,23 @@ def gru_backward(
                 else:
                     dzg, dng, direct = gru_gradient(gz, gn, h, dh)
                     s[state + r * units + u] = direct
-                    at = (following + tile) * size + j * TILE + row
-                    exchange[at + H * TILE] = dzg
+                    k = (following + tile) * size + j * TILE + row
+                    exchange[k + H * TILE] = dzg
+                    x, w = at * 3 * H + j, at * depth + j
                     if reset_before:  # the rest needs the gradient of n of all units
                         exchange[(slot + tile) * size + j * TILE + row] = dng
-                        reset[b, t, j] = fourth
-                        dn[b, t, j] = dng
+                        products[at * H + j] = fourth
+                        candidates[at * H + j] = dng
                     else:
                         dr = gate_product_gradient(gr, fourth, dng)
-                        exchange[at] = dr
-                        exchange[at + 2 * H * TILE] = dng * gr
-                        dz[b, t, j] = dr
-                        dz_h[b, t, j] = dr
-                        dz_h[b, t, 2 * H + j] = dng * gr
-                    dz[b, t, H + j] = dzg
-                    dz[b, t, 2 * H + j] = dng
-                    dz_h[b, t, H + j] = dzg
-                    before[b, t, j] = h
+                        exchange[k] = dr
+                        exchange[k + 2 * H * TILE] = dng * gr
+                        sums[x] = dr
+                        sums_h[w] = dr
+                        sums_h[w + 2 * H] = dng * gr
+                    sums[x + H] = dzg
+                    sums[x + 2 * H] = dng
+                    sums_h[w + H] = dzg
         ran = running
         raised += 1
         raise_flag(flags, block_number(), raised)
@@ -293,17 +292,15 @@ def gru_backward(
                 if tile == 0:
                     wait_for_flags(flags, group * blocks, blocks, raised)
                 stage(s, inputs, exchange, (slot + tile) * size, TILE * H)
-                add_product(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
-                cuda.syncthreads()
+                multiply(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
                 if mine and r < running:
-                    b = numbers[r]
-                    t = step_of(turn, known[r], reverse)
-                    gr = saved[b, t * 4 * H + j]
+                    at = numbers[r] * T + step_of(turn, known[r], reverse)
+                    gr = kept[at * 4 * H + j]
                     drh = total(s, parts, BACKWARD_SPLITS, units, row, u)
-                    dr = gate_product_gradient(gr, before[b, t, j], drh)
+                    dr = gate_product_gradient(gr, begun[at * H + j], drh)
                     s[state + r * units + u] += drh * gr
                     exchange[(following + tile) * size + j * TILE + row] = dr
-                    dz[b, t, j] = dr
-                    dz_h[b, t, j] = dr
+                    sums[at * 3 * H + j] = dr
+                    sums_h[at * depth + j] = dr
             raised += 1
             raise_flag(flags, block_number(), raised)

@@ -8,22 +8,23 @@ import numpy as np
 
 from ..declare import cuda_kernel, helper
 from ..scalar import lstm_cell, lstm_cell_gradient
-from .device import block_number, cast, cuda
+from .device import block_number, cast, cuda, flat
 from .recurrent import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
     MOST_ROWS,
     MOST_THREADS,
     TILE,
-    add_product,
     backward_elements,
     bias_or_zero,
     forward_elements,
     launch_together,
     load_columns,
     load_rows,
+    multiply,
     output_before,
     place,
+    row_before,
     rows_of_group,
     stage,
     step_of,
@@ -38,22 +39,22 @@ SPLITS = FORWARD_SPLITS[4]
 
 
 @helper
-def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, b, t, j):
-    """One unit's step from its gates' sums: writes y and saved, returns the new h and c."""
-    H = y.shape[2]
+def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, row, H, j):
+    """One unit's step from its gates' sums: writes y and saved (both flat) in row b*T + t, returns
+    the new h and c."""
     po = cast(zi, 0)
     if peephole.size > 0:
         zi = zi + peephole[j] * before
         zf = zf + peephole[H + j] * before
         po = peephole[2 * H + j]
     gi, gf, gg, go, after, out = lstm_cell(zi, zf, zg, zo, po, before)
-    k = t * 5 * H + j
-    saved[b, k] = gi
-    saved[b, k + H] = gf
-    saved[b, k + 2 * H] = gg
-    saved[b, k + 3 * H] = go
-    saved[b, k + 4 * H] = after
-    y[b, t, j] = out
+    k = row * 5 * H + j
+    saved[k] = gi
+    saved[k + H] = gf
+    saved[k + 2 * H] = gg
+    saved[k + 3 * H] = go
+    saved[k + 4 * H] = after
+    y[row * H + j] = out
     return out, after
 
 
@@ -110,6 +111,7 @@ def lstm_forward(
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
     bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
+    z, outputs, kept = flat(zx), flat(y), flat(saved)
     running = rows
     for turn in range(T):
         while running > 0 and known[running - 1] <= turn:
@@ -121,18 +123,16 @@ def lstm_forward(
         for tile in range((running + TILE - 1) // TILE):
             r = tile * TILE + row
             live = mine and r < running
-            b, t = 0, 0
+            at = 0
             zi, zf, zg, zo = bi, bf, bg, bo
             if live:  # before the wait: these come from far away
-                b = numbers[r]
-                t = step_of(turn, known[r], reverse)
-                zi, zf = zi + zx[b, t, j], zf + zx[b, t, H + j]
-                zg, zo = zg + zx[b, t, 2 * H + j], zo + zx[b, t, 3 * H + j]
+                at = numbers[r] * T + step_of(turn, known[r], reverse)
+                k = at * 4 * H + j
+                zi, zf, zg, zo = zi + z[k], zf + z[k + H], zg + z[k + 2 * H], zo + z[k + 3 * H]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, turn + 1)
             stage(s, inputs, exchange, (now + tile) * size, size)
-            add_product(s, 0, columns, columns, inputs, H, parts, SPLITS)
-            cuda.syncthreads()
+            multiply(s, 0, columns, columns, inputs, H, parts, SPLITS)
             if live:
                 u = j - first
                 zi += total(s, parts, SPLITS, columns, row, u)
@@ -140,12 +140,12 @@ def lstm_forward(
                 zg += total(s, parts, SPLITS, columns, row, 2 * units + u)
                 zo += total(s, parts, SPLITS, columns, row, 3 * units + u)
                 c = s[state + r * units + u]
-                h, c = forward_unit(zi, zf, zg, zo, peephole, c, saved, y, b, t, j)
+                h, c = forward_unit(zi, zf, zg, zo, peephole, c, kept, outputs, at, H, j)
                 exchange[(following + tile) * size + j * TILE + row] = h
                 s[state + r * units + u] = c
                 if turn == known[r] - 1:
-                    h_n[b, j] = h
-                    c_n[b, j] = c
+                    h_n[numbers[r], j] = h
+                    c_n[numbers[r], j] = c
         raise_flag(flags, block_number(), turn + 2)
 
 
@@ -153,17 +153,16 @@ def lstm_forward(
 
 
 @helper
-def cell_before(saved, c0, b, turn, length, reverse, H, j):
-    """The cell that this turn began with."""
+def cell_before(saved, c0, hidden, b, steps, turn, length, reverse, j):
+    """The cell that this turn began with; saved is flat."""
     if turn > 0:
-        return saved[b, (step_of(turn - 1, length, reverse) * 5 + 4) * H + j]
+        return saved[(row_before(b, steps, turn, length, reverse) * 5 + 4) * hidden + j]
     return value_or_zero(c0, b, j)
 
 
 @helper
-def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, t, j):
-    """One unit's gradients: to its gates (also written to dz), and to the cell before."""
-    H = dz.shape[2] // 4
+def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, row, H, j):
+    """One unit's gradients: to its gates, also written to dz (flat), and to the cell before."""
     po = cast(dh, 0)
     if peephole.size > 0:
         po = peephole[2 * H + j]
@@ -173,10 +172,11 @@ def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b
         dpeephole[b, j] += di * old
         dpeephole[b, H + j] += df * old
         dpeephole[b, 2 * H + j] += do * after
-    dz[b, t, j] = di
-    dz[b, t, H + j] = df
-    dz[b, t, 2 * H + j] = dg
-    dz[b, t, 3 * H + j] = do
+    k = row * 4 * H + j
+    dz[k] = di
+    dz[k + H] = df
+    dz[k + 2 * H] = dg
+    dz[k + 3 * H] = do
     return di, df, dg, do, dold
 
 
@@ -238,6 +238,7 @@ def lstm_backward(
             if known[r] == 0:
                 dh0[b, j] = value_or_zero(dh_n, b, j)
                 dc0[b, j] = dc
+    outputs, kept, incoming, begun, sums = flat(y), flat(saved), flat(dy), flat(before), flat(dz)
     running, ran, top = 0, 0, known[0] - 1
     for turn in range(top, -2, -1):
         while running < rows and known[running] > max(turn, 0):
@@ -249,7 +250,7 @@ def lstm_backward(
             r = tile * TILE + row
             live = mine and r < running
             begins = live and turn == known[r] - 1
-            b, t = 0, 0
+            b, at = 0, 0
             dh = cast(y, 0)
             gi, gf, gg, go, after, old = dh, dh, dh, dh, dh, dh
             if live:
@@ -257,20 +258,20 @@ def lstm_backward(
                 if begins:
                     dh = value_or_zero(dh_n, b, j)
                 if turn >= 0:  # before the wait: these come from far away
-                    t = step_of(turn, known[r], reverse)
-                    k = t * 5 * H + j
-                    gi, gf, gg = saved[b, k], saved[b, k + H], saved[b, k + 2 * H]
-                    go, after = saved[b, k + 3 * H], saved[b, k + 4 * H]
-                    old = cell_before(saved, c0, b, turn, known[r], reverse, H, j)
-                    before[b, t, j] = output_before(y, h0, b, turn, known[r], reverse, j)
+                    at = b * T + step_of(turn, known[r], reverse)
+                    k = at * 5 * H + j
+                    gi, gf, gg = kept[k], kept[k + H], kept[k + 2 * H]
+                    go, after = kept[k + 3 * H], kept[k + 4 * H]
+                    old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
+                    h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                    begun[at * H + j] = h
                     if dy.size > 0:
-                        dh += dy[b, t, j]
+                        dh += incoming[at * H + j]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, top - turn)
             if tile * TILE < ran and not cut:
                 stage(s, inputs, exchange, (now + tile) * size, size)
-                add_product(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
-                cuda.syncthreads()
+                multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
             if live:
                 u = j - first
                 dc = s[state + r * units + u]
@@ -284,13 +285,13 @@ def lstm_backward(
                     dc0[b, j] = dc
                 else:
                     di, df, dg, do, dc = backward_unit(
-                        gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, t, j
+                        gi, gf, gg, go, after, old, dh, dc, peephole, sums, dpeephole, b, at, H, j
                     )
                     s[state + r * units + u] = dc
-                    at = (following + tile) * size + j * TILE + row
-                    exchange[at] = di
-                    exchange[at + H * TILE] = df
-                    exchange[at + 2 * H * TILE] = dg
-                    exchange[at + 3 * H * TILE] = do
+                    k = (following + tile) * size + j * TILE + row
+                    exchange[k] = di
+                    exchange[k + H * TILE] = df
+                    exchange[k + 2 * H * TILE] = dg
+                    exchange[k + 3 * H * TILE] = do
         ran = running
         raise_flag(flags, block_number(), top - turn + 1)

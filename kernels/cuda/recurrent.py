@@ -49,6 +49,7 @@ MOST_ROWS = 256
 #: over how many threads the depth of a product is split, by the number of gates
 FORWARD_SPLITS = {1: 64, 3: 16, 4: 16}
 BACKWARD_SPLITS = 64
+CHAIN = 16  # parts that one thread adds; splits are 1 or 4 times as many
 
 
 # ---------------------------------------------------------------- sizes
@@ -150,10 +151,16 @@ def bias_or_zero(x, exists, j):
 
 
 @helper
-def output_before(y, h0, b, turn, length, reverse, j):
-    """The output that this turn began with."""
+def row_before(b, steps, turn, length, reverse):
+    """The row b*steps + t of the turn before, if there is one."""
+    return b * steps + step_of(turn - 1, length, reverse)
+
+
+@helper
+def output_before(y, h0, hidden, b, steps, turn, length, reverse, j):
+    """The output that this turn began with; y is flat."""
     if turn > 0:
-        return y[b, step_of(turn - 1, length, reverse), j]
+        return y[row_before(b, steps, turn, length, reverse) * hidden + j]
     return value_or_zero(h0, b, j)
 
 
@@ -301,17 +308,35 @@ def add_product(s, weights, row, columns, inputs, depth, parts, splits):
 
 
 @helper
+def add_parts(s, parts, splits, columns):
+    """Sixteen parts each become one, which takes the first one's place: chain q of `splits` / 16
+    adds the splits q, q + splits / 16, ... in this order."""
+    count = TILE * columns * (splits // CHAIN)
+    for i in range(parts + thread_number(), parts + count, block_threads()):
+        value, at = s[i], i
+        for _ in range(CHAIN - 1):
+            at += count
+            value += s[at]
+        s[i] = value
+
+
+@helper
+def multiply(s, weights, row, columns, inputs, depth, parts, splits):
+    """The product of a tile with `columns` columns of the weights (see `add_product`); `total` has
+    its elements then."""
+    add_product(s, weights, row, columns, inputs, depth, parts, splits)
+    cuda.syncthreads()
+    add_parts(s, parts, splits, columns)
+    cuda.syncthreads()
+
+
+@helper
 def total(s, parts, splits, columns, row, column):
-    """The sum of the splits' parts of one element, in four chains."""
-    a, b, c, d = cast(s, 0), cast(s, 0), cast(s, 0), cast(s, 0)
+    """An element of a product: its one chain, or the sum of four."""
     at, step = parts + row * columns + column, TILE * columns
-    for _ in range(0, splits, 4):
-        a += s[at]
-        b += s[at + step]
-        c += s[at + 2 * step]
-        d += s[at + 3 * step]
-        at += 4 * step
-    return (a + b) + (c + d)
+    if splits == CHAIN:
+        return s[at]
+    return (s[at] + s[at + step]) + (s[at + 2 * step] + s[at + 3 * step])
 
 
 # ---------------------------------------------------------------- time first

@@ -9,7 +9,7 @@ import numpy as np
 from ..cpu.simd import fma
 from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
-from .device import block_number, cast, cuda, divide_index, flat_index
+from .device import block_number, cast, cuda, divide_index, flat, flat_index
 from .recurrent import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
@@ -17,7 +17,6 @@ from .recurrent import (
     MOST_THREADS,
     THREADS,
     TILE,
-    add_product,
     backward_elements,
     bias_or_zero,
     forward_elements,
@@ -25,6 +24,7 @@ from .recurrent import (
     length_of,
     load_columns,
     load_rows,
+    multiply,
     output_before,
     place,
     rows_of_group,
@@ -103,6 +103,7 @@ def rnn_forward(
     raise_flag(flags, block_number(), 1)
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bias = bias_or_zero(b_hh, mine, j)
+    sums, outputs = flat(zx), flat(y)
     running = rows
     for turn in range(T):
         while running > 0 and known[running - 1] <= turn:
@@ -114,23 +115,21 @@ def rnn_forward(
         for tile in range((running + TILE - 1) // TILE):
             r = tile * TILE + row
             live = mine and r < running
-            b, t, z = 0, 0, bias
+            at, z = 0, bias
             if live:  # before the wait: this comes from far away
-                b = numbers[r]
-                t = step_of(turn, known[r], reverse)
-                z += zx[b, t, j]
+                at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
+                z += sums[at]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, turn + 1)
             stage(s, inputs, exchange, (now + tile) * size, size)
-            add_product(s, 0, units, units, inputs, H, parts, SPLITS)
-            cuda.syncthreads()
+            multiply(s, 0, units, units, inputs, H, parts, SPLITS)
             if live:
                 z += total(s, parts, SPLITS, units, row, j - first)
                 h = activate(z, activation)
                 exchange[(following + tile) * size + j * TILE + row] = h
-                y[b, t, j] = h
+                outputs[at] = h
                 if turn == known[r] - 1:
-                    h_n[b, j] = h
+                    h_n[numbers[r], j] = h
         raise_flag(flags, block_number(), turn + 2)
 
 
@@ -177,6 +176,7 @@ def rnn_backward(
     for r in range(row, rows, TILE):
         if mine and known[r] == 0:
             dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
+    outputs, incoming, begun, sums = flat(y), flat(dy), flat(before), flat(dz)
     running, ran, top = 0, 0, known[0] - 1
     for turn in range(top, -2, -1):
         while running < rows and known[running] > max(turn, 0):
@@ -188,7 +188,7 @@ def rnn_backward(
             r = tile * TILE + row
             live = mine and r < running
             begins = live and turn == known[r] - 1
-            b, t = 0, 0
+            b, at = 0, 0
             dh = cast(y, 0)
             h = dh
             if live:
@@ -196,17 +196,16 @@ def rnn_backward(
                 if begins:
                     dh = value_or_zero(dh_n, b, j)
                 if turn >= 0:  # before the wait: these come from far away
-                    t = step_of(turn, known[r], reverse)
-                    h = y[b, t, j]
-                    before[b, t, j] = output_before(y, h0, b, turn, known[r], reverse, j)
+                    at = (b * T + step_of(turn, known[r], reverse)) * H + j
+                    h = outputs[at]
+                    begun[at] = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                     if dy.size > 0:
-                        dh += dy[b, t, j]
+                        dh += incoming[at]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, top - turn)
             if tile * TILE < ran and not cut:
                 stage(s, inputs, exchange, (now + tile) * size, size)
-                add_product(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
-                cuda.syncthreads()
+                multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
             if live:
                 if not (begins or cut):
                     dh += total(s, parts, BACKWARD_SPLITS, units, row, j - first)
@@ -215,7 +214,7 @@ def rnn_backward(
                 else:
                     dh = activate_gradient(h, dh, activation)
                     exchange[(following + tile) * size + j * TILE + row] = dh
-                    dz[b, t, j] = dh
+                    sums[at] = dh
         ran = running
         raise_flag(flags, block_number(), top - turn + 1)
 

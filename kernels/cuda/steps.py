@@ -9,7 +9,7 @@ and `gru`.
 
 from ..declare import ceil_div, cuda_kernel
 from ..scalar import gate_product_gradient, gru_gradient, sigmoid
-from .device import cast, divide_index, flat_index
+from .device import cast, divide_index, flat, flat_index
 from .gru import forward_unit as gru_unit
 from .lstm import backward_unit as lstm_unit_backward
 from .lstm import cell_before
@@ -129,7 +129,7 @@ def rnn_step_backward(
     if dy.size > 0:
         gradient += dy[b, t, j]
     gradient = activate_gradient(y[b, t, j], gradient, activation)
-    before[b, t, j] = output_before(y, h0, b, turn, length, reverse, j)
+    before[b, t, j] = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
     dz[b, t, j] = gradient
     dz_step[b, j] = gradient
 
@@ -164,7 +164,8 @@ def lstm_step_forward(
     t = step_of(turn, length, reverse)
     zi, zf = zx[b, t, j] + zh[b, j], zx[b, t, H + j] + zh[b, H + j]
     zg, zo = zx[b, t, 2 * H + j] + zh[b, 2 * H + j], zx[b, t, 3 * H + j] + zh[b, 3 * H + j]
-    h, c = lstm_unit(zi, zf, zg, zo, peephole, c_n[b, j], saved, y, b, t, j)
+    row = b * T + t
+    h, c = lstm_unit(zi, zf, zg, zo, peephole, c_n[b, j], flat(saved), flat(y), row, H, j)
     h_n[b, j] = h
     c_n[b, j] = c
 
@@ -216,12 +217,13 @@ def lstm_step_backward(
     if dy.size > 0:
         gradient += dy[b, t, j]
     k = t * 5 * H + j
-    old = cell_before(saved, c0, b, turn, length, reverse, H, j)
+    old = cell_before(flat(saved), c0, H, b, T, turn, length, reverse, j)
     di, df, dg, do, later = lstm_unit_backward(
         saved[b, k], saved[b, k + H], saved[b, k + 2 * H], saved[b, k + 3 * H],
-        saved[b, k + 4 * H], old, gradient, later, peephole, dz, dpeephole, b, t, j
+        saved[b, k + 4 * H], old, gradient, later, peephole, flat(dz), dpeephole, b,
+        b * T + t, H, j
     )  # fmt: skip
-    before[b, t, j] = output_before(y, h0, b, turn, length, reverse, j)
+    before[b, t, j] = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
     dz_step[b, j] = di
     dz_step[b, H + j] = df
     dz_step[b, 2 * H + j] = dg
@@ -285,10 +287,10 @@ def gru_step_forward(
     gz = sigmoid(zx[b, t, H + j] + zh[b, H + j])
     h, xn = h_n[b, j], zx[b, t, 2 * H + j]
     if zn.size > 0:
-        h = gru_unit(gr, gz, xn, zn[b, 2 * H + j], h, gr * h, saved, y, b, t, j)
+        h = gru_unit(gr, gz, xn, zn[b, 2 * H + j], h, gr * h, flat(saved), flat(y), b * T + t, H, j)
     else:
         hn = zh[b, 2 * H + j]
-        h = gru_unit(gr, gz, xn, gr * hn, h, hn, saved, y, b, t, j)
+        h = gru_unit(gr, gz, xn, gr * hn, h, hn, flat(saved), flat(y), b * T + t, H, j)
     h_n[b, j] = h
 
 
@@ -340,7 +342,7 @@ def gru_step_backward(
         gradient = dh[b, j] + direct[b, j]
     if dy.size > 0:
         gradient += dy[b, t, j]
-    h = output_before(y, h0, b, turn, length, reverse, j)
+    h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
     k = t * 4 * H + j
     dzg, dng, later = gru_gradient(saved[b, k + H], saved[b, k + 2 * H], h, gradient)
     before[b, t, j] = h
