@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from ..declare import ceil_div
+
 INFINITY = float("inf")
 WARP = 32  # threads of a warp
 MOST = 1024  # threads of a block, at most
@@ -88,6 +90,30 @@ class _Cuda:
 cuda = _Cuda()
 
 
+# ---------------------------------------------------------------- launches
+
+
+def power_of_2(n: int, least: int, most: int) -> int:
+    """The smallest power of 2 that is at least `n`, within `least` and `most` (powers of 2)."""
+    result = least
+    while result < min(n, most):
+        result *= 2
+    return result
+
+
+def fours_launch(count: int) -> tuple[int, int]:
+    """A thread for every four of `count` elements."""
+    return ceil_div(count, 1024), 256
+
+
+def row_launch(rows: int, width: int) -> tuple[int, int]:
+    """A block for every row; its threads share the `width` columns."""
+    return rows, power_of_2(ceil_div(width, 4), WARP, 256)
+
+
+ONE_THREAD = (1, WARP)  # for kernels of which only thread 0 does anything
+
+
 # ---------------------------------------------------------------- places
 
 
@@ -127,6 +153,11 @@ def cast(x: Any, value: Any) -> Any:
     return x.dtype.type(value)
 
 
+def word(value: int) -> Any:
+    """The lower 32 bits of an integer, for the random words of `cpu.random.philox`."""
+    return np.uint32(int(value) & 0xFFFFFFFF)
+
+
 def divide_index(i: int, n: int) -> int:
     """i // n for an index i >= 0 and n > 0."""
     return i // n
@@ -157,13 +188,14 @@ def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
 
 def _exchange(value: Any) -> np.ndarray:
     """What every thread of the block gave, by thread number (all threads have to arrive)."""
-    count = block_threads()
-    shared = cuda.shared.array(MOST, np.asarray(value).dtype)
-    shared[thread_number()] = value
+    given = threading.current_thread().given  # type: ignore[attr-defined]
+    given[thread_number()] = value
     cuda.syncthreads()
-    values = shared[:count].copy()
+    values = [given[k] for k in range(block_threads())]
     cuda.syncthreads()
-    return values
+    # a thread that had nothing to add comes with Python's 0.0: the others say the type
+    types = [v.dtype for v in values if isinstance(v, (np.generic, np.ndarray))]
+    return np.array(values, types[0] if types else None)
 
 
 def _fold(values: np.ndarray, combine: Callable[..., Any]) -> np.ndarray:

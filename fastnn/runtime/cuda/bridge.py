@@ -25,6 +25,7 @@ from fastnn.kernels.declare import HELPERS
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda.blocks import array_value
 from fastnn.runtime.cuda.define import numba, types
+from fastnn.runtime.cuda.lanes import WORD
 
 #: modules that register compiled functions with Numba when they are imported
 for _name in ("lanes", "blocks", "tiles", "together_bridge"):
@@ -67,12 +68,12 @@ def _adapted(function: Any, single: bool) -> Any:
 
 
 def is_single(kind: Any) -> bool:
-    """Whether a Numba type is float32, an array of it, or a tuple with one."""
+    """Whether a Numba type is float32 (or its bits), an array of it, or a tuple with one."""
     if isinstance(kind, types.Array):
         return bool(kind.dtype == types.float32)
     if isinstance(kind, types.BaseTuple):
         return any(is_single(t) for t in kind)
-    return bool(kind == types.float32)
+    return bool(kind == types.float32 or kind == WORD)
 
 
 def register_helpers() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from fastnn.kernels.cpu import simd
+from fastnn.kernels.cuda import device
 from fastnn.runtime.cuda.define import call, define, define_operator, numba, types
 
 I32 = ir.IntType(32)
@@ -32,6 +33,13 @@ WORD = Word()
 class _WordModel(numba.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, I32)
+
+
+def _word(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return convert(context, builder, args[0], sig.args[0], WORD)
+
+
+define(device.word, lambda value: WORD if isinstance(value, types.Integer) else None, _word)
 
 
 def convert(context: Any, builder: Any, value: Any, from_type: Any, to_type: Any) -> Any:

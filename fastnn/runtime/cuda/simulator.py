@@ -85,6 +85,7 @@ class _Carrier(threading.Thread):
     def carry(self, task: _Thread) -> None:
         self.task, task.carrier = task, self
         self.threadIdx, self.blockIdx, self.thread_id = task.index, task.block.index, task.number
+        self.given = task.block.given
 
     def syncthreads(self) -> None:
         frame: Any = sys._getframe(1)
@@ -152,6 +153,7 @@ class _Block:
         self.index = launch.dim3(*index)
         x, y, z = launch.threads
         self.votes = np.zeros(x * y * z, np.bool_)
+        self.given: dict[int, Any] = {}  # what threads exchange
         self.threads = [
             _Thread(launch, self, (i, j, k)) for k in range(z) for j in range(y) for i in range(x)
         ]

@@ -1,0 +1,74 @@
+"""Counts of what a model got right: a block for a row. N rows, C classes or columns.
+
+A target outside 0..C-1 (an ignored one, say) is no hit.
+"""
+
+from ..cpu.simd import maximum
+from ..declare import cuda_kernel
+from .device import (
+    INFINITY,
+    block_max,
+    block_number,
+    block_sum,
+    block_threads,
+    cast,
+    cuda,
+    row_launch,
+    thread_number,
+)  # fmt: skip
+
+
+@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
+def accuracy(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]"):
+    """1 where the first of the largest elements of the row is the target, else 0."""
+    i, C = block_number(), x.shape[1]
+    t = target[i]
+    top = cast(x, -INFINITY)
+    for j in range(thread_number(), C, block_threads()):
+        top = maximum(x[i, j], top)
+    top = block_max(top)
+    wrong = 0
+    if t < 0 or t >= C or x[i, t] != top:
+        wrong = 1
+    else:
+        for j in range(thread_number(), t, block_threads()):
+            if x[i, j] == top:
+                wrong = 1
+    wrong = cuda.syncthreads_or(wrong)
+    if thread_number() == 0:
+        hit[i] = 0.0 if wrong != 0 else 1.0
+
+
+@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
+def top_k(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]", k: "int"):
+    """1 where fewer than `k` elements come before the target's: larger ones, and equal ones with
+    a smaller index; else 0, also where the target's element is NaN."""
+    i, C = block_number(), x.shape[1]
+    t = target[i]
+    known = t >= 0 and t < C
+    value = x[i, t] if known else cast(x, 0.0)
+    before = 0
+    for j in range(thread_number(), C, block_threads()):
+        if x[i, j] > value or (x[i, j] == value and j < t):
+            before += 1
+    before = block_sum(before)
+    if thread_number() == 0:
+        hit[i] = 1.0 if known and before < k and value == value else 0.0
+
+
+@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
+def binary_accuracy(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",  # 0 or 1
+    hit: "out rows f[N]",
+    threshold: "real",
+):
+    """The share of the row's columns where (x > threshold) agrees with (target > 0.5)."""
+    i, C = block_number(), x.shape[1]
+    count = 0
+    for j in range(thread_number(), C, block_threads()):
+        if (x[i, j] > threshold) == (target[i, j] > 0.5):
+            count += 1
+    count = block_sum(count)
+    if thread_number() == 0:
+        hit[i] = cast(x, count) / cast(x, C)

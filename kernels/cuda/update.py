@@ -1,0 +1,117 @@
+"""Optimiser updates: the CPU's rules (`cpu/update.py`), four neighbouring elements a thread.
+
+`make_update` and `make_prepare` are called by their namesakes of the CPU, so that a rule's kernels
+for both devices are made together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..clock import RUN_STEP, STEP
+from ..cpu.update import SHARED, shared_gradient
+from ..declare import CudaKernel, cuda_kernel, helper
+from .device import ONE_THREAD, can_load4, cast, flat, flat_index, fours_launch, load4, store4
+from .device import thread_number as thread
+
+_UPDATE = '''
+def update(p, g, {slots}hyper, scale):
+    """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
+    factor = scale[0] if scale.size > 0 else cast(p, 1.0)
+    l2, keep, limit = hyper[0], hyper[1], hyper[2]
+    {scalars}
+    i, size = 4 * flat_index(), p.size
+    if i + 4 <= size and {aligned}:
+        {load}
+        {rule4}
+        {store}
+    else:
+        for k in range(i, min(i + 4, size)):
+            old = flat(p)[k]
+            grad = shared(flat(g)[k], old, factor, l2, limit)
+            new = rule(old * keep, grad, {load1}{names})
+            flat(p)[k] = new[0]
+            {store1}
+'''
+
+_PREPARE = """
+def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
+    if thread() == 0:
+        t = clock[STEP] + 1
+        rate = schedule[clock[RUN_STEP], group]
+        values = scalars(t, rate, {options})
+        hyper[0] = l2
+        hyper[1] = 1.0 - rate * decay
+        hyper[2] = limit
+        for k in range(len(values)):
+            hyper[SHARED + k] = values[k]
+"""
+
+
+def make_update(
+    name: str, rule: Callable[..., Any], slots: Sequence[str], scalars: int
+) -> CudaKernel:
+    """The CUDA kernel `name` that applies a rule with these slots and so many scalars."""
+    names = [f"h{k}" for k in range(scalars)]
+    arrays = ["p", "g", *slots]
+    four = range(4)
+    rules = [
+        f"new{k} = rule(p{k} * keep, shared(g{k}, p{k}, factor, l2, limit), "
+        + "".join(f"{s}{k}, " for s in slots)
+        + ", ".join(names)
+        + ")"
+        for k in four
+    ]
+    stores = [
+        f"store4({a}, i, {', '.join(f'new{k}[{place}]' for k in four)})"
+        for place, a in enumerate(["p", *slots])
+    ]
+    source = _UPDATE.format(
+        slots="".join(f"{s}, " for s in slots),
+        scalars="; ".join(f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(names)) or "pass",
+        names=", ".join(names),
+        aligned=" and ".join(f"can_load4({a})" for a in arrays),
+        load="; ".join(f"{', '.join(f'{a}{k}' for k in four)} = load4({a}, i)" for a in arrays),
+        rule4="; ".join(rules),
+        store="; ".join(stores),
+        load1="".join(f"flat({s})[k], " for s in slots),
+        store1="; ".join(f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)) or "pass",
+    )
+    scope = {
+        "__name__": __name__, "can_load4": can_load4, "cast": cast, "flat": flat,
+        "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
+        "rule": helper(rule),
+    }  # fmt: skip
+    exec(compile(source, f"<CUDA {name}>", "exec"), scope)
+    function: Any = scope["update"]
+    function.__annotations__ = {
+        "p": "inout rows f[R,C]",
+        "g": "in rows f[R,C]",
+        **dict.fromkeys(slots, "inout rows f[R,C]"),
+        "hyper": "in whole f[H]",
+        "scale": "in whole f[U]",
+    }
+    made: CudaKernel = cuda_kernel(
+        function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
+    )
+    return made
+
+
+def make_prepare(name: str, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:
+    """The CUDA kernel `name` that computes a rule's scalars for this step, on one thread."""
+    scope = {
+        "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
+        "RUN_STEP": RUN_STEP, "SHARED": SHARED,
+    }  # fmt: skip
+    exec(compile(_PREPARE.format(options=", ".join(options)), f"<CUDA {name}>", "exec"), scope)
+    function: Any = scope["prepare"]
+    function.__annotations__ = {
+        "clock": "in whole i[L]",
+        "schedule": "in whole r[S,G]",
+        "hyper": "out whole f[H]",
+        "group": "int",
+        **dict.fromkeys(("l2", "decay", "limit", *options), "double"),
+    }
+    made: CudaKernel = cuda_kernel(function, launch=lambda s: ONE_THREAD, name=name)
+    return made

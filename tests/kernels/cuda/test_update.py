@@ -1,0 +1,44 @@
+"""Every optimiser's kernels on CUDA against those of the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import optim
+from fastnn.kernels.declare import CUDA_KERNELS
+from tests.kernels.common import DTYPES
+from tests.kernels.cuda.common import compute_both
+from tests.kernels.test_step import words
+
+OPTIMIZERS = {
+    "sgd": lambda: optim.SGD(),
+    "nesterov": lambda: optim.SGD(momentum=0.9, nesterov=True),
+    "adagrad": lambda: optim.Adagrad(lr_decay=0.1),
+    "rmsprop": lambda: optim.RMSprop(momentum=0.7, centered=True),
+    "adadelta": lambda: optim.Adadelta(),
+    "adam": lambda: optim.Adam(),
+    "adamw": lambda: optim.AdamW(weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_prepare_and_update(name: str, dtype: Any) -> None:
+    optimizer = OPTIMIZERS[name]()
+    prepare, update = optimizer.kernels()
+    own = [p for p in CUDA_KERNELS[prepare].params if p not in CUDA_KERNELS[prepare].arrays]
+    values = {"group": 1, "l2": 0.1, "decay": 0.2, "limit": 0.5}
+    values |= dict(zip(own[4:], optimizer.own_values(optimizer.options), strict=True))
+    hyper = compute_both(
+        prepare, dtype, {"hyper": (optimizer.hyper_size,)}, clock=words(STEP=3, RUN_STEP=1),
+        schedule=np.array([[1.0, 2.0], [0.5, 0.05]]), **values,
+    )["hyper"]  # fmt: skip
+    rng = np.random.default_rng(4)
+    for shape in ((1, 1), (2, 3), (3, 8)):
+        slots = {s: rng.random(shape) for s in optimizer.slots}
+        p, g = rng.standard_normal((2, *shape))
+        for scale in (np.zeros(0), [0.5]):
+            compute_both(update, dtype, {}, p=p, g=g, hyper=hyper, scale=scale, **slots)
