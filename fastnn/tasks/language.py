@@ -82,10 +82,10 @@ class LanguageModel(nn.Module):
     def with_streams(self, streams: int) -> LanguageModel:
         """A copy for another number of streams, with its own memory."""
         other = LanguageModel(self.symbols, streams=streams, **self.options)
-        other.store(self.store().dtype)
+        other.store(self.store().dtype).device = self.store().device
         mine = self.named_parameters()
         for name, parameter in other.named_parameters().items():
-            parameter.value = mine[name].value
+            parameter.value = np.array(mine[name])
         return other
 
 
@@ -153,7 +153,10 @@ def mean_loss(
     batch = model.streams
     x, y = batchify(ids, batch, steps, ignore=IGNORED)
     loss = nn.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
-    trainer = Trainer(model, loss, optim.SGD(lr=0.0), workers=workers, dtype=model.store().dtype)
+    store = model.store()
+    trainer = Trainer(
+        model, loss, optim.SGD(lr=0.0), workers=workers, dtype=store.dtype, device=store.device
+    )
     reset_states(model)
     found = trainer.evaluate(x.reshape(-1, steps), y.reshape(-1, steps), batch_size=batch)
     reset_states(model)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks.conftest import rhyme, tones  # noqa: F401  (fixtures)
+
 FOLDER = Path(__file__).parents[2] / "examples"
 pytest.importorskip("sklearn", reason="the examples' digits come with scikit-learn")
 
@@ -29,6 +31,7 @@ EXAMPLES = {
     "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
     "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
+    "gpu_digits_mlp": (["--epochs", "3", "--check"], lambda r: r[-1] < 0.6 * r[0], "agree to"),
 }
 
 
@@ -44,7 +47,22 @@ def test_example(name, capsys):
     assert text in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+#: examples on data that need a download: arguments for small data of the kind
+LARGE = {
+    "gpu_char_lm": ["--epochs", "2", "--hidden", "16", "--streams", "4", "--check", "--write", "9"],
+    "gpu_spoken_digits": ["--epochs", "2", "--hidden", "8", "--layers", "1", "--check"],
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_example_on_small_data(name, rhyme, tones, capsys):  # noqa: F811
+    data = rhyme if name == "gpu_char_lm" else tones.official_split()
+    losses = load(name).main(LARGE[name], data)
+    assert losses[-1] < losses[0]
+    assert "agree to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *LARGE])
 def test_the_first_lines_say_how_to_run_it(name):
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
     assert f"python examples/{name}.py" in text

@@ -370,10 +370,11 @@ class CudaSingle:
         runtime.acquire(self.bounds)
         for bound in self.bounds:
             bound.launch()
-        answer = control.ask()
-        runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
-        runtime.gpu.sync()
-        control.take(answer)
-        if control.clock[words.STOP]:
-            for bound in self.bounds:
-                bound.put_back()
+            answer = control.ask()
+            if bound is main:
+                runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
+            runtime.gpu.sync()
+            control.take(answer)
+            if control.clock[words.STOP]:  # before integers out of range are used as indices
+                main.put_back()
+                return
