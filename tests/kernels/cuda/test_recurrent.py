@@ -114,11 +114,11 @@ class Case:
         return {"order": order, "flags": flags}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
-        return self.run(f"{self.cell}_forward", self.order(layout), layout, byte)
+        return self.run(f"{self.cell}_persistent_forward", self.order(layout), layout, byte)
 
     def backward(self, forward: Arrays, layout: Layout, byte: int = 0xFF) -> Arrays:
         given = self.order(layout) | {k: forward[k] for k in ("y", "saved") if k in forward}
-        return self.run(f"{self.cell}_backward", given, layout, byte)
+        return self.run(f"{self.cell}_persistent_backward", given, layout, byte)
 
     def product(self, h: np.ndarray) -> np.ndarray:
         """h W_hh + b_hh, as `linear_forward` computes it."""
