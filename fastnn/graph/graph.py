@@ -153,13 +153,15 @@ class Graph:
 
     `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
     `dtype` is the float type that the program will have: packed copies depend on its size.
-    `device` is "cpu" or "cuda": an op may be made of other kernels there.
+    `device` is "cpu" or "cuda": an op may be made of other kernels there. `tf32`: matrix products
+    on CUDA may round their operands to TF32, for tensor cores.
     """
 
     batch: int
     training: bool = False
     dtype: str = "float32"
     device: str = "cpu"
+    tf32: bool = False
     nodes: list[Node] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     scope: str = ""  # name of the layer that is being traced

@@ -9,6 +9,7 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+from fastnn.plan.products import chosen
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def fold(shape: Sequence[int], rank: int) -> tuple[int, ...]:
 
 def instructions_of(graph: Graph) -> list[Instruction]:
     """The graph's calls as instructions, in the same order."""
-    return [instruction_of(call, graph.batch) for call in graph.calls]
+    calls = chosen(graph) if graph.device == "cuda" else graph.calls
+    return [instruction_of(call, graph.batch) for call in calls]
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:

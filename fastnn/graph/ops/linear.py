@@ -13,6 +13,8 @@ from fastnn.kernels.cpu import embedding, reduce  # noqa: F401  (declares the ke
 from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.cpu.matmul_blocked import scratch_columns
 
+#: the products on CUDA, where nothing is packed
+ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")
 #: weights from which a product with few rows is split by columns instead of rows
 WIDE = 1 << 19
 
@@ -54,7 +56,12 @@ def _scratch(graph: Graph, x: Value) -> Value:
 
 
 def _choice(x: Value, w: Value) -> LinearChoice:
-    """The kernels for these sizes; by the whole batch, so that blocks and workers don't matter."""
+    """The kernels for these sizes; by the whole batch, so that blocks and workers don't matter.
+
+    On CUDA the planner chooses (`plan/products.py`).
+    """
+    if x.graph.device == "cuda":
+        return LinearChoice(*ON_CUDA)
     n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
     wide = n < 8 and c * k >= WIDE  # few rows, many weights: workers share the columns
     return choose_linear(n, c, k, np.dtype(x.graph.dtype).itemsize, workers=2 if wide else 1)

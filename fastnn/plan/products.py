@@ -1,0 +1,59 @@
+"""On CUDA the sizes of a matrix product decide by which kernels it is computed.
+
+The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
+where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnn.graph.graph import Call, Graph, Value
+
+
+def chosen(graph: Graph) -> list[Call]:
+    """The graph's calls with the products' kernels chosen."""
+    from fastnn.kernels.cuda.matmul import PARTS  # not needed on the CPU
+
+    calls: list[Call] = []
+    for call in graph.calls:
+        calls += _product(graph, call) if call.kernel in PARTS else [call]
+    return calls
+
+
+#: by product: the two operands, and whether the sum runs over the rows of both, and the result
+OPERANDS = {
+    "linear_forward": ("x", "w", "y"),
+    "linear_backward_input_unpacked": ("dy", "w", "dx"),
+    "linear_backward_weight": ("x", "dy", "dw"),
+}
+
+
+def _product(graph: Graph, call: Call) -> list[Call]:
+    from fastnn.kernels.cuda.matmul import choose_product
+
+    first, second, result = (call.operands[name] for name in OPERANDS[call.kernel])
+    rows, columns, depth = _sizes(call.kernel, first, second)
+    choice = choose_product(
+        call.kernel, rows, columns, depth, np.dtype(graph.dtype).itemsize, graph.tf32
+    )
+    if choice.parts == 1:
+        return [Call(call.kernel + choice.suffix, call.operands, call.scope, call.final)]
+    parts = graph.value((choice.parts, rows, columns), name=f"parts of {result.name}")
+    left, right, _ = OPERANDS[call.kernel]
+    name = call.kernel.removesuffix("_unpacked") + "_parts"
+    bias = call.operands.get("bias")
+    return [
+        Call(name, {left: first, right: second, "parts": parts}, call.scope, call.final),
+        Call("sum_parts", {"parts": parts, "bias": bias, "y": result}, call.scope, call.final),
+    ]
+
+
+def _sizes(product: str, first: Value, second: Value) -> tuple[int, int, int]:
+    """Rows and columns of the result, and the length of the sums."""
+    n, (a, b) = first.size // max(first.shape[-1], 1), (first.shape[-1], second.shape[-1])
+    if product == "linear_backward_weight":
+        return a, b, n
+    if product == "linear_forward":
+        return n, b, a
+    return n, second.shape[0], a

@@ -1,0 +1,170 @@
+"""What matrix products for CUDA are made of: copies into shared memory, products of register tiles.
+
+A block of threads computes a block of C = A @ B. Slices of A and B pass through shared memory,
+where both lie *by depth*: row t has the elements (i, t) of A, or (t, j) of B, for all i, or j, of
+the block. They are copied asynchronously (``cp.async``), several slices ahead of their use;
+elements past an edge become 0.
+
+Each warp has a *warp tile* of 4 x 8 threads. A thread's sums are spread over it in pieces of four
+rows and four columns, so that the threads of a warp read shared memory in whole, neighbouring
+128-bit words: its row i lies at ``place_of(i, 4, 16)``, its column j at ``place_of(j, 4, 32)``.
+
+The bodies are the plain-Python twins for the simulator; `fastnn.runtime.cuda.tiles` has the
+compiled ones. Numbers that decide what code is made (tile sizes, strides) have to be constants.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..declare import helper
+from .device import cuda
+
+# ---------------------------------------------------------------- copies into shared memory
+
+
+def copy4(memory: Any, at: int, x: Any, i: int, count: int) -> None:
+    """memory[at:at+4] = x[i:i+4] (flat), the last 4 - `count` elements 0; asynchronous.
+
+    Both places have to be multiples of 16 bytes. Nothing of x is read where `count` is 0.
+    """
+    value = np.zeros(4, memory.dtype)
+    value[:count] = x.reshape(-1)[i : i + count]
+    _copies().begin(memory[at : at + 4], value)
+
+
+def copy1(memory: Any, at: int, x: Any, i: int, exists: bool) -> None:
+    """memory[at] = x[i] (flat) if that exists, else 0; asynchronous."""
+    _copies().begin(memory[at : at + 1], x.reshape(-1)[i] if exists else 0)
+
+
+def commit_copies() -> None:
+    """The copies of this thread since the last call become one group."""
+    _copies().groups.append([])
+
+
+def wait_copies(groups: int) -> None:
+    """Wait until no more than the last `groups` groups of this thread are still on their way.
+
+    Other threads' copies are there after a `syncthreads` that follows.
+    """
+    _copies().finish(groups)
+
+
+class _Copies:
+    """The simulator's copies of one thread that are on their way: the target is NaN meanwhile."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[tuple[Any, Any]]] = [[]]  # the last one is not committed yet
+
+    def begin(self, target: Any, value: Any) -> None:
+        target[:] = np.nan
+        self.groups[-1].append((target, value))
+
+    def finish(self, left: int) -> None:
+        while len(self.groups) > left + 1:
+            for target, value in self.groups.pop(0):
+                target[:] = value
+
+
+_of_thread = threading.local()
+
+
+def _copies() -> _Copies:
+    place = (*cuda.blockIdx, *cuda.threadIdx)
+    if getattr(_of_thread, "place", None) != place:
+        _of_thread.place, _of_thread.copies = place, _Copies()
+    return _of_thread.copies  # type: ignore[no-any-return]
+
+
+def computed_here(i: int) -> int:
+    """`i`. What is computed from it is computed where it stands in the code: in a path that is
+    rarely taken it needs no registers elsewhere."""
+    return i
+
+
+# ---------------------------------------------------------------- products
+
+
+@helper
+def place_of(i: int, piece: int, step: int) -> int:
+    """Where a thread's row (or column) `i` lies, relative to its first: `piece` neighbours, then
+    the next piece `step` further on."""
+    return i // piece * step + i % piece
+
+
+def _places(count: int, piece: int, step: int) -> np.ndarray:
+    return np.array([place_of(i, piece, step) for i in range(count)])
+
+
+def multiply_tile(
+    sums: Any, memory: Any, a_at: int, a_step: int, b_at: int, b_step: int, rows: int, columns: int,
+    depth: int,
+) -> None:  # fmt: skip
+    """sums[i, j] += sum over t of A[t, i] * B[t, j]: fused multiply-adds in the order of t.
+
+    `sums` is the thread's local array of rows x columns (flat). A[t, i] is
+    ``memory[a_at + t*a_step + place_of(i, 4, 16)]``, B[t, j] is
+    ``memory[b_at + t*b_step + place_of(j, 4, 32)]``, t < `depth`; places are multiples of 16 bytes
+    (of 8 for two columns in float32).
+    """
+    at_i = a_at + _places(rows, 4, 16)[:, None]
+    at_j = b_at + _places(columns, 4, 32)[None, :]
+    total = sums.reshape(rows, columns)
+    for t in range(depth):
+        exact = np.multiply(
+            memory[at_i + t * a_step], memory[at_j + t * b_step], dtype=np.longdouble
+        )
+        total = (exact + total).astype(sums.dtype)
+    sums[:] = total.reshape(-1)
+
+
+def store_tile(
+    sums: Any, c: Any, at: int, step: int, rows_left: int, columns_left: int, vectors: bool,
+    rows: int, columns: int, row_piece: int, row_step: int, column_piece: int, column_step: int,
+) -> None:  # fmt: skip
+    """c[at + row*step + column] = sums[i, j] (flat) for the row of each i, the column of each j.
+
+    Rows and columns lie as `place_of` says; what is not below `rows_left` and `columns_left` is
+    left out. `vectors`: pieces of four columns begin at multiples of 16 bytes and are never cut.
+    """
+    out, total = c.reshape(-1), sums.reshape(rows, columns)
+    for i, row in enumerate(_places(rows, row_piece, row_step)):
+        for j, column in enumerate(_places(columns, column_piece, column_step)):
+            if row < rows_left and column < columns_left:
+                out[at + row * step + column] = total[i, j]
+
+
+# ---------------------------------------------------------------- tensor cores
+
+
+def round_tf32(x: Any) -> Any:
+    """Float32 numbers with 10 bits of mantissa: the nearest, ties away from 0 (cvt.rna.tf32)."""
+    words = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = ((words + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(x), rounded, x)
+
+
+def multiply_tile_tf32(
+    sums: Any, memory: Any, a_at: int, a_step: int, b_at: int, b_step: int, rows: int, columns: int,
+    depth: int, lane: int,
+) -> None:  # fmt: skip
+    """`multiply_tile` on tensor cores: operands rounded to TF32, products summed in float32.
+
+    The warp computes `rows` x `columns` pieces of 16 x 8 (``mma.sync.m16n8k8``); `a_at` and `b_at`
+    are its first row's and column's place. With g = lane // 4 and q = lane % 4, the four numbers of
+    piece (p, n) are rows 16 p + g and 16 p + g + 8 of columns 8 n + 2 q and 8 n + 2 q + 1, at
+    ``sums[((2 p + h) * columns + n) * 2 + e]`` for row half h and column e.
+    """
+    g, q = lane // 4, lane % 4
+    at_i = a_at + np.array([16 * (i // 2) + 8 * (i % 2) + g for i in range(2 * rows)])
+    at_j = b_at + np.array([8 * (j // 2) + 2 * q + j % 2 for j in range(2 * columns)])
+    total = sums.reshape(2 * rows, 2 * columns).astype(np.float64)
+    for t in range(depth):
+        a = round_tf32(memory[at_i + t * a_step]).astype(np.float64)
+        b = round_tf32(memory[at_j + t * b_step]).astype(np.float64)
+        total += a[:, None] * b[None, :]
+    sums[:] = total.reshape(-1)

@@ -1,0 +1,133 @@
+"""Matrix products on CUDA against float64, in every shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn.kernels.cuda import matmul, tile
+from fastnn.kernels.declare import CUDA_KERNELS
+from tests.kernels.cuda.common import compute_both, compute_cuda
+
+#: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)
+SIZES = [(1, 1, 1), (17, 65, 3), (3, 200, 18)]
+OTHERS = [s for s in matmul.SHAPES if s not in ("_tiny", "_tf32")]
+
+
+def normal(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def products(suffix: str, m: int, depth: int, n: int, dtype: Any, biased: bool) -> None:
+    """All three products as (m, depth) @ (depth, n), each against float64."""
+    a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n if biased else 0)
+    a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
+    calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("linear_forward", "y", {"x": a, "w": b, "bias": bias}),
+        ("linear_backward_input_unpacked", "dx", {"dy": a, "w": b_t}),
+        ("linear_backward_weight", "dw", {"x": a_t, "dy": b}),
+    )
+    for name, out, operands in calls:
+        got = compute_cuda(name + suffix, dtype, {out: (m, n)}, **operands)[out]
+        within(got, a, b, operands.get("bias"), dtype)
+
+
+def within(got: Any, a: Any, b: Any, bias: Any, dtype: Any, eps: float | None = None) -> None:
+    """`got` is a @ b + bias, up to roundings."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    extra = bias.astype(np.float64) if bias is not None and bias.size else 0.0
+    size = np.abs(a) @ np.abs(b) + np.abs(extra)
+    bound = (eps or np.finfo(dtype).eps * (4 + np.sqrt(a.shape[1]))) * size
+    assert (np.abs(got - (a @ b + extra)) <= bound).all()
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), SIZES)
+def test_tiny(m: int, depth: int, n: int) -> None:
+    products("_tiny", m, depth, n, np.float32, biased=m % 2 == 1)
+
+
+def test_float64() -> None:
+    products("_tiny", 5, 31, 20, np.float64, biased=True)
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+@pytest.mark.parametrize(("m", "depth", "n"), [(34, 17, 36)])
+def test_shapes(suffix: str, m: int, depth: int, n: int) -> None:
+    products(suffix, m, depth, n, np.float32, biased=True)
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_a_whole_tile(suffix: str) -> None:
+    shape = matmul.SHAPES[suffix]
+    products(suffix, shape.rows, 2 * shape.depth, shape.columns, np.float32, biased=False)
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), [(3, 21, 5)])
+def test_one_group_sums_in_order(m: int, depth: int, n: int) -> None:
+    """Without groups every element is the CPU's chain of multiply-adds: the same bits."""
+    x, w, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
+    got = compute_cuda("linear_forward_middle", np.float32, {"y": (m, n)}, x=x, w=w, bias=bias)
+    given = {"x": x, "w": w, "bias": bias}
+    want = compute_both("linear_forward", np.float32, {"y": (m, n)}, factor=5, **given)
+    sums = np.zeros((m, n), np.float32)
+    for t in range(depth):
+        sums = (x[:, t, None].astype(np.longdouble) * w[t] + sums).astype(np.float32)
+    np.testing.assert_array_equal(got["y"], sums + bias)
+    np.testing.assert_allclose(got["y"], want["y"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), [(3, 150, 8)])
+def test_parts(m: int, depth: int, n: int) -> None:
+    a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
+    a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
+    for count in (2, 3):
+        out = {"parts": (count, m, n)}
+        for name, operands in (
+            ("linear_forward_parts", {"x": a, "w": b}),
+            ("linear_backward_input_parts", {"dy": a, "w": b_t}),
+            ("linear_backward_weight_parts", {"x": a_t, "dy": b}),
+        ):
+            parts = compute_cuda(name, np.float32, out, **operands)["parts"]
+            assert parts.any(axis=(1, 2))[:2].all()
+            y = compute_cuda("sum_parts", np.float32, {"y": (m, n)}, parts=parts, bias=bias)["y"]
+            within(y, a, b, bias, np.float32)
+
+
+def test_tf32() -> None:
+    m, depth, n = 37, 19, 12
+    a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
+    y = compute_cuda("linear_forward_tf32", np.float32, {"y": (m, n)}, x=a, w=b, bias=bias)["y"]
+    within(y, tile.round_tf32(a), tile.round_tf32(b), bias, np.float32)
+    within(y, a, b, bias, np.float32, eps=2.0**-10)
+    with pytest.raises(AssertionError):
+        within(y, a, b, bias, np.float32)
+
+
+def test_round_tf32() -> None:
+    x = np.array([1.0, 1.0 + 2.0**-11, -1.0 - 2.0**-11, 1.0 + 2.0**-12, np.inf, 0.0], np.float32)
+    want = [1.0, 1.0 + 2.0**-10, -1.0 - 2.0**-10, 1.0, np.inf, 0.0]
+    np.testing.assert_array_equal(tile.round_tf32(x), np.array(want, np.float32))
+    assert np.isnan(tile.round_tf32(np.array([np.nan])))
+
+
+def test_infinity_in_a_product_stays_in_its_row() -> None:
+    x = np.ones((2, 3), np.float32)
+    x[0, 1] = np.inf
+    given = {"x": x, "w": np.zeros((3, 4)), "bias": np.zeros(0)}
+    y = compute_cuda("linear_forward_tiny", np.float32, {"y": (2, 4)}, **given)["y"]
+    assert np.isnan(y[0]).all()
+    assert not y[1].any()
+
+
+def test_shapes_fit_the_device() -> None:
+    for name, kernel in CUDA_KERNELS.items():
+        if name.startswith("linear_"):
+            sizes = dict.fromkeys("NCKBS", 100)
+            assert kernel.shared is not None
+            grid, threads = kernel.launch(sizes)
+            assert threads in (128, 256)
+            # two blocks share a multiprocessor's 227 KiB in float32, one fits in float64
+            assert 4 * kernel.shared(sizes) <= 96 << 10, name
+            assert len(grid) == 3
