@@ -135,7 +135,7 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     arrays = ArrayFeed(trainer, as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), 256, True, False)
     session = trainer.session
     bound: BoundProgram = session.bind(program)
-    team = session.team(program)
+    team = session.runtime.team(program)
 
     def epochs(count: int) -> None:
         for k in range(count):

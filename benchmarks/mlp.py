@@ -49,7 +49,7 @@ def ours(
     y = rng.integers(0, sizes[-1], samples)
     feed = ArrayFeed(trainer, as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), batch, True, True)
     session = trainer.session
-    team = session.team(feed.full.program)
+    team = session.runtime.team(feed.full.program)
     feed.rates[:] = trainer.rates(1, feed.steps)[0]
 
     def steps(count: int) -> None:

@@ -23,8 +23,6 @@ from tabulate import tabulate
 import fastnn as fnn
 from benchmarks.limits import fma_peak
 from fastnn import nn, optim
-from fastnn.kernels.declare import KERNELS
-from fastnn.runtime.cpu import compiler
 
 
 def make(name: str, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -59,25 +57,15 @@ def make(name: str, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
 def main(name: str, batch: int, repeats: int = 200) -> None:
     step, x, y = make(name, batch)
     step(x, y)
-    ready = next(iter(step._ready.values()))
-    bound = ready.bound
-    run = [compiler.CALL(int(row[0])) for row in bound.calls]
-    items = []
-    for call, record in zip(bound.planned, bound.records, strict=True):
-        kernel, at, count = KERNELS[call.kernel], 0, 1
-        for parameter in kernel.params.values():
-            dims = getattr(parameter, "dims", ())
-            if dims and parameter.item_letter == kernel.items and kernel.items:
-                count = max(count, int(record[at + 1 + dims.index(kernel.items)]))
-            at += 1 + len(dims)
-        items.append(count)
+    bound = next(iter(step._ready.values())).bound
+    run = [bound.alone(k) for k in range(len(bound.planned))]
     times: list[list[int]] = [[] for _ in run]
     steps = []
     clock = time.perf_counter_ns
     empty = min(_empty(clock) for _ in range(1000))
     for _ in range(repeats):
         before = step._clock.copy()
-        for k, (function, record, count) in enumerate(zip(run, bound.records, items, strict=True)):
+        for k, (function, record, count) in enumerate(run):
             address = ctypes.c_int64(record.ctypes.data)
             begin = clock()
             function(address, 0, count)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,6 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import harness, limits, peers
 from fastnn import nn, optim
-from fastnn.data.arrays import as_arrays
-from fastnn.kernels import clock
-from fastnn.train.feeds import ArrayFeed
 
 KINDS = {"RNN": 1, "LSTM": 4, "GRU": 3}
 CLASSES = 10
@@ -58,25 +56,19 @@ class Data:
 
 def ours(
     kind: str, size: tuple[int, ...], data: Data, workers: int, every: bool
-) -> tuple[peers.Steps, Any]:
-    """fastnn: the compiled step, the gather of the mini-batch included."""
+) -> tuple[peers.Steps, Any, Callable[[], dict[str, np.ndarray]]]:
+    """fastnn: a compiled step as users call it, its model, and its gradients."""
     model = Model(kind, size[2], size[3], every)
     loss = nn.CrossEntropyLoss(ignore_index=None if data.lengths is None else -100)
-    trainer = fnn.Trainer(model, loss, optim.Adam(lr=1e-3), workers=workers)
+    step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers=workers)
     inputs = data.x if data.lengths is None else (data.x, data.lengths)
-    feed = ArrayFeed(
-        trainer, as_arrays(inputs, "x", "x"), as_arrays(data.y, "y", "y"), size[1], False, True
-    )
-    session = trainer.session
-    team = session.team(feed.full.program)
-    feed.rates[:] = trainer.rates(1, feed.steps)[0]
+    step(inputs, data.y)
 
     def steps(count: int) -> None:
         for _ in range(count):
-            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
-            team.call(team.describe([(feed.full, 1)], session.clock))
+            step(inputs, data.y)
 
-    return steps, model
+    return steps, model, lambda: step.gradients(inputs, data.y)
 
 
 def torch_side(
@@ -176,19 +168,17 @@ def jax_side(kind: str, size: tuple[int, ...], data: Data, every: bool) -> peers
     return steps
 
 
-def difference(mine: Any, steps: peers.Steps, peer: Any, backward: Any) -> float:
+def difference(mine: Any, gradients: Callable[[], Any], peer: Any, backward: Any) -> float:
     """The largest relative difference of a gradient, from equal parameters."""
     import torch
 
     before = mine.state_dict()
     peer.load_state_dict({k: torch.from_numpy(v) for k, v in before.items()})
     backward()
-    steps(1)
-    worst = 0.0
+    found, worst = gradients(), 0.0
     for name, parameter in peer.named_parameters():
         want = parameter.grad.numpy()
-        got = mine.named_parameters()[name].grad
-        worst = max(worst, float(np.abs(got - want).max() / np.abs(want).max()))
+        worst = max(worst, float(np.abs(found[name] - want).max() / np.abs(want).max()))
     return worst
 
 
@@ -203,18 +193,18 @@ def row(
 ) -> dict[str, Any]:  # fmt: skip
     data = Data(size, every, varying)
     sides: dict[str, Any] = {}
-    sides["fastnn"], model = ours(kind, size, data, options.threads, every)
+    sides["fastnn"], model, gradients = ours(kind, size, data, options.threads, every)
     worst = None
     if "torch" in options.peers:
         _, peer, backward = torch_side(kind, size, data, options.threads, every, varying)
-        worst = difference(model, sides["fastnn"], peer, backward)
+        worst = difference(model, gradients, peer, backward)
         assert worst < 1e-4, f"{kind} {size}: gradients differ by {worst}"
         sides["torch"], *_ = torch_side(kind, size, data, options.threads, every)
         if varying:
             sides["torch packed"], *_ = torch_side(kind, size, data, options.threads, every, True)
     if varying:
         whole = Data(size, every, False)
-        sides["fastnn padded"], _ = ours(kind, size, whole, options.threads, every)
+        sides["fastnn padded"], *_ = ours(kind, size, whole, options.threads, every)
     elif "jax" in options.peers:
         sides["jax"] = jax_side(kind, size, data, every)
     times = harness.alternate(sides, options.turns, options.budget)

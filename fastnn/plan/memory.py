@@ -1,13 +1,66 @@
-"""Where each buffer lies: offsets in one piece of work memory, shared by buffers in turn."""
+"""Where each buffer lies: offsets in one piece of work memory, shared by buffers in turn.
+
+A buffer that only one group uses, item by item, needs memory for a block of items only, which each
+worker has for itself and uses again for the next block: it is *local*. So a weight's gradient that
+nobody but the update reads never leaves the cache.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fastnn.graph.graph import Value
-from fastnn.plan.schedule import Phase
+from fastnn.plan.schedule import Group, Phase
 
 ALIGNMENT = 64
+
+
+#: local memory of a block, at most: it has to stay in L2 beside what the group reads
+LOCAL_BYTES = 1 << 19
+
+
+def local_buffers(phases: Sequence[Phase], kept: Iterable[Value]) -> dict[Value, Group]:
+    """The buffers that one group alone uses, each item its own rows, and that group."""
+    users: dict[Value, Group | None] = dict.fromkeys(kept)
+    for phase in phases:
+        for group in [*phase.groups, None]:
+            for instruction in group.instructions if group else phase.serial:
+                for access in instruction.accesses:
+                    root = access.root
+                    if root.home != "work" or root.dtype != "f":
+                        continue
+                    whole = (access.begin, access.end) == (0, root.size)
+                    alone = group is not None and group is users.setdefault(root, group)
+                    if not (alone and whole and access.axis == "rows"):
+                        users[root] = None
+    return {
+        root: group
+        for root, group in users.items()
+        if group is not None and group.block < group.items and root.size % group.items == 0
+    }
+
+
+def place_local(
+    local: dict[Value, Group], sizes: dict[Value, int]
+) -> tuple[dict[Value, tuple[int, int]], int]:
+    """For each local buffer its offset and the bytes of an item, and the size for one worker.
+
+    Shortens the blocks of groups whose local buffers would not stay in the cache.
+    """
+    found: dict[Value, tuple[int, int]] = {}
+    total = 0
+    for group in dict.fromkeys(local.values()):
+        mine = {v: sizes[v] // group.items for v, g in local.items() if g is group}
+        fewest = max(-(-i.kernel.block // i.multiplier) for i in group.instructions)
+        block = max(LOCAL_BYTES // sum(mine.values()), fewest)
+        block = max(block // group.grain, 1) * group.grain
+        group.block = min(group.block, block)
+        offset = 0
+        for value, per_item in mine.items():
+            found[value] = offset, per_item
+            offset += _padded(group.block * per_item)
+        total = max(total, offset)
+    return found, total
 
 
 def lifetimes(phases: Sequence[Phase]) -> dict[Value, tuple[int, int]]:

@@ -36,7 +36,10 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
     """
     phases = (in_order if graph.device == "cuda" else schedule)(instructions_of(graph))
     layout = _Layout(graph.dtype)
-    layout.place_work(phases, kept=[v.root for v in places.values()])
+    kept = [v.root for v in places.values()]
+    if graph.device == "cpu":
+        layout.place_local(phases, kept)
+    layout.place_work(phases, kept)
     planned = tuple(
         PlannedPhase(
             tuple(
@@ -67,7 +70,8 @@ class _Layout:
 
     def __init__(self, dtype: str):
         self.dtype = dtype
-        self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0}
+        self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0, "local": 0}
+        self.local: dict[Value, tuple[int, int]] = {}
         self.offsets: dict[Value, int] = {}
         self.numbers: dict[Value, int] = {}
         self.constants: list[tuple[int, np.ndarray]] = []
@@ -75,9 +79,15 @@ class _Layout:
     def bytes_of(self, value: Value) -> int:
         return value.size * item_size(value.dtype, self.dtype)
 
+    def place_local(self, phases: list[Phase], kept: list[Value]) -> None:
+        """Local memory for the buffers that only one group uses."""
+        local = memory.local_buffers(phases, kept)
+        sizes = {value: self.bytes_of(value) for value in local}
+        self.local, self.sizes["local"] = memory.place_local(local, sizes)
+
     def place_work(self, phases: list[Phase], kept: list[Value]) -> None:
         """Offsets for all work buffers; those in `kept` live to the end of the step."""
-        lives = memory.lifetimes(phases)
+        lives = {v: l for v, l in memory.lifetimes(phases).items() if v not in self.local}
         for value in kept:
             if value in lives:
                 lives[value] = (lives[value][0], len(phases))
@@ -101,8 +111,11 @@ class _Layout:
 
     def operand(self, value: Value, dims: tuple[int, ...]) -> Operand:
         root = value.root
-        offset = self.offset_of(root) + value.shift * item_size(value.dtype, self.dtype)
         number = self.numbers.setdefault(root, len(self.numbers))
+        if root in self.local:
+            offset, per_item = self.local[root]
+            return Operand("local", offset, tuple(dims), value.dtype, False, number, per_item)
+        offset = self.offset_of(root) + value.shift * item_size(value.dtype, self.dtype)
         return Operand(root.home, offset, tuple(dims), value.dtype, root.external, number)
 
     def planned(self, instruction: Instruction) -> PlannedCall:

@@ -14,6 +14,8 @@ class Operand:
 
     `external` arrays belong to the caller; their sizes are taken when the program is bound.
     `buffer` numbers what the planner placed as one piece; views and slices of it have its number.
+    `per_item` is not 0 for memory in the segment "local": bytes of one item of the group. Each
+    worker has its own, for one block of items; `dims` are those of the whole array.
     """
 
     segment: str
@@ -22,6 +24,7 @@ class Operand:
     dtype: str
     external: bool = False
     buffer: int = 0
+    per_item: int = 0
 
     def __str__(self) -> str:
         return f"{self.segment}+{self.offset}{list(self.dims)}"
@@ -61,7 +64,7 @@ class Program:
     Attributes:
         phases: what runs between barriers.
         sizes: bytes needed of each segment that the program itself defines ("work", "constant",
-            "input").
+            "input", and for each worker "local").
         constants: contents of the constant segment as (offset, array).
         places: where values of interest lie: name -> operand.
         dtype: NumPy name of the float type.

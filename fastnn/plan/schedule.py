@@ -19,7 +19,7 @@ BLOCK_BYTES = 256 * 1024
 BLOCK_ROWS = 48
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Instructions that every worker runs on its share of `items`, block after block."""
 

@@ -3,7 +3,7 @@
 It checks that equal letters are equal sizes, that operands lie within their segments, that every
 buffer read from work memory was written before in the same step and not taken over by another one
 since, and that within a phase no two operands touch the same bytes, one of them written, unless
-each item's part is the same for both.
+each item's part is the same for both. Local memory is checked likewise, within each group.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ class _Touch:
 
 def verify(program: Program) -> None:
     """Raise `ProgramError` for the first fault found."""
-    written = _Written()
+    written = _Written("work")
     for number, phase in enumerate(program.phases):
         touches: list[_Touch] = []
         for group in phase.groups:
+            local, of_group = _Written("local"), []
             for call in group.calls:
                 mine = _touches(program, call, group)
-                written.check(number, mine)
-                written.note(mine)
-                touches += mine
+                for spans in (written, local):
+                    spans.check(number, mine)
+                    spans.note(mine)
+                of_group += mine
+            _check_apart(number, [t for t in of_group if t.segment == "local"])
+            touches += [t for t in of_group if t.segment != "local"]
         _check_apart(number, touches)
         for call in phase.serial:
             mine = _touches(program, call, None)
@@ -70,6 +74,12 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
                     )
         item = np.dtype(program.dtype).itemsize if operand.dtype == "f" else 8
         size = int(np.prod(operand.dims, dtype=np.int64)) * item
+        if operand.segment == "local":
+            if group is None or parameter.axis != "rows" or operand.per_item * group.items != size:
+                raise ProgramError(
+                    f"{call.kernel}, {name}: local memory is for the rows of a group's items"
+                )
+            size = operand.per_item * group.block
         limit = program.sizes.get(operand.segment, operand.offset + size)
         if operand.offset < 0 or operand.offset + size > limit:
             raise ProgramError(
@@ -123,16 +133,17 @@ def _overlap(number: int, a: _Touch, b: _Touch) -> None:
 
 
 class _Written:
-    """Which bytes of the work memory hold which buffer's data: spans that don't overlap."""
+    """Which bytes of a segment hold which buffer's data: spans that don't overlap."""
 
-    def __init__(self) -> None:
+    def __init__(self, segment: str) -> None:
+        self.segment = segment
         self.begins: list[int] = []
         self.spans: list[tuple[int, int, int]] = []  # begin, end, buffer; sorted
 
     def check(self, number: int, touches: list[_Touch]) -> None:
         """Everything read was written before, and not taken over by another buffer since."""
         for touch in touches:
-            if touch.segment != "work" or not touch.reads:
+            if touch.segment != self.segment or not touch.reads:
                 continue
             position = touch.begin
             k = max(bisect.bisect_right(self.begins, position) - 1, 0)
@@ -143,14 +154,14 @@ class _Written:
                 position, k = max(position, end), k + 1
             if position < touch.end:
                 raise ProgramError(
-                    f"phase {number}: {touch.call.kernel}.{touch.name} reads work memory "
+                    f"phase {number}: {touch.call.kernel}.{touch.name} reads {self.segment} memory "
                     f"[{touch.begin}, {touch.end}), of which byte {position} was not written, or "
                     "another buffer has taken it over"
                 )
 
     def note(self, touches: list[_Touch]) -> None:
         for touch in touches:
-            if touch.segment == "work" and touch.writes and touch.end > touch.begin:
+            if touch.segment == self.segment and touch.writes and touch.end > touch.begin:
                 self._write(touch.begin, touch.end, touch.buffer)
 
     def _write(self, begin: int, end: int, buffer: int) -> None:

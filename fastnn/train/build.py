@@ -178,17 +178,21 @@ class StepBuilder:
     def check_finite(self, loss: Value) -> None:
         self.graph.call("check_finite", value=loss, clock=self.graph.clock())
 
-    def train(self, objective: Objective) -> None:
-        """Differentiate a loss and update its parameters."""
+    def train(self, objective: Objective, keep: bool = False) -> None:
+        """Differentiate a loss and update its parameters.
+
+        Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
+        the update reads one, it stays in the cache, a block at a time.
+        """
         objective.optimizer.check_groups(objective.parameters)
-        leaves, gradients = self.gradients(objective.loss, objective.parameters)
+        leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
         self._updates(objective, leaves, gradients, objective.optimizer)
 
     def gradients(
-        self, loss: Value, parameters: Mapping[str, Parameter]
+        self, loss: Value, parameters: Mapping[str, Parameter], keep: bool = True
     ) -> tuple[dict[str, Value], dict[str, Value]]:
-        """Differentiate a loss: the parameters that occur, and the gradients of those that matter,
-        in the segment where `Parameter.grad` shows them."""
+        """Differentiate a loss: the parameters that occur, and the gradients of those that matter;
+        with `keep` in the segment where `Parameter.grad` shows them."""
         leaves = {
             name: leaf
             for name, parameter in parameters.items()
@@ -197,8 +201,14 @@ class StepBuilder:
         found = differentiate(self.graph, loss, list(leaves.values()))
         gradients = {}
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
-            if gradient is not None:
+            if gradient is None:
+                continue
+            if keep:
                 gradients[name] = self._pinned(gradient, leaf)
+            elif gradient.shape == leaf.shape:
+                gradients[name] = gradient
+            else:
+                gradients[name] = self.graph.view(gradient, leaf.shape, batched=False)
         if not gradients:
             raise OptionError(
                 "the loss does not depend on any trained parameter; check the model's forward"

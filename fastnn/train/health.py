@@ -141,6 +141,8 @@ class GradientHealth(Callback):
     {}
     """
 
+    needs_gradients = True
+
     def __init__(self, x: Any = None, y: Any = None, loss: Any = None) -> None:
         if (x is None) != (y is None):
             raise OptionError("GradientHealth: expected both x and y, or neither")

@@ -53,6 +53,8 @@ class Callback:
     trainer: TrainerLike
     model: Any = None
     params: Mapping[str, Any] = MappingProxyType({})
+    #: whether it reads `Parameter.grad`: then training steps keep their gradients
+    needs_gradients: bool = False
     #: why the run ended, where it was this callback that set ``trainer.stop_training``
     stop_reason: str = ""
 

@@ -45,6 +45,7 @@ class Step:
         workers: int | str,
         device: str,
         stop_on_nonfinite: bool,
+        keep_gradients: bool,
         steps_per_epoch: int,
         graphs: bool,
     ):
@@ -52,6 +53,7 @@ class Step:
         self.model = model
         self.device = devices.choose(device)
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.keep_gradients = bool(keep_gradients)
         self.steps_per_epoch = int(steps_per_epoch)
         self.store = model.store(dtype, int(seed))
         self.store.device = self.device
@@ -120,7 +122,9 @@ class Step:
         if self._clock[words.STOP]:
             self._stopped(ready, x, y)
         return {
-            name: np.array(p.grad) if name in ready.found else np.zeros(p.shape, self.store.dtype)
+            name: np.array(p.last_gradient())
+            if name in ready.found
+            else np.zeros(p.shape, self.store.dtype)
             for name, p in self.parameters.items()
         }
 
@@ -176,9 +180,10 @@ class Step:
         loss = builder.loss(self.loss, builder.outputs(inputs), targets)
         found = set(self.parameters)
         if kind == "train":
+            self.store.dropped = not self.keep_gradients
             if self.stop_on_nonfinite:
                 builder.check_finite(loss)
-            builder.train(Objective(loss, self.parameters, self.optimizer))
+            builder.train(Objective(loss, self.parameters, self.optimizer), self.keep_gradients)
         elif kind == "gradients":
             found = set(builder.gradients(loss, self.parameters)[1])
         built = builder.finish(advance=kind == "train")
@@ -284,6 +289,7 @@ def compile(
     workers: int | str = "auto",
     device: str = "auto",
     stop_on_nonfinite: bool = True,
+    keep_gradients: bool = False,
     steps_per_epoch: int = 1,
     graphs: bool = True,
 ) -> Step:
@@ -308,6 +314,9 @@ def compile(
             same, bit for bit, for any number.
         device: "auto", "cpu", or a CUDA device.
         stop_on_nonfinite: raise an error when the loss is NaN or infinite, before the update.
+        keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
+            that need not write its gradients to memory is faster; ``step.gradients(x, y)`` gives
+            them at any time.
         steps_per_epoch: what schedules that count epochs take for one.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
@@ -331,6 +340,7 @@ def compile(
     """
     return Step(
         model, loss, optimizer, parameters=parameters, seed=seed, dtype=dtype, workers=workers,
-        device=device, stop_on_nonfinite=stop_on_nonfinite, steps_per_epoch=steps_per_epoch,
+        device=device, stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients,
+        steps_per_epoch=steps_per_epoch,
         graphs=graphs,
     )  # fmt: skip

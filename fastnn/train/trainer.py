@@ -46,6 +46,9 @@ class Trainer:
         dtype: "float32" or "float64".
         stop_on_nonfinite: stop with an error when the loss becomes NaN or infinite, with the last
             good parameters kept.
+        keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
+            that need not write its gradients to memory is faster. Callbacks with
+            ``needs_gradients`` switch it on.
         parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
             model, one or a list; None: all.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
@@ -74,6 +77,7 @@ class Trainer:
         seed: int = 0,
         dtype: str = "float32",
         stop_on_nonfinite: bool = True,
+        keep_gradients: bool = False,
         parameters: Any = None,
         graphs: bool = True,
     ):
@@ -83,6 +87,7 @@ class Trainer:
         self.names = ["loss", *(m.name for m in self.metrics)]
         self.device = devices.choose(device)
         self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.keep_gradients = bool(keep_gradients)
         self.trained = select_parameters(model, parameters)
         self.store = model.store(dtype, self.seed)
         self.store.device = self.device
@@ -152,7 +157,7 @@ class Trainer:
         self, x: tuple[Spec, ...], y: tuple[Spec, ...], batch: int, feed: str, training: bool = True
     ) -> Built:
         """The planned step for these shapes; planned once."""
-        key = (x, y, batch, feed, training)
+        key = (x, y, batch, feed, training, self.keep_gradients)
         if key not in self._built:
             kind = self.session.runtime.kind
             builder = StepBuilder(self.model, self.store, batch, training, feed, kind)
@@ -165,7 +170,8 @@ class Trainer:
             several = (t[0] if len(t) == 1 else t for t in (outputs, targets))
             builder.report(loss, self.metrics, *several)
             if training:
-                builder.train(Objective(loss, self.trained, self.optimizer))
+                self.store.dropped = not self.keep_gradients
+                builder.train(Objective(loss, self.trained, self.optimizer), self.keep_gradients)
             self._built[key] = builder.finish()
         return self._built[key]
 
@@ -214,6 +220,8 @@ class Trainer:
         """
         if not isinstance(epochs, (int, np.integer)) or epochs < 0:
             raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
+        if any(getattr(callback, "needs_gradients", False) for callback in callbacks):
+            self.keep_gradients = True
         feed, held_out = self._feed(
             x, y, batch_size, shuffle, drop_last, validation, check_data, resume
         )

@@ -32,6 +32,15 @@ def poisoned(shape: tuple[int, ...], dtype: Any, byte: int) -> tuple[np.ndarray,
     return buffer[GUARD : GUARD + size].reshape(shape), buffer
 
 
+def hidden(parameter: Any, array: Any, lo: int, hi: int) -> Any:
+    """A copy of an operand with NaN (or nonsense) in the rows that items lo to hi must not read."""
+    if not isinstance(parameter, Array) or parameter.axis != "rows" or array.size == 0:
+        return array
+    copy = np.full_like(array, np.nan if array.dtype.kind == "f" else 1 << 40)
+    copy[lo:hi] = array[lo:hi]
+    return copy
+
+
 def compute(
     name: str, dtype: Any, out: dict[str, tuple[int, ...]], **operands: Any
 ) -> dict[str, np.ndarray]:
@@ -74,7 +83,8 @@ def compute(
         guards = {key: b.copy() for key, b in buffers.items()}
         for lo, hi in itertools.pairwise(cuts):
             if compiled:
-                call(kernel, int(lo), int(hi), **fixed, **changed)
+                given = {k: hidden(kernel.params[k], v, lo, hi) for k, v in fixed.items()}
+                call(kernel, int(lo), int(hi), **given, **changed)
             else:
                 with np.errstate(all="ignore"):
                     kernel(**fixed, **changed, **({"lo": lo, "hi": hi} if kernel.items else {}))

@@ -40,7 +40,13 @@ def gradients(
     """Gradients of sum(outputs * weight) to all parameters, after one step that changes nothing."""
     dtype = x.dtype.name
     trainer = fnn.Trainer(
-        model, weighted_sum, optim.SGD(lr=0.0), workers=workers, dtype=dtype, seed=3
+        model,
+        weighted_sum,
+        optim.SGD(lr=0.0),
+        workers=workers,
+        dtype=dtype,
+        seed=3,
+        keep_gradients=True,
     )
     data = x if lengths is None else (x, lengths)
     trainer.fit(data, weight, epochs=1, batch_size=len(x), shuffle=False, verbose=0)

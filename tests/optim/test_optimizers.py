@@ -247,13 +247,22 @@ def test_single_precision(name: str) -> None:
 
 def test_gradients_are_visible() -> None:
     model = Slopes()
-    trainer = fnn.Trainer(model, loss, optim.SGD(lr=LR), dtype="float64")
+    trainer = fnn.Trainer(model, loss, optim.SGD(lr=LR), dtype="float64", keep_gradients=True)
     before = trainer.get_parameters()
     x, z = (a[:4] for a in data())
     trainer.fit((x, z), np.zeros(4), batch_size=4, verbose=False)
     want = gradients(before, x, z)
     np.testing.assert_allclose(model.weight.grad, want["weight"], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(model.gain.grad, want["gain"], rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_that_were_not_kept_are_refused() -> None:
+    model = Slopes()
+    trainer = fnn.Trainer(model, loss, optim.SGD(lr=LR), dtype="float64")
+    x, z = (a[:4] for a in data())
+    trainer.fit((x, z), np.zeros(4), batch_size=4, verbose=False)
+    with pytest.raises(OptionError, match="keep_gradients=True"):
+        _ = model.weight.grad
 
 
 class SignDescent(optim.SGD):

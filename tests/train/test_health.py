@@ -101,7 +101,7 @@ def test_layers_and_directions_by_name():
 def test_nothing_of_the_model_changes():
     model = Net(nn.LSTM(UNITS, UNITS, stateful=3))
     x, y = (a.astype(np.float32) for a in data())
-    step = fnn.compile(model, "mse", optim.SGD(lr=0.1), workers=1)
+    step = fnn.compile(model, "mse", optim.SGD(lr=0.1), workers=1, keep_gradients=True)
     step(x, y)
     before = model.state_dict(), {n: np.array(p.grad) for n, p in model.named_parameters().items()}
     time_gradients(model, x, y, "mse")

@@ -126,6 +126,8 @@ class Seen(nn.Module):
 
 
 class Order(fnn.callbacks.Callback):
+    needs_gradients = True
+
     def __init__(self, model: Seen):
         self.net, self.batches = model, []
 

@@ -65,7 +65,8 @@ def machine_hash() -> str:
 
     digest = hashlib.blake2b(digest_size=16)
     root = Path(fastnn.kernels.__file__).parent
-    for path in [*sorted(root.rglob("*.py")), *sorted(Path(__file__).parent.glob("*.py"))]:
+    folders = (root, root / "cpu", Path(__file__).parent)
+    for path in [path for folder in folders for path in sorted(folder.glob("*.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     host = target.host()
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]

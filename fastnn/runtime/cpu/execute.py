@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,7 +49,8 @@ class BoundProgram:
             calls.extend(phase.serial)
         self.planned = calls
         self.rows = np.array(rows, np.int64)
-        self.records = [_record(program, call, memory) for call in calls]
+        #: for each call the words that its kernel unpacks: one row, or one for each worker
+        self.records = [_record(program, call, memory).reshape(1, -1) for call in calls]
         self.calls = np.array(
             [
                 [_address(program, call, memory), record.ctypes.data, call.multiplier, 0]
@@ -56,9 +58,12 @@ class BoundProgram:
             ],
             np.int64,
         ).reshape(-1, layout.CALL_WORDS)
+        self.local = LocalMemory(program, calls)
 
-    def segment(self, steps: int) -> list[int]:
+    def segment(self, steps: int, workers: int) -> list[int]:
         """The row of a run's description that means: this program, so many times."""
+        if workers > self.local.workers:
+            self.local.provide(workers, self.records, self.calls)
         return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
 
     def data_type(self, call: PlannedCall) -> str:
@@ -124,6 +129,9 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
             record += [0] * (1 + len(parameter.dims))
         else:
             assert isinstance(operand, Operand)
+            if operand.segment == "local":
+                record += [0, *operand.dims]
+                continue
             segment = memory.get(operand.segment)
             if segment is None:
                 raise ProgramError(f"{call.kernel}, {name}: no memory for {operand.segment!r}")
@@ -134,6 +142,46 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
                 dims = fold(segment.shape, len(parameter.dims))
             record += [segment.ctypes.data + operand.offset, *dims]
     return np.array(record, np.int64)
+
+
+class LocalMemory:
+    """Memory of which each worker has its own piece, for one block of a group's items at a time.
+
+    An operand in it has no address of its own: the run loop writes one into the worker's own copy
+    of the record, so that the block's first item lies at the beginning of the worker's piece.
+    """
+
+    def __init__(self, program: Program, calls: Sequence[PlannedCall]):
+        self.size = -(-program.sizes.get("local", 0) // 4096) * 4096
+        self.operands = {k: found for k, call in enumerate(calls) if (found := _local(call))}
+        self.workers = 0 if self.operands else sys.maxsize  # for how many there is memory
+        self.tables: list[np.ndarray] = []
+        self.memory = aligned_zeros(0)
+
+    def provide(self, workers: int, records: list[np.ndarray], calls: np.ndarray) -> None:
+        """Memory for so many workers, and a copy of the records for each."""
+        self.workers, self.tables = workers, []
+        self.memory = aligned_zeros(workers * self.size)
+        for number, operands in self.operands.items():
+            record = np.repeat(records[number][:1], workers, axis=0)
+            words = [record.shape[1] * record.itemsize, len(operands)]
+            for slot, operand in operands:
+                start = self.memory.ctypes.data + operand.offset
+                words += [slot, start, self.size, operand.per_item]
+            self.tables.append(np.array(words, np.int64))
+            records[number] = record
+            calls[number, 1] = record.ctypes.data
+            calls[number, 3] = self.tables[-1].ctypes.data
+
+
+def _local(call: PlannedCall) -> list[tuple[int, Operand]]:
+    """A call's operands in local memory, each with the word of its address in the record."""
+    found, slot = [], 0
+    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
+        if isinstance(operand, Operand) and operand.segment == "local":
+            found.append((slot, operand))
+        slot += 1 + (len(parameter.dims) if isinstance(parameter, Array) else 0)
+    return found
 
 
 class Team:
@@ -164,7 +212,8 @@ class Team:
 
     def describe(self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray) -> Any:
         """The description of a run: programs with their numbers of steps, in order."""
-        table = np.array([bound.segment(steps) for bound, steps in segments], np.int64)
+        rows = [bound.segment(steps, self.workers) for bound, steps in segments]
+        table = np.array(rows, np.int64)
         words = np.array(
             [table.ctypes.data, len(table), self.barrier.ctypes.data, clock.ctypes.data], np.int64
         )

@@ -7,8 +7,13 @@ SEGMENT_WORDS = 4
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
 ROW_WORDS = 8
 GROUP, BARRIER = 1, 2
-# call: kernel address, record address, multiplier
+# call: kernel address, record address, multiplier, address of the local operands' table or 0
 CALL_WORDS = 4
+# local operands: bytes from one worker's copy of the record to the next, number of operands;
+# then for each: word of the record, address in the first worker's memory, bytes from one worker's
+# memory to the next, bytes of a group item
+LOCAL_WORDS = 2
+LOCAL_OPERAND_WORDS = 4
 # barrier: workers that have arrived at word 0, generation at word 8 (another cache line)
 GENERATION = 8
 BARRIER_WORDS = 16

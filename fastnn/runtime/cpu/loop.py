@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels.clock import STOP
 from fastnn.runtime.cpu.layout import (
@@ -20,6 +20,8 @@ from fastnn.runtime.cpu.layout import (
     CALL_WORDS,
     GENERATION,
     GROUP,
+    LOCAL_OPERAND_WORDS,
+    LOCAL_WORDS,
     READY,
     ROW_WORDS,
     SEGMENT_WORDS,
@@ -178,6 +180,19 @@ def _set_fpcr(builder: Any, value: Any) -> None:
     builder.call(function, [value])
 
 
+@register_jitable
+def place_local(record: int, table: int, worker: int, begin: int) -> int:
+    """The worker's own copy of a record, its local operands placed so that the group's item
+    `begin` lies at the start of the worker's local memory."""
+    local = words(table)
+    mine = record + local[0] * worker
+    copy = words(mine)
+    for k in range(local[1]):
+        operand = words(table + 8 * (LOCAL_WORDS + LOCAL_OPERAND_WORDS * k))
+        copy[operand[0]] = operand[1] + operand[2] * worker - operand[3] * begin
+    return mine
+
+
 def run(record: int, worker: int, workers: int) -> None:
     """Execute the described run as one of `workers`."""
     description = words(record)
@@ -201,7 +216,10 @@ def run(record: int, worker: int, workers: int) -> None:
                         end = min(begin + row[3], hi)
                         for c in range(row[5]):
                             call = words(first + 8 * CALL_WORDS * c)
-                            call_address(call[0], call[1], begin * call[2], end * call[2])
+                            where = call[1]
+                            if call[3] != 0:
+                                where = place_local(where, call[3], worker, begin)
+                            call_address(call[0], where, begin * call[2], end * call[2])
                 else:
                     generation = atomic_load(barrier + 8 * GENERATION)
                     if workers == 1 or atomic_add(barrier, 1) == workers - 1:

@@ -33,16 +33,34 @@ BY_REFERENCE = 8192
 class CpuProgram(BoundProgram):
     """A program with addresses, and access to what it computes."""
 
+    def __init__(self, program: Program, memory: Memory):
+        super().__init__(program, memory)
+        self.wholes: dict[int, np.ndarray] = {}
+
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
 
     def read(self, operand: Operand) -> np.ndarray:
+        if operand.segment == "local":
+            return self.whole(operand).view(self.program.dtype).reshape(operand.dims)
         return view(self.program, operand, self.memory)
 
     def run_call(self, number: int) -> None:
-        call, record = self.planned[number], self.records[number]
+        function, record, items = self.alone(number)
+        function(record.ctypes.data, 0, items)
+
+    def alone(self, number: int) -> tuple[Any, np.ndarray, int]:
+        """What makes a call over all its items: compiled function, record, number of items."""
+        call, record = self.planned[number], self.records[number][0].copy()
+        for slot, operand in self.local.operands.get(number, ()):
+            record[slot] = self.whole(operand).ctypes.data
         address = compiler.address(KERNELS[call.kernel], self.program.dtype, self.data_type(call))
-        compiler.CALL(address)(record.ctypes.data, 0, _items(call))
+        return compiler.CALL(address), record, _items(call)
+
+    def whole(self, operand: Operand) -> np.ndarray:
+        """Memory for all items of a local buffer, for calls that are made one by one."""
+        size = int(np.prod(operand.dims, dtype=np.int64)) * np.dtype(self.program.dtype).itemsize
+        return self.wholes.setdefault(operand.buffer, aligned_zeros(size))
 
 
 def _items(call: PlannedCall) -> int:
@@ -175,7 +193,7 @@ class _Input:
         if address != self.address:
             self.address = address
             for record, slot in self.places:
-                record[slot] = address
+                record[:, slot] = address
 
     @property
     def own_address(self) -> int:
