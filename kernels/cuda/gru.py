@@ -60,7 +60,7 @@ def forward_unit(r, z, xn, hn, h, fourth, saved, y, row, H, j):
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def gru_forward(
+def gru_persistent_forward(
     zx: "in rows f[B,T,G]",
     lengths: "in rows i[B]",  # absent: all T
     w_hh: "in whole f[H,G]",
@@ -176,7 +176,7 @@ def gru_forward(
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def gru_backward(
+def gru_persistent_backward(
     lengths: "in rows i[B]",
     w_hh: "in whole f[H,G]",
     h0: "in rows f[B,H]",

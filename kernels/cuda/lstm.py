@@ -64,7 +64,7 @@ def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, row, H, j):
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def lstm_forward(
+def lstm_persistent_forward(
     zx: "in rows f[B,T,G]",
     lengths: "in rows i[B]",  # absent: all T
     w_hh: "in whole f[H,G]",
@@ -186,7 +186,7 @@ def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def lstm_backward(
+def lstm_persistent_backward(
     lengths: "in rows i[B]",
     w_hh: "in whole f[H,G]",
     peephole: "in whole f[R]",

@@ -32,6 +32,7 @@ from .device import (
     cast,
     cuda,
     divide_index,
+    flat,
     flat_index,
     load4,
     store4,
@@ -339,7 +340,25 @@ def total(s, parts, splits, columns, row, column):
     return (s[at] + s[at + step]) + (s[at + 2 * step] + s[at + 3 * step])
 
 
-# ---------------------------------------------------------------- time first
+# ---------------------------------------------------------------- all steps of all sequences
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS))
+def valid_steps(
+    x: "in rows f[B,T,C]",
+    lengths: "in rows i[B]",
+    y: "out rows f[B,T,C]",
+):
+    """y = x up to the sequences' ends, then 0: whatever stands there (NaN, say) has no part in a
+    product over all steps."""
+    i = flat_index()
+    if i < y.size:
+        step = divide_index(i, y.shape[2])
+        b = divide_index(step, y.shape[1])
+        value = cast(y, 0)
+        if step - b * y.shape[1] < lengths[b]:
+            value = flat(x)[i]
+        flat(y)[i] = value
 
 
 @cuda_kernel(launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS))

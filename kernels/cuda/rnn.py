@@ -64,7 +64,7 @@ def activate_gradient(y, dy, activation):
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def rnn_forward(
+def rnn_persistent_forward(
     zx: "in rows f[B,T,H]",
     lengths: "in rows i[B]",  # absent: all T
     w_hh: "in whole f[H,H]",
@@ -139,7 +139,7 @@ def rnn_forward(
     cooperative=True,
     bounds=MOST_THREADS,
 )
-def rnn_backward(
+def rnn_persistent_backward(
     lengths: "in rows i[B]",
     w_hh: "in whole f[H,H]",
     h0: "in rows f[B,H]",

@@ -74,7 +74,7 @@ def rnn_step_forward(
     activation: "int",
     turn: "int",
 ):
-    """One turn of `rnn_forward`; sequences past their end keep their state."""
+    """One turn of `rnn_persistent_forward`; sequences past their end keep their state."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= h_n.size:
@@ -107,7 +107,7 @@ def rnn_step_backward(
     bptt: "int",
     turn: "int",
 ):
-    """One turn of `rnn_backward`."""
+    """One turn of `rnn_persistent_backward`."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= dz_step.size:
@@ -150,7 +150,7 @@ def lstm_step_forward(
     reverse: "int",
     turn: "int",
 ):
-    """One turn of `lstm_forward`; sequences past their end keep their state."""
+    """One turn of `lstm_persistent_forward`; sequences past their end keep their state."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= h_n.size:
@@ -191,7 +191,7 @@ def lstm_step_backward(
     bptt: "int",
     turn: "int",
 ):
-    """One turn of `lstm_backward`; dc is 0 before the first."""
+    """One turn of `lstm_persistent_backward`; dc is 0 before the first."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= dc.size:
@@ -271,7 +271,7 @@ def gru_step_forward(
     reverse: "int",
     turn: "int",
 ):
-    """One turn of `gru_forward`; sequences past their end keep their state."""
+    """One turn of `gru_persistent_forward`; sequences past their end keep their state."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= h_n.size:
@@ -314,7 +314,7 @@ def gru_step_backward(
     bptt: "int",
     turn: "int",
 ):
-    """One turn of `gru_backward`, or its first half where the reset comes before."""
+    """One turn of `gru_persistent_backward`, or its first half where the reset comes before."""
     T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= direct.size:

@@ -8,13 +8,13 @@ are products with those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fastnn.kernels.cpu.reduce  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, register
+from fastnn.graph.op import GradientRule, Op, register
 from fastnn.graph.ops.linear import packed
 from fastnn.kernels.cpu import gru, lstm, rnn
 from fastnn.kernels.cpu.recurrent import GRADIENT_SCRATCH, padded
@@ -56,6 +56,40 @@ def _check_shapes(
             f"{where(scope)}{op}: expected integer lengths, got floating-point ones; convert them "
             "with astype(np.int64)"
         )
+
+
+def _kept(inputs: dict[str, Value], size: int) -> int:
+    """The stride of saved rows of this size."""
+    return padded(size) if inputs["x"].graph.device == "cpu" else size
+
+
+def _by_device(lower: Callable[[Graph, Node], None]) -> Callable[[Graph, Node], None]:
+    """`lower` on the CPU, on CUDA the calls for it."""
+
+    def emit(graph: Graph, node: Node) -> None:
+        if graph.device == "cuda":
+            from fastnn.graph.ops import recurrent_cuda
+
+            recurrent_cuda.forward(graph, node)
+        else:
+            lower(graph, node)
+
+    return emit
+
+
+def _gradient_by_device(gradient: GradientRule) -> GradientRule:
+    """`gradient` on the CPU, on CUDA the calls for it."""
+
+    def emit(
+        graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+    ) -> dict[str, Value]:
+        if graph.device == "cuda":
+            from fastnn.graph.ops import recurrent_cuda
+
+            return recurrent_cuda.gradient(graph, node, douts, needed)
+        return gradient(graph, node, douts, needed)
+
+    return emit
 
 
 def _rows(graph: Graph, node: Node, size: int, dtype: str = "f") -> Value:
@@ -197,8 +231,8 @@ def _rnn_gradient(
 register(
     Op(
         "rnn", inputs=_CELL, outputs=("y", "h_n"), returns=("y", "h_n"),
-        defaults={"activation": 0, "reverse": 0, "bptt": 0}, shape=_rnn_shape, lower=_rnn_lower,
-        gradient=_rnn_gradient,
+        defaults={"activation": 0, "reverse": 0, "bptt": 0}, shape=_rnn_shape,
+        lower=_by_device(_rnn_lower), gradient=_gradient_by_device(_rnn_gradient),
     )
 )  # fmt: skip
 
@@ -211,7 +245,7 @@ def _lstm_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> 
     state = ((batch, hidden), "f")
     return {
         "y": ((batch, steps, hidden), "f"), "h_n": state, "c_n": state,
-        "saved": ((batch, steps * padded(5 * hidden)), "f"),
+        "saved": ((batch, steps * _kept(inputs, 5 * hidden)), "f"),
     }  # fmt: skip
 
 
@@ -242,8 +276,8 @@ register(
     Op(
         "lstm", inputs=("x", "lengths", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "h0", "c0"),
         outputs=("y", "h_n", "c_n", "saved"), returns=("y", "h_n", "c_n"),
-        defaults={"reverse": 0, "bptt": 0}, shape=_lstm_shape, lower=_lstm_lower,
-        gradient=_lstm_gradient,
+        defaults={"reverse": 0, "bptt": 0}, shape=_lstm_shape, lower=_by_device(_lstm_lower),
+        gradient=_gradient_by_device(_lstm_gradient),
     )
 )  # fmt: skip
 
@@ -255,7 +289,7 @@ def _gru_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> d
     batch, steps, hidden = _check(inputs, 3, scope, "gru")
     return {
         "y": ((batch, steps, hidden), "f"), "h_n": ((batch, hidden), "f"),
-        "saved": ((batch, steps * padded(4 * hidden)), "f"),
+        "saved": ((batch, steps * _kept(inputs, 4 * hidden)), "f"),
     }  # fmt: skip
 
 
@@ -287,8 +321,8 @@ def _gru_gradient(
 register(
     Op(
         "gru", inputs=_CELL, outputs=("y", "h_n", "saved"), returns=("y", "h_n"),
-        defaults={"reset_before": 0, "reverse": 0, "bptt": 0}, shape=_gru_shape, lower=_gru_lower,
-        gradient=_gru_gradient,
+        defaults={"reset_before": 0, "reverse": 0, "bptt": 0}, shape=_gru_shape,
+        lower=_by_device(_gru_lower), gradient=_gradient_by_device(_gru_gradient),
     )
 )  # fmt: skip
 

@@ -376,3 +376,13 @@ def test_layouts_fit_the_device(
         if found is not None:
             assert found.groups * found.blocks <= 132
             assert found.blocks * found.units >= hidden
+
+
+def test_steps_past_the_end_become_zeros() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 2))
+    x[1, 2:] = np.nan
+    known = np.array([4, 2, 0])
+    y = np.full_like(x, np.nan)
+    call_cuda(CUDA_KERNELS["valid_steps"], x=x, lengths=known, y=y)
+    want = np.where(np.arange(4)[:, None] < known[:, None, None], x, 0.0)
+    np.testing.assert_array_equal(y, want)
