@@ -16,6 +16,11 @@ from fastnn.runtime.segment import Segment
 ALIGN = 16
 
 
+def padded(size: int) -> int:
+    """Where the next parameter begins after one that ends here, in elements."""
+    return -(-size // ALIGN) * ALIGN
+
+
 class Parameter:
     """An array that a layer owns: trained, or (with `trainable=False`) kept as a buffer.
 
@@ -220,7 +225,7 @@ class ParameterStore:
         sizes = {True: 0, False: 0}
         for parameter in parameters.values():
             parameter.offset = sizes[parameter.trainable]
-            sizes[parameter.trainable] += -(-parameter.size // ALIGN) * ALIGN
+            sizes[parameter.trainable] += padded(parameter.size)
         self.size = max(sizes[True], ALIGN)
         self._arrays = {
             "params": aligned_zeros(self.size, dtype),

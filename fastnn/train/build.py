@@ -16,7 +16,7 @@ from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value
 from fastnn.graph.trace import trace
-from fastnn.nn.parameter import Parameter, ParameterStore
+from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
@@ -182,9 +182,11 @@ class StepBuilder:
         """Differentiate a loss and update its parameters.
 
         Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
-        the update reads one, it stays in the cache, a block at a time.
+        the update reads one, it stays in the cache, a block at a time. On CUDA they always lie side
+        by side, so that one launch updates them all.
         """
         objective.optimizer.check_groups(objective.parameters)
+        keep = keep or self.graph.device == "cuda"
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
         self._updates(objective, leaves, gradients, objective.optimizer)
 
@@ -251,19 +253,24 @@ class StepBuilder:
         scale = None
         if optimizer.clip_global_norm is not None:
             scale = self._clip(list(gradients.values()), optimizer.clip_global_norm)
+        factors = dict.fromkeys(gradients, scale)
         for name, gradient in gradients.items():
             options = optimizer.group_options(groups[name])
-            factor = scale
             if options["clip_norm"] is not None:
-                factor = self._clip([gradient], options["clip_norm"])
-            leaf = leaves[name]
+                factors[name] = self._clip([gradient], options["clip_norm"])
+        pieces = [
+            (leaves[n], gradient, hyper[groups[n]], factors[n]) for n, gradient in gradients.items()
+        ]
+        for leaf, gradient, own_hyper, factor in (
+            side_by_side(pieces) if graph.device == "cuda" else pieces
+        ):
             slots = {
                 slot: graph.leaf(
-                    (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=name
+                    (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
                 )
                 for slot in optimizer.slots
             }
-            graph.call(update, p=leaf, g=gradient, **slots, hyper=hyper[groups[name]], scale=factor)
+            graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor)
 
     def _clip(self, gradients: list[Value], limit: float) -> Value:
         """The factor that brings the norm of these gradients down to the limit."""
@@ -288,3 +295,39 @@ class StepBuilder:
         ranges = tuple((self.names[r.value], r) for r in self.graph.ranges if r.value in self.names)
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
         return Built(program, ranges, outputs)
+
+
+#: what one update needs: parameters, their gradients, hyper-parameters, factor of the gradients
+Piece = tuple[Value, Value, Value, Value | None]
+
+
+def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
+    """Merge updates alike of parameters that are neighbours in memory, the padding included.
+
+    (There everything is zero, and stays so.)
+    """
+    merged: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: piece[0].offset or 0):
+        leaf, _, hyper, factor = piece
+        before = merged[-1][-1] if merged else None
+        if (
+            before is not None
+            and before[2:] == (hyper, factor)
+            and padded((before[0].offset or 0) + before[0].size) == leaf.offset
+        ):
+            merged[-1].append(piece)
+        else:
+            merged.append([piece])
+    return [_as_one(run) for run in merged]
+
+
+def _as_one(run: Sequence[Piece]) -> Piece:
+    first, last = run[0][0], run[-1][0]
+    if len(run) == 1:
+        return run[0]
+    graph, begin = first.graph, first.offset or 0
+    shape = ((last.offset or 0) + last.size - begin,)
+    name = f"{first.name} to {last.name}"
+    leaf = graph.leaf(("side by side", begin, shape), shape, "params", offset=begin, name=name)
+    gradient = graph.value(shape, home="grads", offset=begin, name=name)
+    return leaf, gradient, run[0][2], run[0][3]

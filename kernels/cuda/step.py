@@ -154,10 +154,13 @@ def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
 
 @cuda_kernel(launch=lambda s: ONE_THREAD)
 def advance(clock: "inout whole i[L]", batch: "int"):
-    """The end of a step: next step, next batch; latch the host's request to stop."""
-    if thread_number() == 0:
+    """The end of a step: next step, next batch; latch the host's request to stop.
+
+    A step that was stopped, or comes after a stop, does not count: workers would have left it.
+    """
+    if thread_number() == 0 and clock[STOP] == 0:
         clock[STEP] += 1
         clock[RUN_STEP] += 1
         clock[CURSOR] += batch
-        if clock[STOP_REQUEST] != 0 and clock[STOP] == 0:
+        if clock[STOP_REQUEST] != 0:
             clock[STOP] = REQUESTED

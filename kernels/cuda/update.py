@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..clock import RUN_STEP, STEP
+from ..clock import RUN_STEP, STEP, STOP
 from ..cpu.update import SHARED, shared_gradient
 from ..declare import CudaKernel, cuda_kernel, helper
 from .device import ONE_THREAD, can_load4, cast, flat, flat_index, fours_launch, load4, store4
 from .device import thread_number as thread
+
+#: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
+STOPPED = -1.0
 
 _UPDATE = '''
 def update(p, g, {slots}hyper, scale):
     """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
     factor = scale[0] if scale.size > 0 else cast(p, 1.0)
     l2, keep, limit = hyper[0], hyper[1], hyper[2]
+    if limit < 0:  # a stop is latched
+        return
     {scalars}
     i, size = 4 * flat_index(), p.size
     if i + 4 <= size and {aligned}:
@@ -43,7 +48,7 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
         values = scalars(t, rate, {options})
         hyper[0] = l2
         hyper[1] = 1.0 - rate * decay
-        hyper[2] = limit
+        hyper[2] = limit if clock[STOP] == 0 else STOPPED
         for k in range(len(values)):
             hyper[SHARED + k] = values[k]
 """
@@ -102,7 +107,7 @@ def make_prepare(name: str, scalars: Callable[..., Any], options: Sequence[str])
     """The CUDA kernel `name` that computes a rule's scalars for this step, on one thread."""
     scope = {
         "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
-        "RUN_STEP": RUN_STEP, "SHARED": SHARED,
+        "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
     }  # fmt: skip
     exec(compile(_PREPARE.format(options=", ".join(options)), f"<CUDA {name}>", "exec"), scope)
     function: Any = scope["prepare"]
