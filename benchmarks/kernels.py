@@ -126,7 +126,8 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     from fastnn.train.build import Spec, StepBuilder
     from fastnn.train.feeds import permutation
 
-    model = nn.Linear(20, 4)
+    layers = [nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 4)]
+    model = nn.Sequential(*layers)
     trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), "adam", workers=1)
     builder = StepBuilder(model, trainer.store, 256, True, "gather")
     builder.inputs("x", (Spec((20,), "f"),))
@@ -143,7 +144,15 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
             session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
             team.call(team.describe([(bound, 20_000 // 256)], session.clock))
 
-    sides: dict[str, Any] = {"fastnn": epochs}
+    def training(count: int) -> None:
+        """The same epochs of a small net (20-128-64-4, Adam), feed included."""
+        for k in range(count):
+            arrays.order[:] = permutation(0, k, 20_000)
+            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
+            team.call(team.describe([(arrays.full, 20_000 // 256)], session.clock))
+
+    arrays.rates[:] = trainer.rates(1, arrays.steps)[0]
+    sides: dict[str, Any] = {"fastnn": epochs, "fastnn training": training}
     try:
         import torch
         from torch.utils.data import DataLoader, TensorDataset
@@ -179,17 +188,20 @@ def main() -> None:
         sides, moved = make(options.threads)
         times = harness.alternate(sides, options.turns)
         mine = times["fastnn"]["median"]
+        whole = times.get("fastnn training")
         ratio = times["torch"]["median"] / mine if "torch" in times else None
         rows.append(
             {
                 "workload": name, "threads": options.threads, "seconds": times,
                 "ratio_torch": ratio, "gbytes_per_second": moved / mine / 1e9,
                 "share_of_bandwidth": moved / mine / 1e9 / bandwidth,
+                "share_of_training": mine / whole["median"] if whole else None,
             }
         )  # fmt: skip
         print(
             f"{name}: fastnn {harness.microseconds(mine)} us"
             + (f", {ratio:.2f} x torch" if ratio else "")
+            + (f", {mine / whole['median']:.1%} of a training epoch" if whole else "")
             + f", {moved / mine / 1e9 / bandwidth:.0%} of the memory bandwidth",
             file=sys.stderr,
         )
