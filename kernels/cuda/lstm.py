@@ -39,15 +39,14 @@ SPLITS = FORWARD_SPLITS[4]
 
 
 @helper
-def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, row, H, j):
-    """One unit's step from its gates' sums: writes y and saved (both flat) in row b*T + t, returns
-    the new h and c."""
-    po = cast(zi, 0)
-    if peephole.size > 0:
-        zi = zi + peephole[j] * before
-        zf = zf + peephole[H + j] * before
-        po = peephole[2 * H + j]
-    gi, gf, gg, go, after, out = lstm_cell(zi, zf, zg, zo, po, before)
+def forward_unit(zi, zf, zg, zo, pi, pf, po, before):
+    """Gates, new cell and output of one unit, from its gates' sums and peepholes (or 0)."""
+    return lstm_cell(zi + pi * before, zf + pf * before, zg, zo, po, before)
+
+
+@helper
+def keep_unit(gi, gf, gg, go, after, out, saved, y, row, H, j):
+    """Write what one unit's step leaves in row b*T + t of y and saved (both flat)."""
     k = row * 5 * H + j
     saved[k] = gi
     saved[k + H] = gf
@@ -55,7 +54,6 @@ def forward_unit(zi, zf, zg, zo, peephole, before, saved, y, row, H, j):
     saved[k + 3 * H] = go
     saved[k + 4 * H] = after
     y[row * H + j] = out
-    return out, after
 
 
 @cuda_kernel(
@@ -111,7 +109,10 @@ def lstm_persistent_forward(
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
     bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
+    pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
+    po = bias_or_zero(peephole, mine, 2 * H + j)
     z, outputs, kept = flat(zx), flat(y), flat(saved)
+    zero = cast(zx, 0)
     running = rows
     for turn in range(T):
         while running > 0 and known[running - 1] <= turn:
@@ -120,33 +121,38 @@ def lstm_persistent_forward(
             break
         now = (turn % 2 * groups + group) * tiles
         following = ((turn + 1) % 2 * groups + group) * tiles
-        for tile in range((running + TILE - 1) // TILE):
+        live, at, last = False, 0, (running - 1) // TILE
+        gi, gf, gg, go, c, h = zero, zero, zero, zero, zero, zero
+        for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
-            at = 0
-            zi, zf, zg, zo = bi, bf, bg, bo
+            xi, xf, xg, xo = zero, zero, zero, zero
             if live:  # before the wait: these come from far away
                 at = numbers[r] * T + step_of(turn, known[r], reverse)
                 k = at * 4 * H + j
-                zi, zf, zg, zo = zi + z[k], zf + z[k + H], zg + z[k + 2 * H], zo + z[k + 3 * H]
+                xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, turn + 1)
             stage(s, inputs, exchange, (now + tile) * size, size)
             multiply(s, 0, columns, columns, inputs, H, parts, SPLITS)
             if live:
                 u = j - first
-                zi += total(s, parts, SPLITS, columns, row, u)
-                zf += total(s, parts, SPLITS, columns, row, units + u)
-                zg += total(s, parts, SPLITS, columns, row, 2 * units + u)
-                zo += total(s, parts, SPLITS, columns, row, 3 * units + u)
+                zi = (xi + bi) + total(s, parts, SPLITS, columns, row, u)
+                zf = (xf + bf) + total(s, parts, SPLITS, columns, row, units + u)
+                zg = (xg + bg) + total(s, parts, SPLITS, columns, row, 2 * units + u)
+                zo = (xo + bo) + total(s, parts, SPLITS, columns, row, 3 * units + u)
                 c = s[state + r * units + u]
-                h, c = forward_unit(zi, zf, zg, zo, peephole, c, kept, outputs, at, H, j)
+                gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
                 exchange[(following + tile) * size + j * TILE + row] = h
                 s[state + r * units + u] = c
                 if turn == known[r] - 1:
                     h_n[numbers[r], j] = h
                     c_n[numbers[r], j] = c
+                if tile < last:
+                    keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
         raise_flag(flags, block_number(), turn + 2)
+        if live:  # nobody waits for these
+            keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
 
 
 # ---------------------------------------------------------------- backward
@@ -161,23 +167,26 @@ def cell_before(saved, c0, hidden, b, steps, turn, length, reverse, j):
 
 
 @helper
-def backward_unit(gi, gf, gg, go, after, old, dh, dc, peephole, dz, dpeephole, b, row, H, j):
-    """One unit's gradients: to its gates, also written to dz (flat), and to the cell before."""
-    po = cast(dh, 0)
-    if peephole.size > 0:
-        po = peephole[2 * H + j]
+def backward_unit(gi, gf, gg, go, after, old, dh, dc, pi, pf, po):
+    """Gradients to one unit's gates, and to the cell before."""
     di, df, dg, do, dold = lstm_cell_gradient(gi, gf, gg, go, po, old, after, dh, dc)
-    if peephole.size > 0:
-        dold = dold + di * peephole[j] + df * peephole[H + j]
-        dpeephole[b, j] += di * old
-        dpeephole[b, H + j] += df * old
-        dpeephole[b, 2 * H + j] += do * after
+    return di, df, dg, do, dold + di * pi + df * pf
+
+
+@helper
+def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H, j):
+    """Write what one unit's step leaves in row b*T + t of dz and of the outputs before (flat), and
+    add to the peepholes' gradients."""
     k = row * 4 * H + j
     dz[k] = di
     dz[k + H] = df
     dz[k + 2 * H] = dg
     dz[k + 3 * H] = do
-    return di, df, dg, do, dold
+    begun[row * H + j] = h
+    if dpeephole.size > 0:
+        dpeephole[b, j] += di * old
+        dpeephole[b, H + j] += df * old
+        dpeephole[b, 2 * H + j] += do * after
 
 
 @cuda_kernel(
@@ -239,6 +248,9 @@ def lstm_persistent_backward(
                 dh0[b, j] = value_or_zero(dh_n, b, j)
                 dc0[b, j] = dc
     outputs, kept, incoming, begun, sums = flat(y), flat(saved), flat(dy), flat(before), flat(dz)
+    pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
+    po = bias_or_zero(peephole, mine, 2 * H + j)
+    zero = cast(y, 0)
     running, ran, top = 0, 0, known[0] - 1
     for turn in range(top, -2, -1):
         while running < rows and known[running] > max(turn, 0):
@@ -246,13 +258,14 @@ def lstm_persistent_backward(
         cut = bptt > 0 and (turn + 1) % bptt == 0
         now = ((turn + 1) % 2 * groups + group) * tiles
         following = (turn % 2 * groups + group) * tiles
-        for tile in range((running + TILE - 1) // TILE):
+        live, b, at, last = False, 0, 0, (running - 1) // TILE
+        after, old, h = zero, zero, zero
+        di, df, dg, do = zero, zero, zero, zero
+        for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
             begins = live and turn == known[r] - 1
-            b, at = 0, 0
-            dh = cast(y, 0)
-            gi, gf, gg, go, after, old = dh, dh, dh, dh, dh, dh
+            gi, gf, gg, go, dh, given = zero, zero, zero, zero, zero, zero
             if live:
                 b = numbers[r]
                 if begins:
@@ -264,9 +277,8 @@ def lstm_persistent_backward(
                     go, after = kept[k + 3 * H], kept[k + 4 * H]
                     old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
                     h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-                    begun[at * H + j] = h
                     if dy.size > 0:
-                        dh += incoming[at * H + j]
+                        given = incoming[at * H + j]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, top - turn)
             if tile * TILE < ran and not cut:
@@ -277,15 +289,15 @@ def lstm_persistent_backward(
                 dc = s[state + r * units + u]
                 if not begins:
                     if cut:
-                        dc = cast(y, 0)
+                        dc = zero
                     else:
-                        dh += total(s, parts, BACKWARD_SPLITS, units, row, u)
+                        dh = total(s, parts, BACKWARD_SPLITS, units, row, u)
                 if turn < 0:
                     dh0[b, j] = dh
                     dc0[b, j] = dc
                 else:
                     di, df, dg, do, dc = backward_unit(
-                        gi, gf, gg, go, after, old, dh, dc, peephole, sums, dpeephole, b, at, H, j
+                        gi, gf, gg, go, after, old, dh + given, dc, pi, pf, po
                     )
                     s[state + r * units + u] = dc
                     k = (following + tile) * size + j * TILE + row
@@ -293,5 +305,11 @@ def lstm_persistent_backward(
                     exchange[k + H * TILE] = df
                     exchange[k + 2 * H * TILE] = dg
                     exchange[k + 3 * H * TILE] = do
+                    if tile < last:
+                        keep_gradient(
+                            di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j
+                        )
         ran = running
         raise_flag(flags, block_number(), top - turn + 1)
+        if live and turn >= 0:  # nobody waits for these
+            keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)

@@ -43,8 +43,7 @@ from .tile import commit_copies, copy1, copy4, wait_copies
 TILE = 4  # rows of sequences
 THREADS = 256  # of kernels that go through elements
 MOST_THREADS = 512  # of blocks that work together: 16 for each unit, if they have no more than 32
-#: units of a block: each has four threads of its own, one for every row of a tile
-MOST_UNITS = MOST_THREADS // TILE
+MOST_UNITS = 64  # of a block: each has four threads of its own, one for every row of a tile
 #: sequences of a group, whose lengths lie in shared memory
 MOST_ROWS = 256
 #: over how many threads the depth of a product is split, by the number of gates
@@ -93,8 +92,9 @@ def exchange_elements(batch: int, depth: int, slots: int, layout: Layout) -> int
     return slots * layout.groups * layout.rows(batch) * depth
 
 
-def launch_together(sizes: dict[str, int]) -> tuple[int, int]:
-    return sizes["groups"] * sizes["blocks"], min(16 * sizes["units"], MOST_THREADS)
+def launch_together(sizes: dict[str, int], most: int = MOST_THREADS) -> tuple[int, int]:
+    """Sixteen threads for each unit, as far as a block may have so many."""
+    return sizes["groups"] * sizes["blocks"], min(16 * sizes["units"], most)
 
 
 def fits(

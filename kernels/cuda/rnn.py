@@ -103,7 +103,7 @@ def rnn_persistent_forward(
     raise_flag(flags, block_number(), 1)
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bias = bias_or_zero(b_hh, mine, j)
-    sums, outputs = flat(zx), flat(y)
+    sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
     running = rows
     for turn in range(T):
         while running > 0 and known[running - 1] <= turn:
@@ -112,25 +112,29 @@ def rnn_persistent_forward(
             break
         now = (turn % 2 * groups + group) * tiles
         following = ((turn + 1) % 2 * groups + group) * tiles
-        for tile in range((running + TILE - 1) // TILE):
+        live, at, h, last = False, 0, zero, (running - 1) // TILE
+        for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
-            at, z = 0, bias
+            x = zero
             if live:  # before the wait: this comes from far away
                 at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
-                z += sums[at]
+                x = sums[at]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, turn + 1)
             stage(s, inputs, exchange, (now + tile) * size, size)
             multiply(s, 0, units, units, inputs, H, parts, SPLITS)
             if live:
-                z += total(s, parts, SPLITS, units, row, j - first)
+                z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
                 h = activate(z, activation)
                 exchange[(following + tile) * size + j * TILE + row] = h
-                outputs[at] = h
                 if turn == known[r] - 1:
                     h_n[numbers[r], j] = h
+                if tile < last:
+                    outputs[at] = h
         raise_flag(flags, block_number(), turn + 2)
+        if live:  # nobody waits for this
+            outputs[at] = h
 
 
 @cuda_kernel(
@@ -177,6 +181,7 @@ def rnn_persistent_backward(
         if mine and known[r] == 0:
             dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
     outputs, incoming, begun, sums = flat(y), flat(dy), flat(before), flat(dz)
+    zero = cast(y, 0)
     running, ran, top = 0, 0, known[0] - 1
     for turn in range(top, -2, -1):
         while running < rows and known[running] > max(turn, 0):
@@ -184,13 +189,13 @@ def rnn_persistent_backward(
         cut = bptt > 0 and (turn + 1) % bptt == 0
         now = ((turn + 1) % 2 * groups + group) * tiles
         following = (turn % 2 * groups + group) * tiles
-        for tile in range((running + TILE - 1) // TILE):
+        live, at, last = False, 0, (running - 1) // TILE
+        dh, earlier = zero, zero
+        for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
             begins = live and turn == known[r] - 1
-            b, at = 0, 0
-            dh = cast(y, 0)
-            h = dh
+            dh, given, h = zero, zero, zero
             if live:
                 b = numbers[r]
                 if begins:
@@ -198,9 +203,9 @@ def rnn_persistent_backward(
                 if turn >= 0:  # before the wait: these come from far away
                     at = (b * T + step_of(turn, known[r], reverse)) * H + j
                     h = outputs[at]
-                    begun[at] = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                    earlier = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                     if dy.size > 0:
-                        dh += incoming[at]
+                        given = incoming[at]
             if tile == 0:
                 wait_for_flags(flags, group * blocks, blocks, top - turn)
             if tile * TILE < ran and not cut:
@@ -208,15 +213,20 @@ def rnn_persistent_backward(
                 multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
             if live:
                 if not (begins or cut):
-                    dh += total(s, parts, BACKWARD_SPLITS, units, row, j - first)
+                    dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
                 if turn < 0:
-                    dh0[b, j] = dh
+                    dh0[numbers[r], j] = dh
                 else:
-                    dh = activate_gradient(h, dh, activation)
+                    dh = activate_gradient(h, dh + given, activation)
                     exchange[(following + tile) * size + j * TILE + row] = dh
-                    sums[at] = dh
+                    if tile < last:
+                        sums[at] = dh
+                        begun[at] = earlier
         ran = running
         raise_flag(flags, block_number(), top - turn + 1)
+        if live and turn >= 0:  # nobody waits for these
+            sums[at] = dh
+            begun[at] = earlier
 
 
 # ---------------------------------------------------------------- leaky sums

@@ -11,10 +11,21 @@ from ..declare import ceil_div, cuda_kernel
 from ..scalar import gate_product_gradient, gru_gradient, sigmoid
 from .device import cast, divide_index, flat, flat_index
 from .gru import forward_unit as gru_unit
+from .gru import keep_gradient as keep_gru_gradient
+from .gru import keep_unit as keep_gru
 from .lstm import backward_unit as lstm_unit_backward
 from .lstm import cell_before
 from .lstm import forward_unit as lstm_unit
-from .recurrent import THREADS, length_of, output_before, step_of, value_or_zero
+from .lstm import keep_gradient as keep_lstm_gradient
+from .lstm import keep_unit as keep_lstm
+from .recurrent import (
+    THREADS,
+    bias_or_zero,
+    length_of,
+    output_before,
+    step_of,
+    value_or_zero,
+)
 from .rnn import activate, activate_gradient
 
 
@@ -164,8 +175,10 @@ def lstm_step_forward(
     t = step_of(turn, length, reverse)
     zi, zf = zx[b, t, j] + zh[b, j], zx[b, t, H + j] + zh[b, H + j]
     zg, zo = zx[b, t, 2 * H + j] + zh[b, 2 * H + j], zx[b, t, 3 * H + j] + zh[b, 3 * H + j]
-    row = b * T + t
-    h, c = lstm_unit(zi, zf, zg, zo, peephole, c_n[b, j], flat(saved), flat(y), row, H, j)
+    pi, pf = bias_or_zero(peephole, True, j), bias_or_zero(peephole, True, H + j)
+    po = bias_or_zero(peephole, True, 2 * H + j)
+    gi, gf, gg, go, c, h = lstm_unit(zi, zf, zg, zo, pi, pf, po, c_n[b, j])
+    keep_lstm(gi, gf, gg, go, c, h, flat(saved), flat(y), b * T + t, H, j)
     h_n[b, j] = h
     c_n[b, j] = c
 
@@ -218,12 +231,16 @@ def lstm_step_backward(
         gradient += dy[b, t, j]
     k = t * 5 * H + j
     old = cell_before(flat(saved), c0, H, b, T, turn, length, reverse, j)
+    pi, pf = bias_or_zero(peephole, True, j), bias_or_zero(peephole, True, H + j)
+    po, after = bias_or_zero(peephole, True, 2 * H + j), saved[b, k + 4 * H]
     di, df, dg, do, later = lstm_unit_backward(
-        saved[b, k], saved[b, k + H], saved[b, k + 2 * H], saved[b, k + 3 * H],
-        saved[b, k + 4 * H], old, gradient, later, peephole, flat(dz), dpeephole, b,
-        b * T + t, H, j
+        saved[b, k], saved[b, k + H], saved[b, k + 2 * H], saved[b, k + 3 * H], after, old,
+        gradient, later, pi, pf, po,
     )  # fmt: skip
-    before[b, t, j] = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
+    h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
+    keep_lstm_gradient(
+        di, df, dg, do, old, after, h, flat(dz), flat(before), dpeephole, b, b * T + t, H, j
+    )
     dz_step[b, j] = di
     dz_step[b, H + j] = df
     dz_step[b, 2 * H + j] = dg
@@ -286,11 +303,11 @@ def gru_step_forward(
     gr = sigmoid(zx[b, t, j] + zh[b, j])
     gz = sigmoid(zx[b, t, H + j] + zh[b, H + j])
     h, xn = h_n[b, j], zx[b, t, 2 * H + j]
+    hn, fourth = gr * zh[b, 2 * H + j], zh[b, 2 * H + j]
     if zn.size > 0:
-        h = gru_unit(gr, gz, xn, zn[b, 2 * H + j], h, gr * h, flat(saved), flat(y), b * T + t, H, j)
-    else:
-        hn = zh[b, 2 * H + j]
-        h = gru_unit(gr, gz, xn, gr * hn, h, hn, flat(saved), flat(y), b * T + t, H, j)
+        hn, fourth = zn[b, 2 * H + j], gr * h
+    gn, h = gru_unit(gz, xn, hn, h)
+    keep_gru(gr, gz, gn, fourth, h, flat(saved), flat(y), b * T + t, H, j)
     h_n[b, j] = h
 
 
@@ -345,26 +362,19 @@ def gru_step_backward(
     h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
     k = t * 4 * H + j
     dzg, dng, later = gru_gradient(saved[b, k + H], saved[b, k + 2 * H], h, gradient)
-    before[b, t, j] = h
     direct[b, j] = later
-    dz[b, t, H + j] = dzg
-    dz[b, t, 2 * H + j] = dng
-    dz_h[b, t, H + j] = dzg
-    if reset.size > 0:
-        reset[b, t, j] = saved[b, k + 3 * H]
-        dn[b, t, j] = dng
-        dz_step[b, j] = cast(y, 0)
-        dz_step[b, H + j] = cast(y, 0)
-        dz_step[b, 2 * H + j] = dng
-    else:
-        r = saved[b, k]
-        dr = gate_product_gradient(r, saved[b, k + 3 * H], dng)
-        dz[b, t, j] = dr
-        dz_h[b, t, j] = dr
-        dz_h[b, t, 2 * H + j] = dng * r
-        dz_step[b, j] = dr
-        dz_step[b, H + j] = dzg
-        dz_step[b, 2 * H + j] = dng * r
+    r, fourth = saved[b, k], saved[b, k + 3 * H]
+    dr, dnh = cast(y, 0), dng
+    if reset.size == 0:
+        dr, dnh = gate_product_gradient(r, fourth, dng), dng * r
+    dz_step[b, j] = dr
+    dz_step[b, H + j] = dzg if reset.size == 0 else cast(y, 0)
+    dz_step[b, 2 * H + j] = dnh
+    keep_gru_gradient(
+        dr, dzg, dng, dnh, h, fourth, flat(dz), flat(dz_h), flat(before), flat(reset), flat(dn),
+        reset.size > 0,
+        b * T + t, H, j,
+    )  # fmt: skip
 
 
 @cuda_kernel(launch=launch_units)

@@ -37,6 +37,11 @@ def _layout(graph: Graph, node: Node) -> Layout | None:
     return fits(batch, hidden, gates, itemsize, graph.processors, graph.block_memory)
 
 
+def _kernel(node: Node, direction: str) -> str:
+    early = "_early" if node.attrs.get("reset_before") else ""
+    return f"{node.op.name}_persistent_{direction}{early}"
+
+
 def _together(graph: Graph, node: Node, layout: Layout, depth: int) -> dict[str, Any]:
     """What kernels of blocks that work together take besides their inputs and outputs."""
     batch, steps, _ = node.outputs["y"].shape
@@ -65,7 +70,7 @@ def forward(graph: Graph, node: Node) -> None:
         _forward_by_steps(graph, node, zx)
         return
     extra = _together(graph, node, layout, hidden)
-    graph.call_for(f"{node.op.name}_persistent_forward", node, {"zx": zx, **extra})
+    graph.call_for(_kernel(node, "forward"), node, {"zx": zx, **extra})
 
 
 def _forward_by_steps(graph: Graph, node: Node, zx: Value) -> None:
@@ -101,7 +106,7 @@ def gradient(
     else:
         extra = _together(graph, node, layout, GATES[cell] * y.shape[2])
         more = {**incoming, **written, **extra}
-        graph.call_for(f"{cell}_persistent_backward", node, more)
+        graph.call_for(_kernel(node, "backward"), node, more)
     return _products(graph, node, needed, written)
 
 

@@ -62,6 +62,10 @@ class Case:
     def before(self) -> bool:
         return bool(self.options.get("reset_before"))
 
+    @property
+    def suffix(self) -> str:
+        return "_early" if self.before else ""
+
     def zx(self) -> np.ndarray:
         a = self.arrays
         return (a["x"].astype(float) @ a["w_ih"] + a["b_ih"]).astype(self.dtype)
@@ -114,11 +118,13 @@ class Case:
         return {"order": order, "flags": flags}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
-        return self.run(f"{self.cell}_persistent_forward", self.order(layout), layout, byte)
+        return self.run(
+            f"{self.cell}_persistent_forward{self.suffix}", self.order(layout), layout, byte
+        )
 
     def backward(self, forward: Arrays, layout: Layout, byte: int = 0xFF) -> Arrays:
         given = self.order(layout) | {k: forward[k] for k in ("y", "saved") if k in forward}
-        return self.run(f"{self.cell}_persistent_backward", given, layout, byte)
+        return self.run(f"{self.cell}_persistent_backward{self.suffix}", given, layout, byte)
 
     def product(self, h: np.ndarray) -> np.ndarray:
         """h W_hh + b_hh, as `linear_forward` computes it."""
