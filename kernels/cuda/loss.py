@@ -1,0 +1,327 @@
+"""Losses over classes on CUDA, row by row, with their gradients.
+
+N rows, C classes; W is C, or 0 where there are no class weights. Formulas as in
+`kernels/cpu/loss.py`; a row is read once and kept as in `softmax`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cpu.loss import weight_of
+from ..cpu.simd import fma, where
+from ..cpu.vector_math import NAN
+from ..declare import ceil_div, cuda_kernel, helper
+from ..scalar import log
+from .device import cast, cuda, divide_index, flat, flat_index
+from .rows import KEPT, row_place, row_sum
+from .softmax import ROWS, row_exp, row_exp_sum, row_top
+
+#: a thread for each row, or for each element
+BY_ROWS = {"launch": lambda s: (ceil_div(s["N"], 256), 256)}
+BY_ELEMENTS = {"launch": lambda s: (ceil_div(s["N"] * s["C"], 256), 256)}
+
+# ---------------------------------------------------------------- cross entropy
+
+
+@helper
+def weight_total(x: Any, weight: Any, C: int, place: tuple) -> Any:
+    """Sum of the class weights."""
+    narrow, _, first, step, size, _ = place
+    if weight.shape[0] == 0:
+        return cast(x, C)
+    total = 0.0
+    j = first
+    while j < size:
+        total += weight[j]
+        j += step
+    return row_sum(total, narrow)
+
+
+@helper
+def spread_sum(weight: Any, keep: Any, at: int, shift: Any, place: tuple) -> Any:
+    """Sum of w (x - shift) over a row."""
+    narrow, _, first, step, size, _ = place
+    total = 0.0
+    j = first
+    while j < size:
+        total += weight_of(weight, j) * (keep[at + j] - shift)
+        j += step
+    return row_sum(total, narrow)
+
+
+@helper
+def fill_row(y: Any, base: int, value: Any, place: tuple) -> None:
+    _, _, first, step, size, _ = place
+    j = first
+    while j < size:
+        y[base + j] = value
+        j += step
+
+
+@helper
+def cross_entropy_row(
+    x: Any, t: int, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
+    C: int, with_gradient: bool, place: tuple,
+) -> None:  # fmt: skip
+    """One row; one without a valid class (t < 0) takes part, since threads wait for each other."""
+    _, row, first, step, size, _ = place
+    base = row * C
+    valid = t >= 0 and size > 0
+    share, own = 0.0, 0.0
+    if valid:
+        share = (1.0 - smoothing) * weight_of(weight, t)
+        own = x[base + t]
+    shift = row_top(x, keep, base, at, with_gradient or C <= KEPT, place)
+    spread, rest, weights = 0.0, 0.0, 0.0
+    if smoothing > 0.0:
+        spread = smoothing / cast(x, C)
+        rest = spread_sum(weight, keep, at, shift, place)
+        weights = weight_total(x, weight, C, place)
+    if with_gradient:
+        total = row_exp(keep, at, shift, place)
+    else:
+        total = row_exp_sum(keep, at, shift, place)
+    if not valid:
+        return
+    if first == 0:
+        log_sum = log(total)
+        value = -share * (own - shift - log_sum)
+        if smoothing > 0.0:
+            value -= spread * (rest - weights * log_sum)
+        loss[row] = value
+    if with_gradient:
+        scale = (share + spread * weights) / total
+        j = first
+        while j < size:
+            slope = fma(keep[at + j], scale, -spread * weight_of(weight, j))
+            if j == t:
+                slope -= share
+            dlogits[base + j] = slope
+            j += step
+
+
+@helper
+def class_of(target: Any, row: int, N: int, C: int, ignore_index: int) -> int:
+    """The row's class; -1 if it is ignored, -2 if there is no such class (or row)."""
+    if row >= N:
+        return -2
+    t = target[row]
+    if t == ignore_index:
+        return -1
+    return t if 0 <= t < C else -2
+
+
+@helper
+def without_class(t: int) -> Any:
+    """Loss and gradient of a row without a valid class."""
+    return 0.0 if t == -1 else NAN
+
+
+@cuda_kernel(**ROWS)
+def cross_entropy_forward(
+    x: "in rows f[N,C]",  # logits
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    dlogits: "out rows f[N,C]",  # may be x
+    smoothing: "real",
+    ignore_index: "int",
+):
+    """Softmax and cross entropy with class indices, and the gradient of the row's loss.
+
+    loss = -(1 - s) w_t log p_t - s / C sum_c w_c log p_c with s = smoothing
+    dlogits = p ((1 - s) w_t + s / C sum w) - (1 - s) w_t [c = t] - s / C w_c
+    """
+    N, C = x.shape
+    place = row_place(N, C)
+    row = place[1]
+    t = class_of(target, row, N, C, ignore_index)
+    memory = cuda.shared.array(0, x.dtype)
+    if C <= KEPT:
+        cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), memory, place[5], smoothing,
+                          C, True, place)  # fmt: skip
+    else:
+        cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), flat(dlogits), row * C,
+                          smoothing, C, True, place)  # fmt: skip
+    if t < 0 and row < N:
+        value = cast(x, without_class(t))
+        fill_row(flat(dlogits), row * C, value, place)
+        if place[2] == 0:
+            loss[row] = value
+
+
+@cuda_kernel(**ROWS)
+def cross_entropy_loss(
+    x: "in rows f[N,C]",
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    smoothing: "real",
+    ignore_index: "int",
+):
+    """`cross_entropy_forward` without the gradient, for evaluation: the same bits."""
+    N, C = x.shape
+    place = row_place(N, C)
+    row = place[1]
+    t = class_of(target, row, N, C, ignore_index)
+    memory = cuda.shared.array(0, x.dtype)
+    if C <= KEPT:
+        cross_entropy_row(flat(x), t, weight, loss, loss, memory, place[5], smoothing,
+                          C, False, place)  # fmt: skip
+    else:
+        cross_entropy_row(flat(x), t, weight, loss, loss, flat(x), row * C, smoothing,
+                          C, False, place)  # fmt: skip
+    if t < 0 and row < N and place[2] == 0:
+        loss[row] = cast(x, without_class(t))
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def cross_entropy_backward(
+    dlogits: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",  # may be dlogits
+):
+    """dx = dloss dlogits: for either cross entropy."""
+    i = flat_index()
+    if i < dx.size:
+        flat(dx)[i] = flat(dlogits)[i] * dloss[divide_index(i, dx.shape[1])]
+
+
+@helper
+def soft_target(target: Any, weight: Any, i: int, j: int, smoothing: Any, spread: Any) -> Any:
+    """w ((1 - s) target + s / C)."""
+    return fma(target[i], 1.0 - smoothing, spread) * weight_of(weight, j)
+
+
+@helper
+def soft_row(
+    x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
+    C: int, with_gradient: bool, place: tuple,
+) -> None:  # fmt: skip
+    narrow, row, first, step, size, _ = place
+    base = row * C
+    spread = smoothing / cast(x, C)
+    shift = row_top(x, keep, base, at, with_gradient or C <= KEPT, place)
+    log_sum = log(row_exp_sum(keep, at, shift, place))
+    value, mass = 0.0, 0.0
+    j = first
+    while j < size:
+        q = soft_target(target, weight, base + j, j, smoothing, spread)
+        log_p = keep[at + j] - shift - log_sum
+        value += where(q == 0.0, 0.0 * q, q * log_p)  # a class with q = 0 counts 0
+        mass += q
+        j += step
+    value = row_sum(value, narrow)
+    if first == 0 and size > 0:
+        loss[row] = -value
+    if with_gradient:
+        scale = row_sum(mass, narrow) / row_exp(keep, at, shift, place)
+        j = first
+        while j < size:
+            q = soft_target(target, weight, base + j, j, smoothing, spread)
+            dlogits[base + j] = keep[at + j] * scale - q
+            j += step
+
+
+@cuda_kernel(**ROWS)
+def cross_entropy_probs_forward(
+    x: "in rows f[N,C]",  # logits
+    target: "in rows f[N,C]",  # probabilities
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    dlogits: "out rows f[N,C]",
+    smoothing: "real",
+):
+    """Softmax and cross entropy with class probabilities, and the gradient of the row's loss.
+
+    loss = -sum_c q_c log p_c with q = w ((1 - s) target + s / C); dlogits = p sum(q) - q
+    """
+    N, C = x.shape
+    place = row_place(N, C)
+    memory = cuda.shared.array(0, x.dtype)
+    if C <= KEPT:
+        soft_row(flat(x), flat(target), weight, loss, flat(dlogits), memory, place[5], smoothing,
+                 C, True, place)  # fmt: skip
+    else:
+        soft_row(flat(x), flat(target), weight, loss, flat(dlogits), flat(dlogits), place[1] * C,
+                 smoothing, C, True, place)  # fmt: skip
+
+
+@cuda_kernel(**ROWS)
+def cross_entropy_probs_loss(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    smoothing: "real",
+):
+    """`cross_entropy_probs_forward` without the gradient, for evaluation: the same bits."""
+    N, C = x.shape
+    place = row_place(N, C)
+    memory = cuda.shared.array(0, x.dtype)
+    if C <= KEPT:
+        soft_row(flat(x), flat(target), weight, loss, loss, memory, place[5], smoothing,
+                 C, False, place)  # fmt: skip
+    else:
+        soft_row(flat(x), flat(target), weight, loss, loss, flat(x), place[1] * C, smoothing,
+                 C, False, place)  # fmt: skip
+
+
+# ---------------------------------------------------------------- negative log likelihood
+
+
+@cuda_kernel(**BY_ROWS)
+def target_weight(
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    y: "out rows f[N]",
+    ignore_index: "int",
+):
+    """The weight of the row's class, 0 for an ignored row: what the mean divides by."""
+    i, W = flat_index(), weight.shape[0]
+    if i >= y.size:
+        return
+    t = target[i]
+    if t == ignore_index:
+        y[i] = 0.0
+    elif t < 0 or (W > 0 and t >= W):
+        y[i] = NAN
+    else:
+        y[i] = weight_of(weight, t)
+
+
+@cuda_kernel(**BY_ROWS)
+def nll_forward(
+    x: "in rows f[N,C]",  # log-probabilities
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    ignore_index: "int",
+):
+    """loss = -w_t x_t."""
+    i = flat_index()
+    if i >= loss.size:
+        return
+    t = class_of(target, i, loss.size, x.shape[1], ignore_index)
+    if t < 0:
+        loss[i] = without_class(t)
+    else:
+        loss[i] = -weight_of(weight, t) * x[i, t]
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def nll_backward(
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    ignore_index: "int",
+):
+    """dx = -w_t dloss in the target's column, else 0."""
+    i, (N, C) = flat_index(), dx.shape
+    if i >= dx.size:
+        return
+    row = divide_index(i, C)
+    t = class_of(target, row, N, C, ignore_index)
+    flat(dx)[i] = -weight_of(weight, t) * dloss[row] if t == i - row * C else 0.0

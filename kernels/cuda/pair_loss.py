@@ -1,0 +1,244 @@
+"""Losses between two arrays of one shape on CUDA, row by row, and their gradients.
+
+N rows, C columns; W is C, or 0 where there are no weights. loss[n] = scale sum_c term(x, target).
+Terms and slopes are those of `kernels/cpu/pair_loss.py`; a dx may be x or target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cpu.pair_loss import (
+    huber_slope,
+    huber_term,
+    kl_div_log_slope,
+    kl_div_log_term,
+    kl_div_slope,
+    kl_div_term,
+    mae_slope,
+    mae_term,
+    mse_slope,
+    mse_term,
+)
+from ..cpu.simd import absolute, fma, maximum, where
+from ..declare import ceil_div, cuda_kernel, helper
+from ..scalar import exp, log1p_fraction
+from .device import divide_index, flat, flat_index
+from .rows import row_place, row_sum, rows_launch
+
+BY_ROWS = {"launch": rows_launch, "bounds": 1024}
+BY_ELEMENTS = {"launch": lambda s: (ceil_div(s["N"] * s["C"], 256), 256)}
+
+
+@helper
+def pair_sum(term: Any, x: Any, target: Any, loss: Any, parameter: Any, scale: Any) -> None:
+    """loss = scale sum term(x, target, parameter) over the thread's row."""
+    N, C = x.shape
+    narrow, row, first, step, size, _ = row_place(N, C)
+    base, v, t = row * C, flat(x), flat(target)
+    total = 0.0
+    j = first
+    while j < size:
+        total += term(v[base + j], t[base + j], parameter)
+        j += step
+    total = row_sum(total, narrow)
+    if first == 0 and row < N:
+        loss[row] = total * scale
+
+
+@helper
+def pair_slope(
+    slope: Any, x: Any, target: Any, dloss: Any, dx: Any, parameter: Any, scale: Any
+) -> None:
+    """dx = dloss scale slope(x, target, parameter) for the thread's element."""
+    i = flat_index()
+    if i < dx.size:
+        factor = dloss[divide_index(i, dx.shape[1])] * scale
+        flat(dx)[i] = slope(flat(x)[i], flat(target)[i], parameter) * factor
+
+
+# ---------------------------------------------------------------- squared error
+
+
+@cuda_kernel(**BY_ROWS)
+def mse_forward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = scale sum (x - target)^2."""
+    pair_sum(mse_term, x, target, loss, scale, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def mse_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = dloss scale 2 (x - target)."""
+    pair_slope(mse_slope, x, target, dloss, dx, scale, scale)
+
+
+# ---------------------------------------------------------------- absolute error
+
+
+@cuda_kernel(**BY_ROWS)
+def mae_forward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = scale sum |x - target|."""
+    pair_sum(mae_term, x, target, loss, scale, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def mae_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = dloss scale sign(x - target)."""
+    pair_slope(mae_slope, x, target, dloss, dx, scale, scale)
+
+
+# ---------------------------------------------------------------- Huber
+
+
+@cuda_kernel(**BY_ROWS)
+def huber_forward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    loss: "out rows f[N]",
+    scale: "real",
+    delta: "real",
+):
+    """loss = scale sum (d^2 / 2 where d = |x - target| is at most delta, else
+    delta (d - delta / 2)); Huber 1964."""
+    pair_sum(huber_term, x, target, loss, delta, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def huber_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+    delta: "real",
+):
+    """dx = dloss scale (x - target), cut to -delta..delta."""
+    pair_slope(huber_slope, x, target, dloss, dx, delta, scale)
+
+
+# ---------------------------------------------------------------- binary cross entropy
+
+
+@helper
+def positive_weight(pos_weight: Any, j: int) -> Any:
+    """The weight of positive examples in column `j`, 1 where there are none."""
+    return pos_weight[j] if pos_weight.shape[0] > 0 else 1.0
+
+
+@cuda_kernel(**BY_ROWS)
+def bce_with_logits_forward(
+    x: "in rows f[N,C]",  # logits
+    target: "in rows f[N,C]",  # 0..1
+    pos_weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = scale sum ((1 - t) softplus(x) + w t softplus(-x)),
+    where softplus(x) = max(x, 0) + log(1 + exp(-|x|))."""
+    N, C = x.shape
+    narrow, row, first, step, size, _ = row_place(N, C)
+    base = row * C
+    total = 0.0
+    j = first
+    while j < size:
+        v, t = flat(x)[base + j], flat(target)[base + j]
+        small = log1p_fraction(exp(-absolute(v)))
+        positive = t * positive_weight(pos_weight, j) * (maximum(-v, 0.0) + small)
+        total += fma(1.0 - t, maximum(v, 0.0) + small, positive)
+        j += step
+    total = row_sum(total, narrow)
+    if first == 0 and row < N:
+        loss[row] = total * scale
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def bce_with_logits_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    pos_weight: "in whole f[W]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = dloss scale ((1 - t) sigmoid(x) - w t sigmoid(-x))."""
+    i, C = flat_index(), dx.shape[1]
+    if i < dx.size:
+        row = divide_index(i, C)
+        v, t = flat(x)[i], flat(target)[i]
+        e = exp(-absolute(v))
+        large = 1.0 / (1.0 + e)  # sigmoid(|x|)
+        small = e * large  # sigmoid(-|x|)
+        up, down = where(v > 0.0, large, small), where(v > 0.0, small, large)
+        g = (1.0 - t) * up - t * positive_weight(pos_weight, i - row * C) * down
+        flat(dx)[i] = g * (dloss[row] * scale)
+
+
+# ---------------------------------------------------------------- Kullback-Leibler
+
+
+@cuda_kernel(**BY_ROWS)
+def kl_div_forward(
+    x: "in rows f[N,C]",  # log-probabilities
+    target: "in rows f[N,C]",  # probabilities
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = scale sum t (log t - x); 0 where t = 0."""
+    pair_sum(kl_div_term, x, target, loss, scale, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def kl_div_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = -dloss scale t."""
+    pair_slope(kl_div_slope, x, target, dloss, dx, scale, scale)
+
+
+@cuda_kernel(**BY_ROWS)
+def kl_div_log_forward(
+    x: "in rows f[N,C]",  # log-probabilities
+    target: "in rows f[N,C]",  # log-probabilities
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = scale sum exp(t) (t - x); 0 where exp(t) = 0."""
+    pair_sum(kl_div_log_term, x, target, loss, scale, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def kl_div_log_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = -dloss scale exp(t)."""
+    pair_slope(kl_div_log_slope, x, target, dloss, dx, scale, scale)
