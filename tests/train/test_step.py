@@ -429,3 +429,27 @@ def test_the_trainer_trains_some_parameters_and_notices_a_move():
     nn.Sequential(model[4], nn.Linear(3, 3)).store()
     with pytest.raises(OptionError, match="have moved into another model's memory"):
         trainer.fit(X, Y, epochs=1, batch_size=8, verbose=False)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 64])
+def test_predictions_in_batches_of_any_size(batch: int) -> None:
+    """Some go batch by batch, some through the compiled loop."""
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    want = np.concatenate([model.predict(row[None]) for row in x])
+    got = model.predict(x, batch_size=batch)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(got, model.predict(x, batch_size=batch))
+
+
+def test_a_prediction_is_not_overwritten_by_the_next() -> None:
+    model = nn.Linear(5, 3)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4, 5)).astype(np.float32)
+    first = model.predict(x[0])
+    kept = first.copy()
+    model.predict(x[1])
+    np.testing.assert_array_equal(first, kept)
+    model.weight.value[...] = 0.0
+    model.bias.value[...] = 1.0
+    np.testing.assert_array_equal(model.predict(x[0]), np.ones((4, 3), np.float32))

@@ -124,11 +124,15 @@ def _names(code: pytypes.CodeType) -> set[str]:
 
 def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
     """The file that holds (or will hold) the object code of this variant."""
+    return cache_folder() / machine_hash() / _object_name(kernel, dtype, data_dtype)
+
+
+@functools.cache
+def _object_name(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     digest = hashlib.blake2b(digest_size=12)
     digest.update(fingerprint(kernel.function) + repr((kernel.params, dtype, data_dtype)).encode())
     variant = dtype if not data_dtype else f"{dtype}-{data_dtype}"
-    folder = cache_folder() / machine_hash()
-    return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+    return f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
 
 
 def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
