@@ -133,25 +133,30 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
 
 def compile_ptx(
     entry: Callable[..., None],
-    argument_types: list[Any],
-    cc: tuple[int, int],
+    argument_types: list[str],
+    ccs: list[tuple[int, int]],
     name: str,
     launch_bounds: int | tuple[int, ...] | None = None,
-) -> str:
-    """PTX of the kernel `entry`, under this name, for a compute capability. Needs no driver.
+) -> list[str]:
+    """PTX of the kernel `entry`, under this name, for each compute capability. Needs no driver.
 
     `argument_types` are names of Numba's types. Numbers follow NumPy's rules (a division by zero
     is infinity); no fast-math: NaN and infinity stay.
     """
     from numba.cuda import types
-    from numba.cuda.compiler import compile as compile_for
+    from numba.cuda.compiler import _compile_pyfunc_with_fixup as to_library
 
     signature = types.void(*(getattr(types, t) for t in argument_types))
-    with _compute_capability_of(cc), _indices_as_written():
-        text, _ = compile_for(
-            entry, signature, device=False, cc=cc, abi="numba", launch_bounds=launch_bounds
+    with _compute_capability_of(ccs[0]), _indices_as_written(), _modules_once():
+        library, _ = to_library(
+            entry, signature, device=False, cc=ccs[0], abi="numba", launch_bounds=launch_bounds
         )
-    text = str(text).replace("\0", "")
+        return [_renamed(library.get_asm_strs(cc=cc), name) for cc in ccs]
+
+
+def _renamed(parts: list[Any], name: str) -> str:
+    """The PTX with its one kernel under this name."""
+    text = "".join(map(str, parts)).replace("\0", "")
     mangled = re.findall(r"\.entry\s+(\w+)", text)
     if len(mangled) != 1:
         raise RuntimeError(f"expected one kernel in the PTX, found {mangled}")
@@ -171,6 +176,44 @@ def _compute_capability_of(cc: tuple[int, int]) -> Iterator[None]:
         yield
     finally:
         dispatcher.get_current_device = before
+
+
+@contextlib.contextmanager
+def _modules_once() -> Iterator[None]:
+    """A function that several others call is linked once: its shared memory exists once."""
+    from numba.cuda.cudadrv import nvvm
+
+    before = nvvm.compile_ir
+
+    def compile_ir(modules: Any, **options: Any) -> Any:
+        once = modules if isinstance(modules, str) else list(dict.fromkeys(map(str, modules)))
+        return before(once, **options)
+
+    nvvm.compile_ir = compile_ir
+    try:
+        yield
+    finally:
+        nvvm.compile_ir = before
+
+
+@contextlib.contextmanager
+def _faults_explained() -> Iterator[None]:
+    """Numba drops what NVVM says of code that it refuses."""
+    from numba.cuda.cudadrv.nvvm import CompilationUnit
+
+    before = CompilationUnit.verify
+
+    def verify(self: Any) -> None:
+        try:
+            before(self)
+        except Exception as error:
+            raise RuntimeError(f"NVVM refuses the code ({error}): {self.get_log()}") from None
+
+    CompilationUnit.verify = verify
+    try:
+        yield
+    finally:
+        CompilationUnit.verify = before
 
 
 @contextlib.contextmanager

@@ -101,6 +101,13 @@ def compile_ptx(
     kernel: CudaKernel, dtype: str, data_dtype: str = "", cc: tuple[int, int] = (9, 0)
 ) -> str:
     """PTX of one variant: what people and tests read."""
+    return compile_ptxs(kernel, dtype, data_dtype, [cc])[0]
+
+
+def compile_ptxs(
+    kernel: CudaKernel, dtype: str, data_dtype: str, ccs: list[tuple[int, int]]
+) -> list[str]:
+    """PTX for several compute capabilities; Numba's part of the work is done once."""
     from numba.core.errors import NumbaError
 
     from fastnn.runtime.cuda import bridge
@@ -108,7 +115,7 @@ def compile_ptx(
     with _lock:
         entry, types = make_entry(kernel, dtype, data_dtype, bridge)
         try:
-            return _cuda.compile_ptx(entry, types, cc, ENTRY, kernel.bounds)
+            return _cuda.compile_ptx(entry, types, ccs, ENTRY, kernel.bounds)
         except NumbaError as error:
             raise ProgramError(
                 f"CUDA kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled "

@@ -1,0 +1,115 @@
+"""What the assembler says of CUDA kernels: registers, spills, shared memory. Needs no device.
+
+python -m fastnn.runtime.cuda.report                # all kernels
+python -m fastnn.runtime.cuda.report lstm softmax   # those whose names contain one of these
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import compiler, twins
+
+#: float types, and the compute capabilities that each is looked at for
+VARIANTS: dict[str, list[tuple[int, int]]] = {"float32": [(8, 0), (9, 0)], "float64": [(9, 0)]}
+#: the type of users' data in kernels that take any
+DATA = "uint8"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One compiled variant of a kernel; sizes are bytes a thread."""
+
+    kernel: str
+    dtype: str
+    cc: tuple[int, int]
+    error: str = ""
+    registers: int = 0
+    stack: int = 0
+    spills: int = 0  # written and read
+    float64: int = 0  # instructions on float64 in the PTX
+    cubin: int = 0
+
+    def __str__(self) -> str:
+        name = f"{self.kernel} {self.dtype} sm_{self.cc[0]}{self.cc[1]}"
+        if self.error:
+            return f"{name}: {self.error}"
+        return (
+            f"{name}: {self.registers} registers, {self.stack} stack, {self.spills} spilled, "
+            f"{self.float64} on float64, {self.cubin} cubin"
+        )
+
+
+def declare_all() -> None:
+    """Enter every kernel there is in the table, optimisers' included."""
+    from fastnn import optim
+
+    twins.load_all()
+    for optimizer in (
+        optim.SGD(), optim.SGD(momentum=0.9), optim.SGD(momentum=0.9, nesterov=True),
+        optim.Adagrad(), optim.RMSprop(), optim.RMSprop(momentum=0.9, centered=True),
+        optim.Adadelta(), optim.Adam(), optim.AdamW(),
+    ):  # fmt: skip
+        optimizer.kernels()
+
+
+def examine(name: str, dtype: str) -> list[Report]:
+    """Compile a kernel for all compute capabilities and read what came out."""
+    kernel, ccs = CUDA_KERNELS[name], VARIANTS[dtype]
+    data = DATA if any(p.dtype == "d" for p in kernel.arrays.values()) else ""
+    try:
+        texts = compiler.compile_ptxs(kernel, dtype, data, ccs)
+        return [
+            read(name, dtype, cc, ptx, *_cuda.link(ptx, cc))
+            for cc, ptx in zip(ccs, texts, strict=True)
+        ]
+    except Exception as error:  # reported, so that one kernel doesn't hide the others
+        return [Report(name, dtype, cc, error=f"{type(error).__name__}: {error}") for cc in ccs]
+
+
+def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log: str) -> Report:
+    """What PTX and the assembler's report say."""
+
+    def numbers(pattern: str) -> int:
+        return sum(map(int, re.findall(pattern, log)))
+
+    return Report(
+        kernel=name,
+        dtype=dtype,
+        cc=cc,
+        registers=numbers(r"Used (\d+) registers"),
+        stack=numbers(r"(\d+) bytes stack frame"),
+        spills=numbers(r"(\d+) bytes spill (?:stores|loads)"),
+        float64=len(re.findall(r"^\s*(?:@\S+\s+)?(?!ld\.param)[a-z]\S*\.f64", ptx, re.MULTILINE)),
+        cubin=len(cubin),
+    )
+
+
+def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[Report]:
+    """Reports of all variants of these kernels (of all by default), in several processes."""
+    declare_all()
+    tasks = [(n, dtype) for n in (list(names) or sorted(CUDA_KERNELS)) for dtype in VARIANTS]
+    workers = workers or len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context, declare_all) as pool:
+        found = pool.map(examine, *zip(*tasks, strict=True), chunksize=4)
+        return [report for reports in found for report in reports]
+
+
+def main(patterns: list[str]) -> None:
+    declare_all()
+    names = [n for n in sorted(CUDA_KERNELS) if any(p in n for p in patterns or [""])]
+    for report in examine_all(names):
+        sys.stdout.write(f"{report}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,92 @@
+"""Every CUDA kernel becomes PTX and machine code for sm_80 and sm_90; no GPU is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.runtime import _cuda
+
+pytestmark = [
+    pytest.mark.skipif(not _cuda.installed(), reason="the CUDA packages are not installed"),
+    pytest.mark.skipif(_cuda.simulated(), reason="the simulator compiles nothing"),
+]
+
+#: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers
+SPILLS_IN_FLOAT64 = ("*_persistent_*", "linear_*")
+#: kernels that exist for float32 alone
+ONLY_FLOAT32 = ("*_tf32",)
+#: kernels that compute in float64 on purpose in a float32 program, and why
+FLOAT64_INSIDE = {
+    "*_prepare": "an optimiser's scalars, once a step on one thread",
+    "accumulate*": "sums over an epoch",
+    "add_norm": "squared norms: float32 would overflow",
+    "clip_scale": "likewise",
+    "norm_sum": "likewise",
+    "squared_norm": "likewise",
+    "mean": "sums over the batch are float64, as on the CPU",
+    "total": "likewise",
+    "weighted_mean": "likewise",
+}
+
+
+@pytest.fixture(scope="module")
+def reports() -> list:
+    from fastnn.runtime.cuda import report
+
+    return report.examine_all()
+
+
+def fits(name: str, patterns) -> bool:
+    import fnmatch
+
+    return any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def test_every_kernel_becomes_machine_code(reports: list) -> None:
+    wrong = [
+        str(r)
+        for r in reports
+        if r.error and not (r.dtype == "float64" and fits(r.kernel, ONLY_FLOAT32))
+    ]
+    assert wrong == []
+    assert {r.kernel for r in reports} >= set(CUDA_KERNELS)
+    for cc in ((8, 0), (9, 0)):
+        sizes = [r.cubin for r in reports if r.cc == cc and not r.error]
+        assert len(sizes) >= len(CUDA_KERNELS)
+        assert min(sizes) > 1000
+    print("\n".join(map(str, reports)))  # noqa: T201
+
+
+def test_nothing_spills(reports: list) -> None:
+    """Float32 is what is trained with; float64 checks gradients."""
+    spilled = [
+        str(r)
+        for r in reports
+        if r.spills and not (r.dtype == "float64" and fits(r.kernel, SPILLS_IN_FLOAT64))
+    ]
+    assert spilled == []
+
+
+def test_float32_stays_float32(reports: list) -> None:
+    """A constant or an integer in the wrong place makes a formula float64, which is slow."""
+    float64 = [
+        str(r)
+        for r in reports
+        if r.dtype == "float32" and r.float64 and not fits(r.kernel, FLOAT64_INSIDE)
+    ]
+    assert float64 == []
+
+
+def test_spills_are_seen() -> None:
+    """What the tests above read is there: a kernel with too few registers spills."""
+    import dataclasses
+
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    kernel = CUDA_KERNELS["linear_forward_middle"]
+    starved = dataclasses.replace(kernel, bounds=(1024, 2))
+    cc = (9, 0)
+    ptx = compiler.compile_ptx(starved, "float64", cc=cc)
+    assert report.read(kernel.name, "float64", cc, ptx, *_cuda.link(ptx, cc)).spills > 0

@@ -1,0 +1,150 @@
+"""The two folders of kernels: the same files, the same kernels, the same signatures.
+
+Needs no CUDA package: kernels are declared without one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import fastnn.kernels
+from fastnn import optim
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
+from fastnn.kernels.scalar import add
+
+FOLDER = Path(fastnn.kernels.__file__).parent
+
+#: files that one folder has alone, and why
+ONLY_CPU = {
+    "_simd_llvm": "LLVM code of the vector type; on CUDA a vector is one number (runtime/cuda)",
+    "_tile_llvm": "LLVM code of the register tile; CUDA's is in runtime/cuda/tiles.py",
+    "_types_llvm": "tools of the two",
+    "matmul_blocked": "blocks for the CPU's caches",
+    "parts": "pieces of rows as vectors; on CUDA threads share a row (rows.py)",
+    "simd": "the vector type; formulas are shared",
+    "target": "what the CPU can do",
+    "vector_math": "shared formulas",
+}
+ONLY_CUDA = {
+    "device": "threads, blocks and warps",
+    "keep": "copies of values between launches",
+    "product": "the product's loop over tiles; the CPU's is in matmul.py",
+    "rows": "sums and maxima of rows by the threads of a block or a warp",
+    "steps": "a recurrent net a launch for each turn, where it does not fit in one",
+    "together": "blocks that wait for each other",
+}
+#: kernels that one side has alone (`*`: any ending), and why
+KERNELS_ONLY_CPU = {
+    "pack_panels": "CUDA's products read weights as they are",
+    "pack_panels_transposed": "likewise",
+    "linear_backward_input": "of packed weights; CUDA has linear_backward_input_unpacked",
+    "linear_backward_weight_packed": "of a packed batch; CUDA has linear_backward_weight",
+    "linear_forward_columns": "items are columns, for small batches; CUDA always splits both",
+    "gru_*": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
+    "lstm_*": "likewise",
+    "rnn_*": "likewise",
+    "sequence_backward_*": "on CUDA plain products over all steps",
+}
+KERNELS_ONLY_CUDA = {
+    "linear_*": "tiles of other shapes, TF32, sums split over blocks",
+    "sum_parts": "adds the parts of a split sum",
+    "gru_persistent_*": "one launch walks all turns",
+    "lstm_persistent_*": "likewise",
+    "rnn_persistent_*": "likewise",
+    "sequence_order": "sequences by length, for blocks that walk together",
+    "valid_steps": "which rows of the padded steps count in products over all steps",
+}
+
+
+def modules(folder: str) -> set[str]:
+    return {p.stem for p in (FOLDER / folder).glob("*.py")} - {"__init__"}
+
+
+def test_file_names() -> None:
+    cpu, cuda = modules("cpu"), modules("cuda")
+    assert cpu - cuda == set(ONLY_CPU)
+    assert cuda - cpu == set(ONLY_CUDA)
+
+
+def names(kernels: dict, folder: str, module: str) -> set[str]:
+    """Names of the kernels that a module declares."""
+    home = f"fastnn.kernels.{folder}.{module}"
+    importlib.import_module(home)
+    return {name for name, k in kernels.items() if k.function.__module__ == home}
+
+
+def without(found: set[str], exceptions: dict[str, str]) -> set[str]:
+    return {name for name in found if not any(fnmatch.fnmatchcase(name, e) for e in exceptions)}
+
+
+@pytest.mark.parametrize("module", sorted(modules("cpu") & modules("cuda")))
+def test_the_same_kernels(module: str) -> None:
+    cpu, cuda = names(KERNELS, "cpu", module), names(CUDA_KERNELS, "cuda", module)
+    assert without(cpu - cuda, KERNELS_ONLY_CPU) == set()
+    assert without(cuda - cpu, KERNELS_ONLY_CUDA) == set()
+    for name in cpu & cuda:
+        ours, twin = KERNELS[name], CUDA_KERNELS[name]
+        assert list(ours.params.items()) == list(twin.params.items()), name
+
+
+def test_exceptions_are_in_use() -> None:
+    cpu = set().union(*(names(KERNELS, "cpu", m) for m in modules("cpu")))
+    cuda = set().union(*(names(CUDA_KERNELS, "cuda", m) for m in modules("cuda")))
+    for only, here, there in (
+        (KERNELS_ONLY_CPU, cpu, cuda), (KERNELS_ONLY_CUDA, cuda, cpu),
+    ):  # fmt: skip
+        for pattern in only:
+            assert fnmatch.filter(here - there, pattern), f"{pattern!r} fits no kernel"
+
+
+def test_optimisers_have_both() -> None:
+    for optimizer in (optim.SGD(), optim.Adam(), optim.Adadelta()):
+        for name in optimizer.kernels():
+            assert list(KERNELS[name].params.items()) == list(CUDA_KERNELS[name].params.items())
+
+
+def test_a_changed_rule_has_kernels_of_its_own() -> None:
+    class Other(optim.Adagrad):
+        @staticmethod
+        def rule(p, g, state_sum, rate, eps):  # type: ignore[no-untyped-def, override]
+            return add(p, g * rate), state_sum
+
+    ours, others = optim.Adagrad().kernels(), Other().kernels()
+    assert ours[1] != others[1]
+    made = CUDA_KERNELS[others[1]].function.__globals__["rule"]
+    assert made is KERNELS[others[1]].function.__globals__["rule"] is Other.rule
+
+
+def test_launches_are_numbers_of_blocks_and_threads() -> None:
+    """For small and for large sizes; blocks have whole warps (those that work together need not)
+    and not more than 1024 threads."""
+    for module in modules("cuda"):
+        importlib.import_module(f"fastnn.kernels.cuda.{module}")
+    for name, kernel in CUDA_KERNELS.items():
+        if not kernel.function.__module__.startswith("fastnn."):
+            continue
+        letters = {d for p in kernel.arrays.values() for d in p.dims}
+        integers = {n for n, p in kernel.params.items() if getattr(p, "kind", "") == "int"}
+        for size in (1, 33, 1000):
+            sizes = dict.fromkeys(letters, size) | dict.fromkeys(integers, 1)
+            grid, threads = kernel.launch(sizes)
+            count = 1
+            for n in (threads,) if isinstance(threads, int) else threads:
+                count *= n
+            assert count % 32 == 0 or kernel.cooperative, f"{name}: {threads}"
+            assert 1 <= count <= 1024, f"{name}: {threads}"
+            for n in (grid,) if isinstance(grid, int) else grid:
+                assert isinstance(n, int), f"{name}: {grid}"
+                assert n >= 1, f"{name}: {grid}"
+
+
+def test_every_kernel_says_what_it_computes() -> None:
+    for name, kernel in CUDA_KERNELS.items():
+        if kernel.function.__module__.startswith("fastnn.kernels.cuda"):
+            assert kernel.function.__doc__ or name in KERNELS, name
+    assert inspect.getdoc(CUDA_KERNELS["gelu_forward"].function)
