@@ -258,8 +258,8 @@ def lstm_persistent_backward(
         cut = bptt > 0 and (turn + 1) % bptt == 0
         now = ((turn + 1) % 2 * groups + group) * tiles
         following = (turn % 2 * groups + group) * tiles
-        live, b, at, last = False, 0, 0, (running - 1) // TILE
-        after, old, h = zero, zero, zero
+        live, at, last = False, 0, (running - 1) // TILE
+        after, old = zero, zero
         di, df, dg, do = zero, zero, zero, zero
         for tile in range(last + 1):
             r = tile * TILE + row
@@ -276,7 +276,6 @@ def lstm_persistent_backward(
                     gi, gf, gg = kept[k], kept[k + H], kept[k + 2 * H]
                     go, after = kept[k + 3 * H], kept[k + 4 * H]
                     old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
-                    h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                     if dy.size > 0:
                         given = incoming[at * H + j]
             if tile == 0:
@@ -293,8 +292,8 @@ def lstm_persistent_backward(
                     else:
                         dh = total(s, parts, BACKWARD_SPLITS, units, row, u)
                 if turn < 0:
-                    dh0[b, j] = dh
-                    dc0[b, j] = dc
+                    dh0[numbers[r], j] = dh
+                    dc0[numbers[r], j] = dc
                 else:
                     di, df, dg, do, dc = backward_unit(
                         gi, gf, gg, go, after, old, dh + given, dc, pi, pf, po
@@ -306,10 +305,15 @@ def lstm_persistent_backward(
                     exchange[k + 2 * H * TILE] = dg
                     exchange[k + 3 * H * TILE] = do
                     if tile < last:
+                        b = numbers[r]
+                        h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                         keep_gradient(
                             di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j
                         )
         ran = running
         raise_flag(flags, block_number(), top - turn + 1)
         if live and turn >= 0:  # nobody waits for these
+            r = last * TILE + row
+            b = numbers[r]
+            h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
             keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)

@@ -267,8 +267,10 @@ def stage(s, at, exchange, source, size):
 
     The copies go past the L1 cache, which doesn't see what other blocks write.
     """
-    for i in range(4 * thread_number(), size, 4 * block_threads()):
+    i, step = 4 * thread_number(), 4 * block_threads()
+    while i < size:  # in hot code not `range`, which would divide for the number of turns
         copy4(s, at + i, exchange, source + i, 4)
+        i += step
     commit_copies()
     wait_copies(0)
     cuda.syncthreads()
@@ -283,7 +285,8 @@ def add_product(s, weights, row, columns, inputs, depth, parts, splits):
     """
     quads = columns // 4
     zero = cast(s, 0)
-    for item in range(thread_number(), quads * splits, block_threads()):
+    item = thread_number()
+    while item < quads * splits:
         split = divide_index(item, quads)
         column = 4 * (item - split * quads)
         a0, a1, a2, a3 = zero, zero, zero, zero
@@ -306,6 +309,7 @@ def add_product(s, weights, row, columns, inputs, depth, parts, splits):
         store4(s, to + columns, b0, b1, b2, b3)
         store4(s, to + 2 * columns, c0, c1, c2, c3)
         store4(s, to + 3 * columns, d0, d1, d2, d3)
+        item += block_threads()
 
 
 @helper
@@ -313,12 +317,14 @@ def add_parts(s, parts, splits, columns):
     """Sixteen parts each become one, which takes the first one's place: chain q of `splits` / 16
     adds the splits q, q + splits / 16, ... in this order."""
     count = TILE * columns * (splits // CHAIN)
-    for i in range(parts + thread_number(), parts + count, block_threads()):
+    i = parts + thread_number()
+    while i < parts + count:
         value, at = s[i], i
         for _ in range(CHAIN - 1):
             at += count
             value += s[at]
         s[i] = value
+        i += block_threads()
 
 
 @helper

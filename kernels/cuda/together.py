@@ -38,7 +38,9 @@ def raise_flag(flags, number, value):
 @helper
 def wait_for_flags(flags, first, count, value):
     """All threads of the block wait until each of these flags is at least `value`."""
-    for i in range(thread_number(), count, block_threads()):
+    i = thread_number()
+    while i < count:
         while load_acquire(flags, first + i) < value:
             give_way()
+        i += block_threads()
     cuda.syncthreads()
