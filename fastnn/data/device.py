@@ -34,7 +34,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         return data
     if not hasattr(data, "__cuda_array_interface__"):
         view = _cuda.core().utils.StridedMemoryView.from_dlpack(data, -1)
-        _cuda.core().Device(view.device_id).sync()
+        gpu(f"cuda:{view.device_id}").settle()  # whoever made it may still be writing
         size = np.dtype(view.dtype).itemsize
         strides = None if view.strides is None else tuple(s * size for s in view.strides)
         return _contiguous(
@@ -42,8 +42,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         )
     seen = data.__cuda_array_interface__
     number = _number_of(data)
-    if not _cuda.simulated():
-        _cuda.core().Device(number).sync()  # whoever made it may still be writing
+    gpu(f"cuda:{number}").settle()
     return _contiguous(
         int(seen["data"][0]), tuple(seen["shape"]), np.dtype(seen["typestr"]),
         seen.get("strides"), data, number, what,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.runtime import _cuda
 from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cuda.gpu import Piece, Place, gpu
 
 TYPES = {"r": np.float64, "i": np.int64}
 
@@ -78,79 +78,20 @@ def call_cuda(kernel: CudaKernel, /, **operands: Any) -> None:
     Where Numba's simulator is on (`NUMBA_ENABLE_CUDASIM=1`) it runs there, as plain Python.
     Arguments as for `call`.
     """
-    from fastnn.runtime.cuda import compiler as cuda_compiler
-
-    letters, dtype, data_dtype = checked(kernel, operands)
-    sizes = letters | {
-        name: int(operands[name])
-        for name, p in kernel.params.items()
-        if not isinstance(p, Array) and p.kind == "int"
-    }
-    for parameter in kernel.arrays.values():  # absent arrays have no sizes
-        for letter in parameter.dims:
-            sizes.setdefault(letter, 0)
-    launch = cuda_compiler.launch_of(kernel, sizes, dtype)
-    if _cuda.simulated():
-        _simulate(kernel, launch, dtype, data_dtype, operands)
-    else:
-        _run_on_device(kernel, launch, dtype, data_dtype, operands)
-
-
-def _simulate(
-    kernel: CudaKernel, launch: Any, dtype: str, data_dtype: str, operands: dict[str, Any]
-) -> None:
-    from fastnn.runtime.cuda import simulator
-
-    scalars: dict[str, Any] = {"int": int, "double": np.float64, "real": np.dtype(dtype).type}
-    elements = {"f": dtype, "d": data_dtype or dtype, "r": "float64", "i": "int64"}
-    arguments = []
-    for name, parameter in kernel.params.items():
-        value = operands[name]
-        if not isinstance(parameter, Array):
-            value = scalars[parameter.kind](value)
-        elif value is None:
-            value = np.empty((0,) * len(parameter.dims), elements[parameter.dtype])
-        arguments.append(value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
-        simulator.run(kernel.function, launch, arguments, kernel.cooperative)
-
-
-def _run_on_device(
-    kernel: CudaKernel, launch: Any, dtype: str, data_dtype: str, operands: dict[str, Any]
-) -> None:
-    from fastnn.runtime.cuda import compiler as cuda_compiler
-
-    core, driver = _cuda.core(), _cuda.driver()
-    device = core.Device()
-    device.set_current()
-    stream = device.create_stream()
-    buffers: dict[str, Any] = {}
+    _, dtype, data_dtype = checked(kernel, operands)
+    device = gpu("cuda:0")
     places: dict[str, Any] = {}
     for name, parameter in kernel.params.items():
         value = operands[name]
-        if not isinstance(parameter, Array):
-            places[name] = value
-        elif value is None or value.size == 0:
-            places[name] = (0, (0,) * len(parameter.dims) if value is None else value.shape)
-        else:
-            buffers[name] = device.memory_resource.allocate(value.nbytes, stream=stream)
-            address = int(buffers[name].handle)
-            _cuda.check(driver.cuMemcpyHtoD(address, value.ctypes.data, value.nbytes))
-            places[name] = (address, value.shape)
-    code = cuda_compiler.code(kernel, dtype, data_dtype, _cuda.compute_capability())
-    function = core.ObjectCode.from_cubin(code.cubin).get_kernel(cuda_compiler.ENTRY)
-    config = core.LaunchConfig(
-        grid=launch.grid, block=launch.threads, shmem_size=launch.shared,
-        cooperative_launch=kernel.cooperative,
-    )  # fmt: skip
-    if launch.shared > 48 * 1024:
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _cuda.check(driver.cuFuncSetAttribute(int(function.handle), attribute, launch.shared))
-    core.launch(stream, config, function, *cuda_compiler.arguments(kernel, dtype, places))
-    stream.sync()
-    for name, buffer in buffers.items():
-        if kernel.arrays[name].writes:
-            value = operands[name]
-            _cuda.check(driver.cuMemcpyDtoH(value.ctypes.data, int(buffer.handle), value.nbytes))
-        buffer.close(stream)
+        if isinstance(parameter, Array) and value is not None:
+            if _cuda.simulated():  # in place, so that writing beside the array is seen
+                piece = Piece(value.ctypes.data, value.nbytes, value)
+            else:
+                piece = device.allocate(value.nbytes, name)
+                device.upload(value, piece)
+            value = Place(piece, 0, value.shape, value.dtype.name)
+        places[name] = value
+    device.prepared(kernel, dtype, data_dtype, places)()
+    for name, parameter in kernel.arrays.items():
+        if parameter.writes and operands[name] is not None and not _cuda.simulated():
+            device.download(places[name].piece, operands[name])

@@ -125,18 +125,22 @@ class Gpu(_Device):
         super().__init__(number)
         core = _cuda.core()
         self.core, self.driver = core, _cuda.driver()
-        self._device = core.Device(number)
-        self.use()
-        self.stream = self._device.create_stream()
+        self.stream = self.use().create_stream()
         self._target: Any = self.stream  # where launches go: the stream, or a graph in capture
         self._kernels: dict[Any, Any] = {}
 
-    def use(self) -> None:
-        """Make it this thread's device; every thread that works with it has to."""
-        self._device.set_current()
+    def use(self) -> Any:
+        """Make it this thread's device, which others may have changed; returns `cuda.core`'s."""
+        device = self.core.Device(self.number)  # an object of this thread
+        device.set_current()
+        return device
+
+    def settle(self) -> None:
+        """Wait for the work of all streams, those of other libraries included."""
+        self.use().sync()
 
     def sync(self) -> None:
-        """Wait until everything is done."""
+        """Wait until everything that was sent is done."""
         self.use()
         try:
             self.stream.sync()
@@ -153,8 +157,7 @@ class Gpu(_Device):
     # ---------------------------------------------------------------- memory
 
     def _allocate(self, size: int) -> Piece:
-        self.use()
-        buffer = self._device.allocate(size, stream=self.stream)
+        buffer = self.use().allocate(size, stream=self.stream)
         buffer.fill(0, stream=self.stream)
         return Piece(int(buffer.handle), size, buffer)
 
@@ -253,8 +256,7 @@ class Gpu(_Device):
     def capture(self, launches: Callable[[], None]) -> Launch | None:
         """A function that replays, as one graph, what `launches()` launches (without running it
         now)."""
-        self.use()
-        builder = self._device.create_graph_builder().begin_building()
+        builder = self.use().create_graph_builder().begin_building()
         self._target = builder
         try:
             launches()
@@ -284,7 +286,7 @@ class SimulatedGpu(_Device):
     def use(self) -> None:
         """Nothing to do."""
 
-    sync = use
+    sync = settle = use
 
     def _allocate(self, size: int) -> Piece:
         raw = np.zeros(size, np.uint8)
