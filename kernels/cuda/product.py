@@ -77,8 +77,10 @@ def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
 
     @helper
     def copy_whole(memory, at, x, source, ld, by_depth):
-        """The slice lies within A, and by depth its pieces begin at multiples of 16 bytes; `at` and
-        `source` are the places of the thread's first element."""
+        """The slice lies within A, and by depth its pieces begin at multiples of 16 bytes; `source`
+        is the place of the thread's first element in x."""
+        d0, i0 = first_of(computed_here(cuda.threadIdx.x), by_depth)
+        at += d0 * row + i0
         if by_depth:
             for d in range(0, depth, quad_depth):
                 copy4(memory, at + d * row, x, source + d * ld, 4)
@@ -151,7 +153,6 @@ def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
             b_at += lane % 8 * lane_columns
         a_d, a_i = first_a(thread, a_by_depth)
         b_d, b_i = first_b(thread, b_by_depth)
-        a_place, b_place = a_d * a_row + a_i, b_d * b_row + b_i + b_part
         a_source = (
             (begin + a_d) * a_ld + top + a_i if a_by_depth else (top + a_i) * a_ld + begin + a_d
         )
@@ -167,11 +168,11 @@ def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
             ahead = t + (stages - 1) * depth
             if ahead < end:
                 if a_whole and ahead + depth <= end:
-                    whole_a(memory, fill + a_place, a, a_source, a_ld, a_by_depth)
+                    whole_a(memory, fill, a, a_source, a_ld, a_by_depth)
                 else:
                     edge_a(memory, fill, a, a_ld, a_by_depth, top, M, ahead, end)
                 if b_whole and ahead + depth <= end:
-                    whole_b(memory, fill + b_place, b, b_source, b_ld, b_by_depth)
+                    whole_b(memory, fill + b_part, b, b_source, b_ld, b_by_depth)
                 else:
                     edge_b(memory, fill + b_part, b, b_ld, b_by_depth, left, N, ahead, end)
                 a_source += depth * a_ld if a_by_depth else depth

@@ -81,8 +81,8 @@ def _copies() -> _Copies:
 
 
 def computed_here(i: int) -> int:
-    """`i`. What is computed from it is computed where it stands in the code: in a path that is
-    rarely taken it needs no registers elsewhere."""
+    """`i`, from 0 to 2^31. What is computed from it is computed where it stands in the code: it
+    needs no registers elsewhere."""
     return i
 
 

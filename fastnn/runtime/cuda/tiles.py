@@ -113,9 +113,9 @@ define(tile.wait_copies, lambda groups: types.none if _constant(groups) else Non
 
 
 def _computed_here(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    number = _index(context, builder, sig, args, 0)
-    kind = ir.FunctionType(I64, [I64])
-    return builder.call(ir.InlineAsm(kind, "mov.b64 $0, $1;", "=l,l", side_effect=True), [number])
+    number = builder.trunc(_index(context, builder, sig, args, 0), I32)
+    here = ir.InlineAsm(ir.FunctionType(I32, [I32]), "mov.b32 $0, $1;", "=r,r", side_effect=True)
+    return builder.zext(builder.call(here, [number]), I64)  # so LLVM knows that it isn't negative
 
 
 define(tile.computed_here, lambda i: types.int64, _computed_here)
