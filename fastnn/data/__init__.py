@@ -28,9 +28,12 @@ _PUBLIC = {
     "log_mel": "audio",
     "mfcc": "audio",
     "normalise": "audio",
-    "pad": "text",
+    "pack": "sequences",
+    "pad": "sequences",
     "predict_sequences": "bucketing",
     "read_audio": "audio",
+    "unpack": "sequences",
+    "unpad": "sequences",
     "windows": "text",
     "with_deltas": "audio",
 }
@@ -51,15 +54,16 @@ if TYPE_CHECKING:
     from fastnn.data.metrics import entities, entity_scores
     from fastnn.data.mnist import load_mnist
     from fastnn.data.ptb import load_ptb
+    from fastnn.data.sequences import pack, pad, unpack, unpad
     from fastnn.data.shakespeare import load_shakespeare
     from fastnn.data.spoken_digits import load_spoken_digits
-    from fastnn.data.text import Vocabulary, batchify, bucket_batches, pad, windows
+    from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
 
 __all__ = [
     "Buckets", "Normaliser", "Vocabulary", "batchify", "bucket_batches", "convert_tags", "deltas",
     "entities", "entity_scores", "load_conll2003", "load_digits", "load_mnist", "load_ptb",
-    "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pad",
-    "predict_sequences", "read_audio", "windows", "with_deltas",
+    "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pack",
+    "pad", "predict_sequences", "read_audio", "unpack", "unpad", "windows", "with_deltas",
 ]  # fmt: skip
 
 

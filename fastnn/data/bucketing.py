@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn.data.text import bucket_batches, pad
+from fastnn.data.sequences import pad
+from fastnn.data.text import bucket_batches
 from fastnn.errors import DataError, OptionError
 
 if TYPE_CHECKING:

@@ -272,47 +272,6 @@ def windows(
     return view[:-1:stride], view[1::stride]
 
 
-def pad(
-    sequences: Sequence[ArrayLike], value: float = 0, length: int | None = None
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Sequences of different lengths as one array, filled up at their ends.
-
-    Args:
-        sequences: arrays of equal element type, shapes ``(steps, ...)`` that differ in `steps`.
-        value: what to fill up with.
-        length: steps of the result; by default those of the longest sequence.
-
-    Returns the array, shape ``(len(sequences), length, ...)``, and the lengths of the sequences,
-    int64, shape ``(len(sequences),)``.
-
-    Raises DataError for no sequences, a sequence longer than `length`, or shapes that don't fit.
-
-    >>> pad([[1, 2, 3], [4]])
-    (array([[1, 2, 3],
-           [4, 0, 0]]), array([3, 1]))
-    """
-    arrays = [np.asarray(sequence) for sequence in sequences]
-    if not arrays:
-        raise DataError("pad: expected at least one sequence, got none")
-    inner = {array.shape[1:] for array in arrays}
-    if len(inner) > 1 or min(array.ndim for array in arrays) == 0:
-        shapes = sorted({array.shape for array in arrays})[:4]
-        raise DataError(
-            f"pad: expected shapes that differ in their first number only, got {shapes}"
-        )
-    lengths = np.array([len(array) for array in arrays], np.int64)
-    longest = int(lengths.max())
-    length = longest if length is None else length
-    if longest > length:
-        raise DataError(f"pad: expected at most {length} steps, got {longest}; cut the sequence")
-    full = [array for array in arrays if len(array)] or arrays  # an empty list has no type
-    kind = np.result_type(*{array.dtype for array in full})
-    padded = np.full((len(arrays), length, *inner.pop()), value, kind)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return padded, lengths
-
-
 def bucket_batches(
     lengths: ArrayLike, batch_size: int, seed: int = 0, epoch: int = 0, *, drop_last: bool = False
 ) -> list[NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastnn.data import text
-from fastnn.data.text import Vocabulary, batchify, bucket_batches, pad, windows
+from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
 from fastnn.errors import DataError, OptionError
 
 WORDS = "b a c a b a d <unk> <unk>".split()  # noqa: SIM905
@@ -172,36 +172,6 @@ def test_windows_don_t_overlap_by_default():
     x, y = windows(range(10), 3)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert y[-1].tolist() == [7, 8, 9]
-
-
-def test_pad():
-    array, lengths = pad([[1, 2], [], [3, 4, 5]], value=-1)
-    assert array.tolist() == [[1, 2, -1], [-1, -1, -1], [3, 4, 5]]
-    assert array.dtype == np.int64
-    assert lengths.tolist() == [2, 0, 3]
-    assert lengths.dtype == np.int64
-
-
-def test_pad_features():
-    rng = np.random.default_rng(0)
-    sequences = [rng.random((n, 4), np.float32) for n in (3, 1, 5)]
-    array, lengths = pad(sequences, length=6)
-    assert array.shape == (3, 6, 4)
-    assert array.dtype == np.float32
-    for row, sequence, n in zip(array, sequences, lengths, strict=True):
-        np.testing.assert_array_equal(row[:n], sequence)
-        assert (row[n:] == 0).all()
-
-
-def test_pad_errors():
-    with pytest.raises(DataError, match="expected at most 2 steps, got 3"):
-        pad([[1, 2, 3]], length=2)
-    with pytest.raises(DataError, match="at least one sequence"):
-        pad([])
-    with pytest.raises(DataError, match="differ in their first number only"):
-        pad([np.zeros((2, 3)), np.zeros((2, 4))])
-    with pytest.raises(DataError, match="differ in their first number only"):
-        pad([1, 2])
 
 
 @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 500])
