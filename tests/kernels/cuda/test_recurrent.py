@@ -12,9 +12,11 @@ import pytest
 import fastnn.kernels.cuda.gru
 import fastnn.kernels.cuda.lstm
 import fastnn.kernels.cuda.rnn
-import fastnn.kernels.cuda.steps  # noqa: F401
+import fastnn.kernels.cuda.steps
+from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.cuda.recurrent import Layout, exchange_elements, fits
 from fastnn.kernels.declare import CUDA_KERNELS, Array
+from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests import naive, naive_recurrent
 
@@ -392,3 +394,34 @@ def test_steps_past_the_end_become_zeros() -> None:
     call_cuda(CUDA_KERNELS["valid_steps"], x=x, lengths=known, y=y)
     want = np.where(np.arange(4)[:, None] < known[:, None, None], x, 0.0)
     np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.skipif(not _cuda.simulated(), reason="a device's blocks can't be slowed down")
+@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize(("cell", "options"), CELLS[:1] + CELLS[4:])
+def test_blocks_wait_for_the_slowest(
+    monkeypatch: pytest.MonkeyPatch, cell: str, options: dict[str, Any], slow: int
+) -> None:
+    case = Case(cell, options, (2, 3, 6))
+    layout = Layout(1, 2, 4)
+    whole = case.forward(layout)
+    back = case.backward(whole, layout)
+    module = getattr(fastnn.kernels.cuda, cell)
+    stage, multiply = module.stage, module.multiply
+
+    def late(function: Any) -> Any:
+        def wrapped(*arguments: Any) -> None:
+            for _ in range(30 if block_number() == slow else 0):
+                give_way()
+            function(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(module, "stage", late(stage))
+    monkeypatch.setattr(module, "multiply", late(multiply))
+    other = case.forward(layout)
+    again = case.backward(other, layout)
+    for name in OUTPUTS + GRADIENTS:
+        for left, right in ((whole, other), (back, again)):
+            if left.get(name) is not None:
+                assert left[name].tobytes() == right[name].tobytes(), name
