@@ -44,6 +44,10 @@ class Arrays:
             for name, a in zip(self.names, self.arrays, strict=True)
         }
 
+    def on_host(self) -> Arrays:
+        """The same as NumPy arrays: those on a device are copied."""
+        return Arrays([np.asarray(a) for a in self.arrays], self.specs, self.names)
+
     def take(self, rows: Any) -> Arrays:
         """The same for some of the samples."""
         return Arrays([a[rows] for a in self.arrays], self.specs, self.names)

@@ -111,14 +111,15 @@ class StepBuilder:
         feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
             the inputs before each step).
         device: "cpu" or "cuda": what the program is for.
+        tf32: whether matrix products on CUDA may round their operands to TF32.
     """
 
     def __init__(
         self, model: Module, store: ParameterStore, batch: int, training: bool, feed: str,
-        device: str = "cpu",
+        device: str = "cpu", tf32: bool = False,
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
-        self.graph = Graph(batch, training, store.dtype, device)
+        self.graph = Graph(batch, training, store.dtype, device, tf32)
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
 

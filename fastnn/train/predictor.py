@@ -55,7 +55,7 @@ class Predictor:
         if on_device and self.session.device == "cpu":
             raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
         if len(x) <= CHUNKS * batch_size and self.session.device == "cpu":
-            return self.in_chunks(x, int(batch_size))
+            return self.in_chunks(x.on_host(), int(batch_size))
         return self.run(x, min(int(batch_size), len(x)), on_device)
 
     def built(self, specs: tuple[Spec, ...], batch: int, feed: str = "gather") -> Built:

@@ -48,11 +48,12 @@ class Step:
         keep_gradients: bool,
         steps_per_epoch: int,
         graphs: bool,
+        tf32: bool,
     ):
         self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
         self.model = model
         self.device = devices.choose(device)
-        self.stop_on_nonfinite = bool(stop_on_nonfinite)
+        self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
         self.keep_gradients = bool(keep_gradients)
         self.steps_per_epoch = int(steps_per_epoch)
         self.store = model.store(dtype, int(seed))
@@ -160,6 +161,8 @@ class Step:
 
     def _prepare(self, kind: str, x: Any, y: Any) -> tuple[_Ready, Sequence[np.ndarray]]:
         inputs, targets = _checked(x, y)
+        if self.device == "cpu":  # arrays of a GPU are copied
+            inputs, targets = inputs.on_host(), targets.on_host()
         arrays = [*inputs.arrays, *targets.arrays]
         key = (kind, len(targets.arrays), *((a.shape, a.dtype) for a in arrays))
         if key not in self._ready:
@@ -173,8 +176,9 @@ class Step:
 
     def _build(self, kind: str, x: Arrays, y: Arrays) -> _Ready:
         builder = StepBuilder(
-            self.model, self.store, len(x), kind != "evaluate", "direct", self.session.runtime.kind
-        )
+            self.model, self.store, len(x), kind != "evaluate", "direct",
+            self.session.runtime.kind, self.tf32,
+        )  # fmt: skip
         inputs = builder.inputs("x", x.specs)
         targets = builder.inputs("y", y.specs) if y.arrays else inputs
         loss = builder.loss(self.loss, builder.outputs(inputs), targets)
@@ -292,6 +296,7 @@ def compile(
     keep_gradients: bool = False,
     steps_per_epoch: int = 1,
     graphs: bool = True,
+    tf32: bool = False,
 ) -> Step:
     """A step function, for people who write their own training loops.
 
@@ -320,6 +325,8 @@ def compile(
         steps_per_epoch: what schedules that count epochs take for one.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
+        tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
+            operands to TF32 (10 bits of mantissa): faster, less exact.
 
     Returns:
         A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
@@ -342,5 +349,5 @@ def compile(
         model, loss, optimizer, parameters=parameters, seed=seed, dtype=dtype, workers=workers,
         device=device, stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients,
         steps_per_epoch=steps_per_epoch,
-        graphs=graphs,
+        graphs=graphs, tf32=tf32,
     )  # fmt: skip

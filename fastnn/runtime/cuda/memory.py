@@ -38,6 +38,10 @@ class Control:
             self._known[:] = self.host
             self.gpu.upload(self.host, self.piece)
 
+    def forget(self) -> None:
+        """Somebody has run programs without `take`: the next `send` sends all."""
+        self._known.fill(0xFF)
+
     def ask(self) -> np.ndarray:
         """Have the device's copied to the host; it is there when the device has come so far."""
         self._turn ^= 1
