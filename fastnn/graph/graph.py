@@ -171,9 +171,6 @@ class Graph:
     #: limits of integer inputs found while tracing
     ranges: list[Range] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out
-    #: of the GPU: multiprocessors, and bytes of shared memory that a block may have (H200)
-    processors: int = 132
-    block_memory: int = 232_448
 
     @contextmanager
     def inside_scope(self, scope: str) -> Iterator[None]:

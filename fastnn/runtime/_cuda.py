@@ -128,6 +128,27 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+@functools.cache
+def block_limits() -> tuple[int, int]:
+    """Multiprocessors, and bytes of shared memory that a block may have: the least of all devices;
+    an H200's where there is none, few multiprocessors in the simulator."""
+    if reason() or simulated():
+        return (4 if simulated() else 132), 232_448
+    library = driver()
+    wanted = library.CUdevice_attribute
+    found = [
+        [
+            int(check(library.cuDeviceGetAttribute(attribute, device)))
+            for attribute in (
+                wanted.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                wanted.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )
+        ]
+        for device in range(int(check(library.cuDeviceGetCount())))
+    ]
+    return min(f[0] for f in found), min(f[1] for f in found)
+
+
 # ---------------------------------------------------------------- compiling
 
 
