@@ -30,7 +30,14 @@ def simulated() -> bool:
 
 def installed() -> bool:
     """Whether the packages that compile kernels for CUDA are there (a device need not be)."""
-    return all(importlib.util.find_spec(name) for name in ("numba_cuda", "cuda"))
+    return _found("numba_cuda") and _found("cuda")
+
+
+def _found(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a package that is there and must not be imported
+        return False
 
 
 def compiler_version() -> tuple[tuple[str, str], ...]:
@@ -101,7 +108,7 @@ def check(result: tuple[Any, ...]) -> Any:
 def reason() -> str:
     """Why CUDA cannot be used here; empty if it can."""
     if simulated():
-        return "" if importlib.util.find_spec("numba_cuda") else "numba-cuda is not installed"
+        return "" if _found("numba_cuda") else "numba-cuda is not installed"
     if not installed():
         return f"the CUDA packages are not installed: {INSTALL}"
     try:

@@ -20,6 +20,8 @@ from fastnn.runtime.cuda import compiler, twins
 
 #: float types, and the compute capabilities that each is looked at for
 VARIANTS: dict[str, list[tuple[int, int]]] = {"float32": [(8, 0), (9, 0)], "float64": [(9, 0)]}
+#: ending of the names of kernels that exist for float32 alone
+ONLY_FLOAT32 = "_tf32"
 #: the type of users' data in kernels that take any
 DATA = "uint8"
 
@@ -96,7 +98,12 @@ def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log
 def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[Report]:
     """Reports of all variants of these kernels (of all by default), in several processes."""
     declare_all()
-    tasks = [(n, dtype) for n in (list(names) or sorted(CUDA_KERNELS)) for dtype in VARIANTS]
+    tasks = [
+        (name, dtype)
+        for name in (list(names) or sorted(CUDA_KERNELS))
+        for dtype in VARIANTS
+        if dtype == "float32" or not name.endswith(ONLY_FLOAT32)
+    ]
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, declare_all) as pool:
