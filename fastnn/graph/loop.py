@@ -84,7 +84,7 @@ class _Steps:
         operands = {name: self.at(value, t) for name, value in call.operands.items()}
         if "stream" in operands:
             operands["stream"] = (operands["stream"] << 20) + t + 1
-        with self.graph.inside_scope(call.scope):
+        with self.graph.inside_scope(f"{call.scope or 'loop'}, time step {t}"):
             self.graph.call(call.kernel, **operands)
 
     def emit_all(self, call: Call) -> None:

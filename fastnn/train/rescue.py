@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
 from fastnn.train.session import Session
@@ -73,11 +73,26 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
                 whole = parameter.mode in ("out", "inout")  # "part" leaves old contents between
                 if not (whole and isinstance(operand, Operand) and operand.dtype == "f"):
                     continue
-                if not _finite(bound.read(operand)):
-                    return f"{kernel.name} in {call.scope or 'the data'}"
+                found = bound.read(operand)
+                if not _finite(found):
+                    where = f"{kernel.name} in {call.scope or 'the data'}"
+                    return where + _time_step(found, parameter, operands.get("steps"))
     finally:
         session.runtime.restore(buffers)
     return "the loss"
+
+
+def _time_step(found: np.ndarray, parameter: Array, steps: Any) -> str:
+    """Where along the time axis (dimension T, or rows of so many steps) the first one stands."""
+    if "T" in parameter.dims:
+        axis = parameter.dims.index("T") - len(parameter.dims)
+        time = np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)
+    elif isinstance(steps, int) and parameter.dims[0] == "B" and found.shape[-1] % steps == 0:
+        time = np.moveaxis(found.reshape(len(found), steps, -1), 1, 0).reshape(steps, -1)
+    else:
+        return ""
+    bad = ~np.isfinite(time).all(axis=1)
+    return f", time step {int(bad.argmax())}"
 
 
 def _home(operand: Any) -> str:
