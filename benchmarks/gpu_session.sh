@@ -10,6 +10,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
 LOG=benchmarks/results/gpu-session.txt
+# the cache of compiled kernels may be filled beforehand, on a machine without a GPU:
+#     FASTNN_CACHE=.cache-gpu python -m fastnn.runtime.cuda.ahead all 9.0
 export FASTNN_CACHE=${FASTNN_CACHE:-$PWD/.cache-gpu}
 mkdir -p benchmarks/results
 : >"$LOG"
@@ -38,17 +40,18 @@ export PYTHON
 
 part versions 20 nvidia-smi
 part info 20 "$PYTHON" -m fastnn info
-part kernels 70 "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/cuda
-part runtime 40 "$PYTHON" -m pytest -q -p no:cacheprovider tests/cuda
+part compile 60 "$PYTHON" -m fastnn.runtime.cuda.ahead all
+part kernels 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/cuda
+part runtime 30 "$PYTHON" -m pytest -q -p no:cacheprovider tests/cuda
 # every test that trains with device="auto" trains on the GPU then
-part trainings 60 env FASTNN_DEVICE=cuda "$PYTHON" -m pytest -q -p no:cacheprovider \
+part trainings 50 env FASTNN_DEVICE=cuda "$PYTHON" -m pytest -q -p no:cacheprovider \
   tests/nn tests/optim tests/train/test_trainer.py tests/train/test_checkpoint.py
 part memcheck 50 bash -c 'sanitize memcheck tests/kernels/cuda -k "float32 and not large"'
 part racecheck 35 bash -c 'sanitize racecheck tests/kernels/cuda/test_matmul.py tests/kernels/cuda/test_softmax.py -k float32'
 part digits 30 "$PYTHON" examples/gpu_digits_mlp.py --device cuda --epochs 10 --check
 part char-lm 45 "$PYTHON" examples/gpu_char_lm.py --device cuda --epochs 1 --characters 40000 --check
 part spoken-digits 45 "$PYTHON" examples/gpu_spoken_digits.py --device cuda --epochs 2 --recordings 400 --check
-part benchmark 150 "$PYTHON" -m benchmarks.gpu --turns 10 --budget 0.25
+part benchmark 130 "$PYTHON" -m benchmarks.gpu --turns 10 --budget 0.25
 
 rm -f "$LOG.part"
 echo "== $SECONDS s in all; failed: ${failed[*]:-nothing}" | tee -a "$LOG"

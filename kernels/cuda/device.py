@@ -21,6 +21,7 @@ compiled ones, with warp shuffles, which add in the same order.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -33,6 +34,10 @@ from ..declare import ceil_div
 INFINITY = float("inf")
 WARP = 32  # threads of a warp
 MOST = 1024  # threads of a block, at most
+
+#: the simulator's carrier of this thread (no plain function: those go into the hash of a kernel
+#: with all that they refer to)
+_carrier: Any = functools.partial(threading.current_thread)
 
 _provider: list[Callable[[], Any]] = []
 
@@ -77,6 +82,9 @@ class _Cuda:
     """Stands for the module `numba.cuda`."""
 
     shared = _SharedArrays()
+
+    def __repr__(self) -> str:  # the same in every process: it goes into the hash of a kernel
+        return "cuda"
 
     def __getattr__(self, name: str) -> Any:
         if not _provider:
@@ -140,7 +148,7 @@ def block_number() -> int:
 
 def give_way() -> None:
     """Stands in every loop that waits for other threads: it lets them run in the simulator."""
-    threading.current_thread().wait()  # type: ignore[attr-defined]
+    _carrier().wait()
 
 
 def flat(x: Any) -> Any:
@@ -188,7 +196,7 @@ def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
 
 def _exchange(value: Any) -> np.ndarray:
     """What every thread of the block gave, by thread number (all threads have to arrive)."""
-    given = threading.current_thread().given  # type: ignore[attr-defined]
+    given = _carrier().given
     given[thread_number()] = value
     cuda.syncthreads()
     values = [given[k] for k in range(block_threads())]

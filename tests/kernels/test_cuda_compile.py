@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +86,17 @@ def test_spills_are_seen() -> None:
     cc = (9, 0)
     ptx = compiler.compile_ptx(starved, "float64", cc=cc)
     assert report.read(kernel.name, "float64", cc, ptx, *_cuda.link(ptx, cc)).spills > 0
+
+
+def test_another_process_finds_the_compiled_kernels() -> None:
+    """Paths in the cache are the same everywhere: nothing of a process goes into their hash."""
+    code = (
+        "from fastnn.runtime.cuda import ahead, compiler\n"
+        "for v in ahead.common_variants((9, 0)): print(compiler.code_path(*v).name)"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    )
+    assert first.stdout == second.stdout
+    assert len(first.stdout.splitlines()) > len(CUDA_KERNELS)

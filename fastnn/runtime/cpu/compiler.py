@@ -19,6 +19,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import re
 import tempfile
 import threading
 import time
@@ -101,7 +102,8 @@ def fingerprint(function: Any, seen: set[int] | None = None) -> bytes:
         elif isinstance(value, np.ndarray):
             digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
         else:
-            digest.update(repr(value).encode() if not callable(value) else b"callable")
+            text = "callable" if callable(value) else repr(value)
+            digest.update(re.sub(" at 0x[0-9a-f]+", "", text).encode())  # the same in any process
 
     names = _names(function.__code__)
     add(function.__code__)

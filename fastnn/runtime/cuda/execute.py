@@ -23,10 +23,11 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import CUDA_KERNELS, Array, declared
+from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
 from fastnn.plan.instruction import fold
 from fastnn.plan.program import Operand, PlannedCall, Program
-from fastnn.runtime.cuda import twins
+from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import ahead, twins
 from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
 from fastnn.runtime.segment import Segment
@@ -54,7 +55,13 @@ class CudaProgram:
         self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
-        self.launches = [self._prepared(call) for call in self.planned]
+        found = [self._operands(call) for call in self.planned]
+        if not _cuda.simulated():
+            ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
+        self.launches = [
+            self.gpu.prepared(kernel, program.dtype, data, operands)
+            for kernel, data, operands in found
+        ]
         self.saved: Any = None
         if "buffers" in self.written and any("check" in c.kernel for c in self.planned):
             self.saved = runtime.saved_buffers(segments["buffers"])
@@ -79,7 +86,8 @@ class CudaProgram:
             dims = fold(segment.host.shape, rank or len(dims))
         return Place(segment.place(self.gpu), offset, dims, dtype)
 
-    def _prepared(self, call: PlannedCall) -> Launch:
+    def _operands(self, call: PlannedCall) -> tuple[CudaKernel, str, dict[str, Any]]:
+        """A call's kernel, the element type of the data that it reads, and its operands."""
         kernel = twins.find(call.kernel, call.scope)
         operands: dict[str, Any] = {}
         data_dtype = ""
@@ -90,7 +98,7 @@ class CudaProgram:
                     data_dtype = operands[name].dtype
             else:
                 operands[name] = operand
-        return self.gpu.prepared(kernel, self.program.dtype, data_dtype, operands)
+        return kernel, data_dtype, operands
 
     def _keep(self) -> Launch:
         import fastnn.kernels.cuda.keep  # noqa: F401

@@ -1,0 +1,113 @@
+"""Compiles CUDA kernels in several processes at once, on a machine's first run.
+
+A worker process (`python -m fastnn.runtime.cuda.ahead`) compiles the variants it reads, one a line
+of JSON, into the cache. It compiles only what is the same there (the path in the cache is a hash of
+the code): users' own kernels are left to the process that needs them. Nothing here can fail a run.
+
+    python -m fastnn.runtime.cuda.ahead all [9.0]    # fastnn's own kernels, for a device
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
+from fastnn.runtime import _cuda
+from fastnn.runtime.cpu.execute import available_cores
+from fastnn.runtime.cuda import compiler
+
+#: kernel, float type, type of the data ("" where it reads none), compute capability
+Variant = tuple[CudaKernel, str, str, tuple[int, int]]
+#: fewer missing kernels than this are not worth a worker process
+FEW = 3
+MOST_WORKERS = 16
+
+
+def compile_missing(wanted: Iterable[Variant]) -> int:
+    """Compile what is not in the cache; returns how many were compiled. Says so if it takes long.
+
+    Where that is not worth worker processes nothing is done: `compiler.code` compiles when asked.
+    """
+    absent = [v for v in dict.fromkeys(wanted) if not compiler.code_path(*v).exists()]
+    count = min(available_cores(), len(absent) // 2, MOST_WORKERS)
+    if len(absent) < FEW or count < 2 or not sys.executable:
+        return 0
+    sys.stderr.write(f"compiling {len(absent)} CUDA kernels (once per machine)...\n")
+    sys.stderr.flush()
+    workers: list[subprocess.Popen[str]] = []
+    try:
+        with contextlib.suppress(OSError):
+            for k in range(count):
+                workers.append(_start(absent[k::count]))  # noqa: PERF401  (all that could start)
+        for worker in workers:
+            worker.wait()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return sum(compiler.code_path(*v).exists() for v in absent)
+
+
+def _start(variants: list[Variant]) -> subprocess.Popen[str]:
+    """A worker that compiles these."""
+    paths = [str(Path(p).resolve()) for p in sys.path if p]
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert worker.stdin is not None
+    with contextlib.suppress(OSError), worker.stdin as lines:
+        for kernel, dtype, data, cc in variants:
+            path = str(compiler.code_path(kernel, dtype, data, cc))
+            lines.write(json.dumps([kernel.name, dtype, data, cc, path]) + "\n")
+    return worker
+
+
+def common_variants(cc: tuple[int, int]) -> list[Variant]:
+    """All of fastnn's kernels, for the common types."""
+    from fastnn.runtime.cuda.report import declare_all
+
+    declare_all()
+    return [
+        (kernel, dtype, data, cc)
+        for dtype in ("float32", "float64")
+        for kernel in CUDA_KERNELS.values()
+        if not (dtype == "float64" and kernel.name.endswith("_tf32"))
+        for data in (
+            ("float32", "uint8", "int64")
+            if any(p.dtype == "d" for p in kernel.arrays.values())
+            else ("",)
+        )
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["all"]:
+        text = arguments[1] if len(arguments) > 1 else ""
+        cc = tuple(map(int, text.split("."))) if text else _cuda.compute_capability()
+        wanted = common_variants((cc[0], cc[1]))
+        print(f"{compile_missing(wanted)} of {len(wanted)} kernels compiled")  # noqa: T201
+        return
+    from fastnn.runtime.cuda.report import declare_all
+
+    declare_all()
+    for line in sys.stdin:
+        name, dtype, data, cc, path = json.loads(line)
+        kernel = CUDA_KERNELS.get(name)
+        if kernel and str(compiler.code_path(kernel, dtype, data, tuple(cc))) == path:
+            with contextlib.suppress(Exception):  # the process that needs it says what is wrong
+                compiler.code(kernel, dtype, data, tuple(cc))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
