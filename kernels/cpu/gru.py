@@ -13,10 +13,14 @@ from ..declare import helper, kernel
 from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
 from .parts import load_part, store_part
 from .recurrent import (
+    INPUT_STEPS,
+    add_row,
     copy_or_zero,
     copy_row,
     length_of,
     multiply,
+    multiply_inputs,
+    multiply_state,
     padded,
     running,
     sort_by_length,
@@ -28,8 +32,9 @@ from .simd import lanes, splat
 
 @helper
 def gru_scratch(inputs, hidden):
-    """Scratch elements for each sequence: [x, h], sums of x and of h, r h, biases."""
-    return padded(inputs + hidden) + 2 * padded(6 * hidden) + padded(hidden)
+    """Scratch elements for each sequence: [x, h]; sums of r, z, n and of h's part of n; r h;
+    biases."""
+    return padded(inputs + hidden) + 2 * padded(4 * hidden) + padded(hidden)
 
 
 @helper
@@ -40,10 +45,8 @@ def gru_backward_scratch(hidden):
 
 @helper
 def gate(s, z, bias, H, place, j, n):
-    """sigmoid of a gate's sums and biases."""
-    v = load_part(s, z + place * H + j, n) + load_part(s, bias + place * H + j, n)
-    u = load_part(s, z + (3 + place) * H + j, n) + load_part(s, bias + (3 + place) * H + j, n)
-    return sigmoid(v + u)
+    """sigmoid of a gate's sum and bias."""
+    return sigmoid(load_part(s, z + place * H + j, n) + load_part(s, bias + place * H + j, n))
 
 
 @helper
@@ -61,11 +64,11 @@ def forward_part(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
     """`n` units from unit j on: the new state to h and y, gates to saved."""
     zg = gate(s, z, bias, H, 1, j, n)
     xn = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
-    hn = load_part(s, z + 5 * H + j, n) + load_part(s, bias + 5 * H + j, n)
     if reset_before:
-        new = tanh(xn + hn)
+        new = tanh(xn)
     else:
         r = gate(s, z, bias, H, 0, j, n)
+        hn = load_part(s, z + 3 * H + j, n) + load_part(s, bias + 3 * H + j, n)
         new = tanh(xn + r * hn)
         store_part(saved, k + j, r, n)
         store_part(saved, k + 3 * H + j, hn, n)
@@ -100,7 +103,7 @@ def gru_forward(
     T, I = x.shape[1], x.shape[2]
     H = y.shape[2]
     count = hi - lo
-    wide, deep, cell = padded(I + H), padded(6 * H), padded(H)
+    wide, deep, cell = padded(I + H), padded(4 * H), padded(H)
     stride = padded(4 * H)
     xs = lo * scratch.shape[1]
     zs = xs + count * wide
@@ -108,7 +111,11 @@ def gru_forward(
     bias = rs + count * cell
     sort_by_length(lengths, order, lo, hi, T)
     copy_or_zero(b_ih, 0, scratch, bias, 3 * H)
-    copy_or_zero(b_hh, 0, scratch, bias + 3 * H, 3 * H)
+    if reset_before:
+        add_row(b_hh, 0, scratch, bias, 3 * H)
+    else:
+        add_row(b_hh, 0, scratch, bias, 2 * H)
+        copy_or_zero(b_hh, 2 * H, scratch, bias + 3 * H, H)
     for r in range(count):
         copy_or_zero(h0, order[lo + r] * H, scratch, xs + r * wide + I, H)
     vector = lanes(x)
@@ -118,14 +125,23 @@ def gru_forward(
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
             break
+        if not packed and turn % INPUT_STEPS == 0:
+            multiply_inputs(x, lengths, w_ih, saved, saved.shape[1], stride, turn, lo, hi, reverse)
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
-            copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
-        multiply(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0, 3 * H,
-                 True)  # fmt: skip
-        multiply(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs + 3 * H, deep, H, rows, 0,
-                 2 * H if reset_before else 3 * H, True)  # fmt: skip
+            if packed:
+                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+            else:
+                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
+        if packed:
+            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 3 * H,
+                     True)  # fmt: skip
+        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
+                       2 * H, False)  # fmt: skip
+        if not reset_before:
+            multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs + 3 * H, deep, H,
+                           rows, 2 * H, 3 * H, True)  # fmt: skip
         if reset_before:
             for r in range(rows):
                 b = order[lo + r]
@@ -136,8 +152,8 @@ def gru_forward(
                     reset_part(scratch, z, bias, h, rh, saved, k, H, j, vector)
                 if whole < H:
                     reset_part(scratch, z, bias, h, rh, saved, k, H, whole, H - whole)
-            multiply(scratch, rs, cell, w_hh, packed, H, 0, scratch, zs + 5 * H, deep, H, rows,
-                     2 * H, 3 * H, True)  # fmt: skip
+            multiply_state(scratch, rs, cell, w_hh, packed, H, 0, scratch, zs + 2 * H, deep, H,
+                           rows, 2 * H, 3 * H, False)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -204,7 +220,7 @@ def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, 
 @kernel(block=64)
 def gru_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed
+    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
     h0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
     saved: "in rows f[B,Z]",
@@ -234,6 +250,7 @@ def gru_backward(
     zero_row(dbias_hh, lo * 3 * H, count * 3 * H)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
+    in_panels = w_turned.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -252,8 +269,8 @@ def gru_backward(
                     backward_part(scratch, z, dh, h0, b * H, reset_before, saved, k, dy, e, dz, d,
                                   dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
         if reset_before and rows > 0:
-            multiply(scratch, zs + 2 * H, deep, w_turned, 1, 3 * H, 2 * H, scratch, rs, cell, H,
-                     rows, 0, H, True)  # fmt: skip
+            multiply_state(scratch, zs + 2 * H, deep, w_turned, in_panels, 3 * H, 2 * H, scratch,
+                           rs, cell, H, rows, 0, H, True)  # fmt: skip
             for r in range(rows):
                 b = order[lo + r]
                 length = length_of(lengths, b, T)
@@ -273,8 +290,8 @@ def gru_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * cell, H)
         elif rows > 0:
-            multiply(scratch, zs, deep, w_turned, 1, 3 * H, 0, scratch, hs, cell,
-                     2 * H if reset_before else 3 * H, rows, 0, H, False)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_turned, in_panels, 3 * H, 0, scratch, hs, cell,
+                           2 * H if reset_before else 3 * H, rows, 0, H, False)  # fmt: skip
     for r in range(count):
         b = order[lo + r]
         copy_row(scratch, hs + r * cell, dh0, b * H, H)

@@ -11,11 +11,14 @@ from ..declare import helper, kernel
 from ..scalar import lstm_cell, lstm_cell_gradient
 from .parts import load_part, store_part
 from .recurrent import (
+    INPUT_STEPS,
     add_row,
     copy_or_zero,
     copy_row,
     length_of,
     multiply,
+    multiply_inputs,
+    multiply_state,
     padded,
     running,
     sort_by_length,
@@ -107,14 +110,20 @@ def lstm_forward(
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
             break
+        if not packed and turn % INPUT_STEPS == 0:
+            multiply_inputs(x, lengths, w_ih, saved, saved.shape[1], stride, turn, lo, hi, reverse)
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
-            copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
-        multiply(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0, 4 * H,
-                 True)  # fmt: skip
-        multiply(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0, 4 * H,
-                 False)  # fmt: skip
+            if packed:
+                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+            else:
+                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
+        if packed:
+            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 4 * H,
+                     True)  # fmt: skip
+        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
+                       4 * H, False)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -177,7 +186,7 @@ def backward_part(
 @kernel(block=64)
 def lstm_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed
+    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
     peephole: "in whole f[R]",
     c0: "in rows f[B,H]",
     saved: "in rows f[B,Z]",
@@ -215,6 +224,7 @@ def lstm_backward(
         copy_or_zero(dc_n, b * H, scratch, cs + r * cell, H)
     vector = lanes(scratch)
     whole = H - H % vector
+    in_panels = w_turned.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -241,8 +251,8 @@ def lstm_backward(
                 zero_row(scratch, hs + r * cell, H)
                 zero_row(scratch, cs + r * cell, H)
         elif rows > 0:
-            multiply(scratch, zs, deep, w_turned, 1, 4 * H, 0, scratch, hs, cell, 4 * H, rows,
-                     0, H, True)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_turned, in_panels, 4 * H, 0, scratch, hs, cell,
+                           4 * H, rows, 0, H, True)  # fmt: skip
     for r in range(count):
         b = order[lo + r]
         copy_row(scratch, hs + r * cell, dh0, b * H, H)

@@ -13,9 +13,9 @@ better for up to four sequences). Saved and returned per-step rows have a stride
 
 from ..declare import helper, kernel
 from .matmul import PREFETCH_BYTES, panel
-from .parts import load_part, store_part
-from .simd import is32, lanes, splat
-from .tile import PANEL_BYTES, tile_height, tile_lanes, tile_width
+from .parts import load_part, store_part, strip_lanes, strip_load, strip_splat, strip_store
+from .simd import fma, is32, lanes, load, splat
+from .tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
 #: next ones: a block of 240 KiB stays in the L2 cache
@@ -25,6 +25,8 @@ GRADIENT_COLUMNS = 10
 #: sets where H is a power of two), and the scratch for it: enough for any number of rows from 32 on
 GRADIENT_STEPS = 128
 GRADIENT_SCRATCH = 224
+#: steps whose products with x are computed at once where sequences are few
+INPUT_STEPS = 64
 
 
 @helper
@@ -110,6 +112,90 @@ def add_row(x, i, y, k, size):
 # ---------------------------------------------------------------- products
 
 
+@kernel(grain=16)
+def turn_over(
+    w: "in whole f[C,K]",
+    turned: "out rows f[K,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """The transposed w, for the backward pass of few sequences."""
+    c, k = w.shape
+    step = tile_lanes(w)
+    whole = c // step * step
+    for i in range(lo, hi, step):
+        if i + step <= hi:
+            for j in range(0, whole, step):
+                transpose_block(w, j * k + i, k, turned, i * c + j, c)
+        for l in range(i, min(i + step, hi)):
+            for j in range(whole if i + step <= hi else 0, c):
+                turned[l, j] = w[j, l]
+
+
+@helper
+def strip_product(v, w, z, s):
+    """s + v W, of the four vectors of W from flat index z on."""
+    k = lanes(w)
+    return (
+        fma(v, load(w, z), s[0]),
+        fma(v, load(w, z + k), s[1]),
+        fma(v, load(w, z + 2 * k), s[2]),
+        fma(v, load(w, z + 3 * k), s[3]),
+    )
+
+
+@helper
+def strip_begin(c, at, n, begin):
+    """The sums of a strip of C so far."""
+    return strip_splat(c, 0.0) if begin else strip_load(c, at, n)
+
+
+@helper
+def multiply_row(a, a_at, w, z, w_row, c, c_at, depth, columns, begin):
+    """One row of a product with a plain matrix, W[0, 0] at z; as many sums in flight as it has.
+
+    Twice as fast as a tile where W lies in the L1 cache; from L2 it is bound by what that delivers.
+    """
+    wide = strip_lanes(w)
+    j = 0
+    while columns - j >= 4 * wide:
+        first = strip_begin(c, c_at + j, wide, begin)
+        second = strip_begin(c, c_at + j + wide, wide, begin)
+        third = strip_begin(c, c_at + j + 2 * wide, wide, begin)
+        fourth = strip_begin(c, c_at + j + 3 * wide, wide, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            v = splat(w, a.flat[t])
+            first = strip_product(v, w, at, first)
+            second = strip_product(v, w, at + wide, second)
+            third = strip_product(v, w, at + 2 * wide, third)
+            fourth = strip_product(v, w, at + 3 * wide, fourth)
+            at += w_row
+        strip_store(c, c_at + j, first, wide)
+        strip_store(c, c_at + j + wide, second, wide)
+        strip_store(c, c_at + j + 2 * wide, third, wide)
+        strip_store(c, c_at + j + 3 * wide, fourth, wide)
+        j += 4 * wide
+    while columns - j >= wide:
+        first = strip_begin(c, c_at + j, wide, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            first = strip_product(splat(w, a.flat[t]), w, at, first)
+            at += w_row
+        strip_store(c, c_at + j, first, wide)
+        j += wide
+    n = columns - j
+    if n > 0:
+        one, two, three, four = strip_begin(c, c_at + j, n, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            v, (e, f, g, h) = splat(w, a.flat[t]), strip_load(w, at, n)
+            one, two = fma(v, e, one), fma(v, f, two)
+            three, four = fma(v, g, three), fma(v, h, four)
+            at += w_row
+        strip_store(c, c_at + j, (one, two, three, four), n)
+
+
 @helper
 def multiply(
     a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
@@ -127,6 +213,8 @@ def multiply(
         if rows <= 4:  # wide tiles: long stretches of a row of W
             width = tile_lanes(weight) * (8 if rows == 1 else 4 if rows == 2 else 2)
     limit = PANEL_BYTES // (width * itemsize)
+    if rows <= tile_height(weight):
+        limit = max(depth, 1)  # a panel is used once
     blocks = (depth + limit - 1) // limit
     block = (depth + blocks - 1) // blocks
     size = depth * (last - first) * itemsize
@@ -153,6 +241,39 @@ def multiply(
         j += n
 
 
+@helper
+def multiply_state(
+    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
+):
+    """`multiply` for the products of a turn, where there may be one row only."""
+    if rows == 1 and not packed:
+        columns = weight.shape[1]
+        multiply_row(a, a_at, weight, skip * columns + first, columns, c, c_at, depth,
+                     last - first, begin)  # fmt: skip
+    else:
+        multiply(a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first,
+                 last, begin)  # fmt: skip
+
+
+@helper
+def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reverse):
+    """Products of x with a plain matrix for the `INPUT_STEPS` turns from `turn` on.
+
+    Those of step t of sequence b go to ``out[b*out_at + t*out_row]``. Where sequences are few, a
+    turn has too few rows for a whole tile, the steps of a sequence are enough.
+    """
+    T, I, columns = x.shape[1], x.shape[2], weight.shape[1]
+    width = tile_width(weight)
+    for b in range(lo, hi):
+        length = length_of(lengths, b, T)
+        last = min(length, turn + INPUT_STEPS)
+        t = length - last if reverse else turn
+        for j in range(0, columns, width):
+            panel(x, (b * T + t) * I, I, 1, weight, j, columns, out, b * out_at + t * out_row + j,
+                  out_row, out, -1, I, last - turn, min(width, columns - j), True, False, -1,
+                  False)  # fmt: skip
+
+
 # ---------------------------------------------------------------- gradients
 
 
@@ -173,8 +294,8 @@ def sequence_backward_input(
         length = length_of(lengths, b, steps)
         x = b * steps * inputs
         if length > 0:
-            multiply(dz, b * dz.shape[1], step, w_turned, 1, gates, 0, dx, x, inputs, gates, length,
-                     0, inputs, True)  # fmt: skip
+            multiply(dz, b * dz.shape[1], step, w_turned, 1, gates, 0, dx, x, inputs, gates,
+                     length, 0, inputs, True)  # fmt: skip
         zero_row(dx, x + length * inputs, (steps - length) * inputs)
 
 

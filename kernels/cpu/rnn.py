@@ -9,11 +9,14 @@ from ..declare import helper, kernel
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from .parts import load_part, store_part
 from .recurrent import (
+    INPUT_STEPS,
     add_row,
     copy_or_zero,
     copy_row,
     length_of,
     multiply,
+    multiply_inputs,
+    multiply_state,
     padded,
     running,
     sort_by_length,
@@ -99,14 +102,20 @@ def rnn_forward(
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
             break
+        if not packed and turn % INPUT_STEPS == 0:
+            multiply_inputs(x, lengths, w_ih, y, T * H, H, turn, lo, hi, reverse)
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
-            copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
-        multiply(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0, H,
-                 True)  # fmt: skip
-        multiply(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0, H,
-                 False)  # fmt: skip
+            if packed:
+                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+            else:
+                copy_row(y, (b * T + t) * H, scratch, zs + r * deep, H)
+        if packed:
+            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, H,
+                     True)  # fmt: skip
+        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0, H,
+                       False)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -136,7 +145,7 @@ def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
 @kernel(block=64)
 def rnn_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed
+    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain
     y: "in rows f[B,T,H]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
     dh_n: "in rows f[B,H]",
@@ -163,6 +172,7 @@ def rnn_backward(
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * deep, H)
     vector = lanes(scratch)
     whole = H - H % vector
+    in_panels = w_turned.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -179,8 +189,8 @@ def rnn_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * deep, H)
         elif rows > 0:
-            multiply(scratch, zs, deep, w_turned, 1, H, 0, scratch, hs, deep, H, rows, 0, H,
-                     True)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_turned, in_panels, H, 0, scratch, hs, deep, H, rows,
+                           0, H, True)  # fmt: skip
     for r in range(count):
         copy_row(scratch, hs + r * deep, dh0, order[lo + r] * H, H)
 

@@ -92,6 +92,17 @@ def _gradient_by_device(gradient: GradientRule) -> GradientRule:
     return emit
 
 
+def _turned(graph: Graph, w: Value, batch: int) -> Value:
+    """The transposed matrix for a backward kernel: packed, or plain for few sequences."""
+    if batch > PLAIN_BATCH:
+        return packed(graph, w, transposed=True)
+    key = ("turned", w)
+    if key not in graph.leaves:
+        graph.leaves[key] = graph.value(w.shape[::-1], name=f"turned {w.name}")
+        graph.call("turn_over", w=w, turned=graph.leaves[key])
+    return graph.leaves[key]
+
+
 def _rows(graph: Graph, node: Node, size: int, dtype: str = "f") -> Value:
     """A buffer with so many elements for each sequence."""
     batch = _need(node, "x").shape[0]
@@ -130,7 +141,7 @@ def _backward(
     absent = {"dpeephole": None}
     extra = {
         **absent, **incoming, **written, "order": _rows(graph, node, 1, "i"),
-        "w_turned": packed(graph, _need(node, "w_hh"), transposed=True),
+        "w_turned": _turned(graph, _need(node, "w_hh"), _need(node, "x").shape[0]),
         "steps": _need(node, "x").shape[1],
     }  # fmt: skip
     graph.call_for(kernel, node, extra)
