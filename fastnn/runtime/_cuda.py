@@ -8,11 +8,13 @@ and `fastnn/runtime/cuda/bridge.py`, which says how formulas are compiled.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -111,6 +113,11 @@ def reason() -> str:
         return "" if _found("numba_cuda") else "numba-cuda is not installed"
     if not installed():
         return f"the CUDA packages are not installed: {INSTALL}"
+    if sys.platform == "linux":  # spares the import of the bindings where there is nothing to find
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded)"
     try:
         (error,) = driver().cuInit(0)
         if int(error) == 0:

@@ -131,6 +131,8 @@ def _clone(function: Any, inputs: tuple[Any, ...]) -> Module:
             )
     else:
         function = _Function(function, inputs)
+    for parameter in function.named_arrays().values():
+        parameter.read()  # brings the host's copy up to date where the model is on a device
     model: Module = copy.deepcopy(function, _without_memory(function))
     for _, module in model.named_modules():
         module.__dict__.pop("_store", None)
