@@ -48,6 +48,7 @@ KERNELS_ONLY_CPU = {
     "gru_*": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
     "lstm_*": "likewise",
     "rnn_*": "likewise",
+    "turn_over": "transposed recurrent weights for single rows on the CPU",
     "sequence_backward_*": "on CUDA plain products over all steps",
 }
 KERNELS_ONLY_CUDA = {
