@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fastnn.data.arrays import as_arrays, check_finite
 from fastnn.data.device import interface
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.kernels import clock as words
+from fastnn.runtime.cuda.execute import uninterrupted
 from tests.cuda.programs import build, runtime
 
 
@@ -209,3 +211,19 @@ def test_parameters_are_seen_by_other_libraries():
     model.weight.__cuda_array_interface__  # noqa: B018  (they may write from now on)
     theirs[1, 2] = 7.0
     assert model.weight.value[1, 2] == 7.0
+
+
+def test_ctrl_c_waits_for_the_end_of_a_single_step():
+    done = []
+
+    def step():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done == [True]
+    with uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

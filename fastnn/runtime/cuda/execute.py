@@ -14,9 +14,11 @@ the kernel `keep` makes after each good step.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -376,13 +378,30 @@ class CudaSingle:
         for name, array in zip(self.names, arrays, strict=True):
             main.write(name, array)
         runtime.acquire(self.bounds)
-        for bound in self.bounds:
-            bound.launch()
-            answer = control.ask()
-            if bound is main:
-                runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
-            runtime.gpu.sync()
-            control.take(answer)
-            if control.clock[words.STOP]:  # before integers out of range are used as indices
-                main.put_back()
-                return
+        with uninterrupted():
+            for bound in self.bounds:
+                bound.launch()
+                answer = control.ask()
+                if bound is main:
+                    runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
+                runtime.gpu.sync()
+                control.take(answer)
+                if control.clock[words.STOP]:  # before integers out of range are used as indices
+                    main.put_back()
+                    return
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this context: a step is done wholly or not at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if caught and callable(before):
+            before(*caught[0])

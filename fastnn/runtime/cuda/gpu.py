@@ -126,7 +126,7 @@ class Gpu(_Device):
         core = _cuda.core()
         self.core, self.driver = core, _cuda.driver()
         self.stream = self.use().create_stream()
-        self._target: Any = self.stream  # where launches go: the stream, or a graph in capture
+        self._capture = threading.local()  # a thread's launches go into its graph in capture
         self._kernels: dict[Any, Any] = {}
 
     def use(self) -> Any:
@@ -229,8 +229,8 @@ class Gpu(_Device):
             for n, v in operands.items()
         }
         arguments = compiler.arguments(kernel, dtype, values)
-        launch = self.core.launch
-        return lambda: launch(self._target, config, code, *arguments)
+        launch, capture, stream = self.core.launch, self._capture, self.stream
+        return lambda: launch(getattr(capture, "graph", stream), config, code, *arguments)
 
     def _kernel(self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int) -> Any:
         from fastnn.runtime.cuda import compiler
@@ -257,11 +257,11 @@ class Gpu(_Device):
         """A function that replays, as one graph, what `launches()` launches (without running it
         now)."""
         builder = self.use().create_graph_builder().begin_building()
-        self._target = builder
+        self._capture.graph = builder
         try:
             launches()
         finally:
-            self._target = self.stream
+            del self._capture.graph
             builder.end_building()
         graph = builder.complete()
         graph.upload(self.stream)

@@ -1,0 +1,200 @@
+"""The code for real devices, on stand-ins for `cuda.core` and the driver: no device is needed.
+
+The stand-ins take only calls that the real ones have (`test_the_real_packages_have_it_all`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fastnn.errors import DeviceError, OutOfMemoryError
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import compiler, gpu, twins
+
+#: what is used of `cuda.core`, by class
+USED = {
+    "Device": ["set_current", "create_stream", "allocate", "create_graph_builder", "sync", "name",
+               "compute_capability", "get_all_devices"],
+    "Stream": ["sync", "record", "handle"],
+    "Event": ["sync"],
+    "Buffer": ["fill", "handle"],
+    "ObjectCode": ["from_cubin", "get_kernel"],
+    "Kernel": ["handle"],
+    "graph.GraphBuilder": ["begin_building", "end_building", "complete"],
+    "graph.Graph": ["upload", "launch"],
+}  # fmt: skip
+DRIVER = [
+    "cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
+    "cuMemcpyDtoDAsync", "cuMemGetInfo", "cuKernelSetAttribute",
+]  # fmt: skip
+needs_packages = pytest.mark.skipif(
+    not _cuda.installed() or _cuda.simulated(), reason="the CUDA packages are not installed"
+)
+
+
+@needs_packages
+def test_the_real_packages_have_it_all():
+    core, driver = _cuda.core(), _cuda.driver()
+    import cuda.core.graph as graph
+
+    for name, attributes in USED.items():
+        kind = getattr(graph if "." in name else core, name.rpartition(".")[2])
+        assert [a for a in attributes if not hasattr(kind, a)] == [], name
+    assert [f for f in DRIVER if not hasattr(driver, f)] == []
+    core.LaunchConfig(grid=(2, 1, 1), block=(32, 1, 1), shmem_size=8, is_cooperative=False)
+    core.EventOptions(blocking_sync=True, timing_enabled=True)
+    assert driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+
+class Memory:
+    """A device's memory in the host's, and a stand-in for the driver."""
+
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
+
+    def __init__(self):
+        self.kept, self.asked = [], []
+
+    def new(self, size):
+        self.kept.append((ctypes.c_uint8 * size)(*([0xAB] * min(size, 64))))
+        return ctypes.addressof(self.kept[-1])
+
+    def cuMemHostAlloc(self, size, flags):
+        return 0, self.new(size)
+
+    def cuMemFreeHost(self, address):
+        return (0,)
+
+    def copy(self, target, source, size, stream):
+        ctypes.memmove(target, source, size)
+        return (0,)
+
+    cuMemcpyHtoDAsync = cuMemcpyDtoHAsync = cuMemcpyDtoDAsync = copy
+
+    def cuKernelSetAttribute(self, attribute, value, kernel, device):
+        self.asked.append((attribute, value, kernel, device))
+        return (0,)
+
+
+class Core:
+    """Stands for `cuda.core`: launches and graphs are written down in `log`."""
+
+    def __init__(self, memory):
+        self.memory, self.log, self.full = memory, [], False
+        stream = SimpleNamespace(
+            handle=7, sync=lambda: self.log.append("sync"),
+            record=lambda options: SimpleNamespace(sync=lambda: self.log.append("event")),
+        )  # fmt: skip
+        self.stream = stream
+
+    def Device(self, number):
+        return SimpleNamespace(
+            set_current=lambda: None, create_stream=lambda: self.stream, allocate=self.allocate,
+            create_graph_builder=self.builder, sync=lambda: None, name="a stand-in",
+            compute_capability=(9, 0),
+        )  # fmt: skip
+
+    def allocate(self, size, *, stream):
+        if self.full:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+        address = self.memory.new(size)
+        return SimpleNamespace(
+            handle=address, fill=lambda value, *, stream: ctypes.memset(address, value, size)
+        )
+
+    def builder(self):
+        made = SimpleNamespace(name="builder")
+        made.begin_building = lambda: made
+        made.end_building = lambda: self.log.append("end")
+        made.complete = lambda: SimpleNamespace(
+            upload=lambda stream: self.log.append("upload"),
+            launch=lambda stream: self.log.append("graph"),
+        )
+        return made
+
+    def LaunchConfig(self, **options):
+        return options
+
+    EventOptions = SimpleNamespace
+
+    class ObjectCode:
+        @staticmethod
+        def from_cubin(code):
+            return SimpleNamespace(get_kernel=lambda name: SimpleNamespace(handle=11))
+
+    def launch(self, target, config, kernel, *arguments):
+        self.log.append((target is self.stream, config["grid"], [type(a) for a in arguments]))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    memory = Memory()
+    core = Core(memory)
+    monkeypatch.setattr(_cuda, "simulated", lambda: False)
+    monkeypatch.setattr(_cuda, "core", lambda: core)
+    monkeypatch.setattr(_cuda, "driver", lambda: memory)
+    monkeypatch.setattr(gpu, "memory_info", lambda number: (1, 2))
+    monkeypatch.setattr(compiler, "code", lambda *variant: compiler.Code(b"", ""))
+    return gpu.Gpu(0)
+
+
+def test_memory_and_copies(device):
+    piece = device.allocate(40, "work")
+    assert piece.size == gpu.ALIGNMENT
+    found = device.pinned(40)
+    device.download(piece, found)
+    assert not found.any()  # new memory is zero
+    given = np.arange(5.0)
+    device.upload(given, piece)
+    other = device.allocate(40, "work")
+    device.duplicate(piece, other, 16, 8)
+    seen = np.zeros(5)
+    device.download(other, seen)
+    np.testing.assert_array_equal(seen, [0, 0, 1, 0, 0])
+    device.download(piece, seen[:2], 24)
+    np.testing.assert_array_equal(seen[:2], [3, 4])
+    device.core.full = True
+    with pytest.raises(OutOfMemoryError, match="lower batch_size, or the length of sequences"):
+        device.allocate(40, "work")
+
+
+def test_launches_and_graphs(device):
+    twins.load_all()
+    kernel = CUDA_KERNELS["affine"]
+    place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
+    operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
+    launch = device.prepared(kernel, "float32", "", operands)
+    launch()
+    numbers = [np.int64] * 6 + [np.float32] * 2
+    assert device.core.log == [(True, (1, 1, 1), numbers)]
+    replay = device.capture(lambda: (launch(), launch()))
+    assert device.core.log[1:] == [(False, (1, 1, 1), numbers)] * 2 + ["end", "upload"]
+    replay()
+    launch()
+    assert device.core.log[-2:] == ["graph", (True, (1, 1, 1), numbers)]
+    device.mark()()
+    assert device.core.log[-1] == "event"
+
+
+def test_shared_memory_beyond_48_kib_is_asked_for(device):
+    device._kernel(CUDA_KERNELS["affine"], "float32", "", 100)
+    assert device.driver.asked == []
+    for shared in (60_000, 50_000, 70_000):
+        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared)
+    assert device.driver.asked == [(8, 60_000, 11, 0), (8, 70_000, 11, 0)]
+
+
+def test_a_failing_driver_is_said(device):
+    class Failure:
+        name = "CUDA_ERROR_ILLEGAL_ADDRESS"
+
+        def __int__(self):
+            return 700
+
+    device.driver.cuMemcpyHtoDAsync = lambda *arguments: (Failure(),)
+    with pytest.raises(DeviceError, match=r"cuda:0 \(a stand-in\) failed: CUDA_ERROR_ILLEGAL"):
+        device.upload(np.zeros(3), device.allocate(24, "work"))
