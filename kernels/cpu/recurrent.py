@@ -18,9 +18,9 @@ from .simd import fma, is32, lanes, load, splat
 from .tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
-#: next ones: a block of 240 KiB stays in the L2 cache
+#: next ones, at most: a block of 264 KiB stays in the L2 cache
 GRADIENT_ROWS = 128
-GRADIENT_COLUMNS = 10
+GRADIENT_COLUMNS = 11
 #: steps whose inputs are copied side by side (in the inputs' own array they would share few cache
 #: sets where H is a power of two), and the scratch for it: enough for any number of rows from 32 on
 GRADIENT_STEPS = 128
@@ -348,7 +348,9 @@ def sequence_backward_weight(
     hi: "end",
 ):
     """dw = sum over the valid steps of x.T @ dz; costs what the lengths add up to."""
-    wide = tile_width(dw) * GRADIENT_COLUMNS
+    panels = (columns + tile_width(dw) - 1) // tile_width(dw)
+    blocks = (panels + GRADIENT_COLUMNS - 1) // GRADIENT_COLUMNS
+    wide = (panels + blocks - 1) // max(blocks, 1) * tile_width(dw)  # blocks of equal size
     for top in range(lo, hi, GRADIENT_ROWS):
         bottom = min(top + GRADIENT_ROWS, hi)
         for left in range(0, columns, wide):
