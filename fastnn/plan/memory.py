@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from fastnn.graph.graph import Value
 from fastnn.plan.schedule import Group, Phase
 
-ALIGNMENT = 64
+#: bytes that a buffer's place is a multiple of: a cache line, on a GPU what its memory is moved by
+ALIGNMENT = {"cpu": 64, "cuda": 256}
 
 
 #: local memory of a block, at most: it has to stay in L2 beside what the group reads
@@ -58,7 +59,7 @@ def place_local(
         offset = 0
         for value, per_item in mine.items():
             found[value] = offset, per_item
-            offset += _padded(group.block * per_item)
+            offset += padded(group.block * per_item, ALIGNMENT["cpu"])
         total = max(total, offset)
     return found, total
 
@@ -76,7 +77,7 @@ def lifetimes(phases: Sequence[Phase]) -> dict[Value, tuple[int, int]]:
 
 
 def place(
-    lives: dict[Value, tuple[int, int]], sizes: dict[Value, int]
+    lives: dict[Value, tuple[int, int]], sizes: dict[Value, int], alignment: int
 ) -> tuple[dict[Value, int], int]:
     """Offsets for all buffers and the total size in bytes.
 
@@ -84,24 +85,25 @@ def place(
     lowest offset that is free for its whole life.
     """
     offsets: dict[Value, int] = {}
+    sizes = {value: padded(size, alignment) for value, size in sizes.items()}
     total = 0
     order = sorted(lives, key=lambda v: (-sizes[v], lives[v]))
     for value in order:
         first, last = lives[value]
         taken = sorted(
-            (offsets[other], offsets[other] + _padded(sizes[other]))
+            (offsets[other], offsets[other] + sizes[other])
             for other in offsets
             if lives[other][0] <= last and first <= lives[other][1]
         )
         offset = 0
         for begin, end in taken:
-            if begin - offset >= _padded(sizes[value]):
+            if begin - offset >= sizes[value]:
                 break
             offset = max(offset, end)
         offsets[value] = offset
-        total = max(total, offset + _padded(sizes[value]))
+        total = max(total, offset + sizes[value])
     return offsets, total
 
 
-def _padded(size: int) -> int:
-    return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+def padded(size: int, alignment: int) -> int:
+    return -(-max(size, 1) // alignment) * alignment

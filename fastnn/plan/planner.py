@@ -35,7 +35,7 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
             memory is not shared with other buffers.
     """
     phases = (in_order if graph.device == "cuda" else schedule)(instructions_of(graph))
-    layout = _Layout(graph.dtype)
+    layout = _Layout(graph.dtype, memory.ALIGNMENT[graph.device])
     kept = [v.root for v in places.values()]
     if graph.device == "cpu":
         layout.place_local(phases, kept)
@@ -68,8 +68,8 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
 class _Layout:
     """Segments and offsets of values while a program is put together."""
 
-    def __init__(self, dtype: str):
-        self.dtype = dtype
+    def __init__(self, dtype: str, alignment: int):
+        self.dtype, self.alignment = dtype, alignment
         self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0, "local": 0}
         self.local: dict[Value, tuple[int, int]] = {}
         self.offsets: dict[Value, int] = {}
@@ -92,7 +92,7 @@ class _Layout:
             if value in lives:
                 lives[value] = (lives[value][0], len(phases))
         sizes = {value: self.bytes_of(value) for value in lives}
-        self.offsets, self.sizes["work"] = memory.place(lives, sizes)
+        self.offsets, self.sizes["work"] = memory.place(lives, sizes, self.alignment)
 
     def offset_of(self, root: Value) -> int:
         """Byte offset of a value that owns its memory."""
@@ -102,7 +102,7 @@ class _Layout:
             return 0
         if root not in self.offsets:
             begin = self.sizes[root.home]
-            self.sizes[root.home] = begin + memory._padded(self.bytes_of(root))
+            self.sizes[root.home] = begin + memory.padded(self.bytes_of(root), self.alignment)
             self.offsets[root] = begin
             if root.data is not None:
                 kind = {"f": self.dtype, "r": "float64", "i": "int64"}[root.dtype]

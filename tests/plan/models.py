@@ -111,10 +111,11 @@ def training_program(
     optimizer: optim.Optimizer,
     dtype: str = "float32",
     feed: str = "gather",
+    device: str = "cpu",
 ) -> tuple[StepBuilder, Program]:
     """The graph and the program of a training step."""
     store = ParameterStore(model.named_arrays(), dtype)
-    builder = StepBuilder(model, store, batch, True, feed)
+    builder = StepBuilder(model, store, batch, True, feed, device)
     inputs = builder.inputs("x", [Spec(shape, "f")])
     targets = builder.inputs("y", [Spec((), "i")])
     outputs = builder.outputs(inputs)

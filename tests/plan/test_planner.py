@@ -237,3 +237,17 @@ def test_small_batches(batch: int) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 3))
     program = training_program(model, (3,), batch, optim.SGD(lr=0.1))[1]
     assert program.batch == batch
+
+
+def test_places_are_aligned_for_the_device() -> None:
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.LayerNorm(7), nn.Linear(7, 3))
+    for device, step in (("cpu", 64), ("cuda", 256)):
+        program = training_program(model, (5,), 9, optim.SGD(lr=0.1), device=device)[1]
+        offsets = {
+            o.offset
+            for call in program.calls()
+            for o in call.operands
+            if isinstance(o, Operand) and o.segment in ("work", "input", "constant")
+        }
+        assert len(offsets) > 3
+        assert all(offset % step == 0 for offset in offsets), device
