@@ -33,7 +33,9 @@ class Recurrent(Module):
         bidirectional: a second set of weights runs from the end of each sequence to its start.
         merge: the two directions' outputs are joined ("concat") or added ("sum").
         bptt: truncated backpropagation: gradients through time stop at steps that are multiples of
-            it; None: never.
+            it; None: never. A batch's steps are all kept in memory, whatever `bptt` is: cut a long
+            sequence into windows of k steps and give them, one after the other, to a `stateful`
+            layer. Gradients stop between windows likewise, and memory is that of one window.
         stateful: a batch size. The final states of a batch are the initial ones of the next, kept
             in buffers `state_h_l0` (and `state_c_l0`) until `reset_state`; batches have this size.
 

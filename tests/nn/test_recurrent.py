@@ -189,6 +189,37 @@ def test_state_is_carried_from_batch_to_batch(kind: str) -> None:
         parts.layer.reset_state()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_of_a_long_sequence_need_the_memory_of_one(kind: str) -> None:
+    """10,000 steps in windows of 50: truncated backpropagation as `bptt=50` does it."""
+    steps, window = 10_000, 50
+    x = np.random.default_rng(8).standard_normal((2, steps, 5)).astype(np.float32)
+    weight = np.random.default_rng(9).standard_normal((2, steps, 10)).astype(np.float32)
+
+    def compiled(**options: Any) -> tuple[Model, Any]:
+        model = Model(getattr(nn, kind)(5, 10, **options))
+        return model, fnn.compile(model, weighted_sum, optim.SGD(lr=0.0), workers=1)
+
+    def memory(step: Any) -> int:
+        return max(ready.bound.program.sizes["work"] for ready in step._ready.values())
+
+    (model, whole), (carrying, parts) = compiled(bptt=window), compiled(stateful=2)
+    want = whole.gradients(x, weight)
+    carrying.load_state_dict({**carrying.state_dict(), **model.state_dict()})
+    total = {name: np.zeros(gradient.shape) for name, gradient in want.items()}
+    first = 0
+    for t in range(0, steps, window):
+        part = x[:, t : t + window], weight[:, t : t + window]
+        for name, gradient in parts.gradients(*part).items():
+            total[name] += gradient
+        parts(*part)  # carries the states on; the learning rate is 0
+        first = first or memory(parts)
+    for name, gradient in want.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(total[name], gradient, atol=1e-4 * scale, err_msg=name)
+    assert memory(parts) == first < memory(whole) / 50
+
+
 def test_time_first_is_the_same_turned() -> None:
     x = np.random.default_rng(5).standard_normal((4, 6, 5)).astype(np.float32)
 
