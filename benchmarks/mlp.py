@@ -33,7 +33,7 @@ WORKLOADS: list[tuple[str, tuple[int, ...], int, str]] = [
 
 
 def ours(
-    sizes: Sequence[int], batch: int, workers: int, optimizer: str, samples: int = 2048
+    sizes: Sequence[int], batch: int, workers: int | str, optimizer: str, samples: int = 2048
 ) -> tuple[peers.Steps, Any]:
     """fastnn: steps of the compiled loop, the gather of the mini-batch included."""
     layers: list[nn.Module] = []
@@ -116,7 +116,9 @@ def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
             continue
         sides: dict[str, Any] = {}
         difference = None
-        sides["fastnn"], _ = ours(sizes, batch, threads, optimizer)
+        # every side may use so many threads; ours takes as many of them as it thinks worth while
+        workers = 1 if threads == 1 else "auto"
+        sides["fastnn"], trainer = ours(sizes, batch, workers, optimizer)
         try:
             difference = check(sizes, batch, optimizer, threads)
             assert difference < 2e-3, f"{name}, batch {batch}: differs by {difference}"
@@ -141,6 +143,7 @@ def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
         best = min(others, key=lambda k: others[k]) if others else None
         row = {
             "workload": name, "batch": batch, "optimizer": optimizer, "threads": threads,
+            "workers": workers_of(trainer),
             "seconds": times, "difference": difference, "best_peer": best,
             "ratio": others[best] / mine if best else None,
             "ratio_torch": others["torch"] / mine if "torch" in others else None,
@@ -151,13 +154,20 @@ def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def workers_of(trainer: Any) -> int:
+    """How many workers a trainer's step runs on."""
+    built = next(iter(trainer._built.values()))
+    return int(trainer.session.runtime.team(built.program).workers)
+
+
 def line(row: dict[str, Any]) -> str:
     times = ", ".join(
         f"{k} {harness.microseconds(v['median'])} us" for k, v in row["seconds"].items()
     )
     ratio = f"{row['ratio']:.2f} x {row['best_peer']}" if row["ratio"] else "no peer"
     return (
-        f"{row['workload']:>22} B{row['batch']:<4} {row['threads']} thread(s): {times}; {ratio}; "
+        f"{row['workload']:>22} B{row['batch']:<4} {row['threads']} thread(s), ours "
+        f"{row['workers']}: {times}; {ratio}; "
         f"{row['share_of_peak']:.0%} of the peak"
     )
 

@@ -39,11 +39,36 @@ def table(path: Path) -> str:
     return "\n".join(lines)
 
 
+def recurrent(path: Path) -> str:
+    """The same for recurrent nets."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    threads = sorted({row["threads"] for row in found["rows"]})
+    lines = [
+        f"Milliseconds a training step of recurrent nets with Adam, median, "
+        f"{'/'.join(map(str, threads))} thread{'s' if threads != [1] else ''}, same machine and "
+        f"versions, {found['environment']['date']}, `{found['command']}`:",
+        "",
+        "| net | steps, batch, inputs, units | loss at | lengths | fastnn | PyTorch | JAX |",
+        "|---|---|---|---|--:|--:|--:|",
+    ]
+    for row in found["rows"]:
+        times = {k: f"{v['median'] * 1e3:.2f}" for k, v in row["seconds"].items()}
+        torch = times.get("torch", "")
+        if "torch packed" in times:
+            torch += f" (packed {times['torch packed']})"
+        lines.append(
+            f"| {row['kind']} | {', '.join(map(str, row['size']))} | {row['loss']} | "
+            f"{row['lengths']} | {times['fastnn']} | {torch} | {times.get('jax', '')} |"
+        )
+    return "\n".join(lines)
+
+
 def measured(text: str, results: Path) -> str:
     """The README's text with the tables of these results."""
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     tables = [table(path) for path in sorted(results.glob("mlp-*.json"))]
+    tables += [recurrent(path) for path in sorted(results.glob("recurrent-*.json"))]
     body = "\n\n".join(tables) or "Nothing yet: `make bench`."
     return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks import harness
 
+#: benchmarks that take threads and turns
+SIDES = ("mlp", "kernels", "matmul", "recurrent")
 ROOT = Path(__file__).parent.parent
 
 
@@ -25,7 +27,7 @@ def run(module: str, threads: int, turns: int) -> None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     tie = (lambda: os.sched_setaffinity(0, cores[:threads])) if cores else None
     command = [sys.executable, "-m", module]
-    if module in ("benchmarks.mlp", "benchmarks.kernels"):
+    if module != "benchmarks.costs":
         command += ["--threads", str(threads), "--turns", str(turns)]
     print(" ".join(command[1:]), file=sys.stderr, flush=True)
     environment = {
@@ -52,6 +54,12 @@ def summary() -> str:
         found = load(f"kernels-{threads}")
         if found:
             parts += [f"## Single kernels, {threads} thread(s)", "", kernel_table(found), ""]
+        found = load(f"matmul-{threads}")
+        if found:
+            parts += [f"## Matrix products, {threads} thread(s)", "", matmul_table(found), ""]
+        found = load(f"recurrent-{threads}")
+        if found:
+            parts += [f"## Recurrent nets, {threads} thread(s)", "", recurrent_table(found), ""]
     found = load("costs")
     if found:
         rows = [{"what": r["what"], "seconds": f"{r['seconds']:.2f}"} for r in found["rows"]]
@@ -96,13 +104,48 @@ def kernel_table(found: dict[str, Any]) -> str:
     return harness.table(rows, list(rows[0]))
 
 
+def matmul_table(found: dict[str, Any]) -> str:
+    rows = []
+    for row in found["rows"]:
+        times = {k: harness.microseconds(v["median"]) for k, v in row["seconds"].items()}
+        rows.append(
+            {
+                "product": row["workload"], "kernel": row["kernel"], "fastnn µs": times["fastnn"],
+                "PyTorch µs": times.get("torch", "-"),
+                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
+                "GFLOP/s": f"{row['gflops']:.0f}",
+                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+            }
+        )  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
+def recurrent_table(found: dict[str, Any]) -> str:
+    rows = []
+    for row in found["rows"]:
+        times = {k: f"{v['median'] * 1e3:.2f}" for k, v in row["seconds"].items()}
+        rows.append(
+            {
+                "net": row["kind"], "T, B, in, H": ", ".join(map(str, row["size"])),
+                "loss at": row["loss"], "lengths": row["lengths"], "fastnn ms": times["fastnn"],
+                "PyTorch ms": times.get("torch", "-"),
+                "PackedSequence ms": times.get("torch packed", ""),
+                "JAX ms": times.get("jax", ""),
+                "× best peer": f"{row['ratio']:.2f}" if row["ratio"] else "-",
+                "× ideal": f"{row['over_ideal']:.2f}" if "over_ideal" in row else "",
+                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+            }
+        )  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--only", choices=("mlp", "kernels", "costs"))
+    parser.add_argument("--only", choices=(*SIDES, "costs"))
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    for name in ("mlp", "kernels"):
+    for name in SIDES:
         if options.only in (None, name):
             for threads in (1, 2) if cores > 1 else (1,):
                 run(f"benchmarks.{name}", threads, options.turns)
