@@ -1,4 +1,4 @@
-"""The functions of `kernels.cuda.together`, compiled: flags by acquiring loads and releasing stores."""
+"""The functions of `kernels.cuda.together`, compiled: flags by acquiring loads, releasing stores."""
 
 from __future__ import annotations
 
