@@ -1,4 +1,4 @@
-"""The functions of `kernels.cuda.together`, compiled: flags by acquiring loads, releasing stores."""
+"""The functions of `kernels.cuda.together`, compiled: flags by acquiring and releasing accesses."""
 
 from __future__ import annotations
 
