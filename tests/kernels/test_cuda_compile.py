@@ -46,10 +46,18 @@ def fits(name: str, patterns) -> bool:
 def test_every_kernel_becomes_machine_code(reports: list) -> None:
     wrong = [str(r) for r in reports if r.error]
     assert wrong == []
-    assert {r.kernel for r in reports} >= set(CUDA_KERNELS)
+    made = ("_update", "_prepare")  # for each optimiser, those of other tests among them
+    ours = {
+        name
+        for name, kernel in CUDA_KERNELS.items()
+        if kernel.function.__module__.startswith("fastnn.kernels.cuda.")
+        and not name.rstrip("0123456789").endswith(made)
+    }
+    assert len(ours) > 100
+    assert {r.kernel for r in reports} >= ours | {f"{o}{m}" for o in ("sgd", "adam") for m in made}
     for cc in ((8, 0), (9, 0)):
         sizes = [r.cubin for r in reports if r.cc == cc and not r.error]
-        assert len(sizes) >= len(CUDA_KERNELS)
+        assert len(sizes) >= len(ours)
         assert min(sizes) > 1000
     print("\n".join(map(str, reports)))  # noqa: T201
 

@@ -76,6 +76,8 @@ def names(kernels: dict, folder: str, module: str) -> set[str]:
     """Names of the kernels that a module declares."""
     home = f"fastnn.kernels.{folder}.{module}"
     importlib.import_module(home)
+    if module == "update":  # made for each optimiser, on both sides at once
+        return {name for name in kernels if name.endswith(("_update", "_prepare"))}
     return {name for name, k in kernels.items() if k.function.__module__ == home}
 
 

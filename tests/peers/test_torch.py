@@ -205,7 +205,7 @@ def compare(
     room: float = 1.0,
 ) -> None:
     """Train both; `clipped`: their gradients are changed in place before we could compare them."""
-    trainer = fnn.Trainer(ours, our_loss, our_optimizer, workers=2, seed=7)
+    trainer = fnn.Trainer(ours, our_loss, our_optimizer, workers=2, seed=7, keep_gradients=True)
     copy_parameters(ours, theirs)
     steps = Steps(ours)
     trainer.fit(x, y, batch_size=BATCH, shuffle=False, verbose=False, callbacks=[steps])
