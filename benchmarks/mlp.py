@@ -123,8 +123,13 @@ def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
             difference = check(sizes, batch, optimizer, threads)
             assert difference < 2e-3, f"{name}, batch {batch}: differs by {difference}"
             sides["torch"], _ = peers.torch_mlp(sizes, batch, threads, optimizer)
+            compiled, _ = peers.torch_mlp(sizes, batch, threads, optimizer, compiled=True)
+            compiled(2)
+            sides["torch.compile"] = compiled
         except ImportError:
             pass
+        except Exception as error:  # it needs a C++ compiler, among other things
+            print(f"torch.compile does not work here: {error}", file=sys.stderr)
         for peer in ("jax", "sklearn"):
             try:
                 if peer == "jax":
