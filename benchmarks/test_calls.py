@@ -5,6 +5,7 @@ pytest benchmarks --benchmark-only
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.kernels import clock as words
 
 
 def data(samples: int, features: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +38,38 @@ def test_step(benchmark: Any, sizes: tuple[int, ...], batch: int, workers: int) 
     first = step(x, y)
     benchmark(step, x, y)
     assert step(x, y) < first
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_overhead_of_a_step(benchmark: Any, batch: int) -> None:
+    """What a call of a step takes over the kernels' own time; the goal is at most 10 microseconds.
+
+    The kernels' time is what a step takes in a run of many. Noise only adds, so both are taken many
+    times in turn, and the medians compared (see "extra info" in the results).
+    """
+    x, y = data(batch, 64, 10)
+    step = fnn.compile(mlp(64, 32, 10), "cross_entropy", optim.SGD(lr=1e-6), workers=1)
+    step(x, y)
+    ready = next(iter(step._ready.values()))
+    many = 100
+    description = ready.single.team.describe([(ready.bound, many)], step._clock)
+    run_many = ready.single.team.prepare(description)
+    single, alone = [], []
+    for _ in range(100):
+        step._clock[words.RUN_STEP] = 0
+        start = time.perf_counter()
+        run_many()
+        alone.append((time.perf_counter() - start) / many)
+        step._left = 0  # the run has used up learning rates
+        step(x, y)
+        for _ in range(25):
+            start = time.perf_counter()
+            step(x, y)
+            single.append(time.perf_counter() - start)
+    benchmark(step, x, y)
+    overhead = 1e6 * float(np.median(single) - np.median(alone))
+    benchmark.extra_info["microseconds over the kernels"] = round(overhead, 2)
+    print(f"batch {batch}: {overhead:.1f} us over the kernels")
 
 
 def test_epoch(benchmark: Any) -> None:

@@ -1,9 +1,8 @@
-"""What an import costs, and how soon a warm process trains."""
+"""What an import loads, and what a warm process needs to train."""
 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -21,17 +20,11 @@ def python(code: str, **environment: str) -> str:
     return done.stdout
 
 
-SECONDS = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-
-
-def test_import_is_quick() -> None:
-    """At most 1.3 times `import numba`; alternating, because the machine is shared."""
-    times: dict[str, list[float]] = {"fastnn": [], "numba": []}
-    for _ in range(5):
-        for name, seconds in times.items():
-            seconds.append(float(python(SECONDS.format(name))))
-    ours, numba = (statistics.median(v) for v in times.values())
-    assert ours <= 1.3 * numba, f"import fastnn takes {ours:.3f} s, import numba {numba:.3f} s"
+def test_import_is_light() -> None:
+    """It loads fewer modules than `import numba` (`benchmarks/costs.py` measures the time)."""
+    code = "import sys; before = set(sys.modules); import {}; print(len(set(sys.modules) - before))"
+    ours, numba = (int(python(code.format(name))) for name in ("fastnn", "numba"))
+    assert ours < 0.6 * numba
 
 
 def test_import_loads_no_compiler() -> None:
@@ -58,8 +51,6 @@ print(compiler.compiled_count, sorted(heavy & set(sys.modules)))
 
 FIRST_STEP = """
 import sys
-import time
-start = time.perf_counter()
 import numpy as np
 import fastnn as fnn
 from fastnn import nn, optim
@@ -67,23 +58,18 @@ x, y = np.ones((64, 20), "f4"), np.arange(64) % 10
 model = nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 10))
 trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(), metrics=["accuracy"])
 trainer.fit(x, y, batch_size=32, verbose=False)
-print(time.perf_counter() - start)
 from fastnn.runtime.cpu import compiler
-print(compiler.compiled_count, "numba" in sys.modules)
+print(compiler.compiled_count, sorted({"numba", "scipy", "matplotlib"} & set(sys.modules)))
 """
 
 
-def test_a_warm_process_trains_within_a_second() -> None:
-    """Nothing is compiled then, and Numba is not even imported."""
+def test_a_warm_process_trains_without_a_compiler() -> None:
+    """Nothing is compiled then, and Numba is not even imported.
+
+    (`benchmarks/costs.py` measures how soon the first step is done.)
+    """
     python(FIRST_STEP)  # compiles what is missing
-    best = 60.0
-    for _ in range(5):  # the machine may be busy
-        seconds, compiled, numba = python(FIRST_STEP).split()
-        assert (compiled, numba) == ("0", "False")
-        best = min(best, float(seconds))
-        if best < 1:
-            break
-    assert best < 1, f"the first training step came {best:.2f} s after the start of the imports"
+    assert python(FIRST_STEP) == "0 []\n"
 
 
 def test_unknown_name() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -154,7 +153,7 @@ def test_large_batches_in_blocks() -> None:
         assert_equal(train("wide", workers=workers, **more), one)
 
 
-BUSY = "import time\nend = time.time() + 60\nwhile time.time() < end: pass\n"
+BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass\n"
 
 
 def test_more_workers_than_cores() -> None:
@@ -162,9 +161,7 @@ def test_more_workers_than_cores() -> None:
     one = train("mlp", samples=2000, batch=16, workers=1)
     rivals = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
     try:
-        start = time.monotonic()
         assert_equal(train("mlp", samples=2000, batch=16, workers=4), one)
-        assert time.monotonic() - start < 40
     finally:
         for rival in rivals:
             rival.kill()
