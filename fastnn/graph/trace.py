@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph, Value
+from fastnn.graph.tree import leaves
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
 
 
 def trace(model: Module, graph: Graph, *inputs: Value) -> tuple[Value, ...]:
-    """Apply a model to input values; returns its outputs as a tuple."""
+    """Apply a model to input values; returns its outputs as a tuple, in order."""
+    return tuple(value for _, value in leaves(trace_tree(model, graph, *inputs)))
+
+
+def trace_tree(model: Module, graph: Graph, *inputs: Value) -> Any:
+    """Apply a model to input values; returns its outputs in the structure of its `forward`."""
     names = {id(module): name for name, module in model.named_modules()}
     graph.module_names = names
     try:
@@ -24,11 +30,16 @@ def trace(model: Module, graph: Graph, *inputs: Value) -> tuple[Value, ...]:
             "pass one array for each of its arguments, several as a tuple"
         ) from None
     outputs: Any = model(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    for output in outputs:
+    found = [output for _, output in leaves(outputs)]
+    for output in found:
         if not isinstance(output, Value) or output.graph is not graph:
             raise ShapeError(
                 f"{type(model).__name__}.forward: expected it to return symbolic values, got "
                 f"{type(output).__name__}; compute with layers and fastnn.ops only"
             )
-    return outputs
+    if not found:
+        raise ShapeError(
+            f"{type(model).__name__}.forward: expected it to return at least one symbolic value, "
+            f"got an empty {type(outputs).__name__}"
+        )
+    return outputs[0] if isinstance(outputs, tuple) and len(outputs) == 1 else outputs

@@ -188,12 +188,16 @@ class Module:
 
         Args:
             inputs: one array for each argument of `forward`, all of the same length.
-            batch_size: samples computed at a time.
+            batch_size: samples computed at a time. Where an output is no piece for each sample that
+                depends on this sample alone (a mean over all of them, say, or a recurrent layer
+                with ``batch_first=False``, whose first dimension is time), all are computed at
+                once.
             on_device: leave the outputs on the CUDA device where the model is (`to`): they come as
                 `fastnn.data.device.DeviceArray`, which CuPy and PyTorch take without a copy.
 
         Returns:
-            An array with one row for each sample, or a tuple of them for several outputs.
+            The output as an array, or the tuple, list or dict of them that `forward` returns.
+            Integers are int64.
         """
         return self.predictor()(*inputs, batch_size=batch_size, on_device=on_device)
 

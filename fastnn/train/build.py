@@ -15,7 +15,8 @@ import fastnn.kernels.cpu.feed  # noqa: F401
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value
-from fastnn.graph.trace import trace
+from fastnn.graph.trace import trace_tree
+from fastnn.graph.tree import leaves
 from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
@@ -122,6 +123,7 @@ class StepBuilder:
         self.graph = Graph(batch, training, store.dtype, device, tf32)
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
+        self.tree: Any = None  # what forward returned
 
     def inputs(self, prefix: str, specs: Sequence[Spec]) -> tuple[Value, ...]:
         """Values for inputs or targets, called `prefix0`, `prefix1`, ..."""
@@ -146,7 +148,8 @@ class StepBuilder:
         return value
 
     def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
-        return trace(self.model, self.graph, *inputs)
+        self.tree = trace_tree(self.model, self.graph, *inputs)
+        return tuple(value for _, value in leaves(self.tree))
 
     def loss(
         self, function: LossFunction, outputs: tuple[Value, ...], targets: tuple[Value, ...]

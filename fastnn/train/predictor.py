@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import fastnn.kernels.cpu.sequence  # noqa: F401  (declares the copies of outputs)
 from fastnn.data.arrays import Arrays, as_arrays, check_ranges
 from fastnn.errors import DataError, OptionError
+from fastnn.graph.graph import Graph, Value
+from fastnn.graph.samples import Samples
+from fastnn.graph.trace import trace
+from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
 from fastnn.train.build import Built, Spec, StepBuilder
 from fastnn.train.session import Session, segments_for
@@ -15,37 +21,58 @@ from fastnn.train.session import Session, segments_for
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
 
+#: how a batch's output becomes part of the whole: along its first or second dimension; it is the
+#: same for every batch; it can't be had from batches
+FIRST, SECOND, SAME, MIXED = "first", "second", "same", "mixed"
+#: samples in the trace that finds out
+PROBE = 7
 
-#: batches up to which a prediction is made batch by batch, each a call of a bound program; more go
-#: through the compiled loop, which Python prepares anew each time
-CHUNKS = 8
+
+@dataclass(frozen=True)
+class Forward:
+    """A planned forward pass: the program, the outputs' structure, shapes and element types."""
+
+    built: Built
+    tree: Any
+    dtypes: tuple[str, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.built.output_shapes
 
 
 class _Bound:
     """A forward pass that is ready to run again and again on arrays of one shape."""
 
-    def __init__(self, session: Session, built: Built, x: Arrays):
-        self.built, self.bound = built, session.bind(built.program)
+    def __init__(self, session: Session, forward: Forward, x: Arrays):
+        self.forward, self.bound = forward, session.bind(forward.built.program)
         self.step = session.runtime.single([self.bound], x.names, x.arrays)
-        self.names = [f"output{k}" for k in range(len(built.output_shapes))]
+        self.names = [f"output{k}" for k in range(len(forward.shapes))]
 
     def __call__(self, x: Arrays) -> list[np.ndarray]:
+        """The outputs, to be read before the next run."""
         self.step.run(x.arrays)
-        return [self.bound.view(name).copy() for name in self.names]
+        return [self.bound.view(name) for name in self.names]
 
 
 class Predictor:
     """Forward passes of a model in evaluation mode; programs are kept per batch size.
 
-    On the CPU a few batches are computed by a program that stays bound: one sample takes some 40
-    microseconds.
+    On the CPU each batch is a call of a program that stays bound (one sample takes some 40
+    microseconds), and its outputs are copied into the results. On a GPU the batches are gathered
+    and the results scattered on the device.
+
+    Batches may be cut where an output has a piece for each sample that depends on this sample alone
+    (`fastnn/graph/samples.py`). A model with an output of another kind gets all samples at once,
+    whatever the batch size.
     """
 
     def __init__(self, model: Module, workers: int | str = "auto"):
         self.model = model
         self.session = Session(model.store(), (), 1, workers, model.store().device)
-        self._built: dict[tuple[tuple[Spec, ...], int, str], Built] = {}
+        self._forwards: dict[tuple[tuple[Spec, ...], int, str], Forward] = {}
         self._bound: dict[Any, _Bound] = {}
+        self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
@@ -54,66 +81,97 @@ class Predictor:
         x = as_arrays(data, "x", "inputs")
         if on_device and self.session.device == "cpu":
             raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
-        if len(x) <= CHUNKS * batch_size and self.session.device == "cpu":
-            return self.in_chunks(x.on_host(), int(batch_size))
-        return self.run(x, min(int(batch_size), len(x)), on_device)
+        self.session.store.check()
+        batch = min(int(batch_size), len(x))
+        joins: tuple[str, ...] = (FIRST,)
+        if batch < len(x):
+            joins = self.joins(x.specs)
+            if MIXED in joins:
+                batch = len(x)
+        if self.session.device == "cpu":
+            return self.in_batches(x.on_host(), batch, joins)
+        return self.on_gpu(x, batch, on_device)
 
-    def built(self, specs: tuple[Spec, ...], batch: int, feed: str = "gather") -> Built:
+    # ---------------------------------------------------------------- preparation
+
+    def forward(self, specs: tuple[Spec, ...], batch: int, feed: str) -> Forward:
         """The planned forward step for a batch size."""
         key = (specs, batch, feed)
-        if key not in self._built:
+        if key not in self._forwards:
             kind = self.session.runtime.kind
             builder = StepBuilder(self.model, self.model.store(), batch, False, feed, kind)
             outputs = builder.outputs(builder.inputs("x", specs))
-            graph = builder.graph
             for k, output in enumerate(outputs):
-                builder.places[f"output{k}"] = output
-                if feed == "direct":
-                    continue
-                width = output.size // batch
-                dtype = "f" if output.dtype == "f" else "i"
-                graph.call(
-                    "scatter_rows", x=graph.view(output, (batch, width)), clock=graph.clock(),
-                    y=graph.leaf(("result", k), (1, width), f"result/{k}", dtype=dtype),
-                )  # fmt: skip
-            self._built[key] = builder.finish()
-        return self._built[key]
+                own = _own(builder.graph, output)
+                builder.places[f"output{k}"] = own
+                if feed == "gather":
+                    _scatter(builder.graph, k, own)
+            dtypes = tuple("int64" if v.dtype == "i" else builder.graph.dtype for v in outputs)
+            self._forwards[key] = Forward(builder.finish(), builder.tree, dtypes)
+        return self._forwards[key]
 
-    def in_chunks(self, x: Arrays, batch: int) -> Any:
-        """Outputs for a few batches, one after the other."""
-        self.session.store.check()
-        parts = [
-            self.at_once(x.take(slice(begin, begin + batch))) for begin in range(0, len(x), batch)
-        ]
-        outputs = parts[0]
-        if len(parts) > 1:
-            outputs = [np.concatenate(several) for several in zip(*parts, strict=True)]
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+    def joins(self, specs: tuple[Spec, ...]) -> tuple[str, ...]:
+        """How the outputs of batches are put together, for each output."""
+        if specs not in self._joins:
+            graph = Graph(_streams(self.model) or PROBE, dtype=self.session.store.dtype)
+            inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(specs)]
+            outputs = trace(self.model, graph, *inputs)
+            samples = Samples(graph, inputs)
+            kinds = [_join(samples, output) for output in outputs]
+            if self.session.device != "cpu":  # results are scattered by samples
+                kinds = [kind if kind == FIRST else MIXED for kind in kinds]
+            self._joins[specs] = tuple(kinds)
+        return self._joins[specs]
 
-    def at_once(self, x: Arrays) -> list[np.ndarray]:
-        """Outputs for one batch."""
+    # ---------------------------------------------------------------- runs
+
+    def in_batches(self, x: Arrays, batch: int, joins: tuple[str, ...]) -> Any:
+        """Outputs of one batch after the other, on the CPU."""
+        results: list[np.ndarray] = []
+        tree: Any = None
+        for begin in range(0, len(x), batch):
+            part = x if batch == len(x) else x.take(slice(begin, begin + batch))
+            ready = self._ready(part)
+            found, tree = ready(part), ready.forward.tree
+            if batch == len(x):
+                results = [array.copy() for array in found]
+                break
+            if begin == 0:
+                results = [
+                    np.empty(_whole(array.shape, join, batch, len(x)), array.dtype)
+                    for array, join in zip(found, joins, strict=True)
+                ]
+            for result, array, join in zip(results, found, joins, strict=True):
+                _put(result, array, join, begin, len(part), len(x))
+        return rebuild(tree, results)
+
+    def _ready(self, x: Arrays) -> _Bound:
+        """A bound program for one batch; refuses integers out of range."""
         key = (x.specs, len(x), *(a.dtype for a in x.arrays))
         if key not in self._bound:
-            built = self.built(x.specs, len(x), "direct")
-            self._bound[key] = _Bound(self.session, built, x)
+            forward = self.forward(x.specs, len(x), "direct")
+            self._bound[key] = _Bound(self.session, forward, x)
         ready = self._bound[key]
-        check_ranges(x, ready.built.ranges)
-        return ready(x)
+        check_ranges(x, ready.forward.built.ranges)
+        return ready
 
-    def run(self, x: Arrays, batch: int, on_device: bool = False) -> Any:
-        built = self.built(x.specs, batch)
-        check_ranges(x, built.ranges)
+    def on_gpu(self, x: Arrays, batch: int, on_device: bool = False) -> Any:
+        """Outputs by one run over all batches, which gathers and scatters on the device."""
+        forward = self.forward(x.specs, batch, "gather")
+        check_ranges(x, forward.built.ranges)
         session, samples = self.session, len(x)
-        rest = self.built(x.specs, samples % batch) if samples % batch else None
+        left = samples % batch
+        rest = self.forward(x.specs, left, "gather") if left else None
         for name, source in x.sources().items():
             session.set(name, source)
         session.set("order", np.arange(samples, dtype=np.int64))
         results: list[Any] = []
-        for k, shape in enumerate(built.output_shapes):
-            width = int(np.prod(shape[1:], dtype=np.int64))
-            results.append(np.zeros((samples, width), session.store.dtype))
+        shapes = [_whole(s, FIRST, batch, samples) for s in forward.shapes]
+        for k, (shape, dtype) in enumerate(zip(shapes, forward.dtypes, strict=True)):
+            rows = samples if _rows(forward.shapes[k], batch) == batch else 1
+            results.append(np.zeros((rows, int(np.prod(shape, dtype=np.int64)) // rows), dtype))
             session.set(f"result/{k}", results[k])
-        bound = [session.bind(b.program) if b else None for b in (built, rest)]
+        bound = [session.bind(f.built.program) if f else None for f in (forward, rest)]
         session.clock[words.CURSOR] = 0
         session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
         runtime: Any = session.runtime
@@ -122,8 +180,75 @@ class Predictor:
         else:
             for k in range(len(results)):
                 runtime.read(f"result/{k}")
-        arrays = tuple(
-            r.reshape(samples, *shape[1:])
-            for r, shape in zip(results, built.output_shapes, strict=True)
-        )
-        return arrays[0] if len(arrays) == 1 else arrays
+        arrays = [
+            r.reshape(shape) if isinstance(r, np.ndarray) else r.reshape(*shape)
+            for r, shape in zip(results, shapes, strict=True)
+        ]
+        return rebuild(forward.tree, arrays)
+
+
+def _own(graph: Graph, output: Value) -> Value:
+    """An output in work memory: a copy of one that is an input or a parameter as it stands."""
+    if output.root.home == "work":
+        return output
+    copy = graph.value(output.shape, output.dtype, name="output")
+    flat = [graph.view(v, shape, False) for v, shape in (
+        (output, (1, output.size, 1)), (copy, (output.size, 1, 1)))]  # fmt: skip
+    kernel = "swap_leading_ids" if output.dtype == "i" else "swap_leading"
+    graph.call(kernel, x=flat[0], y=flat[1])
+    return copy
+
+
+def _scatter(graph: Graph, number: int, output: Value) -> None:
+    """The batch's rows into the results, from the clock's cursor on."""
+    rows = _rows(output.shape, graph.batch)
+    width = output.size // rows
+    target = graph.leaf(("result", number), (1, width), f"result/{number}", dtype=output.dtype)
+    kernel = "scatter_ids" if output.dtype == "i" else "scatter_rows"
+    graph.call(kernel, x=graph.view(output, (rows, width)), clock=graph.clock(), y=target)
+
+
+def _rows(shape: tuple[int, ...], batch: int) -> int:
+    """How many rows an output is scattered as: one for each sample, or all in one."""
+    return batch if shape and shape[0] % batch == 0 else 1
+
+
+def _join(samples: Samples, output: Value) -> str:
+    if not samples.depends(output):
+        return SAME
+    if samples.apart(output):
+        return FIRST
+    return SECOND if samples.steps(output) else MIXED
+
+
+def _whole(shape: tuple[int, ...], join: str, batch: int, samples: int) -> tuple[int, ...]:
+    """The shape of an output for all samples, from that for a batch."""
+    if join == SAME or batch == samples:
+        return shape
+    if join == FIRST:
+        return (shape[0] // batch * samples, *shape[1:])
+    return (shape[0], shape[1] // batch * samples, *shape[2:])
+
+
+def _put(
+    result: np.ndarray, part: np.ndarray, join: str, begin: int, count: int, samples: int
+) -> None:
+    """A batch's output, of `count` samples from `begin` on, into that for all samples."""
+    if join == SAME:
+        result[...] = part
+    elif join == FIRST:
+        each = len(result) // samples
+        result[begin * each : (begin + count) * each] = part
+    else:
+        each = result.shape[1] // samples
+        result[:, begin * each : (begin + count) * each] = part
+
+
+def _streams(model: Module) -> int | None:
+    """The batch size that a model with carried states insists on."""
+    from fastnn.nn.recurrent import Recurrent
+
+    sizes = [
+        m.stateful for _, m in model.named_modules() if isinstance(m, Recurrent) and m.stateful
+    ]
+    return sizes[0] if sizes else None

@@ -59,6 +59,22 @@ def scatter_rows(
 
 
 @kernel
+def scatter_ids(
+    x: "in rows i[N,C]",
+    clock: "in whole i[L]",
+    y: "out whole i[S,C]",  # only rows cursor..cursor+N-1 are written
+    lo: "begin",
+    hi: "end",
+):
+    """y[cursor + n] = x[n] for integers."""
+    C = x.shape[1]
+    first = clock[CURSOR]
+    for i in range(lo, hi):
+        for j in range(C):
+            y[first + i, j] = x[i, j]
+
+
+@kernel
 def check_range(
     ids: "in whole i[N]",
     clock: "inout whole i[L]",

@@ -50,6 +50,19 @@ def scatter_rows(
         y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
+@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def scatter_ids(
+    x: "in rows i[N,C]",
+    clock: "in whole i[L]",
+    y: "out whole i[S,C]",  # only rows cursor..cursor+N-1 are written
+):
+    """y[cursor + n] = x[n] for integers."""
+    i, C = flat_index(), x.shape[1]
+    if i < x.size:
+        n = divide_index(i, C)
+        y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
+
+
 @cuda_kernel(launch=lambda s: (1, 256 if s["N"] > 32 else 32))
 def check_range(
     ids: "in whole i[N]",

@@ -52,12 +52,13 @@ def test_gather_ids(source_type):
     np.testing.assert_array_equal(y, source[order[3:19]])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_scatter_rows(dtype):
-    x = np.random.default_rng(5).standard_normal((6, 17)).astype(dtype)
+@pytest.mark.parametrize("dtype", [*DTYPES, np.int64])
+def test_scatter(dtype):
+    x = (100 * np.random.default_rng(5).standard_normal((6, 17))).astype(dtype)
+    name = "scatter_ids" if dtype == np.int64 else "scatter_rows"
     y = np.full((20, 17), 7, dtype)
     for lo, hi in ((0, 1), (1, 4), (4, 6)):
-        call(KERNELS["scatter_rows"], lo, hi, x=x, clock=clock_at(9), y=y)
+        call(KERNELS[name], lo, hi, x=x, clock=clock_at(9), y=y)
     np.testing.assert_array_equal(y[9:15], x)
     np.testing.assert_array_equal(y[:9], 7)
     np.testing.assert_array_equal(y[15:], 7)

@@ -56,9 +56,12 @@ def test_gather(source_type: str) -> None:
         compute_both("gather_ids", np.float32, {"y": (11, 5)}, exact=True, **given)
 
 
-def test_scatter_rows() -> None:
-    x, y = np.random.default_rng(3).random((6, 17)), np.full((20, 17), 7.0)
-    call_cuda(CUDA_KERNELS["scatter_rows"], x=x, clock=words(CURSOR=9), y=y)
+@pytest.mark.parametrize("kind", ["rows", "ids"])
+def test_scatter(kind: str) -> None:
+    x, y = 100 * np.random.default_rng(3).random((6, 17)), np.full((20, 17), 7.0)
+    if kind == "ids":
+        x, y = x.astype(np.int64), y.astype(np.int64)
+    call_cuda(CUDA_KERNELS[f"scatter_{kind}"], x=x, clock=words(CURSOR=9), y=y)
     np.testing.assert_array_equal(y[9:15], x)
     np.testing.assert_array_equal(y[:9], 7)
     np.testing.assert_array_equal(y[15:], 7)

@@ -1,0 +1,117 @@
+"""Which values of a graph hold one piece for each sample, made of that sample alone.
+
+Data are cut into batches; that changes nothing as long as a result's piece for a sample depends on
+no other sample. A walk over the calls of kernels finds out: a kernel computes an item from the same
+item of its arrays ("rows") or from whole arrays, and items belong to samples as long as memory is
+laid out sample by sample. Swapping batch and time leaves as many *slices* as there are steps, each
+laid out sample by sample; swapping back undoes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastnn.graph.graph import Call, Graph, Value
+from fastnn.kernels.declare import Array, declared
+
+#: kernels that exchange the first two dimensions
+SWAPS = ("swap_leading", "swap_leading_ids", "swap_time_forward")
+
+
+class Samples:
+    """What is known about the values of a graph, after all calls made so far.
+
+    Args:
+        graph: the graph; its batch must be larger than 1 to tell anything.
+        inputs: the values whose first dimension runs over the samples.
+    """
+
+    def __init__(self, graph: Graph, inputs: Iterable[Value]):
+        self.graph = graph
+        #: by root, the elements of a slice; 0: samples are mixed; absent: depends on no sample
+        self.slices: dict[Value, int] = {value.root: value.size for value in inputs}
+        for call in graph.calls:
+            self._follow(call)
+
+    def depends(self, value: Value) -> bool:
+        """Whether the value depends on the inputs at all."""
+        return value.root in self.slices
+
+    def apart(self, value: Value) -> bool:
+        """Whether the value is laid out sample by sample, each piece made of its sample alone."""
+        size = self._slice(value)
+        return size == value.size and value.ndim > 0 and value.shape[0] % self.graph.batch == 0
+
+    def steps(self, value: Value) -> bool:
+        """Whether this is a stack of slices along its first dimension, and `apart` in each."""
+        size = self._slice(value)
+        return (
+            value.ndim > 1
+            and 0 < size == value.size // value.shape[0]
+            and value.shape[1] % self.graph.batch == 0
+        )
+
+    def _slice(self, value: Value) -> int:
+        """Elements of the slices that the value consists of; 0 where samples are mixed."""
+        size = self.slices.get(value.root, 0)
+        if not size:
+            return 0
+        if value.size % size == 0 and value.shift % size == 0:
+            return size
+        return 0
+
+    def _follow(self, call: Call) -> None:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        read = [
+            (parameter, value)
+            for name, parameter in kernel.arrays.items()
+            if parameter.reads
+            and isinstance(value := call.operands[name], Value)
+            and self.depends(value)
+        ]
+        if not read:
+            return
+        slices = self._swapped(call) if call.kernel in SWAPS else self._counted(read)
+        for name, parameter in kernel.arrays.items():
+            value = call.operands[name]
+            if not parameter.writes or not isinstance(value, Value) or value.external:
+                continue
+            size = 0
+            if slices and parameter.axis == "rows" and value.size % slices == 0:
+                size = value.size // slices
+            self._note(value, size)
+
+    def _note(self, value: Value, size: int) -> None:
+        """The value is written, with slices of this size; so is what lies beside it."""
+        before = self.slices.get(value.root, size)
+        self.slices[value.root] = size if size == before else 0
+
+    def _counted(self, read: list[tuple[Array, Value]]) -> int:
+        """Into how many slices the items of a call fall; 0 where it mixes samples."""
+        found: set[int] = set()
+        for parameter, value in read:
+            size = self._slice(value)
+            if parameter.axis != "rows" or not size:
+                return 0
+            count = value.size // size
+            if _items(parameter, value) % (count * self.graph.batch):
+                return 0
+            found.add(count)
+        return found.pop() if len(found) == 1 else 0
+
+    def _swapped(self, call: Call) -> int:
+        """How many slices the result of a swap has."""
+        x: Any = call.operands["x"]
+        if self.apart(x):
+            return int(x.shape[1]) if x.shape[0] == self.graph.batch else 0
+        return 1 if self.steps(x) else 0
+
+
+def _items(parameter: Array, value: Value) -> int:
+    """How many items a "rows" array has: leading dimensions are merged."""
+    items = 1
+    for extent in value.shape[: max(value.ndim - len(parameter.dims), 0) + 1]:
+        items *= extent
+    return items
