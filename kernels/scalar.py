@@ -115,8 +115,8 @@ def relu(x: Vector) -> Vector:
 
 @helper
 def relu_gradient(y: Vector, dy: Vector) -> Vector:
-    """dy where y > 0, else 0."""
-    return where(y > 0.0, dy, 0.0)
+    """dy where y > 0, else 0 (NaN of y counts as above: its gradient is not hidden)."""
+    return where(y <= 0.0, 0.0, dy)
 
 
 @helper
@@ -133,14 +133,14 @@ def leaky_relu_gradient(x: Vector, dy: Vector, slope: float) -> Vector:
 
 @helper
 def elu(x: Vector, alpha: float) -> Vector:
-    """x where x > 0, else alpha*(e^x - 1), alpha >= 0 (Clevert et al. 2016)."""
+    """x where x > 0, else alpha*(e^x - 1) (Clevert et al. 2016)."""
     return where(x > 0.0, x, expm1(x) * alpha)
 
 
 @helper
-def elu_gradient(y: Vector, dy: Vector, alpha: float) -> Vector:
-    """dy where y > 0, else (y + alpha)*dy, since alpha*e^x = y + alpha."""
-    return where(y > 0.0, dy, (y + alpha) * dy)
+def elu_gradient(x: Vector, dy: Vector, alpha: float) -> Vector:
+    """dy where x > 0, else alpha*e^x*dy. (From the output, y + alpha, digits would cancel.)"""
+    return where(x > 0.0, dy, exp(x) * alpha * dy)
 
 
 @helper
@@ -150,9 +150,9 @@ def selu(x: Vector) -> Vector:
 
 
 @helper
-def selu_gradient(y: Vector, dy: Vector) -> Vector:
-    """scale*dy where y > 0, else (y + scale*alpha)*dy."""
-    return where(y > 0.0, dy * SELU_SCALE, (y + SELU_SCALE_ALPHA) * dy)
+def selu_gradient(x: Vector, dy: Vector) -> Vector:
+    """scale*dy where x > 0, else scale*alpha*e^x*dy."""
+    return where(x > 0.0, dy * SELU_SCALE, exp(x) * SELU_SCALE_ALPHA * dy)
 
 
 @helper

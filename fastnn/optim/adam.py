@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastnn.kernels.cpu import simd
 from fastnn.kernels.cpu.simd import fma
 from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.root import root_of
 
 
 class Adam(Optimizer):
@@ -64,8 +65,8 @@ class Adam(Optimizer):
         beta2: Any, rest2: Any, eps: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
         m = fma(m, beta1, g * rest1)
-        v = fma(v, beta2, g * g * rest2)
-        root = fma(simd.quick_sqrt(v), correction, eps)
+        v = fma(g * rest2, g, v * beta2)  # g * g would overflow earlier
+        root = fma(root_of(v), correction, eps)
         return fma(simd.quick_divide(m, root), rate, p), m, v
 
 

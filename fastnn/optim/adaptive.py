@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.cpu.simd import fma, maximum, quick_divide, quick_sqrt
+from fastnn.kernels.cpu.simd import fma, quick_divide
 from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.root import root_of
 
 
 class Adagrad(Optimizer):
@@ -57,7 +58,7 @@ class Adagrad(Optimizer):
     @staticmethod
     def rule(p: Any, g: Any, s: Any, rate: Any, eps: Any) -> tuple[Any, ...]:
         s = fma(g, g, s)
-        return fma(quick_divide(g, quick_sqrt(s) + eps), rate, p), s
+        return fma(quick_divide(g, root_of(s) + eps), rate, p), s
 
 
 class RMSprop(Optimizer):
@@ -130,33 +131,33 @@ class RMSprop(Optimizer):
 
 
 def rmsprop(p: Any, g: Any, s: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any) -> Any:
-    s = fma(s, alpha, g * g * rest)
-    return fma(quick_divide(g, quick_sqrt(s) + eps), rate, p), s
+    s = fma(g * rest, g, s * alpha)
+    return fma(quick_divide(g, root_of(s) + eps), rate, p), s
 
 
 def rmsprop_momentum(
     p: Any, g: Any, s: Any, b: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any
 ) -> Any:
-    s = fma(s, alpha, g * g * rest)
-    b = fma(b, mu, quick_divide(g, quick_sqrt(s) + eps))
+    s = fma(g * rest, g, s * alpha)
+    b = fma(b, mu, quick_divide(g, root_of(s) + eps))
     return fma(b, rate, p), s, b
 
 
 def rmsprop_centered(
     p: Any, g: Any, s: Any, a: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any
 ) -> Any:
-    s = fma(s, alpha, g * g * rest)
+    s = fma(g * rest, g, s * alpha)
     a = fma(a, alpha, g * rest)
-    root = quick_sqrt(maximum(s - a * a, 0.0)) + eps
+    root = root_of(fma(-a, a, s)) + eps  # as an estimate it may be below 0
     return fma(quick_divide(g, root), rate, p), s, a
 
 
 def rmsprop_centered_momentum(
     p: Any, g: Any, s: Any, a: Any, b: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any
 ) -> Any:
-    s = fma(s, alpha, g * g * rest)
+    s = fma(g * rest, g, s * alpha)
     a = fma(a, alpha, g * rest)
-    root = quick_sqrt(maximum(s - a * a, 0.0)) + eps
+    root = root_of(fma(-a, a, s)) + eps  # as an estimate it may be below 0
     b = fma(b, mu, quick_divide(g, root))
     return fma(b, rate, p), s, a, b
 
@@ -201,7 +202,7 @@ class Adadelta(Optimizer):
     def rule(
         p: Any, g: Any, s: Any, u: Any, rate: Any, rho: Any, rest: Any, eps: Any
     ) -> tuple[Any, ...]:
-        s = fma(s, rho, g * g * rest)
-        d = quick_divide(quick_sqrt(u + eps), quick_sqrt(s + eps)) * g
-        u = fma(u, rho, d * d * rest)
+        s = fma(g * rest, g, s * rho)
+        d = quick_divide(root_of(u + eps), root_of(s + eps)) * g
+        u = fma(d * rest, d, u * rho)
         return fma(d, rate, p), s, u

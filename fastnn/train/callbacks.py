@@ -250,7 +250,8 @@ class CSVLogger(Callback):
 class ReduceLROnPlateau(Monitor):
     """Multiplies the learning rate by `factor` after `patience` epochs without improvement.
 
-    Then it waits `cooldown` epochs before it counts again; the rate never falls below `min_lr`.
+    Then it waits `cooldown` epochs before it counts again, as PyTorch's does (Keras's waits one
+    less); the rate never falls below `min_lr`.
     Writes "learning_rate" into the logs. PyTorch's scheduler of this name reduces one epoch later
     (patience + 1 epochs without improvement) and takes `min_delta` relative to the best value.
     """
@@ -286,13 +287,14 @@ class ReduceLROnPlateau(Monitor):
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         value = self.current(logs)
         rate = logs["learning_rate"] = self.trainer.learning_rate
-        if self.cooldown_left > 0:
+        cooling = self.cooldown_left > 0
+        if cooling:
             self.cooldown_left -= 1
             self.wait = 0
         if self.improved(value, self.best):
             self.best = value
             self.wait = 0
-        elif self.cooldown_left == 0:
+        elif not cooling:
             self.wait += 1
             if self.wait >= self.patience and rate > self.min_lr:
                 self.trainer.learning_rate = max(rate * self.factor, self.min_lr)

@@ -320,10 +320,22 @@ def _quick_divide(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.fdiv(a, b)
     name = f"llvm.fma.{suffix(ty)}"
     r = _estimate(builder, "rcp14", b, ty)
-    q = builder.fmul(a, r)
-    # one Newton step on the quotient: q + r (a - b q)
-    rest = llvm_call(builder, name, a.type, [builder.fneg(b), q, a])
-    return llvm_call(builder, name, a.type, [rest, r, q])
+    # one Newton step on the reciprocal: r + r (1 - b r)
+    rest = llvm_call(builder, name, a.type, [builder.fneg(b), r, constant(ty, 1.0)])
+    q = builder.fmul(a, llvm_call(builder, name, a.type, [r, rest, r]))
+    # where b is 0, infinite or so large that its reciprocal is subnormal, `rest` isn't small
+    size = llvm_call(builder, f"llvm.fabs.{suffix(ty)}", a.type, [rest])
+    good = builder.fcmp_ordered("<", size, constant(ty, 2.0**-12))
+    mask = ir.IntType(ty.lanes)
+    some = builder.icmp_unsigned("!=", builder.bitcast(good, mask), ir.Constant(mask, -1))
+    before = builder.basic_block
+    with builder.if_then(some, likely=False):
+        divided = builder.select(good, q, builder.fdiv(a, b))
+        inside = builder.basic_block
+    result = builder.phi(a.type)
+    result.add_incoming(q, before)
+    result.add_incoming(divided, inside)
+    return result
 
 
 def _quick_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -333,12 +345,12 @@ def _quick_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     name = f"llvm.fma.{suffix(ty)}"
     r = _estimate(builder, "rsqrt14", a, ty)
     s = builder.fmul(a, r)
-    # one Newton step on the root: s + r/2 (a - s^2)
-    rest = llvm_call(builder, name, a.type, [builder.fneg(s), s, a])
-    half = builder.fmul(r, constant(ty, 0.5))
+    # one Newton step on the root: s + s/2 (1 - s r); no term of it leaves the range of a's root
+    rest = llvm_call(builder, name, a.type, [builder.fneg(s), r, constant(ty, 1.0)])
+    half = builder.fmul(s, constant(ty, 0.5))
     root = llvm_call(builder, name, a.type, [rest, half, s])
-    tiny = builder.fcmp_ordered("<", a, constant(ty, 1e-37))
-    return builder.select(tiny, constant(ty, 0.0), root)
+    # 0 times infinity: a is 0 or infinite, and so is its root
+    return builder.select(builder.fcmp_unordered("uno", s, s), builder.fadd(a, a), root)
 
 
 def _choose(symbol: str) -> Any:

@@ -22,5 +22,6 @@ def clip_scale(
     scale: "out whole f[U]",
     limit: "double",
 ):
-    """scale = min(1, limit / (norm + 1e-6)), as PyTorch's clip_grad_norm_."""
-    scale[0] = min(1.0, limit / (math.sqrt(total[0]) + 1e-6))
+    """scale = min(1, limit / (norm + 1e-6)), as PyTorch's clip_grad_norm_; NaN stays NaN."""
+    factor = limit / (math.sqrt(total[0]) + 1e-6)
+    scale[0] = 1.0 if factor > 1.0 else factor

@@ -63,8 +63,8 @@ def elementwise(
 FUNCTIONS: tuple[tuple[str, Callable[..., Any], Callable[..., Any], str, tuple[str, ...]], ...] = (
     ("relu", scalar.relu, scalar.relu_gradient, "y", ()),
     ("leaky_relu", scalar.leaky_relu, scalar.leaky_relu_gradient, "x", ("slope",)),
-    ("elu", scalar.elu, scalar.elu_gradient, "y", ("alpha",)),
-    ("selu", scalar.selu, scalar.selu_gradient, "y", ()),
+    ("elu", scalar.elu, scalar.elu_gradient, "x", ("alpha",)),
+    ("selu", scalar.selu, scalar.selu_gradient, "x", ()),
     ("gelu", scalar.gelu, scalar.gelu_gradient, "x", ()),
     ("gelu_tanh", scalar.gelu_tanh, scalar.gelu_tanh_gradient, "x", ()),
     ("silu", scalar.silu, scalar.silu_gradient, "x", ()),

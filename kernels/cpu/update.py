@@ -79,7 +79,7 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
 @helper
 def shared_gradient(g, p, factor, l2, limit):
     """The gradient as a rule sees it: scaled, clipped to [-limit, limit], plus l2 * p."""
-    g = minimum(maximum(g * factor, -limit), limit)
+    g = maximum(-limit, minimum(limit, g * factor))  # a NaN passes (second operand)
     return fma(p, l2, g)
 
 

@@ -22,7 +22,8 @@ def norm_sum(
 @helper
 def _factor(total, limit):
     """In a function of float64 numbers, so that the constants are float64."""
-    return min(1.0, limit / (math.sqrt(total) + 1e-6))
+    factor = limit / (math.sqrt(total) + 1e-6)
+    return 1.0 if factor > 1.0 else factor
 
 
 @cuda_kernel(launch=lambda s: ONE_THREAD)
@@ -31,6 +32,6 @@ def clip_scale(
     scale: "out whole f[U]",
     limit: "double",
 ):
-    """scale = min(1, limit / (norm + 1e-6)), as PyTorch's clip_grad_norm_."""
+    """scale = min(1, limit / (norm + 1e-6)), as PyTorch's clip_grad_norm_; NaN stays NaN."""
     if thread_number() == 0:
         scale[0] = _factor(total[0], limit)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.elementwise
 import fastnn.kernels.cpu.random  # noqa: F401
 from fastnn.kernels.clock import LENGTH
 from fastnn.kernels.cpu import target
+from fastnn.kernels.cpu.elementwise import FUNCTIONS
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
 
@@ -25,7 +25,8 @@ NARROW = [bits for bits in (128, 256) if bits < target.host().vector_bits]
 #: run again at each width: a few of each kind
 AGAIN = (
     "test_float32_over_the_whole_range or test_special_values or test_machine_code or test_known "
-    "or test_numbers_follow or test_sums or test_moving or test_maxout or test_prelu"
+    "or test_numbers_follow or test_sums or test_moving or test_maxout or test_prelu or test_quick "
+    "or test_gradients_keep"
 )
 
 
@@ -37,11 +38,18 @@ def fingerprints():
     clock = np.zeros(LENGTH, np.int64)
     for dtype in (np.float32, np.float64):
         x = values.astype(dtype)
-        for name in ("exp", "log", "tanh", "sigmoid", "gelu", "erf"):
-            y = np.empty_like(x)
-            call(KERNELS[f"{name}_forward"], x=x, y=y)
-            y[np.isnan(y)] = np.nan  # a NaN's sign is nobody's business
-            result[name, x.dtype.name] = y
+        if dtype == np.float32:  # the whole range, by bit patterns
+            x = np.arange(0, 2**32, 400009, dtype=np.uint64).astype(np.uint32).view(dtype)
+            x = x[: len(x) // 16 * 16].reshape(-1, 16)
+        for name, _, _, saved, reals in FUNCTIONS:
+            given = dict.fromkeys(reals, 0.75)
+            y, dx = np.empty_like(x), np.empty_like(x)
+            call(KERNELS[f"{name}_forward"], x=x, y=y, **given)
+            call(KERNELS[f"{name}_backward"], **{saved: x}, dy=np.ones_like(x), dx=dx, **given)
+            for key, array in ((name, y), (f"{name} backward", dx)):
+                array[np.isnan(array)] = np.nan  # a NaN's sign is nobody's business
+                result[key, x.dtype.name] = array
+        x = values.astype(dtype)
         for name in ("uniform", "normal", "dropout"):
             y = np.empty_like(x)
             if name == "dropout":
@@ -78,7 +86,9 @@ def test_same_bits(bits):
 @pytest.mark.skipif(not NARROW, reason="this CPU's vectors have 128 bits")
 @pytest.mark.parametrize("bits", NARROW)
 def test_tests_pass(bits):
-    files = [f"tests/kernels/test_{f}.py" for f in ("vector_math", "elementwise", "random")]
+    files = [
+        f"tests/kernels/test_{f}.py" for f in ("vector_math", "elementwise", "random", "range")
+    ]
     done = python(bits, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-k", AGAIN)
     assert done.returncode == 0, done.stdout[-3000:]
 
