@@ -5,6 +5,9 @@ Each message says where it happened, what was expected, what came, and what to d
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 
 class FastnnError(Exception):
     """Base of all of fastnn's own errors."""
@@ -45,3 +48,19 @@ class ProgramError(FastnnError, AssertionError):
 def where(scope: str) -> str:
     """The beginning of a message: the layer's name, or nothing."""
     return f"layer {scope!r}: " if scope else ""
+
+
+def refuse_masked(data: Any, what: str) -> None:
+    """Raise DataError for a masked array, or a list or tuple with one in it.
+
+    NumPy gives its numbers without the mask to whoever asks for an array, the masked ones included.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return
+    items = data if isinstance(data, (list, tuple)) else (data,)
+    if any(isinstance(item, numpy.ma.MaskedArray) for item in items):
+        raise DataError(
+            f"{what}: expected plain numbers, got a masked array, whose mask would be lost; fill "
+            "it first (array.filled(0)), leave the samples out, or give the loss an ignore_index"
+        )

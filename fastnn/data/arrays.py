@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.data import device
-from fastnn.errors import DataError
+from fastnn.errors import DataError, refuse_masked
 from fastnn.graph.graph import Range
 from fastnn.train.build import Spec
 
@@ -79,6 +79,7 @@ def as_arrays(data: Any, prefix: str, what: str) -> Arrays:
 
 
 def _as_array(data: Any, what: str) -> Any:
+    refuse_masked(data, what)
     if not isinstance(data, np.ndarray) and device.on_device(data):
         array: Any = device.as_device_array(data, what)
         if array.dtype == np.float16 or array.dtype.name not in READABLE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.errors import DataError, OptionError, ShapeError, refuse_masked
 from fastnn.graph.graph import Value
 from fastnn.nn.parameter import Parameter, ParameterStore
 
@@ -154,6 +154,8 @@ class Module:
         ]
         if problems:
             raise DataError("the arrays don't fit the model: " + "; ".join(problems))
+        for name, array in arrays.items():  # before anything is changed
+            refuse_masked(array, name)
         for name, parameter in mine.items():
             parameter.value = arrays[name]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import OptionError, ShapeError, refuse_masked
 from fastnn.nn import init as initializers
 from fastnn.runtime.segment import Segment
 
@@ -102,6 +102,7 @@ class Parameter:
 
     @value.setter
     def value(self, array: Any) -> None:
+        refuse_masked(array, f"parameter {self.name!r}")
         array = np.asarray(array)
         if array.shape != self.shape:
             raise ShapeError(

@@ -69,7 +69,7 @@ class Step:
         self._rates = np.zeros((AHEAD, self.optimizer.group_count))
         self.session.set("schedule", self._rates)
         self._rate_factor = 1.0
-        self._left = 0  # rates that are computed and not yet used
+        self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
         self._ready: dict[Any, _Ready] = {}
 
     def __call__(self, x: Any, y: Any = None) -> float:
@@ -88,12 +88,13 @@ class Step:
             NonFiniteError: the loss is NaN or infinite; no parameter has been updated.
         """
         ready, arrays = self._find("train", x, y)
-        if self._left == 0:
+        # The clock alone says how many rates are used: the step itself counts it, so Ctrl-C can't
+        # come between the two.
+        if self._clock[words.RUN_STEP] >= AHEAD:
             self._compute_rates()
         ready.run(arrays)
         if self._clock[words.STOP]:
             self._stopped(ready, x, y)
-        self._left -= 1
         return ready.loss.item()
 
     def evaluate(self, x: Any, y: Any = None) -> float:
@@ -139,7 +140,7 @@ class Step:
         if not (np.isfinite(rate) and rate >= 0):
             raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
         self._rate_factor = float(rate) / float(self.optimizer.options["lr"])
-        self._left = 0
+        self._clock[words.RUN_STEP] = AHEAD
 
     @property
     def steps(self) -> int:
@@ -154,8 +155,9 @@ class Step:
             self.store.check()
         try:
             if y is None:
-                return self._ready[kind, x.shape, x.dtype], (x,)
-            return self._ready[kind, x.shape, x.dtype, y.shape, y.dtype], (x, y)
+                return self._ready[kind, x.__class__, x.shape, x.dtype], (x,)
+            key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
+            return self._ready[key], (x, y)
         except (AttributeError, KeyError):
             return self._prepare(kind, x, y)
 
@@ -169,9 +171,10 @@ class Step:
             self._ready[key] = self._build(kind, inputs, targets)
         ready = self._ready[key]
         if arrays[0] is x and y is None:
-            self._ready[kind, x.shape, x.dtype] = ready
+            self._ready[kind, x.__class__, x.shape, x.dtype] = ready
         elif len(arrays) == 2 and arrays[0] is x and arrays[1] is y:
-            self._ready[kind, x.shape, x.dtype, y.shape, y.dtype] = ready
+            key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
+            self._ready[key] = ready
         return ready, arrays
 
     def _build(self, kind: str, x: Arrays, y: Arrays) -> _Ready:
@@ -206,14 +209,13 @@ class Step:
                 else schedule.rates(base, self.steps, AHEAD, self.steps_per_epoch)
             )
         self.session.changed("schedule")
-        self._clock[words.RUN_STEP] = 0
-        self._left = AHEAD
+        self._clock[words.RUN_STEP] = 0  # last: until then the table counts as used up
 
     def _stopped(self, ready: _Ready, x: Any, y: Any) -> None:
         """Say why a program stopped before its end."""
         reason = int(self._clock[words.STOP])
         self._clock[words.STOP] = 0
-        self._left = 0
+        self._clock[words.RUN_STEP] = AHEAD
         if reason == words.OUT_OF_RANGE:
             for arrays in _checked(x, y):
                 check_ranges(arrays, ready.built.ranges)

@@ -349,3 +349,34 @@ def test_a_trainer_whose_memory_is_gone() -> None:
     fnn.Trainer(model, "cross_entropy", dtype="float64")
     with pytest.raises(OptionError, match=r"parameters have moved.*one dtype"):
         first.fit(X, Y, batch_size=8, verbose=False)
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, list], ids=["array", "list of rows"])
+def test_masked_arrays_are_refused_everywhere(wrap):
+    """The numbers under a mask are not data: nobody may train on them, or keep them."""
+    x = np.ma.masked_array(np.ones((8, 4), np.float32), mask=np.eye(8, 4, dtype=bool))
+    y = np.ma.masked_array(np.zeros(8, np.int64), mask=np.arange(8) == 3)
+    plain_x, plain_y = np.ones((8, 4), np.float32), np.zeros(8, np.int64)
+    model = nn.Linear(4, 2)
+    trainer = fnn.Trainer(model, "cross_entropy", "sgd")
+    step = fnn.compile(nn.Linear(4, 2), "cross_entropy", "sgd")
+    step(plain_x, plain_y)  # what is known of these shapes does not let masked ones through
+    before = model.state_dict()
+    for attempt in (
+        lambda: trainer.fit(wrap(x), plain_y, batch_size=4, verbose=False),
+        lambda: trainer.fit(plain_x, y, batch_size=4, verbose=False),
+        lambda: trainer.fit(
+            plain_x, plain_y, batch_size=4, verbose=False, validation=(wrap(x), plain_y)
+        ),
+        lambda: trainer.fit(((plain_x, y) for _ in range(2)), verbose=False),
+        lambda: trainer.evaluate(wrap(x), plain_y),
+        lambda: model.predict(x),
+        lambda: step(plain_x, y),
+        lambda: step(x, plain_y),
+        lambda: model.load_state_dict({**before, "bias": np.ma.masked_array([1.0, 2.0], [0, 1])}),
+        lambda: setattr(model, "bias", np.ma.masked_array([1.0, 2.0], [0, 1])),
+    ):
+        with pytest.raises(DataError, match="masked array"):
+            attempt()
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])

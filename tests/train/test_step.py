@@ -445,3 +445,36 @@ def test_a_prediction_is_not_overwritten_by_the_next() -> None:
     model.weight.value[...] = 0.0
     model.bias.value[...] = 1.0
     np.testing.assert_array_equal(model.predict(x[0]), np.ones((4, 3), np.float32))
+
+
+def test_ctrl_c_after_a_step_does_not_shift_the_learning_rates():
+    """Each step has the rate of its number, whatever was cut off after the kernels were done."""
+    schedule = optim.schedules.Polynomial(duration=600)
+    model = nn.Linear(2, 1)
+    step = fnn.compile(
+        model, lambda out, _: ops.mean(out), optim.SGD(lr=0.5, schedule=schedule), workers=1,
+        dtype="float64",
+    )  # fmt: skip
+    x, y = np.ones((4, 2)), np.zeros((4, 1))
+    step(x, y)
+    (ready,) = {id(r): r for r in step._ready.values()}.values()
+    run = ready.run
+
+    def cut(arrays):
+        run(arrays)
+        raise KeyboardInterrupt
+
+    expected = schedule.rates(0.5, 0, 600, 1)
+    for number in range(1, 540):
+        before = model.bias.value.copy()
+        ready.run = cut if number % 7 == 1 else run
+        try:
+            step(x, y)
+        except KeyboardInterrupt:
+            assert number % 7 == 1
+        assert step.steps == number + 1
+        np.testing.assert_allclose(before - model.bias.value, expected[number], rtol=1e-9)
+    step.learning_rate = 0.25
+    ready.run, before = run, model.bias.value.copy()
+    step(x, y)
+    np.testing.assert_allclose(before - model.bias.value, expected[540] / 2, rtol=1e-9)
