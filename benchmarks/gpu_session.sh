@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All that is to be shown on a GPU, in under ten minutes: tests, compute-sanitizer, examples,
-# benchmark. Run from the repository's root, with fastnn[cuda13,test] and PyTorch installed:
+# benchmark. Run from the repository's root, with PyTorch and
+# fastnn installed from this checkout: pip install '.[cuda13,test]'
 #
 #     PYTHON=.venv/bin/python benchmarks/gpu_session.sh
 #

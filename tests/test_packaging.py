@@ -67,7 +67,8 @@ def wheel(tmp_path_factory):
 def test_wheel_installs_only_fastnn(wheel):
     top_level = next(name for name in wheel.namelist() if name.endswith("top_level.txt"))
     assert wheel.read(top_level).decode().split() == ["fastnn"]
-    assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"fastnn"}
+    roots = {name.split("/")[0].split("-")[0] for name in wheel.namelist()}
+    assert roots == {"fastnn", "fastnn_numba"}  # the latter is the wheel's own information
 
 
 def test_wheel_holds_every_file(wheel):
@@ -88,6 +89,44 @@ def lines_with(pattern: str) -> list[str]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if found.search(line)
     ]
+
+
+def text_files() -> list[Path]:
+    folders = (*FOLDERS, "tests", "benchmarks", "examples", "docs", ".ci")
+    endings = {".py", ".md", ".sh", ".toml", ".yml", ".yaml", ".txt", ".cfg", ""}
+    found = [p for f in folders for p in sorted((ROOT / f).rglob("*")) if p.suffix in endings]
+    return [p for p in [*found, ROOT / "README.md", ROOT / "Makefile"] if p.is_file()]
+
+
+def test_nothing_sends_users_to_another_package():
+    """The distribution "fastnn" on PyPI is somebody else's; extras come from the checkout."""
+    wrong = re.compile(
+        r"(pip|uv|pipx|conda) (install|add)[^#]*[\s\"'`]fastnn(?![\w.-])|\bfast" + r"nn\[\w"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in text_files()
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").split("\n"), 1
+        )
+        if wrong.search(line)
+    ]
+    assert found == []
+
+
+def test_distribution_has_a_name_of_its_own(project):
+    assert project["project"]["name"] == "fastnn-numba"
+    assert "`fastnn-numba`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_cuda_hint_is_the_extra(project):
+    from fastnn.runtime import _cuda
+
+    extras = project["project"]["optional-dependencies"]
+    wanted = [_cuda.NUMBA_CUDA, _cuda.CUDA_CORE, _cuda.NUMPY]
+    assert extras["cuda13"] == wanted
+    assert extras["cuda12"] == [w.replace("cu13", "cu12") for w in wanted]
+    assert {re.sub(r";.*", "", e) for e in extras["test"]} >= set(wanted)
 
 
 def test_no_machine_paths():

@@ -79,7 +79,7 @@ def _read_other(path: Path, reason: Exception) -> tuple[NDArray[np.float32], int
     except ImportError:
         raise DataError(
             f"{path}: not a WAV file of integers ({reason}); soundfile reads other formats: "
-            "pip install 'fastnn[audio]'"
+            "pip install soundfile"
         ) from None
     try:
         samples, rate = soundfile.read(os.fspath(path), dtype="float32")

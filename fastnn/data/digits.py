@@ -35,8 +35,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> tuple[Split, Split
         from sklearn import datasets
     except ImportError:
         raise ImportError(
-            "the digits come with scikit-learn, which is not installed: "
-            "pip install 'fastnn[sklearn]'"
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
         ) from None
     pixels, labels = datasets.load_digits(return_X_y=True)
     x = (pixels / 16).astype(np.float32)

@@ -19,7 +19,11 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-INSTALL = 'pip install "fastnn[cuda13]" (or "fastnn[cuda12]" for a driver of CUDA 12)'
+from fastnn.errors import DeviceError
+
+#: what fastnn's extra "cuda13" brings; a test compares the two
+NUMBA_CUDA, CUDA_CORE, NUMPY = "numba-cuda[cu13]>=0.30", "cuda-core>=1.0", "numpy<2.5"
+INSTALL = f"pip install '{NUMBA_CUDA}' '{CUDA_CORE}' '{NUMPY}' ([cu12] for a driver of CUDA 12)"
 
 
 def simulated() -> bool:
@@ -42,13 +46,47 @@ def _found(package: str) -> bool:
         return False
 
 
+@functools.cache
+def unfit() -> str:
+    """Which installed package has a version that doesn't work, and what to do; "" if none."""
+    core, compiler = _version("cuda-core"), _version("numba-cuda")
+    if compiler and _number(compiler) < (0, 30):
+        return (
+            f"numba-cuda {compiler} is too old; expected 0.30 or later: pip install '{NUMBA_CUDA}'"
+        )
+    numpy = _version("numpy")
+    if compiler and _number(numpy) >= (2, 5):
+        return (
+            f"numba-cuda does not work with NumPy {numpy}, only before 2.5: pip install '{NUMPY}'"
+        )
+    if core and _number(core) < (1, 0) and not simulated():
+        return f"cuda-core {core} is too old; expected 1.0 or later: pip install '{CUDA_CORE}'"
+    return ""
+
+
+def _version(package: str) -> str:
+    """An installed package's version, or ""."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def _require_fit() -> None:
+    """Refuse packages that would fail at some later moment, in words of their own."""
+    if problem := unfit():
+        raise DeviceError(problem)
+
+
 def compiler_version() -> tuple[tuple[str, str], ...]:
     """Versions of the packages that turn a kernel into machine code."""
-    found = []
-    for name in ("numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append((name, importlib.metadata.version(name)))
-    return tuple(found)
+    names = ("numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+    return tuple((name, version) for name in names if (version := _version(name)))
 
 
 # ---------------------------------------------------------------- devices
@@ -56,6 +94,7 @@ def compiler_version() -> tuple[tuple[str, str], ...]:
 
 def numba_cuda() -> Any:
     """The module numba.cuda (the simulator's where that is on)."""
+    _require_fit()
     import numba.cuda
 
     return numba.cuda
@@ -64,6 +103,7 @@ def numba_cuda() -> Any:
 @functools.cache
 def extension() -> SimpleNamespace:
     """The parts of Numba that teach it types and functions for CUDA."""
+    _require_fit()
     from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
     from numba.cuda.datamodel.models import PrimitiveModel
     from numba.cuda.models import register_model
@@ -86,6 +126,7 @@ def extension() -> SimpleNamespace:
 
 def core() -> Any:
     """The package cuda.core: devices, streams, memory, modules, graphs."""
+    _require_fit()
     import cuda.core
 
     return cuda.core
@@ -110,9 +151,11 @@ def check(result: tuple[Any, ...]) -> Any:
 def reason() -> str:
     """Why CUDA cannot be used here; empty if it can."""
     if simulated():
-        return "" if _found("numba_cuda") else "numba-cuda is not installed"
+        return unfit() if _found("numba_cuda") else f"numba-cuda is not installed: {INSTALL}"
     if not installed():
         return f"the CUDA packages are not installed: {INSTALL}"
+    if problem := unfit():
+        return problem
     if sys.platform == "linux":  # spares the import of the bindings where there is nothing to find
         try:
             ctypes.CDLL("libcuda.so.1")

@@ -158,7 +158,7 @@ def draw_adding(
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(
-            "plotting needs matplotlib, which is not installed: pip install 'fastnn[plot]'"
+            "plotting needs matplotlib, which is not installed: pip install matplotlib"
         ) from None
     lengths = sorted({steps for _, steps in curves})
     figure = Figure(figsize=(4.8 * len(lengths), 3.6), layout="constrained")

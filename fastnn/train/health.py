@@ -210,7 +210,7 @@ class GradientHealth(Callback):
             from matplotlib.figure import Figure
         except ImportError:
             raise ImportError(
-                "plotting needs matplotlib, which is not installed: pip install 'fastnn[plot]'"
+                "plotting needs matplotlib, which is not installed: pip install matplotlib"
             ) from None
         if not self.epochs:
             raise ValueError("there is nothing to plot: no epoch has ended")

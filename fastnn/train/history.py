@@ -86,7 +86,7 @@ class History(Mapping[str, list[float]]):
             from matplotlib.figure import Figure
         except ImportError:
             raise ImportError(
-                "plotting needs matplotlib, which is not installed: pip install 'fastnn[plot]'"
+                "plotting needs matplotlib, which is not installed: pip install matplotlib"
             ) from None
         if not self.epoch:
             raise ValueError("there is nothing to plot: no epoch has ended")

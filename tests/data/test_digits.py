@@ -60,9 +60,9 @@ def test_bad_fraction():
         load_digits(1)
 
 
-def test_without_scikit_learn_names_the_extra(monkeypatch):
+def test_without_scikit_learn_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"pip install 'fastnn\[sklearn\]'"):
+    with pytest.raises(ImportError, match=r"pip install scikit-learn$"):
         load_digits()
 
 

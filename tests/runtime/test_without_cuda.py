@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from fastnn.errors import DeviceError
+from fastnn.runtime import _cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +63,56 @@ print(_cuda.available(), _cuda.reason())
 """
     answer = python(BLOCKED + code)
     assert answer.startswith("False the CUDA packages are not installed: pip install")
+
+
+VERSIONS = {
+    "numba-cuda": ("0.29.1", r"numba-cuda 0.29.1 is too old; .*: pip install 'numba-cuda"),
+    "cuda-core": ("0.5.1", r"cuda-core 0.5.1 is too old; .*: pip install 'cuda-core>=1.0'"),
+    "numpy": ("2.5.0", r"numba-cuda does not work with NumPy 2.5.0.*: pip install 'numpy<2.5'"),
+}
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets the versions of packages that `_cuda` sees."""
+
+    def set_versions(**versions: str) -> None:
+        found = {"numba-cuda": "0.30.4", "cuda-core": "1.0.0", "numpy": "2.4.6"}
+        found.update({name.replace("_", "-"): version for name, version in versions.items()})
+        monkeypatch.setattr(_cuda, "_version", lambda name: found.get(name, ""))
+        monkeypatch.setattr(_cuda, "installed", lambda: True)
+        monkeypatch.setattr(_cuda, "_found", lambda name: True)
+        _cuda.unfit.cache_clear()
+
+    reason = _cuda.reason.__wrapped__
+    monkeypatch.setattr(_cuda, "reason", reason)
+    monkeypatch.setattr(_cuda, "extension", _cuda.extension.__wrapped__)
+    yield set_versions
+    _cuda.unfit.cache_clear()
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+@pytest.mark.parametrize("simulated", ["0", "1"])
+def test_unfit_packages_are_refused(
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch, package: str, simulated: str
+) -> None:
+    """A version that would fail later, in words of its own, is refused with the remedy."""
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", simulated)
+    version, message = VERSIONS[package]
+    installed(**{package.replace("-", "_"): version})
+    if package == "cuda-core" and simulated == "1":  # the simulator does without
+        assert _cuda.unfit() == ""
+        return
+    assert re.search(message, _cuda.reason())
+    for use in (_cuda.core, _cuda.numba_cuda, _cuda.extension):
+        with pytest.raises(DeviceError, match=message):
+            use()
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.2.2", "10.0", "1.0.0rc1"])
+def test_fit_packages_are_taken(installed: Callable[..., None], version: str) -> None:
+    installed(cuda_core=version)
+    assert _cuda.unfit() == ""
 
 
 def test_kernels_are_declared_without_the_packages() -> None:

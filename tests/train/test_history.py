@@ -69,9 +69,9 @@ def test_plot(record, tmp_path):
     assert lines == {"training": [[1, 1.0], [2, 0.5], [3, 0.25]], "validation": [[2, 0.6]]}
 
 
-def test_plot_without_matplotlib_names_the_extra(record, monkeypatch):
+def test_plot_without_matplotlib_says_what_to_install(record, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'fastnn\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib$"):
         record.plot()
 
 
