@@ -19,7 +19,7 @@ from fastnn import nn, optim
 from fastnn.data.arrays import as_arrays
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.execute import aligned_zeros
+from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.testing.kernels import record
 from fastnn.train.feeds import ArrayFeed
 

@@ -52,8 +52,9 @@ def test_overhead_of_a_step(benchmark: Any, batch: int) -> None:
     step(x, y)
     ready = next(iter(step._ready.values()))
     many = 100
-    description = ready.single.team.describe([(ready.bound, many)], step._clock)
-    run_many = ready.single.team.prepare(description)
+    team = step.session.team(ready.bound.program)
+    description = team.describe([(ready.bound, many)], step._clock)
+    run_many = team.prepare(description)
     single, alone = [], []
     for _ in range(100):
         step._clock[words.RUN_STEP] = 0

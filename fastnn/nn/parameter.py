@@ -215,7 +215,7 @@ class ParameterStore:
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], dtype: str):
-        from fastnn.runtime.cpu.execute import aligned_zeros
+        from fastnn.runtime.cpu.memory import aligned_zeros
 
         self.dtype = dtype
         self.stale = False

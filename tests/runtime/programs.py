@@ -12,7 +12,9 @@ from fastnn.kernels import clock as words
 from fastnn.kernels.declare import kernel
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
-from fastnn.runtime.cpu.execute import BoundProgram, Memory, Team, aligned_zeros, allocate
+from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate
+from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.team import Team
 
 
 @kernel
@@ -73,7 +75,8 @@ class Run:
     def start(
         self, steps: int, poll: Callable[[], Any] = lambda: None, every: float = 0.01
     ) -> None:
-        self.team.start(self.team.describe([(self.bound, steps)], self.clock), poll, every)
+        self.last = self.team.describe([(self.bound, steps)], self.clock)
+        self.team.start(self.last, poll, every)
 
     def call(self, steps: int) -> None:
         self.team.call(self.team.describe([(self.bound, steps)], self.clock))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,11 @@ import pytest
 
 import fastnn.kernels.cpu.step  # noqa: F401
 from fastnn.kernels import clock as words
-from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.execute import BoundProgram, aligned_zeros
+from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.team import Team, own_team
+from tests.runtime import interrupting
 from tests.runtime.programs import Run, build, ring
 
 WORKERS = range(1, 9)
@@ -43,7 +45,7 @@ def test_barriers(workers: int) -> None:
     np.testing.assert_array_equal(state, np.concatenate(expected(items, phases, steps)))
     np.testing.assert_array_equal(counts, steps)
     assert run.clock[words.STEP] == steps
-    assert run.team.barrier[0] == 0  # nobody waits any more
+    assert run.last.barrier[0] == 0  # nobody waits any more
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -91,7 +93,7 @@ def test_a_stop_is_taken_at_a_step_boundary(workers: int) -> None:
     assert 0 < done < 10**9
     assert (counts == done).all()
     assert run.clock[words.STOP] == words.REQUESTED
-    assert run.team.barrier[0] == 0
+    assert run.last.barrier[0] == 0
     # and the team can go on
     run.clock[[words.STOP, words.STOP_REQUEST]] = 0
     run.start(3)
@@ -116,39 +118,45 @@ def test_an_exception_in_poll(workers: int, error: Any) -> None:
     assert (counts == done + 5).all()
 
 
-def test_ctrl_c_at_any_moment() -> None:
-    """Signals that hit the hand-over of short runs neither hang nor confuse the team."""
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("way", ["start", "call"])
+def test_ctrl_c_at_every_instruction(workers: int, way: str) -> None:
+    """All of a run or none, or up to a step's end; and the next run is not touched."""
+    counts = np.zeros(8, np.int64)
+    run = Run(ring(8, 2), workers, state=np.zeros(16), counts=counts)
+
+    def once() -> None:
+        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+        (run.start if way == "start" else run.call)(3)
+
+    once()
+    many = interrupting.moments(once)
+    for moment in range(many):
+        before = int(run.clock[words.STEP])
+        # (how often `start` has to wait for the run is a matter of chance)
+        assert interrupting.interrupt_at(once, moment) or moment > many // 2
+        assert before <= run.clock[words.STEP] <= before + 3
+        assert (counts == run.clock[words.STEP]).all()
+        before = int(run.clock[words.STEP])
+        once()
+        assert (counts == before + 3).all()
+    assert many > 50
+
+
+def test_ctrl_c_after_ctrl_c() -> None:
+    """Signals that hit the hand-over of short runs, and each other's handling, again and again."""
     counts = np.zeros(8, np.int64)
     run = Run(ring(8, 2), 3, state=np.zeros(16), counts=counts)
-    ended = threading.Event()
-
-    def send() -> None:
-        rng = np.random.default_rng(0)
-        while not ended.wait(float(rng.uniform(0.0002, 0.003))):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    previous = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread, caught, until = threading.Thread(target=send), 0, time.monotonic() + 1.5
-    thread.start()
-    try:
-        while time.monotonic() < until:
+    rng, caught = np.random.default_rng(0), 0
+    with interrupting.alarms() as arm:
+        while caught < 300:
             try:
-                run.clock[[words.STOP, words.STOP_REQUEST]] = 0
-                run.start(20, every=0.001)
+                arm(*rng.uniform((2e-5, 5e-5), (2e-3, 5e-4)))
+                for _ in range(10):
+                    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+                    run.start(20, every=0.001)
             except KeyboardInterrupt:
                 caught += 1
-    except KeyboardInterrupt:
-        caught += 1
-    finally:
-        while thread.is_alive():
-            try:
-                ended.set()
-                thread.join()
-            except KeyboardInterrupt:
-                caught += 1
-        signal.signal(signal.SIGINT, previous)
-    assert caught > 10
     assert (counts == run.clock[words.STEP]).all()
     run.clock[[words.STOP, words.STOP_REQUEST]] = 0
     before = counts.copy()
@@ -156,17 +164,72 @@ def test_ctrl_c_at_any_moment() -> None:
     assert (counts == before + 10).all()
 
 
+def threads(team: Team) -> np.ndarray:
+    """For each worker whether it has a thread."""
+    begin = layout.TEAM_STATES + layout.TEAM_THREAD
+    return np.asarray(team.table[begin :: layout.TEAM_STRIDE])
+
+
+def states(team: Team) -> np.ndarray:
+    return np.asarray(team.table[layout.TEAM_STATES :: layout.TEAM_STRIDE])
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    """Wait, for minutes if need be: the machine may be busy."""
+    for _ in range(60_000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it never came about")
+
+
 def test_threads_end_with_the_team() -> None:
-    before = set(threading.enumerate())
     run = Run(ring(4, 2), 4, state=np.zeros(8), counts=np.zeros(4, np.int64))
-    assert set(threading.enumerate()) <= before  # none until there is something to do
+    alive = threads(run.team)
+    assert not alive.any()  # none until there is something to do
     run.start(2)
-    mine = set(threading.enumerate()) - before
-    assert len(mine) == 4
+    assert alive.all()
     del run
-    for thread in mine:
-        thread.join(timeout=300)
-    assert not any(thread.is_alive() for thread in mine)
+    eventually(lambda: not alive.any())
+
+
+def test_threads_without_work_sleep() -> None:
+    """Without work they are asleep soon, which costs nothing; and a run wakes them."""
+    counts = np.zeros(4, np.int64)
+    run = Run(ring(4, 2), 3, state=np.zeros(8), counts=counts)
+    for k in range(3):
+        run.start(2)
+        run.call(1)
+        eventually(lambda: (states(run.team) == layout.ASLEEP).all())
+        assert (counts == 3 * (k + 1)).all()
+
+
+def test_a_worker_has_one_thread() -> None:
+    """A Ctrl-C may hide that a thread was started: another one for the same worker ends at once."""
+    counts = np.zeros(4, np.int64)
+    run = Run(ring(4, 2), 3, state=np.zeros(8), counts=counts)
+    for _ in range(5):
+        run.team.start_helpers()
+        run.team.leader_ready = False
+        run.start(50)
+    assert (counts == 250).all()
+
+
+def test_teams_belong_to_threads() -> None:
+    mine = own_team(3)
+    assert own_team(3) is mine
+    assert own_team(2) is not mine
+    others: list[Team] = []
+    thread = threading.Thread(target=lambda: others.append(own_team(3)))
+    thread.start()
+    thread.join()
+    assert others[0] is not mine
+    counts = np.zeros(4, np.int64)
+    run = Run(ring(4, 2), 3, state=np.zeros(8), counts=counts)
+    run.team, seen = mine, []
+    run.start(20_000, poll=lambda: seen.append((mine.busy, own_team(3) is mine)), every=1e-5)
+    assert (True, False) in seen  # in the middle of a run there is another one
+    assert own_team(3) is mine
 
 
 # ---------------------------------------------------------------- denormal numbers

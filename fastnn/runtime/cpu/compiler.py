@@ -46,6 +46,10 @@ CHECKSUM_BYTES = 16
 compiled_count = 0
 _warned = False  # that the cache cannot be written
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it has not
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 _loaded: dict[Any, int] = {}
 _keep_alive: list[Any] = []  # execution engines own the machine code
 
@@ -142,6 +146,9 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
 
     `data_dtype` is the NumPy type name of the 'd' arrays, for kernels that have any.
     """
+    found = _loaded.get((kernel, dtype, data_dtype))
+    if found is not None:
+        return found
     with _lock:
         found = _loaded.get((kernel, dtype, data_dtype))
         if found is None:
@@ -152,7 +159,10 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
 
 
 def loop_address(name: str = "run") -> int:
-    """Address of a compiled function of `loop`."""
+    """Address of a compiled function of `loop` or `handover`."""
+    found = _loaded.get(name)
+    if found is not None:
+        return found
     with _lock:
         found = _loaded.get(name)
         if found is None:
@@ -163,9 +173,10 @@ def loop_address(name: str = "run") -> int:
 
 
 def _compile_loop(name: str) -> bytes:
-    from fastnn.runtime.cpu import loop, numba_bridge
+    from fastnn.runtime.cpu import handover, loop, numba_bridge
 
-    return _emit(numba_bridge.optimised_llvm(getattr(loop, name), ENTRY))
+    module = loop if name == "run" else handover
+    return _emit(numba_bridge.optimised_llvm(getattr(module, name), ENTRY))
 
 
 def load_object(code: bytes) -> int:

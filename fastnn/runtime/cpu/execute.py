@@ -1,24 +1,18 @@
-"""Bind programs to memory and run them on worker threads."""
+"""Bind programs to memory: the tables that the run loop reads."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
 import os
-import queue
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from fastnn.errors import ProgramError
-from fastnn.kernels import clock as clock_words
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu.memory import aligned_zeros
 
 #: the memory of a run: segment name -> array
 Memory = dict[str, np.ndarray]
@@ -81,14 +75,6 @@ def view(program: Program, place: Operand, memory: Memory) -> np.ndarray:
     raw = memory[place.segment].reshape(-1).view(np.uint8)
     size = int(np.prod(place.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
     return raw[place.offset : place.offset + size].view(dtype).reshape(place.dims)
-
-
-def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
-    """An array of `size` elements that begins on a page boundary, filled with zeros."""
-    item = np.dtype(dtype).itemsize
-    raw = np.zeros(size * item + 4096, np.uint8)
-    start = -raw.ctypes.data % 4096
-    return raw[start : start + size * item].view(dtype)
 
 
 def allocate(program: Program, memory: Memory) -> None:
@@ -182,154 +168,6 @@ def _local(call: PlannedCall) -> list[tuple[int, Operand]]:
             found.append((slot, operand))
         slot += 1 + (len(parameter.dims) if isinstance(parameter, Array) else 0)
     return found
-
-
-class Team:
-    """Worker threads that run bound programs, all of them the same run at the same time.
-
-    The threads hold no lock while they compute. Between short runs (`prepare`) helpers wait awake
-    for some 100 microseconds, then asleep in Python. A team is used by one caller at a time.
-    """
-
-    def __init__(self, workers: int):
-        self.workers = workers
-        self.barrier = aligned_zeros(layout.BARRIER_WORDS, np.int64)
-        address = compiler.loop_address()
-        self.run = compiler.CALL(address)
-        self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
-        self.table[[layout.TEAM_RUN, layout.TEAM_HELPERS]] = address, workers - 1
-        self._tasks: list[queue.SimpleQueue[Any]] = []
-        self._runners: list[queue.SimpleQueue[Any]] = []
-        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def _start_threads(self, count: int) -> None:
-        while len(self._tasks) < count:
-            tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-            self._tasks.append(tasks)
-            threading.Thread(
-                target=_serve, args=(tasks,), name="fastnn-worker", daemon=True
-            ).start()
-
-    def describe(self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray) -> Any:
-        """The description of a run: programs with their numbers of steps, in order."""
-        rows = [bound.segment(steps, self.workers) for bound, steps in segments]
-        table = np.array(rows, np.int64)
-        words = np.array(
-            [table.ctypes.data, len(table), self.barrier.ctypes.data, clock.ctypes.data], np.int64
-        )
-        return words, table, list(segments)
-
-    def prepare(self, description: Any) -> Callable[[], None]:
-        """A function that does a run in the caller's thread and the helpers, with little overhead.
-
-        The caller keeps the description alive.
-        """
-        address = description[0].ctypes.data
-        if self.workers == 1:
-            return functools.partial(self.run, address, 0, 1)
-        self._start_threads(self.workers - 1)
-        lead = compiler.CALL(compiler.loop_address("lead"))
-        serve = compiler.CALL(compiler.loop_address("serve"))
-        table, where, helpers = self.table, self.table.ctypes.data, self.workers - 1
-        wake_ups = [(serve, where, k + 1, self.workers, None, table) for k in range(helpers)]
-
-        def wake() -> None:
-            for tasks, task in zip(self._tasks, wake_ups, strict=False):
-                tasks.put(task)  # to a helper that is awake it does no harm
-            lead(where, 1, 0)
-
-        def run() -> None:
-            table[layout.TEAM_DESCRIPTION] = address
-            try:
-                lead(where, 0, 0)
-                if table[layout.TEAM_SLEEPING]:
-                    wake()
-            except BaseException:  # Ctrl-C before the sleeping helpers were woken
-                if table[layout.TEAM_SLEEPING]:
-                    wake()
-                raise
-
-        return run
-
-    def call(self, description: Any) -> None:
-        """Run once in the caller's thread and the helpers."""
-        self.prepare(description)()
-
-    def start(self, description: Any, poll: Callable[[], None], every: float = 0.05) -> None:
-        """Run in worker threads while this one calls `poll` every so many seconds.
-
-        Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
-        waits for them, and goes on as an exception.
-        """
-        self._start_runners()
-        done = threading.Event()
-        first = self._runners[0]
-        try:
-            # One hand-over, which Ctrl-C cannot cut in half: the first thread tells the others.
-            first.put((description[0].ctypes.data, done))
-            while not done.wait(every):
-                poll()
-        except BaseException:
-            clock = (ctypes.c_int64 * clock_words.LENGTH).from_address(int(description[0][3]))
-            clock[clock_words.STOP_REQUEST] = 1
-            drained = threading.Event()
-            first.put((None, drained))  # comes after the run, if that was handed over at all
-            while not drained.is_set():
-                with contextlib.suppress(KeyboardInterrupt):  # it is stopping already
-                    drained.wait()
-            raise
-
-    def _start_runners(self) -> None:
-        """Start the threads, on the first run. They don't know the team, so that it can go."""
-        if self._runners:
-            return
-        tasks: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(self.workers)]
-        finished: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for worker in range(self.workers):
-            target, rest = (_lead, tasks[1:]) if worker == 0 else (_follow, worker)
-            threading.Thread(
-                target=target, args=(self.run, self.workers, tasks[worker], finished, rest),
-                name=f"fastnn-worker-{worker}", daemon=True,
-            ).start()  # fmt: skip
-        self._runners = tasks
-
-    def close(self) -> None:
-        """End the threads."""
-        for tasks in (*self._tasks, *self._runners[:1]):
-            tasks.put(None)
-        self._tasks, self._runners = [], []
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _lead(run: Any, workers: int, tasks: Any, finished: Any, others: Sequence[Any]) -> None:
-    """Worker 0: hands each run on, takes part, and reports when all are done."""
-    while (task := tasks.get()) is not None:
-        address, done = task
-        if address is not None:
-            for other in others:
-                other.put(address)
-            run(address, 0, workers)
-            for _ in others:
-                finished.get()
-        done.set()
-    for other in others:
-        other.put(None)
-
-
-def _follow(run: Any, workers: int, tasks: Any, finished: Any, worker: int) -> None:
-    while (address := tasks.get()) is not None:
-        run(address, worker, workers)
-        finished.put(None)
-
-
-def _serve(tasks: queue.SimpleQueue[Any]) -> None:
-    while (task := tasks.get()) is not None:
-        run, address, worker, workers, done, _ = task
-        run(address, worker, workers)
-        if done is not None:
-            done.put(None)
 
 
 def available_cores() -> int:

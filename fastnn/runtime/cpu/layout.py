@@ -1,6 +1,8 @@
 """Layout of the tables that the run loop reads, in int64 words (see `loop`)."""
 
-# run description: address of segments, number of segments, address of barrier, address of clock
+# run description: address of segments, number of segments, address of barrier, address of clock;
+# then, on cache lines of its own, the barrier
+DESCRIPTION_BARRIER = 8
 # segment: address of rows, number of rows, address of calls, steps
 SEGMENT_WORDS = 4
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
@@ -17,12 +19,19 @@ LOCAL_OPERAND_WORDS = 4
 # barrier: workers that have arrived at word 0, generation at word 8 (another cache line)
 GENERATION = 8
 BARRIER_WORDS = 16
-# team: address of `run`, address of the run's description, number of helpers, how many of them
-# slept when the task was posted; then, on cache lines of their own, how many helpers have finished
-# and the state of each helper
-TEAM_RUN, TEAM_DESCRIPTION, TEAM_HELPERS, TEAM_SLEEPING = 0, 1, 2, 3
+DESCRIPTION_WORDS = DESCRIPTION_BARRIER + BARRIER_WORDS
+# team (see `handover`): address of `run`, address of the run's description, number of helpers, the
+# clock that `wait` goes by, and the time to which it waits (seconds, nanoseconds); then, on cache
+# lines of their own, how many helpers have finished; whether a run that was submitted is going on;
+# a mutex and two condition variables (POSIX): tasks have been posted, the run has ended; and for
+# each worker (the first is the thread that leads submitted runs) its state, and whether it has a
+# thread
+TEAM_RUN, TEAM_DESCRIPTION, TEAM_HELPERS, TEAM_CLOCK, TEAM_TIME = 0, 1, 2, 3, 4
 TEAM_DONE = 8
-TEAM_STATES = 16
+TEAM_RUNNING = 16
+TEAM_MUTEX, TEAM_POSTED, TEAM_ENDED = 24, 40, 56
+TEAM_STATES = 72
 TEAM_STRIDE = 8
-# states: waits in Python; waits in compiled code; has to run the description
-ASLEEP, READY, TASK = 0, 1, 2
+TEAM_THREAD = 1  # in a worker's words
+# states: waits asleep; waits awake; has to run the description; has to end
+ASLEEP, READY, TASK, QUIT = 0, 1, 2, 3

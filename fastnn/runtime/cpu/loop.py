@@ -16,30 +16,18 @@ from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels.clock import STOP
 from fastnn.runtime.cpu.layout import (
-    ASLEEP,
     CALL_WORDS,
     GENERATION,
     GROUP,
     LOCAL_OPERAND_WORDS,
     LOCAL_WORDS,
-    READY,
     ROW_WORDS,
     SEGMENT_WORDS,
-    TASK,
-    TEAM_DESCRIPTION,
-    TEAM_DONE,
-    TEAM_HELPERS,
-    TEAM_RUN,
-    TEAM_SLEEPING,
-    TEAM_STATES,
-    TEAM_STRIDE,
 )
 from fastnn.runtime.cpu.numba_bridge import words
 
 #: turns of the waiting loop before a worker lets others have the core
 SPINS = 400
-#: turns that a helper without work stays awake: some 100 to 200 microseconds
-PATIENCE = 4000
 
 _I64 = ir.IntType(64)
 _X86 = not binding.get_process_triple().startswith(("aarch64", "arm64"))
@@ -245,53 +233,3 @@ def run(record: int, worker: int, workers: int) -> None:
         if stopped:
             break
     restore_rounding(control)
-
-
-def lead(record: int, again: int, _: int) -> None:
-    """Run a team's description as its first worker, with helpers that are awake.
-
-    Posts the task to all helpers. Where some of them sleep it returns at once with their number in
-    the team's table; when they have been woken it is to be called again, with `again` not 0.
-    """
-    team = words(record)
-    helpers = team[TEAM_HELPERS]
-    if again == 0:
-        atomic_store(record + 8 * TEAM_DONE, 0)
-        sleeping = 0
-        for k in range(helpers):
-            if atomic_swap(record + 8 * (TEAM_STATES + TEAM_STRIDE * k), TASK) == ASLEEP:
-                sleeping += 1
-        team[TEAM_SLEEPING] = sleeping
-        if sleeping > 0:
-            return
-    call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], 0, helpers + 1)
-    turns = 0
-    while atomic_load(record + 8 * TEAM_DONE) < helpers:
-        turns += 1
-        if turns > SPINS:
-            yield_core()
-        else:
-            pause()
-    team[TEAM_SLEEPING] = 0
-
-
-def serve(record: int, worker: int, workers: int) -> None:
-    """Run a team's descriptions as one of its helpers, until none has come for a while."""
-    team = words(record)
-    state = record + 8 * (TEAM_STATES + TEAM_STRIDE * (worker - 1))
-    atomic_replace(state, ASLEEP, READY)
-    turns = 0
-    while True:
-        if atomic_load(state) == TASK:
-            call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], worker, workers)
-            atomic_store(state, READY)
-            atomic_add(record + 8 * TEAM_DONE, 1)
-            turns = 0
-        elif turns < PATIENCE:
-            turns += 1
-            if turns % 64 == 0:
-                yield_core()
-            else:
-                pause()
-        elif atomic_replace(state, READY, ASLEEP) == READY:
-            return

@@ -13,15 +13,9 @@ from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
-from fastnn.runtime.cpu.execute import (
-    BoundProgram,
-    Memory,
-    Team,
-    aligned_zeros,
-    allocate,
-    available_cores,
-    view,
-)
+from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, view
+from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.team import Description, Team, own_team, prepare
 
 if TYPE_CHECKING:
     from fastnn.nn.parameter import ParameterStore
@@ -91,7 +85,7 @@ class CpuRuntime:
         self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
         for slot in slots:
             self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
-        self._teams: dict[int, Team] = {}
+        self._team: Team | None = None  # of the last run
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = np.asarray(array)
@@ -111,17 +105,25 @@ class CpuRuntime:
     def beside(self, bound: Any, program: Program) -> CpuProgram:
         return CpuProgram(program, bound.memory)
 
+    def count(self, program: Program) -> int:
+        """How many workers run a program."""
+        return self.workers if isinstance(self.workers, int) else default_workers(program)
+
     def team(self, program: Program) -> Team:
-        """The workers for runs of a program."""
-        count = self.workers if isinstance(self.workers, int) else default_workers(program)
-        if count not in self._teams:
-            self._teams[count] = Team(count)
-        return self._teams[count]
+        """The calling thread's workers for runs of a program."""
+        return own_team(self.count(program))
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+        self.settle()
         self.store.bring_home()
-        team = self.team(segments[0][0].program)
+        self._team = team = self.team(segments[0][0].program)
         team.start(team.describe(segments, self.clock), poll)
+
+    def settle(self) -> None:
+        """End a run that exceptions, one upon another, have left behind."""
+        if self._team is not None and self._team.busy:
+            self._team.finish(self.clock)
+        self._team = None
 
     def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
         return CpuSingle(self, bounds, names, arrays)
@@ -135,8 +137,7 @@ class CpuRuntime:
             self.memory[name][:] = array
 
     def note(self, program: Program) -> str:
-        count = self.workers if isinstance(self.workers, int) else default_workers(program)
-        return f"{count} of {available_cores()} cores"
+        return f"{self.count(program)} of {available_cores()} cores"
 
 
 class CpuSingle:
@@ -149,9 +150,10 @@ class CpuSingle:
         main = bounds[-1]
         self.store = runtime.store
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
-        self.team = runtime.team(main.program)
-        self.description = self.team.describe([(b, 1) for b in bounds], runtime.clock)
-        self.execute = self.team.prepare(self.description)
+        self.description = Description(
+            [(b, 1) for b in bounds], runtime.clock, runtime.count(main.program)
+        )
+        self.execute = prepare(self.description, fresh=True)
         self.writes = [
             _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
         ]
@@ -191,9 +193,10 @@ class _Input:
         else:
             address = array.ctypes.data
         if address != self.address:
-            self.address = address
+            self.address = 0  # until all places are written, whatever comes between
             for record, slot in self.places:
                 record[:, slot] = address
+            self.address = address
 
     @property
     def own_address(self) -> int:

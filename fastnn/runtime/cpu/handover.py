@@ -1,0 +1,251 @@
+"""How runs are handed over between threads: compiled, by words of a team's table.
+
+The thread that wants a run calls one compiled function, which a signal of Python's cannot cut in
+two: what it asks for is done wholly or not at all, whatever exception comes before or after. No
+lock of Python's takes part. Each function has the signature of a kernel: `record` is the address of
+the team's table (see `layout`). Threads without work wait awake for some 100 microseconds, then
+asleep on a condition variable; so nothing is spent on an idle team.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+from fastnn.kernels.clock import STOP, STOP_REQUEST
+from fastnn.runtime.cpu.layout import (
+    ASLEEP,
+    QUIT,
+    READY,
+    TASK,
+    TEAM_CLOCK,
+    TEAM_DESCRIPTION,
+    TEAM_DONE,
+    TEAM_ENDED,
+    TEAM_HELPERS,
+    TEAM_MUTEX,
+    TEAM_POSTED,
+    TEAM_RUN,
+    TEAM_RUNNING,
+    TEAM_STATES,
+    TEAM_STRIDE,
+    TEAM_THREAD,
+    TEAM_TIME,
+)
+from fastnn.runtime.cpu.loop import (
+    SPINS,
+    atomic_add,
+    atomic_load,
+    atomic_replace,
+    atomic_store,
+    atomic_swap,
+    call_address,
+    pause,
+    yield_core,
+)
+from fastnn.runtime.cpu.numba_bridge import words
+
+#: turns that a thread without work stays awake: some 100 to 200 microseconds
+PATIENCE = 4000
+SECOND = 1_000_000_000
+
+_I64 = ir.IntType(64)
+
+
+def _call_c(name: str, builder: Any, args: Any) -> Any:
+    """Call a C function of integers that returns an int."""
+    kind = ir.FunctionType(ir.IntType(32), [_I64] * len(args))
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.sext(builder.call(function, args), _I64)
+
+
+def _of_one(name: str) -> Any:
+    @intrinsic
+    def function(tc: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call_c(name, builder, args)
+
+        return types.int64(types.int64), codegen
+
+    return function
+
+
+def _of_two(name: str) -> Any:
+    @intrinsic
+    def function(tc: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call_c(name, builder, args)
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return function
+
+
+def _of_three(name: str) -> Any:
+    @intrinsic
+    def function(tc: Any, a: Any, b: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call_c(name, builder, args)
+
+        return types.int64(types.int64, types.int64, types.int64), codegen
+
+    return function
+
+
+lock = _of_one("pthread_mutex_lock")
+unlock = _of_one("pthread_mutex_unlock")
+wake_all = _of_one("pthread_cond_broadcast")
+sleep_on = _of_two("pthread_cond_wait")
+sleep_until = _of_three("pthread_cond_timedwait")
+get_time = _of_two("clock_gettime")
+
+
+@register_jitable
+def begin(description: int, fresh: int) -> None:
+    """Nobody is at the run's barrier (a fork may have copied it from the middle of a run); with
+    `fresh`, the clock holds no stop of a run before."""
+    parts = words(description)
+    atomic_store(parts[2], 0)
+    if fresh != 0:
+        clock = words(parts[3])
+        clock[STOP_REQUEST] = 0
+        clock[STOP] = 0
+
+
+@register_jitable
+def post(record: int, first: int, last: int, what: int) -> None:
+    """Set the state of some workers, and wake those that sleep."""
+    sleeping = 0
+    for k in range(first, last):
+        if atomic_swap(record + 8 * (TEAM_STATES + TEAM_STRIDE * k), what) == ASLEEP:
+            sleeping += 1
+    if sleeping > 0:
+        lock(record + 8 * TEAM_MUTEX)
+        wake_all(record + 8 * TEAM_POSTED)
+        unlock(record + 8 * TEAM_MUTEX)
+
+
+@register_jitable
+def take_the_lead(record: int) -> None:
+    """Run the team's description as its first worker, together with all helpers."""
+    team = words(record)
+    helpers = team[TEAM_HELPERS]
+    begin(team[TEAM_DESCRIPTION], 0)
+    atomic_store(record + 8 * TEAM_DONE, 0)
+    post(record, 1, helpers + 1, TASK)
+    call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], 0, helpers + 1)
+    turns = 0
+    while atomic_load(record + 8 * TEAM_DONE) < helpers:
+        turns += 1
+        if turns > SPINS:
+            yield_core()
+        else:
+            pause()
+
+
+def alone(description: int, run: int, fresh: int) -> None:
+    """Do a run in this thread only; `run` is the address of the run loop."""
+    begin(description, fresh)
+    call_address(run, description, 0, 1)
+
+
+def lead(record: int, description: int, fresh: int) -> None:
+    """Do a run in this thread and the helpers."""
+    begin(description, fresh)
+    words(record)[TEAM_DESCRIPTION] = description
+    take_the_lead(record)
+
+
+def serve(record: int, worker: int, _: int) -> None:
+    """What a worker's thread does from its beginning to its end.
+
+    A second thread for the same worker returns at once.
+    """
+    team = words(record)
+    state = record + 8 * (TEAM_STATES + TEAM_STRIDE * worker)
+    if atomic_swap(state + 8 * TEAM_THREAD, 1) != 0:
+        return
+    turns = 0
+    while True:
+        now = atomic_load(state)
+        if now == TASK:
+            if worker == 0:
+                take_the_lead(record)
+                atomic_replace(state, TASK, READY)
+                lock(record + 8 * TEAM_MUTEX)
+                atomic_store(record + 8 * TEAM_RUNNING, 0)
+                wake_all(record + 8 * TEAM_ENDED)
+                unlock(record + 8 * TEAM_MUTEX)
+            else:
+                call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], worker, team[TEAM_HELPERS] + 1)
+                atomic_replace(state, TASK, READY)
+                atomic_add(record + 8 * TEAM_DONE, 1)
+            turns = 0
+        elif now == QUIT:
+            atomic_store(state + 8 * TEAM_THREAD, 0)
+            return
+        elif turns < PATIENCE:
+            turns += 1
+            if turns % 64 == 0:
+                yield_core()
+            else:
+                pause()
+        else:
+            atomic_replace(state, READY, ASLEEP)
+            lock(record + 8 * TEAM_MUTEX)
+            while atomic_load(state) == ASLEEP:
+                sleep_on(record + 8 * TEAM_POSTED, record + 8 * TEAM_MUTEX)
+            unlock(record + 8 * TEAM_MUTEX)
+            turns = 0
+
+
+def submit(record: int, description: int, _: int) -> None:
+    """Have a run done by the team's threads, without this one."""
+    words(record)[TEAM_DESCRIPTION] = description
+    atomic_store(record + 8 * TEAM_RUNNING, 1)
+    post(record, 0, 1, TASK)
+
+
+def wait(record: int, nanoseconds: int, _: int) -> None:
+    """Wait so long at most for the end of the run that was submitted."""
+    running = record + 8 * TEAM_RUNNING
+    turns = 0
+    while atomic_load(running) != 0 and turns < PATIENCE // 4:
+        turns += 1
+        if turns % 64 == 0:
+            yield_core()
+        else:
+            pause()
+    if atomic_load(running) == 0:
+        return
+    team = words(record)
+    get_time(team[TEAM_CLOCK], record + 8 * TEAM_TIME)
+    end = team[TEAM_TIME + 1] + nanoseconds
+    team[TEAM_TIME] += end // SECOND
+    team[TEAM_TIME + 1] = end % SECOND
+    lock(record + 8 * TEAM_MUTEX)
+    if atomic_load(running) != 0:
+        sleep_until(record + 8 * TEAM_ENDED, record + 8 * TEAM_MUTEX, record + 8 * TEAM_TIME)
+    unlock(record + 8 * TEAM_MUTEX)
+
+
+def finish(record: int, clock: int, _: int) -> None:
+    """Ask a run that is going on to stop at the end of its step, and wait for that."""
+    running = record + 8 * TEAM_RUNNING
+    if atomic_load(running) == 0:
+        return
+    atomic_store(clock + 8 * STOP_REQUEST, 1)
+    lock(record + 8 * TEAM_MUTEX)
+    while atomic_load(running) != 0:
+        sleep_on(record + 8 * TEAM_ENDED, record + 8 * TEAM_MUTEX)
+    unlock(record + 8 * TEAM_MUTEX)
+    atomic_store(clock + 8 * STOP_REQUEST, 0)
+
+
+def dismiss(record: int, _: int, __: int) -> None:
+    """End the threads of a team without a run."""
+    post(record, 0, words(record)[TEAM_HELPERS] + 1, QUIT)

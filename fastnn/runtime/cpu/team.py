@@ -1,0 +1,242 @@
+"""Teams of worker threads that do runs.
+
+The threads live in compiled code (`handover`) and hold no lock of Python's. A thread of the program
+that wants a run has a team of its own for each number of workers, so runs of different threads go
+side by side. A forked child finds its teams without threads; they get new ones when they are
+needed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu.memory import aligned_zeros
+
+if TYPE_CHECKING:
+    from fastnn.runtime.cpu.execute import BoundProgram
+
+NANOSECONDS = 1_000_000_000
+
+
+class Description:
+    """What a run does: programs with their numbers of steps, in order.
+
+    It owns the barrier at which the run's workers meet, and keeps the programs alive.
+
+    Attributes:
+        address: of the description's words.
+        clock: address of the control block.
+    """
+
+    def __init__(
+        self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray, workers: int
+    ):
+        self.segments, self.workers, self._clock = list(segments), workers, clock
+        self.table = np.array([bound.segment(n, workers) for bound, n in segments], np.int64)
+        self.words = aligned_zeros(layout.DESCRIPTION_WORDS, np.int64)
+        self.address, self.clock = int(self.words.ctypes.data), int(clock.ctypes.data)
+        barrier = self.address + 8 * layout.DESCRIPTION_BARRIER
+        self.words[:4] = self.table.ctypes.data, len(self.table), barrier, self.clock
+
+    @property
+    def barrier(self) -> np.ndarray:
+        """How many workers have arrived at the barrier, and the number of times it has opened."""
+        return self.words[layout.DESCRIPTION_BARRIER :]
+
+
+@functools.cache
+def _compiled(name: str) -> Any:
+    return compiler.CALL(compiler.loop_address(name))
+
+
+class Team:
+    """So many workers, each a thread, that do the same run at the same time.
+
+    A run is done by the calling thread and the helpers (`call`, `prepare`), or by threads of the
+    team only, while the caller looks after other things (`start`). One at a time.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
+        self.where = int(self.table.ctypes.data)
+        self.running = memoryview(self.table)[layout.TEAM_RUNNING : layout.TEAM_RUNNING + 1]
+        self.helpers_ready = self.leader_ready = False
+        self._dismiss = _compiled("dismiss")
+        self._reset()
+        _teams[id(self)] = weakref.ref(self)
+
+    def _reset(self) -> None:
+        """No threads, no run."""
+        self.table[:] = 0
+        self.table[layout.TEAM_RUN] = compiler.loop_address()
+        self.table[layout.TEAM_HELPERS] = self.workers - 1
+        self.table[layout.TEAM_CLOCK] = _make_locks(self.where)
+        self.helpers_ready, self.leader_ready = self.workers == 1, False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run that was started is going on."""
+        return self.running[0] != 0
+
+    def start_helpers(self) -> None:
+        """Start the threads of the helpers, once; one that has a thread already keeps it."""
+        for worker in range(1, self.workers):
+            self._start_thread(worker)
+        self.helpers_ready = True
+
+    def _start_thread(self, worker: int) -> None:
+        if not self.table[layout.TEAM_STATES + layout.TEAM_STRIDE * worker + layout.TEAM_THREAD]:
+            _thread.start_new_thread(_live, (_compiled("serve"), self.where, worker, self.table))
+
+    def describe(
+        self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray
+    ) -> Description:
+        """The description of a run for so many workers."""
+        return Description(segments, clock, self.workers)
+
+    def prepare(self, description: Description, fresh: bool = False) -> Callable[[], None]:
+        """A function that does a run, with little overhead; see `prepare`."""
+        if self.workers == 1:
+            return prepare(description, fresh)
+        self.start_helpers()
+        lead = _compiled("lead")
+
+        def execute() -> None:
+            lead(self.where, description.address, int(fresh))
+
+        return execute
+
+    def call(self, description: Description) -> None:
+        """Run once in the caller's thread and the helpers."""
+        self.prepare(description)()
+
+    def start(
+        self, description: Description, poll: Callable[[], None], every: float = 0.05
+    ) -> None:
+        """Run in the team's threads while this one calls `poll` every so many seconds.
+
+        Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
+        waits for them, and goes on as an exception.
+        """
+        submit, wait, finish = _compiled("submit"), _compiled("wait"), _compiled("finish")
+        where, clock, nanoseconds = self.where, description.clock, int(every * NANOSECONDS)
+        running = self.running
+        if not self.helpers_ready:
+            self.start_helpers()
+        if not self.leader_ready:
+            self._start_thread(0)
+            self.leader_ready = True
+        try:
+            submit(where, description.address, 0)
+            wait(where, nanoseconds, 0)
+            while running[0]:
+                poll()
+                wait(where, nanoseconds, 0)
+        finally:
+            finish(where, clock, 0)
+
+    def finish(self, clock: np.ndarray) -> None:
+        """Stop a run that is going on at the end of its step, and wait for that."""
+        _compiled("finish")(self.where, int(clock.ctypes.data), 0)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._dismiss(self.where, 0, 0)
+
+    def __del__(self) -> None:
+        _teams.pop(id(self), None)
+        if not sys.is_finalizing():
+            self.close()
+
+
+def _live(serve: Any, where: int, worker: int, table: np.ndarray) -> None:
+    """A worker's thread; it keeps the table, not the team, so that the team can go."""
+    serve(where, worker, 0)
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None)
+
+
+def _make_locks(where: int) -> int:
+    """Make a table's mutex and condition variables; returns the clock that they go by."""
+    libc, attributes = _libc(), (ctypes.c_int64 * 8)()
+    libc.pthread_mutex_init(ctypes.c_void_p(where + 8 * layout.TEAM_MUTEX), None)
+    libc.pthread_condattr_init(attributes)
+    clock = 0  # the time of day
+    if sys.platform == "linux":
+        clock = 1  # a clock that nobody sets
+        libc.pthread_condattr_setclock(attributes, clock)
+    for condition in (layout.TEAM_POSTED, layout.TEAM_ENDED):
+        libc.pthread_cond_init(ctypes.c_void_p(where + 8 * condition), attributes)
+    return clock
+
+
+# ---------------------------------------------------------------- a thread's teams
+
+_mine = threading.local()
+#: all teams, for a forked child
+_teams: dict[int, weakref.ref[Team]] = {}
+
+
+def own_team(workers: int) -> Team:
+    """This thread's team of so many workers.
+
+    (Another one, while that is in the middle of a run: somebody predicts in a callback.)
+    """
+    teams = _mine.__dict__
+    depth = 0
+    while True:
+        team: Team | None = teams.get((workers, depth))
+        if team is None:
+            team = teams[workers, depth] = Team(workers)
+        if not team.busy:
+            return team
+        depth += 1
+
+
+def prepare(description: Description, fresh: bool = False) -> Callable[[], None]:
+    """A function that does a run in the calling thread and its helpers, with little overhead.
+
+    Args:
+        description: what to do; the caller keeps it alive.
+        fresh: forget a stop that the clock holds from a run before.
+    """
+    address, workers = description.address, description.workers
+    if workers == 1:
+        run = compiler.loop_address()
+        return functools.partial(_compiled("alone"), address, run, int(fresh))
+    lead, new = _compiled("lead"), int(fresh)
+
+    def execute() -> None:
+        team = own_team(workers)
+        if not team.helpers_ready:
+            team.start_helpers()
+        lead(team.where, address, new)
+
+    return execute
+
+
+def _renew() -> None:
+    """In a forked child the threads of the parent are gone, and locks may be as they left them."""
+    for reference in list(_teams.values()):
+        team = reference()
+        if team is not None:
+            team._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
