@@ -71,7 +71,7 @@ class Team:
         self.workers = workers
         self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
         self.where = int(self.table.ctypes.data)
-        self.running = memoryview(self.table)[layout.TEAM_RUNNING : layout.TEAM_RUNNING + 1]
+        self.running = self.table.data[layout.TEAM_RUNNING : layout.TEAM_RUNNING + 1]
         self.helpers_ready = self.leader_ready = False
         self._dismiss = _compiled("dismiss")
         self._reset()
@@ -197,7 +197,7 @@ def own_team(workers: int) -> Team:
 
     (Another one, while that is in the middle of a run: somebody predicts in a callback.)
     """
-    teams = _mine.__dict__
+    teams: Any = _mine.__dict__
     depth = 0
     while True:
         team: Team | None = teams.get((workers, depth))
