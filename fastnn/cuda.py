@@ -10,7 +10,7 @@ from __future__ import annotations
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import gpu
 
-__all__ = ["device_count", "device_name", "is_available", "memory", "reason"]
+__all__ = ["device_count", "device_name", "empty_cache", "is_available", "memory", "reason"]
 
 
 def is_available() -> bool:
@@ -36,3 +36,12 @@ def device_name(number: int = 0) -> str:
 def memory(number: int = 0) -> tuple[int, int]:
     """Bytes of a device's memory that are free, and in all."""
     return gpu.memory_info(number)
+
+
+def empty_cache() -> None:
+    """Give freed memory that is kept for later use back to the devices, for other programs.
+
+    fastnn does so itself before it reports that a device is full.
+    """
+    if not reason():
+        gpu.trim_all()

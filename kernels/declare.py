@@ -115,8 +115,8 @@ class CudaKernel:
     ``launch``: from sizes (dimension letters and integer parameters, by name) to the grid (a
     number of blocks, or a tuple of up to three) and the threads of a block (likewise).
     ``cooperative``: the blocks wait for each other (a grid barrier), so all have to fit on the
-    device at once. ``shared``: from the same sizes to the elements (of the program's float type)
-    of dynamic shared memory that a block needs; more than 48 KiB take the driver's opt-in.
+    device at once. ``shared``: from the same sizes, and "shared_limit", the elements that a block
+    may have, to the elements (of the program's float type) of dynamic shared memory that it needs.
     ``bounds``: most threads of a block and, if wanted, fewest blocks that share a processor; the
     compiler gives a thread no more registers than fit that.
     """

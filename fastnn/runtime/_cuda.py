@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,9 @@ from fastnn.errors import DeviceError
 #: what fastnn's extra "cuda13" brings; a test compares the two
 NUMBA_CUDA, CUDA_CORE, NUMPY = "numba-cuda[cu13]>=0.30", "cuda-core>=1.0", "numpy<2.5"
 INSTALL = f"pip install '{NUMBA_CUDA}' '{CUDA_CORE}' '{NUMPY}' ([cu12] for a driver of CUDA 12)"
+
+
+_importing = threading.RLock()
 
 
 def simulated() -> bool:
@@ -127,16 +132,14 @@ def extension() -> SimpleNamespace:
 def core() -> Any:
     """The package cuda.core: devices, streams, memory, modules, graphs."""
     _require_fit()
-    import cuda.core
-
-    return cuda.core
+    with _importing:  # two threads at once would see it half-made
+        return importlib.import_module("cuda.core")
 
 
 def driver() -> Any:
     """The module cuda.bindings.driver: the driver's C functions."""
-    from cuda.bindings import driver
-
-    return driver
+    with _importing:
+        return importlib.import_module("cuda.bindings.driver")
 
 
 def check(result: tuple[Any, ...]) -> Any:
@@ -147,9 +150,36 @@ def check(result: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+#: the least compute capability: asynchronous copies to shared memory, TF32
+OLDEST = (8, 0)
+
+
+@functools.cache
+def too_old(device: int) -> str:
+    """Why kernels can't run on a device; empty if they can."""
+    found = compute_capability(device)
+    if found >= OLDEST:
+        return ""
+    name = "" if simulated() else f" ({core().Device(device).name})"
+    return (
+        f"cuda:{device}{name} has compute capability {found[0]}.{found[1]}, and kernels need "
+        f"{OLDEST[0]}.{OLDEST[1]} or newer"
+    )
+
+
 @functools.cache
 def reason() -> str:
-    """Why CUDA cannot be used here; empty if it can."""
+    """Why CUDA cannot be used here; empty if at least one device can."""
+    if found := no_driver():
+        return found
+    if simulated():
+        return ""
+    faults = [too_old(device) for device in range(len(core().Device.get_all_devices()))]
+    return "" if "" in faults else "; ".join(faults)
+
+
+def no_driver() -> str:
+    """Why no device can be talked to; empty if one can."""
     if simulated():
         return unfit() if _found("numba_cuda") else f"numba-cuda is not installed: {INSTALL}"
     if not installed():
@@ -240,6 +270,8 @@ def _renamed(parts: list[Any], name: str) -> str:
         raise RuntimeError(f"expected one kernel in the PTX, found {mangled}")
     # Numba's variables for its CPU run-time: nothing reads them
     lines = [x for x in text.splitlines() if not re.match(r"\.common .*_ZN08NumbaEnv\w+;", x)]
+    # dynamic shared memory is declared with its element's alignment, and read 16 bytes at a time
+    lines = [re.sub(r"^(\.extern \.shared \.align) \d+", r"\1 16", x) for x in lines]
     return "\n".join(lines).replace(mangled[0], name) + "\n"
 
 

@@ -48,7 +48,16 @@ def choose(device: str = "auto") -> str:
     if number >= count:
         found = ", ".join(f"cuda:{k} ({gpu.device_name(k)})" for k in range(count))
         raise OptionError(f"{asked}={given!r}: there is no such device; expected one of {found}")
+    if match[1] is None:
+        number = _first()
+    elif reason := _cuda.too_old(number):
+        raise OptionError(f"{asked}={given!r} cannot be used: {reason}; use device='cpu' or 'auto'")
     return f"cuda:{number}"
+
+
+def _first() -> int:
+    """The first device that kernels can run on."""
+    return next(k for k in range(gpu.device_count()) if not _cuda.too_old(k))
 
 
 @functools.cache
@@ -63,8 +72,9 @@ def _automatic() -> str:
             logging.WARNING if seen else logging.INFO, "fastnn runs on the CPU, because %s", reason
         )
         return "cpu"
-    log.info("fastnn runs on cuda:0, %s", gpu.device_name(0))
-    return "cuda:0"
+    number = _first()
+    log.info("fastnn runs on cuda:%d, %s", number, gpu.device_name(number))
+    return f"cuda:{number}"
 
 
 def runtime(

@@ -14,7 +14,7 @@ from ..cpu.vector_math import NAN
 from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import log
 from .device import cast, cuda, divide_index, flat, flat_index
-from .rows import KEPT, row_place, row_sum
+from .rows import row_place, row_sum
 from .softmax import ROWS, row_exp, row_exp_sum, row_top
 
 #: a thread for each row, or for each element
@@ -62,7 +62,7 @@ def fill_row(y: Any, base: int, value: Any, place: tuple) -> None:
 @helper
 def cross_entropy_row(
     x: Any, t: int, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
-    C: int, with_gradient: bool, place: tuple,
+    C: int, with_gradient: bool, store: bool, place: tuple,
 ) -> None:  # fmt: skip
     """One row; one without a valid class (t < 0) takes part, since threads wait for each other."""
     _, row, first, step, size, _ = place
@@ -72,7 +72,7 @@ def cross_entropy_row(
     if valid:
         share = (1.0 - smoothing) * weight_of(weight, t)
         own = x[base + t]
-    shift = row_top(x, keep, base, at, with_gradient or C <= KEPT, place)
+    shift = row_top(x, keep, base, at, store, place)
     spread, rest, weights = 0.0, 0.0, 0.0
     if smoothing > 0.0:
         spread = smoothing / cast(x, C)
@@ -138,12 +138,12 @@ def cross_entropy_forward(
     row = place[1]
     t = class_of(target, row, N, C, ignore_index)
     memory = cuda.shared.array(0, x.dtype)
-    if C <= KEPT:
+    if memory.size >= C:
         cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), memory, place[5], smoothing,
-                          C, True, place)  # fmt: skip
+                          C, True, True, place)  # fmt: skip
     else:
         cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), flat(dlogits), row * C,
-                          smoothing, C, True, place)  # fmt: skip
+                          smoothing, C, True, True, place)  # fmt: skip
     if t < 0 and row < N:
         value = cast(x, without_class(t))
         fill_row(flat(dlogits), row * C, value, place)
@@ -166,12 +166,12 @@ def cross_entropy_loss(
     row = place[1]
     t = class_of(target, row, N, C, ignore_index)
     memory = cuda.shared.array(0, x.dtype)
-    if C <= KEPT:
+    if memory.size >= C:
         cross_entropy_row(flat(x), t, weight, loss, loss, memory, place[5], smoothing,
-                          C, False, place)  # fmt: skip
+                          C, False, True, place)  # fmt: skip
     else:
         cross_entropy_row(flat(x), t, weight, loss, loss, flat(x), row * C, smoothing,
-                          C, False, place)  # fmt: skip
+                          C, False, False, place)  # fmt: skip
     if t < 0 and row < N and place[2] == 0:
         loss[row] = cast(x, without_class(t))
 
@@ -197,12 +197,12 @@ def soft_target(target: Any, weight: Any, i: int, j: int, smoothing: Any, spread
 @helper
 def soft_row(
     x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
-    C: int, with_gradient: bool, place: tuple,
+    C: int, with_gradient: bool, store: bool, place: tuple,
 ) -> None:  # fmt: skip
     narrow, row, first, step, size, _ = place
     base = row * C
     spread = smoothing / cast(x, C)
-    shift = row_top(x, keep, base, at, with_gradient or C <= KEPT, place)
+    shift = row_top(x, keep, base, at, store, place)
     log_sum = log(row_exp_sum(keep, at, shift, place))
     value, mass = 0.0, 0.0
     j = first
@@ -240,12 +240,12 @@ def cross_entropy_probs_forward(
     N, C = x.shape
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
-    if C <= KEPT:
+    if memory.size >= C:
         soft_row(flat(x), flat(target), weight, loss, flat(dlogits), memory, place[5], smoothing,
-                 C, True, place)  # fmt: skip
+                 C, True, True, place)  # fmt: skip
     else:
         soft_row(flat(x), flat(target), weight, loss, flat(dlogits), flat(dlogits), place[1] * C,
-                 smoothing, C, True, place)  # fmt: skip
+                 smoothing, C, True, True, place)  # fmt: skip
 
 
 @cuda_kernel(**ROWS)
@@ -260,12 +260,12 @@ def cross_entropy_probs_loss(
     N, C = x.shape
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
-    if C <= KEPT:
+    if memory.size >= C:
         soft_row(flat(x), flat(target), weight, loss, loss, memory, place[5], smoothing,
-                 C, False, place)  # fmt: skip
+                 C, False, True, place)  # fmt: skip
     else:
         soft_row(flat(x), flat(target), weight, loss, loss, flat(x), place[1] * C, smoothing,
-                 C, False, place)  # fmt: skip
+                 C, False, False, place)  # fmt: skip
 
 
 # ---------------------------------------------------------------- negative log likelihood

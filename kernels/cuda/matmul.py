@@ -49,12 +49,18 @@ class Choice(NamedTuple):
 
 
 def choose_product(
-    product: str, rows: int, columns: int, depth: int, itemsize: int = 4, tf32: bool = False
-) -> Choice:
+    product: str, rows: int, columns: int, depth: int, itemsize: int = 4, tf32: bool = False,
+    shared_bytes: int = 232_448,
+) -> Choice:  # fmt: skip
     """The fastest kernel for a product of these sizes, by an estimate that depends on them alone.
 
     `product` is the kernel's name without a suffix; ``_parts`` needs `sum_parts` afterwards.
+    Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
+    with 99 KiB two of float64's).
     """
+
+    def room(suffix: str) -> bool:
+        return SHAPES[suffix].memory * itemsize <= shared_bytes
 
     def cycles(choice: Choice) -> float:
         shape = SHAPES[PARTS[product] if choice.parts > 1 else choice.suffix]
@@ -67,8 +73,9 @@ def choose_product(
         return total
 
     wide = [*(["_large"] if itemsize == 4 else []), *(["_tf32"] if tf32 and itemsize == 4 else [])]
-    choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide)]
-    choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
+    choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
+    if room(PARTS[product]):
+        choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
     return min(choices, key=cycles)
 
 

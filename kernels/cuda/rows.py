@@ -24,7 +24,8 @@ from .device import (
 NARROW = 512  # columns of a row that is shared by a warp, at most
 ROWS = 8  # narrow rows of a block
 #: columns of a row that is kept in shared memory, at most: two such blocks share a multiprocessor
-#: in float32 (227 KiB on sm_90), in float64 one fits (163 KiB on sm_80)
+#: in float32 (227 KiB on sm_90), in float64 one fits (163 KiB on sm_80); a block that may have less
+#: keeps shorter rows. Kernels ask the shared memory for its size.
 KEPT = 20000
 
 
@@ -39,7 +40,7 @@ def rows_shared(s: dict[str, int]) -> int:
     """Elements of shared memory that keep a block's rows, where they fit."""
     if s["C"] <= NARROW:
         return ROWS * s["C"]
-    return s["C"] if s["C"] <= KEPT else 0
+    return s["C"] if s["C"] <= min(KEPT, s["shared_limit"]) else 0
 
 
 @helper

@@ -13,7 +13,7 @@ from ..cpu.vector_math import INFINITY
 from ..declare import cuda_kernel, helper
 from ..scalar import exp, log
 from .device import cuda, flat
-from .rows import KEPT, row_max, row_place, row_sum, rows_launch, rows_shared
+from .rows import row_max, row_place, row_sum, rows_launch, rows_shared
 
 ROWS = {"launch": rows_launch, "shared": rows_shared, "bounds": 1024}
 
@@ -80,7 +80,7 @@ def softmax_forward(
     memory = cuda.shared.array(0, x.dtype)
     place = row_place(N, C)
     base = place[1] * C
-    if C <= KEPT:
+    if memory.size >= C:
         softmax_row(flat(x), flat(y), memory, place[5], base, place)
     else:
         softmax_row(flat(x), flat(y), flat(y), base, base, place)
@@ -130,7 +130,7 @@ def log_softmax_forward(
     memory = cuda.shared.array(0, x.dtype)
     place = row_place(N, C)
     base = place[1] * C
-    if C <= KEPT:
+    if memory.size >= C:
         log_softmax_row(flat(x), flat(y), memory, place[5], base, place)
     else:
         log_softmax_row(flat(x), flat(y), flat(y), base, base, place)

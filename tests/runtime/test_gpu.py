@@ -30,7 +30,8 @@ USED = {
 }  # fmt: skip
 DRIVER = [
     "cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
-    "cuMemcpyDtoDAsync", "cuMemGetInfo", "cuKernelSetAttribute",
+    "cuMemcpyDtoDAsync", "cuMemGetInfo", "cuKernelSetAttribute", "cuKernelGetAttribute",
+    "cuStreamQuery", "cuDeviceGetMemPool", "cuMemPoolTrimTo",
 ]  # fmt: skip
 needs_packages = pytest.mark.skipif(
     not _cuda.installed() or _cuda.simulated(), reason="the CUDA packages are not installed"
@@ -54,10 +55,12 @@ def test_the_real_packages_have_it_all():
 class Memory:
     """A device's memory in the host's, and a stand-in for the driver."""
 
-    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
+    CUfunction_attribute = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8
+    )
 
     def __init__(self):
-        self.kept, self.asked = [], []
+        self.kept, self.asked, self.status, self.static = [], [], 0, 0
 
     def new(self, size):
         self.kept.append((ctypes.c_uint8 * size)(*([0xAB] * min(size, 64))))
@@ -74,6 +77,19 @@ class Memory:
         return (0,)
 
     cuMemcpyHtoDAsync = cuMemcpyDtoHAsync = cuMemcpyDtoDAsync = copy
+
+    def cuKernelGetAttribute(self, attribute, kernel, device):
+        return 0, {1: self.static}[attribute]
+
+    def cuStreamQuery(self, stream):
+        return (self.status,)
+
+    def cuDeviceGetMemPool(self, device):
+        return 0, "pool"
+
+    def cuMemPoolTrimTo(self, pool, keep):
+        self.asked.append(("trim", pool, keep))
+        return (0,)
 
     def cuKernelSetAttribute(self, attribute, value, kernel, device):
         self.asked.append((attribute, value, kernel, device))
@@ -186,6 +202,54 @@ def test_shared_memory_beyond_48_kib_is_asked_for(device):
     for shared in (60_000, 50_000, 70_000):
         device._kernel(CUDA_KERNELS["affine"], "float32", "", shared)
     assert device.driver.asked == [(8, 60_000, 11, 0), (8, 70_000, 11, 0)]
+
+
+def test_static_shared_memory_counts_against_what_needs_no_asking(device):
+    device.driver.static = 4096
+    for shared in (45_056, 45_057):
+        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared)
+    assert device.driver.asked == [(8, 45_057, 11, 0)]
+
+
+def test_a_full_device_is_asked_again_once_its_pool_is_trimmed(device):
+    device.core.full = True
+    with pytest.raises(OutOfMemoryError):
+        device.allocate(40, "work")
+    assert device.driver.asked == [("trim", "pool", 0)]
+
+
+def test_a_launch_without_items_does_nothing(device):
+    twins.load_all()
+    operands = {
+        "x": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
+        "y": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
+        "scale": 2.0, "shift": 0.5,
+    }  # fmt: skip
+    device.prepared(CUDA_KERNELS["affine"], "float32", "", operands)()
+    assert device.core.log == []
+
+
+@pytest.mark.parametrize(("status", "words"), [(0, "can go on"), (700, "any more")])
+def test_a_failed_launch_says_whether_the_process_can_go_on(device, status, words):
+    twins.load_all()
+    place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
+    operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
+
+    def refuse(*arguments):
+        raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
+
+    device.core.launch, device.driver.status = refuse, status
+    launch = device.prepared(CUDA_KERNELS["affine"], "float32", "", operands)
+    with pytest.raises(DeviceError, match=f"'affine'.*{words}"):
+        launch()
+
+
+def test_what_a_copy_reads_lives_until_the_next_wait(device):
+    piece = device.allocate(400, "work")
+    device.upload(np.arange(100.0)[::2], piece)
+    assert [source.size for source in device._sources] == [50]
+    device.sync()
+    assert device._sources == []
 
 
 def test_a_failing_driver_is_said(device):

@@ -171,18 +171,28 @@ def arguments(kernel: CudaKernel, dtype: str, operands: Mapping[str, Any]) -> li
 
 @dataclass(frozen=True)
 class Launch:
-    """How many blocks of how many threads, and bytes of dynamic shared memory."""
+    """How many blocks of how many threads, and bytes of dynamic shared memory.
+
+    `empty`: there are no items, so nothing is launched.
+    """
 
     grid: tuple[int, int, int]
     threads: tuple[int, int, int]
     shared: int
+    empty: bool = False
+
+    def __str__(self) -> str:
+        grid, threads = ("x".join(map(str, size)) for size in (self.grid, self.threads))
+        return f"{grid} blocks of {threads} threads with {self.shared} bytes of shared memory"
 
 
 def launch_of(kernel: CudaKernel, sizes: Mapping[str, int], dtype: str) -> Launch:
     """The launch for these sizes (dimension letters and integer parameters, by name)."""
     grid, threads = kernel.launch(dict(sizes))
-    shared = kernel.shared(dict(sizes)) if kernel.shared else 0
-    return Launch(_triple(grid), _triple(threads), shared * np.dtype(dtype).itemsize)
+    limit = _cuda.block_limits()[1] // np.dtype(dtype).itemsize
+    shared = kernel.shared({**sizes, "shared_limit": limit}) if kernel.shared else 0
+    empty = 0 in ((grid,) if isinstance(grid, int) else grid)
+    return Launch(_triple(grid), _triple(threads), shared * np.dtype(dtype).itemsize, empty)
 
 
 def _triple(size: Any) -> tuple[int, int, int]:

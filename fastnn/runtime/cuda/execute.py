@@ -272,7 +272,11 @@ class CudaRuntime:
         self.store.away = not all(s.at_home for s in self.store.segments.values())
 
     def acquire(self, bounds: Sequence[CudaProgram]) -> None:
-        """Bring to the device what the programs use and what the host has changed."""
+        """Bring to the device what the programs use and what the host has changed.
+
+        From here on it is the calling thread's device: launches and events need that.
+        """
+        self.gpu.use()
         for bound in bounds:
             bound.acquire()
         self._note_away()

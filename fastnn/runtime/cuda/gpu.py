@@ -22,6 +22,10 @@ from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda
 
+#: arrays that copies on their way may read, at most; then they are waited for
+MOST_SOURCES = 256
+#: shared memory of a block that needs no asking, static and dynamic together
+FREE_SHARED = 48 * 1024
 #: every piece of memory begins at a multiple of this many bytes
 ALIGNMENT = 256
 WHAT_TO_LOWER = {
@@ -95,7 +99,13 @@ class _Device:
             return self._allocate(size)
         except Exception as error:
             if not _is_out_of_memory(error):
-                raise
+                raise self.failure(error) from error
+        self.trim()  # what was freed lies in the driver's pool, perhaps in pieces
+        try:
+            return self._allocate(size)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise self.failure(error) from error
             free, total = memory_info(self.number)
             advice = WHAT_TO_LOWER.get(name.split("/")[0], "lower batch_size")
             raise OutOfMemoryError(
@@ -107,14 +117,31 @@ class _Device:
     def _allocate(self, size: int) -> Piece:
         raise NotImplementedError
 
-    def failure(self, error: Exception) -> Exception:
-        """What to raise for an error that came up in the middle of something."""
+    def trim(self) -> None:
+        """Give freed memory that is kept for later back to the device."""
+
+    def works(self) -> bool:
+        """Whether the device still does what it is asked for."""
+        return True
+
+    def failure(self, error: Exception, during: str = "") -> Exception:
+        """What to raise for an error that came up in the middle of something.
+
+        A fault of a kernel, or a device that has gone, is the end of the process's context: every
+        later call fails, too. What the driver only refused leaves the device as it was.
+        """
         if isinstance(error, FastnnError):
             return error
+        what = f"{self.device} ({self.name}) failed{during}: {error}. "
+        if self.works():
+            return DeviceError(
+                what + "It was refused before anything was computed; the process can go on with "
+                "the device: make the layer or the batch smaller, or use device='cpu'"
+            )
         return DeviceError(
-            f"{self.device} ({self.name}) failed: {error}. What was computed since the last "
-            "checkpoint is lost, and this process can't use the device any more: start it anew and "
-            "go on from a checkpoint (fit(resume=...)), on this device or with device='cpu'"
+            what + "What was computed since the last checkpoint is lost, and this process can't "
+            "use the device any more: start it anew and go on from a checkpoint "
+            "(fit(resume=...)), on this device or with device='cpu'"
         )
 
 
@@ -128,6 +155,7 @@ class Gpu(_Device):
         self.stream = self.use().create_stream()
         self._capture = threading.local()  # a thread's launches go into its graph in capture
         self._kernels: dict[Any, Any] = {}
+        self._sources: list[np.ndarray] = []  # what copies that are on their way read
 
     def use(self) -> Any:
         """Make it this thread's device, which others may have changed; returns `cuda.core`'s."""
@@ -142,10 +170,17 @@ class Gpu(_Device):
     def sync(self) -> None:
         """Wait until everything that was sent is done."""
         self.use()
+        sources, self._sources = self._sources, []
         try:
             self.stream.sync()
         except Exception as error:
             raise self.failure(error) from error
+        finally:
+            del sources
+
+    def works(self) -> bool:
+        status = int(self.driver.cuStreamQuery(self.stream.handle)[0])
+        return status in (0, 600)  # success, not ready
 
     def _check(self, result: tuple[Any, ...]) -> Any:
         """The value of a driver's function, or an error."""
@@ -168,19 +203,31 @@ class Gpu(_Device):
         raw: Any = (ctypes.c_uint8 * size).from_address(address)
         array = np.frombuffer(raw, np.uint8)
         array[:] = 0
-        weakref.finalize(raw, self.driver.cuMemFreeHost, address)
+        weakref.finalize(raw, _free_pinned, self.core, self.driver, self.number, address)
         return array
 
+    def trim(self) -> None:
+        self.sync()
+        pool = self._check(self.driver.cuDeviceGetMemPool(self.number))
+        self._check(self.driver.cuMemPoolTrimTo(pool, 0))
+
     def upload(self, host: np.ndarray, copy: Piece, offset: int = 0) -> None:
-        """Host to device; `host` (unless it is pinned) may be written to when this returns."""
+        """Host to device; `host` (unless it is pinned) may be written to when this returns.
+
+        An array that was made for the copy lives until the next `sync`: where the device reads
+        pageable memory by itself, the copy may be under way when the call returns.
+        """
         if host.nbytes:
             self.use()
-            host = np.ascontiguousarray(host)
+            source = np.ascontiguousarray(host)
             self._check(
                 self.driver.cuMemcpyHtoDAsync(
-                    copy.address + offset, host.ctypes.data, host.nbytes, self.stream.handle
+                    copy.address + offset, source.ctypes.data, source.nbytes, self.stream.handle
                 )
             )
+            self._sources.append(source)
+            if len(self._sources) > MOST_SOURCES:
+                self.sync()
 
     def download(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
         """Device to host, once everything before is done."""
@@ -215,6 +262,8 @@ class Gpu(_Device):
         from fastnn.runtime.cuda import compiler
 
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
+        if how.empty:
+            return _nothing
         code = self._kernel(kernel, dtype, data_dtype, how.shared)
         config = self.core.LaunchConfig(
             grid=how.grid, block=how.threads, shmem_size=how.shared,
@@ -229,8 +278,15 @@ class Gpu(_Device):
             for n, v in operands.items()
         }
         arguments = compiler.arguments(kernel, dtype, values)
-        launch, capture, stream = self.core.launch, self._capture, self.stream
-        return lambda: launch(getattr(capture, "graph", stream), config, code, *arguments)
+        start, capture, stream = self.core.launch, self._capture, self.stream
+
+        def launch() -> None:
+            try:
+                start(getattr(capture, "graph", stream), config, code, *arguments)
+            except Exception as error:
+                raise self.failure(error, f" to launch {kernel.name!r}, {how}") from error
+
+        return launch
 
     def _kernel(self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int) -> Any:
         from fastnn.runtime.cuda import compiler
@@ -240,9 +296,16 @@ class Gpu(_Device):
             self.use()
             cubin = compiler.code(kernel, dtype, data_dtype, self.cc).cubin
             module = self.core.ObjectCode.from_cubin(cubin)
-            self._kernels[key] = [module.get_kernel(compiler.ENTRY), 48 * 1024]
+            entry = module.get_kernel(compiler.ENTRY)
+            static = self._check(
+                self.driver.cuKernelGetAttribute(
+                    self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+                    entry.handle, self.number,
+                )
+            )  # fmt: skip
+            self._kernels[key] = [entry, FREE_SHARED - int(static)]
         found = self._kernels[key]
-        if shared > found[1]:  # beyond 48 KiB the driver wants to be asked
+        if shared > found[1]:  # beyond that the driver wants to be asked
             attribute = self.driver.CUfunction_attribute
             self._check(
                 self.driver.cuKernelSetAttribute(
@@ -316,6 +379,8 @@ class SimulatedGpu(_Device):
 
         element = {"f": dtype, "d": data_dtype, **compiler.FIXED_TYPES}
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
+        if how.empty:
+            return _nothing
         number: dict[str, Any] = {"real": np.dtype(dtype).type, "double": np.float64, "int": int}
         arguments: list[Any] = []
         for name, parameter in kernel.params.items():
@@ -342,6 +407,16 @@ class SimulatedGpu(_Device):
         return lambda: None
 
 
+def _nothing() -> None:
+    """The launch of a kernel over no items."""
+
+
+def _free_pinned(core: Any, driver: Any, number: int, address: int) -> None:
+    """Free page-locked memory, in whichever thread it is dropped."""
+    core.Device(number).set_current()
+    driver.cuMemFreeHost(address)
+
+
 def array_of(place: Place) -> np.ndarray:
     """The NumPy array at a place of a simulated device."""
     raw: Any = (ctypes.c_uint8 * max(place.nbytes, 1)).from_address(place.address)
@@ -363,6 +438,12 @@ def gpu(device: str) -> Gpu | SimulatedGpu:
         if number not in _opened:
             _opened[number] = SimulatedGpu(number) if _cuda.simulated() else Gpu(number)
         return _opened[number]
+
+
+def trim_all() -> None:
+    """Give back what the pools of the devices in use keep of freed memory."""
+    for found in list(_opened.values()):
+        found.trim()
 
 
 def device_count() -> int:

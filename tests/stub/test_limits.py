@@ -1,0 +1,217 @@
+"""Limits and faults of devices, and several devices, on a stand-in for the driver."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stub.harness import numbers, run
+
+TAGGER = """
+class Tagger(nn.Module):
+    def __init__(self, layer, width):
+        self.layer, self.out = layer, nn.Linear(width, 4)
+    def forward(self, x):
+        return self.out(self.layer(x)[0])
+
+def fit(model, x, y, batch, device="cuda", epochs=2, dtype="float32"):
+    trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device=device, dtype=dtype)
+    trainer.fit(x, y, epochs=epochs, batch_size=batch, verbose=False)
+    return trainer
+"""
+MLP = "nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4))"
+
+
+def test_shared_memory_near_the_default_limit_is_asked_for():
+    """Static and dynamic shared memory together count against the 48 KiB that need no asking."""
+    ran = run(
+        TAGGER
+        + """
+for kind in (nn.RNN, nn.LSTM, nn.GRU):
+    x, y = data(16, 2, 8, steps=(2,))
+    fit(Tagger(kind(8, 256), 256), x, y, 16, epochs=1)
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    launches = [numbers(line) for line in ran.log if line.startswith("Launch")]
+    both = [x["shared"] + x["static"] for x in launches if x["shared"] <= 48 * 1024 and x["static"]]
+    assert any(total > 48 * 1024 for total in both)  # such launches are among them
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_block_with_99_kib_of_shared_memory(dtype: str):
+    ran = run(
+        TAGGER
+        + f"""
+fit({MLP}, *data(64, 20), 32, dtype="{dtype}")
+wide = nn.Sequential(nn.Linear(1024, 6000), nn.Softmax(), nn.Linear(6000, 9000))
+fit(wide, *data(300, 1024), 300, dtype="{dtype}")
+x, y = data(8, 2, 8, steps=(2,))
+for hidden in (256, 768):
+    fit(Tagger(nn.LSTM(8, hidden), hidden), x, y, 8, epochs=1, dtype="{dtype}")
+""",
+        SHARED=101376,
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+
+
+def test_auto_takes_no_device_that_is_too_old():
+    ran = run(
+        f"""
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+print("device", fnn.Trainer({MLP}, "cross_entropy").device)
+try:
+    fnn.Trainer({MLP}, "cross_entropy", device="cuda")
+except fnn.errors.OptionError as error:
+    print("refused:", error)
+""",
+        CC="7.5",
+    )
+    assert ran.status == 0, ran.output
+    assert "device cpu" in ran.output
+    assert "7.5" in ran.output.split("device cpu")[0]  # the reason, in the log
+    assert "refused: " in ran.output
+    assert "8.0" in ran.output
+
+
+def test_two_devices_in_two_threads():
+    ran = run(
+        TAGGER
+        + f"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+x, y = data(64, 20)
+def work(number):
+    fit({MLP}, x, y, 16, device=f"cuda:{{number}}")
+    return number
+with ThreadPoolExecutor(2) as pool:
+    print(list(pool.map(work, (0, 1, 0, 1))))
+model = {MLP}
+fit(model, x, y, 16, "cuda:1")
+model.to("cuda:0").predict(x)
+fit(model, x, y, 16, "cuda:1")
+""",
+        DEVICES=2,
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    made = [numbers(x) for x in ran.log if x.startswith("MemAlloc")]
+    assert {line["device"] for line in made} == {0, 1}
+
+
+def test_any_thread_may_run_a_model_and_drop_it():
+    ran = run(
+        TAGGER
+        + f"""
+import gc, threading
+trainer = fit({MLP}, *data(64, 20), 16)
+def thread(work):
+    threads = [threading.Thread(target=work)]
+    threads[0].start()
+    threads[0].join()
+thread(lambda: trainer.model.predict(data(64, 20)[0]))
+step = fnn.compile({MLP}, "cross_entropy", optim.SGD(0.1), device="cuda")
+for _ in range(3):
+    thread(lambda: step(*data(16, 20)))
+def drop():
+    global trainer, step
+    del trainer, step
+    gc.collect()
+thread(drop)
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    assert any(line.startswith("MemFreeHost") for line in ran.log)
+
+
+def test_a_device_that_is_full_gives_back_what_its_pool_keeps():
+    ran = run(
+        """
+import gc
+x = rng.standard_normal((100, 20)).astype(np.float32)
+for rows in (40_000, 60_000, 80_000):   # each fits alone, but not beside what was freed before
+    big = rng.standard_normal((rows, 200)).astype(np.float32)
+    model = nn.Linear(200, 4)
+    trainer = fnn.Trainer(model, "mse", device="cuda")
+    trainer.fit(big, np.zeros((rows, 4), np.float32), epochs=1, batch_size=1000, verbose=False)
+    del trainer, model
+    gc.collect()
+""",
+        MEMORY=100_000_000,
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    assert any(numbers(x).get("freed") for x in ran.log if x.startswith("MemPoolTrimTo"))
+
+
+def test_a_device_without_room_says_what_to_lower_and_stays_usable():
+    ran = run(
+        TAGGER
+        + f"""
+try:
+    fit({MLP}, *data(100_000, 20), 16)
+except fnn.errors.OutOfMemoryError as error:
+    print("full:", error)
+fit({MLP}, *data(100, 20), 16)
+fnn.cuda.empty_cache()
+print("free", fnn.cuda.memory()[0] > 0)
+""",
+        MEMORY=2_000_000,
+    )
+    assert ran.status == 0, ran.output
+    assert "full: cuda:0" in ran.output
+    assert "free True" in ran.output
+    assert any(x.startswith("MemPoolTrimTo") for x in ran.log)
+
+
+@pytest.mark.parametrize("launch", [5, 60])
+def test_a_device_lost_in_the_middle(launch: int):
+    ran = run(
+        TAGGER
+        + f"""
+try:
+    fit({MLP}, *data(640, 20), 16, epochs=20)
+except fnn.errors.DeviceError as error:
+    print("lost:", error)
+""",
+        LOST=launch,
+    )
+    assert ran.status == 0, ran.output
+    assert "lost: cuda:0" in ran.output
+    assert "can't use the device any more" in ran.output
+
+
+def test_a_launch_that_is_refused_leaves_the_device_usable():
+    ran = run(
+        """
+from fastnn.kernels.declare import cuda_kernel
+from fastnn.kernels.cuda.device import cuda
+from fastnn.runtime.cuda.gpu import Place, gpu
+
+device = gpu("cuda:0")
+device.use()
+
+@cuda_kernel(launch=lambda s: ((1, 70_000), 32))
+def too_many_blocks(x: "inout rows f[R]"):
+    i = cuda.grid(1)
+    if i < x.shape[0]:
+        x[i] += 1
+
+piece = device.allocate(400, "work")
+operands = {"x": Place(piece, 0, (100,), "float32")}
+import fastnn.kernels.declare as declare
+launch = device.prepared(declare.CUDA_KERNELS["too_many_blocks"], "float32", "", operands)
+try:
+    launch()
+except fnn.errors.DeviceError as error:
+    print("refused:", error)
+""",
+    )
+    assert ran.status == 0, ran.output
+    assert "refused: " in ran.output
+    assert "too_many_blocks" in ran.output
+    assert "go on" in ran.output
+    assert "any more" not in ran.output

@@ -1,0 +1,89 @@
+"""Models trained on a stand-in for the driver: every call is one that the real one would take."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stub.harness import Ran, numbers, run
+
+MODELS = """
+def fit(name, model, x, y, batch, **options):
+    section(name)
+    trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda", **options)
+    trainer.fit(x, y, epochs=2, batch_size=batch, verbose=False)
+    trainer.evaluate(x, y, batch_size=batch)
+    model.predict(x)
+
+class Tagger(nn.Module):
+    def __init__(self, layer, width):
+        self.layer, self.out = layer, nn.Linear(width, 4)
+    def forward(self, x):
+        return self.out(self.layer(x)[0])
+
+class Loop(nn.Module):
+    def __init__(self):
+        self.cell, self.out = nn.GRUCell(6, 8), nn.Linear(8, 4)
+    def forward(self, x):
+        def body(x, h):
+            h = self.cell(x, h)
+            return h, h
+        ys, _ = ops.loop(body, x, ops.zeros_state(x, 8))
+        return self.out(ys)
+
+def mlp():
+    return nn.Sequential(nn.Linear(20, 16), nn.BatchNorm(16), nn.ReLU(), nn.Dropout(0.5),
+                         nn.Linear(16, 4))
+
+fit("mlp", mlp(), *data(50, 20), 16)
+fit("mlp launched one by one", mlp(), *data(50, 20), 16, graphs=False)
+for kind in (nn.RNN, nn.LSTM, nn.GRU):
+    fit(kind.__name__, Tagger(kind(6, 8), 8), *data(8, 7, 6, steps=(7,)), 4)
+fit("bidirectional", Tagger(nn.LSTM(6, 8, bidirectional=True), 16), *data(8, 7, 6, steps=(7,)), 4)
+fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
+fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
+section("single steps")
+step = fnn.compile(mlp(), "cross_entropy", optim.SGD(0.1), device="cuda")
+for _ in range(4):
+    step(*data(16, 20))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran() -> Ran:
+    return run(MODELS)
+
+
+def test_everything_runs_and_nothing_is_refused(ran: Ran):
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+
+
+@pytest.mark.parametrize("name", ["mlp", "RNN", "LSTM", "GRU", "bidirectional", "loop"])
+def test_a_step_is_one_graph_from_the_second_on(ran: Ran, name: str):
+    log = ran.section(name)
+    captured = [line for line in log if "captured=1" in line]
+    ends = [numbers(line)["nodes"] for line in log if line.startswith("EndCapture")]
+    assert ends
+    assert sum(ends) == len(captured)
+    assert sum(line.startswith("GraphLaunch") for line in log) >= 2
+
+
+def test_recurrent_nets_wait_for_each_other_only_where_all_blocks_run_at_once(ran: Ran):
+    for name in ("RNN", "LSTM", "GRU", "bidirectional"):
+        assert any(numbers(line).get("cooperative") for line in ran.section(name)), name
+    launches = [x for x in ran.section("steps of an LSTM") if x.startswith("Launch")]
+    assert launches
+    assert not any(numbers(line)["cooperative"] for line in launches)
+
+
+def test_without_graphs_nothing_is_captured(ran: Ran):
+    log = ran.section("mlp launched one by one")
+    assert any(line.startswith("Launch") for line in log)
+    assert not any("Capture" in line or "Graph" in line for line in log)
+
+
+def test_all_memory_streams_events_and_graphs_are_given_back(ran: Ran):
+    left = ran.left
+    assert {k: left[k] for k in ("blocks", "streams", "events", "graphs")} == {
+        "blocks": 0, "streams": 0, "events": 0, "graphs": 0,
+    }  # fmt: skip
