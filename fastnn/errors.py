@@ -33,6 +33,10 @@ class NonFiniteError(FastnnError, ArithmeticError):
     """Training produced NaN or infinity."""
 
 
+class BusyError(FastnnError, RuntimeError):
+    """A model is used by two threads in a way that would spoil the result."""
+
+
 class DeviceError(FastnnError, RuntimeError):
     """A device failed."""
 

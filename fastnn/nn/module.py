@@ -11,6 +11,7 @@ import numpy as np
 from fastnn.errors import DataError, OptionError, ShapeError, refuse_masked
 from fastnn.graph.graph import Value
 from fastnn.nn.parameter import Parameter, ParameterStore
+from fastnn.runtime.turns import building
 
 if TYPE_CHECKING:
     from fastnn.train.predictor import Predictor
@@ -176,6 +177,12 @@ class Module:
 
     def predictor(self) -> Predictor:
         """What runs the model forward; kept from call to call."""
+        if "_predictor" not in self.__dict__:
+            with building:  # the first calls of several threads
+                return self._own_predictor()
+        return self._own_predictor()
+
+    def _own_predictor(self) -> Predictor:
         from fastnn.train.predictor import Predictor
 
         device = self.store().device
@@ -200,6 +207,10 @@ class Module:
         Returns:
             The output as an array, or the tuple, list or dict of them that `forward` returns.
             Integers are int64.
+
+        Several threads may predict with one model at a time, each with working memory of its own.
+        While another thread is in the middle of a `Trainer.fit` of the model, it is refused
+        (BusyError): the parameters would change meanwhile.
         """
         return self.predictor()(*inputs, batch_size=batch_size, on_device=on_device)
 

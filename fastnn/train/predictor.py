@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from fastnn.graph.samples import Samples
 from fastnn.graph.trace import trace
 from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
+from fastnn.runtime.turns import Turn, building, turns
 from fastnn.train.build import Built, Spec, StepBuilder
 from fastnn.train.session import Session, segments_for
 
@@ -73,8 +76,36 @@ class Predictor:
         self._forwards: dict[tuple[tuple[Spec, ...], int, str], Forward] = {}
         self._bound: dict[Any, _Bound] = {}
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
+        self._stateful = (
+            _streams(model) is not None
+        )  # then one call changes what the next one gives
+        self._idle = deque([self])  # those that no thread is using
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
+        turn = turns(self.session.store).read(Turn("predict", sys._getframe()))
+        place: Turn | None = None
+        if self._stateful:
+            place = turns(self).train(Turn("predict", sys._getframe()), wait=True)
+        try:
+            worker = self._idle.pop()
+        except IndexError:  # other threads are predicting
+            worker = self._twin()
+        try:
+            return worker.outputs(*inputs, batch_size=batch_size, on_device=on_device)
+        finally:
+            self._idle.append(worker)
+            if place is not None:
+                place.end()
+            turn.end()
+
+    def _twin(self) -> Predictor:
+        """Another one with memory of its own, for another thread."""
+        with building:
+            twin = Predictor(self.model, self.session.workers)
+        twin._forwards, twin._joins, twin._idle = self._forwards, self._joins, self._idle
+        return twin
+
+    def outputs(self, *inputs: Any, batch_size: int, on_device: bool) -> Any:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise DataError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
         data = inputs[0] if len(inputs) == 1 else tuple(inputs)
@@ -149,8 +180,9 @@ class Predictor:
         """A bound program for one batch; refuses integers out of range."""
         key = (x.specs, len(x), *(a.dtype for a in x.arrays))
         if key not in self._bound:
-            forward = self.forward(x.specs, len(x), "direct")
-            self._bound[key] = _Bound(self.session, forward, x)
+            with building:
+                forward = self.forward(x.specs, len(x), "direct")
+                self._bound[key] = _Bound(self.session, forward, x)
         ready = self._bound[key]
         check_ranges(x, ready.forward.built.ranges)
         return ready

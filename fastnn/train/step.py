@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastnn.nn.module import Module
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
+from fastnn.runtime.turns import Turn, turns
 from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
 from fastnn.train.options import check_options
 from fastnn.train.rescue import first_nonfinite
@@ -85,25 +87,34 @@ class Step:
 
         Raises:
             DataError, ShapeError: bad input; nothing has been updated.
+            BusyError: another thread is training the model.
             NonFiniteError: the loss is NaN or infinite; no parameter has been updated.
         """
-        ready, arrays = self._find("train", x, y)
-        # The clock alone says how many rates are used: the step itself counts it, so Ctrl-C can't
-        # come between the two.
-        if self._clock[words.RUN_STEP] >= AHEAD:
-            self._compute_rates()
-        ready.run(arrays)
-        if self._clock[words.STOP]:
-            self._stopped(ready, x, y)
-        return ready.loss.item()
+        turn = turns(self.store).train(Turn("a step", sys._getframe()))
+        try:
+            ready, arrays = self._find("train", x, y)
+            # The clock alone says how many rates are used: the step itself counts it, so Ctrl-C
+            # can't come between the two.
+            if self._clock[words.RUN_STEP] >= AHEAD:
+                self._compute_rates()
+            ready.run(arrays)
+            if self._clock[words.STOP]:
+                self._stopped(ready, x, y)
+            return ready.loss.item()
+        finally:
+            turn.end()
 
     def evaluate(self, x: Any, y: Any = None) -> float:
         """The loss of a mini-batch with the model in evaluation mode; arguments as for a step."""
-        ready, arrays = self._find("evaluate", x, y)
-        ready.run(arrays)
-        if self._clock[words.STOP]:
-            self._stopped(ready, x, y)
-        return ready.loss.item()
+        turn = turns(self.store).train(Turn("a step's loss", sys._getframe()))
+        try:
+            ready, arrays = self._find("evaluate", x, y)
+            ready.run(arrays)
+            if self._clock[words.STOP]:
+                self._stopped(ready, x, y)
+            return ready.loss.item()
+        finally:
+            turn.end()
 
     def gradients(self, x: Any, y: Any = None) -> dict[str, np.ndarray]:
         """The gradients that the next step would use, before clipping; nothing is updated.
@@ -115,20 +126,24 @@ class Step:
             For each trained parameter's name an array of its shape: zeros where the loss doesn't
             depend on it.
         """
-        ready, arrays = self._find("gradients", x, y)
-        saved = self.session.runtime.save(["buffers"])
+        turn = turns(self.store).train(Turn("gradients", sys._getframe()))
         try:
-            ready.run(arrays)
+            ready, arrays = self._find("gradients", x, y)
+            saved = self.session.runtime.save(["buffers"])
+            try:
+                ready.run(arrays)
+            finally:
+                self.session.runtime.restore(saved)
+            if self._clock[words.STOP]:
+                self._stopped(ready, x, y)
+            return {
+                name: np.array(p.last_gradient())
+                if name in ready.found
+                else np.zeros(p.shape, self.store.dtype)
+                for name, p in self.parameters.items()
+            }
         finally:
-            self.session.runtime.restore(saved)
-        if self._clock[words.STOP]:
-            self._stopped(ready, x, y)
-        return {
-            name: np.array(p.last_gradient())
-            if name in ready.found
-            else np.zeros(p.shape, self.store.dtype)
-            for name, p in self.parameters.items()
-        }
+            turn.end()
 
     @property
     def learning_rate(self) -> float:
@@ -332,7 +347,8 @@ def compile(
 
     Returns:
         A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
-        and `steps`. It must not be called by two threads at a time.
+        and `steps`. While one thread is in the middle of a step, those of other threads on the
+        same model are refused.
 
     Raises:
         OptionError: an option that is not allowed.

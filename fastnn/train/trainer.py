@@ -16,6 +16,7 @@ from fastnn.kernels import clock as words
 from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
+from fastnn.runtime.turns import reading, training
 from fastnn.train import metrics as metric_names
 from fastnn.train.build import Built, Objective, Spec, StepBuilder, select_parameters
 from fastnn.train.feeds import ArrayFeed, BatchFeed
@@ -180,6 +181,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- fit
 
+    @training("fit")
     def fit(
         self,
         x: Any,
@@ -219,6 +221,7 @@ class Trainer:
 
         Raises:
             DataError, ShapeError, OptionError: bad input, before anything is trained.
+            BusyError: another thread is training the model.
             NonFiniteError: the loss became NaN or infinite (see `stop_on_nonfinite`).
         """
         if not isinstance(epochs, (int, np.integer)) or epochs < 0:
@@ -352,6 +355,7 @@ class Trainer:
 
     # ---------------------------------------------------------------- evaluate, predict
 
+    @reading("evaluate")
     def evaluate(
         self, x: Any, y: Any = None, *, batch_size: int = 256, check_data: bool = True
     ) -> dict[str, float]:

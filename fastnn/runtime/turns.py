@@ -1,0 +1,189 @@
+"""Who may use a model's memory: one thread trains it, or several read it.
+
+A turn is held by a call that is going on: it names the thread and the call's frame, and ends with
+the call, even where a Ctrl-C or a fork kept it from saying so. So there is no lock that could be
+left held.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from threading import get_ident
+from types import FrameType
+from typing import Any, ParamSpec, TypeVar
+
+from fastnn.errors import BusyError
+
+#: held while a program is traced, planned and bound, which happens once
+building = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it has not
+    os.register_at_fork(
+        before=building.acquire, after_in_parent=building.release, after_in_child=building.release
+    )
+
+#: seconds between two looks of a thread that waits for its turn
+PAUSE = 0.0002
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Turn:
+    """One call's use of a model.
+
+    Attributes:
+        what: what the call does, for messages.
+        long: whether others should not wait for its end.
+        owner: a turn of the same owner must not be taken within it.
+    """
+
+    __slots__ = ("_among", "frame", "long", "owner", "thread", "what")
+
+    def __init__(self, what: str, frame: FrameType, long: bool = False, owner: Any = None):
+        self.what, self.long, self.owner = what, long, owner
+        self.frame: FrameType | None = frame
+        self.thread = get_ident()
+        self._among: dict[Turn, None] = {}
+
+    def held(self) -> bool:
+        """Whether the call is going on."""
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None:
+            if frame is self.frame:
+                return True
+            frame = frame.f_back
+        return False
+
+    def begin(self, among: dict[Turn, None]) -> None:
+        self._among = among
+        among[self] = None
+
+    def end(self) -> None:
+        self._among.pop(self, None)
+        self.frame = None  # which holds this turn
+
+
+class Turns:
+    """The turns of one piece of memory. (Each change is one operation of a dict, hence atomic.)"""
+
+    def __init__(self) -> None:
+        self._training: dict[Turn, None] = {}
+        self._reading: dict[Turn, None] = {}
+
+    def __reduce__(self) -> Any:
+        return Turns, ()  # a copy is nobody's
+
+    def train(self, turn: Turn, wait: bool = False) -> Turn:
+        """The turn to change what lies in the memory. Waits for readers of other threads to end.
+
+        Args:
+            turn: the caller's; it ends it.
+            wait: whether to wait for another thread that has its turn, too.
+
+        Raises:
+            BusyError: another thread is training.
+        """
+        turn.begin(self._training)
+        if len(self._training) == 1 and not self._reading:
+            return turn
+        try:
+            while (other := self._before(turn)) is not None:
+                if not wait:
+                    raise BusyError(
+                        f"{turn.what}: another thread is training this model ({other.what}); wait "
+                        "for it, or train a copy of the model (copy.deepcopy)"
+                    )
+                time.sleep(PAUSE)
+            for reader in list(self._reading):
+                while reader.thread != turn.thread and reader in self._reading and reader.held():
+                    time.sleep(PAUSE)
+        except BaseException:
+            turn.end()
+            raise
+        return turn
+
+    def _before(self, turn: Turn) -> Turn | None:
+        """Another thread's turn that comes first."""
+        for other in list(self._training):
+            if other is turn:
+                return None
+            if not other.held():
+                other.end()
+            elif other.thread != turn.thread:
+                return other
+            elif other.owner is turn.owner is not None:
+                raise BusyError(f"{turn.what}: called within {other.what} of the same object")
+            else:
+                return None  # this thread has it already: a callback
+        return None
+
+    def read(self, turn: Turn) -> Turn:
+        """The turn to read. Waits for a step of another thread.
+
+        Raises:
+            BusyError: another thread is in the middle of a long training.
+        """
+        while True:
+            turn.begin(self._reading)
+            if not self._training:
+                return turn
+            other = self._before(turn)
+            if other is None:
+                return turn
+            self._reading.pop(turn, None)
+            if other.long:
+                raise BusyError(
+                    f"{turn.what}: another thread is training this model ({other.what}), its "
+                    "parameters change meanwhile; wait for it, or use a copy of the model"
+                )
+            time.sleep(PAUSE)
+
+
+def turns(holder: Any) -> Turns:
+    """The turns of an object (a parameter store, a trainer), which keeps them."""
+    found: Turns | None = holder.__dict__.get("_turns")
+    return holder.__dict__.setdefault("_turns", Turns()) if found is None else found
+
+
+def training(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a method of an object with a `store` a long training of it."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            this: Any = args[0]
+            turn = turns(this.store).train(Turn(what, sys._getframe(), True, this))
+            try:
+                return method(*args, **kwargs)
+            finally:
+                turn.end()
+
+        return call
+
+    return decorate
+
+
+def reading(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a method of an object with a `store` a reading of it; calls of several threads of the
+    same object queue."""
+
+    def decorate(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            this: Any = args[0]
+            turn = turns(this.store).read(Turn(what, sys._getframe()))
+            place = turns(this).train(Turn(what, sys._getframe()), wait=True)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                place.end()
+                turn.end()
+
+        return call
+
+    return decorate

@@ -1,0 +1,230 @@
+"""Models used by several threads at a time."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.errors import BusyError
+from fastnn.runtime.turns import Turn, Turns, turns
+from fastnn.train.hooks import LambdaCallback
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(600, 6)).astype(np.float32)
+Y = RNG.integers(0, 3, 600)
+#: generous: a thread that has not ended by then never will
+PATIENCE = 300
+
+
+def net(width: int = 16) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def together(*functions: Callable[[], Any]) -> list[Any]:
+    """Results (or errors) of functions that begin at the same moment, each in a thread."""
+    gate = threading.Barrier(len(functions))
+    results: list[Any] = [None] * len(functions)
+
+    def work(k: int) -> None:
+        gate.wait()
+        try:
+            results[k] = functions[k]()
+        except Exception as error:
+            results[k] = error
+
+    threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+@pytest.fixture(autouse=True)
+def many_switches():
+    """Threads take turns every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_predictions_of_one_model():
+    """Each thread gets its own rows, from the first call on."""
+    for _ in range(3):
+        model, twin = net(), net()
+        wanted = twin.predict(X)
+
+        def rows(k: int, model: nn.Module = model, wanted: Any = wanted) -> int:
+            found = 0
+            for turn in range(30):
+                part = slice(40 * k + turn, 40 * k + turn + 1 + 7 * (turn % 5))
+                found += np.array_equal(model.predict(X[part]), wanted[part])
+                found += np.array_equal(model.predict(X, batch_size=64 + k), wanted)
+            return found
+
+        assert together(*(lambda k=k: rows(k) for k in range(4))) == [60] * 4
+
+
+def test_evaluations_of_one_trainer():
+    trainer = fnn.Trainer(net(), "cross_entropy", metrics=["accuracy"])
+    parts = [(X[100 * k : 100 * k + 90], Y[100 * k : 100 * k + 90]) for k in range(4)]
+    wanted = [trainer.evaluate(*part) for part in parts]
+    found = together(*(lambda p=p: [trainer.evaluate(*p) for _ in range(20)] for p in parts))
+    assert found == [[w] * 20 for w in wanted]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_models_side_by_side(workers: int):
+    """Training in threads gives the bits of training one after the other."""
+
+    def train(k: int) -> dict[str, bytes]:
+        model = net(8 + k)
+        trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(lr=0.01), seed=k, workers=workers)
+        trainer.fit(X, Y, epochs=2, batch_size=32, verbose=False)
+        step = fnn.compile(model, "cross_entropy", "sgd", workers=workers)
+        for _ in range(20):
+            step(X[:40], Y[:40])
+        return {n: a.tobytes() for n, a in model.state_dict().items()}
+
+    wanted = [train(k) for k in range(4)]
+    for _ in range(3):
+        assert together(*(lambda k=k: train(k) for k in range(4))) == wanted
+
+
+def test_training_of_one_model_is_refused_to_others():
+    model = net()
+    trainers = [fnn.Trainer(model, "cross_entropy") for _ in range(2)]
+    step = fnn.compile(model, "cross_entropy")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(batch: int, logs: Any) -> None:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+
+    def fit() -> Any:
+        hold = LambdaCallback(on_train_batch_end=pause)
+        return trainers[0].fit(X, Y, batch_size=200, callbacks=[hold], verbose=False).stopped
+
+    thread_results: list[Any] = []
+    thread = threading.Thread(target=lambda: thread_results.append(fit()))
+    thread.start()
+    assert inside.wait(PATIENCE)
+    message = "another thread is training this model"
+    with pytest.raises(BusyError, match=f"^fit: {message} .fit.; wait for it"):
+        trainers[1].fit(X, Y, verbose=False)
+    with pytest.raises(BusyError, match=f"^fit: {message}"):
+        trainers[0].fit(X, Y, verbose=False)
+    with pytest.raises(BusyError, match=f"^a step: {message}"):
+        step(X, Y)
+    with pytest.raises(BusyError, match=f"^predict: {message} .fit., its parameters change"):
+        model.predict(X)
+    with pytest.raises(BusyError, match=f"^evaluate: {message}"):
+        trainers[1].evaluate(X, Y)
+    net().predict(X)  # another model
+    go_on.set()
+    thread.join(PATIENCE)
+    assert thread_results == ["completed"]
+    trainers[1].fit(X, Y, verbose=False)
+    step(X, Y)
+    model.predict(X)
+
+
+def test_a_prediction_waits_for_a_step():
+    model = net()
+    step = fnn.compile(model, "cross_entropy", optim.SGD(lr=0.0), workers=1)
+    wanted = model.predict(X)
+
+    def steps() -> int:
+        for _ in range(300):
+            step(X, Y)
+        return step.steps
+
+    def predictions() -> bool:
+        return all(np.array_equal(model.predict(X), wanted) for _ in range(100))
+
+    assert together(steps, predictions, predictions) == [300, True, True]
+
+
+def test_steps_of_two_threads_are_done_or_refused():
+    """Never lost, never done twice."""
+    model, twin = net(), net()
+    options = optim.SGD(lr=0.1)
+    step = fnn.compile(model, "cross_entropy", options, workers=2)
+    step(X, Y)
+
+    def steps() -> int:
+        done = 0
+        for _ in range(300):
+            try:
+                step(X, Y)
+                done += 1
+            except BusyError:
+                pass
+        return done
+
+    done = together(steps, steps)
+    assert step.steps == sum(done) + 1
+    other = fnn.compile(twin, "cross_entropy", options)
+    for _ in range(step.steps):
+        other(X, Y)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, twin.state_dict()[name])
+
+
+def test_within_a_callback_the_model_may_be_used():
+    model = net()
+    trainer = fnn.Trainer(model, "cross_entropy")
+    step = fnn.compile(model, "cross_entropy")
+    seen = []
+
+    def look(epoch: int, logs: Any) -> None:
+        seen.append(model.predict(X[:5]).shape)
+        seen.append(trainer.evaluate(X, Y)["loss"] > 0)
+        seen.append(step(X, Y) > 0)
+        with pytest.raises(BusyError, match="fit: called within fit of the same object"):
+            trainer.fit(X, Y, verbose=False)
+
+    trainer.fit(X, Y, epochs=2, callbacks=[LambdaCallback(on_epoch_end=look)], verbose=False)
+    assert seen == 2 * [(5, 3), True, True]
+
+
+def test_a_turn_ends_with_its_call():
+    """Even where it could not say so: the thread has gone, or the call was left in between."""
+    model = net()
+    among = turns(model.store())
+
+    def leave() -> None:
+        among.train(Turn("fit", sys._getframe(), True))
+
+    leave()
+    assert together(lambda: model.predict(X[:2]).shape) == [(2, 3)]
+    together(leave)
+    fnn.Trainer(model, "cross_entropy").fit(X, Y, verbose=False)
+    for again in (copy.deepcopy(among), pickle.loads(pickle.dumps(among))):
+        assert isinstance(again, Turns)
+
+
+def test_a_fit_in_a_thread():
+    """Not the main one, which predicts with a model of its own meanwhile."""
+    trainer, model = fnn.Trainer(net(), "cross_entropy", workers=2), net()
+    wanted = model.predict(X)
+    results: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: results.append(trainer.fit(X, Y, epochs=20, verbose=False).stopped)
+    )
+    thread.start()
+    while thread.is_alive():
+        np.testing.assert_array_equal(model.predict(X), wanted)
+    assert results == ["completed"]
+    assert trainer.epoch == 20
