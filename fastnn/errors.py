@@ -25,6 +25,10 @@ class OptionError(FastnnError, ValueError):
     """An argument has a value that is not allowed."""
 
 
+class UnknownAttributeError(OptionError, AttributeError):
+    """An attribute was set that would mean nothing, or that can only be read."""
+
+
 class CheckpointError(FastnnError, ValueError):
     """A checkpoint cannot be read, was changed, or does not fit the model."""
 

@@ -171,6 +171,8 @@ class Graph:
     #: limits of integer inputs found while tracing
     ranges: list[Range] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out
+    #: parameters of the model that is traced; None: not known, the graph is not for running
+    owned: frozenset[Any] | None = None
 
     @contextmanager
     def inside_scope(self, scope: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from fastnn.nn.activation import (
     Tanh,
 )
 from fastnn.nn.cells import GRUCell, LSTMCell, RNNCell
+from fastnn.nn.containers import Identity, ModuleDict, ModuleList, Sequential
 from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.loss import (
     BCEWithLogitsLoss,
@@ -28,17 +29,59 @@ from fastnn.nn.loss import (
     MSELoss,
     NLLLoss,
 )
-from fastnn.nn.module import Module, Sequential
+from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.nn.recurrent import Recurrent
 from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
 from fastnn.nn.rnn import GRU, LSTM, RNN
 from fastnn.nn.scrn import SCRN
 from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
 
 __all__ = [
-    "ELU", "GELU", "GRU", "LSTM", "RNN", "SCRN", "SELU", "Add", "BCEWithLogitsLoss", "BatchNorm",
-    "Concatenate", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GRUCell", "HuberLoss",
-    "KLDivLoss", "L1Loss", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "Loss",
-    "MSELoss", "Maxout", "Module", "Multiply", "NLLLoss", "PReLU", "Parameter", "RNNCell", "ReLU",
-    "Reshape", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "init",
+    "ELU",
+    "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "SCRN",
+    "SELU",
+    "Add",
+    "BCEWithLogitsLoss",
+    "BatchNorm",
+    "Concatenate",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GRUCell",
+    "HuberLoss",
+    "Identity",
+    "KLDivLoss",
+    "L1Loss",
+    "LSTMCell",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "Loss",
+    "MSELoss",
+    "Maxout",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "Multiply",
+    "NLLLoss",
+    "PReLU",
+    "Parameter",
+    "RNNCell",
+    "ReLU",
+    "Recurrent",
+    "Reshape",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "init",
 ]  # fmt: skip

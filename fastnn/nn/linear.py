@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,14 +100,9 @@ class Embedding(Module):
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = padding_idx
         fill = init.get("normal", std=1.0) if weight_init is None else init.get(weight_init)
-
-        def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-            table = np.array(fill(shape, rng))
-            if padding_idx is not None:
-                table[padding_idx] = 0.0
-            return table
-
-        self.weight = Parameter((num_embeddings, embedding_dim), initial)
+        if padding_idx is not None:
+            fill = functools.partial(_with_padding, fill=fill, padding=padding_idx)
+        self.weight = Parameter((num_embeddings, embedding_dim), fill)
 
     def forward(self, ids: Value) -> Value:
         padding = -1 if self.padding_idx is None else self.padding_idx
@@ -114,6 +110,15 @@ class Embedding(Module):
 
     def extra(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+def _with_padding(
+    shape: tuple[int, ...], rng: np.random.Generator, *, fill: Any, padding: int
+) -> np.ndarray:
+    """A table as `fill` gives it, with one row of zeros."""
+    table = np.array(fill(shape, rng))
+    table[padding] = 0.0
+    return table
 
 
 def _at_least_one(layer: str, **sizes: int) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn.errors import DataError, OptionError, ShapeError, refuse_masked
+from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.graph.graph import Value
-from fastnn.nn.parameter import Parameter, ParameterStore
+from fastnn.nn import structure
+from fastnn.nn.parameter import Parameter, ParameterStore, numbers
 from fastnn.runtime.turns import building
 
 if TYPE_CHECKING:
     from fastnn.train.predictor import Predictor
 
 
-class Module:
+class Loaded(NamedTuple):
+    """What `Module.load_state_dict` did not find, and what it did not use."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module(structure.Part):
     """Base class of layers and models.
 
     A subclass makes its layers and parameters in `__init__` and writes `forward` with layers and
@@ -41,37 +49,49 @@ class Module:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Apply to symbolic values while tracing; to arrays it is `predict`."""
-        if inputs and not options and all(isinstance(x, (np.ndarray, list)) for x in inputs):
-            return self.predict(*inputs)
-        graph = next((x.graph for x in inputs if isinstance(x, Value)), None)
+        graph = next((v.graph for v in map(_symbolic, inputs) if v is not None), None)
         if graph is None:
+            if inputs and not options and all(isinstance(x, (np.ndarray, list)) for x in inputs):
+                return self.predict(*inputs)
             raise ShapeError(
                 f"{type(self).__name__}: expected arrays or symbolic values, got "
                 f"{[type(x).__name__ for x in inputs]}; convert with np.asarray"
             )
-        with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
+        with structure.quiet(), graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
             return self.forward(*inputs, **options)
+
+    def handed_on(self, result: Any) -> Any:
+        """What a `Sequential` hands on of this layer's result: all of it."""
+        return result
 
     # ---------------------------------------------------------------- the tree
 
     def __setattr__(self, name: str, value: Any) -> None:
         current = self.__dict__.get(name)
-        if isinstance(current, Parameter) and not isinstance(value, Parameter):
+        if isinstance(current, Parameter) and not isinstance(value, structure.Part):
             if value is None:
                 raise ShapeError(f"parameter {name!r} cannot be removed; expected an array")
             current.value = value
             return
+        for _, part in structure.inside(name, value):
+            structure.adopt(self, part)
         object.__setattr__(self, name, value)
+        structure.touch(self)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        structure.touch(self)
+
+    def attributes(self) -> Iterable[tuple[str, Any]]:
+        """Names and values among which parameters and sub-modules are looked for."""
+        return self.__dict__.items()
 
     def children(self) -> Iterator[tuple[str, Module]]:
-        """Direct sub-modules with their names; lists of modules count, with their indices."""
-        for name, value in self.__dict__.items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                for index, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{index}", item
+        """Direct sub-modules with their names; those in lists, tuples and dicts count at any depth,
+        with their indices and keys ("blocks.0", "heads.left.1")."""
+        for name, part in structure.held(self):
+            if isinstance(part, Module):
+                yield name, part
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it, with their dotted names; each module once."""
@@ -83,6 +103,7 @@ class Module:
         seen.add(id(self))
         yield prefix, self
         for name, child in self.children():
+            structure.adopt(self, child)
             yield from child._walk(f"{prefix}.{name}" if prefix else name, seen)
 
     def named_arrays(self) -> dict[str, Parameter]:
@@ -90,16 +111,41 @@ class Module:
         found: dict[str, Parameter] = {}
         seen: set[int] = set()
         for prefix, module in self.named_modules():
-            for name, value in module.__dict__.items():
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    full = f"{prefix}.{name}" if prefix else name
-                    value.name = full
-                    found[full] = value
+            for name, value in structure.held(module):
+                if not isinstance(value, Parameter) or id(value) in seen:
+                    continue
+                structure.adopt(module, value)
+                seen.add(id(value))
+                full = f"{prefix}.{name}" if prefix else name
+                if full in found:
+                    raise OptionError(
+                        f"{type(self).__name__}: two parameters are called {full!r}; use other "
+                        "attribute names or keys"
+                    )
+                value._name = full
+                found[full] = value
+        return found
+
+    def _other_names(self) -> dict[str, str]:
+        """Further names of shared parameters, each with the name that counts."""
+        first = {id(p): name for name, p in self.named_arrays().items()}
+        found: dict[str, str] = {}
+
+        def walk(module: Module, prefix: str, above: tuple[int, ...]) -> None:
+            if id(module) in above:
+                return
+            for name, part in structure.held(module):
+                full = f"{prefix}.{name}" if prefix else name
+                if isinstance(part, Module):
+                    walk(part, full, (*above, id(module)))
+                elif first[id(part)] != full:
+                    found[full] = first[id(part)]
+
+        walk(self, "", ())
         return found
 
     def named_parameters(self) -> dict[str, Parameter]:
-        """The trained parameters by dotted name."""
+        """The trained parameters by dotted name: neither buffers nor frozen ones."""
         return {n: p for n, p in self.named_arrays().items() if p.trainable}
 
     def parameters(self) -> list[Parameter]:
@@ -111,6 +157,66 @@ class Module:
         """How many numbers are trained."""
         return sum(p.size for p in self.parameters())
 
+    # ---------------------------------------------------------------- what is trained
+
+    def freeze(self, *chosen: str | Module | Parameter) -> Module:
+        """Keep parameters as they are: training moves them no more, nor do weight decay or
+        momentum. It may be done at any time, between two calls of `fit` or in a callback.
+
+        Running statistics of `BatchNorm` are buffers and follow the data all the same, as in
+        PyTorch.
+
+        Args:
+            chosen: name patterns ("body.*", "*.bias"), names of modules ("body"), modules or
+                parameters of this model; all parameters if there are none.
+
+        Returns:
+            The model.
+
+        Raises:
+            OptionError: one of them has no parameter of this model.
+
+        >>> from fastnn import nn
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).freeze("0.*")
+        >>> list(model.named_parameters())
+        ['1.weight', '1.bias']
+        """
+        self._set_trainable(chosen, False)
+        return self
+
+    def unfreeze(self, *chosen: str | Module | Parameter) -> Module:
+        """Train parameters again that `freeze` has frozen; arguments as there. The optimiser goes
+        on with the state that it had for them."""
+        self._set_trainable(chosen, True)
+        return self
+
+    def _set_trainable(self, chosen: Sequence[Any], trainable: bool) -> None:
+        for parameter in structure.select(self, chosen or None, "freeze").values():
+            parameter.trainable = trainable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves any of its parameters; setting it freezes or unfreezes all."""
+        return any(p.trainable for p in self.named_arrays().values())
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        own = [p for p in self.named_arrays().values() if not p.buffer]
+        if not own:
+            raise OptionError(
+                f"{type(self).__name__}.trainable: it has no parameters yet; set it after the "
+                "layers are made, or call an attribute of your own something else"
+            )
+        for parameter in own:
+            parameter.trainable = trainable
+
+    requires_grad = trainable
+
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """PyTorch's name for freezing (False) and unfreezing (True) all parameters."""
+        self.trainable = requires_grad
+        return self
+
     # ---------------------------------------------------------------- contents
 
     def initialize(self, seed: int = 0) -> None:
@@ -118,65 +224,142 @@ class Module:
         for parameter in self.named_arrays().values():
             parameter.initialize(seed)
 
-    def store(self, dtype: str | None = None, seed: int = 0) -> ParameterStore:
+    def store(self, dtype: str | None = None, seed: int | None = None) -> ParameterStore:
         """The flat memory of all parameters; made on the first call.
 
-        Parameters that have no contents yet are initialised with `seed`. A module whose parameters
-        are all in the store of a larger one uses that.
+        A part of a model shares the memory of the whole. Where parts have memory already, or that
+        of another element type, it is made anew for all that share it, and the contents move.
+
+        Args:
+            dtype: "float32" or "float64"; None: as it is, float32 for a new model.
+            seed: what parameters are drawn from to which nothing was assigned yet, and for which
+                nobody chose a seed before; None: nobody has chosen, seed 0 for the time being.
         """
-        current: ParameterStore | None = self.__dict__.get("_store")
         arrays = self.named_arrays()
-        homes = {id(p.home): p.home for p in arrays.values()}
-        found = next(iter(homes.values())) if len(homes) == 1 else None if arrays else current
-        wanted = dtype or (found.dtype if found else current.dtype if current else "float32")
-        if found is None or found.dtype != wanted:
-            for parameter in arrays.values():
-                if not parameter.initialized:
-                    parameter.initialize(seed)
-            found = ParameterStore(arrays, wanted)
+        current: ParameterStore | None = self.__dict__.get("_store")
+        found = _common(arrays, current, dtype)
+        if found is None:
+            with building:  # so that two threads don't make two
+                found = _common(arrays, current, dtype) or self._gather(arrays, dtype)
+        found.chosen = found.chosen or dtype is not None
+        if seed is not None:
+            found.settle(arrays.items(), seed)
         if found is not current:
-            object.__setattr__(self, "_store", found)
+            self.__dict__["_store"] = found
             self.__dict__.pop("_predictor", None)
         return found
 
+    def _gather(self, arrays: dict[str, Parameter], dtype: str | None) -> ParameterStore:
+        """A new store for this model, those it is a part of, and all that shared theirs."""
+        everything: dict[int, tuple[str, Parameter]] = {}
+        for root in structure.roots(self):
+            for name, parameter in root.named_arrays().items():
+                everything.setdefault(id(parameter), (name, parameter))
+        for name, parameter in arrays.items():
+            everything.setdefault(id(parameter), (name, parameter))
+        for _, parameter in list(everything.values()):
+            if parameter.home is not None:
+                for other in parameter.home.members:
+                    everything.setdefault(id(other), (other.name, other))
+        return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
+
+    def memory(self) -> ParameterStore | None:
+        """The store that the parameters have, or None if none was made yet."""
+        homes = {id(p.home): p.home for p in self.named_arrays().values()}
+        return next(iter(homes.values())) if len(homes) == 1 else None
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers by name."""
+        """Copies of all parameters and buffers by name; a shared one once, under its first name."""
+        self.store()
         return {name: np.array(p) for name, p in self.named_arrays().items()}
 
-    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
-        """Set all parameters and buffers; names and shapes have to match exactly."""
+    def load_state_dict(
+        self, arrays: Mapping[str, Any], strict: bool = True, prefix: str = ""
+    ) -> Loaded:
+        """Set parameters and buffers from arrays by name, such as PyTorch's ``state_dict()``.
+
+        PyTorch's ``num_batches_tracked`` is left out, and a shared parameter may come under any of
+        its names, or under all.
+
+        Args:
+            arrays: NumPy arrays, PyTorch's tensors, or anything else that NumPy makes an array of.
+            strict: whether the names have to match exactly. False: what is missing stays as it is,
+                what is unknown is left out; both are returned.
+            prefix: take only the names that begin with it, without it: "encoder." for a part of a
+                larger model's dict.
+
+        Returns:
+            Two lists of names, `missing_keys` and `unexpected_keys`.
+
+        Raises:
+            DataError: names or shapes don't fit, not even one with ``strict=False``, or what comes
+                are no numbers. Nothing is changed.
+
+        >>> from fastnn import nn
+        >>> nn.Linear(2, 1).load_state_dict({"weight": [[1.0, 2.0]]}, strict=False)
+        Loaded(missing_keys=['bias'], unexpected_keys=[])
+        """
         mine = self.named_arrays()
-        problems = [f"missing {n!r}" for n in mine if n not in arrays]
-        problems += [f"unexpected {n!r}" for n in arrays if n not in mine]
+        given = structure.fitting_names(self._other_names(), arrays, prefix)
+        missing = [n for n in mine if n not in given]
+        unexpected = [n for n in given if n not in mine]
+        problems = [f"missing {n!r}" for n in missing] if strict else []
+        problems += [f"unexpected {n!r}" for n in unexpected] if strict else []
+        found = {n: numbers(given[n], repr(n)) for n in mine if n in given}
         problems += [
-            f"{n!r}: expected shape {p.shape}, got {np.shape(arrays[n])}"
-            for n, p in mine.items()
-            if n in arrays and np.shape(arrays[n]) != p.shape
+            f"{n!r}: expected shape {mine[n].shape}, got {a.shape}"
+            for n, a in found.items()
+            if a.shape != mine[n].shape
         ]
+        if not found and mine and not problems:
+            problems = [f"none of {list(mine)} is among them"]
         if problems:
-            raise DataError("the arrays don't fit the model: " + "; ".join(problems))
-        for name, array in arrays.items():  # before anything is changed
-            refuse_masked(array, name)
-        for name, parameter in mine.items():
-            parameter.value = arrays[name]
+            raise DataError(
+                "the arrays don't fit the model: " + "; ".join(problems) + ". See the options "
+                "prefix and strict"
+            )
+        for name, array in found.items():
+            mine[name].value = array
+        return Loaded(missing, unexpected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: not the memory, nor what runs the model."""
+        return {k: v for k, v in self.__dict__.items() if k not in structure.OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for _, part in structure.held(self):
+            structure.adopt(self, part)
+        structure.touch(self)
 
     # ---------------------------------------------------------------- use
 
-    def to(self, device: str) -> Module:
-        """Choose the device that the model runs on; its parameters move when they are next used.
+    def to(self, target: Any) -> Module:
+        """Choose the device that the model runs on, or its element type.
 
         Args:
-            device: "cpu", "cuda", "cuda:1", or "auto"; see `Trainer`.
+            target: "cpu", "cuda", "cuda:1", or "auto" (see `Trainer`): the parameters move when
+                they are next used. Or "float32" or "float64": they are converted at once, with all
+                models that share them; trainers and steps have to be made anew then.
 
         Raises OptionError where the device can't be had, saying why.
         """
         from fastnn.runtime import devices
 
-        self.store().device = devices.choose(device)
+        kind = getattr(target, "__name__", str(target))
+        if kind in ("float32", "float64"):
+            self.store(kind)
+        elif isinstance(target, str):
+            self.store().device = devices.choose(target)
+        else:
+            raise OptionError(
+                "to: expected a device ('cpu', 'cuda:0') or an element type ('float32', "
+                f"'float64'), got {target!r}"
+            )
         return self
 
     def predictor(self) -> Predictor:
-        """What runs the model forward; kept from call to call."""
+        """What runs the model forward; kept from call to call, until something changes."""
         if "_predictor" not in self.__dict__:
             with building:  # the first calls of several threads
                 return self._own_predictor()
@@ -185,11 +368,17 @@ class Module:
     def _own_predictor(self) -> Predictor:
         from fastnn.train.predictor import Predictor
 
-        device = self.store().device
+        watch: structure.Watch | None = self.__dict__.get("_watch")
         found: Predictor | None = self.__dict__.get("_predictor")
+        if found is None or watch is None or watch.changed() or found.session.store.stale:
+            found = None
+            device = self.store().device
+        else:
+            device = found.session.store.device
         if found is None or found.session.device != device:
             found = Predictor(self)
-            object.__setattr__(self, "_predictor", found)
+            self.__dict__["_watch"] = structure.Watch(self)
+            self.__dict__["_predictor"] = found
         return found
 
     def predict(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
@@ -245,40 +434,38 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [f"  ({n}): {c!r}".replace("\n", "\n  ") for n, c in self.children()]
+        return self._text(())
+
+    def _text(self, above: tuple[int, ...]) -> str:
+        """`repr`, without those that are being shown already."""
+        if id(self) in above:
+            return f"{type(self).__name__}(...)"
+        above = (*above, id(self))
+        children = [f"  ({n}): {c._text(above)}".replace("\n", "\n  ") for n, c in self.children()]
         if not children:
             return f"{type(self).__name__}({self.extra()})"
         return f"{type(self).__name__}(\n" + "\n".join(children) + "\n)"
 
 
-class Sequential(Module):
-    """Layers one after the other.
+def _symbolic(value: Any) -> Value | None:
+    """A symbolic value in an argument: itself, or one in a tuple, list or dict."""
+    if isinstance(value, Value):
+        return value
+    if isinstance(value, (list, tuple, Mapping)):
+        items = value.values() if isinstance(value, Mapping) else value
+        return next((v for v in map(_symbolic, items) if v is not None), None)
+    return None
 
-    >>> from fastnn import nn
-    >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
-    15
-    """
 
-    def __init__(self, *layers: Module):
-        for index, layer in enumerate(layers):
-            if not isinstance(layer, Module):
-                raise OptionError(
-                    f"Sequential: expected layers, got {type(layer).__name__} at place {index}; "
-                    "write nn.ReLU(), with parentheses"
-                )
-            self.__dict__[str(index)] = layer
+def _common(
+    arrays: Mapping[str, Parameter], current: ParameterStore | None, dtype: str | None
+) -> ParameterStore | None:
+    """The store of all these parameters, if they are in one of this element type."""
+    homes = {id(p.home): p.home for p in arrays.values()} if arrays else {0: current}
+    found = next(iter(homes.values())) if len(homes) == 1 else None
+    return found if found is not None and dtype in (None, found.dtype) else None
 
-    @property
-    def layers(self) -> list[Module]:
-        return [child for _, child in self.children()]
 
-    def forward(self, x: Any) -> Any:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __getitem__(self, index: int) -> Module:
-        return self.layers[index]
+def _widest(parameters: Iterable[Parameter]) -> str:
+    kinds = {p._dtype if p.home is None else p.home.dtype for p in parameters}
+    return "float64" if "float64" in kinds else "float32"

@@ -96,6 +96,10 @@ class Recurrent(Module):
         """Names of a cell's states and their units."""
         return {"h": self.hidden_size}
 
+    def handed_on(self, result: Any) -> Any:
+        """In a `Sequential` the outputs of all steps go on."""
+        return result[0]
+
     def _suffixes(self) -> list[tuple[int, str]]:
         """Layer and parameter suffix of each cell, in the order of PyTorch's states."""
         directions = ("", "_reverse") if self.bidirectional else ("",)

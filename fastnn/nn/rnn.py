@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -51,7 +52,7 @@ class RNN(Recurrent):
         scale = self.identity_init
         if scale is not None:
             small = init.get("normal", std=0.001)
-            identity: Initial = lambda shape, rng: np.eye(shape[0]) * scale  # noqa: E731
+            identity = init.get("identity", gain=scale)
             getattr(self, f"weight_ih{suffix}").init = small
             getattr(self, f"weight_hh{suffix}").init = identity
             self._bias(suffix, init.get("zeros") if bias else None)
@@ -61,6 +62,15 @@ class RNN(Recurrent):
             x, **self._weights(suffix), h0=state, lengths=lengths, activation=self.nonlinearity,
             **options,
         )  # fmt: skip
+
+
+def _with_forget_bias(
+    shape: tuple[int, ...], rng: np.random.Generator, *, fill: Initial, number: float
+) -> np.ndarray:
+    """Biases as `fill` gives them, those of the forget gate equal to a number."""
+    values = np.array(fill(shape, rng))
+    values[shape[0] // 4 : shape[0] // 2] = number
+    return values
 
 
 class LSTM(Recurrent):
@@ -102,18 +112,12 @@ class LSTM(Recurrent):
         if self.forget_bias is not None and bias:
             for name, number in (("bias_ih", self.forget_bias), ("bias_hh", 0.0)):
                 parameter = getattr(self, name + suffix)
-                parameter.init = self._with_forget_bias(parameter.init, number)
+                parameter.init = functools.partial(
+                    _with_forget_bias, fill=parameter.init, number=number
+                )
 
     def _state_sizes(self) -> dict[str, int]:
         return {"h": self.hidden_size, "c": self.hidden_size}
-
-    def _with_forget_bias(self, fill: Initial, number: float) -> Initial:
-        def initial(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-            values = np.array(fill(shape, rng))
-            values[self.hidden_size : 2 * self.hidden_size] = number
-            return values
-
-        return initial
 
     def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
         h0, c0 = (None, None) if state is None else state

@@ -93,14 +93,9 @@ def _begins_with_ids(leaves: list[Module]) -> bool:
 
 @contextmanager
 def _recorded(model: Module) -> Iterator[dict[int, Any]]:
-    """While it lasts, every module's `forward` notes its output.
-
-    Parameters that have no memory yet get a place for that time only: they must not be initialised
-    here, because the seed is the trainer's.
-    """
+    """While it lasts, every module's `forward` notes its output."""
     outputs: dict[int, Any] = {}
     modules = [module for _, module in model.named_modules()]
-    homeless = [p for p in model.named_arrays().values() if p.offset is None]
 
     def noting(module: Module, forward: Any) -> Any:
         def run(*inputs: Any) -> Any:
@@ -110,16 +105,12 @@ def _recorded(model: Module) -> Iterator[dict[int, Any]]:
         return run
 
     try:
-        for parameter in homeless:
-            parameter.offset = 0
         for module in modules:
             module.__dict__["forward"] = noting(module, module.forward)
         yield outputs
     finally:
         for module in modules:
             module.__dict__.pop("forward", None)
-        for parameter in homeless:
-            parameter.offset = None
 
 
 def _shown(output: Any) -> str:
@@ -144,7 +135,7 @@ def _totals(model: Module) -> str:
     arrays = model.named_arrays().values()
     trained = sum(p.size for p in arrays if p.trainable)
     buffers = sum(p.size for p in arrays if not p.trainable)
-    store = model.__dict__.get("_store")
+    store = model.memory()
     kind = store.dtype if store else "float32"
     size = (trained + buffers) * (8 if kind == "float64" else 4)
     return (

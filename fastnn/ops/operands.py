@@ -27,15 +27,16 @@ def as_value(graph: Graph, operand: Any) -> Value:
     if isinstance(operand, Value):
         return operand
     if isinstance(operand, Parameter):
-        if operand.offset is None:
+        if graph.owned is not None and operand not in graph.owned:
             raise ShapeError(
                 f"parameter {operand.name or operand.shape} does not belong to the model that is "
-                "traced; assign it (or the layer that has it) to an attribute of the model"
+                "traced; assign it (or the layer that has it) to an attribute of the model, or to "
+                "a list, tuple or dict in one, in its __init__"
             )
-        home = "params" if operand.trainable else "buffers"
         return graph.leaf(
-            operand, operand.storage_shape, home, offset=operand.offset, name=operand.name
-        )
+            operand, operand.storage_shape, operand.segment, offset=operand.offset or 0,
+            name=operand.name,
+        )  # fmt: skip
     return graph.constant(np.asarray(operand, dtype=np.float64))
 
 

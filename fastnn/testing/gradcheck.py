@@ -131,25 +131,8 @@ def _clone(function: Any, inputs: tuple[Any, ...]) -> Module:
             )
     else:
         function = _Function(function, inputs)
-    for parameter in function.named_arrays().values():
-        parameter.read()  # brings the host's copy up to date where the model is on a device
-    model: Module = copy.deepcopy(function, _without_memory(function))
-    for _, module in model.named_modules():
-        module.__dict__.pop("_store", None)
-        module.__dict__.pop("_predictor", None)
+    model: Module = copy.deepcopy(function)
     return model
-
-
-def _without_memory(function: Module) -> dict[int, Any]:
-    """What `deepcopy` must leave out: stores and predictors of a module and its parts."""
-    memo: dict[int, Any] = {id(None): None}
-    for _, module in function.named_modules():
-        for name in ("_store", "_predictor"):
-            if name in module.__dict__:
-                memo[id(module.__dict__[name])] = None
-    for parameter in function.named_arrays().values():
-        memo[id(parameter.home)] = None
-    return memo
 
 
 def _as_input(array: Any) -> np.ndarray:

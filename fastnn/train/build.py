@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value
 from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
+from fastnn.nn import structure
 from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
@@ -59,46 +59,13 @@ LossFunction = Callable[..., Value]
 
 
 def select_parameters(model: Module, chosen: Any = None) -> dict[str, Parameter]:
-    """The trained parameters that an option `parameters` means, by name.
+    """The parameters that an option `parameters` means, frozen ones included, by name.
 
     Args:
         chosen: None (all), a name pattern ("encoder.*"), a module or parameter of the model, or a
             list of these.
     """
-    from fastnn.nn.module import Module
-
-    known = model.named_parameters()
-    if chosen is None:
-        return known
-    wanted: set[str] = set()
-    for item in chosen if isinstance(chosen, (list, tuple, set)) else [chosen]:
-        if isinstance(item, str):
-            matches = set(fnmatch.filter(known, item))
-        elif isinstance(item, (Module, Parameter)):
-            own = {id(p) for p in ([item] if isinstance(item, Parameter) else _arrays_of(item))}
-            matches = {name for name, p in known.items() if id(p) in own}
-        else:
-            raise OptionError(
-                "parameters: expected name patterns, modules or parameters of the model, got "
-                f"{type(item).__name__}"
-            )
-        if not matches:
-            raise OptionError(
-                f"parameters: {item!r} has none of the model's trained parameters; expected some "
-                f"of {sorted(known)}"
-            )
-        wanted |= matches
-    return {name: p for name, p in known.items() if name in wanted}
-
-
-def _arrays_of(module: Module) -> list[Parameter]:
-    """A module's parameters, found without giving them new names."""
-    return [
-        value
-        for _, part in module.named_modules()
-        for value in vars(part).values()
-        if isinstance(value, Parameter)
-    ]
+    return structure.select(model, chosen, "parameters")
 
 
 class StepBuilder:
@@ -121,6 +88,8 @@ class StepBuilder:
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
         self.graph = Graph(batch, training, store.dtype, device, tf32)
+        self.arrays = model.named_arrays()
+        self.graph.owned = frozenset(self.arrays.values())
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
         self.tree: Any = None  # what forward returned
@@ -189,7 +158,7 @@ class StepBuilder:
         the update reads one, it stays in the cache, a block at a time. On CUDA they always lie side
         by side, so that one launch updates them all.
         """
-        objective.optimizer.check_groups(objective.parameters)
+        objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
         keep = keep or self.graph.device == "cuda"
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
         self._updates(objective, leaves, gradients, objective.optimizer)
@@ -215,6 +184,10 @@ class StepBuilder:
                 gradients[name] = gradient
             else:
                 gradients[name] = self.graph.view(gradient, leaf.shape, batched=False)
+        if not parameters:
+            raise OptionError(
+                "no parameter is trained, all are frozen; thaw some with model.unfreeze('head.*')"
+            )
         if not gradients:
             raise OptionError(
                 "the loss does not depend on any trained parameter; check the model's forward"

@@ -79,8 +79,8 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
             what differs. The model is unchanged then.
     """
     arrays, metadata = _read(Path(path))
-    store = model.__dict__.get("_store")
-    if store is not None and store.dtype != metadata["dtype"]:
+    store = model.memory()
+    if store is not None and store.chosen and store.dtype != metadata["dtype"]:
         raise CheckpointError(
             f"checkpoint {str(path)!r}: it holds {metadata['dtype']}, the model is in "
             f"{store.dtype}; load it into a new model, or train with dtype={metadata['dtype']!r}"
@@ -239,8 +239,9 @@ def _set_model(model: Module, arrays: Arrays) -> None:
 def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
     """Name in the file, segment and parameter of everything the optimiser remembers."""
     for slot in trainer.optimizer.slots:
-        for name, parameter in trainer.model.named_parameters().items():
-            yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
+        for name, parameter in trainer.model.named_arrays().items():
+            if not parameter.buffer:  # the frozen ones, too
+                yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
 
 
 # -------------------------------------------------------------------- files

@@ -41,10 +41,7 @@ class ArrayFeed:
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
-        built = trainer.built(x.specs, y.specs, batch, "gather")
-        small = trainer.built(x.specs, y.specs, rest, "gather") if rest and not drop_last else None
-        check_ranges(x, built.ranges)
-        check_ranges(y, built.ranges)
+        self.y, self.small = y, 0 if drop_last else rest
         session = trainer.session
         for name, source in {**x.sources(), **y.sources()}.items():
             session.set(name, source)
@@ -52,8 +49,24 @@ class ArrayFeed:
         self.rates = np.zeros((max(self.steps, 1), trainer.optimizer.group_count))
         session.set("order", self.order)
         session.set("schedule", self.rates)
-        self.full = session.bind(built.program)
-        self.rest: Bound | None = session.bind(small.program) if small else None
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Build and bind the programs: at first, and when the trainer's model has changed."""
+        trainer, x, y = self.trainer, self.x, self.y
+        built = trainer.built(x.specs, y.specs, self.batch, "gather")
+        small = trainer.built(x.specs, y.specs, self.small, "gather") if self.small else None
+        check_ranges(x, built.ranges)
+        check_ranges(y, built.ranges)
+        self.full = trainer.session.bind(built.program)
+        self.rest: Bound | None = trainer.session.bind(small.program) if small else None
+        self.version = trainer.version
+
+    def refresh(self) -> None:
+        """Look whether the model has changed (a callback may have frozen something)."""
+        self.trainer.refresh()
+        if self.version != self.trainer.version:
+            self.prepare()
 
     def last_bound(self, session: Session) -> Bound:
         """The program of the step at the clock's cursor."""
@@ -70,6 +83,7 @@ class ArrayFeed:
         `batches`, if given, has `before(step)` and `after(step)`, called around every step.
         """
         trainer, session = self.trainer, self.trainer.session
+        self.refresh()
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
             session.changed("order")
@@ -89,12 +103,13 @@ class ArrayFeed:
             return 0
         if batches is None:
             return session.run(segments, poll)
-        single = [(bound, 1) for bound, steps in segments for _ in range(steps)]
-        for k, segment in enumerate(single):
+        for k in range(sum(steps for _, steps in segments)):
             self.rates[0] = trainer.rates(1, self.steps)[0]
             session.changed("schedule")
             batches.before(first + k)
-            reason = session.run([segment], poll)
+            self.refresh()
+            rest = self.rest if k >= (self.samples - begin) // self.batch else None
+            reason = session.run([(rest or self.full, 1)], poll)
             if reason:
                 return reason
             batches.after(first + k)
@@ -112,6 +127,7 @@ class BatchFeed:
         self.samples = 0
         self._bound: dict[Any, Bound] = {}
         self._last: Bound | None = None
+        self.version = trainer.version
         self.rates = np.zeros((1, trainer.optimizer.group_count))
 
     def steps_done(self, cursor: int) -> int:
@@ -131,6 +147,7 @@ class BatchFeed:
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
         for item in self.batches:
+            self._refresh()
             bound, x, y = self._prepare(item)
             samples += len(x)
             if samples <= begin:  # done before a resume
@@ -140,6 +157,8 @@ class BatchFeed:
             session.changed("schedule")
             if batches is not None:
                 batches.before(step)
+                if self._refresh():
+                    bound, x, y = self._prepare(item)
             self._write(bound, x, y)
             session.clock[words.CURSOR] = samples - len(x)
             self._last = bound
@@ -161,6 +180,15 @@ class BatchFeed:
         """The program of the last step."""
         assert self._last is not None
         return self._last
+
+    def _refresh(self) -> bool:
+        """Look whether the model has changed, and forget the programs then."""
+        self.trainer.refresh()
+        changed = self.version != self.trainer.version
+        if changed:
+            self._bound.clear()
+            self.version = self.trainer.version
+        return changed
 
     def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays]:
         if not isinstance(item, (tuple, list)) or len(item) != 2:

@@ -14,10 +14,13 @@ from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.structure import Watch, clock
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.turns import Turn, turns
+from fastnn.train import copies
 from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
 from fastnn.train.options import check_options
 from fastnn.train.rescue import first_nonfinite
@@ -58,21 +61,48 @@ class Step:
         self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
         self.keep_gradients = bool(keep_gradients)
         self.steps_per_epoch = int(steps_per_epoch)
-        self.store = model.store(dtype, int(seed))
+        self.dtype, self.seed, self._options = dtype, int(seed), parameters
+        self._open(workers, bool(graphs))
+        self._clock[words.SEED] = self.seed
+        self._rate_factor = 1.0
+
+    def _open(self, workers: int | str, graphs: bool) -> None:
+        """Memory and workers: of a new step, and of a copy."""
+        self._chosen = select_parameters(self.model, self._options)
+        self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device
-        self.parameters = select_parameters(model, parameters)
-        self.session = Session(
-            self.store, self.optimizer.slots, 0, workers, self.device, bool(graphs)
-        )
+        self.session = Session(self.store, self.optimizer.slots, 0, workers, self.device, graphs)
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self._clock = self.session.clock
-        self._clock[words.SEED] = int(seed)
         self._rates = np.zeros((AHEAD, self.optimizer.group_count))
         self.session.set("schedule", self._rates)
-        self._rate_factor = 1.0
         self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
         self._ready: dict[Any, _Ready] = {}
+        self._watch = Watch(self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        rebuilt = {"_chosen", "store", "session", "_clock", "_rates", "_ready", "_watch"}
+        return copies.contents(self, rebuilt)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        copied = state.pop("_copied")
+        self.__dict__.update(state)
+        self._open(copied["workers"], copied["graphs"])
+        copies.fill(self, copied)
+        self._clock[words.RUN_STEP] = AHEAD
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters that are trained, by name: those chosen that are not frozen."""
+        return {name: p for name, p in self._chosen.items() if p.trainable}
+
+    def _refresh(self) -> None:
+        """The model has changed (its parts, attributes of a layer, what is frozen): build anew."""
+        copies.refuse_new_parameters(self.model, self.store, "step")
+        self._chosen = select_parameters(self.model, self._options)
+        self._ready.clear()
+        self._watch.accept()
 
     def __call__(self, x: Any, y: Any = None) -> float:
         """Do one training step: forward, backward, clipping, update.
@@ -168,6 +198,9 @@ class Step:
         """The program for these shapes and element types, and the arrays to feed it with."""
         if self.store.stale:
             self.store.check()
+        watch = self._watch
+        if (watch.seen != clock.now or watch.containers) and watch.changed():
+            self._refresh()
         try:
             if y is None:
                 return self._ready[kind, x.__class__, x.shape, x.dtype], (x,)

@@ -15,8 +15,11 @@ from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.structure import Watch
 from fastnn.runtime import devices
 from fastnn.runtime.turns import reading, training
+from fastnn.train import copies
 from fastnn.train import metrics as metric_names
 from fastnn.train.build import Built, Objective, Spec, StepBuilder, select_parameters
 from fastnn.train.feeds import ArrayFeed, BatchFeed
@@ -92,14 +95,8 @@ class Trainer:
         self.device = devices.choose(device)
         self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
         self.keep_gradients = bool(keep_gradients)
-        self.trained = select_parameters(model, parameters)
-        self.store = model.store(dtype, self.seed)
-        self.store.device = self.device
-        self.session = Session(
-            self.store, self.optimizer.slots, len(self.names), workers, self.device, bool(graphs)
-        )
-        for slot in self.optimizer.slots:
-            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        self._parameters = parameters
+        self._open(workers, bool(graphs))
         self.session.clock[words.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
         self.cursor = 0  # samples of the current epoch that are done
@@ -108,8 +105,50 @@ class Trainer:
         self.rate_factor = 1.0
         self.stop_training = False
         self.history = History()
+
+    def _open(self, workers: int | str, graphs: bool) -> None:
+        """Memory and workers: of a new trainer, and of a copy."""
+        self._chosen = select_parameters(self.model, self._parameters)
+        self.store = self.model.store(self.dtype, self.seed)
+        self.store.device = self.device
+        self.session = Session(
+            self.store, self.optimizer.slots, len(self.names), workers, self.device, graphs
+        )
+        for slot in self.optimizer.slots:
+            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self._built: dict[Any, Built] = {}
         self._evaluation: Session | None = None
+        self._watch = Watch(self.model)
+        self.version = 0  # grows when programs have to be built anew
+
+    def __getstate__(self) -> dict[str, Any]:
+        rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
+        return copies.contents(self, rebuilt)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        copied = state.pop("_copied")
+        self.__dict__.update(state)
+        self._open(copied["workers"], copied["graphs"])
+        copies.fill(self, copied)
+
+    def refresh(self) -> None:
+        """Look whether the model has changed since its programs were built, and forget them then:
+        its parts, attributes of a layer, what is frozen.
+
+        Raises OptionError where its parameters have moved, or where it has new ones.
+        """
+        self.store.check()
+        if self._watch.changed():
+            copies.refuse_new_parameters(self.model, self.store, "Trainer")
+            self._chosen = select_parameters(self.model, self._parameters)
+            self._built.clear()
+            self.version += 1
+            self._watch.accept()
+
+    @property
+    def trained(self) -> dict[str, Parameter]:
+        """The parameters that are trained, by name: those chosen that are not frozen."""
+        return {name: p for name, p in self._chosen.items() if p.trainable}
 
     # ---------------------------------------------------------------- learning rate, parameters
 
@@ -175,7 +214,8 @@ class Trainer:
             builder.report(loss, self.metrics, *several)
             if training:
                 self.store.dropped = not self.keep_gradients
-                builder.train(Objective(loss, self.trained, self.optimizer), self.keep_gradients)
+                objective = Objective(loss, self.trained, self.optimizer)
+                builder.train(objective, self.keep_gradients)
             self._built[key] = builder.finish()
         return self._built[key]
 
@@ -228,6 +268,7 @@ class Trainer:
             raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
         if any(getattr(callback, "needs_gradients", False) for callback in callbacks):
             self.keep_gradients = True
+        self.refresh()
         feed, held_out = self._feed(
             x, y, batch_size, shuffle, drop_last, validation, check_data, resume
         )
@@ -371,6 +412,7 @@ class Trainer:
         return self._evaluate(*self._pair(x, y, check_data, "evaluation"), int(batch_size))
 
     def _evaluate(self, x: Arrays, y: Arrays, batch: int) -> dict[str, float]:
+        self.refresh()
         if self._evaluation is None:
             self._evaluation = Session(
                 self.store, (), len(self.names), self.session.workers, self.device,
