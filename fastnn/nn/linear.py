@@ -19,6 +19,10 @@ from fastnn.nn.parameter import Parameter
 class Linear(Module):
     """``y = x @ weight.T + bias``, on the last dimension.
 
+    Its weight may be that of another layer (Press & Wolf 2017): ``linear.weight =
+    embedding.weight`` ties the output layer of a language model to its embedding. There is one
+    parameter then, under its first name, and its gradients are summed.
+
     Args:
         in_features: size C of the input's last dimension.
         out_features: size K of the output's last dimension.
@@ -64,6 +68,11 @@ class Linear(Module):
                 f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, ..., "
                 f"{self.in_features}), got {x.shape}; change in_features or flatten the input"
             )
+        if self.weight.shape != (self.out_features, self.in_features):
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected a weight of shape ({self.out_features}, "
+                f"{self.in_features}), got {self.weight.shape}; tie it to one of that shape"
+            )
         return ops.linear(x, self.weight, self.bias)
 
     def extra(self) -> str:
@@ -103,6 +112,11 @@ class Embedding(Module):
         if padding_idx is not None:
             fill = functools.partial(_with_padding, fill=fill, padding=padding_idx)
         self.weight = Parameter((num_embeddings, embedding_dim), fill)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight" and isinstance(value, Parameter):  # rows are looked up in memory
+            value = value.untransposed()
+        super().__setattr__(name, value)
 
     def forward(self, ids: Value) -> Value:
         padding = -1 if self.padding_idx is None else self.padding_idx

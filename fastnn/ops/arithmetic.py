@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import ShapeError
 from fastnn.graph.graph import Range, Value
 from fastnn.nn.parameter import Parameter
 from fastnn.ops.operands import as_value, float_value, graph_of, unary, untransposed
@@ -76,7 +75,8 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Value:
 
     Args:
         x: shape (..., C).
-        weight: a parameter of PyTorch's shape (K, C) kept transposed, or a value of shape (C, K).
+        weight: a parameter of PyTorch's shape (K, C), or a value of shape (C, K). (A parameter made
+            with ``transposed=True`` is faster; one that is not may be an embedding's, too.)
         bias: shape (K,), or None.
 
     Returns:
@@ -84,10 +84,10 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Value:
     """
     graph = graph_of(x)
     if isinstance(weight, Parameter) and not weight.transposed:
-        raise ShapeError(
-            f"linear: parameter {weight.name!r} of shape {weight.shape} is not kept transposed; "
-            "make it with Parameter((out, in), ..., transposed=True)"
+        product: Value = graph.apply(
+            "linear_turned", x=float_value(x, "linear"), w=as_value(graph, weight)
         )
+        return product if bias is None else add(product, bias)
     b = None if bias is None else as_value(graph, bias)
     result: Value = graph.apply(
         "linear", x=float_value(x, "linear"), w=as_value(graph, weight), bias=b

@@ -10,4 +10,5 @@ from fastnn.graph.ops import (  # noqa: F401
     random,
     recurrent,
     shape,
+    turned,
 )
