@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from fastnn.errors import CheckpointError
+from fastnn.files import as_path, one_line, told
 from fastnn.train.health import GradientHealth
-from fastnn.train.hooks import Callback, CallbackList, LambdaCallback, Logs, TrainerLike
+from fastnn.train.hooks import (
+    Callback,
+    CallbackList,
+    LambdaCallback,
+    Logs,
+    State,
+    TrainerLike,
+)
+from fastnn.train.metadata import number, whole
 from fastnn.train.progress import ProgressBar
 from fastnn.train.states import ResetStates
+from fastnn.train.tables import CSVLogger
 
 __all__ = [
     "CSVLogger",
@@ -68,10 +79,48 @@ class Monitor(Callback):
             )
         return float(logs[self.monitor])
 
+    #: what its state has beside `monitor`, `mode` and `best`, each with a check
+    remembered: Mapping[str, Callable[[Any], bool]] = MappingProxyType({})
+
+    def state_dict(self) -> State:
+        own = {name: getattr(self, name) for name in self.remembered}
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, **own}
+
+    def check_state(self, state: State) -> None:
+        kind = type(self).__name__
+        for name in ("monitor", "mode"):
+            if state.get(name) != getattr(self, name):
+                raise CheckpointError(
+                    f"{kind}: it was written with {name}={one_line(repr(state.get(name)), 60)}, "
+                    f"the callback has {getattr(self, name)!r}; use the same"
+                )
+        for name, fits in {"best": number, **self.remembered}.items():
+            if name not in state or not fits(state[name]):
+                raise CheckpointError(
+                    f"{kind}: {name!r} of its state is {one_line(repr(state.get(name)), 60)}, "
+                    "which it never is; use another copy"
+                )
+
+    def load_state_dict(self, state: State) -> None:
+        self.check_state(state)
+        self.best = float(state["best"])
+        for name in self.remembered:
+            setattr(self, name, state[name])
+
     def improved(self, value: float, reference: float) -> bool:
         if self.mode == "min":
             return value < reference - self.min_delta
         return value > reference + self.min_delta
+
+
+def _epoch(value: Any) -> bool:
+    return value is None or whole(value)
+
+
+def _arrays(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, Mapping) and all(isinstance(v, np.ndarray) for v in value.values())
+    )
 
 
 class EarlyStopping(Monitor):
@@ -79,7 +128,9 @@ class EarlyStopping(Monitor):
 
     With a `baseline`, patience also runs out while that value is not beaten. The first
     `start_from_epoch` epochs don't count. `restore_best_weights` (here on by default) puts the
-    parameters of the best epoch back when training ends, whatever ended it. After training
+    parameters of the best epoch back when training ends, whatever ended it, Ctrl-C excepted: then
+    the run stays where it stopped, so that it can go on from there (`best_parameters` has those of
+    the best epoch; they are in checkpoints too). After training
     ``best``, ``best_epoch`` and ``stopped_epoch`` (None where the run was not stopped by it) tell
     what happened. Prechelt, "Early stopping - but when?", 1998.
 
@@ -112,7 +163,31 @@ class EarlyStopping(Monitor):
         self.stopped_epoch: int | None = None
         self.stop_reason = ""
         self.wait = 0
-        self._best_parameters: Mapping[str, np.ndarray] | None = None
+        self.best_parameters: Mapping[str, np.ndarray] | None = None
+
+    remembered = MappingProxyType(
+        {
+            "best_epoch": _epoch, "stopped_epoch": _epoch, "wait": whole,
+            "stop_reason": lambda v: isinstance(v, str), "best_parameters": _arrays,
+        }
+    )  # fmt: skip
+
+    def check_state(self, state: State) -> None:
+        super().check_state(state)
+        best = state["best_parameters"]
+        if best is None or self.model is None:
+            return
+        mine = {name: p.shape for name, p in self.model.named_arrays().items()}
+        if {name: array.shape for name, array in best.items()} != mine:
+            raise CheckpointError(
+                "EarlyStopping: the best parameters in its state are not the model's; use another "
+                "copy"
+            )
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        if self.stopped_epoch is not None:
+            self.trainer.stop_training = True
 
     def on_train_begin(self, logs: Logs) -> None:
         self._reset()
@@ -125,7 +200,7 @@ class EarlyStopping(Monitor):
         if self.improved(value, self.best):
             self.best, self.best_epoch = value, epoch
             if self.restore_best_weights:
-                self._best_parameters = self.trainer.get_parameters()
+                self.best_parameters = self.trainer.get_parameters()
             if self.baseline is None or self.improved(value, self.baseline):
                 self.wait = 0
                 return
@@ -135,9 +210,9 @@ class EarlyStopping(Monitor):
             self.trainer.stop_training = True
 
     def on_train_end(self, logs: Logs) -> None:
-        if self._best_parameters is not None:
-            self.trainer.set_parameters(self._best_parameters)
-            self._best_parameters = None
+        if self.best_parameters is not None and not getattr(self.trainer, "interrupted", False):
+            self.trainer.set_parameters(self.best_parameters)
+            self.best_parameters = None
 
 
 class ModelCheckpoint(Monitor):
@@ -146,7 +221,7 @@ class ModelCheckpoint(Monitor):
     `save_freq` is "epoch", or a number of training steps, after which the path may also name
     ``{batch}`` (from 1) and training returns to Python at every step. With `save_best_only` it
     saves only when `monitor` is better than ever before, or than `initial_value_threshold`. Missing
-    folders are made.
+    folders are made. Its hooks come after those of other callbacks, whose states are in the file.
 
     >>> callback = ModelCheckpoint("run/{epoch:02d}-{val_loss:.3f}.safetensors")
     >>> callback.path_for(4, {"val_loss": 0.25}).name
@@ -168,33 +243,37 @@ class ModelCheckpoint(Monitor):
                 "ModelCheckpoint: save_freq must be 'epoch' or a number of steps above 0, "
                 f"got {save_freq!r}"
             )
-        self.filepath = os.fspath(filepath)
+        self.filepath = os.fspath(as_path(filepath, "ModelCheckpoint: filepath", CheckpointError))
         self.save_best_only = save_best_only
         self.save_freq = save_freq
         if initial_value_threshold is not None:
             self.best = initial_value_threshold
-        self._steps = 0
+        self.steps = 0
         if save_freq != "epoch":
             # set on the instance, so that only then training returns to Python at every step
             self.on_train_batch_end = self._count_step  # type: ignore[method-assign]
 
+    passive = saves = True
+    remembered = MappingProxyType({"steps": whole})
+
     def path_for(self, epoch: int, logs: Mapping[str, float]) -> Path:
         """The path with its fields filled in. Raises ValueError for a field that is not there."""
         try:
-            return Path(self.filepath.format(epoch=epoch + 1, **logs))
-        except (KeyError, IndexError, ValueError) as error:
+            text = self.filepath.format(epoch=epoch + 1, **logs)
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"ModelCheckpoint: cannot fill in {self.filepath!r} ({error}); "
                 f"there is epoch, {', '.join(logs)}"
             ) from None
+        return as_path(text, "ModelCheckpoint: filepath", CheckpointError)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.save_freq == "epoch":
             self._save(epoch, logs)
 
     def _count_step(self, batch: int, logs: Logs) -> None:
-        self._steps += 1
-        if self._steps % int(self.save_freq) == 0:
+        self.steps += 1
+        if self.steps % int(self.save_freq) == 0:
             self._save(self.trainer.epoch, {**logs, "batch": batch + 1})
 
     def _save(self, epoch: int, logs: Logs) -> None:
@@ -204,47 +283,9 @@ class ModelCheckpoint(Monitor):
                 return
             self.best = value
         path = self.path_for(epoch, logs)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with told(f"folder {str(path.parent)!r} cannot be made", "choose another", CheckpointError):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.trainer.save(path)
-
-
-class CSVLogger(Callback):
-    """Writes a row an epoch as training goes: epoch and the values of the first epoch's logs.
-
-    The file is complete after every epoch. `append` continues a file that is there. A value that
-    a later epoch lacks stays empty.
-    """
-
-    def __init__(
-        self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False
-    ) -> None:
-        self.path = Path(filename)
-        self.separator = separator
-        self.append = append
-        self._file: IO[str] | None = None
-        self._columns: list[str] = []
-
-    def on_train_begin(self, logs: Logs) -> None:
-        self._columns = []
-        if self.append and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file, delimiter=self.separator), [])
-        self._file = self.path.open("a" if self.append else "w", newline="", encoding="utf-8")
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        assert self._file is not None, "on_train_begin opens the file"
-        writer = csv.writer(self._file, delimiter=self.separator)
-        if not self._columns:
-            self._columns = ["epoch", *logs]
-            writer.writerow(self._columns)
-        values: dict[str, Any] = {**logs, "epoch": epoch}
-        writer.writerow([values.get(column, "") for column in self._columns])
-        self._file.flush()
-
-    def on_train_end(self, logs: Logs) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 class ReduceLROnPlateau(Monitor):
@@ -279,6 +320,8 @@ class ReduceLROnPlateau(Monitor):
         self.wait = 0
         self.cooldown_left = 0
 
+    remembered = MappingProxyType({"wait": whole, "cooldown_left": whole})
+
     def on_train_begin(self, logs: Logs) -> None:
         self.best = self.worst
         self.wait = 0
@@ -311,15 +354,45 @@ class LearningRateScheduler(Callback):
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
         self.schedule = schedule
+        #: the last epoch that it set the rate of, with the rates before and after
+        self.last: tuple[int, float, float] | None = None
+
+    def set_trainer(self, trainer: TrainerLike) -> None:
+        if trainer is not getattr(self, "trainer", None):
+            self.last = None
+        super().set_trainer(trainer)
+
+    def state_dict(self) -> State:
+        return {} if self.last is None else {"last": list(self.last)}
+
+    def check_state(self, state: State) -> None:
+        last = state.get("last")
+        if not (
+            isinstance(last, list) and len(last) == 3 and whole(last[0]) and all(map(number, last))
+        ):
+            raise CheckpointError(
+                f"LearningRateScheduler: expected an epoch and two rates in its state, got "
+                f"{one_line(repr(last), 60)}; use another copy"
+            )
+
+    def load_state_dict(self, state: State) -> None:
+        self.check_state(state)
+        epoch, before, after = state["last"]
+        self.last = epoch, float(before), float(after)
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
-        rate = float(self.schedule(epoch, self.trainer.learning_rate))
+        before = self.trainer.learning_rate
+        if self.last is not None and (epoch, before) == self.last[::2]:
+            before = self.last[1]  # an epoch that was begun already and is gone on with
+        rate = float(self.schedule(epoch, before))
         if not (math.isfinite(rate) and rate >= 0):
             raise ValueError(
                 f"LearningRateScheduler: the schedule gave {rate} for epoch {epoch}; "
                 "a learning rate is finite and at least 0"
             )
+        self.last = epoch, before, rate
         self.trainer.learning_rate = rate
+        self.last = epoch, before, self.trainer.learning_rate  # as it comes back
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         logs["learning_rate"] = self.trainer.learning_rate

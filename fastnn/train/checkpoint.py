@@ -1,42 +1,43 @@
 """Checkpoints: safetensors files that are always whole, checked when they are read.
 
 Arrays are called ``model.<parameter>`` (trained parameters and buffers, in PyTorch's shapes),
-``optimizer.<slot>.<parameter>``, and ``totals`` (running loss and metrics of an epoch that is not
-done). The metadata are strings of JSON: see `_trainer_metadata`. ``checksum`` is BLAKE2b over the
-other metadata and over every array's name, element type, shape and bytes.
+``optimizer.<slot>.<parameter>``, ``totals`` (running loss and metrics of an epoch that is not
+done), and ``callback.<name>...`` (what callbacks keep). See `container.py` for the file and
+`metadata.py` for what its metadata look like.
 
 A trainer's checkpoint holds all that the rest of the run follows from: parameters, optimiser state,
-step, seed, epoch and the place in its data order (the order itself follows from seed and epoch).
-What callbacks remember, such as the patience of `EarlyStopping`, is not in it: after a resume they
-count anew.
+step, seed, epoch and the place in its data order (the order itself follows from seed and epoch),
+the learning rate as callbacks left it, and what callbacks remember (`hooks.Callback.state_dict`).
+
+Nothing is changed before all of a file has been checked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import secrets
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.errors import CheckpointError
+from fastnn import files
+from fastnn.errors import CheckpointError, DataError
 from fastnn.kernels import clock as words
+from fastnn.nn.recurrent import Recurrent
+from fastnn.train import metadata as checks
+from fastnn.train.container import Arrays, Metadata, read, write
+from fastnn.train.container import checksum as _checksum  # noqa: F401
+from fastnn.train.hooks import CallbackList
+from fastnn.train.unfinished import pack, unpack
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
     from fastnn.nn.parameter import Parameter
     from fastnn.optim.optimizer import Optimizer
     from fastnn.train.trainer import Trainer
-
-FORMAT_VERSION = 1
-Arrays = dict[str, np.ndarray]
-Metadata = dict[str, Any]
 
 
 # -------------------------------------------------------------------- public
@@ -61,8 +62,9 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
     ...     nn.Linear(3, 2).save(f"{folder}/model.safetensors")
     ...     model = nn.Linear(3, 2).load(f"{folder}/model.safetensors")
     """
-    dtype = model.store().dtype
-    _write(Path(path), _model_arrays(model), {"kind": "model", "dtype": dtype})
+    target = files.as_path(path, "checkpoint", CheckpointError)
+    metadata = {"kind": "model", "dtype": model.store().dtype, "streams": _streams(model)}
+    write(target, _model_arrays(model), metadata)
 
 
 def load_model(model: Module, path: str | os.PathLike[str]) -> None:
@@ -78,15 +80,18 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
         CheckpointError: the file is missing, damaged, or does not fit the model; the message says
             what differs. The model is unchanged then.
     """
-    arrays, metadata = _read(Path(path))
+    source = files.as_path(path, "checkpoint", CheckpointError)
+    arrays, texts = read(source)
+    metadata = checks.check(texts, source)
     store = model.memory()
     if store is not None and store.chosen and store.dtype != metadata["dtype"]:
         raise CheckpointError(
-            f"checkpoint {str(path)!r}: it holds {metadata['dtype']}, the model is in "
+            f"checkpoint {str(source)!r}: it holds {metadata['dtype']}, the model is in "
             f"{store.dtype}; load it into a new model, or train with dtype={metadata['dtype']!r}"
         )
+    _compare_streams(model, metadata, source)
     found = {n: a for n, a in arrays.items() if n.startswith("model.")}
-    _compare(found, _model_shapes(model), metadata["dtype"], path)
+    _compare(found, _model_shapes(model), metadata["dtype"], source)
     model.store(metadata["dtype"])
     _set_model(model, found)
 
@@ -95,11 +100,12 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Write what `fit(..., resume=path)` needs to go on as if it had not been interrupted.
 
     See `save_model` for how the file is written. Callable between steps, that is, outside of `fit`
-    or in any callback but `update`. What callbacks remember is not saved.
+    or in any callback but `update`.
 
     Raises:
         CheckpointError: the file cannot be written, or the workers are in the middle of steps.
     """
+    target = files.as_path(path, "checkpoint", CheckpointError)
     if trainer.session.running:
         raise CheckpointError(
             "a checkpoint cannot be written while steps are running; save in on_epoch_end or "
@@ -109,58 +115,140 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     for name, slot, parameter in _slots(trainer):
         flat = trainer.session.runtime.read(slot)
         arrays[name] = _as_seen(trainer.store.view(flat, parameter), parameter)
-    metadata = _trainer_metadata(trainer)
+    metadata = _trainer_metadata(trainer, arrays)
     if metadata["cursor"]:
         arrays["totals"] = trainer.session.totals.copy()
-    _write(Path(path), arrays, metadata)
+    write(target, arrays, metadata)
+
+
+class Loaded:
+    """A trainer's checkpoint that has been read and found to fit; nothing is changed yet.
+
+    Args:
+        trainer: the trainer that is to go on from it.
+        path: the file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or does not fit.
+    """
+
+    def __init__(self, trainer: Trainer, path: str | os.PathLike[str]):
+        self.path = files.as_path(path, "checkpoint", CheckpointError)
+        arrays, texts = read(self.path)
+        metadata = checks.check(texts, self.path)
+        if metadata["kind"] != "trainer":
+            raise CheckpointError(
+                f"{self}: it holds a model without a trainer's state, so training cannot resume "
+                "from it; read its parameters with model.load(path) and start anew"
+            )
+        if metadata["dtype"] != trainer.dtype:
+            raise CheckpointError(
+                f"{self}: it holds {metadata['dtype']}, the trainer works in {trainer.dtype}; make "
+                f"the trainer with dtype={metadata['dtype']!r}"
+            )
+        _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), self.path)
+        _compare_streams(trainer.model, metadata, self.path)
+        kept = {n: a for n, a in arrays.items() if n.startswith("callback.")}
+        shapes = _model_shapes(trainer.model)
+        shapes.update({name: parameter.shape for name, _, parameter in _slots(trainer)})
+        totals = arrays.pop("totals", None)
+        _compare({n: a for n, a in arrays.items() if n not in kept}, shapes, trainer.dtype,
+                 self.path)  # fmt: skip
+        if (totals is None) != (metadata["cursor"] == 0) or (
+            totals is not None
+            and (
+                metadata["names"] != trainer.names
+                or totals.shape != trainer.session.totals.shape
+                or totals.dtype != trainer.session.totals.dtype
+            )
+        ):
+            raise CheckpointError(
+                f"{self}: it was written in the middle of an epoch with the totals of "
+                f"{files.one_line(metadata['names'], 80)}, the trainer has {trainer.names}; use "
+                "the same metrics"
+            )
+        self.trainer, self.arrays, self.metadata, self.totals = trainer, arrays, metadata, totals
+        self.states = {
+            name: unpack(state["state"], kept, f"{self}, {name}")
+            for name, state in metadata["callbacks"].items()
+        }
+
+    def __str__(self) -> str:
+        return f"checkpoint {str(self.path)!r}"
+
+    def check_feed(self, feed: Mapping[str, Any]) -> None:
+        """Whether the data are cut into batches as before.
+
+        Raises DataError where they are not and an epoch is not done; between epochs the run
+        may go on with others, and a warning says so.
+        """
+        before = self.metadata["feed"]
+        if before is None or dict(before) == dict(feed):
+            return
+        differs = ", ".join(
+            f"{key} was {before.get(key)!r} and is {feed.get(key)!r}"
+            for key in {**before, **feed}
+            if before.get(key) != feed.get(key)
+        )
+        if self.metadata["cursor"]:
+            raise DataError(
+                f"{self}: it was written after {self.metadata['cursor']} samples of epoch "
+                f"{self.metadata['epoch'] + 1}, but {files.one_line(differs)}; use the data and "
+                "the batch size of the run before"
+            )
+        warnings.warn(
+            f"{self}: {files.one_line(differs)}: the run goes on, but not as if it had not been "
+            "interrupted",
+            stacklevel=3,
+        )
+
+    def check_callbacks(self, hooks: CallbackList) -> None:
+        """Whether the callbacks can take up their states."""
+        named = hooks.named()
+        for name, callback in named.items():
+            if name in self.states:
+                try:
+                    callback.check_state(self.states[name])
+                except CheckpointError as error:
+                    raise CheckpointError(f"{self}: {error}") from None
+        missing = [name for name in self.states if name not in named]
+        missing = [name for name in missing if not self.metadata["callbacks"][name].get("passive")]
+        if missing:
+            warnings.warn(
+                f"{self}: it has the state of {', '.join(missing)}, which is not among the "
+                "callbacks: the run goes on without it",
+                stacklevel=3,
+            )
+
+    def apply(self) -> None:
+        """Put the trainer into the state of the file."""
+        trainer, metadata = self.trainer, self.metadata
+        _set_model(trainer.model, self.arrays)
+        for name, slot, parameter in _slots(trainer):
+            view = trainer.store.view(trainer.session.memory[slot], parameter)
+            _as_seen(view, parameter, copy=False)[...] = self.arrays[name]
+        trainer.session.totals[:] = 0.0 if self.totals is None else self.totals
+        trainer.session.clock[words.STEP] = metadata["step"]
+        trainer.session.clock[words.SEED] = trainer.seed = metadata["seed"]
+        trainer.session.clock[words.CURSOR] = metadata["cursor"]
+        trainer.epoch, trainer.cursor = metadata["epoch"], metadata["cursor"]
+        trainer.epoch_done = False
+        trainer.rate_factor = metadata["rate_factor"]
+        trainer.pending = self
 
 
 def load_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Put a trainer into the state that `save_trainer` wrote; the next `fit` goes on from there.
 
     Model, optimiser (with all its options) and element type have to be the same; the seed, the
-    learning rate as callbacks left it, and the place in the data are taken over.
+    learning rate as callbacks left it, and the place in the data are taken over. The callbacks of
+    the next `fit` take up their states.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit; the message says what
             differs. The trainer and its model are unchanged then.
     """
-    arrays, metadata = _read(Path(path))
-    if metadata["kind"] != "trainer":
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: it holds a model without a trainer's state, so training "
-            "cannot resume from it; read its parameters with model.load(path) and start anew"
-        )
-    if metadata["dtype"] != trainer.dtype:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: it holds {metadata['dtype']}, the trainer works in "
-            f"{trainer.dtype}; make the trainer with dtype={metadata['dtype']!r}"
-        )
-    _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), path)
-    shapes = _model_shapes(trainer.model)
-    shapes.update({name: parameter.shape for name, _, parameter in _slots(trainer)})
-    totals = arrays.pop("totals", None)
-    _compare(arrays, shapes, trainer.dtype, path)
-    if metadata["cursor"] and (
-        metadata["names"] != trainer.names
-        or totals is None
-        or totals.shape != trainer.session.totals.shape
-    ):
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: it was written in the middle of an epoch with the totals "
-            f"of {metadata['names']}, the trainer has {trainer.names}; use the same metrics"
-        )
-    _set_model(trainer.model, {n: a for n, a in arrays.items() if n.startswith("model.")})
-    for name, slot, parameter in _slots(trainer):
-        flat = trainer.session.memory[slot]
-        _as_seen(trainer.store.view(flat, parameter), parameter, copy=False)[...] = arrays[name]
-    trainer.session.totals[:] = 0.0 if totals is None else totals
-    trainer.session.clock[words.STEP] = metadata["step"]
-    trainer.session.clock[words.SEED] = trainer.seed = metadata["seed"]
-    trainer.session.clock[words.CURSOR] = metadata["cursor"]
-    trainer.epoch, trainer.cursor = metadata["epoch"], metadata["cursor"]
-    trainer.epoch_done = False
-    trainer.rate_factor = metadata["rate_factor"]
+    Loaded(trainer, path).apply()
 
 
 def describe(optimizer: Optimizer) -> Metadata:
@@ -182,8 +270,18 @@ def describe(optimizer: Optimizer) -> Metadata:
 # -------------------------------------------------------------------- what is in a file
 
 
-def _trainer_metadata(trainer: Trainer) -> Metadata:
+def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
     epoch, cursor = trainer.place
+    turn = trainer.turn
+    before = None if turn is None or trainer.fitting else turn.cut_off
+    states, factor = {}, trainer.rate_factor
+    for name, callback in trainer.hooks.named().items():
+        state = callback.state_dict()
+        if before is not None and before.callback is callback:  # it was cut off in the middle
+            state, factor = before.state, before.rate_factor
+        if state:
+            packed = pack(state, f"callback.{name}", arrays)
+            states[name] = {"state": packed, "passive": callback.passive}
     return {
         "kind": "trainer",
         "dtype": trainer.dtype,
@@ -192,9 +290,33 @@ def _trainer_metadata(trainer: Trainer) -> Metadata:
         "seed": trainer.seed,
         "epoch": epoch,  # epochs done, beside
         "cursor": cursor,  # samples of the next one that are done
-        "rate_factor": trainer.rate_factor,
+        "rate_factor": factor,
         "names": trainer.names,  # what the totals are of
+        "streams": _streams(trainer.model),
+        "feed": trainer.feed_description,
+        "callbacks": states,
+        "turn": None if turn is None else turn.describe(trainer),
     }
+
+
+def _streams(model: Module) -> dict[str, int]:
+    """How many sequences each stateful layer reads side by side, by the layer's name."""
+    return {
+        name: int(module.stateful)
+        for name, module in model.named_modules()
+        if isinstance(module, Recurrent) and module.stateful
+    }
+
+
+def _compare_streams(model: Module, metadata: Metadata, path: Path) -> None:
+    mine, saved = _streams(model), metadata["streams"]
+    for name in mine if saved is not None else ():
+        if name in saved and saved[name] != mine[name]:
+            raise CheckpointError(
+                f"checkpoint {str(path)!r}: it has the states of {saved[name]} streams, "
+                f"{f'layer {name!r}' if name else 'the model'} has {mine[name]}; make it with "
+                f"stateful={saved[name]}"
+            )
 
 
 def _plain(value: Any) -> Any:
@@ -244,107 +366,6 @@ def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
                 yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
 
 
-# -------------------------------------------------------------------- files
-
-
-def _checksum(arrays: Arrays, metadata: Mapping[str, str]) -> str:
-    digest = hashlib.blake2b(digest_size=32)
-    for key in sorted(metadata):
-        digest.update(f"{key}={metadata[key]}\n".encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
-    """Write aside, flush to the disk, rename."""
-    from safetensors.numpy import save
-
-    import fastnn
-
-    everything = {
-        "format_version": FORMAT_VERSION, "fastnn_version": fastnn.__version__, **metadata
-    }  # fmt: skip
-    texts = {key: json.dumps(value, sort_keys=True) for key, value in everything.items()}
-    texts["checksum"] = _checksum(arrays, texts)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
-            file.write(save(arrays, texts))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be written: {error}; choose another place, or make "
-            "room and save again"
-        ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until a folder's list of names is on the disk, where the system can do that."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {str(path)!r}: there is no such file; check the path")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r} is not a whole safetensors file ({error}): it is truncated, "
-            "damaged, or something else; use another copy or an earlier checkpoint"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be read: {error}; check its permissions"
-        ) from None
-
-
-def _read(path: Path) -> tuple[Arrays, Metadata]:
-    """Arrays and metadata of a file, checked against its checksum."""
-    with _opened(path) as file:
-        texts = dict(file.metadata() or {})
-        if "format_version" not in texts or "checksum" not in texts:
-            raise CheckpointError(
-                f"checkpoint {str(path)!r}: fastnn did not write this safetensors file; read it "
-                "with safetensors.numpy.load_file and give the arrays to model.load_state_dict"
-            )
-        version = texts["format_version"]
-        if version != str(FORMAT_VERSION):
-            raise CheckpointError(
-                f"checkpoint {str(path)!r}: expected format version {FORMAT_VERSION}, got "
-                f"{version}; read it with the fastnn that wrote it "
-                f"({texts.get('fastnn_version', 'unknown')})"
-            )
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    checksum = texts.pop("checksum")
-    if _checksum(arrays, texts) != checksum:
-        raise CheckpointError(
-            f"checkpoint {str(path)!r}: its contents don't match its checksum: it was changed or "
-            "damaged after it was written; use another copy or an earlier checkpoint"
-        )
-    return arrays, {key: json.loads(text) for key, text in texts.items()}
-
-
 # -------------------------------------------------------------------- comparisons
 
 
@@ -361,9 +382,11 @@ def _compare(
         elif array is not None and array.dtype.name != dtype:
             problems.append(f"{name!r}: expected {dtype}, got {array.dtype.name}")
     if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(
-            f"checkpoint {os.fspath(path)!r} does not fit the model: {'; '.join(problems)}. Build "
-            "the model with the layers it was saved with"
+            f"checkpoint {os.fspath(path)!r} does not fit the model: "
+            f"{'; '.join(files.one_line(p, 120) for p in problems[:8])}{more}. Build the model "
+            "with the layers it was saved with"
         )
 
 
@@ -380,7 +403,8 @@ def _compare_optimizers(saved: Metadata, mine: Metadata, path: str | os.PathLike
             if before.get(key) != now.get(key)
         ]
     raise CheckpointError(
-        f"checkpoint {os.fspath(path)!r}: its optimizer differs: {'; '.join(problems)}. Make the "
+        f"checkpoint {os.fspath(path)!r}: its optimizer differs: "
+        f"{files.one_line('; '.join(problems))}. Make the "
         "trainer with the optimizer it was written with, or read its parameters alone with "
         "model.load(path)"
     )

@@ -42,6 +42,10 @@ class ArrayFeed:
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
         self.y, self.small = y, 0 if drop_last else rest
+        self.description = {
+            "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
+            "drop_last": bool(drop_last),
+        }  # fmt: skip
         session = trainer.session
         for name, source in {**x.sources(), **y.sources()}.items():
             session.set(name, source)
@@ -125,6 +129,7 @@ class BatchFeed:
         self.trainer, self.batches, self.check_data = trainer, batches, check_data
         self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = 0
+        self.description = {"batches": self.steps or "unknown"}
         self._bound: dict[Any, Bound] = {}
         self._last: Bound | None = None
         self.version = trainer.version

@@ -40,12 +40,20 @@ class History(Mapping[str, list[float]]):
 
     def append(self, epoch: int, logs: Mapping[str, float]) -> None:
         """Add an epoch's values. What an epoch lacks is NaN, so all lists keep the same length."""
-        for name, value in logs.items():
-            self.history.setdefault(name, [math.nan] * len(self.epoch)).append(float(value))
-        self.epoch.append(epoch)
+        row = {name: float(value) for name, value in logs.items()}
+        for name in row:
+            self.history.setdefault(name, [math.nan] * len(self.epoch))
+        for name, values in self.history.items():
+            values.append(row.get(name, math.nan))
+        self.epoch.append(epoch)  # last: see `even`
+
+    def even(self) -> None:
+        """Leave out an epoch that was not added whole, because Ctrl-C came between."""
+        count = len(self.epoch)
+        for name in [n for n, values in self.history.items() if len(values) < count]:
+            del self.history[name]
         for values in self.history.values():
-            if len(values) < len(self.epoch):
-                values.append(math.nan)
+            del values[count:]
 
     def __getitem__(self, name: str) -> list[float]:
         if name not in self.history:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 Logs: TypeAlias = dict[str, float]
+#: what a callback remembers: numbers, strings, NumPy arrays, None, lists and dicts of them
+State: TypeAlias = Mapping[str, Any]
 
 
 class TrainerLike(Protocol):
@@ -44,6 +46,11 @@ class Callback:
     because then the compiled loop has to return to Python after every step, which costs time. For a
     look now and then use `update`.
 
+    A callback that remembers something that the run depends on gives it away in `state_dict` and
+    takes it up in `load_state_dict`: it is in checkpoints then, and a run that is resumed goes on
+    as if it had not been interrupted. A hook that Ctrl-C cuts off is called again after a resume,
+    with the state before it.
+
     >>> class Shout(Callback):
     ...     def on_epoch_end(self, epoch, logs):
     ...         if logs["accuracy"] > 0.99:
@@ -57,6 +64,30 @@ class Callback:
     needs_gradients: bool = False
     #: why the run ended, where it was this callback that set ``trainer.stop_training``
     stop_reason: str = ""
+    #: whether the run is the same without it, as without a log
+    passive: bool = False
+    #: whether it writes checkpoints: its hooks come after those of all others, so that what these
+    #: remember is up to date
+    saves: bool = False
+
+    def state_dict(self) -> State:
+        """What it remembers, for a checkpoint: a dict with strings as keys of numbers, strings,
+        NumPy arrays, None, lists and such dicts. Empty: nothing.
+
+        It may refer to what changes later.
+        """
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up what `state_dict` of a callback of the same class gave (tuples come as lists).
+
+        Called after `on_train_begin`; where the run goes on within an epoch, after `on_epoch_begin`
+        too.
+        """
+
+    def check_state(self, state: State) -> None:
+        """Raise CheckpointError where `load_state_dict` could not take this up. Called before
+        anything is changed, after `set_model`."""
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         self.params = params
@@ -104,6 +135,11 @@ class Callback:
         """
 
 
+def overrides(callback: Callback, hook: str) -> bool:
+    """Whether a callback has a hook of its own."""
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
 class CallbackList(Callback):
     """Calls each hook of all its callbacks in order. A None among them is left out.
 
@@ -118,16 +154,22 @@ class CallbackList(Callback):
                 raise TypeError(
                     f"a callback is an instance of a subclass of Callback, got {callback!r}"
                 )
+        self.callbacks.sort(key=lambda callback: callback.saves)  # stable
+
+    def named(self) -> dict[str, Callback]:
+        """The callbacks by the names that checkpoints have for them: their classes, numbered."""
+        found: dict[str, Callback] = {}
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            number = sum(type(c).__name__ == kind for c in found.values())
+            found[f"{kind} {number + 1}" if number else kind] = callback
+        return found
 
     @property
     def needs_batches(self) -> bool:
         """Whether any callback wants to be called at every training step."""
         names = ("on_train_batch_begin", "on_train_batch_end")
-        return any(
-            getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
-            for callback in self.callbacks
-            for name in names
-        )
+        return any(overrides(callback, name) for callback in self.callbacks for name in names)
 
     @property
     def stopped_by(self) -> str:

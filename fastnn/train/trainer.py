@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,10 @@ from fastnn.train.options import check_options
 from fastnn.train.progress import ProgressBar
 from fastnn.train.rescue import Snapshot, explain
 from fastnn.train.session import Session, segments_for
+from fastnn.train.unfinished import Turn
+
+if TYPE_CHECKING:
+    from fastnn.train.checkpoint import Loaded
 
 
 class Trainer:
@@ -104,6 +108,8 @@ class Trainer:
         self.first_epoch = 0
         self.rate_factor = 1.0
         self.stop_training = False
+        self.interrupted = False  # whether Ctrl-C ended the last run
+        self.feed_description: dict[str, Any] | None = None  # of the last run's data
         self.history = History()
 
     def _open(self, workers: int | str, graphs: bool) -> None:
@@ -118,11 +124,17 @@ class Trainer:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self._built: dict[Any, Built] = {}
         self._evaluation: Session | None = None
+        self.fitting = False  # whether a run is going on
+        self.hooks = CallbackList()  # those of the last run
+        self.turn: Turn | None = None  # the hook that is being called, or was when Ctrl-C came
+        self.pending: Loaded | None = None  # what callbacks of the next run take up
+        self._before_validation: Any = None  # the buffers, while a validation goes on
         self._watch = Watch(self.model)
         self.version = 0  # grows when programs have to be built anew
 
     def __getstate__(self) -> dict[str, Any]:
         rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
+        rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
         return copies.contents(self, rebuilt)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -171,6 +183,8 @@ class Trainer:
     @property
     def place(self) -> tuple[int, int]:
         """Epochs done, and samples of the next one that are done: where training goes on."""
+        if self.turn is not None and self.turn.ends_epoch:
+            return self.turn.number + 1, 0
         return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
 
     def rates(self, steps: int, steps_per_epoch: int) -> np.ndarray:
@@ -253,7 +267,8 @@ class Trainer:
             callbacks: see `fastnn.callbacks`.
             verbose: show progress.
             resume: a checkpoint written by `save`: go on where it was written, bit for bit as if
-                the run had not been interrupted.
+                the run had not been interrupted; the callbacks go on too. Between epochs the data
+                and the batch size may be others: a warning says that the run is another one then.
             check_data: look for NaN and infinity in the data first.
 
         Returns:
@@ -264,20 +279,29 @@ class Trainer:
             BusyError: another thread is training the model.
             NonFiniteError: the loss became NaN or infinite (see `stop_on_nonfinite`).
         """
+        from fastnn.train.checkpoint import Loaded
+
         if not isinstance(epochs, (int, np.integer)) or epochs < 0:
             raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
         if any(getattr(callback, "needs_gradients", False) for callback in callbacks):
             self.keep_gradients = True
         self.refresh()
-        feed, held_out = self._feed(
-            x, y, batch_size, shuffle, drop_last, validation, check_data, resume
-        )
+        loaded = None if resume is None else Loaded(self, resume)  # nothing is changed yet
+        feed, held_out = self._feed(x, y, batch_size, shuffle, drop_last, validation, check_data)
         if held_out is not None:  # refused now, not after an epoch
             self._evaluation_steps(*held_out, int(batch_size))
-        self._move(self.place)
-        last = int(epochs) if resume is not None else self.epoch + int(epochs)
         progress = [ProgressBar()] if verbose else []
         hooks = CallbackList([*callbacks, *progress])
+        hooks.set_model(self.model)
+        loaded = loaded or self.pending
+        if loaded is not None:
+            loaded.check_feed(feed.description)
+            loaded.check_callbacks(hooks)
+        if resume is not None and loaded is not None:
+            loaded.apply()
+        self._move(self.place)
+        self.turn, self.hooks, self.feed_description = None, hooks, feed.description
+        last = int(epochs) if resume is not None else self.epoch + int(epochs)
         params = {
             "epochs": last,
             "steps": feed.steps,
@@ -285,31 +309,43 @@ class Trainer:
             "batch_size": int(batch_size),
         }
         hooks.set_params(params)
-        hooks.set_model(self.model)
         hooks.set_trainer(self)
         self.history = History(params)
-        self.stop_training = False
+        self.stop_training = self.interrupted = False
         hooks.on_train_begin({})
+        self.fitting = True
         try:
             self._epochs(feed, held_out, last, hooks, int(batch_size))
             self.history.stopped = hooks.stopped_by or (
                 "stopped by a callback" if self.stop_training else "completed"
             )
         except KeyboardInterrupt:
+            self.interrupted = True
             self.history.stopped = "interrupted"
         finally:
+            self.fitting = False
+            self._settle()
             hooks.on_train_end({})
         return self.history
 
+    def _settle(self) -> None:
+        """Finish what an exception left half done of the end of an epoch or of a validation."""
+        self.history.even()
+        if self._before_validation is not None:
+            self.session.runtime.restore(self._before_validation)
+            self._before_validation = None
+        turn = self.turn
+        if turn is not None and turn.ends_epoch and self.history.epoch[-1:] == [turn.number]:
+            self._move(self.place)
+            self.turn = None
+
     def _feed(
         self, x: Any, y: Any, batch_size: int, shuffle: bool, drop_last: bool, validation: Any,
-        check_data: bool, resume: Any,
+        check_data: bool,
     ) -> tuple[ArrayFeed | BatchFeed, tuple[Arrays, Arrays] | None]:  # fmt: skip
         """Where the batches come from, and the checked validation data."""
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
-        if resume is not None:
-            self.load(resume)
         held_out = None
         if isinstance(validation, (tuple, list)) and len(validation) == 2:
             held_out = self._pair(validation[0], validation[1], check_data, "validation")
@@ -352,19 +388,53 @@ class Trainer:
         batch: int,
     ) -> None:
         self.first_epoch = self.epoch
+        begun = self._take_up(hooks)
         while self.epoch < last and not self.stop_training:
             epoch = self.epoch
-            hooks.on_epoch_begin(epoch, {})
+            if not begun:
+                hooks.on_epoch_begin(epoch, {})
+            begun = False
             logs = self._one_epoch(feed, epoch, hooks)
             if held_out is not None:
+                # Stateful layers go on from where training left them; Ctrl-C puts that back.
+                self._before_validation = self.session.runtime.save(["buffers"])
                 hooks.on_test_begin({})
                 found = self._evaluate(*held_out, batch)
                 hooks.on_test_end(found)
+                self._before_validation = None
                 logs.update({f"val_{name}": value for name, value in found.items()})
-            self.epoch_done = True
-            hooks.on_epoch_end(epoch, logs)
-            self.history.append(epoch, logs)
-            self._move(self.place)
+            self._end_epoch(Turn("on_epoch_end", epoch, logs, list(hooks)))
+
+    def _end_epoch(self, turn: Turn) -> None:
+        self.turn = turn  # from here on the epoch is done
+        self.epoch_done = True
+        turn.run(self)
+        self.history.append(turn.number, turn.logs)
+        self._move(self.place)
+        self.turn = None
+
+    def _take_up(self, hooks: CallbackList) -> bool:
+        """Give callbacks the states of a checkpoint, and finish what was cut off when it was
+        written; whether `on_epoch_begin` has been called for the epoch that goes on."""
+        loaded, self.pending = self.pending, None
+        if loaded is None:
+            return False
+        metadata = loaded.metadata
+        begun = bool(metadata["cursor"])
+        if begun:
+            hooks.on_epoch_begin(self.epoch, {})
+        for name, callback in hooks.named().items():
+            if name in loaded.states:
+                callback.load_state_dict(loaded.states[name])
+        self.rate_factor = metadata["rate_factor"]  # whatever on_epoch_begin made of it
+        if metadata["turn"] is not None:
+            turn = Turn.described(metadata["turn"], hooks)
+            if turn.ends_epoch:
+                self.epoch = turn.number
+                self._end_epoch(turn)
+            else:
+                turn.run(self)
+        return begun
 
     def _move(self, place: tuple[int, int]) -> None:
         (self.epoch, self.cursor), self.epoch_done = place, False
@@ -373,6 +443,7 @@ class Trainer:
         self, feed: ArrayFeed | BatchFeed, epoch: int, hooks: CallbackList
     ) -> dict[str, float]:
         session = self.session
+        session.clock[words.CURSOR] = self.cursor
         if self.cursor == 0:
             session.totals[:] = 0.0
         snapshot = Snapshot(session) if self.stop_on_nonfinite else None
@@ -468,11 +539,20 @@ class _BatchHooks:
         self.hooks, self.trainer = hooks, trainer
 
     def before(self, step: int) -> None:
+        trainer = self.trainer
+        trainer.turn = None
         self.hooks.on_train_batch_begin(step, {})
+        # It is due as soon as the step is counted, even if Ctrl-C comes right then.
+        due = trainer.step + 1
+        trainer.turn = Turn("on_train_batch_end", step, {}, list(self.hooks), due)
 
     def after(self, step: int) -> None:
-        self.trainer.cursor = int(self.trainer.session.clock[words.CURSOR])
-        self.hooks.on_train_batch_end(step, self.trainer.session.means(self.trainer.names))
+        trainer, turn = self.trainer, self.trainer.turn
+        trainer.cursor = int(trainer.session.clock[words.CURSOR])
+        if turn is not None:
+            turn.logs = trainer.session.means(trainer.names)
+            turn.run(trainer)
+        trainer.turn = None
 
 
 def _kind(value: Any) -> str:
