@@ -1,16 +1,22 @@
 """Runs CUDA kernels as plain Python: a Python thread for each CUDA thread, of which one runs at a
 time.
 
-Threads pass control on where they wait (`syncthreads`, `device.give_way`), so runs are repeatable,
-and a block whose threads wait at different places, or some of them not at all, is an error here
-(Numba's own simulator lets both pass), as is a negative index. Blocks run one after the other;
-those of a cooperative launch run together, so that they can wait for each other. What `cuda` offers
-besides (atomics, `grid`, ...) comes from Numba's simulator.
+Threads pass control on where they wait (`syncthreads`, `device.give_way`), and a block whose
+threads wait at different places, or some of them not at all, is an error here (Numba's own
+simulator lets both pass), as is a negative index. Blocks run one after the other; those of a
+cooperative launch run together, so that they can wait for each other. What `cuda` offers besides
+(atomics, `grid`, ...) comes from Numba's simulator.
+
+Blocks and threads take their turns in an order drawn from a seed, and now and then one is passed
+over: what a missing barrier would let be read too early, is. `FASTNN_SIMULATOR_SEED` draws other
+orders; the same seed gives the same run.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+import random
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +28,10 @@ from fastnn.kernels.cuda import device
 
 #: turns that threads may give way to each other without anyone getting ahead
 PATIENCE = 100_000
+#: share of the turns that a thread is passed over
+PASSED_OVER = 0.1
+#: launches so far: each has an order of its own
+_launches = itertools.count()
 
 
 class SimulatedError(RuntimeError):
@@ -182,6 +192,8 @@ class _Launch:
         self.function, self.arguments, self.threads = function, arguments, launch.threads
         self.failed: Any = None
         self.progress = 0
+        seed = os.environ.get("FASTNN_SIMULATOR_SEED", "0")
+        self.random = random.Random(f"{seed}/{next(_launches)}")
 
     def run(self, indices: list[tuple[int, int, int]]) -> None:
         """Run the blocks of these indices together."""
@@ -190,8 +202,10 @@ class _Launch:
         idle = 0
         while running:
             before = self.progress
+            self.random.shuffle(running)
             for thread in running:
-                if thread.place is None or self.failed:
+                late = self.random.random() < PASSED_OVER
+                if self.failed or (thread.place is None and not late):
                     thread.turn()
             idle = idle + 1 if self.progress == before and not any(t.ended for t in running) else 0
             running = [t for t in running if not t.ended]
@@ -220,5 +234,7 @@ def run(
     x, y, z = launch.grid
     indices = [(i, j, k) for k, j, i in itertools.product(range(z), range(y), range(x))]
     with kernel._push_kernel_context(module):
+        made = _Launch(function, launch, arguments)
+        made.random.shuffle(indices)
         for together in [indices] if cooperative else [[i] for i in indices]:
-            _Launch(function, launch, arguments).run(together)
+            made.run(together)

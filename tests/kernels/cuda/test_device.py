@@ -117,3 +117,28 @@ def test_shared_memory_is_poisoned() -> None:
     x = np.zeros(32, np.float32)
     call_cuda(declare(poison, 32), x=x)
     assert np.isnan(x).all()
+
+
+def neighbours(x: "in whole f[N]", y: "out whole f[N]", barrier: "int"):
+    """Each thread reads what the thread before it has written."""
+    i = thread_number()
+    s = cuda.shared.array(64, x.dtype)
+    s[i] = x[i]
+    if barrier:
+        cuda.syncthreads()
+    y[i] = s[max(i - 1, 0)]
+
+
+def test_a_missing_barrier_is_seen_whatever_the_direction() -> None:
+    """In the order of their numbers all threads would find what they read."""
+    x = np.arange(64, dtype=np.float32)
+    expected = np.concatenate([x[:1], x[:-1]])
+    kernel = declare(neighbours, 64)
+    wrong = 0
+    for _ in range(5):
+        y = np.empty_like(x)
+        call_cuda(kernel, x=x, y=y, barrier=1)
+        np.testing.assert_array_equal(y, expected)
+        call_cuda(kernel, x=x, y=y, barrier=0)
+        wrong += not np.array_equal(y, expected)
+    assert wrong == 5 or not _cuda.simulated()
