@@ -3,6 +3,10 @@
 A kernel takes it as ``clock: "in whole i[L]"`` and reads a word by these names.
 """
 
+from . import recorded
+
+recorded.record()
+
 SEED = 0  # seed of the run's random numbers
 STEP = 1  # optimiser steps done before this one
 CURSOR = 2  # position of this batch's first sample in the data order

@@ -22,6 +22,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastnn.errors import DeviceError
+from fastnn.kernels import recorded
+
+recorded.record()
 
 #: what fastnn's extra "cuda13" brings; a test compares the two
 NUMBA_CUDA, CUDA_CORE, NUMPY = "numba-cuda[cu13]>=0.30", "cuda-core>=1.0", "numpy<2.5"

@@ -14,6 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
+from .. import recorded
 from . import simd, target
 from ._types_llvm import (
     I32,
@@ -36,6 +37,8 @@ from ._types_llvm import (
     suffix,
     vector_of,
 )
+
+recorded.record()
 
 # ---------------------------------------------------------------- operators
 

@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
+from .. import recorded
 from . import target, tile
 from ._types_llvm import (
     FloatVector,
@@ -23,6 +24,8 @@ from ._types_llvm import (
     suffix,
     vector_of,
 )
+
+recorded.record()
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth", "rows",

@@ -14,7 +14,10 @@ from numba.core.datamodel.models import PrimitiveModel
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, register_model
 
+from .. import recorded
 from . import target
+
+recorded.record()
 
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)

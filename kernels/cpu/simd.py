@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import recorded
+
+recorded.record()
+
 #: what a twin's vector holds; the compiled width comes from the CPU
 TWIN_LANES = {4: 16, 8: 8}
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from llvmlite import binding
 
+from .. import recorded
+
+recorded.record()
+
 
 @dataclass(frozen=True)
 class Target:

@@ -17,7 +17,10 @@ import functools
 
 import numpy as np
 
+from .. import recorded
 from . import target
+
+recorded.record()
 
 # Shapes, as `shape` of `tile` (rows x vectors on AVX-512 / on CPUs with 16 vector registers).
 # The last three keep 8 sums in flight, enough to hide the latency of the multiply-add.

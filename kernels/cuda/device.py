@@ -29,7 +29,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import recorded
 from ..declare import ceil_div
+
+recorded.record()
 
 INFINITY = float("inf")
 WARP = 32  # threads of a warp

@@ -20,8 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import recorded
 from ..declare import helper
 from .device import cuda
+
+recorded.record()
 
 # ---------------------------------------------------------------- copies into shared memory
 

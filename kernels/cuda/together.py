@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import recorded
 from ..declare import helper
 from .device import block_threads, cuda, give_way, thread_number
+
+recorded.record()
 
 
 def load_acquire(flags: Any, i: int) -> int:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ import pytest
 import fastnn as fnn
 import fastnn.kernels.cpu.feed
 from fastnn import nn
-from fastnn.kernels.declare import KERNELS, Kernel, kernel
+from fastnn.errors import ProgramError
+from fastnn.kernels.declare import HELPERS, KERNELS, Kernel, helper, kernel
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 from tests.train.models import MODELS, OPTIMIZERS, fresh
@@ -122,87 +122,7 @@ def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [p for p in cache.rglob("*") if p.is_file()] == []
 
 
-# ---------------------------------------------------------------- what the key depends on
-
-
-def twice(x: Any) -> Any:
-    return 2.0 * x
-
-
-def make(source: str, **scope: Any) -> Any:
-    """The function `f` of a piece of source."""
-    exec(compile(source, "<test>", "exec"), scope)
-    return scope["f"]
-
-
-def print_of(source: str, **scope: Any) -> bytes:
-    return compiler.fingerprint(make(source, **scope))
-
-
-def test_equal_functions_have_equal_fingerprints() -> None:
-    source = "def f(x, k=3):\n    return [helper(v) * 2.0 for v in x] + [C, A.sum(), k]"
-    scope = {"helper": twice, "C": 5, "A": np.arange(3)}
-    assert print_of(source, **scope) == print_of("\n\n" + source, **scope)
-
-
-CHANGES = {
-    "a constant": ("def f(x): return x * 2.0", "def f(x): return x * 3.0"),
-    "an operation": ("def f(x): return x + x", "def f(x): return x - x"),
-    "a default": ("def f(x, k=1): return k", "def f(x, k=2): return k"),
-    "an inner function": (
-        "def f(x):\n    def g(v): return v + 1\n    return g(x)",
-        "def f(x):\n    def g(v): return v + 2\n    return g(x)",
-    ),
-    "an attribute's name": ("def f(x): return x.real", "def f(x): return x.imag"),
-    "a helper": (
-        "def g(v): return v + 1\ndef f(x): return g(x)",
-        "def g(v): return v - 1\ndef f(x): return g(x)",
-    ),
-    "a helper's helper": (
-        "def h(v): return v\ndef g(v): return h(v)\ndef f(x): return g(x)",
-        "def h(v): return -v\ndef g(v): return h(v)\ndef f(x): return g(x)",
-    ),
-    "a global number": ("C = 1\ndef f(x): return x + C", "C = 2\ndef f(x): return x + C"),
-    "a global tuple": ("C = (1, 2)\ndef f(x): return C[x]", "C = (2, 1)\ndef f(x): return C[x]"),
-    "a cell": (
-        "def make(k):\n    def f(x): return x + k\n    return f\nf = make(1)",
-        "def make(k):\n    def f(x): return x + k\n    return f\nf = make(2)",
-    ),
-}
-
-
-@pytest.mark.parametrize("pair", CHANGES.values(), ids=CHANGES)
-def test_changes_change_the_fingerprint(pair: tuple[str, str]) -> None:
-    assert print_of(pair[0]) == print_of(pair[0])
-    assert print_of(pair[0]) != print_of(pair[1])
-
-
-def test_global_arrays_change_the_fingerprint() -> None:
-    source = "def f(x): return A[x]"
-    assert print_of(source, A=np.arange(3)) == print_of(source, A=np.arange(3))
-    assert print_of(source, A=np.arange(3)) != print_of(source, A=np.arange(3) + 1)
-    assert print_of(source, A=np.zeros(4, "f4")) != print_of(source, A=np.zeros(2, "f8"))
-
-
-def test_helpers_in_modules_change_the_fingerprint() -> None:
-    def module(body: str) -> types.ModuleType:
-        made = types.ModuleType("mine")
-        exec(body, made.__dict__)
-        return made
-
-    source = "def f(x): return mine.g(x) + mine.C"
-    one, two, three = (
-        module("C = 1\ndef g(v): return v"),
-        module("C = 1\ndef g(v): return -v"),
-        module("C = 2\ndef g(v): return v"),
-    )
-    prints = {print_of(source, mine=m) for m in (one, two, three)}
-    assert len(prints) == 3
-    assert print_of(source, mine=one) in prints
-
-
-def test_recursion_ends() -> None:
-    assert print_of("def f(x): return f(x - 1) if x else 0")
+# ---------------------------------------------------------------- the name of a file
 
 
 def test_variants_have_files_of_their_own() -> None:
@@ -216,14 +136,119 @@ def test_variants_have_files_of_their_own() -> None:
 
 
 def test_key_holds_versions_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler.machine_hash.cache_clear()
     mine = compiler.machine_hash()
-    compiler.machine_hash.cache_clear()
+    compiler._versions.cache_clear()
     monkeypatch.setattr("importlib.metadata.version", lambda name: "999.0")
     assert compiler.machine_hash() != mine
     monkeypatch.undo()
-    compiler.machine_hash.cache_clear()
+    compiler._versions.cache_clear()
     assert compiler.machine_hash() == mine
+    monkeypatch.setenv("NUMBA_OPT", "0")
+    assert compiler.machine_hash() != mine
+
+
+def test_renamed_and_swapped_files_are_made_anew(cache: Path) -> None:
+    def triple(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+        for i in range(lo, hi):
+            y[i] = 3.0 * x[i]
+
+    assert works(declared())
+    two = next(cache.rglob("*.o"))
+    assert not works(declared(triple))
+    three = next(p for p in cache.rglob("*.o") if p != two)
+    three.replace(two)
+    assert compiled_by(lambda: works(declared())) == 1
+    assert works(declared())
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners on this system")
+@pytest.mark.parametrize("mode", [0o666, 0o664, 0o602])
+def test_file_that_others_may_write_is_ignored(cache: Path, mode: int) -> None:
+    assert works(declared())
+    path = next(cache.rglob("*.o"))
+    path.chmod(mode)
+    assert compiled_by(lambda: works(declared())) == 1
+    assert compiled_by(lambda: works(declared())) == 0  # it was replaced by one of our own
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners on this system")
+def test_somebody_elses_files_are_ignored(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A private folder takes the place of a folder that belongs to somebody else."""
+    assert works(declared())
+    folder = next(cache.rglob("*.o")).parent
+    true_state, other = os.lstat, folder.stat()
+
+    def lstat(path: Any, **options: Any) -> Any:
+        found = true_state(path, **options)
+        if (found.st_dev, found.st_ino) == (other.st_dev, other.st_ino):
+            found = os.stat_result([*found[:4], 54321, *found[5:10]])
+        return found
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert compiled_by(lambda: works(declared())) == 1
+    assert compiled_by(lambda: works(declared())) == 0
+    assert len(list((tmp_path / "home" / "fastnn").rglob("*.o"))) == 1
+    assert [r.getMessage() for r in caplog.records if "is not used" in r.getMessage()] != []
+    assert len([r for r in caplog.records if str(folder) in r.getMessage()]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners on this system")
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_folder_that_others_may_write_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    folder = cache / compiler.machine_hash()
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    assert compiled_by(lambda: works(declared())) == 1
+    assert list(cache.rglob("*.o")) == []
+    assert compiled_by(lambda: works(declared())) == 0
+
+
+def test_own_folders_are_private(cache: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        assert works(declared())
+    finally:
+        os.umask(before)
+    path = next(cache.rglob("*.o"))
+    assert path.stat().st_mode & 0o022 == path.parent.stat().st_mode & 0o022 == 0
+    assert compiled_by(lambda: works(declared())) == 0
+
+
+def test_helper_with_other_constants_is_refused(cache: Path) -> None:
+    """Numba compiles a helper once in a process, so a change of its constants can't be had."""
+    scope: dict[str, Any] = {"SCALE": 1.0}
+    exec("def scaled(v):\n    return v * SCALE", scope)
+    scaled = helper(scope["scaled"])
+    try:
+
+        def scale(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+            for i in range(lo, hi):
+                y[i] = scaled(x[i])
+
+        x, y = np.ones(3, np.float32), np.zeros(3, np.float32)
+        call(declared(scale), x=x, y=y)
+        scope["SCALE"] = 2.0
+        with pytest.raises(ProgramError, match=r"'scaled' is compiled already with other values"):
+            call(declared(scale), x=x, y=y)
+    finally:
+        HELPERS.remove(scaled)
+
+
+def test_what_changes_while_it_is_compiled_is_not_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was edited while a process started: the code in memory is another by then."""
+    truth = compiler.machine_hash()
+    answers = ["0" * 32]
+    monkeypatch.setattr(compiler, "machine_hash", lambda: answers.pop() if answers else truth)
+    assert compiled_by(lambda: works(declared())) == 1
+    assert list(cache.rglob("*.o")) == []
 
 
 # ---------------------------------------------------------------- processes

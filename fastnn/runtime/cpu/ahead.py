@@ -30,8 +30,10 @@ from typing import IO, Any
 from fastnn.kernels.cpu.matmul import LINEAR_KERNELS
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
+from fastnn.runtime import cache
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.execute import Memory, _data_type, available_cores
+from fastnn.runtime.keys import Unkeyed
 
 #: kernel, float type, type of the data ("" where the kernel reads none); see `compiler.address`
 Variant = tuple[str, str, str]
@@ -64,7 +66,7 @@ def variants(program: Program, memory: Memory) -> list[Variant]:
 def path_of(variant: Variant) -> Path:
     """Where in the cache a variant is kept."""
     if variant == LOOP:
-        return compiler.cache_folder() / compiler.machine_hash() / "run.o"
+        return compiler.loop_path()
     name, dtype, data_dtype = variant
     return compiler.object_path(KERNELS[name], dtype, data_dtype)
 
@@ -75,9 +77,16 @@ def missing(wanted: Iterable[Variant]) -> list[Variant]:
     for variant in wanted:
         name, *types = variant
         key: Any = "run" if variant == LOOP else (KERNELS[name], *types)
-        if key not in compiler._loaded and not path_of(variant).exists():
+        if key not in compiler._loaded and not _is_there(variant):
             absent.append(variant)
     return sorted(absent, key=lambda v: not v[0].startswith(_LONG))
+
+
+def _is_there(variant: Variant) -> bool:
+    try:
+        return path_of(variant).exists()
+    except Unkeyed:
+        return False
 
 
 def compile_missing(program: Program, memory: Memory) -> None:
@@ -273,7 +282,7 @@ def cache_size() -> tuple[int, int]:
 
 def _mark_used() -> None:
     """Set the cache folder's time to now, at most once a day."""
-    folder = compiler.cache_folder() / compiler.machine_hash()
+    folder = cache.folder(compiler.machine_hash())
     with contextlib.suppress(OSError):
         if time.time() - folder.stat().st_mtime > 86400:
             os.utime(folder)

@@ -5,11 +5,11 @@ process loads the object file with llvmlite alone (well under a millisecond, Num
 imported). Every compiled function has the one signature ``void f(int64 *record, int64 lo,
 int64 hi)``: the record holds an address and sizes for each array and one word for each scalar.
 
-A cache entry's name is a hash of everything that can change the code: all of `kernels/` and this
-file, the versions of Numba and llvmlite, the CPU, the vector width, and for each kernel a
-fingerprint of its byte code with all that it refers to (so a user's kernel in a notebook is
-cached safely, too). A file ends with a checksum: one that was cut off or damaged is made anew.
-Where the cache can't be written, a process compiles for itself, with one warning.
+A cache entry's name is a hash of everything that can change the code, as it is in memory: the code
+of the modules that generate it, the versions of Python, Numba and llvmlite, the CPU, the vector
+width, and for each kernel what it is made of (`fastnn/runtime/keys.py`), so a user's kernel in a
+notebook is cached safely, too. `fastnn/runtime/cache.py` reads and writes the files. Where the
+cache can't be written, a process compiles for itself, with one warning.
 """
 
 from __future__ import annotations
@@ -19,29 +19,46 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import re
-import tempfile
+import sys
 import threading
 import time
-import types as pytypes
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import fastnn.kernels
 from fastnn.errors import ProgramError
+from fastnn.kernels import recorded
 from fastnn.kernels.declare import Array, Kernel
+from fastnn.runtime import cache, keys
+
+recorded.record()
 
 #: NumPy types of the element-type letters that don't depend on the program
 FIXED_TYPES = {"r": "float64", "i": "int64"}
 ENTRY = "fastnn_entry"
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
-#: length of the checksum at the end of a cache file
-CHECKSUM_BYTES = 16
+#: modules whose functions have code generators: they count in a kernel's key by name
+GENERATED = frozenset(f"fastnn.kernels.cpu.{name}" for name in ("simd", "tile", "target"))
+#: modules that make the code of every kernel: they are part of every key as a whole
+GENERATORS = (
+    *sorted(GENERATED),
+    "fastnn.kernels.cpu._types_llvm",
+    "fastnn.kernels.cpu._simd_llvm",
+    "fastnn.kernels.cpu._tile_llvm",
+    "fastnn.runtime.cpu.compiler",
+    "fastnn.runtime.cpu.numba_bridge",
+)
+#: those that make the run loop
+LOOP_MODULES = (
+    "fastnn.kernels.clock",
+    "fastnn.runtime.cpu.layout",
+    "fastnn.runtime.cpu.loop",
+    "fastnn.runtime.cpu.handover",
+)
+#: settings of Numba's that don't change the code
+NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
 _warned = False  # that the cache cannot be written
@@ -51,94 +68,52 @@ if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 _loaded: dict[Any, int] = {}
+_pinned: dict[int, tuple[Any, bytes]] = {}  # functions that were compiled, as they were then
 _keep_alive: list[Any] = []  # execution engines own the machine code
 
 
 def cache_folder() -> Path:
     """Where object files are kept: `FASTNN_CACHE`, or fastnn's folder in the user's cache."""
-    chosen = os.environ.get("FASTNN_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(base) / "fastnn" if base else Path.home() / ".cache" / "fastnn"
+    return cache.chosen()
 
 
-@functools.cache
 def machine_hash() -> str:
-    """Hash of all that is common to the kernels of this process: sources, versions, CPU."""
-    from fastnn.kernels.cpu import target
-
+    """Hash of all that is common to the kernels of this process: generators, versions, CPU."""
     digest = hashlib.blake2b(digest_size=16)
-    root = Path(fastnn.kernels.__file__).parent
-    folders = (root, root / "cpu", Path(__file__).parent)
-    for path in [path for folder in folders for path in sorted(folder.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    host = target.host()
-    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
-    digest.update(repr((versions, host)).encode())
+    digest.update(keys.modules_key(GENERATORS) + _environment())
     return digest.hexdigest()
 
 
-def fingerprint(function: Any, seen: set[int] | None = None) -> bytes:
-    """Hash of a function's byte code, constants, defaults and, recursively, what it refers to."""
-    seen = set() if seen is None else seen
-    if id(function) in seen:
-        return b"again"
-    seen.add(id(function))
-    digest = hashlib.blake2b(digest_size=16)
+def _environment() -> bytes:
+    """Versions, CPU, and settings of Numba's from the environment."""
+    from fastnn.kernels.cpu import target
 
-    def add(value: Any) -> None:
-        if isinstance(value, Kernel):
-            value = value.function
-        if isinstance(value, pytypes.FunctionType):
-            digest.update(fingerprint(value, seen))
-        elif isinstance(value, pytypes.CodeType):
-            digest.update(value.co_code)
-            for constant in value.co_consts:
-                add(constant)
-            digest.update(repr((value.co_names, value.co_varnames)).encode())
-        elif isinstance(value, pytypes.ModuleType):
-            digest.update(value.__name__.encode())
-            if id(value) not in seen:  # what the function may take from the module
-                seen.add(id(value))
-                for name in sorted(names & set(vars(value))):
-                    add(getattr(value, name))
-        elif isinstance(value, np.ndarray):
-            digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
-        else:
-            text = "callable" if callable(value) else repr(value)
-            digest.update(re.sub(" at 0x[0-9a-f]+", "", text).encode())  # the same in any process
-
-    names = _names(function.__code__)
-    add(function.__code__)
-    add(function.__defaults__)
-    for cell in function.__closure__ or ():
-        add(cell.cell_contents)
-    for name in sorted(names):
-        if name in function.__globals__:
-            add(function.__globals__[name])
-    return digest.digest()
-
-
-def _names(code: pytypes.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, pytypes.CodeType):
-            names |= _names(constant)
-    return names
-
-
-def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
-    """The file that holds (or will hold) the object code of this variant."""
-    return cache_folder() / machine_hash() / _object_name(kernel, dtype, data_dtype)
+    settings = {n: v for n, v in os.environ.items() if n.startswith("NUMBA_")}
+    found = sorted((n, v) for n, v in settings.items() if n not in NO_MATTER)
+    return repr((_versions(), target.host(), found)).encode()
 
 
 @functools.cache
-def _object_name(kernel: Kernel, dtype: str, data_dtype: str) -> str:
+def _versions() -> tuple[Any, ...]:
+    packages = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
+    return (sys.implementation.name, *sys.version_info[:2], *packages)
+
+
+def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
+    """The file that holds (or will hold) the object code of this variant.
+
+    Raises `keys.Unkeyed` for a kernel that can't be cached.
+    """
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(fingerprint(kernel.function) + repr((kernel.params, dtype, data_dtype)).encode())
+    digest.update(keys.function_key(kernel.function, GENERATED))
+    digest.update(repr((kernel.params, kernel.items is None, dtype, data_dtype)).encode())
     variant = dtype if not data_dtype else f"{dtype}-{data_dtype}"
-    return f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+    return cache.folder(machine_hash()) / f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+
+
+def loop_path(name: str = "run") -> Path:
+    """The file of a compiled function of `loop`."""
+    return cache.folder(machine_hash()) / f"{name}-{keys.modules_key(LOOP_MODULES).hex()}.o"
 
 
 def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
@@ -152,8 +127,12 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
     with _lock:
         found = _loaded.get((kernel, dtype, data_dtype))
         if found is None:
-            path = object_path(kernel, dtype, data_dtype)
-            code = _read(path) or _make(path, lambda: compile_object(kernel, dtype, data_dtype))
+            code = obtain(
+                lambda: object_path(kernel, dtype, data_dtype),
+                lambda: compile_object(kernel, dtype, data_dtype),
+                kernel,
+                GENERATED,
+            )
             found = _loaded[kernel, dtype, data_dtype] = load_object(code)
         return found
 
@@ -166,8 +145,7 @@ def loop_address(name: str = "run") -> int:
     with _lock:
         found = _loaded.get(name)
         if found is None:
-            path = cache_folder() / machine_hash() / f"{name}.o"
-            code = _read(path) or _make(path, lambda: _compile_loop(name))
+            code = obtain(lambda: loop_path(name), lambda: _compile_loop(name))
             found = _loaded[name] = load_object(code)
         return found
 
@@ -209,23 +187,57 @@ def _target_machine() -> Any:
 
 
 def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> float:
-    """Compile one variant into the file `path`; returns the seconds it took.
-
-    The file appears at once and whole (written aside, then renamed), so several processes may
-    compile the same kernel at the same time.
-    """
+    """Compile one variant into the file `path`, if that is its path; returns the seconds."""
     start = time.perf_counter()
-    _make(path, lambda: compile_object(kernel, dtype, data_dtype))
+    with _lock:
+        _make(
+            path,
+            lambda: object_path(kernel, dtype, data_dtype),
+            lambda: compile_object(kernel, dtype, data_dtype),
+            kernel,
+            GENERATED,
+        )
     return time.perf_counter() - start
 
 
-def _make(path: Path, compile_code: Callable[[], bytes]) -> bytes:
-    """Compile, keep the object code in the cache if that can be written, and return it."""
+def obtain(
+    path_of: Callable[[], Path],
+    compile_code: Callable[[], bytes],
+    kernel: Any = None,
+    generated: frozenset[str] = frozenset(),
+) -> bytes:
+    """Machine code from the cache, or compiled and kept there."""
+    try:
+        path = path_of()
+    except keys.Unkeyed as reason:
+        cache.note(
+            f"kernel {kernel.name!r} is compiled anew in each process: it depends on {reason}, "
+            "which can't be told from another"
+        )
+        path = None
+    code = cache.read(path) if path is not None else None
+    return code or _make(path, path_of, compile_code, kernel, generated)
+
+
+def _make(
+    path: Path | None,
+    path_of: Callable[[], Path],
+    compile_code: Callable[[], bytes],
+    kernel: Any,
+    generated: frozenset[str],
+) -> bytes:
+    """Compile, keep the code in the cache if that can be written, and return it.
+
+    It is kept only if the key is the same afterwards, when all that was used is in memory.
+    """
     global compiled_count, _warned
+    exact = kernel is None or _pin(kernel.function, generated)
     code = compile_code()
     compiled_count += 1
+    if path is None or not exact or path_of() != path:
+        return code
     try:
-        _write(path, code)
+        cache.write(path, code)
     except OSError as error:
         if not _warned:
             _warned = True
@@ -237,30 +249,29 @@ def _make(path: Path, compile_code: Callable[[], bytes]) -> bytes:
     return code
 
 
-def _write(path: Path, code: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(code + _checksum(code))
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+def _pin(function: Any, generated: frozenset[str]) -> bool:
+    """Whether what a kernel calls will be compiled as it is now.
 
-
-def _read(path: Path) -> bytes | None:
-    """The object code in a cache file; None where there is none, or not as it was written."""
+    Numba compiles a helper once in a process, with the constants of that moment. A helper that
+    sees others since is an error: its new meaning can't be had any more.
+    """
+    exact = True
     try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    code, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
-    return code if code and checksum == _checksum(code) else None
-
-
-def _checksum(code: bytes) -> bytes:
-    return hashlib.blake2b(code, digest_size=CHECKSUM_BYTES).digest()
+        reached = keys.functions_of(function, generated)
+    except keys.Unkeyed:
+        return False
+    for called in reached:
+        python = getattr(called, "py_func", called)
+        key = keys.function_key(python, generated)
+        known = _pinned.setdefault(id(called), (called, key))
+        if known[1] != key:
+            raise ProgramError(
+                f"{python.__qualname__!r} is compiled already with other values of what it refers "
+                "to (globals, closures); they are constants for compiled code. Define the function "
+                "again, or make what changes a parameter"
+            )
+        exact = exact and (known[1] is not key or not getattr(called, "overloads", None))
+    return exact
 
 
 def compile_object(kernel: Kernel, dtype: str, data_dtype: str = "") -> bytes:

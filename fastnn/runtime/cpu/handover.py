@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
+from fastnn.kernels import recorded
 from fastnn.kernels.clock import STOP, STOP_REQUEST
 from fastnn.runtime.cpu.layout import (
     ASLEEP,
@@ -48,6 +49,8 @@ from fastnn.runtime.cpu.loop import (
     yield_core,
 )
 from fastnn.runtime.cpu.numba_bridge import words
+
+recorded.record()
 
 #: turns that a thread without work stays awake: some 100 to 200 microseconds
 PATIENCE = 4000

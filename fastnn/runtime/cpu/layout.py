@@ -1,5 +1,9 @@
 """Layout of the tables that the run loop reads, in int64 words (see `loop`)."""
 
+from fastnn.kernels import recorded
+
+recorded.record()
+
 # run description: address of segments, number of segments, address of barrier, address of clock;
 # then, on cache lines of its own, the barrier
 DESCRIPTION_BARRIER = 8

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
+from fastnn.kernels import recorded
 from fastnn.kernels.clock import STOP
 from fastnn.runtime.cpu.layout import (
     CALL_WORDS,
@@ -25,6 +26,8 @@ from fastnn.runtime.cpu.layout import (
     SEGMENT_WORDS,
 )
 from fastnn.runtime.cpu.numba_bridge import words
+
+recorded.record()
 
 #: turns of the waiting loop before a worker lets others have the core
 SPINS = 400

@@ -16,7 +16,10 @@ from numba.np import arrayobj
 
 import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
+from fastnn.kernels import recorded
 from fastnn.kernels.declare import HELPERS
+
+recorded.record()
 
 #: options of all code; no fast-math: sums keep their order, NaN and infinity stay
 OPTIONS = {"error_model": "numpy", "boundscheck": False}

@@ -21,6 +21,7 @@ from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime import _cuda
 from fastnn.runtime.cpu.execute import available_cores
 from fastnn.runtime.cuda import compiler
+from fastnn.runtime.keys import Unkeyed
 
 #: kernel, float type, type of the data ("" where it reads none), compute capability
 Variant = tuple[CudaKernel, str, str, tuple[int, int]]
@@ -34,7 +35,7 @@ def compile_missing(wanted: Iterable[Variant]) -> int:
 
     Where that is not worth worker processes nothing is done: `compiler.code` compiles when asked.
     """
-    absent = [v for v in dict.fromkeys(wanted) if not compiler.code_path(*v).exists()]
+    absent = [v for v in dict.fromkeys(wanted) if not _is_there(v)]
     count = min(available_cores(), len(absent) // 2, MOST_WORKERS)
     if len(absent) < FEW or count < 2 or not sys.executable:
         return 0
@@ -51,7 +52,15 @@ def compile_missing(wanted: Iterable[Variant]) -> int:
         for worker in workers:
             worker.kill()
             worker.wait()
-    return sum(compiler.code_path(*v).exists() for v in absent)
+    return sum(_is_there(v) for v in absent)
+
+
+def _is_there(variant: Variant) -> bool:
+    """Whether a variant is in the cache; one that can't be cached is left to who needs it."""
+    try:
+        return compiler.code_path(*variant).exists()
+    except Unkeyed:
+        return True
 
 
 def _start(variants: list[Variant]) -> subprocess.Popen[str]:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.kernels.cuda import device
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda.define import define, numba, types
 from fastnn.runtime.cuda.lanes import convert
+
+recorded.record()
 
 cuda = _cuda.numba_cuda()
 _INLINE = {"forceinline": True}

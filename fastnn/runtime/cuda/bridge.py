@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.kernels.cuda import device
 from fastnn.kernels.declare import HELPERS
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda.blocks import array_value
 from fastnn.runtime.cuda.define import numba, types
 from fastnn.runtime.cuda.lanes import WORD
+
+recorded.record()
 
 #: modules that register compiled functions with Numba when they are imported
 for _name in ("lanes", "blocks", "tiles", "together_bridge"):

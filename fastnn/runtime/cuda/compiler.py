@@ -10,9 +10,9 @@ float type, "double" float64, "int" int64 (`arguments`). An absent array has add
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,14 +21,30 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.kernels
 from fastnn.errors import ProgramError
+from fastnn.kernels import recorded
 from fastnn.kernels.declare import Array, CudaKernel
-from fastnn.runtime import _cuda
+from fastnn.runtime import _cuda, cache, keys
 from fastnn.runtime.cpu import compiler as files
+
+recorded.record()
 
 ENTRY = files.ENTRY
 FIXED_TYPES = files.FIXED_TYPES
+#: modules whose functions have code generators: they count in a kernel's key by name
+GENERATED = frozenset(
+    {"fastnn.kernels.cpu.simd"}
+    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "together")}
+)
+#: modules that make the code of every kernel: they are part of every key as a whole
+GENERATORS = (
+    *sorted(GENERATED),
+    *(
+        f"fastnn.runtime.cuda.{name}"
+        for name in ("compiler", "bridge", "define", "lanes", "blocks", "tiles", "together_bridge")
+    ),
+    "fastnn.runtime._cuda",
+)
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
 _lock = threading.RLock()
@@ -43,25 +59,25 @@ class Code:
     report: str
 
 
-@functools.cache
 def common_hash() -> str:
-    """Hash of all that is common to the kernels of this process: sources and versions."""
+    """Hash of all that is common to the kernels of this process: generators and versions."""
     digest = hashlib.blake2b(digest_size=16)
-    here = Path(__file__).parent
-    paths = sorted(Path(fastnn.kernels.__file__).parent.rglob("*.py"))
-    for path in [*paths, *sorted(here.glob("*.py")), Path(_cuda.__file__)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    digest.update(repr(_cuda.compiler_version()).encode())
+    digest.update(keys.modules_key(GENERATORS))
+    python = (sys.implementation.name, *sys.version_info[:2])
+    digest.update(repr((python, np.__version__, _cuda.compiler_version())).encode())
     return digest.hexdigest()
 
 
 def code_path(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Path:
-    """The file that holds (or will hold) the machine code of this variant."""
+    """The file that holds (or will hold) the machine code of this variant.
+
+    Raises `keys.Unkeyed` for a kernel that can't be cached.
+    """
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(files.fingerprint(kernel.function))
+    digest.update(keys.function_key(kernel.function, GENERATED))
     digest.update(repr((kernel.params, kernel.bounds, dtype, data_dtype)).encode())
     variant = "-".join(filter(None, (dtype, data_dtype, f"sm_{cc[0]}{cc[1]}")))
-    folder = files.cache_folder() / f"cuda-{common_hash()}"
+    folder = cache.folder(f"cuda-{common_hash()}")
     return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.cubin"
 
 
@@ -71,12 +87,12 @@ def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -
     key = (kernel, dtype, data_dtype, cc)
     with _lock:
         if key not in _loaded:
-            path = code_path(kernel, dtype, data_dtype, cc)
-            content = files._read(path)
-            if content is None:
-                content = files._make(
-                    path, lambda: _pack(compile_code(kernel, dtype, data_dtype, cc))
-                )
+            content = files.obtain(
+                lambda: code_path(kernel, dtype, data_dtype, cc),
+                lambda: _pack(compile_code(kernel, dtype, data_dtype, cc)),
+                kernel,
+                GENERATED,
+            )
             _loaded[key] = _unpack(content)
         return _loaded[key]
 

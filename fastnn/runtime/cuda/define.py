@@ -11,7 +11,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.runtime import _cuda
+
+recorded.record()
 
 numba: Any = _cuda.extension()
 types: Any = numba.types

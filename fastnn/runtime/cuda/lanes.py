@@ -12,9 +12,12 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.kernels.cpu import simd
 from fastnn.kernels.cuda import device
 from fastnn.runtime.cuda.define import call, define, define_operator, numba, types
+
+recorded.record()
 
 I32 = ir.IntType(32)
 

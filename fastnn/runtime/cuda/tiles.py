@@ -6,8 +6,11 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.kernels.cuda import tile
 from fastnn.runtime.cuda.define import call, define, numba, types
+
+recorded.record()
 
 I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 NOTHING = ir.VoidType()

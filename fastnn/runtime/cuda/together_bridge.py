@@ -6,8 +6,11 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastnn.kernels import recorded
 from fastnn.kernels.cuda import together
 from fastnn.runtime.cuda.define import define, types
+
+recorded.record()
 
 _LONG = ir.IntType(64)
 

@@ -1,0 +1,41 @@
+"""The code of modules that take part in compiling, as it is in memory.
+
+A module whose own code decides what machine code comes out (code generators, types, options) calls
+`record` on its first lines. What a cache is keyed by is then what ran, not what a file says later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from typing import Any
+
+_code: dict[str, types.CodeType] = {}
+_read: dict[str, types.CodeType] = {}
+
+
+def record() -> None:
+    """Keep the code object of the module that calls this."""
+    frame: Any = sys._getframe(1)
+    _code[frame.f_globals["__name__"]] = frame.f_code
+
+
+def code_of(module: str) -> types.CodeType:
+    """A module's code: what ran, or what would run if it were imported now.
+
+    The latter is looked at once. Whoever goes by it has to ask again when the module has been
+    imported: a file may change in between.
+    """
+    if module in _code:
+        return _code[module]
+    if module in sys.modules:
+        raise RuntimeError(f"{module} takes part in compiling and has to call `record`")
+    if module not in _read:
+        loader: Any = getattr(importlib.util.find_spec(module), "loader", None)
+        if not hasattr(loader, "get_code"):
+            importlib.import_module(module)
+            return _code[module]
+        _read[module] = loader.get_code(module)
+    return _read[module]
