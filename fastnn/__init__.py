@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 
 #: public name -> module that has it (None: the name is a module itself)
 _PUBLIC = {
+    "Metric": "fastnn.train.metrics",
     "Trainer": "fastnn.train.trainer",
+    "Value": "fastnn.graph.graph",
     "compile": "fastnn.train.step",
     "define_op": "fastnn.graph.user",
     "kernel": "fastnn.kernels.declare",
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
     from fastnn import ops as ops
     from fastnn import optim as optim
     from fastnn import testing as testing
+    from fastnn.graph.graph import Value as Value
     from fastnn.graph.user import define_op as define_op
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper
     from fastnn.kernels.declare import kernel as kernel
     from fastnn.train import callbacks as callbacks
+    from fastnn.train.metrics import Metric as Metric
     from fastnn.train.step import compile as compile
     from fastnn.train.trainer import Trainer as Trainer
 

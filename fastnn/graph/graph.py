@@ -27,7 +27,15 @@ EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "result/")
 
 @dataclass(eq=False)
 class Value:
-    """An array in the graph.
+    """An array in the graph: what `forward`, losses and metrics get and compute with.
+
+    It has a shape and an element type, but no contents yet: the functions of `fastnn.ops` and its
+    operators describe what is computed when a program runs. Its public name is `fastnn.Value`.
+
+    >>> import fastnn as fnn
+    >>> class Half(fnn.nn.Module):
+    ...     def forward(self, x: fnn.Value) -> fnn.Value:
+    ...         return x * 0.5
 
     Attributes:
         shape: sizes; for batched values the first one is the batch.

@@ -15,6 +15,7 @@ from fastnn.nn.parameter import Parameter, ParameterStore, numbers
 from fastnn.runtime.turns import building
 
 if TYPE_CHECKING:
+    from fastnn.nn.summary import Summary
     from fastnn.train.predictor import Predictor
 
 
@@ -409,25 +410,49 @@ class Module(structure.Part):
 
         save_model(self, path)
 
-    def load(self, path: str | Path) -> Module:
-        """Read parameters and buffers from a file written by `save` or by a trainer."""
-        from fastnn.train.checkpoint import load_model
-
-        load_model(self, path)
-        return self
-
-    def summary(self, input_shape: tuple[int, ...] | None = None, dtype: str = "float32") -> str:
-        """A table of layers, output shapes and parameters; printed and returned.
+    def load(self, path: str | Path, strict: bool = True, prefix: str = "") -> Module:
+        """Read parameters and buffers from a safetensors file: one that `save` or a trainer wrote,
+        or weights from elsewhere, such as PyTorch's (also in float16 and bfloat16).
 
         Args:
-            input_shape: shape of one sample, without the batch; needed where no layer tells it.
-            dtype: element type of the input ("int64" for token ids).
+            path: the file.
+            strict, prefix: as for `load_state_dict`.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or does not fit. The model is unchanged.
         """
-        from fastnn.nn.summary import summarize
+        from fastnn.train.foreign import load_weights
+
+        load_weights(self, path, strict, prefix)
+        return self
+
+    def summary(self, input_shape: Any = None, dtype: str | Sequence[str] = "float32") -> Summary:
+        """A table of layers, output shapes and parameters; printed once, and returned as text.
+
+        Args:
+            input_shape: shape of one sample, without the batch, or a list of shapes for several
+                inputs; needed where no layer tells it.
+            dtype: element type of the input ("int64" for token ids), or a list, one for each.
+
+        >>> from fastnn import nn
+        >>> text = nn.Sequential(nn.Linear(4, 3)).summary()
+        layer       type        output shape      parameters
+        ----------  ----------  --------------  ------------
+        Sequential  Sequential  (batch, 3)
+        0           Linear      (batch, 3)                15
+        <BLANKLINE>
+        parameters: 15 (60 bytes in float32)
+          trained: 15
+          buffers: 0
+        """
+        from fastnn.nn.summary import Summary, summarize
 
         text = summarize(self, input_shape, dtype)
         print(text)  # noqa: T201  (the method's purpose, as in Keras)
-        return text
+        return Summary(text)
 
     def extra(self) -> str:
         """What `repr` shows between the parentheses."""

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace
+from fastnn.nn import structure
 from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
 
 Shape = tuple[int, ...]
 #: batch size of the trace: no size that a layer is likely to have, so that it is recognised again
 _BATCH = 10007
 
 
+class Summary(str):
+    """A table that has been printed: at the prompt, which shows results, it is not shown again."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return ""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Nothing, in notebooks."""
+
+
 def summarize(
-    model: Module, input_shape: Shape | Sequence[Shape] | None = None, dtype: str = "float32"
+    model: Module,
+    input_shape: Shape | Sequence[Shape] | None = None,
+    dtype: str | Sequence[str] = "float32",
 ) -> str:
     """A table of layers with type, output shape and number of parameters, and the totals.
 
@@ -29,7 +45,8 @@ def summarize(
         model: any module.
         input_shape: shape of one sample, without the batch; a sequence of shapes for several
             inputs. Not needed where the first layer is Linear.
-        dtype: element type of the inputs: a float type, or "int64" for ids.
+        dtype: element type of the inputs: a float type, or "int64" for ids; a sequence where they
+            differ.
 
     Raises:
         OptionError: no layer tells the input's shape, or `dtype` is unknown.
@@ -50,24 +67,37 @@ def summarize(
     """
     from tabulate import tabulate
 
-    if dtype not in ("float32", "float64", "int64"):
-        raise OptionError(f"dtype: expected 'float32', 'float64' or 'int64', got {dtype!r}")
     shapes = _input_shapes(model, input_shape)
-    graph = Graph(_BATCH)
-    letter = "i" if dtype == "int64" else "f"
+    kinds = [dtype] * len(shapes) if isinstance(dtype, str) else list(dtype)
+    for kind in kinds:
+        if kind not in ("float32", "float64", "int64"):
+            raise OptionError(f"dtype: expected 'float32', 'float64' or 'int64', got {kind!r}")
+    if len(kinds) != len(shapes):
+        raise OptionError(f"dtype: expected one for each of {len(shapes)} inputs, got {len(kinds)}")
+    graph = Graph(_batch(model))
+    inputs = [
+        graph.input(f"x{k}", shape, "i" if kind == "int64" else "f")
+        for k, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
+    ]
     with _recorded(model) as outputs:
-        trace(model, graph, *(graph.input(f"x{k}", s, letter) for k, s in enumerate(shapes)))
+        trace(model, graph, *inputs)
     rows = [
         [
             "  " * name.count(".") + (name or type(model).__name__),
             type(module).__name__,
-            _shown(outputs.get(id(module))),
+            _shown(outputs.get(id(module)), graph.batch),
             _own_count(module),
         ]
         for name, module in model.named_modules()
     ]
     table = tabulate(rows, ("layer", "type", "output shape", "parameters"), intfmt=",")
     return f"{table}\n\n{_totals(model)}"
+
+
+def _batch(model: Module) -> int:
+    """The batch of the trace: one that stateful layers accept, else one that is recognised."""
+    found = [getattr(m, "stateful", None) for _, m in model.named_modules()]
+    return next((int(batch) for batch in found if batch), _BATCH)
 
 
 def _input_shapes(model: Module, given: Shape | Sequence[Shape] | None) -> list[Shape]:
@@ -98,8 +128,8 @@ def _recorded(model: Module) -> Iterator[dict[int, Any]]:
     modules = [module for _, module in model.named_modules()]
 
     def noting(module: Module, forward: Any) -> Any:
-        def run(*inputs: Any) -> Any:
-            outputs[id(module)] = forward(*inputs)
+        def run(*inputs: Any, **options: Any) -> Any:
+            outputs[id(module)] = forward(*inputs, **options)
             return outputs[id(module)]
 
         return run
@@ -113,35 +143,39 @@ def _recorded(model: Module) -> Iterator[dict[int, Any]]:
             module.__dict__.pop("forward", None)
 
 
-def _shown(output: Any) -> str:
+def _shown(output: Any, batch: int) -> str:
+    if isinstance(output, Mapping):
+        output = list(output.values())
     if isinstance(output, (tuple, list)):
-        return ", ".join(map(_shown, output))
+        return ", ".join(_shown(part, batch) for part in output)
     if not isinstance(output, Value):
         return ""
     sizes = []
-    for size in output.shape:
-        times, rest = divmod(size, _BATCH)
+    for place, size in enumerate(output.shape):
+        times, rest = divmod(size, batch if batch == _BATCH or place == 0 else _BATCH)
         sizes.append(str(size) if rest or not times else "batch" + f"·{times}" * (times > 1))
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 
 def _own_count(module: Module) -> int | None:
     """Parameters and buffers that a layer holds itself; None for a mere container."""
-    own = [p.size for name, p in module.named_arrays().items() if "." not in name]
+    own = [part.size for _, part in structure.held(module) if isinstance(part, Parameter)]
     return sum(own) if own or not any(True for _ in module.children()) else None
 
 
 def _totals(model: Module) -> str:
     arrays = model.named_arrays().values()
     trained = sum(p.size for p in arrays if p.trainable)
-    buffers = sum(p.size for p in arrays if not p.trainable)
+    frozen = sum(p.size for p in arrays if not (p.trainable or p.buffer))
+    buffers = sum(p.size for p in arrays if p.buffer)
     store = model.memory()
     kind = store.dtype if store else "float32"
-    size = (trained + buffers) * (8 if kind == "float64" else 4)
+    size = (trained + frozen + buffers) * (8 if kind == "float64" else 4)
     return (
-        f"parameters: {trained + buffers:,} ({_bytes(size)} in {kind})\n"
+        f"parameters: {trained + frozen + buffers:,} ({_bytes(size)} in {kind})\n"
         f"  trained: {trained:,}\n"
-        f"  buffers: {buffers:,}"
+        + (f"  frozen: {frozen:,}\n" if frozen else "")
+        + f"  buffers: {buffers:,}"
     )
 
 

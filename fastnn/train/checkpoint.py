@@ -96,6 +96,13 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
     _set_model(model, found)
 
 
+def read_model(path: str | os.PathLike[str]) -> Arrays:
+    """Parameters and buffers by name from a file of `save_model` or `save_trainer`."""
+    arrays, _ = read(files.as_path(path, "checkpoint", CheckpointError))
+    head = "model."
+    return {n.removeprefix(head): a for n, a in arrays.items() if n.startswith(head)}
+
+
 def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Write what `fit(..., resume=path)` needs to go on as if it had not been interrupted.
 

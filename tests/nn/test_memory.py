@@ -475,3 +475,35 @@ def test_all_sides_agree_after_any_operations(seed, tmp_path):
                 np.testing.assert_array_equal(views[name], array)
         assert agrees(model), operation
         assert set(model.named_parameters()) == set(spy.arrays) - frozen
+
+
+# -------------------------------------------------------------------- recurrent layers as models
+
+
+def test_recurrent_layers_alone_and_in_a_sequential():
+    x = RNG.normal(size=(6, 7, 4)).astype(np.float32)
+    lstm = nn.LSTM(4, 5)
+    outputs, [(h, c)] = lstm.predict(x)
+    assert (outputs.shape, h.shape, c.shape) == ((6, 7, 5), (6, 5), (6, 5))
+    np.testing.assert_array_equal(outputs[:, -1], h)
+    model = nn.Sequential(lstm, nn.GRU(5, 3, bidirectional=True), nn.Linear(6, 2))
+    assert model.predict(x).shape == (6, 7, 2)
+    made = fnn.Trainer(model, "cross_entropy", device="cpu")
+    y = RNG.integers(0, 2, (6, 7))
+    before = model.state_dict()
+    made.fit(x, y, batch_size=3, verbose=False)
+    assert all((a != before[n]).any() for n, a in model.state_dict().items())
+    again = nn.Sequential(lstm)
+    np.testing.assert_array_equal(again.predict(x), lstm.predict(x)[0])
+
+
+def test_public_names():
+    assert issubclass(nn.LSTM, nn.Recurrent)
+    assert fnn.Metric("error", lambda out, y: out).name == "error"
+
+    class Twice(nn.Module):
+        def forward(self, x: fnn.Value) -> fnn.Value:
+            assert isinstance(x, fnn.Value)
+            return x + x
+
+    np.testing.assert_array_equal(Twice().predict(X), 2 * X)

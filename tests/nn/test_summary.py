@@ -99,3 +99,30 @@ def test_shared_layer_counts_once():
 def test_model_prints_it(capsys):
     text = nn.Sequential(nn.Linear(4, 3)).summary()
     assert capsys.readouterr().out == text + "\n"
+
+
+def test_several_inputs_of_different_kinds():
+    class Both(nn.Module):
+        def __init__(self):
+            self.words, self.rest = nn.Embedding(9, 4), nn.Linear(3, 4)
+
+        def forward(self, ids, x):
+            return self.words(ids) + self.rest(x)
+
+    found = rows(summarize(Both(), [(), (3,)], ["int64", "float32"]))
+    assert found["Both"][1] == "(batch, 4)"
+    with pytest.raises(OptionError, match="one for each of 2 inputs, got 1"):
+        summarize(Both(), [(), (3,)], ["int64"])
+
+
+def test_it_is_shown_once_at_the_prompt(capsys):
+    text = nn.Linear(4, 3).summary()
+    assert repr(text) == ""
+    assert capsys.readouterr().out.count("trained: 15") == 1
+
+
+def test_frozen_and_stateful_layers():
+    model = nn.Sequential(nn.GRU(4, 6, stateful=2), nn.Linear(6, 3)).freeze("1")
+    found = rows(summarize(model, (5, 4)))
+    assert found["1"][1] == "(batch, 5, 3)"
+    assert "frozen: 21" in summarize(model, (5, 4))
