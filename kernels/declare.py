@@ -19,7 +19,10 @@ test may call it with any split at all, and the bits have to be the same.
 An array's annotation says, in this order:
 
 - ``in``: read; ``out``: written completely (within the items); ``inout``: read and written;
-  ``part``: written in part, the rest left as it is;
+  ``part``: written in part, the rest left as it is; ``scratch``: the call's own working memory,
+  of which nobody may use what was there before or is there afterwards. ``out*`` (and ``part*``)
+  has gaps that the call leaves as they are, and a call does not look at the gaps that an ``in*``
+  has: for arrays whose layout two kernels share (padding between time steps, steps past the end);
 - ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i``
   (the last dimension), ``whole``: any part of it;
 - the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
@@ -48,18 +51,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_ARRAY = re.compile(r"^(in|out|inout|part) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$")
+_ARRAY = re.compile(
+    r"^(in\*?|out\*?|inout|part\*?|scratch) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$"
+)
 _SCALARS = ("real", "double", "int")
+
+
+ShareRule = Callable[[dict[str, int]], tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
 class Array:
     """An array parameter: how it is used, its element type and its dimension letters."""
 
-    mode: str  # "in", "out", "inout", "part"
+    mode: str  # "in", "out", "inout", "part", "scratch"
     axis: str  # "rows", "cols", "whole"
     dtype: str  # "f", "r", "i", "d"
     dims: tuple[str, ...]
+    gaps: bool = False  # of a star
 
     @property
     def reads(self) -> bool:
@@ -89,7 +98,8 @@ class Kernel:
     ``grain``: shares of workers begin at multiples of it. ``block``: fewest items that a share is
     cut into, for kernels that read something large once for all items of a range. ``items`` is the
     dimension letter that ``lo`` and ``hi`` count, or None for a kernel that runs once, on one
-    worker.
+    worker. ``share``: for "part" arrays, from sizes (dimension letters and integer parameters, by
+    name) to which part a call writes: (from, to, of how many).
     """
 
     name: str
@@ -98,6 +108,7 @@ class Kernel:
     items: str | None
     grain: int = 1
     block: int = 1
+    share: ShareRule | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run as plain Python (NumPy arrays in, results written in place)."""
@@ -118,7 +129,7 @@ class CudaKernel:
     device at once. ``shared``: from the same sizes, and "shared_limit", the elements that a block
     may have, to the elements (of the program's float type) of dynamic shared memory that it needs.
     ``bounds``: most threads of a block and, if wanted, fewest blocks that share a processor; the
-    compiler gives a thread no more registers than fit that.
+    compiler gives a thread no more registers than fit that. ``share``: as of `Kernel`.
     """
 
     name: str
@@ -128,6 +139,7 @@ class CudaKernel:
     cooperative: bool = False
     shared: Callable[[dict[str, int]], int] | None = None
     bounds: int | tuple[int, int] | None = None
+    share: ShareRule | None = None
     #: what the planner asks of a kernel: one that only CUDA has computes all items at once
     items: str | None = None
     grain: int = 1
@@ -171,10 +183,11 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
     if match is None:
         raise ValueError(
             f"kernel {kernel!r}, parameter {name!r}: cannot read the annotation {text!r}; expected "
-            "'in|out|inout|part rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', 'int'"
+            "'in|out|inout|part|scratch rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', "
+            "'int'"
         )
     mode, axis, dtype, dims = match.groups()
-    return Array(mode, axis, dtype, tuple(dims.split(",")))
+    return Array(mode.rstrip("*"), axis, dtype, tuple(dims.split(",")), mode.endswith("*"))
 
 
 def kernel(
@@ -182,11 +195,12 @@ def kernel(
     *,
     grain: int = 1,
     block: int = 1,
+    share: ShareRule | None = None,
     name: str | None = None,
 ) -> Any:
     """Declare a kernel (see the module's text) and enter it in `KERNELS`."""
     if function is None:
-        return lambda f: kernel(f, grain=grain, block=block, name=name)
+        return lambda f: kernel(f, grain=grain, block=block, share=share, name=name)
     label = name or function.__name__
     signature = inspect.signature(function)
     names = list(signature.parameters)
@@ -207,7 +221,8 @@ def kernel(
         raise ValueError(
             f"a kernel called {label!r} exists already, in {home}; choose another name"
         )
-    result = Kernel(label, function, params, letters.pop() if ranged else None, grain, block)
+    items = letters.pop() if ranged else None
+    result = Kernel(label, function, params, items, grain, block, share)
     KERNELS[label] = result
     return result
 
@@ -219,18 +234,20 @@ def cuda_kernel(
     cooperative: bool = False,
     shared: Callable[[dict[str, int]], int] | None = None,
     bounds: int | tuple[int, int] | None = None,
+    share: ShareRule | None = None,
     name: str | None = None,
 ) -> Any:
     """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`."""
     if function is None:
         return lambda f: cuda_kernel(
-            f, launch=launch, cooperative=cooperative, shared=shared, bounds=bounds, name=name
-        )
+            f, launch=launch, cooperative=cooperative, shared=shared, bounds=bounds, share=share,
+            name=name,
+        )  # fmt: skip
     label = name or function.__name__
     params = {
         n: parse_parameter(label, n, str(p.annotation).strip("'\""))
         for n, p in inspect.signature(function).parameters.items()
     }
-    result = CudaKernel(label, function, params, launch, cooperative, shared, bounds)
+    result = CudaKernel(label, function, params, launch, cooperative, shared, bounds, share)
     CUDA_KERNELS[label] = result
     return result

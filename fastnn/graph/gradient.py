@@ -36,27 +36,28 @@ def propagate(
     graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]
 ) -> list[Value | None]:
     """Like `differentiate`, from several values with their gradients."""
+    found = contributions(graph, seeds, wrt)
+    return [total(graph, parts, value) for parts, value in zip(found, wrt, strict=True)]
+
+
+def contributions(
+    graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]
+) -> list[list[Value]]:
+    """For each value in `wrt` the terms of its gradient, from each of its uses one."""
     nodes = list(graph.nodes)
     needed = _depends_on(nodes, wrt)
     parts: dict[Value, list[Value]] = {}
     for value, gradient in seeds:
         parts.setdefault(value, []).append(gradient)
-
-    def total(value: Value) -> Value | None:
-        """The sum of the gradients that have arrived at a value."""
-        terms = parts.get(value)
-        while terms and len(terms) > 1:
-            a, b = terms.pop(0), terms.pop(0)
-            result = graph.value(value.shape, batched=value.batched, name=f"d{value.name}")
-            graph.call("add_forward", a=a, b=b, y=result)
-            terms.insert(0, result)
-        return terms[0] if terms else None
-
     for node in reversed(nodes):
         wanted = {k for k, v in node.inputs.items() if v is not None and v in needed}
         if not wanted:
             continue
-        douts = {k: g for k, v in node.outputs.items() if (g := total(v)) is not None}
+        douts = {
+            k: g
+            for k, v in node.outputs.items()
+            if (g := total(graph, parts.get(v, []), v)) is not None
+        }
         if not douts:
             continue
         rule = node.op.gradient or derived_gradient
@@ -66,7 +67,17 @@ def propagate(
             source = node.inputs[name]
             if source is not None and name in wanted:
                 parts.setdefault(source, []).append(gradient)
-    return [total(value) for value in wrt]
+    return [parts.get(value, []) for value in wrt]
+
+
+def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
+    """The sum of the gradients that have arrived at a value; `terms` is left with it alone."""
+    while len(terms) > 1:
+        a, b = terms.pop(0), terms.pop(0)
+        result = graph.value(value.shape, batched=value.batched, name=f"d{value.name}")
+        graph.call("add_forward", a=a, b=b, y=result)
+        terms.insert(0, result)
+    return terms[0] if terms else None
 
 
 def _depends_on(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:

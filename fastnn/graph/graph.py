@@ -306,7 +306,11 @@ def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
     }
     for name, parameter in arrays.items():
         value = operands[name]
-        if parameter.mode == "out" and isinstance(value, Value) and value.home == "work":
+        if (
+            parameter.mode in ("out", "scratch")
+            and isinstance(value, Value)
+            and value.home == "work"
+        ):
             value.batched = value.batched or (
                 parameter.axis in batched_axes and _leads(parameter, value)
             )

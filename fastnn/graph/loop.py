@@ -5,23 +5,28 @@ slices of stacked arrays: what the body computes at step t lies in slice t of a 
 a carried state in slice t of one of T + 1. The gradient traces the body's backward calls once and
 makes them for each step in reverse.
 
-Calls that need no step of their own are taken out of the loop. What depends on no placeholder (a
-packed weight) is computed once before it. Gradients of weights, which sum over the rows of a step,
-become one sum over the rows of all steps after it: one large matrix product, not T small ones.
+What belongs to a step is decided by memory: a call that reads or writes anything of a step is made
+in each, and whatever it writes belongs to the step, too. All the rest of the body (a layer applied
+to something from outside, a packed weight) stands before the loop, as if it were written there.
+Of gradients to what comes from outside, sums over the rows of a step (those of weights) become one
+sum over the rows of all steps, after the loop: one large matrix product, not T small ones. Others
+are added up in place, step by step, in reverse time; memory that only one step's backward pass
+needs is used again by the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import fastnn.kernels.cpu.sequence  # noqa: F401  (declares the kernels)
 from fastnn.errors import ShapeError, where
-from fastnn.graph.gradient import propagate
+from fastnn.graph.coverage import check_written
+from fastnn.graph.gradient import contributions, total
 from fastnn.graph.graph import Call, Graph, Node, Value
 from fastnn.graph.op import Op
-from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.declare import Array, declared
 
 Body = Callable[..., tuple[Sequence[Value], Sequence[Value]]]
 
@@ -105,32 +110,64 @@ def _record(graph: Graph, nodes: list[Node], action: Callable[[], Any]) -> tuple
         graph.nodes, graph.calls = saved_nodes, saved_calls
 
 
+def _arrays(call: Call) -> dict[str, Array]:
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    return kernel.arrays
+
+
+def _roots(call: Call, *modes: str) -> list[Value]:
+    """The memory that a call uses in one of these ways."""
+    found = [call.operands[name] for name, p in _arrays(call).items() if p.mode in modes]
+    return [v.root for v in found if isinstance(v, Value)]
+
+
 def _reads(call: Call) -> list[Value]:
-    arrays = KERNELS[call.kernel].arrays
-    found = [call.operands[n] for n, p in arrays.items() if p.reads or p.mode == "part"]
-    return [v for v in found if isinstance(v, Value)]
+    return _roots(call, "in", "inout", "part")
 
 
 def _writes(call: Call) -> list[Value]:
-    arrays = KERNELS[call.kernel].arrays
-    found = [call.operands[n] for n, p in arrays.items() if p.writes]
-    return [v for v in found if isinstance(v, Value)]
+    return _roots(call, "out", "inout", "part")
 
 
-def _split(calls: list[Call], local: set[Value]) -> tuple[list[Call], list[Call]]:
-    """Calls that depend on no step, and calls that do; `local` grows by what the latter write."""
-    outside, inside = [], []
-    for call in calls:
-        if "stream" in call.operands or any(v.root in local for v in _reads(call)):
-            inside.append(call)
-            local.update(v.root for v in _writes(call))
-        else:
-            outside.append(call)
-    return outside, inside
+def _belongs(call: Call, local: Container[Value]) -> bool:
+    """Whether a call has to be made in each step: something that it reads or writes is a step's."""
+    touched = (*_reads(call), *_writes(call))
+    return "stream" in call.operands or any(root in local for root in touched)
+
+
+def _whole(value: Value, local: Container[Value]) -> bool:
+    """Whether a value is all of a piece of memory that belongs to the step."""
+    return value.root in local and value.root.home == "work" and value.size == value.root.size
+
+
+def _grow(local: dict[Value, None], nodes: Sequence[Node], calls: Sequence[Call]) -> None:
+    """Let `local`, the memory that belongs to a step, grow to all that depends on it."""
+    before = -1
+    while before != len(local):
+        before = len(local)
+        for node in nodes:
+            if any(v is not None and v.root in local for v in node.inputs.values()):
+                local.update(dict.fromkeys(v.root for v in node.outputs.values()))
+        for call in calls:
+            if _belongs(call, local):
+                local.update(dict.fromkeys(_writes(call)))
+
+
+def _split(calls: list[Call], local: Container[Value]) -> tuple[list[Call], list[Call]]:
+    """Calls that have nothing to do with a step, and those to be made in each."""
+    outside = [call for call in calls if not _belongs(call, local)]
+    return outside, [call for call in calls if _belongs(call, local)]
 
 
 class Loop:
-    """One loop in a graph: traced body, stacks, and the emission of both passes."""
+    """One loop in a graph: traced body, stacks, and the emission of both passes.
+
+    Attributes:
+        nodes, calls: what is done in each step.
+        local: the memory that belongs to a step (an ordered set).
+        before: calls of the body that stand before the loop.
+    """
 
     def __init__(self, graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value]):
         self.graph = graph
@@ -147,39 +184,58 @@ class Loop:
             for x in xs
         ]
         self.s_in = [graph.value(s.shape, batched=True, name=f"state {s.name}") for s in states]
-        self.nodes: list[Node] = []
-
-        def trace() -> tuple[list[Value], list[Value]]:
-            outputs, new = body(*self.x_in, *self.s_in)
-            return list(outputs), [self._own(value) for value in new]
-
-        (self.outputs, self.s_out), calls = _record(graph, self.nodes, trace)
-        if [s.shape for s in self.s_out] != [s.shape for s in states]:
+        self.local: dict[Value, None] = dict.fromkeys((*self.x_in, *self.s_in))
+        nodes: list[Node] = []
+        (outputs, new), calls = _record(graph, nodes, lambda: body(*self.x_in, *self.s_in))
+        if [s.shape for s in new] != [s.shape for s in states]:
             raise ShapeError(
                 f"{where(graph.scope)}loop: expected new states of shapes "
-                f"{[s.shape for s in states]}, got {[s.shape for s in self.s_out]}"
+                f"{[s.shape for s in states]}, got {[s.shape for s in new]}"
             )
-        self.local = {*self.x_in, *self.s_in}
-        self.before, self.calls = _split(calls, self.local)
-        for output in self.outputs:
-            if output.root not in self.local or not output.batched:
+        _grow(self.local, nodes, calls)
+        for output in outputs:
+            if output.ndim < 1 or output.shape[0] != xs[0].shape[0]:
                 raise ShapeError(
-                    f"{where(graph.scope)}loop: expected outputs of the body that depend on the "
-                    f"step and run over the batch, got {output}"
+                    f"{where(graph.scope)}loop: expected outputs of the body that run over the "
+                    f"batch of {xs[0].shape[0]}, got {output}"
                 )
 
-    def _own(self, value: Value) -> Value:
-        """A new state in memory of its own."""
-        taken = {*self.x_in, *self.s_in, *getattr(self, "_owned", [])}
-        if value.root in taken or value is not value.root or value.home != "work":
-            fresh = self.graph.value(value.shape, batched=True, name=value.name)
-            node = Node(_COPY, {"x": value}, {"y": fresh}, {}, self.graph.scope)
-            fresh.node = node
-            self.graph.nodes.append(node)
-            copy(self.graph, value, fresh)
-            value = fresh
-        self._owned = [*getattr(self, "_owned", []), value]
-        return value
+        def settle() -> None:
+            taken = [*self.x_in, *self.s_in]
+            self.s_out: list[Value] = []
+            for value in new:
+                self.s_out.append(self._own(value, taken))
+                taken.append(self.s_out[-1])
+            self.outputs = [self._own(value) for value in outputs]
+
+        calls += _record(graph, nodes, settle)[1]
+        _grow(self.local, nodes, calls)
+        self.before, self.calls = _split(calls, self.local)
+        inside = [any(v.root in self.local for v in n.outputs.values()) for n in nodes]
+        graph.nodes += [node for node, within in zip(nodes, inside, strict=True) if not within]
+        self.nodes = [node for node, within in zip(nodes, inside, strict=True) if within]
+        check_written(self.calls, self.local, [*self.x_in, *self.s_in], "loop")
+
+    def _own(self, value: Value, taken: Sequence[Value] | None = None) -> Value:
+        """`value` if it is memory of each step's own, all of it; else a copy that is.
+
+        With `taken` it also has to be other memory than these.
+        """
+        whole = _whole(value, self.local) and value.batched
+        if whole and (taken is None or (value is value.root and value not in taken)):
+            return value
+        if value.dtype != "f":
+            raise ShapeError(
+                f"{where(self.graph.scope)}loop: expected integers that the body returns to be "
+                f"those of a step, got {value}, which is the same at each; leave it out"
+            )
+        fresh = self.graph.value(value.shape, value.dtype, batched=True, name=value.name)
+        node = Node(_COPY, {"x": value}, {"y": fresh}, {}, self.graph.scope)
+        fresh.node = node
+        self.graph.nodes.append(node)
+        copy(self.graph, value, fresh)
+        self.local[fresh] = None
+        return fresh
 
     def invariants(self) -> list[Value]:
         """Values from outside that the body's nodes use."""
@@ -203,8 +259,9 @@ class Loop:
             stack = steps.add(placeholder, extra=1)
             steps.stacks[new] = _Stack(stack.buffer, 1)
             copy(graph, initial, steps.at(placeholder, 0))
-        for root in self.local - set(steps.stacks):
-            steps.add(root)
+        for root in self.local:
+            if root not in steps.stacks and root.home == "work":
+                steps.add(root)
         for t in range(self.length):
             for call in self.calls:
                 steps.emit(call, t)
@@ -219,117 +276,183 @@ class Loop:
         invariants: Sequence[Value],
     ) -> tuple[list[Value | None], list[Value], list[Value | None]]:
         """Emit all steps in reverse; gradients of the sequences, initial states and invariants."""
-        graph, steps = self.graph, self.steps
+        graph, steps, last = self.graph, self.steps, self.length - 1
         seeds: list[tuple[Value, Value]] = []
-        local = set(self.local)
-        d_new = []
         for output, gradient in zip(self.outputs, d_outputs, strict=True):
             if gradient is not None:
-                seed = graph.value(output.shape, batched=True, name=f"d{output.name}")
-                seeds.append((output, seed))
-                steps.stacks[seed] = _Stack(swap(graph, gradient, batched=False))
-                local.add(seed)
-        for new in self.s_out:
-            seed = graph.value(new.shape, batched=True, name=f"d{new.name}")
-            seeds.append((new, seed))
-            d_new.append(seed)
-            local.add(seed)
+                seeds.append((output, self._seed(output)))
+                steps.stacks[seeds[-1][1]] = _Stack(swap(graph, gradient, batched=False))
+        d_new = [self._seed(new) for new in self.s_out]
+        seeds += zip(self.s_out, d_new, strict=True)
+        given = dict.fromkeys((*self.local, *(seed for _, seed in seeds)))
         wanted = [x for x, needed in zip(self.x_in, x_needed, strict=True) if needed]
-
-        def trace() -> tuple[list[Value | None], list[Value]]:
-            found = propagate(graph, seeds, [*wanted, *self.s_in, *invariants])
-            states = found[len(wanted) : len(wanted) + len(self.s_in)]
-            return found, [self._gradient_of_state(g, s, seeds) for g, s in zip(
-                states, self.s_in, strict=True)]  # fmt: skip
-
-        (found, d_in), calls = _record(graph, self.nodes, trace)
-        before, inside = _split(calls, local)
-        d_xs, d_inv = found[: len(wanted)], found[len(wanted) + len(self.s_in) :]
-        inside, after = self._after(inside, [*d_xs, *d_in])
-        graph.calls += before
-        for placeholder, gradient, final in zip(d_new, d_in, d_states, strict=True):
+        pass_ = _Backward(graph, self.nodes, given, seeds, wanted, self.s_in, invariants)
+        graph.calls += pass_.before
+        for placeholder, gradient, final in zip(d_new, pass_.d_states, d_states, strict=True):
             stack = steps.add(placeholder, extra=1, first=1)
             steps.stacks[gradient] = _Stack(stack.buffer, 0)
-            start = steps.at(placeholder, self.length - 1)
-            zeros = graph.full(placeholder.shape, 0.0, batched=True)
-            copy(graph, zeros if final is None else final, start)
-        once = {v.root for call in after for v in _writes(call)}
-        for root in local - set(steps.stacks) - once:
-            steps.add(root)
-        for t in reversed(range(self.length)):
-            for call in inside:
+            zeros = graph.full(placeholder.shape, 0.0, batched=True) if final is None else final
+            copy(graph, zeros, steps.at(placeholder, last))
+        for root in pass_.stacked:
+            if root not in steps.stacks:
+                steps.add(root)
+        sums = [_Sum(graph, v) for v in invariants]
+        for t in range(last, -1, -1):
+            for call in pass_.calls:
                 steps.emit(call, t)
-        for call in after:
+            for running, parts in zip(sums, pass_.each, strict=True):
+                for part in parts:
+                    running.add(steps.at(part, t))
+        for call in pass_.after:
             steps.emit_all(call)
-        gradients = iter(d_xs)
+        for running, parts in zip(sums, pass_.once, strict=True):
+            for part in parts:
+                running.add_kept(part)
+        gradients = iter(pass_.d_xs)
         xs: list[Value | None] = []
         for needed in x_needed:
-            gradient = next(gradients) if needed else None
-            xs.append(None if gradient is None else swap(graph, steps.all(gradient), batched=True))
-        results = [None if g is None else self._summed(g, once) for g in d_inv]
-        return xs, [steps.at(gradient, 0) for gradient in d_in], results
+            found = next(gradients) if needed else None
+            xs.append(None if found is None else swap(graph, steps.all(found), batched=True))
+        return xs, [steps.at(g, 0) for g in pass_.d_states], [running.value for running in sums]
 
-    def _gradient_of_state(
-        self, gradient: Value | None, state: Value, seeds: list[tuple[Value, Value]]
-    ) -> Value:
-        """The gradient of a carried state in memory of its own."""
-        fresh = self.graph.value(state.shape, batched=True, name=f"d{state.name}")
-        source = gradient
-        if source is None:
-            source = self.graph.full(state.shape, 0.0, batched=True)
-        copy(self.graph, source, fresh)
-        if gradient is None:  # depends on no step, but has to be written in each
-            self.graph.calls[-1].operands["x"] = self.graph.view(fresh, fresh.shape)
+    def _seed(self, value: Value) -> Value:
+        """Stands for a step's gradient of a value."""
+        return self.graph.value(value.shape, batched=True, name=f"d{value.name}")
+
+
+class _Backward:
+    """The backward pass of a loop's body, sorted into what is done when.
+
+    Attributes:
+        before: calls that stand before the loop.
+        calls: those made in each step.
+        after: those made once for all steps, after the loop.
+        d_xs, d_states: gradients of the steps of sequences and of carried states, a step's own.
+        each, once: for each invariant the terms of its gradient: a step's, and of all steps.
+        stacked: memory of which each step has a slice of its own; other memory is used again.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: list[Node],
+        given: dict[Value, None],
+        seeds: list[tuple[Value, Value]],
+        xs: Sequence[Value],
+        states: Sequence[Value],
+        invariants: Sequence[Value],
+    ):
+        self.graph = graph
+        known = set(graph.leaves)
+        found, calls = _record(
+            graph, nodes, lambda: contributions(graph, seeds, [*xs, *states, *invariants])
+        )
+        local = dict(given)
+        _grow(local, (), calls)
+        sums: list[Value] = []
+
+        def settle() -> None:
+            for parts, like in zip(found, [*xs, *states], strict=False):
+                gradient = total(graph, parts, like)
+                if like in states or gradient is None or not _whole(gradient, local):
+                    gradient = self._copied(gradient, like, local)
+                sums.append(gradient)
+
+        calls += _record(graph, nodes, settle)[1]
+        _grow(local, (), calls)
+        self.d_xs, self.d_states = sums[: len(xs)], sums[len(xs) :]
+        self.before, inside = _split(calls, local)
+        self.calls, self.after = _after(inside, local, [*sums, *(s for _, s in seeds)])
+        made_once = {root for call in self.after for root in _writes(call)}
+        terms = found[len(sums) :]
+        self.once = [[v for v in parts if v.root in made_once] for parts in terms]
+        self.each = [[v for v in parts if v.root not in made_once] for parts in terms]
+        check_written(self.calls, local, list(given), "gradient of the loop")
+        read_after = {root for call in self.after for root in _reads(call)}
+        self.stacked = [
+            root for root in local
+            if root.home == "work" and root not in made_once
+            and (root in read_after or root in {g.root for g in self.d_xs})
+        ]  # fmt: skip
+        # what was packed or turned over of a step's values is not there for a second gradient
+        for key in set(graph.leaves) - known:
+            if graph.leaves[key].root in local:
+                del graph.leaves[key]
+
+    def _copied(self, gradient: Value | None, like: Value, local: dict[Value, None]) -> Value:
+        """A copy of a gradient (or zeros) in memory that belongs to the step."""
+        graph = self.graph
+        fresh = graph.value(like.shape, batched=True, name=f"d{like.name}")
+        local[fresh] = None
+        if gradient is None:
+            gradient = graph.full(like.shape, 0.0, batched=True)
+        copy(graph, gradient, fresh)
         return fresh
 
-    def _after(
-        self, calls: list[Call], needed: Sequence[Value | None]
-    ) -> tuple[list[Call], list[Call]]:
-        """Take out the calls that can be made once for all steps: sums over rows that no step
-        needs."""
-        wanted = {v.root for v in needed if v is not None}
-        inside: list[Call] = []
-        after: list[Call] = []
-        for call in reversed(calls):
-            writes = _writes(call)
-            batched = any(v.batched for v in writes)
-            if batched or any(v.root in wanted for v in writes) or not _stackable(call):
-                inside.append(call)
-                wanted.update(v.root for v in _reads(call))
-            else:
-                after.append(call)
-        return inside[::-1], after[::-1]
 
-    def _summed(self, gradient: Value, once: set[Value]) -> Value:
-        """The gradient of an invariant: as it is, or the sum over all steps."""
-        steps, graph = self.steps, self.graph
-        if gradient.root in once or gradient.root not in steps.stacks:
-            return gradient
-        total = graph.value(gradient.shape, batched=gradient.batched, name=gradient.name)
-        copy(graph, steps.at(gradient, self.length - 1), total)
-        for t in reversed(range(self.length - 1)):
-            graph.call("add_forward", a=total, b=steps.at(gradient, t), y=total)
-        return total
+class _Sum:
+    """Terms added up in place, in the order in which they come."""
+
+    def __init__(self, graph: Graph, like: Value):
+        self.graph, self.like = graph, like
+        self.value: Value | None = None
+        self.own = True  # whether `value` may be added to
+
+    def add(self, term: Value) -> None:
+        graph, like, before = self.graph, self.like, self.value
+        if term.shape != like.shape:
+            term = graph.view(term, like.shape)
+        if before is None or not self.own:
+            self.value = graph.value(like.shape, batched=like.batched, name=f"d{like.name}")
+        self.own = True
+        assert self.value is not None
+        if before is None:
+            copy(graph, term, self.value)
+        else:
+            graph.call("add_forward", a=graph.view(before, like.shape), b=term, y=self.value)
+
+    def add_kept(self, term: Value) -> None:
+        """Add a term that keeps its memory: alone, it is the sum itself."""
+        if self.value is None:
+            self.value, self.own = term, False
+        else:
+            self.add(term)
 
 
-#: kernels that sum over rows, whatever their number, and what prepares their operands
+#: kernels that sum over rows, whatever their number
 ROW_SUMS = {
     "linear_backward_weight",
-    "linear_backward_weight_packed",
     "sum_rows",
     "embedding_backward",
     "layer_norm_backward_gain",
     "prelu_backward_weight_columns",
     "prelu_backward_weight_single",
-    "add_forward",
 }
 
 
-def _stackable(call: Call) -> bool:
+def _after(
+    calls: list[Call], local: Container[Value], needed: Sequence[Value]
+) -> tuple[list[Call], list[Call]]:
+    """Take out the calls that can be made once for all steps: sums over the rows of a step that no
+    step needs."""
+    wanted = {value.root for value in needed}
+    inside: list[Call] = []
+    after: list[Call] = []
+    for call in reversed(calls):
+        if any(root in wanted for root in _writes(call)) or not _stackable(call, local):
+            inside.append(call)
+            wanted.update((*_reads(call), *_writes(call)))
+        else:
+            after.append(call)
+    return inside[::-1], after[::-1]
+
+
+def _stackable(call: Call, local: Container[Value]) -> bool:
     """Whether a call on one step's rows may be made on the rows of all steps."""
     if call.kernel not in ROW_SUMS or "stream" in call.operands:
         return False
-    return all(v.shift == 0 and v.size == v.root.size for v in _reads(call))
+    reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]
+    return all(v.root in local and v.size == v.root.size for v in reads)
 
 
 def _copy_gradient(

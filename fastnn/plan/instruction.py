@@ -78,8 +78,7 @@ def fold(shape: Sequence[int], rank: int) -> tuple[int, ...]:
 
 def instructions_of(graph: Graph) -> list[Instruction]:
     """The graph's calls as instructions, in the same order."""
-    calls = chosen(graph) if graph.device == "cuda" else graph.calls
-    return [instruction_of(call, graph.batch) for call in calls]
+    return [instruction_of(call, graph.batch) for call in chosen(graph)]
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:

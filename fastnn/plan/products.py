@@ -1,18 +1,25 @@
-"""On CUDA the sizes of a matrix product decide by which kernels it is computed.
+"""The sizes of a matrix product decide by which kernels it is computed.
 
 The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
-where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps).
+where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps). On CUDA
+that goes for all products, on the CPU for the gradients of weights.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastnn.graph.graph import Call, Graph, Value
+from fastnn.kernels.cpu.matmul import choose_linear, packed_shape
+from fastnn.kernels.declare import declared
 
 
 def chosen(graph: Graph) -> list[Call]:
     """The graph's calls with the products' kernels chosen."""
+    if graph.device == "cpu":
+        return _packed(graph)
     from fastnn.kernels.cuda.matmul import PARTS  # not needed on the CPU
 
     calls: list[Call] = []
@@ -59,3 +66,47 @@ def _sizes(product: str, first: Value, second: Value) -> tuple[int, int, int]:
     if product == "linear_forward":
         return n, b, a
     return n, second.shape[0], a
+
+
+def _packed(graph: Graph) -> list[Call]:
+    """The graph's calls with the operands of large weight gradients packed, each once."""
+    calls: list[Call] = []
+    copies: dict[tuple[Value, int, tuple[int, ...]], Value] = {}
+    itemsize = np.dtype(graph.dtype).itemsize
+    for call in graph.calls:
+        if call.kernel == "linear_backward_weight":
+            call = _packed_gradient(graph, call, calls, copies, itemsize)
+        calls.append(call)
+        if copies:  # what is written anew has to be packed anew
+            written = _written(call)
+            copies = {key: value for key, value in copies.items() if key[0] not in written}
+    return calls
+
+
+def _packed_gradient(
+    graph: Graph, call: Call, calls: list[Call], copies: dict[Any, Value], itemsize: int
+) -> Call:
+    operands = {name: call.operands[name] for name in ("x", "dy")}
+    c, k, rows = _sizes(call.kernel, *operands.values())
+    if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
+        return call
+    packed = {}
+    for name, value in operands.items():
+        key = (value.root, value.shift, value.shape)
+        if key not in copies:
+            copies[key] = graph.value(
+                packed_shape(rows, value.shape[-1], itemsize), name=f"packed {value.name}"
+            )
+            whole = {"w": value, "packed": copies[key]}
+            calls.append(Call("pack_panels", whole, call.scope, call.final))
+        packed[f"{name}_packed"] = copies[key]
+    arrays = {**packed, "dw": call.operands["dw"]}
+    return Call("linear_backward_weight_packed", arrays, call.scope, call.final)
+
+
+def _written(call: Call) -> set[Value]:
+    """The memory that a call writes to."""
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    found = [call.operands[name] for name, p in kernel.arrays.items() if p.writes]
+    return {value.root for value in found if isinstance(value, Value)}

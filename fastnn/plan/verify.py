@@ -1,21 +1,37 @@
 """The verifier: checks a finished program by byte ranges, knowing nothing of the planner's ways.
 
-It checks that equal letters are equal sizes, that operands lie within their segments, that every
-buffer read from work memory was written before in the same step and not taken over by another one
-since, and that within a phase no two operands touch the same bytes, one of them written, unless
-each item's part is the same for both. Local memory is checked likewise, within each group.
+It checks that equal letters are equal sizes, that operands lie within their segments, and that
+within a phase no two operands touch the same bytes, one of them written, unless each item's part is
+the same for both.
+
+And it proves that no call reads what nobody wrote: a byte that is read was written before in the
+same step, by calls whose parts make up the whole, and was not taken over by another buffer or by
+scratch since; or it lies in a segment that holds something before a step begins (`GIVEN`). Local
+memory is checked likewise, within each group. What people may look at after a step (the program's
+places) has to be written by its end.
 """
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastnn.errors import ProgramError
+from fastnn.graph.coverage import Coverage, Share, note, share_of
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, Program
+
+#: segments that hold something before a step begins: the model and its optimiser, the run's state,
+#: what the host or the caller provides
+GIVEN = (
+    "params", "buffers", "slots/", "clock", "totals", "constant", "input", "data/", "order",
+    "schedule",
+)  # fmt: skip
+#: segments of which a step may read only what it has written itself
+WRITTEN = ("work", "local", "grads", "result/")
+#: gradients begin at multiples of so many elements; what lies between them is zero for good
+GRADIENT_ALIGN = 16
 
 
 @dataclass(frozen=True)
@@ -25,24 +41,28 @@ class _Touch:
     segment: str
     begin: int
     end: int
-    reads: bool
-    writes: bool
+    parameter: Array
+    share: Share | None  # what a "part" parameter writes
     buffer: int
     split: tuple[object, ...] | None  # how the bytes are divided among workers; None: not at all
+
+    @property
+    def writes(self) -> bool:
+        return self.parameter.writes
 
 
 def verify(program: Program) -> None:
     """Raise `ProgramError` for the first fault found."""
-    written = _Written("work")
+    written = _Written(program)
     for number, phase in enumerate(program.phases):
         touches: list[_Touch] = []
         for group in phase.groups:
-            local, of_group = _Written("local"), []
+            written.covers["local"] = Coverage()
+            of_group: list[_Touch] = []
             for call in group.calls:
                 mine = _touches(program, call, group)
-                for spans in (written, local):
-                    spans.check(number, mine)
-                    spans.note(mine)
+                written.check(number, mine)
+                written.note(mine)
                 of_group += mine
             _check_apart(number, [t for t in of_group if t.segment == "local"])
             touches += [t for t in of_group if t.segment != "local"]
@@ -51,6 +71,7 @@ def verify(program: Program) -> None:
             mine = _touches(program, call, None)
             written.check(number, mine)
             written.note(mine)
+    written.check_places()
 
 
 def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) -> list[_Touch]:
@@ -59,6 +80,7 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
         raise ProgramError(f"no kernel is called {call.kernel!r}")
     letters: dict[str, int] = {}
     found = []
+    share = _share(call)
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
         if not isinstance(parameter, Array) or operand is None:
             continue
@@ -92,7 +114,7 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
         found.append(
             _Touch(
                 call, name, operand.segment, operand.offset, operand.offset + size,
-                parameter.reads, parameter.writes, operand.buffer, split,
+                parameter, share, operand.buffer, split,
             )
         )  # fmt: skip
     if group is not None and kernel.items in letters:
@@ -103,6 +125,19 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
                 f"group has {group.items} times {call.multiplier}"
             )
     return found
+
+
+def _share(call: PlannedCall) -> Share | None:
+    """Which part of its "part" arrays a call writes."""
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    sizes: dict[str, object] = {}
+    for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
+        if isinstance(operand, Operand) and isinstance(parameter, Array):
+            sizes.update(zip(parameter.dims, operand.dims, strict=False))
+        elif not isinstance(parameter, Array):
+            sizes[name] = operand
+    return share_of(kernel, sizes)
 
 
 def _check_apart(number: int, touches: list[_Touch]) -> None:
@@ -133,50 +168,71 @@ def _overlap(number: int, a: _Touch, b: _Touch) -> None:
 
 
 class _Written:
-    """Which bytes of a segment hold which buffer's data: spans that don't overlap."""
+    """Which bytes of the segments that a step writes hold which buffer's data."""
 
-    def __init__(self, segment: str) -> None:
-        self.segment = segment
-        self.begins: list[int] = []
-        self.spans: list[tuple[int, int, int]] = []  # begin, end, buffer; sorted
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.covers: dict[str, Coverage] = {}
+
+    def of(self, segment: str) -> Coverage | None:
+        """What is written of a segment; None for one that holds something from the start."""
+        if segment.startswith(WRITTEN):
+            return self.covers.setdefault(segment, Coverage())
+        if segment.startswith(GIVEN):
+            return None
+        raise ProgramError(
+            f"expected memory in one of the segments {[*GIVEN, *WRITTEN]}, got {segment!r}"
+        )
 
     def check(self, number: int, touches: list[_Touch]) -> None:
         """Everything read was written before, and not taken over by another buffer since."""
         for touch in touches:
-            if touch.segment != self.segment or not touch.reads:
+            cover = self.of(touch.segment)
+            if cover is None or not touch.parameter.reads:
                 continue
-            position = touch.begin
-            k = max(bisect.bisect_right(self.begins, position) - 1, 0)
-            while position < touch.end and k < len(self.spans):
-                begin, end, buffer = self.spans[k]
-                if begin > position or buffer != touch.buffer:
-                    break
-                position, k = max(position, end), k + 1
-            if position < touch.end:
+            byte = self._missing(cover, touch)
+            if byte is not None:
                 raise ProgramError(
-                    f"phase {number}: {touch.call.kernel}.{touch.name} reads {self.segment} memory "
-                    f"[{touch.begin}, {touch.end}), of which byte {position} was not written, or "
-                    "another buffer has taken it over"
+                    f"phase {number}: {touch.call.kernel}.{touch.name} reads {touch.segment} "
+                    f"memory [{touch.begin}, {touch.end}), of which byte {byte} was not written, "
+                    "or another buffer or scratch memory has taken it over"
                 )
+
+    def _missing(self, cover: Coverage, touch: _Touch) -> int | None:
+        begin = touch.begin
+        while (
+            byte := cover.missing(begin, touch.end, _owner(touch), touch.parameter.gaps)
+        ) is not None:
+            if touch.segment != "grads":
+                return byte
+            # one update of several gradients passes over the gaps between them
+            size = GRADIENT_ALIGN * np.dtype(self.program.dtype).itemsize
+            begin = -(-byte // size) * size
+            if begin == byte:
+                return byte
+        return None
 
     def note(self, touches: list[_Touch]) -> None:
         for touch in touches:
-            if touch.segment == self.segment and touch.writes and touch.end > touch.begin:
-                self._write(touch.begin, touch.end, touch.buffer)
+            cover = self.of(touch.segment)
+            if cover is not None:
+                note(cover, touch.parameter, touch.begin, touch.end, _owner(touch), touch.share)
 
-    def _write(self, begin: int, end: int, buffer: int) -> None:
-        first = max(bisect.bisect_right(self.begins, begin) - 1, 0)
-        last = first
-        kept: list[tuple[int, int, int]] = []
-        while last < len(self.spans) and self.spans[last][0] < end:
-            b, e, owner = self.spans[last]
-            if e <= begin:
-                kept.append((b, e, owner))
-            else:
-                kept += [(b, begin, owner)] if b < begin else []
-                kept += [(end, e, owner)] if e > end else []
-            last += 1
-        kept.append((begin, end, buffer))
-        kept.sort()
-        self.spans[first:last] = kept
-        self.begins[first:last] = [span[0] for span in kept]
+    def check_places(self) -> None:
+        """What can be looked at after a step is there."""
+        for name, place in self.program.places.items():
+            cover = self.of(place.segment)
+            if cover is None or place.external:
+                continue
+            kind = np.dtype(self.program.dtype).itemsize if place.dtype == "f" else 8
+            size = int(np.prod(place.dims, dtype=np.int64)) * kind
+            owner = 0 if place.segment == "grads" else place.buffer
+            if cover.missing(place.offset, place.offset + size, owner, gaps=True) is not None:
+                raise ProgramError(
+                    f"expected the step to write {name!r} at {place}, but some of it is not written"
+                )
+
+
+def _owner(touch: _Touch) -> int:
+    """Work memory is used by buffers in turn; a gradient has its place for good."""
+    return 0 if touch.segment == "grads" else touch.buffer

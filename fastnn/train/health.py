@@ -76,6 +76,8 @@ def time_gradients(
             "on, found none"
         )
     builder.places.update({f"dz{k}": dz for k, (_, dz) in enumerate(found)})
+    given = {k: lengths for k, (node, _) in enumerate(found) if (lengths := node.inputs["lengths"])}
+    builder.places.update({f"lengths{k}": lengths for k, lengths in given.items()})
     built = builder.finish(advance=False)
     for arrays in (inputs, targets):
         check_ranges(arrays, built.ranges)
@@ -88,8 +90,11 @@ def time_gradients(
     session.run([(bound, 1)], lambda: None)
     session.runtime.restore(kept)
     return {
-        _label(node): _norms(bound.view(f"dz{k}"), node) for k, (node, _) in enumerate(found)
-    }  # fmt: skip
+        _label(node): _norms(
+            bound.view(f"dz{k}"), node, bound.view(f"lengths{k}") if k in given else None
+        )
+        for k, (node, _) in enumerate(found)
+    }
 
 
 def _gate_gradients(graph: Graph) -> list[tuple[Node, Value]]:
@@ -111,12 +116,17 @@ def _label(node: Node) -> str:
     return weight.name.replace("weight_hh_", "")
 
 
-def _norms(dz: NDArray[Any], node: Node) -> Norms:
-    """Norm of each step; a step's place may be wider than its gates."""
+def _norms(dz: NDArray[Any], node: Node, lengths: NDArray[Any] | None) -> Norms:
+    """Norm of each step; a step's place may be wider than its gates, and holds nothing past the
+    end of its sequence."""
     batch, steps, _ = node.outputs["y"].shape
     weight = node.inputs["w_ih"]
     assert weight is not None
-    parts = dz.reshape(batch, steps, -1)[:, :, : weight.shape[1]].astype(np.float64)
+    parts = dz.reshape(batch, steps, -1)[:, :, : weight.shape[1]]
+    if lengths is not None:
+        past = np.arange(steps)[None, :, None] >= lengths.reshape(-1, 1, 1)
+        parts = np.where(past, 0.0, parts)
+    parts = parts.astype(np.float64)
     return np.asarray(np.sqrt((parts**2).sum(axis=(0, 2))))
 
 

@@ -70,7 +70,8 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
             bound.run_call(number)
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]
-                whole = parameter.mode in ("out", "inout")  # "part" leaves old contents between
+                # what is written in part, or with gaps, has old contents between
+                whole = parameter.mode in ("out", "inout") and not parameter.gaps
                 if not (whole and isinstance(operand, Operand) and operand.dtype == "f"):
                     continue
                 found = bound.read(operand)

@@ -90,9 +90,9 @@ def gru_forward(
     h0: "in rows f[B,H]",  # absent: zeros
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
-    saved: "out rows f[B,Z]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    saved: "out* rows f[B,Z]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     packed: "int",
     reverse: "int",
     reset_before: "int",  # whether the reset comes before the product
@@ -223,15 +223,15 @@ def gru_backward(
     w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
     h0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
-    saved: "in rows f[B,Z]",
+    saved: "in* rows f[B,Z]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
     dh_n: "in rows f[B,H]",
-    dz: "out rows f[B,D]",  # to r, z, n (x's part), n (h's part); a step has stride padded(4H)
+    dz: "out* rows f[B,D]",  # to r, z, n (x's part), n (h's part); a step has stride padded(4H)
     dbias_ih: "out rows f[B,G]",  # sums over the steps of each sequence
     dbias_hh: "out rows f[B,G]",
     dh0: "out rows f[B,H]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     reverse: "int",
     reset_before: "int",
     bptt: "int",  # gradients stop at turns that are multiples of it; 0: never

@@ -78,9 +78,9 @@ def lstm_forward(
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
     c_n: "out rows f[B,H]",
-    saved: "out rows f[B,Z]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    saved: "out* rows f[B,Z]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     packed: "int",
     reverse: "int",
     lo: "begin",
@@ -189,17 +189,17 @@ def lstm_backward(
     w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
     peephole: "in whole f[R]",
     c0: "in rows f[B,H]",
-    saved: "in rows f[B,Z]",
+    saved: "in* rows f[B,Z]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
     dh_n: "in rows f[B,H]",
     dc_n: "in rows f[B,H]",
-    dz: "out rows f[B,D]",  # gradients of the gates, a step's row has stride padded(4H)
+    dz: "out* rows f[B,D]",  # gradients of the gates, a step's row has stride padded(4H)
     dbias: "out rows f[B,G]",  # their sums over the steps of each sequence
     dpeephole: "out rows f[B,R]",  # likewise; may be absent
     dh0: "out rows f[B,H]",
     dc0: "out rows f[B,H]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     reverse: "int",
     steps: "int",  # T
     bptt: "int",  # gradients stop at turns that are multiples of it; 0: never

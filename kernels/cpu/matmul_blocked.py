@@ -97,7 +97,7 @@ def linear_forward_blocked(
     w: "in whole f[C,K]",
     bias: "in whole f[B]",  # B is K, or 0: no bias
     y: "out rows f[N,K]",
-    scratch: "out rows f[N,S]",  # S by `scratch_columns`
+    scratch: "scratch rows f[N,S]",  # S by `scratch_columns`
     lo: "begin",
     hi: "end",
 ):
@@ -111,7 +111,7 @@ def linear_backward_input_blocked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",
     dx: "out rows f[N,C]",
-    scratch: "out rows f[N,S]",  # S by `scratch_columns`
+    scratch: "scratch rows f[N,S]",  # S by `scratch_columns`
     lo: "begin",
     hi: "end",
 ):

@@ -279,7 +279,7 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
 
 @kernel(block=64)
 def sequence_backward_input(
-    dz: "in rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
+    dz: "in* rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
     lengths: "in rows i[B]",  # absent: all steps
     w_turned: "in whole f[Q,Z]",  # the transposed w_ih [G,I], packed
     dx: "out rows f[B,T,I]",
@@ -327,14 +327,17 @@ def add_products(
                       n, begin and t == 0, False, ahead, False)  # fmt: skip
 
 
-@kernel(grain=8, block=GRADIENT_ROWS)
+@kernel(
+    grain=8, block=GRADIENT_ROWS,
+    share=lambda s: (s["column"], s["column"] + s["columns"], s["K"]),
+)  # fmt: skip
 def sequence_backward_weight(
-    x: "in whole f[B,X]",  # what the weight was multiplied with: step t of b at x[b, t*x_step]
+    x: "in* whole f[B,X]",  # what the weight was multiplied with: step t of b at x[b, t*x_step]
     before: "in whole f[B,C]",  # row of the first turn where `shift` = 1; absent: zeros
-    dz: "in whole f[B,D]",  # gradients of the gates, step t of b at dz[b, t*dz_step + dz_first]
+    dz: "in* whole f[B,D]",  # gradients of the gates, step t of b at dz[b, t*dz_step + dz_first]
     lengths: "in whole i[B]",  # absent: all steps
     dw: "part rows f[C,K]",  # its columns `column` to `column` + `columns`
-    scratch: "out rows f[C,S]",  # S = GRADIENT_SCRATCH
+    scratch: "scratch rows f[C,S]",  # S = GRADIENT_SCRATCH
     x_step: "int",
     x_first: "int",
     dz_step: "int",

@@ -74,8 +74,8 @@ def rnn_forward(
     h0: "in rows f[B,H]",  # absent: zeros
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     packed: "int",
     reverse: "int",
     activation: "int",
@@ -149,11 +149,11 @@ def rnn_backward(
     y: "in rows f[B,T,H]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
     dh_n: "in rows f[B,H]",
-    dz: "out rows f[B,D]",  # gradients of the sums, a step's row has stride padded(H)
+    dz: "out* rows f[B,D]",  # gradients of the sums, a step's row has stride padded(H)
     dbias: "out rows f[B,H]",  # their sums over the steps of each sequence
     dh0: "out rows f[B,H]",
-    scratch: "out rows f[B,S]",
-    order: "out rows i[B]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
     reverse: "int",
     activation: "int",
     bptt: "int",  # gradients stop at turns that are multiples of it; 0: never

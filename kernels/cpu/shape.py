@@ -19,7 +19,7 @@ def _copy(source: Any, i: int, target: Any, k: int, size: int) -> None:
         store_first(target, k + j, load_first(source, i + j, size - j), size - j)
 
 
-@kernel
+@kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]))
 def insert_columns(
     x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int", lo: "begin", hi: "end"
 ):

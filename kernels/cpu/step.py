@@ -34,6 +34,13 @@ def sum_of(x):
 
 
 @kernel
+def fill(memory: "out whole i[N]", word: "int"):
+    """Every word of memory = word."""
+    for i in range(memory.shape[0]):
+        memory[i] = word
+
+
+@kernel
 def total(x: "in whole f[N]", y: "out whole f[U]"):
     """y = sum(x)."""
     y[0] = sum_of(x)

@@ -41,7 +41,7 @@ def gather_ids(
 def scatter_rows(
     x: "in rows f[N,C]",
     clock: "in whole i[L]",
-    y: "out whole f[S,C]",  # only rows cursor..cursor+N-1 are written
+    y: "part whole f[S,C]",  # only rows cursor..cursor+N-1 are written
 ):
     """y[cursor + n] = x[n]."""
     i, C = flat_index(), x.shape[1]

@@ -103,8 +103,8 @@ def _declare(suffix: str, early: bool) -> None:
         h0: "in rows f[B,H]",  # absent: zeros
         y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
         h_n: "out rows f[B,H]",
-        saved: "out rows f[B,Z]",
-        exchange: "out whole f[E]",
+        saved: "out* rows f[B,Z]",
+        exchange: "scratch whole f[E]",
         order: "in whole i[B]",
         flags: "inout whole i[F]",
         reverse: "int",
@@ -221,7 +221,7 @@ def _declare(suffix: str, early: bool) -> None:
         w_hh: "in whole f[H,G]",
         h0: "in rows f[B,H]",
         y: "in rows f[B,T,H]",
-        saved: "in rows f[B,Z]",
+        saved: "in* rows f[B,Z]",
         dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
         dh_n: "in rows f[B,H]",
         dz: "out rows f[B,T,G]",  # gradients to the sums of x: r, z, n; all are 0 past the end
@@ -230,7 +230,7 @@ def _declare(suffix: str, early: bool) -> None:
         reset: "out rows f[B,T,H]",  # r h; absent where the reset comes after the product
         dn: "out rows f[B,T,H]",  # gradient of n; likewise
         dh0: "out rows f[B,H]",
-        exchange: "out whole f[E]",
+        exchange: "scratch whole f[E]",
         order: "in whole i[B]",
         flags: "inout whole i[F]",
         reverse: "int",

@@ -73,8 +73,8 @@ def lstm_persistent_forward(
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
     c_n: "out rows f[B,H]",
-    saved: "out rows f[B,Z]",
-    exchange: "out whole f[E]",
+    saved: "out* rows f[B,Z]",
+    exchange: "scratch whole f[E]",
     order: "in whole i[B]",
     flags: "inout whole i[F]",
     reverse: "int",
@@ -202,7 +202,7 @@ def lstm_persistent_backward(
     h0: "in rows f[B,H]",
     c0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
-    saved: "in rows f[B,Z]",
+    saved: "in* rows f[B,Z]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
     dh_n: "in rows f[B,H]",
     dc_n: "in rows f[B,H]",
@@ -211,7 +211,7 @@ def lstm_persistent_backward(
     dpeephole: "out rows f[B,R]",  # sums over the steps of each sequence; may be absent
     dh0: "out rows f[B,H]",
     dc0: "out rows f[B,H]",
-    exchange: "out whole f[E]",
+    exchange: "scratch whole f[E]",
     order: "in whole i[B]",
     flags: "inout whole i[F]",
     reverse: "int",

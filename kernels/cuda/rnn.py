@@ -72,7 +72,7 @@ def rnn_persistent_forward(
     h0: "in rows f[B,H]",  # absent: zeros
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
-    exchange: "out whole f[E]",
+    exchange: "scratch whole f[E]",
     order: "in whole i[B]",
     flags: "inout whole i[F]",
     reverse: "int",
@@ -153,7 +153,7 @@ def rnn_persistent_backward(
     dz: "out rows f[B,T,H]",  # gradients of the sums, 0 past the end
     before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
     dh0: "out rows f[B,H]",
-    exchange: "out whole f[E]",
+    exchange: "scratch whole f[E]",
     order: "in whole i[B]",
     flags: "inout whole i[F]",
     reverse: "int",

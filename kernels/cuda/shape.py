@@ -9,7 +9,10 @@ from ..declare import cuda_kernel, helper
 from .device import divide_index, flat, flat_index, fours_launch
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["N"] * s["C"]))
+@cuda_kernel(
+    launch=lambda s: fours_launch(s["N"] * s["C"]),
+    share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]),
+)
 def insert_columns(x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int"):
     """y[n, offset+c] = x[n,c]; the other columns of y stay. No aliases."""
     i, size, width = 4 * flat_index(), x.size, x.shape[1]

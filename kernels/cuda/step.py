@@ -41,6 +41,14 @@ def sum_of(x):
     return block_sum(value)
 
 
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"], 256), 256))
+def fill(memory: "out whole i[N]", word: "int"):
+    """Every word of memory = word."""
+    i = flat_index()
+    if i < memory.shape[0]:
+        memory[i] = word
+
+
 @cuda_kernel(launch=lambda s: sum_launch(s["N"]))
 def total(x: "in whole f[N]", y: "out whole f[U]"):
     """y = sum(x)."""

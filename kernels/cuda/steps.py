@@ -34,6 +34,11 @@ def launch_units(sizes: dict[str, int]) -> tuple[int, int]:
     return ceil_div(sizes["B"] * sizes["H"], THREADS), THREADS
 
 
+def this_turn(sizes: dict[str, int]) -> tuple[int, int, int]:
+    """What a turn writes of (B, T, ...): a step of each sequence, another one in each turn."""
+    return sizes["turn"], sizes["turn"] + 1, sizes["T"]
+
+
 @cuda_kernel(launch=launch_units)
 def state_begin(
     given: "in rows f[B,H]",  # absent: zeros
@@ -74,7 +79,7 @@ def state_begin_backward(
 # ---------------------------------------------------------------- simple recurrent nets
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def rnn_step_forward(
     zx: "in rows f[B,T,H]",
     zh: "in rows f[B,H]",  # h W_hh + b_hh
@@ -102,7 +107,7 @@ def rnn_step_forward(
     h_n[b, j] = h
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def rnn_step_backward(
     lengths: "in rows i[B]",
     h0: "in rows f[B,H]",
@@ -148,7 +153,7 @@ def rnn_step_backward(
 # ---------------------------------------------------------------- LSTM
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def lstm_step_forward(
     zx: "in rows f[B,T,G]",
     zh: "in rows f[B,G]",  # h W_hh + b_hh
@@ -157,7 +162,7 @@ def lstm_step_forward(
     y: "part rows f[B,T,H]",
     h_n: "inout rows f[B,H]",
     c_n: "inout rows f[B,H]",
-    saved: "part rows f[B,Z]",
+    saved: "part* rows f[B,Z]",
     reverse: "int",
     turn: "int",
 ):
@@ -183,14 +188,14 @@ def lstm_step_forward(
     c_n[b, j] = c
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def lstm_step_backward(
     lengths: "in rows i[B]",
     peephole: "in whole f[R]",
     h0: "in rows f[B,H]",
     c0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
-    saved: "in rows f[B,Z]",
+    saved: "in* rows f[B,Z]",
     dy: "in rows f[B,T,H]",
     dh_n: "in rows f[B,H]",
     dc_n: "in rows f[B,H]",
@@ -276,7 +281,7 @@ def gru_step_reset(
     rh[b, j] = value
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def gru_step_forward(
     zx: "in rows f[B,T,G]",
     zh: "in rows f[B,G]",  # h W_hh + b_hh
@@ -284,7 +289,7 @@ def gru_step_forward(
     lengths: "in rows i[B]",
     y: "part rows f[B,T,H]",
     h_n: "inout rows f[B,H]",
-    saved: "part rows f[B,Z]",
+    saved: "part* rows f[B,Z]",
     reverse: "int",
     turn: "int",
 ):
@@ -311,12 +316,12 @@ def gru_step_forward(
     h_n[b, j] = h
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def gru_step_backward(
     lengths: "in rows i[B]",
     h0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
-    saved: "in rows f[B,Z]",
+    saved: "in* rows f[B,Z]",
     dy: "in rows f[B,T,H]",
     dh_n: "in rows f[B,H]",
     dh: "in rows f[B,H]",  # from the turn after: dz_step W_hh^T
@@ -377,11 +382,12 @@ def gru_step_backward(
     )  # fmt: skip
 
 
-@cuda_kernel(launch=launch_units)
+@cuda_kernel(launch=launch_units, share=this_turn)
 def gru_step_backward_reset(
     lengths: "in rows i[B]",
-    before: "in rows f[B,T,H]",
-    saved: "in rows f[B,Z]",
+    h0: "in rows f[B,H]",
+    y: "in rows f[B,T,H]",
+    saved: "in* rows f[B,Z]",
     drh: "in rows f[B,H]",  # dz_step W_hh^T, with dz_step of n alone
     direct: "inout rows f[B,H]",
     dz: "part rows f[B,T,G]",
@@ -391,7 +397,7 @@ def gru_step_backward_reset(
     turn: "int",
 ):
     """The second half of a turn with the reset before: what comes through r h."""
-    T, H = before.shape[1], before.shape[2]
+    T, H = y.shape[1], y.shape[2]
     i = flat_index()
     if i >= direct.size:
         return
@@ -402,7 +408,8 @@ def gru_step_backward_reset(
     if turn < length:
         t = step_of(turn, length, reverse)
         r = saved[b, t * 4 * H + j]
-        dr = gate_product_gradient(r, before[b, t, j], drh[b, j])
+        h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
+        dr = gate_product_gradient(r, h, drh[b, j])
         dzg = dz[b, t, H + j]
         direct[b, j] += drh[b, j] * r
         dz[b, t, j] = dr

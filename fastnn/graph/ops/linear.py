@@ -92,24 +92,12 @@ def _gradient(
         graph.call_for(choice.backward_input, node, extra)
     if "w" in needed:
         found["w"] = graph.value(w.shape)
-        if choice.backward_weight.endswith("packed"):
-            rows = {"x_packed": as_matrix(x), "dy_packed": as_matrix(dy)}
-            extra = {name: packed(graph, value) for name, value in rows.items()}
-            graph.call_for(choice.backward_weight, node, {**extra, "dw": found["w"]})
-        else:
-            graph.call_for(choice.backward_weight, node, {"dy": dy, "dw": found["w"]})
+        # the planner packs x and dy where it pays: only there all rows are known (see the loop)
+        graph.call_for("linear_backward_weight", node, {"dy": dy, "dw": found["w"]})
     if "bias" in needed:
         found["bias"] = graph.value((w.shape[1],))
         graph.call_for("sum_rows", node, {"x": dy, "y": found["bias"]})
     return found
-
-
-def as_matrix(x: Value) -> Value:
-    """A value as a matrix of rows; the same view whenever asked."""
-    if x.ndim == 2:
-        return x
-    columns = x.shape[-1]
-    return x.graph.leaves.setdefault(("matrix", x), x.graph.view(x, (x.size // columns, columns)))
 
 
 register(Op("linear", inputs=("x", "w", "bias"), shape=_shape, lower=_lower, gradient=_gradient))

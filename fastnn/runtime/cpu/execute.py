@@ -11,8 +11,10 @@ import numpy as np
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.poison import Poison
 
 #: the memory of a run: segment name -> array
 Memory = dict[str, np.ndarray]
@@ -42,6 +44,9 @@ class BoundProgram:
             rows.append([layout.BARRIER, 0, 0, 0, len(calls), len(phase.serial), 0, 0])
             calls.extend(phase.serial)
         self.planned = calls
+        self.poison = Poison(program, memory, len(calls)) if poison.enabled() else None
+        if self.poison is not None:
+            rows.insert(0, self.poison.row)
         self.rows = np.array(rows, np.int64)
         #: for each call the words that its kernel unpacks: one row, or one for each worker
         self.records = [_record(program, call, memory).reshape(1, -1) for call in calls]
@@ -49,7 +54,8 @@ class BoundProgram:
             [
                 [_address(program, call, memory), record.ctypes.data, call.multiplier, 0]
                 for call, record in zip(calls, self.records, strict=True)
-            ],
+            ]
+            + (self.poison.calls if self.poison else []),
             np.int64,
         ).reshape(-1, layout.CALL_WORDS)
         self.local = LocalMemory(program, calls)
@@ -58,6 +64,8 @@ class BoundProgram:
         """The row of a run's description that means: this program, so many times."""
         if workers > self.local.workers:
             self.local.provide(workers, self.records, self.calls)
+            if self.poison is not None:
+                self.poison.local(self.local.memory)
         return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
 
     def data_type(self, call: PlannedCall) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
@@ -89,6 +90,8 @@ class CpuRuntime:
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = np.asarray(array)
+        if name.startswith("result/") and poison.enabled():
+            poison.fill(self.memory[name])
 
     def changed(self, name: str) -> None:
         """Nothing to do: programs read the host's arrays."""

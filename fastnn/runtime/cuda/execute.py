@@ -28,7 +28,7 @@ from fastnn.kernels import clock as words
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
 from fastnn.plan.instruction import fold
 from fastnn.plan.program import Operand, PlannedCall, Program
-from fastnn.runtime import _cuda
+from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, twins
 from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
@@ -68,6 +68,7 @@ class CudaProgram:
         if "buffers" in self.written and any("check" in c.kernel for c in self.planned):
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.launches.append(self._keep())
+        self.poison = self._poison() if poison.enabled() else []
         self.graph: Launch | None = None
         self.runs, self.graphs = 0, runtime.graphs
 
@@ -112,6 +113,17 @@ class CudaProgram:
         operands = {"x": self.place(own), "clock": self.place(clock), "saved": saved}
         return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
 
+    def _poison(self) -> list[Launch]:
+        """Launches that fill memory before a step (see `fastnn/runtime/poison.py`)."""
+        import fastnn.kernels.cuda.step  # noqa: F401
+
+        found = []
+        for segment, begin, size in poison.spans(self.program):
+            memory = self.place(Operand(segment, begin, (size // 8,), "i"))
+            operands: dict[str, Any] = {"memory": memory, "word": poison.WORD}
+            found.append(self.gpu.prepared(CUDA_KERNELS["fill"], self.program.dtype, "", operands))
+        return found
+
     # ---------------------------------------------------------------- running
 
     def acquire(self) -> None:
@@ -137,7 +149,7 @@ class CudaProgram:
         self._launch_all()
 
     def _launch_all(self) -> None:
-        for launch in self.launches:
+        for launch in (*self.poison, *self.launches):
             launch()
 
     def put_back(self) -> None:

@@ -1,0 +1,176 @@
+"""Which memory holds data: the book-keeping behind every proof that nothing unwritten is read.
+
+Positions are bytes of a segment for a planned program (`fastnn/plan/verify.py`), elements of a
+value's memory for a step of a loop (`check_written`).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from fastnn.errors import ProgramError, where
+from fastnn.graph.graph import Call, Value
+from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+
+#: a part that a call writes: from, to (exclusive), of how many
+Share = tuple[int, int, int]
+#: what a span holds: all of it, all but gaps that nobody may look at, or some shares of it
+WHOLE, GAPS = "whole", "gaps"
+State = str | tuple[Share, ...]
+Span = tuple[int, int, int, State]  # begin, end, owner, state
+
+
+class Coverage:
+    """What has been written of one piece of memory, and by which owner: spans that don't overlap.
+
+    An owner is a number: of several buffers that use memory in turn, only what the reader's own
+    has written counts.
+    """
+
+    def __init__(self) -> None:
+        self.begins: list[int] = []
+        self.spans: list[Span] = []  # sorted
+
+    def missing(self, begin: int, end: int, owner: int, gaps: bool = False) -> int | None:
+        """The first position that does not hold the owner's data, or None.
+
+        Args:
+            gaps: whether the reader knows to leave out gaps that the writer left.
+        """
+        k = max(bisect.bisect_right(self.begins, begin) - 1, 0)
+        while begin < end and k < len(self.spans):
+            first, last, mine, state = self.spans[k]
+            if last > begin:
+                if first > begin or mine != owner:
+                    return begin
+                if not (state == WHOLE or (gaps and state == GAPS)):
+                    return begin
+                begin = last
+            k += 1
+        return begin if begin < end else None
+
+    def write(self, begin: int, end: int, owner: int, gaps: bool = False) -> None:
+        self._put(begin, end, owner, GAPS if gaps else WHOLE)
+
+    def write_share(
+        self, begin: int, end: int, owner: int, share: Share | None, gaps: bool = False
+    ) -> None:
+        """A part of the span is written: by and by, shares may make up the whole.
+
+        None: nobody knows which part; then the span never counts as written by such calls.
+        """
+        if begin >= end or self.missing(begin, end, owner, gaps=True) is None:
+            return  # it is all there already
+        shares: tuple[Share, ...] = () if share is None else (share,)
+        k = bisect.bisect_left(self.begins, begin)
+        if share is not None and k < len(self.spans) and self.spans[k][:3] == (begin, end, owner):
+            shares = (*self.spans[k][3], *shares)
+        full = GAPS if gaps else WHOLE
+        self._put(begin, end, owner, full if _complete(shares) else shares)
+
+    def forget(self, begin: int, end: int) -> None:
+        """Nothing may be read here any more."""
+        self._put(begin, end, 0, None)
+
+    def _put(self, begin: int, end: int, owner: int, state: State | None) -> None:
+        if begin >= end:
+            return
+        first = max(bisect.bisect_right(self.begins, begin) - 1, 0)
+        last = first
+        kept: list[Span] = []
+        while last < len(self.spans) and self.spans[last][0] < end:
+            b, e, other, content = self.spans[last]
+            cut: State = content if isinstance(content, str) else ()
+            if e <= begin:
+                kept.append((b, e, other, content))
+            else:
+                kept += [(b, begin, other, cut)] if b < begin else []
+                kept += [(end, e, other, cut)] if e > end else []
+            last += 1
+        if state is not None:
+            kept.append((begin, end, owner, state))
+        kept.sort(key=lambda span: span[0])
+        self.spans[first:last] = kept
+        self.begins[first:last] = [span[0] for span in kept]
+
+
+def _complete(shares: Sequence[Share]) -> bool:
+    """Whether shares of one number of equal pieces leave none out."""
+    position = 0
+    for first, last, of in sorted(shares):
+        if of != shares[0][2] or first > position:
+            return False
+        position = max(position, last)
+    return bool(shares) and position >= shares[0][2]
+
+
+def share_of(kernel: Kernel | CudaKernel, sizes: Mapping[str, Any]) -> Share | None:
+    """Which part of its "part" arrays a call writes, as far as the kernel says."""
+    return None if kernel.share is None else kernel.share(dict(sizes))
+
+
+def check_written(
+    calls: Sequence[Call], local: Container[Value], given: Sequence[Value], what: str
+) -> None:
+    """Prove that a step of a loop reads of its own memory only what it has written before.
+
+    Args:
+        calls: the step's calls, in order.
+        local: the memory that belongs to the step.
+        given: what of it is there before the step begins.
+
+    Raises:
+        ProgramError: a call reads what no call before it has written.
+    """
+    known = set(given)
+    written: dict[Value, Coverage] = {}
+    for call in calls:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        mine = []
+        for name, parameter in kernel.arrays.items():
+            value = call.operands[name]
+            if not isinstance(value, Value) or value.root in known or value.root.home != "work":
+                continue
+            if value.root in local or parameter.mode == "scratch":
+                mine.append((name, parameter, value))
+        for name, parameter, value in mine:
+            cover = written.setdefault(value.root, Coverage())
+            begin, end = value.shift, value.shift + value.size
+            if parameter.reads and cover.missing(begin, end, 0, parameter.gaps) is not None:
+                raise ProgramError(
+                    f"{where(call.scope)}{what}: {call.kernel} reads {name} before the step has "
+                    "written all of it"
+                )
+        for _, parameter, value in mine:
+            share = share_of(kernel, _sizes(kernel, call)) if parameter.mode == "part" else None
+            begin, end = value.shift, value.shift + value.size
+            note(written[value.root], parameter, begin, end, 0, share)
+
+
+def note(
+    cover: Coverage, parameter: Array, begin: int, end: int, owner: int, share: Share | None
+) -> None:
+    """Enter what a call does to the memory of one of its operands."""
+    if parameter.mode == "scratch":
+        cover.forget(begin, end)
+    elif parameter.mode == "part":
+        cover.write_share(begin, end, owner, share, parameter.gaps)
+    elif parameter.writes:
+        cover.write(begin, end, owner, parameter.gaps)
+
+
+def _sizes(kernel: Kernel | CudaKernel, call: Call) -> dict[str, Any]:
+    """Sizes by dimension letter, and the numbers among the operands."""
+    from fastnn.plan.instruction import fold
+
+    found: dict[str, Any] = {}
+    for name, parameter in kernel.params.items():
+        value = call.operands[name]
+        if not isinstance(parameter, Array):
+            found[name] = value
+        elif isinstance(value, Value):
+            found.update(zip(parameter.dims, fold(value.shape, len(parameter.dims)), strict=True))
+    return found
