@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,14 @@ def item_size(dtype: str, float_type: str) -> int:
     return np.dtype(float_type).itemsize if dtype == "f" else 8
 
 
-def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
+def plan(graph: Graph, places: Mapping[str, Value], carried: Sequence[str] = ()) -> Program:
     """Plan all calls of a graph as one step.
 
     Args:
         graph: the graph, complete (differentiated, with updates).
         places: values whose memory is of interest after a step (outputs, losses), by name; their
             memory is not shared with other buffers.
+        carried: segments of the caller's own that hold something before a step begins.
     """
     phases = (in_order if graph.device == "cuda" else schedule)(instructions_of(graph))
     layout = _Layout(graph.dtype, memory.ALIGNMENT[graph.device])
@@ -60,6 +61,7 @@ def plan(graph: Graph, places: Mapping[str, Value]) -> Program:
         where,
         graph.dtype,
         graph.batch,
+        carried=tuple(carried),
     )
     verify(program)
     return program

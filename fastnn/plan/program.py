@@ -69,6 +69,7 @@ class Program:
         places: where values of interest lie: name -> operand.
         dtype: NumPy name of the float type.
         batch: samples in a step.
+        carried: further segments that hold something before a step begins, by name.
     """
 
     phases: tuple[PlannedPhase, ...]
@@ -78,6 +79,7 @@ class Program:
     dtype: str
     batch: int
     seeds: dict[str, Any] = field(default_factory=dict)
+    carried: tuple[str, ...] = ()
 
     def calls(self) -> list[PlannedCall]:
         """All calls in an order in which one worker would run them."""

@@ -178,7 +178,7 @@ class _Written:
         """What is written of a segment; None for one that holds something from the start."""
         if segment.startswith(WRITTEN):
             return self.covers.setdefault(segment, Coverage())
-        if segment.startswith(GIVEN):
+        if segment.startswith(GIVEN) or segment in self.program.carried:
             return None
         raise ProgramError(
             f"expected memory in one of the segments {[*GIVEN, *WRITTEN]}, got {segment!r}"

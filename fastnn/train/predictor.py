@@ -247,7 +247,7 @@ def _rows(shape: tuple[int, ...], batch: int) -> int:
 
 def _join(samples: Samples, output: Value) -> str:
     if not samples.depends(output):
-        return SAME
+        return FIRST if output.batched else SAME  # a state that no step changes is one per sample
     if samples.apart(output):
         return FIRST
     return SECOND if samples.steps(output) else MIXED
