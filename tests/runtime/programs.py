@@ -59,7 +59,7 @@ def build(
     if stop:
         graph.call("advance", clock=graph.clock(), batch=1)
         graph.calls[-1].final = True
-    return plan(graph, places, carried=("state", "counts"))
+    return plan(graph, places, carried=("state", "counts", "x"))
 
 
 class Run:
