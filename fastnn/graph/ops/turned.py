@@ -12,7 +12,7 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.graph.ops.linear import _choice, _scratch, as_matrix, packed
+from fastnn.graph.ops.linear import _choice, _scratch, packed
 
 
 def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -53,12 +53,8 @@ def _gradient(
         found["x"].batched = x.batched
     if "w" in needed:
         found["w"] = graph.value(w.shape)
-        if choice.backward_weight.endswith("packed"):
-            rows = {"x_packed": as_matrix(dy), "dy_packed": as_matrix(x)}
-            extra = {name: packed(graph, value) for name, value in rows.items()}
-        else:
-            extra = {"dy": x}
-        graph.call_for(choice.backward_weight, node, {"x": dy, **extra, "dw": found["w"]})
+        # the planner packs its operands where it pays
+        graph.call_for("linear_backward_weight", node, {"x": dy, "dy": x, "dw": found["w"]})
     return found
 
 
