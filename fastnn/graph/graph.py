@@ -148,7 +148,7 @@ class Call:
 class Range:
     """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that asks."""
 
-    value: Value
+    value: Value | None  # None once the program is planned
     low: int
     high: int
     scope: str

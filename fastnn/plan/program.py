@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+#: what a call and an operand of it take as objects of Python, about
+CALL_BYTES, OPERAND_BYTES = 500, 400
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -80,6 +83,13 @@ class Program:
     batch: int
     seeds: dict[str, Any] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory the program's own description takes."""
+        operands = sum(len(call.operands) for call in self.calls())
+        constants = sum(data.nbytes for _, data in self.constants)
+        return CALL_BYTES * len(self.calls()) + OPERAND_BYTES * operands + constants
 
     def calls(self) -> list[PlannedCall]:
         """All calls in an order in which one worker would run them."""

@@ -31,6 +31,10 @@ class Bound(Protocol):
     program: Program
     planned: list[PlannedCall]
 
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it holds alone, on the host."""
+
     def view(self, name: str) -> np.ndarray:
         """The contents at one of the program's places, for reading."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Built:
     #: limits of integer inputs, by the input's name
     ranges: tuple[tuple[str, Range], ...]
     output_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.program.nbytes
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,11 @@ class StepBuilder:
             self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
             self.graph.calls[-1].final = True
         program = plan(self.graph, self.places)
-        ranges = tuple((self.names[r.value], r) for r in self.graph.ranges if r.value in self.names)
+        ranges = tuple(
+            (self.names[r.value], replace(r, value=None))  # without the graph
+            for r in self.graph.ranges
+            if r.value in self.names
+        )
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
         return Built(program, ranges, outputs)
 

@@ -11,6 +11,7 @@ from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, c
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
 from fastnn.runtime.interface import Bound
+from fastnn.runtime.kept import Kept
 from fastnn.train.session import Session, segments_for
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class BatchFeed:
         self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = 0
         self.description = {"batches": self.steps or "unknown"}
-        self._bound: dict[Any, Bound] = {}
+        self._bound: Kept[Bound] = Kept()
         self._last: Bound | None = None
         self.version = trainer.version
         self.rates = np.zeros((1, trainer.optimizer.group_count))
@@ -206,7 +207,7 @@ class BatchFeed:
         built = self.trainer.built(x.specs, y.specs, len(x), "direct")
         check_ranges(x, built.ranges)
         check_ranges(y, built.ranges)
-        key = id(built)
+        key = id(built.program)
         if key not in self._bound:
             self.trainer.session.set("schedule", self.rates)
             self._bound[key] = self.trainer.session.bind(built.program)

@@ -17,6 +17,7 @@ from fastnn.graph.samples import Samples
 from fastnn.graph.trace import trace
 from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
+from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import Turn, building, turns
 from fastnn.train.build import Built, Spec, StepBuilder
 from fastnn.train.session import Session, segments_for
@@ -43,6 +44,10 @@ class Forward:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         return self.built.output_shapes
 
+    @property
+    def nbytes(self) -> int:
+        return self.built.nbytes
+
 
 class _Bound:
     """A forward pass that is ready to run again and again on arrays of one shape."""
@@ -52,6 +57,10 @@ class _Bound:
         self.step = session.runtime.single([self.bound], x.names, x.arrays)
         self.names = [f"output{k}" for k in range(len(forward.shapes))]
 
+    @property
+    def nbytes(self) -> int:
+        return int(self.bound.nbytes)
+
     def __call__(self, x: Arrays) -> list[np.ndarray]:
         """The outputs, to be read before the next run."""
         self.step.run(x.arrays)
@@ -59,7 +68,8 @@ class _Bound:
 
 
 class Predictor:
-    """Forward passes of a model in evaluation mode; programs are kept per batch size.
+    """Forward passes of a model in evaluation mode; programs are kept for the shapes that come again,
+    up to `FASTNN_PROGRAM_BYTES` (`fastnn/runtime/kept.py`).
 
     On the CPU each batch is a call of a program that stays bound (one sample takes some 40
     microseconds), and its outputs are copied into the results. On a GPU the batches are gathered
@@ -73,8 +83,8 @@ class Predictor:
     def __init__(self, model: Module, workers: int | str = "auto"):
         self.model = model
         self.session = Session(model.store(), (), 1, workers, model.store().device)
-        self._forwards: dict[tuple[tuple[Spec, ...], int, str], Forward] = {}
-        self._bound: dict[Any, _Bound] = {}
+        self._forwards: Kept[Forward] = Kept()
+        self._bound: Kept[_Bound] = Kept()
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         self._stateful = (
             _streams(model) is not None
@@ -138,7 +148,8 @@ class Predictor:
                 if feed == "gather":
                     _scatter(builder.graph, k, own)
             dtypes = tuple("int64" if v.dtype == "i" else builder.graph.dtype for v in outputs)
-            self._forwards[key] = Forward(builder.finish(), builder.tree, dtypes)
+            tree = rebuild(builder.tree, [None] * len(outputs))  # without the graph
+            self._forwards[key] = Forward(builder.finish(), tree, dtypes)
         return self._forwards[key]
 
     def joins(self, specs: tuple[Spec, ...]) -> tuple[str, ...]:

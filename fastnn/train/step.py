@@ -19,6 +19,7 @@ from fastnn.nn.structure import Watch, clock
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
+from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import Turn, turns
 from fastnn.train import copies
 from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
@@ -78,7 +79,7 @@ class Step:
         self._rates = np.zeros((AHEAD, self.optimizer.group_count))
         self.session.set("schedule", self._rates)
         self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
-        self._ready: dict[Any, _Ready] = {}
+        self._ready: Kept[_Ready] = Kept()
         self._watch = Watch(self.model)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -306,6 +307,7 @@ class _Ready:
             bounds.insert(0, session.runtime.beside(bound, _range_check(built)))
         self.single = session.runtime.single(bounds, names, arrays)
         self.loss, self.run = self.single.loss, self.single.run
+        self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)
 
 
 def _range_check(built: Built) -> Program:

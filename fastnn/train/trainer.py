@@ -18,6 +18,7 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch
 from fastnn.runtime import devices
+from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import reading, training
 from fastnn.train import copies
 from fastnn.train import metrics as metric_names
@@ -122,7 +123,7 @@ class Trainer:
         )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
-        self._built: dict[Any, Built] = {}
+        self._built: Kept[Built] = Kept()
         self._evaluation: Session | None = None
         self.fitting = False  # whether a run is going on
         self.hooks = CallbackList()  # those of the last run

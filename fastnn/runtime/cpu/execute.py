@@ -68,6 +68,13 @@ class BoundProgram:
                 self.poison.local(self.local.memory)
         return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
 
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it holds alone: tables, constants, and what it is made of."""
+        tables = self.rows.nbytes + self.calls.nbytes + sum(r.nbytes + 200 for r in self.records)
+        own = self.memory["constant"].nbytes if "constant" in self.memory else 0
+        return self.program.nbytes + tables + own + self.local.memory.nbytes
+
     def data_type(self, call: PlannedCall) -> str:
         """NumPy type name of a call's 'd' array, or ""."""
         return _data_type(KERNELS[call.kernel], call, self.memory)
@@ -88,11 +95,14 @@ def view(program: Program, place: Operand, memory: Memory) -> np.ndarray:
 def allocate(program: Program, memory: Memory) -> None:
     """Make sure the segments that the program defines exist and are large enough.
 
-    Work and input memory is shared by all programs of a model; constants belong to one program.
+    Work and input memory is shared by all programs of a model. Programs bound before keep what they
+    have; so that they hold little where sizes grow little by little, it grows by half at least.
+    Constants belong to one program.
     """
     for segment in ("work", "input"):
         if segment not in memory or memory[segment].nbytes < program.sizes[segment]:
-            memory[segment] = aligned_zeros(program.sizes[segment])
+            before = memory[segment].nbytes if segment in memory else 0
+            memory[segment] = aligned_zeros(max(program.sizes[segment], before + before // 2))
     constants = aligned_zeros(program.sizes["constant"])
     for offset, data in program.constants:
         constants[offset : offset + data.nbytes] = np.ascontiguousarray(data).reshape(-1).view("u1")

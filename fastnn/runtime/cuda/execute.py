@@ -14,6 +14,7 @@ the kernel `keep` makes after each good step.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -32,6 +33,7 @@ from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, twins
 from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
+from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
 
 if TYPE_CHECKING:
@@ -174,6 +176,11 @@ class CudaProgram:
             raw = segment.read(self.gpu, place.offset, place.nbytes)
         return raw.view(place.dtype).reshape(place.dims)
 
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it holds alone, on the host."""
+        return self.program.nbytes + 1000 * len(self.launches)
+
     def view(self, name: str) -> np.ndarray:
         return self.read(self.program.places[name])
 
@@ -217,8 +224,9 @@ class CudaRuntime:
         self.control = Control(self.gpu, totals)
         self.clock, self.totals = self.control.clock, self.control.totals
         self.memory = CudaMemory(self.gpu, store, slots, self.control)
-        self._bound: dict[int, CudaProgram] = {}
+        self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
+        self._run: _Run | None = None  # the last one
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
@@ -298,20 +306,22 @@ class CudaRuntime:
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half."""
-        run = _Run(self, segments)
-        thread = threading.Thread(target=run.work, name="fastnn-cuda", daemon=True)
-        thread.start()
+        self.settle()
+        self._run = run = _Run(self, segments)
         try:
-            while not run.done.wait(EVERY):
+            _thread.start_new_thread(run.work, ())
+            while not run.wait(EVERY):
                 poll()
-        except BaseException:
-            run.stop = True
-            run.wait_through_interrupts()
-            raise
         finally:
-            thread.join()
+            run.finish()
         if run.error is not None:
             raise run.error
+
+    def settle(self) -> None:
+        """End a run that exceptions, one upon another, have left behind."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
 
     def single(
         self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]
@@ -320,21 +330,30 @@ class CudaRuntime:
 
 
 class _Run:
-    """One run: sends steps in chunks, a chunk ahead, and reads the control block after each."""
+    """One run: sends steps in chunks, a chunk ahead, and reads the control block after each.
+
+    The thread that gets signals waits for it on a lock that wakes it, no more: `done` says how
+    things stand, whatever an exception has left the lock as.
+    """
 
     def __init__(self, runtime: CudaRuntime, segments: Sequence[tuple[CudaProgram, int]]):
         self.runtime, self.segments = runtime, segments
-        self.done, self.stop = threading.Event(), False
+        self.done = self.stop = False
+        self._begun, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
+        self._ended.acquire()
         self.error: BaseException | None = None
 
     def work(self) -> None:
+        if not self._begun.acquire(False):  # given up before it began
+            return
         try:
             self.runtime.gpu.use()
             self._steps()
         except Exception as error:
             self.error = self.runtime.gpu.failure(error)
         finally:
-            self.done.set()
+            self.done = True
+            self._ended.release()
 
     def _steps(self) -> None:
         runtime, control = self.runtime, self.runtime.control
@@ -370,12 +389,18 @@ class _Run:
                 bound.put_back()
         runtime.gpu.sync()
 
-    def wait_through_interrupts(self) -> None:
-        while not self.done.is_set():
-            try:
-                self.done.wait()
-            except KeyboardInterrupt:  # it is stopping already
-                continue
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; returns whether the run has ended."""
+        return self.done or self._ended.acquire(timeout=seconds) or self.done
+
+    def finish(self) -> None:
+        """Stop at the end of a step, and wait for that, through any number of interrupts."""
+        self.stop = True
+        if self._begun.acquire(False):  # its thread was not started, or will do nothing
+            self.done = True
+        while not self.done:
+            with contextlib.suppress(KeyboardInterrupt):  # it is stopping already
+                self.wait(EVERY)
 
 
 class CudaSingle:
