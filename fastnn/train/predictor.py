@@ -68,7 +68,7 @@ class _Bound:
 
 
 class Predictor:
-    """Forward passes of a model in evaluation mode; programs are kept for the shapes that come again,
+    """Forward passes of a model in evaluation mode; programs are kept for shapes that come again,
     up to `FASTNN_PROGRAM_BYTES` (`fastnn/runtime/kept.py`).
 
     On the CPU each batch is a call of a program that stays bound (one sample takes some 40
