@@ -41,6 +41,16 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     return np.where(x > 0, x, slope * x)
 
 
+def erf(x: Array) -> Array:
+    """2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+def logsumexp(x: Array, axis: int | tuple[int, ...]) -> Array:
+    top = x.max(axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.exp(x - top).sum(axis))
+
+
 def prelu(x: Array, slope: Array) -> Array:
     """`slope` has one number for each column, or one for all."""
     return np.where(x > 0, x, slope * x)

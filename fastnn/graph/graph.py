@@ -87,7 +87,10 @@ class Value:
     def __repr__(self) -> str:
         return f"<{self.name or 'value'} {self.dtype}{list(self.shape)} in {self.home}>"
 
-    # Operators, so that a module's forward reads like NumPy.
+    # Operators, so that a module's forward reads like NumPy; either operand may be an array.
+    __array_ufunc__ = None  # NumPy leaves `array + value` to `__radd__`
+    __hash__ = object.__hash__
+
     def __add__(self, other: Any) -> Value:
         return _ops().add(self, other)
 
@@ -97,7 +100,7 @@ class Value:
         return _ops().subtract(self, other)
 
     def __rsub__(self, other: Any) -> Value:
-        return _ops().add(_ops().negate(self), other)
+        return _ops().subtract(other, self)
 
     def __mul__(self, other: Any) -> Value:
         return _ops().multiply(self, other)
@@ -107,14 +110,108 @@ class Value:
     def __truediv__(self, other: Any) -> Value:
         return _ops().divide(self, other)
 
+    def __rtruediv__(self, other: Any) -> Value:
+        return _ops().divide(other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return _ops().power(self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return _ops().power(other, self)
+
+    def __matmul__(self, other: Any) -> Value:
+        return _ops().matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Value:
+        return _ops().matmul(other, self)
+
     def __neg__(self) -> Value:
         return _ops().negate(self)
 
-    def __matmul__(self, other: Any) -> Value:
-        return _ops().linear(self, other)
+    def __pos__(self) -> Value:
+        return self
 
-    def reshape(self, *shape: int) -> Value:
+    def __abs__(self) -> Value:
+        return _ops().absolute(self)
+
+    def __lt__(self, other: Any) -> Value:
+        return _ops().less(self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return _ops().less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return _ops().greater(self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return _ops().greater_equal(self, other)
+
+    def __eq__(self, other: Any) -> Any:
+        """A mask, for numbers, arrays, parameters and other values; else whether it is the same."""
+        if not (hasattr(other, "shape") or isinstance(other, (int, float))):
+            return NotImplemented
+        return _ops().equal(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        if not (hasattr(other, "shape") or isinstance(other, (int, float))):
+            return NotImplemented
+        return _ops().not_equal(self, other)
+
+    def __getitem__(self, key: Any) -> Value:
+        from fastnn.ops.shape import getitem
+
+        return getitem(self, key)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError(f"{where(self.graph.scope)}a single number has no length: {self}")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Value]:
+        raise ShapeError(
+            f"{where(self.graph.scope)}cannot iterate over {self}: it stands for data that come "
+            "later; write x[:, k] for a place of an axis, ops.split for all, ops.loop for steps"
+        )
+
+    def __bool__(self) -> bool:
+        raise ShapeError(
+            f"{where(self.graph.scope)}{self} is neither true nor false: it stands for data that "
+            "come later; choose with ops.where, or compare with None by `is`"
+        )
+
+    def __float__(self) -> float:
+        raise ShapeError(
+            f"{where(self.graph.scope)}{self} has no number yet: it stands for data that come "
+            "later; compute with its operators and fastnn.ops"
+        )
+
+    __int__ = __float__
+
+    @property
+    def T(self) -> Value:
+        """The axes in reverse order."""
+        return _ops().transpose(self, *range(self.ndim - 1, -1, -1))
+
+    def reshape(self, *shape: Any) -> Value:
         return _ops().reshape(self, *shape)
+
+    def transpose(self, *axes: Any) -> Value:
+        return _ops().transpose(self, *axes)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Value:
+        return _ops().sum(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Value:
+        return _ops().mean(self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Value:
+        return _ops().max(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Value:
+        return _ops().min(self, axis, keepdims)
+
+    def detach(self) -> Value:
+        return _ops().detach(self)
 
 
 def _ops() -> Any:
@@ -234,6 +331,20 @@ class Graph:
         return self.value(
             shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep
         )
+
+    def limit(self, ids: Value, low: int, high: int, ignored: int | None = None) -> None:
+        """Integers have to be within low..high-1, or `ignored`: checked where the data come in.
+
+        Of integers that were cut out of an input or turned, the whole input is checked.
+        """
+        source = ids.root
+        while source.home != "input" and source.node is not None:
+            x = source.node.inputs.get("x")
+            if x is None:
+                return
+            source = x.root
+        if source.home == "input":
+            self.ranges.append(Range(source, low, high, self.scope, ignored))
 
     # -------------------------------------------------------------- nodes
 

@@ -112,7 +112,10 @@ def derived_gradient(
                 gradients[name[1:]] = extra[name]
             elif name[0] == "d" and name[1:] in node.outputs:
                 output = node.outputs[name[1:]]
-                extra[name] = douts.get(name[1:]) or graph.full(output.shape, 0.0, output.batched)
+                given = douts.get(name[1:])
+                if given is None:
+                    given = graph.full(output.shape, 0.0, output.batched)
+                extra[name] = given
         graph.call_for(kernel, node, extra)
     if missing := needed - set(gradients):
         raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -38,28 +42,110 @@ class Dropout(Module):
         return f"{self.p}" + (", classic=True" if self.classic else "")
 
 
-class LayerNorm(Module):
-    """Normalises each row to mean 0 and variance 1, then gain and bias (Ba et al. 2016).
+def _normalized(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    """The sizes of the last axes, which a layer normalises together."""
+    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if not sizes or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
+        raise OptionError(f"{name}: expected the sizes of the last axes, all >= 1, got {shape!r}")
+    return tuple(int(n) for n in sizes)
 
-    Args:
-        num_features: size C of the last dimension.
-        eps: added to the variance.
-        affine: whether there are gain and bias.
 
-    Attributes:
-        weight: the gain, shape (C,). bias: shape (C,). Both None without `affine`.
-    """
+class _RowNorm(Module):
+    """What normalises the last axes of an input, as one row."""
 
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True):
-        self.num_features, self.eps = int(num_features), float(eps)
-        self.weight = Parameter((num_features,), 1.0) if affine else None
-        self.bias = Parameter((num_features,), 0.0) if affine else None
+    num_features: int | tuple[int, ...]
+    shape: tuple[int, ...]
 
-    def forward(self, x: Value) -> Value:
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+    def _rows(self, x: Value) -> Value:
+        """The input with the axes that are normalised as one."""
+        if len(self.shape) == 1:
+            return x
+        if x.shape[-len(self.shape) :] != self.shape:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected an input whose last axes are "
+                f"{self.shape}, got shape {x.shape}"
+            )
+        return ops.reshape(x, (*x.shape[: -len(self.shape)], -1))
+
+    def _vector(self, parameter: Parameter | None, x: Value) -> Value | None:
+        """A parameter as one row."""
+        if parameter is None or len(self.shape) == 1:
+            return None if parameter is None else ops.as_value(x.graph, parameter)
+        return ops.reshape(ops.as_value(x.graph, parameter), -1)
 
     def extra(self) -> str:
         return f"{self.num_features}"
+
+
+class LayerNorm(_RowNorm):
+    """Normalises each row to mean 0 and variance 1, then gain and bias (Ba et al. 2016).
+
+    Args:
+        num_features: size C of the last dimension, or the sizes of the last dimensions, which are
+            normalised together (PyTorch's `normalized_shape`).
+        eps: added to the variance.
+        affine: whether there are gain and bias.
+        bias: whether there is a bias beside the gain.
+
+    Attributes:
+        weight: the gain, shape (C,) or the sizes. bias: likewise. None where there is none.
+    """
+
+    def __init__(
+        self, num_features: int | Sequence[int], eps: float = 1e-5, affine: bool = True,
+        bias: bool = True,
+    ):  # fmt: skip
+        self.shape = _normalized("LayerNorm", num_features)
+        self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
+        self.eps = float(eps)
+        self.weight = Parameter(self.shape, 1.0) if affine else None
+        self.bias = Parameter(self.shape, 0.0) if affine and bias else None
+
+    def forward(self, x: Value) -> Value:
+        gain, bias = self._vector(self.weight, x), self._vector(self.bias, x)
+        y = ops.layer_norm(self._rows(x), gain, bias, self.eps)
+        return y if y.shape == x.shape else ops.reshape(y, x.shape)
+
+
+class RMSNorm(_RowNorm):
+    """Divides each row by its root mean square, then a gain (Zhang & Sennrich 2019).
+
+    ``y = x / sqrt(mean(x^2) + eps) * weight``
+
+    Args:
+        num_features: size C of the last dimension, or the sizes of the last dimensions, which are
+            normalised together.
+        eps: added to the mean square; None: the spacing of numbers at 1 (2^-23 in float32), as in
+            PyTorch.
+        affine: whether there is a gain.
+
+    Attributes:
+        weight: the gain, shape (C,) or the sizes; None without `affine`.
+
+    >>> from fastnn import nn
+    >>> nn.RMSNorm(8).parameter_count
+    8
+    """
+
+    def __init__(
+        self, num_features: int | Sequence[int], eps: float | None = None, affine: bool = True
+    ):
+        self.shape = _normalized("RMSNorm", num_features)
+        self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
+        self.eps = None if eps is None else float(eps)
+        self.weight = Parameter(self.shape, 1.0) if affine else None
+
+    def forward(self, x: Value) -> Value:
+        rows = self._rows(x)
+        width = int(np.prod(self.shape))
+        if rows.shape[-1] != width:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected {width} features, got input of shape "
+                f"{x.shape}; set the layer's size to {x.shape[-1]}"
+            )
+        eps = float(np.finfo(x.graph.dtype).eps) if self.eps is None else self.eps
+        y = ops.rms_norm(rows, self._vector(self.weight, x), eps)
+        return y if y.shape == x.shape else ops.reshape(y, x.shape)
 
 
 class BatchNorm(Module):
@@ -72,19 +158,28 @@ class BatchNorm(Module):
         num_features: size C of the last dimension.
         eps: added to the variance.
         momentum: weight of the new batch in the running averages.
+        affine: whether there are gain and bias.
+        track_running_stats: False: no running averages; evaluation, too, uses the statistics of
+            its batch.
 
     Attributes:
         weight, bias: gain and bias, shape (C,). running_mean, running_var: buffers, shape (C,).
+            None where there are none.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
+        track_running_stats: bool = True,
+    ):  # fmt: skip
         if not 0 <= momentum <= 1:
             raise OptionError(f"BatchNorm: expected momentum in [0, 1], got {momentum}")
         self.num_features, self.eps, self.momentum = int(num_features), float(eps), float(momentum)
-        self.weight = Parameter((num_features,), 1.0)
-        self.bias = Parameter((num_features,), 0.0)
-        self.running_mean = Parameter((num_features,), 0.0, trainable=False)
-        self.running_var = Parameter((num_features,), 1.0, trainable=False)
+        shape = (num_features,)
+        self.weight = Parameter(shape, 1.0) if affine else None
+        self.bias = Parameter(shape, 0.0) if affine else None
+        tracked = track_running_stats
+        self.running_mean = Parameter(shape, 0.0, trainable=False) if tracked else None
+        self.running_var = Parameter(shape, 1.0, trainable=False) if tracked else None
 
     def forward(self, x: Value) -> Value:
         return ops.batch_norm(

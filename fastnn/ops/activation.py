@@ -88,14 +88,9 @@ def absolute(x: Any) -> Value:
     return unary("absolute", x)
 
 
-def softmax(x: Any) -> Value:
-    """Softmax over the last dimension."""
-    return unary("softmax", x)
-
-
-def log_softmax(x: Any) -> Value:
-    """Logarithm of the softmax over the last dimension."""
-    return unary("log_softmax", x)
+def erf(x: Any) -> Value:
+    """The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    return unary("erf", x)
 
 
 def maxout(x: Any, pieces: int) -> Value:

@@ -5,41 +5,67 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.graph.graph import Value
+from fastnn.ops.activation import sqrt, square
+from fastnn.ops.arithmetic import add, divide, multiply
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
+from fastnn.ops.reduce import mean, sum
+from fastnn.ops.shape import reshape
 
 
 def layer_norm(x: Any, gain: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
     """Each row to mean 0 and variance 1, then gain and bias (Ba, Kiros & Hinton 2016)."""
     graph = graph_of(x)
     g, b = (None if p is None else as_value(graph, p) for p in (gain, bias))
-    result: Value = graph.apply(
-        "layer_norm", x=float_value(x, "layer_norm"), gain=g, bias=b, eps=eps
-    )
+    x = float_value(x, "layer_norm")
+    if x.ndim == 1:  # one row
+        return reshape(layer_norm(reshape(x, (1, x.size)), g, b, eps), x.shape)
+    result: Value = graph.apply("layer_norm", x=x, gain=g, bias=b, eps=eps)
     return result
 
 
+def rms_norm(x: Any, gain: Any = None, eps: float = 1e-5) -> Value:
+    """Each row divided by its root mean square, sqrt(mean(x^2) + eps), then a gain (Zhang &
+    Sennrich 2019)."""
+    x = float_value(x, "rms_norm")
+    mean_square = mean(square(x), -1, keepdims=True)
+    y = multiply(x, divide(1.0, sqrt(add(mean_square, eps))))
+    return y if gain is None else multiply(y, gain)
+
+
 def batch_norm(
-    x: Any, gain: Any, bias: Any, running_mean: Any, running_var: Any, eps: float = 1e-5,
-    momentum: float = 0.1,
+    x: Any, gain: Any = None, bias: Any = None, running_mean: Any = None, running_var: Any = None,
+    eps: float = 1e-5, momentum: float = 0.1,
 ) -> Value:  # fmt: skip
     """Each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
 
     In training the batch's statistics are used and the running ones updated; in evaluation the
-    running ones are used.
+    running ones are used, or the batch's where there are none (None). No gain means 1, no bias 0.
     """
     graph = graph_of(x)
+    x = float_value(x, "batch_norm")
+    shape = x.shape[-1:]
     inputs = {
-        "x": float_value(x, "batch_norm"),
-        "gain": as_value(graph, gain),
-        "bias": as_value(graph, bias),
-        "running_mean": as_value(graph, running_mean),
-        "running_var": as_value(graph, running_var),
-    }  # fmt: skip
-    if graph.training:
+        "x": x,
+        "gain": graph.full(shape, 1.0) if gain is None else as_value(graph, gain),
+        "bias": graph.full(shape, 0.0) if bias is None else as_value(graph, bias),
+    }
+    if graph.training or running_mean is None:
+        for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+            inputs[name] = _passing(x) if running is None else as_value(graph, running)
         result: Value = graph.apply("batch_norm", eps=eps, momentum=momentum, **inputs)
     else:
+        running_stats = {"running_mean": running_mean, "running_var": running_var}
+        inputs |= {name: as_value(graph, v) for name, v in running_stats.items()}
         result = graph.apply("batch_norm_inference", eps=eps, **inputs)
     return result
+
+
+def _passing(x: Value) -> Value:
+    """A place for running statistics that nobody keeps."""
+    place = x.graph.value(x.shape[-1:], name="statistics")
+    zeros = x.graph.full(place.shape, 0.0)
+    x.graph.call("affine", x=zeros, y=place, scale=1.0, shift=0.0)
+    return place
 
 
 def dropout(x: Any, rate: float = 0.5, scale: float | None = None) -> Value:
@@ -53,11 +79,6 @@ def dropout(x: Any, rate: float = 0.5, scale: float | None = None) -> Value:
     return result
 
 
-def mean(x: Any) -> Value:
-    """The mean of all elements, a single number."""
-    return unary("mean", x)
-
-
 def total(x: Any) -> Value:
     """The sum of all elements, a single number."""
     return unary("total", x)
@@ -65,4 +86,4 @@ def total(x: Any) -> Value:
 
 def sum_features(x: Any) -> Value:
     """Sum over the last dimension."""
-    return unary("sum_columns", x)
+    return sum(x, -1)

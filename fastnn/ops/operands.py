@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,3 +65,42 @@ def untransposed(operand: Any, op: str) -> Any:
             "ops.linear, or make it with transposed=False"
         )
     return operand
+
+
+def broadcast_shape(shapes: Sequence[tuple[int, ...]], scope: str, name: str) -> tuple[int, ...]:
+    """The common shape by NumPy's rules: from the last axis on, equal extents, or 1."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            f"{where(scope)}{name}: shapes {' and '.join(map(str, shapes))} don't fit each other; "
+            "expected extents, counted from the last one, that are equal or 1: reshape one of them"
+        ) from None
+
+
+def broadcast_kind(a: Value, b: Value) -> str:
+    """How b fits a where a kernel takes it as it is: "same", "row", "column"; else ""."""
+    if a.shape == b.shape:
+        return "same"
+    if b.ndim == a.ndim and b.ndim > 1 and b.shape == (*a.shape[:-1], 1):
+        return "column"
+    trimmed = b.shape
+    while len(trimmed) > 1 and trimmed[0] == 1:
+        trimmed = trimmed[1:]
+    fits = b.ndim <= a.ndim and 0 < len(trimmed) < a.ndim
+    if fits and a.shape[a.ndim - len(trimmed) :] == trimmed and not b.batched:
+        return "row"
+    return ""
+
+
+def whole_axes(x: Value, axis: Any, op: str) -> tuple[int, ...]:
+    """One axis or several, negative ones counted from the end, as places 0..ndim-1."""
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    places = [operator.index(a) for a in given]
+    found = tuple(a % x.ndim for a in places if -x.ndim <= a < x.ndim)
+    if len(set(found)) != len(given):
+        raise ShapeError(
+            f"{where(x.graph.scope)}{op}: expected different axes within {-x.ndim}..{x.ndim - 1} "
+            f"for shape {x.shape}, got {axis}"
+        )
+    return found

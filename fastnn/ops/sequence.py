@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Range, Value
+from fastnn.graph.graph import Value
 from fastnn.nn.parameter import Parameter
 from fastnn.ops.arithmetic import add, multiply, subtract
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
@@ -19,8 +19,8 @@ def _sequence(
     given = {**states, **weights}
     values = {n: None if v is None else as_value(graph, v) for n, v in given.items()}
     x = float_value(x, name)
-    if isinstance(lengths, Value) and lengths.root.home == "input":
-        graph.ranges.append(Range(lengths.root, 0, x.shape[1] + 1, graph.scope))
+    if isinstance(lengths, Value):
+        graph.limit(lengths, 0, x.shape[1] + 1)
     return graph.apply(name, x=x, lengths=lengths, **values, **attrs)
 
 

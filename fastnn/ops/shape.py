@@ -1,13 +1,17 @@
-"""Functions that rearrange."""
+"""Functions that rearrange: shapes, axes, slices, and the choice of elements by index."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.graph.graph import Value
+import numpy as np
+
+from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.graph import Graph, Value
 from fastnn.graph.op import lookup
-from fastnn.ops.operands import as_value, float_value, graph_of, unary
+from fastnn.ops.operands import as_value, float_value, graph_of, whole_axes
 
 
 def reshape(x: Any, *shape: Any) -> Value:
@@ -26,17 +30,327 @@ def flatten(x: Any, start: int = 1) -> Value:
     return reshape(x, *x.shape[:start], size)
 
 
-def concatenate(*parts: Any) -> Value:
-    """Join along the last dimension."""
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
+    """Leave out axes of extent 1: those of `axis`, or all but the batch."""
+    if axis is None:
+        axes = tuple(d for d, n in enumerate(x.shape) if n == 1 and d > 0)
+    else:
+        axes = whole_axes(x, axis, "squeeze")
+    if any(x.shape[d] != 1 for d in axes):
+        raise ShapeError(
+            f"{where(x.graph.scope)}squeeze: expected axes of extent 1, got axes {axes} of shape "
+            f"{x.shape}"
+        )
+    return reshape(x, tuple(n for d, n in enumerate(x.shape) if d not in axes))
+
+
+def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
+    """Insert axes of extent 1, at these places of the result."""
+    places = (axis,) if isinstance(axis, int) else tuple(axis)
+    rank = x.ndim + len(places)
+    found = {operator.index(a) % rank for a in places if -rank <= a < rank}
+    if len(found) != len(places):
+        raise ShapeError(
+            f"{where(x.graph.scope)}unsqueeze: expected different axes within {-rank}..{rank - 1}, "
+            f"got {axis}"
+        )
+    extents = iter(x.shape)
+    return reshape(x, tuple(1 if d in found else next(extents) for d in range(rank)))
+
+
+def transpose(x: Any, *axes: Any) -> Value:
+    """The axes in another order, as in NumPy: ``transpose(x, 0, 2, 1)``; without axes the last two
+    change places (the batch stays).
+
+    A copy. `permute` is the same.
+    """
+    if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
+        axes = tuple(axes[0])
+    if not axes:
+        if x.ndim < 2:
+            return x
+        axes = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+    order = whole_axes(x, axes, "transpose")
+    if len(order) != x.ndim:
+        raise ShapeError(
+            f"{where(x.graph.scope)}transpose: expected each of {x.ndim} axes once, got {axes}"
+        )
+    if order == tuple(range(x.ndim)):
+        return x
+    moving = [d for d in order if x.shape[d] != 1]
+    if moving == sorted(moving):  # nothing but extents of 1 changes places
+        return reshape(x, tuple(x.shape[d] for d in order))
+    result: Value = x.graph.apply("transpose", x=x, axes=order)
+    return result
+
+
+permute = transpose
+
+
+def expand(x: Any, *shape: Any) -> Value:
+    """x repeated along axes of extent 1, or along new axes at the front, to `shape`; -1 keeps an
+    extent."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    from fastnn.ops.arithmetic import expanded
+
+    graph = graph_of(x)
+    front = len(shape) - x.ndim
+    wanted = tuple(
+        x.shape[d - front] if n == -1 and d >= front else int(n) for d, n in enumerate(shape)
+    )
+    fits = front >= 0 and all(
+        n == w or n == 1 for n, w in zip(x.shape, wanted[max(front, 0) :], strict=True)
+    )
+    if not fits or min(wanted, default=1) < 1:
+        raise ShapeError(
+            f"{where(graph.scope)}expand: cannot repeat shape {x.shape} to {tuple(shape)}; "
+            "expected the same extents but where x has 1, and new ones at the front"
+        )
+    return x if wanted == x.shape else expanded(x, wanted)
+
+
+def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
+    """The elements along axes in reverse order."""
+    axes = whole_axes(x, axis, "flip")
+    return getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
+
+
+# ---------------------------------------------------------------- joining and cutting
+
+
+def concatenate(*parts: Any, axis: int = -1) -> Value:
+    """Join along an axis, the last one by default."""
     from fastnn.graph.ops.shape import concatenate as join
 
     if len(parts) == 1 and isinstance(parts[0], Sequence):
         parts = tuple(parts[0])
     graph = graph_of(*parts)
     lookup("reshape")
-    return join(graph, [float_value(as_value(graph, p), "concatenate") for p in parts])
+    values = [float_value(as_value(graph, p), "concatenate") for p in parts]
+    return join(graph, values, whole_axes(values[0], axis, "concatenate")[0])
+
+
+def stack(*parts: Any, axis: int = 0) -> Value:
+    """Join values of one shape along a new axis, which the result has at place `axis`."""
+    if len(parts) == 1 and isinstance(parts[0], Sequence):
+        parts = tuple(parts[0])
+    graph = graph_of(*parts)
+    values = [float_value(as_value(graph, p), "stack") for p in parts]
+    if len({v.shape for v in values}) != 1:
+        raise ShapeError(
+            f"{where(graph.scope)}stack: expected values of one shape, got "
+            f"{[v.shape for v in values]}"
+        )
+    rank = values[0].ndim + 1
+    return concatenate([unsqueeze(v, axis) for v in values], axis=axis % rank)
+
+
+def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
+    """Cut along an axis: into so many equal parts, or into parts of these sizes."""
+    place = whole_axes(x, axis, "split")[0]
+    extent = x.shape[place]
+    if isinstance(sizes, (int, np.integer)):
+        if sizes < 1 or extent % sizes:
+            raise ShapeError(
+                f"{where(x.graph.scope)}split: expected a number of parts that divides {extent}, "
+                f"got {sizes}; give the parts' sizes as a list"
+            )
+        sizes = [extent // int(sizes)] * int(sizes)
+    if sum(sizes) != extent or min(sizes) < 1:
+        raise ShapeError(
+            f"{where(x.graph.scope)}split: expected sizes above 0 that add up to {extent}, got "
+            f"{list(sizes)}"
+        )
+    parts, begin = [], 0
+    for size in sizes:
+        parts.append(_slice(x, place, begin, int(size)))
+        begin += int(size)
+    return parts
+
+
+def _slice(x: Value, axis: int, begin: int, size: int) -> Value:
+    if size == x.shape[axis]:
+        return x
+    if x.dtype == "i":
+        starts = tuple(begin if d == axis else 0 for d in range(x.ndim))
+        counts = tuple(size if d == axis else n for d, n in enumerate(x.shape))
+        ids: Value = x.graph.apply(
+            "slice_steps", x=x, starts=starts, steps=(1,) * x.ndim, counts=counts
+        )
+        return ids
+    result: Value = x.graph.apply("slice", x=x, offset=begin, width=size, axis=axis)
+    return result
 
 
 def columns(x: Any, begin: int, end: int) -> Value:
     """Features begin..end (exclusive) of the last dimension."""
-    return unary("slice", x, offset=int(begin), width=int(end) - int(begin))
+    result: Value = float_value(x, "columns").graph.apply(
+        "slice", x=x, offset=int(begin), width=int(end) - int(begin)
+    )
+    return result
+
+
+def getitem(x: Value, key: Any) -> Value:
+    """``x[key]`` with NumPy's basic indices: whole numbers, slices with any step, `...`, None."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    used = sum(k is not None and k is not Ellipsis for k in keys)
+    dots = sum(k is Ellipsis for k in keys)
+    scope = where(x.graph.scope)
+    if used > x.ndim or dots > 1:
+        raise ShapeError(
+            f"{scope}index {key!r}: expected at most {x.ndim} indices and one ... for shape "
+            f"{x.shape}"
+        )
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    keys[at : at + dots] = [slice(None)] * (x.ndim - used)
+    starts: list[int] = []
+    steps: list[int] = []
+    counts: list[int] = []
+    shape: list[int] = []
+    for k in keys:
+        if k is None:
+            shape.append(1)
+            continue
+        extent = x.shape[len(starts)]
+        if isinstance(k, slice):
+            begin, end, step = k.indices(extent)
+            count = len(range(begin, end, step))
+            if count == 0:
+                raise ShapeError(f"{scope}index {key!r}: selects nothing of shape {x.shape}")
+            shape.append(count)
+        else:
+            begin, step, count = _whole(x, k, extent, len(starts)), 1, 1
+        starts.append(begin)
+        steps.append(step if count > 1 else 1)
+        counts.append(count)
+    if any(step != 1 for step in steps):
+        x = x.graph.apply(
+            "slice_steps", x=x, starts=tuple(starts), steps=tuple(steps), counts=tuple(counts)
+        )
+    else:
+        for axis, (begin, count) in enumerate(zip(starts, counts, strict=True)):
+            x = _slice(x, axis, begin, count)
+    return x if x.shape == tuple(shape) else reshape(x, tuple(shape))
+
+
+def _whole(x: Value, k: Any, extent: int, axis: int) -> int:
+    """A whole number that is an index of this axis."""
+    scope = where(x.graph.scope)
+    if isinstance(k, (bool, np.bool_)) or not hasattr(k, "__index__") or np.ndim(k):
+        raise ShapeError(
+            f"{scope}index of type {type(k).__name__}: expected whole numbers, slices, ... or None;"
+            " for arrays of indices use ops.take or ops.gather, for masks ops.where"
+        )
+    index = operator.index(k)
+    if not -extent <= index < extent:
+        raise ShapeError(
+            f"{scope}index {index}: expected {-extent}..{extent - 1} for axis {axis} of shape "
+            f"{x.shape}"
+        )
+    return index % extent
+
+
+def pad(x: Any, widths: Sequence[Any], mode: str = "constant", value: float = 0.0) -> Value:
+    """A frame around x.
+
+    Args:
+        x: float values.
+        widths: for each axis a pair (before, after).
+        mode: "constant" (filled with `value`), or NumPy's "edge", "reflect" and "wrap", which
+            repeat elements of x.
+        value: what "constant" fills in.
+    """
+    x = float_value(x, "pad")
+    ends = [(int(a), int(b)) for a, b in widths]
+    if len(ends) != x.ndim or min(n for pair in ends for n in pair) < 0:
+        raise ShapeError(
+            f"{where(x.graph.scope)}pad: expected {x.ndim} pairs of widths from 0 on, one for each "
+            f"axis, got {list(widths)}"
+        )
+    if mode == "constant":
+        before, after = (tuple(pair[side] for pair in ends) for side in (0, 1))
+        result: Value = x.graph.apply("pad", x=x, before=before, after=after, value=float(value))
+        return result
+    if mode not in ("edge", "reflect", "wrap"):
+        raise OptionError(
+            f"pad: expected mode 'constant', 'edge', 'reflect' or 'wrap', got {mode!r}"
+        )
+    for axis, pair in enumerate(ends):
+        if any(pair):
+            x = take(x, np.pad(np.arange(x.shape[axis]), pair, mode), axis)  # type: ignore[call-overload]
+    return x
+
+
+# ---------------------------------------------------------------- by index
+
+
+def _indices(graph: Graph, indices: Any, extent: int, name: str) -> Value:
+    """Indices as integers within 0..extent-1: checked here, or with the data."""
+    if isinstance(indices, Value):
+        if indices.dtype != "i":
+            raise ShapeError(
+                f"{where(graph.scope)}{name}: expected integer indices, got floating-point values; "
+                "convert the data with x.astype(np.int64)"
+            )
+        graph.limit(indices, 0, extent)
+        return indices
+    array = np.asarray(indices)
+    if array.dtype.kind not in "iu" or array.size == 0:
+        raise ShapeError(
+            f"{where(graph.scope)}{name}: expected integer indices, got {array.dtype} of shape "
+            f"{array.shape}; for masks use ops.where"
+        )
+    if array.min() < -extent or array.max() >= extent:
+        raise ShapeError(
+            f"{where(graph.scope)}{name}: expected indices within {-extent}..{extent - 1}, got "
+            f"{array.min()}..{array.max()}"
+        )
+    return graph.constant(array.astype(np.int64) % extent, "i", name="indices")
+
+
+def gather(x: Any, indices: Any, axis: int = -1) -> Value:
+    """``y[..., k, ...] = x[..., indices[..., k, ...], ...]`` along an axis (PyTorch's `gather`,
+    NumPy's `take_along_axis`).
+
+    Args:
+        x: float values.
+        indices: integers, an array or a value of x's shape but for the axis. Negative ones count
+            from the end in an array, and are refused in data.
+        axis: along which to choose.
+    """
+    x = float_value(x, "gather")
+    place = whole_axes(x, axis, "gather")[0]
+    index = _indices(x.graph, indices, x.shape[place], "gather")
+    others = [s[:place] + s[place + 1 :] for s in (x.shape, index.shape)]
+    if index.ndim != x.ndim or others[0] != others[1]:
+        raise ShapeError(
+            f"{where(x.graph.scope)}gather: expected indices of shape {x.shape} but for axis "
+            f"{place}, got {index.shape}; ops.take chooses the same places everywhere"
+        )
+    order = (*(d for d in range(x.ndim) if d != place), place)
+    y: Value = x.graph.apply("gather", x=_rows(transpose(x, order)),
+                             index=_rows(transpose(index, order)))  # fmt: skip
+    shape = tuple(index.shape[d] for d in order)
+    return transpose(reshape(y, shape), tuple(int(d) for d in np.argsort(order)))
+
+
+def _rows(x: Value) -> Value:
+    return x if x.ndim > 1 else reshape(x, (1, x.size))
+
+
+def take(x: Any, indices: Any, axis: int = -1) -> Value:
+    """The places of an axis that `indices` name, in their order (NumPy's `take`): the axis becomes
+    the axes of `indices`. For rows of a table of parameters use `embedding`."""
+    x = float_value(x, "take")
+    place = whole_axes(x, axis, "take")[0]
+    index = _indices(x.graph, indices, x.shape[place], "take")
+    order = (*(d for d in range(x.ndim) if d != place), place)
+    rows = _rows(transpose(x, order))
+    wide = expand(reshape(index, (1,) * (rows.ndim - 1) + (index.size,)),
+                  (*rows.shape[:-1], index.size))  # fmt: skip
+    y: Value = x.graph.apply("gather", x=rows, index=wide)
+    before = x.ndim - 1
+    y = reshape(y, tuple(x.shape[d] for d in order[:-1]) + index.shape)
+    back = (*range(place), *range(before, before + index.ndim), *range(place, before))
+    return transpose(y, back) if y.ndim else y

@@ -77,11 +77,34 @@ FUNCTIONS: tuple[tuple[str, Callable[..., Any], Callable[..., Any], str, tuple[s
     ("square", scalar.square, scalar.square_gradient, "x", ()),
     ("absolute", scalar.absolute, scalar.absolute_gradient, "x", ()),
     ("erf", scalar.erf, scalar.erf_gradient, "x", ()),
+    ("clip", scalar.clip, scalar.clip_gradient, "x", ("low", "high")),
 )
 for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
     elementwise(f"{_name}_forward", _function, reals=_reals)
     elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
 
+
+#: name, formula, inputs, output of the kernels of several operands
+SEVERAL: tuple[tuple[str, Callable[..., Any], tuple[str, ...], str], ...] = (
+    ("maximum_forward", scalar.larger, ("a", "b"), "y"),
+    ("maximum_backward_a", scalar.larger_gradient, ("a", "b", "dy"), "da"),
+    ("maximum_backward_b", scalar.larger_gradient_b, ("a", "b", "dy"), "db"),
+    ("minimum_forward", scalar.smaller, ("a", "b"), "y"),
+    ("minimum_backward_a", scalar.smaller_gradient, ("a", "b", "dy"), "da"),
+    ("minimum_backward_b", scalar.smaller_gradient_b, ("a", "b", "dy"), "db"),
+    ("power_forward", scalar.power, ("a", "b"), "y"),
+    ("power_backward_a", scalar.power_gradient_a, ("a", "b", "dy"), "da"),
+    ("power_backward_b", scalar.power_gradient_b, ("a", "b", "y", "dy"), "db"),
+    ("where_forward", scalar.select, ("mask", "a", "b"), "y"),
+    ("where_backward_a", scalar.select_gradient_a, ("mask", "dy"), "da"),
+    ("where_backward_b", scalar.select_gradient_b, ("mask", "dy"), "db"),
+    ("less", scalar.less, ("a", "b"), "y"),
+    ("less_equal", scalar.less_equal, ("a", "b"), "y"),
+    ("equal", scalar.equal, ("a", "b"), "y"),
+    ("not_equal", scalar.not_equal, ("a", "b"), "y"),
+)
+for _name, _function, _inputs, _output in SEVERAL:
+    elementwise(_name, _function, _inputs, _output)
 
 add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
 subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))

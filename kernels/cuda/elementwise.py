@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import scalar
-from ..cpu.elementwise import FUNCTIONS
+from ..cpu.elementwise import FUNCTIONS, SEVERAL
 from ..declare import CudaKernel, cuda_kernel
 from .device import can_load4, flat, flat_index, fours_launch, load4, store4
 
@@ -68,6 +68,8 @@ for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
     elementwise(f"{_name}_forward", _function, reals=_reals)
     elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
 
+for _name, _function, _inputs, _output in SEVERAL:
+    elementwise(_name, _function, _inputs, _output)
 
 add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
 subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))

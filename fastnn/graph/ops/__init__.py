@@ -2,13 +2,16 @@
 
 from fastnn.graph.ops import (  # noqa: F401
     activation,
+    along,
     arithmetic,
     linear,
     loss,
+    matmul,
     metric,
     norm,
     random,
     recurrent,
     shape,
+    strided,
     turned,
 )

@@ -28,6 +28,8 @@ for _name, _defaults in {
     "sqrt": {},
     "square": {},
     "absolute": {},
+    "erf": {},
+    "clip": {"low": -float("inf"), "high": float("inf")},
     "softmax": {},
     "log_softmax": {},
 }.items():

@@ -1,8 +1,8 @@
 """Sums, products and reductions, with the broadcasts that layers need.
 
-A second operand has the first one's shape, or the shape of its trailing dimensions (a *row*: one
-number per feature, as a bias), or its leading dimensions followed by 1 (a *column*: one number per
-row, as a mask).
+Kernels take a second operand of the first one's shape, or of the shape of its trailing dimensions
+(a *row*: one number per feature, as a bias), or its leading dimensions followed by 1 (a *column*:
+one number per row, as a mask). For other shapes operands are expanded first (`fastnn.ops`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import fastnn.kernels.cpu.broadcast
 import fastnn.kernels.cpu.elementwise
 import fastnn.kernels.cpu.reduce
 import fastnn.kernels.cpu.step  # noqa: F401
-from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, register
+from fastnn.graph.op import Op, derived_gradient, register
 
 Gradients = dict[str, Value]
 
@@ -41,6 +40,37 @@ register(Op("add", inputs=("a", "b"), gradient=_add_gradient))
 register(Op("subtract", inputs=("a", "b"), gradient=_subtract_gradient))
 register(Op("multiply", inputs=("a", "b"), backward=("multiply_backward_a", "multiply_backward_b")))
 register(Op("divide", inputs=("a", "b"), backward=("divide_backward_a", "divide_backward_b")))
+
+for _name in ("maximum", "minimum", "power"):
+    register(Op(_name, inputs=("a", "b"), backward=(f"{_name}_backward_a", f"{_name}_backward_b")))
+
+
+def _where_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
+    return derived_gradient(graph, node, douts, needed - {"mask"})
+
+
+register(
+    Op("where", inputs=("mask", "a", "b"), backward=("where_backward_a", "where_backward_b"),
+       gradient=_where_gradient)
+)  # fmt: skip
+
+
+def _no_gradient(*_: Any) -> Gradients:
+    """Of a comparison, and of what is detached: none."""
+    return {}
+
+
+for _name in ("less", "less_equal", "equal", "not_equal"):
+    register(Op(_name, inputs=("a", "b"), forward=_name, gradient=_no_gradient))
+
+
+def _detach_lower(graph: Graph, node: Node) -> None:
+    x, y = node.inputs["x"], node.outputs["y"]
+    assert x is not None
+    y.base, y.home, y.batched = x, x.root.home, x.batched
+
+
+register(Op("detach", lower=_detach_lower, gradient=_no_gradient))
 
 
 def _negate_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
@@ -175,23 +205,6 @@ register(
     Op("multiply_column", inputs=("a", "b"), shape=_shape_of_a, forward="multiply_column",
        gradient=_multiply_column_gradient)
 )  # fmt: skip
-
-
-def broadcast_kind(a: Value, b: Value, scope: str) -> str:
-    """How b fits a: "same", "row" or "column"."""
-    if a.shape == b.shape:
-        return "same"
-    if b.ndim == a.ndim and b.ndim > 1 and b.shape == (*a.shape[:-1], 1):
-        return "column"
-    trimmed = b.shape
-    while len(trimmed) > 1 and trimmed[0] == 1:
-        trimmed = trimmed[1:]
-    if len(trimmed) < a.ndim and a.shape[a.ndim - len(trimmed) :] == trimmed and not b.batched:
-        return "row"
-    raise ShapeError(
-        f"{where(scope)}cannot combine shapes {a.shape} and {b.shape}: expected the same shape, "
-        f"the shape of trailing dimensions, or {(*a.shape[:-1], 1)}; reshape the second operand"
-    )
 
 
 # ---------------------------------------------------------------- reductions

@@ -49,32 +49,56 @@ register(
 )  # fmt: skip
 
 
-def concatenate(graph: Graph, parts: list[Value]) -> Value:
-    """Join along the last dimension: a node of an op made for so many parts."""
+def _flat_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
+    """A shape as a matrix: what comes before the axis, and the axis with all behind it."""
+    rows = 1
+    for extent in shape[:axis]:
+        rows *= extent
+    size = 1
+    for extent in shape[axis:]:
+        size *= extent
+    return rows, size
+
+
+def _cut(graph: Graph, x: Value, axis: int) -> Value:
+    """A value as the matrix of `_flat_axis`; as it is where its last axis is meant."""
+    last = axis == x.ndim - 1 and x.ndim > 1
+    return x if last else graph.view(x, _flat_axis(x.shape, axis))
+
+
+def concatenate(graph: Graph, parts: list[Value], axis: int = -1) -> Value:
+    """Join along an axis: a node of an op made for so many parts."""
+    first = parts[0].shape
+    axis %= max(len(first), 1)
     for part in parts:
-        if part.shape[:-1] != parts[0].shape[:-1] or part.ndim < 1:
+        others = part.shape[:axis] + part.shape[axis + 1 :]
+        if part.ndim != len(first) or part.ndim < 1 or others != first[:axis] + first[axis + 1 :]:
             raise ShapeError(
-                f"{where(graph.scope)}concatenate: expected shapes equal but for the last "
-                f"dimension, got {[p.shape for p in parts]}"
+                f"{where(graph.scope)}concatenate: expected shapes equal but for axis {axis}, got "
+                f"{[p.shape for p in parts]}"
             )
     names = tuple(f"x{k}" for k in range(len(parts)))
-    offsets = [sum(p.shape[-1] for p in parts[:k]) for k in range(len(parts))]
-    shape = (*parts[0].shape[:-1], sum(p.shape[-1] for p in parts))
+    sizes = [_flat_axis(p.shape, axis)[1] for p in parts]
+    offsets = [sum(sizes[:k]) for k in range(len(parts))]
+    shape = (*first[:axis], sum(p.shape[axis] for p in parts), *first[axis + 1 :])
 
     def lower(graph: Graph, node: Node) -> None:
         y = node.outputs["y"]
-        y.batched = any(p.batched for p in parts)
+        y.batched = axis > 0 and any(p.batched for p in parts)
+        whole = _cut(graph, y, axis)
         for part, offset in zip(parts, offsets, strict=True):
-            graph.call("insert_columns", x=part, y=y, offset=offset)
+            graph.call("insert_columns", x=_cut(graph, part, axis), y=whole, offset=offset)
 
     def gradient(
         graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
     ) -> dict[str, Value]:
         found = {}
+        whole = _cut(graph, douts["y"], axis)
         for name, part, offset in zip(names, parts, offsets, strict=True):
             if name in needed:
                 found[name] = graph.value(part.shape, batched=part.batched)
-                graph.call("extract_columns", x=douts["y"], y=found[name], offset=offset)
+                target = _cut(graph, found[name], axis)
+                graph.call("extract_columns", x=whole, y=target, offset=offset)
         return found
 
     op = Op(
@@ -87,12 +111,27 @@ def concatenate(graph: Graph, parts: list[Value]) -> Value:
 
 def _slice_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
     x, offset, width = inputs["x"], attrs["offset"], attrs["width"]
-    if offset < 0 or width < 1 or offset + width > x.shape[-1]:
+    axis = attrs["axis"] % x.ndim
+    if offset < 0 or width < 1 or offset + width > x.shape[axis]:
         raise ShapeError(
-            f"{where(scope)}slice: expected columns within 0..{x.shape[-1]}, got "
+            f"{where(scope)}slice: expected places within 0..{x.shape[axis]}, got "
             f"{offset}..{offset + width}"
         )
-    return {"y": ((*x.shape[:-1], width), "f")}
+    return {"y": ((*x.shape[:axis], width, *x.shape[axis + 1 :]), "f")}
+
+
+def _slice_place(x: Value, attrs: dict[str, Any]) -> tuple[int, int]:
+    """The axis, and where the slice begins in a row of the matrix that it is cut from."""
+    axis = attrs["axis"] % x.ndim
+    return axis, attrs["offset"] * (_flat_axis(x.shape, axis)[1] // x.shape[axis])
+
+
+def _slice_lower(graph: Graph, node: Node) -> None:
+    x, y = node.inputs["x"], node.outputs["y"]
+    assert x is not None
+    axis, offset = _slice_place(x, node.attrs)
+    y.batched = x.batched and axis > 0
+    graph.call("extract_columns", x=_cut(graph, x, axis), y=_cut(graph, y, axis), offset=offset)
 
 
 def _slice_gradient(
@@ -100,16 +139,18 @@ def _slice_gradient(
 ) -> dict[str, Value]:
     x = node.inputs["x"]
     assert x is not None
+    axis, offset = _slice_place(x, node.attrs)
     dx = graph.value(x.shape, batched=x.batched)
     zeros = graph.full(x.shape, 0.0, x.batched)
     graph.call("affine", x=zeros, y=dx, scale=1.0, shift=0.0)
-    graph.call("insert_columns", x=douts["y"], y=dx, offset=node.attrs["offset"])
+    whole = _cut(graph, dx, axis)
+    graph.call("insert_columns", x=_cut(graph, douts["y"], axis), y=whole, offset=offset)
     return {"x": dx}
 
 
 register(
     Op(
-        "slice", defaults={"offset": 0, "width": 1}, shape=_slice_shape,
-        forward="extract_columns", gradient=_slice_gradient,
+        "slice", defaults={"offset": 0, "width": 1, "axis": -1}, shape=_slice_shape,
+        lower=_slice_lower, gradient=_slice_gradient,
     )
 )  # fmt: skip

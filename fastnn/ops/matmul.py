@@ -1,0 +1,51 @@
+"""The product of matrices, and of stacks of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Value
+from fastnn.nn.parameter import Parameter
+from fastnn.ops.arithmetic import expanded
+from fastnn.ops.operands import as_value, broadcast_shape, float_value, graph_of, untransposed
+from fastnn.ops.shape import reshape
+
+
+def matmul(a: Any, b: Any) -> Value:
+    """a @ b by NumPy's rules: the product of the last two axes; axes before them broadcast.
+
+    A vector on the left is a row, on the right a column; the axis is left out of the result. Either
+    operand may be an array or a parameter.
+    """
+    graph = graph_of(a, b)
+    if isinstance(b, Parameter) and b.transposed and isinstance(a, Value) and a.ndim > 1:
+        product: Value = graph.apply("linear_turned", x=float_value(a, "matmul"),
+                                     w=as_value(graph, b))  # fmt: skip
+        return product
+    x, y = (float_value(as_value(graph, untransposed(v, "matmul")), "matmul") for v in (a, b))
+    if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ShapeError(
+            f"{where(graph.scope)}matmul: cannot multiply shapes {x.shape} and {y.shape}; expected "
+            "(..., M, C) and (..., C, K): transpose or reshape one of them"
+        )
+    row, column = x.ndim == 1, y.ndim == 1
+    x = reshape(x, (1, x.size)) if row else x
+    y = reshape(y, (y.size, 1)) if column else y
+    if y.ndim == 2:
+        result: Value = graph.apply("linear", x=x, w=y, bias=None)
+    else:
+        outer = broadcast_shape([x.shape[:-2], y.shape[:-2]], graph.scope, "matmul")
+        batched = any(v.batched and v.shape[:-2] == outer for v in (x, y))
+        pair = [
+            v if v.shape[:-2] == outer else expanded(v, (*outer, *v.shape[-2:]), batched)
+            for v in (x, y)
+        ]
+        x, y = (v if v.ndim == 3 else reshape(v, (-1, *v.shape[-2:])) for v in pair)
+        result = graph.apply("matmul", a=x, b=y)
+        if len(outer) != 1:
+            result = reshape(result, (*outer, *result.shape[1:]))
+    if row or column:
+        *lead, m, k = result.shape
+        result = reshape(result, (*lead, *(() if row else (m,)), *(() if column else (k,))))
+    return result

@@ -1,0 +1,167 @@
+"""Kernels that rearrange: copies by strides, their reverse, and the choice of elements by index.
+
+A transpose, a slice with steps, a reversal and a repeated axis all read ``x[begin + sum of
+place*stride]``; the gradient of a slice and a frame of padding write places that lie `step` apart
+and fill the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..declare import helper, kernel
+from .parts import fill_row
+from .simd import lanes, load, load_first, splat, store, store_first
+
+
+@helper
+def copy_run(source: Any, i: int, target: Any, k: int, size: int) -> None:
+    """target[k:k+size] = source[i:i+size] (flat)."""
+    n, j = lanes(source), 0
+    while j + n <= size:
+        store(target, k + j, load(source, i + j))
+        j += n
+    if j < size:
+        store_first(target, k + j, load_first(source, i + j, size - j), size - j)
+
+
+@helper
+def fill_run(target: Any, k: int, size: int, value: Any) -> None:
+    """target[k:k+size] = value (flat)."""
+    v, n, j = splat(target, value), lanes(target), 0
+    while j + n <= size:
+        store(target, k + j, v)
+        j += n
+    if j < size:
+        store_first(target, k + j, v, size - j)
+
+
+@helper
+def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
+    """Where row number `row` of an array of `extents` begins, by the strides of its axes."""
+    at = begin
+    for d in range(extents.shape[0] - 1, -1, -1):
+        at += row % extents[d] * strides[d]
+        row //= extents[d]
+    return at
+
+
+@kernel
+def copy_strided(
+    x: "in whole f[X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows f[N,C]",
+    begin: "int",
+    step: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y[n,c] = x[begin + n_0*strides[0] + n_1*strides[1] + ... + c*step], where n_0, n_1, ... is
+    the place of n in an array of `extents`. No aliases."""
+    width = y.shape[1]
+    for row in range(lo, hi):
+        at = place_in(row, begin, extents, strides)
+        if step == 1:
+            copy_run(x, at, y, row * width, width)
+        elif step == 0:
+            fill_run(y, row * width, width, x[at])
+        else:
+            for c in range(width):
+                y[row, c] = x[at + c * step]
+
+
+@kernel
+def copy_strided_integers(
+    x: "in whole i[X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows i[N,C]",
+    begin: "int",
+    step: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """`copy_strided` for integers."""
+    for row in range(lo, hi):
+        at = place_in(row, begin, extents, strides)
+        for c in range(y.shape[1]):
+            y[row, c] = x[at + c * step]
+
+
+@kernel
+def spread_strided(
+    x: "in whole f[X]",
+    axes: "in whole i[D,5]",
+    y: "out rows f[N,C]",
+    start: "int",
+    step: "int",
+    count: "int",
+    fill: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x where the places of x lie, else `fill`: along axis d of y at start + j*step for j <
+    count, and likewise in a row. A row of `axes`: extent of y, start, step, count, and the distance
+    of neighbours in x. No aliases."""
+    width = y.shape[1]
+    for row in range(lo, hi):
+        at, rest, inside = 0, row, True
+        for d in range(axes.shape[0] - 1, -1, -1):
+            place = rest % axes[d, 0] - axes[d, 1]
+            rest //= axes[d, 0]
+            j = place // axes[d, 2]
+            inside = inside and j * axes[d, 2] == place and 0 <= j < axes[d, 3]
+            at += j * axes[d, 4]
+        fill_row(y, row * width, width, fill)
+        if inside and step == 1:
+            copy_run(x, at, y, row * width + start, count)
+        elif inside:
+            for j in range(count):
+                y[row, start + j * step] = x[at + j]
+
+
+@kernel
+def gather_columns(
+    x: "in rows f[N,C]",
+    index: "in rows i[N,K]",
+    y: "out rows f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y[n,k] = x[n, index[n,k]], for indices within 0..C-1. No aliases."""
+    for row in range(lo, hi):
+        for k in range(index.shape[1]):
+            y[row, k] = x[row, index[row, k]]
+
+
+@kernel
+def gather_columns_backward(
+    index: "in rows i[N,K]",
+    dy: "in rows f[N,K]",
+    dx: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx[n,c] = sum of dy[n,k] over all k with index[n,k] = c, k in order. No aliases."""
+    for row in range(lo, hi):
+        fill_row(dx, row * dx.shape[1], dx.shape[1], 0.0)
+        for k in range(index.shape[1]):
+            dx[row, index[row, k]] += dy[row, k]
+
+
+@kernel
+def compare_integers(
+    a: "in rows i[N,C]",
+    b: "in rows i[N,C]",
+    y: "out rows f[N,C]",
+    relation: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = 1 where a and b are in the relation, else 0: bits of `relation` say whether
+    less (1), equal (2) and greater (4) are."""
+    for row in range(lo, hi):
+        for c in range(a.shape[1]):
+            found = 1 if a[row, c] < b[row, c] else 2 if a[row, c] == b[row, c] else 4
+            y[row, c] = 1.0 if found & relation else 0.0

@@ -1,0 +1,142 @@
+"""Reductions and running sums along the columns of each row, for operations along an axis.
+
+A row of few columns belongs to a warp, a longer one to a block (`rows`); where the order of the
+columns matters, a row to a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cpu.simd import maximum, where
+from ..cpu.vector_math import INFINITY
+from ..declare import ceil_div, cuda_kernel, helper
+from ..scalar import exp, log
+from .device import cast, flat, flat_index
+from .rows import row_max, row_place, row_sum, rows_launch
+
+ROWS = {"launch": rows_launch, "bounds": 1024}
+
+
+def _a_row_each(s: dict[str, int]) -> tuple[int, int]:
+    """A thread for each row."""
+    return ceil_div(s["N"], 64), 64
+
+
+@helper
+def row_top(x: Any, base: int, place: tuple) -> tuple:
+    """The largest element of a row that is not NaN, and NaN if one of them is, else 0."""
+    narrow, _, first, step, size, _ = place
+    high, nan = -INFINITY, 0.0
+    for j in range(first, size, step):
+        v = x[base + j]
+        high = maximum(v, high)
+        nan += where(v != v, v, 0.0)
+    return row_max(high, narrow), row_sum(nan, narrow)
+
+
+@cuda_kernel(**ROWS)
+def max_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
+    """y[n] = max over c of x[n,c]; NaN where one of them is."""
+    place = row_place(x.shape[0], x.shape[1])
+    top, nan = row_top(flat(x), place[1] * x.shape[1], place)
+    if place[2] == 0 and place[4] > 0:
+        y[place[1]] = top + nan
+
+
+@cuda_kernel(**ROWS)
+def max_columns_backward(
+    x: "in rows f[N,C]",
+    y: "in rows f[N]",
+    dy: "in rows f[N]",
+    dx: "out rows f[N,C]",  # may be x
+):
+    """dx[n,c] = dy[n] in equal shares to all c with x[n,c] = y[n], else 0."""
+    narrow, row, first, step, size, _ = row_place(x.shape[0], x.shape[1])
+    count, one = 0.0, cast(x, 1.0)
+    for j in range(first, size, step):
+        count += where(x[row, j] == y[row], one, 0.0)
+    count = row_sum(count, narrow)
+    for j in range(first, size, step):
+        dx[row, j] = where(x[row, j] == y[row], dy[row] / maximum(count, 1.0), 0.0)
+
+
+@cuda_kernel(launch=_a_row_each)
+def product_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
+    """y[n] = product over c of x[n,c], c in order."""
+    row = flat_index()
+    if row < y.size:
+        total = x[row, 0]
+        for c in range(1, x.shape[1]):
+            total *= x[row, c]
+        y[row] = total
+
+
+@cuda_kernel(launch=_a_row_each)
+def product_columns_backward(x: "in rows f[N,C]", dy: "in rows f[N]", dx: "out rows f[N,C]"):
+    """dx[n,c] = dy[n] times the product of the row's other elements: of those before it, times of
+    those behind it, so that zeros do no harm. No aliases."""
+    row, size = flat_index(), x.shape[1]
+    if row < x.shape[0]:
+        dx[row, 0] = dy[row]
+        for c in range(1, size):
+            dx[row, c] = dx[row, c - 1] * x[row, c - 1]
+        behind = x[row, size - 1]
+        for k in range(1, size):
+            c = size - 1 - k
+            dx[row, c] *= behind
+            behind *= x[row, c]
+
+
+@cuda_kernel(**ROWS)
+def logsumexp_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
+    """y[n] = log of the sum over c of exp(x[n,c]), less the largest inside the exponential."""
+    place = row_place(x.shape[0], x.shape[1])
+    narrow, row, first, step, size, _ = place
+    base = row * x.shape[1]
+    top, nan = row_top(flat(x), base, place)
+    finite = top < INFINITY and top > -INFINITY
+    total = 0.0
+    if finite:
+        for j in range(first, size, step):
+            total += exp(flat(x)[base + j] - top)
+    total = row_sum(total, narrow)
+    if first == 0 and size > 0:
+        if finite:
+            y[row] = top + log(total)
+        else:
+            y[row] = top + nan
+
+
+@cuda_kernel(**ROWS)
+def logsumexp_columns_backward(
+    x: "in rows f[N,C]",
+    y: "in rows f[N]",
+    dy: "in rows f[N]",
+    dx: "out rows f[N,C]",  # may be x
+):
+    """dx[n,c] = dy[n] exp(x[n,c] - y[n]); 0 in a row of -infinity."""
+    _, row, first, step, size, _ = row_place(x.shape[0], x.shape[1])
+    for j in range(first, size, step):
+        if y[row] == -INFINITY:
+            dx[row, j] = 0.0
+        else:
+            dx[row, j] = exp(x[row, j] - y[row]) * dy[row]
+
+
+@cuda_kernel(launch=_a_row_each)
+def running_sum(
+    x: "in rows f[N,C]",
+    y: "out rows f[N,C]",  # may be x
+    reverse: "int",
+    exclusive: "int",
+):
+    """y[n,c] = sum of x[n,j] over j <= c (j < c if `exclusive`), with `reverse` over j >= c."""
+    row, size = flat_index(), x.shape[1]
+    if row < x.shape[0]:
+        total = 0.0
+        for k in range(size):
+            c = size - 1 - k if reverse else k
+            after = total + x[row, c]
+            y[row, c] = total if exclusive else after
+            total = after

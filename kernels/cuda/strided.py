@@ -1,0 +1,141 @@
+"""Kernels that rearrange: copies by strides, their reverse, and the choice of elements by index.
+
+A thread computes one element; where elements of a row are summed, a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..declare import ceil_div, cuda_kernel, helper
+from .device import cast, cuda, divide_index, flat, flat_index, thread_number
+
+
+def _each(s: dict[str, int]) -> tuple[int, int]:
+    """A thread for each element of y."""
+    return ceil_div(s["N"] * s["C"], 256), 256
+
+
+@helper
+def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
+    """Where row number `row` of an array of `extents` begins, by the strides of its axes."""
+    at = begin
+    for k in range(extents.shape[0]):
+        d = extents.shape[0] - 1 - k
+        above = divide_index(row, extents[d])
+        at += (row - above * extents[d]) * strides[d]
+        row = above
+    return at
+
+
+@cuda_kernel(launch=_each)
+def copy_strided(
+    x: "in whole f[X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows f[N,C]",
+    begin: "int",
+    step: "int",
+):
+    """y[n,c] = x[begin + n_0*strides[0] + n_1*strides[1] + ... + c*step], where n_0, n_1, ... is
+    the place of n in an array of `extents`. No aliases."""
+    i = flat_index()
+    if i < y.size:
+        row = divide_index(i, y.shape[1])
+        c = i - row * y.shape[1]
+        flat(y)[i] = x[place_in(row, begin, extents, strides) + c * step]
+
+
+@cuda_kernel(launch=_each)
+def copy_strided_integers(
+    x: "in whole i[X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows i[N,C]",
+    begin: "int",
+    step: "int",
+):
+    """`copy_strided` for integers."""
+    i = flat_index()
+    if i < y.size:
+        row = divide_index(i, y.shape[1])
+        c = i - row * y.shape[1]
+        flat(y)[i] = x[place_in(row, begin, extents, strides) + c * step]
+
+
+@helper
+def place_along(place: int, step: int, count: int) -> int:
+    """Which j < count has j*step = place; -1 if none has."""
+    if step < 0:
+        place, step = -place, -step
+    if place < 0:
+        return -1
+    j = divide_index(place, step)
+    if j * step != place or j >= count:
+        return -1
+    return j
+
+
+@cuda_kernel(launch=_each)
+def spread_strided(
+    x: "in whole f[X]",
+    axes: "in whole i[D,5]",
+    y: "out rows f[N,C]",
+    start: "int",
+    step: "int",
+    count: "int",
+    fill: "real",
+):
+    """y = x where the places of x lie, else `fill`: along axis d of y at start + j*step for j <
+    count, and likewise in a row. A row of `axes`: extent of y, start, step, count, and the distance
+    of neighbours in x. No aliases."""
+    i = flat_index()
+    if i < y.size:
+        row = divide_index(i, y.shape[1])
+        at = place_along(i - row * y.shape[1] - start, step, count)
+        inside = at >= 0
+        for k in range(axes.shape[0]):
+            d = axes.shape[0] - 1 - k
+            above = divide_index(row, axes[d, 0])
+            j = place_along(row - above * axes[d, 0] - axes[d, 1], axes[d, 2], axes[d, 3])
+            row = above
+            inside = inside and j >= 0
+            at += j * axes[d, 4]
+        value = fill
+        if inside:
+            value = x[at]
+        flat(y)[i] = value
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
+def gather_columns(x: "in rows f[N,C]", index: "in rows i[N,K]", y: "out rows f[N,K]"):
+    """y[n,k] = x[n, index[n,k]], for indices within 0..C-1. No aliases."""
+    i = flat_index()
+    if i < y.size:
+        flat(y)[i] = x[divide_index(i, y.shape[1]), flat(index)[i]]
+
+
+@cuda_kernel(launch=lambda s: (s["N"], 32))
+def gather_columns_backward(index: "in rows i[N,K]", dy: "in rows f[N,K]", dx: "out rows f[N,C]"):
+    """dx[n,c] = sum of dy[n,k] over all k with index[n,k] = c, k in order: a warp for a row, each
+    thread for its own columns. No aliases."""
+    row, thread = cuda.blockIdx.x, thread_number()
+    for c in range(thread, dx.shape[1], 32):
+        dx[row, c] = 0.0
+    for k in range(index.shape[1]):
+        c = index[row, k]
+        if c % 32 == thread:
+            dx[row, c] += dy[row, k]
+
+
+@cuda_kernel(launch=_each)
+def compare_integers(
+    a: "in rows i[N,C]", b: "in rows i[N,C]", y: "out rows f[N,C]", relation: "int"
+):
+    """y = 1 where a and b are in the relation, else 0: bits of `relation` say whether
+    less (1), equal (2) and greater (4) are."""
+    i = flat_index()
+    if i < y.size:
+        v, w = flat(a)[i], flat(b)[i]
+        found = 1 if v < w else 2 if v == w else 4
+        flat(y)[i] = cast(y, 1.0 if found & relation else 0.0)

@@ -1,0 +1,70 @@
+"""ONNX's node tests for every operator that fastnn has.
+
+Of ONNX's node tests of one node, those of 69 operators (see `tests/onnx_cases.py`) are taken; the
+cases that fastnn can't express are listed there by reason, and are few.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fastnn import nn, ops
+from fastnn.graph.graph import Graph, Value
+from fastnn.plan.planner import plan
+from fastnn.train.session import Session
+from tests.onnx_cases import OPS, Case, cases, reason
+
+pytest.importorskip("onnx", reason="pip install onnx (the test extra has it)")
+ALL = cases()
+EXPRESSED = [c for c in ALL if reason(c) is None]
+
+
+def computed(case: Case) -> list[np.ndarray]:
+    """fastnn's results: the first float input is a batch, the others are constants."""
+    arrays = [x for x in case.inputs if isinstance(x, np.ndarray)]
+    floats = [x for x in arrays if x.dtype.kind == "f"]
+    dtype = "float64" if any(x.dtype == np.float64 for x in floats) else "float32"
+    first = next(k for k, x in enumerate(case.inputs) if x is not None and _symbolic(case, k))
+    x = case.inputs[first]
+    training = case.op == "Dropout" and len(case.inputs) > 2 and bool(case.inputs[2])
+    graph = Graph(len(x) if x.ndim else 1, training=training, dtype=dtype)
+    value = graph.input("x", x.shape[1:], "f" if x.dtype.kind == "f" else "i")
+    value = ops.reshape(value, ()) if not x.ndim else value
+    given = [value if k == first else v for k, v in enumerate(case.inputs)]
+    results = OPS[case.op](case, *given)
+    results = list(results) if isinstance(results, (tuple, list)) else [results]
+    wanted = {k: results[k] for k in case.outputs}
+    places = {f"y{k}": v for k, v in wanted.items() if isinstance(v, Value)}
+    session = Session(nn.Linear(1, 1).store(dtype), (), 0, 1)
+    bound = session.bind(plan(graph, {"x": value.root, **places}))
+    session.memory["work"][:] = 0xFF
+    bound.view("x")[...] = x
+    description = session.team(bound.program).describe([(bound, 1)], session.clock)
+    session.team(bound.program).prepare(description)()
+    return [
+        bound.view(f"y{k}").reshape(v.shape) if isinstance(v, Value) else v
+        for k, v in wanted.items()
+    ]
+
+
+def _symbolic(case: Case, k: int) -> bool:
+    """Whether an input may be the symbolic value."""
+    return k == 1 if case.op == "Where" else not isinstance(case.inputs[k], list)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("case", EXPRESSED, ids=[c.name for c in EXPRESSED])
+def test_node(case):
+    for got, want in zip(computed(case), case.outputs.values(), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want.astype(float), rtol=case.rtol, atol=case.atol)
+
+
+def test_almost_all_are_expressed():
+    left = Counter(reason(c) for c in ALL if reason(c))
+    assert len(ALL) - sum(left.values()) == len(EXPRESSED)
+    assert {c.op for c in EXPRESSED} == set(OPS)
+    assert sum(left.values()) / len(ALL) < 90 / 429, left

@@ -1,0 +1,419 @@
+"""Operators and functions of symbolic values: NumPy's results, gradients, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import nn, ops
+from fastnn.errors import FastnnError, ShapeError
+from fastnn.graph.graph import Graph, Value
+from fastnn.plan.planner import plan
+from fastnn.runtime.cpu.execute import view
+from fastnn.testing import gradcheck
+from fastnn.train.session import Session
+from tests.naive import erf, logsumexp
+
+
+def values(*arrays: np.ndarray) -> list[Value]:
+    """Symbolic inputs of these shapes."""
+    graph = Graph(len(arrays[0]))
+    return [graph.input(f"x{k}", a.shape[1:], _kind(a)) for k, a in enumerate(arrays)]
+
+
+def _kind(array: np.ndarray) -> str:
+    return "f" if array.dtype.kind == "f" else "i"
+
+
+class Function(nn.Module):
+    """A function as a model, with a parameter so that it has memory."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.unused = function, nn.Parameter((1,))
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+def compute(
+    function: Callable[..., Any], *arrays: np.ndarray, dtype: str = "float64", workers: int = 1
+) -> np.ndarray:
+    """What a function of symbolic inputs computes."""
+    graph = Graph(len(arrays[0]), dtype=dtype)
+    inputs = [graph.input(f"x{k}", a.shape[1:], _kind(a)) for k, a in enumerate(arrays)]
+    result = function(*inputs)
+    if result.root.home != "work":  # a view of an input: nothing is computed
+        result = ops.affine(result, 1.0, 0.0) if result.dtype == "f" else result
+    places = {f"x{k}": x for k, x in enumerate(inputs)} | {"y": result}
+    session = Session(nn.Linear(1, 1).store(dtype), (), 0, workers)
+    bound = session.bind(plan(graph, places))
+    session.memory["work"][:] = 0xFF
+    for k, array in enumerate(arrays):
+        bound.view(f"x{k}")[...] = array
+    team = session.team(bound.program)
+    description = team.describe([(bound, 1)], session.clock)
+    team.prepare(description)()
+    place = bound.program.places["y"]
+    found = view(bound.program, place, bound.memory)
+    return np.array(found).reshape(result.shape)
+
+
+RNG = np.random.default_rng(0)
+X = RNG.permutation(np.linspace(-2.0, 2.0, 60)).reshape(3, 4, 5)  # all different, none 0
+Y = RNG.permutation(np.linspace(-1.9, 2.1, 60)).reshape(3, 4, 5)
+POSITIVE = np.abs(X) + 0.3
+M = RNG.normal(size=(4, 5))
+
+#: what is the same in NumPy: label -> (function, inputs)
+SAME: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
+    "x + y": (lambda x, y: x + y, (X, Y)),
+    "array + x": (lambda x: M + x, (X,)),
+    "x - column": (lambda x: x - M[:, :1], (X,)),
+    "array - x": (lambda x: M - x, (X,)),
+    "number - x": (lambda x: 2.0 - x, (X,)),
+    "x * array of more axes": (lambda x: x * np.arange(1.0, 7.0).reshape(2, 3, 1, 1), (X,)),
+    "outer product": (lambda x, y: x[:, :, None, :1] * y[:, None], (X, Y)),
+    "x + middle": (lambda x, y: x + y[:, :1], (X, Y)),
+    "x + one number each": (lambda x, y: x + y[:, :1, :1], (X, Y)),
+    "x / y": (lambda x, y: x / y, (X, POSITIVE)),
+    "2 / x": (lambda x: 2 / x, (X,)),
+    "array / x": (lambda x: M / x, (X,)),
+    "x / row": (lambda x: x / M[0], (X,)),
+    "x / 3": (lambda x: x / 3, (X,)),
+    "-x": (lambda x: -x, (X,)),
+    "+x": (lambda x: +x * 2.0, (X,)),
+    "abs(x)": (lambda x: abs(x), (X,)),
+    "x ** 2": (lambda x: x**2, (X,)),
+    "x ** 3": (lambda x: x**3, (X,)),
+    "x ** 4": (lambda x: x**4, (X,)),
+    "x ** -2": (lambda x: x**-2.0, (X,)),
+    "x ** -1": (lambda x: x**-1.0, (X,)),
+    "x ** 5": (lambda x: x**5, (X,)),
+    "x ** 0": (lambda x: x**0, (X,)),
+    "x ** 0.5": (lambda x: x**0.5, (POSITIVE,)),
+    "x ** 1.7": (lambda x: x**1.7, (POSITIVE,)),
+    "x ** y": (lambda x, y: x**y, (POSITIVE, Y)),
+    "x ** row": (lambda x: x ** np.array([1.0, 2.0, 3.0, 4.0, -1.0]), (X,)),
+    "2 ** x": (lambda x: 2.0**x, (X,)),
+    "x @ matrix": (lambda x: x @ M.T, (X,)),
+    "matrix @ x": (lambda x: M.T @ x, (X,)),
+    "x @ vector": (lambda x: x @ M[0], (X,)),
+    "vector @ x": (lambda x: M[:, 0] @ x, (X,)),
+    "x @ y": (lambda x, y: x @ y.T.transpose(2, 0, 1), (X, Y)),
+    "products that broadcast": (lambda x: x[:, None] @ M.reshape(2, 5, 2), (X,)),
+    "x[:, 0]": (lambda x: x[:, 0] * 1.0, (X,)),
+    "x[..., -1]": (lambda x: x[..., -1] * 1.0, (X,)),
+    "x[:, 1:3]": (lambda x: x[:, 1:3] * 1.0, (X,)),
+    "x[:, 1:, 2:4]": (lambda x: x[:, 1:, 2:4] * 1.0, (X,)),
+    "x[..., ::2]": (lambda x: x[..., ::2] * 1.0, (X,)),
+    "x[:, ::-1, 4:0:-2]": (lambda x: x[:, ::-1, 4:0:-2] * 1.0, (X,)),
+    "x[1]": (lambda x: x[1] * 1.0, (X,)),
+    "x[1:, None, 2]": (lambda x: x[1:, None, 2] * 1.0, (X,)),
+    "x[::2]": (lambda x: x[::2] * 1.0, (X,)),
+    "x[0, 1, 2]": (lambda x: x[0, 1, 2] * 1.0, (X,)),
+    "x.T": (lambda x: x.T * 1.0, (X,)),
+    "x.sum()": (lambda x: x.sum(), (X,)),
+    "x.mean(axis=1)": (lambda x: x.mean(axis=1), (X,)),
+    "x.max(-1, keepdims)": (lambda x: x.max(axis=-1, keepdims=True), (X,)),
+    "x.min((0, 2))": (lambda x: x.min(axis=(0, 2)), (X,)),
+}
+#: without a gradient
+MASKS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
+    "x < y": (lambda x, y: x < y, (X, Y)),
+    "x <= 0.5": (lambda x: x <= 0.5, (X,)),
+    "array < x": (lambda x: np.add(M, 0.1) < x, (X,)),
+    "x > row": (lambda x: x > M[0], (X,)),
+    "x >= y": (lambda x, y: x >= y, (X, Y)),
+    "x == x[:, :1]": (lambda x: x == x[:, :1], (X,)),
+    "array != x": (lambda x: np.eye(4, 5) != x * 0.0, (X,)),
+    "ids == 2": (lambda ids: ids == 2, (np.arange(12).reshape(3, 4) % 5,)),
+    "ids >= 3": (lambda ids: ids >= 3, (np.arange(12).reshape(3, 4) % 5,)),
+    "ids[:, ::2] != 0": (lambda ids: ids[:, ::2] != 0, (np.arange(12).reshape(3, 4) % 5,)),
+    "ids == other": (
+        lambda a, b: a == b,
+        (np.arange(12).reshape(3, 4) % 5, np.arange(12).reshape(3, 4) % 4),
+    ),
+    "ids < column": (
+        lambda ids: ids < np.array([[1], [2], [3]]),
+        (np.arange(12).reshape(3, 4) % 5,),
+    ),
+    "ids.T[1:] < 4": (lambda ids: ids.T[1:] < 4, (np.arange(12).reshape(3, 4) % 5,)),
+}
+INDEX = RNG.integers(-4, 4, (3, 6, 5))
+#: name -> (function, inputs, the same in NumPy)
+OTHERS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...], Callable[..., Any]]] = {
+    "maximum": (ops.maximum, (X, Y), np.maximum),
+    "minimum of a number": (lambda x: ops.minimum(x, 0.4), (X,), lambda x: np.minimum(x, 0.4)),
+    "clip": (lambda x: ops.clip(x, -1.0, 0.7), (X,), lambda x: np.clip(x, -1.0, 0.7)),
+    "clip by arrays": (lambda x: ops.clip(x, M - 1, M), (X,), lambda x: np.clip(x, M - 1, M)),
+    "where": (lambda x, y: ops.where(x > 0.3, x, y * 2), (X, Y),
+              lambda x, y: np.where(x > 0.3, x, y * 2)),
+    "where of numbers": (lambda x: ops.where(M > 0, x, 3.0), (X,), lambda x: np.where(M > 0, x, 3)),
+    "erf": (ops.erf, (X,), erf),
+    "transpose": (lambda x: ops.transpose(x, 2, 0, 1), (X,), lambda x: x.transpose(2, 0, 1)),
+    "permute": (lambda x: ops.permute(x, (0, 2, 1)), (X,), lambda x: x.transpose(0, 2, 1)),
+    "transpose, last two": (ops.transpose, (X,), lambda x: x.transpose(0, 2, 1)),
+    "concatenate": (lambda x, y: ops.concatenate(x, y[:, :2], x, axis=1), (X, Y),
+                    lambda x, y: np.concatenate([x, y[:, :2], x], 1)),
+    "concatenate, axis 0": (lambda x, y: ops.concatenate([x, y], axis=0), (X, Y),
+                            lambda x, y: np.concatenate([x, y])),
+    "stack": (lambda x, y: ops.stack(x, y, axis=2), (X, Y), lambda x, y: np.stack([x, y], 2)),
+    "stack, last": (lambda x, y: ops.stack(x, y, axis=-1), (X, Y),
+                    lambda x, y: np.stack([x, y], -1)),
+    "split": (lambda x: ops.split(x, [1, 3], 1)[1] * 2, (X,), lambda x: x[:, 1:] * 2),
+    "split equally": (lambda x: ops.split(x, 2, 1)[0] * 2, (X,), lambda x: x[:, :2] * 2),
+    "squeeze": (lambda x: ops.squeeze(x[:, :1]) * 2, (X,), lambda x: x[:, 0] * 2),
+    "unsqueeze": (lambda x: ops.unsqueeze(x, (1, -1)) * 2, (X,),
+                  lambda x: x[:, None, ..., None] * 2),
+    "expand": (lambda x: ops.expand(x[:, :1], -1, 3, 5), (X,), lambda x: np.repeat(x[:, :1], 3, 1)),
+    "flip": (lambda x: ops.flip(x, (1, 2)), (X,), lambda x: x[:, ::-1, ::-1]),
+    "pad": (lambda x: ops.pad(x, [(1, 0), (0, 2), (3, 1)], value=0.5), (X,),
+            lambda x: np.pad(x, [(1, 0), (0, 2), (3, 1)], constant_values=0.5)),
+    "pad by reflection": (lambda x: ops.pad(x, [(0, 0), (2, 3), (1, 0)], "reflect"), (X,),
+                          lambda x: np.pad(x, [(0, 0), (2, 3), (1, 0)], "reflect")),
+    "gather": (lambda x: ops.gather(x, INDEX, 1), (X,),
+               lambda x: np.take_along_axis(x, INDEX % 4, 1)),
+    "gather, last axis": (lambda x: ops.gather(x, INDEX[:, :4]), (X,),
+                          lambda x: np.take_along_axis(x, INDEX[:, :4], 2)),
+    "take": (lambda x: ops.take(x, [[1, -1], [3, 1]], 1), (X,),
+             lambda x: np.take(x, [[1, -1], [3, 1]], 1)),
+    "take of the batch": (lambda x: ops.take(x, [2, 0, 2], 0), (X,), lambda x: x[[2, 0, 2]]),
+    "sum": (lambda x: ops.sum(x, 1), (X,), lambda x: x.sum(1)),
+    "sum over the first axes": (lambda x: ops.sum(x, (0, 1)), (X,), lambda x: x.sum((0, 1))),
+    "sum over all, kept": (lambda x: ops.sum(x, keepdims=True), (X,),
+                           lambda x: x.sum(keepdims=True)),
+    "sum over nothing": (lambda x: ops.sum(x, ()), (X,), lambda x: x),
+    "mean": (lambda x: ops.mean(x, (0, 2), keepdims=True), (X,),
+             lambda x: x.mean((0, 2), keepdims=True)),
+    "max over all": (ops.max, (X,), np.max),
+    "max": (lambda x: ops.max(x, -2), (X,), lambda x: x.max(-2)),
+    "min": (lambda x: ops.min(x, 0), (X,), lambda x: x.min(0)),
+    "prod": (lambda x: ops.prod(x, 1), (X,), lambda x: x.prod(1)),
+    "prod over all": (ops.prod, (POSITIVE,), np.prod),
+    "logsumexp": (lambda x: ops.logsumexp(x * 20, (1, 2)), (X,),
+                  lambda x: logsumexp(x * 20, (1, 2))),
+    "softmax": (lambda x: ops.softmax(x, 1), (X,),
+                lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True)),
+    "softmax over two axes": (lambda x: ops.softmax(x, (1, 2)), (X,),
+                              lambda x: np.exp(x) / np.exp(x).sum((1, 2), keepdims=True)),
+    "log_softmax": (lambda x: ops.log_softmax(x, 0), (X,),
+                    lambda x: x - np.log(np.exp(x).sum(0))),
+    "cumsum": (lambda x: ops.cumsum(x, 1), (X,), lambda x: x.cumsum(1)),
+    "cumsum, reverse and exclusive": (
+        lambda x: ops.cumsum(x, 2, reverse=True, exclusive=True), (X,),
+        lambda x: x[..., ::-1].cumsum(2)[..., ::-1] - x,
+    ),
+    "matmul": (lambda x, y: ops.matmul(x, ops.transpose(y)), (X, Y),
+               lambda x, y: x @ y.transpose(0, 2, 1)),
+    "matmul, few with many": (
+        lambda x, y: ops.matmul(x[:, None], ops.stack([ops.transpose(y)] * 2, axis=1)), (X, Y),
+        lambda x, y: x[:, None] @ np.stack([y.transpose(0, 2, 1)] * 2, 1),
+    ),
+}  # fmt: skip
+EVERY = {k: (f, a, f) for k, (f, a) in SAME.items()} | OTHERS
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", [*EVERY, *MASKS])
+def test_values(name, dtype):
+    function, arrays, numpy = EVERY.get(name) or (*MASKS[name], MASKS[name][0])
+    got = compute(function, *arrays, dtype=dtype)
+    cast = [a.astype(dtype) if a.dtype.kind == "f" else a for a in arrays]
+    want = np.asarray(numpy(*cast), float)
+    assert got.shape == want.shape
+    tolerance = 1e-12 if dtype == "float64" else 3e-5
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_gradients(name):
+    function, arrays, _ = EVERY[name]
+    assert gradcheck(function, *arrays)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_bits_with_any_number_of_workers(name):
+    function, arrays, _ = EVERY[name]
+    arrays = tuple(np.concatenate([a] * 11) for a in arrays)
+    if (
+        name in ("gather", "gather, last axis", "products that broadcast")
+        or "array of more" in name
+    ):
+        arrays = EVERY[name][1]
+    bits = {compute(function, *arrays, workers=w).tobytes() for w in (1, 2, 3, 4)}
+    assert len(bits) == 1
+
+
+# ---------------------------------------------------------------- what NumPy has no words for
+
+
+@pytest.mark.parametrize("a", [0.0, -0.0, 1.0, -1.0, 2.5, -2.0, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_powers_of_special_values(a, dtype):
+    b = np.array([[0.0, -0.0, 1.5, -1.5, 5, -5, 6, -6, np.inf, -np.inf, np.nan, 7.5]])
+    x = np.full(b.shape, a)
+    with np.errstate(all="ignore"):
+        want = np.power(x, b)
+    got = compute(ops.power, x, b, dtype=dtype)
+    np.testing.assert_allclose(got, want, rtol=1e-12 if dtype == "float64" else 2e-6)
+    zeros = want == 0
+    np.testing.assert_array_equal(np.signbit(got[zeros]), np.signbit(want[zeros]))
+
+
+NANS = np.array([[1.0, np.nan, 3.0, np.inf], [0.0, 1.0, -np.inf, 2.0], [-np.inf] * 4])
+
+
+@pytest.mark.parametrize("function", [ops.max, ops.min, ops.prod, ops.sum, ops.logsumexp])
+def test_nan_reaches_the_result_of_its_row_alone(function):
+    got = compute(lambda x: function(x, 1), NANS)
+    assert np.isnan(got[0])
+    want = {"max": 2, "min": -np.inf, "prod": np.nan, "sum": -np.inf}
+    want["logsumexp"] = logsumexp(NANS[1], 0)
+    np.testing.assert_allclose(got[1], want[function.__name__])
+    np.testing.assert_array_equal(got[2], np.inf if function is ops.prod else -np.inf)
+
+
+def test_nan_is_neither_larger_nor_smaller_nor_cut_off():
+    a, b = np.array([[np.nan, 1.0, np.nan]]), np.array([[1.0, np.nan, np.nan]])
+    for function in (ops.maximum, ops.minimum):
+        assert np.isnan(compute(function, a, b)).all()
+    assert np.isnan(compute(lambda x: ops.clip(x, 0.0, 1.0), a)).tolist() == [[True, False, True]]
+    for function in (ops.less, ops.less_equal, ops.equal, ops.greater, ops.greater_equal):
+        assert compute(function, a, b).sum() == 0
+    assert compute(ops.not_equal, a, b).sum() == 3
+
+
+def gradient(function, x, dy=None):
+    """The gradient to an input, by a program of its own."""
+    from fastnn.graph.gradient import differentiate
+
+    def both(value):
+        y = function(value)
+        seed = None if dy is None else y.graph.constant(dy)
+        found = differentiate(y.graph, y, [value], seed)[0]
+        return value * 0.0 if found is None else found
+
+    return compute(both, x)
+
+
+def test_ties_share_the_gradient():
+    x = np.array([[3.0, 1.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+    dy = np.array([4.0, 8.0])
+    want = np.array([[2.0, 0.0, 2.0, 0.0], [2.0] * 4])
+    np.testing.assert_array_equal(gradient(lambda v: ops.max(v, 1), x, dy), want)
+    np.testing.assert_array_equal(gradient(lambda v: ops.min(v * -1.0, 1), x, dy), -want)
+    got = gradient(lambda v: ops.maximum(v, 3.0), x, np.full((2, 4), 6.0))
+    np.testing.assert_array_equal(got, [[3.0, 0.0, 3.0, 0.0], [0.0] * 4])
+    got = gradient(lambda v: ops.clip(v, 2.0, 3.0), x, np.full((2, 4), 6.0))
+    np.testing.assert_array_equal(got, [[6.0, 0.0, 6.0, 0.0], [6.0] * 4])
+
+
+def test_what_is_not_chosen_has_no_gradient():
+    x = np.array([[np.nan, 2.0, np.inf]])
+    mask = np.array([0.0, 1.0, 0.0])
+    got = gradient(lambda v: ops.sum(ops.where(mask, v * v, 3.0)), x)
+    np.testing.assert_array_equal(got[0, :2], [np.nan, 4.0])  # 0 * NaN is the product's affair
+    got = gradient(lambda v: ops.sum(ops.where(mask, v, v * 3.0)), x)
+    np.testing.assert_array_equal(got, [[3.0, 1.0, 3.0]])
+
+
+def test_detached_values_have_no_gradient():
+    got = gradient(lambda v: ops.sum(v * ops.detach(v * v)), X)
+    np.testing.assert_allclose(got, X * X)
+    np.testing.assert_array_equal(gradient(lambda v: ops.sum(ops.detach(v)), X), 0 * X)
+
+
+def test_products_have_gradients_through_zeros():
+    x = np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 3.0], [1.0, 2.0, 3.0]])
+    got = gradient(lambda v: ops.prod(v, 1), x, np.array([1.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(got, [[6.0, 0.0, 0.0], [0.0, 0.0, 0.0], [12.0, 6.0, 4.0]])
+
+
+def test_logsumexp_of_nothing_but_minus_infinity():
+    got = gradient(lambda v: ops.logsumexp(v, 1), np.full((2, 3), -np.inf), np.ones(2))
+    np.testing.assert_array_equal(got, 0.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 33, 129])
+def test_sizes_around_the_edges(size):
+    x = RNG.normal(size=(3, size))
+    for name in ("max", "min", "prod", "sum", "mean"):
+        got = compute(lambda v, name=name: getattr(ops, name)(v, 1), x)
+        np.testing.assert_allclose(got, getattr(np, name)(x, 1), rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(compute(lambda v: v[:, ::-1].T, x), x[:, ::-1].T)
+    np.testing.assert_allclose(compute(lambda v: ops.cumsum(v), x), x.cumsum(1), atol=1e-13)
+    assert gradcheck(lambda v: ops.max(v[:, ::2], 1) * ops.logsumexp(v, 1), x)
+
+
+def test_ids_are_checked_where_they_come_in():
+    """Also those that are cut out of the input, or turned."""
+    table = nn.Parameter((5, 2), "normal")
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.table = table
+
+        def forward(self, ids):
+            return ops.embedding(ids.T[::-1].T[:, 0], self.table)
+
+    model = Model()
+    assert model.predict(np.array([[0, 4], [3, 1]])).shape == (2, 2)
+    with pytest.raises(FastnnError, match=r"0\.\.4|0 .*4|5"):
+        model.predict(np.array([[0, 4], [5, 1]]))
+
+
+# ---------------------------------------------------------------- errors
+
+WRONG: dict[str, tuple[Callable[[Value, Value], Any], str]] = {
+    "shapes": (lambda x, ids: x + np.ones((2, 5)), "don't fit each other"),
+    "axis": (lambda x, ids: ops.sum(x, 3), r"within -3\.\.2"),
+    "axis twice": (lambda x, ids: ops.sum(x, (1, -2)), "different axes"),
+    "axes of transpose": (lambda x, ids: ops.transpose(x, 0, 1), "each of 3 axes once"),
+    "index": (lambda x, ids: x[:, 4], r"-4\.\.3 for axis 1"),
+    "too many indices": (lambda x, ids: x[0, 0, 0, 0], "at most 3 indices"),
+    "empty slice": (lambda x, ids: x[:, 2:2], "selects nothing"),
+    "list as index": (lambda x, ids: x[[0, 1]], "ops.take"),
+    "mask as index": (lambda x, ids: x[x > 0], "ops.where"),
+    "array as index": (lambda x, ids: x[np.array([True, False, True])], "ops.where"),
+    "iteration": (lambda x, ids: list(x), "ops.split"),
+    "unpacking": (lambda x, ids: (lambda a, b, c: a)(*x), "ops.split"),
+    "membership": (lambda x, ids: 1.0 in x, "cannot iterate"),
+    "truth": (lambda x, ids: x if x > 0 else -x, "ops.where"),
+    "number": (lambda x, ids: float(x), "no number yet"),
+    "matmul": (lambda x, ids: x @ np.ones((4, 2)), "cannot multiply shapes"),
+    "integers": (lambda x, ids: ids + 1, "expected floating-point input, got integers"),
+    "integers compared": (lambda x, ids: ids < 1.5, "integers are compared with integers"),
+    "split": (lambda x, ids: ops.split(x, 3, 1), "divides 4"),
+    "split sizes": (lambda x, ids: ops.split(x, [1, 2], 1), "add up to 4"),
+    "stack": (lambda x, ids: ops.stack(x, x[:, :2]), "one shape"),
+    "concatenate": (lambda x, ids: ops.concatenate(x, x[:, :2]), "equal but for axis 2"),
+    "squeeze": (lambda x, ids: ops.squeeze(x, 1), "extent 1"),
+    "expand": (lambda x, ids: ops.expand(x, 3, 8, 5), "cannot repeat"),
+    "pad": (lambda x, ids: ops.pad(x, [(1, -1)] * 3), "widths from 0"),
+    "pad mode": (lambda x, ids: ops.pad(x, [(1, 1)] * 3, "mirror"), "expected mode"),
+    "take": (lambda x, ids: ops.take(x, [4], 1), r"within -4\.\.3"),
+    "take floats": (lambda x, ids: ops.take(x, [0.5], 1), "integer indices"),
+    "gather": (lambda x, ids: ops.gather(x, ids, 1), "but for axis 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_say_what_to_do(name):
+    function, message = WRONG[name]
+    with pytest.raises(FastnnError, match=message):
+        function(*values(X, np.zeros((3, 4), np.int64)))
+
+
+def test_shape_length_and_identity():
+    (x,) = values(X)
+    assert x.shape == (3, 4, 5)
+    assert (len(x), x.ndim, x.size) == (3, 3, 60)
+    assert repr(x[:, 0]).startswith("<")
+    assert (x == None) is False  # noqa: E711  (what a user's `==` with None gives)
+    assert x != "relu"
+    assert {x: 1}[x] == 1
+    with pytest.raises(ShapeError, match="no length"):
+        len(ops.sum(x))
