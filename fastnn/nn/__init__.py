@@ -32,7 +32,7 @@ from fastnn.nn.loss import (
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import Recurrent
-from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm
+from fastnn.nn.regularization import BatchNorm, Dropout, LayerNorm, RMSNorm
 from fastnn.nn.rnn import GRU, LSTM, RNN
 from fastnn.nn.scrn import SCRN
 from fastnn.nn.shape import Add, Concatenate, Flatten, Multiply, Reshape
@@ -73,7 +73,7 @@ __all__ = [
     "NLLLoss",
     "PReLU",
     "Parameter",
-    "RNNCell",
+    "RMSNorm", "RNNCell",
     "ReLU",
     "Recurrent",
     "Reshape",

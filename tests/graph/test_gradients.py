@@ -283,6 +283,11 @@ LAYERS = {
     "BatchNorm": nn.BatchNorm,
     "LayerNorm": nn.LayerNorm,
     "LayerNorm without affine": lambda c: nn.LayerNorm(c, affine=False),
+    "LayerNorm without bias": lambda c: nn.LayerNorm(c, bias=False),
+    "BatchNorm without affine": lambda c: nn.BatchNorm(c, affine=False),
+    "BatchNorm without running": lambda c: nn.BatchNorm(c, track_running_stats=False),
+    "RMSNorm": nn.RMSNorm,
+    "RMSNorm without affine": lambda c: nn.RMSNorm(c, 0.1, affine=False),
     "Flatten": lambda c: nn.Sequential(nn.Flatten(), nn.Tanh()),
     "Reshape": lambda c: nn.Sequential(nn.Tanh(), nn.Reshape(-1, 1), nn.Linear(1, 2)),
 }

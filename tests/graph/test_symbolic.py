@@ -365,6 +365,50 @@ def test_ids_are_checked_where_they_come_in():
         model.predict(np.array([[0, 4], [5, 1]]))
 
 
+def test_parameters_are_operands():
+    """On either side, kept transposed or not; and layers norm several axes."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.w = nn.Parameter((5, 3), "normal")
+            self.turned = nn.Parameter((3, 4), "normal", transposed=True)
+            self.left = nn.Parameter((2, 4), "normal")
+            self.norm, self.rms = nn.LayerNorm((2, 4)), nn.RMSNorm([2, 4])
+            self.norm.weight.value = self.rms.weight.value = RNG.normal(size=(2, 4))
+
+        def forward(self, x):
+            y = self.left @ ops.transpose((x @ self.w) @ self.turned)
+            return self.norm(y) + self.rms(ops.tanh(y) * self.left)
+
+    model = Model()
+    model.turned.value = RNG.normal(size=(3, 4))
+    assert gradcheck(model, X, rtol=1e-4)
+
+
+def test_layers_norm_several_axes_as_one_row():
+    x = RNG.normal(size=(3, 4, 5)).astype(np.float32)
+    rows = x.reshape(3, 20).astype(float)
+    got = nn.Sequential(nn.LayerNorm((4, 5))).predict(x)
+    want = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(got, want.reshape(x.shape), rtol=1e-4, atol=1e-5)
+    got = nn.Sequential(nn.RMSNorm((4, 5), 0.1)).predict(x)
+    want = rows / np.sqrt((rows**2).mean(1, keepdims=True) + 0.1)
+    np.testing.assert_allclose(got, want.reshape(x.shape), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ShapeError, match="last axes"):
+        nn.Sequential(nn.LayerNorm((3, 5))).predict(x)
+    with pytest.raises(FastnnError, match="sizes of the last axes"):
+        nn.LayerNorm(())
+
+
+def test_batch_norm_without_running_statistics_uses_its_batch():
+    x = RNG.normal(size=(8, 3))
+    layer = nn.BatchNorm(3, affine=False, track_running_stats=False)
+    assert layer.state_dict() == {}
+    want = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    np.testing.assert_allclose(compute(ops.batch_norm, x), want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(compute(layer, x), want, rtol=1e-12, atol=1e-12)
+
+
 # ---------------------------------------------------------------- errors
 
 WRONG: dict[str, tuple[Callable[[Value, Value], Any], str]] = {
