@@ -104,6 +104,7 @@ def matrix(rows: int, columns: int) -> Parameter:
 
 
 case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1])), "linear, no bias")
+case("linear_turned", ops.linear, lambda s: (away(s), weight(away((6, s[-1]), 1))))
 case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1]), weight(away((6,), 2))))
 case(
     "linear", lambda x, w: ops.linear(ops.linear(x, w), w),
@@ -310,7 +311,8 @@ def test_every_layer_has_a_case():
         and not issubclass(getattr(nn, name), Loss)
     }  # fmt: skip
     here = {name.split()[0] for name in LAYERS}
-    elsewhere = {"Add", "Concatenate", "Embedding", "Module", "Multiply", "Sequential"}
+    elsewhere = {"Add", "Concatenate", "Embedding", "Identity", "Module", "Multiply", "Sequential"}
+    elsewhere |= {"ModuleDict", "ModuleList", "Recurrent"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 
