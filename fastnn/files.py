@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import stat
@@ -114,6 +115,26 @@ def read_text(path: Path, what: str = "file", fault: Fault = DataError) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def strings(value: Any) -> bool:
+    """Whether what came from JSON is a list of strings."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def check_options(options: Any) -> None:
+    """Whether a model's options from JSON are of a size that a model has.
+
+    Raises ValueError where they are not: a layer for each of a billion would be made otherwise.
+    """
+    if not isinstance(options, dict):
+        raise ValueError("options are not named")
+    for name, value in options.items():
+        many = 1000 if "layers" in name else 10**7
+        if isinstance(value, (int, float)) and not abs(value) <= many:
+            raise ValueError(f"{name}={value!r} is more than {many}"[:200])
+        if not isinstance(value, (int, float, str, type(None))):
+            raise ValueError(f"{name} is neither a number nor a string")
+
+
 def _kind(mode: int) -> str:
     kinds = {
         stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
@@ -164,6 +185,15 @@ def write_text(path: Path, text: str, what: str = "file", fault: Fault = DataErr
     with told(f"{what} {str(path)!r} cannot be written", "the text is not Unicode", fault):
         content = text.encode("utf-8")
     write(path, content, what, fault)
+
+
+def save_figure(figure: Any, path: Any) -> None:
+    """Write a matplotlib figure, in the format that the path's ending says (PNG without one)."""
+    target = as_path(path)
+    buffer = io.BytesIO()
+    with told(f"picture {str(target)!r} cannot be drawn", "choose .png, .svg or .pdf"):
+        figure.savefig(buffer, format=target.suffix[1:] or "png", dpi=150)
+    write(target if target.suffix else target.with_suffix(".png"), buffer.getvalue(), "picture")
 
 
 def clean(target: Path) -> None:

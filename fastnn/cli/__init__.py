@@ -5,6 +5,7 @@ click and the commands' own imports are loaded when they are needed, so that `--
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 from typing import Any
@@ -15,6 +16,15 @@ COMMANDS = {
     "sample": "Write text with a trained language model.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels ahead, in parallel processes.",
+}
+
+#: tasks of `train` in files of their own -> one line about each, for `--help`
+TASKS = {
+    "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
+    "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
+    "word-lm": "Text, word by word: LSTM on Penn Treebank.",
+    "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
+    "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -45,13 +55,20 @@ def group() -> Any:
             found: click.Command = getattr(module, name)
             return found
 
+        def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+            suggest(ctx, self, args, {f"train {task}": task for task in TASKS})
+            return super().resolve_command(ctx, args)
+
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
                 formatter.write_dl(list(COMMANDS.items()))
 
         def invoke(self, ctx: click.Context) -> Any:
+            from fastnn.cli.interrupts import one_interrupt
+
             try:
-                return super().invoke(ctx)
+                with one_interrupt():
+                    return super().invoke(ctx)
             except KeyboardInterrupt:
                 click.echo("interrupted", err=True)
                 ctx.exit(INTERRUPTED)
@@ -67,6 +84,27 @@ def group() -> Any:
         "FASTNN_DEBUG=1 shows where an error came from.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def suggest(ctx: Any, group: Any, args: Any, others: dict[str, str] | None = None) -> None:
+    """Raise click's error with the nearest command, where there is no such one.
+
+    Args:
+        ctx, group, args: as `click.Group.resolve_command` has them.
+        others: commands elsewhere -> the names that are meant by them.
+    """
+    import click
+
+    name = str(args[0])
+    if name.startswith("-") or group.get_command(ctx, name) is not None:
+        return
+    names = {command: command for command in group.list_commands(ctx)} | (others or {})
+    near = difflib.get_close_matches(name, [str(n) for n in names.values()], n=1, cutoff=0.6)
+    meant = [command for command, called in names.items() if called in near]
+    hint = f"Did you mean {' or '.join(repr(m) for m in meant)}?" if meant else (
+        f"There is {', '.join(group.list_commands(ctx))}."
+    )  # fmt: skip
+    raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
 
 
 def _version(click: Any, version: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import click
 
+from fastnn import files
 from fastnn.cli import options
 
 
@@ -53,7 +55,7 @@ def adding(
     """
     from fastnn.tasks.adding import GUESS, SOLVED, draw_adding, train_adding
 
-    output.mkdir(parents=True, exist_ok=True)
+    output = options.folder(output)
     click.echo(f"mean squared error of the answer 1: {GUESS:.4f}")
     curves = {}
     for length in steps:
@@ -66,11 +68,12 @@ def adding(
             done = every * len(errors)
             click.echo(f"T={length:<4} {net:<5} {word} after {done} updates: {errors[-1]:.4f}")
     table = output / "history.csv"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["net", "steps", "updates", "error"])
-        for (net, length), errors in curves.items():
-            writer.writerows([net, length, every * (k + 1), e] for k, e in enumerate(errors))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["net", "steps", "updates", "error"])
+    for (net, length), errors in curves.items():
+        writer.writerows([net, length, every * (k + 1), e] for k, e in enumerate(errors))
+    files.write_text(table, text.getvalue(), "table")
     click.echo(f"{'history':<15} {table}")
     picture = output / "learning-curve.png"
     if options.drawn(lambda: draw_adding(curves, every, picture)):

@@ -36,7 +36,9 @@ def char_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> No
     from fastnn.tasks.language import save_description
 
     text = load_shakespeare()
-    trainer, history, bits = train_char_lm(text, verbose=not quiet, **more)
+    trainer, history, bits = train_char_lm(
+        text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
+    )
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, text.vocabulary, written[0][1], "character")
     written.insert(1, ("description", path))

@@ -32,7 +32,9 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     from fastnn.data.conll2003 import load_conll2003
     from fastnn.tasks.ner import save_description, train_ner
 
-    trainer, history, scores, encoder = train_ner(load_conll2003(), verbose=not quiet, **more)
+    trainer, history, scores, encoder = train_ner(
+        load_conll2003(), verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
+    )
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, encoder, written[0][1])
     written.insert(1, ("description", path))

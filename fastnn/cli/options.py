@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastnn import files
 from fastnn.cli import INTERRUPTED
+from fastnn.cli.interrupts import patiently
+from fastnn.errors import OptionError
+from fastnn.train.hooks import Callback, Logs
 
 if TYPE_CHECKING:
     from fastnn.train.history import History
@@ -22,8 +26,8 @@ CHECKPOINT = "model.safetensors"
 def check_sizes(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
     """Sizes such as 256,128."""
     try:
-        sizes = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:  # an empty part too
         sizes = (0,)
     if any(size < 1 for size in sizes):
         raise click.BadParameter(f"expected sizes such as 256,128, got {text!r}")
@@ -98,13 +102,37 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
     return add
 
 
+def folder(output: Path) -> Path:
+    """A folder that exists; `~` is the home folder."""
+    output = files.as_path(output, "--output", OptionError)
+    remedy = "choose another with --output"
+    with files.told(f"folder {str(output)!r} cannot be made", remedy, OptionError):
+        output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+class KeepCheckpoint(Callback):
+    """Writes the checkpoint as soon as Ctrl-C has stopped training; further ones wait for it."""
+
+    passive = True
+
+    def __init__(self, output: Path):
+        self.output = output
+
+    def on_train_end(self, logs: Logs) -> None:
+        if getattr(self.trainer, "interrupted", False):
+            with patiently():
+                self.trainer.save(folder(self.output) / CHECKPOINT)
+
+
 def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, Path]]:
     """Write checkpoint, table and picture; what each is, and where."""
-    output.mkdir(parents=True, exist_ok=True)
+    output = folder(output)
     checkpoint, table, picture = (
         output / name for name in (CHECKPOINT, "history.csv", "learning-curve.png")
     )
-    trainer.save(checkpoint)
+    with patiently():
+        trainer.save(checkpoint)
     written = [("checkpoint", checkpoint)]
     if history.epoch:
         history.to_csv(table)

@@ -39,7 +39,9 @@ def spoken_digits(
     from fastnn.tasks.spoken_digits import splits, train_spoken_digits
 
     train, test = splits(split)
-    trainer, history, accuracy = train_spoken_digits(train, test, verbose=not quiet, **more)
+    trainer, history, accuracy = train_spoken_digits(
+        train, test, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
+    )
     who = " of speakers not heard before" if split == "speaker" else ""
     measures = [("test accuracy", f"{100 * accuracy:.2f} % of {len(test)} recordings{who}")]
     options.conclude(ctx, trainer, history, options.write(trainer, history, output), measures)

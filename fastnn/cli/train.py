@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnn.cli import options
+from fastnn.cli import TASKS, options, suggest
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.ahead import Variant
     from fastnn.train.trainer import Trainer
-
-#: tasks in files of their own -> one line about each, for `--help`
-TASKS = {
-    "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
-    "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
-    "word-lm": "Text, word by word: LSTM on Penn Treebank.",
-    "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
-    "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
-}
 
 
 class Tasks(click.Group):
@@ -36,6 +27,10 @@ class Tasks(click.Group):
         module = name.replace("-", "_")
         found: click.Command = getattr(importlib.import_module(f"fastnn.cli.{module}"), module)
         return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        suggest(ctx, self, args)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
@@ -84,11 +79,11 @@ def digits(ctx: click.Context, /, output: Path, epochs: int, batch_size: int, qu
     training, test = load_digits()
     steps = -(-len(training[0]) // batch_size) * epochs
     trainer = digits_trainer(steps=steps, **more)
-    output.mkdir(parents=True, exist_ok=True)
+    output = options.folder(output)
     ahead.ensure(digits_variants(trainer, training, test, batch_size))
     history = trainer.fit(
         *training, epochs=epochs, batch_size=batch_size, validation=test, resume=resume,
-        verbose=not quiet,
+        verbose=not quiet, callbacks=[options.KeepCheckpoint(output)],
     )  # fmt: skip
     written = options.write(trainer, history, output)
     accuracy = trainer.evaluate(*test)["accuracy"]

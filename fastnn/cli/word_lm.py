@@ -35,7 +35,9 @@ def word_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> No
     from fastnn.tasks.word_lm import train_word_lm
 
     words = load_ptb()
-    trainer, history, (valid, test) = train_word_lm(words, verbose=not quiet, **more)
+    trainer, history, (valid, test) = train_word_lm(
+        words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
+    )
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, words.vocabulary, written[0][1], "word")
     written.insert(1, ("description", path))

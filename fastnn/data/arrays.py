@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +113,50 @@ def _spec(array: Any, prefix: str) -> Spec:
     if prefix == "x" and array.dtype.name in SMALL:
         integer = False
     return Spec(tuple(array.shape[1:]), "i" if integer else "f")
+
+
+class Hold:
+    """Arrays that a run reads: nobody shortens them meanwhile.
+
+    NumPy refuses to resize an array that something refers to weakly, which these do. A file mapped
+    into memory can't be held; `check` looks whether it still has its size.
+    """
+
+    def __init__(self, *data: Arrays):
+        arrays = [a for part in data for a in part.arrays if isinstance(a, np.ndarray)]
+        self._held = [weakref.ref(link) for array in arrays for link in _links(array)]
+        self._mapped = []
+        for array in arrays:
+            link: Any = _links(array)[-1].base
+            source = link.obj if isinstance(link, memoryview) else link
+            if isinstance(source, mmap.mmap):
+                self._mapped.append((source, _size(source)))
+
+    def check(self) -> None:
+        """Raise DataError where a mapped file is shorter than at first: reading on would end the
+        process."""
+        for source, size in self._mapped:
+            if _size(source) < size:
+                raise DataError(
+                    f"a memory-mapped file of the data has been shortened from {size:,} to "
+                    f"{_size(source):,} bytes since the run began; map it again, and don't write "
+                    "to it while it is read"
+                )
+
+
+def _links(array: np.ndarray) -> list[np.ndarray]:
+    """An array, and those that it is a view of."""
+    found = [array]
+    while isinstance(found[-1].base, np.ndarray):
+        found.append(found[-1].base)
+    return found
+
+
+def _size(source: mmap.mmap) -> int:
+    try:
+        return source.size()
+    except (OSError, ValueError):  # not of a file, or closed
+        return 0
 
 
 def check_lengths(x: Arrays, y: Arrays, what: str = "data") -> None:

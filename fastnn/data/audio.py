@@ -10,7 +10,9 @@ The computation is in the waveform's precision: float32, or float64 where it is 
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import wave
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnn import files
 from fastnn.errors import DataError, OptionError
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -30,6 +33,10 @@ Window: TypeAlias = Literal["hamming", "hann", "none"]
 
 #: the least energy whose logarithm is taken
 FLOOR = 1e-10
+#: bytes that a compressed file may always expand to, and how many times it may expand beyond
+_ALWAYS, _TIMES = 1 << 26, 200
+#: samples that are decoded at a time
+_PIECE = 1 << 18
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
@@ -43,23 +50,29 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
 
     Raises DataError where the file cannot be read.
     """
-    path = Path(path)
+    path = files.as_path(path)
+    content = files.read_bytes(path, "audio file")
     try:
-        with wave.open(os.fspath(path)) as file:
+        with wave.open(io.BytesIO(content)) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             announced = file.getnframes() * channels
-            content = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        return _read_other(path, error)
+            samples = file.readframes(file.getnframes())
+    except (wave.Error, EOFError, struct.error, ValueError, ArithmeticError, RuntimeError) as error:
+        return _read_other(path, content, error)
     if width not in (1, 2, 3, 4):
         raise DataError(f"{path}: expected samples of 1 to 4 bytes, got {width}")
-    if len(content) != announced * width:
+    if rate < 1 or channels < 1:
         raise DataError(
-            f"{path}: expected {announced:,} samples, got {len(content) // width:,}; is it "
+            f"{path}: expected channels and a rate from 1, got {channels} and {rate}; is it "
+            "damaged?"
+        )
+    if len(samples) != announced * width:
+        raise DataError(
+            f"{path}: expected {announced:,} samples, got {len(samples) // width:,}; is it "
             "truncated?"
         )
-    samples = _from_bytes(content, width)
-    return (samples if channels == 1 else samples.reshape(-1, channels)), rate
+    found = _from_bytes(samples, width)
+    return (found if channels == 1 else found.reshape(-1, channels)), rate
 
 
 def _from_bytes(content: bytes, width: int) -> NDArray[np.float32]:
@@ -73,7 +86,8 @@ def _from_bytes(content: bytes, width: int) -> NDArray[np.float32]:
     return np.frombuffer(content, f"<i{width}").astype(np.float32) * scale
 
 
-def _read_other(path: Path, reason: Exception) -> tuple[NDArray[np.float32], int]:
+def _read_other(path: Path, content: bytes, reason: Exception) -> tuple[NDArray[np.float32], int]:
+    """What soundfile reads, a piece at a time, so that a header can't claim more than there is."""
     try:
         import soundfile
     except ImportError:
@@ -81,11 +95,29 @@ def _read_other(path: Path, reason: Exception) -> tuple[NDArray[np.float32], int
             f"{path}: not a WAV file of integers ({reason}); soundfile reads other formats: "
             "pip install soundfile"
         ) from None
+    most = max(_ALWAYS, _TIMES * len(content)) // 4
     try:
-        samples, rate = soundfile.read(os.fspath(path), dtype="float32")
-    except soundfile.SoundFileError as error:
-        raise DataError(f"{path}: {error}") from None
-    return samples, int(rate)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate, channels, pieces, count = int(file.samplerate), int(file.channels), [], 0
+            if not (0 < channels <= 1024 and rate > 0):
+                raise DataError(f"{path}: it has {channels} channels and the rate {rate}")
+            while len(piece := file.read(_PIECE // channels, dtype="float32", always_2d=True)):
+                pieces.append(piece)
+                count += piece.size
+                if count > most:
+                    raise DataError(
+                        f"{path}: it expands to more than {most:,} samples, {_TIMES} times its "
+                        "size; cut it into pieces"
+                    )
+    except (
+        soundfile.SoundFileError, ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError,
+        OSError,
+    ) as error:  # fmt: skip
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: {files.one_line(error)}; is it an audio file?") from None
+    samples = np.concatenate(pieces) if pieces else np.zeros((0, channels), np.float32)
+    return (samples[:, 0] if channels == 1 else samples), rate
 
 
 def pre_emphasis(signal: ArrayLike, coefficient: float = 0.97) -> Floats:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from fastnn import files
 from fastnn.data import sources
 from fastnn.data.metrics import entities
 from fastnn.errors import DataError, OptionError
@@ -106,10 +106,13 @@ def read_conll(path: str | os.PathLike[str], *, scheme: Scheme = "IOB2") -> Sent
     documents: list[int] = []
     document = -1
     current: list[list[str]] = []
-    for number, line in enumerate([*Path(path).read_text(encoding="utf-8").split("\n"), ""], 1):
+    path = files.as_path(path)
+    for number, line in enumerate([*files.read_text(path).split("\n"), ""], 1):
         fields = line.split()
         if fields and len(fields) != 4:
-            raise DataError(f"{path}, line {number}: expected four columns, got {line!r}")
+            raise DataError(
+                f"{path}, line {number}: expected four columns, got {files.one_line(repr(line))}"
+            )
         if fields and fields[0] == DOCUMENT:
             document += 1
         elif fields:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import files
 from fastnn.data import sources
 from fastnn.errors import DataError, OptionError
 
@@ -64,25 +68,61 @@ def load_mnist(
     return parts[0], parts[1]
 
 
-def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+#: bytes that a compressed file may always expand to, and how many times it may expand beyond
+_ALWAYS, _TIMES = 1 << 26, 200
+_BLOCK = 1 << 20
+
+
+def read_idx(path: str | os.PathLike[str], *, most: int | None = None) -> NDArray[np.uint8]:
     """The array of bytes in a file of MNIST's format, compressed by gzip or not.
 
     The format: two zero bytes, the element type (8: unsigned byte), the number of dimensions, each
     dimension as a big-endian 32-bit integer, the elements in C order.
 
-    Raises DataError where the file is no such file.
+    Args:
+        path: the file.
+        most: the most bytes that a compressed file may expand to; by default 64 MiB, or 200 times
+            the file's size where that is more.
+
+    Raises DataError where the file is no such file, or expands to more.
     """
-    content = Path(path).read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    path = files.as_path(path)
+    size = files.regular(path, "idx file")
+    if most is None:
+        most = max(_ALWAYS, _TIMES * size)
+    remedy = "check its permissions"
+    with files.told(f"idx file {str(path)!r} cannot be read", remedy), path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not packed:
+            return _read(raw, path, size, False)
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path}: cannot be decompressed ({error})") from None
-    if content[:3] != b"\0\0\x08" or len(content) < 4:
+            with gzip.open(raw) as source:
+                return _read(source, path, most, True)
+        except (gzip.BadGzipFile, EOFError, zlib.error, struct.error) as error:
+            raise DataError(f"{path}: cannot be decompressed ({error}); get it again") from None
+
+
+def _read(source: Any, path: Path, most: int, packed: bool) -> NDArray[np.uint8]:
+    """An idx array; no more is read than its header announces, and that no more than `most`."""
+    head = source.read(4)
+    if head[:3] != b"\0\0\x08" or len(head) < 4:
+        source.read(_BLOCK)  # says so where it is the compression that is damaged
         raise DataError(f"{path}: expected an idx file of bytes, got one that begins otherwise")
-    start = 4 + 4 * content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
-    elements = np.frombuffer(content, np.uint8)[start:]
-    if len(shape) != content[3] or len(elements) != np.prod(shape, dtype=np.int64):
-        raise DataError(f"{path}: expected {shape} bytes, got {len(elements):,}; is it truncated?")
-    return elements.reshape(shape)
+    dimensions = source.read(4 * head[3])
+    if len(dimensions) < 4 * head[3]:
+        raise DataError(f"{path}: expected {head[3]} dimensions; is the file truncated?")
+    shape = tuple(int(n) for n in np.frombuffer(dimensions, ">u4"))
+    count = math.prod(shape)
+    if len(shape) > 32:
+        raise DataError(f"{path}: expected at most 32 dimensions, got {len(shape)}")
+    if count > most:
+        remedy = "pass most= if that is right" if packed else "is it truncated?"
+        raise DataError(f"{path}: expected {shape} bytes, more than {most:,}; {remedy}")
+    elements = bytearray()
+    while len(elements) <= count and (block := source.read(min(_BLOCK, count + 1 - len(elements)))):
+        elements += block
+    if len(elements) != count:
+        got = f"{len(elements):,}" if len(elements) < count else "more"
+        raise DataError(f"{path}: expected {shape} bytes, got {got}; is it truncated?")
+    return np.frombuffer(elements, np.uint8).reshape(shape)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import files
 from fastnn.data import sources
 from fastnn.data.text import Vocabulary
 
@@ -60,7 +61,7 @@ def load_ptb(*, folder: str | os.PathLike[str] | None = None, download: bool = T
     home = sources.find(sources.PTB, folder=folder, download=download)
     parts = []
     for part in ("train", "valid", "test"):
-        text = (home / f"ptb.{part}.txt").read_text(encoding="utf-8")
+        text = files.read_text(home / f"ptb.{part}.txt")
         parts.append(text.replace("\n", f" {END} ").split())
     vocabulary = Vocabulary.build(parts[0], unknown=UNKNOWN)
     return Words(vocabulary, *(vocabulary.encode(words) for words in parts))

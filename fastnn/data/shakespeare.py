@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import files
 from fastnn.data import sources
 from fastnn.data.text import Vocabulary
-from fastnn.errors import OptionError
+from fastnn.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def load_shakespeare(
     if not 0 < valid_fraction < 1:
         raise OptionError(f"valid_fraction: expected a number in (0, 1), got {valid_fraction}")
     home = sources.find(sources.TINY_SHAKESPEARE, folder=folder, download=download)
-    text = (home / "input.txt").read_text(encoding="utf-8")
+    text = files.read_text(home / "input.txt")
+    if len(text) < 2:
+        raise DataError(f"{home / 'input.txt'}: expected a text of two characters or more")
     vocabulary = Vocabulary(sorted(set(text)))
     ids = vocabulary.encode(text)
     split = int(len(ids) * (1 - valid_fraction))

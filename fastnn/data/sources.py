@@ -21,17 +21,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from fastnn import files
 from fastnn.errors import DataError, FastnnError
 
 #: seconds without a byte after which an address is given up
@@ -79,6 +83,10 @@ class Tree:
 
     The bytes of archives made on request may change, the files in them don't: `sha256` is that of
     the list "<sha256 of the file>  <name>\\n" of all files in the order of their names.
+
+    An archive is looked through before anything of it is unpacked: more files than there should be,
+    or more than `most` bytes in all, are refused. Only files are unpacked, never links or devices,
+    and of their names only the last part counts, so that no archive can write elsewhere.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Tree:
     count: int
     sha256: str
     urls: tuple[str, ...]
+    most: int = 1 << 28
 
     def fault(self, path: Path) -> str | None:
         """What is wrong with the folder at `path`; None where it is as it should be."""
@@ -102,14 +111,9 @@ class Tree:
     def fetch(self, url: str, target: Path) -> None:
         """Download the archive and unpack its files to `target`."""
         with _beside(target) as archive, _beside(target) as folder:
-            _download(url, archive)
+            _download(url, archive, most=self.most)
             folder.mkdir()
-            try:
-                with tarfile.open(archive) as tar:
-                    for member in tar:
-                        self._unpack(tar, member, folder)
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise DownloadError(f"not a readable tar archive ({error})") from None
+            self.unpack(archive, folder)
             fault = self.fault(folder)
             if fault:
                 raise DownloadError(fault)
@@ -120,19 +124,44 @@ class Tree:
                 if not target.is_dir() or self.fault(target):
                     raise
 
-    def _unpack(self, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-        # only the last part of the name counts, so no archive can write elsewhere
-        parts = member.name.split("/")
-        if (
-            not member.isfile()
-            or self.name not in parts[:-1]
-            or not parts[-1].endswith(self.suffix)
-        ):
-            return
-        source = tar.extractfile(member)
-        if source is not None:
-            with source, (folder / parts[-1]).open("wb") as file:
-                shutil.copyfileobj(source, file)
+    def unpack(self, archive: Path, folder: Path) -> None:
+        """The files of an archive into an empty folder, once all of it has been looked through.
+
+        Raises DownloadError for an archive that can't be read or is none of this set.
+        """
+        try:
+            with tarfile.open(archive) as tar:
+                for member in self._members(tar):
+                    source = tar.extractfile(member)
+                    if source is not None:
+                        with source, (folder / member.name.split("/")[-1]).open("wb") as file:
+                            shutil.copyfileobj(source, file)
+        except DownloadError:
+            raise
+        except (
+            tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError,
+            ArithmeticError, RecursionError, MemoryError,
+        ) as error:  # fmt: skip
+            reason = files.one_line(error)
+            raise DownloadError(f"not a readable tar archive ({reason})") from None
+
+    def _members(self, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+        """What is to be unpacked; the whole archive is read for it."""
+        found: dict[str, tarfile.TarInfo] = {}
+        size = 0
+        for seen, member in enumerate(tar, 1):
+            parts = member.name.split("/")
+            wanted = self.name in parts[:-1] and parts[-1].endswith(self.suffix)
+            size += member.size if member.isfile() else 0
+            if seen > 100 * self.count + 1000 or tar.offset > 8 * self.most or size > self.most:
+                raise DownloadError(
+                    f"the archive has more than {self.count:,} files of {self.most:,} bytes in all"
+                )
+            if wanted and member.isfile():
+                found[parts[-1]] = member
+        if len(found) > self.count:
+            raise DownloadError(f"expected {self.count:,} {self.suffix} files, got {len(found):,}")
+        return list(found.values())
 
 
 Part: TypeAlias = File | Tree
@@ -151,9 +180,16 @@ def data_cache() -> Path:
     """Where downloads are kept: `FASTNN_DATA_CACHE`, or `fastnn/data` in the user's cache."""
     chosen = os.environ.get("FASTNN_DATA_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return files.as_path(chosen, "FASTNN_DATA_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "fastnn" / "data"
+    if base:
+        return files.as_path(base, "the user's cache") / "fastnn" / "data"
+    try:
+        return Path.home() / ".cache" / "fastnn" / "data"
+    except RuntimeError:
+        raise DataError(
+            "this user has no home folder to keep data in; set FASTNN_DATA_CACHE to a folder"
+        ) from None
 
 
 def find(
@@ -170,8 +206,14 @@ def find(
         DataError: files in `FASTNN_DATA` are not those of the set, or `folder` lacks some.
         DownloadError: the set is not on this machine and could not be downloaded.
     """
+    remedy = "check the permissions of its folder"
+    with files.told(f"the data set {source.name} cannot be read", remedy):
+        return _find(source, folder, download)
+
+
+def _find(source: Source, folder: str | os.PathLike[str] | None, download: bool) -> Path:
     if folder is not None:
-        given = Path(folder).expanduser()
+        given = files.as_path(folder, "folder")
         missing = [part.name for part in source.parts if not (given / part.name).exists()]
         if missing:
             raise DataError(f"{source.name}: expected {', '.join(missing)} in {given}")
@@ -204,7 +246,7 @@ def _by_hand(source: Source) -> Path | None:
     root = os.environ.get("FASTNN_DATA")
     if not root:
         return None
-    folder = Path(root).expanduser() / source.name
+    folder = files.as_path(root, "FASTNN_DATA") / source.name
     return folder if all((folder / part.name).exists() for part in source.parts) else None
 
 
@@ -214,8 +256,9 @@ def _fetch(source: Source, part: Part, path: Path, download: bool) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.fetch(url, path)
-        except OSError as error:  # URLError, HTTPError and timeouts are OSErrors
-            failures.append(f"{url}: {error}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # URLError, HTTPError and timeouts are OSErrors
+            failures.append(f"{url}: {files.one_line(error) or type(error).__name__}")
         else:
             return
     raise DownloadError(
@@ -225,8 +268,8 @@ def _fetch(source: Source, part: Part, path: Path, download: bool) -> None:
     )
 
 
-def _download(url: str, path: Path, size: int | None = None) -> None:
-    """The bytes at `url` into the file `path`; no more of them than `size`."""
+def _download(url: str, path: Path, size: int | None = None, most: int | None = None) -> None:
+    """The bytes at `url` into the file `path`: `size` of them, or at most `most`."""
     if not url.startswith(("https://", "http://")):
         raise DownloadError("expected an address that begins with https:// or http://")
     request = urllib.request.Request(url, headers={"User-Agent": "fastnn"})
@@ -238,7 +281,10 @@ def _download(url: str, path: Path, size: int | None = None) -> None:
     with answer, path.open("wb") as file:
         announced = answer.headers.get("Content-Length")
         expected = size if size is not None else int(announced) if announced else None
-        received = _copy(answer, file, expected, url.rsplit("/", 1)[-1])
+        limit = expected if most is None else min(most, most if expected is None else expected)
+        received = _copy(answer, file, limit, url.rsplit("/", 1)[-1])
+        if most is not None and (received > most or (expected or 0) > most):
+            raise DownloadError(f"expected at most {most:,} bytes, got more")
     if expected is not None and received != expected:
         got = f"{received:,}" if received < expected else "more"
         raise DownloadError(f"expected {expected:,} bytes, got {got}")

@@ -9,12 +9,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnn import files
 from fastnn.errors import DataError, OptionError
 
 #: `bucket_batches` sorts by length within so many batches
@@ -164,18 +164,22 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as JSON."""
         text = json.dumps(self._state(), ensure_ascii=False, indent=0)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        files.write_text(files.as_path(path), text + "\n", "vocabulary")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
         """Read what `save` wrote. Raises DataError where it is something else."""
+        path = files.as_path(path)
+        text = files.read_text(path, "vocabulary")
         try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
+            state = json.loads(text)
             symbols, roles = state["symbols"], {k: state[k] for k in ("unknown", "padding")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not a vocabulary ({error!r})") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{path}: not a vocabulary ({files.one_line(repr(error))})") from None
         if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
             raise DataError(f"{path}: not a vocabulary (symbols are not strings)")
+        if not all(role is None or isinstance(role, str) for role in roles.values()):
+            raise DataError(f"{path}: not a vocabulary (unknown and padding are strings or null)")
         return cls(symbols, **roles)
 
     def _state(self) -> dict[str, Any]:

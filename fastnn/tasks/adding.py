@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import nn, optim
+from fastnn import files, nn, optim
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
 from fastnn.train.hooks import Callback, Logs
@@ -175,5 +175,5 @@ def draw_adding(
         ax.legend()
     panels[0].set_ylabel("mean squared error")
     if path is not None:
-        figure.savefig(path, dpi=150)
+        files.save_figure(figure, path)
     return figure

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import nn, optim
+from fastnn import files, nn, optim
 from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
@@ -181,7 +181,8 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
         "unknown": vocabulary.unknown,
     }
     path = checkpoint.with_suffix(".json")
-    path.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(state, ensure_ascii=False, indent=1) + "\n"
+    files.write_text(path, text, "description")
     return path
 
 
@@ -194,22 +195,27 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    checkpoint = Path(path)
-    if checkpoint.is_dir():
+    checkpoint = files.as_path(path)
+    if os.path.isdir(checkpoint):
         checkpoint = checkpoint / "model.safetensors"
     description = checkpoint.with_suffix(".json")
-    if not description.is_file():
+    if not os.path.isfile(description):
         raise DataError(
             f"{description}: no such file; expected the description of a language model, as "
             "`fastnn train char-lm` writes it"
         )
+    text = files.read_text(description, "description of a language model")
     try:
-        state = json.loads(description.read_text(encoding="utf-8"))
+        state = json.loads(text)
+        if not files.strings(state["symbols"]):
+            raise ValueError("symbols are not strings")
+        files.check_options({**state["options"], "streams": state["streams"]})
         vocabulary = Vocabulary(state["symbols"], unknown=state["unknown"])
         model = LanguageModel(len(vocabulary), streams=state["streams"], **state["options"])
         unit = str(state["unit"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{description}: not a language model ({error!r})") from None
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        reason = files.one_line(repr(error))
+        raise DataError(f"{description}: not a language model ({reason})") from None
     model.load(checkpoint)
     return model.with_streams(1), vocabulary, unit
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import nn, ops, optim
+from fastnn import files, nn, ops, optim
 from fastnn.data.bucketing import Buckets, predict_sequences
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
@@ -270,7 +270,7 @@ def save_description(model: nn.Module, encoder: Encoder, checkpoint: Path) -> Pa
     symbols = {name: list(vocabulary) for name, vocabulary in parts.items()}
     path = checkpoint.with_suffix(".json")
     text = json.dumps({"options": model.options, **symbols}, ensure_ascii=False, indent=0)
-    path.write_text(text + "\n", encoding="utf-8")
+    files.write_text(path, text + "\n", "description")
     return path
 
 
@@ -283,22 +283,32 @@ def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
 
     Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint.
     """
-    checkpoint = Path(path)
-    if checkpoint.is_dir():
+    checkpoint = files.as_path(path)
+    if os.path.isdir(checkpoint):
         checkpoint = checkpoint / "model.safetensors"
     description = checkpoint.with_suffix(".json")
+    if not os.path.isfile(description):
+        raise DataError(
+            f"{description}: no such file; expected the description of a tagger, as "
+            "`fastnn train ner` writes it"
+        )
+    text = files.read_text(description, "description of a tagger")
     try:
-        state = json.loads(description.read_text(encoding="utf-8"))
+        state = json.loads(text)
+        for name in ("words", "characters", "tags"):
+            if not files.strings(state[name]):
+                raise ValueError(f"{name} are not strings")
+        files.check_options(state["options"])
         roles = {"unknown": UNKNOWN, "padding": PADDING}
         encoder = Encoder(
             Vocabulary(state["words"], **roles), Vocabulary(state["characters"], **roles),
             Vocabulary(state["tags"]),
         )  # fmt: skip
         model = encoder.model(**state["options"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"{description}: expected the description of a tagger, as `fastnn train ner` writes it "
-            f"({error!r})"
+            f"({files.one_line(repr(error))})"
         ) from None
     model.load(checkpoint)
     return model, encoder

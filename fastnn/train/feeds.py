@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, check_ranges
+from fastnn.data.arrays import Arrays, Hold, as_arrays, check_finite, check_lengths, check_ranges
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
 from fastnn.runtime.interface import Bound
@@ -47,6 +47,7 @@ class ArrayFeed:
             "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
             "drop_last": bool(drop_last),
         }  # fmt: skip
+        self.hold = Hold(x, y)
         session = trainer.session
         for name, source in {**x.sources(), **y.sources()}.items():
             session.set(name, source)
@@ -89,6 +90,7 @@ class ArrayFeed:
         """
         trainer, session = self.trainer, self.trainer.session
         self.refresh()
+        self.hold.check()
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
             session.changed("order")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import files
 from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
@@ -245,5 +246,5 @@ class GradientHealth(Callback):
             ax.grid(alpha=0.3)
             ax.legend()
         if path is not None:
-            figure.savefig(path, dpi=150)
+            files.save_figure(figure, path)
         return figure

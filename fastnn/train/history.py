@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastnn import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,11 +79,12 @@ class History(Mapping[str, list[float]]):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table with the columns epoch, loss, …; one row an epoch, nothing for NaN."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *self.history])
-            for epoch, *values in zip(self.epoch, *self.history.values(), strict=True):
-                writer.writerow([epoch, *("" if math.isnan(v) else v for v in values)])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["epoch", *self.history])
+        for epoch, *values in zip(self.epoch, *self.history.values(), strict=True):
+            writer.writerow([epoch, *("" if math.isnan(v) else v for v in values)])
+        files.write_text(files.as_path(path), text.getvalue(), "table")
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the learning curves: a panel for the loss and one for each metric.
@@ -104,7 +107,7 @@ class History(Mapping[str, list[float]]):
         for panel, ax in zip(panels, axes, strict=True):
             self._draw(panel, ax)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            files.save_figure(figure, path)
         return figure
 
     def _draw(self, panel: str, ax: Axes) -> None:

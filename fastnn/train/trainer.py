@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import optim
-from fastnn.data.arrays import Arrays, as_arrays, check_finite, check_lengths, check_ranges
+from fastnn.data.arrays import Arrays, Hold, as_arrays, check_finite, check_lengths, check_ranges
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.loss import Loss
@@ -490,7 +490,8 @@ class Trainer:
                 self.store, (), len(self.names), self.session.workers, self.device,
                 self.session.graphs,
             )  # fmt: skip
-        session, samples = self._evaluation, len(x)
+        session, samples, held = self._evaluation, len(x), Hold(x, y)
+        held.check()
         batch = min(batch, samples)
         built, small = self._evaluation_steps(x, y, batch)
         for name, source in {**x.sources(), **y.sources()}.items():

@@ -1,8 +1,11 @@
 """The command line: what it says, what it writes, its exit codes."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -239,3 +242,50 @@ def test_help_loads_neither_numba_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+        (["char-lm"], "No such command 'char-lm'. Did you mean 'train char-lm'?"),
+        (["train", "digts"], "No such command 'digts'. Did you mean 'digits'?"),
+        (["train", "spoken_digits"], "Did you mean 'spoken-digits'"),
+        (["qqqq"], "No such command 'qqqq'. There is train, sample, info, warmup."),
+    ],
+)
+def test_unknown_commands_get_a_suggestion(words, message):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", ",", "64,", " "])
+def test_empty_hidden_is_refused(small, text):
+    result = run(*small, "--hidden", text)
+    assert result.exit_code == 2
+    assert "expected sizes such as 256,128" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_three_ctrl_c_within_milliseconds_keep_the_checkpoint(tmp_path):
+    """Whether they come while steps run, at an epoch's end, or while the checkpoint is written."""
+    command = [
+        sys.executable, "-m", "fastnn", "train", "digits", "--epochs", "100000", "--hidden", "8",
+        "--workers", "1", "--output", str(tmp_path),
+    ]  # fmt: skip
+    for pause in (0.0, 0.002, 0.011):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            for _ in range(3):
+                assert process.stderr.readline().startswith(b"epoch ")
+            for _ in range(3):
+                process.send_signal(signal.SIGINT)
+                time.sleep(pause)
+            out, error = process.communicate(timeout=300)
+        assert process.returncode == 130, error
+        assert b"--resume" in out
+        assert b"Traceback" not in error
+        assert load_file(tmp_path / "model.safetensors")
+        (tmp_path / "model.safetensors").unlink()
+        assert not [name for name in os.listdir(tmp_path) if name.endswith("tmp")]

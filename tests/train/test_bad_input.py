@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import DataError, FastnnError, OptionError, ShapeError
+from fastnn.train.callbacks import LambdaCallback
 from tests.train.models import Tagger, fresh, mlp, sentences, state, vectors
 
 X, Y = vectors(24)
@@ -380,3 +382,39 @@ def test_masked_arrays_are_refused_everywhere(wrap):
             attempt()
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_data_cannot_be_resized_during_a_run():
+    """NumPy would free the memory that the workers read."""
+    x, y = np.ones((64, 4), np.float32), np.zeros(64, np.int64)
+    refused = []
+
+    def shrink(epoch, logs):
+        for array in (x, y):
+            try:
+                array.resize(2, refcheck=False)
+            except ValueError as error:
+                refused.append(str(error))
+
+    trainer = fnn.Trainer(nn.Linear(4, 2), "cross_entropy", "sgd")
+    trainer.fit(
+        x, y, batch_size=16, epochs=2, verbose=False,
+        callbacks=[LambdaCallback(on_epoch_begin=shrink)],
+    )  # fmt: skip
+    assert len(refused) == 4
+    assert "cannot resize" in refused[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows refuses to shorten a mapped file")
+def test_a_mapped_file_that_was_shortened_is_an_error(tmp_path):
+    """Not a bus error, where Python can see it: between epochs."""
+    path = tmp_path / "x.bin"
+    np.ones((4096, 4), np.float32).tofile(path)
+    x = np.memmap(path, np.float32, "r", shape=(4096, 4))
+    trainer = fnn.Trainer(nn.Linear(4, 2), "cross_entropy", "sgd")
+    callback = LambdaCallback(on_epoch_end=lambda epoch, logs: os.truncate(path, 4096))
+    with pytest.raises(DataError, match=r"shortened from 65,536 to 4,096 bytes"):
+        trainer.fit(
+            x, np.zeros(4096, np.int64), batch_size=64, epochs=2, verbose=False,
+            callbacks=[callback],
+        )  # fmt: skip
