@@ -29,6 +29,7 @@ class Sequential(Module):
     >>> from fastnn import nn
     >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
     15
+    >>> import numpy as np
     >>> nn.Sequential(nn.LSTM(4, 8), nn.Linear(8, 2)).predict(np.zeros((1, 5, 4))).shape
     (1, 5, 2)
     """

@@ -74,8 +74,10 @@ class Module(structure.Part):
                 raise ShapeError(f"parameter {name!r} cannot be removed; expected an array")
             current.value = value
             return
-        for _, part in structure.inside(name, value):
+        for own, part in structure.inside(name, value):
             structure.adopt(self, part)
+            if isinstance(part, Parameter) and not part.name:
+                part._name = own
         object.__setattr__(self, name, value)
         structure.touch(self)
 

@@ -230,6 +230,7 @@ class Loaded:
     def apply(self) -> None:
         """Put the trainer into the state of the file."""
         trainer, metadata = self.trainer, self.metadata
+        _compare_frozen(trainer.model, metadata, self.path)
         _set_model(trainer.model, self.arrays)
         for name, slot, parameter in _slots(trainer):
             view = trainer.store.view(trainer.session.memory[slot], parameter)
@@ -300,6 +301,7 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "rate_factor": factor,
         "names": trainer.names,  # what the totals are of
         "streams": _streams(trainer.model),
+        "frozen": _frozen(trainer.model),
         "feed": trainer.feed_description,
         "callbacks": states,
         "turn": None if turn is None else turn.describe(trainer),
@@ -313,6 +315,25 @@ def _streams(model: Module) -> dict[str, int]:
         for name, module in model.named_modules()
         if isinstance(module, Recurrent) and module.stateful
     }
+
+
+def _frozen(model: Module) -> list[str]:
+    """Names of the parameters that training does not move."""
+    return [n for n, p in model.named_arrays().items() if not (p.trainable or p.buffer)]
+
+
+def _compare_frozen(model: Module, metadata: Metadata, path: Path) -> None:
+    """A warning where other parameters are frozen than in the run that wrote the file."""
+    saved, mine = metadata["frozen"], _frozen(model)
+    if saved is None or set(saved) == set(mine):
+        return
+    other = ", ".join(sorted(set(saved) ^ set(mine)))
+    warnings.warn(
+        f"checkpoint {str(path)!r}: the run before had frozen {len(saved)} parameters, now "
+        f"{len(mine)} are (the difference: {files.one_line(other)}): the run goes on, but not as "
+        "if it had not been interrupted; see model.freeze",
+        stacklevel=4,
+    )
 
 
 def _compare_streams(model: Module, metadata: Metadata, path: Path) -> None:

@@ -94,6 +94,7 @@ OPTIONAL: dict[str, tuple[str, Check, Any]] = {
     "feed": ("a description of the data", _feed, None),
     "callbacks": ("states by callback", _states, {}),
     "turn": ("a hook that was not finished", _turn, None),
+    "frozen": ("a list of names", lambda v: v is None or _names(v), None),
 }
 
 

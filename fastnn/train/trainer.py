@@ -136,7 +136,9 @@ class Trainer:
     def __getstate__(self) -> dict[str, Any]:
         rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
         rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
-        return copies.contents(self, rebuilt)
+        epoch, cursor = self.place  # in the middle of a hook, too
+        place = {"epoch": epoch, "cursor": cursor, "epoch_done": False}
+        return {**copies.contents(self, rebuilt), **place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         copied = state.pop("_copied")

@@ -507,3 +507,64 @@ def test_public_names():
             return x + x
 
     np.testing.assert_array_equal(Twice().predict(X), 2 * X)
+
+
+# -------------------------------------------------------------------- copies and files of runs
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_made_in_a_callback_goes_on_from_there(how):
+    made = trainer(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm(5), nn.Linear(5, 2)), seed=2)
+    copies: list[fnn.Trainer] = []
+
+    class Copy(fnn.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            if epoch == 1:
+                copies.append(COPIES[how](made))
+
+        def on_train_batch_end(self, step: int, logs: Any) -> None:
+            if made.step == 2:
+                copies.append(COPIES[how](made))
+
+    fit(made, 4, callbacks=[Copy()])
+    assert [c.place for c in copies] == [(0, 16), (2, 0)]
+    for other in copies:
+        fit(other, 4 - other.epoch)
+        assert other.step == made.step
+        for name, array in made.get_parameters().items():
+            np.testing.assert_array_equal(other.get_parameters()[name], array)
+
+
+def test_a_trainer_with_metrics_and_callbacks_of_any_kind_is_picklable():
+    made = trainer(net(), metrics=["accuracy"])
+    hook = fnn.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)
+    fit(made, callbacks=[hook])
+    other = pickle.loads(pickle.dumps(made))
+    assert other.evaluate(X, Y) == made.evaluate(X, Y)
+
+
+def test_a_parameter_with_a_local_initialiser_is_picklable_once_it_has_contents():
+    layer = nn.Linear(3, 2, weight_init=lambda shape, rng: rng.normal(size=shape))
+    with pytest.raises(OptionError, match=r"parameter 'weight'.*call model\.store\(\) first"):
+        pickle.dumps(layer)
+    layer.store()
+    other = pickle.loads(pickle.dumps(layer))
+    np.testing.assert_array_equal(other.weight.value, layer.weight.value)
+    with pytest.raises(OptionError, match="pickle did not keep it"):
+        other.initialize(3)
+
+
+def test_a_checkpoint_remembers_what_was_frozen(tmp_path):
+    model = net()
+    made = trainer(model)
+    model.freeze("0")
+    fit(made, 2)
+    made.save(tmp_path / "t.safetensors")
+    fit(made, 1)
+    again = net().freeze("0")
+    other = trainer(again)
+    fit(other, 3, resume=tmp_path / "t.safetensors")
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], array)
+    with pytest.warns(UserWarning, match=r"frozen 2 parameters, now 0 are.*0\.bias, 0\.weight"):
+        trainer(net()).load(tmp_path / "t.safetensors")
