@@ -24,6 +24,7 @@ _PUBLIC = {
     "cuda": None,
     "data": None,
     "errors": None,
+    "metrics": None,
     "nn": None,
     "ops": None,
     "optim": None,
@@ -31,9 +32,11 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from fastnn import callbacks as callbacks
     from fastnn import cuda as cuda
     from fastnn import data as data
     from fastnn import errors as errors
+    from fastnn import metrics as metrics
     from fastnn import nn as nn
     from fastnn import ops as ops
     from fastnn import optim as optim
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper
     from fastnn.kernels.declare import kernel as kernel
-    from fastnn.train import callbacks as callbacks
     from fastnn.train.metrics import Metric as Metric
     from fastnn.train.step import compile as compile
     from fastnn.train.trainer import Trainer as Trainer
@@ -55,9 +57,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
     home = _PUBLIC[name]
-    if name == "callbacks":
-        found = importlib.import_module("fastnn.train.callbacks")
-    elif home is None:
+    if home is None:
         found = importlib.import_module(f"fastnn.{name}")
     else:
         found = getattr(importlib.import_module(home), name)

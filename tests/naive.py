@@ -163,6 +163,13 @@ def bce_with_logits(x: Array, target: Array, pos_weight: Array | None = None) ->
     return (pos_weight * target * positive + (1 - target) * negative).sum(1)
 
 
+def bce(x: Array, target: Array) -> Array:
+    """x holds probabilities; logarithms are at least -100."""
+    with np.errstate(divide="ignore"):
+        a, b = np.maximum(np.log(x), -100), np.maximum(np.log1p(-x), -100)
+    return -(target * a + (1 - target) * b).sum(1)
+
+
 def kl_div(x: Array, target: Array) -> Array:
     """x holds log-probabilities, target probabilities."""
     safe = np.where(target == 0, 1.0, target)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastnn.data import device
+from fastnn.data.given import is_array
 from fastnn.errors import DataError, refuse_masked
 from fastnn.graph.graph import Range
 from fastnn.train.build import Spec
@@ -50,33 +51,50 @@ class Arrays:
         """The same as NumPy arrays: those on a device are copied."""
         return Arrays([np.asarray(a) for a in self.arrays], self.specs, self.names)
 
+    def with_specs(self, specs: tuple[Spec, ...]) -> Arrays:
+        """The same arrays, understood otherwise."""
+        return self if specs is self.specs else Arrays(self.arrays, specs, self.names)
+
     def take(self, rows: Any) -> Arrays:
         """The same for some of the samples."""
         return Arrays([a[rows] for a in self.arrays], self.specs, self.names)
 
 
-def as_arrays(data: Any, prefix: str, what: str) -> Arrays:
-    """Check inputs (`prefix` "x") or targets ("y") and find their specs.
+def as_arrays(data: Any, prefix: str, what: str, several: bool = True) -> Arrays:
+    """Check inputs (`prefix` "x"), targets ("y") or sample weights ("w") and find their specs.
 
     Args:
-        data: an array, or a tuple or list of arrays for several; anything `np.asarray` takes.
+        data: an array of any library that NumPy understands (`__array__`, the buffer protocol,
+            DLPack), nested lists of numbers, or a tuple, list or dict of arrays for several.
         prefix: name of the inputs in the graph.
         what: what error messages call it.
+        several: whether a list of arrays means several, and not the rows of one.
     """
-    several = isinstance(data, tuple) or (
-        isinstance(data, list) and data and isinstance(data[0], np.ndarray) and data[0].ndim > 0
-        and prefix == "x"
-    )  # fmt: skip
-    parts: Sequence[Any] = data if several else [data]
+    keys: list[str] = []
+    if isinstance(data, Mapping):
+        keys, parts = [str(key) for key in data], list(data.values())
+    elif isinstance(data, tuple) or (
+        several and isinstance(data, list) and data and all(is_array(item) for item in data)
+    ):
+        parts = list(data)
+    else:
+        parts = [data]
+    if not parts:
+        raise DataError(f"{what}: expected at least one array, got an empty {type(data).__name__}")
+    labels = keys or [str(k) for k in range(len(parts))]
+    alone = len(parts) == 1 and not keys
     arrays = [
-        _as_array(a, what if len(parts) == 1 else f"{what}[{k}]") for k, a in enumerate(parts)
+        _as_array(a, what if alone else f"{what}[{label}]")
+        for label, a in zip(labels, parts, strict=True)
     ]
     lengths = {len(a) for a in arrays}
     if len(lengths) > 1:
         raise DataError(f"{what}: expected arrays of equal length, got {[len(a) for a in arrays]}")
     if 0 in lengths:
         raise DataError(f"{what}: expected at least one sample, got none")
-    specs = tuple(_spec(a, prefix) for a in arrays)
+    specs = tuple(
+        _spec(a, prefix, key) for a, key in zip(arrays, keys or [""] * len(arrays), strict=True)
+    )
     return Arrays(arrays, specs, [f"{prefix}{k}" for k in range(len(arrays))])
 
 
@@ -87,19 +105,16 @@ def _as_array(data: Any, what: str) -> Any:
         if array.dtype == np.float16 or array.dtype.name not in READABLE:
             array = np.asarray(array)  # converted, or refused, below
     else:
-        array = data
-    try:
-        if not isinstance(array, (np.memmap, device.DeviceArray)):
-            array = np.asarray(array)
-    except ValueError as error:
-        raise DataError(
-            f"{what}: cannot make an array of it ({error}); expected a rectangular array of numbers"
-        ) from None
+        array = _on_host(data, what)
     if array.ndim == 0:
         raise DataError(f"{what}: expected an array with one row for each sample, got one number")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    if array.dtype.name not in READABLE or not array.dtype.isnative:
+    if array.dtype == np.longdouble and array.dtype.name not in READABLE:
+        array = array.astype(np.float64)
+    if array.dtype.name not in READABLE:
         raise DataError(
             f"{what}: expected numbers, got element type {array.dtype}; convert with "
             "astype(np.float32) (features) or astype(np.int64) (ids, classes)"
@@ -107,12 +122,37 @@ def _as_array(data: Any, what: str) -> Any:
     return array
 
 
-def _spec(array: Any, prefix: str) -> Spec:
-    """Small unsigned integers are pixel values as inputs, class indices as targets."""
-    integer = array.dtype.kind in "iub"
+def _on_host(data: Any, what: str) -> np.ndarray:
+    """A NumPy array of whatever can be seen as one, not copied if need not be."""
+    if isinstance(data, np.memmap):
+        return data
+    if isinstance(data, (str, bytes, type)) or data is None:
+        raise DataError(f"{what}: expected an array of numbers, got {type(data).__name__}")
+    if hasattr(data, "toarray") and not hasattr(data, "__array__"):
+        raise DataError(
+            f"{what}: expected a dense array, got {type(data).__name__}; convert it with toarray()"
+        )
+    if getattr(data, "requires_grad", False) and hasattr(data, "detach"):
+        data = data.detach()  # PyTorch gives no array of what it differentiates
+    try:
+        if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
+            return np.from_dlpack(data)
+        return np.asarray(data)
+    except Exception as error:  # of whatever library the array is
+        raise DataError(
+            f"{what}: cannot make an array of {type(data).__name__} "
+            f"({' '.join(str(error).split())[:200]}); expected a rectangular array of numbers"
+        ) from None
+
+
+def _spec(array: Any, prefix: str, key: str = "") -> Spec:
+    """Small unsigned integers among inputs may be pixel values or ids: the model decides."""
+    shape, integer = tuple(array.shape[1:]), array.dtype.kind in "iub"
+    if prefix == "w":
+        return Spec(shape, "f", key)
     if prefix == "x" and array.dtype.name in SMALL:
-        integer = False
-    return Spec(tuple(array.shape[1:]), "i" if integer else "f")
+        return Spec(shape, "f", key, small=True)
+    return Spec(shape, "i" if integer else "f", key)
 
 
 class Hold:
@@ -196,3 +236,18 @@ def check_finite(arrays: Arrays, what: str) -> None:
                 f"{what} ({name}): NaN or infinity in {len(rows)} samples, the first is sample "
                 f"{rows[0]}; clean the data, or pass check_data=False"
             )
+
+
+def check_weights(weights: Arrays, x: Arrays) -> None:
+    """Sample weights that can be used: as many as samples, finite, not negative."""
+    if len(weights) != len(x):
+        raise DataError(
+            f"sample_weight: expected one for each of {len(x)} samples, got {len(weights)}"
+        )
+    for given in weights.arrays:
+        array = np.asarray(given)
+        if not (np.isfinite(array).all() and (array >= 0).all()):
+            raise DataError("sample_weight: expected finite numbers >= 0; check the weights")
+
+
+NO_ARRAYS = Arrays([], (), [])

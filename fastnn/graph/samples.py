@@ -38,6 +38,10 @@ class Samples:
         """Whether the value depends on the inputs at all."""
         return value.root in self.slices
 
+    def mixed(self, value: Value) -> bool:
+        """Whether the value depends on samples in such a way that pieces can't be told apart."""
+        return self.depends(value) and not self._slice(value)
+
     def apart(self, value: Value) -> bool:
         """Whether the value is laid out sample by sample, each piece made of its sample alone."""
         size = self._slice(value)
@@ -110,8 +114,11 @@ class Samples:
 
 
 def _items(parameter: Array, value: Value) -> int:
-    """How many items a "rows" array has: leading dimensions are merged."""
+    """How many items a "rows" array has: leading dimensions are merged, missing ones are 1."""
+    rank = len(parameter.dims)
+    if 2 <= value.ndim < rank:
+        return 1
     items = 1
-    for extent in value.shape[: max(value.ndim - len(parameter.dims), 0) + 1]:
+    for extent in value.shape[: max(value.ndim - rank, 0) + 1]:
         items *= extent
     return items

@@ -20,6 +20,7 @@ from fastnn.nn.cells import GRUCell, LSTMCell, RNNCell
 from fastnn.nn.containers import Identity, ModuleDict, ModuleList, Sequential
 from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.loss import (
+    BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     HuberLoss,
@@ -28,6 +29,7 @@ from fastnn.nn.loss import (
     Loss,
     MSELoss,
     NLLLoss,
+    SmoothL1Loss,
 )
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -46,6 +48,7 @@ __all__ = [
     "SCRN",
     "SELU",
     "Add",
+    "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm",
     "Concatenate",
@@ -80,6 +83,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Tanh",

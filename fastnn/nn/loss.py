@@ -1,6 +1,9 @@
 """Losses. Each is called with the model's output and the target and gives a single number.
 
-`reduction` is "mean" (over all elements or rows that count) or "sum".
+A loss says what each row contributes (`rows`), what a row weighs in the mean (`weights`) and which
+rows count at all (`counted`); batches, epochs and evaluations add these up. `reduction` is "mean"
+(the sum of the rows by the sum of their weights), "sum", or "none" (the rows themselves, for losses
+of your own).
 """
 
 from __future__ import annotations
@@ -20,26 +23,66 @@ NO_CLASS = -100
 
 
 class Loss(Module):
-    """Base class of losses."""
+    """Base class of losses.
+
+    A subclass writes `rows`; `weights` and `counted` where rows do not all weigh the same.
+    """
 
     def __init__(self, reduction: str = "mean"):
-        if reduction not in ("mean", "sum"):
+        if reduction not in ("mean", "sum", "none"):
             raise OptionError(
-                f"{type(self).__name__}: expected reduction 'mean' or 'sum', got {reduction!r}"
+                f"{type(self).__name__}: expected reduction 'mean', 'sum' or 'none', got "
+                f"{reduction!r}"
             )
         self.reduction = reduction
 
     def forward(self, output: Value, target: Value) -> Value:
+        self.check(output, target)
+        if self.reduction == "none":
+            return self.elements(output, target)
         rows = self.rows(output, target)
-        return ops.mean(rows) if self.reduction == "mean" else ops.total(rows)
+        if self.reduction == "sum":
+            return ops.total(rows)
+        return mean_of(rows, self.weights(output, target))
+
+    def check(self, output: Value, target: Value) -> None:
+        """Refuse what the loss can't be computed of."""
+        for what, value in (("output", output), ("target", target)):
+            if not isinstance(value, Value):
+                raise ShapeError(
+                    f"{type(self).__name__}: expected one {what}, got a {type(value).__name__}; "
+                    "give a loss for each output (loss=[...], or a dict by the outputs' names), or "
+                    "a function of all of them"
+                )
 
     def rows(self, output: Value, target: Value) -> Value:
-        """The loss of each row."""
+        """The loss of each row, multiplied by its weight."""
         raise OptionError(f"{type(self).__name__} has no rows(); write it, or forward")
+
+    def elements(self, output: Value, target: Value) -> Value:
+        """What the reduction "none" gives: the rows, or as many numbers as the output has."""
+        return self.rows(output, target)
+
+    def weights(self, output: Value, target: Value) -> Value | None:
+        """What each row weighs in the mean; None: 1."""
+        return None
+
+    def counted(self, output: Value, target: Value) -> Value | None:
+        """1 for each row that counts, 0 for one that is left out; None: all count."""
+        return None
 
     def _apply(self, op: str, output: Value, target: Value, **more: Any) -> Value:
         result: Value = output.graph.apply(op, x=output, target=target, **more)
         return result
+
+
+def mean_of(rows: Value, weights: Value | None) -> Value:
+    """Sum of rows by the sum of their weights; 0 where nothing counts."""
+    if weights is None:
+        return ops.mean(rows)
+    mean, _ = rows.graph.apply("weighted_mean", x=rows, weight=weights)
+    result: Value = mean
+    return result
 
 
 class _ClassLoss(Loss):
@@ -59,21 +102,31 @@ class _ClassLoss(Loss):
     def _weight(self, output: Value) -> Value | None:
         return None if self.weight is None else output.graph.constant(self.weight, name="weight")
 
-    def forward(self, output: Value, target: Value) -> Value:
-        rows = self.rows(output, target)
+    def check(self, output: Value, target: Value) -> None:
+        super().check(output, target)
         graph = output.graph
-        if target.root.home == "input" and target.dtype == "i":
+        if target.root.home == "input" and target.dtype == "i" and output.ndim:
             graph.ranges.append(Range(target.root, 0, output.shape[-1], graph.scope, self.ignored))
-        if self.reduction == "sum":
-            return ops.total(rows)
+        if target.dtype != "i" and self.ignored is not None:
+            raise OptionError(
+                f"{where(graph.scope)}{type(self).__name__}: ignore_index is for class indices, "
+                "and the targets are probabilities; give rows that don't count a sample_weight of 0"
+            )
+
+    def weights(self, output: Value, target: Value) -> Value | None:
         if target.dtype != "i" or (self.weight is None and self.ignored is None):
-            return ops.mean(rows)
-        weights = graph.apply(
-            "target_weight", target=target, weight=self._weight(output),
-            ignore_index=self.ignore_index,
-        )  # fmt: skip
-        mean, _ = graph.apply("weighted_mean", x=rows, weight=weights)
-        result: Value = mean
+            return None
+        return self._target_weight(target, self._weight(output))
+
+    def counted(self, output: Value, target: Value) -> Value | None:
+        if target.dtype != "i" or self.ignored is None:
+            return None
+        return self._target_weight(target, None)
+
+    def _target_weight(self, target: Value, weight: Value | None) -> Value:
+        result: Value = target.graph.apply(
+            "target_weight", target=target, weight=weight, ignore_index=self.ignore_index
+        )
         return result
 
 
@@ -85,7 +138,7 @@ class CrossEntropyLoss(_ClassLoss):
         ignore_index: rows with this class index (of padding, say) count nothing, nor does the mean
             count them; None: all rows count. PyTorch's default is -100.
         label_smoothing: share of the target spread evenly over the classes (Szegedy et al. 2016).
-        reduction: "mean" (weighted by the targets' class weights, as in PyTorch) or "sum".
+        reduction: "mean" (weighted by the targets' class weights, as in PyTorch), "sum" or "none".
 
     Shapes: output (N, ..., classes), the classes last; target (N, ...) integers, or (N, ...,
     classes) probabilities.
@@ -143,7 +196,10 @@ class NLLLoss(_ClassLoss):
 
 
 class _PairLoss(Loss):
-    """A loss of output and target of the same shape, element by element."""
+    """A loss of output and target of the same shape, element by element.
+
+    With the reduction "mean" a row is the mean of its elements, with "sum" their sum.
+    """
 
     op = ""
 
@@ -151,6 +207,12 @@ class _PairLoss(Loss):
         """Factor of the sum over a row's elements."""
         wide = output.ndim > 1 and self.reduction == "mean"
         return 1.0 / output.shape[-1] if wide else 1.0
+
+    def elements(self, output: Value, target: Value) -> Value:
+        if output.ndim < 2 or output.shape != target.shape:
+            return self.rows(output, target)
+        single = [ops.reshape(value, -1, 1) for value in (output, target)]
+        return ops.reshape(self.rows(*single), *output.shape)
 
     def options(self, output: Value) -> dict[str, Any]:
         return {}
@@ -188,6 +250,36 @@ class HuberLoss(_PairLoss):
         return {"delta": self.delta}
 
 
+class SmoothL1Loss(_PairLoss):
+    """|d| - beta / 2 for a difference |d| > beta, else d**2 / (2 beta); with beta 0 it is L1Loss.
+
+    Huber's loss divided by `beta` (Girshick, "Fast R-CNN", 2015), as PyTorch's SmoothL1Loss.
+    """
+
+    def __init__(self, beta: float = 1.0, reduction: str = "mean"):
+        super().__init__(reduction)
+        if not (np.isfinite(beta) and beta >= 0):
+            raise OptionError(f"SmoothL1Loss: expected beta >= 0, got {beta}")
+        self.beta = float(beta)
+        self.op = "huber" if self.beta else "mae"
+
+    def scale(self, output: Value) -> float:
+        return super().scale(output) / (self.beta or 1.0)
+
+    def options(self, output: Value) -> dict[str, Any]:
+        return {"delta": self.beta} if self.beta else {}
+
+
+class BCELoss(_PairLoss):
+    """Binary cross-entropy of probabilities with targets in [0, 1].
+
+    Logarithms are at least -100 and the gradient's denominator at least 1e-12, as in PyTorch's
+    BCELoss. `BCEWithLogitsLoss` of logits is more exact. An output outside [0, 1] gives NaN.
+    """
+
+    op = "bce"
+
+
 class BCEWithLogitsLoss(_PairLoss):
     """Binary cross-entropy of logits with targets in [0, 1].
 
@@ -201,6 +293,12 @@ class BCEWithLogitsLoss(_PairLoss):
         super().__init__(reduction)
         self.pos_weight = None if pos_weight is None else np.asarray(pos_weight, np.float64)
 
+    def elements(self, output: Value, target: Value) -> Value:
+        if self.pos_weight is None:
+            return super().elements(output, target)
+        positive = ops.multiply(target * ops.softplus(-output), self.pos_weight)
+        return (1.0 - target) * ops.softplus(output) + positive
+
     def options(self, output: Value) -> dict[str, Any]:
         weight = self.pos_weight
         return {
@@ -212,8 +310,8 @@ class KLDivLoss(_PairLoss):
     """Kullback-Leibler divergence of log-probabilities `output` from `target`.
 
     Args:
-        reduction: "batchmean" (the divergence, averaged over rows), "mean" (over all elements, as
-            PyTorch's default) or "sum".
+        reduction: "batchmean" (the sum of all divergences by the number of samples), "mean" (over
+            all elements, as PyTorch's default), "sum" or "none".
         log_target: whether the target holds log-probabilities.
     """
 
@@ -225,6 +323,12 @@ class KLDivLoss(_PairLoss):
     def scale(self, output: Value) -> float:
         return 1.0 if self.batchmean else super().scale(output)
 
+    def weights(self, output: Value, target: Value) -> Value | None:
+        if not self.batchmean or output.ndim < 3:
+            return None
+        shape = output.shape[:-1]
+        return output.graph.full(shape, shape[0] / np.prod(shape), batched=True)
+
 
 #: losses by the names that a trainer accepts
 LOSSES: dict[str, type[Loss]] = {
@@ -233,6 +337,8 @@ LOSSES: dict[str, type[Loss]] = {
     "mse": MSELoss,
     "mae": L1Loss,
     "huber": HuberLoss,
+    "smooth_l1": SmoothL1Loss,
+    "bce": BCELoss,
     "bce_with_logits": BCEWithLogitsLoss,
     "kl_div": KLDivLoss,
 }

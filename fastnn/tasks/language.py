@@ -152,7 +152,7 @@ def mean_loss(
     """
     batch = model.streams
     x, y = batchify(ids, batch, steps, ignore=IGNORED)
-    loss = nn.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
+    loss = nn.CrossEntropyLoss(ignore_index=IGNORED)
     store = model.store()
     trainer = Trainer(
         model, loss, optim.SGD(lr=0.0), workers=workers, dtype=store.dtype, device=store.device
@@ -160,7 +160,7 @@ def mean_loss(
     reset_states(model)
     found = trainer.evaluate(x.reshape(-1, steps), y.reshape(-1, steps), batch_size=batch)
     reset_states(model)
-    return found["loss"] * len(x) / (len(ids) - 1)
+    return found["loss"]
 
 
 # -------------------------------------------------------------------- beside a checkpoint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,18 +23,26 @@ from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
+from fastnn.train import additive
+from fastnn.train.losses import Losses, Part
+from fastnn.train.metrics import Chosen, accumulate
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
-    from fastnn.train.metrics import Metric
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape of one sample and element type ("f" or "i") of an input or target."""
+    """Shape of one sample and element type ("f" or "i") of an input or target.
+
+    `key` is its name where inputs or targets came as a dict. `small`: integers that may be meant as
+    numbers (pixels) or as ids; the model decides.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    key: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Built:
     #: limits of integer inputs, by the input's name
     ranges: tuple[tuple[str, Range], ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    #: how each loss is added up over batches (see `additive`); None: it can't be
+    additions: tuple[str | None, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -60,6 +72,8 @@ class Objective:
 
 
 LossFunction = Callable[..., Value]
+#: samples in traces that only look at a model
+PROBE = 7
 
 
 def select_parameters(model: Module, chosen: Any = None) -> dict[str, Parameter]:
@@ -70,6 +84,66 @@ def select_parameters(model: Module, chosen: Any = None) -> dict[str, Parameter]
             list of these.
     """
     return structure.select(model, chosen, "parameters")
+
+
+def inputs_by_name(
+    model: Module, named: Mapping[str, Value], inputs: Sequence[Value]
+) -> Sequence[Value]:
+    """Inputs in the order of the arguments of a model's `forward`, where they have names."""
+    if not named:
+        return inputs
+    wanted = [
+        name
+        for name, argument in inspect.signature(model.forward).parameters.items()
+        if name in named or argument.default is inspect.Parameter.empty
+    ]
+    if sorted(wanted) != sorted(named):
+        raise ShapeError(
+            f"{type(model).__name__}.forward: expected inputs called {wanted}, got {list(named)}; "
+            "a dict's keys are the names of forward's arguments"
+        )
+    return [named[name] for name in wanted]
+
+
+def streams_of(model: Module) -> int | None:
+    """The batch size that a model with carried states insists on."""
+    from fastnn.nn.recurrent import Recurrent
+
+    sizes = [
+        m.stateful for _, m in model.named_modules() if isinstance(m, Recurrent) and m.stateful
+    ]
+    return sizes[0] if sizes else None
+
+
+def settled(model: Module, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+    """Specs of inputs in which small integers are numbers or ids, as the model can take them.
+
+    Numbers, where it takes either.
+    """
+    small = [k for k, spec in enumerate(specs) if spec.small]
+    if not small:
+        return specs
+
+    def chosen(letters: Sequence[str]) -> tuple[Spec, ...]:
+        kinds = dict(zip(small, letters, strict=True))
+        return tuple(
+            replace(spec, dtype=kinds.get(k, spec.dtype), small=False)
+            for k, spec in enumerate(specs)
+        )
+
+    model.store()
+    choices = itertools.islice(itertools.product("fi", repeat=len(small)), 64)
+    for letters in choices:
+        graph = Graph(streams_of(model) or PROBE)
+        found = chosen(letters)
+        inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
+        named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
+        try:
+            trace_tree(model, graph, *inputs_by_name(model, named, inputs))
+        except ShapeError:
+            continue
+        return found
+    return chosen("f" * len(small))
 
 
 class StepBuilder:
@@ -97,6 +171,9 @@ class StepBuilder:
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
         self.tree: Any = None  # what forward returned
+        self.keys: dict[Value, str] = {}  # names of inputs and targets that came as dicts
+        self.parts: list[Part] = []  # the losses
+        self.output_values: tuple[Value, ...] = ()
 
     def inputs(self, prefix: str, specs: Sequence[Spec]) -> tuple[Value, ...]:
         """Values for inputs or targets, called `prefix0`, `prefix1`, ..."""
@@ -106,6 +183,8 @@ class StepBuilder:
         graph = self.graph
         value = graph.input(name, spec.shape, spec.dtype)
         self.names[value] = name
+        if spec.key:
+            self.keys[value] = spec.key
         if self.feed == "direct":
             self.places[name] = value
             return value
@@ -121,31 +200,50 @@ class StepBuilder:
         return value
 
     def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
-        self.tree = trace_tree(self.model, self.graph, *inputs)
-        return tuple(value for _, value in leaves(self.tree))
+        """Trace the model; its outputs in order (`tree` has their structure)."""
+        named = {self.keys[value]: value for value in inputs if value in self.keys}
+        self.tree = trace_tree(self.model, self.graph, *inputs_by_name(self.model, named, inputs))
+        self.output_values = tuple(value for _, value in leaves(self.tree))
+        return self.output_values
 
     def loss(
-        self, function: LossFunction, outputs: tuple[Value, ...], targets: tuple[Value, ...]
+        self,
+        function: Losses | LossFunction,
+        outputs: Sequence[Value],
+        targets: Sequence[Value],
+        weights: Sequence[Value] = (),
     ) -> Value:
-        """The loss, one number; named as a place."""
-        out: Any = outputs[0] if len(outputs) == 1 else outputs
-        target: Any = targets[0] if len(targets) == 1 else targets
+        """The loss, one number; named as a place. `parts` has the losses that it is the sum of."""
+        losses = function if isinstance(function, Losses) else Losses(function)
+        out: Any = self.tree
+        if out is None:
+            out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
-            value = function(out, target)
-        if not isinstance(value, Value) or value.size != 1:
-            got = value.shape if isinstance(value, Value) else type(value).__name__
-            raise ShapeError(f"the loss: expected a single number, got {got}; take ops.mean of it")
+            value, self.parts = losses.place(self.graph, out, self._target(targets), weights)
         self.places["loss"] = value
         return value
 
-    def report(self, loss: Value, metrics: Sequence[Metric], out: Any, target: Any) -> None:
-        """Add the loss and metrics of this batch to the running totals."""
+    def _target(self, targets: Sequence[Value]) -> Any:
+        """Targets as a loss gets them: one, a tuple, or a dict."""
+        if targets and all(value in self.keys for value in targets):
+            return {self.keys[value]: value for value in targets}
+        return targets[0] if len(targets) == 1 else tuple(targets)
+
+    def report(self, metrics: Sequence[Chosen]) -> None:
+        """Add the losses and metrics of this batch to the running totals."""
         graph = self.graph
-        graph.call("accumulate", value=loss, total=self._total(0), count=graph.batch)
-        for k, metric in enumerate(metrics, 1):
-            with graph.inside_scope(f"metric {metric.name}"):
-                rows = metric(out, target)
-            graph.call("accumulate_rows", x=rows, total=self._total(k))
+        for k, part in enumerate(self.parts):
+            total = self._total(k)
+            if part.denominator is not None:
+                graph.call("accumulate_by", value=part.value, count=part.denominator, total=total)
+            else:
+                count = 1 if part.addition == additive.SUM else graph.batch
+                graph.call("accumulate", value=part.value, total=total, count=count)
+        for k, chosen in enumerate(metrics, len(self.parts)):
+            part = self.parts[chosen.part or 0]
+            own = part.output, part.target
+            with graph.inside_scope(f"metric {chosen.name}"):
+                accumulate(chosen.metric, part, *own, self._total(k))
 
     def _total(self, index: int) -> Value:
         return self.graph.leaf(
@@ -279,7 +377,7 @@ class StepBuilder:
             if r.value in self.names
         )
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
-        return Built(program, ranges, outputs)
+        return Built(program, ranges, outputs, tuple(part.addition for part in self.parts))
 
 
 #: what one update needs: parameters, their gradients, hyper-parameters, factor of the gradients

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.data.arrays import Arrays, Hold, as_arrays, check_finite, check_lengths, check_ranges
+from fastnn.data.arrays import Arrays, Hold, check_lengths, check_ranges
+from fastnn.data.given import batch_of
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
 from fastnn.runtime.interface import Bound
@@ -30,8 +31,9 @@ class ArrayFeed:
     """Mini-batches gathered from arrays inside the compiled loop."""
 
     def __init__(
-        self, trainer: Trainer, x: Arrays, y: Arrays, batch: int, shuffle: bool, drop_last: bool
-    ):
+        self, trainer: Trainer, x: Arrays, y: Arrays, w: Arrays, batch: int, shuffle: bool,
+        drop_last: bool,
+    ):  # fmt: skip
         check_lengths(x, y)
         if batch > len(x):
             raise DataError(
@@ -42,14 +44,14 @@ class ArrayFeed:
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
-        self.y, self.small = y, 0 if drop_last else rest
+        self.y, self.w, self.small = y, w, 0 if drop_last else rest
         self.description = {
             "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
             "drop_last": bool(drop_last),
         }  # fmt: skip
-        self.hold = Hold(x, y)
+        self.hold = Hold(x, y, w)
         session = trainer.session
-        for name, source in {**x.sources(), **y.sources()}.items():
+        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
             session.set(name, source)
         self.order = np.arange(len(x), dtype=np.int64)
         self.rates = np.zeros((max(self.steps, 1), trainer.optimizer.group_count))
@@ -59,9 +61,11 @@ class ArrayFeed:
 
     def prepare(self) -> None:
         """Build and bind the programs: at first, and when the trainer's model has changed."""
-        trainer, x, y = self.trainer, self.x, self.y
-        built = trainer.built(x.specs, y.specs, self.batch, "gather")
-        small = trainer.built(x.specs, y.specs, self.small, "gather") if self.small else None
+        trainer, x, y, w = self.trainer, self.x, self.y, self.w.specs
+        built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w)
+        small = None
+        if self.small:
+            small = trainer.built(x.specs, y.specs, self.small, "gather", w=w)
         check_ranges(x, built.ranges)
         check_ranges(y, built.ranges)
         self.full = trainer.session.bind(built.program)
@@ -156,7 +160,7 @@ class BatchFeed:
             self.batches.set_epoch(epoch)
         for item in self.batches:
             self._refresh()
-            bound, x, y = self._prepare(item)
+            bound, x, y, w = self._prepare(item)
             samples += len(x)
             if samples <= begin:  # done before a resume
                 step += 1
@@ -166,8 +170,8 @@ class BatchFeed:
             if batches is not None:
                 batches.before(step)
                 if self._refresh():
-                    bound, x, y = self._prepare(item)
-            self._write(bound, x, y)
+                    bound, x, y, w = self._prepare(item)
+            self._write(bound, x, y, w)
             session.clock[words.CURSOR] = samples - len(x)
             self._last = bound
             reason = session.run([(bound, 1)], poll)
@@ -198,25 +202,19 @@ class BatchFeed:
             self.version = self.trainer.version
         return changed
 
-    def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays]:
-        if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise DataError(f"batches: expected pairs (inputs, targets), got {type(item).__name__}")
-        x, y = as_arrays(item[0], "x", "inputs"), as_arrays(item[1], "y", "targets")
-        check_lengths(x, y, "batch")
-        if self.check_data:
-            check_finite(x, "inputs")
-            check_finite(y, "targets")
-        built = self.trainer.built(x.specs, y.specs, len(x), "direct")
+    def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays, Arrays]:
+        x, y, w = self.trainer.checked(*batch_of(item), self.check_data, "training")
+        built = self.trainer.built(x.specs, y.specs, len(x), "direct", w=w.specs)
         check_ranges(x, built.ranges)
         check_ranges(y, built.ranges)
         key = id(built.program)
         if key not in self._bound:
             self.trainer.session.set("schedule", self.rates)
             self._bound[key] = self.trainer.session.bind(built.program)
-        return self._bound[key], x, y
+        return self._bound[key], x, y, w
 
     @staticmethod
-    def _write(bound: Bound, x: Arrays, y: Arrays) -> None:
-        for arrays in (x, y):
+    def _write(bound: Bound, *data: Arrays) -> None:
+        for arrays in data:
             for name, array in zip(arrays.names, arrays.arrays, strict=True):
                 bound.write(name, array)

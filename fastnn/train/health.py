@@ -21,10 +21,10 @@ from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.nn.loss import LOSSES
 from fastnn.nn.module import Module
-from fastnn.train.build import StepBuilder
+from fastnn.train.build import StepBuilder, settled
 from fastnn.train.hooks import Callback, Logs
+from fastnn.train.losses import Losses
 from fastnn.train.session import Session
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def time_gradients(
 
     Raises OptionError where the model has no such layer that the loss depends on.
     """
-    function = LOSSES[loss]() if isinstance(loss, str) else loss
+    function = loss if isinstance(loss, Losses) else Losses(loss)
     inputs, targets = as_arrays(x, "x", "inputs"), as_arrays(y, "y", "targets")
     check_lengths(inputs, targets, "batch")
+    inputs = inputs.with_specs(settled(model, inputs.specs))
     store = model.store()
     builder = StepBuilder(model, store, len(inputs), False, "direct")
     values = builder.inputs("x", inputs.specs), builder.inputs("y", targets.specs)
@@ -181,7 +182,7 @@ class GradientHealth(Callback):
             self.layers.setdefault(layer, []).append(math.sqrt(square))
         logs["gradient_norm"] = math.sqrt(sum(squares.values()))
         if self.x is not None:
-            loss = self.loss or getattr(self.trainer, "loss")  # noqa: B009  (not in TrainerLike)
+            loss = self.loss or getattr(self.trainer, "losses")  # noqa: B009  (not in TrainerLike)
             for layer, norms in time_gradients(self.model, self.x, self.y, loss).items():
                 self.times.setdefault(layer, []).append(norms)
 

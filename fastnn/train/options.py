@@ -9,8 +9,8 @@ import numpy as np
 
 from fastnn import optim
 from fastnn.errors import OptionError
-from fastnn.nn.loss import LOSSES
 from fastnn.nn.module import Module
+from fastnn.train.losses import Losses
 
 #: optimisers by the names that a trainer accepts
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
@@ -24,9 +24,9 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
 
 
 def check_options(
-    model: Any, loss: Any, optimizer: Any, seed: Any, dtype: Any
-) -> tuple[Any, optim.Optimizer]:
-    """The loss and the optimiser, from their names where names were given.
+    model: Any, loss: Any, optimizer: Any, seed: Any, dtype: Any, loss_weights: Any = None
+) -> tuple[Losses, optim.Optimizer]:
+    """The losses and the optimiser, from their names where names were given.
 
     Raises:
         OptionError: for anything that cannot be trained with; it names the argument.
@@ -37,13 +37,20 @@ def check_options(
         raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
         raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
-    function = _resolve("loss", loss, LOSSES)
+    losses = Losses(loss, loss_weights)
     update = _resolve("optimizer", optimizer, OPTIMIZERS)
     if not isinstance(update, optim.Optimizer):
         raise OptionError(
             f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
         )
-    return function, update
+    return losses, update
+
+
+def check_device_options(device: Any, graphs: bool, tf32: bool) -> None:
+    """Refuse options for GPUs where the CPU was asked for."""
+    if device == "cpu" and (tf32 or not graphs):
+        name = "tf32" if tf32 else "graphs"
+        raise OptionError(f"{name}: it is for GPUs, and the device is 'cpu'; leave it out")
 
 
 def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:

@@ -14,12 +14,11 @@ from fastnn.data.arrays import Arrays, as_arrays, check_ranges
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.samples import Samples
-from fastnn.graph.trace import trace
 from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import Turn, building, turns
-from fastnn.train.build import Built, Spec, StepBuilder
+from fastnn.train.build import PROBE, Built, Spec, StepBuilder, settled, streams_of
 from fastnn.train.session import Session, segments_for
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 #: how a batch's output becomes part of the whole: along its first or second dimension; it is the
 #: same for every batch; it can't be had from batches
 FIRST, SECOND, SAME, MIXED = "first", "second", "same", "mixed"
-#: samples in the trace that finds out
-PROBE = 7
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,10 @@ class Predictor:
         self._forwards: Kept[Forward] = Kept()
         self._bound: Kept[_Bound] = Kept()
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
-        self._stateful = (
-            _streams(model) is not None
-        )  # then one call changes what the next one gives
+        #: whether one call changes what the next one gives
+        self._stateful = streams_of(model) is not None
         self._idle = deque([self])  # those that no thread is using
+        self._settled: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         turn = turns(self.session.store).read(Turn("predict", sys._getframe()))
@@ -123,6 +120,10 @@ class Predictor:
         if on_device and self.session.device == "cpu":
             raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
         self.session.store.check()
+        if x.specs not in self._settled:
+            with building:
+                self._settled[x.specs] = settled(self.model, x.specs)
+        x = x.with_specs(self._settled[x.specs])
         batch = min(int(batch_size), len(x))
         joins: tuple[str, ...] = (FIRST,)
         if batch < len(x):
@@ -155,10 +156,11 @@ class Predictor:
     def joins(self, specs: tuple[Spec, ...]) -> tuple[str, ...]:
         """How the outputs of batches are put together, for each output."""
         if specs not in self._joins:
-            graph = Graph(_streams(self.model) or PROBE, dtype=self.session.store.dtype)
-            inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(specs)]
-            outputs = trace(self.model, graph, *inputs)
-            samples = Samples(graph, inputs)
+            batch = streams_of(self.model) or PROBE
+            builder = StepBuilder(self.model, self.session.store, batch, False, "direct")
+            inputs = builder.inputs("x", specs)
+            outputs = builder.outputs(inputs)
+            samples = Samples(builder.graph, inputs)
             kinds = [_join(samples, output) for output in outputs]
             if self.session.device != "cpu":  # results are scattered by samples
                 kinds = [kind if kind == FIRST else MIXED for kind in kinds]
@@ -285,13 +287,3 @@ def _put(
     else:
         each = result.shape[1] // samples
         result[:, begin * each : (begin + count) * each] = part
-
-
-def _streams(model: Module) -> int | None:
-    """The batch size that a model with carried states insists on."""
-    from fastnn.nn.recurrent import Recurrent
-
-    sizes = [
-        m.stateful for _, m in model.named_modules() if isinstance(m, Recurrent) and m.stateful
-    ]
-    return sizes[0] if sizes else None

@@ -28,7 +28,7 @@ class ProgressBar(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         self._begin, self._seconds = time.perf_counter(), None
         stream = self.stream or sys.stderr
-        if stream.isatty():
+        if stream is not None and stream.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -53,8 +53,7 @@ class ProgressBar(Callback):
             self._draw(steps or self._bar.n, logs)
             self._bar.close()
             self._bar = None
-        else:
-            stream = self.stream or sys.stderr
+        elif (stream := self.stream or sys.stderr) is not None:  # there is none under pythonw
             stream.write(f"{self._title(epoch)}, {self._values(steps, logs)}\n")
             stream.flush()
 

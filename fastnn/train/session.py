@@ -81,14 +81,6 @@ class Session:
             self.running = False
         return int(self.clock[words.STOP])
 
-    def means(self, names: Sequence[str]) -> dict[str, float]:
-        """The running means so far."""
-        sums, counts = self.totals[0::2].copy(), self.totals[1::2].copy()
-        return {
-            name: float(s / c) if c else float("nan")
-            for name, s, c in zip(names, sums, counts, strict=True)
-        }
-
 
 def segments_for(
     full: Any, rest: Any, samples: int, batch: int, begin: int = 0

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn import optim
-from fastnn.data.arrays import Arrays, as_arrays, check_lengths, check_ranges
+from fastnn.data.arrays import (
+    NO_ARRAYS,
+    Arrays,
+    as_arrays,
+    check_lengths,
+    check_ranges,
+    check_weights,
+)
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
-from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, clock
@@ -22,8 +28,15 @@ from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import Turn, turns
 from fastnn.train import copies
-from fastnn.train.build import Built, Objective, StepBuilder, select_parameters
-from fastnn.train.options import check_options
+from fastnn.train.build import (
+    Built,
+    Objective,
+    Spec,
+    StepBuilder,
+    select_parameters,
+    settled,
+)
+from fastnn.train.options import check_device_options, check_options
 from fastnn.train.rescue import first_nonfinite
 from fastnn.train.session import Session
 
@@ -42,9 +55,10 @@ class Step:
     def __init__(
         self,
         model: Module,
-        loss: str | Loss | Callable[..., Any],
+        loss: Any,
         optimizer: str | optim.Optimizer,
         *,
+        loss_weights: Any,
         parameters: Any,
         seed: int,
         dtype: str,
@@ -56,8 +70,16 @@ class Step:
         graphs: bool,
         tf32: bool,
     ):
-        self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
+        self.losses, self.optimizer = check_options(
+            model, loss, optimizer, seed, dtype, loss_weights
+        )
+        self.loss = self.losses.functions[0] if self.losses.single else self.losses
         self.model = model
+        check_device_options(device, graphs, tf32)
+        if not isinstance(steps_per_epoch, (int, np.integer)) or steps_per_epoch < 1:
+            raise OptionError(
+                f"steps_per_epoch: expected a whole number >= 1, got {steps_per_epoch!r}"
+            )
         self.device = devices.choose(device)
         self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
         self.keep_gradients = bool(keep_gradients)
@@ -80,10 +102,20 @@ class Step:
         self.session.set("schedule", self._rates)
         self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
         self._ready: Kept[_Ready] = Kept()
+        self._settled: dict[Any, tuple[Spec, ...]] = {}
         self._watch = Watch(self.model)
 
     def __getstate__(self) -> dict[str, Any]:
-        rebuilt = {"_chosen", "store", "session", "_clock", "_rates", "_ready", "_watch"}
+        rebuilt = {
+            "_chosen",
+            "store",
+            "session",
+            "_clock",
+            "_rates",
+            "_ready",
+            "_watch",
+            "_settled",
+        }
         return copies.contents(self, rebuilt)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,18 +135,21 @@ class Step:
         copies.refuse_new_parameters(self.model, self.store, "step")
         self._chosen = select_parameters(self.model, self._options)
         self._ready.clear()
+        self._settled.clear()
         self._watch.accept()
 
-    def __call__(self, x: Any, y: Any = None) -> float:
+    def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Do one training step: forward, backward, clipping, update.
 
         Args:
             x: the mini-batch of inputs, shape (batch, ...), or a tuple of arrays for a model with
                 several inputs.
-            y: its targets, or a tuple of them; None: the inputs are the targets.
+            y: its targets, or a tuple or dict of them; None: the inputs are the targets.
+            sample_weight: what each sample counts, as for `Trainer.fit`.
 
         Returns:
-            The loss before the update.
+            The loss before the update: the sum of the rows' losses by the sum of their weights (or
+            the sum alone, for the reduction "sum"). 0 where nothing counts, and gradients are 0.
 
         Raises:
             DataError, ShapeError: bad input; nothing has been updated.
@@ -123,7 +158,7 @@ class Step:
         """
         turn = turns(self.store).train(Turn("a step", sys._getframe()))
         try:
-            ready, arrays = self._find("train", x, y)
+            ready, arrays = self._find("train", x, y, sample_weight)
             # The clock alone says how many rates are used: the step itself counts it, so Ctrl-C
             # can't come between the two.
             if self._clock[words.RUN_STEP] >= AHEAD:
@@ -135,11 +170,11 @@ class Step:
         finally:
             turn.end()
 
-    def evaluate(self, x: Any, y: Any = None) -> float:
+    def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The loss of a mini-batch with the model in evaluation mode; arguments as for a step."""
         turn = turns(self.store).train(Turn("a step's loss", sys._getframe()))
         try:
-            ready, arrays = self._find("evaluate", x, y)
+            ready, arrays = self._find("evaluate", x, y, sample_weight)
             ready.run(arrays)
             if self._clock[words.STOP]:
                 self._stopped(ready, x, y)
@@ -147,11 +182,11 @@ class Step:
         finally:
             turn.end()
 
-    def gradients(self, x: Any, y: Any = None) -> dict[str, np.ndarray]:
+    def gradients(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
         """The gradients that the next step would use, before clipping; nothing is updated.
 
         Args:
-            x, y: as for a step.
+            x, y, sample_weight: as for a step.
 
         Returns:
             For each trained parameter's name an array of its shape: zeros where the loss doesn't
@@ -159,7 +194,7 @@ class Step:
         """
         turn = turns(self.store).train(Turn("gradients", sys._getframe()))
         try:
-            ready, arrays = self._find("gradients", x, y)
+            ready, arrays = self._find("gradients", x, y, sample_weight)
             saved = self.session.runtime.save(["buffers"])
             try:
                 ready.run(arrays)
@@ -195,13 +230,17 @@ class Step:
 
     # ---------------------------------------------------------------- preparation
 
-    def _find(self, kind: str, x: Any, y: Any) -> tuple[_Ready, Sequence[np.ndarray]]:
+    def _find(
+        self, kind: str, x: Any, y: Any, weight: Any = None
+    ) -> tuple[_Ready, Sequence[np.ndarray]]:
         """The program for these shapes and element types, and the arrays to feed it with."""
         if self.store.stale:
             self.store.check()
         watch = self._watch
         if (watch.seen != clock.now or watch.containers) and watch.changed():
             self._refresh()
+        if weight is not None:
+            return self._prepare(kind, x, y, weight)
         try:
             if y is None:
                 return self._ready[kind, x.__class__, x.shape, x.dtype], (x,)
@@ -210,30 +249,48 @@ class Step:
         except (AttributeError, KeyError):
             return self._prepare(kind, x, y)
 
-    def _prepare(self, kind: str, x: Any, y: Any) -> tuple[_Ready, Sequence[np.ndarray]]:
-        inputs, targets = _checked(x, y)
+    def _prepare(
+        self, kind: str, x: Any, y: Any, weight: Any = None
+    ) -> tuple[_Ready, Sequence[np.ndarray]]:
+        inputs, targets = self._checked(x, y)
+        weights = NO_ARRAYS
+        if weight is not None:
+            weights = as_arrays(weight, "w", "sample_weight", not self.losses.single)
+            check_weights(weights, inputs)
         if self.device == "cpu":  # arrays of a GPU are copied
-            inputs, targets = inputs.on_host(), targets.on_host()
-        arrays = [*inputs.arrays, *targets.arrays]
-        key = (kind, len(targets.arrays), *((a.shape, a.dtype) for a in arrays))
+            inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
+        arrays = [*inputs.arrays, *targets.arrays, *weights.arrays]
+        specs = inputs.specs, targets.specs, weights.specs
+        key = (kind, len(inputs), specs, *(a.dtype for a in arrays))
         if key not in self._ready:
-            self._ready[key] = self._build(kind, inputs, targets)
+            self._ready[key] = self._build(kind, inputs, targets, weights)
         ready = self._ready[key]
-        if arrays[0] is x and y is None:
+        if len(arrays) == 1 and arrays[0] is x and y is None:
             self._ready[kind, x.__class__, x.shape, x.dtype] = ready
         elif len(arrays) == 2 and arrays[0] is x and arrays[1] is y:
             key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
             self._ready[key] = ready
         return ready, arrays
 
-    def _build(self, kind: str, x: Arrays, y: Arrays) -> _Ready:
+    def _checked(self, x: Any, y: Any) -> tuple[Arrays, Arrays]:
+        inputs = as_arrays(x, "x", "inputs")
+        targets = NO_ARRAYS
+        if y is not None:
+            targets = as_arrays(y, "y", "targets", not self.losses.single)
+        check_lengths(inputs, targets, "batch")
+        if inputs.specs not in self._settled:
+            self._settled[inputs.specs] = settled(self.model, inputs.specs)
+        return inputs.with_specs(self._settled[inputs.specs]), targets
+
+    def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> _Ready:
         builder = StepBuilder(
             self.model, self.store, len(x), kind != "evaluate", "direct",
             self.session.runtime.kind, self.tf32,
         )  # fmt: skip
         inputs = builder.inputs("x", x.specs)
         targets = builder.inputs("y", y.specs) if y.arrays else inputs
-        loss = builder.loss(self.loss, builder.outputs(inputs), targets)
+        weights = builder.inputs("w", w.specs)
+        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
         found = set(self.parameters)
         if kind == "train":
             self.store.dropped = not self.keep_gradients
@@ -244,8 +301,9 @@ class Step:
             found = set(builder.gradients(loss, self.parameters)[1])
         built = builder.finish(advance=kind == "train")
         bound = self.session.bind(built.program)
-        names = [*x.names, *y.names]
-        return _Ready(self.session, built, bound, names, [*x.arrays, *y.arrays], found)
+        names = [*x.names, *y.names, *w.names]
+        arrays = [*x.arrays, *y.arrays, *w.arrays]
+        return _Ready(self.session, built, bound, names, arrays, found)
 
     def _compute_rates(self) -> None:
         """Fill the table of learning rates from the current step on."""
@@ -266,7 +324,7 @@ class Step:
         self._clock[words.STOP] = 0
         self._clock[words.RUN_STEP] = AHEAD
         if reason == words.OUT_OF_RANGE:
-            for arrays in _checked(x, y):
+            for arrays in self._checked(x, y):
                 check_ranges(arrays, ready.built.ranges)
         broken = [
             n for n, p in self.model.named_parameters().items() if not np.isfinite(p.read()).all()
@@ -327,18 +385,12 @@ def _range_check(built: Built) -> Program:
     )
 
 
-def _checked(x: Any, y: Any) -> tuple[Arrays, Arrays]:
-    inputs = as_arrays(x, "x", "inputs")
-    targets = Arrays([], (), []) if y is None else as_arrays(y, "y", "targets")
-    check_lengths(inputs, targets, "batch")
-    return inputs, targets
-
-
 def compile(
     model: Module,
-    loss: str | Loss | Callable[..., Any],
+    loss: Any,
     optimizer: str | optim.Optimizer = "adam",
     *,
+    loss_weights: Any = None,
     parameters: Any = None,
     seed: int = 0,
     dtype: str = "float32",
@@ -358,9 +410,11 @@ def compile(
     Args:
         model: the module to train.
         loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
-            symbolic (output, target) that returns a single number. Several outputs or targets come
-            as tuples.
+            symbolic (output, target) that returns a single number; several outputs or targets come
+            as `forward` returns them and as the step gets them. Or a loss for each output, as a
+            list or dict; see `Trainer`.
         optimizer: an optimiser from `fastnn.optim`, or its name.
+        loss_weights: factors of several losses, as a list or dict like `loss`; 1 by default.
         parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
             model, one or a list; None: all. Steps that train different parts of one model share
             its parameters; so do steps of models that have modules in common (call ``store()`` of
@@ -399,8 +453,7 @@ def compile(
     (True, 50)
     """
     return Step(
-        model, loss, optimizer, parameters=parameters, seed=seed, dtype=dtype, workers=workers,
-        device=device, stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients,
-        steps_per_epoch=steps_per_epoch,
-        graphs=graphs, tf32=tf32,
+        model, loss, optimizer, loss_weights=loss_weights, parameters=parameters, seed=seed,
+        dtype=dtype, workers=workers, device=device, stop_on_nonfinite=stop_on_nonfinite,
+        keep_gradients=keep_gradients, steps_per_epoch=steps_per_epoch, graphs=graphs, tf32=tf32,
     )  # fmt: skip

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastnn import optim
-from fastnn.data.arrays import Arrays, Hold, as_arrays, check_finite, check_lengths, check_ranges
-from fastnn.errors import NonFiniteError, OptionError
+from fastnn.data.arrays import (
+    NO_ARRAYS,
+    Arrays,
+    as_arrays,
+    check_finite,
+    check_lengths,
+    check_weights,
+)
+from fastnn.data.given import gives_batches, is_array
+from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
-from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch
@@ -22,18 +31,32 @@ from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import reading, training
 from fastnn.train import copies
 from fastnn.train import metrics as metric_names
-from fastnn.train.build import Built, Objective, Spec, StepBuilder, select_parameters
+from fastnn.train.build import (
+    Built,
+    Objective,
+    Spec,
+    StepBuilder,
+    select_parameters,
+    settled,
+)
+from fastnn.train.evaluation import Evaluation
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
-from fastnn.train.options import check_options
+from fastnn.train.options import check_device_options, check_options
 from fastnn.train.progress import ProgressBar
 from fastnn.train.rescue import Snapshot, explain
-from fastnn.train.session import Session, segments_for
+from fastnn.train.session import Session
+from fastnn.train.tally import SUM, Tally
 from fastnn.train.unfinished import Turn
 
 if TYPE_CHECKING:
     from fastnn.train.checkpoint import Loaded
+
+LOG = logging.getLogger("fastnn")
+#: inputs, targets, sample weights
+Data = tuple[Arrays, Arrays, Arrays]
+HeldOut = Callable[[], dict[str, float]]
 
 
 class Trainer:
@@ -42,11 +65,17 @@ class Trainer:
     Args:
         model: the module to train.
         loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
-            symbolic (output, target) that returns a single number. Several outputs or targets come
-            as tuples.
+            symbolic (output, target) that returns a single number; several outputs or targets come
+            as `forward` returns them and as `fit` gets them. Or a loss for each output: a list
+            (None for an output without one), or a dict by the keys of the dict that `forward`
+            returns. Each is reported ("output0_loss", or "name_loss"), and "loss" is their sum.
         optimizer: an optimiser from `fastnn.optim`, or its name.
         metrics: names ("accuracy", "top_5_accuracy", losses), functions of symbolic (output,
-            target) giving a number for each row, or `Metric` objects.
+            target) giving a number for each row, or `Metric` objects. "accuracy" is what the loss
+            says: the largest output is the target's class (`CrossEntropyLoss`, `NLLLoss`), or
+            output and target are on the same side of the threshold (`BCELoss`,
+            `BCEWithLogitsLoss`). Rows that the loss leaves out are left out here. With a loss for
+            each output: a list for all of them, a list of lists, or a dict by the outputs' names.
         device: "auto" (a CUDA device if one works, else the CPU), "cpu", "cuda", "cuda:1"; the
             environment's FASTNN_DEVICE stands for "auto".
         workers: number of worker threads, or "auto" to choose by the work in a step. The results
@@ -64,6 +93,13 @@ class Trainer:
             for debugging.
         tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
             operands to TF32 (10 bits of mantissa): faster, less exact.
+        loss_weights: factors of several losses, as a list or dict like `loss`; 1 by default.
+
+    What is reported of an epoch or an evaluation is that of all its samples, whatever the batches:
+    the sum of the rows' losses (each with the weight of its class and its sample) by the sum of
+    their weights, or the sum alone where that is the loss's reduction. It is NaN where nothing
+    counts. A loss of your own that is no mean or sum of rows is averaged over an epoch's batches,
+    and evaluated on all samples at once.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -80,9 +116,9 @@ class Trainer:
     def __init__(
         self,
         model: Module,
-        loss: str | Loss | Callable[..., Any],
+        loss: Any,
         optimizer: str | optim.Optimizer = "adam",
-        metrics: Sequence[Any] = (),
+        metrics: Any = (),
         device: str = "auto",
         workers: int | str = "auto",
         seed: int = 0,
@@ -92,11 +128,20 @@ class Trainer:
         parameters: Any = None,
         graphs: bool = True,
         tf32: bool = False,
+        loss_weights: Any = None,
     ):
-        self.loss, self.optimizer = check_options(model, loss, optimizer, seed, dtype)
+        self.losses, self.optimizer = check_options(
+            model, loss, optimizer, seed, dtype, loss_weights
+        )
+        self.loss = self.losses.functions[0] if self.losses.single else self.losses
         self.model, self.seed, self.dtype = model, int(seed), dtype
-        self.metrics = metric_names.get_all(metrics)
-        self.names = ["loss", *(m.name for m in self.metrics)]
+        self.metrics = metric_names.choose(metrics, self.losses)
+        self.names = metric_names.names_of(self.losses, self.metrics)
+        self.tally = Tally(self.names, self.losses.factors)
+        for k, chosen in enumerate(self.metrics, len(self.losses.factors)):
+            if chosen.metric.finish is not None:
+                self.tally.finish[k] = chosen.metric.finish
+        check_device_options(device, graphs, tf32)
         self.device = devices.choose(device)
         self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
         self.keep_gradients = bool(keep_gradients)
@@ -119,23 +164,25 @@ class Trainer:
         self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device
         self.session = Session(
-            self.store, self.optimizer.slots, len(self.names), workers, self.device, graphs
+            self.store, self.optimizer.slots, self.tally.totals, workers, self.device, graphs
         )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         self._built: Kept[Built] = Kept()
-        self._evaluation: Session | None = None
+        self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
         self.hooks = CallbackList()  # those of the last run
         self.turn: Turn | None = None  # the hook that is being called, or was when Ctrl-C came
         self.pending: Loaded | None = None  # what callbacks of the next run take up
         self._before_validation: Any = None  # the buffers, while a validation goes on
+        self._settled: dict[Any, tuple[Spec, ...]] = {}
         self._watch = Watch(self.model)
         self.version = 0  # grows when programs have to be built anew
 
     def __getstate__(self) -> dict[str, Any]:
         rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
         rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
+        rebuilt.add("_settled")
         epoch, cursor = self.place  # in the middle of a hook, too
         place = {"epoch": epoch, "cursor": cursor, "epoch_done": False}
         return {**copies.contents(self, rebuilt), **place}
@@ -157,6 +204,8 @@ class Trainer:
             copies.refuse_new_parameters(self.model, self.store, "Trainer")
             self._chosen = select_parameters(self.model, self._parameters)
             self._built.clear()
+            self._settled.clear()
+            self._evaluation = None
             self.version += 1
             self._watch.accept()
 
@@ -214,27 +263,42 @@ class Trainer:
     # ---------------------------------------------------------------- building
 
     def built(
-        self, x: tuple[Spec, ...], y: tuple[Spec, ...], batch: int, feed: str, training: bool = True
+        self,
+        x: tuple[Spec, ...],
+        y: tuple[Spec, ...],
+        batch: int,
+        feed: str,
+        training: bool = True,
+        w: tuple[Spec, ...] = (),
     ) -> Built:
-        """The planned step for these shapes; planned once."""
-        key = (x, y, batch, feed, training, self.keep_gradients)
+        """The planned step for these shapes (`w`: of sample weights); planned once."""
+        key = (x, y, batch, feed, training, self.keep_gradients, w)
         if key not in self._built:
             kind = self.session.runtime.kind
             builder = StepBuilder(self.model, self.store, batch, training, feed, kind, self.tf32)
-            inputs = builder.inputs("x", x)
-            targets = builder.inputs("y", y) if y else inputs
-            outputs = builder.outputs(inputs)
-            loss = builder.loss(self.loss, outputs, targets)
-            if training and self.stop_on_nonfinite:
-                builder.check_finite(loss)
-            several = (t[0] if len(t) == 1 else t for t in (outputs, targets))
-            builder.report(loss, self.metrics, *several)
+            self.describe(builder, x, y, w)
             if training:
                 self.store.dropped = not self.keep_gradients
-                objective = Objective(loss, self.trained, self.optimizer)
+                objective = Objective(builder.places["loss"], self.trained, self.optimizer)
                 builder.train(objective, self.keep_gradients)
             self._built[key] = builder.finish()
+        for k, addition in enumerate(self._built[key].additions):
+            if addition == SUM:
+                self.tally.kinds[k] = SUM
         return self._built[key]
+
+    def describe(
+        self, builder: StepBuilder, x: tuple[Spec, ...], y: tuple[Spec, ...], w: tuple[Spec, ...]
+    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
+        """Put data, model, losses and metrics into a graph; returns the values of the data."""
+        inputs = builder.inputs("x", x)
+        targets = builder.inputs("y", y) if y else inputs
+        weights = builder.inputs("w", w)
+        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        if builder.graph.training and self.stop_on_nonfinite:
+            builder.check_finite(loss)
+        builder.report(self.metrics)
+        return inputs, targets, weights
 
     # ---------------------------------------------------------------- fit
 
@@ -245,34 +309,45 @@ class Trainer:
         y: Any = None,
         *,
         epochs: int = 1,
-        batch_size: int = 32,
-        shuffle: bool = True,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
         drop_last: bool = False,
-        validation: tuple[Any, Any] | float | None = None,
+        validation: Any = None,
         callbacks: Sequence[Callback] = (),
         verbose: bool = True,
         resume: str | Path | None = None,
         check_data: bool = True,
+        sample_weight: Any = None,
     ) -> History:
         """Train.
 
+        Data come as arrays or as batches; `fastnn/data/given.py` says how the two are told apart.
+
         Args:
-            x: array of samples (first dimension), or a tuple of arrays for several inputs; NumPy
-                arrays and memory maps are read in place. Or an iterable (or list) of batches
-                (inputs, targets); it is iterated anew for each epoch.
-            y: targets, one for each sample; None: the inputs are the targets (autoencoders).
+            x: array of samples (first dimension) of any library that gives NumPy its arrays, or
+                several inputs: a tuple or list of arrays, or a dict by the names of `forward`'s
+                arguments. NumPy arrays and memory maps are read in place. uint8 and bool are
+                numbers where the model takes numbers and ids where it takes ids. Or batches: a list
+                of (inputs, targets) or (inputs, targets, sample weights), or anything else that
+                gives such when iterated; it is iterated anew for each epoch.
+            y: targets, one for each sample; None: the inputs are the targets (autoencoders). A
+                tuple or dict for several.
             epochs: passes over the data, in addition to those done before; with `resume`, in total.
-            batch_size: samples in a step; the last batch of an epoch may be smaller.
-            shuffle: whether to draw a new data order for each epoch.
+            batch_size: samples in a step, 32 by default; the last batch of an epoch may be smaller,
+                and all are where there are fewer samples.
+            shuffle: whether to draw a new data order for each epoch; by default it is.
             drop_last: leave out a last batch that is smaller.
-            validation: (x, y) to evaluate after each epoch, or the share of samples (the last ones)
-                to keep for it.
+            validation: what to evaluate after each epoch: (x, y) or (x, y, sample weights), a list
+                or iterable of batches, or the share of samples (the last ones) to keep for it.
             callbacks: see `fastnn.callbacks`.
             verbose: show progress.
             resume: a checkpoint written by `save`: go on where it was written, bit for bit as if
                 the run had not been interrupted; the callbacks go on too. Between epochs the data
                 and the batch size may be others: a warning says that the run is another one then.
             check_data: look for NaN and infinity in the data first.
+            sample_weight: what each sample counts in losses and metrics, shape (samples,), or that
+                of the targets' rows ((samples, steps): 0 for what is padding). Means are divided by
+                the sum of the weights.
 
         Returns:
             The history of this call. After Ctrl-C the history so far, with ``stopped`` saying so.
@@ -290,9 +365,21 @@ class Trainer:
             self.keep_gradients = True
         self.refresh()
         loaded = None if resume is None else Loaded(self, resume)  # nothing is changed yet
-        feed, held_out = self._feed(x, y, batch_size, shuffle, drop_last, validation, check_data)
-        if held_out is not None:  # refused now, not after an epoch
-            self._evaluation_steps(*held_out, int(batch_size))
+        given = gives_batches(x, y)
+        batch = self._batch_size(batch_size, 32)
+        held_out = self._validation(validation, batch, check_data)
+        feed: ArrayFeed | BatchFeed
+        if given:
+            self._refuse_for_batches(y, batch_size, shuffle, drop_last, validation, sample_weight)
+            feed = BatchFeed(self, x, check_data)
+        else:
+            data = self.checked(x, y, sample_weight, check_data, "training")
+            if isinstance(validation, float):
+                data, kept = _split(data, validation)
+                held_out = self._held_out(kept, batch)
+            batch = self._cut(batch, len(data[0]), batch_size is not None)
+            self._refuse_mixing(data, batch, shuffle is not False)
+            feed = ArrayFeed(self, *data, batch, shuffle is not False, bool(drop_last))
         progress = [ProgressBar()] if verbose else []
         hooks = CallbackList([*callbacks, *progress])
         hooks.set_model(self.model)
@@ -309,7 +396,7 @@ class Trainer:
             "epochs": last,
             "steps": feed.steps,
             "samples": feed.samples,
-            "batch_size": int(batch_size),
+            "batch_size": 0 if given else batch,
         }
         hooks.set_params(params)
         hooks.set_trainer(self)
@@ -318,7 +405,7 @@ class Trainer:
         hooks.on_train_begin({})
         self.fitting = True
         try:
-            self._epochs(feed, held_out, last, hooks, int(batch_size))
+            self._epochs(feed, held_out, last, hooks)
             self.history.stopped = hooks.stopped_by or (
                 "stopped by a callback" if self.stop_training else "completed"
             )
@@ -342,53 +429,112 @@ class Trainer:
             self._move(self.place)
             self.turn = None
 
-    def _feed(
-        self, x: Any, y: Any, batch_size: int, shuffle: bool, drop_last: bool, validation: Any,
-        check_data: bool,
-    ) -> tuple[ArrayFeed | BatchFeed, tuple[Arrays, Arrays] | None]:  # fmt: skip
-        """Where the batches come from, and the checked validation data."""
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
-        held_out = None
-        if isinstance(validation, (tuple, list)) and len(validation) == 2:
-            held_out = self._pair(validation[0], validation[1], check_data, "validation")
-        if _gives_batches(x, y):
-            if y is not None or isinstance(validation, float):
-                raise OptionError(
-                    "an iterable of batches gives inputs and targets itself, and its validation "
-                    "data as (x, y); expected y=None"
-                )
-            return BatchFeed(self, x, check_data), held_out
-        inputs, targets = self._pair(x, y, check_data, "training")
-        if isinstance(validation, float):
-            if not 0 < validation < 1:
-                raise OptionError(f"validation: expected a share in (0, 1), got {validation}")
-            keep = len(inputs) - max(round(len(inputs) * validation), 1)
-            if keep < 1:
-                raise OptionError("validation: leaves no sample to train on; lower the share")
-            held_out = inputs.take(slice(keep, None)), targets.take(slice(keep, None))
-            inputs, targets = inputs.take(slice(keep)), targets.take(slice(keep))
-        elif validation is not None and held_out is None:
-            raise OptionError(f"validation: expected (x, y) or a share, got {_kind(validation)}")
-        feed = ArrayFeed(self, inputs, targets, int(batch_size), shuffle, drop_last)
-        return feed, held_out
+    @staticmethod
+    def _batch_size(given: Any, default: int) -> int:
+        if given is None:
+            return default
+        if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
+            raise OptionError(f"batch_size: expected a whole number >= 1, got {given!r}")
+        return int(given)
 
-    def _pair(self, x: Any, y: Any, check_data: bool, what: str) -> tuple[Arrays, Arrays]:
+    @staticmethod
+    def _cut(batch: int, samples: int, asked: bool) -> int:
+        """The batch size, at most the number of samples."""
+        if batch > samples and asked:
+            LOG.warning(
+                "batch_size %d is more than the %d samples: all make one batch", batch, samples
+            )
+        return min(batch, samples)
+
+    @staticmethod
+    def _refuse_for_batches(
+        y: Any, batch_size: Any, shuffle: Any, drop_last: Any, validation: Any, sample_weight: Any
+    ) -> None:
+        """Options for arrays, where `x` gives batches."""
+        if y is not None or isinstance(validation, float) or sample_weight is not None:
+            raise OptionError(
+                "an iterable of batches gives inputs, targets and sample weights itself, and its "
+                "validation data as (x, y) or as batches; expected y=None"
+            )
+        serves = isinstance(validation, tuple)  # a batch size for the validation's arrays
+        for name, given in (
+            ("batch_size", batch_size if not serves else None),
+            ("shuffle", shuffle or None),
+            ("drop_last", drop_last or None),
+        ):
+            if given is not None:
+                raise OptionError(
+                    f"{name}: expected none, because x gives batches as they are; cut, shuffle and "
+                    "drop in the iterable, or pass arrays"
+                )
+
+    def _refuse_mixing(self, data: Data, batch: int, shuffle: bool) -> None:
+        """Arrays whose samples can't be cut into batches."""
+        x, y, w = data
+        if batch == len(x) and not shuffle:
+            return
+        if not self.evaluation().cuts(x.specs, y.specs, w.specs).outputs:
+            raise DataError(
+                "x: the model's outputs have no piece for each sample that depends on this sample "
+                "alone (recurrent layers with batch_first=False have time first), so arrays can't "
+                "be cut and shuffled; pass an iterable of whole batches, or "
+                f"batch_size={len(x)} and shuffle=False"
+            )
+
+    def checked(
+        self, x: Any, y: Any, weight: Any, check_data: bool, what: str
+    ) -> tuple[Arrays, Arrays, Arrays]:
+        """Inputs, targets and sample weights, ready for steps."""
+        several = not self.losses.single
         inputs = as_arrays(x, "x", f"{what} inputs")
-        targets = Arrays([], (), []) if y is None else as_arrays(y, "y", f"{what} targets")
+        targets = NO_ARRAYS if y is None else as_arrays(y, "y", f"{what} targets", several)
+        weights = NO_ARRAYS
+        if weight is not None:
+            weights = as_arrays(weight, "w", "sample_weight", several)
+            check_weights(weights, inputs)
         check_lengths(inputs, targets, f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs")
             check_finite(targets, f"{what} targets")
-        return inputs, targets
+        if inputs.specs not in self._settled:
+            self._settled[inputs.specs] = settled(self.model, inputs.specs)
+        return inputs.with_specs(self._settled[inputs.specs]), targets, weights
+
+    def _validation(self, given: Any, batch: int, check_data: bool) -> HeldOut | None:
+        """What evaluates the validation data; refuses them now, not after an epoch."""
+        if given is None or isinstance(given, float):
+            if given is not None and not 0 < given < 1:
+                raise OptionError(f"validation: expected a share in (0, 1), got {given}")
+            return None
+        pair = isinstance(given, tuple) or (
+            isinstance(given, list) and len(given) == 2 and all(is_array(part) for part in given)
+        )
+        if pair and len(given) in (2, 3):
+            weight = given[2] if len(given) == 3 else None
+            data = self.checked(given[0], given[1], weight, check_data, "validation")
+            return self._held_out(data, batch)
+        if not pair and gives_batches(given, None):
+            if isinstance(given, Iterator):
+                raise OptionError(
+                    "validation: expected something that can be iterated after each epoch, got a "
+                    f"{type(given).__name__}; pass a list of batches, or a class with __iter__"
+                )
+            return lambda: self.evaluation().of_batches(given, check_data)
+        raise OptionError(
+            "validation: expected (x, y), (x, y, sample weights), batches or a share, got "
+            f"{_kind(given)}"
+        )
+
+    def _held_out(self, data: Data, batch: int) -> HeldOut:
+        self.evaluation().steps(*data, batch)
+        return lambda: self.evaluation().of_arrays(*data, batch)
 
     def _epochs(
         self,
         feed: ArrayFeed | BatchFeed,
-        held_out: tuple[Arrays, Arrays] | None,
+        held_out: HeldOut | None,
         last: int,
         hooks: CallbackList,
-        batch: int,
     ) -> None:
         self.first_epoch = self.epoch
         begun = self._take_up(hooks)
@@ -402,7 +548,7 @@ class Trainer:
                 # Stateful layers go on from where training left them; Ctrl-C puts that back.
                 self._before_validation = self.session.runtime.save(["buffers"])
                 hooks.on_test_begin({})
-                found = self._evaluate(*held_out, batch)
+                found = held_out()
                 hooks.on_test_end(found)
                 self._before_validation = None
                 logs.update({f"val_{name}": value for name, value in found.items()})
@@ -453,7 +599,7 @@ class Trainer:
         done = self.step - feed.steps_done(self.cursor)  # as it was when the epoch began
 
         def poll() -> None:
-            hooks.update(self.step - done, session.means(self.names))
+            hooks.update(self.step - done, self.tally.values(session.totals))
 
         batches = _BatchHooks(hooks, self) if hooks.needs_batches else None
         try:
@@ -466,55 +612,49 @@ class Trainer:
             self.history.stopped = "the loss was not finite"
             self.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
             raise NonFiniteError(message)
-        return session.means(self.names)
+        return self.tally.values(session.totals)
 
     # ---------------------------------------------------------------- evaluate, predict
 
     @reading("evaluate")
     def evaluate(
-        self, x: Any, y: Any = None, *, batch_size: int = 256, check_data: bool = True
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        check_data: bool = True,
+        sample_weight: Any = None,
     ) -> dict[str, float]:
-        """Mean loss and metrics over data, in evaluation mode.
+        """Losses and metrics over data, in evaluation mode: those of all samples together.
 
         Args:
-            x, y: as in `fit`.
-            batch_size: samples at a time (no influence on the result beyond rounding).
+            x, y: as in `fit`: arrays, or batches.
+            batch_size: samples at a time, 256 by default (no influence on the result beyond
+                rounding). A loss that is no mean or sum of rows is computed of all at once.
             check_data: look for NaN and infinity first.
-        """
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
-        return self._evaluate(*self._pair(x, y, check_data, "evaluation"), int(batch_size))
+            sample_weight: as in `fit`.
 
-    def _evaluate(self, x: Arrays, y: Arrays, batch: int) -> dict[str, float]:
+        Returns:
+            The numbers by name; NaN for a mean of nothing (all rows ignored, all weights 0).
+        """
+        batch = self._batch_size(batch_size, 256)
+        if gives_batches(x, y):
+            if y is not None or batch_size is not None or sample_weight is not None:
+                raise OptionError(
+                    "evaluate: an iterable of batches gives inputs, targets and sample weights "
+                    "itself, as they are; leave out y, batch_size and sample_weight"
+                )
+            return self.evaluation().of_batches(x, check_data)
+        data = self.checked(x, y, sample_weight, check_data, "evaluation")
+        return self.evaluation().of_arrays(*data, batch)
+
+    def evaluation(self) -> Evaluation:
+        """What evaluates; kept from call to call."""
         self.refresh()
         if self._evaluation is None:
-            self._evaluation = Session(
-                self.store, (), len(self.names), self.session.workers, self.device,
-                self.session.graphs,
-            )  # fmt: skip
-        session, samples, held = self._evaluation, len(x), Hold(x, y)
-        held.check()
-        batch = min(batch, samples)
-        built, small = self._evaluation_steps(x, y, batch)
-        for name, source in {**x.sources(), **y.sources()}.items():
-            session.set(name, source)
-        session.set("order", np.arange(samples, dtype=np.int64))
-        full = session.bind(built.program)
-        rest = session.bind(small.program) if small else None
-        session.totals[:] = 0.0
-        session.clock[words.CURSOR] = 0
-        session.run(segments_for(full, rest, samples, batch), lambda: None)
-        return session.means(self.names)
-
-    def _evaluation_steps(self, x: Arrays, y: Arrays, batch: int) -> tuple[Built, Built | None]:
-        """The steps of an evaluation, for whole batches and for the rest; refuses unfit data."""
-        batch = min(batch, len(x))
-        built = self.built(x.specs, y.specs, batch, "gather", training=False)
-        check_ranges(x, built.ranges)
-        check_ranges(y, built.ranges)
-        left = len(x) % batch
-        rest = self.built(x.specs, y.specs, left, "gather", training=False) if left else None
-        return built, rest
+            self._evaluation = Evaluation(self)
+        return self._evaluation
 
     def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
         """The model's outputs for arrays of samples; see `Module.predict`."""
@@ -554,7 +694,7 @@ class _BatchHooks:
         trainer, turn = self.trainer, self.trainer.turn
         trainer.cursor = int(trainer.session.clock[words.CURSOR])
         if turn is not None:
-            turn.logs = trainer.session.means(trainer.names)
+            turn.logs = trainer.tally.values(trainer.session.totals)
             turn.run(trainer)
         trainer.turn = None
 
@@ -564,9 +704,14 @@ def _kind(value: Any) -> str:
     return type(value).__name__ + size
 
 
-def _gives_batches(x: Any, y: Any) -> bool:
-    """Whether `x` is an iterable of (inputs, targets) and not data itself."""
-    if isinstance(x, list):
-        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in x)
-        return y is None and bool(x) and pairs and np.ndim(x[0][0]) > 0
-    return isinstance(x, Iterable) and not isinstance(x, (np.ndarray, tuple))
+def _split(data: Data, share: float) -> tuple[Data, Data]:
+    """The first samples, to train on, and this share of them, the last ones."""
+    samples = len(data[0])
+    keep = samples - max(round(samples * share), 1)
+    if keep < 1:
+        raise OptionError("validation: leaves no sample to train on; lower the share")
+    first, last = (
+        tuple(arrays.take(rows) if arrays.arrays else arrays for arrays in data)
+        for rows in (slice(keep), slice(keep, None))
+    )
+    return first, last  # type: ignore[return-value]

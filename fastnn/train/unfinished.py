@@ -77,7 +77,7 @@ class Turn:
         if not left and (trainer.fitting or not self.ends_epoch):
             return None
         names = {id(callback): name for name, callback in trainer.hooks.named().items()}
-        logs = self.logs or trainer.session.means(trainer.names)
+        logs = self.logs or trainer.tally.values(trainer.session.totals)
         return {
             "hook": self.hook,
             "number": self.number,

@@ -31,6 +31,21 @@ def accuracy(
 
 
 @kernel
+def largest(x: "in rows f[N,C]", y: "out rows i[N]", lo: "begin", hi: "end"):
+    """The index of the first of the largest elements of the row; -1 where one is NaN."""
+    C = x.shape[1]
+    for i in range(lo, hi):
+        best = 0
+        for j in range(C):
+            if x[i, j] > x[i, best]:
+                best = j
+        for j in range(C):
+            if x[i, j] != x[i, j]:
+                best = -1
+        y[i] = best
+
+
+@kernel
 def top_k(
     x: "in rows f[N,C]",
     target: "in rows i[N]",

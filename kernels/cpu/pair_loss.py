@@ -222,6 +222,48 @@ def bce_with_logits_backward(
             store_part(dx, i * C + j, g * factor, n)
 
 
+@helper
+def bce_term(p, t, _):
+    a, b = log(p), log(1.0 - p)
+    a, b = where(a < -100.0, -100.0, a), where(b < -100.0, -100.0, b)
+    return -(t * a + (1.0 - t) * b)
+
+
+@helper
+def bce_slope(p, t, _):
+    spread = (1.0 - p) * p
+    return (p - t) / where(spread < 1e-12, 1e-12, spread)
+
+
+@kernel
+def bce_forward(
+    x: "in rows f[N,C]",  # probabilities
+    target: "in rows f[N,C]",  # 0..1
+    loss: "out rows f[N]",
+    scale: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """loss = -scale sum (t log x + (1 - t) log(1 - x)), each log at least -100, as PyTorch's."""
+    for i in range(lo, hi):
+        loss[i] = pair_sum(bce_term, x, target, i, 0.0) * scale
+
+
+@kernel
+def bce_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dloss scale (x - t) / max(x (1 - x), 1e-12)."""
+    for i in range(lo, hi):
+        pair_slope(bce_slope, x, target, dx, i, 0.0, dloss[i] * scale)
+
+
 # ---------------------------------------------------------------- Kullback-Leibler
 
 

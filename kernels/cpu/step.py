@@ -73,10 +73,10 @@ def weighted_mean(
     y: "out whole f[U]",
     denominator: "out whole f[U]",
 ):
-    """y = sum(x) / denominator, denominator = sum(weight); NaN where all weights are 0."""
-    divisor = sum_of(weight)
+    """y = sum(x) / denominator, denominator = sum(weight); 0 where nothing counts (0 / 0)."""
+    divisor, value = sum_of(weight), sum_of(x)
     denominator[0] = divisor
-    y[0] = sum_of(x) / divisor
+    y[0] = 0.0 if divisor == 0.0 and value == 0.0 else value / divisor
 
 
 @kernel
@@ -87,9 +87,9 @@ def weighted_mean_backward(
     lo: "begin",
     hi: "end",
 ):
-    """dx[n] = dy / denominator."""
+    """dx[n] = dy / denominator; 0 where nothing counts."""
     for i in range(lo, hi):
-        dx[i] = dy[0] / denominator[0]
+        dx[i] = dy[0] / denominator[0] if denominator[0] != 0.0 else 0.0
 
 
 @kernel
@@ -111,6 +111,24 @@ def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(x); total[1] += N."""
     total[0] += sum_of(x)
     total[1] += x.shape[0]
+
+
+@kernel
+def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "inout whole r[T]"):
+    """total[0] += sum(weight x); total[1] += sum(weight). What weighs 0 may be NaN in x."""
+    value = np.float64(0.0)
+    for i in range(x.shape[0]):
+        if weight[i] != 0.0:
+            value += np.float64(weight[i]) * np.float64(x[i])
+    total[0] += value
+    total[1] += sum_of(weight)
+
+
+@kernel
+def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
+    """total[0] += sum(x); total[1] += sum(y)."""
+    total[0] += sum_of(x)
+    total[1] += sum_of(y)
 
 
 @helper

@@ -4,7 +4,7 @@ A target outside 0..C-1 (an ignored one, say) is no hit.
 """
 
 from ..cpu.simd import maximum
-from ..declare import cuda_kernel
+from ..declare import ceil_div, cuda_kernel
 from .device import (
     INFINITY,
     block_max,
@@ -13,6 +13,7 @@ from .device import (
     block_threads,
     cast,
     cuda,
+    flat_index,
     row_launch,
     thread_number,
 )  # fmt: skip
@@ -37,6 +38,22 @@ def accuracy(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]"):
     wrong = cuda.syncthreads_or(wrong)
     if thread_number() == 0:
         hit[i] = 0.0 if wrong != 0 else 1.0
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"], 256), 256))
+def largest(x: "in rows f[N,C]", y: "out rows i[N]"):
+    """The index of the first of the largest elements of the row; -1 where one is NaN."""
+    i = flat_index()
+    if i >= y.shape[0]:
+        return
+    best = 0
+    for j in range(x.shape[1]):
+        if x[i, j] > x[i, best]:
+            best = j
+    for j in range(x.shape[1]):
+        if x[i, j] != x[i, j]:
+            best = -1
+    y[i] = best
 
 
 @cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..cpu.pair_loss import (
+    bce_slope,
+    bce_term,
     huber_slope,
     huber_term,
     kl_div_log_slope,
@@ -193,6 +195,29 @@ def bce_with_logits_backward(
         up, down = where(v > 0.0, large, small), where(v > 0.0, small, large)
         g = (1.0 - t) * up - t * positive_weight(pos_weight, i - row * C) * down
         flat(dx)[i] = g * (dloss[row] * scale)
+
+
+@cuda_kernel(**BY_ROWS)
+def bce_forward(
+    x: "in rows f[N,C]",  # probabilities
+    target: "in rows f[N,C]",  # 0..1
+    loss: "out rows f[N]",
+    scale: "real",
+):
+    """loss = -scale sum (t log x + (1 - t) log(1 - x)), each log at least -100, as PyTorch's."""
+    pair_sum(bce_term, x, target, loss, scale, scale)
+
+
+@cuda_kernel(**BY_ELEMENTS)
+def bce_backward(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    scale: "real",
+):
+    """dx = dloss scale (x - t) / max(x (1 - x), 1e-12)."""
+    pair_slope(bce_slope, x, target, dloss, dx, scale, scale)
 
 
 # ---------------------------------------------------------------- Kullback-Leibler

@@ -88,19 +88,23 @@ def weighted_mean(
     y: "out whole f[U]",
     denominator: "out whole f[U]",
 ):
-    """y = sum(x) / denominator, denominator = sum(weight); NaN where all weights are 0."""
+    """y = sum(x) / denominator, denominator = sum(weight); 0 where nothing counts (0 / 0)."""
     divisor, value = sum_of(weight), sum_of(x)
     if thread_number() == 0:
         denominator[0] = divisor
-        y[0] = value / divisor
+        if divisor == 0.0 and value == 0.0:
+            y[0] = 0.0
+        else:
+            y[0] = value / divisor
 
 
 @cuda_kernel(launch=lambda s: fours_launch(4 * s["N"]))
 def weighted_mean_backward(denominator: "in whole f[U]", dy: "in whole f[U]", dx: "out rows f[N]"):
-    """dx[n] = dy / denominator."""
+    """dx[n] = dy / denominator; 0 where nothing counts."""
     i = flat_index()
     if i < dx.shape[0]:
-        dx[i] = dy[0] / denominator[0]
+        divisor = denominator[0]
+        dx[i] = dy[0] / divisor if divisor != 0.0 else cast(dx, 0.0)
 
 
 @cuda_kernel(launch=lambda s: ONE_THREAD)
@@ -126,6 +130,29 @@ def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
     if thread_number() == 0:
         total[0] += value
         total[1] += x.shape[0]
+
+
+@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
+def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "inout whole r[T]"):
+    """total[0] += sum(weight x); total[1] += sum(weight). What weighs 0 may be NaN in x."""
+    value = np.float64(0.0)
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        if weight[i] != 0.0:
+            value += np.float64(weight[i]) * np.float64(x[i])
+    value = block_sum(value)
+    count = sum_of(weight)
+    if thread_number() == 0:
+        total[0] += value
+        total[1] += count
+
+
+@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
+def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
+    """total[0] += sum(x); total[1] += sum(y)."""
+    value, count = sum_of(x), sum_of(y)
+    if thread_number() == 0:
+        total[0] += value
+        total[1] += count
 
 
 @cuda_kernel(launch=lambda s: row_launch(s["R"], s["C"]))

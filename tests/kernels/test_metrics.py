@@ -46,3 +46,12 @@ def test_binary_accuracy(C, dtype):
     hit = compute("binary_accuracy", dtype, {"hit": (9,)}, **given)["hit"]
     want = ((x.astype(dtype) > 0.25) == (target == 1)).mean(1)
     np.testing.assert_allclose(hit, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("C", [1, 2, 5, 17, 33])
+def test_largest(C, dtype):
+    x = np.random.default_rng(3).integers(0, 4, (40, C)).astype(dtype)  # with ties
+    np.testing.assert_array_equal(compute("largest", dtype, {"y": (40,)}, x=x)["y"], x.argmax(1))
+    x[3, C // 2] = np.nan
+    assert compute("largest", dtype, {"y": (40,)}, x=x)["y"][3] == -1

@@ -15,6 +15,7 @@ LOSSES = [
     ("huber", {"delta": 0.75}),
     ("bce_with_logits", {"weighted": False}),
     ("bce_with_logits", {"weighted": True}),
+    ("bce", {}),
     ("kl_div", {}),
     ("kl_div_log", {}),
 ]
@@ -28,6 +29,8 @@ def data(name, shape, dtype, weighted=None, **more):
         x = 4 * x
         target = rng.random(shape)
         more["pos_weight"] = rng.uniform(0.5, 3, shape[1] if weighted else 0).astype(dtype)
+    elif name == "bce":
+        x, target = rng.uniform(0.05, 0.95, (2, *shape))
     elif name.startswith("kl_div"):
         x, target = naive.log_softmax(x), naive.log_softmax(target)
         target = np.exp(target) if name == "kl_div" else target
@@ -109,6 +112,7 @@ def test_like_pytorch(name, more):
         "mae": (F.l1_loss, {}),
         "huber": (F.huber_loss, {"delta": 0.75}),
         "bce_with_logits": (F.binary_cross_entropy_with_logits, {}),
+        "bce": (F.binary_cross_entropy, {}),
         "kl_div": (F.kl_div, {}),
         "kl_div_log": (F.kl_div, {"log_target": True}),
     }[name]
@@ -123,3 +127,19 @@ def test_like_pytorch(name, more):
     given["dloss"] = np.ones(shape[0])
     dx = compute(f"{name}_backward", np.float64, {"dx": shape}, **given)["dx"]
     close(dx, variable.grad.numpy(), np.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bce_at_the_ends(dtype):
+    """PyTorch's values: logarithms end at -100, the gradient's denominator at 1e-12."""
+    x, target = (
+        np.array([[0.0], [1.0], [0.0], [1.0]], dtype),
+        np.array([[0.0], [1], [1], [0]], dtype),
+    )
+    given = dict(x=x, target=target, scale=1.0)
+    loss = compute("bce_forward", dtype, {"loss": (4,)}, **given)["loss"]
+    np.testing.assert_array_equal(loss, [0, 0, 100, 100])
+    dx = compute("bce_backward", dtype, {"dx": (4, 1)}, dloss=np.ones(4), **given)["dx"]
+    np.testing.assert_allclose(dx[:, 0], [0, 0, -1e12, 1e12], rtol=1e-6)
+    bad = dict(given, x=np.full((4, 1), np.nan, dtype))
+    assert np.isnan(compute("bce_forward", dtype, {"loss": (4,)}, **bad)["loss"]).all()

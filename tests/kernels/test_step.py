@@ -35,10 +35,15 @@ def test_weighted_mean(N, dtype):
     close(got["y"], [x.astype(np.float64).sum() / divisor], dtype)
 
 
-def test_weighted_mean_of_nothing_is_nan():
+def test_weighted_mean_of_nothing_is_nothing():
     out = {"y": (1,), "denominator": (1,)}
     got = compute("weighted_mean", np.float32, out, x=np.zeros(3), weight=np.zeros(3))
-    assert np.isnan(got["y"][0])
+    assert got["y"][0] == got["denominator"][0] == 0.0
+    given = dict(denominator=np.zeros(1), dy=np.ones(1))
+    assert not compute("weighted_mean_backward", np.float32, {"dx": (3,)}, **given)["dx"].any()
+    for x, test in ((np.nan, np.isnan), (1.0, np.isinf)):
+        got = compute("weighted_mean", np.float32, out, x=np.full(3, x), weight=np.zeros(3))
+        assert test(got["y"][0])
 
 
 def test_float64_inside():
@@ -74,6 +79,12 @@ def test_accumulate(dtype):
     x = np.array([1.0, 0.0, 1.0, 1.0, 0.5])
     got = compute("accumulate_rows", dtype, {}, x=x, total=total)["total"]
     np.testing.assert_array_equal(got, [6.5, 15])
+    weight, y = np.array([2.0, 0.0, 0.5, 0.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    got = compute("accumulate_pair", dtype, {}, x=x, y=y, total=total)["total"]
+    np.testing.assert_array_equal(got, [6.5, 25])
+    x[[1, 3]] = np.nan  # weigh nothing
+    got = compute("accumulate_weighted", dtype, {}, x=x, weight=weight, total=total)["total"]
+    np.testing.assert_array_equal(got, [7.5, 16.5])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -182,12 +182,12 @@ class Steps(fnn.callbacks.Callback):
         self.net = model
         self.losses: list[float] = []
         self.gradients: list[dict[str, np.ndarray]] = []
-        self.total = 0.0
+        self.before = np.zeros(2)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        total = logs["loss"] * (batch + 1)  # the log is the mean over the steps so far
-        self.losses.append(total - self.total)
-        self.total = total
+        totals = self.trainer.session.totals[:2].copy()  # of the epoch so far: sum and count
+        added, self.before = totals - self.before, totals
+        self.losses.append(float(added[0] / added[1]))
         self.gradients.append({n: np.array(p.grad) for n, p in self.net.named_parameters().items()})
 
 
@@ -349,6 +349,48 @@ LOSSES: dict[str, tuple[str, Callable[[], Any], Callable[[Any, Any], Any]]] = {
     ),
     "mae": ("real", nn.L1Loss, F.l1_loss),
     "huber": ("real", lambda: nn.HuberLoss(0.6), lambda o, t: F.huber_loss(o, t, delta=0.6)),
+    "smooth l1": (
+        "real",
+        lambda: nn.SmoothL1Loss(0.6),
+        lambda o, t: F.smooth_l1_loss(o, t, beta=0.6),
+    ),
+    "smooth l1, beta 0": (
+        "real",
+        lambda: nn.SmoothL1Loss(0.0, reduction="sum"),
+        lambda o, t: F.smooth_l1_loss(o, t, beta=0.0, reduction="sum"),
+    ),
+    "binary of probabilities": (
+        "binary",
+        lambda: lambda o, t: nn.BCELoss()(ops.sigmoid(o), t),
+        lambda o, t: F.binary_cross_entropy(o.sigmoid(), t),
+    ),
+    "elements": (
+        "binary",
+        lambda: (
+            lambda o, t: ops.mean(
+                ops.square(nn.BCEWithLogitsLoss(WEIGHT, reduction="none")(o, t))
+                + ops.square(nn.HuberLoss(0.6, reduction="none")(o, t))
+            )
+        ),
+        lambda o, t: (
+            F.binary_cross_entropy_with_logits(
+                o, t, pos_weight=torch.tensor(WEIGHT), reduction="none"
+            )
+            ** 2
+            + F.huber_loss(o, t, delta=0.6, reduction="none") ** 2
+        ).mean(),
+    ),
+    "rows": (
+        "classes",
+        lambda: (
+            lambda o, t: ops.mean(
+                ops.square(nn.CrossEntropyLoss(WEIGHT, ignore_index=1, reduction="none")(o, t))
+            )
+        ),
+        lambda o, t: (
+            F.cross_entropy(o, t, torch.tensor(WEIGHT), ignore_index=1, reduction="none") ** 2
+        ).mean(),
+    ),
     "binary": ("binary", nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits),
     "binary, pos_weight": (
         "binary",

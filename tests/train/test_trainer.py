@@ -25,7 +25,8 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 def trained(x: Any, y: Any = None, **fit: Any) -> dict[str, np.ndarray]:
     trainer = fresh("mlp", optimizer="sgd")
-    trainer.fit(x, y, **{"batch_size": 8, "epochs": 2, **QUIET, **fit})
+    size = {} if y is None and not isinstance(x, np.ndarray) else {"batch_size": 8}
+    trainer.fit(x, y, **{**size, "epochs": 2, **QUIET, **fit})
     return trainer.get_parameters()
 
 
@@ -542,7 +543,7 @@ def test_bad_numbers_in_the_data(value: float) -> None:
     with pytest.raises(DataError, match=r"validation inputs.*sample 17"):
         trainer.fit(x[:16], y[:16], batch_size=8, validation=(x, y), **QUIET)
     with pytest.raises(DataError, match="sample 1; clean the data, or pass check_data=False"):
-        trainer.fit([(x[16:], y[16:])], batch_size=8, **QUIET)
+        trainer.fit([(x[16:], y[16:])], **QUIET)
     with pytest.raises(DataError, match="sample 17"):
         trainer.evaluate(x, y)
     assert state(trainer) == before

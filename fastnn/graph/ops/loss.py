@@ -134,6 +134,7 @@ for _name, _extra, _defaults in (
     ("mae", (), {}),
     ("huber", (), {"delta": 1.0}),
     ("bce_with_logits", ("pos_weight",), {}),
+    ("bce", (), {}),
     ("kl_div", (), {}),
     ("kl_div_log", (), {}),
 ):

@@ -41,3 +41,10 @@ for _name, _rule, _defaults in (
             defaults=dict(_defaults), shape=_rule, forward=_name, backward=(),
         )
     )  # fmt: skip
+
+
+def _largest_rows(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    return {"y": (inputs["x"].shape[:-1], "i")}
+
+
+register(Op("largest", shape=_largest_rows, forward="largest", backward=()))

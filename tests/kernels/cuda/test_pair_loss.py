@@ -19,6 +19,7 @@ LOSSES = [
     ("huber", {"delta": 0.75}),
     ("bce_with_logits", {"weighted": False}),
     ("bce_with_logits", {"weighted": True}),
+    ("bce", {}),
     ("kl_div", {}),
     ("kl_div_log", {}),
 ]
@@ -31,6 +32,8 @@ def data(name: str, shape: Any, dtype: Any, weighted: bool = False, **more: Any)
     if name == "bce_with_logits":
         x, target = 4 * x, rng.random(shape)
         more["pos_weight"] = rng.uniform(0.5, 3, shape[1] if weighted else 0).astype(dtype)
+    elif name == "bce":
+        x, target = rng.uniform(0.05, 0.95, (2, *shape))
     elif name.startswith("kl_div"):
         x, target = naive.log_softmax(x), naive.log_softmax(target)
         target = np.exp(target) if name == "kl_div" else target

@@ -91,6 +91,16 @@ def test_sums_of_the_batch(N: int, dtype: Any) -> None:
     given = dict(denominator=divisor, dy=[1.7])
     compute_both("weighted_mean_backward", dtype, {"dx": (N,)}, exact=True, **given)
     compute_both("accumulate_rows", dtype, {}, x=x, total=[3.0, 10.0])
+    compute_both("accumulate_pair", dtype, {}, x=x, y=weight, total=[3.0, 10.0])
+    weight[::3], x[::3] = 0.0, np.nan
+    compute_both("accumulate_weighted", dtype, {}, x=x, weight=weight, total=[3.0, 10.0])
+    for name, given in (
+        ("weighted_mean", dict(x=np.zeros(N), weight=np.zeros(N))),
+        ("weighted_mean_backward", dict(denominator=[0.0], dy=[1.7])),
+    ):
+        shapes = out if name == "weighted_mean" else {"dx": (N,)}
+        got = compute_both(name, dtype, shapes, exact=True, **given)
+        assert not any(got[key].any() for key in shapes)
     partial = rng.random(N)
     compute_both("add_norm", dtype, {}, partial=partial, total=[2.0])
     compute_both("norm_sum", dtype, {"after": (1,)}, partial=partial, before=[2.0])
@@ -140,6 +150,7 @@ def test_metrics(C: int, dtype: Any) -> None:
     target = np.where(rng.random(12) < 0.5, x.argmax(1), rng.integers(0, C, 12))
     target[1:3] = -100, C
     out = {"hit": (12,)}
+    compute_both("largest", dtype, {"y": out["hit"]}, exact=True, x=x)
     got = compute_both("accuracy", dtype, out, exact=True, x=x, target=target)["hit"]
     np.testing.assert_array_equal(got[3:], (x.argmax(1) == target)[3:])
     for k in (1, 3):

@@ -1,0 +1,38 @@
+"""Callbacks: stopping early, checkpoints, tables, learning rates, progress, health.
+
+>>> from fastnn.callbacks import EarlyStopping
+>>> EarlyStopping("loss", patience=3).stop_reason
+''
+"""
+
+from fastnn.train.callbacks import (
+    Callback,
+    CallbackList,
+    CSVLogger,
+    EarlyStopping,
+    GradientHealth,
+    LambdaCallback,
+    LearningRateScheduler,
+    Logs,
+    ModelCheckpoint,
+    ProgressBar,
+    ReduceLROnPlateau,
+    ResetStates,
+    TrainerLike,
+)
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "CallbackList",
+    "EarlyStopping",
+    "GradientHealth",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "Logs",
+    "ModelCheckpoint",
+    "ProgressBar",
+    "ReduceLROnPlateau",
+    "ResetStates",
+    "TrainerLike",
+]

@@ -1,0 +1,67 @@
+"""Which losses add up over batches: a look at how a single number was made of rows."""
+
+from __future__ import annotations
+
+from fastnn.graph.graph import Value
+from fastnn.graph.samples import Samples
+
+#: how a number of a batch is added to a total: weighted by the number of samples; as it is;
+#: weighted by a sum of weights that the step computes; a number that is the same for each batch
+SAMPLES, SUM, WEIGHTS, CONSTANT = "samples", "sum", "weights", "constant"
+
+
+def addition(value: Value, samples: Samples | None = None) -> tuple[str, Value | None] | None:
+    """How the values of batches become that of all samples; None where they don't.
+
+    Means over rows are weighted by the number of samples, sums added, weighted means weighted by
+    their denominators; so are what is made of them by factors, and sums of means. With `samples`,
+    the rows must also be made of their own sample each.
+
+    Returns:
+        One of the words above, with the denominator for WEIGHTS.
+    """
+    if samples is not None and not samples.depends(value):
+        return CONSTANT, None
+    node = value.node
+    if node is None:
+        return (CONSTANT, None) if value.home in ("constant", "params", "buffers") else None
+    name, inputs = node.op.name, node.inputs
+    rows = inputs.get("x")
+    if name in ("mean", "total", "weighted_mean"):
+        assert rows is not None
+        if samples is not None and (samples.mixed(rows) or value.shape != ()):
+            return None
+        if name == "weighted_mean":
+            return WEIGHTS, node.outputs["denominator"]
+        return (SAMPLES if name == "mean" else SUM), None
+    if name in ("affine", "negate", "reshape"):
+        assert rows is not None
+        found = addition(rows, samples)
+        if found is not None and found[0] == SUM and node.attrs.get("shift", 0.0):
+            return None
+        return found
+    if name in ("add", "subtract", "multiply", "divide"):
+        a, b = inputs["a"], inputs["b"]
+        assert a is not None and b is not None
+        return _both(name, addition(a, samples), addition(b, samples))
+    return None
+
+
+def _both(
+    name: str, a: tuple[str, Value | None] | None, b: tuple[str, Value | None] | None
+) -> tuple[str, Value | None] | None:
+    """How a number made of two others adds up."""
+    if a is None or b is None:
+        return None
+    kinds = a[0], b[0]
+    if name in ("multiply", "divide"):
+        if b[0] == CONSTANT:
+            return a
+        return b if a[0] == CONSTANT and name == "multiply" else None
+    if kinds == (SAMPLES, SAMPLES) or kinds == (SUM, SUM):
+        return a
+    if kinds == (CONSTANT, CONSTANT):
+        return a
+    if CONSTANT in kinds and SUM not in kinds:
+        return b if a[0] == CONSTANT else a
+    return a if kinds == (WEIGHTS, WEIGHTS) and a[1] is b[1] else None

@@ -1,0 +1,148 @@
+"""Evaluations: the losses and metrics of a trainer over arrays or batches, in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.data.arrays import Arrays, Hold, check_ranges
+from fastnn.data.given import batch_of
+from fastnn.errors import DataError, ShapeError
+from fastnn.graph.graph import Value
+from fastnn.graph.samples import Samples
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import declared
+from fastnn.train import additive
+from fastnn.train.build import PROBE, Built, Spec, StepBuilder, streams_of
+from fastnn.train.session import Session, segments_for
+
+if TYPE_CHECKING:
+    from fastnn.train.trainer import Trainer
+
+Specs = tuple[Spec, ...]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What may be cut into batches without another result.
+
+    Attributes:
+        evaluation: all losses and metrics add up over batches.
+        outputs: every output has a piece for each sample, made of that sample alone.
+    """
+
+    evaluation: bool
+    outputs: bool
+
+
+class Evaluation:
+    """Runs evaluations of a trainer; made on the first one."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.session = Session(
+            trainer.store, (), trainer.tally.totals, trainer.session.workers, trainer.device,
+            trainer.session.graphs,
+        )  # fmt: skip
+        self._cuts: dict[tuple[Specs, Specs, Specs], Cuts] = {}
+
+    def of_arrays(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> dict[str, float]:
+        """Losses and metrics over arrays.
+
+        Where they don't add up over batches (a root of a mean, outputs that mix samples), all
+        samples make one batch.
+        """
+        session, samples, held = self.session, len(x), Hold(x, y, w)
+        held.check()
+        built, small, batch = self.steps(x, y, w, batch)
+        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
+            session.set(name, source)
+        session.set("order", np.arange(samples, dtype=np.int64))
+        full = session.bind(built.program)
+        rest = session.bind(small.program) if small else None
+        session.totals[:] = 0.0
+        session.clock[words.CURSOR] = 0
+        session.run(segments_for(full, rest, samples, batch), lambda: None)
+        return self.trainer.tally.values(session.totals)
+
+    def steps(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> tuple[Built, Built | None, int]:
+        """The steps for whole batches and for the rest, and the batch; refuses unfit data."""
+        trainer, batch = self.trainer, min(batch, len(x))
+        if batch < len(x) and not self.cuts(x.specs, y.specs, w.specs).evaluation:
+            batch = len(x)
+
+        def built(size: int) -> Built:
+            return trainer.built(x.specs, y.specs, size, "gather", training=False, w=w.specs)
+
+        whole = built(batch)
+        check_ranges(x, whole.ranges)
+        check_ranges(y, whole.ranges)
+        left = len(x) % batch
+        return whole, built(left) if left else None, batch
+
+    def of_batches(self, batches: Iterable[Any], check_data: bool) -> dict[str, float]:
+        """Losses and metrics over an iterable of batches."""
+        trainer, session, count = self.trainer, self.session, 0
+        session.totals[:] = 0.0
+        session.clock[words.CURSOR] = 0
+        for item in batches:
+            x, y, w = trainer.checked(*batch_of(item), check_data, "evaluation")
+            count += 1
+            if count == 2 and not self.cuts(x.specs, y.specs, w.specs).evaluation:
+                raise DataError(
+                    "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
+                    "batches; give arrays, or all samples as one batch"
+                )
+            built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
+            check_ranges(x, built.ranges)
+            check_ranges(y, built.ranges)
+            bound = session.bind(built.program)
+            for arrays in (x, y, w):
+                for name, array in zip(arrays.names, arrays.arrays, strict=True):
+                    bound.write(name, array)
+            session.run([(bound, 1)], lambda: None)
+        if not count:
+            raise DataError("the iterable of batches gave none; expected at least one batch")
+        return trainer.tally.values(session.totals)
+
+    def cuts(self, x: Specs, y: Specs, w: Specs) -> Cuts:
+        """What may be cut into batches, by a look at a small batch's graph."""
+        key = (x, y, w)
+        if key not in self._cuts:
+            self._cuts[key] = self._look(x, y, w)
+        return self._cuts[key]
+
+    def _look(self, x: Specs, y: Specs, w: Specs) -> Cuts:
+        trainer = self.trainer
+        batch = streams_of(trainer.model) or PROBE
+        builder = StepBuilder(trainer.model, trainer.store, batch, False, "direct")
+        try:
+            inputs, targets, weights = trainer.describe(builder, x, y, w)
+        except ShapeError:  # a model for batches of its own size; what is wrong is said elsewhere
+            return Cuts(True, True)
+        samples = Samples(builder.graph, {*inputs, *targets, *weights})
+        outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
+        adding = all(_adds_up(part.value, part.addition, samples) for part in builder.parts)
+        return Cuts(adding and not _mixed_totals(builder, samples), outputs)
+
+
+def _adds_up(value: Value, kind: str | None, samples: Samples) -> bool:
+    """Whether a loss's batch values make that of all samples."""
+    return kind is not None and additive.addition(value, samples) is not None
+
+
+def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:
+    """Whether rows that are added to totals mix samples."""
+    for call in builder.graph.calls:
+        kernel = declared(call.kernel)
+        if kernel is None or not call.kernel.startswith("accumulate_"):
+            continue
+        if call.kernel == "accumulate_by":
+            continue
+        rows = [call.operands[n] for n, p in kernel.arrays.items() if p.mode == "in"]
+        if any(isinstance(v, Value) and samples.mixed(v) for v in rows):
+            return True
+    return False
