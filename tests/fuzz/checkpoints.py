@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def rebuilt(content: bytes, chance: random.Random, folder: Path) -> bytes:
         elif kind == 1:
             texts[key] = chance.choice(ODD).replace("\x00", "\\u0000")
         elif kind == 2:
-            texts[key] = json.dumps(changed(json.loads(texts[key]), chance))
+            with suppress(ValueError, RecursionError):  # one that was replaced before
+                texts[key] = json.dumps(changed(json.loads(texts[key]), chance))
         elif kind == 3:
             arrays[chance.choice(("x", "", "totals", "model.", "callback.x", name + ".y"))] = (
                 arrays.pop(name) if chance.random() < 0.5 else arrays[name]
