@@ -79,6 +79,8 @@ class LSTM(Recurrent):
     Args:
         peepholes: the gates see the cell (Gers et al. 2002): a parameter `weight_peephole_l0` of
             shape (3H,), the weights p_i, p_f, p_o.
+        proj_size: features P of the outputs and of the state h, fewer than H: h = W_hr (o tanh(c))
+            with a parameter `weight_hr_l0` of shape (P, H) (Sak et al. 2014); 0: h has H features.
         forget_bias: the forget gate's bias begins as this number (1.0 helps long memories:
             Jozefowicz et al. 2015); None: PyTorch's start.
         input_size, hidden_size and further options: see `Recurrent`.
@@ -98,16 +100,27 @@ class LSTM(Recurrent):
         *,
         peepholes: bool = False,
         forget_bias: float | None = None,
+        proj_size: int = 0,
         **options: Any,
     ):
-        self.peepholes, self.forget_bias = peepholes, forget_bias
+        if not 0 <= proj_size < hidden_size:
+            raise OptionError(
+                f"LSTM: expected proj_size from 0 to below hidden_size={hidden_size}, got "
+                f"{proj_size}"
+            )
+        self.peepholes, self.forget_bias, self.proj_size = peepholes, forget_bias, int(proj_size)
         super().__init__(input_size, hidden_size, num_layers, **options)
 
     def _make(self, size: int, suffix: str, bias: bool) -> None:
         super()._make(size, suffix, bias)
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        fill = init.get("uniform", low=-bound, high=bound)
+        if self.proj_size:
+            shapes = {"hh": (4 * self.hidden_size, self.proj_size),
+                      "hr": (self.proj_size, self.hidden_size)}  # fmt: skip
+            for name, shape in shapes.items():
+                setattr(self, f"weight_{name}{suffix}", Parameter(shape, fill, transposed=True))
         if self.peepholes:
-            bound = 1.0 / math.sqrt(self.hidden_size)
-            fill = init.get("uniform", low=-bound, high=bound)
             setattr(self, f"weight_peephole{suffix}", Parameter((3 * self.hidden_size,), fill))
         if self.forget_bias is not None and bias:
             for name, number in (("bias_ih", self.forget_bias), ("bias_hh", 0.0)):
@@ -117,14 +130,19 @@ class LSTM(Recurrent):
                 )
 
     def _state_sizes(self) -> dict[str, int]:
-        return {"h": self.hidden_size, "c": self.hidden_size}
+        return {"h": self._features(), "c": self.hidden_size}
+
+    def _features(self) -> int:
+        return self.proj_size or self.hidden_size
 
     def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
         h0, c0 = (None, None) if state is None else state
-        peephole = getattr(self, f"weight_peephole{suffix}") if self.peepholes else None
-        return ops.lstm(
-            x, **self._weights(suffix), h0=h0, c0=c0, lengths=lengths, peephole=peephole, **options
-        )
+        options["peephole"] = getattr(self, f"weight_peephole{suffix}") if self.peepholes else None
+        weights = {**self._weights(suffix), "h0": h0, "c0": c0, "lengths": lengths}
+        if self.proj_size:
+            w_hr = getattr(self, f"weight_hr{suffix}")
+            return ops.projected_lstm(x, w_hr=w_hr, **weights, **options)
+        return ops.lstm(x, **weights, **options)
 
 
 class GRU(Recurrent):

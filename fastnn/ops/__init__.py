@@ -60,6 +60,7 @@ from fastnn.ops.operands import (
     as_value,
     graph_of,
 )
+from fastnn.ops.projection import projected_lstm
 from fastnn.ops.reduce import (
     cumsum,
     log_softmax,
@@ -154,6 +155,7 @@ __all__ = [
     "power",
     "prelu",
     "prod",
+    "projected_lstm",
     "relu",
     "reshape",
     "rms_norm",
