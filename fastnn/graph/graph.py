@@ -147,7 +147,10 @@ class Value:
         return _ops().greater_equal(self, other)
 
     def __eq__(self, other: Any) -> Any:
-        """A mask, for numbers, arrays, parameters and other values; else whether it is the same."""
+        """A mask, for numbers, arrays, parameters and other values; else whether it is the same.
+
+        So sets and keys of dicts hold values by identity, but `value in a_list` is an error.
+        """
         if not (hasattr(other, "shape") or isinstance(other, (int, float))):
             return NotImplemented
         return _ops().equal(self, other)

@@ -201,11 +201,11 @@ class Loop:
                 )
 
         def settle() -> None:
-            taken = [*self.x_in, *self.s_in]
+            taken = {*self.x_in, *self.s_in}
             self.s_out: list[Value] = []
             for value in new:
                 self.s_out.append(self._own(value, taken))
-                taken.append(self.s_out[-1])
+                taken.add(self.s_out[-1])
             self.outputs = [self._own(value) for value in outputs]
 
         calls += _record(graph, nodes, settle)[1]
@@ -216,7 +216,7 @@ class Loop:
         self.nodes = [node for node, within in zip(nodes, inside, strict=True) if within]
         check_written(self.calls, self.local, [*self.x_in, *self.s_in], "loop")
 
-    def _own(self, value: Value, taken: Sequence[Value] | None = None) -> Value:
+    def _own(self, value: Value, taken: set[Value] | None = None) -> Value:
         """`value` if it is memory of each step's own, all of it; else a copy that is.
 
         With `taken` it also has to be other memory than these.
@@ -350,11 +350,12 @@ class _Backward:
         local = dict(given)
         _grow(local, (), calls)
         sums: list[Value] = []
+        carried = set(states)
 
         def settle() -> None:
             for parts, like in zip(found, [*xs, *states], strict=False):
                 gradient = total(graph, parts, like)
-                if like in states or gradient is None or not _whole(gradient, local):
+                if like in carried or gradient is None or not _whole(gradient, local):
                     gradient = self._copied(gradient, like, local)
                 sums.append(gradient)
 

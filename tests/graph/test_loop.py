@@ -296,7 +296,8 @@ def traced(model: nn.Module, *shapes: tuple[int, ...], batch: int = 8) -> Graph:
     graph = Graph(batch, training=True)
     inputs = [graph.input(f"x{k}", shape) for k, shape in enumerate(shapes)]
     y = trace(model, graph, *inputs)[0]
-    differentiate(graph, ops.mean(y), [p for p in map(graph.leaves.get, model.parameters()) if p])
+    used = [p for p in model.parameters() if p in graph.leaves]
+    differentiate(graph, ops.mean(y), [graph.leaves[p] for p in used])
     return graph
 
 
