@@ -18,3 +18,10 @@ LENGTH = 16
 REQUESTED = 1  # reasons in STOP
 NOT_FINITE = 2
 OUT_OF_RANGE = 3
+
+# The guard: flags beside the clock, which kernels set in any order (see `cpu/guard.py`).
+DOUBT = 0  # this step needs copies of what it changes
+LARGE = 1  # an update wrote a huge number: the next step needs copies
+BROKEN = 2  # an update wrote a number that is not finite
+SAVED = 3  # the copies are those of this step
+GUARD_LENGTH = 8

@@ -23,6 +23,7 @@ An array's annotation says, in this order:
   of which nobody may use what was there before or is there afterwards. ``out*`` (and ``part*``)
   has gaps that the call leaves as they are, and a call does not look at the gaps that an ``in*``
   has: for arrays whose layout two kernels share (padding between time steps, steps past the end);
+  ``flag``: single words of it may be set, each to one value only, by any item in any order;
 - ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i``
   (the last dimension), ``whole``: any part of it;
 - the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
@@ -52,7 +53,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _ARRAY = re.compile(
-    r"^(in\*?|out\*?|inout|part\*?|scratch) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$"
+    r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$"
 )
 _SCALARS = ("real", "double", "int")
 
@@ -64,7 +65,7 @@ ShareRule = Callable[[dict[str, int]], tuple[int, int, int]]
 class Array:
     """An array parameter: how it is used, its element type and its dimension letters."""
 
-    mode: str  # "in", "out", "inout", "part", "scratch"
+    mode: str  # "in", "out", "inout", "part", "scratch", "flag"
     axis: str  # "rows", "cols", "whole"
     dtype: str  # "f", "r", "i", "d"
     dims: tuple[str, ...]
@@ -183,8 +184,8 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
     if match is None:
         raise ValueError(
             f"kernel {kernel!r}, parameter {name!r}: cannot read the annotation {text!r}; expected "
-            "'in|out|inout|part|scratch rows|cols|whole f|r|i|d[dims]' or one of 'real', 'double', "
-            "'int'"
+            "'in|out|inout|part|scratch|flag rows|cols|whole f|r|i|d[dims]' or one of 'real', "
+            "'double', 'int'"
         )
     mode, axis, dtype, dims = match.groups()
     return Array(mode.rstrip("*"), axis, dtype, tuple(dims.split(",")), mode.endswith("*"))

@@ -266,8 +266,8 @@ def square_gradient(x: Vector, dy: Vector) -> Vector:
 
 @helper
 def absolute_gradient(x: Vector, dy: Vector) -> Vector:
-    """sign(x)*dy, with sign(0) = 0."""
-    return where(x == 0.0, 0.0, copysign(fill_like(x, 1.0), x) * dy)
+    """sign(x)*dy, with sign(0) = 0; NaN stays NaN."""
+    return where(absolute(x) > 0.0, copysign(fill_like(x, 1.0), x) * dy, x * dy)
 
 
 @helper

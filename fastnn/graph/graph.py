@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastnn.graph.op import Op
 
 #: homes (memory segments) that a program's run brings along; sizes are known when it is bound
-EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "result/")
+EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "guard", "result/")
 
 
 @dataclass(eq=False)

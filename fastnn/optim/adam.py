@@ -25,6 +25,8 @@ class Adam(Optimizer):
         lr: learning rate.
         betas: decay rates of the two moments, each in [0, 1).
         eps: added to the denominator.
+        amsgrad: divide by the root of the largest v so far (Reddi, Kale & Kumar 2018), which is
+            corrected for its bias with the present step's factor, as in PyTorch.
         common: see `Optimizer`; `weight_decay` is L2 (added to the gradient), for decoupled decay
             use `AdamW`.
 
@@ -39,22 +41,35 @@ class Adam(Optimizer):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        amsgrad: bool = False,
         **common: Any,
     ):
-        super().__init__(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, **common)
+        super().__init__(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, amsgrad=amsgrad, **common)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         for name in ("beta1", "beta2"):
             if not 0 <= options[name] < 1:
                 return f"betas: expected numbers in [0, 1), got {options[name]}"
+        if bool(options["amsgrad"]) != bool(self.options["amsgrad"]):
+            return "amsgrad: expected the same for all parameters"
         return None
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
+        largest = ("max_exp_avg_sq",) if self.options["amsgrad"] else ()
+        return ("exp_avg", "exp_avg_sq", *largest)
+
+    @property
+    def kernel_name(self) -> str:
+        return f"{self.name}_amsgrad" if self.options["amsgrad"] else self.name
+
+    def _rule(self) -> Any:
+        return amsgrad if self.options["amsgrad"] else super()._rule()
 
     @staticmethod
-    def scalars(t: int, lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
+    def scalars(
+        t: int, lr: float, beta1: float, beta2: float, eps: float, amsgrad: float
+    ) -> tuple[float, ...]:
         rate = -lr / (1.0 - beta1**t)
         correction = 1.0 / sqrt(1.0 - beta2**t)
         return rate, correction, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps
@@ -70,12 +85,24 @@ class Adam(Optimizer):
         return fma(simd.quick_divide(m, root), rate, p), m, v
 
 
+def amsgrad(
+    p: Any, g: Any, m: Any, v: Any, largest: Any, rate: Any, correction: Any, beta1: Any,
+    rest1: Any, beta2: Any, rest2: Any, eps: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Adam's rule, divided by the root of the largest v so far."""
+    m = fma(m, beta1, g * rest1)
+    v = fma(g * rest2, g, v * beta2)
+    largest = simd.maximum(largest, v)
+    root = fma(root_of(largest), correction, eps)
+    return fma(simd.quick_divide(m, root), rate, p), m, v, largest
+
+
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): before Adam's update,
     ``p = p - lr * weight_decay * p``.
 
     Args:
-        lr, betas, eps: as `Adam`.
+        lr, betas, eps, amsgrad: as `Adam`.
         weight_decay: decoupled decay (the L2 term of `Adam` is not used).
 
     >>> AdamW(lr=3e-4, weight_decay=0.1).options["decoupled_weight_decay"]
@@ -88,6 +115,7 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        amsgrad: bool = False,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **common: Any,
     ):
@@ -98,6 +126,6 @@ class AdamW(Adam):
             for pattern, g in (groups or {}).items()
         }
         super().__init__(
-            lr=lr, betas=betas, eps=eps, decoupled_weight_decay=weight_decay, groups=renamed,
-            **common,
+            lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, decoupled_weight_decay=weight_decay,
+            groups=renamed, **common,
         )  # fmt: skip

@@ -12,20 +12,24 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastnn.errors import OptionError
 from fastnn.kernels.cpu.update import SHARED, make_prepare, make_update
 from fastnn.optim.schedules import Schedule
 
 #: options that every optimiser takes beside its own
-COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm")
+COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize")
+#: options that are yes or no
+SWITCHES = ("maximize", "nesterov", "centered", "amsgrad")
 
 
 class Optimizer:
     """Base class of optimisers.
 
     Args:
-        lr: learning rate, a positive number, or a `schedules.Schedule` (then `lr` of the schedule's
-            base is 1.0 unless it says otherwise).
+        lr: learning rate, a number >= 0, or a `schedules.Schedule` whose factors are the rates (as
+            ``lr=1.0, schedule=...``).
         weight_decay: L2 regularisation: `weight_decay * p` is added to the gradient of p, as if
             `weight_decay / 2 * sum(p**2)` were a term of the loss.
         decoupled_weight_decay: p shrinks by `lr * decoupled_weight_decay * p` at each step,
@@ -34,6 +38,8 @@ class Optimizer:
         clip_norm: scale the gradient of each parameter to at most this L2 norm.
         clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al.
             2013). Clipping by value comes after clipping by a norm.
+        maximize: go up the gradient instead of down; weight decay pulls to 0 all the same, as in
+            PyTorch.
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name counts.
@@ -48,28 +54,47 @@ class Optimizer:
     def __init__(
         self,
         *,
-        lr: float,
+        lr: float | Schedule,
         weight_decay: float = 0.0,
         decoupled_weight_decay: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         clip_global_norm: float | None = None,
+        maximize: bool = False,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         schedule: Schedule | None = None,
         **options: float,
     ):
+        if isinstance(lr, Schedule):
+            if schedule is not None:
+                raise OptionError(
+                    "optimizer lr and schedule: expected one schedule, got two; multiply them "
+                    "(lr=a * b), or pass lr as a number"
+                )
+            schedule = lr
+            lr = 1.0
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise OptionError(
+                "optimizer schedule: expected one of fastnn.optim.schedules, got "
+                f"{type(schedule).__name__}"
+            )
+        clip_global_norm = _plain(clip_global_norm)
+        options = {name: _plain(value) for name, value in options.items()}
         self.options: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "clip_value": clip_value,
-            "clip_norm": clip_norm,
+            "lr": _plain(lr),
+            "weight_decay": _plain(weight_decay),
+            "decoupled_weight_decay": _plain(decoupled_weight_decay),
+            "clip_value": _plain(clip_value),
+            "clip_norm": _plain(clip_norm),
+            "maximize": _plain(maximize),
             **options,
         }
         self.own = tuple(options)
         self._refuse_unknown()
         self.clip_global_norm = clip_global_norm
-        self.groups = {k: dict(v) for k, v in (groups or {}).items()}
+        self.groups = {
+            k: {name: _plain(value) for name, value in v.items()} for k, v in (groups or {}).items()
+        }
         self.schedule = schedule
         self._check(self.options, "")
         _positive("clip_global_norm", clip_global_norm)
@@ -128,8 +153,12 @@ class Optimizer:
         for name, value in options.items():
             if value is None and name in ("clip_value", "clip_norm"):
                 continue
-            if isinstance(value, bool):
+            if name in SWITCHES:
+                if not isinstance(value, bool):
+                    raise OptionError(f"optimizer {prefix}{name}: expected a bool, got {value!r}")
                 continue
+            if isinstance(value, bool):
+                raise OptionError(f"optimizer {prefix}{name}: expected a number, got {value!r}")
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise OptionError(f"optimizer {prefix}{name}: expected a number, got {value!r}")
             if value < 0:
@@ -166,12 +195,47 @@ class Optimizer:
         return {**self.options, **list(self.groups.values())[number - 1]}
 
     @property
+    def rate_factor(self) -> float:
+        """The factor (see `rates`) that stands for the rates as given."""
+        return 1.0 if self.options["lr"] else 0.0
+
+    def factor_for(self, rate: float) -> float:
+        """The factor that makes the base learning rate `rate`."""
+        return rate / (float(self.options["lr"]) or 1.0)
+
+    def rate_for(self, factor: float) -> float:
+        """The base learning rate that a factor stands for."""
+        return (float(self.options["lr"]) or 1.0) * factor
+
+    def rates(self, factor: float) -> list[float]:
+        """The groups' learning rates, all scaled by a factor.
+
+        Where the base rate is 0 the factor is the rate itself, of the groups without one.
+        """
+        given = [float(self.group_options(g)["lr"]) for g in range(self.group_count)]
+        if self.options["lr"]:
+            return [rate * factor for rate in given]
+        return [rate or factor for rate in given]
+
+    @property
     def group_count(self) -> int:
         return 1 + len(self.groups)
 
     def own_values(self, options: Mapping[str, Any]) -> tuple[float, ...]:
         """The optimiser's own options as numbers, in order."""
         return tuple(float(options[name]) for name in self.own)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether gradients and parameters within bounds are known to give finite parameters (see
+        `train/guard.py`): where not, each step begins with copies of what it changes."""
+        if not type(self).__module__.startswith("fastnn.optim."):
+            return False
+        return all(
+            all(abs(float(v)) <= 1e3 for n, v in group.items() if n != "lr" and v is not None)
+            and group.get("eps", 1.0) >= 1e-16
+            for group in map(self.group_options, range(self.group_count))
+        )
 
     @property
     def kernel_name(self) -> str:
@@ -202,6 +266,13 @@ class Optimizer:
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in self.options.items() if v not in (None, 0.0))
         return f"{type(self).__name__}({options})"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers (also arrays of one, without dimensions) as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        return value.item()
+    return value
 
 
 def _positive(name: str, value: float | None) -> None:

@@ -8,8 +8,9 @@ any optimiser and any parameter group:
 
 Steps count from 0 and go on through all epochs. `unit` says what a schedule's own durations are
 counted in: "step" (the default) or "epoch", in which case the rate changes only between epochs, as
-with a PyTorch scheduler that is stepped once an epoch. Nothing is remembered from one step to the
-next, so a resumed run gets the rates of an uninterrupted one.
+with a PyTorch scheduler that is stepped once an epoch. An epoch is the trainer's: a pass over the
+data, whatever it holds. Nothing is remembered from one step to the next, so a resumed run gets the
+rates of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -61,25 +62,39 @@ class Schedule:
         return float(rates[0]) if np.ndim(step) == 0 else rates
 
     def rates(
-        self, base_lr: float, first_step: int, n_steps: int, steps_per_epoch: int = 1
+        self,
+        base_lr: float,
+        first_step: int,
+        n_steps: int,
+        steps_per_epoch: int = 1,
+        *,
+        epoch: int | None = None,
     ) -> Array:
         """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``.
+
+        With `epoch` all of them are steps of this epoch (from 0), however many steps those before
+        had; without, of ``step // steps_per_epoch``.
 
         >>> StepDecay(2, gamma=0.5).rates(1.0, first_step=0, n_steps=5)
         array([1.  , 1.  , 0.5 , 0.5 , 0.25])
         """
-        return base_lr * self._at(np.arange(first_step, first_step + n_steps), steps_per_epoch)
+        steps = np.arange(first_step, first_step + n_steps)
+        return base_lr * self._at(steps, steps_per_epoch, epoch)
 
     def __mul__(self, other: Schedule) -> Product:
         """Both factors multiplied; the two may count in different units."""
         return Product((self, other))
 
-    def _at(self, steps: NDArray[np.integer], steps_per_epoch: int) -> Array:
+    def _at(
+        self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
+    ) -> Array:
         if steps.size and int(steps.min()) < 0:
             raise ValueError(f"steps count from 0, got {int(steps.min())}")
         if steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-        time = steps if self.unit == "step" else steps // steps_per_epoch
+        time = steps
+        if self.unit == "epoch":
+            time = steps // steps_per_epoch if epoch is None else np.full_like(steps, epoch)
         return self.factor(time.astype(np.float64))
 
     def _error(self, message: str) -> ValueError:
@@ -379,8 +394,10 @@ class Product(Schedule):
 
     schedules: tuple[Schedule, ...]
 
-    def _at(self, steps: NDArray[np.integer], steps_per_epoch: int) -> Array:
-        return np.prod([s._at(steps, steps_per_epoch) for s in self.schedules], axis=0)
+    def _at(
+        self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
+    ) -> Array:
+        return np.prod([s._at(steps, steps_per_epoch, epoch) for s in self.schedules], axis=0)
 
 
 def _cosine(start: float, end: float, share: Array) -> Array:

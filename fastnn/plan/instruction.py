@@ -25,6 +25,7 @@ class Access:
     axis: str  # "rows", "cols", "whole"
     begin: int = 0  # elements of the root
     end: int = 0
+    flag: bool = False  # writes words in any order: flags don't wait for each other
 
 
 @dataclass(eq=False)
@@ -99,7 +100,14 @@ def instruction_of(call: Call, batch: int) -> Instruction:
         dims[name] = fold(value.shape, len(parameter.dims))
         span = value.shift, value.shift + value.size
         accesses.append(
-            Access(value.root, parameter.reads, parameter.writes, parameter.axis, *span)
+            Access(
+                value.root,
+                parameter.reads,
+                parameter.writes,
+                parameter.axis,
+                *span,
+                flag=parameter.mode == "flag",
+            )
         )
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:

@@ -44,7 +44,7 @@ def conflict(a: Instruction, b: Instruction) -> str | None:
         for y in b.accesses:
             if x.root is not y.root or not (x.writes or y.writes):
                 continue
-            if x.end <= y.begin or y.end <= x.begin:
+            if x.end <= y.begin or y.end <= x.begin or (x.flag and y.flag):
                 continue
             if not aligned(a, x, b, y):
                 return "barrier"
@@ -116,7 +116,9 @@ class _Touched:
         elif not self._slice(access):
             self.size = -1
         span = (access.begin, access.end)
-        if access.writes:
+        if access.flag:  # one of many: what came before them still has to be waited for
+            self.spans.setdefault(span, ([], []))[0].append(user)
+        elif access.writes:
             self.spans[span] = ([user], [])
         else:
             self.spans.setdefault(span, ([], []))[1].append(user)
@@ -161,17 +163,27 @@ def earliest_phases(instructions: list[Instruction], edges: list[Edge]) -> list[
 def delayed(instructions: list[Instruction], edges: list[Edge], phase_of: list[int]) -> list[int]:
     """Move batch work that nobody needs earlier into the phase of its first aligned user.
 
-    So a mini-batch is gathered right before the layer that reads it, while it is in the cache.
+    So a mini-batch is gathered right before the layer that reads it, while it is in the cache; and
+    a weight's gradient is computed where its update takes it from the cache.
     """
     result = list(phase_of)
     users: dict[int, list[tuple[int, bool]]] = {}
     for i, j, apart in edges:
         users.setdefault(i, []).append((j, apart))
     for i in range(len(instructions) - 1, -1, -1):
-        key = instructions[i].key
-        if key is not None and key[0] == "batch" and i in users:
+        mine = instructions[i]
+        if mine.key is None or i not in users or any(access.flag for access in mine.accesses):
+            continue
+        if mine.key[0] == "batch" or any(
+            not apart and _updates(instructions[j]) for j, apart in users[i]
+        ):
             result[i] = max(result[i], min(result[j] - apart for j, apart in users[i]))
     return result
+
+
+def _updates(instruction: Instruction) -> bool:
+    """Whether it changes a parameter."""
+    return any(a.writes and a.root.home == "params" for a in instruction.accesses)
 
 
 def _groups(instructions: list[Instruction], grains: dict[tuple[str, int], int]) -> list[Group]:

@@ -26,7 +26,7 @@ from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, Program
 #: what the host or the caller provides
 GIVEN = (
     "params", "buffers", "slots/", "clock", "totals", "constant", "input", "data/", "order",
-    "schedule",
+    "schedule", "guard", "saved/",
 )  # fmt: skip
 #: segments of which a step may read only what it has written itself
 WRITTEN = ("work", "local", "grads", "result/")
@@ -45,6 +45,7 @@ class _Touch:
     share: Share | None  # what a "part" parameter writes
     buffer: int
     split: tuple[object, ...] | None  # how the bytes are divided among workers; None: not at all
+    flag: bool = False
 
     @property
     def writes(self) -> bool:
@@ -115,6 +116,7 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
             _Touch(
                 call, name, operand.segment, operand.offset, operand.offset + size,
                 parameter, share, operand.buffer, split,
+                parameter.mode == "flag",
             )
         )  # fmt: skip
     if group is not None and kernel.items in letters:
@@ -154,7 +156,7 @@ def _check_apart(number: int, touches: list[_Touch]) -> None:
                 writer = next(t for t in (*group, *other) if t.writes)
                 _overlap(number, writer, other[0] if writer in group else group[0])
         if any(t.writes for t in group):
-            for touch in group[1:]:
+            for touch in [] if all(t.flag for t in group) else group[1:]:
                 if touch.split is None or touch.split != group[0].split:
                     _overlap(number, group[0], touch)
         active.append(group)

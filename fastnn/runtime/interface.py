@@ -112,5 +112,9 @@ class Runtime(Protocol):
     def restore(self, saved: Any) -> None:
         """Put back what `save` returned."""
 
+    def put_back(self) -> bool:
+        """After a stop for a number that is not finite: parameters, slots and buffers as they were
+        before that step. Says whether that was possible (see `train/guard.py`)."""
+
     def note(self, program: Program) -> str:
         """What was decided about running this program, for people."""

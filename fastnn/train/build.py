@@ -23,7 +23,7 @@ from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
-from fastnn.train import additive
+from fastnn.train import additive, guard
 from fastnn.train.losses import Losses, Part
 from fastnn.train.metrics import Chosen, accumulate
 
@@ -253,8 +253,10 @@ class StepBuilder:
     def check_finite(self, loss: Value) -> None:
         self.graph.call("check_finite", value=loss, clock=self.graph.clock())
 
-    def train(self, objective: Objective, keep: bool = False) -> None:
+    def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
         """Differentiate a loss and update its parameters.
+
+        `guarded`: a step that would make a parameter non-finite is undone (`train/guard.py`).
 
         Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
         the update reads one, it stays in the cache, a block at a time. On CUDA they always lie side
@@ -263,7 +265,7 @@ class StepBuilder:
         objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
         keep = keep or self.graph.device == "cuda"
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
-        self._updates(objective, leaves, gradients, objective.optimizer)
+        self._updates(objective, leaves, gradients, objective.optimizer, guarded)
 
     def gradients(
         self, loss: Value, parameters: Mapping[str, Parameter], keep: bool = True
@@ -313,9 +315,11 @@ class StepBuilder:
         leaves: dict[str, Value],
         gradients: dict[str, Value],
         optimizer: Optimizer,
+        guarded: bool,
     ) -> None:
         graph = self.graph
         prepare, update = optimizer.kernels()
+        schedule = graph.leaf("schedule", (1, 1), "schedule", dtype="r")
         groups = {name: optimizer.group_of(name) for name in gradients}
         hyper = {}
         for number in sorted(set(groups.values())):
@@ -324,10 +328,11 @@ class StepBuilder:
             own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
             graph.call(
                 prepare, clock=graph.clock(), hyper=hyper[number],
-                schedule=graph.leaf("schedule", (1, 1), "schedule", dtype="r"),
+                schedule=schedule,
                 group=objective.group_offset + number, l2=options["weight_decay"],
                 decay=options["decoupled_weight_decay"],
-                limit=options["clip_value"] or np.inf, **own,
+                limit=options["clip_value"] or np.inf,
+                sign=-1.0 if options["maximize"] else 1.0, **own,
             )  # fmt: skip
         scale = None
         if optimizer.clip_global_norm is not None:
@@ -340,16 +345,26 @@ class StepBuilder:
         pieces = [
             (leaves[n], gradient, hyper[groups[n]], factors[n]) for n, gradient in gradients.items()
         ]
-        for leaf, gradient, own_hyper, factor in (
-            side_by_side(pieces) if graph.device == "cuda" else pieces
-        ):
+        if graph.device == "cuda":
+            pieces = side_by_side(pieces)
+        if guarded:
+            guard.check_gradients(graph, [gradient for _, gradient, _, _ in pieces])
+            guard.safeguard(graph, optimizer, self.store.size, schedule)
+        flags = guard.guard_of(graph) if guarded else None
+        for leaf, gradient, own_hyper, factor in pieces:
             slots = {
                 slot: graph.leaf(
                     (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
                 )
                 for slot in optimizer.slots
             }
-            graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor)
+            graph.call(
+                update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags
+            )
+        if guarded:
+            graph.call("latch", clock=graph.clock(), guard=flags)
+            graph.calls[-1].final = True
+            guard.keep_buffers(graph, self.store.memory["buffers"].size)
 
     def _clip(self, gradients: list[Value], limit: float) -> Value:
         """The factor that brings the norm of these gradients down to the limit."""

@@ -106,7 +106,7 @@ class ArrayFeed:
                 "the batch size of the run before"
             )
         first = self.steps_done(begin)
-        self.rates[: self.steps - first] = trainer.rates(self.steps - first, self.steps)
+        self.rates[: self.steps - first] = trainer.rates(self.steps - first)
         session.changed("schedule")
         session.clock[words.CURSOR] = begin
         segments = segments_for(self.full, self.rest, self.samples, self.batch, begin)
@@ -115,7 +115,7 @@ class ArrayFeed:
         if batches is None:
             return session.run(segments, poll)
         for k in range(sum(steps for _, steps in segments)):
-            self.rates[0] = trainer.rates(1, self.steps)[0]
+            self.rates[0] = trainer.rates(1)[0]
             session.changed("schedule")
             batches.before(first + k)
             self.refresh()
@@ -165,7 +165,7 @@ class BatchFeed:
             if samples <= begin:  # done before a resume
                 step += 1
                 continue
-            self.rates[0] = self.trainer.rates(1, max(self.steps, 1))[0]
+            self.rates[0] = self.trainer.rates(1)[0]
             session.changed("schedule")
             if batches is not None:
                 batches.before(step)

@@ -12,45 +12,36 @@ from fastnn.runtime.interface import Bound
 from fastnn.train.session import Session
 
 if TYPE_CHECKING:
-    from fastnn.train.trainer import Trainer
+    from fastnn.nn.module import Module
+
+#: calls that compute nothing, or must not be made twice
+HARMLESS = ("check_finite", "check_size", "check_columns", "safeguard", "latch", "keep", "advance")
 
 
-class Snapshot:
-    """Copies of parameters, buffers and slots."""
-
-    def __init__(self, session: Session):
-        self.buffers = session.runtime.save(["buffers"])
-        self.rest = session.runtime.save(
-            ["params", *(name for name in session.memory if name.startswith("slots/"))]
-        )
-        self.clock = session.clock.copy()
-
-    def restore(self, session: Session) -> None:
-        session.runtime.restore(self.buffers)
-        session.runtime.restore(self.rest)
-
-
-def explain(trainer: Trainer, feed: Any, epoch: int, step: int, snapshot: Snapshot) -> str:
-    """Name the layer where the first non-finite number arose, and restore what is damaged."""
-    session = trainer.session
-    broken = [n for n, p in trainer.model.named_parameters().items() if not _finite(p.read())]
-    origin = "" if broken else first_nonfinite(feed.last_bound(session), session)
-    where = f"epoch {epoch + 1}, step {step + 1} of the epoch (step {trainer.step + 1} in all)"
-    if broken:
-        snapshot.restore(session)
-        session.clock[:] = snapshot.clock
-        trainer.cursor = 0
+def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
+    """Undo the step that was stopped, and name the layer where the first such number arose."""
+    broken, restored = session.undo()
+    damaged = [n for n, p in model.named_parameters().items() if not _finite(p.read())]
+    if damaged and not broken:
         return (
-            f"the loss was not finite in {where}: the update before made parameter {broken[0]!r} "
-            f"non-finite. Parameters were restored to those at the start of epoch {epoch + 1}. "
-            "Lower the learning rate, or clip the gradients (clip_global_norm=1.0)."
+            f"the loss was not finite in {where}: parameter {damaged[0]!r} is not finite, and was "
+            "not before this step; load or set finite parameters."
         )
-    if not _finite(session.runtime.read("buffers")):  # the forward pass has put the bad batch in
-        session.runtime.restore(snapshot.buffers)
+    origin = first_nonfinite(bound, session)
+    if not broken:
+        what = f"the loss was not finite in {where}: the first such number came from {origin}"
+    else:
+        what = f"the update of {where} made parameter {broken[0]!r} not finite: "
+        what += (
+            "the step is too large"
+            if origin == "the loss"
+            else f"the first such number came from {origin}"
+        )
+    if not restored:
+        return f"{what}. The parameters are damaged: load a checkpoint, lower the learning rate."
     return (
-        f"the loss was not finite in {where}: the first such number came from {origin}. The "
-        "parameters are those before this step (running statistics that were damaged, those at the "
-        "start of the epoch). Lower the learning rate, check the data, or pass "
+        f"{what}. Parameters, optimiser and running statistics are those before this step. Lower "
+        "the learning rate, clip the gradients (clip_global_norm=1.0), check the data, or pass "
         "stop_on_nonfinite=False."
     )
 
@@ -62,11 +53,13 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
         for number, call in enumerate(bound.planned):
             kernel = declared(call.kernel)
             assert kernel is not None
-            if kernel.name.startswith("accumulate") or kernel.name == "check_finite":
+            if kernel.name.startswith("accumulate") or kernel.name.endswith(
+                ("_prepare", *HARMLESS)
+            ):
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))
             if any(p.writes and _home(operands[n]) == "params" for n, p in kernel.arrays.items()):
-                break
+                continue
             bound.run_call(number)
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]

@@ -49,6 +49,25 @@ class Session:
         self.memory = self.runtime.memory
         self.clock, self.totals = self.runtime.clock, self.runtime.totals
         self.running = False
+        self.doubt()
+
+    def doubt(self) -> None:
+        """The next training step is not beyond doubt (`train/guard.py`): the host has set
+        parameters."""
+        self.memory["guard"][words.DOUBT] = 1
+
+    def undo(self) -> tuple[list[str], bool]:
+        """After a stop for a number that is not finite: all as it was before that step.
+
+        Returns the names of the parameters that the step's update broke, and whether all could be
+        put back.
+        """
+        broken: list[str] = []
+        if self.runtime.read("guard")[words.BROKEN]:
+            broken = [
+                n for n, p in self.store.parameters.items() if not np.isfinite(p.read()).all()
+            ]
+        return broken, self.runtime.put_back()
 
     def set(self, name: str, array: Any) -> None:
         """Provide an external segment; programs bound before keep the one they have."""
@@ -77,6 +96,10 @@ class Session:
         self.running = True
         try:
             self.runtime.run(segments, poll)
+        except BaseException:
+            if self.clock[words.STOP] == words.NOT_FINITE:
+                self.undo()
+            raise
         finally:
             self.running = False
         return int(self.clock[words.STOP])

@@ -37,7 +37,7 @@ from fastnn.train.build import (
     settled,
 )
 from fastnn.train.options import check_device_options, check_options
-from fastnn.train.rescue import first_nonfinite
+from fastnn.train.rescue import explain
 from fastnn.train.session import Session
 
 #: learning rates computed ahead, in steps
@@ -87,7 +87,7 @@ class Step:
         self.dtype, self.seed, self._options = dtype, int(seed), parameters
         self._open(workers, bool(graphs))
         self._clock[words.SEED] = self.seed
-        self._rate_factor = 1.0
+        self._rate_factor = self.optimizer.rate_factor
 
     def _open(self, workers: int | str, graphs: bool) -> None:
         """Memory and workers: of a new step, and of a copy."""
@@ -154,7 +154,8 @@ class Step:
         Raises:
             DataError, ShapeError: bad input; nothing has been updated.
             BusyError: another thread is training the model.
-            NonFiniteError: the loss is NaN or infinite; no parameter has been updated.
+            NonFiniteError: the loss is NaN or infinite, or the update would have made a parameter
+                so; model, optimiser and running statistics are as they were.
         """
         turn = turns(self.store).train(Turn("a step", sys._getframe()))
         try:
@@ -214,13 +215,13 @@ class Step:
     @property
     def learning_rate(self) -> float:
         """The base learning rate; setting it scales those of all parameter groups alike."""
-        return float(self.optimizer.options["lr"]) * self._rate_factor
+        return self.optimizer.rate_for(self._rate_factor)
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
         if not (np.isfinite(rate) and rate >= 0):
             raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
-        self._rate_factor = float(rate) / float(self.optimizer.options["lr"])
+        self._rate_factor = self.optimizer.factor_for(float(rate))
         self._clock[words.RUN_STEP] = AHEAD
 
     @property
@@ -296,7 +297,10 @@ class Step:
             self.store.dropped = not self.keep_gradients
             if self.stop_on_nonfinite:
                 builder.check_finite(loss)
-            builder.train(Objective(loss, self.parameters, self.optimizer), self.keep_gradients)
+            builder.train(
+                Objective(loss, self.parameters, self.optimizer), self.keep_gradients,
+                self.stop_on_nonfinite,
+            )  # fmt: skip
         elif kind == "gradients":
             found = set(builder.gradients(loss, self.parameters)[1])
         built = builder.finish(advance=kind == "train")
@@ -308,8 +312,7 @@ class Step:
     def _compute_rates(self) -> None:
         """Fill the table of learning rates from the current step on."""
         schedule = self.optimizer.schedule
-        for group in range(self.optimizer.group_count):
-            base = self.optimizer.group_options(group)["lr"] * self._rate_factor
+        for group, base in enumerate(self.optimizer.rates(self._rate_factor)):
             self._rates[:, group] = (
                 base
                 if schedule is None
@@ -326,17 +329,8 @@ class Step:
         if reason == words.OUT_OF_RANGE:
             for arrays in self._checked(x, y):
                 check_ranges(arrays, ready.built.ranges)
-        broken = [
-            n for n, p in self.model.named_parameters().items() if not np.isfinite(p.read()).all()
-        ]
-        if broken:
-            cause = f"parameter {broken[0]!r} is not finite, probably since the update before"
-        else:
-            cause = f"the first such number came from {first_nonfinite(ready.bound, self.session)}"
         raise NonFiniteError(
-            f"the loss was not finite in step {self.steps + 1}: {cause}. The parameters are those "
-            "before this step. Lower the learning rate, clip the gradients "
-            "(clip_global_norm=1.0), check the data, or pass stop_on_nonfinite=False."
+            explain(self.model, self.session, ready.bound, f"step {self.steps + 1}")
         )
 
     def __repr__(self) -> str:
@@ -424,7 +418,8 @@ def compile(
         workers: number of threads, or "auto" to choose by the work in a step. The results are the
             same, bit for bit, for any number.
         device: "auto", "cpu", or a CUDA device.
-        stop_on_nonfinite: raise an error when the loss is NaN or infinite, before the update.
+        stop_on_nonfinite: raise an error when the loss is NaN or infinite, or a parameter would
+            become so, and leave all as it was. False: parameters may become NaN.
         keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
             that need not write its gradients to memory is faster; ``step.gradients(x, y)`` gives
             them at any time.

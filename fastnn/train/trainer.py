@@ -45,7 +45,7 @@ from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
 from fastnn.train.options import check_device_options, check_options
 from fastnn.train.progress import ProgressBar
-from fastnn.train.rescue import Snapshot, explain
+from fastnn.train.rescue import explain
 from fastnn.train.session import Session
 from fastnn.train.tally import SUM, Tally
 from fastnn.train.unfinished import Turn
@@ -82,8 +82,9 @@ class Trainer:
             are the same, bit for bit, for any number.
         seed: of initial parameters, data order, dropout: the whole run follows from it.
         dtype: "float32" or "float64".
-        stop_on_nonfinite: stop with an error when the loss becomes NaN or infinite, with the last
-            good parameters kept.
+        stop_on_nonfinite: stop with an error when the loss, or a parameter by its update, becomes
+            NaN or infinite; parameters, optimiser and running statistics are those before that
+            step. False: training goes on with what comes, and parameters may become NaN.
         keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
             that need not write its gradients to memory is faster. Callbacks with
             ``needs_gradients`` switch it on.
@@ -152,7 +153,7 @@ class Trainer:
         self.cursor = 0  # samples of the current epoch that are done
         self.epoch_done = False  # within on_epoch_end: nothing is left to do of the current epoch
         self.first_epoch = 0
-        self.rate_factor = 1.0
+        self.rate_factor = self.optimizer.rate_factor
         self.stop_training = False
         self.interrupted = False  # whether Ctrl-C ended the last run
         self.feed_description: dict[str, Any] | None = None  # of the last run's data
@@ -219,13 +220,13 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The base learning rate; setting it scales all groups alike."""
-        return float(self.optimizer.options["lr"]) * self.rate_factor
+        return self.optimizer.rate_for(self.rate_factor)
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
         if not (np.isfinite(rate) and rate >= 0):
             raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
-        self.rate_factor = float(rate) / float(self.optimizer.options["lr"])
+        self.rate_factor = self.optimizer.factor_for(float(rate))
 
     @property
     def step(self) -> int:
@@ -239,17 +240,15 @@ class Trainer:
             return self.turn.number + 1, 0
         return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
 
-    def rates(self, steps: int, steps_per_epoch: int) -> np.ndarray:
-        """Learning rates of the next steps, for each parameter group: shape (steps, groups)."""
-        base = [
-            self.optimizer.group_options(g)["lr"] * self.rate_factor
-            for g in range(self.optimizer.group_count)
-        ]
+    def rates(self, steps: int) -> np.ndarray:
+        """Learning rates of this epoch's next steps, for each parameter group: shape (steps,
+        groups)."""
+        base = self.optimizer.rates(self.rate_factor)
         if self.optimizer.schedule is None:
             return np.tile(np.array(base, np.float64), (steps, 1))
         schedule = self.optimizer.schedule
         return np.stack(
-            [schedule.rates(b, self.step, steps, max(steps_per_epoch, 1)) for b in base], axis=1
+            [schedule.rates(b, self.step, steps, epoch=self.epoch) for b in base], axis=1
         )
 
     def get_parameters(self) -> dict[str, np.ndarray]:
@@ -280,7 +279,7 @@ class Trainer:
             if training:
                 self.store.dropped = not self.keep_gradients
                 objective = Objective(builder.places["loss"], self.trained, self.optimizer)
-                builder.train(objective, self.keep_gradients)
+                builder.train(objective, self.keep_gradients, self.stop_on_nonfinite)
             self._built[key] = builder.finish()
         for k, addition in enumerate(self._built[key].additions):
             if addition == SUM:
@@ -355,7 +354,8 @@ class Trainer:
         Raises:
             DataError, ShapeError, OptionError: bad input, before anything is trained.
             BusyError: another thread is training the model.
-            NonFiniteError: the loss became NaN or infinite (see `stop_on_nonfinite`).
+            NonFiniteError: the loss or a parameter became NaN or infinite (see
+                `stop_on_nonfinite`).
         """
         from fastnn.train.checkpoint import Loaded
 
@@ -402,6 +402,7 @@ class Trainer:
         hooks.set_trainer(self)
         self.history = History(params)
         self.stop_training = self.interrupted = False
+        self.session.doubt()
         hooks.on_train_begin({})
         self.fitting = True
         try:
@@ -595,7 +596,6 @@ class Trainer:
         session.clock[words.CURSOR] = self.cursor
         if self.cursor == 0:
             session.totals[:] = 0.0
-        snapshot = Snapshot(session) if self.stop_on_nonfinite else None
         done = self.step - feed.steps_done(self.cursor)  # as it was when the epoch began
 
         def poll() -> None:
@@ -607,8 +607,9 @@ class Trainer:
         finally:
             self.cursor = int(session.clock[words.CURSOR])
         if reason == words.NOT_FINITE:
-            assert snapshot is not None
-            message = explain(self, feed, epoch, self.step - done, snapshot)
+            number = self.step - done + 1
+            where = f"epoch {epoch + 1}, step {number} of the epoch (step {self.step + 1} in all)"
+            message = explain(self.model, session, feed.last_bound(session), where)
             self.history.stopped = "the loss was not finite"
             self.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
             raise NonFiniteError(message)

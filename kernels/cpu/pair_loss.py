@@ -84,7 +84,7 @@ def mae_term(x, t, _):
 @helper
 def mae_slope(x, t, _):
     d = x - t
-    return where(d == 0.0, d, copysign(1.0, d))
+    return where(absolute(d) > 0.0, copysign(1.0, d), d)  # a NaN stays
 
 
 @kernel

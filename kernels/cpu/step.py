@@ -181,7 +181,12 @@ def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
 
 @kernel
 def advance(clock: "inout whole i[L]", batch: "int"):
-    """The end of a step: next step, next batch; latch the host's request to stop."""
+    """The end of a step: next step, next batch; latch the host's request to stop.
+
+    A step that is undone does not count.
+    """
+    if clock[STOP] == NOT_FINITE:
+        return
     clock[STEP] += 1
     clock[RUN_STEP] += 1
     clock[CURSOR] += batch

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..clock import RUN_STEP, STEP
 from ..declare import KERNELS, Kernel, helper, kernel
+from .guard import larger, nothing, report
 from .simd import (
     fma,
     lanes,
@@ -26,22 +27,25 @@ from .simd import (
     store_first,
 )
 
-#: scalars in front of the rule's own: L2 factor, factor of decoupled decay, limit of clipping
-SHARED = 3
+#: scalars in front of the rule's own: L2 factor, factor of decoupled decay, limit of clipping, and
+#: 1 (go down the gradient) or -1
+SHARED = 4
 
 _UPDATE = '''
-def update(p, g, {slots}hyper, scale, lo, hi):
+def update(p, g, {slots}hyper, scale, guard, lo, hi):
     """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
-    factor = scale[0] if scale.size else hyper[1] * 0 + 1
-    l2, keep, limit = hyper[0], hyper[1], hyper[2]
+    l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    factor = scale[0] * sign if scale.size else sign
     {scalars}
     # most runs leave gradients as they are: four operations fewer, a sixth of Adam's
-    plain = scale.size == 0 and l2 == 0 and limit == np.inf
+    plain = scale.size == 0 and l2 == 0 and limit == np.inf and sign == 1
     w = lanes(p)
+    worst = nothing(p)
     i, n = lo * p.shape[1], hi * p.shape[1]
     while plain and i + w <= n:
         new = rule(load(p, i) * keep, load(g, i), {load}{names})
         store(p, i, new[0])
+        worst = larger(worst, new[0])
         {store}
         i += w
     while i < n:
@@ -50,6 +54,7 @@ def update(p, g, {slots}hyper, scale, lo, hi):
             grad = shared(load(g, i), old, factor, l2, limit)
             new = rule(old * keep, grad, {load}{names})
             store(p, i, new[0])
+            worst = larger(worst, new[0])
             {store}
         else:
             m = n - i
@@ -59,18 +64,21 @@ def update(p, g, {slots}hyper, scale, lo, hi):
                 grad = shared(grad, old, factor, l2, limit)
             new = rule(old * keep, grad, {load_first}{names})
             store_first(p, i, new[0], m)
+            worst = larger(worst, load_first(p, i, m))
             {store_first}
         i += w
+    report(worst, guard)
 '''
 
 _PREPARE = """
-def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
+def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
     t = clock[STEP] + 1
     rate = schedule[clock[RUN_STEP], group]
     values = scalars(t, rate, {options})
     hyper[0] = l2
     hyper[1] = 1.0 - rate * decay
     hyper[2] = limit
+    hyper[3] = sign
     for k in range(len(values)):
         hyper[SHARED + k] = values[k]
 """
@@ -121,6 +129,7 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
     scope = {
         "lanes": lanes, "load": load, "store": store, "load_first": load_first,
         "store_first": store_first, "shared": shared_gradient, "rule": helper(rule), "np": np,
+        "nothing": nothing, "larger": larger, "report": report,
     }  # fmt: skip
     exec(compile(source, f"<{name}>", "exec"), scope)
     function = scope["update"]
@@ -130,6 +139,7 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
         **dict.fromkeys(slots, "inout rows f[R,C]"),
         "hyper": "in whole f[H]",
         "scale": "in whole f[U]",
+        "guard": "flag whole i[F]",
     }
     _cuda_twins().make_update(name, rule, slots, scalars)
     return kernel(function, name=name)
@@ -148,7 +158,7 @@ def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel
         "schedule": "in whole r[S,G]",
         "hyper": "out whole f[H]",
         "group": "int",
-        **dict.fromkeys(("l2", "decay", "limit", *options), "double"),
+        **dict.fromkeys(("l2", "decay", "limit", "sign", *options), "double"),
     }
     _cuda_twins().make_prepare(name, scalars, options)
     return kernel(function, name=name)

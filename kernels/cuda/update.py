@@ -12,17 +12,18 @@ from typing import Any
 from ..clock import RUN_STEP, STEP, STOP
 from ..cpu.update import SHARED, shared_gradient
 from ..declare import CudaKernel, cuda_kernel, helper
-from .device import ONE_THREAD, can_load4, cast, flat, flat_index, fours_launch, load4, store4
+from .device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from .device import thread_number as thread
+from .guard import report
 
 #: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
 STOPPED = -1.0
 
 _UPDATE = '''
-def update(p, g, {slots}hyper, scale):
+def update(p, g, {slots}hyper, scale, guard):
     """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
-    factor = scale[0] if scale.size > 0 else cast(p, 1.0)
-    l2, keep, limit = hyper[0], hyper[1], hyper[2]
+    l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    factor = scale[0] * sign if scale.size > 0 else sign
     if limit < 0:  # a stop is latched
         return
     {scalars}
@@ -31,17 +32,19 @@ def update(p, g, {slots}hyper, scale):
         {load}
         {rule4}
         {store}
+        {note}
     else:
         for k in range(i, min(i + 4, size)):
             old = flat(p)[k]
             grad = shared(flat(g)[k], old, factor, l2, limit)
             new = rule(old * keep, grad, {load1}{names})
             flat(p)[k] = new[0]
+            report(guard, new[0])
             {store1}
 '''
 
 _PREPARE = """
-def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
+def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
     if thread() == 0:
         t = clock[STEP] + 1
         rate = schedule[clock[RUN_STEP], group]
@@ -49,6 +52,7 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, {options}):
         hyper[0] = l2
         hyper[1] = 1.0 - rate * decay
         hyper[2] = limit if clock[STOP] == 0 else STOPPED
+        hyper[3] = sign
         for k in range(len(values)):
             hyper[SHARED + k] = values[k]
 """
@@ -80,13 +84,14 @@ def make_update(
         load="; ".join(f"{', '.join(f'{a}{k}' for k in four)} = load4({a}, i)" for a in arrays),
         rule4="; ".join(rules),
         store="; ".join(stores),
+        note="; ".join(f"report(guard, new{k}[0])" for k in four),
         load1="".join(f"flat({s})[k], " for s in slots),
         store1="; ".join(f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)) or "pass",
     )
     scope = {
-        "__name__": __name__, "can_load4": can_load4, "cast": cast, "flat": flat,
+        "__name__": __name__, "can_load4": can_load4, "flat": flat,
         "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
-        "rule": helper(rule),
+        "report": report, "rule": helper(rule),
     }  # fmt: skip
     exec(compile(source, f"<CUDA {name}>", "exec"), scope)
     function: Any = scope["update"]
@@ -96,6 +101,7 @@ def make_update(
         **dict.fromkeys(slots, "inout rows f[R,C]"),
         "hyper": "in whole f[H]",
         "scale": "in whole f[U]",
+        "guard": "flag whole i[F]",
     }
     made: CudaKernel = cuda_kernel(
         function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
@@ -116,7 +122,7 @@ def make_prepare(name: str, scalars: Callable[..., Any], options: Sequence[str])
         "schedule": "in whole r[S,G]",
         "hyper": "out whole f[H]",
         "group": "int",
-        **dict.fromkeys(("l2", "decay", "limit", *options), "double"),
+        **dict.fromkeys(("l2", "decay", "limit", "sign", *options), "double"),
     }
     made: CudaKernel = cuda_kernel(function, launch=lambda s: ONE_THREAD, name=name)
     return made

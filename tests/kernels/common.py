@@ -60,7 +60,7 @@ def compute(
         value = operands.pop(key)
         if isinstance(parameter, Array):
             value = np.ascontiguousarray(value, types.get(parameter.dtype))
-        if isinstance(parameter, Array) and parameter.mode in ("inout", "part"):
+        if isinstance(parameter, Array) and parameter.mode in ("inout", "part", "flag"):
             inout[key] = value
         else:
             fixed[key] = value

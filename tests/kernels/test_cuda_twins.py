@@ -32,7 +32,6 @@ ONLY_CPU = {
 }
 ONLY_CUDA = {
     "device": "threads, blocks and warps",
-    "keep": "copies of values between launches",
     "product": "the product's loop over tiles; the CPU's is in matmul.py",
     "rows": "sums and maxima of rows by the threads of a block or a warp",
     "steps": "a recurrent net a launch for each turn, where it does not fit in one",
@@ -48,6 +47,7 @@ KERNELS_ONLY_CPU = {
     "gru_*": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
     "lstm_*": "likewise",
     "rnn_*": "likewise",
+    "check_columns": "CUDA looks at gradients themselves",
     "turn_over": "transposed recurrent weights for single rows on the CPU",
     "sequence_backward_*": "on CUDA plain products over all steps",
 }

@@ -114,7 +114,7 @@ def training_program(
     device: str = "cpu",
 ) -> tuple[StepBuilder, Program]:
     """The graph and the program of a training step."""
-    store = ParameterStore(model.named_arrays(), dtype)
+    store = ParameterStore(model.named_arrays().items(), dtype)
     builder = StepBuilder(model, store, batch, True, feed, device)
     inputs = builder.inputs("x", [Spec(shape, "f")])
     targets = builder.inputs("y", [Spec((), "i")])

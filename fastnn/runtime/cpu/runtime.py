@@ -31,6 +31,7 @@ class CpuProgram(BoundProgram):
     def __init__(self, program: Program, memory: Memory):
         super().__init__(program, memory)
         self.wholes: dict[int, np.ndarray] = {}
+        self.keeps = any(call.kernel == "keep" for call in self.planned)
 
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
@@ -86,6 +87,11 @@ class CpuRuntime:
         self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
         for slot in slots:
             self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
+        self.memory["guard"] = aligned_zeros(words.GUARD_LENGTH, np.int64)
+        for name in ("params", "buffers", *(f"slots/{slot}" for slot in slots)):
+            # the system gives the pages when they are written, in most runs never
+            self.memory[f"saved/{name}"] = aligned_zeros(self.memory[name].size, store.dtype)
+        self.kept = False
         self._team: Team | None = None  # of the last run
 
     def provide(self, name: str, array: Any) -> None:
@@ -119,6 +125,7 @@ class CpuRuntime:
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         self.settle()
         self.store.bring_home()
+        self.begin(any(bound.keeps for bound, _ in segments))
         self._team = team = self.team(segments[0][0].program)
         team.start(team.describe(segments, self.clock), poll)
 
@@ -139,6 +146,25 @@ class CpuRuntime:
         for name, array in saved.items():
             self.memory[name][:] = array
 
+    def begin(self, keeps: bool) -> None:
+        """Before a run: the buffers that its first step is put back to."""
+        self.kept = keeps
+        if keeps:
+            self.memory["saved/buffers"][:] = self.memory["buffers"]
+
+    def put_back(self) -> bool:
+        if self.kept:
+            self.memory["buffers"][:] = self.memory["saved/buffers"]
+        guard = self.memory["guard"]
+        broken, saved = bool(guard[words.BROKEN]), bool(guard[words.SAVED])
+        guard[:] = 0
+        guard[words.DOUBT] = 1
+        if broken and saved:
+            for name in self.memory:
+                if name == "params" or name.startswith("slots/"):
+                    self.memory[name][:] = self.memory[f"saved/{name}"]
+        return saved or not broken
+
     def note(self, program: Program) -> str:
         return f"{self.count(program)} of {available_cores()} cores"
 
@@ -151,7 +177,9 @@ class CpuSingle:
         arrays: Sequence[Any],
     ):  # fmt: skip
         main = bounds[-1]
-        self.store = runtime.store
+        self.store, self.runtime = runtime.store, runtime
+        self.keeps = main.keeps
+        self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = Description(
             [(b, 1) for b in bounds], runtime.clock, runtime.count(main.program)
@@ -166,6 +194,9 @@ class CpuSingle:
             self.store.bring_home()
         for write, array in zip(self.writes, arrays, strict=True):
             write(array)
+        self.runtime.kept = self.keeps
+        if self.keeps:  # as `begin` does
+            self.saved[...] = self.buffers
         self.execute()
 
 

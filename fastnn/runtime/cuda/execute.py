@@ -283,6 +283,21 @@ class CudaRuntime:
             self.gpu.duplicate(copy, target, segment.host.nbytes)
         self._note_away()
 
+    def put_back(self) -> bool:
+        """Parameters and slots; the buffers have been put back when the run ended."""
+        guard = self.memory["guard"]
+        broken, saved = bool(guard[words.BROKEN]), bool(guard[words.SAVED])
+        guard[:] = 0
+        guard[words.DOUBT] = 1
+        if broken and saved:
+            for name, segment in self.memory.segments.items():
+                if name == "params" or name.startswith("slots/"):
+                    copy = self.memory.segments[f"saved/{name}"].on(self.gpu)
+                    self.gpu.duplicate(copy, segment.on(self.gpu, writes=True), segment.host.nbytes)
+            self._note_away()
+            self.gpu.sync()
+        return saved or not broken
+
     def note(self, program: Program) -> str:
         launches = f"{len(program.calls())} launches a step"
         graphs = "as one CUDA graph" if self.graphs else "one by one"

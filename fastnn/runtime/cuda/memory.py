@@ -69,6 +69,10 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
         for slot in slots:
             array = np.zeros(store.size, store.dtype)
             self.segments[f"slots/{slot}"] = Segment(f"slots/{slot}", array, blank=True)
+        self.segments["guard"] = Segment("guard", np.zeros(words.GUARD_LENGTH, np.int64))
+        for name in ("params", *(f"slots/{slot}" for slot in slots)):
+            saved = np.zeros(store.size, store.dtype)
+            self.segments[f"saved/{name}"] = Segment(f"saved/{name}", saved, blank=True)
         self._own = {"clock": control.clock, "totals": control.totals}
 
     def __getitem__(self, name: str) -> np.ndarray:

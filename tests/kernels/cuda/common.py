@@ -85,7 +85,7 @@ def prepared(
             value = np.ascontiguousarray(value, types.get(parameter.dtype))
             if value.ndim == 0:
                 value = value.reshape(1)
-        written = isinstance(parameter, Array) and parameter.mode in ("inout", "part")
+        written = isinstance(parameter, Array) and parameter.mode in ("inout", "part", "flag")
         (inout if written else fixed)[key] = value
     return fixed, inout
 

@@ -7,7 +7,7 @@ import pytest
 
 from fastnn import optim
 from fastnn.kernels import clock
-from fastnn.kernels.cuda import keep  # noqa: F401  (declares the kernel)
+from fastnn.kernels.cuda import keep, step  # noqa: F401  (declares the kernels)
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.test_step import words
@@ -28,12 +28,12 @@ def test_an_update_after_a_stop_changes_nothing(stop: int) -> None:
     own = dict(zip(optimizer.own, optimizer.own_values(optimizer.options), strict=True))
     call_cuda(
         prepare, clock=words(STOP=stop), schedule=np.ones((1, 1)), hyper=hyper, group=0, l2=0.1,
-        decay=0.1, limit=0.5, **own,
+        decay=0.1, limit=0.5, sign=1.0, **own,
     )  # fmt: skip
     arrays = {n: np.full((3, 5), 0.25, np.float32) for n in ("p", *optimizer.slots)}
     before = {n: a.copy() for n, a in arrays.items()}
     g = np.full((3, 5), np.nan if stop else 1.0, np.float32)
-    call_cuda(update, **arrays, g=g, hyper=hyper, scale=None)
+    call_cuda(update, **arrays, g=g, hyper=hyper, scale=None, guard=None)
     assert all((a == before[n]).all() == bool(stop) for n, a in arrays.items())
 
 

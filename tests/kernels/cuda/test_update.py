@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnn import optim
+from fastnn.kernels.clock import GUARD_LENGTH
 from fastnn.kernels.declare import CUDA_KERNELS
 from tests.kernels.common import DTYPES
 from tests.kernels.cuda.common import compute_both
@@ -20,6 +21,7 @@ OPTIMIZERS = {
     "rmsprop": lambda: optim.RMSprop(momentum=0.7, centered=True),
     "adadelta": lambda: optim.Adadelta(),
     "adam": lambda: optim.Adam(),
+    "amsgrad": lambda: optim.Adam(amsgrad=True),
     "adamw": lambda: optim.AdamW(weight_decay=0.1),
 }
 
@@ -30,8 +32,8 @@ def test_prepare_and_update(name: str, dtype: Any) -> None:
     optimizer = OPTIMIZERS[name]()
     prepare, update = optimizer.kernels()
     own = [p for p in CUDA_KERNELS[prepare].params if p not in CUDA_KERNELS[prepare].arrays]
-    values = {"group": 1, "l2": 0.1, "decay": 0.2, "limit": 0.5}
-    values |= dict(zip(own[4:], optimizer.own_values(optimizer.options), strict=True))
+    values = {"group": 1, "l2": 0.1, "decay": 0.2, "limit": 0.5, "sign": -1.0}
+    values |= dict(zip(own[5:], optimizer.own_values(optimizer.options), strict=True))
     hyper = compute_both(
         prepare, dtype, {"hyper": (optimizer.hyper_size,)}, clock=words(STEP=3, RUN_STEP=1),
         schedule=np.array([[1.0, 2.0], [0.5, 0.05]]), **values,
@@ -41,4 +43,7 @@ def test_prepare_and_update(name: str, dtype: Any) -> None:
         slots = {s: rng.random(shape) for s in optimizer.slots}
         p, g = rng.standard_normal((2, *shape))
         for scale in (np.zeros(0), [0.5]):
-            compute_both(update, dtype, {}, p=p, g=g, hyper=hyper, scale=scale, **slots)
+            guard = np.zeros(GUARD_LENGTH, np.int64)
+            compute_both(
+                update, dtype, {}, p=p, g=g, hyper=hyper, scale=scale, guard=guard, **slots
+            )

@@ -1,0 +1,179 @@
+"""Parameters stay finite: what a training step checks, and what it can be put back to.
+
+See "Finite parameters" in docs/architecture.md, and `kernels/cpu/guard.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import sqrt
+from typing import Any
+
+import fastnn.kernels.cpu.guard
+import fastnn.kernels.cpu.keep  # noqa: F401
+from fastnn.graph.graph import Call, Graph, Value
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import declared
+from fastnn.optim.optimizer import Optimizer
+
+#: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
+GRADIENT = 1e18
+#: kernels that sum products over the batch: what a gradient is bounded by
+FACTORS = {
+    "linear_backward_weight": ("x", "dy"),
+    "linear_backward_weight_packed": ("x_packed", "dy_packed"),
+    "embedding_backward": ("dy",),
+    "sum_rows": ("x",),
+}
+PACKING = ("pack_panels", "pack_panels_transposed")
+
+
+def guard_of(graph: Graph) -> Value:
+    """The guard's words."""
+    return graph.leaf("guard", (words.GUARD_LENGTH,), "guard", dtype="i", name="guard")
+
+
+def check_gradients(graph: Graph, gradients: Iterable[Value]) -> None:
+    """Add the checks that make a step doubtful.
+
+    A gradient that a weight's update takes from the cache is not written out to be looked at: what
+    it is a sum of products of has been, and bounds it.
+    """
+    if graph.device == "cuda":
+        for gradient in gradients:
+            graph.call("check_size", x=gradient, guard=guard_of(graph), limit=GRADIENT)
+        return
+    makers: dict[Value, list[Call]] = {}
+    for call in graph.calls:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        for name, parameter in kernel.arrays.items():
+            value = call.operands[name]
+            if parameter.writes and isinstance(value, Value):
+                makers.setdefault(value.root, []).append(call)
+    seen: set[Any] = set()
+    for gradient in gradients:
+        for value, limit in _bounds(gradient, makers):
+            _check(graph, value, limit, makers, seen)
+
+
+def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Value, float]]:
+    """Values with limits below which a gradient's elements are within `GRADIENT`."""
+    found: list[tuple[Value, float]] = []
+    calls = makers.get(gradient.root, [])
+    for call in calls:
+        if call.kernel == "add_forward":
+            parts = [call.operands["a"], call.operands["b"]]
+            if all(p.root is not gradient.root for p in parts):
+                for part in parts:
+                    found += _bounds(part, makers)
+                continue
+        factors = FACTORS.get(call.kernel)
+        if factors is None or any(_has_gaps(call.operands[n], makers) for n in factors):
+            return [(gradient, GRADIENT)]
+        unpacked = (_unpacked(call.operands[name], makers) for name in factors)
+        values = [v for v in unpacked if v is not None]
+        rows = max(v.size // v.shape[-1] for v in values)
+        limit = sqrt(GRADIENT / rows) / 2
+        found += [(value, limit) for value in values]
+    return found or [(gradient, GRADIENT)]
+
+
+def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
+    """Whether parts of it may not have been written (steps past the end of a sequence)."""
+    value = _unpacked(value, makers)
+    for call in makers.get(value.root, []) if value is not None else []:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        for name, parameter in kernel.arrays.items():
+            operand = call.operands[name]
+            same = isinstance(operand, Value) and value is not None and operand.root is value.root
+            if same and parameter.writes and (parameter.gaps or parameter.mode == "part"):
+                return True
+    return False
+
+
+def _unpacked(value: Value | None, makers: dict[Value, list[Call]]) -> Value | None:
+    for call in makers.get(value.root, []) if value is not None else []:
+        if call.kernel in PACKING:
+            source: Value = call.operands["w"]
+            return source
+    return value
+
+
+def _check(
+    graph: Graph, value: Value, limit: float, makers: dict[Value, list[Call]], seen: set[Any]
+) -> None:
+    """One check of a value, however many gradients it is in."""
+    while value.base is not None and value.size == value.base.size:
+        value = value.base
+    key = value.root, value.shift, value.size
+    if key in seen or value.home == "constant":
+        return
+    seen.add(key)
+    if value.ndim == 2 and _made_by_columns(value, makers):
+        graph.call("check_columns", x=value, guard=guard_of(graph), limit=limit)
+        return
+    if value.batched and value.ndim > 2:
+        value = graph.view(value, (value.shape[0], value.size // value.shape[0]))
+    graph.call("check_size", x=value, guard=guard_of(graph), limit=limit)
+
+
+def _made_by_columns(value: Value, makers: dict[Value, list[Call]]) -> bool:
+    for call in makers.get(value.root, [])[-1:]:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        return any(
+            p.writes and p.axis == "cols"
+            for name, p in kernel.arrays.items()
+            if isinstance(v := call.operands[name], Value) and v.root is value.root
+        )
+    return False
+
+
+def safeguard(graph: Graph, optimizer: Optimizer, size: int, schedule: Value) -> None:
+    """Add the copies that a doubtful step begins with."""
+
+    def pair(name: str) -> tuple[Value, Value]:
+        own = graph.leaf(("all", name), (size,), name, offset=0, name=f"all {name}")
+        key = f"saved/{name}"
+        return own, graph.leaf(key, (size,), key, offset=0, name=key)
+
+    names = [f"slots/{slot}" for slot in optimizer.slots]
+    first = pair("params")
+    for begin in range(0, max(len(names), 1), 3):
+        slots: list[tuple[Value | None, Value | None]] = [*map(pair, names[begin : begin + 3])]
+        slots += [(None, None)] * (3 - len(slots))
+        operands = {
+            f"{prefix}{k}": value
+            for k, two in enumerate(slots, 1)
+            for prefix, value in zip(("slot", "saved"), two, strict=True)
+        }
+        graph.call(
+            "safeguard", clock=graph.clock(), schedule=schedule, guard=guard_of(graph),
+            x=first[0], saved=first[1], always=int(not optimizer.bounded), **operands,
+        )  # fmt: skip
+
+
+def keep_buffers(graph: Graph, size: int) -> None:
+    """Add the copy of buffers (running statistics, states) at the end of a good step.
+
+    (On CUDA the runtime does that, see `runtime/cuda/execute.py`.)
+    """
+    if graph.device == "cuda" or not writes_buffers(graph.calls):
+        return
+    own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
+    saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")
+    graph.call("keep", x=own, clock=graph.clock(), saved=saved)
+    graph.calls[-1].final = True
+
+
+def writes_buffers(calls: Sequence[Call]) -> bool:
+    for call in calls:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        for name, parameter in kernel.arrays.items():
+            value = call.operands[name]
+            if parameter.writes and isinstance(value, Value) and value.root.home == "buffers":
+                return True
+    return False

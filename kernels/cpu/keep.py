@@ -1,0 +1,19 @@
+"""Copies of what a step changes before it is known to be good: running statistics, states.
+
+C numbers, L words of the clock.
+"""
+
+from ..clock import NOT_FINITE, STOP
+from ..declare import kernel
+
+
+@kernel
+def keep(
+    x: "in whole f[C]",
+    clock: "in whole i[L]",
+    saved: "part whole f[C]",
+):
+    """saved = x after a good step."""
+    if clock[STOP] != NOT_FINITE:
+        for i in range(x.shape[0]):
+            saved[i] = x[i]

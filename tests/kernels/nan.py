@@ -1,0 +1,76 @@
+"""NaN in, NaN out: operands for any kernel that computes rows or sums, found by its declaration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fastnn.graph.ops  # noqa: F401  (declares the kernels)
+from fastnn.kernels.declare import KERNELS, Array
+
+#: files of kernels whose results depend on every element of what they read
+FILES = ("broadcast", "clip", "elementwise", "loss", "norm", "pair_loss", "reduce", "shape",
+         "softmax", "step")  # fmt: skip
+#: inputs that a kernel may leave unread or compares only, and why
+UNREAD = {
+    ("leaky_relu_backward", "x"): "a switch between two factors",
+    ("prelu_backward_input", "x"): "likewise",
+    ("relu_backward", "y"): "a switch",
+    ("maxout_backward", "x"): "compared with the maximum, which is NaN then",
+    ("maxout_backward", "y"): "likewise",
+    ("maxout_backward", "dy"): "goes to the maximum, which these operands don't have",
+    ("kl_div_backward", "x"): "its gradient does not depend on it",
+    ("kl_div_log_backward", "x"): "likewise",
+    ("prelu_forward", "weight"): "for negative x only",
+    ("prelu_backward_input", "weight"): "likewise",
+}
+SIZES = {"U": 1, "T": 2, "L": 16, "K": 12, "C": 6, "N": 4, "B": 4, "R": 4, "F": 8}
+REALS = {"threshold": 20.0, "eps": 1e-5}
+INTS = {"ignore_index": -100, "pieces": 2, "groups": 2, "count": 3, "ignored": -100}
+
+
+def kernels() -> list[str]:
+    """Names of the kernels of these files that read and write floats."""
+    found = []
+    for name, kernel in KERNELS.items():
+        module = kernel.function.__module__ or ""
+        floats = [p for p in kernel.arrays.values() if p.dtype in "fr"]
+        ours = module.startswith("fastnn.kernels.cpu.") and module.rpartition(".")[2] in FILES
+        if ours and any(p.writes for p in floats) and any(p.reads for p in floats):
+            found.append(name)
+    return sorted(found)
+
+
+def operands(name: str, dtype: Any) -> dict[str, Any]:
+    """Arrays of small numbers between 0.2 and 0.8, integers 0, and numbers that suit."""
+    rng = np.random.default_rng(3)
+    found: dict[str, Any] = {}
+    for key, p in KERNELS[name].params.items():
+        if not isinstance(p, Array):
+            found[key] = INTS.get(key, 1) if p.kind == "int" else REALS.get(key, 0.5)
+            continue
+        shape = tuple(SIZES.get(letter, 5) for letter in p.dims)
+        if p.dtype == "i":
+            found[key] = np.zeros(shape, np.int64)
+        else:
+            found[key] = rng.uniform(0.2, 0.8, shape).astype(
+                np.float64 if p.dtype == "r" else dtype
+            )
+    return found
+
+
+def hidden(name: str, dtype: Any, run: Any) -> list[str]:
+    """Inputs of a kernel whose NaN no output shows."""
+    kernel = KERNELS[name]
+    found = []
+    for key, p in kernel.arrays.items():
+        if not p.reads or p.dtype not in "fr" or (name, key) in UNREAD:
+            continue
+        given = operands(name, dtype)
+        given[key][...] = np.nan
+        run(name, given)
+        outputs = [given[k] for k, q in kernel.arrays.items() if q.writes and q.dtype in "fr"]
+        if not any(np.isnan(a).any() for a in outputs):
+            found.append(key)
+    return found

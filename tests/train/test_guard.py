@@ -1,0 +1,200 @@
+"""A step that would make a parameter non-finite is undone to the last bit, whatever it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops, optim
+from fastnn.errors import NonFiniteError
+from fastnn.kernels import clock as words
+from fastnn.train.callbacks import EarlyStopping, ModelCheckpoint
+
+OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "sgd": lambda **m: optim.SGD(lr=0.1, **m),
+    "nesterov": lambda **m: optim.SGD(lr=0.1, momentum=0.9, nesterov=True, **m),
+    "adagrad": lambda **m: optim.Adagrad(lr=0.1, **m),
+    "rmsprop": lambda **m: optim.RMSprop(lr=0.1, momentum=0.5, centered=True, **m),
+    "adadelta": lambda **m: optim.Adadelta(lr=0.1, **m),
+    "adam": lambda **m: optim.Adam(lr=0.1, **m),
+    "amsgrad": lambda **m: optim.Adam(lr=0.1, amsgrad=True, **m),
+    "adamw": lambda **m: optim.AdamW(lr=0.1, **m),
+}
+CLIPS = [{}, {"clip_value": 0.5}, {"clip_norm": 1.0}, {"clip_global_norm": 1.0}]
+
+
+class Rooted(nn.Module):
+    """A net whose loss stays finite while a gradient does not: the root of 0."""
+
+    def __init__(self) -> None:
+        self.first, self.norm, self.last = nn.Linear(4, 40), nn.BatchNorm(40), nn.Linear(40, 3)
+
+    def forward(self, x: Any) -> Any:
+        return ops.sqrt(ops.square(self.last(ops.tanh(self.norm(self.first(x))))))
+
+
+def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(32, 4)).astype(np.float32), np.ones((32, 3), np.float32)
+
+
+def state(step: Any) -> dict[str, np.ndarray]:
+    memory = step.session.memory
+    names = ["params", "buffers", *(n for n in memory if n.startswith("slots/"))]
+    return {name: np.array(memory[name]) for name in names}
+
+
+def same(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> bool:
+    return all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def ruin(model: Rooted) -> None:
+    """Weights from which the output is 0, so that its root has no gradient."""
+    model.last.weight.value[...] = 0
+    model.last.bias.value[...] = 0
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_refused_step_changes_nothing(name: str, clip: dict[str, Any]) -> None:
+    model = Rooted()
+    step = fnn.compile(model, "mse", OPTIMIZERS[name](**clip), device="cpu", workers=2)
+    step(*batch())
+    kept = step.model.state_dict()
+    ruin(model)
+    before = state(step)
+    with pytest.raises(NonFiniteError, match=r"the update of step 2 made parameter .*first such"):
+        step(*batch(1))
+    assert same(before, state(step))
+    assert step.steps == 1
+    model.load_state_dict(kept)
+    assert np.isfinite(step(*batch(2)))
+    assert all(np.isfinite(a).all() for a in state(step).values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_that_is_too_large_changes_nothing(name: str) -> None:
+    x, y = batch()
+    model = nn.Sequential(nn.Linear(4, 40), nn.BatchNorm(40), nn.Linear(40, 3))
+    step = fnn.compile(model, "mse", OPTIMIZERS[name](), device="cpu")
+    for _ in range(3):
+        step(x, y)
+    before = state(step)
+    step.learning_rate = 1e300  # infinite in float32
+    with pytest.raises(NonFiniteError, match="the step is too large"):
+        step(x, y)
+    assert same(before, state(step))
+    step.learning_rate = 0.01
+    step(x, y)
+
+
+def test_gradients_that_overflow_in_the_sum() -> None:
+    """Finite factors, infinite sums of products: what the checks bound."""
+    model = nn.Linear(4, 3)
+    step = fnn.compile(model, lambda o, _: ops.mean(o * 1e25), optim.SGD(lr=1e-3), device="cpu")
+    x = np.full((64, 4), 1e16, np.float32)
+    model.weight.value[...] = 0
+    before = state(step)
+    with pytest.raises(NonFiniteError):
+        step(x, np.zeros((64, 3), np.float32))
+    assert same(before, state(step))
+
+
+def test_steps_beyond_doubt_make_no_copies() -> None:
+    step = fnn.compile(nn.Linear(4, 3), "mse", optim.Adam(), device="cpu")
+    for _ in range(3):
+        step(*batch())
+    guard = step.session.memory["guard"]
+    assert guard[words.SAVED] == guard[words.DOUBT] == 0
+    step(batch()[0] * 1e10, batch()[1])
+    assert guard[words.SAVED] == 1
+
+
+def test_bits_are_the_same_with_copies_and_without() -> None:
+    found = []
+    for doubt in (False, True):
+        step = fnn.compile(Rooted(), "mse", optim.Adam(lr=0.01), device="cpu")
+        for _ in range(5):
+            if doubt:
+                step.session.doubt()
+            step(*batch())
+        found.append(state(step))
+    assert same(*found)
+
+
+def test_a_rule_that_nobody_knows_is_guarded_too() -> None:
+    class Wild(optim.SGD):
+        name = "wild"
+
+        def _rule(self) -> Any:
+            return lambda p, g, lr, *_: (p + g / (g - g),)
+
+    step = fnn.compile(nn.Linear(4, 3), "mse", Wild(lr=0.1), device="cpu")
+    before = state(step)
+    with pytest.raises(NonFiniteError, match="the step is too large"):
+        step(*batch())
+    assert same(before, state(step))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("batches", [False, True])
+def test_the_last_step_of_a_run_and_checkpoints(
+    tmp_path: Path, workers: int, batches: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 4)).astype(np.float32), np.zeros((64, 1), np.float32)
+    x[-16:] *= 1e4
+    model = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm(1), nn.Linear(1, 1))
+    trainer = fnn.Trainer(
+        model, lambda o, _: ops.mean(o * o), optim.SGD(lr=1e300), workers=workers, device="cpu"
+    )
+    before = state(trainer)
+    data: tuple[Any, ...] = (x[:16], y[:16])
+    options: dict[str, Any] = {"batch_size": 16}
+    if batches:
+        data = ([(x[:16], y[:16])],)
+        options = {}
+    hooks = [ModelCheckpoint(str(tmp_path / "best"), "loss"), EarlyStopping("loss")]
+    with pytest.raises(NonFiniteError, match=r"the update of epoch 1, step 1 of the epoch"):
+        trainer.fit(*data, epochs=1, shuffle=False, verbose=False, callbacks=hooks, **options)
+    assert not list(tmp_path.iterdir())
+    assert same(before, state(trainer))
+    trainer.learning_rate = 1e-3
+    trainer.fit(*data, epochs=2, shuffle=False, verbose=False, **options)
+    assert all(np.isfinite(a).all() for a in state(trainer).values())
+
+
+def test_in_the_middle_of_an_epoch_the_good_steps_stay() -> None:
+    """The state after a failure is, bit for bit, that of a run of the good steps alone."""
+    x, y = (np.concatenate([batch(k)[i] for k in range(4)]) for i in (0, 1))
+    bad = y.copy()
+    bad[96:] = 3e38  # finite, its square is not
+    states = []
+    for targets, size in ((y, 96), (bad, 128)):
+        model = nn.Sequential(nn.Linear(4, 40), nn.BatchNorm(40), nn.Linear(40, 3))
+        trainer = fnn.Trainer(model, "mse", optim.Adam(lr=0.01), device="cpu", workers=2)
+        options: dict[str, Any] = {"batch_size": 32, "shuffle": False, "verbose": False}
+        if size == 96:
+            trainer.fit(x[:96], targets[:96], **options)
+        else:
+            with pytest.raises(NonFiniteError, match="the loss was not finite in epoch 1, step 4"):
+                trainer.fit(x, targets, **options)
+        states.append(state(trainer))
+    assert same(*states)
+
+
+def test_unguarded_training_hides_nothing() -> None:
+    """stop_on_nonfinite=False: NaN goes on, and is seen."""
+    model = Rooted()
+    step = fnn.compile(
+        model, "mse", optim.SGD(lr=0.1, clip_value=0.5), device="cpu", stop_on_nonfinite=False
+    )
+    ruin(model)
+    step(*batch())
+    assert np.isnan(model.last.weight.value).all()
+    assert np.isnan(step(*batch()))
