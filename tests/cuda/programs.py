@@ -49,8 +49,11 @@ def advance_cuda(clock: "inout whole i[L]", limit: "int"):
 
 def runtime(size: int = 5, device: str = "cuda:0", **options: Any) -> CudaRuntime:
     """A runtime with a model of one layer."""
-    store = nn.Linear(size, 1).store()
-    return CudaRuntime(device, store, options.get("slots", ()), 1, options.get("graphs", True))
+    model = nn.Linear(size, 1)
+    slots, graphs = options.get("slots", ()), options.get("graphs", True)
+    made: Any = CudaRuntime(device, model.store(), slots, 1, graphs)
+    made.model = model  # its parameters live as long
+    return made
 
 
 def build(fill: Callable[[Graph], dict[str, Value]], limit: int = 10**9) -> Program:

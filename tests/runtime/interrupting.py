@@ -13,6 +13,7 @@ from typing import Any
 import fastnn
 
 PACKAGE = str(Path(fastnn.__file__).parent)
+Arm = Callable[[float, float], None]
 
 
 def moments(function: Callable[[], Any], event: str = "opcode") -> int:
@@ -21,8 +22,8 @@ def moments(function: Callable[[], Any], event: str = "opcode") -> int:
 
 
 def interrupt_at(function: Callable[[], Any], number: int, event: str = "opcode") -> bool:
-    """Call a function with a KeyboardInterrupt before its n-th instruction (or line) in fastnn;
-    returns whether it came through."""
+    """Call a function with a KeyboardInterrupt before its n-th instruction in fastnn (or its n-th
+    line in fastnn's training and runtime); returns whether it came through."""
     try:
         _traced(function, [number], event)
     except KeyboardInterrupt:
@@ -32,6 +33,8 @@ def interrupt_at(function: Callable[[], Any], number: int, event: str = "opcode"
 
 def _traced(function: Callable[[], Any], numbers: list[int], event: str) -> int:
     count, pending = 0, sorted(numbers)
+    # (planning is long, and makes objects that are new)
+    folders = (PACKAGE,) if event == "opcode" else (PACKAGE + "/train", PACKAGE + "/runtime")
 
     def local(frame: FrameType, what: str, argument: Any) -> Any:
         nonlocal count
@@ -43,7 +46,7 @@ def _traced(function: Callable[[], Any], numbers: list[int], event: str) -> int:
         return local
 
     def trace(frame: FrameType, what: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(folders):
             return None
         frame.f_trace_opcodes = event == "opcode"
         return local
@@ -58,7 +61,7 @@ def _traced(function: Callable[[], Any], numbers: list[int], event: str) -> int:
 
 
 @contextmanager
-def alarms() -> Iterator[Callable[[float, float], None]]:
+def alarms() -> Iterator[Arm]:
     """KeyboardInterrupt from a timer, wherever fastnn is then; outside of it nothing is raised.
 
     Gives `arm(after, every)`, in seconds; zeros disarm it.
