@@ -39,7 +39,7 @@ def state(run: fnn.Trainer) -> dict[str, bytes]:
 @pytest.mark.parametrize("way", ["arrays", "validation", "batches"])
 def test_ctrl_c_at_any_line_of_fit(way: str) -> None:
     """Some lines here, many more by `python -m tests.runtime.interrupts`."""
-    every_line(way, 2, 197)
+    every_line(way, 2, 701)
 
 
 def every_line(way: str, workers: int, stride: int) -> int:
