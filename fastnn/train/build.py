@@ -410,7 +410,8 @@ def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
         before = merged[-1][-1] if merged else None
         if (
             before is not None
-            and before[2:] == (hyper, factor)
+            and before[2] is hyper
+            and before[3] is factor
             and padded((before[0].offset or 0) + before[0].size) == leaf.offset
         ):
             merged[-1].append(piece)
