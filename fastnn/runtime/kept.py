@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, MutableMapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from fastnn.errors import OptionError
 
@@ -38,6 +38,13 @@ def limit() -> int:
     return int(chosen)
 
 
+class _Entry(Generic[V]):
+    __slots__ = ("used", "value")
+
+    def __init__(self, value: V, used: int):
+        self.value, self.used = value, used
+
+
 class Kept(MutableMapping[Any, V]):
     """A dict of programs that forgets those which were not used for longest, beyond `limit`.
 
@@ -50,46 +57,52 @@ class Kept(MutableMapping[Any, V]):
     (1, 100)
     """
 
+    # A plain dict, and a note of each entry's last use: no interrupt (in the hash of a key, say) and
+    # no other thread finds the two apart.
+
     def __init__(self) -> None:
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
+        self._entries: dict[Any, _Entry[V]] = {}
+        self._uses = itertools.count()
 
     def __getitem__(self, key: Any) -> V:
-        value = self._values[key]
-        self._values.move_to_end(key)
-        return value
+        entry = self._entries[key]
+        entry.used = next(self._uses)
+        return entry.value
 
     def __setitem__(self, key: Any, value: V) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
+        self._entries[key] = _Entry(value, next(self._uses))
         most = limit()
         while self.nbytes > most and (oldest := self._oldest()) is not value:
-            for other in [k for k, v in self._values.items() if v is oldest]:
-                del self._values[other]
+            for other, entry in list(self._entries.items()):
+                if entry.value is oldest:
+                    self._entries.pop(other, None)
 
     def _oldest(self) -> V:
         """The value that was not used, under any of its keys, for longest."""
-        latest: dict[int, V] = {}
-        for value in self._values.values():
-            latest.pop(id(value), None)
-            latest[id(value)] = value
-        return next(iter(latest.values()))
+        latest: dict[int, _Entry[V]] = {}
+        for entry in list(self._entries.values()):
+            known = latest.get(id(entry.value))
+            if known is None or known.used < entry.used:
+                latest[id(entry.value)] = entry
+        return min(latest.values(), key=lambda entry: entry.used).value
 
     def __contains__(self, key: Any) -> bool:
-        return key in self._values
+        return key in self._entries
 
     def __delitem__(self, key: Any) -> None:
-        del self._values[key]
+        del self._entries[key]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._values))
+        return iter(list(self._entries))
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._entries)
 
     def clear(self) -> None:
-        self._values.clear()
+        self._entries.clear()
 
     @property
     def nbytes(self) -> int:
         """About how many bytes all of them hold."""
-        return sum({id(v): v.nbytes for v in self._values.values()}.values())
+        values = {id(e.value): e.value for e in list(self._entries.values())}
+        return sum(value.nbytes for value in values.values())

@@ -64,6 +64,37 @@ def test_what_was_not_used_for_longest_goes(monkeypatch):
         kept["f"] = Piece(1)
 
 
+def test_an_interrupt_in_the_hash_of_a_key():
+    """Keys are compared in Python, where Ctrl-C may come in between."""
+
+    class Key:
+        armed = 0
+
+        def __hash__(self):
+            Key.armed -= 1
+            if Key.armed == 0:
+                raise KeyboardInterrupt
+            return 1
+
+        def __eq__(self, other):
+            return self is other
+
+    kept: Kept[Piece] = Kept()
+    keys = [Key() for _ in range(6)]
+    for turn in range(1, 12):
+        for key in keys:
+            Key.armed = turn
+            try:
+                kept[key] = Piece(10)
+                assert kept[key].nbytes == 10
+                del kept[key]
+            except KeyboardInterrupt:
+                pass
+            Key.armed = 0
+            assert kept.nbytes == 10 * len(kept)
+            assert [k in kept for k in kept] == [True] * len(kept)
+
+
 @pytest.mark.parametrize("way", ["predict", "step", "fit", "batches"])
 def test_many_lengths(monkeypatch, way):
     """Bounded memory, and the numbers of a model that keeps everything."""
