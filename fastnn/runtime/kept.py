@@ -57,7 +57,7 @@ class Kept(MutableMapping[Any, V]):
     (1, 100)
     """
 
-    # A plain dict, and a note of each entry's last use: no interrupt (in the hash of a key, say) and
+    # A plain dict and a note of each last use: no interrupt (in the hash of a key, say) and
     # no other thread finds the two apart.
 
     def __init__(self) -> None:
