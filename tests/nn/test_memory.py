@@ -153,9 +153,11 @@ LOOKS = {
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_look_at_a_new_model_does_not_take_the_seed_away(look, dtype):
+def test_a_look_at_a_new_model_does_not_take_the_seed_away(look, dtype, tmp_path):
     model, other = net(), net()
     LOOKS[look](model)
+    if look == "store":
+        model.save(tmp_path / "new.safetensors")
     for made in (model, other):
         trainer(made, seed=4, dtype=dtype)
     for name, array in other.state_dict().items():
@@ -337,6 +339,11 @@ def test_a_layer_appended_to_a_list_after_the_first_fit_is_noticed():
         step(X, Y)
     del model.layers[1]
     step(X, Y)
+    kept, model.layers[0] = model.layers[0], nn.Linear(4, 4)
+    with pytest.raises(OptionError, match=r"layers\.0\.weight"):
+        step(X, Y)
+    model.layers[0] = kept
+    step(X, Y)
     del model.layers[0]  # what is left trains
     before = model.state_dict()
     assert list(before) == ["out.weight", "out.bias"]
@@ -366,6 +373,24 @@ def test_parameters_that_are_not_the_models_are_refused():
 
     with pytest.raises(OptionError, match="is a set, whose order changes"):
         Named()
+
+
+def test_two_parameters_of_one_name_are_refused():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            self.heads = {1: nn.Linear(4, 2), "1": nn.Linear(4, 2)}
+
+    with pytest.raises(OptionError, match=r"two parameters are called 'heads\.1\.weight'"):
+        Twice().state_dict()
+
+
+def test_a_changed_option_of_a_layer_counts_at_once():
+    model = nn.Sequential(nn.Linear(4, 2), nn.LeakyReLU(0.5))
+    made, before = trainer(model), model.predict(X)
+    loss = made.evaluate(X, Y)["loss"]
+    model[1].negative_slope = 0.0
+    np.testing.assert_array_equal(model.predict(X), np.maximum(before, 0.0))
+    assert made.evaluate(X, Y)["loss"] != loss
 
 
 def test_a_module_within_itself_ends():

@@ -66,6 +66,23 @@ def test_gradients_are_the_sum_of_both_uses(first):
     assert testing.gradcheck(Tied(first, 7, 3), RNG.integers(0, 7, (2, 3)))
 
 
+def test_a_tied_weight_within_a_loop():
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            self.emb, self.cell, self.out = nn.Embedding(5, 3), nn.GRUCell(3, 3), nn.Linear(3, 5)
+            self.out.weight = self.emb.weight
+
+        def forward(self, ids: Any) -> Any:
+            def step(x: Any, h: Any) -> Any:
+                h = self.cell(x, h)
+                return self.out(h), h
+
+            x = self.emb(ids)
+            return ops.loop(step, x, ops.zeros_state(x, 3))[0]
+
+    assert testing.gradcheck(Decoder(), RNG.integers(0, 5, (2, 4)))
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7, 33, 300])
 @pytest.mark.parametrize(("k", "c"), [(1, 1), (5, 3), (17, 33), (129, 64), (1030, 80)])
 def test_products_with_a_weight_as_it_lies(rows, k, c):
