@@ -308,7 +308,7 @@ class Case:
                 reduction=self.reduction,
             )  # fmt: skip
         function = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}[self.loss]
-        return function(output, torch.tensor(self.y), reduction=self.reduction)
+        return function(output, torch.tensor(self.y, dtype=output.dtype), reduction=self.reduction)
 
     def theirs(self, parameters: dict[str, np.ndarray], dtype: Any) -> Any:
         """Outputs, loss and gradients of PyTorch."""
@@ -318,10 +318,8 @@ class Case:
         inputs = [
             torch.tensor(a, dtype=None if a.dtype.kind == "i" else dtype) for a in self.arrays
         ]
-        saved, self.y = self.y, self.y.astype("float64") if self.y.dtype.kind == "f" else self.y
         output = self.program(Theirs(tensors), *inputs)
         loss = self.their_loss(output)
-        self.y = saved
         found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
         gradients = {
             n: None if g is None else g.numpy() for n, g in zip(tensors, found, strict=True)
