@@ -49,6 +49,10 @@ class OutOfMemoryError(DeviceError, MemoryError):
     """A device has not as much memory as was asked for."""
 
 
+class KernelError(FastnnError, RuntimeError):
+    """A kernel has raised an exception: `raise`, `assert`, or an index out of bounds."""
+
+
 class ProgramError(FastnnError, AssertionError):
     """The verifier found a fault in a program: a bug of fastnn's planner or of a user's op."""
 

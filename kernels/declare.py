@@ -50,7 +50,10 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
+
+from fastnn.errors import OptionError
 
 _ARRAY = re.compile(
     r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$"
@@ -168,8 +171,23 @@ HELPERS: list[Callable[..., Any]] = []
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a plain function as callable from kernels: it is compiled into them, always inlined."""
+    _refuse_print(function, function.__name__)
     HELPERS.append(function)
     return function
+
+
+def _refuse_print(function: Callable[..., Any], name: str) -> None:
+    """Compiled code runs without Python's lock and can't print."""
+
+    def prints(code: Any) -> bool:
+        inner = (c for c in code.co_consts if isinstance(c, CodeType))
+        return "print" in code.co_names or any(map(prints, inner))
+
+    if "print" not in function.__globals__ and prints(function.__code__):
+        raise OptionError(
+            f"{name!r} calls print, which compiled code can't; write what you want to see into an "
+            "'out' array, or call the function as plain Python on NumPy arrays"
+        )
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -203,6 +221,7 @@ def kernel(
     if function is None:
         return lambda f: kernel(f, grain=grain, block=block, share=share, name=name)
     label = name or function.__name__
+    _refuse_print(function, label)
     signature = inspect.signature(function)
     names = list(signature.parameters)
     annotations = {n: p.annotation for n, p in signature.parameters.items()}

@@ -52,10 +52,14 @@ def function_key(function: Callable[..., Any], generators: Collection[str] = ())
 
 def modules_key(names: Iterable[str]) -> bytes:
     """Hash of the code of whole modules (see `recorded`)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in names:
-        digest.update(name.encode() + b"\0" + code_digest(recorded.code_of(name)))
-    return digest.digest()
+    codes = [(name, recorded.code_of(name)) for name in names]
+    which = tuple(id(code) for _, code in codes)
+    if which not in _modules:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, code in codes:
+            digest.update(name.encode() + b"\0" + code_digest(code))
+        _modules[which] = digest.digest()
+    return _modules[which]
 
 
 def functions_of(function: Callable[..., Any], generators: Collection[str] = ()) -> list[Any]:
@@ -68,6 +72,8 @@ def functions_of(function: Callable[..., Any], generators: Collection[str] = ())
 
 # -------------------------------------------------------------------- code
 
+#: both by identity of code objects, which are kept
+_modules: dict[tuple[int, ...], bytes] = {}
 _digests: dict[int, tuple[types.CodeType, bytes, frozenset[str]]] = {}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.runtime import _cuda
-from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cuda.gpu import Piece, Place, gpu
 
 TYPES = {"r": np.float64, "i": np.int64}
@@ -69,7 +69,9 @@ def call(kernel: Kernel, lo: int = 0, hi: int | None = None, /, **operands: Any)
     """
     words, dtype, data_dtype, items = record(kernel, operands)
     address = compiler.address(kernel, dtype, data_dtype)
-    compiler.CALL(address)(words.ctypes.data, lo, items if hi is None else hi)
+    hi = items if hi is None else hi
+    if compiler.CALL(address)(words.ctypes.data, lo, hi) != 0:
+        raise fault.error(kernel, words.ctypes.data, lo, hi, dtype, data_dtype)
 
 
 def call_cuda(kernel: CudaKernel, /, **operands: Any) -> None:

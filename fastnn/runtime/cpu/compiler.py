@@ -2,8 +2,9 @@
 
 Numba compiles a kernel to optimised LLVM code; the object file made of it is kept on disk. A later
 process loads the object file with llvmlite alone (well under a millisecond, Numba is not even
-imported). Every compiled function has the one signature ``void f(int64 *record, int64 lo,
-int64 hi)``: the record holds an address and sizes for each array and one word for each scalar.
+imported). Every compiled function has the one signature ``int64 f(int64 *record, int64 lo,
+int64 hi)``: the record holds an address and sizes for each array and one word for each scalar; the
+result is not 0 where the kernel has raised an exception.
 
 A cache entry's name is a hash of everything that can change the code, as it is in memory: the code
 of the modules that generate it, the versions of Python, Numba and llvmlite, the CPU, the vector
@@ -19,6 +20,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import re
 import sys
 import threading
 import time
@@ -59,6 +61,8 @@ LOOP_MODULES = (
 )
 #: settings of Numba's that don't change the code
 NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}
+#: functions that need Python's lock or Numba's memory: compiled code has neither
+NEEDS_PYTHON = re.compile(r'^declare [^@]*@"?(Py(?!_FatalError)\w+|NRT_\w+)', re.MULTILINE)
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
 _warned = False  # that the cache cannot be written
@@ -70,6 +74,11 @@ if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread
 _loaded: dict[Any, int] = {}
 _pinned: dict[int, tuple[Any, bytes]] = {}  # functions that were compiled, as they were then
 _keep_alive: list[Any] = []  # execution engines own the machine code
+
+
+def checked() -> bool:
+    """Whether kernels are compiled with checks of indices: `FASTNN_CHECK=1` in the environment."""
+    return os.environ.get("FASTNN_CHECK", "0") not in ("", "0")
 
 
 def cache_folder() -> Path:
@@ -90,7 +99,12 @@ def _environment() -> bytes:
 
     settings = {n: v for n, v in os.environ.items() if n.startswith("NUMBA_")}
     found = sorted((n, v) for n, v in settings.items() if n not in NO_MATTER)
-    return repr((_versions(), target.host(), found)).encode()
+    return _machine(_versions(), target.host(), checked()) + repr(found).encode()
+
+
+@functools.cache
+def _machine(*parts: Any) -> bytes:
+    return repr(parts).encode()
 
 
 @functools.cache
@@ -304,13 +318,21 @@ def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     with _lock:
         entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
         try:
-            return numba_bridge.optimised_llvm(entry, ENTRY)
+            text = numba_bridge.optimised_llvm(entry, ENTRY)
         except NumbaError as error:
             raise ProgramError(
                 f"kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled for "
                 f"{dtype}. A kernel may use loops, arithmetic, the math module and functions that "
                 f"are decorated with @fnn.helper; it must not make arrays. Numba says: {error}"
             ) from None
+    if needed := NEEDS_PYTHON.search(text):
+        raise ProgramError(
+            f"kernel {kernel.name!r} ({kernel.function.__module__}) does something that needs "
+            f"Python while it runs ({needed[1]}), such as printing or making objects; a kernel may "
+            "use loops, arithmetic, the math module and functions that are decorated with "
+            "@fnn.helper"
+        )
+    return text
 
 
 def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
@@ -345,5 +367,6 @@ def record_length(kernel: Kernel) -> int:
     return sum(1 + len(p.dims) if isinstance(p, Array) else 1 for p in kernel.params.values())
 
 
-#: C signature of every compiled kernel; calling through ctypes releases the GIL
-CALL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+#: C signature of every compiled kernel, which returns 0 unless it has raised an exception; calling
+#: through ctypes releases the GIL
+CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)

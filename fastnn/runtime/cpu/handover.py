@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
-from fastnn.kernels.clock import STOP, STOP_REQUEST
+from fastnn.kernels.clock import FAULT, STOP, STOP_REQUEST
 from fastnn.runtime.cpu.layout import (
     ASLEEP,
     QUIT,
@@ -113,6 +113,7 @@ def begin(description: int, fresh: int) -> None:
     `fresh`, the clock holds no stop of a run before."""
     parts = words(description)
     atomic_store(parts[2], 0)
+    atomic_store(parts[3] + 8 * FAULT, 0)
     if fresh != 0:
         clock = words(parts[3])
         clock[STOP_REQUEST] = 0

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
-from fastnn.kernels.clock import STOP
+from fastnn.kernels.clock import FAULT, KERNEL_FAILED, STOP
 from fastnn.runtime.cpu.layout import (
     CALL_WORDS,
     GENERATION,
@@ -38,14 +38,13 @@ _X86 = not binding.get_process_triple().startswith(("aarch64", "arm64"))
 
 @intrinsic
 def call_address(tc: Any, address: Any, record: Any, lo: Any, hi: Any) -> Any:
-    """Call compiled code by its address."""
+    """Call compiled code by its address; returns 0 unless it has raised an exception."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 3)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
+        kind = ir.FunctionType(_I64, [_I64] * 3)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
-    return types.void(*[types.int64] * 4), codegen
+    return types.int64(*[types.int64] * 4), codegen
 
 
 @intrinsic
@@ -184,13 +183,23 @@ def place_local(record: int, table: int, worker: int, begin: int) -> int:
     return mine
 
 
+@register_jitable
+def note_fault(clock: int, call: int, record: int, lo: int, hi: int) -> None:
+    """Note in the control block that a call has raised; the first one counts."""
+    if atomic_replace(clock + 8 * FAULT, 0, call) == 0:
+        place = words(clock)
+        place[FAULT + 1] = record
+        place[FAULT + 2] = lo
+        place[FAULT + 3] = hi
+
+
 def run(record: int, worker: int, workers: int) -> None:
     """Execute the described run as one of `workers`."""
     description = words(record)
     control = flush_to_zero()
     barrier = description[2]
     clock = words(description[3])
-    stopped = False
+    stopped = failed = False
     for s in range(description[1]):
         segment = words(description[0] + 8 * SEGMENT_WORDS * s)
         calls = segment[2]
@@ -198,7 +207,9 @@ def run(record: int, worker: int, workers: int) -> None:
             for r in range(segment[1]):
                 row = words(segment[0] + 8 * ROW_WORDS * r)
                 first = calls + 8 * CALL_WORDS * row[4]
-                if row[0] == GROUP:
+                if row[0] == GROUP and failed:
+                    continue  # to the next barrier, where all workers learn of it
+                elif row[0] == GROUP:
                     me = (worker + row[6]) % workers
                     blocks = (row[1] + row[2] - 1) // row[2]
                     lo = blocks * me // workers * row[2]
@@ -210,13 +221,27 @@ def run(record: int, worker: int, workers: int) -> None:
                             where = call[1]
                             if call[3] != 0:
                                 where = place_local(where, call[3], worker, begin)
-                            call_address(call[0], where, begin * call[2], end * call[2])
+                            if call_address(call[0], where, begin * call[2], end * call[2]) != 0:
+                                at = first + 8 * CALL_WORDS * c
+                                note_fault(
+                                    description[3], at, where, begin * call[2], end * call[2]
+                                )
+                                failed = True
+                                break
+                        if failed:
+                            break
                 else:
                     generation = atomic_load(barrier + 8 * GENERATION)
                     if workers == 1 or atomic_add(barrier, 1) == workers - 1:
                         for c in range(row[5]):
+                            if atomic_load(description[3] + 8 * FAULT) != 0:
+                                break
                             call = words(first + 8 * CALL_WORDS * c)
-                            call_address(call[0], call[1], 0, 1)
+                            if call_address(call[0], call[1], 0, 1) != 0:
+                                at = first + 8 * CALL_WORDS * c
+                                note_fault(description[3], at, call[1], 0, 1)
+                        if atomic_load(description[3] + 8 * FAULT) != 0:
+                            clock[STOP] = KERNEL_FAILED
                         if workers > 1:
                             atomic_store(barrier, 0)
                             atomic_add(barrier + 8 * GENERATION, 1)

@@ -18,11 +18,12 @@ import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
 from fastnn.kernels import recorded
 from fastnn.kernels.declare import HELPERS
+from fastnn.runtime.cpu.compiler import checked
 
 recorded.record()
 
 #: options of all code; no fast-math: sums keep their order, NaN and infinity stay
-OPTIONS = {"error_model": "numpy", "boundscheck": False}
+OPTIONS = {"error_model": "numpy", "boundscheck": checked()}
 ENTRY_ARGUMENTS = (types.int64, types.int64, types.int64)
 _registered: set[int] = set()
 
@@ -94,7 +95,9 @@ def entry_scope(function: Callable[..., None]) -> dict[str, Any]:
 
 
 def optimised_llvm(entry: Callable[..., Any], name: str) -> str:
-    """Optimised LLVM text with a C function `void name(int64, int64, int64)` that calls `entry`.
+    """Optimised LLVM text with a C function `int64 name(int64, int64, int64)` that calls `entry`.
+
+    It returns Numba's status: 0, or another number where the code has raised an exception.
 
     Numba's own C wrapper is not used: it refers to Numba's run-time helpers, and object files
     have to load in a process that never imports Numba.
@@ -113,10 +116,11 @@ def optimised_llvm(entry: Callable[..., Any], name: str) -> str:
         result.library._ensure_finalized()  # links in what the function calls, then optimises
         text = result.library.get_llvm_str()
     return (
-        f"{text}\ndefine void @{name}(i64 %record, i64 %lo, i64 %hi) {{\n"
+        f"{text}\ndefine i64 @{name}(i64 %record, i64 %lo, i64 %hi) {{\n"
         "  %result = alloca ptr\n"
         "  %error = alloca ptr\n"
         f"  %status = call i32 @{result.fndesc.llvm_func_name}"
         "(ptr %result, ptr %error, i64 %record, i64 %lo, i64 %hi)\n"
-        "  ret void\n}\n"
+        "  %long = sext i32 %status to i64\n"
+        "  ret i64 %long\n}\n"
     )

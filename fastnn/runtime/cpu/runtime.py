@@ -11,7 +11,7 @@ from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
-from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
 from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, view
@@ -128,6 +128,7 @@ class CpuRuntime:
         self.begin(any(bound.keeps for bound, _ in segments))
         self._team = team = self.team(segments[0][0].program)
         team.start(team.describe(segments, self.clock), poll)
+        fault.check(segments, self.clock)
 
     def settle(self) -> None:
         """End a run that exceptions, one upon another, have left behind."""
@@ -177,7 +178,7 @@ class CpuSingle:
         arrays: Sequence[Any],
     ):  # fmt: skip
         main = bounds[-1]
-        self.store, self.runtime = runtime.store, runtime
+        self.store, self.runtime, self.clock = runtime.store, runtime, runtime.clock
         self.keeps = main.keeps
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
@@ -198,6 +199,8 @@ class CpuSingle:
         if self.keeps:  # as `begin` does
             self.saved[...] = self.buffers
         self.execute()
+        if self.clock[words.STOP] == words.KERNEL_FAILED:
+            fault.check(self.description.segments, self.clock)
 
 
 class _Input:

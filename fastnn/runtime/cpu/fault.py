@@ -1,0 +1,124 @@
+"""What a kernel's exception becomes: an error with the kernel's name, the item, and the cause.
+
+Compiled code only knows that something was raised, in which call and in which range of items. The
+rest is found out afterwards: the range is computed again item by item, and the item that fails by
+the kernel's Python function, on copies of its arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import KernelError
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.runtime.cpu import compiler, layout
+
+#: arrays of more bytes than this are not copied to find the cause
+MOST_BYTES = 1 << 28
+_TYPES = {"r": "float64", "i": "int64"}
+
+
+class _Named(np.ndarray):
+    """An array that says its name when an index is out of bounds."""
+
+    name = ""
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return np.asarray(self)[index]
+        except IndexError as error:
+            raise IndexError(f"{self.name}{_text(index)}: {error}") from None
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        try:
+            np.asarray(self)[index] = value
+        except IndexError as error:
+            raise IndexError(f"{self.name}{_text(index)}: {error}") from None
+
+
+def _text(index: Any) -> str:
+    parts = index if isinstance(index, tuple) else (index,)
+    return f"[{', '.join(str(p) for p in parts)}]"
+
+
+def check(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> None:
+    """Raise KernelError if a kernel has raised something in the run of these bound programs."""
+    if clock[words.STOP] != words.KERNEL_FAILED:
+        return
+    row, record, lo, hi = (int(w) for w in clock[words.FAULT : words.FAULT + 4])
+    clock[words.STOP] = clock[words.FAULT] = 0
+    for bound, _ in segments:
+        offset = row - int(bound.calls.ctypes.data)
+        if 0 <= offset < bound.calls.nbytes:
+            call = bound.planned[offset // (8 * layout.CALL_WORDS)]
+            data_type = bound.data_type(call)
+            raise error(KERNELS[call.kernel], record, lo, hi, bound.program.dtype, data_type)
+    raise KernelError("a kernel has raised an exception")
+
+
+def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> KernelError:
+    """The error for a compiled call that has failed."""
+    again = not any(array.mode == "inout" for array in kernel.arrays.values())
+    place, cause = "", ""
+    if kernel.items is not None:
+        place = f", items {lo} to {hi - 1}"
+        function = compiler.CALL(compiler.address(kernel, dtype, data_type))
+        for item in range(lo, hi) if again else ():
+            if function(record, item, item + 1) != 0:
+                lo, hi, place = item, item + 1, f", item {item}"
+                break
+    if again or not compiler.checked():
+        cause = _cause(kernel, record, lo, hi, dtype, data_type)
+    hint = "" if cause or compiler.checked() else "; FASTNN_CHECK=1 checks indices"
+    return KernelError(f"kernel {kernel.name!r}{place}: {cause or 'an exception was raised'}{hint}")
+
+
+def _cause(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> str:
+    """What the kernel's Python function raises; "" where that is nothing."""
+    table = (ctypes.c_int64 * compiler.record_length(kernel)).from_address(record)
+    types = {"f": dtype, "d": data_type, **_TYPES}
+    arguments: list[Any] = []
+    slot, size = 0, 0
+    for name, parameter in kernel.params.items():
+        if not isinstance(parameter, Array):
+            number = np.int64(table[slot])
+            arguments.append(int(number) if parameter.kind == "int" else number.view(np.float64))
+            slot += 1
+            continue
+        dims, kind = parameter.dims, np.dtype(types[parameter.dtype])
+        shape = tuple(table[slot + 1 : slot + 1 + len(dims)])
+        count = int(np.prod(shape, dtype=np.int64))
+        size += count * kind.itemsize
+        if size > MOST_BYTES:
+            return ""
+        array = np.zeros(shape, kind).view(_Named)
+        array.name = name
+        first, last = _own(parameter, kernel, lo, hi, shape)
+        if table[slot] and parameter.mode not in ("out", "scratch") and last > first:
+            start = table[slot] + first * kind.itemsize
+            source = (ctypes.c_byte * ((last - first) * kind.itemsize)).from_address(start)
+            flat = np.asarray(array).reshape(-1)
+            flat[first:last] = np.frombuffer(bytes(source), kind)
+        arguments.append(array)
+        slot += 1 + len(dims)
+    ranges = (lo, hi) if kernel.items is not None else ()
+    try:
+        with np.errstate(all="ignore"):
+            kernel.function(*arguments, *ranges)
+    except Exception as raised:
+        return f"{type(raised).__name__}: {raised}" if str(raised) else type(raised).__name__
+    return ""
+
+
+def _own(array: Array, kernel: Kernel, lo: int, hi: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The elements that are surely there: an array by rows may hold a block of its rows only."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if array.axis != "rows" or kernel.items is None or not shape or not shape[0]:
+        return 0, count
+    row = count // shape[0]
+    return lo * row, hi * row
