@@ -149,7 +149,7 @@ AMBIGUOUS: dict[str, tuple[Any, str]] = {
     "a tuple of pairs": (((A, LABELS[0]), (B, LABELS[1])), "write batches as a list"),
     "lists of one shape": ([[A, A], [A, A]], "as tuples.*np.asarray"),
     "pairs of lists": ([([1, 2], [0]), ([3, 4], [1])], "np.asarray.*pairs of arrays"),
-    "some are pairs": ([(A, LABELS[0]), A], "every batch as a tuple"),
+    "some are pairs": ([(A, LABELS[0]), B], "every batch as a tuple"),
     "a batch of four": ([(A, A, A, A)], "every batch as a tuple"),
 }
 
@@ -236,3 +236,9 @@ def test_no_data(x: Any, words: str) -> None:
     ):
         with pytest.raises(FastnnError, match=words):
             call()
+
+
+def test_progress_without_a_stream(monkeypatch: Any) -> None:
+    """Where there is no standard error (under pythonw), nothing is shown."""
+    monkeypatch.setattr("sys.stderr", None)
+    assert fresh("mlp").fit(X, Y, epochs=1).stopped == "completed"
