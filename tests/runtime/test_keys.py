@@ -29,9 +29,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def helpers() -> Iterator[None]:
-    before = HELPERS[:]
+    """Functions that a test marks are unmarked after it."""
     yield
-    HELPERS[:] = before
+    mine = {id(function) for function in _marked}
+    HELPERS[:] = [function for function in HELPERS if id(function) not in mine]
+    _marked.clear()
+
+
+_marked: list[Any] = []
+
+
+def mark(scope: dict[str, Any]) -> None:
+    """Mark the functions in a scope as helpers."""
+    found = [v for v in scope.values() if isinstance(v, types.FunctionType)]
+    _marked.extend(found)
+    HELPERS.extend(found)
 
 
 def twice(x: Any) -> Any:
@@ -41,7 +53,7 @@ def twice(x: Any) -> Any:
 def make(source: str, **scope: Any) -> Any:
     """The function `f` of a piece of source."""
     exec(compile(source, "<test>", "exec"), scope)
-    HELPERS.extend(v for v in scope.values() if isinstance(v, types.FunctionType))
+    mark(scope)
     return scope["f"]
 
 
@@ -98,7 +110,7 @@ def test_helpers_in_modules_change_the_fingerprint() -> None:
     def module(body: str) -> types.ModuleType:
         made = types.ModuleType("mine")
         exec(body, made.__dict__)
-        HELPERS.extend(v for v in vars(made).values() if isinstance(v, types.FunctionType))
+        mark(vars(made))
         return made
 
     source = "def f(x): return mine.g(x) + mine.C"
