@@ -73,7 +73,7 @@ def broadcast_shape(shapes: Sequence[tuple[int, ...]], scope: str, name: str) ->
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ShapeError(
-            f"{where(scope)}{name}: shapes {' and '.join(map(str, shapes))} don't fit each other; "
+            f"{where(scope)}{name}: cannot combine shapes {' and '.join(map(str, shapes))}; "
             "expected extents, counted from the last one, that are equal or 1: reshape one of them"
         ) from None
 

@@ -72,53 +72,85 @@ def copy_strided(
 
 
 @kernel
-def copy_strided_integers(
-    x: "in whole i[X]",
+def copy_strided_rows(
+    x: "in rows f[N,X]",
     extents: "in whole i[D]",
     strides: "in whole i[D]",
-    y: "out rows i[N,C]",
+    y: "out rows f[N,Y]",
     begin: "int",
     step: "int",
+    width: "int",
     lo: "begin",
     hi: "end",
 ):
-    """`copy_strided` for integers."""
-    for row in range(lo, hi):
-        at = place_in(row, begin, extents, strides)
-        for c in range(y.shape[1]):
-            y[row, c] = x[at + c * step]
+    """Within each row n the copy of `copy_strided`, to a row of Y / width runs: y[n, r*width + c] =
+    x[n, begin + r_0*strides[0] + ... + c*step]. No aliases."""
+    X, Y = x.shape[1], y.shape[1]
+    for n in range(lo, hi):
+        for r in range(Y // width):
+            at, k = place_in(r, begin, extents, strides), r * width
+            if step == 1:
+                copy_run(x, n * X + at, y, n * Y + k, width)
+            elif step == 0:
+                fill_run(y, n * Y + k, width, x[n, at])
+            else:
+                for c in range(width):
+                    y[n, k + c] = x[n, at + c * step]
+
+
+@kernel
+def copy_strided_integers(
+    x: "in rows i[N,X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows i[N,Y]",
+    begin: "int",
+    step: "int",
+    width: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """`copy_strided_rows` for integers."""
+    for n in range(lo, hi):
+        for r in range(y.shape[1] // width):
+            at = place_in(r, begin, extents, strides)
+            for c in range(width):
+                y[n, r * width + c] = x[n, at + c * step]
 
 
 @kernel
 def spread_strided(
-    x: "in whole f[X]",
+    x: "in rows f[N,X]",
     axes: "in whole i[D,5]",
-    y: "out rows f[N,C]",
+    y: "out rows f[N,Y]",
     start: "int",
     step: "int",
     count: "int",
+    width: "int",
     fill: "real",
     lo: "begin",
     hi: "end",
 ):
-    """y = x where the places of x lie, else `fill`: along axis d of y at start + j*step for j <
-    count, and likewise in a row. A row of `axes`: extent of y, start, step, count, and the distance
-    of neighbours in x. No aliases."""
-    width = y.shape[1]
-    for row in range(lo, hi):
-        at, rest, inside = 0, row, True
-        for d in range(axes.shape[0] - 1, -1, -1):
-            place = rest % axes[d, 0] - axes[d, 1]
-            rest //= axes[d, 0]
-            j = place // axes[d, 2]
-            inside = inside and j * axes[d, 2] == place and 0 <= j < axes[d, 3]
-            at += j * axes[d, 4]
-        fill_row(y, row * width, width, fill)
-        if inside and step == 1:
-            copy_run(x, at, y, row * width + start, count)
-        elif inside:
-            for j in range(count):
-                y[row, start + j * step] = x[at + j]
+    """Within each row n: y = x where the places of x lie, else `fill`. A row is an array of Y /
+    width runs; the places are start + j*step for j < count along its axes, and likewise in a run.
+    A row of `axes`: extent of y, start, step, count, and the distance of neighbours in x. No
+    aliases."""
+    X, Y = x.shape[1], y.shape[1]
+    for n in range(lo, hi):
+        for r in range(Y // width):
+            at, rest, inside, k = 0, r, True, n * Y + r * width
+            for d in range(axes.shape[0] - 1, -1, -1):
+                place = rest % axes[d, 0] - axes[d, 1]
+                rest //= axes[d, 0]
+                j = place // axes[d, 2]
+                inside = inside and j * axes[d, 2] == place and 0 <= j < axes[d, 3]
+                at += j * axes[d, 4]
+            fill_row(y, k, width, fill)
+            if inside and step == 1:
+                copy_run(x, n * X + at, y, k + start, count)
+            elif inside:
+                for j in range(count):
+                    y[n, r * width + start + j * step] = x[n, at + j]
 
 
 @kernel

@@ -16,6 +16,10 @@ def _each(s: dict[str, int]) -> tuple[int, int]:
     return ceil_div(s["N"] * s["C"], 256), 256
 
 
+def _each_of_rows(s: dict[str, int]) -> tuple[int, int]:
+    return ceil_div(s["N"] * s["Y"], 256), 256
+
+
 @helper
 def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
     """Where row number `row` of an array of `extents` begins, by the strides of its axes."""
@@ -46,21 +50,43 @@ def copy_strided(
         flat(y)[i] = x[place_in(row, begin, extents, strides) + c * step]
 
 
-@cuda_kernel(launch=_each)
-def copy_strided_integers(
-    x: "in whole i[X]",
+@cuda_kernel(launch=_each_of_rows)
+def copy_strided_rows(
+    x: "in rows f[N,X]",
     extents: "in whole i[D]",
     strides: "in whole i[D]",
-    y: "out rows i[N,C]",
+    y: "out rows f[N,Y]",
     begin: "int",
     step: "int",
+    width: "int",
 ):
-    """`copy_strided` for integers."""
+    """Within each row n the copy of `copy_strided`, to a row of Y / width runs: y[n, r*width + c] =
+    x[n, begin + r_0*strides[0] + ... + c*step]. No aliases."""
     i = flat_index()
     if i < y.size:
-        row = divide_index(i, y.shape[1])
-        c = i - row * y.shape[1]
-        flat(y)[i] = x[place_in(row, begin, extents, strides) + c * step]
+        n = divide_index(i, y.shape[1])
+        r = divide_index(i - n * y.shape[1], width)
+        c = i - n * y.shape[1] - r * width
+        flat(y)[i] = x[n, place_in(r, begin, extents, strides) + c * step]
+
+
+@cuda_kernel(launch=_each_of_rows)
+def copy_strided_integers(
+    x: "in rows i[N,X]",
+    extents: "in whole i[D]",
+    strides: "in whole i[D]",
+    y: "out rows i[N,Y]",
+    begin: "int",
+    step: "int",
+    width: "int",
+):
+    """`copy_strided_rows` for integers."""
+    i = flat_index()
+    if i < y.size:
+        n = divide_index(i, y.shape[1])
+        r = divide_index(i - n * y.shape[1], width)
+        c = i - n * y.shape[1] - r * width
+        flat(y)[i] = x[n, place_in(r, begin, extents, strides) + c * step]
 
 
 @helper
@@ -76,34 +102,37 @@ def place_along(place: int, step: int, count: int) -> int:
     return j
 
 
-@cuda_kernel(launch=_each)
+@cuda_kernel(launch=_each_of_rows)
 def spread_strided(
-    x: "in whole f[X]",
+    x: "in rows f[N,X]",
     axes: "in whole i[D,5]",
-    y: "out rows f[N,C]",
+    y: "out rows f[N,Y]",
     start: "int",
     step: "int",
     count: "int",
+    width: "int",
     fill: "real",
 ):
-    """y = x where the places of x lie, else `fill`: along axis d of y at start + j*step for j <
-    count, and likewise in a row. A row of `axes`: extent of y, start, step, count, and the distance
-    of neighbours in x. No aliases."""
+    """Within each row n: y = x where the places of x lie, else `fill`. A row is an array of Y /
+    width runs; the places are start + j*step for j < count along its axes, and likewise in a run.
+    A row of `axes`: extent of y, start, step, count, and the distance of neighbours in x. No
+    aliases."""
     i = flat_index()
     if i < y.size:
-        row = divide_index(i, y.shape[1])
-        at = place_along(i - row * y.shape[1] - start, step, count)
+        n = divide_index(i, y.shape[1])
+        r = divide_index(i - n * y.shape[1], width)
+        at = place_along(i - n * y.shape[1] - r * width - start, step, count)
         inside = at >= 0
         for k in range(axes.shape[0]):
             d = axes.shape[0] - 1 - k
-            above = divide_index(row, axes[d, 0])
-            j = place_along(row - above * axes[d, 0] - axes[d, 1], axes[d, 2], axes[d, 3])
-            row = above
+            above = divide_index(r, axes[d, 0])
+            j = place_along(r - above * axes[d, 0] - axes[d, 1], axes[d, 2], axes[d, 3])
+            r = above
             inside = inside and j >= 0
             at += j * axes[d, 4]
         value = fill
         if inside:
-            value = x[at]
+            value = x[n, at]
         flat(y)[i] = value
 
 

@@ -409,10 +409,22 @@ def test_batch_norm_without_running_statistics_uses_its_batch():
     np.testing.assert_allclose(compute(layer, x), want, rtol=1e-12, atol=1e-12)
 
 
+def test_what_stays_within_a_sample_is_predicted_in_batches():
+    """Slices, turned axes and padding inside of a sample mix no samples."""
+
+    def forward(x):
+        y = ops.pad(ops.transpose(x)[:, ::-1, ::2], [(0, 0), (1, 0), (0, 1)]) ** 2
+        return ops.softmax(y @ ops.transpose(y), 1)
+
+    model, x = Function(forward), RNG.normal(size=(11, 4, 5)).astype(np.float32)
+    whole = model.predict(x, batch_size=11)
+    np.testing.assert_allclose(model.predict(x, batch_size=4), whole, rtol=1e-5)
+
+
 # ---------------------------------------------------------------- errors
 
 WRONG: dict[str, tuple[Callable[[Value, Value], Any], str]] = {
-    "shapes": (lambda x, ids: x + np.ones((2, 5)), "don't fit each other"),
+    "shapes": (lambda x, ids: x + np.ones((2, 5)), "cannot combine shapes"),
     "axis": (lambda x, ids: ops.sum(x, 3), r"within -3\.\.2"),
     "axis twice": (lambda x, ids: ops.sum(x, (1, -2)), "different axes"),
     "axes of transpose": (lambda x, ids: ops.transpose(x, 0, 1), "each of 3 axes once"),

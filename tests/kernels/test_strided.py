@@ -24,9 +24,15 @@ def test_copies(size, dtype):
                     x=x.ravel(), **given)["y"]  # fmt: skip
         np.testing.assert_array_equal(y.reshape(want.shape), want)
     ids = np.arange(6 * size)
-    given = {"extents": [2], "strides": [3 * size], "begin": 3 * size - 1, "step": -1}
-    y = compute("copy_strided_integers", dtype, {"y": (2, 3 * size)}, x=ids, **given)["y"]
+    given = {"extents": [1], "strides": [0], "begin": 3 * size - 1, "step": -1, "width": 3 * size}
+    out = {"y": (2, 3 * size)}
+    y = compute("copy_strided_integers", dtype, out, x=ids.reshape(2, -1), **given)["y"]
     np.testing.assert_array_equal(y, ids.reshape(2, -1)[:, ::-1])
+    y = compute("copy_strided_rows", dtype, out, x=x.reshape(2, -1), **given)["y"]
+    np.testing.assert_array_equal(y, x.reshape(2, -1)[:, ::-1])
+    given = {"extents": [size], "strides": [1], "begin": 0, "step": size, "width": 3}
+    y = compute("copy_strided_rows", dtype, out, x=x.reshape(2, -1), **given)["y"]
+    np.testing.assert_array_equal(y.reshape(2, size, 3), x.transpose(0, 2, 1))
     given = {"extents": [4], "strides": [0], "begin": 1, "step": 0}
     y = compute("copy_strided", dtype, {"y": (4, size)}, x=x.ravel(), **given)["y"]
     np.testing.assert_array_equal(y, np.full((4, size), x.ravel()[1]))
@@ -37,13 +43,24 @@ def test_copies(size, dtype):
 def test_spread(size, step):
     x, width = RNG.normal(size=(2, size)), abs(step) * size + 2
     start = width - 1 if step < 0 else 1
-    given = {"axes": [[5, 4, -2, 2, size]], "start": start, "step": step, "count": size}
-    y = compute("spread_strided", np.float64, {"y": (5, width)}, x=x.ravel(), fill=0.5, **given)[
-        "y"
-    ]
+    given = {
+        "axes": [[5, 4, -2, 2, size]],
+        "start": start,
+        "step": step,
+        "count": size,
+        "width": width,
+    }
+    y = compute(
+        "spread_strided",
+        np.float64,
+        {"y": (2, 5 * width)},
+        x=np.stack([x, x]).reshape(2, -1),
+        fill=0.5,
+        **given,
+    )["y"]
     want = np.full((5, width), 0.5)
     want[np.ix_([4, 2], start + step * np.arange(size))] = x
-    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(y.reshape(2, 5, width), [want, want])
 
 
 @pytest.mark.parametrize("size", EDGES)

@@ -31,24 +31,57 @@ def _indices(graph: Graph, numbers: Any) -> Value:
     return graph.leaves[key]
 
 
-def copy_strided(graph: Graph, x: Value, y: Value, strides: list[int], begin: int = 0) -> None:
-    """y[i, j, ...] = x[begin + i*strides[0] + j*strides[1] + ...] in x's flat memory."""
-    axes: list[list[int]] = []  # extent and stride, neighbours merged where one stride does
-    for extent, stride in zip(y.shape, strides, strict=True):
+def _merged(shape: Shape, strides: list[int]) -> tuple[list[list[int]], int, int]:
+    """Axes as pairs (extent, stride), neighbours merged where one stride does; and the last one,
+    the length and step of a run."""
+    axes: list[list[int]] = []
+    for extent, stride in zip(shape, strides, strict=True):
         if extent == 1:
             continue
         if axes and axes[-1][1] == stride * extent:
             axes[-1] = [axes[-1][0] * extent, stride]
         else:
             axes.append([extent, stride])
-    width, step = axes.pop() if axes else [1, 1]
-    if not axes:  # one row would be one item: as many as the first axis has places
+    width, step = axes.pop() if axes else (1, 1)
+    return axes or [[1, 0]], width, step
+
+
+def copy_strided(graph: Graph, x: Value, y: Value, strides: list[int], begin: int = 0) -> None:
+    """y[i, j, ...] = x[begin + i*strides[0] + j*strides[1] + ...] in x's flat memory.
+
+    Where the first axis stays as it is, each of its places is an item made of that place alone.
+    """
+    rows = x.shape[0] if x.ndim and y.ndim and x.shape[0] == y.shape[0] else 1
+    inner = x.size // rows
+    if rows > 1 and (strides[0] != inner or begin >= inner):
+        rows, inner = 1, x.size
+    if rows == 1 and y.dtype == "f":
+        _copy_whole(graph, x, y, strides, begin)
+        return
+    kept = 1 if rows > 1 else 0
+    axes, width, step = _merged(y.shape[kept:], strides[kept:])
+    graph.call(
+        "copy_strided_rows" if y.dtype == "f" else "copy_strided_integers",
+        x=graph.view(x, (rows, inner)),
+        extents=_indices(graph, [a[0] for a in axes]),
+        strides=_indices(graph, [a[1] for a in axes]),
+        y=graph.view(y, (rows, y.size // rows)),
+        begin=begin,
+        step=step,
+        width=width,
+    )
+
+
+def _copy_whole(graph: Graph, x: Value, y: Value, strides: list[int], begin: int) -> None:
+    """The copy where the first axis changes its place: an item is any row of y."""
+    axes, width, step = _merged(y.shape, strides)
+    if axes == [[1, 0]]:  # one row would be one item: as many as the first axis has places
         rows = next((n for n in y.shape if n != 1), 1)
         rows = 1 if rows == width else rows
         width //= rows
         axes = [[rows, width * step]]
     graph.call(
-        "copy_strided" if y.dtype == "f" else "copy_strided_integers",
+        "copy_strided",
         x=x,
         extents=_indices(graph, [a[0] for a in axes]),
         strides=_indices(graph, [a[1] for a in axes]),
@@ -62,18 +95,22 @@ def spread_strided(
     graph: Graph, x: Value, y: Value, starts: list[int], steps: list[int], fill: float = 0.0
 ) -> None:
     """y = x at places starts + j*steps of each axis, else `fill`."""
-    rows = [
-        list(row) for row in zip(y.shape, starts, steps, x.shape, strides_of(x.shape), strict=True)
-    ]
-    _, start, step, count, _ = rows.pop()
+    kept = x.shape[0] == y.shape[0] and x.ndim > 1
+    rows = x.shape[0] if kept else 1
+    lines = [
+        list(line)
+        for line in zip(y.shape, starts, steps, x.shape, strides_of(x.shape), strict=True)
+    ][kept:]
+    width, start, step, count, _ = lines.pop()
     graph.call(
         "spread_strided",
-        x=x,
-        axes=_indices(graph, rows or [[1, 0, 1, 1, 0]]),
-        y=graph.view(y, (y.size // y.shape[-1], y.shape[-1])),
+        x=graph.view(x, (rows, x.size // rows)),
+        axes=_indices(graph, lines or [[1, 0, 1, 1, 0]]),
+        y=graph.view(y, (rows, y.size // rows)),
         start=start,
         step=step,
         count=count,
+        width=width,
         fill=fill,
     )
 

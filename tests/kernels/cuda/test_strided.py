@@ -30,22 +30,32 @@ def test_copies(dtype: Any) -> None:
     given = {"extents": [2], "strides": [15], "begin": 14, "step": -2}
     got = compute_both("copy_strided", dtype, {"y": (2, 7)}, exact=True, x=x.ravel(), **given)
     np.testing.assert_array_equal(got["y"], x.reshape(2, 15)[:, :1:-2])
-    ids = np.arange(30)
+    given = {"extents": [5], "strides": [1], "begin": 10, "step": -5, "width": 3}
+    want = x[:, ::-1].transpose(0, 2, 1).reshape(2, 15)
     got = compute_both(
-        "copy_strided_integers", dtype, {"y": (2, 7)}, exact=True, x=ids, **given
+        "copy_strided_rows", dtype, {"y": (2, 15)}, exact=True, x=x.reshape(2, 15), **given
+    )
+    np.testing.assert_array_equal(got["y"], want)
+    ids = np.arange(30).reshape(2, 15)
+    got = compute_both(
+        "copy_strided_integers", dtype, {"y": (2, 15)}, exact=True, x=ids, **given
     )  # fmt: skip
-    np.testing.assert_array_equal(got["y"], ids.reshape(2, 15)[:, :1:-2])
+    want = ids.reshape(2, 3, 5)[:, ::-1].transpose(0, 2, 1).reshape(2, 15)
+    np.testing.assert_array_equal(got["y"], want)
 
 
 @pytest.mark.parametrize("step", [1, 2, -2])
 def test_spread(step: int) -> None:
-    x = RNG.normal(size=(2, 3))
+    x = RNG.normal(size=(2, 2, 3))
     start = 7 if step < 0 else 1
     given = {"axes": [[5, 4, -2, 2, 3]], "start": start, "step": step, "count": 3, "fill": 0.5}
-    y = compute_both("spread_strided", np.float64, {"y": (5, 9)}, exact=True, x=x.ravel(), **given)
-    want = np.full((5, 9), 0.5)
-    want[4:1:-2, start : start + 3 * step : step] = x
-    np.testing.assert_array_equal(y["y"], want)
+    y = compute_both(
+        "spread_strided", np.float64, {"y": (2, 45)}, exact=True, x=x.reshape(2, 6), width=9,
+        **given,
+    )  # fmt: skip
+    want = np.full((2, 5, 9), 0.5)
+    want[:, 4:1:-2, start : start + 3 * step : step] = x
+    np.testing.assert_array_equal(y["y"].reshape(2, 5, 9), want)
 
 
 def test_gather_and_comparison() -> None:
