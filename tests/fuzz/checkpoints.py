@@ -103,6 +103,7 @@ def rebuilt(content: bytes, chance: random.Random, folder: Path) -> bytes:
             other = chance.choice(("f2", "f4", "f8", "i1", "i8", "u2", "bool"))
             with np.errstate(all="ignore"):
                 arrays[name] = np.nan_to_num(arrays[name]).astype(other)
+                arrays[name] = np.asarray(arrays[name])
         else:
             array = arrays[name]
             arrays[name] = np.full_like(array, np.nan if array.dtype.kind == "f" else 1)

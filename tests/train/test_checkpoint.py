@@ -454,3 +454,61 @@ def test_killed_while_saving_the_file_is_whole(tmp_path):
             process.send_signal(signal.SIGKILL)
         weight = nn.Linear(300, 200).load(path).weight.value
         assert (weight == weight[0, 0]).all()
+
+
+def rewritten(path, arrays=None, **texts):
+    """Changes metadata (None: removes) and arrays of a file, with a right checksum."""
+    from safetensors import safe_open
+
+    from fastnn.train.container import checksum
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    found = {**load_file(path), **(arrays or {})}
+    metadata = {k: v for k, v in {**metadata, **texts}.items() if v is not None}
+    metadata.pop("checksum")
+    metadata["checksum"] = checksum(found, metadata)
+    save_file(found, path, metadata)
+
+
+WRONG = {
+    "kind": [None, "7", '"other"'],
+    "dtype": [None, "7", '"float16"', "null"],
+    "step": [None, "-1", "true", "1.0", "1e999", "9007199254740992", '"6"', "[6]", "NaN"],
+    "epoch": [None, "-1", "null", "{}", "99999999999999999999999"],
+    "cursor": [None, "-16", "8.0", "false", "[]", "8"],
+    "seed": [None, "-1", "9223372036854775808", '"7"'],
+    "rate_factor": [None, "NaN", "Infinity", "-1", '"1"', "true", "9" * 400, "9" * 5000],
+    "names": [None, "3", "[3]", '"loss"'],
+    "optimizer": [None, "null", "[]", "{}", '{"kind": "Adam"}', '{"kind": 1, "options": {}}'],
+    "streams": ["3", '{"a": -1}', '{"a": "b"}'],
+    "feed": ["3", '{"a": []}'],
+    "callbacks": ["[]", '{"A": 3}', '{"A": {"state": 3, "passive": true}}',
+                  '{"A": {"state": {"x": {"__array__": "y"}}, "passive": true}}'],
+    "turn": ["3", "{}", '{"hook": "save", "number": 1, "logs": {}, "left": []}',
+             '{"hook": "on_epoch_end", "number": -1, "logs": {}, "left": []}'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [(key, text) for key, texts in WRONG.items() for text in (*texts, "[" * 10**5)]
+)
+def test_metadata_are_checked_before_anything_changes(saved, key, text):
+    rewritten(saved, **{key: text})
+    part = (
+        "totals" if (key, text) == ("cursor", "8") else "A" if "__array__" in (text or "") else key
+    )
+    refused(make_trainer(), saved, part)
+
+
+def test_other_arrays_with_a_right_checksum(saved):
+    for arrays, part in (
+        ({"extra": np.zeros(3, np.float32)}, "unexpected 'extra'"),
+        ({"model.0.weight": np.zeros((9, 6), np.float64)}, "expected float32, got float64"),
+        ({"model.0.weight": np.zeros((0, 2**40), np.float32)}, "expected shape (9, 6)"),
+        ({"totals": np.zeros(4)}, "totals"),
+    ):
+        content = saved.read_bytes()
+        rewritten(saved, arrays)
+        refused(make_trainer(), saved, part)
+        saved.write_bytes(content)

@@ -324,3 +324,46 @@ def test_csv_logger_keeps_all_columns(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="table"):
             CSVLogger(path, separator, append=True).on_train_begin({})
         assert path.read_text() == content
+
+
+def test_ctrl_c_in_a_validation_leaves_the_states_of_training(tmp_path: Path) -> None:
+    """A stateful layer's states go on in the validation; training resumes from its own."""
+
+    class CtrlC(Callback):
+        def on_test_end(self, logs: Any) -> None:
+            if self.trainer.epoch == 1:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "run.safetensors"
+    whole = make("stateful")
+    run(whole, "stateful", [])
+    first = make("stateful")
+    run(first, "stateful", [CtrlC()])
+    assert first.place == (1, 24)
+    first.save(path)
+    second = make("stateful")
+    run(second, "stateful", [], resume=path)
+    expected = everything(whole, [])
+    assert np.abs(expected["rnn.state_h_l0"]).max() > 0
+    for name, value in everything(second, []).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_saver_comes_after_the_values_that_others_add(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path / "{epoch}", monitor="count", mode="max", save_best_only=True)
+    run(make("arrays"), "arrays", [saver, Counter()])
+    assert len(list(tmp_path.iterdir())) == EPOCHS
+
+
+def test_history_has_whole_epochs_only() -> None:
+    """Ctrl-C in the middle of adding one."""
+    from fastnn.train.history import History
+
+    history = History()
+    history.append(0, {"loss": 1.0})
+    history.history["loss"].append(2.0)
+    history.history["new"] = []
+    history.even()
+    assert history.history == {"loss": [1.0]}
+    history.append(1, {"loss": 0.5, "new": 3.0})
+    np.testing.assert_array_equal(history["new"], [np.nan, 3.0])
