@@ -1,0 +1,42 @@
+"""The guard's kernels on CUDA."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn.kernels.cuda.guard  # noqa: F401  (declares the kernels)
+from fastnn.kernels import clock
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.testing.kernels import call_cuda
+from tests.kernels.test_step import words
+
+
+@pytest.mark.parametrize("value", [9e4, 1e5, -np.inf, np.nan])
+def test_check(value: float) -> None:
+    x, guard = np.full((3, 5), value, np.float32), np.zeros(clock.GUARD_LENGTH, np.int64)
+    call_cuda(CUDA_KERNELS["check_size"], x=x, guard=guard, limit=1e5)
+    assert guard[clock.DOUBT] == (not abs(value) < 1e5)
+
+
+@pytest.mark.parametrize(("doubt", "stop", "rate"), [(0, 0, 1), (1, 0, 1), (0, 0, 1e9), (1, 2, 1)])
+def test_safeguard(doubt: int, stop: int, rate: float) -> None:
+    x, saved = np.arange(1, 301, dtype=np.float32), np.zeros(300, np.float32)
+    guard = np.zeros(clock.GUARD_LENGTH, np.int64)
+    guard[clock.DOUBT] = doubt
+    call_cuda(
+        CUDA_KERNELS["safeguard"], clock=words(STOP=stop), schedule=np.full((1, 1), float(rate)),
+        guard=guard, x=x, saved=saved, slot1=None, saved1=None, slot2=None, saved2=None,
+        slot3=None, saved3=None, always=0,
+    )  # fmt: skip
+    copied = bool(stop == 0 and (doubt or rate > 1e3))
+    assert (saved == x).all() == copied == guard[clock.SAVED]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_latch(broken: int) -> None:
+    guard, after = np.zeros(clock.GUARD_LENGTH, np.int64), words(STEP=1)
+    guard[[clock.LARGE, clock.BROKEN]] = 1, broken
+    call_cuda(CUDA_KERNELS["latch"], clock=after, guard=guard)
+    assert after[clock.STOP] == (clock.NOT_FINITE if broken else 0)
+    assert guard[clock.DOUBT] == 1 - broken

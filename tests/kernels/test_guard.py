@@ -1,0 +1,55 @@
+"""The guard's kernels: what makes a step doubtful, what is copied, what stops a run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn.train.guard  # noqa: F401  (declares the kernels)
+from fastnn.kernels import clock
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
+from tests.kernels.common import DTYPES, compute
+from tests.kernels.test_step import words
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [1e5, -1e5, np.inf, -np.inf, np.nan, 9e4])
+@pytest.mark.parametrize("kernel", ["check_size", "check_columns"])
+def test_checks(kernel: str, value: float, dtype: Any) -> None:
+    for shape in ((3, 17), (1, 1), (2, 64)):
+        x = np.full(shape, 0.5)
+        x[-1, -1] = value
+        guard = np.zeros(clock.GUARD_LENGTH, np.int64)
+        got = compute(kernel, dtype, {}, x=x, guard=guard, limit=1e5)["guard"]
+        assert got.tolist() == [int(not abs(value) < 1e5), *[0] * (len(guard) - 1)]
+
+
+@pytest.mark.parametrize("rate", [1.0, -1.0, 2e3, np.nan])
+@pytest.mark.parametrize(("doubt", "always", "stop"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 2)])
+def test_safeguard(doubt: int, always: int, stop: int, rate: float) -> None:
+    guard = np.zeros(clock.GUARD_LENGTH, np.int64)
+    guard[clock.DOUBT] = doubt
+    x = np.arange(1, 21, dtype=np.float32)
+    slot = x + 1
+    saved, saved1 = np.zeros_like(x), np.zeros_like(x)
+    call(
+        KERNELS["safeguard"], clock=words(STOP=stop, RUN_STEP=1),
+        schedule=np.array([[np.nan, np.nan], [0.5, rate]]), guard=guard, x=x, saved=saved,
+        slot1=slot, saved1=saved1, slot2=None, saved2=None, slot3=None, saved3=None,
+        always=always,
+    )  # fmt: skip
+    copied = bool(stop == 0 and (doubt or always or not abs(rate) <= 1e3))
+    assert (saved == x).all() == (saved1 == slot).all() == copied
+    assert guard[clock.SAVED] == copied
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("large", [0, 1])
+def test_latch(large: int, broken: int) -> None:
+    guard = np.zeros(clock.GUARD_LENGTH, np.int64)
+    guard[[clock.DOUBT, clock.LARGE, clock.BROKEN]] = 1 - large, large, broken
+    got = compute("latch", np.float32, {}, clock=words(STEP=3), guard=guard)
+    assert got["clock"][clock.STOP] == (clock.NOT_FINITE if broken else 0)
+    if not broken:
+        assert got["guard"][[clock.DOUBT, clock.LARGE]].tolist() == [large, 0]
