@@ -10,7 +10,8 @@ from fastnn import nn, ops, optim
 from fastnn.nn.parameter import ParameterStore
 from fastnn.plan.program import Program
 from fastnn.train.build import Objective, Spec, StepBuilder
-from fastnn.train.metrics import get_all
+from fastnn.train.losses import Losses
+from fastnn.train.metrics import choose
 
 STEPS = (
     "linear", "relu", "tanh", "gelu", "softmax", "layer_norm", "batch_norm", "dropout", "add",
@@ -119,8 +120,9 @@ def training_program(
     inputs = builder.inputs("x", [Spec(shape, "f")])
     targets = builder.inputs("y", [Spec((), "i")])
     outputs = builder.outputs(inputs)
-    loss = builder.loss(nn.CrossEntropyLoss(), outputs, targets)
+    losses = Losses(nn.CrossEntropyLoss())
+    loss = builder.loss(losses, outputs, targets)
     builder.check_finite(loss)
-    builder.report(loss, get_all(["accuracy"]), outputs[0], targets[0])
+    builder.report(choose(["accuracy"], losses))
     builder.train(Objective(loss, model.named_parameters(), optimizer))
     return builder, builder.finish().program
