@@ -109,12 +109,14 @@ def run(count: int, seed: int, folder: Path) -> Watcher:
     chance, watcher = random.Random(seed), Watcher("kills")
     path, finished = folder / "run" / "checkpoint", folder / "finished"
     path.parent.mkdir()
-    number, ready = child(path, finished)
-    os.read(ready, 1)
-    begin = time.monotonic()
-    _, status = os.waitpid(number, 0)
-    os.close(ready)
-    assert status == 0, "the run that is not killed"
+    for _ in range(2):  # the first may have to compile; the second says how long a run takes
+        path.unlink(missing_ok=True)
+        number, ready = child(path, finished)
+        os.read(ready, 1)
+        begin = time.monotonic()
+        _, status = os.waitpid(number, 0)
+        os.close(ready)
+        assert status == 0, "the run that is not killed"
     expected, length = finished.read_text(), time.monotonic() - begin
     chains = 0
     while watcher.done < count:
@@ -130,7 +132,7 @@ def run(count: int, seed: int, folder: Path) -> Watcher:
                 os.kill(number, how)
             _, status = os.waitpid(number, 0)
             os.close(ready)
-            watcher.done += os.WIFSIGNALED(status) or how == signal.SIGINT
+            watcher.done += not finished.exists()  # it was killed or interrupted in time
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 3):
                 watcher.faults.append(f"{watcher.done}: exit code {os.WEXITSTATUS(status)}")
                 return watcher
