@@ -123,12 +123,18 @@ def test_ctrl_c_before_training(small, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
+def test_a_batch_larger_than_the_data_is_cut(small, caplog):
+    with caplog.at_level("WARNING", "fastnn"):
+        assert run(*small, "--batch-size", "5000").exit_code == 0
+    assert "batch_size 5000 is more than the 1438 samples" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
         (["--optimizer", "sdg"], 1, "--optimizer: expected one of sgd, adagrad"),
         (["--device", "tpu"], 1, "device: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got 'tpu'"),
-        (["--batch-size", "5000"], 1, "batch_size: expected at most"),
+        (["--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
         (["--resume", "nowhere.safetensors"], 1, "no such file"),
         (["--hidden", "64,x"], 2, "expected sizes such as 256,128, got '64,x'"),
         (["--hidden", "0"], 2, "expected sizes"),
@@ -178,7 +184,7 @@ def test_info_tells_the_machine():
 def test_warmup_compiles_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_loaded", {})
-    few = [("advance", "float32", ""), ("mean", "float32", ""), ahead.LOOP]
+    few = [("advance", "float32", ""), ("mean", "float32", ""), ahead.LOOP[0]]
     monkeypatch.setattr(ahead, "common_variants", lambda dtypes: few)
     result = run("warmup", "--jobs", "2", "-v")
     assert result.exit_code == 0, result.output
@@ -193,7 +199,7 @@ def test_warmup_compiles_what_is_missing(tmp_path, monkeypatch):
 def test_warmup_says_what_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_loaded", {})
-    monkeypatch.setattr(ahead, "common_variants", lambda dtypes: [ahead.LOOP])
+    monkeypatch.setattr(ahead, "common_variants", lambda dtypes: [ahead.LOOP[0]])
     monkeypatch.setattr(ahead.sys, "executable", "/bin/false")
     result = run("warmup")
     assert result.exit_code == 1

@@ -9,6 +9,20 @@ from fastnn.data.ptb import Words
 from fastnn.data.shakespeare import Characters
 from fastnn.data.spoken_digits import RATE, SpokenDigits
 from fastnn.data.text import Vocabulary
+from fastnn.runtime.cpu import ahead, runtime
+
+
+@pytest.fixture(autouse=True)
+def _warmed_up(monkeypatch):
+    """Whatever a task runs is among what `fastnn warmup` compiles."""
+    ensure = runtime.compile_missing
+
+    def checked(program, memory):
+        common = ahead.common_variants((program.dtype,))
+        assert set(ahead.variants(program, memory)) <= set(common)
+        ensure(program, memory)
+
+    monkeypatch.setattr(runtime, "compile_missing", checked)
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ from fastnn.runtime.keys import Unkeyed
 Variant = tuple[str, str, str]
 Report = Callable[[Variant, float], None]
 
-#: the run loop, which is compiled like a kernel
-LOOP: Variant = ("run", "", "")
+#: the run loop and what hands runs over, which are compiled like kernels
+LOOP: tuple[Variant, ...] = tuple((name, "", "") for name in compiler.LOOP_FUNCTIONS)
 #: types of users' data that `common_variants` counts as common
 DATA_TYPES = ("float32", "float64", "uint8", "int64", "int32")
 #: fewer missing kernels than this are not worth a worker process
@@ -56,7 +56,7 @@ _used = False  # whether this process has marked the cache folder as used
 
 def variants(program: Program, memory: Memory) -> list[Variant]:
     """The compiled code that a program needs, the run loop included; each once."""
-    found = {LOOP: None}
+    found: dict[Variant, None] = dict.fromkeys(LOOP)
     for call in program.calls():
         kernel = KERNELS[call.kernel]
         found[call.kernel, program.dtype, _data_type(kernel, call, memory)] = None
@@ -65,9 +65,9 @@ def variants(program: Program, memory: Memory) -> list[Variant]:
 
 def path_of(variant: Variant) -> Path:
     """Where in the cache a variant is kept."""
-    if variant == LOOP:
-        return compiler.loop_path()
     name, dtype, data_dtype = variant
+    if variant in LOOP:
+        return compiler.loop_path(name)
     return compiler.object_path(KERNELS[name], dtype, data_dtype)
 
 
@@ -76,7 +76,7 @@ def missing(wanted: Iterable[Variant]) -> list[Variant]:
     absent = []
     for variant in wanted:
         name, *types = variant
-        key: Any = "run" if variant == LOOP else (KERNELS[name], *types)
+        key: Any = name if variant in LOOP else (KERNELS[name], *types)
         if key not in compiler._loaded and not _is_there(variant):
             absent.append(variant)
     return sorted(absent, key=lambda v: not v[0].startswith(_LONG))
@@ -214,7 +214,7 @@ def _feed(worker: subprocess.Popen[str], tasks: Any, done: Any) -> None:
 
 def _is_ours(variant: Variant) -> bool:
     """Whether a worker can know this kernel: it comes from a module of fastnn's."""
-    if variant == LOOP:
+    if variant in LOOP:
         return True
     scope = KERNELS[variant[0]].function.__globals__
     return str(scope.get("__name__", "fastnn.")).startswith("fastnn.")
@@ -261,7 +261,7 @@ def _declare_updates(optimizer: Any) -> None:
 def common_variants(dtypes: Iterable[str] = ("float32",)) -> list[Variant]:
     """All of fastnn's kernels for these float types, and for the common types of data."""
     load_all()
-    return [LOOP, *(v for dtype in dtypes for k in KERNELS.values() for v in _of(k, dtype))]
+    return [*LOOP, *(v for dtype in dtypes for k in KERNELS.values() for v in _of(k, dtype))]
 
 
 def _of(kernel: Kernel, dtype: str) -> Iterator[Variant]:
@@ -334,11 +334,11 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 def _compile(variant: Variant, path: str) -> float | None:
     name, dtype, data_dtype = variant
-    if (variant != LOOP and name not in KERNELS) or str(path_of(variant)) != path:
+    if (variant not in LOOP and name not in KERNELS) or str(path_of(variant)) != path:
         return None  # a user's kernel, or other code than the process that asks has
     start = time.perf_counter()
-    if variant == LOOP:
-        compiler.loop_address()
+    if variant in LOOP:
+        compiler.loop_address(name)
     else:
         compiler.compile_to(Path(path), KERNELS[name], dtype, data_dtype)
     return time.perf_counter() - start if Path(path).exists() else None
