@@ -83,7 +83,7 @@ def test_inference_keeps_no_layers_output_of_the_whole_batch() -> None:
     assert y.shape == x.shape
     trainer.evaluate(x, y, batch_size=4096)
     assert trainer._evaluation is not None
-    held = trainer._evaluation.memory["work"].nbytes
+    held = trainer._evaluation.session.memory["work"].nbytes
     assert held < 3 * x.nbytes, f"{held / x.nbytes:.1f} layers' outputs are held"
 
 
