@@ -421,3 +421,49 @@ def test_a_large_batch_in_inference() -> None:
         parts = model.predict(x, c, batch_size=7)
         for a, b in zip(whole, parts, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+class Cells(nn.Module):
+    """A cell in a loop and the fused layer of the same name, with the same parameters."""
+
+    def __init__(self, kind: str, fused: bool):
+        self.kind, self.fused = kind, fused
+        self.layer = getattr(nn, kind if fused else f"{kind}Cell")(4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x, lengths):
+        if self.fused:
+            return self.head(self.layer(x, lengths=lengths)[0])
+
+        def step(x_t, state):
+            new = self.layer(x_t, state)
+            return (new[0] if self.kind == "LSTM" else new), new
+
+        zeros = ops.zeros_state(x, 5)
+        state = (zeros, zeros) if self.kind == "LSTM" else zeros
+        return self.head(ops.loop(step, x, state, lengths=lengths)[0])
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cells_and_fused_layers_agree(kind: str, dtype: str) -> None:
+    rng = np.random.default_rng(9)
+    x, lengths = rng.normal(size=(9, 6, 4)).astype(dtype), rng.integers(0, 7, 9)
+    y = rng.normal(size=(9, 6, 3)).astype(dtype)
+    results = []
+    for fused in (False, True):
+        model = Cells(kind, fused)
+        model.store(dtype, 0)
+        if results:
+            for name, p in model.named_parameters().items():
+                p.value = results[0][0][name.replace("_l0", "")]
+        step = fnn.compile(model, "mse", "sgd", dtype=dtype)
+        found = {n.replace("_l0", ""): g for n, g in step.gradients((x, lengths), y).items()}
+        values = {n: np.array(p) for n, p in model.named_parameters().items()}
+        results.append((values, found, model.predict(x, lengths)))
+    rtol = 1e-5 if dtype == "float32" else 1e-12
+    (_, ours, rows), (_, theirs, expected) = results
+    np.testing.assert_allclose(rows, expected, atol=rtol)
+    assert len(ours) == len(theirs) == 6
+    for name, gradient in theirs.items():
+        np.testing.assert_allclose(ours[name], gradient, atol=rtol, err_msg=name)
