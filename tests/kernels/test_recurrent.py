@@ -298,9 +298,57 @@ def test_truncation_stops_gradients_at_its_turns(cell: str, options: dict[str, A
     case.arrays["dy"][:, 3] = 1.0  # reaches turns 3 and 2 only
     got = case.backward([0, 2], case.forward([0, 2]))
     steps = case.valid(got, "dz")
-    assert np.abs(steps[:, 2:4]).min(axis=2).max() > 0
+    assert (np.abs(steps[:, 2:4]).max(axis=2) > 0).all()
     assert not steps[:, [0, 1, 4, 5]].any()
     assert not got["dh0"].any()
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_truncated_gradients_are_those_of_windows(
+    cell: str, options: dict[str, Any], reverse: int
+) -> None:
+    """Each window of `bptt` turns by itself, from the states that it began with."""
+    batch, steps, inputs, hidden = 3, 7, 2, 5
+    case = Case(cell, options, (batch, steps, inputs, hidden), np.float64, reverse, bptt=3)
+    back = case.backward([0, batch], case.forward([0, batch]))
+    got = case.valid(back, "dz")
+    states = {"h0": case.arrays["h0"], "c0": case.arrays["c0"]}
+    for first in range(0, steps, 3):
+        turns = range(first, min(first + 3, steps))
+        times = sorted(steps - 1 - turn if reverse else turn for turn in turns)
+        window = Case(cell, options, (batch, len(times), inputs, hidden), np.float64, reverse)
+        window.arrays = case.arrays | states
+        window.arrays |= {name: case.arrays[name][:, times].copy() for name in ("x", "dy")}
+        if first + 3 < steps:  # nothing comes from later ones
+            window.arrays |= {name: np.zeros((batch, hidden)) for name in ("dh_n", "dc_n")}
+        forward = window.forward([0, batch])
+        want = window.valid(window.backward([0, batch], forward), "dz")
+        np.testing.assert_allclose(got[:, times], want, rtol=1e-11, atol=1e-13)
+        states = {"h0": forward["h_n"], "c0": forward.get("c_n")}
+    assert not back["dh0"].any()
+
+
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_truncated_leaky_sums(reverse: int) -> None:
+    """Of turns 0..4, truncated at 2: what comes from turns 2, 3 and 4 ends there."""
+    dy = np.zeros((1, 5, 3))
+    dy[:, 0 if reverse else 4] = 1.0  # the last turn
+    dx, dh0 = np.full_like(dy, np.nan), np.full((1, 3), np.nan)
+    call(
+        KERNELS["leaky_backward"], lengths=None, dy=dy, dh_n=None, dx=dx, dh0=dh0, keep=0.5,
+        reverse=reverse, bptt=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(dx[0, :: -1 if reverse else 1, 0], [0, 0, 0, 0, 0.5])
+    assert not dh0.any()
+    dy[:] = 0
+    dy[:, 1 if reverse else 3] = 1.0
+    call(
+        KERNELS["leaky_backward"], lengths=None, dy=dy, dh_n=None, dx=dx, dh0=dh0, keep=0.5,
+        reverse=reverse, bptt=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(dx[0, :: -1 if reverse else 1, 0], [0, 0, 0.25, 0.5, 0])
+    assert not dh0.any()
 
 
 @pytest.mark.parametrize("reverse", [0, 1])
