@@ -31,16 +31,17 @@ def test_safeguard(doubt: int, always: int, stop: int, rate: float) -> None:
     guard = np.zeros(clock.GUARD_LENGTH, np.int64)
     guard[clock.DOUBT] = doubt
     x = np.arange(1, 21, dtype=np.float32)
-    slot = x + 1
-    saved, saved1 = np.zeros_like(x), np.zeros_like(x)
+    slots = {f"slot{k}": x + k for k in (1, 2, 3)}
+    saved, copies = np.zeros_like(x), {f"saved{k}": np.zeros_like(x) for k in (1, 2, 3)}
     call(
         KERNELS["safeguard"], clock=words(STOP=stop, RUN_STEP=1),
         schedule=np.array([[np.nan, np.nan], [0.5, rate]]), guard=guard, x=x, saved=saved,
-        slot1=slot, saved1=saved1, slot2=None, saved2=None, slot3=None, saved3=None,
-        always=always,
+        **slots, **copies, always=always,
     )  # fmt: skip
     copied = bool(stop == 0 and (doubt or always or not abs(rate) <= 1e3))
-    assert (saved == x).all() == (saved1 == slot).all() == copied
+    assert (saved == x).all() == copied
+    for k in (1, 2, 3):
+        assert (copies[f"saved{k}"] == slots[f"slot{k}"]).all() == copied
     assert guard[clock.SAVED] == copied
 
 

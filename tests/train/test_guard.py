@@ -141,6 +141,27 @@ def test_a_rule_that_nobody_knows_is_guarded_too() -> None:
     assert same(before, state(step))
 
 
+def test_it_is_guarded_in_steps_without_any_doubt() -> None:
+    """The first step is doubtful for all; later ones are not by their numbers."""
+
+    class Steep(optim.SGD):
+        name = "steep"
+
+        def _rule(self) -> Any:
+            return lambda p, g, lr, *_: (p + (g * 1e30) * 1e30,)
+
+    model = nn.Linear(4, 3)
+    step = fnn.compile(model, "mse", Steep(lr=0.1), device="cpu")
+    x, y = batch()
+    for _ in range(2):  # no gradients
+        step(0 * x, np.tile(model.bias.value, (len(x), 1)))
+    before = state(step)
+    assert step.session.memory["guard"][words.DOUBT] == 0
+    with pytest.raises(NonFiniteError, match="the step is too large"):
+        step(x, y)
+    assert same(before, state(step))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("batches", [False, True])
 def test_the_last_step_of_a_run_and_checkpoints(

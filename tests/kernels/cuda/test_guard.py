@@ -24,13 +24,16 @@ def test_safeguard(doubt: int, stop: int, rate: float) -> None:
     x, saved = np.arange(1, 301, dtype=np.float32), np.zeros(300, np.float32)
     guard = np.zeros(clock.GUARD_LENGTH, np.int64)
     guard[clock.DOUBT] = doubt
+    slots = {f"slot{k}": x + k for k in (1, 2, 3)}
+    copies = {f"saved{k}": np.zeros(300, np.float32) for k in (1, 2, 3)}
     call_cuda(
         CUDA_KERNELS["safeguard"], clock=words(STOP=stop), schedule=np.full((1, 1), float(rate)),
-        guard=guard, x=x, saved=saved, slot1=None, saved1=None, slot2=None, saved2=None,
-        slot3=None, saved3=None, always=0,
+        guard=guard, x=x, saved=saved, **slots, **copies, always=0,
     )  # fmt: skip
     copied = bool(stop == 0 and (doubt or rate > 1e3))
     assert (saved == x).all() == copied == guard[clock.SAVED]
+    for k in (1, 2, 3):
+        assert (copies[f"saved{k}"] == slots[f"slot{k}"]).all() == copied
 
 
 @pytest.mark.parametrize("broken", [0, 1])
