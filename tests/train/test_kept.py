@@ -64,6 +64,15 @@ def test_what_was_not_used_for_longest_goes(monkeypatch):
         kept["f"] = Piece(1)
 
 
+def test_a_use_under_any_key_counts(monkeypatch):
+    monkeypatch.setenv("FASTNN_PROGRAM_BYTES", "100")
+    kept: Kept[Piece] = Kept()
+    old, other = Piece(40), Piece(40)
+    kept["old"], kept["other"], kept["old again"] = old, other, old
+    kept["new"] = Piece(40)
+    assert sorted(kept) == ["new", "old", "old again"]
+
+
 def test_an_interrupt_in_the_hash_of_a_key():
     """Keys are compared in Python, where Ctrl-C may come in between."""
 
