@@ -96,6 +96,27 @@ def test_spills_are_seen() -> None:
     assert report.read(kernel.name, "float64", cc, ptx, *_cuda.link(ptx, cc)).spills > 0
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_flags_are_raised_after_a_barrier_and_release_what_was_written(cell: str, way: str) -> None:
+    """The simulator has one memory; what orders a device's is seen in the code alone."""
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    kernel = CUDA_KERNELS[f"{cell}_persistent_{way}"]
+    lines = compiler.compile_ptx(kernel, "float32", cc=(8, 0)).splitlines()
+    raised = [n for n, line in enumerate(lines) if "st.release.gpu.global.b64" in line]
+    assert raised
+    for n in raised:
+        before = [line for line in lines[:n] if "bar.sync" in line or "st.global" in line]
+        assert "bar.sync" in before[-1]
+    seen = [n for n, line in enumerate(lines) if "ld.acquire.gpu.global.b64" in line]
+    assert seen
+    for n in seen:
+        after = [line for line in lines[n:] if "bar.sync" in line or "cp.async" in line]
+        assert "bar.sync" in after[0]
+
+
 def test_another_process_finds_the_compiled_kernels() -> None:
     """Paths in the cache are the same everywhere: nothing of a process goes into their hash."""
     code = (

@@ -309,7 +309,12 @@ def test_truncation_stops_gradients_at_its_turns(
     got = case.backward_by_steps(forward) if by_steps else case.backward(forward, layout)
     assert (np.abs(got["dz"][:, 2:4]).max(axis=2) > 0).all()
     assert not got["dz"][:, [0, 1, 4, 5]].any()
+    case.arrays["dy"][:] = 0
+    case.arrays["dy"][:, 1] = 1.0  # reaches turn 0, but not the first state
+    got = case.backward_by_steps(forward) if by_steps else case.backward(forward, layout)
+    assert (np.abs(got["dz"][:, :2]).max(axis=2) > 0).all()
     assert not got["dh0"].any()
+    assert cell != "lstm" or not got["dc0"].any()
 
 
 def test_sequences_are_sorted_by_length() -> None:
