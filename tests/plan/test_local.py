@@ -11,7 +11,9 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.errors import NonFiniteError, ProgramError
+from fastnn.graph.graph import Graph
 from fastnn.plan import memory
+from fastnn.plan.planner import plan
 from fastnn.plan.program import Operand, Program
 from fastnn.plan.verify import verify
 from tests.plan.models import training_program
@@ -53,6 +55,22 @@ def test_a_gradient_that_clipping_reads_is_not() -> None:
 def test_local_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LOCAL_BYTES", 8192)
     assert program().sizes["local"] == 8192 // (SIZES[1] * 4 * 8) * 8 * SIZES[1] * 4
+
+
+def test_slices_of_a_buffer_are_not_local() -> None:
+    """Items of a slice are no rows of the buffer, whoever uses it."""
+    graph = Graph(4096)
+    x = graph.input("x", (64,))
+    buffer, y = graph.value((2, 4096, 64)), graph.value(x.shape, batched=True)
+    first, second = (graph.view(buffer, x.shape, True, k * x.size) for k in (0, 1))
+    graph.call("affine", x=x, y=first, scale=2.0, shift=0.0)
+    graph.call("affine", x=first, y=second, scale=2.0, shift=0.0)
+    graph.call("add_forward", a=first, b=second, y=y)
+    whole = graph.value(x.shape, batched=True)
+    graph.call("affine", x=y, y=whole, scale=1.0, shift=1.0)
+    planned = plan(graph, {"output0": whole})
+    assert {o.dims for o in local_operands(planned)} == {x.shape}  # that of y alone
+    assert len({o.buffer for o in local_operands(planned)}) == 1
 
 
 def trained(workers: int, keep: bool, steps: int = 3) -> dict[str, np.ndarray]:
