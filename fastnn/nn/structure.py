@@ -156,16 +156,22 @@ def select(model: Module, chosen: Any, what: str) -> dict[str, Parameter]:
 
     Args:
         chosen: None (all), a name pattern ("encoder.*"), a module's name, a module or parameter of
-            the model, or a list of these.
+            the model, or a list of these. A shared parameter has all its names.
         what: the option's name, for error messages.
     """
     known = {name: p for name, p in model.named_arrays().items() if not p.buffer}
     if chosen is None:
         return known
+    names = {**{name: name for name in known}, **model._other_names()}
+    names = {name: first for name, first in names.items() if first in known}
     wanted: set[str] = set()
     for item in chosen if isinstance(chosen, (list, tuple, set)) else [chosen]:
         if isinstance(item, str):
-            matches = {n for n in known if fnmatch.fnmatchcase(n, item) or n.startswith(item + ".")}
+            matches = {
+                first
+                for name, first in names.items()
+                if fnmatch.fnmatchcase(name, item) or name.startswith(item + ".")
+            }
         elif isinstance(item, Part):
             own = {id(p) for p in ([item] if isinstance(item, Leaf) else _arrays_of(item))}
             matches = {name for name, p in known.items() if id(p) in own}

@@ -234,7 +234,12 @@ class StepBuilder:
         graph = self.graph
         for k, part in enumerate(self.parts):
             total = self._total(k)
-            if part.denominator is not None:
+            node = part.value.node
+            if node is not None and node.op.name == "weighted_mean":
+                # The sums themselves: rows that weigh 0 may be part of the loss (label smoothing).
+                rows, weight = node.inputs["x"], node.inputs["weight"]
+                graph.call("accumulate_pair", x=rows, y=weight, total=total)
+            elif part.denominator is not None:
                 graph.call("accumulate_by", value=part.value, count=part.denominator, total=total)
             else:
                 count = 1 if part.addition == additive.SUM else graph.batch

@@ -138,7 +138,10 @@ class Losses:
         """The outputs or targets that the losses are of, in the order of the losses."""
         parts = branches(tree)
         found: dict[Any, Any] = {}
-        found.update(parts if self.named else enumerate(part for _, part in parts))
+        if not self.named:
+            found.update(enumerate([part for _, part in parts] if is_branch(tree) else [tree]))
+        else:
+            found.update(parts)
         shown = ", ".join(map(str, found)) or "one"
         if self.named and not isinstance(tree, Mapping):
             raise ShapeError(
@@ -156,7 +159,7 @@ class Losses:
         expected = self.count if whole else len(keys)
         if len(found) != expected:
             raise ShapeError(
-                f"loss: expected {expected} {what}, one for each loss, got {len(found) or 1}; "
+                f"loss: expected {expected} {what}, one for each loss, got {len(found)}; "
                 "losses that are None take no targets"
             )
         return [found[key] for key in keys] if whole else list(found.values())

@@ -21,26 +21,28 @@ class Tally:
 
     Attributes:
         names: what is reported, in order.
-        factors: of the loss's parts; they are the first totals. A single part is the loss itself.
+        factors: of the loss's parts, which are the first totals.
+        parts: whether each part is reported after their sum, "loss"; else there is one, the loss.
         kinds: for each total whether its value is the sum divided by the count, or the sum.
         finish: functions of a metric's quotient (a root, say), by total.
     """
 
     names: list[str]
     factors: Sequence[float] = (1.0,)
+    parts: bool = False
     kinds: dict[int, str] = field(default_factory=dict)
     finish: dict[int, Callable[[float], float]] = field(default_factory=dict)
 
     @property
     def totals(self) -> int:
         """How many totals there are."""
-        return len(self.names) - (len(self.factors) > 1)
+        return len(self.names) - self.parts
 
     def values(self, totals: np.ndarray) -> dict[str, float]:
         """The numbers so far; NaN for a mean of nothing."""
         sums, counts = totals[0::2].copy(), totals[1::2].copy()
         found = [self._value(k, float(sums[k]), float(counts[k])) for k in range(self.totals)]
-        if len(self.factors) > 1:
+        if self.parts:
             parts = zip(self.factors, found, counts, strict=False)
             counted = [factor * value for factor, value, count in parts if count]
             found.insert(0, math.fsum(counted) if counted else math.nan)

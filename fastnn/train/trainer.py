@@ -138,7 +138,7 @@ class Trainer:
         self.model, self.seed, self.dtype = model, int(seed), dtype
         self.metrics = metric_names.choose(metrics, self.losses)
         self.names = metric_names.names_of(self.losses, self.metrics)
-        self.tally = Tally(self.names, self.losses.factors)
+        self.tally = Tally(self.names, self.losses.factors, not self.losses.single)
         for k, chosen in enumerate(self.metrics, len(self.losses.factors)):
             if chosen.metric.finish is not None:
                 self.tally.finish[k] = chosen.metric.finish

@@ -172,3 +172,15 @@ def test_ten_steps_beside_pytorch(first):
     broken = {**theirs.state_dict(), "out.weight": theirs.out.weight + 1}
     with pytest.raises(DataError, match=r"'out.weight' is the same parameter as 'emb.weight'"):
         ours.load_state_dict(broken)
+
+
+def test_a_shared_weight_is_frozen_and_trained_by_any_of_its_names():
+    for chosen in ("out", "out.*", "out.weight", "emb"):
+        model = Tied().freeze(chosen)
+        assert not model.emb.weight.trainable
+    trainer = fnn.Trainer(Tied(), "cross_entropy", parameters="out", device="cpu")
+    assert list(trainer.trained) == ["emb.weight", "out.bias"]
+    before = trainer.model.state_dict()
+    trainer.fit(IDS, NEXT, verbose=False)
+    moved = [n for n, v in trainer.model.state_dict().items() if (v != before[n]).any()]
+    assert moved == ["emb.weight", "out.bias"]

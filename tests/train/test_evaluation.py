@@ -221,6 +221,46 @@ def test_several_outputs_with_losses_in_a_list() -> None:
     assert found == pytest.approx(trainer.evaluate(x, (kinds, places), batch_size=2))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_one_loss_in_a_dict_or_list_is_reported_once_more(named: bool) -> None:
+    rng = np.random.default_rng(5)
+    x, ids = rng.normal(size=(N, 5)), rng.integers(0, C, N)
+    linear = nn.Linear(5, C)
+    model: nn.Module = Function(lambda m, x: {"a": m.a(x)}, a=linear) if named else linear
+    kind, name = nn.CrossEntropyLoss(reduction="sum"), "a" if named else "output0"
+    options: Any = ({"a": kind}, {"a": 3.0}) if named else ([kind], [3.0])
+    trainer = fnn.Trainer(
+        model, options[0], optim.SGD(lr=0.0), ["accuracy"], dtype="float64",
+        loss_weights=options[1], device="cpu",
+    )  # fmt: skip
+    target = {"a": ids} if named else ids
+    out = x @ np.asarray(linear.weight).T + np.asarray(linear.bias)
+    rows, _, _ = cross_entropy(out, ids, {})
+    want = {
+        "loss": 3.0 * rows.sum(),
+        f"{name}_loss": rows.sum(),
+        f"{name}_accuracy": (out.argmax(1) == ids).mean(),
+    }
+    assert trainer.evaluate(x, target, batch_size=4) == pytest.approx(want, rel=1e-12)
+    history = trainer.fit(x, target, batch_size=4, **QUIET)
+    assert {key: values[0] for key, values in history.history.items() if key in want} == (
+        pytest.approx(want, rel=1e-12)
+    )
+
+
+def test_a_smoothed_row_of_a_class_that_weighs_nothing_counts_in_any_batch() -> None:
+    rng = np.random.default_rng(6)
+    x, ids = rng.normal(size=(N, 5)), np.array([0, 1, 2, 1, 1, 3, 0, 2, 1])
+    options: Any = dict(weight=[1.0, 0.0, 0.5, 2.0], label_smoothing=0.3)
+    linear = nn.Linear(5, C)
+    trainer = fnn.Trainer(linear, nn.CrossEntropyLoss(**options), dtype="float64", device="cpu")
+    out = x @ np.asarray(linear.weight).T + np.asarray(linear.bias)
+    rows, weights, _ = cross_entropy(out, ids, options)
+    for batch in range(1, N + 1):
+        found = trainer.evaluate(x, ids, batch_size=batch)["loss"]
+        assert found == pytest.approx(rows.sum() / weights.sum(), rel=1e-12)
+
+
 def test_inputs_by_name() -> None:
     x, z = np.random.default_rng(0).normal(size=(2, N, 5))
     model = Function(lambda m, x: x)
