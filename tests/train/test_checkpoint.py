@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from fastnn import nn, optim
 from fastnn.errors import CheckpointError, DataError
 from fastnn.optim import schedules
+from fastnn.train import container
 from fastnn.train.callbacks import Callback, ModelCheckpoint, ReduceLROnPlateau
 from fastnn.train.trainer import Trainer
 
@@ -333,6 +334,21 @@ def test_tampered_file(saved, place):
     refused(make_trainer(), saved, "checksum")
     with pytest.raises(CheckpointError, match="checksum"):
         make_model().load(saved)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"[2,3]", b"[3,2]"), (b'"F32"', b'"I32"'), (b'"first"', b'"forst"')]
+)
+def test_the_checksum_covers_names_types_and_shapes(old, new, tmp_path):
+    """The bytes of the arrays are the same."""
+    path = tmp_path / "file"
+    container.write(path, {"first": np.ones((2, 3), np.float32)}, {"kind": "model"})
+    assert container.read(path)[0]["first"].shape == (2, 3)
+    whole = path.read_bytes()
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, new))
+    with pytest.raises(CheckpointError, match="don't match its checksum"):
+        container.read(path)
 
 
 def test_other_layers(saved):
