@@ -28,7 +28,7 @@ class Segment:
     Args:
         name: what error messages call it.
         host: the host's copy.
-        blank: `host` is all zero and nobody knows it yet.
+        blank: `host` is all zero, as a new copy on a device is; nobody has used a copy yet.
 
     Attributes:
         foreign: whether a device's copy belongs to somebody else, so that it must not be written.
@@ -68,7 +68,7 @@ class Segment:
             holder.upload(self.for_reading(), copy)
             self.current.add(holder)
         if writes:
-            self.current = {holder}
+            self.current, self.blank = {holder}, False
         return copy
 
     def place(self, holder: Holder) -> Any:

@@ -13,12 +13,12 @@ from fastnn.runtime.segment import Segment
 class Device:
     """A device whose memory is arrays of the host, filled with rubbish at first."""
 
-    def __init__(self, name: str):
-        self.device = name
+    def __init__(self, name: str, rubbish: int = 0xAA):
+        self.device, self.rubbish = name, rubbish
         self.transfers = 0
 
     def allocate(self, size: int, name: str) -> np.ndarray:
-        return np.full(size, 0xAA, np.uint8)
+        return np.full(size, self.rubbish, np.uint8)
 
     def upload(self, host: np.ndarray, copy: np.ndarray, offset: int = 0) -> None:
         self.transfers += 1
@@ -52,11 +52,14 @@ def test_written_bytes_are_read_everywhere() -> None:
     assert memory.on(one).view(np.float32).tolist() == [7, 9, 2, 3]
 
 
-def test_any_order_of_uses() -> None:
-    """Random writes and reads on three sides, against one plain array."""
+@pytest.mark.parametrize("blank", [False, True])
+def test_any_order_of_uses(blank: bool) -> None:
+    """Random writes and reads on three sides, against one plain array; blank memory is all zero on
+    a device, too, until somebody has it."""
     rng = np.random.default_rng(0)
     for _ in range(100):
-        devices, memory = [Device("one"), Device("two")], segment()
+        devices = [Device(name, 0 if blank else 0xAA) for name in ("one", "two")]
+        memory = Segment("params", np.zeros(4, np.float32), blank=True) if blank else segment()
         wanted = memory.host.copy()
         for _ in range(30):
             way, side = rng.integers(5), devices[rng.integers(2)]
