@@ -256,7 +256,10 @@ class StepBuilder:
         )
 
     def check_finite(self, loss: Value) -> None:
-        self.graph.call("check_finite", value=loss, clock=self.graph.clock())
+        """Stop before parameters change unless the loss is finite, and all buffers (running
+        statistics, states) that have been written so far."""
+        for value in (loss, *guard.written_buffers(self.graph.calls)):
+            self.graph.call("check_finite", value=value, clock=self.graph.clock())
 
     def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
         """Differentiate a loss and update its parameters.

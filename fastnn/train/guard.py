@@ -160,7 +160,7 @@ def keep_buffers(graph: Graph, size: int) -> None:
 
     (On CUDA the runtime does that, see `runtime/cuda/execute.py`.)
     """
-    if graph.device == "cuda" or not writes_buffers(graph.calls):
+    if graph.device == "cuda" or not written_buffers(graph.calls):
         return
     own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
     saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")
@@ -168,12 +168,14 @@ def keep_buffers(graph: Graph, size: int) -> None:
     graph.calls[-1].final = True
 
 
-def writes_buffers(calls: Sequence[Call]) -> bool:
+def written_buffers(calls: Sequence[Call]) -> list[Value]:
+    """The buffers that calls write, each once."""
+    found: dict[Value, None] = {}
     for call in calls:
         kernel = declared(call.kernel)
         assert kernel is not None
         for name, parameter in kernel.arrays.items():
             value = call.operands[name]
             if parameter.writes and isinstance(value, Value) and value.root.home == "buffers":
-                return True
-    return False
+                found[value.root] = None
+    return list(found)

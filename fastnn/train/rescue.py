@@ -20,6 +20,8 @@ HARMLESS = ("check_finite", "check_size", "check_columns", "safeguard", "latch",
 
 def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
     """Undo the step that was stopped, and name the layer where the first such number arose."""
+    overflowed = _finite(bound.view("loss"))  # as far as the loss goes, nothing is wrong
+    lost = [n for n, p in model.named_arrays().items() if p.buffer and not _finite(p.read())]
     broken, restored = session.undo()
     damaged = [n for n, p in model.named_parameters().items() if not _finite(p.read())]
     if damaged and not broken:
@@ -28,7 +30,9 @@ def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
             "not before this step; load or set finite parameters."
         )
     origin = first_nonfinite(bound, session)
-    if not broken:
+    if not broken and overflowed and lost:
+        what = f"{where} made {lost[0]!r} not finite: the first such number came from {origin}"
+    elif not broken:
         what = f"the loss was not finite in {where}: the first such number came from {origin}"
     else:
         what = f"the update of {where} made parameter {broken[0]!r} not finite: "

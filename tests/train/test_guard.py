@@ -219,3 +219,24 @@ def test_unguarded_training_hides_nothing() -> None:
     step(*batch())
     assert np.isnan(model.last.weight.value).all()
     assert np.isnan(step(*batch()))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e8])
+@pytest.mark.parametrize("how", ["fit", "compile"])
+def test_a_running_statistic_that_leaves_the_range_stops_the_step(how: str, factor: float) -> None:
+    """A normalised value of too large a variance is 0, so the loss says nothing of it."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4), nn.Linear(4, 2))
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32) * np.float32(factor)
+    y = np.ones((8, 2), np.float32)
+    if how == "fit":
+        trainer = fnn.Trainer(model, "mse", optim.Adam(lr=0.1), device="cpu", workers=2)
+        train = lambda: trainer.fit(x, y, verbose=False)  # noqa: E731
+    else:
+        step = fnn.compile(model, "mse", optim.Adam(lr=0.1), device="cpu", workers=2)
+        train = lambda: step(x, y)  # noqa: E731
+    model[0].weight.value[...] *= np.float32(1e22 / factor)
+    before = model.state_dict()
+    with pytest.raises(NonFiniteError, match="made '1.running_var' not finite: .*batch_norm"):
+        train()
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
