@@ -236,7 +236,7 @@ def test_a_running_statistic_that_leaves_the_range_stops_the_step(how: str, fact
         train = lambda: step(x, y)  # noqa: E731
     model[0].weight.value[...] *= np.float32(1e22 / factor)
     before = model.state_dict()
-    with pytest.raises(NonFiniteError, match="made '1.running_var' not finite: .*batch_norm"):
+    with pytest.raises(NonFiniteError, match=r"made '1.running_var' not finite: .*batch_norm"):
         train()
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
