@@ -154,8 +154,7 @@ def earliest_phases(instructions: list[Instruction], edges: list[Edge]) -> list[
     """
     phase_of = [0] * len(instructions)
     for i, j, apart in edges:
-        after_serial = instructions[i].serial and not instructions[j].serial
-        phase_of[j] = max(phase_of[j], phase_of[i] + (apart or after_serial))
+        phase_of[j] = max(phase_of[j], phase_of[i] + apart)
     last = max(phase_of, default=0)
     return [last if i.final else p for i, p in zip(instructions, phase_of, strict=True)]
 

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastnn import nn, optim
+from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.instruction import instructions_of
+from fastnn.plan.planner import plan
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.plan.schedule import schedule
 from tests.plan.models import (
@@ -237,6 +239,20 @@ def test_small_batches(batch: int) -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 3))
     program = training_program(model, (3,), batch, optim.SGD(lr=0.1))[1]
     assert program.batch == batch
+
+
+def test_a_buffer_in_halves_and_as_a_whole_has_a_barrier_between() -> None:
+    """Item i of a half is another row than item i of the whole."""
+    graph = Graph(64)
+    x = graph.input("x", (8,))
+    buffer, y = graph.value((2, 64, 8)), graph.value((64, 16), batched=True)
+    for k in (0, 1):
+        graph.call(
+            "affine", x=x, y=graph.view(buffer, x.shape, True, k * x.size), scale=2.0, shift=0.0
+        )
+    graph.call("affine", x=graph.view(buffer, y.shape, True), y=y, scale=1.0, shift=0.0)
+    program = plan(graph, {"output0": y})
+    assert [len(p.groups[0].calls) for p in program.phases] == [2, 1]
 
 
 def test_places_are_aligned_for_the_device() -> None:

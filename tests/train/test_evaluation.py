@@ -293,6 +293,21 @@ def test_a_batch_in_which_nothing_counts_changes_nothing() -> None:
     assert step(x[:3], y[3:], np.zeros(3)) == 0.0
 
 
+def test_a_loss_in_which_nothing_counts_leaves_the_others() -> None:
+    rng = np.random.default_rng(7)
+    x, ids, none = rng.normal(size=(6, 5)), rng.integers(0, C, 6), np.full(6, -100)
+    model = Function(lambda m, x: (m.a(x), m.b(x)), a=nn.Linear(5, C), b=nn.Linear(5, C))
+    trainer = fnn.Trainer(
+        model, [nn.CrossEntropyLoss(ignore_index=-100)] * 2, loss_weights=[2.0, 3.0],
+        dtype="float64", device="cpu",
+    )  # fmt: skip
+    found = trainer.evaluate(x, (ids, none), batch_size=4)
+    rows, _, _ = cross_entropy(trainer.predict(x)[0], ids, {})
+    assert found["loss"] == pytest.approx(2.0 * rows.mean(), rel=1e-12)
+    assert math.isnan(found["output1_loss"])
+    assert math.isnan(trainer.evaluate(x, (none, none), batch_size=4)["loss"])
+
+
 # ---------------------------------------------------------------- losses of one's own
 
 

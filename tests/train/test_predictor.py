@@ -76,6 +76,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Any, bool]] = {
         False,
     ),
     "swapped": (lambda: Function(lambda m, x: ops.swap_time(x)), SEQUENCES, False),
+    "swapped, samples and columns in one": (
+        lambda: Function(lambda m, x: ops.reshape(ops.swap_time(x), x.shape[1], -1)),
+        SEQUENCES,
+        False,
+    ),
     "swapped and computed": (
         lambda: Function(lambda m, x: m.fc(ops.swap_time(x)), fc=nn.Linear(3, 2)),
         SEQUENCES,
