@@ -17,7 +17,7 @@ from fastnn.testing import gradcheck
 
 BUILT_IN = set(OPS)
 #: ops that give no gradient, because they count, or hand on what has none
-WITHOUT_GRADIENT = {"accuracy", "binary_accuracy", "target_weight", "top_k"}
+WITHOUT_GRADIENT = {"accuracy", "binary_accuracy", "largest", "target_weight", "top_k"}
 #: in test_symbolic.py; the recurrent ops, in tests of their own (sequences of different lengths)
 CHECKED_ELSEWHERE = {
     "clip", "compare_integers", "detach", "equal", "erf", "expand", "gather", "less", "less_equal",
@@ -195,8 +195,16 @@ for _reduction in ("mean", "sum"):
         ("mae", nn.L1Loss(_reduction)),
         ("huber", nn.HuberLoss(1.0, _reduction)),
         ("huber", nn.HuberLoss(0.4, _reduction)),
+        ("huber", nn.SmoothL1Loss(0.7, _reduction)),
     ):
         case(_name, _loss, lambda s: (away(s), away(s, 1)), f"{_name} {_reduction}")
+    case(
+        "bce",
+        lambda x, r=_reduction: nn.BCELoss(r)(
+            ops.sigmoid(x), x.graph.constant(shares(x.shape, 1))
+        ),
+        label=f"bce {_reduction}",
+    )
     for _weights in (None, CLASS_WEIGHTS):
         case(
             "bce_with_logits",
