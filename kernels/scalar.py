@@ -324,8 +324,8 @@ def clip(x: Vector, low: float, high: float) -> Vector:
 
 @helper
 def clip_gradient(x: Vector, dy: Vector, low: float, high: float) -> Vector:
-    """dy where low <= x <= high, else 0."""
-    return where((x >= low) & (x <= high), dy, 0.0)
+    """dy where low <= x <= high, else 0 (NaN counts as within: its gradient is not hidden)."""
+    return where((x < low) | (x > high), 0.0, dy)
 
 
 @helper

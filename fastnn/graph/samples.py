@@ -10,6 +10,7 @@ laid out sample by sample; swapping back undoes it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from fastnn.graph.graph import Call, Graph, Value
@@ -17,6 +18,8 @@ from fastnn.kernels.declare import Array, declared
 
 #: kernels that exchange the first two dimensions
 SWAPS = ("swap_leading", "swap_leading_ids", "swap_time_forward")
+#: kernels whose items are columns, and the arrays whose rows they keep apart all the same
+ROWS_APART = {"linear_forward_columns": ("x", "y")}
 
 
 class Samples:
@@ -68,9 +71,15 @@ class Samples:
     def _follow(self, call: Call) -> None:
         kernel = declared(call.kernel)
         assert kernel is not None
+        arrays = {
+            name: replace(parameter, axis="rows")
+            if name in ROWS_APART.get(call.kernel, ())
+            else parameter
+            for name, parameter in kernel.arrays.items()
+        }
         read = [
             (parameter, value)
-            for name, parameter in kernel.arrays.items()
+            for name, parameter in arrays.items()
             if parameter.reads
             and isinstance(value := call.operands[name], Value)
             and self.depends(value)
@@ -78,7 +87,7 @@ class Samples:
         if not read:
             return
         slices = self._swapped(call) if call.kernel in SWAPS else self._counted(read)
-        for name, parameter in kernel.arrays.items():
+        for name, parameter in arrays.items():
             value = call.operands[name]
             if not parameter.writes or not isinstance(value, Value) or value.external:
                 continue

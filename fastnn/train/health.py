@@ -78,7 +78,11 @@ def time_gradients(
             "on, found none"
         )
     builder.places.update({f"dz{k}": dz for k, (_, dz) in enumerate(found)})
-    given = {k: lengths for k, (node, _) in enumerate(found) if (lengths := node.inputs["lengths"])}
+    given = {
+        k: lengths
+        for k, (node, _) in enumerate(found)
+        if (lengths := node.inputs["lengths"]) is not None
+    }
     builder.places.update({f"lengths{k}": lengths for k, lengths in given.items()})
     built = builder.finish(advance=False)
     for arrays in (inputs, targets):

@@ -12,7 +12,7 @@ from ..clock import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
 from ..cpu.guard import INFINITY, LARGEST, doubtful
 from ..cpu.simd import absolute
 from ..declare import ceil_div, cuda_kernel, helper
-from .device import ONE_THREAD, cuda, flat, thread_number
+from .device import ONE_THREAD, cast, cuda, flat, thread_number
 
 THREADS = 256
 
@@ -33,8 +33,9 @@ def report(guard: Any, value: Any) -> None:
 @cuda_kernel(launch=lambda s: _blocks(s["N"] * s["C"]))
 def check_size(x: "in rows f[N,C]", guard: "flag whole i[F]", limit: "double"):
     """The step is doubtful unless |x| < limit everywhere."""
+    top = cast(x, limit)
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        if not absolute(flat(x)[i]) < limit:
+        if not absolute(flat(x)[i]) < top:
             guard[DOUBT] = 1
 
 

@@ -200,9 +200,7 @@ for _reduction in ("mean", "sum"):
         case(_name, _loss, lambda s: (away(s), away(s, 1)), f"{_name} {_reduction}")
     case(
         "bce",
-        lambda x, r=_reduction: nn.BCELoss(r)(
-            ops.sigmoid(x), x.graph.constant(shares(x.shape, 1))
-        ),
+        lambda x, r=_reduction: nn.BCELoss(r)(ops.sigmoid(x), x.graph.constant(shares(x.shape, 1))),
         label=f"bce {_reduction}",
     )
     for _weights in (None, CLASS_WEIGHTS):

@@ -24,9 +24,27 @@ UNREAD = {
     ("kl_div_log_backward", "x"): "likewise",
     ("prelu_forward", "weight"): "for negative x only",
     ("prelu_backward_input", "weight"): "likewise",
+    **{
+        (name, key): "a comparison is 0 or 1; with NaN it does not hold"
+        for name in ("equal", "less", "less_equal", "not_equal")
+        for key in ("a", "b")
+    },
+    **{
+        (f"{name}_backward_{side}", key): "compared only; the larger or smaller is NaN then"
+        for name in ("maximum", "minimum")
+        for side in ("a", "b")
+        for key in ("a", "b")
+    },
+    ("clip_backward", "x"): "a switch",
+    ("power_backward_b", "b"): "the power, which is given, holds it",
+    ("where_forward", "mask"): "a switch",
+    ("where_forward", "b"): "not chosen by these operands",
+    ("where_backward_a", "mask"): "a switch",
+    ("where_backward_b", "mask"): "a switch",
+    ("where_backward_b", "dy"): "not chosen by these operands",
 }
 SIZES = {"U": 1, "T": 2, "L": 16, "K": 12, "C": 6, "N": 4, "B": 4, "R": 4, "F": 8}
-REALS = {"threshold": 20.0, "eps": 1e-5}
+REALS = {"threshold": 20.0, "eps": 1e-5, "low": 0.1, "high": 0.9}
 INTS = {"ignore_index": -100, "pieces": 2, "groups": 2, "count": 3, "ignored": -100}
 
 

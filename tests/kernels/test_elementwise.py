@@ -16,6 +16,7 @@ from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute
 REALS = {
     "leaky_relu": {"slope": 0.1},
     "elu": {"alpha": 1.25},
+    "clip": {"low": -1.25, "high": 0.75},
     "softplus": {"beta": 1.5, "threshold": 2.0},
 }
 SMOOTH_SOFTPLUS = {"beta": 1.5, "threshold": 1e9}
@@ -27,6 +28,7 @@ ORACLE = {
     "sqrt": np.sqrt,
     "square": np.square,
     "absolute": np.abs,
+    "clip": lambda x, low, high: np.clip(x, low, high),
     "erf": lambda x: np.vectorize(naive.math.erf, otypes=[float])(x),
 }
 

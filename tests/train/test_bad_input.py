@@ -155,7 +155,7 @@ FIT: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any], t
     "iterable of arrays": (mlp, (iter([X]), None), {}, DataError, r"pairs \(inputs, targets\)"),
     "iterable and targets": (mlp, (iter([(X, Y)]), Y), {}, OptionError, "expected y=None"),
     "two inputs for one": (mlp, ((X, X), Y), {}, ShapeError, "forward.*2 inputs"),
-    "one input for two": (nn.Add, ((X, X[:, :3]), Y), {}, ShapeError, "don't fit each other"),
+    "one input for two": (nn.Add, ((X, X[:, :3]), Y), {}, ShapeError, "cannot combine shapes"),
     "lengths of two inputs": (
         nn.Add,
         ((X, X[:9]), Y),

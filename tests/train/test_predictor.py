@@ -228,3 +228,23 @@ def test_what_belongs_to_a_sample() -> None:
     assert {n for n, v in values.items() if samples.apart(v)} == {"apart", "loop"}
     assert {n for n, v in values.items() if samples.steps(v)} == {"steps"}
     assert {n for n, v in values.items() if not samples.depends(v)} == {"none"}
+
+
+@pytest.mark.parametrize("width", [3, 48, 700, 2100])
+def test_layers_keep_samples_apart_whatever_their_size(width: int) -> None:
+    """Other sizes are computed by other kernels."""
+    model = nn.Sequential(
+        nn.Linear(width, width), nn.ReLU(), nn.LayerNorm(width), nn.Dropout(0.5),
+        nn.Linear(width, 3 * width), nn.Maxout(3), nn.BatchNorm(width), nn.Softmax(),
+    )  # fmt: skip
+    sequences = [nn.RNN(width, 5), nn.LSTM(5, width, bidirectional=True), nn.GRU(2 * width, 6)]
+    for batch in (2, 7, 40):
+        graph = Graph(batch)
+        x, ids = graph.input("x", (width,)), graph.input("ids", (4,), "i")
+        found = [*trace(model, graph, x)]
+        value = trace(nn.Embedding(9, width), graph, ids)[0]
+        for layer in sequences:
+            value = trace(layer, graph, value)[0]
+            found.append(value)
+        samples = Samples(graph, [x, ids])
+        assert [samples.apart(v) for v in found] == [True] * 4

@@ -142,7 +142,10 @@ def _backward_by_steps(
     carried |= {
         n: graph.value((batch, hidden)) for n in {"lstm": ("dc",), "gru": ("direct",)}.get(cell, ())
     }
-    zeros = [*carried.values(), *([written["dpeephole"]] if written.get("dpeephole") else [])]
+    zeros = [
+        *carried.values(),
+        *([written["dpeephole"]] if written.get("dpeephole") is not None else []),
+    ]
     for value in zeros:
         graph.call("state_begin", given=None, state=value)
     dz_step, drh = graph.value((batch, w_hh.shape[1])), graph.value((batch, hidden))
