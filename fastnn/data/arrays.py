@@ -226,15 +226,24 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             )
 
 
-def check_finite(arrays: Arrays, what: str) -> None:
-    """No NaN or infinity."""
+def check_finite(arrays: Arrays, what: str, dtype: str) -> None:
+    """No NaN or infinity, nor what is infinite in the element type that it is computed in."""
+    limit = float(np.finfo(dtype).max)
     for given, name in zip(arrays.arrays, arrays.names, strict=True):
         array = np.asarray(given)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            continue
+        if not np.isfinite(array).all():
             rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
             raise DataError(
                 f"{what} ({name}): NaN or infinity in {len(rows)} samples, the first is sample "
                 f"{rows[0]}; clean the data, or pass check_data=False"
+            )
+        wide = array.itemsize > np.dtype(dtype).itemsize
+        if wide and max(float(array.max()), -float(array.min())) > limit:
+            raise DataError(
+                f"{what} ({name}): expected numbers within {dtype}'s range, +-{limit:.3g}, got "
+                f"{np.abs(array).max():.3g}; scale the data, or use dtype='float64'"
             )
 
 

@@ -85,18 +85,33 @@ def mean_of(rows: Value, weights: Value | None) -> Value:
     return result
 
 
+def _weights(given: Any, expected: str, each: str) -> np.ndarray | None:
+    """A loss's weights as an array."""
+    if given is None:
+        return None
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.ndim != 1 or not np.isfinite(found).all() or (found < 0).any():
+        raise OptionError(f"{expected} to be a list of finite numbers >= 0, one for each {each}")
+    return found
+
+
 class _ClassLoss(Loss):
     """A loss on classes, with class weights and an index that is ignored."""
 
     def __init__(self, weight: Sequence[float] | None, ignore_index: int | None, reduction: str):
         super().__init__(reduction)
-        self.weight = None if weight is None else np.asarray(weight, np.float64)
-        if self.weight is not None and (self.weight.ndim != 1 or (self.weight < 0).any()):
-            raise OptionError(
-                f"{type(self).__name__}: expected weight to be a list of numbers >= 0, one for "
-                "each class"
-            )
-        self.ignored = None if ignore_index is None else int(ignore_index)
+        self.weight = _weights(weight, f"{type(self).__name__}: expected weight", "class")
+        if ignore_index is not None:
+            if not isinstance(ignore_index, (int, np.integer)) or isinstance(ignore_index, bool):
+                raise OptionError(
+                    f"{type(self).__name__}: expected ignore_index to be a class index, a whole "
+                    f"number, or None, got {ignore_index!r}"
+                )
+            ignore_index = int(ignore_index)
+        self.ignored = ignore_index
         self.ignore_index = NO_CLASS if self.ignored is None else self.ignored
 
     def _weight(self, output: Value) -> Value | None:
@@ -291,7 +306,7 @@ class BCEWithLogitsLoss(_PairLoss):
 
     def __init__(self, pos_weight: Sequence[float] | None = None, reduction: str = "mean"):
         super().__init__(reduction)
-        self.pos_weight = None if pos_weight is None else np.asarray(pos_weight, np.float64)
+        self.pos_weight = _weights(pos_weight, "BCEWithLogitsLoss: expected pos_weight", "feature")
 
     def elements(self, output: Value, target: Value) -> Value:
         if self.pos_weight is None:

@@ -35,7 +35,7 @@ class Metric:
         finish: a function of the quotient at the end (``math.sqrt`` of a mean square, say).
 
     Rows that the loss leaves out (its `ignore_index`) and samples' weights count here as they do in
-    the loss, where there is a number for each row of the loss.
+    the loss, where there is a number, or there are several, for each row of the loss.
 
     >>> from fastnn import ops
     >>> import math
@@ -354,8 +354,9 @@ def _scalar(metric: Metric, value: Value, pair: bool, weight: Value | None, tota
 def _weight(metric: Metric, part: Part, rows: Value) -> Value | None:
     """What each row weighs in a metric; None: 1."""
     counted = part.counted()
-    if counted is not None and counted.shape != rows.shape:
-        counted = None
+    if counted is not None:
+        fits = rows.shape[: counted.ndim] == counted.shape
+        counted = spread_over(counted, rows, f"metric {metric.name}") if fits else None
     if part.weight is None:
         return counted
     if rows.ndim == 0:

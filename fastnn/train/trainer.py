@@ -367,6 +367,8 @@ class Trainer:
         loaded = None if resume is None else Loaded(self, resume)  # nothing is changed yet
         given = gives_batches(x, y)
         batch = self._batch_size(batch_size, 32)
+        if isinstance(validation, np.floating):
+            validation = float(validation)
         held_out = self._validation(validation, batch, check_data)
         feed: ArrayFeed | BatchFeed
         if given:
@@ -495,8 +497,8 @@ class Trainer:
             check_weights(weights, inputs)
         check_lengths(inputs, targets, f"{what} data")
         if check_data:
-            check_finite(inputs, f"{what} inputs")
-            check_finite(targets, f"{what} targets")
+            check_finite(inputs, f"{what} inputs", self.dtype)
+            check_finite(targets, f"{what} targets", self.dtype)
         if inputs.specs not in self._settled:
             self._settled[inputs.specs] = settled(self.model, inputs.specs)
         return inputs.with_specs(self._settled[inputs.specs]), targets, weights

@@ -268,6 +268,12 @@ TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
         "'none' gives rows.*use 'mean' or 'sum'",
     ),
     "huber": (lambda: nn.HuberLoss(0.0), "delta > 0, got 0"),
+    "NaN for a class": (lambda: nn.CrossEntropyLoss([1.0, np.nan]), "weight to be .* finite"),
+    "an infinite class": (lambda: nn.NLLLoss([1.0, np.inf]), "weight to be .* finite"),
+    "words for classes": (lambda: nn.NLLLoss("ab"), "weight to be .* finite"),  # type: ignore
+    "NaN for a feature": (lambda: nn.BCEWithLogitsLoss([np.nan]), "pos_weight to be .* finite"),
+    "a feature that takes": (lambda: nn.BCEWithLogitsLoss([-1.0]), "pos_weight to be .*>= 0"),
+    "half a class": (lambda: nn.CrossEntropyLoss(ignore_index=1.5), "got 1.5"),  # type: ignore
     "a class among layers": (
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
         r"place 1: .*write nn.ReLU\(\)",
@@ -307,6 +313,15 @@ def test_losses_refuse(name: str) -> None:
     with pytest.raises(FastnnError, match=words):
         trainer.fit(X, y, batch_size=8, verbose=False)
     assert state(trainer) == before
+
+
+def test_data_beyond_the_element_type_are_refused() -> None:
+    x = but(X.astype(np.float64), (3, 1), 1e39)
+    trainer = fnn.Trainer(mlp(), "cross_entropy", seed=1)
+    for call in (lambda: trainer.fit(x, Y, verbose=False), lambda: trainer.evaluate(-x, Y)):
+        with pytest.raises(DataError, match=r"\(x0\): expected .* float32's range.*got 1e\+39"):
+            call()
+    assert np.isfinite(fnn.Trainer(mlp(), "cross_entropy", dtype="float64").evaluate(x, Y)["loss"])
 
 
 def test_metrics_refuse() -> None:

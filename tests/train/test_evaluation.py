@@ -261,6 +261,23 @@ def test_a_smoothed_row_of_a_class_that_weighs_nothing_counts_in_any_batch() -> 
         assert found == pytest.approx(rows.sum() / weights.sum(), rel=1e-12)
 
 
+def test_several_numbers_for_a_row_that_is_ignored_count_no_more_than_one() -> None:
+    rng = np.random.default_rng(7)
+    x, ids = rng.normal(size=(N, T, 5)), rng.integers(-1, C, (N, T))
+    weight, linear = rng.random(N), nn.Linear(5, C)
+    trainer = fnn.Trainer(
+        linear, nn.CrossEntropyLoss(ignore_index=-1), dtype="float64", device="cpu",
+        metrics=[metrics.Metric("size", lambda o, t: ops.square(o))],
+    )  # fmt: skip
+    out = x @ np.asarray(linear.weight).T + np.asarray(linear.bias)
+    for given, each in ((None, np.ones(N)), (weight, weight)):
+        own = (ids != -1) * each[:, None]
+        want = (out**2 * own[..., None]).sum() / (own.sum() * C)
+        for batch in (1, 4, N):
+            found = trainer.evaluate(x, ids, batch_size=batch, sample_weight=given)
+            assert found["size"] == pytest.approx(want, rel=1e-12)
+
+
 def test_inputs_by_name() -> None:
     x, z = np.random.default_rng(0).normal(size=(2, N, 5))
     model = Function(lambda m, x: x)

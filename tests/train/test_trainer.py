@@ -267,10 +267,11 @@ def test_binary_accuracy() -> None:
 # ---------------------------------------------------------------- validation
 
 
-def test_validation_split_takes_the_last_samples() -> None:
+@pytest.mark.parametrize("share", [0.2, np.float32(0.2)])
+def test_validation_split_takes_the_last_samples(share: float) -> None:
     x, y = vectors(30)
     split, pair = fresh("mlp"), fresh("mlp")
-    a = split.fit(x, y, batch_size=8, epochs=2, validation=0.2, **QUIET)
+    a = split.fit(x, y, batch_size=8, epochs=2, validation=share, **QUIET)
     b = pair.fit(x[:24], y[:24], batch_size=8, epochs=2, validation=(x[24:], y[24:]), **QUIET)
     assert dict(a) == dict(b)
     assert state(split) == state(pair)
