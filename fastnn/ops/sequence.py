@@ -7,7 +7,7 @@ from typing import Any
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.arithmetic import add, multiply, subtract
+from fastnn.ops.arithmetic import where
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
 from fastnn.ops.shape import reshape
 
@@ -181,19 +181,22 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
         outputs = list(y) if isinstance(y, tuple) else [y]
         fresh = list(new) if isinstance(new, tuple) else [new]
         if mask is not None:
-            column = reshape(mask, mask.shape[0], 1)
-            outputs = [multiply(output, column) for output in outputs]
-            fresh = [
-                add(before, multiply(subtract(after, before), column))
-                for before, after in zip(old, fresh, strict=True)
-            ]
+            outputs = [_within(mask, output, 0.0) for output in outputs]
+            fresh = [_within(mask, after, before) for before, after in zip(old, fresh, strict=True)]
         return outputs, fresh
 
     inputs = [*xs]
     if lengths is not None:
         mask = graph.value((xs[0].shape[0], xs[0].shape[1]), batched=True, name="mask")
         graph.call("length_mask", lengths=lengths, y=mask)
+        # what stands past the end, be it NaN, reaches neither the states nor a gradient
+        inputs = [_within(mask, x, 0.0) if x.dtype == "f" else x for x in inputs]
         inputs.append(mask)
     outputs, finals = make(graph, step, inputs, [as_value(graph, s) for s in states])
     y_all = tuple(outputs) if several["y"] else outputs[0]
     return y_all, tuple(finals) if isinstance(state, tuple) else finals[0]
+
+
+def _within(mask: Value, value: Value, otherwise: Any) -> Value:
+    """The value where the mask, of the leading dimensions, holds; `otherwise` elsewhere."""
+    return where(reshape(mask, *mask.shape, *(1,) * (value.ndim - mask.ndim)), value, otherwise)

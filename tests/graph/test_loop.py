@@ -111,6 +111,48 @@ def test_past_the_end() -> None:
         np.testing.assert_array_equal(c[row], last[0])
 
 
+def test_what_stands_past_the_end_reaches_nothing() -> None:
+    """Not even NaN: the same bits of outputs, states and gradients."""
+    rng = np.random.default_rng(3)
+    x, lengths = rng.normal(size=(3, 6, 4)).astype(np.float32), np.array([6, 1, 4])
+    beyond = np.arange(6) >= lengths[:, None]
+    found = []
+    for padding in (0.0, np.nan, np.inf):
+        x[beyond] = padding
+        model = Gated(4, 6)
+        y, c = model.predict(x, lengths)
+        step = fnn.compile(model, lambda out, _: ops.mean(ops.square(out[0])), "sgd", device="cpu")
+        found.append([y, c, *step.gradients((x, lengths), np.zeros(3, np.float32)).values()])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class Memory(nn.Module):
+    """The state of a sequence is a matrix with as many rows as there may be sequences."""
+
+    def forward(self, x, lengths):
+        def step(x_t, memory):
+            memory = memory * 0.5 + ops.reshape(x_t, x_t.shape[0], 3, 1)
+            return ops.sum(memory, axis=-1), memory
+
+        zeros = ops.reshape(ops.zeros_state(x, 6), x.shape[0], 3, 2)
+        return ops.loop(step, x, zeros, lengths=lengths)
+
+
+def test_states_of_higher_rank_end_with_their_own_sequence() -> None:
+    x = np.random.default_rng(4).normal(size=(3, 5, 3)).astype(np.float32)
+    lengths = np.array([5, 2, 3])
+    y, memory = Memory().predict(x, lengths)
+    for row, length in enumerate(lengths):
+        expected = np.zeros((3, 2), np.float32)
+        for x_t in x[row, :length]:
+            expected = expected * np.float32(0.5) + x_t[:, None]
+        np.testing.assert_allclose(memory[row], expected, rtol=1e-6)
+        assert not y[row, length:].any()
+        np.testing.assert_allclose(y[row, length - 1], expected.sum(-1), rtol=1e-6)
+
+
 def test_each_step_draws_its_own_mask() -> None:
     model = Elman(4, 64, rate=0.5)
     builder = StepBuilder(model, model.store(), 2, True, "direct")
