@@ -112,6 +112,20 @@ def test_an_index_outside_the_classes_gives_nan():
     np.testing.assert_array_equal(np.isnan(got["loss"]), [True, True, False, False])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_ignored_index_may_be_a_class(weighted):
+    target, weight = np.array([2, 0, 2, 1]), np.array([0.5, 2.0, 4.0]) if weighted else np.zeros(0)
+    given = dict(target=target, weight=weight, ignore_index=2)
+    own = weight[[0, 1]] if weighted else np.ones(2)
+    y = compute("target_weight", np.float64, {"y": (4,)}, **given)["y"]
+    np.testing.assert_array_equal(y, [0, own[0], 0, own[1]])
+    given["dloss"] = np.array([3.0, 5.0, 7.0, 11.0])
+    dx = compute("nll_backward", np.float64, {"dx": (4, 3)}, **given)["dx"]
+    np.testing.assert_array_equal(
+        dx, [[0, 0, 0], [-5 * own[0], 0, 0], [0, 0, 0], [0, -11 * own[1], 0]]
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("weighted", [False, True])

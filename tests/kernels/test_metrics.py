@@ -48,6 +48,13 @@ def test_binary_accuracy(C, dtype):
     np.testing.assert_allclose(hit, want, rtol=1e-6)
 
 
+def test_an_output_at_the_threshold_is_not_above_it():
+    x, target = np.array([[0.5, 0.5, 0.25]]), np.array([[0.0, 1.0, 0.0]])
+    given = dict(x=x, target=target, threshold=0.5)
+    hit = compute("binary_accuracy", np.float64, {"hit": (1,)}, **given)["hit"]
+    assert hit[0] == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("C", [1, 2, 5, 17, 33])
 def test_largest(C, dtype):

@@ -286,6 +286,37 @@ def test_reduce_on_plateau_cools_down():
     assert rates == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]  # two epochs don't count
 
 
+@pytest.mark.parametrize("at", range(1, 9))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ReduceLROnPlateau("loss", factor=0.5, patience=2, cooldown=2),
+        lambda: EarlyStopping("loss", patience=3, baseline=0.5),
+    ],
+)
+def test_what_a_monitor_remembers_is_all_that_it_decides_by(make, at):
+    """Another one that takes up its state goes on as it would have."""
+    values = [3, 1, 2, 2, 2, 0.75, 1, 1, 1, 1, 1, 1]
+    whole = FakeTrainer(make())
+    want = [(logs.get("learning_rate"), whole.stop_training) for logs in whole.fit("loss", values)]
+    first = make()
+    before = FakeTrainer(first)
+    before.fit("loss", values[:at])
+    if before.stop_training:
+        return
+    trainer = FakeTrainer(second := make())
+    trainer.learning_rate = before.learning_rate
+    second.load_state_dict(first.state_dict())
+    seen = []
+    for epoch, value in enumerate(values[at:], at):
+        logs = {"loss": value}
+        trainer.callbacks.on_epoch_end(epoch, logs)
+        seen.append(logs.get("learning_rate"))
+        if trainer.stop_training:
+            break
+    assert seen == [rate for rate, _ in want[at:]]
+
+
 def test_learning_rate_scheduler():
     trainer = FakeTrainer(LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else 8))
     assert [logs["learning_rate"] for logs in trainer.fit("loss", [1, 1, 1])] == [8, 4, 2]
