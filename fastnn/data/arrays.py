@@ -128,6 +128,11 @@ def _on_host(data: Any, what: str) -> np.ndarray:
         return data
     if isinstance(data, (str, bytes, type)) or data is None:
         raise DataError(f"{what}: expected an array of numbers, got {type(data).__name__}")
+    if callable(data) and not any(hasattr(data, n) for n in ("__array__", "__dlpack__")):
+        raise DataError(
+            f"{what}: expected an array of numbers, got the function "
+            f"{getattr(data, '__name__', data)!r}; call it, and pass what it returns"
+        )
     if hasattr(data, "toarray") and not hasattr(data, "__array__"):
         raise DataError(
             f"{what}: expected a dense array, got {type(data).__name__}; convert it with toarray()"
@@ -256,7 +261,11 @@ def check_weights(weights: Arrays, x: Arrays) -> None:
     for given in weights.arrays:
         array = np.asarray(given)
         if not (np.isfinite(array).all() and (array >= 0).all()):
-            raise DataError("sample_weight: expected finite numbers >= 0; check the weights")
+            wrong = array[~(np.isfinite(array) & (array >= 0))]
+            raise DataError(
+                f"sample_weight: expected finite numbers >= 0, got {wrong.flat[0]}; a weight of 0 "
+                "leaves a sample out"
+            )
 
 
 NO_ARRAYS = Arrays([], (), [])

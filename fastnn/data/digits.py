@@ -7,6 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.errors import OptionError
+
 Split: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -19,7 +21,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> tuple[Split, Split
     testing, chosen at random by `seed`; with the defaults 1,438 and 359 images. The same arguments
     give the same split on every machine.
 
-    Raises ImportError where scikit-learn is missing, ValueError for a `test_fraction` that is not
+    Raises ImportError where scikit-learn is missing, OptionError for a `test_fraction` that is not
     between 0 and 1.
 
     The images are the test part of Alpaydin and Kaynak, "Optical recognition of handwritten
@@ -30,7 +32,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> tuple[Split, Split
     ((1438, 64), (359, 64))
     """
     if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
+        raise OptionError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
     try:
         from sklearn import datasets
     except ImportError:

@@ -24,6 +24,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.errors import OptionError
+
 Shape: TypeAlias = tuple[int, ...]
 Weights: TypeAlias = NDArray[np.float64]
 Initializer: TypeAlias = Callable[[Shape, np.random.Generator], Weights]
@@ -32,18 +34,18 @@ Initializer: TypeAlias = Callable[[Shape, np.random.Generator], Weights]
 def fans(shape: Shape) -> tuple[int, int]:
     """``(fan_in, fan_out)`` of a weight of shape ``(out, in, *kernel)``.
 
-    Raises ValueError for fewer than two dimensions, and where a dimension is 0.
+    Raises OptionError for fewer than two dimensions, and where a dimension is 0.
 
     >>> fans((64, 32, 3))
     (96, 192)
     """
     if len(shape) < 2:
-        raise ValueError(
+        raise OptionError(
             f"this initialiser needs a weight of shape (out, in, *kernel), got {shape}; "
             "for a vector use zeros, ones, constant, uniform or normal"
         )
     if min(shape) < 1:
-        raise ValueError(f"every dimension of a weight must be at least 1, got {shape}")
+        raise OptionError(f"every dimension of a weight must be at least 1, got {shape}")
     field = math.prod(shape[2:])
     return shape[1] * field, shape[0] * field
 
@@ -66,7 +68,7 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
         "selu": 0.75,
     }
     if nonlinearity not in gains:
-        raise ValueError(
+        raise OptionError(
             f"no gain is known for nonlinearity {nonlinearity!r}; choose one of {', '.join(gains)}"
         )
     return gains[nonlinearity]
@@ -92,7 +94,7 @@ def uniform(
 ) -> Weights:
     """Uniform in [low, high). The default is Keras's; PyTorch's is [0, 1)."""
     if not low <= high:
-        raise ValueError(f"uniform: low must not be above high, got low={low}, high={high}")
+        raise OptionError(f"uniform: low must not be above high, got low={low}, high={high}")
     return rng.uniform(low, high, shape)
 
 
@@ -116,15 +118,15 @@ def truncated_normal(
     """Normal, drawn again where it falls outside [low, high].
 
     The bounds are values, as in `torch.nn.init.trunc_normal_`, not multiples of `std`. Raises
-    ValueError where less than 1 % of the distribution lies between them.
+    OptionError where less than 1 % of the distribution lies between them.
     """
     if not std > 0:
-        raise ValueError(f"truncated_normal: std must be above 0, got {std}")
+        raise OptionError(f"truncated_normal: std must be above 0, got {std}")
     inside = math.erf((high - mean) / (std * math.sqrt(2))) - math.erf(
         (low - mean) / (std * math.sqrt(2))
     )
     if not inside / 2 >= 0.01:
-        raise ValueError(
+        raise OptionError(
             f"truncated_normal: [{low}, {high}] holds less than 1 % of a normal distribution with "
             f"mean {mean} and std {std}; widen the bounds or use uniform"
         )
@@ -221,7 +223,7 @@ def identity(shape: Shape, rng: np.random.Generator, *, gain: float = 1.0) -> We
     networks of rectified linear units", 2015.
     """
     if len(shape) != 2:
-        raise ValueError(f"identity needs a matrix (out, in), got shape {shape}; use orthogonal")
+        raise OptionError(f"identity needs a matrix (out, in), got shape {shape}; use orthogonal")
     return gain * np.eye(*shape)
 
 
@@ -235,9 +237,9 @@ def sparse(
     optimization", 2010.
     """
     if len(shape) != 2:
-        raise ValueError(f"sparse needs a matrix (out, in), got shape {shape}; use he_normal")
+        raise OptionError(f"sparse needs a matrix (out, in), got shape {shape}; use he_normal")
     if nonzero < 1:
-        raise ValueError(f"sparse: nonzero must be at least 1, got {nonzero}")
+        raise OptionError(f"sparse: nonzero must be at least 1, got {nonzero}")
     _at_least_zero("sparse", std=std)
     places = np.argsort(rng.random(shape), axis=1)[:, :nonzero]
     values = np.zeros(shape)
@@ -261,7 +263,7 @@ def torch_bias(shape: Shape, rng: np.random.Generator, *, fan_in: int) -> Weight
     (128,)
     """
     if fan_in < 1:
-        raise ValueError(f"torch_bias: fan_in must be at least 1, got {fan_in}")
+        raise OptionError(f"torch_bias: fan_in must be at least 1, got {fan_in}")
     bound = 1 / math.sqrt(fan_in)
     return rng.uniform(-bound, bound, shape)
 
@@ -298,8 +300,7 @@ INITIALIZERS: dict[str, Callable[..., Weights]] = {
 def get(init: str | float | Callable[..., Weights], **options: Any) -> Initializer:
     """The initialiser for a name, a number (constant) or a function, with `options` bound to it.
 
-    Raises ValueError for an unknown name or option and for an option that is missing, TypeError for
-    anything else.
+    Raises OptionError for an unknown name or option, an option that is missing, and anything else.
 
     >>> get("orthogonal", gain=0.5)((2, 2), np.random.default_rng(0)).shape
     (2, 2)
@@ -311,16 +312,16 @@ def get(init: str | float | Callable[..., Weights], **options: Any) -> Initializ
     if isinstance(init, str):
         if init not in INITIALIZERS:
             names = ", ".join(sorted(INITIALIZERS))
-            raise ValueError(f"unknown initialiser {init!r}; choose one of {names}")
+            raise OptionError(f"unknown initialiser {init!r}; choose one of {names}")
         function = INITIALIZERS[init]
         try:
             inspect.signature(function).bind((), None, **options)
         except TypeError as error:
-            raise ValueError(f"initialiser {init}: {error}") from None
+            raise OptionError(f"initialiser {init}: {error}") from None
         return functools.partial(function, **options) if options else function
     if callable(init):
         return functools.partial(init, **options) if options else init
-    raise TypeError(
+    raise OptionError(
         "an initialiser is a name, a number or a function of (shape, rng), "
         f"got {type(init).__name__}"
     )
@@ -328,7 +329,7 @@ def get(init: str | float | Callable[..., Weights], **options: Any) -> Initializ
 
 def _he_std(shape: Shape, mode: str, nonlinearity: str, negative_slope: float) -> float:
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
+        raise OptionError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
     fan = fans(shape)[mode == "fan_out"]
     return gain(nonlinearity, negative_slope) / math.sqrt(fan)
 
@@ -341,4 +342,4 @@ def _uniform_of_std(shape: Shape, rng: np.random.Generator, std: float) -> Weigh
 def _at_least_zero(name: str, **options: float) -> None:
     for option, value in options.items():
         if not value >= 0:
-            raise ValueError(f"{name}: {option} must be at least 0, got {value}")
+            raise OptionError(f"{name}: {option} must be at least 0, got {value}")

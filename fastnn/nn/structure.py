@@ -182,7 +182,7 @@ def select(model: Module, chosen: Any, what: str) -> dict[str, Parameter]:
             )
         if not matches:
             raise OptionError(
-                f"{what}: {item!r} has none of the model's trained parameters; expected some "
+                f"{what}: {item!r} matches none of the model's trained parameters; expected some "
                 f"of {sorted(known)}"
             )
         wanted |= matches

@@ -23,6 +23,25 @@ from typing import TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.errors import OptionError
+
+__all__ = [
+    "Constant",
+    "CosineAnnealing",
+    "CosineRestarts",
+    "Exponential",
+    "InverseSqrt",
+    "LinearWarmup",
+    "MultiStep",
+    "OneCycle",
+    "Piecewise",
+    "Polynomial",
+    "Product",
+    "Schedule",
+    "Sequential",
+    "StepDecay",
+]
+
 Array: TypeAlias = NDArray[np.float64]
 UNITS = ("step", "epoch")
 
@@ -89,16 +108,16 @@ class Schedule:
         self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
     ) -> Array:
         if steps.size and int(steps.min()) < 0:
-            raise ValueError(f"steps count from 0, got {int(steps.min())}")
+            raise OptionError(f"steps count from 0, got {int(steps.min())}")
         if steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+            raise OptionError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
         time = steps
         if self.unit == "epoch":
             time = steps // steps_per_epoch if epoch is None else np.full_like(steps, epoch)
         return self.factor(time.astype(np.float64))
 
-    def _error(self, message: str) -> ValueError:
-        return ValueError(f"{type(self).__name__}: {message}")
+    def _error(self, message: str) -> OptionError:
+        return OptionError(f"{type(self).__name__}: {message}")
 
     def _above_zero(self, **options: float) -> None:
         for name, value in options.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import CheckpointError
+from fastnn.errors import CheckpointError, OptionError
 from fastnn.files import as_path, one_line, told
 from fastnn.train.health import GradientHealth
 from fastnn.train.hooks import (
@@ -56,7 +56,7 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str, mode: str = "auto", min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
-            raise ValueError(
+            raise OptionError(
                 f"{type(self).__name__}: mode must be 'auto', 'min' or 'max', got {mode!r}"
             )
         self.monitor = monitor
@@ -70,12 +70,14 @@ class Monitor(Callback):
         return math.inf if self.mode == "min" else -math.inf
 
     def current(self, logs: Logs) -> float:
-        """The monitored value. Raises ValueError where the logs don't have it."""
+        """The monitored value. Raises OptionError where the logs don't have it."""
         if self.monitor not in logs:
-            hint = "; give validation data to fit" if self.monitor.startswith("val_") else ""
-            raise ValueError(
+            validated = any(name.startswith("val_") for name in logs)
+            missing = self.monitor.startswith("val_") and not validated
+            hint = "give validation data to fit" if missing else "monitor one of these"
+            raise OptionError(
                 f"{type(self).__name__} monitors {self.monitor!r}, but there is only "
-                f"{', '.join(logs) or 'nothing'}{hint}"
+                f"{', '.join(logs) or 'nothing'}; {hint}"
             )
         return float(logs[self.monitor])
 
@@ -150,7 +152,7 @@ class EarlyStopping(Monitor):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         if patience < 0:
-            raise ValueError(f"EarlyStopping: patience must be at least 0, got {patience}")
+            raise OptionError(f"EarlyStopping: patience must be at least 0, got {patience}")
         self.patience = patience
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
@@ -239,7 +241,7 @@ class ModelCheckpoint(Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
-            raise ValueError(
+            raise OptionError(
                 "ModelCheckpoint: save_freq must be 'epoch' or a number of steps above 0, "
                 f"got {save_freq!r}"
             )
@@ -257,11 +259,11 @@ class ModelCheckpoint(Monitor):
     remembered = MappingProxyType({"steps": whole})
 
     def path_for(self, epoch: int, logs: Mapping[str, float]) -> Path:
-        """The path with its fields filled in. Raises ValueError for a field that is not there."""
+        """The path with its fields filled in. Raises OptionError for a field that is not there."""
         try:
             text = self.filepath.format(epoch=epoch + 1, **logs)
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            raise ValueError(
+            raise OptionError(
                 f"ModelCheckpoint: cannot fill in {self.filepath!r} ({error}); "
                 f"there is epoch, {', '.join(logs)}"
             ) from None
@@ -309,7 +311,7 @@ class ReduceLROnPlateau(Monitor):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         if not 0 < factor < 1:
-            raise ValueError(
+            raise OptionError(
                 f"ReduceLROnPlateau: factor must lie between 0 and 1, so that the learning rate "
                 f"falls; got {factor}"
             )
@@ -386,7 +388,7 @@ class LearningRateScheduler(Callback):
             before = self.last[1]  # an epoch that was begun already and is gone on with
         rate = float(self.schedule(epoch, before))
         if not (math.isfinite(rate) and rate >= 0):
-            raise ValueError(
+            raise OptionError(
                 f"LearningRateScheduler: the schedule gave {rate} for epoch {epoch}; "
                 "a learning rate is finite and at least 0"
             )

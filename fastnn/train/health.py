@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastnn import files
 from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
-from fastnn.errors import OptionError
+from fastnn.errors import DataError, OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.nn.module import Module
@@ -220,7 +220,7 @@ class GradientHealth(Callback):
         """Draw the layers' norms over epochs, and the recurrent layers' over time steps.
 
         With a path the picture is saved there; the figure is returned either way. Raises
-        ImportError where matplotlib is missing, ValueError where no epoch has ended.
+        ImportError where matplotlib is missing, DataError where no epoch has ended.
         """
         try:
             from matplotlib.figure import Figure
@@ -229,7 +229,7 @@ class GradientHealth(Callback):
                 "plotting needs matplotlib, which is not installed: pip install matplotlib"
             ) from None
         if not self.epochs:
-            raise ValueError("there is nothing to plot: no epoch has ended")
+            raise DataError("there is nothing to plot: no epoch has ended")
         panels = 2 if self.times else 1
         figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
         axes: Any = figure.subplots(1, panels, squeeze=False)[0]

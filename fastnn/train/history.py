@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastnn import files
+from fastnn.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ class History(Mapping[str, list[float]]):
 
         Training and validation ("val_" before the name) share a panel. With a path the picture is
         saved there, in the format that its ending says; the figure is returned either way. Needs no
-        display. Raises ImportError where matplotlib is missing, ValueError where there is no epoch.
+        display. Raises ImportError where matplotlib is missing, DataError where there is no epoch.
         """
         try:
             from matplotlib.figure import Figure
@@ -100,7 +101,7 @@ class History(Mapping[str, list[float]]):
                 "plotting needs matplotlib, which is not installed: pip install matplotlib"
             ) from None
         if not self.epoch:
-            raise ValueError("there is nothing to plot: no epoch has ended")
+            raise DataError("there is nothing to plot: no epoch has ended")
         panels = list(dict.fromkeys(name.removeprefix("val_") for name in self.history))
         figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]

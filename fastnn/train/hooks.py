@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from fastnn.errors import OptionError
+
 Logs: TypeAlias = dict[str, float]
 #: what a callback remembers: numbers, strings, NumPy arrays, None, lists and dicts of them
 State: TypeAlias = Mapping[str, Any]
@@ -147,12 +149,16 @@ class CallbackList(Callback):
     False
     """
 
-    def __init__(self, callbacks: Iterable[Callback | None] = ()) -> None:
+    def __init__(self, callbacks: Callback | Iterable[Callback | None] | None = ()) -> None:
+        if callbacks is None:
+            callbacks = ()
+        elif not isinstance(callbacks, Iterable):
+            callbacks = (callbacks,)
         self.callbacks = [callback for callback in callbacks if callback is not None]
         for callback in self.callbacks:
             if isinstance(callback, type) or not isinstance(callback, Callback):
-                raise TypeError(
-                    f"a callback is an instance of a subclass of Callback, got {callback!r}"
+                raise OptionError(
+                    f"callbacks: expected instances of subclasses of Callback, got {callback!r}"
                 )
         self.callbacks.sort(key=lambda callback: callback.saves)  # stable
 
@@ -215,7 +221,7 @@ class LambdaCallback(Callback):
     def __init__(self, **hooks: Callable[..., None]) -> None:
         for name, function in hooks.items():
             if name not in (*HOOKS, "update"):
-                raise TypeError(
+                raise OptionError(
                     f"LambdaCallback: unknown hook {name!r}; "
                     f"choose among {', '.join((*HOOKS, 'update'))}"
                 )

@@ -19,7 +19,8 @@ class CSVLogger(Callback):
     The file is complete after every epoch. `append` continues a file that is there: its rows and
     columns are kept, and a value that it has no column for gets one, empty in the rows before. (So
     does a value that comes with a later epoch; the file is written anew then, whole.) A value that
-    an epoch lacks stays empty.
+    an epoch lacks stays empty. Where a run goes on from a checkpoint, the rows of the epochs before
+    it are kept, whatever `append` says, and later ones are written anew.
 
     Raises DataError where a file that is to be continued is no such table.
     """
@@ -39,8 +40,11 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs) -> None:
         self._columns = []
-        if self.append and os.path.lexists(self.path):
+        resumed = getattr(getattr(self, "trainer", None), "pending", None) is not None
+        if (self.append or resumed) and os.path.lexists(self.path):
             rows = self._rows()
+            if resumed:
+                rows = self._before(rows, self.trainer.epoch)
             if rows:
                 self._columns = rows[0]
                 self._write(rows)  # whole, with an end of line after the last row
@@ -99,6 +103,14 @@ class CSVLogger(Callback):
                 "choose another file"
             )
         return [row + [""] * (width - len(row)) for row in rows]
+
+    @staticmethod
+    def _before(rows: list[list[str]], epoch: int) -> list[list[str]]:
+        """The header, and the rows of the epochs before this one."""
+        if not rows:
+            return rows
+        place = rows[0].index("epoch")
+        return [rows[0], *(r for r in rows[1:] if not r[place].isdigit() or int(r[place]) < epoch)]
 
     def _write(self, rows: list[list[str]]) -> None:
         files.write_text(self.path, self._text(rows), "table")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -312,7 +312,7 @@ class Trainer:
         shuffle: bool | None = None,
         drop_last: bool = False,
         validation: Any = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Callback | Iterable[Callback | None] | None = (),
         verbose: bool = True,
         resume: str | Path | None = None,
         check_data: bool = True,
@@ -320,7 +320,9 @@ class Trainer:
     ) -> History:
         """Train.
 
-        Data come as arrays or as batches; `fastnn/data/given.py` says how the two are told apart.
+        Data come as arrays or as batches. Arrays: with `y`, or where `x` is an array, a dict, a
+        tuple or a list that is no list of batches. Batches: without `y`, a list of pairs or triples
+        of arrays, or anything else that can be iterated. What could be either is refused.
 
         Args:
             x: array of samples (first dimension) of any library that gives NumPy its arrays, or
@@ -338,7 +340,7 @@ class Trainer:
             drop_last: leave out a last batch that is smaller.
             validation: what to evaluate after each epoch: (x, y) or (x, y, sample weights), a list
                 or iterable of batches, or the share of samples (the last ones) to keep for it.
-            callbacks: see `fastnn.callbacks`.
+            callbacks: one or several of `fastnn.callbacks`, or of your own.
             verbose: show progress.
             resume: a checkpoint written by `save`: go on where it was written, bit for bit as if
                 the run had not been interrupted; the callbacks go on too. Between epochs the data
@@ -361,7 +363,8 @@ class Trainer:
 
         if not isinstance(epochs, (int, np.integer)) or epochs < 0:
             raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
-        if any(getattr(callback, "needs_gradients", False) for callback in callbacks):
+        chosen = list(CallbackList(callbacks))
+        if any(callback.needs_gradients for callback in chosen):
             self.keep_gradients = True
         self.refresh()
         loaded = None if resume is None else Loaded(self, resume)  # nothing is changed yet
@@ -383,7 +386,7 @@ class Trainer:
             self._refuse_mixing(data, batch, shuffle is not False)
             feed = ArrayFeed(self, *data, batch, shuffle is not False, bool(drop_last))
         progress = [ProgressBar()] if verbose else []
-        hooks = CallbackList([*callbacks, *progress])
+        hooks = CallbackList([*chosen, *progress])
         hooks.set_model(self.model)
         loaded = loaded or self.pending
         if loaded is not None:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from fastnn.errors import OptionError
 from fastnn.nn import init
 
 LARGE = (300, 200, 3)
@@ -156,7 +157,7 @@ def test_errors_say_what_to_do(call, message, rng):
 
 
 def test_get_refuses_other_types():
-    with pytest.raises(TypeError, match="a name, a number or a function"):
+    with pytest.raises(OptionError, match="a name, a number or a function"):
         init.get(None)
 
 

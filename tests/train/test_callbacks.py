@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastnn.errors import OptionError
 from fastnn.train import callbacks as module
 from fastnn.train import hooks
 from fastnn.train.callbacks import (
@@ -93,13 +94,14 @@ def test_hooks_are_called_in_order():
 
 
 def test_list_leaves_out_none_and_refuses_what_is_no_callback():
-    assert list(CallbackList([None])) == []
+    assert list(CallbackList([None])) == list(CallbackList(None)) == []
+    assert len(CallbackList(Recorder())) == 1
     callbacks = CallbackList()
     callbacks.append(Recorder())
     assert len(callbacks) == 1
-    with pytest.raises(TypeError, match="instance of a subclass of Callback, got <class"):
+    with pytest.raises(OptionError, match="instances of subclasses of Callback, got <class"):
         CallbackList([Recorder])
-    with pytest.raises(TypeError, match="got 3"):
+    with pytest.raises(OptionError, match="got 3"):
         CallbackList([3])
 
 
@@ -136,7 +138,7 @@ def test_lambda_callback():
     )
     FakeTrainer(callback).fit("loss", [1], steps=2)
     assert seen == [0, -1, 1, -2, "end"]
-    with pytest.raises(TypeError, match="unknown hook 'on_epoch'; choose among on_train_begin"):
+    with pytest.raises(OptionError, match="unknown hook 'on_epoch'; choose among on_train_begin"):
         LambdaCallback(on_epoch=print)
 
 
@@ -386,3 +388,12 @@ def test_examples(examined):
     result = doctest.testmod(examined)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_missing_value_is_named_with_its_remedy():
+    for logs, hint in (
+        ({"loss": 1.0}, "give validation data to fit"),
+        ({"loss": 1.0, "val_loss": 1.0}, "monitor one of these"),
+    ):
+        with pytest.raises(OptionError, match=hint):
+            EarlyStopping("val_accuracy").current(logs)

@@ -242,3 +242,29 @@ def test_progress_without_a_stream(monkeypatch: Any) -> None:
     """Where there is no standard error (under pythonw), nothing is shown."""
     monkeypatch.setattr("sys.stderr", None)
     assert fresh("mlp").fit(X, Y, epochs=1).stopped == "completed"
+
+
+def test_what_is_wrong_is_shown_with_a_remedy() -> None:
+    """A generator function instead of its batches, weights that mean nothing."""
+
+    def batches() -> Any:
+        yield np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32)
+
+    trainer = fnn.Trainer(nn.Linear(3, 1), "mse")
+    with pytest.raises(DataError, match=r"got the function 'batches'; call it"):
+        trainer.fit(batches, verbose=False)
+    x, y = next(batches())
+    with pytest.raises(DataError, match=r"sample_weight: expected finite numbers >= 0, got -1\.0"):
+        trainer.fit(x, y, sample_weight=np.array([1.0, -1.0]), verbose=False)
+
+
+def test_callbacks_may_be_one_or_none() -> None:
+    x, y = np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32)
+    trainer, seen = fnn.Trainer(nn.Linear(3, 1), "mse"), []
+    trainer.fit(x, y, verbose=False, callbacks=None)
+    count = fnn.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    trainer.fit(x, y, verbose=False, callbacks=count)
+    trainer.fit(x, y, verbose=False, callbacks=(c for c in [count]))  # iterated once
+    assert seen == [1, 2]
+    with pytest.raises(OptionError, match="callbacks: expected instances"):
+        trainer.fit(x, y, verbose=False, callbacks=fnn.callbacks.EarlyStopping)

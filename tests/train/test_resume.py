@@ -305,6 +305,33 @@ def test_a_state_that_no_file_can_hold(state: Any, tmp_path: Path) -> None:
         trainer.save(tmp_path / "run.safetensors")
 
 
+@pytest.mark.parametrize("append", [False, True])
+def test_csv_logger_goes_on_with_the_run(tmp_path: Path, append: bool) -> None:
+    """Rows before the checkpoint stay, rows after it (of a killed run) are written anew."""
+    table, path = tmp_path / "log.csv", tmp_path / "run.safetensors"
+
+    def train(trainer: Any, epochs: int, **options: Any) -> None:
+        log = CSVLogger(table, append=append)
+        trainer.fit(X, Y, epochs=epochs, batch_size=8, verbose=False, callbacks=log, **options)
+
+    trainer = make("arrays")
+    train(trainer, 2)
+    trainer.save(path)
+    train(trainer, 2)
+    train(make("arrays"), 5, resume=path)
+    rows = [row.split(",")[0] for row in table.read_text().splitlines()]
+    # without `append`, each call of fit that isn't a resumed run begins the table anew
+    assert rows == ["epoch", *("01234" if append else "234")]
+    table.unlink()
+    whole = make("arrays")
+    train(whole, 2)
+    whole.save(path)
+    train(make("arrays"), 2, resume=path)  # nothing to do: nothing is lost
+    train(make("arrays"), 5, resume=path)
+    epochs = [row.split(",")[0] for row in table.read_text().splitlines()]
+    assert epochs == ["epoch", "0", "1", "2", "3", "4"]
+
+
 def test_csv_logger_keeps_all_columns(tmp_path: Path) -> None:
     """Columns of another run, and values that come with a later epoch."""
     path = tmp_path / "log.csv"

@@ -203,7 +203,7 @@ def test_some_parameters_are_trained():
     assert list(fnn.compile(model, "mse", parameters=model[4]).parameters) == ["4.weight", "4.bias"]
     chosen = fnn.compile(model, "mse", parameters=[model[0].bias, model[1]]).parameters
     assert list(chosen) == ["0.bias", "1.weight", "1.bias"]
-    with pytest.raises(OptionError, match=r"parameters: '9.x' has none of the model's trained"):
+    with pytest.raises(OptionError, match=r"parameters: '9.x' matches none of the model's trained"):
         fnn.compile(model, "mse", parameters="9.x")
     with pytest.raises(OptionError, match="expected name patterns, modules or parameters"):
         fnn.compile(model, "mse", parameters=3)
