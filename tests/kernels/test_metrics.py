@@ -49,10 +49,9 @@ def test_binary_accuracy(C, dtype):
 
 
 def test_an_output_at_the_threshold_is_not_above_it():
-    x, target = np.array([[0.5, 0.5, 0.25]]), np.array([[0.0, 1.0, 0.0]])
-    given = dict(x=x, target=target, threshold=0.5)
-    hit = compute("binary_accuracy", np.float64, {"hit": (1,)}, **given)["hit"]
-    assert hit[0] == pytest.approx(2 / 3)
+    given = dict(x=np.full((2, 1), 0.5), target=np.array([[0.0], [1.0]]), threshold=0.5)
+    hit = compute("binary_accuracy", np.float64, {"hit": (2,)}, **given)["hit"]
+    np.testing.assert_array_equal(hit, [1, 0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -97,6 +97,24 @@ def test_decay_comes_after_clipping() -> None:
         np.testing.assert_allclose(got, 1 - (np.array(want) + 3.0), rtol=1e-5)
 
 
+def test_amsgrad_divides_by_the_largest_so_far() -> None:
+    model = nn.Embedding(2, 1, weight_init=1.0)
+    step = fnn.compile(
+        model, lambda o, y: ops.total(o * y), optim.Adam(lr=0.1, amsgrad=True), dtype="float64",
+        device="cpu",
+    )  # fmt: skip
+    p, m, v, largest = np.ones(2), np.zeros(2), np.zeros(2), np.zeros(2)
+    for t in range(1, 6):
+        g = np.array([3.0, -0.5]) * 0.1**t
+        step(np.arange(2), g.reshape(-1, 1))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        largest = np.maximum(largest, v)
+        root = np.sqrt(largest / (1 - 0.999**t))
+        p = p - 0.1 / (1 - 0.9**t) * m / (root + 1e-8)
+    assert (largest > v).all()
+    np.testing.assert_allclose(np.array(model.weight).ravel(), p, rtol=1e-12)
+
+
 class Batches:
     """Batches without a length."""
 
