@@ -16,6 +16,7 @@ import fastnn.kernels.cpu.feed  # noqa: F401
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value
+from fastnn.graph.samples import Samples
 from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
 from fastnn.nn import structure
@@ -220,6 +221,11 @@ class StepBuilder:
             out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
             value, self.parts = losses.place(self.graph, out, self._target(targets), weights)
+        if any(part.addition == additive.SUM for part in self.parts):
+            samples = Samples(self.graph, self.names)
+            for part in self.parts:  # a sum of parameters alone doesn't grow with the samples
+                if part.addition == additive.SUM and not samples.depends(part.value):
+                    part.addition = additive.SAMPLES
         self.places["loss"] = value
         return value
 

@@ -261,7 +261,7 @@ TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.CrossEntropyLoss(label_smoothing=2.0),
         r"label_smoothing in \[0, 1\], got 2.0",
     ),
-    "class weights": (lambda: nn.CrossEntropyLoss([-1.0]), "weight to be a list of finite numbers >= 0"),
+    "class weights": (lambda: nn.CrossEntropyLoss([-1.0]), "weight .* finite numbers >= 0"),
     "reduction": (lambda: nn.MSELoss("max"), "reduction 'mean', 'sum' or 'none', got 'max'"),
     "rows as a loss": (
         lambda: fnn.Trainer(mlp(), nn.MSELoss("none")),

@@ -278,6 +278,29 @@ def test_several_numbers_for_a_row_that_is_ignored_count_no_more_than_one() -> N
             assert found["size"] == pytest.approx(want, rel=1e-12)
 
 
+def test_a_loss_of_parameters_alone_does_not_grow_with_the_batches() -> None:
+    x = np.random.default_rng(8).normal(size=(N, 3))
+    scale: Any = nn.Parameter((3,), 2.0)
+
+    def forward(model: Any, x: Any) -> dict[str, Any]:
+        ones = x.graph.constant(np.ones(3))
+        return {"y": x * scale, "penalty": ops.total(ops.square(ones * scale))}
+
+    trainer = fnn.Trainer(
+        Function(forward, scale=scale),
+        {"y": nn.MSELoss(reduction="sum"), "penalty": lambda o, t: o},
+        optim.SGD(lr=0.0),
+        dtype="float64",
+        device="cpu",
+    )
+    y = {"y": np.zeros((N, 3)), "penalty": np.zeros(N)}
+    want = {"loss": 4 * (x**2).sum() + 12, "y_loss": 4 * (x**2).sum(), "penalty_loss": 12.0}
+    for batch in (1, 4, N):
+        assert trainer.evaluate(x, y, batch_size=batch) == pytest.approx(want, rel=1e-12)
+        history = trainer.fit(x, y, batch_size=batch, **QUIET)
+        assert {n: history[n][0] for n in want} == pytest.approx(want, rel=1e-12)
+
+
 def test_inputs_by_name() -> None:
     x, z = np.random.default_rng(0).normal(size=(2, N, 5))
     model = Function(lambda m, x: x)
