@@ -322,6 +322,8 @@ class Module(structure.Part):
                 "prefix and strict"
             )
         for name, array in found.items():
+            mine[name].check_range(array)
+        for name, array in found.items():
             mine[name].value = array
         return Loaded(missing, unexpected)
 

@@ -65,6 +65,19 @@ def numbers(given: Any, what: str) -> np.ndarray:
     return array
 
 
+def check_range(array: np.ndarray, dtype: Any, what: str) -> None:
+    """Raise DataError for finite numbers that are infinite in another element type."""
+    if array.dtype.kind != "f" or array.itemsize <= np.dtype(dtype).itemsize:
+        return
+    limit = np.finfo(dtype).max
+    beyond = np.isfinite(array) & (np.abs(array) > limit)
+    if beyond.any():
+        raise DataError(
+            f"{what}: expected numbers within {np.dtype(dtype)}'s range, +-{limit:.3g}, got "
+            f"{array[beyond].flat[0]:.3g}; scale them, or use float64"
+        )
+
+
 class Parameter(structure.Leaf):
     """An array that a layer owns: trained, frozen, or (made with `trainable=False`) a buffer.
 
@@ -250,12 +263,18 @@ class Parameter(structure.Leaf):
     def value(self, array: Any) -> None:
         array = numbers(array, f"parameter {self._name!r}")
         self._fits(array)
+        self.check_range(array)
         self._drawn = None
         if self.home is None:
-            kind = np.float64 if array.dtype == np.float64 else np.float32
+            kind = np.float64 if array.dtype.kind == "f" and array.itemsize >= 8 else np.float32
             self._contents = np.array(array, kind)
         else:
             self.value[...] = array
+
+    def check_range(self, array: np.ndarray) -> None:
+        """Raise DataError for numbers that the parameter can't hold."""
+        dtype = np.float64 if self.home is None else self.home.dtype
+        check_range(array, dtype, f"parameter {self._name!r}")
 
     def _fits(self, array: np.ndarray) -> None:
         if array.shape != self.shape:
@@ -484,6 +503,7 @@ class ParameterStore:
         drawn = []
         for (name, parameter), offset in zip(named, offsets, strict=True):
             contents, how = _contents(parameter, name, dtype)
+            check_range(contents, dtype, f"parameter {name!r}")
             self._view(self._arrays[parameter.segment], parameter, offset)[...] = contents
             drawn.append(how)
         before: dict[int, ParameterStore] = {}

@@ -214,7 +214,7 @@ def test_freezing_before_the_first_fit_and_by_any_name():
     assert not model[0].trainable
     model[0].requires_grad_(True)
     assert model[0].weight.trainable
-    with pytest.raises(OptionError, match=r"freeze: 'body' has none"):
+    with pytest.raises(OptionError, match=r"freeze: 'body' matches none"):
         model.freeze("body")
     with pytest.raises(OptionError, match="trainable to be True or False, got 'no'"):
         model[0].weight.trainable = "no"

@@ -124,3 +124,24 @@ def test_pytorchs_modules_give_the_same_predictions(tmp_path):
         np.testing.assert_array_equal(array, theirs.state_dict()[name].float().numpy())
     ours.load_state_dict(theirs.state_dict())
     assert same(ours, rounded.state_dict())
+
+
+def test_numbers_that_a_parameter_cannot_hold_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
+    model.store("float32")
+    before = model.state_dict()
+    words = r"parameter '1.bias': expected numbers within float32's range.*got -1e\+300"
+    with pytest.raises(DataError, match=words):
+        model[1].bias.value = [-1e300]
+    with pytest.raises(DataError, match=words):
+        model.load_state_dict({"0.weight": np.ones((1, 2)), "1.bias": [-1e300]}, strict=False)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    model.to("float64")
+    model[1].bias.value = [-1e300]
+    with pytest.raises(DataError, match=words):
+        model.to("float32")
+    assert model[1].bias.value[0] == -1e300
+    assert model.predict(np.zeros((1, 2)))[0, 0] <= -1e299
+    model[1].bias.value = [np.inf]  # what is no number may be put there
+    assert np.isinf(model.to("float32")[1].bias.value[0])
