@@ -27,11 +27,19 @@ def test_first_model_runs_in_ten_lines(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "digits.safetensors").stat().st_size > 0
 
 
+def test_model_of_ones_own_trains(capsys):
+    scope = {}
+    exec(compile(BLOCKS[1], "README.md", "exec"), scope)
+    output = capsys.readouterr()
+    assert "val_tags_accuracy" in output.err
+    assert output.out.count("[") == 3  # two rows of three topics
+
+
 def test_kernel_example_defines_an_op():
     before = set(KERNELS)
     try:
         scope = {}
-        exec(compile(BLOCKS[1], "README.md", "exec"), scope)
+        exec(compile(BLOCKS[2], "README.md", "exec"), scope)
         assert {"cube_forward", "cube_backward"} <= set(KERNELS)
         assert callable(scope["cube"])
     finally:

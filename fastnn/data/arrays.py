@@ -224,10 +224,13 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
         if limits.ignored is not None:
             wrong &= values != limits.ignored
         if wrong.any():
+            got, labels = int(values[wrong].flat[0]), name[0] != "x"
+            remedy = "make the layer larger" if got >= 0 else "count from 0"
+            if labels and got < 0:
+                remedy = f"give the loss ignore_index={got} if such rows are not to count"
             raise DataError(
-                f"{'inputs' if name[0] == 'x' else 'targets'}: {limits.scope!r} expects integers "
-                f"in {limits.low}..{limits.high - 1}, got {int(values[wrong].flat[0])}; check the "
-                "data, or make the layer larger"
+                f"{'targets' if labels else 'inputs'}: {limits.scope!r} expects integers in "
+                f"{limits.low}..{limits.high - 1}, got {got}; check the data, or {remedy}"
             )
 
 

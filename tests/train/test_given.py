@@ -258,6 +258,15 @@ def test_what_is_wrong_is_shown_with_a_remedy() -> None:
         trainer.fit(x, y, sample_weight=np.array([1.0, -1.0]), verbose=False)
 
 
+def test_negative_labels_are_padding_perhaps() -> None:
+    """PyTorch ignores -100 without being told; here the loss says what it leaves out."""
+    x, y = np.zeros((2, 3), np.float32), np.array([1, -100])
+    with pytest.raises(DataError, match=r"got -100; .* give the loss ignore_index=-100"):
+        fnn.Trainer(nn.Linear(3, 2), "cross_entropy").fit(x, y, verbose=False)
+    loss = nn.CrossEntropyLoss(ignore_index=-100)
+    fnn.Trainer(nn.Linear(3, 2), loss).fit(x, y, verbose=False)
+
+
 def test_callbacks_may_be_one_or_none() -> None:
     x, y = np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32)
     trainer, seen = fnn.Trainer(nn.Linear(3, 1), "mse"), []
