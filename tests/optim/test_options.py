@@ -115,6 +115,15 @@ def test_amsgrad_divides_by_the_largest_so_far() -> None:
     np.testing.assert_allclose(np.array(model.weight).ravel(), p, rtol=1e-12)
 
 
+@pytest.mark.parametrize("clip", [{"clip_global_norm": 5.0}, {"clip_norm": 5.0}, {"clip_value": 4}])
+def test_maximize_with_clipping(clip: dict[str, float]) -> None:
+    g = np.array([6.0, -8.0])
+    want = np.clip(g, -4, 4) if "clip_value" in clip else g / 2
+    for sign in (1, -1):
+        got = table(g, optim.SGD(lr=0.5, maximize=sign > 0, **clip))
+        np.testing.assert_allclose(got, 1 + sign * 0.5 * want, rtol=1e-6)
+
+
 class Batches:
     """Batches without a length."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from fastnn import nn, optim
 from fastnn.errors import ProgramError
+from fastnn.graph.coverage import Coverage
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.plan.verify import verify
@@ -238,3 +239,22 @@ def test_a_call_must_not_overlap_itself() -> None:
         ),
         "without a barrier|reads work memory",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shares", "whole"),
+    [
+        ([(0, 2, 4), (2, 4, 4)], True),
+        ([(2, 4, 4), (0, 3, 4)], True),
+        ([(0, 1, 4), (2, 4, 4)], False),
+        ([(1, 4, 4)], False),
+        ([(0, 3, 4)], False),
+        ([(0, 1, 2), (2, 4, 4)], False),
+        ([None, None], False),
+    ],
+)
+def test_parts_make_up_the_whole_if_none_is_missing(shares: list[Any], whole: bool) -> None:
+    cover = Coverage()
+    for share in shares:
+        cover.write_share(0, 64, 1, share)
+    assert (cover.missing(0, 64, 1, False) is None) == whole

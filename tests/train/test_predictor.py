@@ -76,6 +76,16 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Any, bool]] = {
         False,
     ),
     "swapped": (lambda: Function(lambda m, x: ops.swap_time(x)), SEQUENCES, False),
+    "two orders of rows": (
+        lambda: Function(
+            lambda m, x: ops.add(ops.reshape(ops.swap_time(x), -1, 3), ops.reshape(x, -1, 3))
+        ),
+        SEQUENCES,
+        False,
+    ),
+    "mixed samples beside their own": (
+        lambda: Function(lambda m, x: ops.concatenate(attend(x), x)), VECTORS, False
+    ),
     "swapped, samples and columns in one": (
         lambda: Function(lambda m, x: ops.reshape(ops.swap_time(x), x.shape[1], -1)),
         SEQUENCES,

@@ -228,3 +228,32 @@ def test_a_fit_in_a_thread():
         np.testing.assert_array_equal(model.predict(X), wanted)
     assert results == ["completed"]
     assert trainer.epoch == 20
+
+
+def test_training_waits_for_the_end_of_a_reading() -> None:
+    shared, events = Turns(), []
+    reading, end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        turn = shared.read(Turn("a prediction", sys._getframe()))
+        reading.set()
+        end.wait(PATIENCE)
+        events.append("read")
+        turn.end()
+
+    def train() -> None:
+        turn = shared.train(Turn("a step", sys._getframe()))
+        events.append("train")
+        turn.end()
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (read, train)]
+    threads[0].start()
+    assert reading.wait(PATIENCE)
+    threads[1].start()
+    threads[1].join(0.2)  # it can't end before the reading does
+    assert threads[1].is_alive()
+    assert not events
+    end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert events == ["read", "train"]

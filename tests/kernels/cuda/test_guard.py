@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.cuda.guard  # noqa: F401  (declares the kernels)
+from fastnn import optim
 from fastnn.kernels import clock
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.testing.kernels import call_cuda
@@ -34,6 +35,23 @@ def test_safeguard(doubt: int, stop: int, rate: float) -> None:
     assert (saved == x).all() == copied == guard[clock.SAVED]
     for k in (1, 2, 3):
         assert (copies[f"saved{k}"] == slots[f"slot{k}"]).all() == copied
+
+
+@pytest.mark.parametrize("value", [1e14, 1e16, np.inf, np.nan])
+def test_an_update_reports_whichever_element(value: float) -> None:
+    """Of four at a time, or of the rest."""
+    _, update = optim.SGD().kernels()
+    for place in range(7):
+        g = np.zeros((1, 7), np.float32)
+        g[0, place] = value
+        p, guard = np.ones_like(g), np.zeros(clock.GUARD_LENGTH, np.int64)
+        hyper = np.array([0.0, 1.0, np.inf, 1.0, *[-1.0] * (optim.SGD().hyper_size - 4)])
+        call_cuda(
+            CUDA_KERNELS[update], p=p, g=g, hyper=hyper.astype(np.float32), scale=None, guard=guard
+        )
+        assert (p[0] == 1).sum() == 6
+        assert guard[clock.LARGE] == (not abs(value) < 1e15)
+        assert guard[clock.BROKEN] == (not np.isfinite(value))
 
 
 @pytest.mark.parametrize("broken", [0, 1])
