@@ -10,6 +10,8 @@ import pytest
 from fastnn import optim
 from fastnn.kernels.clock import GUARD_LENGTH
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.runtime import _cuda
+from fastnn.testing.kernels import call_cuda
 from tests.kernels.common import DTYPES
 from tests.kernels.cuda.common import compute_both
 from tests.kernels.test_step import words
@@ -47,3 +49,22 @@ def test_prepare_and_update(name: str, dtype: Any) -> None:
             compute_both(
                 update, dtype, {}, p=p, g=g, hyper=hyper, scale=scale, guard=guard, **slots
             )
+
+
+@pytest.mark.skipif(not _cuda.simulated(), reason="a device's kernel is compiled")
+def test_arrays_that_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where four elements can't be loaded at a time, they are updated one by one, with the same
+    bits."""
+    rng = np.random.default_rng(5)
+    optimizer = optim.SGD(momentum=0.5)
+    kernel = CUDA_KERNELS[optimizer.kernels()[1]]
+    p, g, slot = rng.standard_normal((3, 1, 11)).astype(np.float32)
+    hyper = np.full(optimizer.hyper_size, 0.5, np.float32)
+    found = []
+    for aligned in (True, False):
+        monkeypatch.setitem(kernel.function.__globals__, "can_load4", lambda x, a=aligned: a)
+        mine = {"p": p.copy(), **{name: slot.copy() for name in optimizer.slots}}
+        call_cuda(kernel, g=g, hyper=hyper, scale=None, guard=None, **mine)
+        assert all((a != b).all() for a, b in zip(mine.values(), (p, slot), strict=True))
+        found.append([a.tobytes() for a in mine.values()])
+    assert found[0] == found[1]
