@@ -255,8 +255,9 @@ def check_finite(arrays: Arrays, what: str, dtype: str) -> None:
             )
 
 
-def check_weights(weights: Arrays, x: Arrays) -> None:
-    """Sample weights that can be used: as many as samples, finite, not negative."""
+def check_weights(weights: Arrays, x: Arrays, dtype: str) -> None:
+    """Sample weights that can be used: as many as samples, finite, not negative, and neither
+    infinite nor 0 in the element type that they are used in unless they are 0."""
     if len(weights) != len(x):
         raise DataError(
             f"sample_weight: expected one for each of {len(x)} samples, got {len(weights)}"
@@ -268,6 +269,13 @@ def check_weights(weights: Arrays, x: Arrays) -> None:
             raise DataError(
                 f"sample_weight: expected finite numbers >= 0, got {wrong.flat[0]}; a weight of 0 "
                 "leaves a sample out"
+            )
+        limits = np.finfo(dtype)
+        wrong = array[(array > limits.max) | ((array > 0) & (array < limits.tiny))]
+        if wrong.size:
+            raise DataError(
+                f"sample_weight: expected 0, or numbers within {dtype}'s range ({limits.tiny:.3g} "
+                f"to {limits.max:.3g}), got {wrong.flat[0]:.3g}; scale the weights"
             )
 
 

@@ -257,7 +257,7 @@ class Step:
         weights = NO_ARRAYS
         if weight is not None:
             weights = as_arrays(weight, "w", "sample_weight", not self.losses.single)
-            check_weights(weights, inputs)
+            check_weights(weights, inputs, self.dtype)
         if self.device == "cpu":  # arrays of a GPU are copied
             inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
         arrays = [*inputs.arrays, *targets.arrays, *weights.arrays]

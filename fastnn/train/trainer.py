@@ -497,7 +497,7 @@ class Trainer:
         weights = NO_ARRAYS
         if weight is not None:
             weights = as_arrays(weight, "w", "sample_weight", several)
-            check_weights(weights, inputs)
+            check_weights(weights, inputs, self.dtype)
         check_lengths(inputs, targets, f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)
