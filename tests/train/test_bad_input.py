@@ -329,10 +329,10 @@ def test_sample_weights_beyond_the_element_type_are_refused(size: float) -> None
     weight = np.full(len(X), size)
     weight[3] = 0.0
     trainer = fnn.Trainer(mlp(), "cross_entropy", seed=1)
-    with pytest.raises(DataError, match="sample_weight: expected 0, or .*float32's range"):
+    with pytest.raises(DataError, match=r"sample_weight: expected 0, or .*float32's range"):
         trainer.evaluate(X, Y, sample_weight=weight)
     step = fnn.compile(mlp(), "cross_entropy", "sgd", device="cpu")
-    with pytest.raises(DataError, match="sample_weight: expected 0, or .*float32's range"):
+    with pytest.raises(DataError, match=r"sample_weight: expected 0, or .*float32's range"):
         step(X, Y, sample_weight=weight)
 
 
