@@ -288,6 +288,13 @@ def test_reduce_on_plateau_cools_down():
     assert rates == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]  # two epochs don't count
 
 
+@pytest.mark.parametrize(("mode", "values"), [("max", [0.5, 0.55, 0.7]), ("min", [0.5, 0.45, 0])])
+def test_what_grows_by_less_than_min_delta_is_no_improvement(mode, values):
+    stopping = EarlyStopping("loss", min_delta=0.1, patience=1, mode=mode)
+    assert len(FakeTrainer(stopping).fit("loss", values)) == 2
+    assert (stopping.best, stopping.best_epoch) == (0.5, 0)
+
+
 @pytest.mark.parametrize("at", range(1, 9))
 @pytest.mark.parametrize(
     "make",

@@ -359,6 +359,10 @@ def rmse(out: Any, y: Any) -> Any:
 FUNCTIONS: dict[str, tuple[Any, Any]] = {
     "mean": (lambda o, y: ops.mean(ops.square(o - y)), lambda o, y: squares(o, y).mean()),
     "sum": (lambda o, y: ops.total(ops.square(o - y)) * 0.5, lambda o, y: squares(o, y).sum() / 2),
+    "sum and a number": (
+        lambda o, y: ops.total(ops.square(o - y)) + 3.0,
+        lambda o, y: squares(o, y).sum() + 3.0,
+    ),
     "two means": (
         lambda o, y: ops.mean(ops.square(o - y)) - 0.3 * ops.mean(ops.absolute(o)) + 1.0,
         lambda o, y: squares(o, y).mean() - 0.3 * np.abs(o).mean() + 1.0,
@@ -382,7 +386,7 @@ def test_functions_as_losses(name: str) -> None:
         assert trainer.evaluate(x, y, batch_size=batch)["loss"] == want
     assert trainer.fit(x, y, batch_size=4, validation=(x, y), **QUIET)["val_loss"][0] == want
     batches = [(x[:5], y[:5]), (x[5:], y[5:])]
-    if name in ("root", "mean and sum"):
+    if name in ("root", "mean and sum", "sum and a number"):
         with pytest.raises(DataError, match="doesn't add up over batches"):
             trainer.evaluate(batches)
         assert trainer.evaluate([(x, y)])["loss"] == want
