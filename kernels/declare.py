@@ -200,8 +200,9 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
         return Scalar(text)
     match = _ARRAY.match(text)
     if match is None:
-        raise ValueError(
-            f"kernel {kernel!r}, parameter {name!r}: cannot read the annotation {text!r}; expected "
+        got = "it has none" if text == str(inspect.Parameter.empty) else f"got {text!r}"
+        raise OptionError(
+            f"kernel {kernel!r}, parameter {name!r}: {got}; expected an annotation "
             "'in|out|inout|part|scratch|flag rows|cols|whole f|r|i|d[dims]' or one of 'real', "
             "'double', 'int'"
         )
@@ -217,7 +218,23 @@ def kernel(
     share: ShareRule | None = None,
     name: str | None = None,
 ) -> Any:
-    """Declare a kernel (see the module's text) and enter it in `KERNELS`."""
+    """Declare a kernel: a function of arrays and numbers that computes its items `lo` to `hi`.
+
+    Annotations say what each parameter is: ``"in rows f[N,C]"`` is a float array that is read, item
+    ``i`` being its row ``i``; ``"out rows f[N,C]"`` one that is written completely; ``"whole"``
+    instead of ``"rows"`` means any part of it, ``"cols"`` column ``i``; ``i`` instead of ``f``
+    integers; ``"real"`` and ``"int"`` are numbers. Equal letters are equal sizes. The text of
+    `fastnn.kernels.declare` has all of it.
+
+    Args:
+        function: the function; its name is the kernel's, unless `name` gives another.
+        grain, block, share: as of `Kernel`.
+        name: the kernel's name.
+
+    Raises:
+        OptionError: an annotation can't be read, the items don't fit each other, or a kernel of
+            fastnn has the name.
+    """
     if function is None:
         return lambda f: kernel(f, grain=grain, block=block, share=share, name=name)
     label = name or function.__name__
@@ -232,13 +249,13 @@ def kernel(
     }
     letters = {p.item_letter for p in params.values() if isinstance(p, Array)} - {None}
     if ranged and len(letters) != 1:
-        raise ValueError(
+        raise OptionError(
             f"kernel {label!r} takes lo and hi: all of its 'rows' and 'cols' arrays must share one "
             f"item dimension, found {sorted(map(str, letters)) or 'none'}"
         )
     home = getattr(KERNELS.get(label), "function", function).__module__ or ""
     if home.startswith("fastnn.") and home != function.__module__:
-        raise ValueError(
+        raise OptionError(
             f"a kernel called {label!r} exists already, in {home}; choose another name"
         )
     items = letters.pop() if ranged else None

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 #: calls that compute nothing, or must not be made twice
 HARMLESS = ("check_finite", "check_size", "check_columns", "safeguard", "latch", "keep", "advance")
 
+#: what losses take that have a logarithm of the model's output, by their kernels' names
+EXPECTED = {
+    "bce_forward": " (BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
+    "'bce_with_logits')",
+    "kl_div_forward": " (KLDivLoss takes outputs that are logarithms of probabilities, and targets "
+    "that are probabilities)",
+}
+
 
 def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
     """Undo the step that was stopped, and name the layer where the first such number arose."""
@@ -41,6 +49,7 @@ def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
             if origin == "the loss"
             else f"the first such number came from {origin}"
         )
+    what += next((hint for name, hint in EXPECTED.items() if origin.startswith(name)), "")
     if not restored:
         return f"{what}. The parameters are damaged: load a checkpoint, lower the learning rate."
     return (

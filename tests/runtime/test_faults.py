@@ -240,3 +240,16 @@ def test_own_kernels_stay_within_their_arrays() -> None:
     files = [f"tests/kernels/test_{name}.py" for name in ("embedding", "metrics", "feed")]
     output = python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files)
     assert "passed" in output
+
+
+def test_annotations_that_cannot_be_read() -> None:
+    def bare_forward(x, y):  # type: ignore[no-untyped-def]
+        y[:] = x
+
+    def odd_forward(x: "in row f[N]"):
+        pass
+
+    with pytest.raises(OptionError, match="parameter 'x': it has none; expected an annotation"):
+        fnn.kernel(bare_forward)
+    with pytest.raises(OptionError, match=r"parameter 'x': got 'in row f\[N\]'; expected"):
+        fnn.kernel(odd_forward)

@@ -54,3 +54,11 @@ def test_time_step_in_a_loop() -> None:
     step = fnn.compile(Looped(), "mse", optim.SGD(lr=0.1))
     with pytest.raises(NonFiniteError, match=rf"in .*, time step {BAD}\."):
         step(*data())
+
+
+def test_bce_of_logits_says_what_it_takes() -> None:
+    x, y = np.full((4, 1), -3.0, np.float32), np.zeros((4, 1), np.float32)
+    model = nn.Linear(1, 1)
+    model.weight.value[...] = 1.0
+    with pytest.raises(NonFiniteError, match=r"takes outputs in \[0, 1\]: .*'bce_with_logits'"):
+        fnn.Trainer(model, "bce").fit(-x, y, verbose=False)
