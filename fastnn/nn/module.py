@@ -148,7 +148,10 @@ class Module(structure.Part):
         return found
 
     def named_parameters(self) -> dict[str, Parameter]:
-        """The trained parameters by dotted name: neither buffers nor frozen ones."""
+        """The trained parameters by dotted name: neither buffers nor frozen ones.
+
+        A dict, where PyTorch gives pairs: loop over its ``items()``.
+        """
         return {n: p for n, p in self.named_arrays().items() if p.trainable}
 
     def parameters(self) -> list[Parameter]:
