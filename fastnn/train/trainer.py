@@ -668,9 +668,14 @@ class Trainer:
 
     # ---------------------------------------------------------------- checkpoints
 
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return f"Trainer({name}, {self.optimizer!r}, epochs done: {self.epoch})"
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters, optimiser state, step, seed and place in the data to a safetensors
-        file, atomically."""
+        """Write parameters, optimiser state, step, seed, place in the data and what callbacks
+        remember to a safetensors file, atomically; `load`, or `fit` with `resume`, goes on from it.
+        """
         from fastnn.train.checkpoint import save_trainer
 
         save_trainer(self, path)

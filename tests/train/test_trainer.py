@@ -551,3 +551,8 @@ def test_bad_numbers_in_the_data(value: float) -> None:
     if np.isnan(value):  # tanh would make a number of an infinite one
         with pytest.raises(NonFiniteError, match="came from gather_rows in the data"):
             trainer.fit(x, y, batch_size=8, check_data=False, **QUIET)
+
+
+def test_repr_names_model_optimiser_and_epochs() -> None:
+    trainer = fnn.Trainer(nn.Linear(2, 1), "mse", optim.SGD(lr=0.1))
+    assert repr(trainer) == "Trainer(Linear, SGD(lr=0.1), epochs done: 0)"
