@@ -101,6 +101,9 @@ class Runtime(Protocol):
         boundary and goes on as an exception.
         """
 
+    def settle(self) -> None:
+        """End a run that exceptions, one upon another, have left going on, at a step's boundary."""
+
     def single(
         self, bounds: Sequence[Bound], names: Sequence[str], arrays: Sequence[Any]
     ) -> Single:

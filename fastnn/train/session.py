@@ -86,12 +86,17 @@ class Session:
         runtime: Any = self.runtime
         return runtime.team(program)
 
+    def settle(self) -> None:
+        """End a run that exceptions, one upon another, have left going on."""
+        self.runtime.settle()
+
     def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
 
         The clock's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
+        self.settle()  # before the clock is set, which it counts in
         self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
         self.running = True
         try:

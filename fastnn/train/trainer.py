@@ -172,6 +172,7 @@ class Trainer:
         self._built: Kept[Built] = Kept()
         self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
+        self._counting = False  # whether the clock's cursor is ahead of `cursor`
         self.hooks = CallbackList()  # those of the last run
         self.turn: Turn | None = None  # the hook that is being called, or was when Ctrl-C came
         self.pending: Loaded | None = None  # what callbacks of the next run take up
@@ -183,7 +184,7 @@ class Trainer:
     def __getstate__(self) -> dict[str, Any]:
         rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
         rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
-        rebuilt.add("_settled")
+        rebuilt |= {"_settled", "_counting"}
         epoch, cursor = self.place  # in the middle of a hook, too
         place = {"epoch": epoch, "cursor": cursor, "epoch_done": False}
         return {**copies.contents(self, rebuilt), **place}
@@ -394,6 +395,7 @@ class Trainer:
             loaded.check_callbacks(hooks)
         if resume is not None and loaded is not None:
             loaded.apply()
+        self._count()
         self._move(self.place)
         self.turn, self.hooks, self.feed_description = None, hooks, feed.description
         last = int(epochs) if resume is not None else self.epoch + int(epochs)
@@ -424,15 +426,23 @@ class Trainer:
             hooks.on_train_end({})
         return self.history
 
+    def _count(self) -> None:
+        """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
+        if self._counting:
+            self.session.settle()
+            self.cursor = int(self.session.clock[words.CURSOR])
+            self._counting = False
+
     def _settle(self) -> None:
-        """Finish what an exception left half done of the end of an epoch or of a validation."""
+        """Finish what an exception left half done of an epoch, its end, or a validation."""
+        self._count()
         self.history.even()
         if self._before_validation is not None:
             self.session.runtime.restore(self._before_validation)
             self._before_validation = None
         turn = self.turn
+        self._move(self.place)  # whatever is left to call, an epoch whose end was begun is done
         if turn is not None and turn.ends_epoch and self.history.epoch[-1:] == [turn.number]:
-            self._move(self.place)
             self.turn = None
 
     @staticmethod
@@ -599,6 +609,7 @@ class Trainer:
     ) -> dict[str, float]:
         session = self.session
         session.clock[words.CURSOR] = self.cursor
+        self._counting = True
         if self.cursor == 0:
             session.totals[:] = 0.0
         done = self.step - feed.steps_done(self.cursor)  # as it was when the epoch began
@@ -610,7 +621,7 @@ class Trainer:
         try:
             reason = feed.run_epoch(epoch, poll, batches)
         finally:
-            self.cursor = int(session.clock[words.CURSOR])
+            self._count()
         if reason == words.NOT_FINITE:
             number = self.step - done + 1
             where = f"epoch {epoch + 1}, step {number} of the epoch (step {self.step + 1} in all)"

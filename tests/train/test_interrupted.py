@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.runtime.cpu.team import Team
+from fastnn.train.hooks import CallbackList
 from tests.runtime import interrupting
 
 RNG = np.random.default_rng(0)
@@ -60,3 +66,81 @@ def every_line(way: str, workers: int, stride: int) -> int:
         assert run.step == steps, f"after an interrupt before line number {moment}"
         assert state(run) == wanted, f"after an interrupt before line number {moment}"
     return lines
+
+
+class Interrupts(fnn.callbacks.Callback):
+    """Raises KeyboardInterrupt before the n-th line of the training's code in the epoch's end."""
+
+    def __init__(self, number: int):
+        self.number, self.came = number, False
+
+    def on_test_end(self, logs: dict[str, float]) -> None:
+        sys.settrace(self._trace)
+
+    def _trace(self, frame: Any, event: str, argument: Any) -> Any:
+        caller = frame
+        while caller is not None and caller.f_code.co_name != "_end_epoch":
+            caller = caller.f_back
+        return None if caller is None else self._line
+
+    def _line(self, frame: Any, event: str, argument: Any) -> Any:
+        if event == "line":
+            self.number -= 1
+            if self.number < 0:
+                sys.settrace(None)
+                self.came = True
+                raise KeyboardInterrupt
+        return self._line
+
+
+def test_epoch_and_place_agree_after_ctrl_c_at_any_line_of_an_epochs_end() -> None:
+    number, came = 0, True
+    before = sys.gettrace()
+    while came:
+        run, callback = trainer(1), Interrupts(number)
+        try:
+            run.fit(X, Y, epochs=1, validation=(X, Y), callbacks=[callback], verbose=False)
+        finally:
+            sys.settrace(before)
+        came = callback.came
+        assert run.epoch == run.place[0], f"before line number {number}"
+        assert run.cursor == run.place[1], f"before line number {number}"
+        number += 1
+    assert number > 10
+
+
+def test_steps_of_a_run_that_ctrl_c_twice_leaves_going_on_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = np.tile(X, (2000, 1)), np.tile(Y, 2000)
+    whole, run = trainer(2), trainer(2)
+    whole.fit(x, y, epochs=1, batch_size=10, verbose=False)
+    came: list[str] = []
+
+    def interrupt(hooks: Any, done: int, logs: Any) -> None:
+        came.append("update")
+        raise KeyboardInterrupt
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        return line if frame.f_code is Team.start.__code__ else None
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if came == ["update"] and text.startswith("finish("):
+            came.append("finish")
+            raise KeyboardInterrupt
+        return line
+
+    before = sys.gettrace()
+    monkeypatch.setattr(CallbackList, "update", interrupt)
+    sys.settrace(trace)
+    try:
+        run.fit(x, y, epochs=1, batch_size=10, verbose=False)
+    finally:
+        sys.settrace(before)
+        monkeypatch.undo()
+    assert came == ["update", "finish"]
+    if run.place[0] == 0:
+        run.fit(x, y, epochs=1, batch_size=10, verbose=False)
+    assert run.step == whole.step
+    assert state(run) == state(whole)

@@ -72,6 +72,9 @@ class Team:
         self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
         self.where = int(self.table.ctypes.data)
         self.running = self.table.data[layout.TEAM_RUNNING : layout.TEAM_RUNNING + 1]
+        #: what the run that is going on does; the threads refer to this list, too, so a run that
+        #: exceptions leave behind can't lose its memory, even if the team goes
+        self.kept: list[Description] = []
         self.helpers_ready = self.leader_ready = False
         self._dismiss = _compiled("dismiss")
         self._reset()
@@ -98,7 +101,8 @@ class Team:
 
     def _start_thread(self, worker: int) -> None:
         if not self.table[layout.TEAM_STATES + layout.TEAM_STRIDE * worker + layout.TEAM_THREAD]:
-            _thread.start_new_thread(_live, (_compiled("serve"), self.where, worker, self.table))
+            kept = self.table, self.kept
+            _thread.start_new_thread(_live, (_compiled("serve"), self.where, worker, kept))
 
     def describe(
         self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray
@@ -138,6 +142,7 @@ class Team:
         if not self.leader_ready:
             self._start_thread(0)
             self.leader_ready = True
+        self.kept[:] = [description]  # nothing is running: `own_team` gives no team that is busy
         try:
             submit(where, description.address, 0)
             wait(where, nanoseconds, 0)
@@ -146,6 +151,7 @@ class Team:
                 wait(where, nanoseconds, 0)
         finally:
             finish(where, clock, 0)
+            self.kept.clear()  # not reached where an exception comes before `finish`: kept then
 
     def finish(self, clock: np.ndarray) -> None:
         """Stop a run that is going on at the end of its step, and wait for that."""
@@ -161,8 +167,9 @@ class Team:
             self.close()
 
 
-def _live(serve: Any, where: int, worker: int, table: np.ndarray) -> None:
-    """A worker's thread; it keeps the table, not the team, so that the team can go."""
+def _live(serve: Any, where: int, worker: int, kept: Any) -> None:
+    """A worker's thread; it keeps the table and the run's description, not the team, so that the
+    team can go."""
     serve(where, worker, 0)
 
 
