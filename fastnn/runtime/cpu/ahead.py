@@ -51,6 +51,8 @@ MOST_WORKERS = 16
 KEPT_DAYS = 30
 #: such kernels are the longest to compile, so they go first
 _LONG = ("linear", "cross_entropy", "pack", "batch_norm", "layer_norm")
+#: variants that this process has found in a cache folder: to look again would cost a hash each time
+_seen: set[tuple[Path, Any]] = set()
 _used = False  # whether this process has marked the cache folder as used
 
 
@@ -74,10 +76,15 @@ def path_of(variant: Variant) -> Path:
 def missing(wanted: Iterable[Variant]) -> list[Variant]:
     """Those that are neither loaded nor in the cache, the longest first."""
     absent = []
+    folder = compiler.cache_folder()
     for variant in wanted:
         name, *types = variant
         key: Any = name if variant in LOOP else (KERNELS[name], *types)
-        if key not in compiler._loaded and not _is_there(variant):
+        if key in compiler._loaded or (folder, key) in _seen:
+            continue
+        if _is_there(variant):
+            _seen.add((folder, key))
+        else:
             absent.append(variant)
     return sorted(absent, key=lambda v: not v[0].startswith(_LONG))
 
