@@ -47,17 +47,29 @@ def larger(worst, v):
 
 
 @helper
-def reaches(worst, limit):
+def beyond(v, limit):
     """Whether some lane is not below the limit."""
-    size = from_bits(worst)
-    return max_lanes(where(size < limit, fill_like(size, 0.0), fill_like(size, 1.0))) > 0.0
+    return max_lanes(where(v < limit, fill_like(v, 0.0), fill_like(v, 1.0))) > 0.0
 
 
 @helper
-def report(worst, guard):
-    """Tell the guard of the largest of the parameters that were written."""
-    if guard.size > 0 and reaches(worst, LARGEST):
+def reaches(worst, limit):
+    """Whether a magnitude among these bit patterns is not below the limit."""
+    return beyond(from_bits(worst), limit)
+
+
+@helper
+def report(squares, p, begin, end, guard):
+    """Tell the guard of parameters that were written, elements `begin` to `end` of p.
+
+    `squares` is the sum of their squares, one multiply-add a vector: below `LARGEST` squared all of
+    them are smaller than `LARGEST`; beyond it, which is rare, they are looked at again.
+    """
+    if guard.size > 0 and beyond(squares, LARGEST * LARGEST):
         guard[LARGE] = 1
+        w, worst = lanes(p), nothing(p)
+        for i in range(begin, end, w):
+            worst = larger(worst, load_first(p, i, min(end - i, w)))
         if reaches(worst, INFINITY):
             guard[BROKEN] = 1
 

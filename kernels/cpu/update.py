@@ -15,7 +15,7 @@ import numpy as np
 
 from ..clock import RUN_STEP, STEP
 from ..declare import KERNELS, Kernel, helper, kernel
-from .guard import larger, nothing, report
+from .guard import report
 from .simd import (
     fma,
     lanes,
@@ -23,6 +23,7 @@ from .simd import (
     load_first,
     maximum,
     minimum,
+    splat,
     store,
     store_first,
 )
@@ -40,12 +41,12 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
     # most runs leave gradients as they are: four operations fewer, a sixth of Adam's
     plain = scale.size == 0 and l2 == 0 and limit == np.inf and sign == 1
     w = lanes(p)
-    worst = nothing(p)
+    squares = splat(p, 0.0)
     i, n = lo * p.shape[1], hi * p.shape[1]
     while plain and i + w <= n:
         new = rule(load(p, i) * keep, load(g, i), {load}{names})
         store(p, i, new[0])
-        worst = larger(worst, new[0])
+        squares = fma(new[0], new[0], squares)
         {store}
         i += w
     while i < n:
@@ -54,7 +55,7 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
             grad = shared(load(g, i), old, factor, l2, limit)
             new = rule(old * keep, grad, {load}{names})
             store(p, i, new[0])
-            worst = larger(worst, new[0])
+            squares = fma(new[0], new[0], squares)
             {store}
         else:
             m = n - i
@@ -64,10 +65,11 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
                 grad = shared(grad, old, factor, l2, limit)
             new = rule(old * keep, grad, {load_first}{names})
             store_first(p, i, new[0], m)
-            worst = larger(worst, load_first(p, i, m))
+            written = load_first(p, i, m)
+            squares = fma(written, written, squares)
             {store_first}
         i += w
-    report(worst, guard)
+    report(squares, p, lo * p.shape[1], n, guard)
 '''
 
 _PREPARE = """
@@ -129,7 +131,7 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
     scope = {
         "lanes": lanes, "load": load, "store": store, "load_first": load_first,
         "store_first": store_first, "shared": shared_gradient, "rule": helper(rule), "np": np,
-        "nothing": nothing, "larger": larger, "report": report,
+        "splat": splat, "fma": fma, "report": report,
     }  # fmt: skip
     exec(compile(source, f"<{name}>", "exec"), scope)
     function = scope["update"]
