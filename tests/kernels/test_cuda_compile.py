@@ -24,6 +24,7 @@ FLOAT64_INSIDE = {
     "accumulate*": "sums over an epoch",
     "add_norm": "squared norms: float32 would overflow",
     "clip_scale": "likewise",
+    "check_size": "its limit comes as float64 and is converted once",
     "safeguard": "the step's rate decides whether it is doubtful",
     "norm_sum": "likewise",
     "squared_norm": "likewise",
