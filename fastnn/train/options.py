@@ -12,6 +12,8 @@ from fastnn.errors import OptionError
 from fastnn.nn.module import Module
 from fastnn.train.losses import Losses
 
+#: an epsilon from which on what float32 loses of tiny gradients' squares does not matter
+LEAST_EPS = 1e-16
 #: optimisers by the names that a trainer accepts
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": optim.SGD,
@@ -43,7 +45,23 @@ def check_options(
         raise OptionError(
             f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
         )
+    _check_eps(update, dtype)
     return losses, update
+
+
+def _check_eps(optimizer: optim.Optimizer, dtype: str) -> None:
+    """Refuse an epsilon that is lost beside the roots that it is added to.
+
+    Squares of float32 gradients below some 1e-19 are flushed to 0, and with them their root.
+    """
+    for number in range(optimizer.group_count):
+        eps = optimizer.group_options(number).get("eps")
+        if dtype == "float32" and eps is not None and eps < LEAST_EPS:
+            raise OptionError(
+                f"{type(optimizer).__name__}: expected eps of at least {LEAST_EPS:g} in float32, "
+                f"where squares of gradients below 1e-19 are 0, got {eps:g}; take a larger one, or "
+                "dtype='float64'"
+            )
 
 
 def check_device_options(device: Any, graphs: bool, tf32: bool) -> None:
