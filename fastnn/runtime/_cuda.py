@@ -23,6 +23,7 @@ from typing import Any
 
 from fastnn.errors import DeviceError
 from fastnn.kernels import recorded
+from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 
@@ -103,7 +104,8 @@ def compiler_version() -> tuple[tuple[str, str], ...]:
 def numba_cuda() -> Any:
     """The module numba.cuda (the simulator's where that is on)."""
     _require_fit()
-    import numba.cuda
+    with uninterrupted():
+        import numba.cuda
 
     return numba.cuda
 
@@ -112,11 +114,12 @@ def numba_cuda() -> Any:
 def extension() -> SimpleNamespace:
     """The parts of Numba that teach it types and functions for CUDA."""
     _require_fit()
-    from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
-    from numba.cuda.datamodel.models import PrimitiveModel
-    from numba.cuda.models import register_model
-    from numba.cuda.np import arrayobj
-    from numba.cuda.typing import templates
+    with uninterrupted():
+        from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
+        from numba.cuda.datamodel.models import PrimitiveModel
+        from numba.cuda.models import register_model
+        from numba.cuda.np import arrayobj
+        from numba.cuda.typing import templates
 
     return SimpleNamespace(
         arrayobj=arrayobj,
@@ -135,13 +138,13 @@ def extension() -> SimpleNamespace:
 def core() -> Any:
     """The package cuda.core: devices, streams, memory, modules, graphs."""
     _require_fit()
-    with _importing:  # two threads at once would see it half-made
+    with uninterrupted(), _importing:  # two threads at once would see it half-made
         return importlib.import_module("cuda.core")
 
 
 def driver() -> Any:
     """The module cuda.bindings.driver: the driver's C functions."""
-    with _importing:
+    with uninterrupted(), _importing:
         return importlib.import_module("cuda.bindings.driver")
 
 

@@ -14,7 +14,7 @@ from fastnn.data.arrays import as_arrays, check_finite
 from fastnn.data.device import interface
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.kernels import clock as words
-from fastnn.runtime.cuda.execute import uninterrupted
+from fastnn.runtime.signals import uninterrupted
 from tests.cuda.programs import build, runtime
 
 

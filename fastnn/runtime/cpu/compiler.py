@@ -10,7 +10,8 @@ A cache entry's name is a hash of everything that can change the code, as it is 
 of the modules that generate it, the versions of Python, Numba and llvmlite, the CPU, the vector
 width, and for each kernel what it is made of (`fastnn/runtime/keys.py`), so a user's kernel in a
 notebook is cached safely, too. `fastnn/runtime/cache.py` reads and writes the files. Where the
-cache can't be written, a process compiles for itself, with one warning.
+cache can't be written, a process compiles for itself, with one warning. A Ctrl-C waits while a
+kernel is compiled or loaded: an exception in the middle of an import leaves Numba unusable.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fastnn.errors import ProgramError
 from fastnn.kernels import recorded
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys
+from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 
@@ -140,7 +142,7 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
     found = _loaded.get((kernel, dtype, data_dtype))
     if found is not None:
         return found
-    with _lock:
+    with uninterrupted(), _lock:
         found = _loaded.get((kernel, dtype, data_dtype))
         if found is None:
             code = obtain(
@@ -158,7 +160,7 @@ def loop_address(name: str = "run") -> int:
     found = _loaded.get(name)
     if found is not None:
         return found
-    with _lock:
+    with uninterrupted(), _lock:
         found = _loaded.get(name)
         if found is None:
             code = obtain(lambda: loop_path(name), lambda: _compile_loop(name))
@@ -205,7 +207,7 @@ def _target_machine() -> Any:
 def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> float:
     """Compile one variant into the file `path`, if that is its path; returns the seconds."""
     start = time.perf_counter()
-    with _lock:
+    with uninterrupted(), _lock:
         _make(
             path,
             lambda: object_path(kernel, dtype, data_dtype),
@@ -313,11 +315,11 @@ def assembly(kernel: Kernel, dtype: str = "float32", data_dtype: str = "") -> st
 
 def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     """The optimised LLVM text of a kernel's entry."""
-    from numba.core.errors import NumbaError
+    with uninterrupted(), _lock:
+        from numba.core.errors import NumbaError
 
-    from fastnn.runtime.cpu import numba_bridge
+        from fastnn.runtime.cpu import numba_bridge
 
-    with _lock:
         entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
         try:
             text = numba_bridge.optimised_llvm(entry, ENTRY)

@@ -26,6 +26,7 @@ from fastnn.kernels import recorded
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda, cache, keys
 from fastnn.runtime.cpu import compiler as files
+from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 
@@ -85,7 +86,7 @@ def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -
     """Machine code of the kernel for float type `dtype` and a device's compute capability; compiles
     it if need be. `data_dtype` is the NumPy type name of the 'd' arrays, where it has any."""
     key = (kernel, dtype, data_dtype, cc)
-    with _lock:
+    with uninterrupted(), _lock:
         if key not in _loaded:
             content = files.obtain(
                 lambda: code_path(kernel, dtype, data_dtype, cc),
@@ -124,11 +125,11 @@ def compile_ptxs(
     kernel: CudaKernel, dtype: str, data_dtype: str, ccs: list[tuple[int, int]]
 ) -> list[str]:
     """PTX for several compute capabilities; Numba's part of the work is done once."""
-    from numba.core.errors import NumbaError
+    with uninterrupted(), _lock:
+        from numba.core.errors import NumbaError
 
-    from fastnn.runtime.cuda import bridge
+        from fastnn.runtime.cuda import bridge
 
-    with _lock:
         entry, types = make_entry(kernel, dtype, data_dtype, bridge)
         try:
             return _cuda.compile_ptx(entry, types, ccs, ENTRY, kernel.bounds)

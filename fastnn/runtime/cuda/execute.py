@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
+from fastnn.runtime.signals import uninterrupted
 
 if TYPE_CHECKING:
     from fastnn.nn.parameter import ParameterStore
@@ -445,19 +444,3 @@ class CudaSingle:
                 if control.clock[words.STOP]:  # before integers out of range are used as indices
                     main.put_back()
                     return
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of this context: a step is done wholly or not at all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[tuple[Any, ...]] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if caught and callable(before):
-            before(*caught[0])
