@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +18,11 @@ from fastnn.plan import memory
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Operand, Program
 from fastnn.plan.verify import verify
+from fastnn.runtime.cpu import layout
+from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.runtime.cpu.runtime import CpuSingle
 from tests.plan.models import training_program
+from tests.runtime import interrupting
 
 SIZES = (700, 96, 5)
 
@@ -111,6 +117,35 @@ def test_what_is_not_finite_is_found_in_local_memory() -> None:
     x = np.full((8, SIZES[0]), np.inf, np.float32)
     with pytest.raises(NonFiniteError, match=r"linear_forward in 0"):
         step(x, np.zeros(8, np.int64))
+
+
+def test_ctrl_c_while_local_memory_is_provided() -> None:
+    """Whatever instruction it comes before, the next run finds whole tables."""
+    step = fnn.compile(model(), "cross_entropy", optim.Adam(), workers=1)
+    step(np.zeros((8, SIZES[0]), np.float32), np.zeros(8, np.int64))
+    (single,) = [o for o in gc.get_objects() if isinstance(o, CpuSingle) and o.store is step.store]
+    made: BoundProgram = single.description.segments[-1][0]
+
+    def bound() -> BoundProgram:
+        found = BoundProgram(made.program, made.memory)
+        found.segment(1, 1)
+        return found
+
+    first = bound()
+    assert first.local.operands
+    many = interrupting.moments(lambda: first.segment(1, 2))
+    for moment in range(many):
+        found = bound()
+        assert interrupting.interrupt_at(functools.partial(found.segment, 1, 2), moment)
+        found.segment(1, 1)
+        tables = iter(found.local.tables)
+        for number in found.local.operands:
+            table = next(tables)
+            assert found.calls[number, 1] == found.records[number].ctypes.data
+            assert found.calls[number, 3] == table.ctypes.data
+            place = table[layout.LOCAL_WORDS + 1] - found.local.memory.ctypes.data
+            assert 0 <= place < found.local.size
+    assert many > 50
 
 
 def changed(of: Program, number: int, **change: Any) -> Program:

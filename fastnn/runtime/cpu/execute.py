@@ -63,9 +63,7 @@ class BoundProgram:
     def segment(self, steps: int, workers: int) -> list[int]:
         """The row of a run's description that means: this program, so many times."""
         if workers > self.local.workers:
-            self.local.provide(workers, self.records, self.calls)
-            if self.poison is not None:
-                self.poison.local(self.local.memory)
+            self.local.provide(workers, self.records, self.calls, self.poison)
         return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
 
     @property
@@ -162,9 +160,11 @@ class LocalMemory:
         self.tables: list[np.ndarray] = []
         self.memory = aligned_zeros(0)
 
-    def provide(self, workers: int, records: list[np.ndarray], calls: np.ndarray) -> None:
+    def provide(
+        self, workers: int, records: list[np.ndarray], calls: np.ndarray, poison: Poison | None
+    ) -> None:
         """Memory for so many workers, and a copy of the records for each."""
-        self.workers, self.tables = workers, []
+        self.workers, self.tables = 0, []  # for nobody, should an interrupt come before the end
         self.memory = aligned_zeros(workers * self.size)
         for number, operands in self.operands.items():
             record = np.repeat(records[number][:1], workers, axis=0)
@@ -176,6 +176,9 @@ class LocalMemory:
             records[number] = record
             calls[number, 1] = record.ctypes.data
             calls[number, 3] = self.tables[-1].ctypes.data
+        if poison is not None:
+            poison.local(self.memory)
+        self.workers = workers
 
 
 def _local(call: PlannedCall) -> list[tuple[int, Operand]]:
