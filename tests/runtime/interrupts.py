@@ -13,12 +13,14 @@ import faulthandler
 import functools
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.runtime.cpu import layout, team
 from tests.runtime import interrupting
 from tests.train import test_interrupted
 
@@ -28,6 +30,8 @@ Y = RNG.integers(0, 3, 300)
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass\n"
 #: seconds without a round that has ended after which this counts as a hang
 HANG = 300
+#: seconds after which such a round is described
+SLOW = 60
 say = functools.partial(print, flush=True)
 
 
@@ -68,15 +72,46 @@ def one_round(seed: int, arm: interrupting.Arm | None) -> tuple[int, list[bytes]
     return caught, [array.tobytes() for array in results]
 
 
+class Watch:
+    """Describes the threads and the teams' tables while a round takes suspiciously long."""
+
+    def __init__(self) -> None:
+        self.progress = 0
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def tick(self) -> None:
+        self.progress += 1
+
+    def _look(self) -> None:
+        seen, since = -1, 0.0
+        while True:
+            if self.progress != seen:
+                seen, since = self.progress, time.monotonic()
+            elif time.monotonic() - since > SLOW:
+                since = time.monotonic()
+                say(f"no round has ended for {SLOW} s; the last that did: {seen}")
+                faulthandler.dump_traceback(all_threads=True)
+                for reference in list(team._teams.values()):
+                    found = reference()
+                    if found is not None:
+                        describe(found)
+            time.sleep(1)
+
+
+def describe(found: team.Team) -> None:
+    table, states = found.table, found.table[layout.TEAM_STATES :: layout.TEAM_STRIDE]
+    threads = table[layout.TEAM_STATES + layout.TEAM_THREAD :: layout.TEAM_STRIDE]
+    head = ", ".join(f"{word:#x}" for word in table[: layout.TEAM_STATES])
+    say(f"team of {found.workers}: states {states}, threads {threads}, kept {found.kept}; {head}")
+    for description in found.kept:
+        say(f"  {description.words}, clock {description._clock}")
+
+
 def main(interrupts: int = 10_000, busy: int = 8) -> None:
     rivals = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
     caught = rounds = 0
-    start = time.monotonic()
+    watch, start = Watch(), time.monotonic()
     try:
-        for way in ("arrays", "validation", "batches"):
-            faulthandler.dump_traceback_later(10 * HANG, exit=True)
-            lines = test_interrupted.every_line(way, 2, 20)
-            say(f"{way}: interrupts before every twentieth of {lines} lines of fit")
         _, wanted = one_round(0, None)
         with interrupting.alarms() as arm:
             while caught < interrupts:
@@ -84,10 +119,15 @@ def main(interrupts: int = 10_000, busy: int = 8) -> None:
                 came, found = one_round(rounds, arm)
                 assert found == wanted, f"round {rounds}"
                 caught, rounds = caught + came, rounds + 1
+                watch.tick()
                 if rounds % 20 == 0:
                     say(f"{caught} interrupts, {rounds} rounds")
         seconds = time.monotonic() - start
         say(f"{caught} interrupts in {rounds} rounds, {seconds:.0f} s: no hang, no step lost")
+        for way in ("arrays", "validation", "batches"):
+            faulthandler.dump_traceback_later(10 * HANG, exit=True)
+            lines = test_interrupted.every_line(way, 2, 20, watch.tick)
+            say(f"{way}: interrupts before every twentieth of {lines} lines of fit")
     finally:
         faulthandler.cancel_dump_traceback_later()
         for rival in rivals:

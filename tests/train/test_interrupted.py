@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_ctrl_c_at_any_line_of_fit(way: str) -> None:
     every_line(way, 2, 701)
 
 
-def every_line(way: str, workers: int, stride: int) -> int:
+def every_line(way: str, workers: int, stride: int, tick: Callable[[], None] = lambda: None) -> int:
     whole = trainer(workers)
     fit(whole, way)
     run = trainer(workers)
@@ -56,6 +57,7 @@ def every_line(way: str, workers: int, stride: int) -> int:
     lines = interrupting.moments(lambda: fit(trainer(workers), way), "line")
     wanted, steps = state(whole), whole.step
     for moment in range(0, lines, stride):
+        tick()
         run = trainer(workers)
         interrupting.interrupt_at(lambda run=run: fit(run, way), moment, "line")
         turns = 0
