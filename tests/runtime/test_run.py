@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from fastnn.kernels import clock as words
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.execute import BoundProgram
 from fastnn.runtime.cpu.memory import aligned_zeros
-from fastnn.runtime.cpu.team import Team, own_team
+from fastnn.runtime.cpu.team import Team, _compiled, own_team
 from tests.runtime import interrupting
 from tests.runtime.programs import Run, build, ring
 
@@ -191,6 +192,34 @@ def test_threads_end_with_the_team() -> None:
     assert alive.all()
     del run
     eventually(lambda: not alive.any())
+
+
+def are_asleep(found: np.ndarray) -> bool:
+    return bool((found == layout.ASLEEP).all())
+
+
+def none(alive: np.ndarray) -> bool:
+    return not alive.any()
+
+
+def test_a_team_that_goes_ends_the_run_that_it_was_left_with() -> None:
+    counts = np.zeros(4, np.int64)
+    run = Run(ring(4, 2), 3, state=np.zeros(8), counts=counts)
+    for k in range(20):
+        run.team = team = Team(3)
+        run.start(2)
+        alive, running, left = threads(team), team.table[layout.TEAM_RUNNING :], team.kept
+        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+        left[:] = [team.describe([(run.bound, 1000)], run.clock)]
+        if k % 2:
+            eventually(functools.partial(are_asleep, states(team)))
+        _compiled("submit")(team.where, left[0].address, 0)
+        run.team = own_team(3)
+        del team
+        assert running[0] == 0
+        assert (counts == run.clock[words.STEP]).all()
+        eventually(functools.partial(none, alive))
+        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
 
 
 def test_threads_without_work_sleep() -> None:

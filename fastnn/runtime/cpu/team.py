@@ -76,7 +76,7 @@ class Team:
         #: exceptions leave behind can't lose its memory, even if the team goes
         self.kept: list[Description] = []
         self.helpers_ready = self.leader_ready = False
-        self._dismiss = _compiled("dismiss")
+        self._finish, self._dismiss = _compiled("finish"), _compiled("dismiss")
         self._reset()
         _teams[id(self)] = weakref.ref(self)
 
@@ -134,7 +134,7 @@ class Team:
         Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
         waits for them, and goes on as an exception.
         """
-        submit, wait, finish = _compiled("submit"), _compiled("wait"), _compiled("finish")
+        submit, wait, finish = _compiled("submit"), _compiled("wait"), self._finish
         where, clock, nanoseconds = self.where, description.clock, int(every * NANOSECONDS)
         running = self.running
         if not self.helpers_ready:
@@ -155,10 +155,12 @@ class Team:
 
     def finish(self, clock: np.ndarray) -> None:
         """Stop a run that is going on at the end of its step, and wait for that."""
-        _compiled("finish")(self.where, int(clock.ctypes.data), 0)
+        self._finish(self.where, int(clock.ctypes.data), 0)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and before that a run that exceptions have left behind."""
+        for description in self.kept:
+            self._finish(self.where, description.clock, 0)
         self._dismiss(self.where, 0, 0)
 
     def __del__(self) -> None:
