@@ -186,7 +186,7 @@ def test_foreign_arrays_are_used_where_they_lie():
     segment = run.memory.segments["data/x0"]
     assert segment.on(run.gpu).address == raw.ctypes.data
     np.testing.assert_array_equal(np.asarray(x.take(slice(1, 3)).arrays[0]), raw[1:3])
-    check_finite(x, "inputs")
+    check_finite(x, "inputs", "float32")
     run.provide("data/x0", np.zeros((4, 3), np.float32))  # does not write to the foreign one
     run.memory.segments["data/x0"].on(run.gpu)
     assert raw[3, 2] == 11
