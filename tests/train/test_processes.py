@@ -76,8 +76,8 @@ class Used:
     def evaluate(self) -> dict[str, float]:
         return self.trainer.evaluate(X, Y)
 
-    def fit(self) -> bytes:
-        history = self.trainer.fit(X, Y, epochs=2, batch_size=20, verbose=False)
+    def fit(self, batch: int = 20) -> bytes:
+        history = self.trainer.fit(X, Y, epochs=2, batch_size=batch, verbose=False)
         assert history.stopped == "completed"
         return self.model.predict(X).tobytes()
 
@@ -132,7 +132,8 @@ def test_a_fork_in_the_middle_of_a_run() -> None:
     thread.start()
     try:
         for _ in range(3):
-            ways = [used.predict, used.predict, busy.steps, lambda: len(busy.fit())]
+            # the child's run goes on within the epoch that the parent is in, in batches of its size
+            ways = [used.predict, used.predict, busy.steps, lambda: len(busy.fit(5))]
             found = answers("fork", ways)
             assert found[:2] == [wanted, wanted]
             assert np.isfinite(found[2]).all()
