@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,6 @@ from fastnn.nn.parameter import Parameter, ParameterStore, numbers
 from fastnn.runtime.turns import building
 
 if TYPE_CHECKING:
-    from fastnn.nn.summary import Summary
     from fastnn.train.predictor import Predictor
 
 
@@ -436,16 +435,28 @@ class Module(structure.Part):
         load_weights(self, path, strict, prefix)
         return self
 
-    def summary(self, input_shape: Any = None, dtype: str | Sequence[str] = "float32") -> Summary:
-        """A table of layers, output shapes and parameters; printed once, and returned as text.
+    def summary(
+        self,
+        input_shape: Any = None,
+        dtype: str | Sequence[str] = "float32",
+        print_fn: Callable[[str], Any] = print,
+    ) -> None:
+        """Print a table of layers, output shapes and parameters, as in Keras.
 
         Args:
             input_shape: shape of one sample, without the batch, or a list of shapes for several
                 inputs; needed where no layer tells it.
             dtype: element type of the input ("int64" for token ids), or a list, one for each.
+            print_fn: what is called once with the whole text instead of `print`: the `append` of a
+                list, say, or a logger's `info`. See also `fastnn.nn.summary.summarize`, which
+                returns it.
+
+        Raises:
+            OptionError: no layer tells the input's shape, or `dtype` is unknown.
+            ShapeError: the model does not accept inputs of this shape.
 
         >>> from fastnn import nn
-        >>> text = nn.Sequential(nn.Linear(4, 3)).summary()
+        >>> nn.Sequential(nn.Linear(4, 3)).summary()
         layer       type        output shape      parameters
         ----------  ----------  --------------  ------------
         Sequential  Sequential  (batch, 3)
@@ -455,11 +466,9 @@ class Module(structure.Part):
           trained: 15
           buffers: 0
         """
-        from fastnn.nn.summary import Summary, summarize
+        from fastnn.nn.summary import summarize
 
-        text = summarize(self, input_shape, dtype)
-        print(text)  # noqa: T201  (the method's purpose, as in Keras)
-        return Summary(text)
+        print_fn(summarize(self, input_shape, dtype))
 
     def extra(self) -> str:
         """What `repr` shows between the parentheses."""

@@ -19,18 +19,6 @@ Shape = tuple[int, ...]
 _BATCH = 10007
 
 
-class Summary(str):
-    """A table that has been printed: at the prompt, which shows results, it is not shown again."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return ""
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Nothing, in notebooks."""
-
-
 def summarize(
     model: Module,
     input_shape: Shape | Sequence[Shape] | None = None,
