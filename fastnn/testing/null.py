@@ -1,0 +1,189 @@
+"""A device that plans, binds and counts, and computes nothing: for tests of programs.
+
+Within `null_device` every trainer, step and predictor gets a runtime of this kind instead of the
+one it asks for. Models are traced, differentiated and planned as ever; a run counts its calls and
+moves the control block on as if all had gone well. No kernel is compiled and no GPU is needed, so
+programs for CUDA can be looked at anywhere.
+
+    with null_device("cuda") as null:
+        fnn.Trainer(model, "mse").fit(x, y, epochs=1, batch_size=16, verbose=False)
+    print(null.programs[0])
+    assert null.launches["linear_forward"] == 4
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import OptionError
+from fastnn.kernels import clock as words
+from fastnn.plan.program import Operand, Program
+from fastnn.runtime import _cuda, devices
+
+#: NumPy names of the element types that don't depend on the program
+FIXED_TYPES = {"i": "int64", "r": "float64"}
+#: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
+BLOCK_LIMITS = 132, 232_448
+
+
+class Null:
+    """What was bound and run within `null_device`.
+
+    Attributes:
+        kind: "cpu" or "cuda".
+        programs: all that were bound, in order, each once.
+        launches: how often each kernel was called.
+        steps: steps that were run.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.programs: list[Program] = []
+        self.launches: Counter[str] = Counter()
+        self.steps = 0
+
+    def bound(self, program: Program) -> None:
+        if not any(program is known for known in self.programs):
+            self.programs.append(program)
+
+    def ran(self, program: Program, steps: int) -> None:
+        self.steps += steps
+        for call in program.calls():
+            self.launches[call.kernel] += steps
+
+
+class NullProgram:
+    """A program whose places hold zeros."""
+
+    def __init__(self, program: Program):
+        self.program, self.planned = program, program.calls()
+        self.advances = any(call.kernel == "advance" for call in self.planned)
+
+    @property
+    def nbytes(self) -> int:
+        return self.program.nbytes
+
+    def read(self, operand: Operand) -> np.ndarray:
+        return np.zeros(operand.dims, FIXED_TYPES.get(operand.dtype, self.program.dtype))
+
+    def view(self, name: str) -> np.ndarray:
+        return self.read(self.program.places[name])
+
+    def write(self, name: str, array: Any) -> None:
+        np.broadcast_to(array, self.program.places[name].dims)  # refuses what doesn't fit
+
+    def run_call(self, number: int) -> None:
+        """Computes nothing."""
+
+
+class NullRuntime:
+    """See `fastnn/runtime/interface.py` for what each does on a device that computes."""
+
+    def __init__(self, null: Null, store: Any, slots: Sequence[str], totals: int):
+        self.null, self.kind = null, null.kind
+        self.device = "cpu" if null.kind == "cpu" else "cuda:0"
+        self.clock = np.zeros(words.LENGTH, np.int64)
+        self.totals = np.zeros(2 * totals)
+        self.memory: dict[str, np.ndarray] = {
+            **store.memory,
+            "clock": self.clock,
+            "totals": self.totals,
+            "guard": np.zeros(words.GUARD_LENGTH, np.int64),
+        }
+        for slot in slots:
+            self.memory[f"slots/{slot}"] = np.zeros(store.size, store.dtype)
+
+    def provide(self, name: str, array: Any) -> None:
+        self.memory[name] = np.asarray(array)
+
+    def changed(self, name: str) -> None:
+        """Nothing to do."""
+
+    def read(self, name: str) -> np.ndarray:
+        return self.memory[name]
+
+    def bind(self, program: Program) -> NullProgram:
+        self.null.bound(program)
+        return NullProgram(program)
+
+    def beside(self, bound: Any, program: Program) -> NullProgram:
+        return self.bind(program)
+
+    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+        for bound, steps in segments:
+            self.null.ran(bound.program, steps)
+            if bound.advances:
+                self.clock[[words.STEP, words.RUN_STEP]] += steps
+                self.clock[words.CURSOR] += steps * bound.program.batch
+        poll()
+
+    def settle(self) -> None:
+        """Nothing to do: runs end before they return."""
+
+    def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
+        return NullSingle(self, bounds)
+
+    def save(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self.memory[name].copy() for name in names}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        for name, array in saved.items():
+            self.memory[name][...] = array
+
+    def put_back(self) -> bool:
+        return True
+
+    def note(self, program: Program) -> str:
+        return "computes nothing"
+
+
+class NullSingle:
+    """Programs that are run one step at a time."""
+
+    def __init__(self, runtime: NullRuntime, bounds: Sequence[Any]):
+        self.runtime, self.bounds = runtime, bounds
+        self.clock, self.loss = runtime.clock, np.zeros(1)
+
+    def run(self, arrays: Sequence[Any]) -> None:
+        self.runtime.run([(bound, 1) for bound in self.bounds], lambda: None)
+
+
+@contextlib.contextmanager
+def null_device(kind: str = "cpu", block_limits: tuple[int, int] = BLOCK_LIMITS) -> Iterator[Null]:
+    """Within this context programs for a kind of device are planned, and nothing is computed.
+
+    Args:
+        kind: "cpu" or "cuda".
+        block_limits: the GPU's multiprocessors, and bytes of shared memory that a block may have.
+
+    Returns:
+        What is planned and counted, a `Null`.
+    """
+    if kind not in ("cpu", "cuda"):
+        raise OptionError(f"null_device: expected 'cpu' or 'cuda', got {kind!r}")
+    null = Null(kind)
+
+    def runtime(device: str, store: Any, slots: Any, totals: int, *more: Any) -> NullRuntime:
+        return NullRuntime(null, store, slots, totals)
+
+    def choose(device: str = "auto") -> str:
+        return "cpu" if kind == "cpu" else "cuda:0"
+
+    stand_ins = [
+        (devices, "runtime", runtime),
+        (devices, "choose", choose),
+        (_cuda, "block_limits", lambda: block_limits),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in stand_ins]
+    try:
+        for module, name, stand_in in stand_ins:
+            setattr(module, name, stand_in)
+        yield null
+    finally:
+        for module, name, original in before:
+            setattr(module, name, original)

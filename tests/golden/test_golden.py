@@ -1,0 +1,56 @@
+"""Programs and bits are as they were; see `tests/golden/__init__.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.golden import bits, programs
+from tests.golden.__main__ import difference
+from tests.golden.models import CASES
+
+REMEDY = "If the change is meant, say why in the commit and keep it: python -m tests.golden --write"
+
+
+@pytest.fixture(scope="module")
+def planned() -> dict[str, str]:
+    return programs.plan()
+
+
+@pytest.mark.parametrize("device", programs.DEVICES)
+@pytest.mark.parametrize("name", CASES)
+def test_programs(name: str, device: str, planned: dict[str, str]) -> None:
+    name = f"{name}.{device}"
+    before = programs.kept().get(name, "")
+    if planned[name] != before:
+        pytest.fail(f"{difference(before, planned[name], name)}\n{REMEDY} {name}", pytrace=False)
+
+
+def test_no_text_is_left_over() -> None:
+    assert set(programs.kept()) == {f"{name}.{d}" for name in CASES for d in programs.DEVICES}
+
+
+def _targets() -> list[tuple[str, int | None]]:
+    """Whose bits are compared here: those that are kept for this CPU, the forced width where the
+    CPU has it; what is not kept is run all the same."""
+    own, forced = bits.target(), bits.target(bits.FORCED)
+    found: list[tuple[str, int | None]] = [(own, None)]
+    return found if forced == own or forced not in bits.kept() else [*found, (forced, bits.FORCED)]
+
+
+@pytest.mark.parametrize(
+    ("target", "width"),
+    _targets(),
+    ids=[name if name in bits.kept() else f"{name}: none kept" for name, _ in _targets()],
+)
+def test_bits_after_ten_steps(target: str, width: int | None) -> None:
+    """With one worker as kept; on a CPU for which nothing is kept one and three workers agree."""
+    before = bits.kept().get(target)
+    if before is None:
+        before = bits.train(3, width)
+    now = bits.train(1, width)
+    different = sorted(n for n in {**before, **now} if before.get(n) != now.get(n))
+    assert not different, f"other bits on {target}: {different}. {REMEDY}"
+
+
+def test_bits_are_kept_for_every_cpu_with_avx2() -> None:
+    assert f"AVX2, {bits.FORCED} bits" in bits.kept()
