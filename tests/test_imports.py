@@ -1,0 +1,193 @@
+"""Imports go downward, in no circle, and devices have no name above the planner.
+
+All imports count, those inside functions, too; imports for type checkers alone must go downward as
+well, but may close a circle. What breaks a rule today is listed here, and a list can only become
+shorter: a line that no longer holds fails, too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fastnn
+import fastnn.kernels
+
+#: from the bottom to the top; a folder imports from those before it. Names in one line stand side
+#: by side and know nothing of each other.
+ORDER: list[str] = [
+    "errors",
+    "files",
+    "kernels",
+    "graph optim",
+    "ops",
+    "plan",
+    "runtime",
+    "engine",
+    "nn",
+    "train data",
+    "tasks testing callbacks metrics cuda",
+    "fastnn cli __main__",
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
+#: what is built from parameters upward knows nothing of how they are updated
+WITHOUT_OPTIM = {"ops", "plan", "runtime", "engine", "nn", "data"}
+#: files that stand beside their folder: public names for what lies deeper
+FACADES = {"fastnn", "callbacks", "metrics", "cuda", "testing"}
+
+#: arrows that go upward today: "importing module -> imported module"
+UPWARD: set[str] = {}
+#: the same, for type checkers alone
+UPWARD_TYPES: set[str] = {}
+#: modules in circles today
+CIRCLES: set[str] = set()
+
+#: folders that may name devices
+WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}
+#: how often a file above `plan` has "cuda" or "cpu" as a word of its own today
+DEVICES: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Import:
+    source: str
+    target: str
+    types: bool  # for type checkers alone
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+def files() -> dict[str, Path]:
+    """By name, the files of all modules."""
+    found = {}
+    for package in (fastnn, fastnn.kernels):
+        folder = Path(str(package.__file__)).parent
+        for path in folder.rglob("*.py"):
+            parts = [package.__name__, *path.relative_to(folder).with_suffix("").parts]
+            if parts[-1] == "__init__":
+                parts.pop()
+            found[".".join(parts)] = path
+    return found
+
+
+FILES = files()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def imports(name: str) -> Iterator[Import]:
+    """All imports of fastnn's own modules in a module."""
+    for node, types in _statements(TREES[name], False):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "fastnn":
+                    yield Import(name, alias.name, types)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(name, node)
+            if base.split(".")[0] == "fastnn":
+                for alias in node.names:
+                    whole = f"{base}.{alias.name}"
+                    yield Import(name, whole if whole in FILES else base, types)
+
+
+def _statements(node: ast.AST, types: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        yield child, types
+        guarded = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        yield from _statements(child, types or guarded)
+
+
+def _base(name: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = name.split(".") if FILES[name].name == "__init__.py" else name.split(".")[:-1]
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+IMPORTS = sorted({i for name in FILES for i in imports(name) if i.source != i.target}, key=str)
+
+
+def layer(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def goes_upward(found: Import) -> bool:
+    source, target = layer(found.source), layer(found.target)
+    if source == target:
+        return False
+    if source in WITHOUT_OPTIM and target == "optim":
+        return True
+    if {source, target} <= {"fastnn", "cli", "__main__"}:
+        return False
+    return LEVEL[target] >= LEVEL[source]
+
+
+def test_every_module_has_a_place() -> None:
+    assert {layer(name) for name in FILES} <= set(LEVEL)
+    assert len(IMPORTS) > 300
+
+
+def test_imports_go_downward() -> None:
+    found = {str(i) for i in IMPORTS if goes_upward(i) and not i.types}
+    assert sorted(found - UPWARD) == [], "move what is needed down, or hand it in from above"
+    assert sorted(UPWARD - found) == [], "these are mended: take them off the list"
+
+
+def test_imports_for_types_go_downward() -> None:
+    found = {str(i) for i in IMPORTS if goes_upward(i) and i.types}
+    found -= {str(i) for i in IMPORTS if not i.types}
+    assert sorted(found - UPWARD_TYPES) == [], (
+        "say what is needed as a protocol of the lower module"
+    )
+    assert sorted(UPWARD_TYPES - found) == [], "these are mended: take them off the list"
+
+
+def circles() -> list[set[str]]:
+    """Groups of modules that import each other, be it through others."""
+    below: dict[str, set[str]] = {name: set() for name in FILES}
+    for found in IMPORTS:
+        if not found.types:
+            below[found.source].add(found.target)
+    reached = {name: _reached(name, below) for name in FILES}
+    groups = {frozenset(b for b in reached[a] if a in reached[b]) for a in FILES}
+    return [set(group) for group in groups if group]
+
+
+def _reached(name: str, below: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = below[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_no_circles() -> None:
+    found = set().union(*circles())
+    assert sorted(found - CIRCLES) == [], circles()
+    assert sorted(CIRCLES - found) == [], "these are in no circle any more: take them off the list"
+
+
+def devices(name: str) -> int:
+    """How often a module names a device in its code."""
+    return sum(
+        isinstance(node, ast.Constant) and node.value in ("cpu", "cuda")
+        for node in ast.walk(TREES[name])
+    )
+
+
+def test_devices_have_no_name_above_the_planner() -> None:
+    found = {
+        name: count
+        for name in FILES
+        if layer(name) not in WITH_DEVICES and (count := devices(name))
+    }
+    more = {name: count for name, count in found.items() if count > DEVICES.get(name, 0)}
+    assert more == {}, "choose by the device in the planner, or by what the runtime says of itself"
+    fewer = {name: count for name, count in DEVICES.items() if count > found.get(name, 0)}
+    assert fewer == {}, "these have become fewer: shorten the list"
