@@ -38,16 +38,116 @@ WITHOUT_OPTIM = {"ops", "plan", "runtime", "engine", "nn", "data"}
 FACADES = {"fastnn", "callbacks", "metrics", "cuda", "testing"}
 
 #: arrows that go upward today: "importing module -> imported module"
-UPWARD: set[str] = {}
+UPWARD: set[str] = {
+    "fastnn.data.arrays -> fastnn.train.build",
+    "fastnn.graph.coverage -> fastnn.plan.instruction",
+    "fastnn.graph.graph -> fastnn.ops",
+    "fastnn.graph.graph -> fastnn.ops.shape",
+    "fastnn.graph.ops.recurrent_cuda -> fastnn.runtime._cuda",
+    "fastnn.graph.user -> fastnn.ops.operands",
+    "fastnn.graph.user -> fastnn.plan.instruction",
+    "fastnn.nn.module -> fastnn.train.checkpoint",
+    "fastnn.nn.module -> fastnn.train.foreign",
+    "fastnn.nn.module -> fastnn.train.predictor",
+    "fastnn.nn.parameter -> fastnn.data.device",
+    "fastnn.ops.arithmetic -> fastnn.nn.parameter",
+    "fastnn.ops.matmul -> fastnn.nn.parameter",
+    "fastnn.ops.operands -> fastnn.nn.parameter",
+    "fastnn.ops.sequence -> fastnn.nn.parameter",
+    "fastnn.plan.products -> fastnn.runtime._cuda",
+    "fastnn.runtime.cpu.ahead -> fastnn.optim",
+    "fastnn.runtime.cuda.execute -> fastnn.data.device",
+    "fastnn.runtime.cuda.report -> fastnn.optim",
+    "fastnn.train.container -> fastnn",
+    "fastnn.train.evaluation -> fastnn.data.arrays",
+    "fastnn.train.evaluation -> fastnn.data.given",
+    "fastnn.train.feeds -> fastnn.data.arrays",
+    "fastnn.train.feeds -> fastnn.data.given",
+    "fastnn.train.health -> fastnn.data.arrays",
+    "fastnn.train.predictor -> fastnn.data.arrays",
+    "fastnn.train.step -> fastnn.data.arrays",
+    "fastnn.train.trainer -> fastnn.data.arrays",
+    "fastnn.train.trainer -> fastnn.data.given",
+}
 #: the same, for type checkers alone
-UPWARD_TYPES: set[str] = {}
+UPWARD_TYPES: set[str] = {
+    "fastnn.graph.trace -> fastnn.nn.module",
+    "fastnn.runtime.cpu.runtime -> fastnn.nn.parameter",
+    "fastnn.runtime.cuda.execute -> fastnn.nn.parameter",
+    "fastnn.runtime.cuda.memory -> fastnn.nn.parameter",
+    "fastnn.runtime.devices -> fastnn.nn.parameter",
+}
 #: modules in circles today
-CIRCLES: set[str] = set()
+CIRCLES: set[str] = {
+    "fastnn.data.arrays",
+    "fastnn.graph.coverage",
+    "fastnn.graph.gradient",
+    "fastnn.graph.graph",
+    "fastnn.graph.loop",
+    "fastnn.graph.op",
+    "fastnn.graph.ops",
+    "fastnn.graph.ops.activation",
+    "fastnn.graph.ops.along",
+    "fastnn.graph.ops.arithmetic",
+    "fastnn.graph.ops.linear",
+    "fastnn.graph.ops.loss",
+    "fastnn.graph.ops.matmul",
+    "fastnn.graph.ops.metric",
+    "fastnn.graph.ops.norm",
+    "fastnn.graph.ops.random",
+    "fastnn.graph.ops.recurrent",
+    "fastnn.graph.ops.recurrent_cuda",
+    "fastnn.graph.ops.shape",
+    "fastnn.graph.ops.strided",
+    "fastnn.graph.ops.turned",
+    "fastnn.kernels.cpu.update",
+    "fastnn.kernels.cuda.update",
+    "fastnn.nn.linear",
+    "fastnn.nn.loss",
+    "fastnn.nn.module",
+    "fastnn.nn.parameter",
+    "fastnn.nn.recurrent",
+    "fastnn.nn.structure",
+    "fastnn.nn.summary",
+    "fastnn.ops",
+    "fastnn.ops.activation",
+    "fastnn.ops.arithmetic",
+    "fastnn.ops.matmul",
+    "fastnn.ops.norm",
+    "fastnn.ops.operands",
+    "fastnn.ops.projection",
+    "fastnn.ops.reduce",
+    "fastnn.ops.sequence",
+    "fastnn.ops.shape",
+    "fastnn.plan.instruction",
+    "fastnn.plan.products",
+    "fastnn.runtime.cpu.compiler",
+    "fastnn.runtime.cpu.handover",
+    "fastnn.runtime.cpu.loop",
+    "fastnn.runtime.cpu.numba_bridge",
+    "fastnn.train.build",
+    "fastnn.train.checkpoint",
+    "fastnn.train.foreign",
+    "fastnn.train.losses",
+    "fastnn.train.metrics",
+    "fastnn.train.predictor",
+}
 
 #: folders that may name devices
 WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}
 #: how often a file above `plan` has "cuda" or "cpu" as a word of its own today
-DEVICES: dict[str, int] = {}
+DEVICES: dict[str, int] = {
+    "fastnn.graph.graph": 1,
+    "fastnn.graph.ops.linear": 1,
+    "fastnn.graph.ops.recurrent": 3,
+    "fastnn.nn.parameter": 6,
+    "fastnn.train.build": 3,
+    "fastnn.train.guard": 2,
+    "fastnn.train.options": 1,
+    "fastnn.train.predictor": 3,
+    "fastnn.train.session": 1,
+    "fastnn.train.step": 1,
+}
 
 
 @dataclass(frozen=True)
