@@ -7,6 +7,7 @@ more calls. The list of calls, in order, is what the planner turns into a progra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,15 @@ from fastnn.kernels.declare import Array, declared
 
 if TYPE_CHECKING:
     from fastnn.graph.op import Op
+
+_tracing = threading.local()
+
+
+def traced() -> Graph | None:
+    """The graph that this thread is tracing a module's `forward` (or a loss) into, if any."""
+    found: Graph | None = getattr(_tracing, "graph", None)
+    return found
+
 
 #: homes (memory segments) that a program's run brings along; sizes are known when it is bound
 EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "guard", "result/")
@@ -88,8 +98,20 @@ class Value:
         return f"<{self.name or 'value'} {self.dtype}{list(self.shape)} in {self.home}>"
 
     # Operators, so that a module's forward reads like NumPy; either operand may be an array.
-    __array_ufunc__ = None  # NumPy leaves `array + value` to `__radd__`
     __hash__ = object.__hash__
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Value:
+        """``array + value``, and NumPy's functions that `fastnn.ops` has under the same name."""
+        return _of_numpy(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        raise _no_numbers(function.__name__)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise ShapeError(
+            f"{where(self.graph.scope)}{self} has no numbers yet: it stands for data that come "
+            "later; compute with its operators and fastnn.ops"
+        )
 
     def __add__(self, other: Any) -> Value:
         return _ops().add(self, other)
@@ -223,6 +245,31 @@ def _ops() -> Any:
     return ops
 
 
+#: NumPy's names that are others in `fastnn.ops`
+_NAMES = {"true_divide": "divide", "negative": "negate", "fabs": "absolute", "float_power": "power"}
+
+
+def _of_numpy(ufunc: Any, method: str, inputs: Any, options: Any) -> Value:
+    """A function of NumPy's on symbolic values or parameters: the one of `fastnn.ops`."""
+    function = getattr(_ops(), _NAMES.get(ufunc.__name__, ufunc.__name__), None)
+    if function is None or method != "__call__" or options:
+        raise _no_numbers(ufunc.__name__)
+    result: Value = function(*inputs)
+    return result
+
+
+def _no_numbers(name: str) -> ShapeError:
+    graph = traced()
+    own = _NAMES.get(name, name)
+    remedy = (
+        f"fastnn.ops.{own}" if hasattr(_ops(), own) else "operators and functions of fastnn.ops"
+    )
+    return ShapeError(
+        f"{where(graph.scope if graph else '')}np.{name} computes with numbers, and symbolic "
+        f"values have none yet: they stand for data that come later; write it with {remedy}"
+    )
+
+
 @dataclass(eq=False)
 class Node:
     """One application of an op."""
@@ -286,10 +333,11 @@ class Graph:
     def inside_scope(self, scope: str) -> Iterator[None]:
         """Within this context, nodes belong to the layer of this name."""
         saved, self.scope = self.scope, scope
+        outer, _tracing.graph = traced(), self
         try:
             yield
         finally:
-            self.scope = saved
+            self.scope, _tracing.graph = saved, outer
 
     # -------------------------------------------------------------- values
 

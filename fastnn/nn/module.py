@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastnn.errors import DataError, OptionError, ShapeError
-from fastnn.graph.graph import Value
+from fastnn.graph.graph import Graph, Value, traced
 from fastnn.nn import structure
 from fastnn.nn.parameter import Parameter, ParameterStore, numbers
 from fastnn.runtime.turns import building
@@ -48,15 +48,20 @@ class Module(structure.Part):
         raise OptionError(f"{type(self).__name__} has no forward(); write one in the subclass")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Apply to symbolic values while tracing; to arrays it is `predict`."""
-        graph = next((v.graph for v in map(_symbolic, inputs) if v is not None), None)
+        """Apply to symbolic values while tracing; to arrays it is `predict`.
+
+        Arrays among the arguments are constants while a `forward` is traced: positions for an
+        embedding, say, ``self.places(np.arange(x.shape[1]))``.
+        """
+        graph = next((v.graph for v in map(_symbolic, inputs) if v is not None), traced())
         if graph is None:
-            if inputs and not options and all(isinstance(x, (np.ndarray, list)) for x in inputs):
+            if inputs and not options:
                 return self.predict(*inputs)
             raise ShapeError(
                 f"{type(self).__name__}: expected arrays or symbolic values, got "
-                f"{[type(x).__name__ for x in inputs]}; convert with np.asarray"
+                f"{[type(x).__name__ for x in (*inputs, *options.values())]}"
             )
+        inputs = tuple(_constant(graph, x) for x in inputs)
         with structure.quiet(), graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
             return self.forward(*inputs, **options)
 
@@ -486,6 +491,14 @@ class Module(structure.Part):
         if not children:
             return f"{type(self).__name__}({self.extra()})"
         return f"{type(self).__name__}(\n" + "\n".join(children) + "\n)"
+
+
+def _constant(graph: Graph, given: Any) -> Any:
+    """An array as a constant of the graph, of whole numbers or floats; anything else as it is."""
+    if not isinstance(given, (np.ndarray, np.generic)):
+        return given
+    array = numbers(given, "a constant")
+    return graph.constant(array, "i" if array.dtype.kind in "iu" else "f")
 
 
 def _symbolic(value: Any) -> Value | None:

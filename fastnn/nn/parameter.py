@@ -26,8 +26,10 @@ from fastnn.errors import (
     UnknownAttributeError,
     refuse_masked,
 )
+from fastnn.graph.graph import traced
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
+from fastnn.nn.operators import Operators, refuse_numbers
 from fastnn.runtime.segment import Segment
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def check_range(array: np.ndarray, dtype: Any, what: str) -> None:
         )
 
 
-class Parameter(structure.Leaf):
+class Parameter(Operators, structure.Leaf):
     """An array that a layer owns: trained, frozen, or (made with `trainable=False`) a buffer.
 
     The array behind it is `value`, a NumPy view into the model's memory: read it and assign to it
@@ -254,6 +256,7 @@ class Parameter(structure.Leaf):
     @property
     def value(self) -> np.ndarray:
         """The contents, a view of shape `shape`."""
+        refuse_numbers(self)
         home = self._at_home()
         if home.away:
             home.bring_home(self.segment)
@@ -397,6 +400,7 @@ class Parameter(structure.Leaf):
     # ---------------------------------------------------------------- as an array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        refuse_numbers(self)
         return np.array(self.read(), dtype=dtype, copy=True if copy is None else copy)
 
     @property
@@ -440,7 +444,12 @@ class Parameter(structure.Leaf):
         return device.capsule(self, options)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.value[key]
+        """Its numbers; in a `forward`, the symbolic value."""
+        if traced() is None:
+            return self.value[key]
+        from fastnn.ops.shape import getitem
+
+        return getitem(self, key)
 
     def __setitem__(self, key: Any, array: Any) -> None:
         self.value[key] = array

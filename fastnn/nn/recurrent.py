@@ -29,7 +29,8 @@ class Recurrent(Module):
         bias: whether there are biases.
         batch_first: inputs and outputs are (batch, steps, features); False: (steps, batch,
             features), through a copy.
-        dropout: probability of zero in the outputs between layers, in training.
+        dropout: probability of zero in the outputs between layers, in training; for several layers
+            only.
         bidirectional: a second set of weights runs from the end of each sequence to its start.
         merge: the two directions' outputs are joined ("concat") or added ("sum").
         bptt: truncated backpropagation: gradients through time stop at steps that are multiples of
@@ -67,6 +68,15 @@ class Recurrent(Module):
             raise OptionError(f"{name}: expected merge 'concat' or 'sum', got {merge!r}")
         if not 0 <= dropout <= 1:
             raise OptionError(f"{name}: expected dropout in [0, 1], got {dropout}")
+        if dropout and num_layers == 1:
+            raise OptionError(
+                f"{name}: dropout is between layers, and there is one; expected num_layers >= 2, "
+                "or dropout=0 and an nn.Dropout after it"
+            )
+        if merge == "sum" and not bidirectional:
+            raise OptionError(
+                f"{name}: merge='sum' adds two directions up; expected it with bidirectional=True"
+            )
         if stateful and bidirectional:
             raise OptionError(f"{name}: a bidirectional layer has no state to carry; stateful=None")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph, Value, traced
 from fastnn.nn.parameter import Parameter
 
 
 def graph_of(*operands: Any) -> Graph:
-    """The graph that the symbolic operands belong to."""
+    """The graph that the operands belong to: that of a symbolic one, or, for parameters alone, the
+    one that is being traced."""
     for operand in operands:
         if isinstance(operand, Value):
             return operand.graph
+    graph = traced()
+    if graph is not None and any(isinstance(operand, Parameter) for operand in operands):
+        return graph
     raise ShapeError(
         f"expected at least one symbolic value, got {[type(o).__name__ for o in operands]}; "
         "fastnn.ops are used inside a module's forward"
@@ -42,7 +46,13 @@ def as_value(graph: Graph, operand: Any) -> Value:
     return graph.constant(np.asarray(operand, dtype=np.float64))
 
 
+def symbolic(x: Any, op: str) -> Any:
+    """A parameter as the value that stands for it; anything else as it is."""
+    return as_value(graph_of(x), untransposed(x, op)) if isinstance(x, Parameter) else x
+
+
 def float_value(x: Any, op: str) -> Value:
+    x = symbolic(x, op)
     if not isinstance(x, Value):
         raise ShapeError(f"{op}: expected a symbolic value, got {type(x).__name__}")
     if x.dtype != "f":
@@ -54,7 +64,8 @@ def float_value(x: Any, op: str) -> Value:
 
 
 def unary(name: str, x: Any, **attrs: Any) -> Value:
-    result: Value = float_value(x, name).graph.apply(name, x=x, **attrs)
+    x = float_value(x, name)
+    result: Value = x.graph.apply(name, x=x, **attrs)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def _reduced(
     elif everything and not kept:
         y = unary(everything, x)
     elif first and kept == tuple(range(len(axes), x.ndim)):
-        y = unary(first, reshape(x, (-1, *(x.shape[d] for d in kept))))
+        y = unary(first, reshape(x, (-1, math.prod(x.shape[d] for d in kept))))
     else:
         x = transpose(x, (*kept, *axes))
         y = rows(reshape(x, (*(x.shape[: len(kept)] or (1,)), -1)))

@@ -11,19 +11,21 @@ import numpy as np
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.op import lookup
-from fastnn.ops.operands import as_value, float_value, graph_of, whole_axes
+from fastnn.ops.operands import as_value, float_value, graph_of, symbolic, whole_axes
 
 
 def reshape(x: Any, *shape: Any) -> Value:
     """The same elements under another shape (batch included); one extent may be -1."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
+    x = symbolic(x, "reshape")
     result: Value = graph_of(x).apply("reshape", x=x, shape=tuple(int(n) for n in shape))
     return result
 
 
 def flatten(x: Any, start: int = 1) -> Value:
     """Merge the dimensions from `start` on."""
+    x = symbolic(x, "flatten")
     size = 1
     for extent in x.shape[start:]:
         size *= extent
@@ -32,6 +34,7 @@ def flatten(x: Any, start: int = 1) -> Value:
 
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """Leave out axes of extent 1: those of `axis`, or all but the batch."""
+    x = symbolic(x, "squeeze")
     if axis is None:
         axes = tuple(d for d, n in enumerate(x.shape) if n == 1 and d > 0)
     else:
@@ -46,6 +49,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
     """Insert axes of extent 1, at these places of the result."""
+    x = symbolic(x, "unsqueeze")
     places = (axis,) if isinstance(axis, int) else tuple(axis)
     rank = x.ndim + len(places)
     found = {operator.index(a) % rank for a in places if -rank <= a < rank}
@@ -64,6 +68,7 @@ def transpose(x: Any, *axes: Any) -> Value:
 
     A copy. `permute` is the same.
     """
+    x = symbolic(x, "transpose")
     if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
         axes = tuple(axes[0])
     if not axes:
@@ -90,6 +95,7 @@ permute = transpose
 def expand(x: Any, *shape: Any) -> Value:
     """x repeated along axes of extent 1, or along new axes at the front, to `shape`; -1 keeps an
     extent."""
+    x = symbolic(x, "expand")
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     from fastnn.ops.arithmetic import expanded
@@ -112,6 +118,7 @@ def expand(x: Any, *shape: Any) -> Value:
 
 def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
     """The elements along axes in reverse order."""
+    x = symbolic(x, "flip")
     axes = whole_axes(x, axis, "flip")
     return getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
 
@@ -148,6 +155,7 @@ def stack(*parts: Any, axis: int = 0) -> Value:
 
 def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
     """Cut along an axis: into so many equal parts, or into parts of these sizes."""
+    x = symbolic(x, "split")
     place = whole_axes(x, axis, "split")[0]
     extent = x.shape[place]
     if isinstance(sizes, (int, np.integer)):
@@ -185,14 +193,14 @@ def _slice(x: Value, axis: int, begin: int, size: int) -> Value:
 
 def columns(x: Any, begin: int, end: int) -> Value:
     """Features begin..end (exclusive) of the last dimension."""
-    result: Value = float_value(x, "columns").graph.apply(
-        "slice", x=x, offset=int(begin), width=int(end) - int(begin)
-    )
+    x = float_value(x, "columns")
+    result: Value = x.graph.apply("slice", x=x, offset=int(begin), width=int(end) - int(begin))
     return result
 
 
-def getitem(x: Value, key: Any) -> Value:
+def getitem(x: Any, key: Any) -> Value:
     """``x[key]`` with NumPy's basic indices: whole numbers, slices with any step, `...`, None."""
+    x = symbolic(x, "an index")
     keys = list(key) if isinstance(key, tuple) else [key]
     used = sum(k is not None and k is not Ellipsis for k in keys)
     dots = sum(k is Ellipsis for k in keys)

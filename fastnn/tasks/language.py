@@ -68,8 +68,9 @@ class LanguageModel(nn.Module):
             symbols, embedding, weight_init=nn.init.get("normal", std=spread)
         )
         self.before = nn.Dropout(dropout)
+        between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(
-            embedding, hidden, layers, dropout=dropout, stateful=streams, forget_bias=1.0
+            embedding, hidden, layers, dropout=between, stateful=streams, forget_bias=1.0
         )
         self.after = nn.Dropout(dropout)
         self.logits = nn.Linear(hidden, symbols)

@@ -42,7 +42,8 @@ class SpokenDigitModel(nn.Module):
         self, features: int = FEATURES, hidden: int = 64, layers: int = 2, dropout: float = 0.3
     ):
         self.before = nn.Dropout(dropout / 2)
-        self.lstm = nn.LSTM(features, hidden, layers, bidirectional=True, dropout=dropout)
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(features, hidden, layers, bidirectional=True, dropout=between)
         self.after = nn.Dropout(dropout)
         self.logits = nn.Linear(2 * hidden, CLASSES)
 

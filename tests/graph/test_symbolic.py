@@ -119,6 +119,8 @@ SAME: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "x.mean(axis=1)": (lambda x: x.mean(axis=1), (X,)),
     "x.max(-1, keepdims)": (lambda x: x.max(axis=-1, keepdims=True), (X,)),
     "x.min((0, 2))": (lambda x: x.min(axis=(0, 2)), (X,)),
+    "x.sum(0)": (lambda x: x.sum(axis=0), (X,)),
+    "x.mean(0, keepdims)": (lambda x: x.mean(axis=0, keepdims=True), (X,)),
 }
 #: without a gradient
 MASKS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {

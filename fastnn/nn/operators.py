@@ -1,0 +1,105 @@
+"""A parameter's operators, which read like NumPy in a module's `forward`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Value, _of_numpy, traced
+
+
+class Operators:
+    """What a parameter computes with in `forward`: the operators of a symbolic `Value`.
+
+    Outside of a `forward` NumPy's functions take a parameter's numbers, and operators are refused:
+    the result would be an array that is no parameter and does not follow it.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> Value:
+        return _applied("add", self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return _applied("add", other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return _applied("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return _applied("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return _applied("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return _applied("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return _applied("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return _applied("divide", other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return _applied("power", self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return _applied("power", other, self)
+
+    def __matmul__(self, other: Any) -> Value:
+        return _applied("matmul", self, other)
+
+    def __rmatmul__(self, other: Any) -> Value:
+        return _applied("matmul", other, self)
+
+    def __neg__(self) -> Value:
+        return _applied("negate", self)
+
+    def __abs__(self) -> Value:
+        return _applied("absolute", self)
+
+    def __lt__(self, other: Any) -> Value:
+        return _applied("less", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return _applied("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return _applied("greater", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return _applied("greater_equal", self, other)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if traced() is not None:
+            return _of_numpy(ufunc, method, inputs, options)
+        arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+
+def _applied(name: str, *operands: Any) -> Value:
+    from fastnn import ops
+
+    if traced() is None and not any(isinstance(x, Value) for x in operands):
+        own = next(x for x in operands if isinstance(x, Operators))
+        raise ShapeError(
+            f"{own!r}: computing with it belongs in a module's forward; for its numbers take "
+            "parameter.value"
+        )
+    result: Value = getattr(ops, name)(*operands)
+    return result
+
+
+def refuse_numbers(parameter: Any) -> None:
+    """Raise ShapeError while a `forward` is traced: numbers taken there would stay what they are
+    now, whatever training makes of the parameter."""
+    graph = traced()
+    if graph is not None:
+        raise ShapeError(
+            f"{where(graph.scope)}{parameter!r}: its numbers are taken while forward is traced, "
+            "and would stay what they are now in all steps; compute with the parameter itself "
+            "(through ops.detach, if no gradient is wanted)"
+        )
