@@ -34,14 +34,21 @@ An array's annotation says, in this order:
 Scalars are ``"real"`` (the program's float type), ``"double"`` (float64) or ``"int"`` (int64).
 Nothing here imports Numba: an undecorated call runs the function as plain Python on NumPy arrays.
 
-A kernel for CUDA has the same name, parameters and annotations, less ``lo`` and ``hi``; it says how
+What else fastnn has to know of a kernel is declared with it, too (`Traits`)::
+
+    @kernel(sums_rows=True, factors=("x",))
+    def sum_rows(x: "in whole f[N,C]", ...
+
+A signature is written once, at the kernel for the CPU. Its counterpart for CUDA has the same name
+and parameters, less ``lo`` and ``hi``, and takes their annotations and traits from it; it says how
 many blocks of how many threads it is launched with::
 
-    @cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
-    def relu_backward(y: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]"):
+    @cuda_kernel(like=cpu.relu_backward, launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
+    def relu_backward(y, dy, dx):
         ...
 
-where ``s`` has the size of each dimension letter and the value of each integer parameter.
+where ``s`` has the size of each dimension letter and the value of each integer parameter. A kernel
+that only CUDA has is annotated like one for the CPU.
 """
 
 from __future__ import annotations
@@ -49,7 +56,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import CodeType
 from typing import Any
 
@@ -95,6 +102,46 @@ class Scalar:
     kind: str  # "real", "double", "int"
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What graph, planner and compilers have to know of a kernel beside its signature."""
+
+    #: sums over the rows of its inputs, however many: the sum of its results for the rows of
+    #: several steps is its result for all of their rows
+    sums_rows: bool = False
+    #: an element of the result is a sum over the batch, of products of elements of these arrays (or
+    #: of elements of the one): what bounds them bounds it
+    factors: tuple[str, ...] = ()
+    #: a matrix product: the letters whose sizes multiply to the number of multiply-adds
+    product: tuple[str, ...] = ()
+    #: kernels of one family do the same work at different sizes: which is wanted is known only when
+    #: a model is planned, so they are compiled together
+    family: str = ""
+    #: exchanges the first two dimensions of its array `x`
+    swaps_leading: bool = False
+    #: arrays of which row i depends on row i alone, although the items are columns
+    rows_apart: tuple[str, ...] = ()
+    #: copies its array `w` to `packed`, the layout that products read fastest
+    packs: bool = False
+    #: backpropagation through time; `dz` is the gradient of the gates at each step
+    through_time: bool = False
+    #: looks at numbers only, and may ask for the end of the run
+    checks: bool = False
+    #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
+    bookkeeping: bool = False
+    #: adds numbers of the rows of its "in" arrays to running totals
+    totals_rows: bool = False
+    #: is compiled first, because it takes long
+    slow_to_compile: bool = False
+    #: exists in float32 programs alone
+    only_float32: bool = False
+
+    def __repr__(self) -> str:
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        found = [f"{n}={v!r}" for n, v in told.items() if v]
+        return f"Traits({', '.join(found)})"
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A kernel's Python function with its parsed signature.
@@ -113,6 +160,12 @@ class Kernel:
     grain: int = 1
     block: int = 1
     share: ShareRule | None = None
+    traits: Traits = Traits()
+
+    @property
+    def doc(self) -> str:
+        """What the kernel computes."""
+        return inspect.getdoc(self.function) or ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run as plain Python (NumPy arrays in, results written in place)."""
@@ -133,7 +186,8 @@ class CudaKernel:
     device at once. ``shared``: from the same sizes, and "shared_limit", the elements that a block
     may have, to the elements (of the program's float type) of dynamic shared memory that it needs.
     ``bounds``: most threads of a block and, if wanted, fewest blocks that share a processor; the
-    compiler gives a thread no more registers than fit that. ``share``: as of `Kernel`.
+    compiler gives a thread no more registers than fit that. ``share``: as of `Kernel`. ``like``:
+    its counterpart for the CPU, which has its annotations.
     """
 
     name: str
@@ -144,10 +198,17 @@ class CudaKernel:
     shared: Callable[[dict[str, int]], int] | None = None
     bounds: int | tuple[int, int] | None = None
     share: ShareRule | None = None
+    traits: Traits = Traits()
+    like: Kernel | None = None
     #: what the planner asks of a kernel: one that only CUDA has computes all items at once
     items: str | None = None
     grain: int = 1
     block: int = 1
+
+    @property
+    def doc(self) -> str:
+        """What the kernel computes; its counterpart says it where it has nothing to add."""
+        return inspect.getdoc(self.function) or (self.like.doc if self.like else "")
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -210,6 +271,23 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
     return Array(mode.rstrip("*"), axis, dtype, tuple(dims.split(",")), mode.endswith("*"))
 
 
+def _parameters(label: str, function: Callable[..., None]) -> dict[str, str]:
+    """A function's parameters and the text of their annotations."""
+    found = inspect.signature(function).parameters
+    return {n: str(p.annotation).strip("'\"") for n, p in found.items()}
+
+
+def _traits(label: str, known: Traits, given: dict[str, Any]) -> Traits:
+    try:
+        return replace(known, **given)
+    except TypeError:
+        names = [field.name for field in fields(Traits)]
+        raise OptionError(
+            f"kernel {label!r}: expected options among {names}, got "
+            f"{sorted(set(given) - set(names))[0]!r}"
+        ) from None
+
+
 def kernel(
     function: Callable[..., None] | None = None,
     *,
@@ -217,6 +295,7 @@ def kernel(
     block: int = 1,
     share: ShareRule | None = None,
     name: str | None = None,
+    **traits: Any,
 ) -> Any:
     """Declare a kernel: a function of arrays and numbers that computes its items `lo` to `hi`.
 
@@ -230,22 +309,21 @@ def kernel(
         function: the function; its name is the kernel's, unless `name` gives another.
         grain, block, share: as of `Kernel`.
         name: the kernel's name.
+        traits: as of `Traits`.
 
     Raises:
         OptionError: an annotation can't be read, the items don't fit each other, or a kernel of
             fastnn has the name.
     """
     if function is None:
-        return lambda f: kernel(f, grain=grain, block=block, share=share, name=name)
+        return lambda f: kernel(f, grain=grain, block=block, share=share, name=name, **traits)
     label = name or function.__name__
     _refuse_print(function, label)
-    signature = inspect.signature(function)
-    names = list(signature.parameters)
-    annotations = {n: p.annotation for n, p in signature.parameters.items()}
+    annotations = _parameters(label, function)
+    names = list(annotations)
     ranged = names[-2:] == ["lo", "hi"]
     params = {
-        n: parse_parameter(label, n, str(annotations[n]).strip("'\""))
-        for n in (names[:-2] if ranged else names)
+        n: parse_parameter(label, n, annotations[n]) for n in (names[:-2] if ranged else names)
     }
     letters = {p.item_letter for p in params.values() if isinstance(p, Array)} - {None}
     if ranged and len(letters) != 1:
@@ -259,7 +337,8 @@ def kernel(
             f"a kernel called {label!r} exists already, in {home}; choose another name"
         )
     items = letters.pop() if ranged else None
-    result = Kernel(label, function, params, items, grain, block, share)
+    told = _traits(label, Traits(), traits)
+    result = Kernel(label, function, params, items, grain, block, share, told)
     KERNELS[label] = result
     return result
 
@@ -268,23 +347,69 @@ def cuda_kernel(
     function: Callable[..., None] | None = None,
     *,
     launch: Callable[[dict[str, int]], tuple[Any, Any]],
+    like: Kernel | None = None,
     cooperative: bool = False,
     shared: Callable[[dict[str, int]], int] | None = None,
     bounds: int | tuple[int, int] | None = None,
     share: ShareRule | None = None,
     name: str | None = None,
+    **traits: Any,
 ) -> Any:
-    """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`."""
+    """Declare a kernel for CUDA (see the module's text) and enter it in `CUDA_KERNELS`.
+
+    Args:
+        function: the function. With `like` its parameters are that kernel's, less ``lo`` and
+            ``hi``, without annotations; otherwise they are annotated as of `kernel`.
+        launch, cooperative, shared, bounds, share: as of `CudaKernel`.
+        like: the kernel for the CPU that this one computes the same as: it gives the name, what
+            parameters are, `share` and the traits.
+        name: the kernel's name, where it is neither the function's nor that of `like`.
+        traits: as of `Traits`.
+
+    Raises:
+        OptionError: an annotation can't be read, or names and parameters are not those of `like`.
+    """
     if function is None:
         return lambda f: cuda_kernel(
-            f, launch=launch, cooperative=cooperative, shared=shared, bounds=bounds, share=share,
-            name=name,
+            f, launch=launch, like=like, cooperative=cooperative, shared=shared, bounds=bounds,
+            share=share, name=name, **traits,
         )  # fmt: skip
     label = name or function.__name__
-    params = {
-        n: parse_parameter(label, n, str(p.annotation).strip("'\""))
-        for n, p in inspect.signature(function).parameters.items()
-    }
-    result = CudaKernel(label, function, params, launch, cooperative, shared, bounds, share)
+    annotations = _parameters(label, function)
+    if like is None:
+        params = {n: parse_parameter(label, n, text) for n, text in annotations.items()}
+        told = Traits()
+    else:
+        _compare(label, like, annotations, name is None)
+        params, told, share = like.params, like.traits, share or like.share
+    told = _traits(label, told, traits)
+    result = CudaKernel(
+        label, function, params, launch, cooperative, shared, bounds, share, told, like
+    )
     CUDA_KERNELS[label] = result
     return result
+
+
+def _compare(label: str, like: Kernel, annotations: dict[str, str], named_alike: bool) -> None:
+    """Refuse a CUDA kernel that has not the name and the parameters of its counterpart."""
+    if not isinstance(like, Kernel):
+        raise OptionError(
+            f"CUDA kernel {label!r}: expected like= to be a kernel for the CPU, a function "
+            f"decorated with @fnn.kernel, got {type(like).__name__}"
+        )
+    if named_alike and label != like.name:
+        raise OptionError(
+            f"CUDA kernel {label!r}: expected the name of its counterpart, {like.name!r}; rename "
+            "the function, or give name="
+        )
+    if list(annotations) != list(like.params):
+        raise OptionError(
+            f"CUDA kernel {label!r}: expected the parameters {list(like.params)} of its "
+            f"counterpart for the CPU, got {list(annotations)}"
+        )
+    twice = [n for n, text in annotations.items() if text != str(inspect.Parameter.empty)]
+    if twice:
+        raise OptionError(
+            f"CUDA kernel {label!r}, parameter {twice[0]!r}: its annotation is that of the kernel "
+            "for the CPU (like=); leave it out here"
+        )

@@ -420,17 +420,6 @@ class _Sum:
             self.add(term)
 
 
-#: kernels that sum over rows, whatever their number
-ROW_SUMS = {
-    "linear_backward_weight",
-    "sum_rows",
-    "embedding_backward",
-    "layer_norm_backward_gain",
-    "prelu_backward_weight_columns",
-    "prelu_backward_weight_single",
-}
-
-
 def _after(
     calls: list[Call], local: Container[Value], needed: Sequence[Value]
 ) -> tuple[list[Call], list[Call]]:
@@ -450,7 +439,9 @@ def _after(
 
 def _stackable(call: Call, local: Container[Value]) -> bool:
     """Whether a call on one step's rows may be made on the rows of all steps."""
-    if call.kernel not in ROW_SUMS or "stream" in call.operands:
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    if not kernel.traits.sums_rows or "stream" in call.operands:
         return False
     reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]
     return all(v.root in local and v.size == v.root.size for v in reads)

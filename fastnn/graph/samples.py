@@ -16,11 +16,6 @@ from typing import Any
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels.declare import Array, declared
 
-#: kernels that exchange the first two dimensions
-SWAPS = ("swap_leading", "swap_leading_ids", "swap_time_forward")
-#: kernels whose items are columns, and the arrays whose rows they keep apart all the same
-ROWS_APART = {"linear_forward_columns": ("x", "y")}
-
 
 class Samples:
     """What is known about the values of a graph, after all calls made so far.
@@ -72,9 +67,7 @@ class Samples:
         kernel = declared(call.kernel)
         assert kernel is not None
         arrays = {
-            name: replace(parameter, axis="rows")
-            if name in ROWS_APART.get(call.kernel, ())
-            else parameter
+            name: replace(parameter, axis="rows") if name in kernel.traits.rows_apart else parameter
             for name, parameter in kernel.arrays.items()
         }
         read = [
@@ -86,7 +79,7 @@ class Samples:
         ]
         if not read:
             return
-        slices = self._swapped(call) if call.kernel in SWAPS else self._counted(read)
+        slices = self._swapped(call) if kernel.traits.swaps_leading else self._counted(read)
         for name, parameter in arrays.items():
             value = call.operands[name]
             if not parameter.writes or not isinstance(value, Value) or value.external:

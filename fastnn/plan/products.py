@@ -28,19 +28,20 @@ def chosen(graph: Graph) -> list[Call]:
     return calls
 
 
-#: by product: the two operands, and whether the sum runs over the rows of both, and the result
-OPERANDS = {
-    "linear_forward": ("x", "w", "y"),
-    "linear_backward_input_unpacked": ("dy", "w", "dx"),
-    "linear_backward_weight": ("x", "dy", "dw"),
-}
+def _names(call: Call) -> tuple[str, str, str]:
+    """The parameters of a product that are its two factors and its result."""
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    read = [name for name, p in kernel.arrays.items() if p.reads]
+    return read[0], read[1], next(name for name, p in kernel.arrays.items() if p.writes)
 
 
 def _product(graph: Graph, call: Call) -> list[Call]:
     from fastnn.kernels.cuda.matmul import choose_product
     from fastnn.runtime import _cuda
 
-    first, second, result = (call.operands[name] for name in OPERANDS[call.kernel])
+    left, right, written = _names(call)
+    first, second, result = (call.operands[name] for name in (left, right, written))
     rows, columns, depth = _sizes(call.kernel, first, second)
     choice = choose_product(
         call.kernel, rows, columns, depth, np.dtype(graph.dtype).itemsize, graph.tf32,
@@ -49,7 +50,6 @@ def _product(graph: Graph, call: Call) -> list[Call]:
     if choice.parts == 1:
         return [Call(call.kernel + choice.suffix, call.operands, call.scope, call.final)]
     parts = graph.value((choice.parts, rows, columns), name=f"parts of {result.name}")
-    left, right, _ = OPERANDS[call.kernel]
     name = call.kernel.removesuffix("_unpacked") + "_parts"
     bias = call.operands.get("bias")
     return [

@@ -138,9 +138,7 @@ def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:
     """Whether rows that are added to totals mix samples."""
     for call in builder.graph.calls:
         kernel = declared(call.kernel)
-        if kernel is None or not call.kernel.startswith("accumulate_"):
-            continue
-        if call.kernel == "accumulate_by":
+        if kernel is None or not kernel.traits.totals_rows:
             continue
         rows = [call.operands[n] for n, p in kernel.arrays.items() if p.mode == "in"]
         if any(isinstance(v, Value) and samples.mixed(v) for v in rows):

@@ -13,19 +13,11 @@ import fastnn.kernels.cpu.guard
 import fastnn.kernels.cpu.keep  # noqa: F401
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import Traits, declared
 from fastnn.optim.optimizer import Optimizer
 
 #: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
 GRADIENT = 1e18
-#: kernels that sum products over the batch: what a gradient is bounded by
-FACTORS = {
-    "linear_backward_weight": ("x", "dy"),
-    "linear_backward_weight_packed": ("x_packed", "dy_packed"),
-    "embedding_backward": ("dy",),
-    "sum_rows": ("x",),
-}
-PACKING = ("pack_panels", "pack_panels_transposed")
 
 
 def guard_of(graph: Graph) -> Value:
@@ -68,8 +60,8 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
                 for part in parts:
                     found += _bounds(part, makers)
                 continue
-        factors = FACTORS.get(call.kernel)
-        if factors is None or any(_has_gaps(call.operands[n], makers) for n in factors):
+        factors = _traits(call).factors
+        if not factors or any(_has_gaps(call.operands[n], makers) for n in factors):
             return [(gradient, GRADIENT)]
         unpacked = (_unpacked(call.operands[name], makers) for name in factors)
         values = [v for v in unpacked if v is not None]
@@ -77,6 +69,12 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
         limit = sqrt(GRADIENT / rows) / 2
         found += [(value, limit) for value in values]
     return found or [(gradient, GRADIENT)]
+
+
+def _traits(call: Call) -> Traits:
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    return kernel.traits
 
 
 def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
@@ -95,7 +93,7 @@ def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
 
 def _unpacked(value: Value | None, makers: dict[Value, list[Call]]) -> Value | None:
     for call in makers.get(value.root, []) if value is not None else []:
-        if call.kernel in PACKING:
+        if _traits(call).packs:
             source: Value = call.operands["w"]
             return source
     return value

@@ -21,6 +21,7 @@ from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Node, Value
+from fastnn.kernels.declare import declared
 from fastnn.nn.module import Module
 from fastnn.train.build import StepBuilder, settled
 from fastnn.train.hooks import Callback, Logs
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 Norms = NDArray[np.float64]
 
-#: recurrent ops whose backward kernels write the gradients of all steps' gates, `dz`
-RECURRENT = ("rnn", "lstm", "gru")
 #: below this share of the largest step's norm a gradient has vanished
 VANISHED = 1e-4
 #: beyond this multiple of the norm at the end that the loss is nearest to, it has exploded
@@ -109,7 +108,8 @@ def _gate_gradients(graph: Graph) -> list[tuple[Node, Value]]:
     for node in graph.nodes:
         outputs = set(node.outputs.values())
         for call in graph.calls:
-            if node.op.name in RECURRENT and call.kernel == f"{node.op.name}_backward":
+            kernel = declared(call.kernel)
+            if kernel is not None and kernel.traits.through_time:
                 read = {v for v in call.operands.values() if isinstance(v, Value)}
                 if outputs & read:
                     found.append((node, call.operands["dz"]))

@@ -14,9 +14,6 @@ from fastnn.train.session import Session
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
 
-#: calls that compute nothing, or must not be made twice
-HARMLESS = ("check_finite", "check_size", "check_columns", "safeguard", "latch", "keep", "advance")
-
 #: what losses take that have a logarithm of the model's output, by their kernels' names
 EXPECTED = {
     "bce_forward": " (BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
@@ -66,9 +63,7 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
         for number, call in enumerate(bound.planned):
             kernel = declared(call.kernel)
             assert kernel is not None
-            if kernel.name.startswith("accumulate") or kernel.name.endswith(
-                ("_prepare", *HARMLESS)
-            ):
+            if kernel.traits.checks or kernel.traits.bookkeeping:
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))
             if any(p.writes and _home(operands[n]) == "params" for n, p in kernel.arrays.items()):

@@ -25,6 +25,7 @@ def with_row(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 
     def run(a: "in rows f[N,C]", b: "in whole f[C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+        """y[n,c] = formula(a[n,c], b[c]); y may be a."""
         n, width = lanes(a), a.shape[1]
         for row in range(lo, hi):
             base, j = row * width, 0
@@ -44,6 +45,7 @@ def with_column(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[n]); y may be a."""
 
     def run(a: "in rows f[N,C]", b: "in rows f[N]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+        """y[n,c] = formula(a[n,c], b[n]); y may be a."""
         n, width = lanes(a), a.shape[1]
         for row in range(lo, hi):
             base, j, factor = row * width, 0, splat(a, b[row])
@@ -123,7 +125,7 @@ def _add_slope_gradient(total: Vector, x: Vector, dy: Vector) -> Vector:
     return fma(where(x > 0.0, 0.0, x), dy, total)
 
 
-@kernel(grain=16)
+@kernel(grain=16, sums_rows=True)
 def prelu_backward_weight_columns(
     x: "in cols f[N,C]",
     dy: "in cols f[N,C]",
@@ -145,7 +147,7 @@ def prelu_backward_weight_columns(
         store_first(dweight, j, total, m)
 
 
-@kernel
+@kernel(sums_rows=True)
 def prelu_backward_weight_single(
     x: "in whole f[N,C]", dy: "in whole f[N,C]", dweight: "out whole f[W]"
 ):

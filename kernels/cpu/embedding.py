@@ -24,7 +24,7 @@ def embedding_forward(
             store_part(y, i * C + j, load_part(table, row * C + j, C - j), C - j)
 
 
-@kernel
+@kernel(sums_rows=True, factors=("dy",))
 def embedding_backward(
     ids: "in whole i[N]",
     dy: "in whole f[N,C]",

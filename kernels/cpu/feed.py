@@ -74,7 +74,7 @@ def scatter_ids(
             y[first + i, j] = x[i, j]
 
 
-@kernel
+@kernel(checks=True)
 def check_range(
     ids: "in whole i[N]",
     clock: "inout whole i[L]",

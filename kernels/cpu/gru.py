@@ -217,7 +217,7 @@ def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, 
     store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
 
 
-@kernel(block=64)
+@kernel(block=64, through_time=True)
 def gru_backward(
     lengths: "in rows i[B]",
     w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain

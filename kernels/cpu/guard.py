@@ -74,7 +74,7 @@ def report(squares, p, begin, end, guard):
             guard[BROKEN] = 1
 
 
-@kernel
+@kernel(checks=True)
 def check_size(
     x: "in rows f[N,C]",
     guard: "flag whole i[F]",
@@ -98,7 +98,7 @@ def check_size(
         guard[DOUBT] = 1
 
 
-@kernel
+@kernel(checks=True)
 def check_columns(
     x: "in cols f[N,C]",
     guard: "flag whole i[F]",
@@ -133,7 +133,7 @@ def copy(x, saved):
         saved[i] = x[i]
 
 
-@kernel
+@kernel(bookkeeping=True)
 def safeguard(
     clock: "in whole i[L]",
     schedule: "in whole r[S,G]",
@@ -160,7 +160,7 @@ def safeguard(
         copy(slot3, saved3)
 
 
-@kernel
+@kernel(bookkeeping=True)
 def latch(clock: "inout whole i[L]", guard: "inout whole i[F]"):
     """After the updates: stop if they wrote what is not finite; else the next step's doubts."""
     if clock[STOP] != 0:

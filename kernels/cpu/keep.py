@@ -7,7 +7,7 @@ from ..clock import NOT_FINITE, STOP
 from ..declare import kernel
 
 
-@kernel
+@kernel(bookkeeping=True)
 def keep(
     x: "in whole f[C]",
     clock: "in whole i[L]",

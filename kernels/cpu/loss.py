@@ -45,7 +45,7 @@ def spread_sum(x, weight, base, C, shift):
     return sum_lanes(total)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def cross_entropy_forward(
     x: "in rows f[N,C]",  # logits
     target: "in rows i[N]",
@@ -90,7 +90,7 @@ def cross_entropy_forward(
         dlogits[i, t] -= share
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def cross_entropy_loss(
     x: "in rows f[N,C]",
     target: "in rows i[N]",
@@ -119,7 +119,7 @@ def cross_entropy_loss(
             loss[i] -= spread * (spread_sum(x, weight, base, C, shift) - weights * log_sum)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def cross_entropy_backward(
     dlogits: "in rows f[N,C]",
     dloss: "in rows f[N]",
@@ -153,7 +153,7 @@ def soft_loss(x, target, weight, base, C, smoothing, shift, log_sum):
     return -sum_lanes(total)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def cross_entropy_probs_forward(
     x: "in rows f[N,C]",  # logits
     target: "in rows f[N,C]",  # probabilities
@@ -185,7 +185,7 @@ def cross_entropy_probs_forward(
             store_part(dlogits, base + j, load_part(dlogits, base + j, C - j) * scale - q, C - j)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def cross_entropy_probs_loss(
     x: "in rows f[N,C]",
     target: "in rows f[N,C]",

@@ -183,7 +183,7 @@ def backward_part(
     store_part(dbias, q + 3 * H + j, load_part(dbias, q + 3 * H + j, n) + do, n)
 
 
-@kernel(block=64)
+@kernel(block=64, through_time=True)
 def lstm_backward(
     lengths: "in rows i[B]",
     w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain

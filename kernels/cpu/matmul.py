@@ -47,13 +47,9 @@ def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
     return -(-columns // width), rows * width
 
 
-#: all kernels between which the sizes decide (see `choose_linear`)
-LINEAR_KERNELS = (
-    "linear_forward", "linear_forward_blocked", "linear_forward_columns",
-    "linear_backward_input", "linear_backward_input_blocked", "linear_backward_input_unpacked",
-    "linear_backward_weight", "linear_backward_weight_packed",
-    "pack_panels", "pack_panels_transposed",
-)  # fmt: skip
+#: traits of the products, which the sizes choose among (see `choose_linear`)
+FORWARD = {"product": ("N", "C", "K"), "family": "linear", "slow_to_compile": True}
+BACKWARD = {**FORWARD, "family": "linear_backward"}
 
 
 class LinearChoice(NamedTuple):
@@ -174,7 +170,7 @@ def product(
                 break
 
 
-@kernel
+@kernel(**FORWARD)
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -189,7 +185,7 @@ def linear_forward(
             bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
 
 
-@kernel(grain=64)
+@kernel(grain=64, **FORWARD, rows_apart=("x", "y"))
 def linear_forward_columns(
     x: "in whole f[N,C]",
     w: "in cols f[C,K]",
@@ -204,7 +200,7 @@ def linear_forward_columns(
             bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
 
 
-@kernel
+@kernel(**BACKWARD)
 def linear_backward_input(
     dy: "in rows f[N,K]",
     w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`
@@ -218,7 +214,7 @@ def linear_backward_input(
             dy[0], -1, k, hi - lo, c)  # fmt: skip
 
 
-@kernel
+@kernel(**BACKWARD)
 def linear_backward_input_unpacked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",
@@ -256,7 +252,7 @@ def linear_backward_input_unpacked(
             dx[n, fourth] = sum_lanes(s3)
 
 
-@kernel(grain=8)
+@kernel(grain=8, sums_rows=True, factors=("x", "dy"), **BACKWARD)
 def linear_backward_weight(
     x: "in whole f[N,C]",
     dy: "in whole f[N,K]",
@@ -270,7 +266,13 @@ def linear_backward_weight(
             dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
 
 
-@kernel(grain=8)
+@kernel(
+    grain=8,
+    factors=("x_packed", "dy_packed"),
+    product=("C", "K"),
+    family="linear_backward",
+    slow_to_compile=True,
+)
 def linear_backward_weight_packed(
     x_packed: "in whole f[P,X]",  # x by `pack_panels`
     dy_packed: "in whole f[Q,Z]",  # dy by `pack_panels`
@@ -296,7 +298,7 @@ def linear_backward_weight_packed(
             i += rows
 
 
-@kernel
+@kernel(family="linear", packs=True, slow_to_compile=True)
 def pack_panels(
     w: "in whole f[C,K]",
     packed: "out rows f[Q,Z]",
@@ -319,7 +321,7 @@ def pack_panels(
                 packed[q, i * width + j] = 0.0
 
 
-@kernel
+@kernel(family="linear", packs=True, slow_to_compile=True)
 def pack_panels_transposed(
     w: "in whole f[C,K]",
     packed: "out rows f[Q,Z]",

@@ -11,7 +11,7 @@ its own. Sums are chains of fused multiply-adds in the order of the depth, as in
 """
 
 from ..declare import helper, kernel
-from .matmul import panel
+from .matmul import BACKWARD, FORWARD, panel
 from .simd import is32, lanes, load, load_first, store, store_first
 from .tile import tile_height, tile_lanes, tile_width, transpose_block
 
@@ -91,7 +91,7 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
                           False)  # fmt: skip
 
 
-@kernel(block=64)
+@kernel(block=64, **FORWARD)
 def linear_forward_blocked(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -106,7 +106,7 @@ def linear_forward_blocked(
     blocked_product(x, w, False, bias, y, scratch, lo, hi, c, k)
 
 
-@kernel(block=64)
+@kernel(block=64, **BACKWARD)
 def linear_backward_input_blocked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",

@@ -37,7 +37,7 @@ def row_variance(x, base, C, mean):
     return sum_lanes(total) / C
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def layer_norm_forward(
     x: "in rows f[N,C]",
     gain: "in whole f[G]",
@@ -67,7 +67,7 @@ def layer_norm_forward(
             store_part(y, base + j, v, C - j)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def layer_norm_backward_input(
     x: "in rows f[N,C]",
     gain: "in whole f[G]",
@@ -110,7 +110,7 @@ def gain_term(x, dy, mean, rstd, row, j, n):
     return strip_multiply(strip_load(dy, k, n), strip_scale(d, rstd[row]))
 
 
-@kernel(grain=16)
+@kernel(grain=16, sums_rows=True, slow_to_compile=True)
 def layer_norm_backward_gain(
     x: "in cols f[N,C]",
     mean: "in whole f[N]",
@@ -175,7 +175,7 @@ def strip_follow(running, j, n, value, momentum):
     strip_store(running, j, strip_add(old, strip_scale(value, momentum)), n)
 
 
-@kernel(grain=16)
+@kernel(grain=16, slow_to_compile=True)
 def batch_norm_forward(
     x: "in cols f[N,C]",
     gain: "in rows f[C]",
@@ -213,7 +213,7 @@ def batch_norm_forward(
             strip_store(y, row * C + j, strip_add(strip_multiply(d, scale), shift), n)
 
 
-@kernel(grain=16)
+@kernel(grain=16, slow_to_compile=True)
 def batch_norm_backward(
     x: "in cols f[N,C]",
     gain: "in rows f[C]",
@@ -245,7 +245,7 @@ def batch_norm_backward(
             strip_store(dx, k, strip_multiply(g, scale), count)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def batch_norm_inference(
     x: "in rows f[N,C]",
     gain: "in whole f[C]",
@@ -270,7 +270,7 @@ def batch_norm_inference(
             strip_store(y, k, strip_add(strip_multiply(d, scale), b), n)
 
 
-@kernel
+@kernel(slow_to_compile=True)
 def batch_norm_inference_backward(
     gain: "in whole f[C]",
     running_var: "in whole f[C]",

@@ -384,7 +384,7 @@ def sequence_backward_weight(
                     zero_row(dw, row * dw.shape[1] + column + left, right - left)
 
 
-@kernel
+@kernel(swaps_leading=True)
 def swap_time_forward(
     x: "in whole f[T,B,C]",
     y: "out rows f[B,T,C]",

@@ -8,7 +8,7 @@ from ..declare import helper, kernel
 from .simd import Vector, fma, lanes, load, load_first, splat, store, store_first, sum_lanes
 
 
-@kernel(grain=16)
+@kernel(grain=16, sums_rows=True, factors=("x",))
 def sum_rows(x: "in cols f[N,C]", y: "out rows f[C]", lo: "begin", hi: "end"):
     """y[c] = sum over n of x[n,c], n in order. Four vectors of columns at a time."""
     n, width, size = lanes(x), x.shape[1], x.size

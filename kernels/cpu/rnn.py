@@ -142,7 +142,7 @@ def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
     store_part(dbias, q + j, load_part(dbias, q + j, n) + gradient, n)
 
 
-@kernel(block=64)
+@kernel(block=64, through_time=True)
 def rnn_backward(
     lengths: "in rows i[B]",
     w_turned: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain

@@ -7,7 +7,7 @@ from ..declare import kernel
 from .simd import lanes, load, load_first, store, store_first
 
 
-@kernel
+@kernel(swaps_leading=True)
 def swap_leading(x: "in whole f[B,T,C]", y: "out rows f[T,B,C]", lo: "begin", hi: "end"):
     """y[t,b] = x[b,t]: batch-first to time-first, and back with the letters exchanged."""
     b_count, t_count, c_count = x.shape
@@ -23,7 +23,7 @@ def swap_leading(x: "in whole f[B,T,C]", y: "out rows f[T,B,C]", lo: "begin", hi
                     store_first(y, sink + c, load_first(x, source + c, n), n)
 
 
-@kernel
+@kernel(swaps_leading=True)
 def swap_leading_ids(x: "in whole i[B,T,C]", y: "out rows i[T,B,C]", lo: "begin", hi: "end"):
     """y[t,b] = x[b,t] for integers."""
     for t in range(lo, hi):

@@ -92,28 +92,28 @@ def weighted_mean_backward(
         dx[i] = dy[0] / denominator[0] if denominator[0] != 0.0 else 0.0
 
 
-@kernel
+@kernel(bookkeeping=True)
 def accumulate(value: "in whole f[U]", total: "inout whole r[T]", count: "int"):
     """total[0] += value count; total[1] += count: the mean over an epoch of means over batches."""
     total[0] += np.float64(value[0]) * count
     total[1] += count
 
 
-@kernel
+@kernel(bookkeeping=True)
 def accumulate_by(value: "in whole f[U]", count: "in whole f[U]", total: "inout whole r[T]"):
     """Like `accumulate`, where the count (a sum of weights) is known only in the step."""
     total[0] += np.float64(value[0]) * np.float64(count[0])
     total[1] += np.float64(count[0])
 
 
-@kernel
+@kernel(bookkeeping=True, totals_rows=True)
 def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(x); total[1] += N."""
     total[0] += sum_of(x)
     total[1] += x.shape[0]
 
 
-@kernel
+@kernel(bookkeeping=True, totals_rows=True)
 def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(weight x); total[1] += sum(weight). What weighs 0 may be NaN in x."""
     value = np.float64(0.0)
@@ -124,7 +124,7 @@ def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "ino
     total[1] += sum_of(weight)
 
 
-@kernel
+@kernel(bookkeeping=True, totals_rows=True)
 def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(x); total[1] += sum(y)."""
     total[0] += sum_of(x)
@@ -165,13 +165,7 @@ def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]", lo: "begin", hi: "end"
         y[i] = total
 
 
-@kernel
-def add_norm(partial: "in whole r[R]", total: "inout whole r[U]"):
-    """total += sum(partial): the squared norm of all gradients, array after array."""
-    total[0] += sum_of(partial)
-
-
-@kernel
+@kernel(checks=True)
 def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
     """Ask all workers to leave before parameters change, unless every value is finite."""
     for i in range(value.shape[0]):
@@ -179,7 +173,7 @@ def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
             clock[STOP] = NOT_FINITE
 
 
-@kernel
+@kernel(bookkeeping=True)
 def advance(clock: "inout whole i[L]", batch: "int"):
     """The end of a step: next step, next batch; latch the host's request to stop.
 

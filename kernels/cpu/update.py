@@ -72,8 +72,9 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
     report(squares, p, lo * p.shape[1], n, guard)
 '''
 
-_PREPARE = """
+_PREPARE = '''
 def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
+    """hyper = l2, 1 - rate * decay, limit, sign, then the rule's scalars for this step."""
     t = clock[STEP] + 1
     rate = schedule[clock[RUN_STEP], group]
     values = scalars(t, rate, {options})
@@ -83,7 +84,7 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
     hyper[3] = sign
     for k in range(len(values)):
         hyper[SHARED + k] = values[k]
-"""
+'''
 
 
 @helper
@@ -105,7 +106,7 @@ def _name_for(name: str, formula: Callable) -> tuple[str, Kernel | None]:
         name = f"{name.rstrip('0123456789')}{number}"
 
 
-def _cuda_twins():
+def _for_cuda():
     """The module that makes the same kernels for CUDA (it takes its formulas from here)."""
     from ..cuda import update
 
@@ -143,8 +144,9 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
         "scale": "in whole f[U]",
         "guard": "flag whole i[F]",
     }
-    _cuda_twins().make_update(name, rule, slots, scalars)
-    return kernel(function, name=name)
+    made = kernel(function, name=name)
+    _for_cuda().make_update(made, rule, slots, scalars)
+    return made
 
 
 def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel:
@@ -162,5 +164,6 @@ def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel
         "group": "int",
         **dict.fromkeys(("l2", "decay", "limit", "sign", *options), "double"),
     }
-    _cuda_twins().make_prepare(name, scalars, options)
-    return kernel(function, name=name)
+    made = kernel(function, name=name, bookkeeping=True)
+    _for_cuda().make_prepare(made, scalars, options)
+    return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import along as cpu
 from ..cpu.simd import maximum, where
 from ..cpu.vector_math import INFINITY
 from ..declare import ceil_div, cuda_kernel, helper
@@ -35,23 +36,16 @@ def row_top(x: Any, base: int, place: tuple) -> tuple:
     return row_max(high, narrow), row_sum(nan, narrow)
 
 
-@cuda_kernel(**ROWS)
-def max_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
-    """y[n] = max over c of x[n,c]; NaN where one of them is."""
+@cuda_kernel(like=cpu.max_columns, **ROWS)
+def max_columns(x, y):
     place = row_place(x.shape[0], x.shape[1])
     top, nan = row_top(flat(x), place[1] * x.shape[1], place)
     if place[2] == 0 and place[4] > 0:
         y[place[1]] = top + nan
 
 
-@cuda_kernel(**ROWS)
-def max_columns_backward(
-    x: "in rows f[N,C]",
-    y: "in rows f[N]",
-    dy: "in rows f[N]",
-    dx: "out rows f[N,C]",  # may be x
-):
-    """dx[n,c] = dy[n] in equal shares to all c with x[n,c] = y[n], else 0."""
+@cuda_kernel(like=cpu.max_columns_backward, **ROWS)
+def max_columns_backward(x, y, dy, dx):
     narrow, row, first, step, size, _ = row_place(x.shape[0], x.shape[1])
     count, one = 0.0, cast(x, 1.0)
     for j in range(first, size, step):
@@ -61,9 +55,8 @@ def max_columns_backward(
         dx[row, j] = where(x[row, j] == y[row], dy[row] / maximum(count, 1.0), 0.0)
 
 
-@cuda_kernel(launch=_a_row_each)
-def product_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
-    """y[n] = product over c of x[n,c], c in order."""
+@cuda_kernel(like=cpu.product_columns, launch=_a_row_each)
+def product_columns(x, y):
     row = flat_index()
     if row < y.size:
         total = x[row, 0]
@@ -72,10 +65,8 @@ def product_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
         y[row] = total
 
 
-@cuda_kernel(launch=_a_row_each)
-def product_columns_backward(x: "in rows f[N,C]", dy: "in rows f[N]", dx: "out rows f[N,C]"):
-    """dx[n,c] = dy[n] times the product of the row's other elements: of those before it, times of
-    those behind it, so that zeros do no harm. No aliases."""
+@cuda_kernel(like=cpu.product_columns_backward, launch=_a_row_each)
+def product_columns_backward(x, dy, dx):
     row, size = flat_index(), x.shape[1]
     if row < x.shape[0]:
         dx[row, 0] = dy[row]
@@ -88,9 +79,8 @@ def product_columns_backward(x: "in rows f[N,C]", dy: "in rows f[N]", dx: "out r
             behind *= x[row, c]
 
 
-@cuda_kernel(**ROWS)
-def logsumexp_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
-    """y[n] = log of the sum over c of exp(x[n,c]), less the largest inside the exponential."""
+@cuda_kernel(like=cpu.logsumexp_columns, **ROWS)
+def logsumexp_columns(x, y):
     place = row_place(x.shape[0], x.shape[1])
     narrow, row, first, step, size, _ = place
     base = row * x.shape[1]
@@ -108,14 +98,8 @@ def logsumexp_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
             y[row] = top + nan
 
 
-@cuda_kernel(**ROWS)
-def logsumexp_columns_backward(
-    x: "in rows f[N,C]",
-    y: "in rows f[N]",
-    dy: "in rows f[N]",
-    dx: "out rows f[N,C]",  # may be x
-):
-    """dx[n,c] = dy[n] exp(x[n,c] - y[n]); 0 in a row of -infinity."""
+@cuda_kernel(like=cpu.logsumexp_columns_backward, **ROWS)
+def logsumexp_columns_backward(x, y, dy, dx):
     _, row, first, step, size, _ = row_place(x.shape[0], x.shape[1])
     for j in range(first, size, step):
         if y[row] == -INFINITY:
@@ -124,14 +108,8 @@ def logsumexp_columns_backward(
             dx[row, j] = exp(x[row, j] - y[row]) * dy[row]
 
 
-@cuda_kernel(launch=_a_row_each)
-def running_sum(
-    x: "in rows f[N,C]",
-    y: "out rows f[N,C]",  # may be x
-    reverse: "int",
-    exclusive: "int",
-):
-    """y[n,c] = sum of x[n,j] over j <= c (j < c if `exclusive`), with `reverse` over j >= c."""
+@cuda_kernel(like=cpu.running_sum, launch=_a_row_each)
+def running_sum(x, y, reverse, exclusive):
     row, size = flat_index(), x.shape[1]
     if row < x.shape[0]:
         total = 0.0

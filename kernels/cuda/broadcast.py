@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..cpu import broadcast as cpu
 from ..cpu.simd import fma, where
-from ..declare import CudaKernel, cuda_kernel, helper
+from ..declare import KERNELS, CudaKernel, cuda_kernel, helper
 from ..scalar import add, multiply
 from .device import (
     block_number,
@@ -32,7 +33,7 @@ from .reduce import column_total, columns_launch
 def with_row(name: str, formula: Callable[..., Any]) -> CudaKernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 
-    def run(a: "in rows f[N,C]", b: "in whole f[C]", y: "out rows f[N,C]"):
+    def run(a, b, y):
         i, size, width = 4 * flat_index(), a.size, a.shape[1]
         if i >= size:
             return
@@ -46,14 +47,16 @@ def with_row(name: str, formula: Callable[..., Any]) -> CudaKernel:
             flat(y)[k] = formula(flat(a)[k], b[c])
             c = c + 1 if c + 1 < width else 0
 
-    made: CudaKernel = cuda_kernel(run, launch=lambda s: fours_launch(s["N"] * s["C"]), name=name)
+    made: CudaKernel = cuda_kernel(
+        run, like=KERNELS[name], launch=lambda s: fours_launch(s["N"] * s["C"]), name=name
+    )
     return made
 
 
 def with_column(name: str, formula: Callable[..., Any]) -> CudaKernel:
     """The kernel y[n,c] = formula(a[n,c], b[n]); y may be a."""
 
-    def run(a: "in rows f[N,C]", b: "in rows f[N]", y: "out rows f[N,C]"):
+    def run(a, b, y):
         i, size, width = 4 * flat_index(), a.size, a.shape[1]
         if i >= size:
             return
@@ -66,7 +69,9 @@ def with_column(name: str, formula: Callable[..., Any]) -> CudaKernel:
         for k in range(i, min(i + 4, size)):
             flat(y)[k] = formula(flat(a)[k], b[divide_index(k, width)])
 
-    made: CudaKernel = cuda_kernel(run, launch=lambda s: fours_launch(s["N"] * s["C"]), name=name)
+    made: CudaKernel = cuda_kernel(
+        run, like=KERNELS[name], launch=lambda s: fours_launch(s["N"] * s["C"]), name=name
+    )
     return made
 
 
@@ -82,9 +87,8 @@ def _slope(weight: Any, c: int) -> Any:
     return weight[c] if weight.shape[0] > 1 else weight[0]
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["N"] * s["C"]))
-def prelu_forward(x: "in rows f[N,C]", weight: "in whole f[W]", y: "out rows f[N,C]"):
-    """y = x where x > 0, else weight*x (He et al. 2015); W is 1 or C. y may be x."""
+@cuda_kernel(like=cpu.prelu_forward, launch=lambda s: fours_launch(s["N"] * s["C"]))
+def prelu_forward(x, weight, y):
     i, size, width = 4 * flat_index(), x.size, x.shape[1]
     c = i - divide_index(i, width) * width
     for k in range(i, min(i + 4, size)):
@@ -93,11 +97,8 @@ def prelu_forward(x: "in rows f[N,C]", weight: "in whole f[W]", y: "out rows f[N
         c = c + 1 if c + 1 < width else 0
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["N"] * s["C"]))
-def prelu_backward_input(
-    x: "in rows f[N,C]", weight: "in whole f[W]", dy: "in rows f[N,C]", dx: "out rows f[N,C]"
-):
-    """dx = dy where x > 0, else weight*dy. dx may be x or dy."""
+@cuda_kernel(like=cpu.prelu_backward_input, launch=lambda s: fours_launch(s["N"] * s["C"]))
+def prelu_backward_input(x, weight, dy, dx):
     i, size, width = 4 * flat_index(), x.size, x.shape[1]
     c = i - divide_index(i, width) * width
     for k in range(i, min(i + 4, size)):
@@ -112,10 +113,10 @@ def _add_slope_gradient(total: Any, x: Any, dy: Any) -> Any:
     return fma(where(x > 0.0, 0.0, x), dy, total)
 
 
-@cuda_kernel(launch=lambda s: columns_launch(s["N"], s["C"]))
-def prelu_backward_weight_columns(
-    x: "in cols f[N,C]", dy: "in cols f[N,C]", dweight: "out rows f[C]"
-):
+@cuda_kernel(
+    like=cpu.prelu_backward_weight_columns, launch=lambda s: columns_launch(s["N"], s["C"])
+)
+def prelu_backward_weight_columns(x, dy, dweight):
     """dweight[c] = sum over n of x[n,c]*dy[n,c] where x <= 0."""
     N, C = x.shape
     c = block_number() * cuda.blockDim.x + cuda.threadIdx.x
@@ -128,10 +129,11 @@ def prelu_backward_weight_columns(
         dweight[c] = value
 
 
-@cuda_kernel(launch=lambda s: (1, 1024 if s["N"] * s["C"] > 1024 else 128))
-def prelu_backward_weight_single(
-    x: "in whole f[N,C]", dy: "in whole f[N,C]", dweight: "out whole f[W]"
-):
+@cuda_kernel(
+    like=cpu.prelu_backward_weight_single,
+    launch=lambda s: (1, 1024 if s["N"] * s["C"] > 1024 else 128),
+)
+def prelu_backward_weight_single(x, dy, dweight):
     """dweight[0] = sum of x*dy where x <= 0, by one block; W is 1."""
     value = 0.0
     for i in range(thread_number(), x.size, block_threads()):

@@ -2,18 +2,14 @@
 
 import math
 
+from ..cpu import clip as cpu
 from ..declare import cuda_kernel, helper
 from .device import ONE_THREAD, thread_number
 from .step import sum_launch, sum_of
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["R"]))
-def norm_sum(
-    partial: "in whole r[R]",  # sums of squares of an array's rows
-    before: "in whole r[U]",
-    after: "out whole r[U]",
-):
-    """after = before + sum(partial): the squared norm so far, array after array."""
+@cuda_kernel(like=cpu.norm_sum, launch=lambda s: sum_launch(s["R"]))
+def norm_sum(partial, before, after):
     value = sum_of(partial)
     if thread_number() == 0:
         after[0] = before[0] + value
@@ -26,12 +22,7 @@ def _factor(total, limit):
     return 1.0 if factor > 1.0 else factor
 
 
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def clip_scale(
-    total: "in whole r[U]",  # squared norm
-    scale: "out whole f[U]",
-    limit: "double",
-):
-    """scale = min(1, limit / (norm + 1e-6)), as PyTorch's clip_grad_norm_; NaN stays NaN."""
+@cuda_kernel(like=cpu.clip_scale, launch=lambda s: ONE_THREAD)
+def clip_scale(total, scale, limit):
     if thread_number() == 0:
         scale[0] = _factor(total[0], limit)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import scalar
 from ..cpu.elementwise import FUNCTIONS, SEVERAL
-from ..declare import CudaKernel, cuda_kernel
+from ..declare import KERNELS, CudaKernel, cuda_kernel
 from .device import can_load4, flat, flat_index, fours_launch, load4, store4
 
 _SOURCE = '''
@@ -35,12 +35,11 @@ def elementwise(
     reals: tuple[str, ...] = (),
 ) -> CudaKernel:
     """The kernel ``name(*inputs, output, *reals)``: output = formula(*inputs, *reals)."""
-    declared = [f'{x}: "in rows f[N,C]"' for x in inputs] + [f'{output}: "out rows f[N,C]"']
     extra = "".join(f", {r}" for r in reals)
     source = _SOURCE.format(
         name=name,
         doc=f"{output} = {formula.__name__}({', '.join(inputs + reals)}), element by element.",
-        parameters=", ".join(declared + [f'{r}: "real"' for r in reals]),
+        parameters=", ".join((*inputs, output, *reals)),
         output=output,
         aligned=" and ".join(f"can_load4({x})" for x in (*inputs, output)),
         load="; ".join(f"{', '.join(f'{x}{k}' for k in range(4))} = load4({x}, i)" for x in inputs),
@@ -60,7 +59,9 @@ def elementwise(
         "store4": store4,
     }
     exec(compile(source, f"<CUDA kernel {name}>", "exec"), scope)
-    made: CudaKernel = cuda_kernel(scope[name], launch=lambda s: fours_launch(s["N"] * s["C"]))
+    made: CudaKernel = cuda_kernel(
+        scope[name], like=KERNELS[name], launch=lambda s: fours_launch(s["N"] * s["C"])
+    )
     return made
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..cpu import embedding as cpu
 from ..declare import ceil_div, cuda_kernel
 from .device import (
     WARP,
@@ -22,9 +23,8 @@ from .device import (
 NAN = float("nan")
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["N"] * s["C"]))
-def embedding_forward(ids: "in rows i[N]", table: "in whole f[V,C]", y: "out rows f[N,C]"):
-    """y[n] = table[ids[n]]; a row of NaN for an id outside 0..V-1."""
+@cuda_kernel(like=cpu.embedding_forward, launch=lambda s: fours_launch(s["N"] * s["C"]))
+def embedding_forward(ids, table, y):
     V, C = table.shape
     i, size = 4 * flat_index(), y.size
     if i >= size:
@@ -52,13 +52,8 @@ def _backward_launch(s: dict[str, int]) -> tuple[tuple[int, int], int]:
     return (s["V"], ceil_div(s["C"], threads)), threads
 
 
-@cuda_kernel(launch=_backward_launch)
-def embedding_backward(
-    ids: "in whole i[N]",
-    dy: "in whole f[N,C]",
-    dtable: "out rows f[V,C]",
-    padding_index: "int",  # this row's gradient stays 0; negative: none
-):
+@cuda_kernel(like=cpu.embedding_backward, launch=_backward_launch)
+def embedding_backward(ids, dy, dtable, padding_index):
     """dtable[v] = sum of dy[n] over the n with ids[n] = v, in the order of n.
 
     A block for each row of the table (and up to 256 columns) reads all ids, as many at a time as it

@@ -5,72 +5,45 @@ sample. The user's data (`d`) may be of any float, integer or boolean type.
 """
 
 from ..clock import CURSOR, OUT_OF_RANGE, STOP
+from ..cpu import feed as cpu
 from ..declare import cuda_kernel
 from .device import block_threads, cuda, divide_index, flat_index, fours_launch, thread_number
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def gather_rows(
-    source: "in whole d[S,C]",
-    order: "in whole i[M]",
-    clock: "in whole i[L]",
-    y: "out rows f[N,C]",
-):
-    """y[n] = source[order[cursor + n]], converted to the program's float type."""
+@cuda_kernel(like=cpu.gather_rows, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def gather_rows(source, order, clock, y):
     i, C = flat_index(), source.shape[1]
     if i < y.size:
         n = divide_index(i, C)
         y[n, i - n * C] = source[order[clock[CURSOR] + n], i - n * C]
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def gather_ids(
-    source: "in whole d[S,C]",
-    order: "in whole i[M]",
-    clock: "in whole i[L]",
-    y: "out rows i[N,C]",
-):
-    """y[n] = source[order[cursor + n]], converted to int64."""
+@cuda_kernel(like=cpu.gather_ids, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def gather_ids(source, order, clock, y):
     i, C = flat_index(), source.shape[1]
     if i < y.size:
         n = divide_index(i, C)
         y[n, i - n * C] = source[order[clock[CURSOR] + n], i - n * C]
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def scatter_rows(
-    x: "in rows f[N,C]",
-    clock: "in whole i[L]",
-    y: "part whole f[S,C]",  # only rows cursor..cursor+N-1 are written
-):
-    """y[cursor + n] = x[n]."""
+@cuda_kernel(like=cpu.scatter_rows, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def scatter_rows(x, clock, y):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
         n = divide_index(i, C)
         y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def scatter_ids(
-    x: "in rows i[N,C]",
-    clock: "in whole i[L]",
-    y: "out whole i[S,C]",  # only rows cursor..cursor+N-1 are written
-):
-    """y[cursor + n] = x[n] for integers."""
+@cuda_kernel(like=cpu.scatter_ids, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def scatter_ids(x, clock, y):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
         n = divide_index(i, C)
         y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
-@cuda_kernel(launch=lambda s: (1, 256 if s["N"] > 32 else 32))
-def check_range(
-    ids: "in whole i[N]",
-    clock: "inout whole i[L]",
-    low: "int",
-    high: "int",
-    ignored: "int",  # this number is allowed, too
-):
+@cuda_kernel(like=cpu.check_range, launch=lambda s: (1, 256 if s["N"] > 32 else 32))
+def check_range(ids, clock, low, high, ignored):
     """Ask for the end of the run unless every id is in low..high-1."""
     wrong = 0
     for i in range(thread_number(), ids.shape[0], block_threads()):

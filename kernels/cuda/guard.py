@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
+from ..cpu import guard as cpu
 from ..cpu.guard import INFINITY, LARGEST, doubtful
 from ..cpu.simd import absolute
 from ..declare import ceil_div, cuda_kernel, helper
@@ -30,9 +31,8 @@ def report(guard: Any, value: Any) -> None:
             guard[BROKEN] = 1
 
 
-@cuda_kernel(launch=lambda s: _blocks(s["N"] * s["C"]))
-def check_size(x: "in rows f[N,C]", guard: "flag whole i[F]", limit: "double"):
-    """The step is doubtful unless |x| < limit everywhere."""
+@cuda_kernel(like=cpu.check_size, launch=lambda s: _blocks(s["N"] * s["C"]))
+def check_size(x, guard, limit):
     top = cast(x, limit)
     for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
         if not absolute(flat(x)[i]) < top:
@@ -45,22 +45,10 @@ def copy(x: Any, saved: Any) -> None:
         saved[i] = x[i]
 
 
-@cuda_kernel(launch=lambda s: _blocks(s["P"]))
+@cuda_kernel(like=cpu.safeguard, launch=lambda s: _blocks(s["P"]))
 def safeguard(
-    clock: "in whole i[L]",
-    schedule: "in whole r[S,G]",
-    guard: "inout whole i[F]",
-    x: "in whole f[P]",
-    saved: "part whole f[P]",
-    slot1: "in whole f[P]",  # absent where the optimiser has fewer
-    saved1: "part whole f[P]",
-    slot2: "in whole f[P]",
-    saved2: "part whole f[P]",
-    slot3: "in whole f[P]",
-    saved3: "part whole f[P]",
-    always: "int",
+    clock, schedule, guard, x, saved, slot1, saved1, slot2, saved2, slot3, saved3, always
 ):
-    """Copies of x and the slots, if the step is doubtful."""
     if clock[STOP] != 0:  # what lies there is needed
         return
     doubt = doubtful(clock, schedule, guard, always)
@@ -73,9 +61,8 @@ def safeguard(
         copy(slot3, saved3)
 
 
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def latch(clock: "inout whole i[L]", guard: "inout whole i[F]"):
-    """After the updates: stop if they wrote what is not finite; else the next step's doubts."""
+@cuda_kernel(like=cpu.latch, launch=lambda s: ONE_THREAD)
+def latch(clock, guard):
     if thread_number() == 0 and clock[STOP] == 0:
         if guard[BROKEN] != 0:
             clock[STOP] = NOT_FINITE

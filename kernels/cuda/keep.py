@@ -4,18 +4,15 @@ C numbers, L words of the clock.
 """
 
 from ..clock import STOP
+from ..cpu import keep as cpu
 from ..declare import ceil_div, cuda_kernel
 from .device import cuda
 
 THREADS = 256
 
 
-@cuda_kernel(launch=lambda s: (min(ceil_div(s["C"], THREADS), 1024), THREADS))
-def keep(
-    x: "in whole f[C]",
-    clock: "in whole i[L]",
-    saved: "part whole f[C]",
-):
+@cuda_kernel(like=cpu.keep, launch=lambda s: (min(ceil_div(s["C"], THREADS), 1024), THREADS))
+def keep(x, clock, saved):
     """saved = x, unless a stop is latched: the state after the last step that was not stopped."""
     if clock[STOP] != 0:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import loss as cpu
 from ..cpu.loss import weight_of
 from ..cpu.simd import fma, where
 from ..cpu.vector_math import NAN
@@ -118,21 +119,8 @@ def without_class(t: int) -> Any:
     return 0.0 if t == -1 else NAN
 
 
-@cuda_kernel(**ROWS)
-def cross_entropy_forward(
-    x: "in rows f[N,C]",  # logits
-    target: "in rows i[N]",
-    weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    dlogits: "out rows f[N,C]",  # may be x
-    smoothing: "real",
-    ignore_index: "int",
-):
-    """Softmax and cross entropy with class indices, and the gradient of the row's loss.
-
-    loss = -(1 - s) w_t log p_t - s / C sum_c w_c log p_c with s = smoothing
-    dlogits = p ((1 - s) w_t + s / C sum w) - (1 - s) w_t [c = t] - s / C w_c
-    """
+@cuda_kernel(like=cpu.cross_entropy_forward, **ROWS)
+def cross_entropy_forward(x, target, weight, loss, dlogits, smoothing, ignore_index):
     N, C = x.shape
     place = row_place(N, C)
     row = place[1]
@@ -151,16 +139,8 @@ def cross_entropy_forward(
             loss[row] = value
 
 
-@cuda_kernel(**ROWS)
-def cross_entropy_loss(
-    x: "in rows f[N,C]",
-    target: "in rows i[N]",
-    weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    smoothing: "real",
-    ignore_index: "int",
-):
-    """`cross_entropy_forward` without the gradient, for evaluation: the same bits."""
+@cuda_kernel(like=cpu.cross_entropy_loss, **ROWS)
+def cross_entropy_loss(x, target, weight, loss, smoothing, ignore_index):
     N, C = x.shape
     place = row_place(N, C)
     row = place[1]
@@ -176,13 +156,8 @@ def cross_entropy_loss(
         loss[row] = cast(x, without_class(t))
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def cross_entropy_backward(
-    dlogits: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",  # may be dlogits
-):
-    """dx = dloss dlogits: for either cross entropy."""
+@cuda_kernel(like=cpu.cross_entropy_backward, **BY_ELEMENTS)
+def cross_entropy_backward(dlogits, dloss, dx):
     i = flat_index()
     if i < dx.size:
         flat(dx)[i] = flat(dlogits)[i] * dloss[divide_index(i, dx.shape[1])]
@@ -224,19 +199,8 @@ def soft_row(
             j += step
 
 
-@cuda_kernel(**ROWS)
-def cross_entropy_probs_forward(
-    x: "in rows f[N,C]",  # logits
-    target: "in rows f[N,C]",  # probabilities
-    weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    dlogits: "out rows f[N,C]",
-    smoothing: "real",
-):
-    """Softmax and cross entropy with class probabilities, and the gradient of the row's loss.
-
-    loss = -sum_c q_c log p_c with q = w ((1 - s) target + s / C); dlogits = p sum(q) - q
-    """
+@cuda_kernel(like=cpu.cross_entropy_probs_forward, **ROWS)
+def cross_entropy_probs_forward(x, target, weight, loss, dlogits, smoothing):
     N, C = x.shape
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
@@ -248,15 +212,8 @@ def cross_entropy_probs_forward(
                  smoothing, C, True, True, place)  # fmt: skip
 
 
-@cuda_kernel(**ROWS)
-def cross_entropy_probs_loss(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    smoothing: "real",
-):
-    """`cross_entropy_probs_forward` without the gradient, for evaluation: the same bits."""
+@cuda_kernel(like=cpu.cross_entropy_probs_loss, **ROWS)
+def cross_entropy_probs_loss(x, target, weight, loss, smoothing):
     N, C = x.shape
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
@@ -271,14 +228,8 @@ def cross_entropy_probs_loss(
 # ---------------------------------------------------------------- negative log likelihood
 
 
-@cuda_kernel(**BY_ROWS)
-def target_weight(
-    target: "in rows i[N]",
-    weight: "in whole f[W]",
-    y: "out rows f[N]",
-    ignore_index: "int",
-):
-    """The weight of the row's class, 0 for an ignored row: what the mean divides by."""
+@cuda_kernel(like=cpu.target_weight, **BY_ROWS)
+def target_weight(target, weight, y, ignore_index):
     i, W = flat_index(), weight.shape[0]
     if i >= y.size:
         return
@@ -291,15 +242,8 @@ def target_weight(
         y[i] = weight_of(weight, t)
 
 
-@cuda_kernel(**BY_ROWS)
-def nll_forward(
-    x: "in rows f[N,C]",  # log-probabilities
-    target: "in rows i[N]",
-    weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    ignore_index: "int",
-):
-    """loss = -w_t x_t."""
+@cuda_kernel(like=cpu.nll_forward, **BY_ROWS)
+def nll_forward(x, target, weight, loss, ignore_index):
     i = flat_index()
     if i >= loss.size:
         return
@@ -310,15 +254,8 @@ def nll_forward(
         loss[i] = -weight_of(weight, t) * x[i, t]
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def nll_backward(
-    target: "in rows i[N]",
-    weight: "in whole f[W]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    ignore_index: "int",
-):
-    """dx = -w_t dloss in the target's column, else 0."""
+@cuda_kernel(like=cpu.nll_backward, **BY_ELEMENTS)
+def nll_backward(target, weight, dloss, dx, ignore_index):
     i, (N, C) = flat_index(), dx.shape
     if i >= dx.size:
         return

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..cpu import matmul as cpu
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import cuda, flat, flat_index
 from .product import Shape, product_of
@@ -104,34 +105,28 @@ def _declare(suffix: str, shape: Shape) -> None:
     """The three products in one shape."""
     product = product_of(shape, suffix == "_tf32")
 
-    @cuda_kernel(**_grid(shape, "N", "K"), name=f"linear_forward{suffix}")
-    def linear_forward(
-        x: "in rows f[N,C]",
-        w: "in whole f[C,K]",
-        bias: "in whole f[B]",  # B is K, or 0: no bias
-        y: "out rows f[N,K]",
-    ):
-        """y = x @ w + bias"""
+    only = {"only_float32": suffix == "_tf32"}
+
+    @cuda_kernel(
+        like=cpu.linear_forward, **_grid(shape, "N", "K"), name=f"linear_forward{suffix}", **only
+    )
+    def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
         product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c)
 
-    @cuda_kernel(**_grid(shape, "N", "C"), name=f"linear_backward_input_unpacked{suffix}")
-    def linear_backward_input_unpacked(
-        dy: "in rows f[N,K]",
-        w: "in whole f[C,K]",
-        dx: "out rows f[N,C]",
-    ):
-        """dx = dy @ w.T"""
+    @cuda_kernel(
+        like=cpu.linear_backward_input_unpacked, **_grid(shape, "N", "C"),
+        name=f"linear_backward_input_unpacked{suffix}", **only,
+    )  # fmt: skip
+    def linear_backward_input_unpacked(dy, w, dx):
         (n, k), c = dy.shape, w.shape[0]
         product(dy, k, False, w, k, False, dx, 0, flat(dx), False, n, c, 0, k)
 
-    @cuda_kernel(**_grid(shape, "C", "K"), name=f"linear_backward_weight{suffix}")
-    def linear_backward_weight(
-        x: "in whole f[N,C]",
-        dy: "in whole f[N,K]",
-        dw: "out rows f[C,K]",
-    ):
-        """dw = x.T @ dy"""
+    @cuda_kernel(
+        like=cpu.linear_backward_weight, **_grid(shape, "C", "K"),
+        name=f"linear_backward_weight{suffix}", **only,
+    )  # fmt: skip
+    def linear_backward_weight(x, dy, dw):
         (n, c), k = x.shape, dy.shape[1]
         product(x, c, True, dy, k, True, dw, 0, flat(dw), False, c, k, 0, n)
 

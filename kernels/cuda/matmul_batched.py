@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import matmul_batched as cpu
 from ..declare import ceil_div, cuda_kernel
 from .device import cuda, flat
 from .matmul import SHAPES
@@ -25,18 +26,16 @@ def _grid(rows: str, columns: str) -> dict[str, Any]:
     return {"launch": launch, "shared": lambda s: SHAPE.memory, "bounds": bounds}
 
 
-@cuda_kernel(**_grid("M", "K"))
-def matmul_forward(a: "in rows f[P,M,C]", b: "in rows f[P,C,K]", y: "out rows f[P,M,K]"):
-    """y[p] = a[p] @ b[p]"""
+@cuda_kernel(like=cpu.matmul_forward, **_grid("M", "K"))
+def matmul_forward(a, b, y):
     (_, m, c), k = a.shape, b.shape[2]
     for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
         cuda.syncthreads()
         PRODUCT(a[p], c, False, b[p], k, True, y, p * m * k, flat(y), False, m, k, 0, c)
 
 
-@cuda_kernel(**_grid("C", "K"))
-def matmul_backward_b(a: "in rows f[P,M,C]", dy: "in rows f[P,M,K]", db: "out rows f[P,C,K]"):
-    """db[p] = a[p].T @ dy[p]"""
+@cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
+def matmul_backward_b(a, dy, db):
     (_, m, c), k = a.shape, dy.shape[2]
     for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
         cuda.syncthreads()

@@ -3,6 +3,7 @@
 A target outside 0..C-1 (an ignored one, say) is no hit.
 """
 
+from ..cpu import metrics as cpu
 from ..cpu.simd import maximum
 from ..declare import ceil_div, cuda_kernel
 from .device import (
@@ -19,9 +20,8 @@ from .device import (
 )  # fmt: skip
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
-def accuracy(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]"):
-    """1 where the first of the largest elements of the row is the target, else 0."""
+@cuda_kernel(like=cpu.accuracy, launch=lambda s: row_launch(s["N"], s["C"]))
+def accuracy(x, target, hit):
     i, C = block_number(), x.shape[1]
     t = target[i]
     top = cast(x, -INFINITY)
@@ -40,9 +40,8 @@ def accuracy(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]"):
         hit[i] = 0.0 if wrong != 0 else 1.0
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"], 256), 256))
-def largest(x: "in rows f[N,C]", y: "out rows i[N]"):
-    """The index of the first of the largest elements of the row; -1 where one is NaN."""
+@cuda_kernel(like=cpu.largest, launch=lambda s: (ceil_div(s["N"], 256), 256))
+def largest(x, y):
     i = flat_index()
     if i >= y.shape[0]:
         return
@@ -56,10 +55,8 @@ def largest(x: "in rows f[N,C]", y: "out rows i[N]"):
     y[i] = best
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
-def top_k(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]", k: "int"):
-    """1 where fewer than `k` elements come before the target's: larger ones, and equal ones with
-    a smaller index; else 0, also where the target's element is NaN."""
+@cuda_kernel(like=cpu.top_k, launch=lambda s: row_launch(s["N"], s["C"]))
+def top_k(x, target, hit, k):
     i, C = block_number(), x.shape[1]
     t = target[i]
     known = t >= 0 and t < C
@@ -73,14 +70,8 @@ def top_k(x: "in rows f[N,C]", target: "in rows i[N]", hit: "out rows f[N]", k: 
         hit[i] = 1.0 if known and before < k and value == value else 0.0
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
-def binary_accuracy(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",  # 0 or 1
-    hit: "out rows f[N]",
-    threshold: "real",
-):
-    """The share of the row's columns where (x > threshold) agrees with (target > 0.5)."""
+@cuda_kernel(like=cpu.binary_accuracy, launch=lambda s: row_launch(s["N"], s["C"]))
+def binary_accuracy(x, target, hit, threshold):
     i, C = block_number(), x.shape[1]
     count = 0
     for j in range(thread_number(), C, block_threads()):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import norm as cpu
 from ..cpu.simd import fma, sqrt
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import block_number, cast, cuda, divide_index, flat, flat_index
@@ -32,17 +33,8 @@ def factor(gain: Any, j: int) -> Any:
     return gain[j] if gain.shape[0] > 0 else 1.0
 
 
-@cuda_kernel(**BY_ROWS)
-def layer_norm_forward(
-    x: "in rows f[N,C]",
-    gain: "in whole f[G]",
-    bias: "in whole f[B]",
-    y: "out rows f[N,C]",  # may be x
-    mean: "out rows f[N]",
-    rstd: "out rows f[N]",
-    eps: "real",
-):
-    """y = (x - mean) rstd gain + bias; rstd = 1 / sqrt(variance + eps), the biased variance."""
+@cuda_kernel(like=cpu.layer_norm_forward, **BY_ROWS)
+def layer_norm_forward(x, gain, bias, y, mean, rstd, eps):
     N, C = x.shape
     narrow, row, first, step, size, _ = row_place(N, C)
     base, v, out = row * C, flat(x), flat(y)
@@ -69,16 +61,8 @@ def layer_norm_forward(
         j += step
 
 
-@cuda_kernel(**BY_ROWS)
-def layer_norm_backward_input(
-    x: "in rows f[N,C]",
-    gain: "in whole f[G]",
-    mean: "in rows f[N]",
-    rstd: "in rows f[N]",
-    dy: "in rows f[N,C]",
-    dx: "out rows f[N,C]",  # may be dy
-):
-    """dx = rstd (g - mean(g) - n mean(g n)), where n = (x - mean) rstd and g = dy gain."""
+@cuda_kernel(like=cpu.layer_norm_backward_input, **BY_ROWS)
+def layer_norm_backward_input(x, gain, mean, rstd, dy, dx):
     N, C = x.shape
     narrow, row, first, step, size, _ = row_place(N, C)
     base, v, slope, out = row * C, flat(x), flat(dy), flat(dx)
@@ -102,15 +86,8 @@ def layer_norm_backward_input(
         j += step
 
 
-@cuda_kernel(**BY_COLUMNS)
-def layer_norm_backward_gain(
-    x: "in cols f[N,C]",
-    mean: "in whole f[N]",
-    rstd: "in whole f[N]",
-    dy: "in cols f[N,C]",
-    dgain: "out rows f[C]",
-):
-    """dgain[c] = sum over rows of dy (x - mean) rstd."""
+@cuda_kernel(like=cpu.layer_norm_backward_gain, **BY_COLUMNS)
+def layer_norm_backward_gain(x, mean, rstd, dy, dgain):
     N, C = x.shape
     c, n, step = column_place()
     total = 0.0
@@ -152,24 +129,8 @@ def follow(running: Any, c: int, value: Any, momentum: Any) -> None:
     running[c] = running[c] * (1.0 - momentum) + value * momentum
 
 
-@cuda_kernel(**BY_COLUMNS)
-def batch_norm_forward(
-    x: "in cols f[N,C]",
-    gain: "in rows f[C]",
-    bias: "in rows f[C]",
-    running_mean: "inout rows f[C]",
-    running_var: "inout rows f[C]",
-    y: "out cols f[N,C]",  # may be x
-    mean: "out rows f[C]",
-    rstd: "out rows f[C]",
-    eps: "real",
-    momentum: "real",
-):
-    """y = (x - mean) rstd gain + bias over each column, in training.
-
-    The biased variance normalises, the unbiased one (the biased one where N = 1) goes into
-    running_var.
-    """
+@cuda_kernel(like=cpu.batch_norm_forward, **BY_COLUMNS)
+def batch_norm_forward(x, gain, bias, running_mean, running_var, y, mean, rstd, eps, momentum):
     N, C = x.shape
     c, first, step = column_place()
     rows = N if c < C else 0
@@ -200,19 +161,8 @@ def batch_norm_forward(
         n += step
 
 
-@cuda_kernel(**BY_COLUMNS)
-def batch_norm_backward(
-    x: "in cols f[N,C]",
-    gain: "in rows f[C]",
-    mean: "in rows f[C]",
-    rstd: "in rows f[C]",
-    dy: "in cols f[N,C]",
-    dx: "out cols f[N,C]",  # may be dy
-    dgain: "out rows f[C]",
-    dbias: "out rows f[C]",
-):
-    """dbias = sum(dy), dgain = sum(dy n), dx = gain rstd (dy - dbias / N - n dgain / N), where
-    n = (x - mean) rstd and sums are over rows."""
+@cuda_kernel(like=cpu.batch_norm_backward, **BY_COLUMNS)
+def batch_norm_backward(x, gain, mean, rstd, dy, dx, dgain, dbias):
     N, C = x.shape
     c, first, step = column_place()
     m, r, rows = 0.0, 0.0, 0
@@ -238,17 +188,8 @@ def batch_norm_backward(
         n += step
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def batch_norm_inference(
-    x: "in rows f[N,C]",
-    gain: "in whole f[C]",
-    bias: "in whole f[C]",
-    running_mean: "in whole f[C]",
-    running_var: "in whole f[C]",
-    y: "out rows f[N,C]",  # may be x
-    eps: "real",
-):
-    """y = (x - running_mean) gain / sqrt(running_var + eps) + bias."""
+@cuda_kernel(like=cpu.batch_norm_inference, **BY_ELEMENTS)
+def batch_norm_inference(x, gain, bias, running_mean, running_var, y, eps):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
         c = i - divide_index(i, C) * C
@@ -256,15 +197,8 @@ def batch_norm_inference(
         flat(y)[i] = (flat(x)[i] - running_mean[c]) * scale + bias[c]
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def batch_norm_inference_backward(
-    gain: "in whole f[C]",
-    running_var: "in whole f[C]",
-    dy: "in rows f[N,C]",
-    dx: "out rows f[N,C]",  # may be dy
-    eps: "real",
-):
-    """dx = dy gain / sqrt(running_var + eps): statistics that don't depend on x."""
+@cuda_kernel(like=cpu.batch_norm_inference_backward, **BY_ELEMENTS)
+def batch_norm_inference_backward(gain, running_var, dy, dx, eps):
     i, C = flat_index(), dx.shape[1]
     if i < dx.size:
         c = i - divide_index(i, C) * C

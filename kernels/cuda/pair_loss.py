@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import pair_loss as cpu
 from ..cpu.pair_loss import (
     bce_slope,
     bce_term,
@@ -62,81 +63,39 @@ def pair_slope(
 # ---------------------------------------------------------------- squared error
 
 
-@cuda_kernel(**BY_ROWS)
-def mse_forward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = scale sum (x - target)^2."""
+@cuda_kernel(like=cpu.mse_forward, **BY_ROWS)
+def mse_forward(x, target, loss, scale):
     pair_sum(mse_term, x, target, loss, scale, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def mse_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = dloss scale 2 (x - target)."""
+@cuda_kernel(like=cpu.mse_backward, **BY_ELEMENTS)
+def mse_backward(x, target, dloss, dx, scale):
     pair_slope(mse_slope, x, target, dloss, dx, scale, scale)
 
 
 # ---------------------------------------------------------------- absolute error
 
 
-@cuda_kernel(**BY_ROWS)
-def mae_forward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = scale sum |x - target|."""
+@cuda_kernel(like=cpu.mae_forward, **BY_ROWS)
+def mae_forward(x, target, loss, scale):
     pair_sum(mae_term, x, target, loss, scale, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def mae_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = dloss scale sign(x - target)."""
+@cuda_kernel(like=cpu.mae_backward, **BY_ELEMENTS)
+def mae_backward(x, target, dloss, dx, scale):
     pair_slope(mae_slope, x, target, dloss, dx, scale, scale)
 
 
 # ---------------------------------------------------------------- Huber
 
 
-@cuda_kernel(**BY_ROWS)
-def huber_forward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    loss: "out rows f[N]",
-    scale: "real",
-    delta: "real",
-):
-    """loss = scale sum (d^2 / 2 where d = |x - target| is at most delta, else
-    delta (d - delta / 2)); Huber 1964."""
+@cuda_kernel(like=cpu.huber_forward, **BY_ROWS)
+def huber_forward(x, target, loss, scale, delta):
     pair_sum(huber_term, x, target, loss, delta, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def huber_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    delta: "real",
-):
-    """dx = dloss scale (x - target), cut to -delta..delta."""
+@cuda_kernel(like=cpu.huber_backward, **BY_ELEMENTS)
+def huber_backward(x, target, dloss, dx, scale, delta):
     pair_slope(huber_slope, x, target, dloss, dx, delta, scale)
 
 
@@ -149,16 +108,8 @@ def positive_weight(pos_weight: Any, j: int) -> Any:
     return pos_weight[j] if pos_weight.shape[0] > 0 else 1.0
 
 
-@cuda_kernel(**BY_ROWS)
-def bce_with_logits_forward(
-    x: "in rows f[N,C]",  # logits
-    target: "in rows f[N,C]",  # 0..1
-    pos_weight: "in whole f[W]",
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = scale sum ((1 - t) softplus(x) + w t softplus(-x)),
-    where softplus(x) = max(x, 0) + log(1 + exp(-|x|))."""
+@cuda_kernel(like=cpu.bce_with_logits_forward, **BY_ROWS)
+def bce_with_logits_forward(x, target, pos_weight, loss, scale):
     N, C = x.shape
     narrow, row, first, step, size, _ = row_place(N, C)
     base = row * C
@@ -175,16 +126,8 @@ def bce_with_logits_forward(
         loss[row] = total * scale
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def bce_with_logits_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    pos_weight: "in whole f[W]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = dloss scale ((1 - t) sigmoid(x) - w t sigmoid(-x))."""
+@cuda_kernel(like=cpu.bce_with_logits_backward, **BY_ELEMENTS)
+def bce_with_logits_backward(x, target, pos_weight, dloss, dx, scale):
     i, C = flat_index(), dx.shape[1]
     if i < dx.size:
         row = divide_index(i, C)
@@ -197,73 +140,34 @@ def bce_with_logits_backward(
         flat(dx)[i] = g * (dloss[row] * scale)
 
 
-@cuda_kernel(**BY_ROWS)
-def bce_forward(
-    x: "in rows f[N,C]",  # probabilities
-    target: "in rows f[N,C]",  # 0..1
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = -scale sum (t log x + (1 - t) log(1 - x)), each log at least -100, as PyTorch's."""
+@cuda_kernel(like=cpu.bce_forward, **BY_ROWS)
+def bce_forward(x, target, loss, scale):
     pair_sum(bce_term, x, target, loss, scale, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def bce_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = dloss scale (x - t) / max(x (1 - x), 1e-12)."""
+@cuda_kernel(like=cpu.bce_backward, **BY_ELEMENTS)
+def bce_backward(x, target, dloss, dx, scale):
     pair_slope(bce_slope, x, target, dloss, dx, scale, scale)
 
 
 # ---------------------------------------------------------------- Kullback-Leibler
 
 
-@cuda_kernel(**BY_ROWS)
-def kl_div_forward(
-    x: "in rows f[N,C]",  # log-probabilities
-    target: "in rows f[N,C]",  # probabilities
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = scale sum t (log t - x); 0 where t = 0."""
+@cuda_kernel(like=cpu.kl_div_forward, **BY_ROWS)
+def kl_div_forward(x, target, loss, scale):
     pair_sum(kl_div_term, x, target, loss, scale, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def kl_div_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = -dloss scale t."""
+@cuda_kernel(like=cpu.kl_div_backward, **BY_ELEMENTS)
+def kl_div_backward(x, target, dloss, dx, scale):
     pair_slope(kl_div_slope, x, target, dloss, dx, scale, scale)
 
 
-@cuda_kernel(**BY_ROWS)
-def kl_div_log_forward(
-    x: "in rows f[N,C]",  # log-probabilities
-    target: "in rows f[N,C]",  # log-probabilities
-    loss: "out rows f[N]",
-    scale: "real",
-):
-    """loss = scale sum exp(t) (t - x); 0 where exp(t) = 0."""
+@cuda_kernel(like=cpu.kl_div_log_forward, **BY_ROWS)
+def kl_div_log_forward(x, target, loss, scale):
     pair_sum(kl_div_log_term, x, target, loss, scale, scale)
 
 
-@cuda_kernel(**BY_ELEMENTS)
-def kl_div_log_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-):
-    """dx = -dloss scale exp(t)."""
+@cuda_kernel(like=cpu.kl_div_log_backward, **BY_ELEMENTS)
+def kl_div_log_backward(x, target, dloss, dx, scale):
     pair_slope(kl_div_log_slope, x, target, dloss, dx, scale, scale)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import SEED, STEP
+from ..cpu import random as cpu
 from ..cpu.random import GROUP, LANES, MASK, philox, to_uniform
 from ..cpu.simd import fma, where
 from ..declare import ceil_div, cuda_kernel, helper
@@ -42,17 +43,8 @@ def _drop(x: Any, y: Any, i: int, random: Any, keep: Any, scale: Any) -> None:
         flat(y)[i] = where(kept, flat(x)[i] * scale, 0.0)
 
 
-@cuda_kernel(launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def dropout(
-    x: "in rows f[N,C]",
-    y: "out rows f[N,C]",
-    clock: "in whole i[L]",
-    keep: "real",
-    scale: "real",
-    stream: "int",
-):
-    """y = x*scale where the element's uniform number is below `keep`, else 0 (Srivastava et al.
-    2014). With dy for x it is its own gradient. y may be x."""
+@cuda_kernel(like=cpu.dropout, launch=lambda s: blocks_launch(s["N"] * s["C"]))
+def dropout(x, y, clock, keep, scale, stream):
     i = first_element(flat_index())
     if i < x.size:
         w0, w1, w2, w3 = random_words(flat_index(), clock, stream)
@@ -68,9 +60,8 @@ def _put(y: Any, i: int, value: Any) -> None:
         flat(y)[i] = value
 
 
-@cuda_kernel(launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def uniform(y: "out rows f[N,C]", clock: "in whole i[L]", low: "real", high: "real", stream: "int"):
-    """y uniform in [low, high): low + (high - low)*u (may round up to `high`)."""
+@cuda_kernel(like=cpu.uniform, launch=lambda s: blocks_launch(s["N"] * s["C"]))
+def uniform(y, clock, low, high, stream):
     i = first_element(flat_index())
     if i < y.size:
         w0, w1, w2, w3 = random_words(flat_index(), clock, stream)
@@ -87,11 +78,8 @@ def _radius(u: Any) -> Any:
     return sqrt(log(u + 5.9604644775390625e-08) * -2.0)
 
 
-@cuda_kernel(launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def normal(y: "out rows f[N,C]", clock: "in whole i[L]", mean: "real", std: "real", stream: "int"):
-    """y normal with this mean and standard deviation (Box and Muller 1958): words 0 and 1 of a
-    block give radius and angle of quarters 0 (cosine) and 1 (sine), words 2 and 3 those of 2 and 3.
-    No number is farther than 5.8 standard deviations from the mean."""
+@cuda_kernel(like=cpu.normal, launch=lambda s: blocks_launch(s["N"] * s["C"]))
+def normal(y, clock, mean, std, stream):
     i = first_element(flat_index())
     if i < y.size:
         w0, w1, w2, w3 = random_words(flat_index(), clock, stream)

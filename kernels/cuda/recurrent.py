@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..cpu import recurrent as cpu
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import (
     block_number,
@@ -367,12 +368,11 @@ def valid_steps(
         flat(y)[i] = value
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS))
-def swap_time_forward(
-    x: "in whole f[T,B,C]",
-    y: "out rows f[B,T,C]",
-):
-    """y[b,t] = x[t,b]; its gradient is the same for swapped shapes."""
+@cuda_kernel(
+    like=cpu.swap_time_forward,
+    launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS),
+)
+def swap_time_forward(x, y):
     i = flat_index()
     if i < y.size:
         rest = divide_index(i, y.shape[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import reduce as cpu
 from ..cpu.simd import fma
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import block_number, block_sum, block_threads, cuda, power_of_2, row_launch
@@ -37,8 +38,8 @@ def column_total(x: Any, value: Any) -> Any:
     return shared[number]
 
 
-@cuda_kernel(launch=lambda s: columns_launch(s["N"], s["C"]))
-def sum_rows(x: "in cols f[N,C]", y: "out rows f[C]"):
+@cuda_kernel(like=cpu.sum_rows, launch=lambda s: columns_launch(s["N"], s["C"]))
+def sum_rows(x, y):
     """y[c] = sum over n of x[n,c]: four interleaved sums a thread, then the threads of a column."""
     N, C = x.shape
     step = cuda.blockDim.y
@@ -60,8 +61,8 @@ def sum_rows(x: "in cols f[N,C]", y: "out rows f[C]"):
         y[c] = value
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
-def sum_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
+@cuda_kernel(like=cpu.sum_columns, launch=lambda s: row_launch(s["N"], s["C"]))
+def sum_columns(x, y):
     """y[n] = sum over c of x[n,c]: a block for a row."""
     n = block_number()
     value = 0.0
@@ -72,8 +73,8 @@ def sum_columns(x: "in rows f[N,C]", y: "out rows f[N]"):
         y[n] = value
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["N"], s["C"]))
-def dot_columns(a: "in rows f[N,C]", b: "in rows f[N,C]", y: "out rows f[N]"):
+@cuda_kernel(like=cpu.dot_columns, launch=lambda s: row_launch(s["N"], s["C"]))
+def dot_columns(a, b, y):
     """y[n] = sum over c of a[n,c]*b[n,c]: a block for a row."""
     n = block_number()
     value = 0.0

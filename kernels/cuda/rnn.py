@@ -6,6 +6,7 @@ x W_ih + b_ih of all steps.
 
 import numpy as np
 
+from ..cpu import rnn as cpu
 from ..cpu.simd import fma
 from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
@@ -236,17 +237,8 @@ def launch_leaky(sizes):
     return ceil_div(sizes["B"] * sizes["C"], THREADS), THREADS
 
 
-@cuda_kernel(launch=launch_leaky)
-def leaky_forward(
-    x: "in rows f[B,T,C]",
-    lengths: "in rows i[B]",  # absent: all T
-    h0: "in rows f[B,C]",  # absent: zeros
-    y: "out rows f[B,T,C]",  # 0 past the end
-    h_n: "out rows f[B,C]",
-    keep: "real",
-    reverse: "int",
-):
-    """y_t = (1 - keep) x_t + keep y_(t-1), the slow context units of Mikolov et al. (2014)."""
+@cuda_kernel(like=cpu.leaky_forward, launch=launch_leaky)
+def leaky_forward(x, lengths, h0, y, h_n, keep, reverse):
     T, C = x.shape[1], x.shape[2]
     i = flat_index()
     if i >= h_n.size:
@@ -264,18 +256,8 @@ def leaky_forward(
         y[b, t, j] = cast(y, 0)
 
 
-@cuda_kernel(launch=launch_leaky)
-def leaky_backward(
-    lengths: "in rows i[B]",
-    dy: "in rows f[B,T,C]",  # may be absent, as may dh_n
-    dh_n: "in rows f[B,C]",
-    dx: "out rows f[B,T,C]",
-    dh0: "out rows f[B,C]",
-    keep: "real",
-    reverse: "int",
-    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
-):
-    """dx_t = (1 - keep) g_t, where g_t = dy_t + keep g_(t+1)."""
+@cuda_kernel(like=cpu.leaky_backward, launch=launch_leaky)
+def leaky_backward(lengths, dy, dh_n, dx, dh0, keep, reverse, bptt):
     T, C = dx.shape[1], dx.shape[2]
     i = flat_index()
     if i >= dh0.size:

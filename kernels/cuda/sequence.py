@@ -3,13 +3,13 @@
 B sequences of T steps; C numbers a step.
 """
 
+from ..cpu import sequence as cpu
 from ..declare import cuda_kernel
 from .device import can_load4, divide_index, flat, flat_index, fours_launch, load4, store4
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
-def swap_leading(x: "in whole f[B,T,C]", y: "out rows f[T,B,C]"):
-    """y[t,b] = x[b,t]: batch-first to time-first, and back with the letters exchanged."""
+@cuda_kernel(like=cpu.swap_leading, launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
+def swap_leading(x, y):
     B, T, C = x.shape
     i, size = 4 * flat_index(), y.size
     if i >= size:
@@ -31,9 +31,8 @@ def swap_leading(x: "in whole f[B,T,C]", y: "out rows f[T,B,C]"):
             t, b = t + 1, 0
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
-def swap_leading_ids(x: "in whole i[B,T,C]", y: "out rows i[T,B,C]"):
-    """y[t,b] = x[b,t] for integers."""
+@cuda_kernel(like=cpu.swap_leading_ids, launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
+def swap_leading_ids(x, y):
     B, C = x.shape[0], x.shape[2]
     i, size = 4 * flat_index(), y.size
     row = divide_index(i, C)
@@ -49,9 +48,8 @@ def swap_leading_ids(x: "in whole i[B,T,C]", y: "out rows i[T,B,C]"):
             t, b = t + 1, 0
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["B"] * s["T"]))
-def length_mask(lengths: "in rows i[B]", y: "out rows f[B,T]"):
-    """y[b,t] = 1 where t < lengths[b], else 0."""
+@cuda_kernel(like=cpu.length_mask, launch=lambda s: fours_launch(4 * s["B"] * s["T"]))
+def length_mask(lengths, y):
     i, T = flat_index(), y.shape[1]
     if i < y.size:
         b = divide_index(i, T)

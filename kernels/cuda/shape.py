@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import shape as cpu
 from ..cpu.simd import where
 from ..declare import cuda_kernel, helper
 from .device import divide_index, flat, flat_index, fours_launch
 
 
 @cuda_kernel(
+    like=cpu.insert_columns,
     launch=lambda s: fours_launch(s["N"] * s["C"]),
     share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]),
 )
-def insert_columns(x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int"):
-    """y[n, offset+c] = x[n,c]; the other columns of y stay. No aliases."""
+def insert_columns(x, y, offset):
     i, size, width = 4 * flat_index(), x.size, x.shape[1]
     row = divide_index(i, width)
     c = i - row * width
@@ -25,9 +26,8 @@ def insert_columns(x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int"):
             row, c = row + 1, 0
 
 
-@cuda_kernel(launch=lambda s: fours_launch(s["N"] * s["C"]))
-def extract_columns(x: "in rows f[N,K]", y: "out rows f[N,C]", offset: "int"):
-    """y[n,c] = x[n, offset+c]. No aliases."""
+@cuda_kernel(like=cpu.extract_columns, launch=lambda s: fours_launch(s["N"] * s["C"]))
+def extract_columns(x, y, offset):
     i, size, width = 4 * flat_index(), y.size, y.shape[1]
     row = divide_index(i, width)
     c = i - row * width
@@ -44,9 +44,8 @@ def _larger(a: Any, b: Any) -> Any:
     return where((b > a) | (b != b), b, a)
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def maxout_forward(x: "in rows f[N,K]", y: "out rows f[N,C]"):
-    """y[n,c] = max over p of x[n, p*C + c], K = pieces*C (Goodfellow et al. 2013). No aliases."""
+@cuda_kernel(like=cpu.maxout_forward, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def maxout_forward(x, y):
     i, width = flat_index(), y.shape[1]
     if i < y.size:
         row = divide_index(i, width)
@@ -57,12 +56,8 @@ def maxout_forward(x: "in rows f[N,K]", y: "out rows f[N,C]"):
         y[row, c] = value
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def maxout_backward(
-    x: "in rows f[N,K]", y: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,K]"
-):
-    """dx[n, p*C + c] = dy[n,c] for the first piece p that attained the maximum y[n,c], else 0.
-    dx may be x."""
+@cuda_kernel(like=cpu.maxout_backward, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def maxout_backward(x, y, dy, dx):
     i, width = flat_index(), y.shape[1]
     if i < y.size:
         row = divide_index(i, width)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import softmax as cpu
 from ..cpu.simd import fma, maximum
 from ..cpu.vector_math import INFINITY
 from ..declare import cuda_kernel, helper
@@ -70,12 +71,8 @@ def softmax_row(x: Any, y: Any, keep: Any, at: int, base: int, place: tuple) -> 
         j += step
 
 
-@cuda_kernel(**ROWS)
-def softmax_forward(
-    x: "in rows f[N,C]",
-    y: "out rows f[N,C]",  # may be x
-):
-    """y = exp(x - max x) / sum(exp(x - max x))."""
+@cuda_kernel(like=cpu.softmax_forward, **ROWS)
+def softmax_forward(x, y):
     N, C = x.shape
     memory = cuda.shared.array(0, x.dtype)
     place = row_place(N, C)
@@ -86,13 +83,8 @@ def softmax_forward(
         softmax_row(flat(x), flat(y), flat(y), base, base, place)
 
 
-@cuda_kernel(launch=rows_launch, bounds=1024)
-def softmax_backward(
-    y: "in rows f[N,C]",
-    dy: "in rows f[N,C]",
-    dx: "out rows f[N,C]",  # may be dy
-):
-    """dx = y (dy - sum(y dy))."""
+@cuda_kernel(like=cpu.softmax_backward, launch=rows_launch, bounds=1024)
+def softmax_backward(y, dy, dx):
     N, C = y.shape
     narrow, row, first, step, size, _ = row_place(N, C)
     base = row * C
@@ -120,12 +112,8 @@ def log_softmax_row(x: Any, y: Any, keep: Any, at: int, base: int, place: tuple)
         j += step
 
 
-@cuda_kernel(**ROWS)
-def log_softmax_forward(
-    x: "in rows f[N,C]",
-    y: "out rows f[N,C]",  # may be x
-):
-    """y = (x - max x) - log(sum(exp(x - max x)))."""
+@cuda_kernel(like=cpu.log_softmax_forward, **ROWS)
+def log_softmax_forward(x, y):
     N, C = x.shape
     memory = cuda.shared.array(0, x.dtype)
     place = row_place(N, C)
@@ -136,13 +124,8 @@ def log_softmax_forward(
         log_softmax_row(flat(x), flat(y), flat(y), base, base, place)
 
 
-@cuda_kernel(launch=rows_launch, bounds=1024)
-def log_softmax_backward(
-    y: "in rows f[N,C]",
-    dy: "in rows f[N,C]",
-    dx: "out rows f[N,C]",  # may be dy
-):
-    """dx = dy - exp(y) sum(dy)."""
+@cuda_kernel(like=cpu.log_softmax_backward, launch=rows_launch, bounds=1024)
+def log_softmax_backward(y, dy, dx):
     N, C = y.shape
     narrow, row, first, step, size, _ = row_place(N, C)
     base = row * C

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
+from ..cpu import step as cpu
 from ..cpu.simd import fma
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import (
@@ -41,54 +42,43 @@ def sum_of(x):
     return block_sum(value)
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"], 256), 256))
-def fill(memory: "out whole i[N]", word: "int"):
-    """Every word of memory = word."""
+@cuda_kernel(like=cpu.fill, launch=lambda s: (ceil_div(s["N"], 256), 256))
+def fill(memory, word):
     i = flat_index()
     if i < memory.shape[0]:
         memory[i] = word
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def total(x: "in whole f[N]", y: "out whole f[U]"):
-    """y = sum(x)."""
+@cuda_kernel(like=cpu.total, launch=lambda s: sum_launch(s["N"]))
+def total(x, y):
     value = sum_of(x)
     if thread_number() == 0:
         y[0] = value
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"]))
-def total_backward(dy: "in whole f[U]", dx: "out rows f[N]"):
-    """dx[n] = dy."""
+@cuda_kernel(like=cpu.total_backward, launch=lambda s: fours_launch(4 * s["N"]))
+def total_backward(dy, dx):
     i = flat_index()
     if i < dx.shape[0]:
         dx[i] = dy[0]
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def mean(x: "in whole f[N]", y: "out whole f[U]"):
-    """y = sum(x) / N."""
+@cuda_kernel(like=cpu.mean, launch=lambda s: sum_launch(s["N"]))
+def mean(x, y):
     value = sum_of(x)
     if thread_number() == 0:
         y[0] = value / x.shape[0]
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"]))
-def mean_backward(dy: "in whole f[U]", dx: "out rows f[N]"):
-    """dx[n] = dy / N."""
+@cuda_kernel(like=cpu.mean_backward, launch=lambda s: fours_launch(4 * s["N"]))
+def mean_backward(dy, dx):
     i = flat_index()
     if i < dx.shape[0]:
         dx[i] = dy[0] / cast(dx, dx.shape[0])
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def weighted_mean(
-    x: "in whole f[N]",  # values that have their weights in them
-    weight: "in whole f[N]",
-    y: "out whole f[U]",
-    denominator: "out whole f[U]",
-):
-    """y = sum(x) / denominator, denominator = sum(weight); 0 where nothing counts (0 / 0)."""
+@cuda_kernel(like=cpu.weighted_mean, launch=lambda s: sum_launch(s["N"]))
+def weighted_mean(x, weight, y, denominator):
     divisor, value = sum_of(weight), sum_of(x)
     if thread_number() == 0:
         denominator[0] = divisor
@@ -98,43 +88,38 @@ def weighted_mean(
             y[0] = value / divisor
 
 
-@cuda_kernel(launch=lambda s: fours_launch(4 * s["N"]))
-def weighted_mean_backward(denominator: "in whole f[U]", dy: "in whole f[U]", dx: "out rows f[N]"):
-    """dx[n] = dy / denominator; 0 where nothing counts."""
+@cuda_kernel(like=cpu.weighted_mean_backward, launch=lambda s: fours_launch(4 * s["N"]))
+def weighted_mean_backward(denominator, dy, dx):
     i = flat_index()
     if i < dx.shape[0]:
         divisor = denominator[0]
         dx[i] = dy[0] / divisor if divisor != 0.0 else cast(dx, 0.0)
 
 
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def accumulate(value: "in whole f[U]", total: "inout whole r[T]", count: "int"):
-    """total[0] += value count; total[1] += count: the mean over an epoch of means over batches."""
+@cuda_kernel(like=cpu.accumulate, launch=lambda s: ONE_THREAD)
+def accumulate(value, total, count):
     if thread_number() == 0:
         total[0] += np.float64(value[0]) * count
         total[1] += count
 
 
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def accumulate_by(value: "in whole f[U]", count: "in whole f[U]", total: "inout whole r[T]"):
-    """Like `accumulate`, where the count (a sum of weights) is known only in the step."""
+@cuda_kernel(like=cpu.accumulate_by, launch=lambda s: ONE_THREAD)
+def accumulate_by(value, count, total):
     if thread_number() == 0:
         total[0] += np.float64(value[0]) * np.float64(count[0])
         total[1] += np.float64(count[0])
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
-    """total[0] += sum(x); total[1] += N."""
+@cuda_kernel(like=cpu.accumulate_rows, launch=lambda s: sum_launch(s["N"]))
+def accumulate_rows(x, total):
     value = sum_of(x)
     if thread_number() == 0:
         total[0] += value
         total[1] += x.shape[0]
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "inout whole r[T]"):
-    """total[0] += sum(weight x); total[1] += sum(weight). What weighs 0 may be NaN in x."""
+@cuda_kernel(like=cpu.accumulate_weighted, launch=lambda s: sum_launch(s["N"]))
+def accumulate_weighted(x, weight, total):
     value = np.float64(0.0)
     for i in range(thread_number(), x.shape[0], block_threads()):
         if weight[i] != 0.0:
@@ -146,17 +131,16 @@ def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "ino
         total[1] += count
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["N"]))
-def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
-    """total[0] += sum(x); total[1] += sum(y)."""
+@cuda_kernel(like=cpu.accumulate_pair, launch=lambda s: sum_launch(s["N"]))
+def accumulate_pair(x, y, total):
     value, count = sum_of(x), sum_of(y)
     if thread_number() == 0:
         total[0] += value
         total[1] += count
 
 
-@cuda_kernel(launch=lambda s: row_launch(s["R"], s["C"]))
-def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]"):
+@cuda_kernel(like=cpu.squared_norm, launch=lambda s: row_launch(s["R"], s["C"]))
+def squared_norm(x, y):
     """y[r] = sum of the squares of row r, in float64: a block for a row."""
     r = block_number()
     value = np.float64(0.0)
@@ -168,16 +152,8 @@ def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]"):
         y[r] = value
 
 
-@cuda_kernel(launch=lambda s: sum_launch(s["R"]))
-def add_norm(partial: "in whole r[R]", total: "inout whole r[U]"):
-    """total += sum(partial): the squared norm of all gradients, array after array."""
-    value = sum_of(partial)
-    if thread_number() == 0:
-        total[0] += value
-
-
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
+@cuda_kernel(like=cpu.check_finite, launch=lambda s: ONE_THREAD)
+def check_finite(value, clock):
     """Ask for the end of the run before parameters change, unless every value is finite."""
     wrong = 0
     for i in range(thread_number(), value.shape[0], block_threads()):
@@ -187,8 +163,8 @@ def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
         clock[STOP] = NOT_FINITE
 
 
-@cuda_kernel(launch=lambda s: ONE_THREAD)
-def advance(clock: "inout whole i[L]", batch: "int"):
+@cuda_kernel(like=cpu.advance, launch=lambda s: ONE_THREAD)
+def advance(clock, batch):
     """The end of a step: next step, next batch; latch the host's request to stop.
 
     A step that was stopped, or comes after a stop, does not count: workers would have left it.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import strided as cpu
 from ..declare import ceil_div, cuda_kernel, helper
 from .device import cast, cuda, divide_index, flat, flat_index, thread_number
 
@@ -32,17 +33,8 @@ def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
     return at
 
 
-@cuda_kernel(launch=_each)
-def copy_strided(
-    x: "in whole f[X]",
-    extents: "in whole i[D]",
-    strides: "in whole i[D]",
-    y: "out rows f[N,C]",
-    begin: "int",
-    step: "int",
-):
-    """y[n,c] = x[begin + n_0*strides[0] + n_1*strides[1] + ... + c*step], where n_0, n_1, ... is
-    the place of n in an array of `extents`. No aliases."""
+@cuda_kernel(like=cpu.copy_strided, launch=_each)
+def copy_strided(x, extents, strides, y, begin, step):
     i = flat_index()
     if i < y.size:
         row = divide_index(i, y.shape[1])
@@ -50,18 +42,8 @@ def copy_strided(
         flat(y)[i] = x[place_in(row, begin, extents, strides) + c * step]
 
 
-@cuda_kernel(launch=_each_of_rows)
-def copy_strided_rows(
-    x: "in rows f[N,X]",
-    extents: "in whole i[D]",
-    strides: "in whole i[D]",
-    y: "out rows f[N,Y]",
-    begin: "int",
-    step: "int",
-    width: "int",
-):
-    """Within each row n the copy of `copy_strided`, to a row of Y / width runs: y[n, r*width + c] =
-    x[n, begin + r_0*strides[0] + ... + c*step]. No aliases."""
+@cuda_kernel(like=cpu.copy_strided_rows, launch=_each_of_rows)
+def copy_strided_rows(x, extents, strides, y, begin, step, width):
     i = flat_index()
     if i < y.size:
         n = divide_index(i, y.shape[1])
@@ -70,17 +52,8 @@ def copy_strided_rows(
         flat(y)[i] = x[n, place_in(r, begin, extents, strides) + c * step]
 
 
-@cuda_kernel(launch=_each_of_rows)
-def copy_strided_integers(
-    x: "in rows i[N,X]",
-    extents: "in whole i[D]",
-    strides: "in whole i[D]",
-    y: "out rows i[N,Y]",
-    begin: "int",
-    step: "int",
-    width: "int",
-):
-    """`copy_strided_rows` for integers."""
+@cuda_kernel(like=cpu.copy_strided_integers, launch=_each_of_rows)
+def copy_strided_integers(x, extents, strides, y, begin, step, width):
     i = flat_index()
     if i < y.size:
         n = divide_index(i, y.shape[1])
@@ -102,21 +75,8 @@ def place_along(place: int, step: int, count: int) -> int:
     return j
 
 
-@cuda_kernel(launch=_each_of_rows)
-def spread_strided(
-    x: "in rows f[N,X]",
-    axes: "in whole i[D,5]",
-    y: "out rows f[N,Y]",
-    start: "int",
-    step: "int",
-    count: "int",
-    width: "int",
-    fill: "real",
-):
-    """Within each row n: y = x where the places of x lie, else `fill`. A row is an array of Y /
-    width runs; the places are start + j*step for j < count along its axes, and likewise in a run.
-    A row of `axes`: extent of y, start, step, count, and the distance of neighbours in x. No
-    aliases."""
+@cuda_kernel(like=cpu.spread_strided, launch=_each_of_rows)
+def spread_strided(x, axes, y, start, step, count, width, fill):
     i = flat_index()
     if i < y.size:
         n = divide_index(i, y.shape[1])
@@ -136,16 +96,15 @@ def spread_strided(
         flat(y)[i] = value
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
-def gather_columns(x: "in rows f[N,C]", index: "in rows i[N,K]", y: "out rows f[N,K]"):
-    """y[n,k] = x[n, index[n,k]], for indices within 0..C-1. No aliases."""
+@cuda_kernel(like=cpu.gather_columns, launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
+def gather_columns(x, index, y):
     i = flat_index()
     if i < y.size:
         flat(y)[i] = x[divide_index(i, y.shape[1]), flat(index)[i]]
 
 
-@cuda_kernel(launch=lambda s: (s["N"], 32))
-def gather_columns_backward(index: "in rows i[N,K]", dy: "in rows f[N,K]", dx: "out rows f[N,C]"):
+@cuda_kernel(like=cpu.gather_columns_backward, launch=lambda s: (s["N"], 32))
+def gather_columns_backward(index, dy, dx):
     """dx[n,c] = sum of dy[n,k] over all k with index[n,k] = c, k in order: a warp for a row, each
     thread for its own columns. No aliases."""
     row, thread = cuda.blockIdx.x, thread_number()
@@ -157,12 +116,8 @@ def gather_columns_backward(index: "in rows i[N,K]", dy: "in rows f[N,K]", dx: "
             dx[row, c] += dy[row, k]
 
 
-@cuda_kernel(launch=_each)
-def compare_integers(
-    a: "in rows i[N,C]", b: "in rows i[N,C]", y: "out rows f[N,C]", relation: "int"
-):
-    """y = 1 where a and b are in the relation, else 0: bits of `relation` say whether
-    less (1), equal (2) and greater (4) are."""
+@cuda_kernel(like=cpu.compare_integers, launch=_each)
+def compare_integers(a, b, y, relation):
     i = flat_index()
     if i < y.size:
         v, w = flat(a)[i], flat(b)[i]

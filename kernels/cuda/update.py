@@ -11,7 +11,7 @@ from typing import Any
 
 from ..clock import RUN_STEP, STEP, STOP
 from ..cpu.update import SHARED, shared_gradient
-from ..declare import CudaKernel, cuda_kernel, helper
+from ..declare import CudaKernel, Kernel, cuda_kernel, helper
 from .device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from .device import thread_number as thread
 from .guard import report
@@ -59,9 +59,11 @@ def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
 
 
 def make_update(
-    name: str, rule: Callable[..., Any], slots: Sequence[str], scalars: int
+    like: Kernel, rule: Callable[..., Any], slots: Sequence[str], scalars: int
 ) -> CudaKernel:
-    """The CUDA kernel `name` that applies a rule with these slots and so many scalars."""
+    """The counterpart of an update's kernel, which applies a rule with these slots and so many
+    scalars."""
+    name = like.name
     names = [f"h{k}" for k in range(scalars)]
     arrays = ["p", "g", *slots]
     four = range(4)
@@ -95,34 +97,20 @@ def make_update(
     }  # fmt: skip
     exec(compile(source, f"<CUDA {name}>", "exec"), scope)
     function: Any = scope["update"]
-    function.__annotations__ = {
-        "p": "inout rows f[R,C]",
-        "g": "in rows f[R,C]",
-        **dict.fromkeys(slots, "inout rows f[R,C]"),
-        "hyper": "in whole f[H]",
-        "scale": "in whole f[U]",
-        "guard": "flag whole i[F]",
-    }
     made: CudaKernel = cuda_kernel(
-        function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
+        function, like=like, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
     )
     return made
 
 
-def make_prepare(name: str, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:
-    """The CUDA kernel `name` that computes a rule's scalars for this step, on one thread."""
+def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:
+    """The counterpart of the kernel that computes a rule's scalars for this step, on one thread."""
+    name = like.name
     scope = {
         "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
         "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
     }  # fmt: skip
     exec(compile(_PREPARE.format(options=", ".join(options)), f"<CUDA {name}>", "exec"), scope)
     function: Any = scope["prepare"]
-    function.__annotations__ = {
-        "clock": "in whole i[L]",
-        "schedule": "in whole r[S,G]",
-        "hyper": "out whole f[H]",
-        "group": "int",
-        **dict.fromkeys(("l2", "decay", "limit", "sign", *options), "double"),
-    }
-    made: CudaKernel = cuda_kernel(function, launch=lambda s: ONE_THREAD, name=name)
+    made: CudaKernel = cuda_kernel(function, like=like, launch=lambda s: ONE_THREAD, name=name)
     return made

@@ -23,8 +23,7 @@ SPILLS_IN_FLOAT64 = ("*_persistent_*", "linear_*", "matmul_*")
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",
     "accumulate*": "sums over an epoch",
-    "add_norm": "squared norms: float32 would overflow",
-    "clip_scale": "likewise",
+    "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
     "safeguard": "the step's rate decides whether it is doubtful",
     "norm_sum": "likewise",

@@ -12,6 +12,7 @@ from fastnn.graph.op import Op, register
 from fastnn.kernels.cpu import embedding, reduce  # noqa: F401  (declares the kernels)
 from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.cpu.matmul_blocked import scratch_columns
+from fastnn.kernels.declare import declared
 
 #: the products on CUDA, where nothing is packed
 ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")
@@ -67,11 +68,17 @@ def _choice(x: Value, w: Value) -> LinearChoice:
     return choose_linear(n, c, k, np.dtype(x.graph.dtype).itemsize, workers=2 if wide else 1)
 
 
+def needs_scratch(name: str) -> bool:
+    """Whether a product takes working memory (it packs its weights block by block)."""
+    kernel = declared(name)
+    return kernel is not None and "scratch" in kernel.params
+
+
 def _lower(graph: Graph, node: Node) -> None:
     x, w = node.inputs["x"], node.inputs["w"]
     assert x is not None and w is not None
     kernel = _choice(x, w).forward
-    extra = {"scratch": _scratch(graph, x)} if kernel.endswith("blocked") else {}
+    extra = {"scratch": _scratch(graph, x)} if needs_scratch(kernel) else {}
     node.outputs["y"].batched = x.batched
     graph.call_for(kernel, node, extra)
 
@@ -87,7 +94,7 @@ def _gradient(
         extra = {"dy": dy, "dx": found["x"]}
         if choice.backward_input == "linear_backward_input":
             extra["w_packed"] = packed(graph, w, transposed=True)
-        elif choice.backward_input.endswith("blocked"):
+        elif needs_scratch(choice.backward_input):
             extra["scratch"] = _scratch(graph, x)
         graph.call_for(choice.backward_input, node, extra)
     if "w" in needed:

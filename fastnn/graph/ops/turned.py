@@ -12,7 +12,7 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.graph.ops.linear import _choice, _scratch, packed
+from fastnn.graph.ops.linear import _choice, _scratch, needs_scratch, packed
 
 
 def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def _lower(graph: Graph, node: Node) -> None:
     extra: dict[str, Any] = {"dy": x, "dx": y}
     if kernel == "linear_backward_input":
         extra["w_packed"] = packed(graph, w, transposed=True)
-    elif kernel.endswith("blocked"):
+    elif needs_scratch(kernel):
         extra["scratch"] = _scratch(graph, y)
     y.batched = x.batched
     graph.call_for(kernel, node, extra)
@@ -47,7 +47,7 @@ def _gradient(
     if "x" in needed:
         found["x"] = graph.value(x.shape)
         extra: dict[str, Any] = {"x": dy, "y": found["x"], "bias": None}
-        if choice.forward.endswith("blocked"):
+        if needs_scratch(choice.forward):
             extra["scratch"] = _scratch(graph, dy)
         graph.call_for(choice.forward, node, extra)
         found["x"].batched = x.batched

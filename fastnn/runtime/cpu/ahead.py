@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fastnn.kernels.cpu.matmul import LINEAR_KERNELS
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache
@@ -49,8 +48,6 @@ FEW = 3
 MOST_WORKERS = 16
 #: cache folders of other versions or machines that nobody used for so long are removed
 KEPT_DAYS = 30
-#: such kernels are the longest to compile, so they go first
-_LONG = ("linear", "cross_entropy", "pack", "batch_norm", "layer_norm")
 #: variants that this process has found in a cache folder: to look again would cost a hash each time
 _seen: set[tuple[Path, Any]] = set()
 _used = False  # whether this process has marked the cache folder as used
@@ -86,7 +83,7 @@ def missing(wanted: Iterable[Variant]) -> list[Variant]:
             _seen.add((folder, key))
         else:
             absent.append(variant)
-    return sorted(absent, key=lambda v: not v[0].startswith(_LONG))
+    return sorted(absent, key=lambda v: v in LOOP or not KERNELS[v[0]].traits.slow_to_compile)
 
 
 def _is_there(variant: Variant) -> bool:
@@ -114,10 +111,11 @@ def compile_missing(program: Program, memory: Memory) -> None:
 
 def alternatives(wanted: Iterable[Variant]) -> list[Variant]:
     """Kernels for the same work at other sizes: another batch size or model compiles nothing."""
-    mine = [(name, dtype) for name, dtype, _ in wanted if name in LINEAR_KERNELS]
-    training = any("backward" in name for name, _ in mine)
-    names = [n for n in LINEAR_KERNELS if training or "backward" not in n]
-    return [(name, dtype, "") for dtype in sorted({d for _, d in mine}) for name in names]
+    mine = [(KERNELS[v[0]].traits.family, v[1]) for v in wanted if v not in LOOP]
+    families = {family for family, _ in mine} - {""}
+    dtypes = sorted({dtype for family, dtype in mine if family})
+    names = [name for name, kernel in KERNELS.items() if kernel.traits.family in families]
+    return [(name, dtype, "") for dtype in dtypes for name in names]
 
 
 def ensure(wanted: Iterable[Variant]) -> None:

@@ -17,8 +17,6 @@ BYTES = 8e9
 BARRIER = 3e-6
 #: least gain that is worth using one more worker
 GAIN = 1.15
-#: matrix products: name of the kernel -> operands whose letters span the product
-PRODUCTS = "linear_"
 
 
 def call_seconds(call: PlannedCall) -> float:
@@ -34,11 +32,10 @@ def call_seconds(call: PlannedCall) -> float:
                 size *= extent
             if parameter.axis != "whole":
                 moved += 4 * size
-    if call.kernel.startswith(PRODUCTS):
-        sizes = [letters[k] for k in ("N", "C", "K") if k in letters]
+    if kernel.traits.product:
         product = 2.0
-        for size in sizes:
-            product *= size
+        for letter in kernel.traits.product:
+            product *= letters.get(letter, 1)
         return product / FLOPS
     return moved / BYTES
 

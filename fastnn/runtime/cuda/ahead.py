@@ -91,7 +91,7 @@ def common_variants(cc: tuple[int, int]) -> list[Variant]:
         (kernel, dtype, data, cc)
         for dtype in ("float32", "float64")
         for kernel in CUDA_KERNELS.values()
-        if not (dtype == "float64" and kernel.name.endswith("_tf32"))
+        if not (dtype == "float64" and kernel.traits.only_float32)
         for data in (
             ("float32", "uint8", "int64")
             if any(p.dtype == "d" for p in kernel.arrays.values())

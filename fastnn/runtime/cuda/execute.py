@@ -66,7 +66,7 @@ class CudaProgram:
             for kernel, data, operands in found
         ]
         self.saved: Any = None
-        if "buffers" in self.written and any("check" in c.kernel for c in self.planned):
+        if "buffers" in self.written and any(k.traits.checks for k, *_ in found):
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.launches.append(self._keep())
         self.poison = self._poison() if poison.enabled() else []

@@ -20,8 +20,6 @@ from fastnn.runtime.cuda import compiler, twins
 
 #: float types, and the compute capabilities that each is looked at for
 VARIANTS: dict[str, list[tuple[int, int]]] = {"float32": [(8, 0), (9, 0)], "float64": [(9, 0)]}
-#: ending of the names of kernels that exist for float32 alone
-ONLY_FLOAT32 = "_tf32"
 #: the type of users' data in kernels that take any
 DATA = "uint8"
 
@@ -104,7 +102,7 @@ def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[R
         (name, dtype)
         for name in (list(names) or sorted(CUDA_KERNELS))
         for dtype in VARIANTS
-        if dtype == "float32" or not name.endswith(ONLY_FLOAT32)
+        if dtype == "float32" or not CUDA_KERNELS[name].traits.only_float32
     ]
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")

@@ -1,0 +1,165 @@
+"""How kernels are declared: signatures once, traits at the kernel, errors that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from fastnn.errors import OptionError
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Traits, cuda_kernel, kernel
+from fastnn.runtime.cpu import ahead
+from fastnn.runtime.cuda import report
+
+ONE = {"launch": lambda s: (1, 32)}
+
+
+@pytest.fixture(autouse=True)
+def _tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test declares is forgotten afterwards."""
+    for table in (KERNELS, CUDA_KERNELS):
+        for name in ("scaled", "other"):
+            monkeypatch.setitem(table, name, None)
+            monkeypatch.delitem(table, name)
+
+
+def scaled_for_cpu():
+    @kernel(sums_rows=True, share=lambda s: (0, 1, 2))
+    def scaled(x: "in rows f[N]", y: "part rows f[N]", by: "real", lo: "begin", hi: "end"):
+        """y = by x."""
+        for i in range(lo, hi):
+            y[i] = by * x[i]
+
+    return scaled
+
+
+def test_a_cuda_kernel_takes_all_from_its_counterpart() -> None:
+    ours = scaled_for_cpu()
+
+    @cuda_kernel(like=ours, **ONE)
+    def scaled(x, y, by):
+        y[:] = by * x
+
+    assert CUDA_KERNELS["scaled"].like is ours
+    assert list(scaled.params.items()) == list(ours.params.items())
+    assert scaled.traits is not None
+    assert scaled.traits.sums_rows
+    assert scaled.share is ours.share
+    assert scaled.doc == "y = by x."
+    x, y = np.arange(3.0), np.zeros(3)
+    ours(x, y, 2.0, 0, 3)  # plain Python, both
+    assert y.tolist() == [0, 2, 4]
+    scaled.function(x, y, 3.0)
+    assert y.tolist() == [0, 3, 6]
+
+
+def test_traits_may_differ_on_cuda() -> None:
+    made = cuda_kernel(lambda x, y, by: None, like=scaled_for_cpu(), name="other", **ONE,
+                       only_float32=True)  # fmt: skip
+    assert made.traits == Traits(sums_rows=True, only_float32=True)
+    assert made.name == "other"
+
+
+def test_parameters_that_differ_are_an_error() -> None:
+    def scaled(x, y, factor):
+        pass
+
+    with pytest.raises(OptionError, match=r"expected the parameters \['x', 'y', 'by'\] of its"):
+        cuda_kernel(scaled, like=scaled_for_cpu(), **ONE)
+
+    def swapped(y, x, by):
+        pass
+
+    with pytest.raises(OptionError, match=r"got \['y', 'x', 'by'\]"):
+        cuda_kernel(swapped, like=scaled_for_cpu(), name="scaled", **ONE)
+    assert "scaled" not in CUDA_KERNELS
+
+
+def test_another_name_is_an_error() -> None:
+    def rescaled(x, y, by):
+        pass
+
+    with pytest.raises(OptionError, match="'rescaled': expected the name of its counterpart"):
+        cuda_kernel(rescaled, like=scaled_for_cpu(), **ONE)
+
+
+def test_annotations_twice_are_an_error() -> None:
+    def scaled(x, y: "part rows f[N]", by):
+        pass
+
+    with pytest.raises(OptionError, match="'y': its annotation is that of the kernel for the CPU"):
+        cuda_kernel(scaled, like=scaled_for_cpu(), **ONE)
+
+
+def test_a_counterpart_is_a_kernel() -> None:
+    def scaled(x, y, by):
+        pass
+
+    with pytest.raises(OptionError, match="expected like= to be a kernel for the CPU"):
+        cuda_kernel(scaled, like=scaled, **ONE)
+
+
+def test_without_a_counterpart_annotations_are_needed() -> None:
+    def other(x):
+        pass
+
+    with pytest.raises(OptionError, match="kernel 'other', parameter 'x': it has none; expected"):
+        cuda_kernel(other, **ONE)
+
+
+def test_unknown_traits_are_an_error() -> None:
+    def other(x: "in whole f[N]"):
+        pass
+
+    with pytest.raises(OptionError, match=r"expected options among .*'sums_rows'.* got 'sum_rows'"):
+        kernel(other, sum_rows=True)
+    with pytest.raises(OptionError, match="got 'grains'"):
+        cuda_kernel(other, **ONE, grains=2)
+
+
+def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
+    ahead.load_all()
+    report.declare_all()
+    everything = [*KERNELS.values(), *CUDA_KERNELS.values()]
+    for field in fields(Traits):
+        assert any(getattr(k.traits, field.name) for k in everything), field.name
+    for made in everything:
+        named = {*made.traits.factors, *made.traits.rows_apart}
+        if made.traits.packs:
+            named |= {"w", "packed"}
+        if made.traits.swaps_leading:
+            named |= {"x", "y"}
+        if made.traits.through_time:
+            named |= {"dz"}
+        assert named <= set(made.params), made.name
+        letters = {d for p in made.arrays.values() for d in p.dims}
+        assert set(made.traits.product) <= letters, made.name
+
+
+@pytest.mark.parametrize(("name", "trait"), [
+    ("check_finite", "checks"), ("check_size", "checks"), ("check_range", "checks"),
+    ("accumulate", "bookkeeping"), ("accumulate_rows", "totals_rows"), ("latch", "bookkeeping"),
+    ("lstm_backward", "through_time"), ("swap_leading_ids", "swaps_leading"),
+    ("embedding_backward", "sums_rows"), ("linear_forward", "slow_to_compile"),
+])  # fmt: skip
+def test_traits_of_some(name: str, trait: str) -> None:
+    ahead.load_all()
+    assert getattr(KERNELS[name].traits, trait)
+
+
+def test_the_cpu_loads_nothing_for_cuda() -> None:
+    """Nor do kernels for CUDA need Numba's CUDA when they are imported."""
+    source = (
+        "import sys, fastnn.runtime.cpu.ahead as a; a.importlib.import_module('fastnn.graph.ops')\n"
+        "import fastnn.kernels.cpu.norm\n"
+        "print([m for m in sys.modules if m.startswith('fastnn.kernels.cuda.norm')])\n"
+        "import fastnn.kernels.cuda.norm\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('numba', 'numba_cuda', 'cuda')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]
