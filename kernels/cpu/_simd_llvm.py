@@ -16,6 +16,7 @@ from numba.core import types
 
 from .. import recorded
 from . import simd, target
+from ._bounds_llvm import LOAD, STORE, check, lane_span, masked_span
 from ._types_llvm import (
     I32,
     I64,
@@ -143,6 +144,8 @@ for _op, _symbol in (
 
 def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     index = context.cast(builder, args[1], sig.args[1], types.intp)
+    span = lane_span(builder, index, sig.return_type.lanes)
+    check(context, builder, sig.args[0], args[0], span, LOAD)
     pointer = pointer_to(context, builder, sig.args[0], args[0], index)
     vec = llvm_type(sig.return_type)
     return builder.load(
@@ -154,6 +157,7 @@ def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     ty = vector_of(sig.args[0])
     index = context.cast(builder, args[1], sig.args[1], types.intp)
     value = as_vector(context, builder, args[2], sig.args[2], ty)
+    check(context, builder, sig.args[0], args[0], lane_span(builder, index, ty.lanes), STORE)
     pointer = pointer_to(context, builder, sig.args[0], args[0], index)
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=ty.width // 8)
     return context.get_dummy_value()
@@ -164,6 +168,8 @@ def _masked_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     index, *bounds = (
         context.cast(builder, v, t, types.intp) for v, t in zip(args[1:], sig.args[1:], strict=True)
     )
+    span, any_lane = masked_span(builder, index, bounds, ty.lanes)
+    check(context, builder, sig.args[0], args[0], span, LOAD, any_lane)
     vec = llvm_type(ty)
     pointer = builder.bitcast(
         pointer_to(context, builder, sig.args[0], args[0], index), vec.as_pointer()
@@ -181,6 +187,8 @@ def _masked_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         context.cast(builder, v, t, types.intp) for v, t in zip(args[3:], sig.args[3:], strict=True)
     ]
     value = as_vector(context, builder, args[2], sig.args[2], ty)
+    span, any_lane = masked_span(builder, index, bounds, ty.lanes)
+    check(context, builder, sig.args[0], args[0], span, STORE, any_lane)
     pointer = builder.bitcast(
         pointer_to(context, builder, sig.args[0], args[0], index), value.type.as_pointer()
     )

@@ -14,6 +14,7 @@ from numba.core import types
 
 from .. import recorded
 from . import target, tile
+from ._bounds_llvm import TRANSPOSE, block_span, check, check_tile, smaller
 from ._types_llvm import (
     FloatVector,
     define,
@@ -62,9 +63,6 @@ class _Tile:
     def bytes_of(self, elements: Any) -> Any:
         return self.b.mul(elements, ir.Constant(I64, self.size))
 
-    def smaller(self, x: Any, y: Any) -> Any:
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
-
     def vector_pointer(self, base: Any, offset: Any) -> Any:
         return self.b.bitcast(self.b.gep(base, [offset]), self.vec.as_pointer())
 
@@ -89,7 +87,7 @@ class _Tile:
         """Byte offsets of rows and of column vectors; what lies past the end repeats the last."""
         b = self.b
         last_row = b.sub(self.arg_rows, ir.Constant(I64, 1))
-        row = [self.smaller(ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
+        row = [smaller(self.b, ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
         zero = ir.Constant(I64, 0)
         a_row, c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
         self.a_offset = [zero] + [b.mul(i, a_row) for i in row]
@@ -99,7 +97,7 @@ class _Tile:
         starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
         ahead = ir.Constant(I64, STEPS_AHEAD)
         self.a_ahead, self.b_ahead = b.mul(self.a_bytes, ahead), b.mul(self.b_bytes, ahead)
-        self.column = [zero] + [self.bytes_of(self.smaller(s, last)) for s in starts[1:]]
+        self.column = [zero] + [self.bytes_of(smaller(self.b, s, last)) for s in starts[1:]]
         if self.masked:
             index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
             shape = ir.VectorType(I64, lanes)
@@ -271,13 +269,18 @@ def _call(
 
 
 def _tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    shape = sig.args[0].literal_value
+    lanes = vector_of(sig.args[1]).lanes
+    check_tile(context, builder, sig.args[1:], args[1:], shape, lanes)
+
     def choose(module: Any, ty: FloatVector) -> Any:
-        return _function(module, sig.args[0].literal_value, ty)
+        return _function(module, shape, ty)
 
     return _call(context, builder, sig.args[1:], args[1:], choose)
 
 
 def _best_tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    check_tile(context, builder, sig.args, args, None, vector_of(sig.args[0]).lanes)
     return _call(context, builder, sig.args, args, _best)
 
 
@@ -313,6 +316,12 @@ def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     a_at, a_row, b_at, b_row = (
         context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2, 4, 5)
     )
+    if context.enable_boundscheck:
+        side = ir.Constant(I64, 0), ir.Constant(I64, lanes - 1)
+        along = (*side, ir.Constant(I64, 1))
+        for k, at, step in ((0, a_at, a_row), (3, b_at, b_row)):
+            span = block_span(builder, at, [(*side, step), along])
+            check(context, builder, sig.args[k], args[k], span, TRANSPOSE)
 
     def pointer(data: Any, at: Any, row: Any, i: int) -> Any:
         index = builder.add(at, builder.mul(row, ir.Constant(I64, i)))

@@ -41,6 +41,8 @@ recorded.record()
 #: NumPy types of the element-type letters that don't depend on the program
 FIXED_TYPES = {"r": "float64", "i": "int64"}
 ENTRY = "fastnn_entry"
+#: the words in which checked code notes an index (`fastnn.kernels.cpu._bounds_llvm`)
+OUT_OF_BOUNDS = "fastnn_out_of_bounds"
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
 #: modules whose functions have code generators: they count in a kernel's key by name
@@ -49,6 +51,7 @@ GENERATED = frozenset(f"fastnn.kernels.cpu.{name}" for name in ("simd", "tile", 
 GENERATORS = (
     *sorted(GENERATED),
     "fastnn.kernels.cpu._types_llvm",
+    "fastnn.kernels.cpu._bounds_llvm",
     "fastnn.kernels.cpu._simd_llvm",
     "fastnn.kernels.cpu._tile_llvm",
     "fastnn.runtime.cpu.compiler",
@@ -78,6 +81,7 @@ if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread
 _loaded: dict[Any, int] = {}
 _pinned: dict[int, tuple[Any, bytes]] = {}  # functions that were compiled, as they were then
 _keep_alive: list[Any] = []  # execution engines own the machine code
+_words: dict[int, int] = {}  # checked mode: where the code at an address notes an index
 
 
 def checked() -> bool:
@@ -187,7 +191,24 @@ def load_object(code: bytes) -> int:
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _keep_alive.append(engine)
-    return int(engine.get_function_address(ENTRY))
+    address = int(engine.get_function_address(ENTRY))
+    if checked() and OUT_OF_BOUNDS.encode() in code:
+        _words[address] = int(engine.get_global_value_address(OUT_OF_BOUNDS))
+    return address
+
+
+def noted(address: int) -> tuple[int, ...]:
+    """What vector code at this address has noted of an index out of bounds, which is cleared.
+
+    In the checked mode: kind of access, address of the array, flat index, number of elements (see
+    `_bounds_llvm`); empty where nothing is noted.
+    """
+    if address not in _words:
+        return ()
+    words = (ctypes.c_int64 * 4).from_address(_words[address])
+    values = tuple(words)
+    words[0] = 0
+    return values if values[0] else ()
 
 
 def _target_machine() -> Any:

@@ -2,12 +2,14 @@
 
 Compiled code only knows that something was raised, in which call and in which range of items. The
 rest is found out afterwards: the range is computed again item by item, and the item that fails by
-the kernel's Python function, on copies of its arrays.
+the kernel's Python function, on copies of its arrays. Checked vector code has noted what it has
+found out of bounds.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ from fastnn.runtime.cpu import compiler, layout
 
 #: arrays of more bytes than this are not copied to find the cause
 MOST_BYTES = 1 << 28
+#: kinds of access whose checks note what they find, by number
+ACCESS = ("", "vector load", "vector store", "register tile", "transposed block")
 _TYPES = {"r": "float64", "i": "int64"}
 
 
@@ -64,18 +68,47 @@ def check(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> None:
 def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> KernelError:
     """The error for a compiled call that has failed."""
     again = not any(array.mode == "inout" for array in kernel.arrays.values())
-    place, cause = "", ""
+    address = compiler.address(kernel, dtype, data_type)
+    place, cause, noted = "", "", compiler.noted(address)
     if kernel.items is not None:
         place = f", items {lo} to {hi - 1}"
-        function = compiler.CALL(compiler.address(kernel, dtype, data_type))
+        function = compiler.CALL(address)
         for item in range(lo, hi) if again else ():
             if function(record, item, item + 1) != 0:
                 lo, hi, place = item, item + 1, f", item {item}"
+                noted = compiler.noted(address)
                 break
-    if again or not compiler.checked():
+    if noted:
+        cause = _out_of_bounds(kernel, record, noted, {"f": dtype, "d": data_type, **_TYPES})
+    elif again or not compiler.checked():
         cause = _cause(kernel, record, lo, hi, dtype, data_type)
     hint = "" if cause or compiler.checked() else "; FASTNN_CHECK=1 checks indices"
     return KernelError(f"kernel {kernel.name!r}{place}: {cause or 'an exception was raised'}{hint}")
+
+
+def _out_of_bounds(
+    kernel: Kernel, record: int, noted: tuple[int, ...], types: dict[str, str]
+) -> str:
+    """The text for what vector code has noted: access, array, flat index, number of elements."""
+    kind, address, index, count = noted
+    table = (ctypes.c_int64 * compiler.record_length(kernel)).from_address(record)
+    whole, parts, slot = [], [], 0
+    for name, parameter in kernel.params.items():
+        if not isinstance(parameter, Array):
+            slot += 1
+            continue
+        start, *shape = table[slot : slot + 1 + len(parameter.dims)]
+        size = math.prod(shape)
+        if (start, size) == (address, count):
+            whole.append(name)
+        elif start <= address < start + size * np.dtype(types[parameter.dtype]).itemsize:
+            parts.append(name)
+        slot += 1 + len(shape)
+    array = " or ".join(whole) or f"a part of {' or '.join(parts) or 'an array'}"
+    return (
+        f"IndexError: {ACCESS[kind]} of {array}: flat index {index} is out of bounds for size "
+        f"{count}"
+    )
 
 
 def _cause(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> str:
