@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fastnn._version import __version__
 
 #: public name -> module that has it (None: the name is a module itself)
 _PUBLIC = {
@@ -16,7 +16,7 @@ _PUBLIC = {
     "Trainer": "fastnn.train.trainer",
     "Value": "fastnn.graph.graph",
     "compile": "fastnn.train.step",
-    "define_op": "fastnn.graph.user",
+    "define_op": "fastnn.ops.user",
     "kernel": "fastnn.kernels.declare",
     "cuda_kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from fastnn import optim as optim
     from fastnn import testing as testing
     from fastnn.graph.graph import Value as Value
-    from fastnn.graph.user import define_op as define_op
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper
     from fastnn.kernels.declare import kernel as kernel
+    from fastnn.ops.user import define_op as define_op
     from fastnn.train.metrics import Metric as Metric
     from fastnn.train.step import compile as compile
     from fastnn.train.trainer import Trainer as Trainer

@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import gpu
+from fastnn.runtime.cuda.array import DeviceArray
 
-__all__ = ["device_count", "device_name", "empty_cache", "is_available", "memory", "reason"]
+__all__ = [
+    "DeviceArray",
+    "device_count",
+    "device_name",
+    "empty_cache",
+    "is_available",
+    "memory",
+    "reason",
+]
 
 
 def is_available() -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.data import device
 from fastnn.data.given import is_array
 from fastnn.errors import DataError, refuse_masked
 from fastnn.graph.graph import Range
+from fastnn.runtime.cuda import array as device
 from fastnn.train.build import Spec
 
 #: element types that the gather kernels read directly
@@ -28,7 +28,8 @@ SMALL = ("uint8", "bool")
 class Arrays:
     """Inputs or targets: arrays of equal length with their specs.
 
-    An array may lie on a CUDA device (`fastnn/data/device.py`); checks copy it to the host, once.
+    An array may lie on a CUDA device (`fastnn/runtime/cuda/array.py`); checks copy it to the
+    host, once.
     """
 
     arrays: list[Any]

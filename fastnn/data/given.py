@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.data import device
 from fastnn.errors import DataError
+from fastnn.runtime.cuda import array as device
 
 #: attributes of what can be made an array
 _PROTOCOLS = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from fastnn.errors import ProgramError, where
+from fastnn.graph.fold import fold
 from fastnn.graph.graph import Call, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
 
@@ -164,8 +165,6 @@ def note(
 
 def _sizes(kernel: Kernel | CudaKernel, call: Call) -> dict[str, Any]:
     """Sizes by dimension letter, and the numbers among the operands."""
-    from fastnn.plan.instruction import fold
-
     found: dict[str, Any] = {}
     for name, parameter in kernel.params.items():
         value = call.operands[name]

@@ -183,9 +183,7 @@ class Value:
         return _ops().not_equal(self, other)
 
     def __getitem__(self, key: Any) -> Value:
-        from fastnn.ops.shape import getitem
-
-        return getitem(self, key)
+        return _ops().getitem(self, key)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -239,10 +237,18 @@ class Value:
         return _ops().detach(self)
 
 
-def _ops() -> Any:
-    from fastnn import ops
+#: the functions behind a value's operators, by name: `fastnn.ops` enters them
+_functions: Any = None
 
-    return ops
+
+def provide(functions: Any) -> None:
+    """Say which functions a value's operators are."""
+    global _functions
+    _functions = functions
+
+
+def _ops() -> Any:
+    return _functions
 
 
 #: NumPy's names that are others in `fastnn.ops`

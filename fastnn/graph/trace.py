@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.tree import leaves
 
-if TYPE_CHECKING:
-    from fastnn.nn.module import Module
+
+class Model(Protocol):
+    """What is traced: a tree of modules, called with values."""
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """What describes the outputs."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Describe the outputs for these values."""
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """All modules with their names."""
 
 
-def trace(model: Module, graph: Graph, *inputs: Value) -> tuple[Value, ...]:
+def trace(model: Model, graph: Graph, *inputs: Value) -> tuple[Value, ...]:
     """Apply a model to input values; returns its outputs as a tuple, in order."""
     return tuple(value for _, value in leaves(trace_tree(model, graph, *inputs)))
 
 
-def trace_tree(model: Module, graph: Graph, *inputs: Value) -> Any:
+def trace_tree(model: Model, graph: Graph, *inputs: Value) -> Any:
     """Apply a model to input values; returns its outputs in the structure of its `forward`."""
     names = {id(module): name for name, module in model.named_modules()}
     graph.module_names = names

@@ -403,7 +403,7 @@ class Module(structure.Part):
                 with ``batch_first=False``, whose first dimension is time), all are computed at
                 once.
             on_device: leave the outputs on the CUDA device where the model is (`to`): they come as
-                `fastnn.data.device.DeviceArray`, which CuPy and PyTorch take without a copy.
+                `fastnn.cuda.DeviceArray`, which CuPy and PyTorch take without a copy.
 
         Returns:
             The output as an array, or the tuple, list or dict of them that `forward` returns.

@@ -407,7 +407,7 @@ class Parameter(Operators, structure.Leaf):
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """The device's own array, for CuPy, PyTorch and the like; only where the model's memory is
         on a device. It may be written to; take it anew after the model has moved."""
-        from fastnn.data import device
+        from fastnn.runtime.cuda import array as device
 
         address, flat = self._on_device()
         item = np.dtype(flat.dtype).itemsize
@@ -437,7 +437,7 @@ class Parameter(Operators, structure.Leaf):
         return 2, int(self.home.device.removeprefix("cuda:"))
 
     def __dlpack__(self, **options: Any) -> Any:
-        from fastnn.data import device
+        from fastnn.runtime.cuda import array as device
 
         if self.home is None or self.home.device == "cpu":
             return self.value.__dlpack__(**options)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.errors import DataError, OptionError
+from fastnn.graph import leaf
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -33,7 +34,7 @@ class Part:
     __slots__ = ()
 
 
-class Leaf(Part):
+class Leaf(Part, leaf.Leaf):
     """Base of parameters."""
 
     __slots__ = ("_owners",)

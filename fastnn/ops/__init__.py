@@ -4,6 +4,9 @@ Operands may also be parameters, NumPy arrays (constants) and numbers. Shapes ar
 the model is traced, with errors that name the layer.
 """
 
+import sys
+
+from fastnn.graph.graph import provide
 from fastnn.ops.activation import (
     absolute,
     elu,
@@ -100,6 +103,9 @@ from fastnn.ops.shape import (
     transpose,
     unsqueeze,
 )
+from fastnn.ops.shape import (
+    getitem as getitem,
+)
 
 __all__ = [
     "absolute",
@@ -183,3 +189,5 @@ __all__ = [
     "where",
     "zeros_state",
 ]
+
+provide(sys.modules[__name__])  # they are what a value's operators do

@@ -10,7 +10,7 @@ import numpy as np
 from fastnn.errors import ShapeError
 from fastnn.errors import where as at
 from fastnn.graph.graph import Graph, Value
-from fastnn.nn.parameter import Parameter
+from fastnn.graph.leaf import Leaf
 from fastnn.ops.operands import (
     as_value,
     broadcast_kind,
@@ -194,7 +194,7 @@ def _integers(graph: Graph, x: Any, name: str) -> Value:
     """An operand of a comparison of integers."""
     if isinstance(x, Value) and x.dtype == "i":
         return x
-    array = np.asarray(x) if not isinstance(x, (Value, Parameter)) else np.zeros(1)
+    array = np.asarray(x) if not isinstance(x, (Value, Leaf)) else np.zeros(1)
     if array.dtype.kind == "f" and is_number(x) and float(x).is_integer():
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -267,7 +267,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Value:
         Shape (..., K).
     """
     graph = graph_of(x)
-    if isinstance(weight, Parameter) and not weight.transposed:
+    if isinstance(weight, Leaf) and not weight.transposed:
         product: Value = graph.apply(
             "linear_turned", x=float_value(x, "linear"), w=as_value(graph, weight)
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Value
-from fastnn.nn.parameter import Parameter
+from fastnn.graph.leaf import Leaf
 from fastnn.ops.arithmetic import expanded
 from fastnn.ops.operands import as_value, broadcast_shape, float_value, graph_of, untransposed
 from fastnn.ops.shape import reshape
@@ -19,7 +19,7 @@ def matmul(a: Any, b: Any) -> Value:
     operand may be an array or a parameter.
     """
     graph = graph_of(a, b)
-    if isinstance(b, Parameter) and b.transposed and isinstance(a, Value) and a.ndim > 1:
+    if isinstance(b, Leaf) and b.transposed and isinstance(a, Value) and a.ndim > 1:
         product: Value = graph.apply("linear_turned", x=float_value(a, "matmul"),
                                      w=as_value(graph, b))  # fmt: skip
         return product

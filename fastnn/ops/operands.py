@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Value, traced
-from fastnn.nn.parameter import Parameter
+from fastnn.graph.leaf import Leaf
 
 
 def graph_of(*operands: Any) -> Graph:
@@ -20,7 +20,7 @@ def graph_of(*operands: Any) -> Graph:
         if isinstance(operand, Value):
             return operand.graph
     graph = traced()
-    if graph is not None and any(isinstance(operand, Parameter) for operand in operands):
+    if graph is not None and any(isinstance(operand, Leaf) for operand in operands):
         return graph
     raise ShapeError(
         f"expected at least one symbolic value, got {[type(o).__name__ for o in operands]}; "
@@ -32,7 +32,7 @@ def as_value(graph: Graph, operand: Any) -> Value:
     """A value for a symbolic value, a parameter, or an array (a constant)."""
     if isinstance(operand, Value):
         return operand
-    if isinstance(operand, Parameter):
+    if isinstance(operand, Leaf):
         if graph.owned is not None and operand not in graph.owned:
             raise ShapeError(
                 f"parameter {operand.name or operand.shape} does not belong to the model that is "
@@ -48,7 +48,7 @@ def as_value(graph: Graph, operand: Any) -> Value:
 
 def symbolic(x: Any, op: str) -> Any:
     """A parameter as the value that stands for it; anything else as it is."""
-    return as_value(graph_of(x), untransposed(x, op)) if isinstance(x, Parameter) else x
+    return as_value(graph_of(x), untransposed(x, op)) if isinstance(x, Leaf) else x
 
 
 def float_value(x: Any, op: str) -> Value:
@@ -70,7 +70,7 @@ def unary(name: str, x: Any, **attrs: Any) -> Value:
 
 
 def untransposed(operand: Any, op: str) -> Any:
-    if isinstance(operand, Parameter) and operand.transposed:
+    if isinstance(operand, Leaf) and operand.transposed:
         raise ShapeError(
             f"{op}: parameter {operand.name!r} is kept transposed for matrix products; use it with "
             "ops.linear, or make it with transposed=False"

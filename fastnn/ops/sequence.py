@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
-from fastnn.nn.parameter import Parameter
+from fastnn.graph.leaf import Leaf
 from fastnn.ops.arithmetic import where
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
 from fastnn.ops.shape import reshape
@@ -118,7 +118,7 @@ def swap_time(x: Any) -> Value:
     return unary("swap_time", x)
 
 
-def load_state(x: Any, buffer: Parameter) -> Value:
+def load_state(x: Any, buffer: Leaf) -> Value:
     """A copy of a buffer's rows, one for each sequence of `x`, as they are before the step."""
     graph = graph_of(x)
     value = graph.value(buffer.shape, name=f"before {buffer.name}")
@@ -127,7 +127,7 @@ def load_state(x: Any, buffer: Parameter) -> Value:
     return value
 
 
-def store_state(value: Any, buffer: Parameter) -> None:
+def store_state(value: Any, buffer: Leaf) -> None:
     """Set a buffer's rows to `value`, for the next step."""
     graph = graph_of(value)
     graph.call("affine", x=value, y=as_value(graph, buffer), scale=1.0, shift=0.0)

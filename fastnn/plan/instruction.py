@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.fold import fold
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
 from fastnn.plan.products import chosen
@@ -57,24 +57,6 @@ class Instruction:
     @property
     def serial(self) -> bool:
         return self.key is None
-
-
-def fold(shape: Sequence[int], rank: int) -> tuple[int, ...]:
-    """A shape at a lower or higher rank: leading dimensions merge; a vector is a column of rows."""
-    shape = tuple(shape)
-    if rank == 1:
-        size = 1
-        for extent in shape:
-            size *= extent
-        return (size,)
-    if len(shape) < 2:
-        return (*(shape or (1,)), *(1,) * (rank - max(len(shape), 1)))
-    if len(shape) < rank:
-        return (1,) * (rank - len(shape)) + shape
-    lead = 1
-    for extent in shape[: len(shape) - rank + 1]:
-        lead *= extent
-    return (lead, *shape[len(shape) - rank + 1 :])
 
 
 def instructions_of(graph: Graph) -> list[Instruction]:

@@ -14,8 +14,7 @@ from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import gpu
 
 if TYPE_CHECKING:
-    from fastnn.nn.parameter import ParameterStore
-    from fastnn.runtime.interface import Runtime
+    from fastnn.runtime.interface import Runtime, Store
 
 log = logging.getLogger("fastnn")
 
@@ -78,7 +77,7 @@ def _automatic() -> str:
 
 
 def runtime(
-    device: str, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str,
+    device: str, store: Store, slots: Sequence[str], totals: int, workers: int | str,
     graphs: bool,
 ) -> Runtime:  # fmt: skip
     """A session's runtime on a device that `choose` gave."""

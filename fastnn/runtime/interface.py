@@ -16,8 +16,33 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.segment import Segment
 
 Poll = Callable[[], None]
+
+
+class Store(Protocol):
+    """A model's parameters and buffers, as runtimes need them.
+
+    Attributes:
+        dtype: "float32" or "float64".
+        size: elements of the segment "params", and so of "grads" and of each slot.
+        segments: by name, the pieces of memory; their arrays on the host are `memory`.
+        away: whether a device holds copies that are up to date: the host must not use its arrays
+            before `bring_home`.
+    """
+
+    dtype: str
+    size: int
+    segments: dict[str, Segment]
+    away: bool
+
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """The segments' arrays on the host, for reading and writing."""
+
+    def bring_home(self, name: str | None = None) -> None:
+        """Fetch a segment (or all) from its device, to be read and written on the host."""
 
 
 class Bound(Protocol):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import files
+from fastnn._version import __version__
 from fastnn.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -45,10 +46,8 @@ def write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
     """Write aside, flush to the disk, rename."""
     from safetensors.numpy import save
 
-    import fastnn
-
     everything = {
-        "format_version": FORMAT_VERSION, "fastnn_version": fastnn.__version__, **metadata
+        "format_version": FORMAT_VERSION, "fastnn_version": __version__, **metadata
     }  # fmt: skip
     texts = {key: json.dumps(value, sort_keys=True) for key, value in everything.items()}
     texts["checksum"] = checksum(arrays, texts)

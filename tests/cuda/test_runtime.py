@@ -11,9 +11,9 @@ import pytest
 import fastnn.runtime.cuda.gpu as gpus
 from fastnn import nn
 from fastnn.data.arrays import as_arrays, check_finite
-from fastnn.data.device import interface
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.kernels import clock as words
+from fastnn.runtime.cuda.array import interface
 from fastnn.runtime.signals import uninterrupted
 from tests.cuda.programs import build, runtime
 

@@ -11,9 +11,9 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.data.device import DeviceArray, interface
 from fastnn.errors import DataError, NonFiniteError
 from fastnn.kernels.cuda.device import cuda
+from fastnn.runtime.cuda.array import DeviceArray, interface
 
 TOLERANCE = 2e-5
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn.errors import ProgramError
+from fastnn.graph.fold import fold
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
@@ -139,8 +140,6 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
                 raise ProgramError(f"{call.kernel}, {name}: no memory for {operand.segment!r}")
             dims = operand.dims
             if operand.external:
-                from fastnn.plan.instruction import fold
-
                 dims = fold(segment.shape, len(parameter.dims))
             record += [segment.ctypes.data + operand.offset, *dims]
     return np.array(record, np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from fastnn.runtime.cpu.cost import default_workers
 from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, view
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.cpu.team import Description, Team, own_team, prepare
-
-if TYPE_CHECKING:
-    from fastnn.nn.parameter import ParameterStore
+from fastnn.runtime.interface import Store
 
 #: arrays of at least this many bytes are read where they are; copying a smaller one costs less
 BY_REFERENCE = 8192
@@ -78,9 +76,7 @@ class CpuRuntime:
 
     device = kind = "cpu"
 
-    def __init__(
-        self, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str
-    ):
+    def __init__(self, store: Store, slots: Sequence[str], totals: int, workers: int | str):
         self.store, self.workers = store, workers
         self.clock = aligned_zeros(words.LENGTH, np.int64)
         self.totals = aligned_zeros(2 * totals, np.float64)

@@ -18,25 +18,23 @@ import _thread
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastnn.errors import ProgramError
+from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
-from fastnn.plan.instruction import fold
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, twins
 from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
+from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
 from fastnn.runtime.signals import uninterrupted
-
-if TYPE_CHECKING:
-    from fastnn.nn.parameter import ParameterStore
 
 #: seconds of work that are sent before the control block is read back
 CHUNK = 0.02
@@ -215,9 +213,7 @@ class CudaRuntime:
 
     kind = "cuda"
 
-    def __init__(
-        self, device: str, store: ParameterStore, slots: Sequence[str], totals: int, graphs: bool
-    ):
+    def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
         self.device, self.graphs, self.store = device, graphs, store
         self.gpu = gpu(device)
         self.control = Control(self.gpu, totals)
@@ -240,7 +236,7 @@ class CudaRuntime:
 
     def give(self, name: str) -> Any:
         """A segment's array on the device, for somebody else to keep."""
-        from fastnn.data.device import DeviceArray
+        from fastnn.runtime.cuda.array import DeviceArray
 
         segment = self.memory.segments[name]
         piece = segment.on(self.gpu)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastnn.kernels import clock as words
 from fastnn.plan.program import Program
 from fastnn.runtime.cuda.gpu import Piece
+from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
-
-if TYPE_CHECKING:
-    from fastnn.nn.parameter import ParameterStore
 
 
 class Control:
@@ -63,7 +61,7 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
         control: clock and totals.
     """
 
-    def __init__(self, gpu: Any, store: ParameterStore, slots: Sequence[str], control: Control):
+    def __init__(self, gpu: Any, store: Store, slots: Sequence[str], control: Control):
         self.gpu, self.store, self.control = gpu, store, control
         self.segments: dict[str, Segment] = dict(store.segments)
         for slot in slots:

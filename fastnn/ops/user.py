@@ -11,10 +11,11 @@ import numpy as np
 
 import fastnn.graph.ops  # noqa: F401  (fills the table, so that names are known to be taken)
 from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.fold import fold
 from fastnn.graph.graph import Value
 from fastnn.graph.op import OPS, Op, Shape
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
-from fastnn.plan.instruction import fold
+from fastnn.ops.operands import as_value, graph_of, untransposed
 
 ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
 #: names of the ops that users have defined; these may be defined again
@@ -119,8 +120,6 @@ class UserOp:
         self.__name__ = op.name
 
     def __call__(self, *operands: Any, **named: Any) -> Any:
-        from fastnn.ops.operands import as_value, graph_of, untransposed
-
         op = self.op
         names = (*op.inputs, *self._interface.attributes)
         given = dict(zip(names, operands, strict=False))
