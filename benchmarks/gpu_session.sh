@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
 LOG=benchmarks/results/gpu-session.txt
 # the cache of compiled kernels may be filled beforehand, on a machine without a GPU:
-#     FASTNN_CACHE=.cache-gpu python -m fastnn.runtime.cuda.ahead all 9.0
+#     FASTNN_CACHE=.cache-gpu python -m fastnn warmup --device cuda --capability 9.0
 export FASTNN_CACHE=${FASTNN_CACHE:-$PWD/.cache-gpu}
 mkdir -p benchmarks/results
 : >"$LOG"
@@ -41,7 +41,7 @@ export PYTHON
 
 part versions 20 nvidia-smi
 part info 20 "$PYTHON" -m fastnn info
-part compile 60 "$PYTHON" -m fastnn.runtime.cuda.ahead all
+part compile 60 "$PYTHON" -m fastnn warmup --device cuda
 part kernels 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/kernels/cuda
 part runtime 30 "$PYTHON" -m pytest -q -p no:cacheprovider tests/cuda
 # every test that trains with device="auto" trains on the GPU then

@@ -45,8 +45,6 @@ UPWARD: set[str] = {
     "fastnn.nn.module -> fastnn.train.foreign",
     "fastnn.nn.module -> fastnn.train.predictor",
     "fastnn.plan.products -> fastnn.runtime._cuda",
-    "fastnn.runtime.cpu.ahead -> fastnn.optim",
-    "fastnn.runtime.cuda.report -> fastnn.optim",
     "fastnn.train.evaluation -> fastnn.data.arrays",
     "fastnn.train.evaluation -> fastnn.data.given",
     "fastnn.train.feeds -> fastnn.data.arrays",

@@ -29,19 +29,40 @@ if TYPE_CHECKING:
     show_default=True,
     help="Element type of the kernels.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What to compile all kernels for.",
+)
+@click.option(
+    "--capability",
+    metavar="X.Y",
+    help="With --device cuda: the compute capability; that of the first device by default.",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Processes; as many as cores by default.")
 @click.option("-v", "--verbose", is_flag=True, help="List the kernels with their seconds.")
 def warmup(
-    purpose: str, everything: bool, dtype: str, jobs: int | None, verbose: bool
+    purpose: str, everything: bool, dtype: str, device: str, capability: str | None,
+    jobs: int | None, verbose: bool,
 ) -> None:  # fmt: skip
     """Compile kernels ahead, in parallel processes.
 
     What is compiled already is left as it is. Without this command kernels are compiled when a
     model first needs them.
     """
-    from fastnn.errors import FastnnError
+    import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
+    from fastnn.errors import FastnnError, OptionError
     from fastnn.runtime.cpu import ahead, compiler
 
+    if device == "cuda":
+        if purpose != "all" or dtype != "float32" or jobs or verbose:
+            raise OptionError("--device cuda compiles everything; expected --capability alone")
+        _for_cuda(capability)
+        return
+    if capability is not None:
+        raise OptionError("--capability is a GPU's; expected it with --device cuda")
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     ahead.load_all()
     if purpose == "digits" and not everything:
@@ -73,6 +94,28 @@ def warmup(
         raise FastnnError(
             f"{len(absent) - len(took)} kernels were not compiled; FASTNN_DEBUG=1 shows why"
         )
+
+
+def _for_cuda(capability: str | None) -> None:
+    """All kernels for CUDA, in float32 and float64."""
+    import re
+
+    from fastnn.errors import OptionError
+    from fastnn.runtime import _cuda
+    from fastnn.runtime.cuda import ahead
+
+    if capability is None:
+        if reason := _cuda.reason():
+            raise OptionError(f"there is no device here ({reason}); name one with --capability 9.0")
+        cc = _cuda.compute_capability()
+    elif re.fullmatch(r"\d+\.\d", capability):
+        major, minor = map(int, capability.split("."))
+        cc = major, minor
+    else:
+        raise OptionError(f"--capability: expected a number such as 9.0, got {capability!r}")
+    wanted = ahead.common_variants(cc)
+    count = ahead.compile_missing(wanted)
+    click.echo(f"{count} of {len(wanted)} kernels compiled for {cc[0]}.{cc[1]}")
 
 
 def _digits(dtype: str) -> list[Variant]:

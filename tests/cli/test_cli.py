@@ -206,6 +206,32 @@ def test_warmup_says_what_failed(tmp_path, monkeypatch):
     assert "1 kernels were not compiled" in result.stderr
 
 
+def test_warmup_for_a_gpu(monkeypatch):
+    from fastnn.kernels.declare import CUDA_KERNELS
+    from fastnn.runtime.cuda import ahead as cuda_ahead
+
+    asked = []
+    monkeypatch.setattr(cuda_ahead, "compile_missing", lambda wanted: asked.extend(wanted) or 7)
+    result = run("warmup", "--device", "cuda", "--capability", "9.0")
+    assert result.exit_code == 0, result.output
+    assert f"7 of {len(asked)} kernels compiled for 9.0" in result.stdout
+    assert {v[3] for v in asked} == {(9, 0)}
+    names = {v[0].name for v in asked}
+    assert {"linear_forward", "sgd_momentum_update", "adam_amsgrad_update"} <= names
+    assert names <= set(CUDA_KERNELS)
+
+
+def test_warmup_refuses_options_that_mean_nothing():
+    for options in (
+        ["--capability", "9.0"],
+        ["--device", "cuda", "--capability", "nine"],
+        ["--device", "cuda", "--dtype", "both", "--capability", "9.0"],
+    ):
+        result = run("warmup", *options)
+        assert result.exit_code != 0
+        assert "expected" in result.stderr
+
+
 def test_warmup_for_digits_covers_the_run():
     from fastnn.cli.train import digits_trainer, digits_variants
     from fastnn.cli.warmup import _digits

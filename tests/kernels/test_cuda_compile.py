@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
 
@@ -141,6 +142,7 @@ def test_flags_are_raised_after_a_barrier_and_release_what_was_written(
 def test_another_process_finds_the_compiled_kernels() -> None:
     """Paths in the cache are the same everywhere: nothing of a process goes into their hash."""
     code = (
+        "import fastnn.optim\n"
         "from fastnn.runtime.cuda import ahead, compiler\n"
         "for v in ahead.common_variants((9, 0)): print(compiler.code_path(*v).name)"
     )

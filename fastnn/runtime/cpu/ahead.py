@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import pkgutil
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fastnn.kernels import elsewhere
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache
@@ -187,7 +187,7 @@ def compile_all(
 def _start_worker() -> subprocess.Popen[str]:
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastnn.runtime.cpu.ahead"],
+        [sys.executable, "-P", "-m", "fastnn.runtime.cpu.ahead", *elsewhere.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
@@ -238,29 +238,16 @@ def _can_spawn() -> bool:
 # -------------------------------------------------------------------- all kernels
 
 
-def load_all() -> None:
-    """Import everything in fastnn that declares kernels, the optimisers' included."""
+def load_all(modules: Iterable[str] = ()) -> None:
+    """Import everything that declares kernels, those that have entered themselves (`fastnn.optim`
+    does when it is imported), and these modules."""
     import fastnn.kernels.cpu as package
-    from fastnn import optim
 
     importlib.import_module("fastnn.graph.ops")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    for name in optim.__all__:
-        found = getattr(optim, name)
-        if inspect.isclass(found) and issubclass(found, optim.Optimizer) and found.name:
-            _declare_updates(found)
-
-
-def _declare_updates(optimizer: Any) -> None:
-    """The kernels of an optimiser in all forms that its options give it."""
-    takes = inspect.signature(optimizer).parameters
-    for momentum in ({}, {"momentum": 0.9}):
-        for centered in ({}, {"centered": True}):
-            options = {**momentum, **centered}
-            if all(name in takes for name in options):
-                optimizer(**options).kernels()
+    elsewhere.load(modules)
 
 
 def common_variants(dtypes: Iterable[str] = ("float32",)) -> list[Variant]:
@@ -329,7 +316,6 @@ def _is_cache(folder: Path) -> bool:
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
     """Compile one variant for each line of `requests`; answers seconds, or null if it could not."""
-    load_all()
     for line in requests:
         name, dtype, data_dtype, path = json.loads(line)
         seconds = _compile((name, dtype, data_dtype), path)
@@ -355,6 +341,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     answers, sys.stdout = sys.stdout, sys.stderr
+    load_all(sys.argv[1:])
     serve(sys.stdin, answers)
 
 

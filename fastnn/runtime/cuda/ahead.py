@@ -3,8 +3,7 @@
 A worker process (`python -m fastnn.runtime.cuda.ahead`) compiles the variants it reads, one a line
 of JSON, into the cache. It compiles only what is the same there (the path in the cache is a hash of
 the code): users' own kernels are left to the process that needs them. Nothing here can fail a run.
-
-    python -m fastnn.runtime.cuda.ahead all [9.0]    # fastnn's own kernels, for a device
+`fastnn warmup --device cuda` compiles all of fastnn's own.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from fastnn.kernels import elsewhere
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
-from fastnn.runtime import _cuda
 from fastnn.runtime.cpu.execute import available_cores
 from fastnn.runtime.cuda import compiler
 from fastnn.runtime.keys import Unkeyed
@@ -67,7 +66,7 @@ def _start(variants: list[Variant]) -> subprocess.Popen[str]:
     """A worker that compiles these."""
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead"],
+        [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead", *elsewhere.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
@@ -100,16 +99,11 @@ def common_variants(cc: tuple[int, int]) -> list[Variant]:
     ]
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["all"]:
-        text = arguments[1] if len(arguments) > 1 else ""
-        cc = tuple(map(int, text.split("."))) if text else _cuda.compute_capability()
-        wanted = common_variants((cc[0], cc[1]))
-        print(f"{compile_missing(wanted)} of {len(wanted)} kernels compiled")  # noqa: T201
-        return
+def main(modules: list[str]) -> None:
+    """What a worker process does; it declares these modules' kernels, too."""
     from fastnn.runtime.cuda.report import declare_all
 
-    declare_all()
+    declare_all(modules)
     for line in sys.stdin:
         name, dtype, data, cc, path = json.loads(line)
         kernel = CUDA_KERNELS.get(name)

@@ -1,8 +1,4 @@
-"""What the assembler says of CUDA kernels: registers, spills, shared memory. Needs no device.
-
-python -m fastnn.runtime.cuda.report                # all kernels
-python -m fastnn.runtime.cuda.report lstm softmax   # those whose names contain one of these
-"""
+"""What the assembler says of CUDA kernels: registers, spills, shared memory. Needs no device."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import concurrent.futures
 import multiprocessing
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fastnn.kernels import elsewhere
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler, twins
@@ -48,17 +44,11 @@ class Report:
         )
 
 
-def declare_all() -> None:
-    """Enter every kernel there is in the table, optimisers' included."""
-    from fastnn import optim
-
+def declare_all(modules: Iterable[str] = ()) -> None:
+    """Enter every kernel there is in the table: also those that have entered themselves
+    (`fastnn.optim` does when it is imported), and those of these modules."""
     twins.load_all()
-    for optimizer in (
-        optim.SGD(), optim.SGD(momentum=0.9), optim.SGD(momentum=0.9, nesterov=True),
-        optim.Adagrad(), optim.RMSprop(), optim.RMSprop(momentum=0.9, centered=True),
-        optim.Adadelta(), optim.Adam(), optim.AdamW(),
-    ):  # fmt: skip
-        optimizer.kernels()
+    elsewhere.load(modules)
 
 
 def examine(name: str, dtype: str) -> list[Report]:
@@ -106,17 +96,8 @@ def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[R
     ]
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, declare_all) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, declare_all, (tuple(elsewhere.MODULES),)
+    ) as pool:
         found = pool.map(examine, *zip(*tasks, strict=True), chunksize=4)
         return [report for reports in found for report in reports]
-
-
-def main(patterns: list[str]) -> None:
-    declare_all()
-    names = [n for n in sorted(CUDA_KERNELS) if any(p in n for p in patterns or [""])]
-    for report in examine_all(names):
-        sys.stdout.write(f"{report}\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,0 +1,36 @@
+"""Declares the kernels of all optimisers, in all forms that their options give them.
+
+A trainer declares those it needs; this is for compiling ahead.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+
+from fastnn.optim.adam import Adam, AdamW
+from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
+from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.sgd import SGD
+
+#: options that change a rule's form
+FORMS = {"momentum": 0.9, "nesterov": True, "centered": True, "amsgrad": True}
+
+
+def forms(optimizer: Callable[..., Optimizer]) -> list[Optimizer]:
+    """An optimiser with each set of the options above that it takes."""
+    takes = [name for name in FORMS if name in inspect.signature(optimizer).parameters]
+    chosen = itertools.chain.from_iterable(
+        itertools.combinations(takes, count) for count in range(len(takes) + 1)
+    )
+    return [
+        optimizer(**{name: FORMS[name] for name in names})
+        for names in chosen
+        if "nesterov" not in names or "momentum" in names  # one goes with the other
+    ]
+
+
+for kind in (SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW):
+    for form in forms(kind):
+        form.kernels()
