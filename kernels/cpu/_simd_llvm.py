@@ -1,7 +1,7 @@
 """The compiled side of `simd`: vector types for Numba and the LLVM code of each operation.
 
-Importing this module registers everything with Numba; `fastnn.runtime.cpu.compiler` does so before
-the first compilation. Each operation is a typing rule and a code generator entered directly
+Importing this module registers everything; `fastnn.runtime.cpu.numba_bridge` does so before the
+first compilation. Each operation is a typing rule and a code generator entered directly
 (no `@overload`, which would send every single operator through the whole compiler).
 """
 

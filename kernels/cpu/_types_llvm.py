@@ -1,6 +1,8 @@
 """Vector types for Numba; how a function on them is registered (typing rule, code generator).
 
-`_simd_llvm` registers the operations of `simd` with what stands here.
+`_simd_llvm` registers the operations of `simd` with what stands here. They go into registries of
+our own, which only the contexts that compile for the CPU know (`install`): Numba's common ones
+serve its CUDA target, too, where the same functions have other code.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel.models import PrimitiveModel
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, register_model
+from numba.core.imputils import Registry
+from numba.core.typing import templates
+from numba.core.typing.templates import AbstractTemplate, signature
+from numba.extending import register_model
 
 from .. import recorded
 from . import target
 
 recorded.record()
+
+TYPING = templates.Registry()
+LOWERING = Registry("fastnn")
 
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -83,8 +90,14 @@ def is_number(ty: Any) -> bool:
     return isinstance(ty, (types.Number, types.Literal))
 
 
+def install(typing_context: Any, target_context: Any) -> None:
+    """Teach contexts of Numba's all that has been defined; what they know already is left out."""
+    typing_context.install_registry(TYPING)
+    target_context.install_registry(LOWERING)
+
+
 def define(function: Any, typer: Callable[..., Any], codegen: Callable[..., Any]) -> None:
-    """Register `function` with Numba: `typer(*types)` gives the result's type or None, then
+    """Register `function`: `typer(*types)` gives the result's type or None, then
     `codegen(context, builder, sig, args)` emits it. Arguments arrive as typed."""
 
     class Template(AbstractTemplate):
@@ -97,8 +110,8 @@ def define(function: Any, typer: Callable[..., Any], codegen: Callable[..., Any]
             result, arguments = result if isinstance(result, tuple) else (result, args)
             return signature(result, *arguments)
 
-    infer_global(function)(Template)
-    lower_builtin(function, types.VarArg(types.Any))(codegen)
+    TYPING.register_global(function)(Template)
+    LOWERING.lower(function, types.VarArg(types.Any))(codegen)
 
 
 def define_operator(op: Any, typer: Any, codegen: Any, arity: int) -> None:
@@ -111,17 +124,17 @@ def define_operator(op: Any, typer: Any, codegen: Any, arity: int) -> None:
             result = typer(*args) if len(args) == arity else None
             return None if result is None else signature(result, *args)
 
-    infer_global(op)(Template)
+    TYPING.register_global(op)(Template)
     vector_kinds = (FloatVector, IntVector, Mask)
     for kind in vector_kinds:
         if arity == 1:
-            lower_builtin(op, kind)(codegen)
+            LOWERING.lower(op, kind)(codegen)
             continue
-        lower_builtin(op, kind, kind)(codegen)
+        LOWERING.lower(op, kind, kind)(codegen)
         if kind is not Mask:
             for scalar in (types.Number, types.Literal):
-                lower_builtin(op, kind, scalar)(codegen)
-                lower_builtin(op, scalar, kind)(codegen)
+                LOWERING.lower(op, kind, scalar)(codegen)
+                LOWERING.lower(op, scalar, kind)(codegen)
 
 
 def constant(ty: Any, value: Any) -> ir.Constant:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import subprocess
 import sys
 
@@ -99,34 +98,41 @@ def test_spills_are_seen() -> None:
     assert report.read(kernel.name, "float64", cc, ptx, *_cuda.link(ptx, cc)).spills > 0
 
 
-@pytest.fixture(scope="module")
-def persistent() -> dict[str, str]:
-    """PTX of the recurrent kernels whose blocks wait for each other.
+BOTH = """
+import json, sys
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
+from fastnn.runtime.cpu import compiler as cpu
+from fastnn.runtime.cuda import compiler as cuda, report
+report.declare_all()
+names = ["tanh_forward", "gelu_backward", "adam_update"]
+for name in names if sys.argv[1] == "both" else []:
+    assert cpu.compile_object(KERNELS[name], "float32")
+found = {n: cuda.compile_ptx(CUDA_KERNELS[n], "float32", cc=(8, 0)) for n in names}
+print(json.dumps(found))
+"""
 
-    From a process of its own: one that has compiled for the CPU takes vectors' code for floats.
-    """
-    code = (
-        "import json\n"
-        "from fastnn.kernels.declare import CUDA_KERNELS\n"
-        "from fastnn.runtime.cuda import compiler, report\n"
-        "report.declare_all()\n"
-        "names = [f'{c}_persistent_{w}' for c in ('rnn', 'lstm', 'gru')"
-        " for w in ('forward', 'backward')]\n"
-        "print(json.dumps({n: compiler.compile_ptx(CUDA_KERNELS[n], 'float32', cc=(8, 0))"
-        " for n in names}))"
+
+def test_code_for_the_cpu_does_not_change_that_for_cuda() -> None:
+    """The functions of `simd` have code of their own on either device, in one process, too."""
+    both, alone = (
+        subprocess.run(
+            [sys.executable, "-c", BOTH, way], capture_output=True, text=True, check=False
+        )
+        for way in ("both", "alone")
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    assert both.returncode == alone.returncode == 0, both.stderr + alone.stderr
+    assert both.stdout == alone.stdout
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_flags_are_raised_after_a_barrier_and_release_what_was_written(
-    persistent: dict[str, str], cell: str, way: str
-) -> None:
+def test_flags_are_raised_after_a_barrier_and_release_what_was_written(cell: str, way: str) -> None:
     """The simulator has one memory; what orders a device's is seen in the code alone."""
-    lines = persistent[f"{cell}_persistent_{way}"].splitlines()
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    kernel = CUDA_KERNELS[f"{cell}_persistent_{way}"]
+    lines = compiler.compile_ptx(kernel, "float32", cc=(8, 0)).splitlines()
     raised = [n for n, line in enumerate(lines) if "st.release.gpu.global.b64" in line]
     assert raised
     for n in raised:

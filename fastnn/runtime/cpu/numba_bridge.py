@@ -17,6 +17,7 @@ from numba.np import arrayobj
 import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
 from fastnn.kernels import recorded
+from fastnn.kernels.cpu import _types_llvm
 from fastnn.kernels.declare import HELPERS
 from fastnn.runtime.cpu.compiler import checked
 
@@ -110,6 +111,7 @@ def optimised_llvm(entry: Callable[..., Any], name: str) -> str:
     with global_compiler_lock:
         cpu.typing_context.refresh()
         cpu.target_context.refresh()
+        _types_llvm.install(cpu.typing_context, cpu.target_context)
         result = compiler.compile_extra(
             cpu.typing_context, cpu.target_context, entry, ENTRY_ARGUMENTS, types.void, flags, {}
         )
