@@ -175,6 +175,14 @@ class Kernel:
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
+    @property
+    def may_raise(self) -> bool:
+        """Whether it may raise an exception: one that is not fastnn's own (`raise`, `assert`, an
+        assignment of arrays whose shapes differ, an index that is checked). Updates don't count,
+        which have no module: what they raise is no longer before them."""
+        module = self.function.__module__
+        return module is not None and not module.startswith(f"{__package__}.")
+
 
 @dataclass(frozen=True, eq=False)
 class CudaKernel:
@@ -204,6 +212,7 @@ class CudaKernel:
     items: str | None = None
     grain: int = 1
     block: int = 1
+    may_raise: bool = False
 
     @property
     def doc(self) -> str:

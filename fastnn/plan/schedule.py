@@ -128,10 +128,12 @@ def dependencies(instructions: list[Instruction]) -> list[Edge]:
     """Pairs of instructions whose order matters, in the order of the later one.
 
     For each piece of memory only the last writer and the readers since are looked at: what came
-    before is ordered through them.
+    before is ordered through them. And parameters change after all kernels that may raise an
+    exception, which ends the step at the next barrier: so it leaves the parameters as they were.
     """
     edges: list[Edge] = []
     last: dict[Value, _Touched] = {}
+    raising: list[int] = []
     for j, b in enumerate(instructions):
         found: set[int] = set()
         for access in b.accesses:
@@ -141,6 +143,10 @@ def dependencies(instructions: list[Instruction]) -> list[Edge]:
             kind = conflict(instructions[i], b)
             if kind is not None:
                 edges.append((i, j, kind == "barrier" and not b.serial))
+        if raising and _updates(b):
+            edges += [(i, j, not b.serial) for i in raising]
+        if b.kernel.may_raise:
+            raising.append(j)
         for access in b.accesses:
             last.setdefault(access.root, _Touched()).note(access, j)
     return edges
@@ -181,7 +187,7 @@ def delayed(instructions: list[Instruction], edges: list[Edge], phase_of: list[i
 
 
 def _updates(instruction: Instruction) -> bool:
-    """Whether it changes a parameter."""
+    """Whether it changes a parameter (and what an optimiser keeps for it)."""
     return any(a.writes and a.root.home == "params" for a in instruction.accesses)
 
 

@@ -378,6 +378,7 @@ class StepBuilder:
         if guarded:
             graph.call("latch", clock=graph.clock(), guard=flags)
             graph.calls[-1].final = True
+        if guarded or guard.may_raise(graph.calls):
             guard.keep_buffers(graph, self.store.memory["buffers"].size)
 
     def _clip(self, gradients: list[Value], limit: float) -> Value:

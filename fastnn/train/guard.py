@@ -166,6 +166,12 @@ def keep_buffers(graph: Graph, size: int) -> None:
     graph.calls[-1].final = True
 
 
+def may_raise(calls: Sequence[Call]) -> bool:
+    """Whether a step may end by an exception of a kernel."""
+    kernels = (declared(call.kernel) for call in calls)
+    return any(kernel is not None and kernel.may_raise for kernel in kernels)
+
+
 def written_buffers(calls: Sequence[Call]) -> list[Value]:
     """The buffers that calls write, each once."""
     found: dict[Value, None] = {}

@@ -104,6 +104,9 @@ class Session:
         except BaseException:
             if self.clock[words.STOP] == words.NOT_FINITE:
                 self.undo()
+            elif self.clock[words.STOP] == words.KERNEL_FAILED:  # while Ctrl-C waited for the step
+                runtime: Any = self.runtime
+                runtime.fail(segments)
             raise
         finally:
             self.running = False

@@ -156,6 +156,7 @@ class Step:
             BusyError: another thread is training the model.
             NonFiniteError: the loss is NaN or infinite, or the update would have made a parameter
                 so; model, optimiser and running statistics are as they were.
+            KernelError: a kernel of yours has raised an exception; likewise.
         """
         turn = turns(self.store).train(Turn("a step", sys._getframe()))
         try:

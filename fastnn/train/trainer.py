@@ -20,7 +20,7 @@ from fastnn.data.arrays import (
     check_weights,
 )
 from fastnn.data.given import gives_batches, is_array
-from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.errors import DataError, KernelError, NonFiniteError, OptionError
 from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
@@ -359,6 +359,8 @@ class Trainer:
             BusyError: another thread is training the model.
             NonFiniteError: the loss or a parameter became NaN or infinite (see
                 `stop_on_nonfinite`).
+            KernelError: a kernel of yours has raised an exception; the model is as it was before
+                that step, and the next run begins the epoch anew.
         """
         from fastnn.train.checkpoint import Loaded
 
@@ -620,6 +622,10 @@ class Trainer:
         batches = _BatchHooks(hooks, self) if hooks.needs_batches else None
         try:
             reason = feed.run_epoch(epoch, poll, batches)
+        except KernelError:
+            self._count()
+            self.cursor = 0  # the epoch's means are spoilt, as below
+            raise
         finally:
             self._count()
         if reason == words.NOT_FINITE:

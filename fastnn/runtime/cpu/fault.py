@@ -18,6 +18,7 @@ import numpy as np
 from fastnn.errors import KernelError
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime.cpu import compiler, layout
 
 #: arrays of more bytes than this are not copied to find the cause
@@ -50,10 +51,9 @@ def _text(index: Any) -> str:
     return f"[{', '.join(str(p) for p in parts)}]"
 
 
-def check(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> None:
-    """Raise KernelError if a kernel has raised something in the run of these bound programs."""
-    if clock[words.STOP] != words.KERNEL_FAILED:
-        return
+def find(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> tuple[KernelError, bool]:
+    """The error for what a kernel has raised in the run of these bound programs, and whether
+    updates may have begun by then. Nothing that the kernel read may have changed since."""
     row, record, lo, hi = (int(w) for w in clock[words.FAULT : words.FAULT + 4])
     clock[words.STOP] = clock[words.FAULT] = 0
     for bound, _ in segments:
@@ -61,8 +61,32 @@ def check(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> None:
         if 0 <= offset < bound.calls.nbytes:
             call = bound.planned[offset // (8 * layout.CALL_WORDS)]
             data_type = bound.data_type(call)
-            raise error(KERNELS[call.kernel], record, lo, hi, bound.program.dtype, data_type)
-    raise KernelError("a kernel has raised an exception")
+            found = error(KERNELS[call.kernel], record, lo, hi, bound.program.dtype, data_type)
+            return found, _after_updates(bound.program, call)
+    return KernelError("a kernel has raised an exception"), True
+
+
+def _after_updates(program: Program, failed: PlannedCall) -> bool:
+    """Whether updates of parameters run beside a call or before it."""
+    begun = False
+    for phase in program.phases:
+        parallel = [call for group in phase.groups for call in group.calls]
+        begun = begun or any(_updates(call) for call in parallel)
+        if any(call is failed for call in parallel):
+            return begun
+        for call in phase.serial:  # one after the other
+            if call is failed:
+                return begun
+            begun = begun or _updates(call)
+    return True
+
+
+def _updates(call: PlannedCall) -> bool:
+    parameters = KERNELS[call.kernel].params.values()
+    return any(
+        isinstance(p, Array) and p.writes and isinstance(o, Operand) and o.segment == "params"
+        for p, o in zip(parameters, call.operands, strict=True)
+    )
 
 
 def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> KernelError:

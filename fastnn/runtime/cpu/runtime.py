@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.errors import KernelError
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Operand, PlannedCall, Program
@@ -124,7 +125,8 @@ class CpuRuntime:
         self.begin(any(bound.keeps for bound, _ in segments))
         self._team = team = self.team(segments[0][0].program)
         team.start(team.describe(segments, self.clock), poll)
-        fault.check(segments, self.clock)
+        if self.clock[words.STOP] == words.KERNEL_FAILED:
+            self.fail(segments)
 
     def settle(self) -> None:
         """End a run that exceptions, one upon another, have left behind."""
@@ -149,11 +151,22 @@ class CpuRuntime:
         if keeps:
             self.memory["saved/buffers"][:] = self.memory["buffers"]
 
-    def put_back(self) -> bool:
+    def fail(self, segments: Sequence[tuple[Any, int]]) -> None:
+        """Raise KernelError for a kernel that has raised something; all is as before that step."""
+        error, late = fault.find(segments, self.clock)
+        if not self.put_back(late):
+            raise KernelError(
+                f"{error}. Parameters and what the optimiser keeps may be those of half an update: "
+                "load a checkpoint"
+            )
+        raise error
+
+    def put_back(self, changed: bool | None = None) -> bool:
         if self.kept:
             self.memory["buffers"][:] = self.memory["saved/buffers"]
         guard = self.memory["guard"]
         broken, saved = bool(guard[words.BROKEN]), bool(guard[words.SAVED])
+        broken = broken if changed is None else changed
         guard[:] = 0
         guard[words.DOUBT] = 1
         if broken and saved:
@@ -196,7 +209,7 @@ class CpuSingle:
             self.saved[...] = self.buffers
         self.execute()
         if self.clock[words.STOP] == words.KERNEL_FAILED:
-            fault.check(self.description.segments, self.clock)
+            self.runtime.fail(self.description.segments)
 
 
 class _Input:
