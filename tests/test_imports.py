@@ -40,11 +40,9 @@ FACADES = {"fastnn", "callbacks", "metrics", "cuda", "testing"}
 #: arrows that go upward today: "importing module -> imported module"
 UPWARD: set[str] = {
     "fastnn.data.arrays -> fastnn.train.build",
-    "fastnn.graph.ops.recurrent_cuda -> fastnn.runtime._cuda",
     "fastnn.nn.module -> fastnn.train.checkpoint",
     "fastnn.nn.module -> fastnn.train.foreign",
     "fastnn.nn.module -> fastnn.train.predictor",
-    "fastnn.plan.products -> fastnn.runtime._cuda",
     "fastnn.train.evaluation -> fastnn.data.arrays",
     "fastnn.train.evaluation -> fastnn.data.given",
     "fastnn.train.feeds -> fastnn.data.arrays",

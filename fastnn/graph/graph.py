@@ -315,7 +315,8 @@ class Graph:
     `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
     `dtype` is the float type that the program will have: packed copies depend on its size.
     `device` is "cpu" or "cuda": an op may be made of other kernels there. `tf32`: matrix products
-    on CUDA may round their operands to TF32, for tensor cores.
+    on CUDA may round their operands to TF32, for tensor cores. `limits`: the GPU's multiprocessors,
+    and bytes of shared memory that a block may have; an H200's by default.
     """
 
     batch: int
@@ -323,6 +324,7 @@ class Graph:
     dtype: str = "float32"
     device: str = "cpu"
     tf32: bool = False
+    limits: tuple[int, int] = (132, 232_448)
     nodes: list[Node] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     scope: str = ""  # name of the layer that is being traced

@@ -38,14 +38,13 @@ def _names(call: Call) -> tuple[str, str, str]:
 
 def _product(graph: Graph, call: Call) -> list[Call]:
     from fastnn.kernels.cuda.matmul import choose_product
-    from fastnn.runtime import _cuda
 
     left, right, written = _names(call)
     first, second, result = (call.operands[name] for name in (left, right, written))
     rows, columns, depth = _sizes(call.kernel, first, second)
     choice = choose_product(
         call.kernel, rows, columns, depth, np.dtype(graph.dtype).itemsize, graph.tf32,
-        _cuda.block_limits()[1],
+        graph.limits[1],
     )  # fmt: skip
     if choice.parts == 1:
         return [Call(call.kernel + choice.suffix, call.operands, call.scope, call.final)]

@@ -76,6 +76,12 @@ def _automatic() -> str:
     return f"cuda:{number}"
 
 
+def block_limits(kind: str) -> tuple[int, int]:
+    """What a plan for this kind of device depends on: multiprocessors, and bytes of shared memory
+    that a block may have. (A plan for the CPU depends on neither.)"""
+    return (0, 0) if kind == "cpu" else _cuda.block_limits()
+
+
 def runtime(
     device: str, store: Store, slots: Sequence[str], totals: int, workers: int | str,
     graphs: bool,

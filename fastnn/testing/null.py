@@ -23,7 +23,7 @@ import numpy as np
 from fastnn.errors import OptionError
 from fastnn.kernels import clock as words
 from fastnn.plan.program import Operand, Program
-from fastnn.runtime import _cuda, devices
+from fastnn.runtime import devices
 
 #: NumPy names of the element types that don't depend on the program
 FIXED_TYPES = {"i": "int64", "r": "float64"}
@@ -174,16 +174,12 @@ def null_device(kind: str = "cpu", block_limits: tuple[int, int] = BLOCK_LIMITS)
     def choose(device: str = "auto") -> str:
         return "cpu" if kind == "cpu" else "cuda:0"
 
-    stand_ins = [
-        (devices, "runtime", runtime),
-        (devices, "choose", choose),
-        (_cuda, "block_limits", lambda: block_limits),
-    ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in stand_ins]
+    stand_ins = {"runtime": runtime, "choose": choose, "block_limits": lambda kind: block_limits}
+    before = {name: getattr(devices, name) for name in stand_ins}
     try:
-        for module, name, stand_in in stand_ins:
-            setattr(module, name, stand_in)
+        for name, stand_in in stand_ins.items():
+            setattr(devices, name, stand_in)
         yield null
     finally:
-        for module, name, original in before:
-            setattr(module, name, original)
+        for name, original in before.items():
+            setattr(devices, name, original)

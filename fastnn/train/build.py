@@ -24,6 +24,7 @@ from fastnn.nn.parameter import Parameter, ParameterStore, padded
 from fastnn.optim.optimizer import Optimizer
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
+from fastnn.runtime import devices
 from fastnn.train import additive, guard
 from fastnn.train.losses import Losses, Part
 from fastnn.train.metrics import Chosen, accumulate
@@ -166,7 +167,7 @@ class StepBuilder:
         device: str = "cpu", tf32: bool = False,
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
-        self.graph = Graph(batch, training, store.dtype, device, tf32)
+        self.graph = Graph(batch, training, store.dtype, device, tf32, devices.block_limits(device))
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
         self.places: dict[str, Value] = {}

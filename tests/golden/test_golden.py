@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, PlannedPhase, Program
 from tests.golden import bits, programs
 from tests.golden.__main__ import difference
 from tests.golden.models import CASES
@@ -27,6 +30,19 @@ def test_programs(name: str, device: str, planned: dict[str, str]) -> None:
 
 def test_no_text_is_left_over() -> None:
     assert set(programs.kept()) == {f"{name}.{d}" for name in CASES for d in programs.DEVICES}
+
+
+def test_the_texts_say_all_of_a_program() -> None:
+    """What a program has besides has to be in `text.py`, or changes of it would not show."""
+    known = {
+        Program: "phases sizes constants places dtype batch seeds carried",
+        PlannedPhase: "groups serial",
+        PlannedGroup: "items grain block calls",
+        PlannedCall: "kernel operands multiplier scope",
+        Operand: "segment offset dims dtype external buffer per_item",
+    }
+    for kind, names in known.items():
+        assert {field.name for field in dataclasses.fields(kind)} == set(names.split()), kind
 
 
 def _targets() -> list[tuple[str, int | None]]:

@@ -20,7 +20,6 @@ import fastnn.kernels.cuda.shape
 import fastnn.kernels.cuda.steps  # noqa: F401  (declare the kernels)
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.kernels.cuda.recurrent import Layout, exchange_elements, fits
-from fastnn.runtime import _cuda
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -35,7 +34,7 @@ def _layout(graph: Graph, node: Node) -> Layout | None:
     batch, _, hidden = node.outputs["y"].shape
     itemsize = np.dtype(graph.dtype).itemsize
     gates = GATES[node.op.name]
-    return fits(batch, hidden, gates, itemsize, *_cuda.block_limits())
+    return fits(batch, hidden, gates, itemsize, *graph.limits)
 
 
 def _kernel(node: Node, direction: str) -> str:
