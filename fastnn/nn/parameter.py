@@ -31,6 +31,7 @@ from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
 from fastnn.runtime.segment import Segment
+from fastnn.runtime.turns import settle
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -258,6 +259,7 @@ class Parameter(Operators, structure.Leaf):
         """The contents, a view of shape `shape`."""
         refuse_numbers(self)
         home = self._at_home()
+        settle(home)
         if home.away:
             home.bring_home(self.segment)
         return home.show(self)
@@ -299,6 +301,7 @@ class Parameter(Operators, structure.Leaf):
     def read(self) -> np.ndarray:
         """The contents like `value`, to look at only."""
         home = self._at_home()
+        settle(home)
         if home.away:
             home.segments[self.segment].for_reading()
         return home.seen(self)

@@ -74,6 +74,8 @@ class Turns:
     def __init__(self) -> None:
         self._training: dict[Turn, None] = {}
         self._reading: dict[Turn, None] = {}
+        #: runs of threads that work on the memory, each with what ends it
+        self._runs: dict[Turn, Callable[[], None]] = {}
 
     def __reduce__(self) -> Any:
         return Turns, ()  # a copy is nobody's
@@ -89,6 +91,8 @@ class Turns:
             BusyError: another thread is training.
         """
         turn.begin(self._training)
+        if self._runs:
+            self.settle()
         if len(self._training) == 1 and not self._reading:
             return turn
         try:
@@ -122,12 +126,30 @@ class Turns:
                 return None  # this thread has it already: a callback
         return None
 
+    def running(self, call: Turn, settle: Callable[[], None]) -> None:
+        """A call begins a run of other threads, which ends before the call; or else, if exceptions
+        one upon another cut the call off, when somebody calls `settle`."""
+        self._runs[call] = settle
+
+    def ended(self, call: Turn) -> None:
+        self._runs.pop(call, None)
+        call.end()
+
+    def settle(self) -> None:
+        """End the runs that calls have left behind, each at the end of its step."""
+        for call, settle in list(self._runs.items()):
+            if not call.held():
+                settle()
+                self.ended(call)
+
     def read(self, turn: Turn) -> Turn:
         """The turn to read. Waits for a step of another thread.
 
         Raises:
             BusyError: another thread is in the middle of a long training.
         """
+        if self._runs:
+            self.settle()
         while True:
             turn.begin(self._reading)
             if not self._training:
@@ -148,6 +170,13 @@ def turns(holder: Any) -> Turns:
     """The turns of an object (a parameter store, a trainer), which keeps them."""
     found: Turns | None = holder.__dict__.get("_turns")
     return holder.__dict__.setdefault("_turns", Turns()) if found is None else found
+
+
+def settle(holder: Any) -> None:
+    """End the runs that are left behind on an object's memory, before somebody looks at it."""
+    found: Turns | None = holder.__dict__.get("_turns")
+    if found is not None and found._runs:
+        found.settle()
 
 
 def training(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastnn.nn.parameter import ParameterStore
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
+from fastnn.runtime.turns import Turn, turns
 
 
 def check_workers(workers: int | str) -> int | str:
@@ -87,7 +89,8 @@ class Session:
         return runtime.team(program)
 
     def settle(self) -> None:
-        """End a run that exceptions, one upon another, have left going on."""
+        """End a run that was cut off, at the end of its step; a step that came to no good is
+        undone."""
         self.runtime.settle()
 
     def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
@@ -98,18 +101,16 @@ class Session:
         self.store.check()
         self.settle()  # before the clock is set, which it counts in
         self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
-        self.running = True
+        self.running, call = True, Turn("a run", sys._getframe())
+        turns(self.store).running(call, self.settle)
         try:
             self.runtime.run(segments, poll)
         except BaseException:
-            if self.clock[words.STOP] == words.NOT_FINITE:
-                self.undo()
-            elif self.clock[words.STOP] == words.KERNEL_FAILED:  # while Ctrl-C waited for the step
-                runtime: Any = self.runtime
-                runtime.fail(segments)
+            self.settle()
             raise
         finally:
             self.running = False
+        turns(self.store).ended(call)
         return int(self.clock[words.STOP])
 
 

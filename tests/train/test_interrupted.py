@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.kernels import clock as words
 from fastnn.runtime.cpu.team import Team
 from fastnn.train.hooks import CallbackList
+from fastnn.train.session import Session
 from tests.runtime import interrupting
 
 RNG = np.random.default_rng(0)
@@ -146,3 +149,104 @@ def test_steps_of_a_run_that_ctrl_c_twice_leaves_going_on_count(
         run.fit(x, y, epochs=1, batch_size=10, verbose=False)
     assert run.step == whole.step
     assert state(run) == state(whole)
+
+
+# ---------------------------------------------------------------- a run that is left behind
+
+LONG, BAD = 300_000, 60_000
+
+
+def left_behind(model: nn.Module, monkeypatch: pytest.MonkeyPatch, bad: bool = False) -> Any:
+    """A trainer of the model whose run goes on, though Ctrl-C again and again has ended `fit`."""
+    run = fnn.Trainer(model, "mse", optim.SGD(lr=0.01), workers=2, device="cpu")
+    x = np.tile(X, (LONG // len(X), 1))
+    if bad:
+        x[BAD, 0] = 3e38
+    came: list[str] = []
+
+    def interrupt(*_: Any) -> None:
+        came.append("")
+        raise KeyboardInterrupt
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        return line if frame.f_code is Team.start.__code__ else None
+
+    def line(frame: Any, event: str, argument: Any) -> Any:
+        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if came and text.startswith("finish("):
+            monkeypatch.setattr(Session, "settle", interrupt)
+            interrupt()
+        return line
+
+    before = sys.gettrace()
+    monkeypatch.setattr(CallbackList, "update", interrupt)
+    sys.settrace(trace)
+    try:
+        run.fit(x, x[:, 1:], batch_size=2 if bad else 1, shuffle=False, verbose=False)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+        monkeypatch.undo()
+    assert len(came) > 2
+    return run, x
+
+
+def linear() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+    model.store(seed=0)
+    return model
+
+
+def fit_again(model: nn.Module) -> Any:
+    other = fnn.Trainer(model, "mse", optim.SGD(lr=0.01), device="cpu", seed=0)
+    other.fit(X, X[:, :3], batch_size=10, verbose=False)
+
+
+def one_step(model: nn.Module) -> Any:
+    fnn.compile(model, "mse", optim.SGD(lr=0.01), device="cpu", seed=0)(X, X[:, :3])
+
+
+def overwrite(model: nn.Module) -> None:
+    model.load_state_dict({name: array * 0.5 for name, array in linear().state_dict().items()})
+
+
+NEXT: dict[str, Callable[[nn.Module], Any]] = {
+    "another trainer": fit_again,
+    "a step": one_step,
+    "predict": lambda model: model.predict(X),
+    "state_dict": lambda model: model.state_dict(),
+    "load_state_dict": overwrite,
+    "value": lambda model: model.named_parameters()["0.weight"].value,
+}
+
+
+@pytest.mark.parametrize("way", NEXT)
+def test_who_comes_next_waits_for_a_run_that_was_left_behind(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = linear()
+    run, x = left_behind(model, monkeypatch)
+    NEXT[way](model)
+    done = run.step
+    assert 0 < done < len(x), "the run was to be cut off"
+    again = linear()
+    whole = fnn.Trainer(again, "mse", optim.SGD(lr=0.01), workers=1, device="cpu")
+    whole.fit(x[:done], x[:done, 1:], batch_size=1, shuffle=False, verbose=False)
+    NEXT[way](again)
+    assert run.step == done
+    for name, array in model.state_dict().items():
+        assert array.tobytes() == again.state_dict()[name].tobytes()
+
+
+def test_a_bad_step_of_a_run_that_was_left_behind_is_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.Linear(8, 3))
+    run, _ = left_behind(model, monkeypatch, bad=True)
+    while not run.session.clock[words.STOP]:
+        time.sleep(0.001)
+    state = model.state_dict()
+    assert all(np.isfinite(array).all() for array in state.values())
+    assert run.step == BAD // 2
+    fit_again(model)

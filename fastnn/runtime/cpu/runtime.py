@@ -89,7 +89,8 @@ class CpuRuntime:
             # the system gives the pages when they are written, in most runs never
             self.memory[f"saved/{name}"] = aligned_zeros(self.memory[name].size, store.dtype)
         self.kept = False
-        self._team: Team | None = None  # of the last run
+        #: the run that is going on, or that an exception has cut off
+        self._run: tuple[Team, Description] | None = None
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = np.asarray(array)
@@ -123,16 +124,28 @@ class CpuRuntime:
         self.settle()
         self.store.bring_home()
         self.begin(any(bound.keeps for bound, _ in segments))
-        self._team = team = self.team(segments[0][0].program)
-        team.start(team.describe(segments, self.clock), poll)
+        team = self.team(segments[0][0].program)
+        description = team.describe(segments, self.clock)
+        self._run = team, description
+        team.start(description, poll)
+        self._run = None
         if self.clock[words.STOP] == words.KERNEL_FAILED:
             self.fail(segments)
 
     def settle(self) -> None:
-        """End a run that exceptions, one upon another, have left behind."""
-        if self._team is not None and self._team.busy:
-            self._team.finish(self.clock)
-        self._team = None
+        """End a run that exceptions, one upon another, have left behind, and undo its last step, if
+        that came to no good: it is not counted, and who does it again is told."""
+        if self._run is None:
+            return
+        team, description = self._run
+        if team.does(description):
+            team.finish(self.clock)
+        reason = self.clock[words.STOP]
+        if reason == words.NOT_FINITE:
+            self.put_back()
+        elif reason == words.KERNEL_FAILED:
+            self.put_back(fault.find(description.segments, self.clock)[1])
+        self._run = None
 
     def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
         return CpuSingle(self, bounds, names, arrays)

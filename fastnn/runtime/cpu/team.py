@@ -93,6 +93,10 @@ class Team:
         """Whether a run that was started is going on."""
         return self.running[0] != 0
 
+    def does(self, description: Description) -> bool:
+        """Whether this very run is going on."""
+        return self.busy and description in self.kept
+
     def start_helpers(self) -> None:
         """Start the threads of the helpers, once; one that has a thread already keeps it."""
         for worker in range(1, self.workers):
