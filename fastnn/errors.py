@@ -6,6 +6,7 @@ Each message says where it happened, what was expected, what came, and what to d
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 
@@ -55,6 +56,14 @@ class KernelError(FastnnError, RuntimeError):
 
 class ProgramError(FastnnError, AssertionError):
     """The verifier found a fault in a program: a bug of fastnn's planner or of a user's op."""
+
+
+def warn(message: str) -> None:
+    """Warn, at the line of the user's that led here, whatever of fastnn is between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn" and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def where(scope: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.errors import ShapeError, where
+from fastnn.errors import DataError, ShapeError, where
 from fastnn.kernels import clock as clock_words
 from fastnn.kernels.declare import Array, declared
 
@@ -359,7 +359,20 @@ class Graph:
     def constant(self, data: Any, dtype: str = "f", name: str = "constant") -> Value:
         """A value with fixed contents, written once when the program is bound."""
         array = np.ascontiguousarray(data, {"f": np.float64, "r": np.float64, "i": np.int64}[dtype])
+        if dtype == "f":
+            self.check_range(array, name)
         return self.value(array.shape, dtype, home="constant", data=array, name=name)
+
+    def check_range(self, numbers: Any, what: str) -> None:
+        """Raise DataError for finite constants that the program's float type can't hold."""
+        limit = np.finfo(self.dtype).max
+        sizes = np.abs(numbers)
+        beyond = sizes[np.isfinite(sizes) & (sizes > limit)]
+        if beyond.size:
+            raise DataError(
+                f"{where(self.scope)}{what}: expected numbers within {self.dtype}'s range, "
+                f"+-{limit:.3g}, got one of {beyond[0]:.3g}; scale it, or use float64"
+            )
 
     def full(self, shape: tuple[int, ...], number: float, batched: bool = False) -> Value:
         """A constant with one number everywhere."""

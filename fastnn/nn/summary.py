@@ -62,7 +62,7 @@ def summarize(
             raise OptionError(f"dtype: expected 'float32', 'float64' or 'int64', got {kind!r}")
     if len(kinds) != len(shapes):
         raise OptionError(f"dtype: expected one for each of {len(shapes)} inputs, got {len(kinds)}")
-    graph = Graph(_batch(model))
+    graph = Graph(_batch(model), dtype="float64")  # it holds every constant
     inputs = [
         graph.input(f"x{k}", shape, "i" if kind == "int64" else "f")
         for k, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))

@@ -251,6 +251,8 @@ def negate(x: Any) -> Value:
 
 def affine(x: Any, scale: float, shift: float) -> Value:
     """scale * x + shift for numbers `scale` and `shift`."""
+    x = float_value(x, "arithmetic with a number")
+    x.graph.check_range(np.array([scale, shift], np.float64), "a number")
     return unary("affine", x, scale=float(scale), shift=float(shift))
 
 

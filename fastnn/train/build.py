@@ -136,7 +136,7 @@ def settled(model: Module, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
     model.store()
     choices = itertools.islice(itertools.product("fi", repeat=len(small)), 64)
     for letters in choices:
-        graph = Graph(streams_of(model) or PROBE)
+        graph = Graph(streams_of(model) or PROBE, dtype="float64")  # which holds every constant
         found = chosen(letters)
         inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
         named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
@@ -303,6 +303,11 @@ class StepBuilder:
                 gradients[name] = gradient
             else:
                 gradients[name] = self.graph.view(gradient, leaf.shape, batched=False)
+        if all(parameter.buffer for parameter in self.arrays.values()):
+            raise OptionError(
+                f"{type(self.model).__name__} has no parameters, there is nothing to train; "
+                "predict and evaluate need no training"
+            )
         if not parameters:
             raise OptionError(
                 "no parameter is trained, all are frozen; thaw some with model.unfreeze('head.*')"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import files
-from fastnn.errors import CheckpointError, DataError
+from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.kernels import clock as words
 from fastnn.nn.recurrent import Recurrent
 from fastnn.train import metadata as checks
@@ -203,10 +202,9 @@ class Loaded:
                 f"{self.metadata['epoch'] + 1}, but {files.one_line(differs)}; use the data and "
                 "the batch size of the run before"
             )
-        warnings.warn(
+        warn(
             f"{self}: {files.one_line(differs)}: the run goes on, but not as if it had not been "
             "interrupted",
-            stacklevel=3,
         )
 
     def check_callbacks(self, hooks: CallbackList) -> None:
@@ -221,10 +219,9 @@ class Loaded:
         missing = [name for name in self.states if name not in named]
         missing = [name for name in missing if not self.metadata["callbacks"][name].get("passive")]
         if missing:
-            warnings.warn(
+            warn(
                 f"{self}: it has the state of {', '.join(missing)}, which is not among the "
                 "callbacks: the run goes on without it",
-                stacklevel=3,
             )
 
     def apply(self) -> None:
@@ -328,11 +325,10 @@ def _compare_frozen(model: Module, metadata: Metadata, path: Path) -> None:
     if saved is None or set(saved) == set(mine):
         return
     other = ", ".join(sorted(set(saved) ^ set(mine)))
-    warnings.warn(
+    warn(
         f"checkpoint {str(path)!r}: the run before had frozen {len(saved)} parameters, now "
         f"{len(mine)} are (the difference: {files.one_line(other)}): the run goes on, but not as "
         "if it had not been interrupted; see model.freeze",
-        stacklevel=4,
     )
 
 

@@ -25,12 +25,11 @@ import re
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastnn.errors import ProgramError
+from fastnn.errors import ProgramError, warn
 from fastnn.kernels import recorded
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys
@@ -280,10 +279,9 @@ def _make(
     except OSError as error:
         if not _warned:
             _warned = True
-            warnings.warn(
+            warn(
                 f"the kernel cache {cache_folder()} cannot be written ({error}); every process "
                 "compiles its kernels again. Set FASTNN_CACHE to a folder that can be written",
-                stacklevel=2,
             )
     return code
 

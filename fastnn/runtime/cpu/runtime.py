@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import KernelError
+from fastnn.errors import DataError, KernelError
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Operand, PlannedCall, Program
@@ -233,11 +233,13 @@ class _Input:
     """
 
     def __init__(self, bounds: Sequence[Any], name: str, example: Any):
-        main = bounds[-1]
+        main, self.name = bounds[-1], name
         place = main.program.places[name]
         self.own = main.view(name)
         self.address = self.own.ctypes.data
         self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
+        #: numbers that the program's float type may not hold
+        self.wider = example.dtype.kind == "f" and example.itemsize > self.own.itemsize
         self.places = [
             (record, slot)
             for bound in bounds
@@ -246,7 +248,17 @@ class _Input:
         ]
 
     def write(self, array: np.ndarray) -> None:
-        if self.small or not array.flags.c_contiguous:
+        if self.wider:
+            try:
+                with np.errstate(over="raise"):
+                    self.own[...] = array
+            except FloatingPointError:
+                raise DataError(
+                    f"{self.name}: expected numbers within {self.own.dtype}'s range, "
+                    f"+-{np.finfo(self.own.dtype).max:.3g}; scale the data, or use float64"
+                ) from None
+            address = self.own_address
+        elif self.small or not array.flags.c_contiguous:
             self.own[...] = array
             address = self.own_address
         else:
