@@ -10,8 +10,8 @@ from threading import Thread
 import numpy as np
 
 from fastnn.kernels.cpu import target
-from fastnn.kernels.cpu.simd import fma, lanes, load, splat, store
 from fastnn.kernels.declare import kernel
+from fastnn.kernels.simd import fma, lanes, load, splat, store
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.testing.kernels import record

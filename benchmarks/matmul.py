@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks import harness, limits
 from benchmarks.kernels import aligned, caller
-from fastnn.kernels.cpu import matmul_blocked
-from fastnn.kernels.cpu.matmul import choose_linear, packed_shape
 from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
+from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 
 SQUARE = (64, 128, 256, 512, 1024, 2048)
 CASES = [

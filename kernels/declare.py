@@ -27,7 +27,7 @@ An array's annotation says, in this order:
 - ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i``
   (the last dimension), ``whole``: any part of it;
 - the element type: ``f`` the program's float type (float32 or float64), ``r`` float64 always,
-  ``i`` int64, ``d`` the type of the user's data;
+  ``i`` int64, ``d`` the type of the user's data (the table is in `types.py`);
 - the dimensions, one letter each; equal letters have to be equal sizes (checked when a kernel is
   bound). An array of higher rank is folded to the declared rank by merging leading dimensions.
 
@@ -62,10 +62,13 @@ from typing import Any
 
 from fastnn.errors import OptionError
 
+from .topics import load
+from .types import LETTERS, SCALARS
+
 _ARRAY = re.compile(
-    r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) ([frid])\[([A-Za-z0-9,]+)\]$"
+    r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) "
+    rf"([{LETTERS}])\[([A-Za-z0-9,]+)\]$"
 )
-_SCALARS = ("real", "double", "int")
 
 
 ShareRule = Callable[[dict[str, int]], tuple[int, int, int]]
@@ -77,7 +80,7 @@ class Array:
 
     mode: str  # "in", "out", "inout", "part", "scratch", "flag"
     axis: str  # "rows", "cols", "whole"
-    dtype: str  # "f", "r", "i", "d"
+    dtype: str  # a letter of `types.TYPES`
     dims: tuple[str, ...]
     gaps: bool = False  # of a star
 
@@ -224,15 +227,41 @@ class CudaKernel:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
 
-#: every kernel that has been declared, by name
-KERNELS: dict[str, Kernel] = {}
-#: every kernel for CUDA that has been declared, by name
-CUDA_KERNELS: dict[str, CudaKernel] = {}
+class Table(dict[str, Any]):
+    """Kernels of a device by name. Those of fastnn are imported when one is looked up that is not
+    there (`table[name]`); what else a dict does goes by what is there already (see `topics.load`).
+    """
+
+    def __init__(self, device: str):
+        super().__init__()
+        self.device = device
+
+    def __missing__(self, name: str) -> Any:
+        load(self.device)
+        if name not in self:
+            raise KeyError(name)
+        return self[name]
+
+
+#: kernels by name, and those for CUDA
+KERNELS: dict[str, Kernel] = Table("cpu")
+CUDA_KERNELS: dict[str, CudaKernel] = Table("cuda")
 
 
 def declared(name: str) -> Kernel | CudaKernel | None:
     """The kernel of this name, for the planner: the CPU's, or one that only CUDA has."""
-    return KERNELS.get(name) or CUDA_KERNELS.get(name)
+    try:
+        return KERNELS[name]
+    except KeyError:
+        return declared_for_cuda(name)
+
+
+def declared_for_cuda(name: str) -> CudaKernel | None:
+    """The kernel for CUDA of this name."""
+    try:
+        return CUDA_KERNELS[name]
+    except KeyError:
+        return None
 
 
 #: plain functions that kernels may call (registered with Numba at the first compilation)
@@ -266,7 +295,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
-    if text in _SCALARS:
+    if text in SCALARS:
         return Scalar(text)
     match = _ARRAY.match(text)
     if match is None:
@@ -340,6 +369,8 @@ def kernel(
             f"kernel {label!r} takes lo and hi: all of its 'rows' and 'cols' arrays must share one "
             f"item dimension, found {sorted(map(str, letters)) or 'none'}"
         )
+    if not (function.__module__ or "fastnn.").startswith("fastnn."):
+        load("cpu")
     home = getattr(KERNELS.get(label), "function", function).__module__ or ""
     if home.startswith("fastnn.") and home != function.__module__:
         raise OptionError(

@@ -2,12 +2,13 @@
 
 `<name>` is the function, `<name>_gradient` its derivative times the gradient `dy`; a gradient is
 written in terms of the output `y` where that is exact and cheaper, otherwise of the input `x`.
-Mathematics (`exp`, `log`, `tanh`, ...) comes from `cpu.vector_math` and may be imported from here.
+Mathematics (`exp`, `log`, `tanh`, ...) comes from `vector_math` and may be imported from here.
 """
 
 from __future__ import annotations
 
-from .cpu.simd import (
+from .declare import helper
+from .simd import (
     Vector,
     absolute,
     copysign,
@@ -20,7 +21,7 @@ from .cpu.simd import (
     sqrt,
     where,
 )
-from .cpu.vector_math import (
+from .vector_math import (
     INFINITY,
     NAN,
     cos_turns,
@@ -35,7 +36,6 @@ from .cpu.vector_math import (
     sin_turns,
     tanh,
 )
-from .declare import helper
 
 __all__ = [  # the mathematics that other kernels take from here
     "absolute",

@@ -75,8 +75,6 @@ CIRCLES: set[str] = {
     "fastnn.graph.ops.shape",
     "fastnn.graph.ops.strided",
     "fastnn.graph.ops.turned",
-    "fastnn.kernels.cpu.update",
-    "fastnn.kernels.cuda.update",
     "fastnn.nn.linear",
     "fastnn.nn.loss",
     "fastnn.nn.module",

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastnn.errors import DataError, ShapeError, where
 from fastnn.kernels import clock as clock_words
+from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ class Graph:
 
     def constant(self, data: Any, dtype: str = "f", name: str = "constant") -> Value:
         """A value with fixed contents, written once when the program is bound."""
-        array = np.ascontiguousarray(data, {"f": np.float64, "r": np.float64, "i": np.int64}[dtype])
+        array = np.ascontiguousarray(data, types.constant_type(dtype))
         if dtype == "f":
             self.check_range(array, name)
         return self.value(array.shape, dtype, home="constant", data=array, name=name)

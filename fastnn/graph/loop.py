@@ -20,7 +20,6 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fastnn.kernels.cpu.sequence  # noqa: F401  (declares the kernels)
 from fastnn.errors import ShapeError, where
 from fastnn.graph.coverage import check_written
 from fastnn.graph.gradient import contributions, total

@@ -15,6 +15,7 @@ from fastnn.graph.fold import fold
 from fastnn.graph.graph import Value
 from fastnn.graph.op import OPS, Op, Shape
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
+from fastnn.kernels.types import TYPES
 from fastnn.ops.operands import as_value, graph_of, untransposed
 
 ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
@@ -134,10 +135,9 @@ class UserOp:
             value = as_value(graph, untransposed(given.pop(n), op.name))
             wanted = self._interface.arrays[n].dtype
             if value.dtype != wanted:
-                kinds = {"f": "floating-point", "i": "integer"}
                 raise ShapeError(
-                    f"{where(graph.scope)}{op.name}: expected {kinds[wanted]} input {n!r}, got "
-                    f"{kinds.get(value.dtype, value.dtype)}; convert the data with astype"
+                    f"{where(graph.scope)}{op.name}: expected {TYPES[wanted].words} input {n!r}, "
+                    f"got {TYPES[value.dtype].words}; convert the data with astype"
                 )
             inputs[n] = value
         attributes = {n: self._interface.number(n, v) for n, v in given.items()}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
-from fastnn.kernels.cpu import simd
-from fastnn.kernels.cpu.simd import fma
+from fastnn.kernels import simd
+from fastnn.kernels.simd import fma
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.root import root_of
 

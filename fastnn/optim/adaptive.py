@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.cpu.simd import fma, quick_divide
+from fastnn.kernels.simd import fma, quick_divide
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.root import root_of
 

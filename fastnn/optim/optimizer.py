@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnn.errors import OptionError
-from fastnn.kernels.cpu.update import SHARED, make_prepare, make_update
+from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
 from fastnn.optim.schedules import Schedule
 
 #: options that every optimiser takes beside its own

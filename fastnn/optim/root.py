@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnn.kernels.cpu.simd import maximum, pick, quick_sqrt
 from fastnn.kernels.declare import helper
+from fastnn.kernels.simd import maximum, pick, quick_sqrt
 
 
 @helper

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph.graph import Graph, Value
+from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, instructions_of
 from fastnn.plan.launches import in_order
@@ -20,10 +21,6 @@ from fastnn.plan.program import (
 )
 from fastnn.plan.schedule import Phase, schedule
 from fastnn.plan.verify import verify
-
-
-def item_size(dtype: str, float_type: str) -> int:
-    return np.dtype(float_type).itemsize if dtype == "f" else 8
 
 
 def plan(graph: Graph, places: Mapping[str, Value], carried: Sequence[str] = ()) -> Program:
@@ -107,8 +104,7 @@ class _Layout:
             self.sizes[root.home] = begin + memory.padded(self.bytes_of(root), self.alignment)
             self.offsets[root] = begin
             if root.data is not None:
-                kind = {"f": self.dtype, "r": "float64", "i": "int64"}[root.dtype]
-                self.constants.append((begin, root.data.astype(kind)))
+                self.constants.append((begin, root.data.astype(storage(root.dtype, self.dtype))))
         return self.offsets[root]
 
     def operand(self, value: Value, dims: tuple[int, ...]) -> Operand:

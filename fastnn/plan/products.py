@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph.graph import Call, Graph, Value
-from fastnn.kernels.cpu.matmul import choose_linear, packed_shape
 from fastnn.kernels.declare import declared
+from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 
 
 def chosen(graph: Graph) -> list[Call]:
     """The graph's calls with the products' kernels chosen."""
     if graph.device == "cpu":
         return _packed(graph)
-    from fastnn.kernels.cuda.matmul import PARTS  # not needed on the CPU
+    from fastnn.kernels.matmul.cuda import PARTS  # not needed on the CPU
 
     calls: list[Call] = []
     for call in graph.calls:
@@ -37,7 +37,7 @@ def _names(call: Call) -> tuple[str, str, str]:
 
 
 def _product(graph: Graph, call: Call) -> list[Call]:
-    from fastnn.kernels.cuda.matmul import choose_product
+    from fastnn.kernels.matmul.cuda import choose_product
 
     left, right, written = _names(call)
     first, second, result = (call.operands[name] for name in (left, right, written))

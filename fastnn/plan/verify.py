@@ -19,6 +19,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.graph.coverage import Coverage, Share, note, share_of
+from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, Program
 
@@ -95,7 +96,7 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
                     raise ProgramError(
                         f"{call.kernel}, {name}: {letter} is {letters[letter]} and {size}"
                     )
-        item = np.dtype(program.dtype).itemsize if operand.dtype == "f" else 8
+        item = types.item_size(operand.dtype, program.dtype)
         size = int(np.prod(operand.dims, dtype=np.int64)) * item
         if operand.segment == "local":
             if group is None or parameter.axis != "rows" or operand.per_item * group.items != size:
@@ -226,7 +227,7 @@ class _Written:
             cover = self.of(place.segment)
             if cover is None or place.external:
                 continue
-            kind = np.dtype(self.program.dtype).itemsize if place.dtype == "f" else 8
+            kind = types.item_size(place.dtype, self.program.dtype)
             size = int(np.prod(place.dims, dtype=np.int64)) * kind
             owner = 0 if place.segment == "grads" else place.buffer
             if cover.missing(place.offset, place.offset + size, owner, gaps=True) is not None:

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels import types
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.runtime import _cuda
 from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cuda.gpu import Piece, Place, gpu
-
-TYPES = {"r": np.float64, "i": np.int64}
 
 
 def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, str, int]:
@@ -51,7 +50,7 @@ def checked(
             dtype = value.dtype.name
         elif parameter.dtype == "d":
             data_dtype = value.dtype.name
-        elif value.dtype != TYPES[parameter.dtype]:
+        elif value.dtype.name != types.storage(parameter.dtype, dtype):
             raise ValueError(f"{kernel.name}, {name}: expected {parameter}, got {value.dtype}")
         for letter, size in zip(parameter.dims, value.shape, strict=True):
             if letters.setdefault(letter, size) != size:

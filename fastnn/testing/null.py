@@ -22,11 +22,10 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.kernels import clock as words
+from fastnn.kernels import types
 from fastnn.plan.program import Operand, Program
 from fastnn.runtime import devices
 
-#: NumPy names of the element types that don't depend on the program
-FIXED_TYPES = {"i": "int64", "r": "float64"}
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
 BLOCK_LIMITS = 132, 232_448
 
@@ -69,7 +68,7 @@ class NullProgram:
         return self.program.nbytes
 
     def read(self, operand: Operand) -> np.ndarray:
-        return np.zeros(operand.dims, FIXED_TYPES.get(operand.dtype, self.program.dtype))
+        return np.zeros(operand.dims, types.storage(operand.dtype, self.program.dtype))
 
     def view(self, name: str) -> np.ndarray:
         return self.read(self.program.places[name])

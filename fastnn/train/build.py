@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fastnn.graph.ops
-import fastnn.kernels.cpu.clip
-import fastnn.kernels.cpu.feed  # noqa: F401
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value

@@ -1,6 +1,6 @@
 """Parameters stay finite: what a training step checks, and what it can be put back to.
 
-See "Finite parameters" in docs/architecture.md, and `kernels/cpu/guard.py`.
+See "Finite parameters" in docs/architecture.md, and `kernels/guard/cpu.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any
 
-import fastnn.kernels.cpu.guard
-import fastnn.kernels.cpu.keep  # noqa: F401
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import Traits, declared

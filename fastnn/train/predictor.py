@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fastnn.kernels.cpu.sequence  # noqa: F401  (declares the copies of outputs)
 from fastnn.data.arrays import Arrays, as_arrays, check_ranges
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.samples import Samples
 from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
+from fastnn.kernels import types
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.turns import Turn, building, turns
 from fastnn.train.build import PROBE, Built, Spec, StepBuilder, settled, streams_of
@@ -148,7 +148,7 @@ class Predictor:
                 builder.places[f"output{k}"] = own
                 if feed == "gather":
                     _scatter(builder.graph, k, own)
-            dtypes = tuple("int64" if v.dtype == "i" else builder.graph.dtype for v in outputs)
+            dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
             tree = rebuild(builder.tree, [None] * len(outputs))  # without the graph
             self._forwards[key] = Forward(builder.finish(), tree, dtypes)
         return self._forwards[key]

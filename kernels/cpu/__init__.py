@@ -1,1 +1,1 @@
-"""CPU kernels, written on the SIMD layer in `simd`."""
+"""What kernels for the CPU are built on: register tiles, rows in parts, code generators."""

@@ -14,8 +14,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from .. import recorded
-from . import simd, target
+from .. import recorded, simd
+from . import target
 from ._bounds_llvm import LOAD, STORE, check, lane_span, masked_span
 from ._types_llvm import (
     I32,

@@ -7,7 +7,7 @@ Which lane or strip a column falls into never changes what is computed for it.
 """
 
 from ..declare import helper
-from .simd import (
+from ..simd import (
     iota,
     lanes,
     load,

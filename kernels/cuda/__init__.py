@@ -1,1 +1,1 @@
-"""Kernels for NVIDIA GPUs: the twins of those in `kernels/cpu`, file for file."""
+"""What kernels for NVIDIA GPUs are built on: threads and blocks, tiles, rows."""

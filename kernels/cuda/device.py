@@ -6,7 +6,7 @@ plain Python, attributes are looked up when they are used.
 
 Rules for kernels:
 
-- Every function that a kernel calls is a `@helper`, or one of this file's, or of `cpu.simd`'s that
+- Every function that a kernel calls is a `@helper`, or one of this file's, or of `simd`'s that
   work on values (`fma`, `where`, `pick`, ...; a vector is one number here).
 - Float constants take the program's type, as Python's floats do with NumPy's: in a float32 program
   ``0.5 * x`` and ``total = 0.0`` are float32. For float64 say ``np.float64(0.0)``. An integer times
@@ -165,7 +165,7 @@ def cast(x: Any, value: Any) -> Any:
 
 
 def word(value: int) -> Any:
-    """The lower 32 bits of an integer, for the random words of `cpu.random.philox`."""
+    """The lower 32 bits of an integer, for the random words of `random.shared.philox`."""
     return np.uint32(int(value) & 0xFFFFFFFF)
 
 

@@ -11,7 +11,7 @@ import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.ops import recurrent_cuda
-from fastnn.kernels.cuda.recurrent import Layout
+from fastnn.kernels.recurrent.cuda import Layout
 
 LENGTHS = np.array([3, 0, 2])
 

@@ -63,20 +63,16 @@ def every(names: list[str], cuda: bool) -> dict[str, str]:
 
 def _declare() -> None:
     """Enter every kernel in the tables, all optimisers' included."""
-    import importlib
-    import pkgutil
-
     import fastnn
-    from fastnn.kernels import cpu
+    from fastnn.kernels import topics
     from fastnn.runtime.cuda import report
     from tests.train.models import OPTIMIZERS
 
-    for module in pkgutil.walk_packages(cpu.__path__, f"{cpu.__name__}."):
-        if not module.name.rpartition(".")[2].startswith("_"):
-            importlib.import_module(module.name)
+    topics.load("cpu")
     report.declare_all()
     for make in (*OPTIMIZERS.values(), lambda: fastnn.optim.Adam(amsgrad=True)):
         make().kernels()
+    topics.load("cuda")
 
 
 def _variants(name: str, kernel: Any) -> list[tuple[str, str, str]]:

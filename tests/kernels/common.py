@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.types import LETTERS, storage
 from fastnn.testing.kernels import call
 
 EDGES = [1, 2, 15, 16, 17, 31, 32, 33, 127, 128, 129]
@@ -52,7 +53,7 @@ def compute(
     overwritten and that nothing else is.
     """
     kernel = KERNELS[name]
-    types = {"f": np.dtype(dtype), "r": np.dtype(np.float64), "i": np.dtype(np.int64)}
+    types = {letter: storage(letter, np.dtype(dtype).name) or None for letter in LETTERS}
     fixed, inout = {}, {}
     for key, parameter in kernel.params.items():
         if key in out:

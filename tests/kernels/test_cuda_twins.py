@@ -1,4 +1,4 @@
-"""The two folders of kernels: the same files, the same kernels, each signature written once.
+"""The two devices' kernels: the same files, the same kernels, each signature written once.
 
 Needs no CUDA package: kernels are declared without one.
 """
@@ -6,35 +6,26 @@ Needs no CUDA package: kernels are declared without one.
 from __future__ import annotations
 
 import fnmatch
-import importlib
+import re
 from pathlib import Path
 
 import pytest
 
 import fastnn.kernels
 from fastnn import optim
+from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
 from fastnn.kernels.scalar import add
 
 FOLDER = Path(fastnn.kernels.__file__).parent
 
-#: files that one folder has alone, and why
+#: modules that one device has alone, and why
 ONLY_CPU = {
-    "_simd_llvm": "LLVM code of the vector type; on CUDA a vector is one number (runtime/cuda)",
-    "_tile_llvm": "LLVM code of the register tile; CUDA's is in runtime/cuda/tiles.py",
-    "_types_llvm": "tools of the two",
-    "matmul_blocked": "blocks for the CPU's caches",
-    "parts": "pieces of rows as vectors; on CUDA threads share a row (rows.py)",
-    "simd": "the vector type; formulas are shared",
-    "target": "what the CPU can do",
-    "vector_math": "shared formulas",
+    "matmul.blocked": "blocks for the CPU's caches",
 }
 ONLY_CUDA = {
-    "device": "threads, blocks and warps",
-    "product": "the product's loop over tiles; the CPU's is in matmul.py",
-    "rows": "sums and maxima of rows by the threads of a block or a warp",
-    "steps": "a recurrent net a launch for each turn, where it does not fit in one",
-    "together": "blocks that wait for each other",
+    "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
+    "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
 }
 #: kernels that one side has alone (`*`: any ending), and why
 KERNELS_ONLY_CPU = {
@@ -61,8 +52,13 @@ KERNELS_ONLY_CUDA = {
 }
 
 
-def modules(folder: str) -> set[str]:
-    return {p.stem for p in (FOLDER / folder).glob("*.py")} - {"__init__"}
+def modules(device: str) -> set[str]:
+    """Modules with kernels for a device: "softmax", "loss.pairs" for loss/cpu_pairs.py."""
+    found = set()
+    for name in topics.modules(device):
+        topic, module = name.removeprefix("fastnn.kernels.").split(".")
+        found.add(f"{topic}.{module}".replace(f".{device}_", ".").removesuffix(f".{device}"))
+    return found
 
 
 def test_file_names() -> None:
@@ -71,11 +67,27 @@ def test_file_names() -> None:
     assert cuda - cpu == set(ONLY_CUDA)
 
 
-def names(kernels: dict, folder: str, module: str) -> set[str]:
+def test_every_module_is_of_a_device_or_shared() -> None:
+    """A topic's modules are found by their names; what both devices share declares no kernel."""
+    for folder in FOLDER.iterdir():
+        if folder.is_dir() and folder.name not in (*topics.BUILDING_BLOCKS, "__pycache__"):
+            for path in folder.glob("*.py"):
+                text = path.read_text(encoding="utf-8")
+                declares = "@kernel" in text or "@cuda_kernel" in text
+                assert not declares or path.stem.split("_")[0] in ("cpu", "cuda"), path
+                cpu = re.search(r"^from .*\bcuda", text, re.MULTILINE)
+                assert cpu is None or path.stem.startswith("cuda"), f"{path} imports CUDA's"
+
+
+def names(kernels: dict, device: str, module: str) -> set[str]:
     """Names of the kernels that a module declares."""
-    home = f"fastnn.kernels.{folder}.{module}"
-    importlib.import_module(home)
-    if module == "update":  # made for each optimiser, on both sides at once
+    topics.load(device)
+    topic, _, part = module.partition(".")
+    home = f"fastnn.kernels.{topic}.{device}" + (f"_{part}" if part else "")
+    if module == "update":  # made for each optimiser, on both sides
+        for made in (optim.SGD(), optim.Adam()):
+            made.kernels()
+        topics.load(device)
         return {name for name in kernels if name.endswith(("_update", "_prepare"))}
     return {name for name, k in kernels.items() if k.function.__module__ == home}
 
@@ -124,8 +136,7 @@ def test_a_changed_rule_has_kernels_of_its_own() -> None:
 def test_launches_are_numbers_of_blocks_and_threads() -> None:
     """For small and for large sizes; blocks have whole warps (those that work together need not)
     and not more than 1024 threads."""
-    for module in modules("cuda"):
-        importlib.import_module(f"fastnn.kernels.cuda.{module}")
+    topics.load("cuda")
     for name, kernel in CUDA_KERNELS.items():
         if not kernel.function.__module__.startswith("fastnn."):
             continue
@@ -146,6 +157,6 @@ def test_launches_are_numbers_of_blocks_and_threads() -> None:
 
 def test_every_kernel_says_what_it_computes() -> None:
     for name, kernel in CUDA_KERNELS.items():
-        if kernel.function.__module__.startswith("fastnn.kernels.cuda"):
+        if (kernel.function.__module__ or "").startswith("fastnn.kernels."):
             assert kernel.doc, name
     assert CUDA_KERNELS["gelu_forward"].doc

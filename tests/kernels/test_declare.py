@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from fastnn.errors import OptionError
-from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Traits, cuda_kernel, kernel
+from fastnn.kernels import types
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, Traits, cuda_kernel, kernel
 from fastnn.runtime.cpu import ahead
 from fastnn.runtime.cuda import report
+from fastnn.testing import kernels as testing
 
 ONE = {"launch": lambda s: (1, 32)}
 
@@ -153,13 +156,37 @@ def test_traits_of_some(name: str, trait: str) -> None:
 def test_the_cpu_loads_nothing_for_cuda() -> None:
     """Nor do kernels for CUDA need Numba's CUDA when they are imported."""
     source = (
-        "import sys, fastnn.runtime.cpu.ahead as a; a.importlib.import_module('fastnn.graph.ops')\n"
-        "import fastnn.kernels.cpu.norm\n"
-        "print([m for m in sys.modules if m.startswith('fastnn.kernels.cuda.norm')])\n"
-        "import fastnn.kernels.cuda.norm\n"
+        "import sys; from fastnn.kernels import topics; topics.load('cpu')\n"
+        "import fastnn; fastnn.optim.Adam().kernels()\n"
+        "print([m for m in sys.modules if 'cuda' in m and m.startswith('fastnn')])\n"
+        "topics.load('cuda')\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('numba', 'numba_cuda', 'cuda')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+def test_the_table_of_types() -> None:
+    for letter, row in types.TYPES.items():
+        assert letter == row.letter
+        fixed = {types.storage(letter, program, "uint8") for program in ("float32", "float64")}
+        assert len(fixed) == 2 if letter == "f" else fixed == {types.storage(letter, "x", "uint8")}
+        np.dtype(types.constant_type(letter))
+    assert [types.item_size("f", p) for p in ("float32", "float64")] == [4, 8]
+    assert [types.item_size(letter, "float32") for letter in "ri"] == [8, 8]
+    assert types.storage("d", "float32", "uint8") == "uint8"
+    assert types.scalar("real", "float32") == "float32"
+
+
+def test_a_new_row_is_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotations, sizes and compiled entries go by the table."""
+    monkeypatch.setitem(types.TYPES, "i", types.ElementType("i", "half", "int16", "int64"))
+    made = scaled_for_cpu()
+    params = {**made.params, "x": Array("in", "rows", "i", ("N",))}
+    halves = dataclasses.replace(made, params=params)
+    x, y = np.arange(3, dtype=np.int16), np.zeros(3)
+    assert types.item_size("i", "float64") == 2
+    testing.call(halves, x=x, y=y, by=0.5)
+    assert y.tolist() == [0, 0.5, 1]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.broadcast
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.reduce
-import fastnn.kernels.cpu.shape  # noqa: F401
-from fastnn.kernels.cpu.elementwise import FUNCTIONS
+import fastnn.kernels.broadcast.cpu
+import fastnn.kernels.elementwise.cpu
+import fastnn.kernels.reduce.cpu
+import fastnn.kernels.shape.cpu  # noqa: F401
 from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.elementwise.cpu import FUNCTIONS
 from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute

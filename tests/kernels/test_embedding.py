@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.embedding  # noqa: F401
+import fastnn.kernels.embedding.cpu  # noqa: F401
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.feed  # noqa: F401
+import fastnn.kernels.feed.cpu  # noqa: F401
 from fastnn.kernels import clock
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call

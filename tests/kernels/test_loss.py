@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.loss  # noqa: F401
+import fastnn.kernels.loss.cpu  # noqa: F401
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
 from tests import naive

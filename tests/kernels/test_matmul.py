@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels.cpu import matmul, matmul_blocked, target, tile
+from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.matmul import cpu as matmul
+from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.metrics  # noqa: F401
+import fastnn.kernels.metrics.cpu  # noqa: F401
 from tests.kernels.common import DTYPES, EDGES, compute
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.norm  # noqa: F401
+import fastnn.kernels.norm.cpu  # noqa: F401
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, SHAPES, SMALL, close, compute
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.pair_loss  # noqa: F401
+import fastnn.kernels.loss.cpu_pairs  # noqa: F401
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute
 

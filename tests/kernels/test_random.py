@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fastnn.kernels.clock import LENGTH, SEED, STEP
-from fastnn.kernels.cpu import random
-from fastnn.kernels.cpu.simd import store, to_float
 from fastnn.kernels.declare import KERNELS, kernel
+from fastnn.kernels.random import cpu as random
+from fastnn.kernels.simd import store, to_float
 from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, compute

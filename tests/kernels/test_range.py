@@ -4,10 +4,11 @@ import mpmath
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.elementwise  # noqa: F401
-from fastnn.kernels.cpu import simd, target
-from fastnn.kernels.cpu.simd import load, store
+import fastnn.kernels.elementwise.cpu  # noqa: F401
+from fastnn.kernels import simd
+from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS, kernel
+from fastnn.kernels.simd import load, store
 from fastnn.runtime.cpu.loop import flush_to_zero, restore_rounding
 from fastnn.testing.kernels import call
 

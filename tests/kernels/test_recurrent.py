@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels.cpu import gru, lstm, matmul, rnn
-from fastnn.kernels.cpu.recurrent import GRADIENT_SCRATCH, padded
 from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.gru import cpu as gru
+from fastnn.kernels.lstm import cpu as lstm
+from fastnn.kernels.matmul import cpu as matmul
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, padded
+from fastnn.kernels.rnn import cpu as rnn
 from fastnn.testing.kernels import call
 from tests import naive, naive_recurrent
 

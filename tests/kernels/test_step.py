@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.step  # noqa: F401
+import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels import clock
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute

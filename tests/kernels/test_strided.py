@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.along
-import fastnn.kernels.cpu.matmul_batched
-import fastnn.kernels.cpu.strided  # noqa: F401
+import fastnn.kernels.matmul.cpu_batched
+import fastnn.kernels.reduce.cpu_along
+import fastnn.kernels.strided.cpu  # noqa: F401
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute
 

@@ -7,11 +7,12 @@ import mpmath
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.random  # noqa: F401
-from fastnn.kernels.cpu import target, vector_math
-from fastnn.kernels.cpu.simd import load, store
+import fastnn.kernels.elementwise.cpu
+import fastnn.kernels.random.cpu  # noqa: F401
+from fastnn.kernels import vector_math
+from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS, kernel
+from fastnn.kernels.simd import load, store
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.random  # noqa: F401
+import fastnn.kernels.random.cpu  # noqa: F401
 from fastnn.kernels.clock import LENGTH
 from fastnn.kernels.cpu import target
-from fastnn.kernels.cpu.elementwise import FUNCTIONS
 from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.elementwise.cpu import FUNCTIONS
 from fastnn.testing.kernels import call
 
 ROOT = Path(__file__).parents[2]

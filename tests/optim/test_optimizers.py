@@ -12,7 +12,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import OptionError
-from fastnn.kernels.cpu.simd import fma
+from fastnn.kernels.simd import fma
 from fastnn.optim import schedules
 from tests import naive
 

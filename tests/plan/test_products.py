@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastnn.graph.graph import Graph
-from fastnn.kernels.cuda.matmul import PARTS, SHAPES, choose_product
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.matmul.cuda import PARTS, SHAPES, choose_product
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.products import chosen
 

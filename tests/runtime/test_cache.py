@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-import fastnn.kernels.cpu.feed
+import fastnn.kernels.feed.cpu
 from fastnn import nn
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import HELPERS, KERNELS, Kernel, helper, kernel

@@ -240,7 +240,7 @@ import numpy as np
 import fastnn as fnn
 from fastnn.errors import KernelError
 from fastnn.kernels.cpu import target
-from fastnn.kernels.cpu.simd import (
+from fastnn.kernels.simd import (
     load, load_between, load_first, store, store_between, store_first)
 from fastnn.kernels.cpu.tile import best_tile, tile, transpose_block
 from fastnn.testing.kernels import call

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from fastnn.errors import DeviceError, OutOfMemoryError
+from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import compiler, gpu, twins
+from fastnn.runtime.cuda import compiler, gpu
 
 #: what is used of `cuda.core`, by class
 USED = {
@@ -179,7 +180,7 @@ def test_memory_and_copies(device):
 
 
 def test_launches_and_graphs(device):
-    twins.load_all()
+    topics.load("cuda")
     kernel = CUDA_KERNELS["affine"]
     place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
     operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
@@ -219,7 +220,7 @@ def test_a_full_device_is_asked_again_once_its_pool_is_trimmed(device):
 
 
 def test_a_launch_without_items_does_nothing(device):
-    twins.load_all()
+    topics.load("cuda")
     operands = {
         "x": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
         "y": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
@@ -231,7 +232,7 @@ def test_a_launch_without_items_does_nothing(device):
 
 @pytest.mark.parametrize(("status", "words"), [(0, "can go on"), (700, "any more")])
 def test_a_failed_launch_says_whether_the_process_can_go_on(device, status, words):
-    twins.load_all()
+    topics.load("cuda")
     place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
     operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
 

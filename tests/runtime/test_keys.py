@@ -217,10 +217,10 @@ def test_what_has_no_exact_key_is_refused(value: Any) -> None:
 
 def test_every_kernel_has_a_key() -> None:
     ahead.load_all()
+    from fastnn.kernels import topics
     from fastnn.kernels.declare import CUDA_KERNELS
-    from fastnn.runtime.cuda import twins
 
-    twins.load_all()
+    topics.load("cuda")
     for table, generated in (
         (KERNELS, compiler.GENERATED),
         (CUDA_KERNELS, cuda_compiler.GENERATED),
@@ -275,10 +275,11 @@ def test_code_that_ran_counts_not_the_file(tmp_path: Path, monkeypatch: pytest.M
 NAMES = """
 import json, sys
 from fastnn.runtime.cpu import ahead, compiler
-from fastnn.runtime.cuda import compiler as cuda_compiler, twins
+from fastnn.kernels import topics
+from fastnn.runtime.cuda import compiler as cuda_compiler
 from fastnn.kernels.declare import KERNELS, CUDA_KERNELS
 ahead.load_all()
-twins.load_all()
+topics.load("cuda")
 names = {n: str(compiler.object_path(k, "float32", "")) for n, k in KERNELS.items()}
 cuda = {n: str(cuda_compiler.code_path(k, "float32", "", (9, 0))) for n, k in CUDA_KERNELS.items()}
 print(json.dumps([names, cuda, "numba" in sys.modules]))
@@ -316,6 +317,6 @@ def test_an_edit_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     edit("scalar.py", "return x * x\n", "return x * x * 1.0\n")
     second = names()
     assert changed(first, second) == [{"square_forward"}, {"square_forward"}]
-    edit("cpu/step.py", "clock[STEP] += 1", "clock[STEP] += 1 + 0 * clock[STEP]")
+    edit("step/cpu.py", "clock[STEP] += 1", "clock[STEP] += 1 + 0 * clock[STEP]")
     third = names()
     assert changed(second, third) == [{"advance"}, set()]

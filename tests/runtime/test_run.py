@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.step  # noqa: F401
+import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels import clock as words
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.execute import BoundProgram

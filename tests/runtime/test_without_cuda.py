@@ -43,7 +43,7 @@ import fastnn as fnn
 from fastnn import callbacks, data, nn, ops, optim
 fnn.Trainer
 import fastnn.runtime._cuda, fastnn.runtime.cuda.compiler, fastnn.testing.kernels
-import fastnn.kernels.cuda.elementwise
+import fastnn.kernels.elementwise.cuda
 print(sorted(m for m in sys.modules if m.split(".")[0] in ("cuda", "numba_cuda", "numba")))
 """
     assert python(code) == "[]\n"
@@ -118,9 +118,9 @@ def test_fit_packages_are_taken(installed: Callable[..., None], version: str) ->
 def test_kernels_are_declared_without_the_packages() -> None:
     code = """
 import sys
-from fastnn.runtime.cuda import twins
+from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
-twins.load_all()
+topics.load("cuda")
 print(len(CUDA_KERNELS))
 """
     assert int(python(BLOCKED + code)) > 100
@@ -130,7 +130,7 @@ print(len(CUDA_KERNELS))
 def test_a_direct_call_says_what_to_do(kernel: str) -> None:
     code = f"""
 import numpy as np
-import fastnn.kernels.cuda.elementwise
+import fastnn.kernels.elementwise.cuda
 from fastnn.kernels.declare import CUDA_KERNELS
 try:
     CUDA_KERNELS["{kernel}"].function(np.ones((2, 2)), np.ones((2, 2)))

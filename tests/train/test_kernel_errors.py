@@ -12,8 +12,8 @@ import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.errors import KernelError
 from fastnn.graph.op import OPS
-from fastnn.kernels.cpu.simd import fma, max_lanes
 from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.simd import fma, max_lanes
 from fastnn.runtime.cpu.ahead import load_all
 
 RNG = np.random.default_rng(0)

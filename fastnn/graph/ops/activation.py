@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.broadcast
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.shape
-import fastnn.kernels.cpu.softmax  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.along
-import fastnn.kernels.cpu.reduce  # noqa: F401
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
 from fastnn.graph.ops.strided import expand

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.broadcast
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.reduce
-import fastnn.kernels.cpu.step  # noqa: F401
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, derived_gradient, register
 

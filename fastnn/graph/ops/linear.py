@@ -9,10 +9,9 @@ import numpy as np
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.kernels.cpu import embedding, reduce  # noqa: F401  (declares the kernels)
-from fastnn.kernels.cpu.matmul import LinearChoice, choose_linear, packed_shape
-from fastnn.kernels.cpu.matmul_blocked import scratch_columns
 from fastnn.kernels.declare import declared
+from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 
 #: the products on CUDA, where nothing is packed
 ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.loss
-import fastnn.kernels.cpu.pair_loss  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, derived_gradient, register

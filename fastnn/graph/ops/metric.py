@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import fastnn.kernels.cpu.metrics  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Value
 from fastnn.graph.op import Op, register

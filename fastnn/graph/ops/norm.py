@@ -7,7 +7,6 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, derived_gradient, register
-from fastnn.kernels.cpu import norm, reduce  # noqa: F401  (declares the kernels)
 
 
 def _check_features(inputs: dict[str, Value], scope: str, op: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fastnn.kernels.cpu.random  # noqa: F401
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
 

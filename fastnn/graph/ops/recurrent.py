@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fastnn.kernels.cpu.reduce  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import GradientRule, Op, register
 from fastnn.graph.ops.linear import packed
-from fastnn.kernels.cpu import gru, lstm, rnn
-from fastnn.kernels.cpu.recurrent import GRADIENT_SCRATCH, padded
+from fastnn.kernels.gru import cpu as gru
+from fastnn.kernels.lstm import cpu as lstm
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, padded
+from fastnn.kernels.rnn import cpu as rnn
 
 #: batches up to this size use the weights as they are
 PLAIN_BATCH = 4

@@ -2,8 +2,8 @@
 
 The input projection of all steps is one product, and so are the gradients of weights and input; in
 between one launch walks the whole sequence, if the recurrent weights fit into the shared memory of
-the device's blocks (`kernels/cuda/recurrent.py`), else a few launches make a turn
-(`kernels/cuda/steps.py`).
+the device's blocks (`kernels/recurrent/cuda.py`), else a few launches make a turn
+(`kernels/recurrent/cuda_steps.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,8 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.kernels.cuda.gru
-import fastnn.kernels.cuda.lstm
-import fastnn.kernels.cuda.matmul
-import fastnn.kernels.cuda.rnn
-import fastnn.kernels.cuda.shape
-import fastnn.kernels.cuda.steps  # noqa: F401  (declare the kernels)
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.kernels.cuda.recurrent import Layout, exchange_elements, fits
+from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.kernels.cpu.strided  # noqa: F401
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register

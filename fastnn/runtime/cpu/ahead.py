@@ -11,10 +11,8 @@ compiled, `compiler.address` does.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
-import pkgutil
 import queue
 import re
 import shutil
@@ -26,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fastnn.kernels import elsewhere
+from fastnn.kernels import elsewhere, topics
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache
@@ -113,6 +111,8 @@ def alternatives(wanted: Iterable[Variant]) -> list[Variant]:
     """Kernels for the same work at other sizes: another batch size or model compiles nothing."""
     mine = [(KERNELS[v[0]].traits.family, v[1]) for v in wanted if v not in LOOP]
     families = {family for family, _ in mine} - {""}
+    if families:
+        topics.load("cpu")
     dtypes = sorted({dtype for family, dtype in mine if family})
     names = [name for name, kernel in KERNELS.items() if kernel.traits.family in families]
     return [(name, dtype, "") for dtype in dtypes for name in names]
@@ -241,12 +241,7 @@ def _can_spawn() -> bool:
 def load_all(modules: Iterable[str] = ()) -> None:
     """Import everything that declares kernels, those that have entered themselves (`fastnn.optim`
     does when it is imported), and these modules."""
-    import fastnn.kernels.cpu as package
-
-    importlib.import_module("fastnn.graph.ops")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    topics.load("cpu")
     elsewhere.load(modules)
 
 

@@ -30,25 +30,24 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.errors import ProgramError, warn
-from fastnn.kernels import recorded
+from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys
 from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 
-#: NumPy types of the element-type letters that don't depend on the program
-FIXED_TYPES = {"r": "float64", "i": "int64"}
 ENTRY = "fastnn_entry"
 #: the words in which checked code notes an index (`fastnn.kernels.cpu._bounds_llvm`)
 OUT_OF_BOUNDS = "fastnn_out_of_bounds"
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
 #: modules whose functions have code generators: they count in a kernel's key by name
-GENERATED = frozenset(f"fastnn.kernels.cpu.{name}" for name in ("simd", "tile", "target"))
+GENERATED = frozenset(f"fastnn.kernels.{name}" for name in ("simd", "cpu.tile", "cpu.target"))
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),
+    "fastnn.kernels.types",
     "fastnn.kernels.cpu._types_llvm",
     "fastnn.kernels.cpu._bounds_llvm",
     "fastnn.kernels.cpu._simd_llvm",
@@ -360,12 +359,11 @@ def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
 
 def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
     """The function `entry(record, lo, hi)` that unpacks a record and calls the kernel."""
-    element = {"f": dtype, "d": data_dtype, **FIXED_TYPES}
     slot, arguments = 0, []
     for parameter in kernel.params.values():
         if isinstance(parameter, Array):
             sizes = ", ".join(f"r[{slot + 1 + k}]" for k in range(len(parameter.dims)))
-            kind = f"np.{element[parameter.dtype]}"
+            kind = f"np.{types.storage(parameter.dtype, dtype, data_dtype)}"
             arguments.append(f"array_at(r[{slot}], ({sizes},), {kind})")
             slot += 1 + len(parameter.dims)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
+from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
@@ -85,7 +86,7 @@ class BoundProgram:
 
 def view(program: Program, place: Operand, memory: Memory) -> np.ndarray:
     """The array that an operand means, as a NumPy view."""
-    dtype = {"f": program.dtype, "r": "float64", "i": "int64"}[place.dtype]
+    dtype = types.storage(place.dtype, program.dtype)
     raw = memory[place.segment].reshape(-1).view(np.uint8)
     size = int(np.prod(place.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
     return raw[place.offset : place.offset + size].view(dtype).reshape(place.dims)

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastnn.errors import KernelError
 from fastnn.kernels import clock as words
+from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime.cpu import compiler, layout
@@ -25,7 +26,6 @@ from fastnn.runtime.cpu import compiler, layout
 MOST_BYTES = 1 << 28
 #: kinds of access whose checks note what they find, by number
 ACCESS = ("", "vector load", "vector store", "register tile", "transposed block")
-_TYPES = {"r": "float64", "i": "int64"}
 
 
 class _Named(np.ndarray):
@@ -103,7 +103,7 @@ def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: 
                 noted = compiler.noted(address)
                 break
     if noted:
-        cause = _out_of_bounds(kernel, record, noted, {"f": dtype, "d": data_type, **_TYPES})
+        cause = _out_of_bounds(kernel, record, noted, dtype, data_type)
     elif again or not compiler.checked():
         cause = _cause(kernel, record, lo, hi, dtype, data_type)
     hint = "" if cause or compiler.checked() else "; FASTNN_CHECK=1 checks indices"
@@ -111,7 +111,7 @@ def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: 
 
 
 def _out_of_bounds(
-    kernel: Kernel, record: int, noted: tuple[int, ...], types: dict[str, str]
+    kernel: Kernel, record: int, noted: tuple[int, ...], dtype: str, data_type: str
 ) -> str:
     """The text for what vector code has noted: access, array, flat index, number of elements."""
     kind, address, index, count = noted
@@ -123,9 +123,10 @@ def _out_of_bounds(
             continue
         start, *shape = table[slot : slot + 1 + len(parameter.dims)]
         size = math.prod(shape)
+        item = np.dtype(types.storage(parameter.dtype, dtype, data_type)).itemsize
         if (start, size) == (address, count):
             whole.append(name)
-        elif start <= address < start + size * np.dtype(types[parameter.dtype]).itemsize:
+        elif start <= address < start + size * item:
             parts.append(name)
         slot += 1 + len(shape)
     array = " or ".join(whole) or f"a part of {' or '.join(parts) or 'an array'}"
@@ -138,7 +139,6 @@ def _out_of_bounds(
 def _cause(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> str:
     """What the kernel's Python function raises; "" where that is nothing."""
     table = (ctypes.c_int64 * compiler.record_length(kernel)).from_address(record)
-    types = {"f": dtype, "d": data_type, **_TYPES}
     arguments: list[Any] = []
     slot, size = 0, 0
     for name, parameter in kernel.params.items():
@@ -147,7 +147,7 @@ def _cause(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type:
             arguments.append(int(number) if parameter.kind == "int" else number.view(np.float64))
             slot += 1
             continue
-        dims, kind = parameter.dims, np.dtype(types[parameter.dtype])
+        dims, kind = parameter.dims, np.dtype(types.storage(parameter.dtype, dtype, data_type))
         shape = tuple(table[slot + 1 : slot + 1 + len(dims)])
         count = int(np.prod(shape, dtype=np.int64))
         size += count * kind.itemsize

@@ -1,7 +1,7 @@
 """How kernels and their helpers are handed to Numba for CUDA.
 
 Numba's CUDA target learns three sets of functions: every `@helper` (as it is written, below), the
-functions of `kernels.cpu.simd` on values (`lanes`), and those of `kernels.cuda.device` (`device`).
+functions of `kernels.simd` on values (`lanes`), and those of `kernels.cuda.device` (`device`).
 
 Functions are not compiled quite as they are (`adapted`): the name `cuda` becomes the module
 `numba.cuda`, and where the program's type is float32, float constants become float32: Numba would

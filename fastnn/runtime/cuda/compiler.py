@@ -23,6 +23,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.kernels import recorded
+from fastnn.kernels import types as element_types
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda, cache, keys
 from fastnn.runtime.cpu import compiler as files
@@ -31,10 +32,9 @@ from fastnn.runtime.signals import uninterrupted
 recorded.record()
 
 ENTRY = files.ENTRY
-FIXED_TYPES = files.FIXED_TYPES
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
-    {"fastnn.kernels.cpu.simd"}
+    {"fastnn.kernels.simd"}
     | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "together")}
 )
 #: modules that make the code of every kernel: they are part of every key as a whole
@@ -45,6 +45,7 @@ GENERATORS = (
         for name in ("compiler", "bridge", "define", "lanes", "blocks", "tiles", "together_bridge")
     ),
     "fastnn.runtime._cuda",
+    "fastnn.kernels.types",
 )
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
@@ -146,8 +147,6 @@ def make_entry(
     kernel: CudaKernel, dtype: str, data_dtype: str, bridge: Any
 ) -> tuple[Callable[..., None], list[str]]:
     """The function of numbers that calls the kernel on arrays, and its arguments' types."""
-    element = {"f": dtype, "d": data_dtype, **FIXED_TYPES}
-    scalar = {"int": "int64", "double": "float64", "real": dtype}
     names: list[str] = []
     types: list[str] = []
     values = []
@@ -156,10 +155,11 @@ def make_entry(
             sizes = [f"n{k}_{axis}" for axis in range(len(parameter.dims))]
             names += [f"a{k}", *sizes]
             types += ["int64"] * (1 + len(sizes))
-            values.append(f"array_at(a{k}, ({', '.join(sizes)},), np.{element[parameter.dtype]})")
+            kind = element_types.storage(parameter.dtype, dtype, data_dtype)
+            values.append(f"array_at(a{k}, ({', '.join(sizes)},), np.{kind})")
         else:
             names.append(f"s{k}")
-            types.append(scalar[parameter.kind])
+            types.append(element_types.scalar(parameter.kind, dtype))
             values.append(f"s{k}")
     source = f"def entry({', '.join(names)}):\n    kernel({', '.join(values)})\n"
     scope: dict[str, Any] = bridge.entry_scope(kernel.function, dtype)
@@ -172,9 +172,6 @@ def arguments(kernel: CudaKernel, dtype: str, operands: Mapping[str, Any]) -> li
 
     `operands` has, by parameter, (address, sizes) for an array and a number for a scalar.
     """
-    scalar: dict[str, Any] = {
-        "int": np.int64, "double": np.float64, "real": np.dtype(dtype).type,
-    }  # fmt: skip
     result: list[Any] = []
     for name, parameter in kernel.params.items():
         value = operands[name]
@@ -182,7 +179,7 @@ def arguments(kernel: CudaKernel, dtype: str, operands: Mapping[str, Any]) -> li
             address, sizes = value
             result += [np.int64(address), *map(np.int64, sizes)]
         else:
-            result.append(scalar[parameter.kind](value))
+            result.append(np.dtype(element_types.scalar(parameter.kind, dtype)).type(value))
     return result
 
 

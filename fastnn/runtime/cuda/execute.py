@@ -25,6 +25,7 @@ import numpy as np
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
+from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
@@ -74,8 +75,8 @@ class CudaProgram:
     # ---------------------------------------------------------------- preparation
 
     def _dtype(self, operand: Operand) -> str:
-        kinds = {"f": self.program.dtype, "r": "float64", "i": "int64"}
-        return kinds.get(operand.dtype) or self.segments[operand.segment].host.dtype.name
+        kind = types.storage(operand.dtype, self.program.dtype)
+        return kind or self.segments[operand.segment].host.dtype.name
 
     def place(self, operand: Operand, rank: int | None = None) -> Place:
         """Where an operand lies on the device."""
@@ -103,8 +104,6 @@ class CudaProgram:
         return kernel, data_dtype, operands
 
     def _keep(self) -> Launch:
-        import fastnn.kernels.cuda.keep  # noqa: F401
-
         size = self.segments["buffers"].host.size
         own = Operand("buffers", 0, (size,), "f")
         clock = Operand("clock", 0, (words.LENGTH,), "i")
@@ -114,8 +113,6 @@ class CudaProgram:
 
     def _poison(self) -> list[Launch]:
         """Launches that fill memory before a step (see `fastnn/runtime/poison.py`)."""
-        import fastnn.kernels.cuda.step  # noqa: F401
-
         found = []
         for segment, begin, size in poison.spans(self.program):
             memory = self.place(Operand(segment, begin, (size // 8,), "i"))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError
+from fastnn.kernels import types
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda
 
@@ -377,7 +378,6 @@ class SimulatedGpu(_Device):
     ) -> Launch:
         from fastnn.runtime.cuda import compiler, simulator
 
-        element = {"f": dtype, "d": data_dtype, **compiler.FIXED_TYPES}
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
         if how.empty:
             return _nothing
@@ -390,7 +390,8 @@ class SimulatedGpu(_Device):
             elif isinstance(value, Place):
                 arguments.append(array_of(value))
             else:
-                arguments.append(np.empty((0,) * len(parameter.dims), element[parameter.dtype]))
+                kind = types.storage(parameter.dtype, dtype, data_dtype)
+                arguments.append(np.empty((0,) * len(parameter.dims), kind))
 
         def launch() -> None:
             with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The functions of `kernels.cpu.simd` on values, compiled for CUDA: a vector is one number.
+"""The functions of `kernels.simd` on values, compiled for CUDA: a vector is one number.
 
 Floats are Numba's own. The integers that `simd.bits` makes of float32 are a type of their own,
 `Word`, that stays 32 bits wide: Numba's int32 become int64 at the first operation.
@@ -12,8 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastnn.kernels import recorded
-from fastnn.kernels.cpu import simd
+from fastnn.kernels import recorded, simd
 from fastnn.kernels.cuda import device
 from fastnn.runtime.cuda.define import call, define, define_operator, numba, types
 

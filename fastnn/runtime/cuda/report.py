@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastnn.kernels import elsewhere
+from fastnn.kernels import elsewhere, topics
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import compiler, twins
+from fastnn.runtime.cuda import compiler
 
 #: float types, and the compute capabilities that each is looked at for
 VARIANTS: dict[str, list[tuple[int, int]]] = {"float32": [(8, 0), (9, 0)], "float64": [(9, 0)]}
@@ -47,7 +47,7 @@ class Report:
 def declare_all(modules: Iterable[str] = ()) -> None:
     """Enter every kernel there is in the table: also those that have entered themselves
     (`fastnn.optim` does when it is imported), and those of these modules."""
-    twins.load_all()
+    topics.load("cuda")
     elsewhere.load(modules)
 
 

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
-
-import fastnn.kernels.cuda as package
 from fastnn.errors import ProgramError, where
-from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, CudaKernel
-
-
-@functools.cache
-def load_all() -> None:
-    """Import all modules of `fastnn.kernels.cuda`, which enters their kernels in the table."""
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+from fastnn.kernels.declare import KERNELS, CudaKernel, declared_for_cuda
 
 
 def find(name: str, scope: str = "") -> CudaKernel:
     """The CUDA kernel of this name; an error where there is none."""
-    load_all()
-    found = CUDA_KERNELS.get(name)
+    found = declared_for_cuda(name)
     if found is None:
         raise ProgramError(
             f"{where(scope)}kernel {name!r} has no twin for CUDA; pass one to define_op "

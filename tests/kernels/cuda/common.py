@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
+from fastnn.kernels.types import LETTERS, storage
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.common import GUARD, close, poisoned
 
@@ -76,7 +77,7 @@ def prepared(
     kernel: Kernel | CudaKernel, dtype: Any, out: dict[str, Any], operands: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The operands that are only read, and those that are written, with their element types."""
-    types = {"f": np.dtype(dtype), "r": np.dtype(np.float64), "i": np.dtype(np.int64)}
+    types = {letter: storage(letter, np.dtype(dtype).name) or None for letter in LETTERS}
     assert set(operands) | set(out) == set(kernel.params), f"{kernel.name}: {list(kernel.params)}"
     fixed, inout = {}, {}
     for key, value in operands.items():
@@ -98,7 +99,7 @@ def outputs(
     byte: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Arrays to be written (copies, or filled with `byte`), and the larger buffers they lie in."""
-    types = {"f": np.dtype(dtype), "r": np.dtype(np.float64), "i": np.dtype(np.int64)}
+    types = {letter: storage(letter, np.dtype(dtype).name) or None for letter in LETTERS}
     changed, buffers = {}, {}
     for key, value in inout.items():
         changed[key], buffers[key] = poisoned(value.shape, value.dtype, byte)

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.broadcast
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.reduce
-import fastnn.kernels.cpu.sequence
-import fastnn.kernels.cpu.shape
-import fastnn.kernels.cuda.broadcast
-import fastnn.kernels.cuda.elementwise
-import fastnn.kernels.cuda.reduce
-import fastnn.kernels.cuda.sequence
-import fastnn.kernels.cuda.shape  # noqa: F401
+import fastnn.kernels.broadcast.cpu
+import fastnn.kernels.broadcast.cuda
+import fastnn.kernels.elementwise.cpu
+import fastnn.kernels.elementwise.cuda
+import fastnn.kernels.reduce.cpu
+import fastnn.kernels.reduce.cuda
+import fastnn.kernels.sequence.cpu
+import fastnn.kernels.sequence.cuda
+import fastnn.kernels.shape.cpu
+import fastnn.kernels.shape.cuda  # noqa: F401
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.testing.kernels import call_cuda
 from tests import naive

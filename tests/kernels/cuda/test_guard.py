@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import fastnn.kernels.cuda.guard  # noqa: F401  (declares the kernels)
+import fastnn.kernels.guard.cuda  # noqa: F401  (declares the kernels)
 from fastnn import optim
 from fastnn.kernels import clock
 from fastnn.kernels.declare import CUDA_KERNELS

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels.cuda import matmul, tile
+from fastnn.kernels.cuda import tile
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.matmul import cuda as matmul
 from tests.kernels.cuda.common import compute_both, compute_cuda
 
 #: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)

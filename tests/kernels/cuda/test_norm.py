@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cuda.norm  # noqa: F401  (declares the kernels)
+import fastnn.kernels.norm.cuda  # noqa: F401  (declares the kernels)
 from tests import naive
 from tests.kernels.common import close
 from tests.kernels.cuda.common import compute_both

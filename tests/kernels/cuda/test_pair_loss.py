@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cuda.pair_loss  # noqa: F401  (declares the kernels)
+import fastnn.kernels.loss.cuda_pairs  # noqa: F401  (declares the kernels)
 from tests import naive
 from tests.kernels.cuda.common import compute_both
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.random
-import fastnn.kernels.cuda.random  # noqa: F401
+import fastnn.kernels.random.cpu
+import fastnn.kernels.random.cuda  # noqa: F401
 from tests.kernels.common import DTYPES
 from tests.kernels.cuda.common import compute_both, compute_cuda
 from tests.kernels.test_random import as_signed, clock_of, expected_uniform

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cuda.gru
-import fastnn.kernels.cuda.lstm
-import fastnn.kernels.cuda.rnn
-import fastnn.kernels.cuda.steps
+import fastnn.kernels.gru.cuda
+import fastnn.kernels.lstm.cuda
+import fastnn.kernels.recurrent.cuda_steps
+import fastnn.kernels.rnn.cuda
 from fastnn.kernels.cuda.device import block_number, give_way
-from fastnn.kernels.cuda.recurrent import Layout, exchange_elements, fits
 from fastnn.kernels.declare import CUDA_KERNELS, Array
+from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests import naive, naive_recurrent

@@ -7,16 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.clip
-import fastnn.kernels.cpu.embedding
-import fastnn.kernels.cpu.feed
-import fastnn.kernels.cpu.metrics
-import fastnn.kernels.cpu.step
-import fastnn.kernels.cuda.clip
-import fastnn.kernels.cuda.embedding
-import fastnn.kernels.cuda.feed
-import fastnn.kernels.cuda.metrics
-import fastnn.kernels.cuda.step  # noqa: F401
 from fastnn.kernels import clock
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.testing.kernels import call_cuda

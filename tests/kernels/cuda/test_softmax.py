@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels.cuda import loss, rows, softmax  # noqa: F401  (declare the kernels)
+from fastnn.kernels.cuda import rows
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.loss import cuda as loss  # noqa: F401  (declare the kernels)
+from fastnn.kernels.softmax import cuda as softmax  # noqa: F401  (declare the kernels)
 from fastnn.testing.kernels import call_cuda
 from tests import naive
 from tests.kernels.common import close

@@ -7,8 +7,9 @@ import pytest
 
 from fastnn import optim
 from fastnn.kernels import clock
-from fastnn.kernels.cuda import keep, step  # noqa: F401  (declares the kernels)
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.guard import cuda_keep as keep  # noqa: F401  (declares the kernels)
+from fastnn.kernels.step import cuda as step  # noqa: F401  (declares the kernels)
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.test_step import words
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.cpu.along
-import fastnn.kernels.cpu.elementwise
-import fastnn.kernels.cpu.matmul_batched
-import fastnn.kernels.cpu.strided
-import fastnn.kernels.cuda.along
-import fastnn.kernels.cuda.elementwise
-import fastnn.kernels.cuda.matmul_batched
-import fastnn.kernels.cuda.strided  # noqa: F401
+import fastnn.kernels.elementwise.cpu
+import fastnn.kernels.elementwise.cuda
+import fastnn.kernels.matmul.cpu_batched
+import fastnn.kernels.matmul.cuda_batched
+import fastnn.kernels.reduce.cpu_along
+import fastnn.kernels.reduce.cuda_along
+import fastnn.kernels.strided.cpu
+import fastnn.kernels.strided.cuda  # noqa: F401
 from tests.kernels.common import DTYPES, close
 from tests.kernels.cuda.common import compute_both
 
@@ -123,7 +123,7 @@ def test_stacks_of_products(m: int, c: int, k: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_choices_and_powers(dtype: Any) -> None:
-    from fastnn.kernels.cpu.elementwise import SEVERAL
+    from fastnn.kernels.elementwise.cpu import SEVERAL
 
     numbers = [0.0, -0.0, 1.0, -1.0, 2.5, -2.0, 3.0]
     a, b = (x.reshape(7, 7) for x in np.meshgrid(numbers, numbers))

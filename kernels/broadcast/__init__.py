@@ -1,0 +1,1 @@
+"""A matrix with a row or a column: sums, products, PReLU."""

@@ -1,0 +1,82 @@
+"""Kernels that compute each element from the elements at the same place: activations, arithmetic.
+
+A kernel is made from a formula (`elementwise`); a new activation is a formula in `scalar` and a row
+of the table. All arrays are ``rows f[N,C]``; the rows lo to hi are lo*C to hi*C in the flat array,
+whole vectors first, then a masked one with the same formula. The output may be one of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import scalar
+from ..declare import Kernel, kernel
+from ..simd import lanes, load, load_first, store, store_first
+from .table import FUNCTIONS, SEVERAL
+
+_SOURCE = '''
+def {name}({parameters}, lo, hi):
+    """{doc}"""
+    n = lanes({output})
+    i, end = lo * {output}.shape[1], hi * {output}.shape[1]
+    while i + n <= end:
+        store({output}, i, formula({whole}{reals}))
+        i += n
+    if i < end:
+        store_first({output}, i, formula({tail}{reals}), end - i)
+'''
+
+
+def elementwise(
+    name: str,
+    formula: Callable[..., Any],
+    inputs: tuple[str, ...] = ("x",),
+    output: str = "y",
+    reals: tuple[str, ...] = (),
+) -> Kernel:
+    """The kernel ``name(*inputs, output, *reals, lo, hi)``: output = formula(*inputs, *reals)."""
+    declared = [f'{x}: "in rows f[N,C]"' for x in inputs] + [f'{output}: "out rows f[N,C]"']
+    source = _SOURCE.format(
+        name=name,
+        doc=f"{output} = {formula.__name__}({', '.join(inputs + reals)}), element by element.",
+        parameters=", ".join(declared + [f'{r}: "real"' for r in reals]),
+        output=output,
+        whole=", ".join(f"load({x}, i)" for x in inputs),
+        tail=", ".join(f"load_first({x}, i, end - i)" for x in inputs),
+        reals="".join(f", {r}" for r in reals),
+    )
+    scope: dict[str, Any] = {
+        "__name__": __name__,
+        "formula": formula,
+        "lanes": lanes,
+        "load": load,
+        "load_first": load_first,
+        "store": store,
+        "store_first": store_first,
+    }
+    exec(compile(source, f"<kernel {name}>", "exec"), scope)
+    made: Kernel = kernel(scope[name])
+    return made
+
+
+for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
+    elementwise(f"{_name}_forward", _function, reals=_reals)
+    elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
+
+
+for _name, _function, _inputs, _output in SEVERAL:
+    elementwise(_name, _function, _inputs, _output)
+
+add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
+subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))
+multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"))
+multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
+multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
+divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
+divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"), "da")
+divide_backward_b = elementwise(
+    "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
+)
+negate = elementwise("negate", scalar.negate)
+affine = elementwise("affine", scalar.affine, reals=("scale", "shift"))

@@ -1,0 +1,87 @@
+"""Kernels that compute each element from the elements at the same place: activations, arithmetic.
+
+Made from the same formulas and table as the CPU's; a thread computes four neighbouring elements.
+The output may be one of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import scalar
+from ..cuda.device import can_load4, flat, flat_index, fours_launch, load4, store4
+from ..declare import KERNELS, CudaKernel, cuda_kernel
+from . import cpu  # noqa: F401  (declares what these are like)
+from .table import FUNCTIONS, SEVERAL
+
+_SOURCE = '''
+def {name}({parameters}):
+    """{doc}"""
+    i, size = 4 * flat_index(), {output}.size
+    if i + 4 <= size and {aligned}:
+        {load}
+        store4({output}, i, {fours})
+    else:
+        for k in range(i, min(i + 4, size)):
+            flat({output})[k] = formula({ones}{reals})
+'''
+
+
+def elementwise(
+    name: str,
+    formula: Callable[..., Any],
+    inputs: tuple[str, ...] = ("x",),
+    output: str = "y",
+    reals: tuple[str, ...] = (),
+) -> CudaKernel:
+    """The kernel ``name(*inputs, output, *reals)``: output = formula(*inputs, *reals)."""
+    extra = "".join(f", {r}" for r in reals)
+    source = _SOURCE.format(
+        name=name,
+        doc=f"{output} = {formula.__name__}({', '.join(inputs + reals)}), element by element.",
+        parameters=", ".join((*inputs, output, *reals)),
+        output=output,
+        aligned=" and ".join(f"can_load4({x})" for x in (*inputs, output)),
+        load="; ".join(f"{', '.join(f'{x}{k}' for k in range(4))} = load4({x}, i)" for x in inputs),
+        fours=", ".join(
+            f"formula({', '.join(f'{x}{k}' for x in inputs)}{extra})" for k in range(4)
+        ),
+        ones=", ".join(f"flat({x})[k]" for x in inputs),
+        reals=extra,
+    )
+    scope: dict[str, Any] = {
+        "__name__": __name__,
+        "can_load4": can_load4,
+        "flat": flat,
+        "flat_index": flat_index,
+        "formula": formula,
+        "load4": load4,
+        "store4": store4,
+    }
+    exec(compile(source, f"<CUDA kernel {name}>", "exec"), scope)
+    made: CudaKernel = cuda_kernel(
+        scope[name], like=KERNELS[name], launch=lambda s: fours_launch(s["N"] * s["C"])
+    )
+    return made
+
+
+for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
+    elementwise(f"{_name}_forward", _function, reals=_reals)
+    elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
+
+for _name, _function, _inputs, _output in SEVERAL:
+    elementwise(_name, _function, _inputs, _output)
+
+add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
+subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))
+multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"))
+multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
+multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
+divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
+divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"), "da")
+divide_backward_b = elementwise(
+    "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
+)
+negate = elementwise("negate", scalar.negate)
+affine = elementwise("affine", scalar.affine, reals=("scale", "shift"))

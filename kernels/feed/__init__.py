@@ -1,0 +1,1 @@
+"""The user's data into the mini-batch, and results back."""

@@ -1,0 +1,1 @@
+"""The GRU over sequences."""

@@ -1,0 +1,298 @@
+"""The GRU over whole sequences (Cho et al. 2014), gates in PyTorch's order r, z, n.
+
+    r = sigmoid(x W_ir + b_ir + h W_hr + b_hr),  z likewise
+    n = tanh(x W_in + b_in + r (h W_hn + b_hn))     reset after the product (PyTorch, cuDNN)
+    n = tanh(x W_in + b_in + (r h) W_hn + b_hn)     reset `before` it (as in the paper)
+    h' = (1 - z) n + z h
+
+See `recurrent` for what letters and *turns* mean. A step's saved row is r, z, n and then
+h W_hn + b_hn, or r h where the reset comes before.
+"""
+
+from ..cpu.parts import load_part, store_part
+from ..declare import helper, kernel
+from ..recurrent.cpu import (
+    INPUT_STEPS,
+    add_row,
+    copy_or_zero,
+    copy_row,
+    length_of,
+    multiply,
+    multiply_inputs,
+    multiply_state,
+    padded,
+    running,
+    sort_by_length,
+    step_of,
+    zero_row,
+)
+from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
+from ..simd import lanes, splat
+
+
+@helper
+def gru_scratch(inputs, hidden):
+    """Scratch elements for each sequence: [x, h]; sums of r, z, n and of h's part of n; r h;
+    biases."""
+    return padded(inputs + hidden) + 2 * padded(4 * hidden) + padded(hidden)
+
+
+@helper
+def gru_backward_scratch(hidden):
+    """Scratch elements for each sequence: gradients of gates, of h, of r h."""
+    return padded(3 * hidden) + 2 * padded(hidden)
+
+
+@helper
+def gate(s, z, bias, H, place, j, n):
+    """sigmoid of a gate's sum and bias."""
+    return sigmoid(load_part(s, z + place * H + j, n) + load_part(s, bias + place * H + j, n))
+
+
+@helper
+def reset_part(s, z, bias, h, rh, saved, k, H, j, n):
+    """r and r h, for the product that follows."""
+    r = gate(s, z, bias, H, 0, j, n)
+    product = r * load_part(s, h + j, n)
+    store_part(s, rh + j, product, n)
+    store_part(saved, k + j, r, n)
+    store_part(saved, k + 3 * H + j, product, n)
+
+
+@helper
+def forward_part(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
+    """`n` units from unit j on: the new state to h and y, gates to saved."""
+    zg = gate(s, z, bias, H, 1, j, n)
+    xn = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
+    if reset_before:
+        new = tanh(xn)
+    else:
+        r = gate(s, z, bias, H, 0, j, n)
+        hn = load_part(s, z + 3 * H + j, n) + load_part(s, bias + 3 * H + j, n)
+        new = tanh(xn + r * hn)
+        store_part(saved, k + j, r, n)
+        store_part(saved, k + 3 * H + j, hn, n)
+    out = gru_output(zg, new, load_part(s, h + j, n))
+    store_part(saved, k + H + j, zg, n)
+    store_part(saved, k + 2 * H + j, new, n)
+    store_part(s, h + j, out, n)
+    store_part(y, i + j, out, n)
+
+
+@kernel(block=64)
+def gru_forward(
+    x: "in rows f[B,T,I]",
+    lengths: "in rows i[B]",  # absent: all T
+    w_ih: "in whole f[P,X]",  # [I,3H], packed or plain
+    w_hh: "in whole f[Q,Y]",  # [H,3H], packed or plain
+    b_ih: "in whole f[G]",  # may be absent
+    b_hh: "in whole f[G]",  # may be absent
+    h0: "in rows f[B,H]",  # absent: zeros
+    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+    h_n: "out rows f[B,H]",
+    saved: "out* rows f[B,Z]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
+    packed: "int",
+    reverse: "int",
+    reset_before: "int",  # whether the reset comes before the product
+    lo: "begin",
+    hi: "end",
+):
+    """y and h_n; saved holds the gates for the backward pass."""
+    T, I = x.shape[1], x.shape[2]
+    H = y.shape[2]
+    count = hi - lo
+    wide, deep, cell = padded(I + H), padded(4 * H), padded(H)
+    stride = padded(4 * H)
+    xs = lo * scratch.shape[1]
+    zs = xs + count * wide
+    rs = zs + count * deep
+    bias = rs + count * cell
+    sort_by_length(lengths, order, lo, hi, T)
+    copy_or_zero(b_ih, 0, scratch, bias, 3 * H)
+    if reset_before:
+        add_row(b_hh, 0, scratch, bias, 3 * H)
+    else:
+        add_row(b_hh, 0, scratch, bias, 2 * H)
+        copy_or_zero(b_hh, 2 * H, scratch, bias + 3 * H, H)
+    for r in range(count):
+        copy_or_zero(h0, order[lo + r] * H, scratch, xs + r * wide + I, H)
+    vector = lanes(x)
+    whole = H - H % vector
+    rows = count
+    for turn in range(T):
+        rows = running(lengths, order, lo, rows, turn, T)
+        if rows == 0:
+            break
+        if not packed and turn % INPUT_STEPS == 0:
+            multiply_inputs(x, lengths, w_ih, saved, saved.shape[1], stride, turn, lo, hi, reverse)
+        for r in range(rows):
+            b = order[lo + r]
+            t = step_of(turn, length_of(lengths, b, T), reverse)
+            if packed:
+                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+            else:
+                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
+        if packed:
+            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 3 * H,
+                     True)  # fmt: skip
+        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
+                       2 * H, False)  # fmt: skip
+        if not reset_before:
+            multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs + 3 * H, deep, H,
+                           rows, 2 * H, 3 * H, True)  # fmt: skip
+        if reset_before:
+            for r in range(rows):
+                b = order[lo + r]
+                t = step_of(turn, length_of(lengths, b, T), reverse)
+                z, h, rh = zs + r * deep, xs + r * wide + I, rs + r * cell
+                k = b * saved.shape[1] + t * stride
+                for j in range(0, whole, vector):
+                    reset_part(scratch, z, bias, h, rh, saved, k, H, j, vector)
+                if whole < H:
+                    reset_part(scratch, z, bias, h, rh, saved, k, H, whole, H - whole)
+            multiply_state(scratch, rs, cell, w_hh, packed, H, 0, scratch, zs + 2 * H, deep, H,
+                           rows, 2 * H, 3 * H, False)  # fmt: skip
+        for r in range(rows):
+            b = order[lo + r]
+            t = step_of(turn, length_of(lengths, b, T), reverse)
+            z, h = zs + r * deep, xs + r * wide + I
+            k, i = b * saved.shape[1] + t * stride, (b * T + t) * H
+            for j in range(0, whole, vector):
+                forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, j, vector)
+            if whole < H:
+                forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, whole, H - whole)
+    for r in range(count):
+        b = order[lo + r]
+        length = length_of(lengths, b, T)
+        copy_row(scratch, xs + r * wide + I, h_n, b * H, H)
+        zero_row(y, (b * T + length) * H, (T - length) * H)
+
+
+@helper
+def backward_part(
+    s, z, dh, old, i, reset_before, saved, k, dy, e, dz, d, dbias_ih, dbias_hh, q, H, j, n
+):
+    """`n` units from unit j on: gradients of z, n and (reset after the product) r."""
+    zg, new = load_part(saved, k + H + j, n), load_part(saved, k + 2 * H + j, n)
+    gradient = load_part(s, dh + j, n)
+    state = splat(s, 0.0)
+    if old.size > 0:
+        state = load_part(old, i + j, n)
+    if dy.size > 0:
+        gradient = gradient + load_part(dy, e + j, n)
+    dzg, dn, direct = gru_gradient(zg, new, state, gradient)
+    store_part(s, dh + j, direct, n)
+    store_part(s, z + H + j, dzg, n)
+    store_part(dz, d + H + j, dzg, n)
+    store_part(dz, d + 2 * H + j, dn, n)
+    store_part(dbias_ih, q + H + j, load_part(dbias_ih, q + H + j, n) + dzg, n)
+    store_part(dbias_ih, q + 2 * H + j, load_part(dbias_ih, q + 2 * H + j, n) + dn, n)
+    dnh = dn
+    if not reset_before:
+        r = load_part(saved, k + j, n)
+        dr = gate_product_gradient(r, load_part(saved, k + 3 * H + j, n), dn)
+        dnh = dn * r
+        store_part(s, z + j, dr, n)
+        store_part(dz, d + j, dr, n)
+        store_part(dz, d + 3 * H + j, dnh, n)
+        store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
+    store_part(s, z + 2 * H + j, dnh, n)
+    total = load_part(dbias_hh, q + 2 * H + j, n) + dnh
+    store_part(dbias_hh, q + 2 * H + j, total, n)
+
+
+@helper
+def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, j, n):
+    """Gradient of r and what comes to h through r h."""
+    r, g = load_part(saved, k + j, n), load_part(s, drh + j, n)
+    state = splat(s, 0.0)
+    if old.size > 0:
+        state = load_part(old, i + j, n)
+    dr = gate_product_gradient(r, state, g)
+    store_part(s, dh + j, load_part(s, dh + j, n) + g * r, n)
+    store_part(s, z + j, dr, n)
+    store_part(dz, d + j, dr, n)
+    store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
+
+
+@kernel(block=64, through_time=True)
+def gru_backward(
+    lengths: "in rows i[B]",
+    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
+    h0: "in rows f[B,H]",
+    y: "in rows f[B,T,H]",
+    saved: "in* rows f[B,Z]",
+    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
+    dh_n: "in rows f[B,H]",
+    dz: "out* rows f[B,D]",  # to r, z, n (x's part), n (h's part); a step has stride padded(4H)
+    dbias_ih: "out rows f[B,G]",  # sums over the steps of each sequence
+    dbias_hh: "out rows f[B,G]",
+    dh0: "out rows f[B,H]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
+    reverse: "int",
+    reset_before: "int",
+    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+    lo: "begin",
+    hi: "end",
+):
+    """Backpropagation through time: from the last turn to the first."""
+    T, H = y.shape[1], y.shape[2]
+    count = hi - lo
+    deep, cell, stride = padded(3 * H), padded(H), padded(4 * H)
+    zs = lo * scratch.shape[1]
+    hs = zs + count * deep
+    rs = hs + count * cell
+    sort_by_length(lengths, order, lo, hi, T)
+    zero_row(dbias_ih, lo * 3 * H, count * 3 * H)
+    zero_row(dbias_hh, lo * 3 * H, count * 3 * H)
+    for r in range(count):
+        copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
+    in_panels = w_turned.shape[1] != H
+    for turn in range(T - 1, -1, -1):
+        rows = running(lengths, order, lo, count, turn, T)
+        for r in range(rows):
+            b = order[lo + r]
+            length = length_of(lengths, b, T)
+            t = step_of(turn, length, reverse)
+            z, dh = zs + r * deep, hs + r * cell
+            k, e, d = b * saved.shape[1] + t * stride, (b * T + t) * H, b * dz.shape[1] + t * stride
+            if turn > 0:
+                i = (b * T + step_of(turn - 1, length, reverse)) * H
+                for j in range(0, H, lanes(y)):
+                    backward_part(scratch, z, dh, y, i, reset_before, saved, k, dy, e, dz, d,
+                                  dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
+            else:
+                for j in range(0, H, lanes(y)):
+                    backward_part(scratch, z, dh, h0, b * H, reset_before, saved, k, dy, e, dz, d,
+                                  dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
+        if reset_before and rows > 0:
+            multiply_state(scratch, zs + 2 * H, deep, w_turned, in_panels, 3 * H, 2 * H, scratch,
+                           rs, cell, H, rows, 0, H, True)  # fmt: skip
+            for r in range(rows):
+                b = order[lo + r]
+                length = length_of(lengths, b, T)
+                t = step_of(turn, length, reverse)
+                k, d = b * saved.shape[1] + t * stride, b * dz.shape[1] + t * stride
+                z, dh, drh = zs + r * deep, hs + r * cell, rs + r * cell
+                if turn > 0:
+                    i = (b * T + step_of(turn - 1, length, reverse)) * H
+                    for j in range(0, H, lanes(y)):
+                        reset_backward_part(scratch, z, dh, drh, y, i, saved, k, dz, d, dbias_ih,
+                                            b * 3 * H, H, j, H - j)  # fmt: skip
+                else:
+                    for j in range(0, H, lanes(y)):
+                        reset_backward_part(scratch, z, dh, drh, h0, b * H, saved, k, dz, d,
+                                            dbias_ih, b * 3 * H, H, j, H - j)  # fmt: skip
+        if bptt > 0 and turn % bptt == 0:
+            for r in range(rows):
+                zero_row(scratch, hs + r * cell, H)
+        elif rows > 0:
+            multiply_state(scratch, zs, deep, w_turned, in_panels, 3 * H, 0, scratch, hs, cell,
+                           2 * H if reset_before else 3 * H, rows, 0, H, False)  # fmt: skip
+    for r in range(count):
+        b = order[lo + r]
+        copy_row(scratch, hs + r * cell, dh0, b * H, H)
+        copy_row(dbias_ih, b * 3 * H, dbias_hh, b * 3 * H, 2 * H)

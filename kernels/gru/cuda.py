@@ -1,0 +1,350 @@
+"""The GRU over whole sequences (Cho et al. 2014), gates in PyTorch's order r, z, n.
+
+Formulas as in `cpu.py`, with the reset after or before the product; see `recurrent` for
+how blocks share the work. `zx` is x W_ih + b_ih of all steps. A step's saved row is r, z, n and
+then h W_hn + b_hn, or r h where the reset comes before: that needs two products a turn, one after
+the other, and so two waits; what is exchanged between them has a slot of its own. Its kernels are
+called ..._early.
+"""
+
+import numpy as np
+
+from ..cuda.device import block_number, cast, cuda, flat
+from ..cuda.together import raise_flag, wait_for_flags
+from ..declare import cuda_kernel, helper
+from ..recurrent.cuda import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    MOST_THREADS,
+    TILE,
+    backward_elements,
+    bias_or_zero,
+    forward_elements,
+    launch_together,
+    load_columns,
+    load_rows,
+    multiply,
+    output_before,
+    place,
+    rows_of_group,
+    stage,
+    step_of,
+    tiles_of,
+    total,
+    value_or_zero,
+    zero_past_end,
+)
+from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
+
+SPLITS = FORWARD_SPLITS[3]
+EARLY_THREADS = 384  # of a block, at most: two products take more registers
+
+
+@helper
+def forward_unit(z, xn, hn, h):
+    """n and the new h of one unit."""
+    n = tanh(xn + hn)
+    return n, gru_output(z, n, h)
+
+
+@helper
+def keep_unit(r, z, n, fourth, out, saved, y, row, H, j):
+    """Write what one unit's step leaves in row b*T + t of y and saved (both flat); `fourth` is
+    h W_hn + b_hn, or r h."""
+    k = row * 4 * H + j
+    saved[k] = r
+    saved[k + H] = z
+    saved[k + 2 * H] = n
+    saved[k + 3 * H] = fourth
+    y[row * H + j] = out
+
+
+@helper
+def keep_gradient(
+    dr, dz, dn, dnh, h, fourth, sums, sums_h, begun, products, candidates, early, row, H, j
+):  # fmt: skip
+    """Write what one unit's step leaves in row b*T + t (arrays are flat). With the reset before the
+    product there are `products` (r h) and `candidates` (gradients of n), and dr follows later."""
+    x = row * 3 * H + j
+    sums[x + H] = dz
+    sums[x + 2 * H] = dn
+    begun[row * H + j] = h
+    if early:
+        sums_h[row * 2 * H + H + j] = dz
+        products[row * H + j] = fourth
+        candidates[row * H + j] = dn
+    else:
+        sums[x] = dr
+        sums_h[x] = dr
+        sums_h[x + H] = dz
+        sums_h[x + 2 * H] = dnh
+
+
+def _declare(suffix: str, early: bool) -> None:
+    """The kernels with the reset after the product, or (`early`) before it."""
+    threads = EARLY_THREADS if early else MOST_THREADS
+
+    def launch(sizes: dict[str, int]) -> tuple[int, int]:
+        return launch_together(sizes, threads)
+
+    @cuda_kernel(
+        launch=launch,
+        shared=lambda s: forward_elements(s, 3),
+        cooperative=True,
+        bounds=threads,
+        name=f"gru_persistent_forward{suffix}",
+    )
+    def gru_persistent_forward(
+        zx: "in rows f[B,T,G]",
+        lengths: "in rows i[B]",  # absent: all T
+        w_hh: "in whole f[H,G]",
+        b_hh: "in whole f[G]",  # may be absent
+        h0: "in rows f[B,H]",  # absent: zeros
+        y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+        h_n: "out rows f[B,H]",
+        saved: "out* rows f[B,Z]",
+        exchange: "scratch whole f[E]",
+        order: "in whole i[B]",
+        flags: "inout whole i[F]",
+        reverse: "int",
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """y and h_n; saved holds the gates for the backward pass."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        u = j - first
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, zx.dtype)
+        columns = 3 * units
+        inputs = H * columns
+        parts = inputs + TILE * H
+        state = parts + SPLITS * TILE * columns
+        load_columns(s, 0, w_hh, first, units, 3)
+        rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+        tiles, size = tiles_of(order.size, groups), TILE * H
+        for r in range(row, rows, TILE):
+            if mine:
+                b = numbers[r]
+                h = value_or_zero(h0, b, j)
+                exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
+                s[state + r * units + u] = h
+                if known[r] == 0:
+                    h_n[b, j] = h
+        raise_flag(flags, block_number(), 1)
+        zero_past_end(y, 1, first, units, H, rows, numbers, known)
+        br, bz = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
+        bn = bias_or_zero(b_hh, mine, 2 * H + j)
+        reset = (2 * groups + group) * tiles  # the slot of r h
+        z, outputs, kept = flat(zx), flat(y), flat(saved)
+        zero = cast(zx, 0)
+        running, raised = rows, 1
+        for turn in range(T):
+            while running > 0 and known[running - 1] <= turn:
+                running -= 1
+            if running == 0:
+                break
+            now = (turn % 2 * groups + group) * tiles
+            following = ((turn + 1) % 2 * groups + group) * tiles
+            live, at, last = False, 0, (running - 1) // TILE
+            gr, gz, gn, hn, h = zero, zero, zero, zero, zero
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                xr, xz, xn = zero, zero, zero
+                if live:  # before the wait: these come from far away
+                    at = numbers[r] * T + step_of(turn, known[r], reverse)
+                    k = at * 3 * H + j
+                    xr, xz, xn = z[k], z[k + H], z[k + 2 * H]
+                if tile == 0:
+                    wait_for_flags(flags, group * blocks, blocks, raised)
+                stage(s, inputs, exchange, (now + tile) * size, size)
+                some = 2 * units if early else columns
+                multiply(s, 0, columns, some, inputs, H, parts, SPLITS)
+                if live:
+                    gr = sigmoid((xr + br) + total(s, parts, SPLITS, some, row, u))
+                    gz = sigmoid((xz + bz) + total(s, parts, SPLITS, some, row, units + u))
+                    h = s[state + r * units + u]
+                    if early:  # the rest needs r h of all units
+                        k = at * 4 * H + j
+                        kept[k] = gr
+                        kept[k + H] = gz
+                        exchange[(reset + tile) * size + j * TILE + row] = gr * h
+                    else:
+                        hn = bn + total(s, parts, SPLITS, some, row, 2 * units + u)
+                        gn, h = forward_unit(gz, xn, gr * hn, h)
+                        exchange[(following + tile) * size + j * TILE + row] = h
+                        s[state + r * units + u] = h
+                        if turn == known[r] - 1:
+                            h_n[numbers[r], j] = h
+                        if tile < last:
+                            keep_unit(gr, gz, gn, hn, h, kept, outputs, at, H, j)
+            raised += 1
+            raise_flag(flags, block_number(), raised)
+            if live and not early:  # nobody waits for these
+                keep_unit(gr, gz, gn, hn, h, kept, outputs, at, H, j)
+            if early:
+                for tile in range(last + 1):
+                    r = tile * TILE + row
+                    if tile == 0:
+                        wait_for_flags(flags, group * blocks, blocks, raised)
+                    stage(s, inputs, exchange, (reset + tile) * size, size)
+                    multiply(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
+                    if mine and r < running:
+                        at = numbers[r] * T + step_of(turn, known[r], reverse)
+                        gr, gz = kept[at * 4 * H + j], kept[at * 4 * H + H + j]
+                        xn = z[at * 3 * H + 2 * H + j]
+                        hn = bn + total(s, parts, SPLITS, units, row, u)
+                        rh = gr * s[state + r * units + u]
+                        gn, h = forward_unit(gz, xn, hn, s[state + r * units + u])
+                        exchange[(following + tile) * size + j * TILE + row] = h
+                        s[state + r * units + u] = h
+                        keep_unit(gr, gz, gn, rh, h, kept, outputs, at, H, j)
+                        if turn == known[r] - 1:
+                            h_n[numbers[r], j] = h
+                raised += 1
+                raise_flag(flags, block_number(), raised)
+
+    @cuda_kernel(
+        launch=launch,
+        shared=lambda s: backward_elements(s, 3),
+        cooperative=True,
+        bounds=threads,
+        name=f"gru_persistent_backward{suffix}",
+    )
+    def gru_persistent_backward(
+        lengths: "in rows i[B]",
+        w_hh: "in whole f[H,G]",
+        h0: "in rows f[B,H]",
+        y: "in rows f[B,T,H]",
+        saved: "in* rows f[B,Z]",
+        dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
+        dh_n: "in rows f[B,H]",
+        dz: "out rows f[B,T,G]",  # gradients to the sums of x: r, z, n; all are 0 past the end
+        dz_h: "out rows f[B,T,W]",  # to those of h: r, z, n, or r, z where the reset comes before
+        before: "out rows f[B,T,H]",  # the h that each step began with
+        reset: "out rows f[B,T,H]",  # r h; absent where the reset comes after the product
+        dn: "out rows f[B,T,H]",  # gradient of n; likewise
+        dh0: "out rows f[B,H]",
+        exchange: "scratch whole f[E]",
+        order: "in whole i[B]",
+        flags: "inout whole i[F]",
+        reverse: "int",
+        bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        u = j - first
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, y.dtype)
+        inputs = 3 * H * units
+        parts = inputs + TILE * 3 * H
+        state = parts + BACKWARD_SPLITS * TILE * units
+        load_rows(s, 0, w_hh, first, units)
+        rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+        tiles, size = tiles_of(order.size, groups), TILE * 3 * H
+        zero_past_end(dz, 3, first, units, H, rows, numbers, known)
+        zero_past_end(dz_h, 2 if early else 3, first, units, H, rows, numbers, known)
+        zero_past_end(before, 1, first, units, H, rows, numbers, known)
+        zero_past_end(reset, 1, first, units, H, rows, numbers, known)
+        zero_past_end(dn, 1, first, units, H, rows, numbers, known)
+        for r in range(row, rows, TILE):
+            if mine and known[r] == 0:
+                dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
+        depth = 2 * H if early else 3 * H  # of the product that leads to the turn before
+        slot = (2 * groups + group) * tiles  # of the gradient of n, where the reset comes before
+        outputs, kept, incoming, begun = flat(y), flat(saved), flat(dy), flat(before)
+        sums, sums_h, products, candidates = flat(dz), flat(dz_h), flat(reset), flat(dn)
+        zero = cast(y, 0)
+        running, ran, top, raised = 0, 0, known[0] - 1, 0
+        for turn in range(top, -2, -1):
+            while running < rows and known[running] > max(turn, 0):
+                running += 1
+            cut = bptt > 0 and (turn + 1) % bptt == 0
+            now = ((turn + 1) % 2 * groups + group) * tiles
+            following = (turn % 2 * groups + group) * tiles
+            live, at, last = False, 0, (running - 1) // TILE
+            dr, dzg, dng, dnh, h, fourth = zero, zero, zero, zero, zero, zero
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                begins = live and turn == known[r] - 1
+                gr, gz, gn, dh, given = zero, zero, zero, zero, zero
+                if live:
+                    b = numbers[r]
+                    if begins:
+                        dh = value_or_zero(dh_n, b, j)
+                    if turn >= 0:  # before the wait: these come from far away
+                        at = b * T + step_of(turn, known[r], reverse)
+                        k = at * 4 * H + j
+                        gr, gz, gn, fourth = kept[k], kept[k + H], kept[k + 2 * H], kept[k + 3 * H]
+                        h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                        if dy.size > 0:
+                            given = incoming[at * H + j]
+                if tile == 0:
+                    wait_for_flags(flags, group * blocks, blocks, raised)
+                if tile * TILE < ran and not cut:
+                    stage(s, inputs, exchange, (now + tile) * size, TILE * depth)
+                    multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                if live:
+                    if not (begins or cut):
+                        dh = s[state + r * units + u]
+                        dh += total(s, parts, BACKWARD_SPLITS, units, row, u)
+                    if turn < 0:
+                        dh0[numbers[r], j] = dh
+                    else:
+                        dzg, dng, direct = gru_gradient(gz, gn, h, dh + given)
+                        s[state + r * units + u] = direct
+                        k = (following + tile) * size + j * TILE + row
+                        exchange[k + H * TILE] = dzg
+                        if early:  # the rest needs the gradient of n of all units
+                            exchange[(slot + tile) * size + j * TILE + row] = dng
+                        else:
+                            dr, dnh = gate_product_gradient(gr, fourth, dng), dng * gr
+                            exchange[k] = dr
+                            exchange[k + 2 * H * TILE] = dnh
+                        if tile < last:
+                            keep_gradient(
+                                dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products,
+                                candidates, early, at, H, j,
+                            )  # fmt: skip
+            ran = running
+            raised += 1
+            raise_flag(flags, block_number(), raised)
+            if live and turn >= 0:  # nobody waits for these
+                keep_gradient(
+                    dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
+                    early, at, H, j,
+                )  # fmt: skip
+            if early and turn >= 0:
+                for tile in range(last + 1):
+                    r = tile * TILE + row
+                    if tile == 0:
+                        wait_for_flags(flags, group * blocks, blocks, raised)
+                    stage(s, inputs, exchange, (slot + tile) * size, TILE * H)
+                    multiply(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
+                    if mine and r < running:
+                        at = numbers[r] * T + step_of(turn, known[r], reverse)
+                        gr = kept[at * 4 * H + j]
+                        drh = total(s, parts, BACKWARD_SPLITS, units, row, u)
+                        dr = gate_product_gradient(gr, begun[at * H + j], drh)
+                        s[state + r * units + u] += drh * gr
+                        exchange[(following + tile) * size + j * TILE + row] = dr
+                        sums[at * 3 * H + j] = dr
+                        sums_h[at * depth + j] = dr
+                raised += 1
+                raise_flag(flags, block_number(), raised)
+
+
+_declare("", early=False)
+_declare("_early", early=True)

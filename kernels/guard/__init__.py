@@ -1,0 +1,1 @@
+"""What keeps parameters finite: checks, copies, what latches a stop."""

@@ -1,0 +1,71 @@
+"""The guard: parameters stay finite (see `cpu.py`). On CUDA it looks at gradients themselves.
+
+F words of the guard: flags, set by any thread in any order and read by later launches.
+P elements of a segment, S steps and G groups of the schedule, L words of the clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..clock import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
+from ..cuda.device import ONE_THREAD, cast, cuda, flat, thread_number
+from ..declare import ceil_div, cuda_kernel, helper
+from ..simd import absolute
+from . import cpu
+from .shared import INFINITY, LARGEST, doubtful
+
+THREADS = 256
+
+
+def _blocks(size: int) -> tuple[int, int]:
+    return max(min(ceil_div(size, 4 * THREADS), 1024), 1), THREADS
+
+
+@helper
+def report(guard: Any, value: Any) -> None:
+    """Tell the guard of a parameter that was written."""
+    if guard.size > 0 and not absolute(value) < LARGEST:
+        guard[LARGE] = 1
+        if not absolute(value) < INFINITY:
+            guard[BROKEN] = 1
+
+
+@cuda_kernel(like=cpu.check_size, launch=lambda s: _blocks(s["N"] * s["C"]))
+def check_size(x, guard, limit):
+    top = cast(x, limit)
+    for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        if not absolute(flat(x)[i]) < top:
+            guard[DOUBT] = 1
+
+
+@helper
+def copy(x: Any, saved: Any) -> None:
+    for i in range(cuda.grid(1), saved.shape[0], cuda.gridsize(1)):
+        saved[i] = x[i]
+
+
+@cuda_kernel(like=cpu.safeguard, launch=lambda s: _blocks(s["P"]))
+def safeguard(
+    clock, schedule, guard, x, saved, slot1, saved1, slot2, saved2, slot3, saved3, always
+):
+    if clock[STOP] != 0:  # what lies there is needed
+        return
+    doubt = doubtful(clock, schedule, guard, always)
+    if cuda.grid(1) == 0:
+        guard[SAVED] = 1 if doubt else 0
+    if doubt:
+        copy(x, saved)
+        copy(slot1, saved1)
+        copy(slot2, saved2)
+        copy(slot3, saved3)
+
+
+@cuda_kernel(like=cpu.latch, launch=lambda s: ONE_THREAD)
+def latch(clock, guard):
+    if thread_number() == 0 and clock[STOP] == 0:
+        if guard[BROKEN] != 0:
+            clock[STOP] = NOT_FINITE
+        else:
+            guard[DOUBT] = guard[LARGE]
+            guard[LARGE] = 0

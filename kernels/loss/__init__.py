@@ -1,0 +1,1 @@
+"""Losses row by row: cross entropy, NLL, and those between two arrays."""

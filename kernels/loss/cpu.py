@@ -1,0 +1,263 @@
+"""Losses over classes, row by row, with their gradients.
+
+N rows, C classes; W is C, or 0 where there are no class weights. Formulas are PyTorch's
+(`torch.nn.functional`), so that numbers can be compared. A class index outside 0..C-1 that is not
+the ignored one gives NaN.
+"""
+
+from ..cpu.parts import fill_row, keep_part, load_part, row_max, store_part
+from ..declare import helper, kernel
+from ..simd import fma, lanes, splat, sum_lanes, where
+from ..softmax.cpu import exp_row, exp_sum, log_of
+
+# ---------------------------------------------------------------- cross entropy
+from .shared import weight_of
+
+
+@helper
+def weight_total(weight, C):
+    """Sum of the class weights."""
+    if weight.shape[0] == 0:
+        return float(C)
+    total = splat(weight, 0.0)
+    for j in range(0, C, lanes(weight)):
+        total = total + load_part(weight, j, C - j)
+    return float(sum_lanes(total))
+
+
+@helper
+def weighted(weight, v, j, n):
+    """`v` times the class weights from class `j` on."""
+    return v * load_part(weight, j, n) if weight.shape[0] > 0 else v
+
+
+@helper
+def spread_sum(x, weight, base, C, shift):
+    """Sum of w (x - shift) over a row."""
+    total = splat(x, 0.0)
+    for j in range(0, C, lanes(x)):
+        v = weighted(weight, load_part(x, base + j, C - j) - shift, j, C - j)
+        total = total + keep_part(x, v, C - j, 0.0)
+    return sum_lanes(total)
+
+
+@kernel(slow_to_compile=True)
+def cross_entropy_forward(
+    x: "in rows f[N,C]",  # logits
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    dlogits: "out rows f[N,C]",  # may be x
+    smoothing: "real",
+    ignore_index: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """Softmax and cross entropy with class indices, and the gradient of the row's loss.
+
+    loss = -(1 - s) w_t log p_t - s / C sum_c w_c log p_c with s = smoothing
+    dlogits = p ((1 - s) w_t + s / C sum w) - (1 - s) w_t [c = t] - s / C w_c
+    """
+    C = x.shape[1]
+    weights = weight_total(weight, C)
+    spread = smoothing / C
+    others = splat(x, -spread)
+    for i in range(lo, hi):
+        base = i * C
+        t = target[i]
+        if t < 0 or t >= C or t == ignore_index:
+            value = 0.0 if t == ignore_index else float("nan")
+            loss[i] = value
+            fill_row(dlogits, base, C, value)
+            continue
+        share = (1.0 - smoothing) * weight_of(weight, t)
+        shift = row_max(x, base, C)
+        own = x[i, t] - shift
+        rest = spread_sum(x, weight, base, C, shift) if smoothing > 0.0 else 0.0
+        total = exp_row(x, dlogits, base, C, shift)
+        log_sum = log_of(x, total)
+        loss[i] = -share * (own - log_sum)
+        if smoothing > 0.0:
+            loss[i] -= spread * (rest - weights * log_sum)
+        scale = (share + spread * weights) / total
+        for j in range(0, C, lanes(x)):
+            p = load_part(dlogits, base + j, C - j)
+            store_part(dlogits, base + j, fma(p, scale, weighted(weight, others, j, C - j)), C - j)
+        dlogits[i, t] -= share
+
+
+@kernel(slow_to_compile=True)
+def cross_entropy_loss(
+    x: "in rows f[N,C]",
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    smoothing: "real",
+    ignore_index: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """`cross_entropy_forward` without the gradient, for evaluation: the same bits."""
+    C = x.shape[1]
+    weights = weight_total(weight, C)
+    spread = smoothing / C
+    for i in range(lo, hi):
+        base = i * C
+        t = target[i]
+        if t < 0 or t >= C or t == ignore_index:
+            loss[i] = 0.0 if t == ignore_index else float("nan")
+            continue
+        share = (1.0 - smoothing) * weight_of(weight, t)
+        shift = row_max(x, base, C)
+        log_sum = log_of(x, exp_sum(x, base, C, shift))
+        loss[i] = -share * (x[i, t] - shift - log_sum)
+        if smoothing > 0.0:
+            loss[i] -= spread * (spread_sum(x, weight, base, C, shift) - weights * log_sum)
+
+
+@kernel(slow_to_compile=True)
+def cross_entropy_backward(
+    dlogits: "in rows f[N,C]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",  # may be dlogits
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dloss dlogits: for either cross entropy."""
+    C = dlogits.shape[1]
+    for i in range(lo, hi):
+        for j in range(0, C, lanes(dx)):
+            v = load_part(dlogits, i * C + j, C - j) * dloss[i]
+            store_part(dx, i * C + j, v, C - j)
+
+
+@helper
+def soft_part(target, weight, base, j, n, smoothing, spread):
+    """w ((1 - s) target + s / C) of one part; lanes from `n` on are 0."""
+    q = fma(load_part(target, base + j, n), 1.0 - smoothing, spread)
+    return keep_part(target, weighted(weight, q, j, n), n, 0.0)
+
+
+@helper
+def soft_loss(x, target, weight, base, C, smoothing, shift, log_sum):
+    """-sum_c q_c log p_c with q = w ((1 - s) target + s / C); classes with q = 0 count 0."""
+    total = splat(x, 0.0)
+    for j in range(0, C, lanes(x)):
+        q = soft_part(target, weight, base, j, C - j, smoothing, smoothing / C)
+        log_p = load_part(x, base + j, C - j) - shift - log_sum
+        total = total + where(q == 0.0, 0.0 * q, q * log_p)
+    return -sum_lanes(total)
+
+
+@kernel(slow_to_compile=True)
+def cross_entropy_probs_forward(
+    x: "in rows f[N,C]",  # logits
+    target: "in rows f[N,C]",  # probabilities
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    dlogits: "out rows f[N,C]",
+    smoothing: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """Softmax and cross entropy with class probabilities, and the gradient of the row's loss.
+
+    loss = -sum_c q_c log p_c with q = w ((1 - s) target + s / C); dlogits = p sum(q) - q
+    """
+    C = x.shape[1]
+    spread = smoothing / C
+    for i in range(lo, hi):
+        base = i * C
+        shift = row_max(x, base, C)
+        total = exp_row(x, dlogits, base, C, shift)
+        log_sum = log_of(x, total)
+        loss[i] = soft_loss(x, target, weight, base, C, smoothing, shift, log_sum)
+        mass = splat(x, 0.0)
+        for j in range(0, C, lanes(x)):
+            mass = mass + soft_part(target, weight, base, j, C - j, smoothing, spread)
+        scale = sum_lanes(mass) / total
+        for j in range(0, C, lanes(x)):
+            q = soft_part(target, weight, base, j, C - j, smoothing, spread)
+            store_part(dlogits, base + j, load_part(dlogits, base + j, C - j) * scale - q, C - j)
+
+
+@kernel(slow_to_compile=True)
+def cross_entropy_probs_loss(
+    x: "in rows f[N,C]",
+    target: "in rows f[N,C]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    smoothing: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """`cross_entropy_probs_forward` without the gradient, for evaluation: the same bits."""
+    C = x.shape[1]
+    for i in range(lo, hi):
+        base = i * C
+        shift = row_max(x, base, C)
+        log_sum = log_of(x, exp_sum(x, base, C, shift))
+        loss[i] = soft_loss(x, target, weight, base, C, smoothing, shift, log_sum)
+
+
+# ---------------------------------------------------------------- negative log likelihood
+
+
+@kernel
+def target_weight(
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    y: "out rows f[N]",
+    ignore_index: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """The weight of the row's class, 0 for an ignored row: what the mean divides by."""
+    W = weight.shape[0]
+    for i in range(lo, hi):
+        t = target[i]
+        if t == ignore_index:
+            y[i] = 0.0
+        elif t < 0 or (W > 0 and t >= W):
+            y[i] = float("nan")
+        else:
+            y[i] = weight_of(weight, t)
+
+
+@kernel
+def nll_forward(
+    x: "in rows f[N,C]",  # log-probabilities
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    loss: "out rows f[N]",
+    ignore_index: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """loss = -w_t x_t."""
+    C = x.shape[1]
+    for i in range(lo, hi):
+        t = target[i]
+        if t < 0 or t >= C or t == ignore_index:
+            loss[i] = 0.0 if t == ignore_index else float("nan")
+        else:
+            loss[i] = -weight_of(weight, t) * x[i, t]
+
+
+@kernel
+def nll_backward(
+    target: "in rows i[N]",
+    weight: "in whole f[W]",
+    dloss: "in rows f[N]",
+    dx: "out rows f[N,C]",
+    ignore_index: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = -w_t dloss in the target's column, else 0."""
+    C = dx.shape[1]
+    for i in range(lo, hi):
+        t = target[i]
+        fill_row(dx, i * C, C, 0.0)
+        if t >= 0 and t < C and t != ignore_index:
+            dx[i, t] = -weight_of(weight, t) * dloss[i]

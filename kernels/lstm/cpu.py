@@ -1,0 +1,259 @@
+"""The LSTM over whole sequences (Hochreiter and Schmidhuber 1997; peepholes: Gers et al. 2002).
+
+    z = x W_ih + b_ih + h W_hh + b_hh, gates in PyTorch's order i, f, g, o
+    c' = sigmoid(z_f) c + sigmoid(z_i) tanh(z_g),  h' = sigmoid(z_o) tanh(c')
+
+With peepholes z_i and z_f have p_i c and p_f c added, z_o has p_o c'. See `recurrent` for what
+letters and *turns* mean. A step's saved row is i, f, g, o, c'.
+"""
+
+from ..cpu.parts import load_part, store_part
+from ..declare import helper, kernel
+from ..recurrent.cpu import (
+    INPUT_STEPS,
+    add_row,
+    copy_or_zero,
+    copy_row,
+    length_of,
+    multiply,
+    multiply_inputs,
+    multiply_state,
+    padded,
+    running,
+    sort_by_length,
+    step_of,
+    zero_row,
+)
+from ..scalar import lstm_cell, lstm_cell_gradient
+from ..simd import lanes, splat
+
+
+@helper
+def lstm_scratch(inputs, hidden):
+    """Scratch elements for each sequence: [x, h], gates, c, bias."""
+    return padded(inputs + hidden) + padded(4 * hidden) + padded(hidden) + padded(4 * hidden)
+
+
+@helper
+def lstm_backward_scratch(hidden):
+    """Scratch elements for each sequence: gradients of gates, h and c."""
+    return padded(4 * hidden) + 2 * padded(hidden)
+
+
+@helper
+def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
+    """`n` units from unit j on: gates from scratch at z, new state to c, h, saved and y."""
+    before = load_part(s, c + j, n)
+    zi = load_part(s, z + j, n) + load_part(s, bias + j, n)
+    zf = load_part(s, z + H + j, n) + load_part(s, bias + H + j, n)
+    zg = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
+    zo = load_part(s, z + 3 * H + j, n) + load_part(s, bias + 3 * H + j, n)
+    po = splat(s, 0.0)
+    if peephole.size > 0:
+        zi = zi + load_part(peephole, j, n) * before
+        zf = zf + load_part(peephole, H + j, n) * before
+        po = load_part(peephole, 2 * H + j, n)
+    gi, gf, gg, go, after, out = lstm_cell(zi, zf, zg, zo, po, before)
+    store_part(saved, k + j, gi, n)
+    store_part(saved, k + H + j, gf, n)
+    store_part(saved, k + 2 * H + j, gg, n)
+    store_part(saved, k + 3 * H + j, go, n)
+    store_part(saved, k + 4 * H + j, after, n)
+    store_part(s, c + j, after, n)
+    store_part(s, h + j, out, n)
+    store_part(y, i + j, out, n)
+
+
+@kernel(block=64)
+def lstm_forward(
+    x: "in rows f[B,T,I]",
+    lengths: "in rows i[B]",  # absent: all T
+    w_ih: "in whole f[P,X]",  # [I,4H], packed or plain
+    w_hh: "in whole f[Q,Y]",  # [H,4H], packed or plain
+    b_ih: "in whole f[G]",  # may be absent
+    b_hh: "in whole f[G]",  # may be absent
+    peephole: "in whole f[R]",  # p_i, p_f, p_o; may be absent
+    h0: "in rows f[B,H]",  # absent: zeros
+    c0: "in rows f[B,H]",  # absent: zeros
+    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+    h_n: "out rows f[B,H]",
+    c_n: "out rows f[B,H]",
+    saved: "out* rows f[B,Z]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
+    packed: "int",
+    reverse: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y, h_n and c_n; saved holds the gates and c for the backward pass."""
+    T, I = x.shape[1], x.shape[2]
+    H = y.shape[2]
+    count = hi - lo
+    wide, deep, cell = padded(I + H), padded(4 * H), padded(H)
+    stride = padded(5 * H)
+    xs = lo * scratch.shape[1]
+    zs = xs + count * wide
+    cs = zs + count * deep
+    bias = cs + count * cell
+    sort_by_length(lengths, order, lo, hi, T)
+    copy_or_zero(b_ih, 0, scratch, bias, 4 * H)
+    add_row(b_hh, 0, scratch, bias, 4 * H)
+    for r in range(count):
+        b = order[lo + r]
+        copy_or_zero(h0, b * H, scratch, xs + r * wide + I, H)
+        copy_or_zero(c0, b * H, scratch, cs + r * cell, H)
+    vector = lanes(x)
+    whole = H - H % vector
+    rows = count
+    for turn in range(T):
+        rows = running(lengths, order, lo, rows, turn, T)
+        if rows == 0:
+            break
+        if not packed and turn % INPUT_STEPS == 0:
+            multiply_inputs(x, lengths, w_ih, saved, saved.shape[1], stride, turn, lo, hi, reverse)
+        for r in range(rows):
+            b = order[lo + r]
+            t = step_of(turn, length_of(lengths, b, T), reverse)
+            if packed:
+                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+            else:
+                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
+        if packed:
+            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 4 * H,
+                     True)  # fmt: skip
+        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
+                       4 * H, False)  # fmt: skip
+        for r in range(rows):
+            b = order[lo + r]
+            t = step_of(turn, length_of(lengths, b, T), reverse)
+            z, c, h = zs + r * deep, cs + r * cell, xs + r * wide + I
+            k, i = b * saved.shape[1] + t * stride, (b * T + t) * H
+            for j in range(0, whole, vector):
+                forward_part(scratch, z, bias, c, h, peephole, saved, k, y, i, H, j, vector)
+            if whole < H:
+                forward_part(scratch, z, bias, c, h, peephole, saved, k, y, i, H, whole,
+                             H - whole)  # fmt: skip
+    for r in range(count):
+        b = order[lo + r]
+        length = length_of(lengths, b, T)
+        copy_row(scratch, xs + r * wide + I, h_n, b * H, H)
+        copy_row(scratch, cs + r * cell, c_n, b * H, H)
+        zero_row(y, (b * T + length) * H, (T - length) * H)
+
+
+@helper
+def backward_part(
+    s, z, dh, dc, peephole, saved, k, before, i, dy, e, dz, d, dbias, q, dpeephole, p, H, j, n
+):
+    """`n` units from unit j on: gradients of the gates to scratch at z and to dz."""
+    gi, gf = load_part(saved, k + j, n), load_part(saved, k + H + j, n)
+    gg, go = load_part(saved, k + 2 * H + j, n), load_part(saved, k + 3 * H + j, n)
+    after = load_part(saved, k + 4 * H + j, n)
+    old = splat(s, 0.0)
+    if before.size > 0:
+        old = load_part(before, i + j, n)
+    gradient = load_part(s, dh + j, n)
+    if dy.size > 0:
+        gradient = gradient + load_part(dy, e + j, n)
+    po = splat(s, 0.0)
+    if peephole.size > 0:
+        po = load_part(peephole, 2 * H + j, n)
+    di, df, dg, do, dold = lstm_cell_gradient(
+        gi, gf, gg, go, po, old, after, gradient, load_part(s, dc + j, n)
+    )
+    if peephole.size > 0:
+        dold = dold + di * load_part(peephole, j, n) + df * load_part(peephole, H + j, n)
+        store_part(dpeephole, p + j, load_part(dpeephole, p + j, n) + di * old, n)
+        store_part(dpeephole, p + H + j, load_part(dpeephole, p + H + j, n) + df * old, n)
+        total = load_part(dpeephole, p + 2 * H + j, n) + do * after
+        store_part(dpeephole, p + 2 * H + j, total, n)
+    store_part(s, dc + j, dold, n)
+    store_part(s, z + j, di, n)
+    store_part(s, z + H + j, df, n)
+    store_part(s, z + 2 * H + j, dg, n)
+    store_part(s, z + 3 * H + j, do, n)
+    store_part(dz, d + j, di, n)
+    store_part(dz, d + H + j, df, n)
+    store_part(dz, d + 2 * H + j, dg, n)
+    store_part(dz, d + 3 * H + j, do, n)
+    store_part(dbias, q + j, load_part(dbias, q + j, n) + di, n)
+    store_part(dbias, q + H + j, load_part(dbias, q + H + j, n) + df, n)
+    store_part(dbias, q + 2 * H + j, load_part(dbias, q + 2 * H + j, n) + dg, n)
+    store_part(dbias, q + 3 * H + j, load_part(dbias, q + 3 * H + j, n) + do, n)
+
+
+@kernel(block=64, through_time=True)
+def lstm_backward(
+    lengths: "in rows i[B]",
+    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
+    peephole: "in whole f[R]",
+    c0: "in rows f[B,H]",
+    saved: "in* rows f[B,Z]",
+    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
+    dh_n: "in rows f[B,H]",
+    dc_n: "in rows f[B,H]",
+    dz: "out* rows f[B,D]",  # gradients of the gates, a step's row has stride padded(4H)
+    dbias: "out rows f[B,G]",  # their sums over the steps of each sequence
+    dpeephole: "out rows f[B,R]",  # likewise; may be absent
+    dh0: "out rows f[B,H]",
+    dc0: "out rows f[B,H]",
+    scratch: "scratch rows f[B,S]",
+    order: "scratch rows i[B]",
+    reverse: "int",
+    steps: "int",  # T
+    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+    lo: "begin",
+    hi: "end",
+):
+    """Backpropagation through time: from the last turn to the first."""
+    H, T = dh0.shape[1], steps
+    count = hi - lo
+    deep, cell = padded(4 * H), padded(H)
+    stride = padded(5 * H)
+    zs = lo * scratch.shape[1]
+    hs = zs + count * deep
+    cs = hs + count * cell
+    sort_by_length(lengths, order, lo, hi, T)
+    for b in range(lo, hi):
+        zero_row(dbias, b * 4 * H, 4 * H)
+        zero_row(dpeephole, b * peephole.size, peephole.size)
+    for r in range(count):
+        b = order[lo + r]
+        copy_or_zero(dh_n, b * H, scratch, hs + r * cell, H)
+        copy_or_zero(dc_n, b * H, scratch, cs + r * cell, H)
+    vector = lanes(scratch)
+    whole = H - H % vector
+    in_panels = w_turned.shape[1] != H
+    for turn in range(T - 1, -1, -1):
+        rows = running(lengths, order, lo, count, turn, T)
+        for r in range(rows):
+            b = order[lo + r]
+            length = length_of(lengths, b, T)
+            t = step_of(turn, length, reverse)
+            z, dh, dc = zs + r * deep, hs + r * cell, cs + r * cell
+            k, e, d = b * saved.shape[1] + t * stride, (b * T + t) * H, b * dz.shape[1] + t * deep
+            q, p = b * 4 * H, b * peephole.size
+            if turn > 0:
+                i = b * saved.shape[1] + step_of(turn - 1, length, reverse) * stride + 4 * H
+                for j in range(0, whole, vector):
+                    backward_part(scratch, z, dh, dc, peephole, saved, k, saved, i, dy, e, dz, d,
+                                  dbias, q, dpeephole, p, H, j, vector)  # fmt: skip
+                if whole < H:
+                    backward_part(scratch, z, dh, dc, peephole, saved, k, saved, i, dy, e, dz, d,
+                                  dbias, q, dpeephole, p, H, whole, H - whole)  # fmt: skip
+            else:
+                for j in range(0, H, vector):
+                    backward_part(scratch, z, dh, dc, peephole, saved, k, c0, b * H, dy, e, dz, d,
+                                  dbias, q, dpeephole, p, H, j, H - j)  # fmt: skip
+        if bptt > 0 and turn % bptt == 0:
+            for r in range(rows):
+                zero_row(scratch, hs + r * cell, H)
+                zero_row(scratch, cs + r * cell, H)
+        elif rows > 0:
+            multiply_state(scratch, zs, deep, w_turned, in_panels, 4 * H, 0, scratch, hs, cell,
+                           4 * H, rows, 0, H, True)  # fmt: skip
+    for r in range(count):
+        b = order[lo + r]
+        copy_row(scratch, hs + r * cell, dh0, b * H, H)
+        copy_row(scratch, cs + r * cell, dc0, b * H, H)

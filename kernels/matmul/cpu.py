@@ -1,0 +1,350 @@
+"""Matrix products: the linear layer's forward pass and its two gradients.
+
+Weights are stored [C, K] (inputs, outputs). N rows, C inputs, K outputs::
+
+    y[n,k]  = sum over c of x[n,c] * w[c,k]   + bias[k]
+    dx[n,c] = sum over k of dy[n,k] * w[c,k]
+    dw[c,k] = sum over n of x[n,c] * dy[n,k]
+
+Every element is one chain of fused multiply-adds in the order of the summed index, beginning at 0
+(only `linear_backward_input_unpacked` sums in lanes, see there); the bias is added last. So the
+bits depend on the numbers alone: not on the split into ranges, nor on packing or blocking.
+
+A packed matrix is cut into panels of `panel_width` columns; a panel holds its columns of row 0,
+then of row 1 and so on, zeros past the last column: ``f[Q,Z]`` with Q panels of Z elements.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..cpu.tile import (
+    best_tile,
+    panel_width,
+    prefetch,
+    tile_height,
+    tile_lanes,
+    tile_width,
+    transpose_block,
+)
+from ..declare import helper, kernel
+from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
+
+#: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
+#: (48 KiB on the CPU measured), and a tile's beginning and end cost 2 % of its time
+DEPTH_BYTES = 2048
+#: bytes of a block of B, at most: it stays in L2 (2 MiB), with room for the A and C that pass by
+BLOCK_BYTES = 5 << 18
+#: size of B from which on it is prefetched where a few rows pass over it
+PREFETCH_BYTES = 1 << 19
+#: depth of a block where a few rows pass over a large B: B is read nearly in sequence
+FEW_DEPTH = 32
+
+
+def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
+    """Shape [Q, Z] of the packed copy of a matrix with these rows and columns."""
+    width = panel_width(itemsize)
+    return -(-columns // width), rows * width
+
+
+#: traits of the products, which the sizes choose among (see `choose_linear`)
+FORWARD = {"product": ("N", "C", "K"), "family": "linear", "slow_to_compile": True}
+BACKWARD = {**FORWARD, "family": "linear_backward"}
+
+
+class LinearChoice(NamedTuple):
+    """Names of the kernels for the three products of a linear layer."""
+
+    forward: str
+    backward_input: str
+    backward_weight: str
+
+
+def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -> LinearChoice:
+    """The fastest kernels for `n` rows, `c` inputs, `k` outputs, packing included in the count.
+
+    ``linear_backward_input`` needs w by `pack_panels_transposed`,
+    ``linear_backward_weight_packed`` needs x and dy by `pack_panels`; those called ``blocked`` are
+    in `matmul_blocked`.
+    """
+    size = c * k * itemsize
+    forward, backward_input, backward_weight = (
+        "linear_forward", "linear_backward_input", "linear_backward_weight"
+    )  # fmt: skip
+    # Forward, a plain w is as fast while it stays in L2 (512x512: 0.93 of the time with packing, at
+    # any n); at 1024x1024 it pays from 64 rows on (1.1 times as fast, 1.6 at 128). Of weight
+    # gradients it is the strided x that gains: 1.04 to 1.2 from 1 MiB on, 0.8 to 0.95 below.
+    large = n >= 64 and size >= 1 << 21
+    if large:
+        forward = "linear_forward_blocked"
+    elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
+        forward = "linear_forward_columns"
+    if n <= 4:
+        backward_input = "linear_backward_input_unpacked"
+    elif large:
+        backward_input = "linear_backward_input_blocked"
+    if n >= 16 and size >= 1 << 20:
+        backward_weight = "linear_backward_weight_packed"
+    return LinearChoice(forward, backward_input, backward_weight)
+
+
+@helper
+def prefetch_rows(x, at, step, rows, columns):
+    """Prefetch the elements ``x[at + r*step + j]`` for r < rows, j < columns."""
+    line = 16 if is32(x) else 8
+    for start in range(at, at + rows * step, step):
+        for j in range(start, start + columns, line):
+            prefetch(x, j)
+
+
+@helper
+def panel(
+    a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
+    begin, a_ahead, b_ahead, c_ahead,
+):  # fmt: skip
+    """C (+)= A @ B for any number of rows and at most the main tile's columns.
+
+    Before each tile parts are prefetched: the next tile of A (`a_ahead`) and of C (`c_ahead`), and
+    a share of the block of B at `b_ahead` (unless < 0), which is used after this one.
+    """
+    height = tile_height(b)
+    i = 0
+    while i < rows:
+        r = min(rows - i, height)
+        x, y = a_at + i * a_row, c_at + i * c_row
+        if b_ahead >= 0:
+            first, last = i * depth // rows, (i + r) * depth // rows
+            prefetch_rows(b, b_ahead + first * b_step, b_step, last - first, columns)
+        if i + r < rows:
+            if a_ahead:
+                prefetch_rows(a, x + r * a_row, a_row, r, depth)
+            if c_ahead:
+                prefetch_rows(c, y + r * c_row, c_row, r, columns)
+        best_tile(a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
+                  r, columns, begin)  # fmt: skip
+        i += r
+
+
+@helper
+def product(
+    a, a_at, a_row, a_step, b, b_at, b_step, b_panel, c, c_at, c_row, bias, bias_at, depth, rows,
+    columns,
+):  # fmt: skip
+    """C = A @ B (+ bias): addresses as for `tile`, panels of B are `b_panel` elements apart.
+
+    Blocks of columns, of the depth; over a block of B pass tiles from left to right, then the next
+    rows: what a tile needs of A stays in L1, the block of B stays in L2 and is read from there a
+    few steps ahead of its use (see `_tile_llvm`), and C is reread once for each block of the depth.
+    """
+    itemsize = 4 if is32(b) else 8
+    width = tile_width(b)
+    few = rows <= 4 and b_panel == width and columns >= tile_lanes(b)
+    ahead = few and depth * columns * itemsize > PREFETCH_BYTES
+    limit = DEPTH_BYTES // itemsize
+    if few:
+        # wide tiles: rows of B are read in long stretches
+        width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
+        b_panel = width
+        limit = FEW_DEPTH if ahead else depth
+    blocks = max(1, (depth + limit - 1) // limit)
+    depth_block = (depth + blocks - 1) // blocks
+    panels = (columns + width - 1) // width
+    blocks = 1 if few else panels * width * depth_block * itemsize // BLOCK_BYTES + 1
+    panel_block = (panels + blocks - 1) // blocks
+    for first in range(0, panels, panel_block):
+        last = min(panels, first + panel_block)
+        t = 0
+        while True:
+            part = min(depth_block, depth - t)
+            add = bias_at if t + part == depth else -1
+            for i in range(0, rows, tile_height(b)):
+                x, y = a_at + i * a_row + t * a_step, c_at + i * c_row
+                for p in range(first, last):
+                    j, z = p * width, b_at + p * b_panel + t * b_step
+                    panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
+                          bias, add + j if add >= 0 else -1, part, min(tile_height(b), rows - i),
+                          min(width, columns - j), t == 0, False,
+                          z + b_panel if ahead and p + 1 < panels else -1, False)  # fmt: skip
+            t += part
+            if t >= depth:
+                break
+
+
+@kernel(**FORWARD)
+def linear_forward(
+    x: "in rows f[N,C]",
+    w: "in whole f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias"""
+    c, k = w.shape
+    product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
+            bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+
+
+@kernel(grain=64, **FORWARD, rows_apart=("x", "y"))
+def linear_forward_columns(
+    x: "in whole f[N,C]",
+    w: "in cols f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out cols f[N,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias, split by columns: for batches of few rows"""
+    c, k = w.shape
+    product(x, 0, c, 1, w, lo, k, tile_width(w), y, lo, k,
+            bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
+
+
+@kernel(**BACKWARD)
+def linear_backward_input(
+    dy: "in rows f[N,K]",
+    w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`
+    dx: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dy @ w.T"""
+    k, c = dy.shape[1], dx.shape[1]
+    product(dy, lo * k, k, 1, w_packed, 0, tile_width(dy), w_packed.shape[1], dx, lo * c, c,
+            dy[0], -1, k, hi - lo, c)  # fmt: skip
+
+
+@kernel(**BACKWARD)
+def linear_backward_input_unpacked(
+    dy: "in rows f[N,K]",
+    w: "in whole f[C,K]",
+    dx: "out rows f[N,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dy @ w.T for a few rows, without a packed w
+
+    Lane l sums the products k = l, l + lanes, ... in order; then the lanes are summed in halves.
+    """
+    c, k = w.shape
+    step = lanes(w)
+    whole = k // step * step
+    zero = fill_like(load_first(w, 0, 0), 0.0)
+    for n in range(lo, hi):
+        for i in range(0, c, 4):
+            second, third, fourth = min(i + 1, c - 1), min(i + 2, c - 1), min(i + 3, c - 1)
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for j in range(0, whole, step):
+                d = load(dy, n * k + j)
+                s0 = fma(d, load(w, i * k + j), s0)
+                s1 = fma(d, load(w, second * k + j), s1)
+                s2 = fma(d, load(w, third * k + j), s2)
+                s3 = fma(d, load(w, fourth * k + j), s3)
+            if whole < k:
+                d = load_first(dy, n * k + whole, k - whole)
+                s0 = fma(d, load_first(w, i * k + whole, k - whole), s0)
+                s1 = fma(d, load_first(w, second * k + whole, k - whole), s1)
+                s2 = fma(d, load_first(w, third * k + whole, k - whole), s2)
+                s3 = fma(d, load_first(w, fourth * k + whole, k - whole), s3)
+            dx[n, i] = sum_lanes(s0)
+            dx[n, second] = sum_lanes(s1)
+            dx[n, third] = sum_lanes(s2)
+            dx[n, fourth] = sum_lanes(s3)
+
+
+@kernel(grain=8, sums_rows=True, factors=("x", "dy"), **BACKWARD)
+def linear_backward_weight(
+    x: "in whole f[N,C]",
+    dy: "in whole f[N,K]",
+    dw: "out rows f[C,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = x.T @ dy"""
+    c, k = dw.shape
+    product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
+            dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
+
+
+@kernel(
+    grain=8,
+    factors=("x_packed", "dy_packed"),
+    product=("C", "K"),
+    family="linear_backward",
+    slow_to_compile=True,
+)
+def linear_backward_weight_packed(
+    x_packed: "in whole f[P,X]",  # x by `pack_panels`
+    dy_packed: "in whole f[Q,Z]",  # dy by `pack_panels`
+    dw: "out rows f[C,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = x.T @ dy for large matrices"""
+    k = dw.shape[1]
+    width = tile_width(dw)
+    length, z = x_packed.shape[1], dy_packed.shape[1]
+    n = length // width
+    # columns of dy that stay in L2 over all their depth while the panels of x pass
+    some = max(1, BLOCK_BYTES // (z * (4 if is32(dw) else 8))) * width
+    for j in range(0, k, some):
+        i = lo
+        while i < hi:
+            p = i // width
+            rows = min(hi, (p + 1) * width) - i
+            product(x_packed, p * length + i - p * width, 1, width,
+                    dy_packed, j // width * z, width, z, dw, i * k + j, k,
+                    dw[0], -1, n, rows, min(some, k - j))  # fmt: skip
+            i += rows
+
+
+@kernel(family="linear", packs=True, slow_to_compile=True)
+def pack_panels(
+    w: "in whole f[C,K]",
+    packed: "out rows f[Q,Z]",
+    lo: "begin",
+    hi: "end",
+):
+    """Copy w into panels of columns: packed[q, c*width + j] = w[c, q*width + j]"""
+    c, k = w.shape
+    width, step = tile_width(w), lanes(w)
+    for q in range(lo, hi):
+        left = q * width
+        valid = min(width, k - left)
+        by_vectors = valid // step * step if width % step == 0 else 0
+        for i in range(c):
+            for j in range(0, by_vectors, step):
+                store(packed, q * c * width + i * width + j, load(w, i * k + left + j))
+            for j in range(by_vectors, valid):
+                packed[q, i * width + j] = w[i, left + j]
+            for j in range(valid, width):
+                packed[q, i * width + j] = 0.0
+
+
+@kernel(family="linear", packs=True, slow_to_compile=True)
+def pack_panels_transposed(
+    w: "in whole f[C,K]",
+    packed: "out rows f[Q,Z]",
+    lo: "begin",
+    hi: "end",
+):
+    """Copy the transposed w into panels of columns: packed[q, k*width + j] = w[q*width + j, k]"""
+    c, k = w.shape
+    width, step = tile_width(w), tile_lanes(w)
+    whole = k // step * step
+    for q in range(lo, hi):
+        top, at = q * width, q * k * width
+        valid = min(width, c - top)
+        by_blocks = valid // step * step
+        for j in range(0, by_blocks, step):
+            for i in range(0, whole, step):
+                transpose_block(w, (top + j) * k + i, k, packed, at + i * width + j, width)
+            for i in range(whole, k):
+                for l in range(j, j + step):
+                    packed[q, i * width + l] = w[top + l, i]
+        for j in range(by_blocks, valid):
+            for i in range(k):
+                packed[q, i * width + j] = w[top + j, i]
+        for j in range(valid, width):
+            for i in range(k):
+                packed[q, i * width + j] = 0.0

@@ -1,0 +1,206 @@
+"""Matrix products on CUDA: the linear layer's forward pass and its two gradients.
+
+N rows, C inputs, K outputs, weights [C, K], as in `cpu.py`; nothing is packed::
+
+    y[n,k]  = sum over c of x[n,c] * w[c,k]   + bias[k]
+    dx[n,c] = sum over k of dy[n,k] * w[c,k]
+    dw[c,k] = sum over n of x[n,c] * dy[n,k]
+
+Each product exists in several shapes (see `SHAPES`): large tiles read shared memory and L2 least
+often, small ones keep all multiprocessors busy where the output is small. `choose_linear` picks by
+the sizes alone. In the shapes with one group every element is one chain of multiply-adds in the
+order of the summed index, as on the CPU; with several groups of warps each sums its share of every
+slice, and the groups' sums are added in halves. ``_parts`` kernels split a long sum over blocks:
+each writes its part, `sum_parts` adds them in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..cuda.device import cuda, flat, flat_index
+from ..declare import ceil_div, cuda_kernel, helper
+from . import cpu
+from .cuda_product import Shape, product_of
+
+#: by the suffix of the kernels' names
+SHAPES = {
+    "": Shape(32, 32, 8, 4, groups=8, depth=64, stages=3),
+    "_tiny": Shape(16, 16, 4, 2, groups=8, depth=128, stages=3),
+    "_middle": Shape(64, 64, 8, 4, groups=1, depth=16, stages=4),
+    "_large": Shape(128, 128, 8, 8, groups=1, depth=16, stages=3),
+    "_tf32": Shape(128, 128, 8, 8, groups=1, depth=16, stages=3, pad=8),
+}
+
+
+#: multiply-adds a multiprocessor does in a cycle with blocks of a shape (float32's peak is 128):
+#: estimates from what a multiply-add costs in other instructions and in reads of L2, not measured
+RATES = {"": 70.0, "_tiny": 35.0, "_middle": 90.0, "_large": 110.0, "_tf32": 400.0}
+MULTIPROCESSORS = 132  # of an H200; a constant, so that the same sizes give the same bits anywhere
+START = 2000.0  # cycles of a launch, before the first multiply-add and after the last
+AGAIN = 3000.0  # cycles of a second launch that waits for the first
+BYTES = 2500.0  # bytes a cycle that pass to or from L2
+
+
+class Choice(NamedTuple):
+    """The fastest way to a product: the suffix of its kernel, or the number of parts."""
+
+    suffix: str
+    parts: int = 1
+
+
+def choose_product(
+    product: str, rows: int, columns: int, depth: int, itemsize: int = 4, tf32: bool = False,
+    shared_bytes: int = 232_448,
+) -> Choice:  # fmt: skip
+    """The fastest kernel for a product of these sizes, by an estimate that depends on them alone.
+
+    `product` is the kernel's name without a suffix; ``_parts`` needs `sum_parts` afterwards.
+    Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
+    with 99 KiB two of float64's).
+    """
+
+    def room(suffix: str) -> bool:
+        return SHAPES[suffix].memory * itemsize <= shared_bytes
+
+    def cycles(choice: Choice) -> float:
+        shape = SHAPES[PARTS[product] if choice.parts > 1 else choice.suffix]
+        tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns) * choice.parts
+        work = shape.rows * shape.columns * ceil_div(depth, choice.parts)
+        name = PARTS[product] if choice.parts > 1 else choice.suffix
+        total = START + ceil_div(tiles, MULTIPROCESSORS) * work / RATES[name]
+        if choice.parts > 1:
+            total += AGAIN + 2 * choice.parts * rows * columns * itemsize / BYTES
+        return total
+
+    wide = [*(["_large"] if itemsize == 4 else []), *(["_tf32"] if tf32 and itemsize == 4 else [])]
+    choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
+    if room(PARTS[product]):
+        choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
+    return min(choices, key=cycles)
+
+
+#: the shape (by suffix) of a product in parts
+PARTS = {
+    "linear_forward": "_tiny",
+    "linear_backward_input_unpacked": "_tiny",
+    "linear_backward_weight": "_middle",
+}
+
+
+def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
+    """Launch geometry: a block for each tile of the output, and for each part of the sum (S)."""
+
+    def launch(s: dict[str, int]) -> tuple[Any, Any]:
+        parts = s.get("S", 1)
+        tiles = (ceil_div(s[rows], shape.rows), ceil_div(s[columns], shape.columns), parts)
+        return tiles, shape.threads
+
+    # no more than 128 registers a thread: 512 threads share a multiprocessor's 65,536
+    bounds = (shape.threads, 512 // shape.threads)
+    return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
+
+
+def _declare(suffix: str, shape: Shape) -> None:
+    """The three products in one shape."""
+    product = product_of(shape, suffix == "_tf32")
+
+    only = {"only_float32": suffix == "_tf32"}
+
+    @cuda_kernel(
+        like=cpu.linear_forward, **_grid(shape, "N", "K"), name=f"linear_forward{suffix}", **only
+    )
+    def linear_forward(x, w, bias, y):
+        (n, c), k = x.shape, w.shape[1]
+        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c)
+
+    @cuda_kernel(
+        like=cpu.linear_backward_input_unpacked, **_grid(shape, "N", "C"),
+        name=f"linear_backward_input_unpacked{suffix}", **only,
+    )  # fmt: skip
+    def linear_backward_input_unpacked(dy, w, dx):
+        (n, k), c = dy.shape, w.shape[0]
+        product(dy, k, False, w, k, False, dx, 0, flat(dx), False, n, c, 0, k)
+
+    @cuda_kernel(
+        like=cpu.linear_backward_weight, **_grid(shape, "C", "K"),
+        name=f"linear_backward_weight{suffix}", **only,
+    )  # fmt: skip
+    def linear_backward_weight(x, dy, dw):
+        (n, c), k = x.shape, dy.shape[1]
+        product(x, c, True, dy, k, True, dw, 0, flat(dw), False, c, k, 0, n)
+
+
+for _suffix, _shape in SHAPES.items():
+    _declare(_suffix, _shape)
+
+
+@helper
+def share_of(total, parts, depth):
+    """How much of a sum each part has: whole slices of this depth."""
+    slices = (total + depth - 1) // depth
+    return (slices + parts - 1) // parts * depth
+
+
+def _declare_parts() -> None:
+    """The products in parts of their sum: part s of the output is ``parts[s]``."""
+    few, many = SHAPES["_tiny"], SHAPES["_middle"]
+    few_product, many_product = product_of(few, False), product_of(many, False)
+    few_depth, many_depth = few.depth, many.depth
+
+    @cuda_kernel(**_grid(few, "N", "K"))
+    def linear_forward_parts(
+        x: "in whole f[N,C]",
+        w: "in whole f[C,K]",
+        parts: "out whole f[S,N,K]",
+    ):
+        """Sum over s of parts[s] = x @ w"""
+        (n, c), k, part = x.shape, w.shape[1], cuda.blockIdx.z
+        share = share_of(c, parts.shape[0], few_depth)
+        few_product(x, c, False, w, k, True, parts, part * n * k, flat(parts), False, n, k,
+                    min(part * share, c), min((part + 1) * share, c))  # fmt: skip
+
+    @cuda_kernel(**_grid(few, "N", "C"))
+    def linear_backward_input_parts(
+        dy: "in whole f[N,K]",
+        w: "in whole f[C,K]",
+        parts: "out whole f[S,N,C]",
+    ):
+        """Sum over s of parts[s] = dy @ w.T"""
+        (n, k), c, part = dy.shape, w.shape[0], cuda.blockIdx.z
+        share = share_of(k, parts.shape[0], few_depth)
+        few_product(dy, k, False, w, k, False, parts, part * n * c, flat(parts), False, n, c,
+                    min(part * share, k), min((part + 1) * share, k))  # fmt: skip
+
+    @cuda_kernel(**_grid(many, "C", "K"))
+    def linear_backward_weight_parts(
+        x: "in whole f[N,C]",
+        dy: "in whole f[N,K]",
+        parts: "out whole f[S,C,K]",
+    ):
+        """Sum over s of parts[s] = x.T @ dy"""
+        (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
+        share = share_of(n, parts.shape[0], many_depth)
+        many_product(x, c, True, dy, k, True, parts, part * c * k, flat(parts), False, c, k,
+                     min(part * share, n), min((part + 1) * share, n))  # fmt: skip
+
+
+_declare_parts()
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
+def sum_parts(
+    parts: "in whole f[S,N,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out whole f[N,K]",
+):
+    """y = sum over s of parts[s], in order, + bias"""
+    i, size = flat_index(), y.size
+    if i < size:
+        every, out = flat(parts), flat(y)
+        total = every[i]
+        for s in range(1, parts.shape[0]):
+            total += every[i + s * size]
+        if bias.size > 0:
+            total += bias[i % y.shape[1]]
+        out[i] = total

@@ -1,0 +1,42 @@
+"""Products of many matrices with as many: a grid's third dimension counts the P pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..cuda.device import cuda, flat
+from ..declare import ceil_div, cuda_kernel
+from . import cpu_batched as cpu
+from .cuda import SHAPES
+from .cuda_product import product_of
+
+MOST = 65535  # blocks in a grid's third dimension
+SHAPE = SHAPES[""]
+PRODUCT = product_of(SHAPE, False)
+
+
+def _grid(rows: str, columns: str) -> dict[str, Any]:
+    """Launch geometry: a block for each tile of each product."""
+
+    def launch(s: dict[str, int]) -> tuple[Any, Any]:
+        tiles = ceil_div(s[rows], SHAPE.rows), ceil_div(s[columns], SHAPE.columns)
+        return (*tiles, min(s["P"], MOST)), SHAPE.threads
+
+    bounds = (SHAPE.threads, 512 // SHAPE.threads)
+    return {"launch": launch, "shared": lambda s: SHAPE.memory, "bounds": bounds}
+
+
+@cuda_kernel(like=cpu.matmul_forward, **_grid("M", "K"))
+def matmul_forward(a, b, y):
+    (_, m, c), k = a.shape, b.shape[2]
+    for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
+        cuda.syncthreads()
+        PRODUCT(a[p], c, False, b[p], k, True, y, p * m * k, flat(y), False, m, k, 0, c)
+
+
+@cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
+def matmul_backward_b(a, dy, db):
+    (_, m, c), k = a.shape, dy.shape[2]
+    for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
+        cuda.syncthreads()
+        PRODUCT(a[p], c, True, dy[p], k, True, db, p * c * k, flat(db), False, c, k, 0, m)

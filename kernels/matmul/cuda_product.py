@@ -1,0 +1,219 @@
+"""How a block of threads computes its tile of a matrix product (see `tile` for the pieces).
+
+While a slice of the sum is multiplied, the next ones are on their way to shared memory. Blocks at
+an edge of the matrices, and slices at the end of the sum, take a slower way that checks every
+element; so do blocks whose rows don't begin at multiples of 16 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..cuda.device import can_load4, cuda
+from ..cuda.tile import (
+    commit_copies,
+    computed_here,
+    copy1,
+    copy4,
+    multiply_tile,
+    multiply_tile_tf32,
+    place_of,
+    store_tile,
+    wait_copies,
+)
+from ..declare import helper
+
+
+class Shape(NamedTuple):
+    """How a block computes its tile of the output."""
+
+    rows: int  # of the tile
+    columns: int
+    m: int  # rows and columns of a thread
+    n: int
+    groups: int  # of warps, each with all of the tile and a share of the sum
+    depth: int  # of a slice in shared memory
+    stages: int  # slices in shared memory: one in use, the others on their way
+    pad: int = 4  # elements between rows of shared memory, against bank conflicts
+
+    @property
+    def warps(self) -> int:
+        """Warps of a group."""
+        return self.rows * self.columns // (32 * self.m * self.n)
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps * self.groups
+
+    @property
+    def memory(self) -> int:
+        """Elements of shared memory."""
+        return self.stages * self.depth * (self.rows + self.columns + 2 * self.pad)
+
+
+def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
+    """Functions that copy a slice of `width` rows of A (or columns of B) to shared memory.
+
+    A[i, t] is ``x[t*ld + i]`` if `by_depth`, else ``x[i*ld + t]``; memory[at + d*row + i] becomes
+    A[first + i, t + d] for the slice at `t`.
+    """
+    depth, threads, row = shape.depth, shape.threads, width + shape.pad
+    # by depth, neighbouring threads copy four elements each of one d
+    quads = width // 4
+    quad_depth = threads // quads
+    # else eight threads copy 32 bytes of a row of x, a warp four rows: it writes to all banks
+    rows = min(width, threads // 8)
+    row_depth = 8 * (threads // 8 // rows)
+    assert threads == quads * quad_depth == rows * row_depth
+    assert depth % quad_depth == depth % row_depth == width % rows == 0
+
+    @helper
+    def first_of(thread, by_depth):
+        """Which d and i the thread copies first."""
+        if by_depth:
+            return thread // quads, thread % quads * 4
+        return thread % 8 + thread // (8 * rows) * 8, thread // 8 % rows
+
+    @helper
+    def copy_whole(memory, at, x, source, ld, by_depth):
+        """The slice lies within A, and by depth its pieces begin at multiples of 16 bytes; `source`
+        is the place of the thread's first element in x."""
+        d0, i0 = first_of(computed_here(cuda.threadIdx.x), by_depth)
+        at += d0 * row + i0
+        if by_depth:
+            for d in range(0, depth, quad_depth):
+                copy4(memory, at + d * row, x, source + d * ld, 4)
+        else:
+            for i in range(0, width, rows):
+                for d in range(0, depth, row_depth):
+                    copy1(memory, at + d * row + i, x, source + i * ld + d, True)
+
+    @helper
+    def copy_edge(memory, at, x, ld, by_depth, first, limit, t, end):
+        """What is past A, from row `limit` and depth `end` on, becomes 0."""
+        d0, i0 = first_of(computed_here(cuda.threadIdx.x), by_depth)
+        if by_depth:
+            for k in range(0, depth, quad_depth):
+                d = d0 + k
+                place, source = at + d * row + i0, (t + d) * ld + first + i0
+                left = limit - first - i0 if t + d < end else 0
+                for i in range(4):
+                    copy1(memory, place + i, x, source + i, i < left)
+        else:
+            for m in range(0, width, rows):
+                i = i0 + m
+                place, source = at + d0 * row + i, (first + i) * ld + t + d0
+                left = end - t - d0 if first + i < limit else 0
+                for d in range(0, depth, row_depth):
+                    copy1(memory, place + d * row, x, source + d, d < left)
+
+    return first_of, copy_whole, copy_edge
+
+
+def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
+    """The function with which a block computes its tile of a product."""
+    rows, columns, m, n, groups, depth, stages, pad = shape
+    threads, count = shape.threads, m * n
+    first_a, whole_a, edge_a = copier(rows, shape)
+    first_b, whole_b, edge_b = copier(columns, shape)
+    a_row, b_row = rows + pad, columns + pad
+    b_part = depth * a_row  # where B's slice begins
+    stage = depth * (a_row + b_row)
+    share, behind = depth // groups, stages - 2
+    # a warp's tile, in pieces of four rows and `piece` columns
+    warp_rows, warp_columns = 4 * m, 8 * n
+    row_piece, row_step, piece, piece_step = 4, 16, min(n, 4), 32
+    lane_rows, lane_columns = row_piece, piece
+    pieces_m, pieces_n = m // 2, n // 2
+    if tf32:
+        warp_rows, warp_columns = 8 * m, 4 * n
+        row_piece, row_step, piece, piece_step = 1, 8, 2, 8
+    across = columns // warp_columns
+
+    @helper
+    def product(a, a_ld, a_by_depth, b, b_ld, b_by_depth, c, c_at, bias, biased, M, N, begin, end):
+        """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]; C, M x N, lies in c
+        from `c_at` on."""
+        memory = cuda.shared.array(0, a.dtype)
+        sums = cuda.local.array(count, a.dtype)
+        for k in range(count):
+            sums[k] = 0.0
+        thread = cuda.threadIdx.x
+        warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
+        group = thread // (threads // groups)
+        top, left = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        a_whole = top + rows <= M and (not a_by_depth or (a_ld % 4 == 0 and can_load4(a)))
+        b_whole = left + columns <= N and (not b_by_depth or (b_ld % 4 == 0 and can_load4(b)))
+        i0, j0 = warp // across * warp_rows, warp % across * warp_columns
+        a_at = group * share * a_row + i0
+        b_at = group * share * b_row + j0 + b_part
+        if not tf32:
+            a_at += lane // 8 * lane_rows
+            b_at += lane % 8 * lane_columns
+        a_d, a_i = first_a(thread, a_by_depth)
+        b_d, b_i = first_b(thread, b_by_depth)
+        a_source = (
+            (begin + a_d) * a_ld + top + a_i if a_by_depth else (top + a_i) * a_ld + begin + a_d
+        )
+        b_source = (
+            (begin + b_d) * b_ld + left + b_i if b_by_depth else (left + b_i) * b_ld + begin + b_d
+        )
+        # memory holds slices in turn: where the slice in use lies, where the next one goes
+        use, fill = 0, 0
+        for t in range(begin - (stages - 1) * depth, end, depth):
+            if t >= begin:
+                wait_copies(behind)
+                cuda.syncthreads()
+            ahead = t + (stages - 1) * depth
+            if ahead < end:
+                if a_whole and ahead + depth <= end:
+                    whole_a(memory, fill, a, a_source, a_ld, a_by_depth)
+                else:
+                    edge_a(memory, fill, a, a_ld, a_by_depth, top, M, ahead, end)
+                if b_whole and ahead + depth <= end:
+                    whole_b(memory, fill + b_part, b, b_source, b_ld, b_by_depth)
+                else:
+                    edge_b(memory, fill + b_part, b, b_ld, b_by_depth, left, N, ahead, end)
+                a_source += depth * a_ld if a_by_depth else depth
+                b_source += depth * b_ld if b_by_depth else depth
+            commit_copies()
+            fill = fill + stage if fill < (stages - 1) * stage else 0
+            if t < begin:
+                continue  # the first slices are on their way
+            if tf32:
+                multiply_tile_tf32(sums, memory, use + a_at, a_row, use + b_at, b_row,
+                                   pieces_m, pieces_n, share, lane)  # fmt: skip
+            else:
+                multiply_tile(sums, memory, use + a_at, a_row, use + b_at, b_row, m, n, share)
+            use = use + stage if use < (stages - 1) * stage else 0
+        # the upper half of the groups hands its sums to the lower, until one group has them all
+        half = groups // 2
+        while half > 0:
+            place = thread % (threads // groups) + group % half * (rows * columns)
+            cuda.syncthreads()
+            if half <= group < 2 * half:
+                for k in range(count):
+                    memory[place + k * (threads // groups)] = sums[k]
+            cuda.syncthreads()
+            if group < half:
+                for k in range(count):
+                    sums[k] += memory[place + k * (threads // groups)]
+            half //= 2
+        if group > 0:
+            return
+        if tf32:
+            row, column = top + i0 + lane // 4, left + j0 + lane % 4 * 2
+        else:
+            row, column = top + i0 + lane // 8 * lane_rows, left + j0 + lane % 8 * lane_columns
+        if biased:
+            for j in range(n):
+                place = column + place_of(j, piece, piece_step)
+                extra = bias[place] if place < N else bias[0]
+                for i in range(m):
+                    sums[i * n + j] += extra
+        vectors = piece == 4 and N % 4 == 0 and can_load4(c)
+        store_tile(sums, c, c_at + row * N + column, N, M - row, N - column, vectors,
+                   m, n, row_piece, row_step, piece, piece_step)  # fmt: skip
+
+    return product

@@ -1,0 +1,398 @@
+"""What the recurrent kernels share: the order of sequences, products with weights, gradients.
+
+B sequences of T steps, I inputs, H hidden units, G = gates*H. A kernel's items are sequences, so a
+worker runs the whole time loop for its own. It walks *turns* s = 0, 1, ...: turn s is step s of a
+sequence, or step length-1-s where `reverse` is set. Sequences are sorted by length, longest first,
+so those still running at turn s are the first rows of compact scratch matrices, and one product
+with the weights serves all of them. Every element of a product is one chain of fused multiply-adds
+(see `cpu/tile.py`), so a sequence's numbers depend neither on its neighbours nor on padding.
+
+Weights are [I,G] and [H,G], either packed by `pack_panels` (`packed` = 1) or plain (`packed` = 0,
+better for up to four sequences). Saved and returned per-step rows have a stride of `padded` size.
+"""
+
+from ..cpu.parts import load_part, store_part, strip_lanes, strip_load, strip_splat, strip_store
+from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
+from ..declare import helper, kernel
+from ..matmul.cpu import PREFETCH_BYTES, panel
+from ..simd import fma, is32, lanes, load, splat
+
+#: rows and panels of columns of a weight gradient that are summed over all sequences before the
+#: next ones, at most: a block of 264 KiB stays in the L2 cache
+GRADIENT_ROWS = 128
+GRADIENT_COLUMNS = 11
+#: steps whose inputs are copied side by side (in the inputs' own array they would share few cache
+#: sets where H is a power of two), and the scratch for it: enough for any number of rows from 32 on
+GRADIENT_STEPS = 128
+GRADIENT_SCRATCH = 224
+#: steps whose products with x are computed at once where sequences are few
+INPUT_STEPS = 64
+
+
+@helper
+def padded(size):
+    """A row's stride: an odd number of 16 elements, so that rows fall into different cache sets."""
+    return (((size + 15) // 16) | 1) * 16
+
+
+# ---------------------------------------------------------------- sequences
+
+
+@helper
+def length_of(lengths, b, steps):
+    """The valid steps of sequence b."""
+    if lengths.size > 0:
+        return min(max(lengths[b], 0), steps)
+    return steps
+
+
+@helper
+def sort_by_length(lengths, order, lo, hi, steps):
+    """order[lo:hi] = lo..hi, longest first, equal ones in their order."""
+    for b in range(lo, hi):
+        k, length = b, length_of(lengths, b, steps)
+        while k > lo and length_of(lengths, order[k - 1], steps) < length:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = b
+
+
+@helper
+def running(lengths, order, lo, rows, turn, steps):
+    """How many of the first `rows` sorted sequences have a turn of this number."""
+    while rows > 0 and length_of(lengths, order[lo + rows - 1], steps) <= turn:
+        rows -= 1
+    return rows
+
+
+@helper
+def step_of(turn, length, reverse):
+    return length - 1 - turn if reverse else turn
+
+
+@helper
+def copy_row(x, i, y, k, size):
+    """y[k:k+size] = x[i:i+size] (flat)."""
+    w = lanes(x)
+    full = size - size % w
+    for j in range(0, full, w):
+        store_part(y, k + j, load_part(x, i + j, w), w)
+    if full < size:
+        store_part(y, k + full, load_part(x, i + full, size - full), size - full)
+
+
+@helper
+def zero_row(y, k, size):
+    w = lanes(y)
+    full = size - size % w
+    for j in range(0, full, w):
+        store_part(y, k + j, splat(y, 0.0), w)
+    if full < size:
+        store_part(y, k + full, splat(y, 0.0), size - full)
+
+
+@helper
+def copy_or_zero(x, i, y, k, size):
+    """A row of x, or zeros where x is absent."""
+    if x.size > 0:
+        copy_row(x, i, y, k, size)
+    else:
+        zero_row(y, k, size)
+
+
+@helper
+def add_row(x, i, y, k, size):
+    """y[k:k+size] += x[i:i+size] (flat); nothing where x is absent."""
+    if x.size > 0:
+        for j in range(0, size, lanes(x)):
+            n = size - j
+            store_part(y, k + j, load_part(y, k + j, n) + load_part(x, i + j, n), n)
+
+
+# ---------------------------------------------------------------- products
+
+
+@kernel(grain=16)
+def turn_over(
+    w: "in whole f[C,K]",
+    turned: "out rows f[K,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """The transposed w, for the backward pass of few sequences."""
+    c, k = w.shape
+    step = tile_lanes(w)
+    whole = c // step * step
+    for i in range(lo, hi, step):
+        if i + step <= hi:
+            for j in range(0, whole, step):
+                transpose_block(w, j * k + i, k, turned, i * c + j, c)
+        for l in range(i, min(i + step, hi)):
+            for j in range(whole if i + step <= hi else 0, c):
+                turned[l, j] = w[j, l]
+
+
+@helper
+def strip_product(v, w, z, s):
+    """s + v W, of the four vectors of W from flat index z on."""
+    k = lanes(w)
+    return (
+        fma(v, load(w, z), s[0]),
+        fma(v, load(w, z + k), s[1]),
+        fma(v, load(w, z + 2 * k), s[2]),
+        fma(v, load(w, z + 3 * k), s[3]),
+    )
+
+
+@helper
+def strip_begin(c, at, n, begin):
+    """The sums of a strip of C so far."""
+    return strip_splat(c, 0.0) if begin else strip_load(c, at, n)
+
+
+@helper
+def multiply_row(a, a_at, w, z, w_row, c, c_at, depth, columns, begin):
+    """One row of a product with a plain matrix, W[0, 0] at z; as many sums in flight as it has.
+
+    Twice as fast as a tile where W lies in the L1 cache; from L2 it is bound by what that delivers.
+    """
+    wide = strip_lanes(w)
+    j = 0
+    while columns - j >= 4 * wide:
+        first = strip_begin(c, c_at + j, wide, begin)
+        second = strip_begin(c, c_at + j + wide, wide, begin)
+        third = strip_begin(c, c_at + j + 2 * wide, wide, begin)
+        fourth = strip_begin(c, c_at + j + 3 * wide, wide, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            v = splat(w, a.flat[t])
+            first = strip_product(v, w, at, first)
+            second = strip_product(v, w, at + wide, second)
+            third = strip_product(v, w, at + 2 * wide, third)
+            fourth = strip_product(v, w, at + 3 * wide, fourth)
+            at += w_row
+        strip_store(c, c_at + j, first, wide)
+        strip_store(c, c_at + j + wide, second, wide)
+        strip_store(c, c_at + j + 2 * wide, third, wide)
+        strip_store(c, c_at + j + 3 * wide, fourth, wide)
+        j += 4 * wide
+    while columns - j >= wide:
+        first = strip_begin(c, c_at + j, wide, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            first = strip_product(splat(w, a.flat[t]), w, at, first)
+            at += w_row
+        strip_store(c, c_at + j, first, wide)
+        j += wide
+    n = columns - j
+    if n > 0:
+        one, two, three, four = strip_begin(c, c_at + j, n, begin)
+        at = z + j
+        for t in range(a_at, a_at + depth):
+            v, (e, f, g, h) = splat(w, a.flat[t]), strip_load(w, at, n)
+            one, two = fma(v, e, one), fma(v, f, two)
+            three, four = fma(v, g, three), fma(v, h, four)
+            at += w_row
+        strip_store(c, c_at + j, (one, two, three, four), n)
+
+
+@helper
+def multiply(
+    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
+):
+    """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W has `height` rows.
+
+    A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it; the
+    panel's part of C stays there until the whole depth is summed.
+    """
+    itemsize = 4 if is32(weight) else 8
+    width = tile_width(weight)
+    step = width
+    if not packed:
+        step = weight.shape[1]
+        if rows <= 4:  # wide tiles: long stretches of a row of W
+            width = tile_lanes(weight) * (8 if rows == 1 else 4 if rows == 2 else 2)
+    limit = PANEL_BYTES // (width * itemsize)
+    if rows <= tile_height(weight):
+        limit = max(depth, 1)  # a panel is used once
+    blocks = (depth + limit - 1) // limit
+    block = (depth + blocks - 1) // blocks
+    size = depth * (last - first) * itemsize
+    ahead = size > PREFETCH_BYTES and rows > 2 * tile_height(weight)
+    j = first
+    while j < last:
+        p = j // width
+        inner = j - p * width
+        n = min(width - inner, last - j)
+        if packed:
+            z = (p * height + skip) * width + inner
+            following = z + height * width - inner
+        else:
+            z = skip * step + j
+            following = z + n
+        for t in range(0, depth, block):
+            part = min(block, depth - t)
+            more = z + (t + part) * step
+            if t + part == depth:
+                more = following if j + n < last else -1
+            panel(a, a_at + t, a_row, 1, weight, z + t * step, step, c, c_at + j - first, c_row, c,
+                  -1, part, rows, n, begin and t == 0, False, more if ahead else -1,
+                  False)  # fmt: skip
+        j += n
+
+
+@helper
+def multiply_state(
+    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
+):
+    """`multiply` for the products of a turn, where there may be one row only."""
+    if rows == 1 and not packed:
+        columns = weight.shape[1]
+        multiply_row(a, a_at, weight, skip * columns + first, columns, c, c_at, depth,
+                     last - first, begin)  # fmt: skip
+    else:
+        multiply(a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first,
+                 last, begin)  # fmt: skip
+
+
+@helper
+def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reverse):
+    """Products of x with a plain matrix for the `INPUT_STEPS` turns from `turn` on.
+
+    Those of step t of sequence b go to ``out[b*out_at + t*out_row]``. Where sequences are few, a
+    turn has too few rows for a whole tile, the steps of a sequence are enough.
+    """
+    T, I, columns = x.shape[1], x.shape[2], weight.shape[1]
+    width = tile_width(weight)
+    for b in range(lo, hi):
+        length = length_of(lengths, b, T)
+        last = min(length, turn + INPUT_STEPS)
+        t = length - last if reverse else turn
+        for j in range(0, columns, width):
+            panel(x, (b * T + t) * I, I, 1, weight, j, columns, out, b * out_at + t * out_row + j,
+                  out_row, out, -1, I, last - turn, min(width, columns - j), True, False, -1,
+                  False)  # fmt: skip
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@kernel(block=64)
+def sequence_backward_input(
+    dz: "in* rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
+    lengths: "in rows i[B]",  # absent: all steps
+    w_turned: "in whole f[Q,Z]",  # the transposed w_ih [G,I], packed
+    dx: "out rows f[B,T,I]",
+    step: "int",
+    gates: "int",  # G
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dz @ w_ih.T for the valid steps, 0 after them."""
+    steps, inputs = dx.shape[1], dx.shape[2]
+    for b in range(lo, hi):
+        length = length_of(lengths, b, steps)
+        x = b * steps * inputs
+        if length > 0:
+            multiply(dz, b * dz.shape[1], step, w_turned, 1, gates, 0, dx, x, inputs, gates,
+                     length, 0, inputs, True)  # fmt: skip
+        zero_row(dx, x + length * inputs, (steps - length) * inputs)
+
+
+@helper
+def add_products(
+    x, a, x_step, dz, z, dz_step, dw, scratch, column, depth, top, bottom, left, right, begin
+):
+    """A block of dw plus x.T @ dz over the steps of one sequence (from 0 where `begin`)."""
+    k, rows = dw.shape[1], bottom - top
+    width = tile_width(dw)
+    blocks = (depth + GRADIENT_STEPS - 1) // GRADIENT_STEPS
+    block = (depth + blocks - 1) // blocks
+    copied = rows >= 32 and depth > 1
+    base, wide = top * scratch.shape[1], padded(rows)
+    for t in range(0, depth, block):
+        part = min(block, depth - t)
+        if copied:
+            for i in range(part):
+                copy_row(x, a + (t + i) * x_step, scratch, base + i * wide, rows)
+        for j in range(left, right, width):
+            n = min(width, right - j)
+            at, c = z + t * dz_step + j, top * k + column + j
+            ahead = at + n if j + n < right else -1
+            if copied:
+                panel(scratch, base, 1, wide, dz, at, dz_step, dw, c, k, dw, -1, part, rows, n,
+                      begin and t == 0, False, ahead, False)  # fmt: skip
+            else:
+                panel(x, a + t * x_step, 1, x_step, dz, at, dz_step, dw, c, k, dw, -1, part, rows,
+                      n, begin and t == 0, False, ahead, False)  # fmt: skip
+
+
+@kernel(
+    grain=8, block=GRADIENT_ROWS,
+    share=lambda s: (s["column"], s["column"] + s["columns"], s["K"]),
+)  # fmt: skip
+def sequence_backward_weight(
+    x: "in* whole f[B,X]",  # what the weight was multiplied with: step t of b at x[b, t*x_step]
+    before: "in whole f[B,C]",  # row of the first turn where `shift` = 1; absent: zeros
+    dz: "in* whole f[B,D]",  # gradients of the gates, step t of b at dz[b, t*dz_step + dz_first]
+    lengths: "in whole i[B]",  # absent: all steps
+    dw: "part rows f[C,K]",  # its columns `column` to `column` + `columns`
+    scratch: "scratch rows f[C,S]",  # S = GRADIENT_SCRATCH
+    x_step: "int",
+    x_first: "int",
+    dz_step: "int",
+    dz_first: "int",
+    column: "int",
+    columns: "int",
+    shift: "int",  # 1: turn s is multiplied with x of turn s-1
+    reverse: "int",
+    steps: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dw = sum over the valid steps of x.T @ dz; costs what the lengths add up to."""
+    panels = (columns + tile_width(dw) - 1) // tile_width(dw)
+    blocks = (panels + GRADIENT_COLUMNS - 1) // GRADIENT_COLUMNS
+    wide = (panels + blocks - 1) // max(blocks, 1) * tile_width(dw)  # blocks of equal size
+    for top in range(lo, hi, GRADIENT_ROWS):
+        bottom = min(top + GRADIENT_ROWS, hi)
+        for left in range(0, columns, wide):
+            right = min(left + wide, columns)
+            begin = True
+            for b in range(x.shape[0]):
+                length = length_of(lengths, b, steps)
+                a = b * x.shape[1] + x_first + top
+                z = b * dz.shape[1] + dz_first
+                if shift and length > 0:
+                    if before.size > 0:
+                        start = step_of(0, length, reverse) * dz_step
+                        add_products(before, b * dw.shape[0] + top, 1, dz, z + start, dz_step,
+                                     dw, scratch, column, 1, top, bottom, left, right,
+                                     begin)  # fmt: skip
+                        begin = False
+                    length -= 1
+                    if reverse:
+                        a += x_step
+                    else:
+                        z += dz_step
+                if length > 0:
+                    add_products(x, a, x_step, dz, z, dz_step, dw, scratch, column, length, top,
+                                 bottom, left, right, begin)  # fmt: skip
+                    begin = False
+            if begin:
+                for row in range(top, bottom):
+                    zero_row(dw, row * dw.shape[1] + column + left, right - left)
+
+
+@kernel(swaps_leading=True)
+def swap_time_forward(
+    x: "in whole f[T,B,C]",
+    y: "out rows f[B,T,C]",
+    lo: "begin",
+    hi: "end",
+):
+    """y[b,t] = x[t,b]; its gradient is the same for swapped shapes."""
+    T, B, C = x.shape
+    for b in range(lo, hi):
+        for t in range(T):
+            copy_row(x, (t * B + b) * C, y, (b * T + t) * C, C)

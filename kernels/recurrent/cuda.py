@@ -1,0 +1,382 @@
+"""What the recurrent kernels share on a GPU: who computes what, products with weights in shared
+memory, the order of sequences.
+
+B sequences of T steps, H hidden units, G = gates*H. Products over all steps (input projection,
+gradients of weights and inputs) are made outside, by the kernels of `matmul`; what is left is the
+walk over *turns* s = 0, 1, ...: turn s is step s of a sequence, or step length-1-s where `reverse`
+is set. Sequences are sorted by length, longest first (`order`).
+
+One launch walks a whole sequence. The grid is `groups` groups of `blocks` blocks. Group q has the
+sequences of rank q, q + groups, ..., so all groups have long and short ones; a block has `units`
+hidden units of them, with all their gates, and keeps its slice of the recurrent weights in shared
+memory over all turns. At each turn a block reads what its group wrote at the turn before (h, or on
+the way back the gradients of all gates; the `exchange` in global memory, which stays in the L2
+cache), and writes its own share. The exchange is kept twice, for even and odd turns, so one wait a
+turn is enough. See `together`.
+
+Rows of sequences are handled four at a time (a *tile*); once the sequences of a tile have ended,
+it costs nothing. A product of a tile with the slice [depth, columns] of the weights is split over
+its depth: split p takes the terms k = p, p + splits, ... The number of splits belongs to the
+kernel, and they are added in one order: so a sequence's numbers depend neither on its neighbours
+nor on padding, nor on the number of groups and blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..cuda.device import (
+    block_number,
+    block_threads,
+    cast,
+    cuda,
+    divide_index,
+    flat,
+    flat_index,
+    load4,
+    store4,
+    thread_number,
+)
+from ..cuda.tile import commit_copies, copy1, copy4, wait_copies
+from ..declare import ceil_div, cuda_kernel, helper
+from . import cpu
+
+TILE = 4  # rows of sequences
+THREADS = 256  # of kernels that go through elements
+MOST_THREADS = 512  # of blocks that work together: 16 for each unit, if they have no more than 32
+MOST_UNITS = 64  # of a block: each has four threads of its own, one for every row of a tile
+#: sequences of a group, whose lengths lie in shared memory
+MOST_ROWS = 256
+#: over how many threads the depth of a product is split, by the number of gates
+FORWARD_SPLITS = {1: 64, 3: 16, 4: 16}
+BACKWARD_SPLITS = 64
+CHAIN = 16  # parts that one thread adds; splits are 1 or 4 times as many
+
+
+# ---------------------------------------------------------------- sizes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a sequence's work is laid out on a device; the integer parameters of the kernels."""
+
+    groups: int
+    blocks: int  # of each group
+    units: int  # of each block
+
+    def rows(self, batch: int) -> int:
+        """Sequences of a group, filled up to whole tiles."""
+        return ceil_div(ceil_div(batch, self.groups), TILE) * TILE
+
+
+def shared_elements(depth: int, columns: int, splits: int, state: int) -> int:
+    """Shared memory of a block: weights, inputs of a tile, parts of the sums, state."""
+    return depth * columns + TILE * depth + splits * TILE * columns + state
+
+
+def forward_elements(sizes: dict[str, int], gates: int) -> int:
+    """Shared memory of a cell's forward kernel."""
+    layout = Layout(sizes["groups"], sizes["blocks"], sizes["units"])
+    state = layout.rows(sizes["B"]) * layout.units
+    return shared_elements(sizes["H"], gates * layout.units, FORWARD_SPLITS[gates], state)
+
+
+def backward_elements(sizes: dict[str, int], gates: int) -> int:
+    """Shared memory of a cell's backward kernel."""
+    layout = Layout(sizes["groups"], sizes["blocks"], sizes["units"])
+    state = layout.rows(sizes["B"]) * layout.units
+    return shared_elements(gates * sizes["H"], layout.units, BACKWARD_SPLITS, state)
+
+
+def exchange_elements(batch: int, depth: int, slots: int, layout: Layout) -> int:
+    """Elements of the exchange: `depth` numbers for each sequence, in so many slots."""
+    return slots * layout.groups * layout.rows(batch) * depth
+
+
+def launch_together(sizes: dict[str, int], most: int = MOST_THREADS) -> tuple[int, int]:
+    """Sixteen threads for each unit, as far as a block may have so many."""
+    return sizes["groups"] * sizes["blocks"], min(16 * sizes["units"], most)
+
+
+def fits(
+    batch: int, hidden: int, gates: int, itemsize: int, processors: int, shared_bytes: int
+) -> Layout | None:
+    """The layout for a device with so many multiprocessors, whose blocks may have so much shared
+    memory; None where the weights don't fit (then the kernels for single turns are used).
+
+    As many groups as there are tiles, as far as processors and shared memory go: a group of few
+    blocks waits less and exchanges less. Blocks share a group's units evenly, four at a time.
+    """
+    spare = 4096  # bytes: lengths of sequences, what the driver takes
+    for groups in range(min(ceil_div(batch, TILE), processors), 0, -1):
+        most = min(processors // groups, ceil_div(hidden, TILE))
+        units = ceil_div(ceil_div(hidden, most), TILE) * TILE
+        layout = Layout(groups, ceil_div(hidden, units), units)
+        sizes = {"B": batch, "H": hidden, "groups": groups, "blocks": layout.blocks, "units": units}
+        elements = max(forward_elements(sizes, gates), backward_elements(sizes, gates))
+        bytes_needed = elements * itemsize + spare
+        if units <= MOST_UNITS and layout.rows(batch) <= MOST_ROWS and bytes_needed <= shared_bytes:
+            return layout
+    return None
+
+
+# ---------------------------------------------------------------- sequences
+
+
+@helper
+def length_of(lengths, b, steps):
+    """The valid steps of sequence b."""
+    if lengths.size > 0:
+        return min(max(lengths[b], 0), steps)
+    return steps
+
+
+@helper
+def step_of(turn, length, reverse):
+    return length - 1 - turn if reverse else turn
+
+
+@helper
+def value_or_zero(x, b, j):
+    """x[b, j], or 0 where x is absent."""
+    if x.size > 0:
+        return x[b, j]
+    return cast(x, 0)
+
+
+@helper
+def bias_or_zero(x, exists, j):
+    """x[j], or 0 where x is absent or the unit doesn't exist."""
+    if exists and x.size > 0:
+        return x[j]
+    return cast(x, 0)
+
+
+@helper
+def row_before(b, steps, turn, length, reverse):
+    """The row b*steps + t of the turn before, if there is one."""
+    return b * steps + step_of(turn - 1, length, reverse)
+
+
+@helper
+def output_before(y, h0, hidden, b, steps, turn, length, reverse, j):
+    """The output that this turn began with; y is flat."""
+    if turn > 0:
+        return y[row_before(b, steps, turn, length, reverse) * hidden + j]
+    return value_or_zero(h0, b, j)
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(max(s["B"], s["F"]), THREADS), THREADS))
+def sequence_order(
+    lengths: "in whole i[B]",  # absent: all steps
+    order: "out whole i[B]",
+    flags: "out whole i[F]",
+    steps: "int",
+):
+    """order = the sequences, longest first, equal ones as they come; lowers the blocks' flags."""
+    i = flat_index()
+    if i < flags.size:
+        flags[i] = 0
+    if i < order.size:
+        rank = 0
+        if lengths.size > 0:
+            length = length_of(lengths, i, steps)
+            for b in range(lengths.size):
+                other = length_of(lengths, b, steps)
+                if other > length or (other == length and b < i):
+                    rank += 1
+        else:
+            rank = i
+        order[rank] = i
+
+
+@helper
+def place(blocks, units):
+    """This thread's place: group, first unit of the block, row of a tile, unit.
+
+    Threads whose row is TILE or more, or whose unit doesn't exist, only help with products.
+    """
+    group = divide_index(block_number(), blocks)
+    first = (block_number() - group * blocks) * units
+    row = divide_index(thread_number(), units)
+    return group, first, row, first + thread_number() - row * units
+
+
+@helper
+def tiles_of(batch, groups):
+    """The tiles of a group, at most."""
+    return divide_index(divide_index(batch + groups - 1, groups) + TILE - 1, TILE)
+
+
+@helper
+def rows_of_group(order, lengths, steps, group, groups, numbers, known):
+    """How many sequences the group has; their numbers and lengths go to shared memory."""
+    rows = divide_index(order.size - group + groups - 1, groups)
+    for r in range(thread_number(), rows, block_threads()):
+        b = order[group + r * groups]
+        numbers[r] = b
+        known[r] = length_of(lengths, b, steps)
+    cuda.syncthreads()
+    return rows
+
+
+@helper
+def zero_past_end(x, places, first, units, hidden, rows, numbers, known):
+    """Zero this block's units in x[b, t] past the sequences' ends; each has `places` places,
+    `hidden` apart."""
+    width = places * units
+    for r in range(rows):
+        for i in range(thread_number(), (x.shape[1] - known[r]) * width, block_threads()):
+            t = divide_index(i, width)
+            place = divide_index(i - t * width, units)
+            j = first + i - t * width - place * units
+            if j < hidden:
+                x[numbers[r], known[r] + t, place * hidden + j] = cast(x, 0)
+
+
+# ---------------------------------------------------------------- products
+
+
+@helper
+def load_columns(s, at, w, first, units, gates):
+    """s[at + k*columns + g*units + u] = w[k, g*H + first + u], 0 for units that don't exist."""
+    hidden, total = w.shape[0], w.shape[1]
+    columns = gates * units
+    for i in range(thread_number(), hidden * columns, block_threads()):
+        k = divide_index(i, columns)
+        g = divide_index(i - k * columns, units)
+        u = first + i - k * columns - g * units
+        copy1(s, at + i, w, k * total + g * hidden + u, u < hidden)
+    commit_copies()
+
+
+@helper
+def load_rows(s, at, w, first, units):
+    """s[at + k*units + u] = w[first + u, k], 0 for units that don't exist."""
+    hidden, total = w.shape[0], w.shape[1]
+    for i in range(thread_number(), total * units, block_threads()):
+        # neighbouring threads read neighbouring k: whole cache lines
+        u = divide_index(i, total)
+        k = i - u * total
+        copy1(s, at + k * units + u, w, (first + u) * total + k, first + u < hidden)
+    commit_copies()
+
+
+@helper
+def stage(s, at, exchange, source, size):
+    """Copy `size` elements of the exchange (a multiple of 4) to shared memory.
+
+    The copies go past the L1 cache, which doesn't see what other blocks write.
+    """
+    i, step = 4 * thread_number(), 4 * block_threads()
+    while i < size:  # in hot code not `range`, which would divide for the number of turns
+        copy4(s, at + i, exchange, source + i, 4)
+        i += step
+    commit_copies()
+    wait_copies(0)
+    cuda.syncthreads()
+
+
+@helper
+def add_product(s, weights, row, columns, inputs, depth, parts, splits):
+    """Parts of the product of a tile with `columns` columns of the weights.
+
+    Weights s[weights + k*row + c], inputs s[inputs + k*TILE + r] for k < depth; split p's part of
+    row r, column c goes to s[parts + (p*TILE + r)*columns + c].
+    """
+    quads = columns // 4
+    zero = cast(s, 0)
+    item = thread_number()
+    while item < quads * splits:
+        split = divide_index(item, quads)
+        column = 4 * (item - split * quads)
+        a0, a1, a2, a3 = zero, zero, zero, zero
+        b0, b1, b2, b3 = zero, zero, zero, zero
+        c0, c1, c2, c3 = zero, zero, zero, zero
+        d0, d1, d2, d3 = zero, zero, zero, zero
+        w = weights + split * row + column
+        x = inputs + split * TILE
+        for _ in range(split, depth, splits):
+            w0, w1, w2, w3 = load4(s, w)
+            x0, x1, x2, x3 = load4(s, x)
+            a0, a1, a2, a3 = a0 + x0 * w0, a1 + x0 * w1, a2 + x0 * w2, a3 + x0 * w3
+            b0, b1, b2, b3 = b0 + x1 * w0, b1 + x1 * w1, b2 + x1 * w2, b3 + x1 * w3
+            c0, c1, c2, c3 = c0 + x2 * w0, c1 + x2 * w1, c2 + x2 * w2, c3 + x2 * w3
+            d0, d1, d2, d3 = d0 + x3 * w0, d1 + x3 * w1, d2 + x3 * w2, d3 + x3 * w3
+            w += splits * row
+            x += splits * TILE
+        to = parts + split * TILE * columns + column
+        store4(s, to, a0, a1, a2, a3)
+        store4(s, to + columns, b0, b1, b2, b3)
+        store4(s, to + 2 * columns, c0, c1, c2, c3)
+        store4(s, to + 3 * columns, d0, d1, d2, d3)
+        item += block_threads()
+
+
+@helper
+def add_parts(s, parts, splits, columns):
+    """Sixteen parts each become one, which takes the first one's place: chain q of `splits` / 16
+    adds the splits q, q + splits / 16, ... in this order."""
+    count = TILE * columns * (splits // CHAIN)
+    i = parts + thread_number()
+    while i < parts + count:
+        value, at = s[i], i
+        for _ in range(CHAIN - 1):
+            at += count
+            value += s[at]
+        s[i] = value
+        i += block_threads()
+
+
+@helper
+def multiply(s, weights, row, columns, inputs, depth, parts, splits):
+    """The product of a tile with `columns` columns of the weights (see `add_product`); `total` has
+    its elements then."""
+    add_product(s, weights, row, columns, inputs, depth, parts, splits)
+    cuda.syncthreads()
+    add_parts(s, parts, splits, columns)
+    cuda.syncthreads()
+
+
+@helper
+def total(s, parts, splits, columns, row, column):
+    """An element of a product: its one chain, or the sum of four."""
+    at, step = parts + row * columns + column, TILE * columns
+    if splits == CHAIN:
+        return s[at]
+    return (s[at] + s[at + step]) + (s[at + 2 * step] + s[at + 3 * step])
+
+
+# ---------------------------------------------------------------- all steps of all sequences
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS))
+def valid_steps(
+    x: "in rows f[B,T,C]",
+    lengths: "in rows i[B]",
+    y: "out rows f[B,T,C]",
+):
+    """y = x up to the sequences' ends, then 0: whatever stands there (NaN, say) has no part in a
+    product over all steps."""
+    i = flat_index()
+    if i < y.size:
+        step = divide_index(i, y.shape[2])
+        b = divide_index(step, y.shape[1])
+        value = cast(y, 0)
+        if step - b * y.shape[1] < lengths[b]:
+            value = flat(x)[i]
+        flat(y)[i] = value
+
+
+@cuda_kernel(
+    like=cpu.swap_time_forward,
+    launch=lambda s: (ceil_div(s["B"] * s["T"] * s["C"], THREADS), THREADS),
+)
+def swap_time_forward(x, y):
+    i = flat_index()
+    if i < y.size:
+        rest = divide_index(i, y.shape[2])
+        c = i - rest * y.shape[2]
+        b = divide_index(rest, y.shape[1])
+        t = rest - b * y.shape[1]
+        y[b, t, c] = x[t, b, c]

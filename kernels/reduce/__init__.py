@@ -1,0 +1,1 @@
+"""Sums over rows and columns; reductions along rows."""

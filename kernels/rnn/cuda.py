@@ -1,0 +1,279 @@
+"""Simple recurrent nets over whole sequences (Elman 1990), and leaky sums over time.
+
+Formulas as in `cpu.py`; see `recurrent` for how blocks share the work. `zx` is
+x W_ih + b_ih of all steps.
+"""
+
+import numpy as np
+
+from ..cuda.device import block_number, cast, cuda, divide_index, flat, flat_index
+from ..cuda.together import raise_flag, wait_for_flags
+from ..declare import ceil_div, cuda_kernel, helper
+from ..recurrent.cuda import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    MOST_THREADS,
+    THREADS,
+    TILE,
+    backward_elements,
+    bias_or_zero,
+    forward_elements,
+    launch_together,
+    length_of,
+    load_columns,
+    load_rows,
+    multiply,
+    output_before,
+    place,
+    rows_of_group,
+    stage,
+    step_of,
+    tiles_of,
+    total,
+    value_or_zero,
+    zero_past_end,
+)
+from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
+from ..simd import fma
+from . import cpu
+
+SPLITS = FORWARD_SPLITS[1]
+
+
+@helper
+def activate(v, activation):
+    if activation == 0:
+        return tanh(v)
+    if activation == 1:
+        return relu(v)
+    return sigmoid(v)
+
+
+@helper
+def activate_gradient(y, dy, activation):
+    if activation == 0:
+        return tanh_gradient(y, dy)
+    if activation == 1:
+        return relu_gradient(y, dy)
+    return sigmoid_gradient(y, dy)
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: forward_elements(s, 1),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def rnn_persistent_forward(
+    zx: "in rows f[B,T,H]",
+    lengths: "in rows i[B]",  # absent: all T
+    w_hh: "in whole f[H,H]",
+    b_hh: "in whole f[H]",  # may be absent
+    h0: "in rows f[B,H]",  # absent: zeros
+    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+    h_n: "out rows f[B,H]",
+    exchange: "scratch whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    activation: "int",
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """y and h_n."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, zx.dtype)
+    inputs = H * units
+    parts = inputs + TILE * H
+    load_columns(s, 0, w_hh, first, units, 1)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * H
+    for r in range(row, rows, TILE):
+        if mine:
+            b = numbers[r]
+            h = value_or_zero(h0, b, j)
+            exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
+            if known[r] == 0:
+                h_n[b, j] = h
+    raise_flag(flags, block_number(), 1)
+    zero_past_end(y, 1, first, units, H, rows, numbers, known)
+    bias = bias_or_zero(b_hh, mine, j)
+    sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
+    running = rows
+    for turn in range(T):
+        while running > 0 and known[running - 1] <= turn:
+            running -= 1
+        if running == 0:
+            break
+        now = (turn % 2 * groups + group) * tiles
+        following = ((turn + 1) % 2 * groups + group) * tiles
+        live, at, h, last = False, 0, zero, (running - 1) // TILE
+        for tile in range(last + 1):
+            r = tile * TILE + row
+            live = mine and r < running
+            x = zero
+            if live:  # before the wait: this comes from far away
+                at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
+                x = sums[at]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, turn + 1)
+            stage(s, inputs, exchange, (now + tile) * size, size)
+            multiply(s, 0, units, units, inputs, H, parts, SPLITS)
+            if live:
+                z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
+                h = activate(z, activation)
+                exchange[(following + tile) * size + j * TILE + row] = h
+                if turn == known[r] - 1:
+                    h_n[numbers[r], j] = h
+                if tile < last:
+                    outputs[at] = h
+        raise_flag(flags, block_number(), turn + 2)
+        if live:  # nobody waits for this
+            outputs[at] = h
+
+
+@cuda_kernel(
+    launch=launch_together,
+    shared=lambda s: backward_elements(s, 1),
+    cooperative=True,
+    bounds=MOST_THREADS,
+)
+def rnn_persistent_backward(
+    lengths: "in rows i[B]",
+    w_hh: "in whole f[H,H]",
+    h0: "in rows f[B,H]",
+    y: "in rows f[B,T,H]",
+    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
+    dh_n: "in rows f[B,H]",
+    dz: "out rows f[B,T,H]",  # gradients of the sums, 0 past the end
+    before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
+    dh0: "out rows f[B,H]",
+    exchange: "scratch whole f[E]",
+    order: "in whole i[B]",
+    flags: "inout whole i[F]",
+    reverse: "int",
+    activation: "int",
+    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+    groups: "int",
+    blocks: "int",
+    units: "int",
+):
+    """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+    T, H = y.shape[1], y.shape[2]
+    group, first, row, j = place(blocks, units)
+    mine = row < TILE and j < H
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    s = cuda.shared.array(0, y.dtype)
+    inputs = H * units
+    parts = inputs + TILE * H
+    load_rows(s, 0, w_hh, first, units)
+    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
+    tiles, size = tiles_of(order.size, groups), TILE * H
+    zero_past_end(dz, 1, first, units, H, rows, numbers, known)
+    zero_past_end(before, 1, first, units, H, rows, numbers, known)
+    for r in range(row, rows, TILE):
+        if mine and known[r] == 0:
+            dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
+    outputs, incoming, begun, sums = flat(y), flat(dy), flat(before), flat(dz)
+    zero = cast(y, 0)
+    running, ran, top = 0, 0, known[0] - 1
+    for turn in range(top, -2, -1):
+        while running < rows and known[running] > max(turn, 0):
+            running += 1
+        cut = bptt > 0 and (turn + 1) % bptt == 0
+        now = ((turn + 1) % 2 * groups + group) * tiles
+        following = (turn % 2 * groups + group) * tiles
+        live, at, last = False, 0, (running - 1) // TILE
+        dh, earlier = zero, zero
+        for tile in range(last + 1):
+            r = tile * TILE + row
+            live = mine and r < running
+            begins = live and turn == known[r] - 1
+            dh, given, h = zero, zero, zero
+            if live:
+                b = numbers[r]
+                if begins:
+                    dh = value_or_zero(dh_n, b, j)
+                if turn >= 0:  # before the wait: these come from far away
+                    at = (b * T + step_of(turn, known[r], reverse)) * H + j
+                    h = outputs[at]
+                    earlier = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                    if dy.size > 0:
+                        given = incoming[at]
+            if tile == 0:
+                wait_for_flags(flags, group * blocks, blocks, top - turn)
+            if tile * TILE < ran and not cut:
+                stage(s, inputs, exchange, (now + tile) * size, size)
+                multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
+            if live:
+                if not (begins or cut):
+                    dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
+                if turn < 0:
+                    dh0[numbers[r], j] = dh
+                else:
+                    dh = activate_gradient(h, dh + given, activation)
+                    exchange[(following + tile) * size + j * TILE + row] = dh
+                    if tile < last:
+                        sums[at] = dh
+                        begun[at] = earlier
+        ran = running
+        raise_flag(flags, block_number(), top - turn + 1)
+        if live and turn >= 0:  # nobody waits for these
+            sums[at] = dh
+            begun[at] = earlier
+
+
+# ---------------------------------------------------------------- leaky sums
+
+
+def launch_leaky(sizes):
+    return ceil_div(sizes["B"] * sizes["C"], THREADS), THREADS
+
+
+@cuda_kernel(like=cpu.leaky_forward, launch=launch_leaky)
+def leaky_forward(x, lengths, h0, y, h_n, keep, reverse):
+    T, C = x.shape[1], x.shape[2]
+    i = flat_index()
+    if i >= h_n.size:
+        return
+    b = divide_index(i, C)
+    j = i - b * C
+    length = length_of(lengths, b, T)
+    h = value_or_zero(h0, b, j)
+    for turn in range(length):
+        t = step_of(turn, length, reverse)
+        h = fma(h, keep, x[b, t, j] * (1.0 - keep))
+        y[b, t, j] = h
+    h_n[b, j] = h
+    for t in range(length, T):
+        y[b, t, j] = cast(y, 0)
+
+
+@cuda_kernel(like=cpu.leaky_backward, launch=launch_leaky)
+def leaky_backward(lengths, dy, dh_n, dx, dh0, keep, reverse, bptt):
+    T, C = dx.shape[1], dx.shape[2]
+    i = flat_index()
+    if i >= dh0.size:
+        return
+    b = divide_index(i, C)
+    j = i - b * C
+    length = length_of(lengths, b, T)
+    g = value_or_zero(dh_n, b, j)
+    for turn in range(length - 1, -1, -1):
+        t = step_of(turn, length, reverse)
+        if dy.size > 0:
+            g += dy[b, t, j]
+        dx[b, t, j] = g * (1.0 - keep)
+        g = g * keep
+        if bptt > 0 and turn % bptt == 0:
+            g = cast(dx, 0)
+    dh0[b, j] = g
+    for t in range(length, T):
+        dx[b, t, j] = cast(dx, 0)

@@ -1,0 +1,1 @@
+"""Batch and time: swaps, copies of steps."""

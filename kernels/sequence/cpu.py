@@ -1,0 +1,40 @@
+"""Kernels that rearrange sequences: swapping batch and time, masks from lengths.
+
+B sequences of T steps; C numbers a step.
+"""
+
+from ..declare import kernel
+from ..simd import lanes, load, load_first, store, store_first
+
+
+@kernel(swaps_leading=True)
+def swap_leading(x: "in whole f[B,T,C]", y: "out rows f[T,B,C]", lo: "begin", hi: "end"):
+    """y[t,b] = x[b,t]: batch-first to time-first, and back with the letters exchanged."""
+    b_count, t_count, c_count = x.shape
+    w = lanes(x)
+    for t in range(lo, hi):
+        for b in range(b_count):
+            source, sink = (b * t_count + t) * c_count, (t * b_count + b) * c_count
+            for c in range(0, c_count, w):
+                n = min(w, c_count - c)
+                if n == w:
+                    store(y, sink + c, load(x, source + c))
+                else:
+                    store_first(y, sink + c, load_first(x, source + c, n), n)
+
+
+@kernel(swaps_leading=True)
+def swap_leading_ids(x: "in whole i[B,T,C]", y: "out rows i[T,B,C]", lo: "begin", hi: "end"):
+    """y[t,b] = x[b,t] for integers."""
+    for t in range(lo, hi):
+        for b in range(x.shape[0]):
+            for c in range(x.shape[2]):
+                y[t, b, c] = x[b, t, c]
+
+
+@kernel
+def length_mask(lengths: "in rows i[B]", y: "out rows f[B,T]", lo: "begin", hi: "end"):
+    """y[b,t] = 1 where t < lengths[b], else 0."""
+    for b in range(lo, hi):
+        for t in range(y.shape[1]):
+            y[b, t] = 1.0 if t < lengths[b] else 0.0

@@ -1,0 +1,56 @@
+"""Kernels that rearrange sequences: swapping batch and time, masks from lengths.
+
+B sequences of T steps; C numbers a step.
+"""
+
+from ..cuda.device import can_load4, divide_index, flat, flat_index, fours_launch, load4, store4
+from ..declare import cuda_kernel
+from . import cpu
+
+
+@cuda_kernel(like=cpu.swap_leading, launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
+def swap_leading(x, y):
+    B, T, C = x.shape
+    i, size = 4 * flat_index(), y.size
+    if i >= size:
+        return
+    row = divide_index(i, C)
+    c = i - row * C
+    t = divide_index(row, B)
+    b = row - t * B
+    if C & 3 == 0 and can_load4(x) and can_load4(y):
+        v0, v1, v2, v3 = load4(x, (b * T + t) * C + c)
+        store4(y, i, v0, v1, v2, v3)
+        return
+    for k in range(i, min(i + 4, size)):
+        flat(y)[k] = x[b, t, c]
+        c += 1
+        if c == C:
+            b, c = b + 1, 0
+        if b == B:
+            t, b = t + 1, 0
+
+
+@cuda_kernel(like=cpu.swap_leading_ids, launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
+def swap_leading_ids(x, y):
+    B, C = x.shape[0], x.shape[2]
+    i, size = 4 * flat_index(), y.size
+    row = divide_index(i, C)
+    c = i - row * C
+    t = divide_index(row, B)
+    b = row - t * B
+    for k in range(i, min(i + 4, size)):
+        flat(y)[k] = x[b, t, c]
+        c += 1
+        if c == C:
+            b, c = b + 1, 0
+        if b == B:
+            t, b = t + 1, 0
+
+
+@cuda_kernel(like=cpu.length_mask, launch=lambda s: fours_launch(4 * s["B"] * s["T"]))
+def length_mask(lengths, y):
+    i, T = flat_index(), y.shape[1]
+    if i < y.size:
+        b = divide_index(i, T)
+        flat(y)[i] = 1.0 if i - b * T < lengths[b] else 0.0

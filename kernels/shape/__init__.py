@@ -1,0 +1,1 @@
+"""Columns of a matrix: put together, taken out."""

@@ -1,0 +1,247 @@
+"""A SIMD value and its operations, as kernels see them.
+
+Compiled, a vector is one LLVM vector register (`f32x16` on AVX-512) with the operators
+``+ - * / < <= > >= == !=`` and unary ``-``; scalars mix in freely and take the vector's element
+type. The functions below are the plain-Python twin: here a vector is a small NumPy array, so every
+kernel also runs, slowly, without a compiler. `_simd_llvm` registers the compiled versions.
+
+A vector covers `lanes(x)` elements; arrays are addressed by flat index, whatever their shape.
+
+On CUDA a vector is one number: the functions that work on values are compiled for it by
+`fastnn.runtime.cuda.bridge`, and their twins here take NumPy's scalars as well as arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import recorded
+
+recorded.record()
+
+#: what a twin's vector holds; the compiled width comes from the CPU
+TWIN_LANES = {4: 16, 8: 8}
+
+Vector = Any
+
+
+def lanes(x: np.ndarray) -> int:
+    """Number of elements in a vector of `x`'s element type (a constant when compiled)."""
+    return TWIN_LANES[x.dtype.itemsize]
+
+
+def load(x: np.ndarray, i: int) -> Vector:
+    """The vector of elements i, i+1, ... of `x` (flat index, no alignment needed)."""
+    return x.reshape(-1)[i : i + lanes(x)].copy()
+
+
+def store(x: np.ndarray, i: int, v: Vector) -> None:
+    """Write the vector `v` to `x` from flat index `i` on."""
+    x.reshape(-1)[i : i + lanes(x)] = v
+
+
+def load_first(x: np.ndarray, i: int, n: int) -> Vector:
+    """Like `load`, but only the first `n` lanes are read; the others are 0. 0 <= n <= lanes."""
+    v = np.zeros(lanes(x), x.dtype)
+    v[:n] = x.reshape(-1)[i : i + n]
+    return v
+
+
+def store_first(x: np.ndarray, i: int, v: Vector, n: int) -> None:
+    """Like `store`, but only the first `n` lanes are written."""
+    x.reshape(-1)[i : i + n] = np.broadcast_to(v, (lanes(x),))[:n]
+
+
+def load_between(x: np.ndarray, i: int, first: int, last: int) -> Vector:
+    """Like `load`, but only the lanes `first` to `last` (exclusive) are read; the others are 0."""
+    v = np.zeros(lanes(x), x.dtype)
+    v[first:last] = x.reshape(-1)[i + first : i + last]
+    return v
+
+
+def store_between(x: np.ndarray, i: int, v: Vector, first: int, last: int) -> None:
+    """Like `store`, but only the lanes `first` to `last` (exclusive) are written."""
+    x.reshape(-1)[i + first : i + last] = np.broadcast_to(v, (lanes(x),))[first:last]
+
+
+def splat(x: np.ndarray, value: float) -> Vector:
+    """A vector of `x`'s element type with `value` in every lane."""
+    return np.full(lanes(x), value, x.dtype)
+
+
+def fill_like(v: Vector, value: float) -> Vector:
+    """A vector of `v`'s type with `value` in every lane."""
+    return np.full_like(v, value)[()]
+
+
+def pick(v: Vector, single: float, double: float) -> Vector:
+    """A vector of `v`'s type: `single` in every lane where elements have 32 bits, else `double`.
+
+    Chosen when the code is compiled; so one formula serves both precisions.
+    """
+    return np.full_like(v, single if v.dtype.itemsize == 4 else double)
+
+
+def polynomial(v: Vector, single: tuple[float, ...], double: tuple[float, ...]) -> Vector:
+    """c[0]*v^n + ... + c[n] by Horner's rule with `fma`; c is `single` for float32, else `double`.
+
+    The coefficients are tuples at module level, the highest power first.
+    """
+    coefficients = single if v.dtype.itemsize == 4 else double
+    result = np.full_like(v, coefficients[0])
+    for c in coefficients[1:]:
+        result = fma(result, v, c)
+    return result
+
+
+def fma(a: Vector, b: Vector, c: Vector) -> Vector:
+    """a*b + c, rounded once (the twin rounds the product to float64 first)."""
+    return (np.multiply(a, b, dtype=np.longdouble) + c).astype(_type(a, b, c))
+
+
+def minimum(a: Vector, b: Vector) -> Vector:
+    """The smaller of each pair; `b` where `a` is NaN or the two are unordered."""
+    return np.where(np.less(a, b), a, b).astype(_type(a, b))[()]
+
+
+def maximum(a: Vector, b: Vector) -> Vector:
+    """The larger of each pair; `b` where `a` is NaN or the two are unordered."""
+    return np.where(np.greater(a, b), a, b).astype(_type(a, b))[()]
+
+
+def where(mask: Vector, a: Vector, b: Vector) -> Vector:
+    """`a` in the lanes where `mask` holds, else `b`."""
+    return np.where(mask, a, b).astype(_type(a, b))[()]
+
+
+def absolute(a: Vector) -> Vector:
+    return np.abs(a)
+
+
+def sqrt(a: Vector) -> Vector:
+    return np.sqrt(a)
+
+
+def quick_divide(a: Vector, b: Vector) -> Vector:
+    """a / b within 2 ULP, where the hardware's division is the bottleneck (optimisers).
+
+    In float32 on AVX-512 it is a times an estimate of 1/b with one Newton step, and the true
+    division where b is 0, infinite or above 2^126; elsewhere a true division. (Where subnormal
+    numbers are not flushed, as they are in training, it is within 4 ULP above 2^126.)
+    """
+    return a / b
+
+
+def quick_sqrt(a: Vector) -> Vector:
+    """Square root of a >= 0 within 2 ULP, where the hardware's is the bottleneck (optimisers).
+
+    In float32 on AVX-512 it is an estimate with one Newton step, elsewhere a true square root.
+    """
+    return np.sqrt(a)
+
+
+def rint(a: Vector) -> Vector:
+    """Round to the nearest whole number, ties to even."""
+    return np.rint(a)
+
+
+def floor(a: Vector) -> Vector:
+    return np.floor(a)
+
+
+def copysign(a: Vector, b: Vector) -> Vector:
+    return np.copysign(a, b)
+
+
+def bits(a: Vector) -> Vector:
+    """The bit patterns of a float vector as an integer vector of the same width."""
+    return np.asarray(a).view({4: np.int32, 8: np.int64}[np.asarray(a).dtype.itemsize])[()]
+
+
+def from_bits(a: Vector) -> Vector:
+    """The float vector with these bit patterns."""
+    return np.asarray(a).view({4: np.float32, 8: np.float64}[np.asarray(a).dtype.itemsize])[()]
+
+
+def to_int(a: Vector) -> Vector:
+    """Float vector to integer vector of the same width, toward zero; values must fit."""
+    return a.astype({4: np.int32, 8: np.int64}[a.dtype.itemsize])
+
+
+def to_float(a: Vector) -> Vector:
+    """Integer vector to float vector of the same width."""
+    return a.astype({4: np.float32, 8: np.float64}[a.dtype.itemsize])
+
+
+def shift_left(a: Vector, n: int | Vector) -> Vector:
+    a = np.asarray(a)
+    return a << np.asarray(n).astype(a.dtype)
+
+
+def shift_right(a: Vector, n: int | Vector) -> Vector:
+    """Arithmetic shift: the sign bit is copied in (take the upper bits off words with ``&``)."""
+    a = np.asarray(a)
+    return a >> np.asarray(n).astype(a.dtype)
+
+
+def ldexp(a: Vector, n: Vector) -> Vector:
+    """a * 2^n, rounded once, for a vector `n` of whole floats with |n| below twice the exponent
+    range (AVX-512 has an instruction, elsewhere two multiplications)."""
+    return np.ldexp(a, np.nan_to_num(n).astype(np.int32)).astype(a.dtype)
+
+
+def words(x: np.ndarray, start: int) -> Vector:
+    """The unsigned 32-bit numbers start, start + 1, ... (mod 2^32), one for each lane of `x`.
+
+    Words lie in integer lanes as wide as `x`'s elements, so that what is made of them fits `x`.
+    Only ``^``, ``&``, `multiply_low`, `multiply_high` and `to_float` (below 2^31) mean what they
+    should on words.
+    """
+    kind = {4: np.uint32, 8: np.uint64}[x.dtype.itemsize]
+    return ((np.arange(lanes(x)) + int(start)) & 0xFFFFFFFF).astype(kind)
+
+
+def multiply_low(a: Vector, m: int) -> Vector:
+    """Low 32 bits of the product of words and a constant below 2^32."""
+    a = np.asarray(a)
+    return (a.astype(np.uint64) * np.uint64(m) & np.uint64(0xFFFFFFFF)).astype(a.dtype)[()]
+
+
+def multiply_high(a: Vector, m: int) -> Vector:
+    """High 32 bits of the product of words and a constant below 2^32."""
+    a = np.asarray(a)
+    return (a.astype(np.uint64) * np.uint64(m) >> np.uint64(32)).astype(a.dtype)[()]
+
+
+def iota(x: np.ndarray) -> Vector:
+    """The vector 0, 1, 2, ... of `x`'s element type."""
+    return np.arange(lanes(x)).astype(x.dtype)
+
+
+def sum_lanes(a: Vector) -> float:
+    """Sum of all lanes: the upper half added to the lower, again and again (a fixed order)."""
+    while a.size > 1:
+        a = a[: a.size // 2] + a[a.size // 2 :]
+    return a[0]
+
+
+def max_lanes(a: Vector) -> float:
+    """The largest lane (no NaN expected)."""
+    return a.max()
+
+
+def is32(v: Vector) -> bool:
+    """Whether `v` (a vector or an array) holds float32 (a constant when compiled)."""
+    return v.dtype.itemsize == 4
+
+
+def _type(*values: Any) -> Any:
+    """The element type of a result: arrays' before NumPy scalars' before Python numbers'."""
+    for kind in (np.ndarray, np.generic):
+        types = [x.dtype for x in values if isinstance(x, kind) and x.dtype != np.bool_]
+        floats = [t for t in types if t.kind == "f"]
+        if types:
+            return min(floats or types, key=lambda t: t.itemsize)
+    return np.result_type(*values)

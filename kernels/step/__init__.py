@@ -1,0 +1,1 @@
+"""Sums over the batch, running totals, the end of a step."""

@@ -1,0 +1,126 @@
+"""Optimiser updates: the CPU's rules, four neighbouring elements a thread.
+
+The kernels are made when somebody asks for them, of what those for the CPU were made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..clock import RUN_STEP, STEP, STOP
+from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
+from ..cuda.device import thread_number as thread
+from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
+from ..guard.cuda import report
+from ..topics import ON_DEMAND
+from .shared import MADE, SHARED, shared_gradient
+
+#: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
+STOPPED = -1.0
+
+_UPDATE = '''
+def update(p, g, {slots}hyper, scale, guard):
+    """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
+    l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    factor = scale[0] * sign if scale.size > 0 else sign
+    if limit < 0:  # a stop is latched
+        return
+    {scalars}
+    i, size = 4 * flat_index(), p.size
+    if i + 4 <= size and {aligned}:
+        {load}
+        {rule4}
+        {store}
+        {note}
+    else:
+        for k in range(i, min(i + 4, size)):
+            old = flat(p)[k]
+            grad = shared(flat(g)[k], old, factor, l2, limit)
+            new = rule(old * keep, grad, {load1}{names})
+            flat(p)[k] = new[0]
+            report(guard, new[0])
+            {store1}
+'''
+
+_PREPARE = """
+def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
+    if thread() == 0:
+        t = clock[STEP] + 1
+        rate = schedule[clock[RUN_STEP], group]
+        values = scalars(t, rate, {options})
+        hyper[0] = l2
+        hyper[1] = 1.0 - rate * decay
+        hyper[2] = limit if clock[STOP] == 0 else STOPPED
+        hyper[3] = sign
+        for k in range(len(values)):
+            hyper[SHARED + k] = values[k]
+"""
+
+
+def make_update(
+    like: Kernel, rule: Callable[..., Any], slots: Sequence[str], scalars: int
+) -> CudaKernel:
+    """The counterpart of an update's kernel, which applies a rule with these slots and so many
+    scalars."""
+    name = like.name
+    names = [f"h{k}" for k in range(scalars)]
+    arrays = ["p", "g", *slots]
+    four = range(4)
+    rules = [
+        f"new{k} = rule(p{k} * keep, shared(g{k}, p{k}, factor, l2, limit), "
+        + "".join(f"{s}{k}, " for s in slots)
+        + ", ".join(names)
+        + ")"
+        for k in four
+    ]
+    stores = [
+        f"store4({a}, i, {', '.join(f'new{k}[{place}]' for k in four)})"
+        for place, a in enumerate(["p", *slots])
+    ]
+    source = _UPDATE.format(
+        slots="".join(f"{s}, " for s in slots),
+        scalars="; ".join(f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(names)) or "pass",
+        names=", ".join(names),
+        aligned=" and ".join(f"can_load4({a})" for a in arrays),
+        load="; ".join(f"{', '.join(f'{a}{k}' for k in four)} = load4({a}, i)" for a in arrays),
+        rule4="; ".join(rules),
+        store="; ".join(stores),
+        note="; ".join(f"report(guard, new{k}[0])" for k in four),
+        load1="".join(f"flat({s})[k], " for s in slots),
+        store1="; ".join(f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)) or "pass",
+    )
+    scope = {
+        "__name__": __name__, "can_load4": can_load4, "flat": flat,
+        "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
+        "report": report, "rule": helper(rule),
+    }  # fmt: skip
+    exec(compile(source, f"<CUDA {name}>", "exec"), scope)
+    function: Any = scope["update"]
+    made: CudaKernel = cuda_kernel(
+        function, like=like, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
+    )
+    return made
+
+
+def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:
+    """The counterpart of the kernel that computes a rule's scalars for this step, on one thread."""
+    name = like.name
+    scope = {
+        "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
+        "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
+    }  # fmt: skip
+    exec(compile(_PREPARE.format(options=", ".join(options)), f"<CUDA {name}>", "exec"), scope)
+    function: Any = scope["prepare"]
+    made: CudaKernel = cuda_kernel(function, like=like, launch=lambda s: ONE_THREAD, name=name)
+    return made
+
+
+def make_missing() -> None:
+    """Make the counterparts of all updates that have none yet."""
+    for name, (kind, parts) in list(MADE.items()):
+        if getattr(CUDA_KERNELS.get(name), "like", None) is not parts[0]:
+            (make_update if kind == "update" else make_prepare)(*parts)
+
+
+ON_DEMAND["cuda"].append(make_missing)
