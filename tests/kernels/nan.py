@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastnn.graph.ops  # noqa: F401  (declares the kernels)
+from fastnn.kernels import topics
 from fastnn.kernels.declare import KERNELS, Array
 
 #: files of kernels whose results depend on every element of what they read
@@ -50,6 +51,7 @@ INTS = {"ignore_index": -100, "pieces": 2, "groups": 2, "count": 3, "ignored": -
 
 def kernels() -> list[str]:
     """Names of the kernels of these files that read and write floats."""
+    topics.load("cpu")
     found = []
     for name, kernel in KERNELS.items():
         module = kernel.function.__module__ or ""

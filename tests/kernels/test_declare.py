@@ -168,6 +168,22 @@ def test_the_cpu_loads_nothing_for_cuda() -> None:
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
 
 
+def test_kernels_are_found_by_name() -> None:
+    """Nobody has to import a module for that; updates for CUDA are made when CUDA's are listed."""
+    source = (
+        "import sys; from fastnn.kernels.declare import declared, KERNELS, CUDA_KERNELS\n"
+        "print('softmax_forward' in KERNELS, declared('softmax_forward').name, declared('no'))\n"
+        "from fastnn.runtime.cuda import report\n"
+        "report.declare_all(['fastnn.optim.forms'])\n"
+        "names = {n for n in KERNELS if n.endswith('_update')}\n"
+        "print('adam_update' in names, names <= set(CUDA_KERNELS))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["False softmax_forward None", "True True"]
+
+
 def test_the_table_of_types() -> None:
     for letter, row in types.TYPES.items():
         assert letter == row.letter

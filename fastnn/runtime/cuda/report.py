@@ -47,8 +47,8 @@ class Report:
 def declare_all(modules: Iterable[str] = ()) -> None:
     """Enter every kernel there is in the table: also those that have entered themselves
     (`fastnn.optim` does when it is imported), and those of these modules."""
-    topics.load("cuda")
     elsewhere.load(modules)
+    topics.load("cuda")  # also the counterparts of those that the modules have made
 
 
 def examine(name: str, dtype: str) -> list[Report]:
