@@ -5,6 +5,8 @@ Each message says where it happened, what was expected, what came, and what to d
 
 from __future__ import annotations
 
+import math
+import numbers
 import sys
 import warnings
 from typing import Any
@@ -69,6 +71,24 @@ def warn(message: str) -> None:
 def where(scope: str) -> str:
     """The beginning of a message: the layer's name, or nothing."""
     return f"layer {scope!r}: " if scope else ""
+
+
+def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None:
+    """Raise OptionError unless each option is a number (and finite, or `infinite` is allowed)."""
+    for name, value in options.items():
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real or math.isnan(value) or (math.isinf(value) and not infinite):
+            raise OptionError(f"{owner}: expected {name} to be a number, got {value!r}")
+
+
+def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
+    """Raise OptionError unless each option is a whole number from `least` on."""
+    for name, value in options.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise OptionError(
+                f"{owner}: expected {name} to be a whole number >= {least}, got {value!r}"
+            )
 
 
 def refuse_masked(data: Any, what: str) -> None:

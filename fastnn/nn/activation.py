@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.graph import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -20,6 +20,7 @@ class LeakyReLU(Module):
     """x where positive, else ``negative_slope * x`` (Maas et al. 2013)."""
 
     def __init__(self, negative_slope: float = 0.01):
+        check_numbers("LeakyReLU", negative_slope=negative_slope)
         self.negative_slope = float(negative_slope)
 
     def forward(self, x: Value) -> Value:
@@ -41,6 +42,8 @@ class PReLU(Module):
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25):
+        check_whole("PReLU", 1, num_parameters=num_parameters)
+        check_numbers("PReLU", init=init)
         self.weight = Parameter((num_parameters,), float(init))
 
     def forward(self, x: Value) -> Value:
@@ -54,6 +57,7 @@ class ELU(Module):
     """x where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016)."""
 
     def __init__(self, alpha: float = 1.0):
+        check_numbers("ELU", alpha=alpha)
         self.alpha = float(alpha)
 
     def forward(self, x: Value) -> Value:
@@ -111,6 +115,8 @@ class Softplus(Module):
     """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
+        check_numbers("Softplus", beta=beta)
+        check_numbers("Softplus", True, threshold=threshold)
         if not beta > 0:
             raise OptionError(f"Softplus: expected beta > 0, got {beta}")
         self.beta, self.threshold = float(beta), float(threshold)
@@ -141,8 +147,7 @@ class Maxout(Module):
     """
 
     def __init__(self, pieces: int = 2):
-        if pieces < 1:
-            raise OptionError(f"Maxout: expected at least 1 piece, got {pieces}")
+        check_whole("Maxout", 1, pieces=pieces)
         self.pieces = int(pieces)
 
     def forward(self, x: Value) -> Value:

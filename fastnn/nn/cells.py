@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_whole, where
 from fastnn.graph.graph import Value
 from fastnn.nn import init
-from fastnn.nn.linear import _at_least_one
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 
@@ -29,7 +28,7 @@ class Cell(Module):
     gates = 1
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
-        _at_least_one(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        check_whole(type(self).__name__, 1, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size = input_size, hidden_size
         bound = 1.0 / math.sqrt(hidden_size)
         fill = init.get("uniform", low=-bound, high=bound)

@@ -86,6 +86,8 @@ class ModuleList(Module):
     """
 
     def __init__(self, layers: Iterable[Module] = ()):
+        if not isinstance(layers, Iterable):
+            raise OptionError(f"ModuleList: expected layers in a list, got {layers!r}")
         self._layers: list[Module] = []
         self.extend(layers)
 
@@ -170,7 +172,13 @@ class ModuleDict(Module):
 
     def update(self, layers: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace modules."""
-        self._changed_to({**self._layers, **dict(layers)})
+        try:
+            found = dict(layers)
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"ModuleDict: expected layers by name, in a dict or in pairs, got {layers!r}"
+            ) from None
+        self._changed_to({**self._layers, **found})
 
     def pop(self, name: str) -> Module:
         """Take a module out."""

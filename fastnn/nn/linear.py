@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_whole, where
 from fastnn.graph.graph import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -48,7 +48,7 @@ class Linear(Module):
         weight_init: str | float | Callable[..., Any] | None = None,
         bias_init: str | float | Callable[..., Any] | None = None,
     ):
-        _at_least_one("Linear", in_features=in_features, out_features=out_features)
+        check_whole("Linear", 1, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(
             (out_features, in_features),
@@ -101,7 +101,9 @@ class Embedding(Module):
         padding_idx: int | None = None,
         weight_init: str | float | Callable[..., Any] | None = None,
     ):
-        _at_least_one("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_whole("Embedding", 1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None:
+            check_whole("Embedding", 0, padding_idx=padding_idx)
         if padding_idx is not None and not 0 <= padding_idx < num_embeddings:
             raise OptionError(
                 f"Embedding: expected padding_idx in 0..{num_embeddings - 1}, got {padding_idx}"
@@ -133,9 +135,3 @@ def _with_padding(
     table = np.array(fill(shape, rng))
     table[padding] = 0.0
     return table
-
-
-def _at_least_one(layer: str, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise OptionError(f"{layer}: expected {name} to be a whole number >= 1, got {size!r}")

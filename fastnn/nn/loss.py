@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, where
 from fastnn.graph.graph import Range, Value
 from fastnn.nn.module import Module
 
@@ -167,6 +167,7 @@ class CrossEntropyLoss(_ClassLoss):
         reduction: str = "mean",
     ):
         super().__init__(weight, ignore_index, reduction)
+        check_numbers("CrossEntropyLoss", label_smoothing=label_smoothing)
         if not 0 <= label_smoothing <= 1:
             raise OptionError(
                 f"CrossEntropyLoss: expected label_smoothing in [0, 1], got {label_smoothing}"
@@ -257,6 +258,7 @@ class HuberLoss(_PairLoss):
 
     def __init__(self, delta: float = 1.0, reduction: str = "mean"):
         super().__init__(reduction)
+        check_numbers("HuberLoss", delta=delta)
         if not delta > 0:
             raise OptionError(f"HuberLoss: expected delta > 0, got {delta}")
         self.delta = float(delta)
@@ -273,7 +275,8 @@ class SmoothL1Loss(_PairLoss):
 
     def __init__(self, beta: float = 1.0, reduction: str = "mean"):
         super().__init__(reduction)
-        if not (np.isfinite(beta) and beta >= 0):
+        check_numbers("SmoothL1Loss", beta=beta)
+        if not beta >= 0:
             raise OptionError(f"SmoothL1Loss: expected beta >= 0, got {beta}")
         self.beta = float(beta)
         self.op = "huber" if self.beta else "mae"

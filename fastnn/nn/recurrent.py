@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.graph import Value
 from fastnn.nn import init
-from fastnn.nn.linear import _at_least_one
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 
@@ -62,10 +61,11 @@ class Recurrent(Module):
         stateful: int | None = None,
     ):
         name = type(self).__name__
-        _at_least_one(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        _at_least_one(name, **{k: v for k, v in (("bptt", bptt), ("stateful", stateful)) if v})
+        check_whole(name, 1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_whole(name, 1, **{k: v for k, v in (("bptt", bptt), ("stateful", stateful)) if v})
         if merge not in ("concat", "sum"):
             raise OptionError(f"{name}: expected merge 'concat' or 'sum', got {merge!r}")
+        check_numbers(name, dropout=dropout)
         if not 0 <= dropout <= 1:
             raise OptionError(f"{name}: expected dropout in [0, 1], got {dropout}")
         if dropout and num_layers == 1:

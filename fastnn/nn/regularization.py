@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.graph import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -27,6 +27,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, classic: bool = False):
+        check_numbers("Dropout", p=p)
         if not 0 <= p <= 1:
             raise OptionError(f"Dropout: expected p in [0, 1], got {p}")
         self.p, self.classic = float(p), bool(classic)
@@ -44,7 +45,7 @@ class Dropout(Module):
 
 def _normalized(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """The sizes of the last axes, which a layer normalises together."""
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if not sizes or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
         raise OptionError(f"{name}: expected the sizes of the last axes, all >= 1, got {shape!r}")
     return tuple(int(n) for n in sizes)
@@ -96,6 +97,7 @@ class LayerNorm(_RowNorm):
         bias: bool = True,
     ):  # fmt: skip
         self.shape = _normalized("LayerNorm", num_features)
+        check_numbers("LayerNorm", eps=eps)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
         self.eps = float(eps)
         self.weight = Parameter(self.shape, 1.0) if affine else None
@@ -131,6 +133,8 @@ class RMSNorm(_RowNorm):
         self, num_features: int | Sequence[int], eps: float | None = None, affine: bool = True
     ):
         self.shape = _normalized("RMSNorm", num_features)
+        if eps is not None:
+            check_numbers("RMSNorm", eps=eps)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
         self.eps = None if eps is None else float(eps)
         self.weight = Parameter(self.shape, 1.0) if affine else None
@@ -171,6 +175,8 @@ class BatchNorm(Module):
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
         track_running_stats: bool = True,
     ):  # fmt: skip
+        check_whole("BatchNorm", 1, num_features=num_features)
+        check_numbers("BatchNorm", eps=eps, momentum=momentum)
         if not 0 <= momentum <= 1:
             raise OptionError(f"BatchNorm: expected momentum in [0, 1], got {momentum}")
         self.num_features, self.eps, self.momentum = int(num_features), float(eps), float(momentum)

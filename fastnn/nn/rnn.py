@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.graph import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
@@ -44,6 +44,8 @@ class RNN(Recurrent):
             raise OptionError(
                 f"RNN: expected nonlinearity 'tanh', 'relu' or 'sigmoid', got {nonlinearity!r}"
             )
+        if identity_init is not None:
+            check_numbers("RNN", identity_init=identity_init)
         self.nonlinearity, self.identity_init = nonlinearity, identity_init
         super().__init__(input_size, hidden_size, num_layers, **options)
 
@@ -103,6 +105,10 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         **options: Any,
     ):
+        check_whole("LSTM", 1, hidden_size=hidden_size)
+        check_numbers("LSTM", proj_size=proj_size)
+        if forget_bias is not None:
+            check_numbers("LSTM", forget_bias=forget_bias)
         if not 0 <= proj_size < hidden_size:
             raise OptionError(
                 f"LSTM: expected proj_size from 0 to below hidden_size={hidden_size}, got "

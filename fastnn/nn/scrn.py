@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.graph import Value
 from fastnn.nn import init
-from fastnn.nn.linear import _at_least_one
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import Recurrent
 
@@ -48,7 +47,8 @@ class SCRN(Recurrent):
         bias: bool = False,
         **options: Any,
     ):
-        _at_least_one("SCRN", context_size=context_size)
+        check_whole("SCRN", 1, context_size=context_size)
+        check_numbers("SCRN", alpha=alpha)
         if not 0 <= alpha <= 1:
             raise OptionError(f"SCRN: expected alpha in [0, 1], got {alpha}")
         self.context_size, self.alpha = context_size, float(alpha)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
+from fastnn.errors import OptionError
 from fastnn.kernels import simd
 from fastnn.kernels.simd import fma
 from fastnn.optim.optimizer import Optimizer
@@ -44,6 +45,8 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         **common: Any,
     ):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise OptionError(f"optimizer betas: expected two numbers in [0, 1), got {betas!r}")
         super().__init__(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, amsgrad=amsgrad, **common)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
@@ -119,12 +122,14 @@ class AdamW(Adam):
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **common: Any,
     ):
-        renamed = {
-            pattern: {
-                "decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()
+        renamed: Any = groups
+        if isinstance(groups, Mapping) and all(isinstance(g, Mapping) for g in groups.values()):
+            renamed = {
+                pattern: {
+                    "decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()
+                }
+                for pattern, g in groups.items()
             }
-            for pattern, g in (groups or {}).items()
-        }
         super().__init__(
             lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, decoupled_weight_decay=weight_decay,
             groups=renamed, **common,

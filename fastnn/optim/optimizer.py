@@ -92,6 +92,13 @@ class Optimizer:
         self.own = tuple(options)
         self._refuse_unknown()
         self.clip_global_norm = clip_global_norm
+        if not isinstance(groups or {}, Mapping) or any(
+            not isinstance(k, str) or not isinstance(v, Mapping) for k, v in (groups or {}).items()
+        ):
+            raise OptionError(
+                "optimizer groups: expected a dict of options by name pattern, such as "
+                f"{{'*.bias': {{'weight_decay': 0.0}}}}, got {groups!r}"
+            )
         self.groups = {
             k: {name: _plain(value) for name, value in v.items()} for k, v in (groups or {}).items()
         }

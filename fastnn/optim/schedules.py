@@ -16,14 +16,14 @@ rates of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_numbers, check_whole
 
 __all__ = [
     "Constant",
@@ -119,12 +119,27 @@ class Schedule:
     def _error(self, message: str) -> OptionError:
         return OptionError(f"{type(self).__name__}: {message}")
 
+    def _numbers(self, name: str, values: Any) -> None:
+        """Refuse an option that is no sequence of numbers."""
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            raise self._error(f"expected {name} to be a list of numbers, got {values!r}")
+        for value in values:
+            check_numbers(f"{type(self).__name__}: {name}", value=value)
+
+    def _schedules(self, schedules: Any) -> None:
+        if not isinstance(schedules, (list, tuple)) or any(
+            not isinstance(schedule, Schedule) for schedule in schedules
+        ):
+            raise self._error(f"expected a list of schedules, got {schedules!r}")
+
     def _above_zero(self, **options: float) -> None:
+        check_numbers(type(self).__name__, **options)
         for name, value in options.items():
             if not value > 0:
                 raise self._error(f"{name} must be above 0, got {value}")
 
     def _at_least_zero(self, **options: float) -> None:
+        check_numbers(type(self).__name__, **options)
         for name, value in options.items():
             if not value >= 0:
                 raise self._error(f"{name} must be at least 0, got {value}")
@@ -135,6 +150,10 @@ class Constant(Schedule):
     """Always `value` times the base rate."""
 
     value: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_zero(value=self.value)
 
     def factor(self, time: Array) -> Array:
         return np.full_like(time, self.value)
@@ -166,6 +185,7 @@ class MultiStep(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_zero(gamma=self.gamma)
+        self._numbers("milestones", self.milestones)
 
     def factor(self, time: Array) -> Array:
         reached = np.searchsorted(sorted(self.milestones), time, side="right")
@@ -188,6 +208,8 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._numbers("boundaries", self.boundaries)
+        self._numbers("factors", self.factors)
         if len(self.factors) != len(self.boundaries) + 1:
             raise self._error(
                 f"{len(self.boundaries)} boundaries need {len(self.boundaries) + 1} factors, "
@@ -293,8 +315,7 @@ class CosineRestarts(Schedule):
         super().__post_init__()
         self._above_zero(first=self.first)
         self._at_least_zero(final=self.final)
-        if self.growth < 1:
-            raise self._error(f"growth must be at least 1, got {self.growth}")
+        check_whole("CosineRestarts", 1, growth=self.growth)
 
     def factor(self, time: Array) -> Array:
         if self.growth == 1:
@@ -349,6 +370,7 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._above_zero(div_factor=self.div_factor, final_div_factor=self.final_div_factor)
+        self._above_zero(duration=self.duration, pct_start=self.pct_start)
         if not 0 < self.pct_start < 1:
             raise self._error(f"pct_start must lie between 0 and 1, got {self.pct_start}")
         if not 1 < self.pct_start * self.duration < self.duration:
@@ -384,6 +406,8 @@ class Sequential(Schedule):
     unit: str = field(default="", kw_only=True)  # that of its schedules
 
     def __post_init__(self) -> None:
+        self._schedules(self.schedules)
+        self._numbers("milestones", self.milestones)
         if not self.schedules or len(self.milestones) != len(self.schedules) - 1:
             raise self._error(
                 f"{len(self.schedules)} schedules need one milestone fewer, "
@@ -412,6 +436,10 @@ class Product(Schedule):
     """The factors of several schedules multiplied, each counting in its own unit (``a * b``)."""
 
     schedules: tuple[Schedule, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._schedules(self.schedules)
 
     def _at(
         self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import CheckpointError, OptionError
+from fastnn.errors import CheckpointError, OptionError, check_numbers, check_whole
 from fastnn.files import as_path, one_line, told
 from fastnn.train.health import GradientHealth
 from fastnn.train.hooks import (
@@ -59,6 +59,11 @@ class Monitor(Callback):
             raise OptionError(
                 f"{type(self).__name__}: mode must be 'auto', 'min' or 'max', got {mode!r}"
             )
+        if not isinstance(monitor, str):
+            raise OptionError(
+                f"{type(self).__name__}: expected monitor to be a name in the logs, got {monitor!r}"
+            )
+        check_numbers(type(self).__name__, min_delta=min_delta)
         self.monitor = monitor
         grows = any(part in monitor.lower() for part in LARGER_IS_BETTER)
         self.mode = mode if mode != "auto" else ("max" if grows else "min")
@@ -151,8 +156,9 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if patience < 0:
-            raise OptionError(f"EarlyStopping: patience must be at least 0, got {patience}")
+        check_whole("EarlyStopping", 0, patience=patience, start_from_epoch=start_from_epoch)
+        if baseline is not None:
+            check_numbers("EarlyStopping", True, baseline=baseline)
         self.patience = patience
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
@@ -249,6 +255,8 @@ class ModelCheckpoint(Monitor):
         self.save_best_only = save_best_only
         self.save_freq = save_freq
         if initial_value_threshold is not None:
+            threshold = {"initial_value_threshold": initial_value_threshold}
+            check_numbers("ModelCheckpoint", True, **threshold)
             self.best = initial_value_threshold
         self.steps = 0
         if save_freq != "epoch":
@@ -310,6 +318,8 @@ class ReduceLROnPlateau(Monitor):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
+        check_numbers("ReduceLROnPlateau", factor=factor, min_lr=min_lr)
+        check_whole("ReduceLROnPlateau", 0, patience=patience, cooldown=cooldown)
         if not 0 < factor < 1:
             raise OptionError(
                 f"ReduceLROnPlateau: factor must lie between 0 and 1, so that the learning rate "

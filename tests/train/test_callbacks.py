@@ -337,7 +337,7 @@ def test_learning_rate_scheduler():
     ("make", "message"),
     [
         (lambda: EarlyStopping(mode="up"), "EarlyStopping: mode must be"),
-        (lambda: EarlyStopping(patience=-1), "patience must be at least 0"),
+        (lambda: EarlyStopping(patience=-1), "patience to be a whole number >= 0"),
         (lambda: ModelCheckpoint("a", save_freq=0), "save_freq must be 'epoch' or a number"),
         (lambda: ModelCheckpoint("a", save_freq="batch"), "got 'batch'"),
         (lambda: ReduceLROnPlateau(factor=1), "factor must lie between 0 and 1"),
