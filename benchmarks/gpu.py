@@ -21,10 +21,11 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import gpu_models, harness
 from fastnn import nn, optim
-from fastnn.data.arrays import as_arrays
+from fastnn.engine.arrays import as_arrays
+from fastnn.engine.update import Objective
 from fastnn.kernels import clock
 from fastnn.nn.parameter import Parameter
-from fastnn.train.build import Objective, StepBuilder
+from fastnn.train.build import StepBuilder
 
 Run = Callable[[int], None]
 #: steps that one learning-rate table and data order serve
@@ -206,7 +207,7 @@ def program(
     device: str, fill: Callable[[StepBuilder], None], size: int = 1, tf32: bool = False
 ) -> Ours:
     """A program of the calls that `fill` adds."""
-    from fastnn.train.session import Session
+    from fastnn.engine.session import Session
 
     class Flat(nn.Module):
         def __init__(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import harness, limits
 from fastnn import nn, optim
-from fastnn.data.arrays import as_arrays
+from fastnn.engine.arrays import as_arrays
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.memory import aligned_zeros
@@ -121,9 +121,10 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((20_000, 20)).astype(np.float32)
     y = rng.integers(0, 4, 20_000)
+    from fastnn.engine.specs import Spec
     from fastnn.kernels import clock
     from fastnn.runtime.cpu.execute import BoundProgram
-    from fastnn.train.build import Spec, StepBuilder
+    from fastnn.train.build import StepBuilder
     from fastnn.train.feeds import permutation
 
     layers = [nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 4)]

@@ -18,7 +18,7 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import harness, limits, peers
 from fastnn import nn, optim
-from fastnn.data.arrays import as_arrays
+from fastnn.engine.arrays import as_arrays
 from fastnn.kernels import clock
 from fastnn.train.feeds import ArrayFeed
 

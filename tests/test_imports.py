@@ -38,26 +38,11 @@ WITHOUT_OPTIM = {"ops", "plan", "runtime", "engine", "nn", "data"}
 FACADES = {"fastnn", "callbacks", "metrics", "cuda", "testing"}
 
 #: arrows that go upward today: "importing module -> imported module"
-UPWARD: set[str] = {
-    "fastnn.data.arrays -> fastnn.train.build",
-    "fastnn.nn.module -> fastnn.train.checkpoint",
-    "fastnn.nn.module -> fastnn.train.foreign",
-    "fastnn.nn.module -> fastnn.train.predictor",
-    "fastnn.train.evaluation -> fastnn.data.arrays",
-    "fastnn.train.evaluation -> fastnn.data.given",
-    "fastnn.train.feeds -> fastnn.data.arrays",
-    "fastnn.train.feeds -> fastnn.data.given",
-    "fastnn.train.health -> fastnn.data.arrays",
-    "fastnn.train.predictor -> fastnn.data.arrays",
-    "fastnn.train.step -> fastnn.data.arrays",
-    "fastnn.train.trainer -> fastnn.data.arrays",
-    "fastnn.train.trainer -> fastnn.data.given",
-}
+UPWARD: set[str] = set()
 #: the same, for type checkers alone
 UPWARD_TYPES: set[str] = set()
 #: modules in circles today
 CIRCLES: set[str] = {
-    "fastnn.data.arrays",
     "fastnn.graph.graph",
     "fastnn.graph.op",
     "fastnn.graph.ops",
@@ -76,37 +61,30 @@ CIRCLES: set[str] = {
     "fastnn.graph.ops.strided",
     "fastnn.graph.ops.turned",
     "fastnn.nn.linear",
-    "fastnn.nn.loss",
     "fastnn.nn.module",
-    "fastnn.nn.parameter",
-    "fastnn.nn.recurrent",
-    "fastnn.nn.structure",
     "fastnn.nn.summary",
     "fastnn.runtime.cpu.compiler",
     "fastnn.runtime.cpu.handover",
     "fastnn.runtime.cpu.loop",
     "fastnn.runtime.cpu.numba_bridge",
-    "fastnn.train.build",
-    "fastnn.train.checkpoint",
-    "fastnn.train.foreign",
-    "fastnn.train.losses",
-    "fastnn.train.metrics",
-    "fastnn.train.predictor",
 }
 
 #: folders that may name devices
 WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}
 #: how often a file above `plan` has "cuda" or "cpu" as a word of its own today
 DEVICES: dict[str, int] = {
+    "fastnn.engine.builder": 2,
+    "fastnn.engine.guard": 2,
+    "fastnn.engine.numbers": 1,
+    "fastnn.engine.predictor": 3,
+    "fastnn.engine.session": 1,
+    "fastnn.engine.store": 2,
+    "fastnn.engine.update": 1,
     "fastnn.graph.graph": 1,
     "fastnn.graph.ops.linear": 1,
     "fastnn.graph.ops.recurrent": 3,
-    "fastnn.nn.parameter": 6,
-    "fastnn.train.build": 3,
-    "fastnn.train.guard": 2,
+    "fastnn.nn.parameter": 3,
     "fastnn.train.options": 1,
-    "fastnn.train.predictor": 3,
-    "fastnn.train.session": 1,
     "fastnn.train.step": 1,
 }
 

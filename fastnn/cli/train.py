@@ -125,7 +125,7 @@ def digits_trainer(
 
 def digits_variants(trainer: Trainer, training: Any, test: Any, batch_size: int) -> list[Variant]:
     """All compiled code that the run needs, so that it is compiled together."""
-    from fastnn.data.arrays import as_arrays
+    from fastnn.engine.arrays import as_arrays
     from fastnn.runtime.cpu import ahead
 
     found: dict[Variant, None] = {}

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastnn.engine.numbers import numbers
+from fastnn.engine.store import ParameterStore, Stored
+from fastnn.engine.turns import building
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.graph.graph import Graph, Value, traced
 from fastnn.nn import structure
-from fastnn.nn.parameter import Parameter, ParameterStore, numbers
-from fastnn.runtime.turns import building
+from fastnn.nn.parameter import Parameter
 
 if TYPE_CHECKING:
-    from fastnn.train.predictor import Predictor
+    from fastnn.engine.predictor import Predictor
 
 
 class Loaded(NamedTuple):
@@ -261,15 +263,15 @@ class Module(structure.Part):
 
     def _gather(self, arrays: dict[str, Parameter], dtype: str | None) -> ParameterStore:
         """A new store for this model, those it is a part of, and all that shared theirs."""
-        everything: dict[int, tuple[str, Parameter]] = {}
+        everything: dict[int, tuple[str, Stored]] = {}
         for root in structure.roots(self):
             for name, parameter in root.named_arrays().items():
                 everything.setdefault(id(parameter), (name, parameter))
         for name, parameter in arrays.items():
             everything.setdefault(id(parameter), (name, parameter))
-        for _, parameter in list(everything.values()):
-            if parameter.home is not None:
-                for other in parameter.home.members:
+        for _, stored in list(everything.values()):
+            if stored.home is not None:
+                for other in stored.home.members:
                     everything.setdefault(id(other), (other.name, other))
         return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
 
@@ -378,7 +380,7 @@ class Module(structure.Part):
         return self._own_predictor()
 
     def _own_predictor(self) -> Predictor:
-        from fastnn.train.predictor import Predictor
+        from fastnn.engine.predictor import Predictor
 
         watch: structure.Watch | None = self.__dict__.get("_watch")
         found: Predictor | None = self.__dict__.get("_predictor")
@@ -417,7 +419,7 @@ class Module(structure.Part):
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and buffers to a safetensors file."""
-        from fastnn.train.checkpoint import save_model
+        from fastnn.nn.saving import save_model
 
         save_model(self, path)
 
@@ -435,7 +437,7 @@ class Module(structure.Part):
         Raises:
             CheckpointError: the file is missing, damaged, or does not fit. The model is unchanged.
         """
-        from fastnn.train.foreign import load_weights
+        from fastnn.nn.saving import load_weights
 
         load_weights(self, path, strict, prefix)
         return self

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
+from fastnn.engine.model import Stateful
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.graph import Value
 from fastnn.nn import init
@@ -18,7 +19,7 @@ from fastnn.nn.parameter import Parameter
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-class Recurrent(Module):
+class Recurrent(Module, Stateful):
     """What `RNN`, `LSTM` and `GRU` share: layers, directions, states.
 
     Args:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError
 from fastnn.graph import leaf
 
@@ -207,8 +208,6 @@ def fitting_names(
         arrays: as they came, perhaps from PyTorch.
         prefix: of the names that are meant.
     """
-    from fastnn.nn.parameter import numbers
-
     found: dict[str, Any] = {}
     for given, array in arrays.items():
         name = given[len(prefix) :]

@@ -235,7 +235,7 @@ class Optimizer:
     @property
     def bounded(self) -> bool:
         """Whether gradients and parameters within bounds are known to give finite parameters (see
-        `train/guard.py`): where not, each step begins with copies of what it changes."""
+        `engine/guard.py`): where not, each step begins with copies of what it changes."""
         if not type(self).__module__.startswith("fastnn.optim."):
             return False
         return all(

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.builder import Builder
+from fastnn.engine.session import Session
+from fastnn.engine.specs import Spec
 from fastnn.errors import DataError
 from fastnn.graph.gradient import differentiate
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.runtime.cpu.execute import BoundProgram
-from fastnn.train.build import Spec, StepBuilder
-from fastnn.train.session import Session
 
 
 def gradcheck(
@@ -174,9 +175,9 @@ class _Check:
             if not np.isfinite(self.forward.view(name)).all():
                 raise AssertionError(f"gradcheck: {name} is not finite")
 
-    def _builder(self) -> StepBuilder:
+    def _builder(self) -> Builder:
         """The forward pass; all floating-point outputs are places."""
-        builder = StepBuilder(self.model, self.store, self.batch, self.training, "direct")
+        builder = Builder(self.model, self.store, self.batch, self.training, "direct")
         specs = [
             Spec(a.shape[1:], "f" if a.dtype == np.float64 else "i") for a in self.arrays.values()
         ]
@@ -187,7 +188,7 @@ class _Check:
                 self.douts.setdefault(f"output {k}", self.rng.normal(size=output.shape))
         return builder
 
-    def _bind(self, builder: StepBuilder) -> BoundProgram:
+    def _bind(self, builder: Builder) -> BoundProgram:
         bound = self.session.bind(builder.finish(advance=False).program)
         for name, array in self.arrays.items():
             bound.view(name)[...] = array

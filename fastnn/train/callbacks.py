@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.metadata import number, whole
 from fastnn.errors import CheckpointError, OptionError, check_numbers, check_whole
 from fastnn.files import as_path, one_line, told
 from fastnn.train.health import GradientHealth
@@ -22,7 +23,6 @@ from fastnn.train.hooks import (
     State,
     TrainerLike,
 )
-from fastnn.train.metadata import number, whole
 from fastnn.train.progress import ProgressBar
 from fastnn.train.states import ResetStates
 from fastnn.train.tables import CSVLogger

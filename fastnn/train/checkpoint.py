@@ -2,8 +2,8 @@
 
 Arrays are called ``model.<parameter>`` (trained parameters and buffers, in PyTorch's shapes),
 ``optimizer.<slot>.<parameter>``, ``totals`` (running loss and metrics of an epoch that is not
-done), and ``callback.<name>...`` (what callbacks keep). See `container.py` for the file and
-`metadata.py` for what its metadata look like.
+done), and ``callback.<name>...`` (what callbacks keep). See `engine/container.py` for the
+file and `engine/metadata.py` for what its metadata look like.
 
 A trainer's checkpoint holds all that the rest of the run follows from: parameters, optimiser state,
 step, seed, epoch and the place in its data order (the order itself follows from seed and epoch),
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import files
+from fastnn.engine import metadata as checks
+from fastnn.engine.container import Arrays, Metadata, read, write
+from fastnn.engine.model import streams
 from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.kernels import clock as words
-from fastnn.nn.recurrent import Recurrent
-from fastnn.train import metadata as checks
-from fastnn.train.container import Arrays, Metadata, read, write
-from fastnn.train.container import checksum as _checksum  # noqa: F401
+from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
 from fastnn.train.hooks import CallbackList
 from fastnn.train.unfinished import pack, unpack
 
@@ -42,71 +42,11 @@ if TYPE_CHECKING:
 # -------------------------------------------------------------------- public
 
 
-def save_model(model: Module, path: str | os.PathLike[str]) -> None:
-    """Write all parameters and buffers of a model.
-
-    The file appears at once and whole: it is written beside `path`, flushed to the disk and
-    renamed. Missing folders are made.
-
-    Args:
-        model: the model; it is initialised if it is not yet.
-        path: the file to write; an old one is replaced.
-
-    Raises:
-        CheckpointError: the file cannot be written. An old file is still there then.
-
-    >>> import tempfile
-    >>> from fastnn import nn
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     nn.Linear(3, 2).save(f"{folder}/model.safetensors")
-    ...     model = nn.Linear(3, 2).load(f"{folder}/model.safetensors")
-    """
-    target = files.as_path(path, "checkpoint", CheckpointError)
-    metadata = {"kind": "model", "dtype": model.store().dtype, "streams": _streams(model)}
-    write(target, _model_arrays(model), metadata)
-
-
-def load_model(model: Module, path: str | os.PathLike[str]) -> None:
-    """Read parameters and buffers from a file of `save_model` or `save_trainer`.
-
-    A model that is new takes the file's element type.
-
-    Args:
-        model: a model with the same parameter names and shapes.
-        path: the file to read.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or does not fit the model; the message says
-            what differs. The model is unchanged then.
-    """
-    source = files.as_path(path, "checkpoint", CheckpointError)
-    arrays, texts = read(source)
-    metadata = checks.check(texts, source)
-    store = model.memory()
-    if store is not None and store.chosen and store.dtype != metadata["dtype"]:
-        raise CheckpointError(
-            f"checkpoint {str(source)!r}: it holds {metadata['dtype']}, the model is in "
-            f"{store.dtype}; load it into a new model, or train with dtype={metadata['dtype']!r}"
-        )
-    _compare_streams(model, metadata, source)
-    found = {n: a for n, a in arrays.items() if n.startswith("model.")}
-    _compare(found, _model_shapes(model), metadata["dtype"], source)
-    model.store(metadata["dtype"])
-    _set_model(model, found)
-
-
-def read_model(path: str | os.PathLike[str]) -> Arrays:
-    """Parameters and buffers by name from a file of `save_model` or `save_trainer`."""
-    arrays, _ = read(files.as_path(path, "checkpoint", CheckpointError))
-    head = "model."
-    return {n.removeprefix(head): a for n, a in arrays.items() if n.startswith(head)}
-
-
 def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Write what `fit(..., resume=path)` needs to go on as if it had not been interrupted.
 
-    See `save_model` for how the file is written. Callable between steps, that is, outside of `fit`
-    or in any callback but `update`.
+    See `nn/saving.py` for how the file is written. Callable between steps, that is, outside of
+    `fit` or in any callback but `update`.
 
     Raises:
         CheckpointError: the file cannot be written, or the workers are in the middle of steps.
@@ -117,7 +57,7 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
             "a checkpoint cannot be written while steps are running; save in on_epoch_end or "
             "on_train_batch_end, not in update"
         )
-    arrays = _model_arrays(trainer.model)
+    arrays = model_arrays(trainer.model)
     for name, slot, parameter in _slots(trainer):
         flat = trainer.session.runtime.read(slot)
         arrays[name] = _as_seen(trainer.store.view(flat, parameter), parameter)
@@ -153,12 +93,12 @@ class Loaded:
                 f"the trainer with dtype={metadata['dtype']!r}"
             )
         _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), self.path)
-        _compare_streams(trainer.model, metadata, self.path)
+        compare_streams(trainer.model, metadata, self.path)
         kept = {n: a for n, a in arrays.items() if n.startswith("callback.")}
-        shapes = _model_shapes(trainer.model)
+        shapes = model_shapes(trainer.model)
         shapes.update({name: parameter.shape for name, _, parameter in _slots(trainer)})
         totals = arrays.pop("totals", None)
-        _compare({n: a for n, a in arrays.items() if n not in kept}, shapes, trainer.dtype,
+        compare({n: a for n, a in arrays.items() if n not in kept}, shapes, trainer.dtype,
                  self.path)  # fmt: skip
         if (totals is None) != (metadata["cursor"] == 0) or (
             totals is not None
@@ -228,7 +168,7 @@ class Loaded:
         """Put the trainer into the state of the file."""
         trainer, metadata = self.trainer, self.metadata
         _compare_frozen(trainer.model, metadata, self.path)
-        _set_model(trainer.model, self.arrays)
+        set_model(trainer.model, self.arrays)
         for name, slot, parameter in _slots(trainer):
             view = trainer.store.view(trainer.session.memory[slot], parameter)
             _as_seen(view, parameter, copy=False)[...] = self.arrays[name]
@@ -297,20 +237,11 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "cursor": cursor,  # samples of the next one that are done
         "rate_factor": factor,
         "names": trainer.names,  # what the totals are of
-        "streams": _streams(trainer.model),
+        "streams": streams(trainer.model),
         "frozen": _frozen(trainer.model),
         "feed": trainer.feed_description,
         "callbacks": states,
         "turn": None if turn is None else turn.describe(trainer),
-    }
-
-
-def _streams(model: Module) -> dict[str, int]:
-    """How many sequences each stateful layer reads side by side, by the layer's name."""
-    return {
-        name: int(module.stateful)
-        for name, module in model.named_modules()
-        if isinstance(module, Recurrent) and module.stateful
     }
 
 
@@ -330,17 +261,6 @@ def _compare_frozen(model: Module, metadata: Metadata, path: Path) -> None:
         f"{len(mine)} are (the difference: {files.one_line(other)}): the run goes on, but not as "
         "if it had not been interrupted; see model.freeze",
     )
-
-
-def _compare_streams(model: Module, metadata: Metadata, path: Path) -> None:
-    mine, saved = _streams(model), metadata["streams"]
-    for name in mine if saved is not None else ():
-        if name in saved and saved[name] != mine[name]:
-            raise CheckpointError(
-                f"checkpoint {str(path)!r}: it has the states of {saved[name]} streams, "
-                f"{f'layer {name!r}' if name else 'the model'} has {mine[name]}; make it with "
-                f"stateful={saved[name]}"
-            )
 
 
 def _plain(value: Any) -> Any:
@@ -368,50 +288,12 @@ def _as_seen(stored: np.ndarray, parameter: Parameter, copy: bool = True) -> np.
     return np.array(seen, order="C") if copy else seen
 
 
-def _model_arrays(model: Module) -> Arrays:
-    model.store()
-    return {f"model.{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
-
-
-def _model_shapes(model: Module) -> dict[str, tuple[int, ...]]:
-    return {f"model.{name}": p.shape for name, p in model.named_arrays().items()}
-
-
-def _set_model(model: Module, arrays: Arrays) -> None:
-    for name, parameter in model.named_arrays().items():
-        parameter.value = arrays[f"model.{name}"]
-
-
 def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
     """Name in the file, segment and parameter of everything the optimiser remembers."""
     for slot in trainer.optimizer.slots:
         for name, parameter in trainer.model.named_arrays().items():
             if not parameter.buffer:  # the frozen ones, too
                 yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
-
-
-# -------------------------------------------------------------------- comparisons
-
-
-def _compare(
-    arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], dtype: str, path: str | os.PathLike[str]
-) -> None:
-    """Raise an error that lists all names, shapes and element types that differ."""
-    problems = [f"missing {n!r}" for n in shapes if n not in arrays]
-    problems += [f"unexpected {n!r}" for n in arrays if n not in shapes]
-    for name, shape in shapes.items():
-        array = arrays.get(name)
-        if array is not None and array.shape != shape:
-            problems.append(f"{name!r}: expected shape {shape}, got {array.shape}")
-        elif array is not None and array.dtype.name != dtype:
-            problems.append(f"{name!r}: expected {dtype}, got {array.dtype.name}")
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(
-            f"checkpoint {os.fspath(path)!r} does not fit the model: "
-            f"{'; '.join(files.one_line(p, 120) for p in problems[:8])}{more}. Build the model "
-            "with the layers it was saved with"
-        )
 
 
 def _compare_optimizers(saved: Metadata, mine: Metadata, path: str | os.PathLike[str]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.store import ParameterStore
 from fastnn.errors import OptionError
 from fastnn.nn.module import Module
-from fastnn.nn.parameter import ParameterStore
 
 State = dict[str, Any]
 

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.data.arrays import Arrays, Hold, check_ranges
-from fastnn.data.given import batch_of
+from fastnn.engine.arrays import Arrays, Hold, check_ranges
+from fastnn.engine.builder import Built
+from fastnn.engine.model import PROBE, fixed_batch
+from fastnn.engine.session import Session, segments_for
+from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.graph import Value
 from fastnn.graph.samples import Samples
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import declared
 from fastnn.train import additive
-from fastnn.train.build import PROBE, Built, Spec, StepBuilder, streams_of
-from fastnn.train.session import Session, segments_for
+from fastnn.train.batches import batch_of
+from fastnn.train.build import StepBuilder
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -117,7 +120,7 @@ class Evaluation:
 
     def _look(self, x: Specs, y: Specs, w: Specs) -> Cuts:
         trainer = self.trainer
-        batch = streams_of(trainer.model) or PROBE
+        batch = fixed_batch(trainer.model) or PROBE
         builder = StepBuilder(trainer.model, trainer.store, batch, False, "direct")
         try:
             inputs, targets, weights = trainer.describe(builder, x, y, w)

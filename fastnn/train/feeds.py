@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.data.arrays import Arrays, Hold, check_lengths, check_ranges
-from fastnn.data.given import batch_of
+from fastnn.engine.arrays import Arrays, Hold, check_lengths, check_ranges
+from fastnn.engine.session import Session, segments_for
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
-from fastnn.train.session import Session, segments_for
+from fastnn.train.batches import batch_of
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer

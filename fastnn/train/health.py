@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files
-from fastnn.data.arrays import as_arrays, check_lengths, check_ranges
+from fastnn.engine.arrays import as_arrays, check_lengths, check_ranges
+from fastnn.engine.model import settled
+from fastnn.engine.session import Session
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.kernels.declare import declared
 from fastnn.nn.module import Module
-from fastnn.train.build import StepBuilder, settled
+from fastnn.train.build import StepBuilder
 from fastnn.train.hooks import Callback, Logs
 from fastnn.train.losses import Losses
-from fastnn.train.session import Session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import optim
-from fastnn.data.arrays import (
+from fastnn.engine.arrays import (
     NO_ARRAYS,
     Arrays,
     as_arrays,
@@ -17,28 +17,25 @@ from fastnn.data.arrays import (
     check_ranges,
     check_weights,
 )
+from fastnn.engine.builder import Built
+from fastnn.engine.model import settled
+from fastnn.engine.nonfinite import explain
+from fastnn.engine.session import Session
+from fastnn.engine.specs import Spec
+from fastnn.engine.turns import Turn, turns
+from fastnn.engine.update import Objective
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.structure import Watch, clock
+from fastnn.nn.structure import Watch, clock, select
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
-from fastnn.runtime.turns import Turn, turns
 from fastnn.train import copies
-from fastnn.train.build import (
-    Built,
-    Objective,
-    Spec,
-    StepBuilder,
-    select_parameters,
-    settled,
-)
+from fastnn.train.build import StepBuilder
 from fastnn.train.options import check_device_options, check_options
-from fastnn.train.rescue import explain
-from fastnn.train.session import Session
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
@@ -91,7 +88,7 @@ class Step:
 
     def _open(self, workers: int | str, graphs: bool) -> None:
         """Memory and workers: of a new step, and of a copy."""
-        self._chosen = select_parameters(self.model, self._options)
+        self._chosen = select(self.model, self._options, "parameters")
         self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device
         self.session = Session(self.store, self.optimizer.slots, 0, workers, self.device, graphs)
@@ -133,7 +130,7 @@ class Step:
     def _refresh(self) -> None:
         """The model has changed (its parts, attributes of a layer, what is frozen): build anew."""
         copies.refuse_new_parameters(self.model, self.store, "step")
-        self._chosen = select_parameters(self.model, self._options)
+        self._chosen = select(self.model, self._options, "parameters")
         self._ready.clear()
         self._settled.clear()
         self._watch.accept()

@@ -11,42 +11,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import optim
-from fastnn.data.arrays import (
+from fastnn.engine.arrays import (
     NO_ARRAYS,
     Arrays,
     as_arrays,
     check_finite,
     check_lengths,
     check_weights,
+    is_array,
 )
-from fastnn.data.given import gives_batches, is_array
+from fastnn.engine.builder import Built
+from fastnn.engine.model import settled
+from fastnn.engine.nonfinite import explain
+from fastnn.engine.session import Session
+from fastnn.engine.specs import Spec
+from fastnn.engine.turns import reading, training
+from fastnn.engine.update import Objective
 from fastnn.errors import DataError, KernelError, NonFiniteError, OptionError
 from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.structure import Watch
+from fastnn.nn.structure import Watch, select
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
-from fastnn.runtime.turns import reading, training
 from fastnn.train import copies
 from fastnn.train import metrics as metric_names
-from fastnn.train.build import (
-    Built,
-    Objective,
-    Spec,
-    StepBuilder,
-    select_parameters,
-    settled,
-)
+from fastnn.train.batches import gives_batches
+from fastnn.train.build import StepBuilder
 from fastnn.train.evaluation import Evaluation
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
 from fastnn.train.options import check_device_options, check_options
 from fastnn.train.progress import ProgressBar
-from fastnn.train.rescue import explain
-from fastnn.train.session import Session
 from fastnn.train.tally import SUM, Tally
 from fastnn.train.unfinished import Turn
 
@@ -161,7 +159,7 @@ class Trainer:
 
     def _open(self, workers: int | str, graphs: bool) -> None:
         """Memory and workers: of a new trainer, and of a copy."""
-        self._chosen = select_parameters(self.model, self._parameters)
+        self._chosen = select(self.model, self._parameters, "parameters")
         self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device
         self.session = Session(
@@ -204,7 +202,7 @@ class Trainer:
         self.store.check()
         if self._watch.changed():
             copies.refuse_new_parameters(self.model, self.store, "Trainer")
-            self._chosen = select_parameters(self.model, self._parameters)
+            self._chosen = select(self.model, self._parameters, "parameters")
             self._built.clear()
             self._settled.clear()
             self._evaluation = None
@@ -281,10 +279,10 @@ class Trainer:
                 self.store.dropped = not self.keep_gradients
                 objective = Objective(builder.places["loss"], self.trained, self.optimizer)
                 builder.train(objective, self.keep_gradients, self.stop_on_nonfinite)
+            for k, part in enumerate(builder.parts):
+                if part.addition == SUM:
+                    self.tally.kinds[k] = SUM
             self._built[key] = builder.finish()
-        for k, addition in enumerate(self._built[key].additions):
-            if addition == SUM:
-                self.tally.kinds[k] = SUM
         return self._built[key]
 
     def describe(

@@ -10,7 +10,7 @@ import pytest
 
 import fastnn.runtime.cuda.gpu as gpus
 from fastnn import nn
-from fastnn.data.arrays import as_arrays, check_finite
+from fastnn.engine.arrays import as_arrays, check_finite
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.kernels import clock as words
 from fastnn.runtime.cuda.array import interface

@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from fastnn import nn, optim
+from fastnn.engine.container import checksum
 from fastnn.train.callbacks import Callback, EarlyStopping, LearningRateScheduler, ReduceLROnPlateau
 from fastnn.train.checkpoint import Loaded
-from fastnn.train.container import checksum
 from fastnn.train.hooks import CallbackList
 from fastnn.train.trainer import Trainer
 from tests.fuzz.common import Watcher, fresh, main, mutate

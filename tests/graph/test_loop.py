@@ -9,13 +9,15 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
+from fastnn.engine.specs import Spec
+from fastnn.engine.update import Objective
 from fastnn.errors import ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace
 from fastnn.ops.operands import as_value
 from fastnn.testing import gradcheck
-from fastnn.train.build import Objective, Spec, StepBuilder
+from fastnn.train.build import StepBuilder
 
 
 class Elman(nn.Module):

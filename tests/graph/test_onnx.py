@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
+from fastnn.engine.session import Session
 from fastnn.graph.graph import Graph, Value
 from fastnn.plan.planner import plan
-from fastnn.train.session import Session
 from tests.onnx_cases import OPS, Case, cases, reason
 
 pytest.importorskip("onnx", reason="pip install onnx (the test extra has it)")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
+from fastnn.engine.session import Session
 from fastnn.errors import FastnnError, ShapeError
 from fastnn.graph.graph import Graph, Value
 from fastnn.plan.planner import plan
 from fastnn.runtime.cpu.execute import view
 from fastnn.testing import gradcheck
-from fastnn.train.session import Session
 from tests.naive import erf, logsumexp
 
 

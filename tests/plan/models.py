@@ -7,9 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fastnn import nn, ops, optim
-from fastnn.nn.parameter import ParameterStore
+from fastnn.engine.specs import Spec
+from fastnn.engine.store import ParameterStore
+from fastnn.engine.update import Objective
 from fastnn.plan.program import Program
-from fastnn.train.build import Objective, Spec, StepBuilder
+from fastnn.train.build import StepBuilder
 from fastnn.train.losses import Losses
 from fastnn.train.metrics import choose
 

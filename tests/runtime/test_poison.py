@@ -107,9 +107,9 @@ def without(kernel: str, nth: int) -> Callable[[Graph, Any], Any]:
 @pytest.mark.parametrize("nth", [0, 1])
 def test_what_nobody_wrote_shows(kernel: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the verifier off, a missing call makes NaN: in the loss or the gradients."""
-    from fastnn.train import build
+    from fastnn.engine import builder
 
-    monkeypatch.setattr(build, "plan", without(kernel, nth))
+    monkeypatch.setattr(builder, "plan", without(kernel, nth))
     monkeypatch.setattr(planner, "verify", lambda program: None)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 11, (9, 5)), rng.normal(size=(9, 3)), np.full(9, 5)
@@ -121,10 +121,10 @@ def test_what_nobody_wrote_shows(kernel: str, nth: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("kernel", ["insert_columns", "affine", "tanh_forward"])
 @pytest.mark.parametrize("nth", [0, 1])
 def test_the_verifier_finds_it(kernel: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastnn.engine import builder
     from fastnn.errors import ProgramError
-    from fastnn.train import build
 
-    monkeypatch.setattr(build, "plan", without(kernel, nth))
+    monkeypatch.setattr(builder, "plan", without(kernel, nth))
     rng = np.random.default_rng(0)
     x = rng.integers(0, 11, (9, 5)), rng.normal(size=(9, 3)), np.full(9, 5)
     with pytest.raises(ProgramError, match="was not written"):

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fastnn import nn, optim
+from fastnn.engine import container
 from fastnn.errors import CheckpointError, DataError
 from fastnn.optim import schedules
-from fastnn.train import container
 from fastnn.train.callbacks import Callback, ModelCheckpoint, ReduceLROnPlateau
 from fastnn.train.trainer import Trainer
 
@@ -476,7 +476,7 @@ def rewritten(path, arrays=None, **texts):
     """Changes metadata (None: removes) and arrays of a file, with a right checksum."""
     from safetensors import safe_open
 
-    from fastnn.train.container import checksum
+    from fastnn.engine.container import checksum
 
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()

@@ -12,8 +12,8 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.data.given import gives_batches
 from fastnn.errors import DataError, FastnnError, OptionError
+from fastnn.train.batches import gives_batches
 from tests.train.models import fresh, vectors
 
 X, Y = vectors(24)

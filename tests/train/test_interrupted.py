@@ -13,10 +13,10 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.engine.session import Session
 from fastnn.kernels import clock as words
 from fastnn.runtime.cpu.team import Team
 from fastnn.train.hooks import CallbackList
-from fastnn.train.session import Session
 from tests.runtime import interrupting
 
 RNG = np.random.default_rng(0)

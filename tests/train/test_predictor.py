@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
-from fastnn.data.arrays import as_arrays
+from fastnn.engine.arrays import as_arrays
 from fastnn.graph.graph import Graph
 from fastnn.graph.samples import Samples
 from fastnn.graph.trace import trace

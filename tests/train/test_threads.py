@@ -14,8 +14,8 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
+from fastnn.engine.turns import Turn, Turns, turns
 from fastnn.errors import BusyError
-from fastnn.runtime.turns import Turn, Turns, turns
 from fastnn.train.hooks import LambdaCallback
 
 RNG = np.random.default_rng(0)

@@ -7,15 +7,12 @@ library checks all of it; element types that NumPy has not (bfloat16) are conver
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastnn import files
-from fastnn.errors import CheckpointError, DataError
-
-if TYPE_CHECKING:
-    from fastnn.nn.module import Module
+from fastnn.errors import CheckpointError
 
 #: element types of the format, as NumPy calls them
 TYPES = {
@@ -24,24 +21,7 @@ TYPES = {
 }  # fmt: skip
 
 
-def load_weights(model: Module, path: Any, strict: bool, prefix: str) -> None:
-    """What `Module.load` does, which see."""
-    from fastnn.train import checkpoint
-
-    source = files.as_path(path, "checkpoint", CheckpointError)
-    files.regular(source, "checkpoint", CheckpointError)
-    own = _is_own(source)
-    if own and strict and not prefix:
-        checkpoint.load_model(model, source)
-        return
-    arrays = checkpoint.read_model(source) if own else read_plain(source)
-    try:
-        model.load_state_dict(arrays, strict, prefix)
-    except DataError as error:
-        raise CheckpointError(f"checkpoint {str(source)!r}: {error}") from None
-
-
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether fastnn wrote the file, or it is none: then the one that reads it says why."""
     from safetensors import safe_open
 

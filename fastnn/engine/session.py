@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.store import ParameterStore
+from fastnn.engine.turns import Turn, turns
 from fastnn.errors import OptionError
 from fastnn.kernels import clock as words
-from fastnn.nn.parameter import ParameterStore
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
-from fastnn.runtime.turns import Turn, turns
 
 
 def check_workers(workers: int | str) -> int | str:
@@ -54,7 +54,7 @@ class Session:
         self.doubt()
 
     def doubt(self) -> None:
-        """The next training step is not beyond doubt (`train/guard.py`): the host has set
+        """The next training step is not beyond doubt (`engine/guard.py`): the host has set
         parameters."""
         self.memory["guard"][words.DOUBT] = 1
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fastnn.engine.model import Model
+from fastnn.engine.session import Session
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
-from fastnn.train.session import Session
-
-if TYPE_CHECKING:
-    from fastnn.nn.module import Module
 
 #: what losses take that have a logarithm of the model's output, by their kernels' names
 EXPECTED = {
@@ -23,7 +21,7 @@ EXPECTED = {
 }
 
 
-def explain(model: Module, session: Session, bound: Bound, where: str) -> str:
+def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
     """Undo the step that was stopped, and name the layer where the first such number arose."""
     overflowed = _finite(bound.view("loss"))  # as far as the loss goes, nothing is wrong
     lost = [n for n, p in model.named_arrays().items() if p.buffer and not _finite(p.read())]

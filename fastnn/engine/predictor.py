@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastnn.data.arrays import Arrays, as_arrays, check_ranges
+from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
+from fastnn.engine.builder import Builder, Built
+from fastnn.engine.model import PROBE, Model, fixed_batch, settled
+from fastnn.engine.session import Session, segments_for
+from fastnn.engine.specs import Spec
+from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.samples import Samples
@@ -17,12 +22,6 @@ from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
 from fastnn.runtime.kept import Kept
-from fastnn.runtime.turns import Turn, building, turns
-from fastnn.train.build import PROBE, Built, Spec, StepBuilder, settled, streams_of
-from fastnn.train.session import Session, segments_for
-
-if TYPE_CHECKING:
-    from fastnn.nn.module import Module
 
 #: how a batch's output becomes part of the whole: along its first or second dimension; it is the
 #: same for every batch; it can't be had from batches
@@ -77,14 +76,14 @@ class Predictor:
     whatever the batch size.
     """
 
-    def __init__(self, model: Module, workers: int | str = "auto"):
+    def __init__(self, model: Model, workers: int | str = "auto"):
         self.model = model
         self.session = Session(model.store(), (), 1, workers, model.store().device)
         self._forwards: Kept[Forward] = Kept()
         self._bound: Kept[_Bound] = Kept()
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         #: whether one call changes what the next one gives
-        self._stateful = streams_of(model) is not None
+        self._stateful = fixed_batch(model) is not None
         self._idle = deque([self])  # those that no thread is using
         self._settled: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
 
@@ -141,7 +140,7 @@ class Predictor:
         key = (specs, batch, feed)
         if key not in self._forwards:
             kind = self.session.runtime.kind
-            builder = StepBuilder(self.model, self.model.store(), batch, False, feed, kind)
+            builder = Builder(self.model, self.model.store(), batch, False, feed, kind)
             outputs = builder.outputs(builder.inputs("x", specs))
             for k, output in enumerate(outputs):
                 own = _own(builder.graph, output)
@@ -156,8 +155,8 @@ class Predictor:
     def joins(self, specs: tuple[Spec, ...]) -> tuple[str, ...]:
         """How the outputs of batches are put together, for each output."""
         if specs not in self._joins:
-            batch = streams_of(self.model) or PROBE
-            builder = StepBuilder(self.model, self.session.store, batch, False, "direct")
+            batch = fixed_batch(self.model) or PROBE
+            builder = Builder(self.model, self.session.store, batch, False, "direct")
             inputs = builder.inputs("x", specs)
             outputs = builder.outputs(inputs)
             samples = Samples(builder.graph, inputs)

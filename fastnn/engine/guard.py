@@ -12,7 +12,6 @@ from typing import Any
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import Traits, declared
-from fastnn.optim.optimizer import Optimizer
 
 #: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
 GRADIENT = 1e18
@@ -127,27 +126,35 @@ def _made_by_columns(value: Value, makers: dict[Value, list[Call]]) -> bool:
     return False
 
 
-def safeguard(graph: Graph, optimizer: Optimizer, size: int, schedule: Value) -> None:
-    """Add the copies that a doubtful step begins with."""
+def safeguard(
+    graph: Graph, slots: Sequence[str], bounded: bool, size: int, schedule: Value
+) -> None:
+    """Add the copies that a doubtful step begins with.
+
+    Args:
+        slots: names of the arrays that the updates keep for each parameter.
+        bounded: whether only some steps are doubtful; all are otherwise.
+        size: elements of the parameters' segment, and of each slot's.
+    """
 
     def pair(name: str) -> tuple[Value, Value]:
         own = graph.leaf(("all", name), (size,), name, offset=0, name=f"all {name}")
         key = f"saved/{name}"
         return own, graph.leaf(key, (size,), key, offset=0, name=key)
 
-    names = [f"slots/{slot}" for slot in optimizer.slots]
+    names = [f"slots/{slot}" for slot in slots]
     first = pair("params")
     for begin in range(0, max(len(names), 1), 3):
-        slots: list[tuple[Value | None, Value | None]] = [*map(pair, names[begin : begin + 3])]
-        slots += [(None, None)] * (3 - len(slots))
+        pairs: list[tuple[Value | None, Value | None]] = [*map(pair, names[begin : begin + 3])]
+        pairs += [(None, None)] * (3 - len(pairs))
         operands = {
             f"{prefix}{k}": value
-            for k, two in enumerate(slots, 1)
+            for k, two in enumerate(pairs, 1)
             for prefix, value in zip(("slot", "saved"), two, strict=True)
         }
         graph.call(
             "safeguard", clock=graph.clock(), schedule=schedule, guard=guard_of(graph),
-            x=first[0], saved=first[1], always=int(not optimizer.bounded), **operands,
+            x=first[0], saved=first[1], always=int(not bounded), **operands,
         )  # fmt: skip
 
 

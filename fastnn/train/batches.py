@@ -12,34 +12,13 @@ What could be either is refused.
 
 from __future__ import annotations
 
-import array
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError
-from fastnn.runtime.cuda import array as device
-
-#: attributes of what can be made an array
-_PROTOCOLS = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
-
-
-def is_array(data: Any) -> bool:
-    """Whether this is an array of some library, with at least one dimension.
-
-    >>> is_array(np.zeros(3)), is_array(memoryview(b"abc")), is_array([1, 2])
-    (True, True, False)
-    """
-    if isinstance(data, (np.ndarray, device.DeviceArray)):
-        return data.ndim > 0
-    if isinstance(data, (memoryview, array.array)):
-        return True
-    if isinstance(data, (list, tuple, Mapping, str, bytes, np.generic, type)):
-        return False
-    if any(hasattr(data, name) for name in _PROTOCOLS):
-        return getattr(data, "ndim", 1) != 0
-    return False
 
 
 def gives_batches(x: Any, y: Any) -> bool:

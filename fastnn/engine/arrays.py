@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array as stdlib_array
 import mmap
 import weakref
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.data.given import is_array
+from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, refuse_masked
 from fastnn.graph.graph import Range
 from fastnn.runtime.cuda import array as device
-from fastnn.train.build import Spec
 
 #: element types that the gather kernels read directly
 READABLE = {
@@ -22,6 +22,25 @@ READABLE = {
     "bool",
 }  # fmt: skip
 SMALL = ("uint8", "bool")
+#: attributes of what can be made an array
+_PROTOCOLS = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
+
+
+def is_array(data: Any) -> bool:
+    """Whether this is an array of some library, with at least one dimension.
+
+    >>> is_array(np.zeros(3)), is_array(memoryview(b"abc")), is_array([1, 2])
+    (True, True, False)
+    """
+    if isinstance(data, (np.ndarray, device.DeviceArray)):
+        return data.ndim > 0
+    if isinstance(data, (memoryview, stdlib_array.array)):
+        return True
+    if isinstance(data, (list, tuple, Mapping, str, bytes, np.generic, type)):
+        return False
+    if any(hasattr(data, name) for name in _PROTOCOLS):
+        return getattr(data, "ndim", 1) != 0
+    return False
 
 
 @dataclass

@@ -1,0 +1,178 @@
+"""Builds the graphs of training, evaluation and prediction steps, and plans them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastnn.engine import guard
+from fastnn.engine.model import Model, inputs_by_name
+from fastnn.engine.specs import Spec
+from fastnn.engine.store import ParameterStore, Stored
+from fastnn.engine.update import Objective, add_updates
+from fastnn.errors import OptionError
+from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Graph, Range, Value
+from fastnn.graph.trace import trace_tree
+from fastnn.graph.tree import leaves
+from fastnn.plan.planner import plan
+from fastnn.plan.program import Program
+from fastnn.runtime import devices
+
+
+@dataclass(frozen=True)
+class Built:
+    """A planned step, with the limits that integer data have to keep."""
+
+    program: Program
+    #: limits of integer inputs, by the input's name
+    ranges: tuple[tuple[str, Range], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.program.nbytes
+
+
+class Builder:
+    """Puts one step's graph together.
+
+    Args:
+        model: the module to trace.
+        store: its parameters' memory.
+        batch: samples in a step.
+        training: whether layers behave as in training.
+        feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
+            the inputs before each step).
+        device: "cpu" or "cuda": what the program is for.
+        tf32: whether matrix products on CUDA may round their operands to TF32.
+    """
+
+    def __init__(
+        self, model: Model, store: ParameterStore, batch: int, training: bool, feed: str,
+        device: str = "cpu", tf32: bool = False,
+    ):  # fmt: skip
+        self.model, self.store, self.feed = model, store, feed
+        self.graph = Graph(batch, training, store.dtype, device, tf32, devices.block_limits(device))
+        self.arrays = model.named_arrays()
+        self.graph.owned = frozenset(self.arrays.values())
+        self.places: dict[str, Value] = {}
+        self.names: dict[Value, str] = {}
+        self.tree: Any = None  # what forward returned
+        self.keys: dict[Value, str] = {}  # names of inputs and targets that came as dicts
+        self.output_values: tuple[Value, ...] = ()
+
+    def inputs(self, prefix: str, specs: Sequence[Spec]) -> tuple[Value, ...]:
+        """Values for inputs or targets, called `prefix0`, `prefix1`, ..."""
+        return tuple(self._input(f"{prefix}{k}", spec) for k, spec in enumerate(specs))
+
+    def _input(self, name: str, spec: Spec) -> Value:
+        graph = self.graph
+        value = graph.input(name, spec.shape, spec.dtype)
+        self.names[value] = name
+        if spec.key:
+            self.keys[value] = spec.key
+        if self.feed == "direct":
+            self.places[name] = value
+            return value
+        width = int(np.prod(spec.shape, dtype=np.int64))
+        source = graph.leaf(("data", name), (1, width), f"data/{name}", dtype="d", name=name)
+        graph.call(
+            "gather_rows" if spec.dtype == "f" else "gather_ids",
+            source=source,
+            order=graph.leaf("order", (1,), "order", dtype="i"),
+            clock=graph.clock(),
+            y=graph.view(value, (graph.batch, width)),
+        )
+        return value
+
+    def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        """Trace the model; its outputs in order (`tree` has their structure)."""
+        named = {self.keys[value]: value for value in inputs if value in self.keys}
+        self.tree = trace_tree(self.model, self.graph, *inputs_by_name(self.model, named, inputs))
+        self.output_values = tuple(value for _, value in leaves(self.tree))
+        return self.output_values
+
+    def check_finite(self, loss: Value) -> None:
+        """Stop before parameters change unless the loss is finite, and all buffers (running
+        statistics, states) that have been written so far."""
+        for value in (loss, *guard.written_buffers(self.graph.calls)):
+            self.graph.call("check_finite", value=value, clock=self.graph.clock())
+
+    def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
+        """Differentiate a loss and update its parameters.
+
+        `guarded`: a step that would make a parameter non-finite is undone (`engine/guard.py`).
+
+        Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
+        the update reads one, it stays in the cache, a block at a time. On CUDA they always lie side
+        by side, so that one launch updates them all.
+        """
+        objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
+        keep = keep or self.graph.device == "cuda"
+        leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
+        add_updates(self.graph, self.store, objective, leaves, gradients, guarded)
+
+    def gradients(
+        self, loss: Value, parameters: Mapping[str, Stored], keep: bool = True
+    ) -> tuple[dict[str, Value], dict[str, Value]]:
+        """Differentiate a loss: the parameters that occur, and the gradients of those that matter;
+        with `keep` in the segment where `Parameter.grad` shows them."""
+        leaves = {
+            name: leaf
+            for name, parameter in parameters.items()
+            if (leaf := self.graph.leaves.get(parameter)) is not None
+        }
+        found = differentiate(self.graph, loss, list(leaves.values()))
+        gradients = {}
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            if gradient is None:
+                continue
+            if keep:
+                gradients[name] = self._pinned(gradient, leaf)
+            elif gradient.shape == leaf.shape:
+                gradients[name] = gradient
+            else:
+                gradients[name] = self.graph.view(gradient, leaf.shape, batched=False)
+        if all(parameter.buffer for parameter in self.arrays.values()):
+            raise OptionError(
+                f"{type(self.model).__name__} has no parameters, there is nothing to train; "
+                "predict and evaluate need no training"
+            )
+        if not parameters:
+            raise OptionError(
+                "no parameter is trained, all are frozen; thaw some with model.unfreeze('head.*')"
+            )
+        if not gradients:
+            raise OptionError(
+                "the loss does not depend on any trained parameter; check the model's forward"
+            )
+        return leaves, gradients
+
+    def _pinned(self, gradient: Value, leaf: Value) -> Value:
+        """The gradient in the gradient segment, where the parameter's `grad` shows it."""
+        free = gradient.base is None and gradient.home == "work" and gradient.offset is None
+        if free and all(gradient is not place.root for place in self.places.values()):
+            gradient.home, gradient.offset = "grads", leaf.offset
+            return gradient
+        copy = self.graph.value(leaf.shape, home="grads", offset=leaf.offset, name=leaf.name)
+        source = self.graph.view(gradient, leaf.shape, batched=False)
+        self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
+        return copy
+
+    def finish(self, advance: bool = True) -> Built:
+        """Plan the step."""
+        if advance:
+            self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
+            self.graph.calls[-1].final = True
+        program = plan(self.graph, self.places)
+        ranges = tuple(
+            (self.names[r.value], replace(r, value=None))  # without the graph
+            for r in self.graph.ranges
+            if r.value in self.names
+        )
+        outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
+        return Built(program, ranges, outputs)

@@ -1,0 +1,115 @@
+"""What the engine asks of a model, and what it finds out by a look at one."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from fastnn.engine.specs import Spec
+from fastnn.engine.store import ParameterStore, Stored
+from fastnn.errors import ShapeError
+from fastnn.graph.graph import Graph, Value
+from fastnn.graph.trace import trace_tree
+
+#: samples in traces that only look at a model
+PROBE = 7
+
+
+class Model(Protocol):
+    """A function that is traced, with the memory of its parameters."""
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """What describes the outputs; its arguments have the inputs' names."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Describe the outputs for these symbolic values."""
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """Its parts, itself included, with their names."""
+
+    def named_arrays(self) -> Mapping[str, Stored]:
+        """All parameters and buffers by name."""
+
+    def named_parameters(self) -> Mapping[str, Stored]:
+        """Those that are trained."""
+
+    def store(self, dtype: str | None = None, seed: int | None = None) -> ParameterStore:
+        """The memory of all parameters; made on the first call."""
+
+
+class Stateful:
+    """Base of a model's parts that carry states from batch to batch.
+
+    Attributes:
+        stateful: the batch size that they insist on; None: they carry nothing.
+    """
+
+    stateful: int | None = None
+
+
+def streams(model: Model) -> dict[str, int]:
+    """How many sequences each part that carries states reads side by side, by the part's name."""
+    return {
+        name: int(part.stateful)
+        for name, part in model.named_modules()
+        if isinstance(part, Stateful) and part.stateful
+    }
+
+
+def fixed_batch(model: Model) -> int | None:
+    """The batch size that a model with carried states insists on."""
+    return next(iter(streams(model).values()), None)
+
+
+def inputs_by_name(
+    model: Model, named: Mapping[str, Value], inputs: Sequence[Value]
+) -> Sequence[Value]:
+    """Inputs in the order of the arguments of a model's `forward`, where they have names."""
+    if not named:
+        return inputs
+    wanted = [
+        name
+        for name, argument in inspect.signature(model.forward).parameters.items()
+        if name in named or argument.default is inspect.Parameter.empty
+    ]
+    if sorted(wanted) != sorted(named):
+        raise ShapeError(
+            f"{type(model).__name__}.forward: expected inputs called {wanted}, got {list(named)}; "
+            "a dict's keys are the names of forward's arguments"
+        )
+    return [named[name] for name in wanted]
+
+
+def settled(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+    """Specs of inputs in which small integers are numbers or ids, as the model can take them.
+
+    Numbers, where it takes either.
+    """
+    small = [k for k, spec in enumerate(specs) if spec.small]
+    if not small:
+        return specs
+
+    def chosen(letters: Sequence[str]) -> tuple[Spec, ...]:
+        kinds = dict(zip(small, letters, strict=True))
+        return tuple(
+            replace(spec, dtype=kinds.get(k, spec.dtype), small=False)
+            for k, spec in enumerate(specs)
+        )
+
+    model.store()
+    choices = itertools.islice(itertools.product("fi", repeat=len(small)), 64)
+    for letters in choices:
+        graph = Graph(fixed_batch(model) or PROBE, dtype="float64")  # which holds every constant
+        found = chosen(letters)
+        inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
+        named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
+        try:
+            trace_tree(model, graph, *inputs_by_name(model, named, inputs))
+        except ShapeError:
+            continue
+        return found
+    return chosen("f" * len(small))

@@ -1,0 +1,180 @@
+"""Adds the updates of parameters to a training step's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastnn.engine import guard
+from fastnn.engine.store import ParameterStore, Stored, padded
+from fastnn.graph.graph import Graph, Value
+
+
+class UpdateRule(Protocol):
+    """How parameters are updated: names of kernels, and the options of groups of parameters.
+
+    Attributes:
+        slots: names of the arrays kept for each parameter.
+        own: names of the rule's own options.
+        hyper_size: numbers in the array that the prepare kernel fills.
+        clip_global_norm: what all gradients together are scaled down to, or None.
+        bounded: whether bounded gradients and parameters are known to give finite parameters.
+    """
+
+    own: tuple[str, ...]
+    clip_global_norm: float | None
+
+    @property
+    def slots(self) -> tuple[str, ...]: ...
+    @property
+    def hyper_size(self) -> int: ...
+    @property
+    def bounded(self) -> bool: ...
+    def kernels(self) -> tuple[str, str]:
+        """Names of the prepare and the update kernel."""
+
+    def group_of(self, parameter: str) -> int:
+        """Number of the group that a parameter belongs to."""
+
+    def group_options(self, number: int) -> dict[str, Any]:
+        """The options of a group."""
+
+    def own_values(self, options: Mapping[str, Any]) -> tuple[float, ...]:
+        """A group's own options as numbers, in order."""
+
+    def check_groups(self, parameters: Iterable[str]) -> None:
+        """Refuse groups that no parameter of these names belongs to."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with the parameters that it trains and the rule of their updates."""
+
+    loss: Value
+    parameters: Mapping[str, Stored]
+    optimizer: UpdateRule
+    group_offset: int = 0  # first column of its groups in the schedule
+
+
+class Piece(NamedTuple):
+    """What one update needs."""
+
+    parameter: Value
+    gradient: Value
+    hyper: Value  # hyper-parameters
+    factor: Value | None  # of the gradient
+
+
+def add_updates(
+    graph: Graph, store: ParameterStore, objective: Objective, leaves: Mapping[str, Value],
+    gradients: Mapping[str, Value], guarded: bool,
+) -> None:  # fmt: skip
+    """Update the parameters that have gradients.
+
+    Args:
+        leaves: the parameters in the graph, by name.
+        gradients: their gradients.
+        guarded: whether a step that would make a parameter non-finite is undone.
+    """
+    optimizer = objective.optimizer
+    prepare, update = optimizer.kernels()
+    schedule = graph.leaf("schedule", (1, 1), "schedule", dtype="r")
+    groups = {name: optimizer.group_of(name) for name in gradients}
+    hyper = {}
+    for number in sorted(set(groups.values())):
+        options = optimizer.group_options(number)
+        hyper[number] = graph.value((optimizer.hyper_size,), name=f"hyper{number}")
+        own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
+        graph.call(
+            prepare, clock=graph.clock(), hyper=hyper[number],
+            schedule=schedule,
+            group=objective.group_offset + number, l2=options["weight_decay"],
+            decay=options["decoupled_weight_decay"],
+            limit=options["clip_value"] or np.inf,
+            sign=-1.0 if options["maximize"] else 1.0, **own,
+        )  # fmt: skip
+    scale = None
+    if optimizer.clip_global_norm is not None:
+        scale = _clip(graph, list(gradients.values()), optimizer.clip_global_norm)
+    factors = dict.fromkeys(gradients, scale)
+    for name, gradient in gradients.items():
+        options = optimizer.group_options(groups[name])
+        if options["clip_norm"] is not None:
+            factors[name] = _clip(graph, [gradient], options["clip_norm"])
+    pieces = [
+        Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
+        for n, gradient in gradients.items()
+    ]
+    if graph.device == "cuda":
+        pieces = side_by_side(pieces)
+    if guarded:
+        guard.check_gradients(graph, [piece.gradient for piece in pieces])
+        guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
+    flags = guard.guard_of(graph) if guarded else None
+    for leaf, gradient, own_hyper, factor in pieces:
+        slots = {
+            slot: graph.leaf(
+                (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
+            )
+            for slot in optimizer.slots
+        }
+        graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
+    if guarded:
+        graph.call("latch", clock=graph.clock(), guard=flags)
+        graph.calls[-1].final = True
+    if guarded or guard.may_raise(graph.calls):
+        guard.keep_buffers(graph, store.memory["buffers"].size)
+
+
+def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:
+    """The factor that brings the norm of these gradients down to the limit."""
+    total = graph.constant(np.zeros(1), dtype="r", name="0")
+    for gradient in gradients:
+        rows = gradient.shape[0] if gradient.ndim else 1
+        partial, after = graph.value((rows,), "r"), graph.value((1,), "r")
+        graph.call("squared_norm", x=gradient, y=partial)
+        graph.call("norm_sum", partial=partial, before=total, after=after)
+        total = after
+    scale = graph.value((1,), name="clip")
+    graph.call("clip_scale", total=total, scale=scale, limit=float(limit))
+    return scale
+
+
+def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:
+    """Merge updates alike of parameters that are neighbours in memory, the padding included.
+
+    (There everything is zero, and stays so.)
+    """
+    merged: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: piece.parameter.offset or 0):
+        before = merged[-1][-1] if merged else None
+        if (
+            before is not None
+            and before.hyper is piece.hyper
+            and before.factor is piece.factor
+            and _end(before.parameter) == piece.parameter.offset
+        ):
+            merged[-1].append(piece)
+        else:
+            merged.append([piece])
+    return [_as_one(run) for run in merged]
+
+
+def _end(leaf: Value) -> int:
+    """Where the next parameter in memory begins."""
+    return padded((leaf.offset or 0) + leaf.size)
+
+
+def _as_one(run: Sequence[Piece]) -> Piece:
+    first, last = run[0].parameter, run[-1].parameter
+    if len(run) == 1:
+        return run[0]
+    graph, begin = first.graph, first.offset or 0
+    shape = ((last.offset or 0) + last.size - begin,)
+    name = f"{first.name} to {last.name}"
+    leaf = graph.leaf(("side by side", begin, shape), shape, "params", offset=begin, name=name)
+    gradient = graph.value(shape, home="grads", offset=begin, name=name)
+    return Piece(leaf, gradient, run[0].hyper, run[0].factor)

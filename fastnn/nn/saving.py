@@ -1,0 +1,147 @@
+"""Files of a model's parameters: written by fastnn, or by others such as PyTorch.
+
+Nothing is changed before all of a file has been checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn import files
+from fastnn.engine import foreign
+from fastnn.engine import metadata as checks
+from fastnn.engine.container import Arrays, Metadata, read, write
+from fastnn.engine.model import streams
+from fastnn.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from fastnn.nn.module import Module
+
+
+def save_model(model: Module, path: str | os.PathLike[str]) -> None:
+    """Write all parameters and buffers of a model.
+
+    The file appears at once and whole: it is written beside `path`, flushed to the disk and
+    renamed. Missing folders are made.
+
+    Args:
+        model: the model; it is initialised if it is not yet.
+        path: the file to write; an old one is replaced.
+
+    Raises:
+        CheckpointError: the file cannot be written. An old file is still there then.
+
+    >>> import tempfile
+    >>> from fastnn import nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nn.Linear(3, 2).save(f"{folder}/model.safetensors")
+    ...     model = nn.Linear(3, 2).load(f"{folder}/model.safetensors")
+    """
+    target = files.as_path(path, "checkpoint", CheckpointError)
+    metadata = {"kind": "model", "dtype": model.store().dtype, "streams": streams(model)}
+    write(target, model_arrays(model), metadata)
+
+
+def load_model(model: Module, path: str | os.PathLike[str]) -> None:
+    """Read parameters and buffers from a file of `save_model` or `save_trainer`.
+
+    A model that is new takes the file's element type.
+
+    Args:
+        model: a model with the same parameter names and shapes.
+        path: the file to read.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or does not fit the model; the message says
+            what differs. The model is unchanged then.
+    """
+    source = files.as_path(path, "checkpoint", CheckpointError)
+    arrays, texts = read(source)
+    metadata = checks.check(texts, source)
+    store = model.memory()
+    if store is not None and store.chosen and store.dtype != metadata["dtype"]:
+        raise CheckpointError(
+            f"checkpoint {str(source)!r}: it holds {metadata['dtype']}, the model is in "
+            f"{store.dtype}; load it into a new model, or train with dtype={metadata['dtype']!r}"
+        )
+    compare_streams(model, metadata, source)
+    found = {n: a for n, a in arrays.items() if n.startswith("model.")}
+    compare(found, model_shapes(model), metadata["dtype"], source)
+    model.store(metadata["dtype"])
+    set_model(model, found)
+
+
+def read_model(path: str | os.PathLike[str]) -> Arrays:
+    """Parameters and buffers by name from a file of `save_model` or `save_trainer`."""
+    arrays, _ = read(files.as_path(path, "checkpoint", CheckpointError))
+    head = "model."
+    return {n.removeprefix(head): a for n, a in arrays.items() if n.startswith(head)}
+
+
+def load_weights(model: Module, path: Any, strict: bool, prefix: str) -> None:
+    """What `Module.load` does, which see."""
+    source = files.as_path(path, "checkpoint", CheckpointError)
+    files.regular(source, "checkpoint", CheckpointError)
+    own = foreign.is_own(source)
+    if own and strict and not prefix:
+        load_model(model, source)
+        return
+    arrays = read_model(source) if own else foreign.read_plain(source)
+    try:
+        model.load_state_dict(arrays, strict, prefix)
+    except DataError as error:
+        raise CheckpointError(f"checkpoint {str(source)!r}: {error}") from None
+
+
+# -------------------------------------------------------------------- names, shapes, contents
+
+
+def model_arrays(model: Module) -> Arrays:
+    model.store()
+    return {f"model.{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
+
+
+def model_shapes(model: Module) -> dict[str, tuple[int, ...]]:
+    return {f"model.{name}": p.shape for name, p in model.named_arrays().items()}
+
+
+def set_model(model: Module, arrays: Arrays) -> None:
+    for name, parameter in model.named_arrays().items():
+        parameter.value = arrays[f"model.{name}"]
+
+
+def compare(
+    arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], dtype: str, path: str | os.PathLike[str]
+) -> None:
+    """Raise an error that lists all names, shapes and element types that differ."""
+    problems = [f"missing {n!r}" for n in shapes if n not in arrays]
+    problems += [f"unexpected {n!r}" for n in arrays if n not in shapes]
+    for name, shape in shapes.items():
+        array = arrays.get(name)
+        if array is not None and array.shape != shape:
+            problems.append(f"{name!r}: expected shape {shape}, got {array.shape}")
+        elif array is not None and array.dtype.name != dtype:
+            problems.append(f"{name!r}: expected {dtype}, got {array.dtype.name}")
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(
+            f"checkpoint {os.fspath(path)!r} does not fit the model: "
+            f"{'; '.join(files.one_line(p, 120) for p in problems[:8])}{more}. Build the model "
+            "with the layers it was saved with"
+        )
+
+
+def compare_streams(model: Module, metadata: Metadata, path: Path) -> None:
+    mine, saved = streams(model), metadata["streams"]
+    for name in mine if saved is not None else ():
+        if name in saved and saved[name] != mine[name]:
+            raise CheckpointError(
+                f"checkpoint {str(path)!r}: it has the states of {saved[name]} streams, "
+                f"{f'layer {name!r}' if name else 'the model'} has {mine[name]}; make it with "
+                f"stateful={saved[name]}"
+            )
