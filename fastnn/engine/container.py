@@ -123,8 +123,23 @@ def _opened(path: Path) -> Iterator[Any]:
         SafetensorError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
         RuntimeError, MemoryError,
     ) as error:  # fmt: skip
+        if _is_pytorch(path):
+            raise CheckpointError(
+                f"checkpoint {str(path)!r} is one of torch.save, expected a safetensors file; load "
+                "it with torch.load and hand its state_dict to model.load_state_dict, or write it "
+                "with safetensors.torch.save_file"
+            ) from None
         raise CheckpointError(
             f"checkpoint {str(path)!r} is not a whole safetensors file "
             f"({files.one_line(error, 120)}): it is truncated, damaged, or something else; use "
             "another copy or an earlier checkpoint"
         ) from None
+
+
+def _is_pytorch(path: Path) -> bool:
+    """Whether a file begins as those of ``torch.save`` do: a zip archive, or pickled numbers."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
+    except OSError:
+        return False

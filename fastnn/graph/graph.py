@@ -154,6 +154,22 @@ class Value:
     def __pos__(self) -> Value:
         return self
 
+    def _of_masks(self, *_: Any) -> Value:
+        raise ShapeError(
+            f"{where(self.graph.scope)}masks are floats, 1 and 0: write a * b for `a & b`, "
+            "ops.maximum(a, b) for `a | b`, a != b for `a ^ b`, and 1 - a for `~a`"
+        )
+
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _of_masks
+
+    def _rounded(self, *_: Any) -> Value:
+        raise ShapeError(
+            f"{where(self.graph.scope)}there is no rounding of symbolic values, so neither // nor "
+            "% nor divmod; prepare such numbers as data"
+        )
+
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _rounded
+
     def __abs__(self) -> Value:
         return _ops().absolute(self)
 

@@ -26,6 +26,8 @@ def gives_batches(x: Any, y: Any) -> bool:
 
     Raises DataError where it could be either, saying how to write what is meant.
     """
+    if hasattr(x, "toarray"):  # a sparse matrix, which is refused as data
+        return False
     if y is not None or is_array(x) or isinstance(x, (Mapping, str, bytes, np.generic)):
         return y is not None and _is_stream(x)
     if isinstance(x, tuple):

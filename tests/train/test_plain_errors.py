@@ -126,3 +126,39 @@ def test_warnings_name_the_line_that_led_to_them(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="^so$") as direct:
         errors.warn("so")
     assert direct[0].filename == __file__
+
+
+class Sparse:
+    """What scipy's matrices look like: they have a shape and rows, and are no arrays."""
+
+    shape = (8, 4)
+
+    def toarray(self) -> np.ndarray:
+        return X
+
+    def __iter__(self) -> Any:
+        return iter(X)
+
+    def __len__(self) -> int:
+        return 8
+
+
+def test_sparse_matrices() -> None:
+    trainer = fnn.Trainer(nn.Linear(4, 3), "cross_entropy")
+    for use in (
+        lambda x: trainer.fit(x, Y, verbose=False),
+        lambda x: trainer.evaluate(x, Y),
+        lambda x: trainer.predict(x),
+        lambda x: trainer.fit(x, verbose=False),
+        lambda x: trainer.fit(X, Y, validation=(x, Y), verbose=False),
+    ):
+        with pytest.raises(DataError, match=r"expected a dense array, got Sparse; .*toarray\(\)"):
+            use(Sparse())
+
+
+@pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x80\x02\x8a\n"])
+def test_files_of_torch_save(tmp_path: Path, begin: bytes) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(begin + bytes(200))
+    with pytest.raises(errors.CheckpointError, match=r"one of torch.save.*load_state_dict"):
+        nn.Linear(4, 3).load(path)
