@@ -62,7 +62,7 @@ def scatter_rows(
 def scatter_ids(
     x: "in rows i[N,C]",
     clock: "in whole i[L]",
-    y: "out whole i[S,C]",  # only rows cursor..cursor+N-1 are written
+    y: "part whole i[S,C]",  # only rows cursor..cursor+N-1 are written
     lo: "begin",
     hi: "end",
 ):

@@ -332,6 +332,7 @@ def gru_step_backward(
     before: "part rows f[B,T,H]",
     reset: "part rows f[B,T,H]",  # r h; absent: the reset comes after the product
     dn: "part rows f[B,T,H]",  # gradient of n; likewise
+    dz_late: "out rows f[B,H]",  # gradient of z's sum, for the second half; likewise
     reverse: "int",
     bptt: "int",
     turn: "int",
@@ -355,6 +356,7 @@ def gru_step_backward(
         if reset.size > 0:
             reset[b, turn, j] = cast(y, 0)
             dn[b, turn, j] = cast(y, 0)
+            dz_late[b, j] = cast(y, 0)
         return
     t = step_of(turn, length, reverse)
     gradient = cast(y, 0)
@@ -380,6 +382,10 @@ def gru_step_backward(
         reset.size > 0,
         b * T + t, H, j,
     )  # fmt: skip
+    if reset.size > 0:  # r's own gradient follows in the second half
+        dz[b, t, j] = dr
+        dz_h[b, t, j] = dr
+        dz_late[b, j] = dzg
 
 
 @cuda_kernel(launch=launch_units, share=this_turn)
@@ -389,9 +395,10 @@ def gru_step_backward_reset(
     y: "in rows f[B,T,H]",
     saved: "in* rows f[B,Z]",
     drh: "in rows f[B,H]",  # dz_step W_hh^T, with dz_step of n alone
+    dz_late: "in rows f[B,H]",
     direct: "inout rows f[B,H]",
-    dz: "part rows f[B,T,G]",
-    dz_h: "part rows f[B,T,W]",
+    dz: "part* rows f[B,T,G]",  # r alone
+    dz_h: "part* rows f[B,T,W]",  # likewise
     dz_step: "out rows f[B,G]",  # r and z
     reverse: "int",
     turn: "int",
@@ -404,16 +411,15 @@ def gru_step_backward_reset(
     b = divide_index(i, H)
     j = i - b * H
     length = length_of(lengths, b, T)
-    dr, dzg = cast(drh, 0), cast(drh, 0)
+    dr = cast(drh, 0)
     if turn < length:
         t = step_of(turn, length, reverse)
         r = saved[b, t * 4 * H + j]
         h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
         dr = gate_product_gradient(r, h, drh[b, j])
-        dzg = dz[b, t, H + j]
         direct[b, j] += drh[b, j] * r
         dz[b, t, j] = dr
         dz_h[b, t, j] = dr
     dz_step[b, j] = dr
-    dz_step[b, H + j] = dzg
+    dz_step[b, H + j] = dz_late[b, j]
     dz_step[b, 2 * H + j] = cast(drh, 0)

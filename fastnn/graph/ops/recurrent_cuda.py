@@ -142,7 +142,8 @@ def _backward_by_steps(
     for value in zeros:
         graph.call("state_begin", given=None, state=value)
     dz_step, drh = graph.value((batch, w_hh.shape[1])), graph.value((batch, hidden))
-    extra = {**incoming, **written, **carried, "dz_step": dz_step, "drh": drh}
+    extra: dict[str, Any] = {**incoming, **written, **carried, "dz_step": dz_step, "drh": drh}
+    extra["dz_late"] = graph.value((batch, hidden)) if early else None
     for turn in reversed(range(steps)):
         graph.call_for(f"{cell}_step_backward", node, {**extra, "turn": turn})
         if early:

@@ -88,6 +88,7 @@ class Case:
             "exchange": (exchange_elements(B, depth, 3, layout),),
             "dpeephole": None if self.arrays["peephole"] is None else (B, 3 * H),
             "reset": (B, T, H) if self.before else None, "dn": (B, T, H) if self.before else None,
+            "dz_late": (B, H) if self.before else None,
         }  # fmt: skip
         return shapes.get(key, (B, H))
 
@@ -153,7 +154,7 @@ class Case:
         layout = Layout(1, 1, 4)
         T = self.sizes[1]
         names = ("dz", "before", "dz_step", "dh", "dc", "direct", "dpeephole", "dz_h")
-        names += ("reset", "dn")
+        names += ("reset", "dn", "dz_late")
         shapes = {name: self.shape_of(name, layout) for name in names}
         more: Arrays = {k: None if s is None else self.poisoned(s) for k, s in shapes.items()}
         if more["dpeephole"] is not None:

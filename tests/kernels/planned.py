@@ -1,0 +1,136 @@
+"""Calls of kernels as they occur in models: a device that checks each kind of call once.
+
+Within `checking` trainers, steps and predictors make a step's calls one by one, on memory of their
+own; before each one that is new in kind its kernel is held to its signature (`contract.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn.graph.fold import fold
+from fastnn.kernels import clock as words
+from fastnn.kernels.declare import Array, declared
+from fastnn.plan.program import Operand, PlannedCall
+from fastnn.runtime import devices
+from tests.kernels import contract
+
+Run = Callable[[str, contract.Arrays, int, int | None], None]
+
+
+class Checked:
+    """A runtime that makes the calls of the first step only, one by one.
+
+    Everything else is the real one's.
+    """
+
+    def __init__(self, real: Any, seen: set[Any], run: Run, table: Mapping[str, Any]):
+        self.real, self.seen, self.run_kernel, self.table = real, seen, run, table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+        for bound, _ in segments:
+            self.step(bound)
+            self.real.clock[words.STOP] = 0  # what these models compute is not the matter
+        poll()
+
+    def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
+        return Single(self, bounds, names)
+
+    def step(self, bound: Any) -> None:
+        kinds = [_kind(bound, call) for call in bound.planned]
+        for number, (kind, call) in enumerate(zip(kinds, bound.planned, strict=True)):
+            if not set(kinds[number:]) - self.seen:
+                return  # nothing new comes, so nobody asks for the results
+            if kind not in self.seen:
+                self.seen.add(kind)
+                contract.check(
+                    self.table[call.kernel],
+                    self.operands(bound, call),
+                    lambda given, lo, hi, name=call.kernel: self.run_kernel(name, given, lo, hi),
+                    f"# {call.scope}",
+                )
+            bound.run_call(number)
+
+    def operands(self, bound: Any, call: PlannedCall) -> contract.Arrays:
+        """A call's operands, arrays as copies of what they hold."""
+        kernel: Any = declared(call.kernel)
+        found: contract.Arrays = {}
+        for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
+            if not isinstance(parameter, Array) or not isinstance(operand, Operand):
+                found[name] = operand
+            elif operand.external:
+                array = self.real.read(operand.segment)
+                dims = fold(array.shape, len(parameter.dims))
+                if operand.segment in ("clock", "totals", "guard"):
+                    begin, size = operand.offset // array.itemsize, int(np.prod(operand.dims))
+                    array, dims = array.reshape(-1)[begin : begin + size], operand.dims
+                found[name] = np.array(array).reshape(dims)
+            else:
+                found[name] = np.array(bound.read(operand)).reshape(operand.dims)
+        return found
+
+
+class Single:
+    """A step that is made call by call."""
+
+    def __init__(self, runtime: Checked, bounds: Sequence[Any], names: Sequence[str]):
+        self.runtime, self.bounds, self.names = runtime, bounds, names
+        self.clock = runtime.clock
+        self.loss = np.zeros(1)
+
+    def run(self, arrays: Sequence[Any]) -> None:
+        for bound in self.bounds:
+            for name, array in zip(self.names, arrays, strict=True):
+                if name in bound.program.places:
+                    bound.write(name, array)
+        self.clock[words.STOP] = 0
+        for bound in self.bounds:
+            self.runtime.step(bound)
+
+
+def _kind(bound: Any, call: PlannedCall) -> Any:
+    """Calls that are alike: kernel, float type, which arrays are there, which are more than one."""
+    shape = []
+    for operand in call.operands:
+        if isinstance(operand, Operand):
+            shape.append(tuple(min(n, 2) for n in operand.dims))
+        else:
+            shape.append(operand is None)
+    return call.kernel, bound.program.dtype, *shape
+
+
+@contextlib.contextmanager
+def checking(
+    device: str, run: Run, table: Mapping[str, Any], limits: tuple[int, int] | None = None
+) -> Iterator[set[Any]]:
+    """Within this context every device is this one, and checks what it runs.
+
+    Args:
+        device: "cpu" or "cuda:0".
+        run: runs a kernel, named, on operands for a range of items.
+        table: the device's kernels by name.
+        limits: what plans take for a GPU's multiprocessors and a block's memory.
+
+    Returns:
+        The kinds of calls that were checked; the kernel's name is the first of each.
+    """
+    seen: set[Any] = set()
+    make = devices.runtime
+
+    def runtime(_: str, *more: Any) -> Checked:
+        return Checked(make(device, *more), seen, run, table)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "runtime", runtime)
+        patch.setattr(devices, "choose", lambda _="auto": device)
+        if limits is not None:
+            patch.setattr(devices, "block_limits", lambda _: limits)
+        yield seen

@@ -1,0 +1,87 @@
+"""What the models of the golden programs don't come to: kernels with operands, and a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn import nn, ops
+from fastnn.kernels import clock as words
+from tests.golden.models import Calls, compiled, fit, ids, numbers
+
+
+def clock(cursor: int = 4) -> np.ndarray:
+    found = np.zeros(words.LENGTH, np.int64)
+    found[words.CURSOR] = cursor
+    return found
+
+
+#: operands of kernels that no model below has on the CPU
+DIRECT: dict[str, dict[str, Any]] = {
+    "accumulate_by": dict(value=numbers(1), count=numbers(1), total=np.ones(2)),
+    "batch_norm_inference_backward": dict(
+        gain=numbers(5),
+        running_var=np.abs(numbers(5)),
+        dy=numbers(3, 5),
+        dx=numbers(3, 5),
+        eps=1e-5,
+    ),
+    "fill": dict(memory=ids(5), word=3),
+    "normal": dict(y=numbers(9, 5), clock=clock(), mean=0.5, std=2.0, stream=1),
+    "uniform": dict(y=numbers(9, 5), clock=clock(), low=-1.0, high=2.0, stream=1),
+    "scatter_rows": dict(x=numbers(3, 5), clock=clock(), y=numbers(9, 5)),
+    "scatter_ids": dict(x=ids(3, 5), clock=clock(), y=ids(9, 5)),
+    "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
+}
+
+
+#: rows, inputs and outputs of a product
+N, C, K = 9, 21, 19
+_FORWARD = dict(x=numbers(N, C), w=numbers(C, K), bias=numbers(K), y=numbers(N, K))
+_INPUT = dict(dy=numbers(N, K), w=numbers(C, K), dx=numbers(N, C))
+_WEIGHT = dict(x=numbers(N, C), dy=numbers(N, K), dw=numbers(C, K))
+#: the same, of kernels that only CUDA has
+DIRECT_CUDA: dict[str, dict[str, Any]] = {
+    f"{product}{size}": operands
+    for product, operands in (
+        ("linear_forward", _FORWARD), ("linear_backward_input_unpacked", _INPUT),
+        ("linear_backward_weight", _WEIGHT),
+    )
+    for size in ("", "_tiny", "_middle", "_large", "_tf32")
+} | {
+    "linear_forward_parts": dict(x=numbers(N, C), w=numbers(C, K), parts=numbers(2, N, K)),
+    "linear_backward_input_parts": dict(
+        dy=numbers(N, K), w=numbers(C, K), parts=numbers(2, N, C)
+    ),
+    "linear_backward_weight_parts": dict(
+        x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K)
+    ),
+    "sum_parts": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
+    "keep": dict(x=numbers(5), clock=clock(), saved=numbers(5)),
+}  # fmt: skip
+
+
+def by_turns() -> None:
+    """Recurrent nets on a GPU whose blocks have too little memory for their weights."""
+    for net in (nn.RNN(3, 6), nn.LSTM(3, 6), nn.GRU(3, 6), nn.GRU(3, 6, reset="before")):
+        x, n, y = numbers(4, 5, 3), np.array([5, 2, 3, 5]), numbers(4, 5, 6)
+        compiled(Calls(lambda m, x, n: m.net(x, lengths=n)[0], net=net))((x, n), y)
+
+
+def more() -> None:
+    """What the models of the golden programs leave out."""
+
+    def compared(m: Any, x: Any, i: Any) -> Any:
+        a, b = m.a(x), m.b(x)
+        masks = [a <= b, ops.equal(a, b), ops.not_equal(a, b), a > b, a >= b]
+        y = sum(masks, ops.power(ops.square(a) + 1.0, b))
+        return y + ops.equal(i, 1) + ops.sum(ops.flip(ops.transpose(b), 0)) * m.c.bias[0]
+
+    layers = dict(a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(1, 1))
+    compiled(Calls(compared, **layers))((numbers(8, 3), ids(8, 1)), numbers(8, 4))
+    probabilities = np.abs(numbers(8, 4))
+    fit(
+        nn.Linear(3, 4), numbers(8, 3), probabilities, "cross_entropy",
+        metrics=["categorical_accuracy"],
+    ).evaluate(numbers(8, 3), probabilities)  # fmt: skip
