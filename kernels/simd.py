@@ -124,22 +124,14 @@ def sqrt(a: Vector) -> Vector:
     return np.sqrt(a)
 
 
-def quick_divide(a: Vector, b: Vector) -> Vector:
-    """a / b within 2 ULP, where the hardware's division is the bottleneck (optimisers).
+def twice_sqrt(a: Vector) -> Vector:
+    """2 sqrt(a) within 2 ULP for normal a > 0, for formulas that divide, too (optimisers).
 
-    In float32 on AVX-512 it is a times an estimate of 1/b with one Newton step, and the true
-    division where b is 0, infinite or above 2^126; elsewhere a true division. (Where subnormal
-    numbers are not flushed, as they are in training, it is within 4 ULP above 2^126.)
+    In float32 on AVX-512 it is an estimate with one Newton step, elsewhere a true square root: the
+    hardware has one unit for roots and quotients, which is then left to the division. Where `a` is
+    infinite the result is infinite, of either sign; NaN stays NaN.
     """
-    return a / b
-
-
-def quick_sqrt(a: Vector) -> Vector:
-    """Square root of a >= 0 within 2 ULP, where the hardware's is the bottleneck (optimisers).
-
-    In float32 on AVX-512 it is an estimate with one Newton step, elsewhere a true square root.
-    """
-    return np.sqrt(a)
+    return np.sqrt(a) * np.asarray(a).dtype.type(2)
 
 
 def rint(a: Vector) -> Vector:

@@ -10,7 +10,7 @@ from fastnn.errors import OptionError
 from fastnn.kernels import simd
 from fastnn.kernels.simd import fma
 from fastnn.optim.optimizer import Optimizer
-from fastnn.optim.root import root_of
+from fastnn.optim.root import over_root
 
 
 class Adam(Optimizer):
@@ -84,8 +84,7 @@ class Adam(Optimizer):
     ) -> tuple[Any, ...]:  # fmt: skip
         m = fma(m, beta1, g * rest1)
         v = fma(g * rest2, g, v * beta2)  # g * g would overflow earlier
-        root = fma(root_of(v), correction, eps)
-        return fma(simd.quick_divide(m, root), rate, p), m, v
+        return fma(over_root(m, v, correction, eps), rate, p), m, v
 
 
 def amsgrad(
@@ -96,8 +95,7 @@ def amsgrad(
     m = fma(m, beta1, g * rest1)
     v = fma(g * rest2, g, v * beta2)
     largest = simd.maximum(largest, v)
-    root = fma(root_of(largest), correction, eps)
-    return fma(simd.quick_divide(m, root), rate, p), m, v, largest
+    return fma(over_root(m, largest, correction, eps), rate, p), m, v, largest
 
 
 class AdamW(Adam):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.simd import fma, quick_divide
+from fastnn.kernels.simd import absolute, fma
 from fastnn.optim.optimizer import Optimizer
-from fastnn.optim.root import root_of
+from fastnn.optim.root import over_root, twice_root
 
 
 class Adagrad(Optimizer):
@@ -58,7 +58,7 @@ class Adagrad(Optimizer):
     @staticmethod
     def rule(p: Any, g: Any, s: Any, rate: Any, eps: Any) -> tuple[Any, ...]:
         s = fma(g, g, s)
-        return fma(quick_divide(g, root_of(s) + eps), rate, p), s
+        return fma(over_root(g, s, 1.0, eps), rate, p), s
 
 
 class RMSprop(Optimizer):
@@ -132,14 +132,14 @@ class RMSprop(Optimizer):
 
 def rmsprop(p: Any, g: Any, s: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any) -> Any:
     s = fma(g * rest, g, s * alpha)
-    return fma(quick_divide(g, root_of(s) + eps), rate, p), s
+    return fma(over_root(g, s, 1.0, eps), rate, p), s
 
 
 def rmsprop_momentum(
     p: Any, g: Any, s: Any, b: Any, rate: Any, alpha: Any, rest: Any, eps: Any, mu: Any
 ) -> Any:
     s = fma(g * rest, g, s * alpha)
-    b = fma(b, mu, quick_divide(g, root_of(s) + eps))
+    b = fma(b, mu, over_root(g, s, 1.0, eps))
     return fma(b, rate, p), s, b
 
 
@@ -148,8 +148,8 @@ def rmsprop_centered(
 ) -> Any:
     s = fma(g * rest, g, s * alpha)
     a = fma(a, alpha, g * rest)
-    root = root_of(fma(-a, a, s)) + eps  # as an estimate it may be below 0
-    return fma(quick_divide(g, root), rate, p), s, a
+    variance = fma(-a, a, s)  # as an estimate it may be below 0
+    return fma(over_root(g, variance, 1.0, eps), rate, p), s, a
 
 
 def rmsprop_centered_momentum(
@@ -157,8 +157,8 @@ def rmsprop_centered_momentum(
 ) -> Any:
     s = fma(g * rest, g, s * alpha)
     a = fma(a, alpha, g * rest)
-    root = root_of(fma(-a, a, s)) + eps  # as an estimate it may be below 0
-    b = fma(b, mu, quick_divide(g, root))
+    variance = fma(-a, a, s)  # as an estimate it may be below 0
+    b = fma(b, mu, over_root(g, variance, 1.0, eps))
     return fma(b, rate, p), s, a, b
 
 
@@ -203,6 +203,6 @@ class Adadelta(Optimizer):
         p: Any, g: Any, s: Any, u: Any, rate: Any, rho: Any, rest: Any, eps: Any
     ) -> tuple[Any, ...]:
         s = fma(g * rest, g, s * rho)
-        d = quick_divide(root_of(u + eps), root_of(s + eps)) * g
+        d = absolute(twice_root(u + eps)) / twice_root(s + eps) * g
         u = fma(d * rest, d, u * rho)
         return fma(d, rate, p), s, u

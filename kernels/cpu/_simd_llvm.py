@@ -313,55 +313,20 @@ def _ldexp(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return a
 
 
-def _estimates(ty: Any) -> bool:
-    """Whether reciprocals are estimated: float32 vectors of 512 bits."""
-    return bool(ty.width == 32 and target.host().vector_bits == 512)
-
-
-def _estimate(builder: Any, name: str, a: Any, ty: Any) -> Any:
-    """14 bits of 1/a (`rcp14`) or 1/sqrt(a) (`rsqrt14`)."""
-    everywhere = ir.Constant(ir.IntType(ty.lanes), -1)
-    return llvm_call(builder, f"llvm.x86.avx512.{name}.ps.512", a.type, [a, a, everywhere])
-
-
-def _quick_divide(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    ty = sig.return_type
-    a, b = _vectors(context, builder, sig, args)
-    if not _estimates(ty):
-        return builder.fdiv(a, b)
-    name = f"llvm.fma.{suffix(ty)}"
-    r = _estimate(builder, "rcp14", b, ty)
-    # one Newton step on the reciprocal: r + r (1 - b r)
-    rest = llvm_call(builder, name, a.type, [builder.fneg(b), r, constant(ty, 1.0)])
-    q = builder.fmul(a, llvm_call(builder, name, a.type, [r, rest, r]))
-    # where b is 0, infinite or so large that its reciprocal is subnormal, `rest` isn't small
-    size = llvm_call(builder, f"llvm.fabs.{suffix(ty)}", a.type, [rest])
-    good = builder.fcmp_ordered("<", size, constant(ty, 2.0**-12))
-    mask = ir.IntType(ty.lanes)
-    some = builder.icmp_unsigned("!=", builder.bitcast(good, mask), ir.Constant(mask, -1))
-    before = builder.basic_block
-    with builder.if_then(some, likely=False):
-        divided = builder.select(good, q, builder.fdiv(a, b))
-        inside = builder.basic_block
-    result = builder.phi(a.type)
-    result.add_incoming(q, before)
-    result.add_incoming(divided, inside)
-    return result
-
-
-def _quick_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _twice_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     ty, a = sig.return_type, args[0]
-    if not _estimates(ty):
-        return llvm_call(builder, f"llvm.sqrt.{suffix(ty)}", a.type, [a])
-    name = f"llvm.fma.{suffix(ty)}"
-    r = _estimate(builder, "rsqrt14", a, ty)
+    if ty.width != 32 or target.host().vector_bits != 512:
+        root = llvm_call(builder, f"llvm.sqrt.{suffix(ty)}", a.type, [a])
+        return builder.fadd(root, root)
+    everywhere = ir.Constant(ir.IntType(ty.lanes), -1)
+    # 14 bits of 1/sqrt(a); not 0 where a is infinite: 0 times infinity is no number
+    r = llvm_call(builder, "llvm.x86.avx512.rsqrt14.ps.512", a.type, [a, a, everywhere])
+    low = constant(ty, 2.0**-65)
+    r = builder.select(builder.fcmp_ordered(">", low, r), low, r)
+    # one Newton step on the root: s/2 (3 - s r); no term of it leaves the range of a's root
     s = builder.fmul(a, r)
-    # one Newton step on the root: s + s/2 (1 - s r); no term of it leaves the range of a's root
-    rest = llvm_call(builder, name, a.type, [builder.fneg(s), r, constant(ty, 1.0)])
-    half = builder.fmul(s, constant(ty, 0.5))
-    root = llvm_call(builder, name, a.type, [rest, half, s])
-    # 0 times infinity: a is 0 or infinite, and so is its root
-    return builder.select(builder.fcmp_unordered("uno", s, s), builder.fadd(a, a), root)
+    arguments = [builder.fneg(s), r, constant(ty, 3.0)]
+    return builder.fmul(s, llvm_call(builder, f"llvm.fma.{suffix(ty)}", a.type, arguments))
 
 
 def _choose(symbol: str) -> Any:
@@ -406,8 +371,7 @@ def _polynomial_type(v: Any, single: Any, double: Any) -> Any:
 
 define(simd.polynomial, _polynomial_type, _polynomial)
 define(simd.ldexp, _float_only, _ldexp)
-define(simd.quick_divide, _float_only, _quick_divide)
-define(simd.quick_sqrt, _float_only, _quick_sqrt)
+define(simd.twice_sqrt, _float_only, _twice_sqrt)
 for _function, _name in (
     (simd.absolute, "fabs"),
     (simd.sqrt, "sqrt"),

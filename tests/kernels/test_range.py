@@ -7,8 +7,10 @@ import pytest
 import fastnn.kernels.elementwise.cpu  # noqa: F401
 from fastnn.kernels import simd
 from fastnn.kernels.cpu import target
-from fastnn.kernels.declare import KERNELS, kernel
+from fastnn.kernels.declare import KERNELS, helper, kernel
 from fastnn.kernels.simd import load, store
+from fastnn.optim.adam import Adam, amsgrad
+from fastnn.optim.adaptive import Adadelta, Adagrad, rmsprop
 from fastnn.runtime.cpu.loop import flush_to_zero, restore_rounding
 from fastnn.testing.kernels import call
 
@@ -31,30 +33,30 @@ def flushed(x):
     return np.where(np.abs(x) < TINY, np.copysign(np.zeros_like(x), x), x)
 
 
+def rows(x):
+    """A vector a row; the last one is filled up with ones."""
+    width = target.host().lanes(4)
+    return np.append(x, np.ones(-len(x) % width, np.float32)).reshape(-1, width)
+
+
 @pytest.fixture(scope="module")
 def quick():
     @kernel(name="test_quick")
     def function(
-        a: "in rows f[N,C]", b: "in rows f[N,C]", root: "out rows f[N,C]",
-        quotient: "out rows f[N,C]", flush: "int", lo: "begin", hi: "end",
+        a: "in rows f[N,C]", root: "out rows f[N,C]", flush: "int", lo: "begin", hi: "end",
     ):  # fmt: skip
         control = flush_to_zero() if flush else 0
         for row in range(lo, hi):
             i = row * a.shape[1]
-            v = load(a, i)
-            store(root, i, simd.quick_sqrt(v))
-            store(quotient, i, simd.quick_divide(v, load(b, i)))
+            store(root, i, simd.twice_sqrt(load(a, i)))
         if flush:
             restore_rounding(control)
 
-    def run(a, b, flush):
-        width = target.host().lanes(4)
-        size = len(a)
-        fill = -size % width
-        a, b = (np.append(x, np.ones(fill, np.float32)).reshape(-1, width) for x in (a, b))
-        root, quotient = np.empty_like(a), np.empty_like(a)
-        call(function, a=a, b=b, root=root, quotient=quotient, flush=int(flush))
-        return root.ravel()[:size], quotient.ravel()[:size]
+    def run(a, flush):
+        a = rows(a)
+        root = np.empty_like(a)
+        call(function, a=a, root=root, flush=int(flush))
+        return root.ravel()
 
     yield run
     del KERNELS["test_quick"]
@@ -76,26 +78,67 @@ def check(got, want, ulp=2):
 
 
 @pytest.mark.parametrize("flush", [False, True])
-def test_quick_square_root(quick, flush):
+def test_quick_root(quick, flush):
     a = patterns(40009)
-    a = a[~(a < 0)]
+    a = rows(a[~(a < TINY)]).ravel()
     with np.errstate(all="ignore"):
-        exact = (flushed(a) if flush else a).astype(np.float64)
-        check(quick(a, np.ones_like(a), flush)[0], np.sqrt(exact))
+        check(np.abs(quick(a, flush)), 2 * np.sqrt(a.astype(np.float64)))
 
 
-@pytest.mark.parametrize("flush", [False, True])
-def test_quick_division(quick, flush):
-    a = patterns(40009)
-    rng = np.random.default_rng(0)
+#: a rule, its slots (s: never negative), and its scalars
+RULES = {
+    "adam": (Adam.rule, "ms", (-0.1, 3.2, 0.9, 0.1, 0.999, 0.001, 1e-8)),
+    "amsgrad": (amsgrad, "mss", (-0.1, 3.2, 0.9, 0.1, 0.999, 0.001, 1e-8)),
+    "adagrad": (Adagrad.rule, "s", (-0.1, 1e-10)),
+    "rmsprop": (rmsprop, "s", (-0.1, 0.99, 0.01, 1e-8, 0.0)),
+    "adadelta": (Adadelta.rule, "ss", (-1.0, 0.9, 0.1, 1e-6)),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_quick_rules(name):
+    """An update from any gradient and any state, as IEEE arithmetic has it: the same NaN, the same
+    infinities, and numbers that are close."""
+    rule, kinds, scalars = RULES[name]
+    scope = {"rule": helper(rule), **vars(simd), "flush": flush_to_zero, "back": restore_rounding}
+    slots = [f"s{k}" for k in range(len(kinds))]
+    out = ["p", *slots]
+    exec(
+        f"def f({', '.join(['g', *out, 'lo', 'hi'])}):\n"
+        "    control = flush()\n"
+        "    for row in range(lo, hi):\n"
+        "        i = row * g.shape[1]\n"
+        f"        new = rule({', '.join(f'load({a}, i)' for a in ['p', 'g', *slots])}, "
+        f"{', '.join(f'splat(p, {v})' for v in scalars)})\n"
+        + "".join(f"        store({a}, i, new[{k}])\n" for k, a in enumerate(out))
+        + "    back(control)\n",
+        scope,
+    )
+    arrays = {"g": "in rows f[N,C]", **dict.fromkeys(out, "inout rows f[N,C]")}
+    scope["f"].__annotations__ = {**arrays, "lo": "begin", "hi": "end"}
+    made = kernel(scope["f"], name=f"test_rule_{name}")
+    try:
+        rng = np.random.default_rng(0)
+        any_of = patterns(40009)
+        positive = any_of[~(any_of < 0)]
+        g = rows(np.concatenate([any_of, any_of, EDGES, -EDGES]))
+        start = {"p": np.ones_like(g)}
+        for slot, kind in zip(slots, kinds, strict=True):
+            start[slot] = rng.choice(positive if kind == "s" else any_of, g.shape)
+            start[slot].flat[: any_of.size] = 0.0
+        got = {a: x.copy() for a, x in start.items()}
+        call(made, g=g, **got)
+    finally:
+        del KERNELS[made.name]
     with np.errstate(all="ignore"):
-        near = (a * 10 ** rng.uniform(-3, 3, len(a))).astype(np.float32)
-    pairs = np.meshgrid(EDGES, np.concatenate([EDGES, -EDGES]))
-    b = np.concatenate([rng.permutation(a), near, a, *[p.ravel() for p in pairs[1:]]])
-    a = np.concatenate([a, a, rng.permutation(a), *[p.ravel() for p in pairs[:1]]])
-    with np.errstate(all="ignore"):
-        x, y = ((flushed(v) if flush else v).astype(np.float64) for v in (a, b))
-        check(quick(a, b, flush)[1], x / y, 2 if flush else 4)
+        inputs = [flushed(x) for x in (start["p"], g, *(start[s] for s in slots))]
+        want = rule(*inputs, *(np.float32(v) for v in scalars))
+        for a, exact in zip(out, want, strict=True):
+            np.testing.assert_array_equal(np.isnan(got[a]), np.isnan(exact))
+            edge = np.abs(exact) > MOST * 0.9999  # may round to infinity
+            exact = np.where(edge & ~np.isnan(exact), np.copysign(np.inf, exact), exact)
+            mine = np.where(np.abs(got[a]) > MOST * 0.9999, np.copysign(np.inf, got[a]), got[a])
+            np.testing.assert_allclose(mine, exact, rtol=1e-5, atol=1e-6 if a == "p" else 2e-37)
 
 
 # ---------------------------------------------------------------- gradients of activations

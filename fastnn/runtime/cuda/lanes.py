@@ -114,7 +114,6 @@ for _function, _single, _double in (
     (simd.fma, "llvm.fma.f32", "llvm.fma.f64"),
     (simd.absolute, "__nv_fabsf", "__nv_fabs"),
     (simd.sqrt, "llvm.sqrt.f32", "llvm.sqrt.f64"),
-    (simd.quick_sqrt, "llvm.sqrt.f32", "llvm.sqrt.f64"),
     (simd.rint, "__nv_rintf", "__nv_rint"),
     (simd.floor, "__nv_floorf", "__nv_floor"),
     (simd.copysign, "__nv_copysignf", "__nv_copysign"),
@@ -122,11 +121,12 @@ for _function, _single, _double in (
     define(_function, common_float, _external(_single, _double))
 
 
-def _quick_divide(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.fdiv(*converted(context, builder, sig, args))
+def _twice_sqrt(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    root = _external("llvm.sqrt.f32", "llvm.sqrt.f64")(context, builder, sig, args)
+    return builder.fadd(root, root)
 
 
-define(simd.quick_divide, common_float, _quick_divide)
+define(simd.twice_sqrt, common_float, _twice_sqrt)
 
 
 def _smaller_or_larger(symbol: str) -> Callable[..., Any]:
