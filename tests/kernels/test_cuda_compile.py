@@ -102,8 +102,10 @@ BOTH = """
 import json, sys
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
 from fastnn.runtime.cpu import compiler as cpu
+from fastnn import optim
 from fastnn.runtime.cuda import compiler as cuda, report
 report.declare_all()
+optim.Adam().kernels()
 names = ["tanh_forward", "gelu_backward", "adam_update"]
 for name in names if sys.argv[1] == "both" else []:
     assert cpu.compile_object(KERNELS[name], "float32")
