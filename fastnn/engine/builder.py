@@ -18,6 +18,7 @@ from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Range, Value
 from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
+from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
@@ -56,7 +57,8 @@ class Builder:
         device: str = "cpu", tf32: bool = False,
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
-        self.graph = Graph(batch, training, store.dtype, device, tf32, devices.block_limits(device))
+        self.graph = Graph(batch, training, store.dtype)
+        self.lowered = Lowering(self.graph, device, tf32, devices.block_limits(device))
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
         self.places: dict[str, Value] = {}
@@ -99,7 +101,7 @@ class Builder:
     def check_finite(self, loss: Value) -> None:
         """Stop before parameters change unless the loss is finite, and all buffers (running
         statistics, states) that have been written so far."""
-        for value in (loss, *guard.written_buffers(self.graph.calls)):
+        for value in (loss, *guard.written_buffers(self.lowered.calls)):
             self.graph.call("check_finite", value=value, clock=self.graph.clock())
 
     def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
@@ -112,9 +114,9 @@ class Builder:
         by side, so that one launch updates them all.
         """
         objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
-        keep = keep or self.graph.device == "cuda"
+        keep = keep or self.lowered.device == "cuda"
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
-        add_updates(self.graph, self.store, objective, leaves, gradients, guarded)
+        add_updates(self.lowered, self.store, objective, leaves, gradients, guarded)
 
     def gradients(
         self, loss: Value, parameters: Mapping[str, Stored], keep: bool = True
@@ -166,9 +168,8 @@ class Builder:
     def finish(self, advance: bool = True) -> Built:
         """Plan the step."""
         if advance:
-            self.graph.call("advance", clock=self.graph.clock(), batch=self.graph.batch)
-            self.graph.calls[-1].final = True
-        program = plan(self.graph, self.places)
+            self.graph.call_last("advance", clock=self.graph.clock(), batch=self.graph.batch)
+        program = plan(self.lowered, self.places)
         ranges = tuple(
             (self.names[r.value], replace(r, value=None))  # without the graph
             for r in self.graph.ranges

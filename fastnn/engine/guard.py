@@ -12,6 +12,7 @@ from typing import Any
 from fastnn.graph.graph import Call, Graph, Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import Traits, declared
+from fastnn.plan.lower import Lowering
 
 #: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
 GRADIENT = 1e18
@@ -22,18 +23,19 @@ def guard_of(graph: Graph) -> Value:
     return graph.leaf("guard", (words.GUARD_LENGTH,), "guard", dtype="i", name="guard")
 
 
-def check_gradients(graph: Graph, gradients: Iterable[Value]) -> None:
+def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
     """Add the checks that make a step doubtful.
 
     A gradient that a weight's update takes from the cache is not written out to be looked at: what
     it is a sum of products of has been, and bounds it.
     """
-    if graph.device == "cuda":
+    graph = lowered.graph
+    if lowered.device == "cuda":
         for gradient in gradients:
             graph.call("check_size", x=gradient, guard=guard_of(graph), limit=GRADIENT)
         return
     makers: dict[Value, list[Call]] = {}
-    for call in graph.calls:
+    for call in lowered.calls:
         kernel = declared(call.kernel)
         assert kernel is not None
         for name, parameter in kernel.arrays.items():
@@ -158,17 +160,17 @@ def safeguard(
         )  # fmt: skip
 
 
-def keep_buffers(graph: Graph, size: int) -> None:
+def keep_buffers(lowered: Lowering, size: int) -> None:
     """Add the copy of buffers (running statistics, states) at the end of a good step.
 
     (On CUDA the runtime does that, see `runtime/cuda/execute.py`.)
     """
-    if graph.device == "cuda" or not written_buffers(graph.calls):
+    graph = lowered.graph
+    if lowered.device == "cuda" or not written_buffers(lowered.calls):
         return
     own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
     saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")
-    graph.call("keep", x=own, clock=graph.clock(), saved=saved)
-    graph.calls[-1].final = True
+    graph.call_last("keep", x=own, clock=graph.clock(), saved=saved)
 
 
 def may_raise(calls: Sequence[Call]) -> bool:

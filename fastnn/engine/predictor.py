@@ -17,10 +17,10 @@ from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.graph import Graph, Value
-from fastnn.graph.samples import Samples
 from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
+from fastnn.plan.samples import Samples
 from fastnn.runtime.kept import Kept
 
 #: how a batch's output becomes part of the whole: along its first or second dimension; it is the
@@ -72,7 +72,7 @@ class Predictor:
     and the results scattered on the device.
 
     Batches may be cut where an output has a piece for each sample that depends on this sample alone
-    (`fastnn/graph/samples.py`). A model with an output of another kind gets all samples at once,
+    (`fastnn/plan/samples.py`). A model with an output of another kind gets all samples at once,
     whatever the batch size.
     """
 
@@ -159,7 +159,7 @@ class Predictor:
             builder = Builder(self.model, self.session.store, batch, False, "direct")
             inputs = builder.inputs("x", specs)
             outputs = builder.outputs(inputs)
-            samples = Samples(builder.graph, inputs)
+            samples = Samples(builder.lowered, inputs)
             kinds = [_join(samples, output) for output in outputs]
             if self.session.device != "cpu":  # results are scattered by samples
                 kinds = [kind if kind == FIRST else MIXED for kind in kinds]

@@ -11,6 +11,7 @@ import numpy as np
 from fastnn.engine import guard
 from fastnn.engine.store import ParameterStore, Stored, padded
 from fastnn.graph.graph import Graph, Value
+from fastnn.plan.lower import Lowering
 
 
 class UpdateRule(Protocol):
@@ -69,17 +70,18 @@ class Piece(NamedTuple):
 
 
 def add_updates(
-    graph: Graph, store: ParameterStore, objective: Objective, leaves: Mapping[str, Value],
+    lowered: Lowering, store: ParameterStore, objective: Objective, leaves: Mapping[str, Value],
     gradients: Mapping[str, Value], guarded: bool,
 ) -> None:  # fmt: skip
     """Update the parameters that have gradients.
 
     Args:
+        lowered: the graph, for its device.
         leaves: the parameters in the graph, by name.
         gradients: their gradients.
         guarded: whether a step that would make a parameter non-finite is undone.
     """
-    optimizer = objective.optimizer
+    graph, optimizer = lowered.graph, objective.optimizer
     prepare, update = optimizer.kernels()
     schedule = graph.leaf("schedule", (1, 1), "schedule", dtype="r")
     groups = {name: optimizer.group_of(name) for name in gradients}
@@ -108,10 +110,10 @@ def add_updates(
         Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
         for n, gradient in gradients.items()
     ]
-    if graph.device == "cuda":
+    if lowered.device == "cuda":
         pieces = side_by_side(pieces)
     if guarded:
-        guard.check_gradients(graph, [piece.gradient for piece in pieces])
+        guard.check_gradients(lowered, [piece.gradient for piece in pieces])
         guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
     flags = guard.guard_of(graph) if guarded else None
     for leaf, gradient, own_hyper, factor in pieces:
@@ -123,10 +125,9 @@ def add_updates(
         }
         graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
     if guarded:
-        graph.call("latch", clock=graph.clock(), guard=flags)
-        graph.calls[-1].final = True
-    if guarded or guard.may_raise(graph.calls):
-        guard.keep_buffers(graph, store.memory["buffers"].size)
+        graph.call_last("latch", clock=graph.clock(), guard=flags)
+    if guarded or guard.may_raise(lowered.calls):
+        guard.keep_buffers(lowered, store.memory["buffers"].size)
 
 
 def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:

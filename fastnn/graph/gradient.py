@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import derived_gradient
+from fastnn.graph.op import gradient_node, lookup
 
 
 def differentiate(
     graph: Graph, loss: Value, wrt: Sequence[Value], seed: Value | None = None
 ) -> list[Value | None]:
-    """Append to `graph` the calls that compute the gradient of `loss`.
+    """Append to `graph` the nodes that compute the gradient of `loss`.
 
     Args:
         loss: a value of one element (of any shape with `seed`).
@@ -60,7 +60,7 @@ def contributions(
         }
         if not douts:
             continue
-        rule = node.op.gradient or derived_gradient
+        rule = node.op.gradient or gradient_node
         with graph.inside_scope(node.scope):
             gradients = rule(graph, node, douts, wanted)
         for name, gradient in gradients.items():
@@ -75,7 +75,8 @@ def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
     while len(terms) > 1:
         a, b = terms.pop(0), terms.pop(0)
         result = graph.value(value.shape, batched=value.batched, name=f"d{value.name}")
-        graph.call("add_forward", a=a, b=b, y=result)
+        result.node = Node(lookup("add"), {"a": a, "b": b}, {"y": result}, {}, graph.scope)
+        graph.nodes.append(result.node)
         terms.insert(0, result)
     return terms[0] if terms else None
 

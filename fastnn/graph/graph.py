@@ -1,8 +1,8 @@
-"""The graph: values, nodes and the calls of kernels that compute them.
+"""The graph: values, and the nodes that compute them.
 
 A graph holds one traced computation with concrete shapes. Applying an op (`Graph.apply`) adds a
-node, its output values and the call of its forward kernel; differentiation and the trainer add
-more calls. The list of calls, in order, is what the planner turns into a program.
+node and its output values; differentiation adds nodes for gradients, the trainer those that feed,
+sum up and update. Nothing here depends on a device: `fastnn/plan/lower` turns nodes into calls.
 """
 
 from __future__ import annotations
@@ -295,13 +295,19 @@ def _no_numbers(name: str) -> ShapeError:
 
 @dataclass(eq=False)
 class Node:
-    """One application of an op."""
+    """One application of an op.
+
+    A gradient node (`of` is the node whose gradient it is) has as inputs what that node takes and
+    gives, by the same names, and the gradients that have arrived at its outputs, `d<output>`; its
+    outputs are `d<input>`.
+    """
 
     op: Op
     inputs: dict[str, Value | None]
     outputs: dict[str, Value]
     attrs: dict[str, Any]
     scope: str
+    of: Node | None = None
 
 
 @dataclass(eq=False)
@@ -330,20 +336,13 @@ class Graph:
     """A computation over a mini-batch of `batch` samples.
 
     `training` tells layers that behave differently in training (dropout, batch norm) what to emit.
-    `dtype` is the float type that the program will have: packed copies depend on its size.
-    `device` is "cpu" or "cuda": an op may be made of other kernels there. `tf32`: matrix products
-    on CUDA may round their operands to TF32, for tensor cores. `limits`: the GPU's multiprocessors,
-    and bytes of shared memory that a block may have; an H200's by default.
+    `dtype` is the float type that the program will have.
     """
 
     batch: int
     training: bool = False
     dtype: str = "float32"
-    device: str = "cpu"
-    tf32: bool = False
-    limits: tuple[int, int] = (132, 232_448)
     nodes: list[Node] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
     scope: str = ""  # name of the layer that is being traced
     #: names of the modules being traced, by identity
     module_names: dict[int, str] = field(default_factory=dict)
@@ -438,7 +437,11 @@ class Graph:
     # -------------------------------------------------------------- nodes
 
     def call(self, kernel: str, **operands: Any) -> None:
-        """Add a call of a kernel. Operands are values, numbers, or None for an absent array."""
+        """Add a node that is one call of a kernel, which has the same name on every device.
+
+        Operands are values (written ones, too), numbers, or None for an absent array. Such a node
+        has no gradient.
+        """
         found = declared(kernel)
         if found is None:
             raise KeyError(f"no kernel is called {kernel!r}")
@@ -447,7 +450,13 @@ class Graph:
                 f"{where(self.scope)}kernel {kernel!r} takes {sorted(found.params)}, "
                 f"got {sorted(operands)}"
             )
-        self.calls.append(Call(kernel, operands, self.scope))
+        attrs = {"kernel": kernel, "operands": operands, "final": False}
+        self.nodes.append(Node(_kernel_op(), {}, {}, attrs, self.scope))
+
+    def call_last(self, kernel: str, **operands: Any) -> None:
+        """Add a call that belongs to the very end of the step."""
+        self.call(kernel, **operands)
+        self.nodes[-1].attrs["final"] = True
 
     def apply(self, op: str | Op, /, **operands: Any) -> Any:
         """Apply an op to inputs and attributes given by name.
@@ -467,45 +476,34 @@ class Graph:
             shape, dtype = shapes[name]
             node.outputs[name] = self.value(shape, dtype, node=node, name=f"{row.name}.{name}")
         self.nodes.append(node)
-        if row.lower is not None:
-            row.lower(self, node)
+        if row.settle is not None:
+            row.settle(node)
         else:
-            self.call_for(row.forward_kernel, node, {})
+            mark_batched(row.forward_kernel, {**inputs, **node.outputs})
         public = tuple(node.outputs[name] for name in row.returns)
         return public[0] if len(public) == 1 else public
 
-    def call_for(self, kernel: str, node: Node, extra: Mapping[str, Any]) -> None:
-        """Call a kernel for a node: each parameter by name from `extra`, outputs, inputs, attrs."""
-        found = declared(kernel)
-        assert found is not None
-        known = {**node.attrs, **node.inputs, **node.outputs, **extra}
-        operands: dict[str, Any] = {}
-        for name in found.params:
-            if name == "clock":
-                operands[name] = self.clock()
-            elif name in known:
-                operands[name] = known[name]
-            else:
-                raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
-        mark_batched(kernel, operands)
-        with self.inside_scope(node.scope):
-            self.call(kernel, **operands)
+
+def _kernel_op() -> Op:
+    from fastnn.graph.op import KERNEL
+
+    return KERNEL
 
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
     """Outputs run over the batch if an input that is walked along the same axis does."""
     found = declared(kernel)
-    assert found is not None
+    assert found is not None, kernel
     arrays = found.arrays
     batched_axes = {
         parameter.axis
         for name, parameter in arrays.items()
         if parameter.axis != "whole"
-        and isinstance(operands[name], Value)
-        and operands[name].batched
+        and isinstance(value := operands.get(name), Value)
+        and value.batched
     }
-    for name, parameter in arrays.items():
-        value = operands[name]
+    for name, parameter in arrays.items() if batched_axes else ():
+        value = operands.get(name)
         if (
             parameter.mode in ("out", "scratch")
             and isinstance(value, Value)

@@ -1,9 +1,12 @@
 """The table of ops. A row is enough for an op: names, a shape rule, kernels.
 
-By default the kernels are called `<name>_forward` and `<name>_backward`, and the gradient rule
-follows from the backward kernels' parameters: a parameter called `d<output>` is an incoming
-gradient, `d<input>` an outgoing one, and any other is the input, output or attribute of that name.
-What a backward kernel names is what the forward pass has to keep.
+By default the kernels are called `<name>_forward` and `<name>_backward`, and the gradient follows
+from the backward kernels' parameters: a parameter called `d<output>` is an incoming gradient,
+`d<input>` an outgoing one, and any other is the input, output or attribute of that name. What a
+backward kernel names is what the forward pass has to keep.
+
+Ops know no device. What is more than one call of a kernel by its name is said in
+`fastnn/plan/lower`, by the op's name.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Node
 from fastnn.kernels.declare import declared
 
 if TYPE_CHECKING:
-    from fastnn.graph.graph import Graph, Node, Value
+    from fastnn.graph.graph import Graph, Value
 
 Shape = tuple[int, ...]
 ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[Shape, str]]]
@@ -47,9 +51,13 @@ class Op:
         defaults: attributes with their defaults.
         shape: rule that gives every output's shape and element type.
         forward, backward: kernel names where they are not the default ones.
-        gradient: a rule of its own, where the derived one doesn't do.
-        lower: emits the forward calls itself, where one kernel doesn't do.
-        floats: inputs that must be float values (checked by `fastnn.ops`).
+        gradient: a rule that makes the gradients of other ops; by default they are one node.
+        differentiable: the inputs that such a node has gradients for, where `fastnn/plan/lower`
+            knows how; by default those that backward kernels write.
+        constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
+        settle: says where the outputs lie and which run over the batch; by default that follows
+            from the forward kernel.
+        elsewhere: outputs whose memory is found when the node is lowered.
     """
 
     name: str
@@ -61,7 +69,10 @@ class Op:
     forward: str = ""
     backward: tuple[str, ...] | None = None
     gradient: GradientRule | None = None
-    lower: Callable[[Graph, Node], None] | None = None
+    differentiable: tuple[str, ...] | None = None
+    constant: tuple[str, ...] = ()
+    settle: Callable[[Node], None] | None = None
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def forward_kernel(self) -> str:
@@ -73,6 +84,8 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
+#: the op of nodes that are one call of a kernel
+KERNEL = Op("kernel", inputs=(), outputs=(), returns=())
 
 
 def register(op: Op) -> Op:
@@ -89,37 +102,60 @@ def lookup(name: str) -> Op:
     return OPS[name]
 
 
-def derived_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+def settle_as(*outputs: str, like: str = "x") -> Callable[[Node], None]:
+    """A rule for `settle`: these outputs run over the batch if an input does."""
+
+    def settle(node: Node) -> None:
+        source = node.inputs[like]
+        for name in outputs or ("y",):
+            node.outputs[name].batched = source is not None and source.batched
+
+    return settle
+
+
+def gradient_node(
+    graph: Graph, node: Node, douts: dict[str, Value], wanted: set[str]
 ) -> dict[str, Value]:
-    """The gradient rule that follows from the backward kernels' parameter names."""
-    gradients: dict[str, Value] = {}
-    for kernel in node.op.backward_kernels:
-        found = declared(kernel)
-        if found is None:
-            raise NotDifferentiable(node, repr(kernel))
-        writes = {n[1:] for n, p in found.arrays.items() if p.writes and n[0] == "d"}
-        if not writes & (needed - set(gradients)):
-            continue
-        extra: dict[str, Any] = {}
-        for name in found.params:
-            if name[0] == "d" and name[1:] in writes:
-                source = node.inputs.get(name[1:])
-                if source is None:  # the gradient of an absent optional input: nobody reads it
-                    extra[name] = None
-                    continue
-                extra[name] = graph.value(source.shape, source.dtype, name=f"{node.op.name}.{name}")
-                gradients[name[1:]] = extra[name]
-            elif name[0] == "d" and name[1:] in node.outputs:
-                output = node.outputs[name[1:]]
-                given = douts.get(name[1:])
-                if given is None:
-                    given = graph.full(output.shape, 0.0, output.batched)
-                extra[name] = given
-        graph.call_for(kernel, node, extra)
-    if missing := needed - set(gradients):
+    """Add the node of a node's gradients; returns those that are wanted, by input."""
+    op = node.op
+    wanted = wanted - set(op.constant)
+    if not wanted:
+        return {}
+    if missing := wanted - differentiable(node):
         raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")
-    return gradients
+    known = {**node.inputs, **{n: v for n, v in node.outputs.items() if n not in op.elsewhere}}
+    inputs = {**known, **{f"d{name}": value for name, value in douts.items()}}
+    names = tuple(name for name in op.inputs if name in wanted)
+    row = Op(
+        f"{op.name}_gradient", tuple(inputs), tuple(f"d{n}" for n in names), (), {},
+        differentiable=(),
+    )  # fmt: skip
+    made = Node(row, inputs, {}, node.attrs, node.scope, of=node)
+    found = {}
+    for name in names:
+        source = node.inputs[name]
+        assert source is not None
+        found[name] = graph.value(
+            source.shape, source.dtype, node=made, name=f"{op.name}.d{name}",
+            batched=source.batched,
+        )  # fmt: skip
+        made.outputs[f"d{name}"] = found[name]
+    graph.nodes.append(made)
+    return found
+
+
+def differentiable(node: Node) -> set[str]:
+    """The inputs that a node's gradient node has gradients for."""
+    op = node.op
+    if op.differentiable is not None:
+        return set(op.differentiable)
+    found: set[str] = set()
+    for name in op.backward_kernels:
+        kernel = declared(name)
+        if kernel is None:
+            raise NotDifferentiable(node, repr(name))
+        found |= {n[1:] for n, p in kernel.arrays.items() if p.writes and n[0] == "d"}
+    return found
 
 
 class NotDifferentiable(ShapeError):

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.graph import Call, Graph, Value
+from fastnn.graph.graph import Call, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.products import chosen
 
 
@@ -59,9 +60,9 @@ class Instruction:
         return self.key is None
 
 
-def instructions_of(graph: Graph) -> list[Instruction]:
-    """The graph's calls as instructions, in the same order."""
-    return [instruction_of(call, graph.batch) for call in chosen(graph)]
+def instructions_of(lowered: Lowering) -> list[Instruction]:
+    """Calls as instructions, in the same order."""
+    return [instruction_of(call, lowered.batch) for call in chosen(lowered)]
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:

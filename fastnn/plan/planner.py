@@ -12,6 +12,7 @@ from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, instructions_of
 from fastnn.plan.launches import in_order
+from fastnn.plan.lower import Lowering
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -23,19 +24,24 @@ from fastnn.plan.schedule import Phase, schedule
 from fastnn.plan.verify import verify
 
 
-def plan(graph: Graph, places: Mapping[str, Value], carried: Sequence[str] = ()) -> Program:
-    """Plan all calls of a graph as one step.
+def plan(
+    graph: Graph | Lowering, places: Mapping[str, Value], carried: Sequence[str] = ()
+) -> Program:
+    """Plan a graph as one step.
 
     Args:
-        graph: the graph, complete (differentiated, with updates).
+        graph: the graph, complete (differentiated, with updates), or its lowering for a device; a
+            graph is lowered for the CPU.
         places: values whose memory is of interest after a step (outputs, losses), by name; their
             memory is not shared with other buffers.
         carried: segments of the caller's own that hold something before a step begins.
     """
-    phases = (in_order if graph.device == "cuda" else schedule)(instructions_of(graph))
-    layout = _Layout(graph.dtype, memory.ALIGNMENT[graph.device])
+    lowered = graph if isinstance(graph, Lowering) else Lowering(graph)
+    graph = lowered.graph
+    phases = (in_order if lowered.device == "cuda" else schedule)(instructions_of(lowered))
+    layout = _Layout(graph.dtype, memory.ALIGNMENT[lowered.device])
     kept = [v.root for v in places.values()]
-    if graph.device == "cpu":
+    if lowered.device == "cpu":
         layout.place_local(phases, kept)
     layout.place_work(phases, kept)
     planned = tuple(

@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Call, Graph, Value
+from fastnn.graph.graph import Call, Value
 from fastnn.kernels.declare import declared
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.plan.lower.lowering import Lowering
 
 
-def chosen(graph: Graph) -> list[Call]:
-    """The graph's calls with the products' kernels chosen."""
-    if graph.device == "cpu":
-        return _packed(graph)
+def chosen(lowered: Lowering) -> list[Call]:
+    """The calls with the products' kernels chosen."""
+    if lowered.device == "cpu":
+        return _packed(lowered)
     from fastnn.kernels.matmul.cuda import PARTS  # not needed on the CPU
 
     calls: list[Call] = []
-    for call in graph.calls:
-        calls += _product(graph, call) if call.kernel in PARTS else [call]
+    for call in lowered.calls:
+        calls += _product(lowered, call) if call.kernel in PARTS else [call]
     return calls
 
 
@@ -36,19 +37,19 @@ def _names(call: Call) -> tuple[str, str, str]:
     return read[0], read[1], next(name for name, p in kernel.arrays.items() if p.writes)
 
 
-def _product(graph: Graph, call: Call) -> list[Call]:
+def _product(lowered: Lowering, call: Call) -> list[Call]:
     from fastnn.kernels.matmul.cuda import choose_product
 
     left, right, written = _names(call)
     first, second, result = (call.operands[name] for name in (left, right, written))
     rows, columns, depth = _sizes(call.kernel, first, second)
     choice = choose_product(
-        call.kernel, rows, columns, depth, np.dtype(graph.dtype).itemsize, graph.tf32,
-        graph.limits[1],
+        call.kernel, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.tf32,
+        lowered.limits[1],
     )  # fmt: skip
     if choice.parts == 1:
         return [Call(call.kernel + choice.suffix, call.operands, call.scope, call.final)]
-    parts = graph.value((choice.parts, rows, columns), name=f"parts of {result.name}")
+    parts = lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")
     name = call.kernel.removesuffix("_unpacked") + "_parts"
     bias = call.operands.get("bias")
     return [
@@ -67,14 +68,14 @@ def _sizes(product: str, first: Value, second: Value) -> tuple[int, int, int]:
     return n, second.shape[0], a
 
 
-def _packed(graph: Graph) -> list[Call]:
+def _packed(lowered: Lowering) -> list[Call]:
     """The graph's calls with the operands of large weight gradients packed, each once."""
     calls: list[Call] = []
     copies: dict[tuple[Value, int, tuple[int, ...]], Value] = {}
-    itemsize = np.dtype(graph.dtype).itemsize
-    for call in graph.calls:
+    itemsize = np.dtype(lowered.dtype).itemsize
+    for call in lowered.calls:
         if call.kernel == "linear_backward_weight":
-            call = _packed_gradient(graph, call, calls, copies, itemsize)
+            call = _packed_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
         if copies:  # what is written anew has to be packed anew
             written = _written(call)
@@ -83,7 +84,7 @@ def _packed(graph: Graph) -> list[Call]:
 
 
 def _packed_gradient(
-    graph: Graph, call: Call, calls: list[Call], copies: dict[Any, Value], itemsize: int
+    lowered: Lowering, call: Call, calls: list[Call], copies: dict[Any, Value], itemsize: int
 ) -> Call:
     operands = {name: call.operands[name] for name in ("x", "dy")}
     c, k, rows = _sizes(call.kernel, *operands.values())
@@ -93,7 +94,7 @@ def _packed_gradient(
     for name, value in operands.items():
         key = (value.root, value.shift, value.shape)
         if key not in copies:
-            copies[key] = graph.value(
+            copies[key] = lowered.value(
                 packed_shape(rows, value.shape[-1], itemsize), name=f"packed {value.name}"
             )
             whole = {"w": value, "packed": copies[key]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn.graph.graph import Value
-from fastnn.graph.samples import Samples
+from fastnn.plan.samples import Samples
 
 #: how a number of a batch is added to a total: weighted by the number of samples; as it is;
 #: weighted by a sum of weights that the step computes; a number that is the same for each batch

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnn.engine.builder import Builder
 from fastnn.graph.graph import Value
-from fastnn.graph.samples import Samples
+from fastnn.plan.samples import Samples
 from fastnn.train import additive
 from fastnn.train.losses import Losses, Part
 from fastnn.train.metrics import Chosen, accumulate
@@ -41,7 +41,7 @@ class StepBuilder(Builder):
         with self.graph.inside_scope("loss"):
             value, self.parts = losses.place(self.graph, out, self._target(targets), weights)
         if any(part.addition == additive.SUM for part in self.parts):
-            samples = Samples(self.graph, self.names)
+            samples = Samples(self.lowered, self.names)
             for part in self.parts:  # a sum of parameters alone doesn't grow with the samples
                 if part.addition == additive.SUM and not samples.depends(part.value):
                     part.addition = additive.SAMPLES

@@ -15,9 +15,9 @@ from fastnn.engine.session import Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.graph import Value
-from fastnn.graph.samples import Samples
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import declared
+from fastnn.plan.samples import Samples
 from fastnn.train import additive
 from fastnn.train.batches import batch_of
 from fastnn.train.build import StepBuilder
@@ -126,7 +126,7 @@ class Evaluation:
             inputs, targets, weights = trainer.describe(builder, x, y, w)
         except ShapeError:  # a model for batches of its own size; what is wrong is said elsewhere
             return Cuts(True, True)
-        samples = Samples(builder.graph, {*inputs, *targets, *weights})
+        samples = Samples(builder.lowered, {*inputs, *targets, *weights})
         outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
         adding = all(_adds_up(part.value, part.addition, samples) for part in builder.parts)
         return Cuts(adding and not _mixed_totals(builder, samples), outputs)
@@ -139,7 +139,7 @@ def _adds_up(value: Value, kind: str | None, samples: Samples) -> bool:
 
 def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:
     """Whether rows that are added to totals mix samples."""
-    for call in builder.graph.calls:
+    for call in builder.lowered.calls:
         kernel = declared(call.kernel)
         if kernel is None or not kernel.traits.totals_rows:
             continue

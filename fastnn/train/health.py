@@ -22,9 +22,9 @@ from fastnn.engine.model import settled
 from fastnn.engine.session import Session
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.gradient import differentiate
-from fastnn.graph.graph import Graph, Node, Value
-from fastnn.kernels.declare import declared
+from fastnn.graph.graph import Node, Value
 from fastnn.nn.module import Module
+from fastnn.plan.lower import Lowering
 from fastnn.train.build import StepBuilder
 from fastnn.train.hooks import Callback, Logs
 from fastnn.train.losses import Losses
@@ -71,7 +71,7 @@ def time_gradients(
     graph = builder.graph
     leaves = [graph.leaves.get(p) for p in model.named_parameters().values()]
     differentiate(graph, value, [leaf for leaf in leaves if leaf is not None])
-    found = _gate_gradients(graph)
+    found = _gate_gradients(builder.lowered)
     if not found:
         raise OptionError(
             "time_gradients: expected a model with nn.RNN, nn.LSTM or nn.GRU that the loss depends "
@@ -103,18 +103,11 @@ def time_gradients(
     }
 
 
-def _gate_gradients(graph: Graph) -> list[tuple[Node, Value]]:
+def _gate_gradients(lowered: Lowering) -> list[tuple[Node, Value]]:
     """Recurrent nodes in order, with the gradients of their gates."""
-    found = []
-    for node in graph.nodes:
-        outputs = set(node.outputs.values())
-        for call in graph.calls:
-            kernel = declared(call.kernel)
-            if kernel is not None and kernel.traits.through_time:
-                read = {v for v in call.operands.values() if isinstance(v, Value)}
-                if outputs & read:
-                    found.append((node, call.operands["dz"]))
-    return found
+    assert lowered.calls  # all nodes are lowered
+    kept = [(node, lowered.kept.get(node, {})) for node in lowered.graph.nodes]
+    return [(node, values["dz"]) for node, values in kept if "dz" in values]
 
 
 def _label(node: Node) -> str:

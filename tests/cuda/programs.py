@@ -9,6 +9,7 @@ from fastnn import nn
 from fastnn.graph.graph import Graph, Value
 from fastnn.kernels.cuda.device import cuda
 from fastnn.kernels.declare import ceil_div, cuda_kernel, kernel
+from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime.cuda.execute import CudaRuntime
@@ -58,11 +59,10 @@ def runtime(size: int = 5, device: str = "cuda:0", **options: Any) -> CudaRuntim
 
 def build(fill: Callable[[Graph], dict[str, Value]], limit: int = 10**9) -> Program:
     """A program of the calls that `fill` adds, and the end of a step."""
-    graph = Graph(1, True, "float32", "cuda")
+    graph = Graph(1, True)
     places = fill(graph)
-    graph.call("cuda_test_advance", clock=graph.clock(), limit=limit)
-    graph.calls[-1].final = True
-    return plan(graph, places)
+    graph.call_last("cuda_test_advance", clock=graph.clock(), limit=limit)
+    return plan(Lowering(graph, "cuda"), places)
 
 
 @kernel(name="cuda_test_lonely")

@@ -9,9 +9,9 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.graph.graph import Graph, Value
-from fastnn.graph.ops import recurrent_cuda
+from fastnn.graph.graph import Value
 from fastnn.kernels.recurrent.cuda import Layout
+from fastnn.plan.lower import Lowering, recurrent_cuda
 
 LENGTHS = np.array([3, 0, 2])
 
@@ -48,13 +48,13 @@ def test_gradients_agree_with_the_cpu(
     layout = Layout(1, 2, 4) if fits else None
     monkeypatch.setattr(recurrent_cuda, "fits", lambda *sizes: layout)
     called: set[str] = set()
-    call_for = Graph.call_for
+    call_for = Lowering.call_for
 
-    def noted(graph: Graph, kernel: str, *rest: Any) -> None:
+    def noted(to: Lowering, kernel: str, *rest: Any, **more: Any) -> None:
         called.add(kernel)
-        call_for(graph, kernel, *rest)
+        call_for(to, kernel, *rest, **more)
 
-    monkeypatch.setattr(Graph, "call_for", noted)
+    monkeypatch.setattr(Lowering, "call_for", noted)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 3, 2))
     x[2, 2] = np.nan  # past the end: nobody reads it

@@ -72,6 +72,17 @@ for _name in (
     "square", "absolute", "softmax", "log_softmax", "negate",
 ):  # fmt: skip
     case(_name, getattr(ops, _name))
+case(
+    "slice_into",
+    lambda x: x.graph.apply("slice_into", x=x, shape=(*x.shape[:-1], 30), offset=4),
+)
+case(
+    "spread",
+    lambda x: x.graph.apply(
+        "spread", x=x, shape=(*x.shape[:-1], 40), starts=(0,) * (x.ndim - 1) + (3,),
+        steps=(1,) * (x.ndim - 1) + (2,),
+    ),
+)  # fmt: skip
 case("leaky_relu", lambda x: ops.leaky_relu(x, 0.3), label="leaky_relu 0.3")
 case("elu", lambda x: ops.elu(x, 0.7), label="elu 0.7")
 case("gelu_tanh", lambda x: ops.gelu(x, "tanh"))

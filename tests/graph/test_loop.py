@@ -16,6 +16,7 @@ from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace
 from fastnn.ops.operands import as_value
+from fastnn.plan.lower import Lowering
 from fastnn.testing import gradcheck
 from fastnn.train.build import StepBuilder
 
@@ -159,7 +160,7 @@ def test_each_step_draws_its_own_mask() -> None:
     model = Elman(4, 64, rate=0.5)
     builder = StepBuilder(model, model.store(), 2, True, "direct")
     builder.outputs(builder.inputs("x", (Spec((3, 4), "f"),)))
-    streams = [c.operands["stream"] for c in builder.graph.calls if c.kernel == "dropout"]
+    streams = [c.operands["stream"] for c in builder.lowered.calls if c.kernel == "dropout"]
     assert len(set(streams)) == 3
 
 
@@ -171,7 +172,7 @@ def test_weight_gradients_are_one_product_over_all_steps() -> None:
     y, _ = trace(model, graph, x)
     loss = ops.mean(y)
     differentiate(graph, loss, [graph.leaves[p] for p in model.parameters()])
-    kernels = [c.kernel for c in graph.calls]
+    kernels = [c.kernel for c in Lowering(graph).calls]
     assert kernels.count("linear_backward_weight") == 2
     assert kernels.count("sum_rows") == 2
     assert kernels.count("tanh_forward") == kernels.count("tanh_backward") == 10
@@ -351,7 +352,7 @@ def traced(model: nn.Module, *shapes: tuple[int, ...], batch: int = 8) -> Graph:
 def test_what_no_step_needs_is_computed_once() -> None:
     """A layer on something from outside stands before the loop, its gradient after it."""
     graph = traced(Outside(5, 6, "linear"), (7, 5), (4,))
-    kernels = [c.kernel for c in graph.calls]
+    kernels = [c.kernel for c in Lowering(graph).calls]
     assert kernels.count("linear_forward") == 7 + 1
     assert kernels.count("linear_backward_weight") == 2
 
@@ -372,14 +373,15 @@ def test_memory_of_gradients_does_not_grow_with_the_steps() -> None:
         graph = Graph(2, training=True)
         x, memory = graph.input("x", (steps, 1)), graph.input("memory", (1000,))
         (y,) = trace(Dot(), graph, x, memory)
-        forward = len(graph.calls)
+        lowered = Lowering(graph)
+        forward = len(lowered.calls)
         differentiate(graph, ops.mean(y), [memory])
         roots = {
-            v.root for c in graph.calls[forward:] for v in c.operands.values()
+            v.root for c in lowered.calls[forward:] for v in c.operands.values()
             if isinstance(v, Value) and v.root.home == "work"
         }  # fmt: skip
         before = {
-            v.root for c in graph.calls[:forward] for v in c.operands.values()
+            v.root for c in lowered.calls[:forward] for v in c.operands.values()
             if isinstance(v, Value)
         }  # fmt: skip
         return sum(v.size for v in roots - before) // 2000
@@ -404,7 +406,7 @@ def test_gradients_are_right_at_sizes_where_weight_gradients_are_packed() -> Non
             return ops.loop(step, x, ops.zeros_state(x, 520))[1]
 
     graph = traced(Wide(), (3, 600), batch=16)
-    kernels = [c.kernel for c in chosen(graph)]
+    kernels = [c.kernel for c in chosen(Lowering(graph))]
     assert kernels.count("linear_backward_weight_packed") == 1
     assert kernels.count("pack_panels") == 2
     rng = np.random.default_rng(5)

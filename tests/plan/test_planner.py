@@ -125,7 +125,7 @@ def test_no_unsynchronised_access(**drawn: Any) -> None:
 def test_dependent_calls_keep_their_order(**drawn: Any) -> None:
     """Of two calls that touch a value, one writing it, the earlier in the graph runs earlier."""
     builder, program = program_of(**drawn)
-    instructions = instructions_of(builder.graph)
+    instructions = instructions_of(builder.lowered)
     place = {}
     for number, phase in enumerate(schedule(instructions)):
         for g, group in enumerate(phase.groups):

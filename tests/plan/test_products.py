@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,49 +11,49 @@ from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul.cuda import PARTS, SHAPES, choose_product
 from fastnn.plan.instruction import instructions_of
+from fastnn.plan.lower import Lowering
 from fastnn.plan.products import chosen
 
 
-def graph_with(n: int, c: int, k: int, **more: object) -> Graph:
-    graph = Graph(batch=n, device="cuda", **more)  # type: ignore[arg-type]
+def calls_with(n: int, c: int, k: int, dtype: str = "float32", **more: Any) -> Lowering:
+    graph = Graph(batch=n, dtype=dtype)
     x, w, y = graph.value((n, c)), graph.value((c, k)), graph.value((n, k))
     graph.call("linear_forward", x=x, w=w, bias=None, y=y)
     graph.call("linear_backward_input_unpacked", dy=y, w=w, dx=x)
     graph.call("linear_backward_weight", x=x, dy=y, dw=w)
-    return graph
+    return Lowering(graph, **{"device": "cuda", **more})
 
 
 @pytest.mark.parametrize(
     ("n", "c", "k"), [(1, 1, 1), (8, 784, 10), (128, 784, 128), (2048, 2048, 2048), (1, 9000, 3)]
 )
 def test_every_choice_is_a_kernel(n: int, c: int, k: int) -> None:
-    graph = graph_with(n, c, k)
-    for instruction in instructions_of(graph):  # checks the shapes of all operands
+    for instruction in instructions_of(calls_with(n, c, k)):  # checks the shapes of all operands
         assert instruction.kernel.name in CUDA_KERNELS
 
 
 def test_large_products_take_large_tiles() -> None:
-    calls = chosen(graph_with(2048, 2048, 2048))
+    calls = chosen(calls_with(2048, 2048, 2048))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["large"] * 3
-    calls = chosen(graph_with(2048, 2048, 2048, tf32=True))
+    calls = chosen(calls_with(2048, 2048, 2048, tf32=True))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["tf32"] * 3
-    calls = chosen(graph_with(2048, 2048, 2048, dtype="float64", tf32=True))
+    calls = chosen(calls_with(2048, 2048, 2048, dtype="float64", tf32=True))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["middle"] * 3
 
 
 def test_long_sums_are_split() -> None:
-    graph = graph_with(50_000, 40, 30)
-    calls = chosen(graph)
+    lowered = calls_with(50_000, 40, 30)
+    calls = chosen(lowered)
     parts, total = calls[-2:]
     assert (parts.kernel, total.kernel) == ("linear_backward_weight_parts", "sum_parts")
     assert parts.operands["parts"].shape[1:] == (40, 30)
-    assert total.operands["y"] is graph.calls[-1].operands["dw"]
+    assert total.operands["y"] is lowered.calls[-1].operands["dw"]
 
 
 def test_the_bias_is_added_once() -> None:
-    graph = graph_with(2, 9000, 16)
-    graph.calls[0].operands["bias"] = bias = graph.value((16,))
-    parts, total = chosen(graph)[:2]
+    lowered = calls_with(2, 9000, 16)
+    lowered.calls[0].operands["bias"] = bias = lowered.value((16,))
+    parts, total = chosen(lowered)[:2]
     assert parts.kernel == "linear_forward_parts"
     assert "bias" not in parts.operands
     assert total.operands["bias"] is bias
@@ -65,9 +67,8 @@ def test_names() -> None:
 
 
 def test_on_the_cpu_nothing_changes() -> None:
-    graph = graph_with(64, 16, 8)
-    graph.device = "cpu"
-    before = list(graph.calls)
-    instructions_of(graph)
-    assert graph.calls == before
-    assert np.dtype(graph.dtype) == np.float32
+    lowered = calls_with(64, 16, 8, device="cpu")
+    before = list(lowered.calls)
+    instructions_of(lowered)
+    assert lowered.calls == before
+    assert np.dtype(lowered.dtype) == np.float32

@@ -57,8 +57,7 @@ def build(
     graph = Graph(1, True, dtype)
     places = fill(graph)
     if stop:
-        graph.call("advance", clock=graph.clock(), batch=1)
-        graph.calls[-1].final = True
+        graph.call_last("advance", clock=graph.clock(), batch=1)
     return plan(graph, places, carried=("state", "counts", "x"))
 
 

@@ -12,8 +12,9 @@ import pytest
 from fastnn import nn, ops
 from fastnn.engine.arrays import as_arrays
 from fastnn.graph.graph import Graph
-from fastnn.graph.samples import Samples
 from fastnn.graph.trace import trace
+from fastnn.plan.lower import Lowering
+from fastnn.plan.samples import Samples
 
 RANDOM = np.random.default_rng(0)
 N = 23
@@ -234,7 +235,7 @@ def test_what_belongs_to_a_sample() -> None:
         "none",
     ]
     values = dict(zip(names, trace(with_time, graph, x), strict=True))
-    samples = Samples(graph, [x])
+    samples = Samples(Lowering(graph), [x])
     assert {n for n, v in values.items() if samples.apart(v)} == {"apart", "loop"}
     assert {n for n, v in values.items() if samples.steps(v)} == {"steps"}
     assert {n for n, v in values.items() if not samples.depends(v)} == {"none"}
@@ -256,5 +257,5 @@ def test_layers_keep_samples_apart_whatever_their_size(width: int) -> None:
         for layer in sequences:
             value = trace(layer, graph, value)[0]
             found.append(value)
-        samples = Samples(graph, [x, ids])
+        samples = Samples(Lowering(graph), [x, ids])
         assert [samples.apart(v) for v in found] == [True] * 4

@@ -13,5 +13,4 @@ from fastnn.graph.ops import (  # noqa: F401
     recurrent,
     shape,
     strided,
-    turned,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Value
 from fastnn.graph.op import Op, register
 
 for _name, _defaults in {
@@ -42,24 +42,7 @@ def _prelu_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) ->
     return {"y": (x.shape, "f")}
 
 
-def _prelu_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    x, weight = node.inputs["x"], node.inputs["weight"]
-    assert x is not None and weight is not None
-    found = {}
-    if "x" in needed:
-        found["x"] = graph.value(x.shape)
-        graph.call_for("prelu_backward_input", node, {"dy": douts["y"], "dx": found["x"]})
-    if "weight" in needed:
-        found["weight"] = graph.value(weight.shape)
-        single = weight.size == 1
-        kernel = "prelu_backward_weight_single" if single else "prelu_backward_weight_columns"
-        graph.call_for(kernel, node, {"dy": douts["y"], "dweight": found["weight"]})
-    return found
-
-
-register(Op("prelu", inputs=("x", "weight"), shape=_prelu_shape, gradient=_prelu_gradient))
+register(Op("prelu", inputs=("x", "weight"), shape=_prelu_shape, differentiable=("x", "weight")))
 
 
 def _maxout_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:

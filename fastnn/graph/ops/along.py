@@ -6,7 +6,6 @@ from typing import Any
 
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.graph.ops.strided import expand
 
 
 def _without_last(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -26,9 +25,7 @@ def _sum_rows_gradient(
 ) -> dict[str, Value]:
     x = node.inputs["x"]
     assert x is not None
-    dx = graph.value(x.shape, batched=x.batched)
-    expand(graph, douts["y"], dx)
-    return {"x": dx}
+    return {"x": graph.apply("expand", x=douts["y"], shape=x.shape, batched=x.batched)}
 
 
 register(Op("sum_rows", shape=_without_first, forward="sum_rows", gradient=_sum_rows_gradient))
@@ -37,12 +34,8 @@ register(Op("sum_rows", shape=_without_first, forward="sum_rows", gradient=_sum_
 def _running_sum_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x = node.inputs["x"]
-    assert x is not None
-    dx = graph.value(x.shape)
-    back = {"x": douts["y"], "y": dx, "reverse": 1 - node.attrs["reverse"]}
-    graph.call_for("running_sum", node, back)
-    return {"x": dx}
+    back = {**node.attrs, "reverse": 1 - node.attrs["reverse"]}
+    return {"x": graph.apply("running_sum", x=douts["y"], **back)}
 
 
 register(

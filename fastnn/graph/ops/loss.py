@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, derived_gradient, register
+from fastnn.graph.op import Op, gradient_node, register
 
 
 def _rows(x: Value) -> tuple[int, ...]:
@@ -32,29 +32,12 @@ def _class_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) ->
     return {"loss": (_rows(x), "f"), "dlogits": (x.shape, "f")}
 
 
-def _cross_entropy_lower(kernel: str) -> Any:
-    """In training the gradient to the logits is made in the same pass; else only the loss."""
-
-    def lower(graph: Graph, node: Node) -> None:
-        suffix = "forward" if graph.training else "loss"
-        graph.call_for(f"{kernel}_{suffix}", node, {})
-
-    return lower
-
-
-def _scaled_gradient(
+def _cross_entropy_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x = node.inputs["x"]
-    assert x is not None
     if "target" in needed:
         raise ShapeError(f"{where(node.scope)}cross entropy has no gradient to its target")
-    if not graph.training:  # the forward pass was only the loss
-        spare = graph.value(node.outputs["loss"].shape, name="spare")
-        graph.call_for(f"{node.op.name}_forward", node, {"loss": spare})
-    dx = graph.value(x.shape)
-    graph.call_for("cross_entropy_backward", node, {"dloss": douts["loss"], "dx": dx})
-    return {"x": dx}
+    return gradient_node(graph, node, douts, needed & {"x"})
 
 
 for _name, _defaults in (
@@ -65,7 +48,7 @@ for _name, _defaults in (
         Op(
             _name, inputs=("x", "target", "weight"), outputs=("loss", "dlogits"),
             returns=("loss",), defaults=dict(_defaults), shape=_class_shape,
-            lower=_cross_entropy_lower(_name), gradient=_scaled_gradient,
+            gradient=_cross_entropy_gradient, differentiable=("x",),
         )
     )  # fmt: skip
 
@@ -119,11 +102,9 @@ def _difference_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
     """For a function of x - target: the gradient to the target is the negative of that to x."""
-    dx = derived_gradient(graph, node, douts, {"x"})["x"]
-    found = {"x": dx}
+    found = gradient_node(graph, node, douts, {"x"})
     if "target" in needed:
-        found["target"] = graph.value(dx.shape)
-        graph.call_for("negate", node, {"x": dx, "y": found["target"]})
+        found["target"] = graph.apply("negate", x=found["x"])
     return found
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, register
-from fastnn.graph.ops.strided import copy_strided
+from fastnn.graph.op import Op, gradient_node, register
 
 
 def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -17,19 +16,15 @@ def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[
 def _gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    a, b, dy = node.inputs["a"], node.inputs["b"], douts["y"]
-    assert a is not None and b is not None
+    b, dy = node.inputs["b"], douts["y"]
     found = {}
     if "a" in needed:
-        p, c, k = b.shape
-        turned = graph.value((p, k, c), batched=b.batched)
-        copy_strided(graph, b, turned, [c * k, 1, k])
-        found["a"] = graph.value(a.shape)
-        graph.call_for("matmul_forward", node, {"a": dy, "b": turned, "y": found["a"]})
-    if "b" in needed:
-        found["b"] = graph.value(b.shape)
-        graph.call_for("matmul_backward_b", node, {"dy": dy, "db": found["b"]})
-    return found
+        turned = graph.apply("transpose", x=b, axes=(0, 2, 1))
+        found["a"] = graph.apply("matmul", a=dy, b=turned)
+    return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
-register(Op("matmul", inputs=("a", "b"), shape=_shape, gradient=_gradient))
+register(
+    Op("matmul", inputs=("a", "b"), shape=_shape, gradient=_gradient,
+       backward=("matmul_backward_b",))
+)  # fmt: skip

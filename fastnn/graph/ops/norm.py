@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, derived_gradient, register
+from fastnn.graph.graph import Value
+from fastnn.graph.op import Op, register
 
 
 def _check_features(inputs: dict[str, Value], scope: str, op: str) -> None:
@@ -28,23 +28,12 @@ def _layer_norm_shape(
     return {"y": (x.shape, "f"), "mean": (x.shape[:-1], "f"), "rstd": (x.shape[:-1], "f")}
 
 
-def _layer_norm_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    found = derived_gradient(graph, node, douts, needed - {"bias"})
-    bias = node.inputs["bias"]
-    if "bias" in needed and bias is not None:
-        found["bias"] = graph.value(bias.shape)
-        graph.call_for("sum_rows", node, {"x": douts["y"], "y": found["bias"]})
-    return found
-
-
 register(
     Op(
         "layer_norm", inputs=("x", "gain", "bias"), outputs=("y", "mean", "rstd"),
         defaults={"eps": 1e-5}, shape=_layer_norm_shape,
         backward=("layer_norm_backward_input", "layer_norm_backward_gain"),
-        gradient=_layer_norm_gradient,
+        differentiable=("x", "gain", "bias"),
     )
 )  # fmt: skip
 
@@ -74,29 +63,6 @@ def _inference_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str
     return {"y": (inputs["x"].shape, "f")}
 
 
-def _inference_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    """In evaluation the statistics are constants. Gain and bias: sums over the batch of dy times
-    the normalised input, and of dy."""
-    found, x, gain = {}, node.inputs["x"], node.inputs["gain"]
-    assert x is not None and gain is not None
-    if "x" in needed:
-        found = derived_gradient(graph, node, douts, {"x"})
-    if "bias" in needed:
-        found["bias"] = graph.value(gain.shape)
-        graph.call_for("sum_rows", node, {"x": douts["y"], "y": found["bias"]})
-    if "gain" in needed:
-        normal, product = graph.value(x.shape), graph.value(x.shape)
-        ones, zeros = graph.full(gain.shape, 1.0), graph.full(gain.shape, 0.0)
-        plain = {"gain": ones, "bias": zeros, "y": normal}
-        graph.call_for("batch_norm_inference", node, plain)
-        graph.call_for("multiply_forward", node, {"a": normal, "b": douts["y"], "y": product})
-        found["gain"] = graph.value(gain.shape)
-        graph.call_for("sum_rows", node, {"x": product, "y": found["gain"]})
-    return found
-
-
 register(
     Op(
         "batch_norm", inputs=_BATCH, outputs=("y", "mean", "rstd"),
@@ -106,6 +72,7 @@ register(
 register(
     Op(
         "batch_norm_inference", inputs=_BATCH, defaults={"eps": 1e-5},
-        shape=_inference_shape, forward="batch_norm_inference", gradient=_inference_gradient,
+        shape=_inference_shape, forward="batch_norm_inference",
+        differentiable=("x", "gain", "bias"),
     )
 )  # fmt: skip

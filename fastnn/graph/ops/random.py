@@ -10,11 +10,7 @@ def _dropout_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
     """The same mask, drawn again: nothing is saved."""
-    x = node.inputs["x"]
-    assert x is not None
-    dx = graph.value(x.shape)
-    graph.call_for("dropout", node, {"x": douts["y"], "y": dx})
-    return {"x": dx}
+    return {"x": graph.apply("dropout", x=douts["y"], **node.attrs)}
 
 
 register(

@@ -25,11 +25,18 @@ def _reshape_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) 
     return {"y": (tuple(shape), x.dtype)}
 
 
-def _reshape_lower(graph: Graph, node: Node) -> None:
+def _reshape_settle(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
     y.base, y.home = x, x.root.home
-    y.batched = x.batched and y.ndim > 0 and y.shape[0] % graph.batch == 0
+    y.batched = x.batched and y.ndim > 0 and y.shape[0] % y.graph.batch == 0
+
+
+def reshaped(graph: Graph, x: Value, shape: tuple[int, ...], batched: bool) -> Value:
+    """x under another shape, where it is known whether the batch is its first dimension."""
+    y: Value = graph.apply("reshape", x=x, shape=shape)
+    y.batched = batched
+    return y
 
 
 def _reshape_gradient(
@@ -37,32 +44,35 @@ def _reshape_gradient(
 ) -> dict[str, Value]:
     x = node.inputs["x"]
     assert x is not None
-    return {"x": graph.view(douts["y"], x.shape, x.batched)}
+    return {"x": reshaped(graph, douts["y"], x.shape, x.batched)}
 
 
 register(
     Op(
-        "reshape", defaults={"shape": (-1,)}, shape=_reshape_shape, lower=_reshape_lower,
+        "reshape", defaults={"shape": (-1,)}, shape=_reshape_shape, settle=_reshape_settle,
         gradient=_reshape_gradient,
     )
 )  # fmt: skip
 
 
-def _flat_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
-    """A shape as a matrix: what comes before the axis, and the axis with all behind it."""
-    rows = 1
-    for extent in shape[:axis]:
-        rows *= extent
-    size = 1
-    for extent in shape[axis:]:
-        size *= extent
-    return rows, size
+def _joined(node: Node) -> None:
+    parts = [x for x in node.inputs.values() if x is not None]
+    node.outputs["y"].batched = node.attrs["axis"] > 0 and any(p.batched for p in parts)
 
 
-def _cut(graph: Graph, x: Value, axis: int) -> Value:
-    """A value as the matrix of `_flat_axis`; as it is where its last axis is meant."""
-    last = axis == x.ndim - 1 and x.ndim > 1
-    return x if last else graph.view(x, _flat_axis(x.shape, axis))
+def _concatenate_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    found, offset, axis = {}, 0, node.attrs["axis"]
+    for name, part in node.inputs.items():
+        assert part is not None
+        width = part.shape[axis]
+        if name in needed:
+            cut: Value = graph.apply("slice", x=douts["y"], offset=offset, width=width, axis=axis)
+            cut.batched = part.batched
+            found[name] = cut
+        offset += width
+    return found
 
 
 def concatenate(graph: Graph, parts: list[Value], axis: int = -1) -> Value:
@@ -77,32 +87,10 @@ def concatenate(graph: Graph, parts: list[Value], axis: int = -1) -> Value:
                 f"{[p.shape for p in parts]}"
             )
     names = tuple(f"x{k}" for k in range(len(parts)))
-    sizes = [_flat_axis(p.shape, axis)[1] for p in parts]
-    offsets = [sum(sizes[:k]) for k in range(len(parts))]
     shape = (*first[:axis], sum(p.shape[axis] for p in parts), *first[axis + 1 :])
-
-    def lower(graph: Graph, node: Node) -> None:
-        y = node.outputs["y"]
-        y.batched = axis > 0 and any(p.batched for p in parts)
-        whole = _cut(graph, y, axis)
-        for part, offset in zip(parts, offsets, strict=True):
-            graph.call("insert_columns", x=_cut(graph, part, axis), y=whole, offset=offset)
-
-    def gradient(
-        graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-    ) -> dict[str, Value]:
-        found = {}
-        whole = _cut(graph, douts["y"], axis)
-        for name, part, offset in zip(names, parts, offsets, strict=True):
-            if name in needed:
-                found[name] = graph.value(part.shape, batched=part.batched)
-                target = _cut(graph, found[name], axis)
-                graph.call("extract_columns", x=whole, y=target, offset=offset)
-        return found
-
     op = Op(
-        "concatenate", inputs=names, shape=lambda *_: {"y": (shape, "f")}, lower=lower,
-        gradient=gradient,
+        "concatenate", inputs=names, defaults={"axis": axis},
+        shape=lambda *_: {"y": (shape, "f")}, settle=_joined, gradient=_concatenate_gradient,
     )  # fmt: skip
     result: Value = graph.apply(op, **dict(zip(names, parts, strict=True)))
     return result
@@ -119,18 +107,10 @@ def _slice_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) ->
     return {"y": ((*x.shape[:axis], width, *x.shape[axis + 1 :]), "f")}
 
 
-def _slice_place(x: Value, attrs: dict[str, Any]) -> tuple[int, int]:
-    """The axis, and where the slice begins in a row of the matrix that it is cut from."""
-    axis = attrs["axis"] % x.ndim
-    return axis, attrs["offset"] * (_flat_axis(x.shape, axis)[1] // x.shape[axis])
-
-
-def _slice_lower(graph: Graph, node: Node) -> None:
+def _slice_settle(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
-    axis, offset = _slice_place(x, node.attrs)
-    y.batched = x.batched and axis > 0
-    graph.call("extract_columns", x=_cut(graph, x, axis), y=_cut(graph, y, axis), offset=offset)
+    y.batched = x.batched and node.attrs["axis"] % x.ndim > 0
 
 
 def _slice_gradient(
@@ -138,18 +118,38 @@ def _slice_gradient(
 ) -> dict[str, Value]:
     x = node.inputs["x"]
     assert x is not None
-    axis, offset = _slice_place(x, node.attrs)
-    dx = graph.value(x.shape, batched=x.batched)
-    zeros = graph.full(x.shape, 0.0, x.batched)
-    graph.call("affine", x=zeros, y=dx, scale=1.0, shift=0.0)
-    whole = _cut(graph, dx, axis)
-    graph.call("insert_columns", x=_cut(graph, douts["y"], axis), y=whole, offset=offset)
+    place = {"offset": node.attrs["offset"], "axis": node.attrs["axis"]}
+    dx: Value = graph.apply("slice_into", x=douts["y"], shape=x.shape, **place)
+    dx.batched = x.batched
     return {"x": dx}
 
 
 register(
     Op(
         "slice", defaults={"offset": 0, "width": 1, "axis": -1}, shape=_slice_shape,
-        lower=_slice_lower, gradient=_slice_gradient,
+        settle=_slice_settle, gradient=_slice_gradient,
+    )
+)  # fmt: skip
+
+
+def _into_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    return {"y": (attrs["shape"], "f")}
+
+
+def _into_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    x, offset, axis = node.inputs["x"], node.attrs["offset"], node.attrs["axis"]
+    assert x is not None
+    dx: Value = graph.apply("slice", x=douts["y"], offset=offset, width=x.shape[axis], axis=axis)
+    dx.batched = x.batched
+    return {"x": dx}
+
+
+# zeros but for a slice: the gradient of `slice`
+register(
+    Op(
+        "slice_into", defaults={"shape": (), "offset": 0, "axis": -1}, shape=_into_shape,
+        settle=_slice_settle, gradient=_into_gradient,
     )
 )  # fmt: skip

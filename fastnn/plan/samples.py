@@ -13,23 +13,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.graph import Call, Graph, Value
+from fastnn.graph.graph import Call, Value
 from fastnn.kernels.declare import Array, declared
+from fastnn.plan.lower.lowering import Lowering
 
 
 class Samples:
     """What is known about the values of a graph, after all calls made so far.
 
     Args:
-        graph: the graph; its batch must be larger than 1 to tell anything.
+        lowered: the graph's calls; its batch must be larger than 1 to tell anything.
         inputs: the values whose first dimension runs over the samples.
     """
 
-    def __init__(self, graph: Graph, inputs: Iterable[Value]):
-        self.graph = graph
+    def __init__(self, lowered: Lowering, inputs: Iterable[Value]):
+        self.batch = lowered.batch
         #: by root, the elements of a slice; 0: samples are mixed; absent: depends on no sample
         self.slices: dict[Value, int] = {value.root: value.size for value in inputs}
-        for call in graph.calls:
+        for call in lowered.calls:
             self._follow(call)
 
     def depends(self, value: Value) -> bool:
@@ -43,7 +44,7 @@ class Samples:
     def apart(self, value: Value) -> bool:
         """Whether the value is laid out sample by sample, each piece made of its sample alone."""
         size = self._slice(value)
-        return size == value.size and value.ndim > 0 and value.shape[0] % self.graph.batch == 0
+        return size == value.size and value.ndim > 0 and value.shape[0] % self.batch == 0
 
     def steps(self, value: Value) -> bool:
         """Whether this is a stack of slices along its first dimension, and `apart` in each."""
@@ -51,7 +52,7 @@ class Samples:
         return (
             value.ndim > 1
             and 0 < size == value.size // value.shape[0]
-            and value.shape[1] % self.graph.batch == 0
+            and value.shape[1] % self.batch == 0
         )
 
     def _slice(self, value: Value) -> int:
@@ -102,7 +103,7 @@ class Samples:
             if parameter.axis != "rows" or not size:
                 return 0
             count = value.size // size
-            if _items(parameter, value) % (count * self.graph.batch):
+            if _items(parameter, value) % (count * self.batch):
                 return 0
             found.add(count)
         return found.pop() if len(found) == 1 else 0
@@ -111,7 +112,7 @@ class Samples:
         """How many slices the result of a swap has."""
         x: Any = call.operands["x"]
         if self.apart(x):
-            return int(x.shape[1]) if x.shape[0] == self.graph.batch else 0
+            return int(x.shape[1]) if x.shape[0] == self.batch else 0
         return 1 if self.steps(x) else 0
 
 

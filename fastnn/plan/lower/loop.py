@@ -1,0 +1,367 @@
+"""How a loop is computed: the calls of its body made for each step.
+
+The body's calls are made for each time step on slices of stacked arrays: what the body computes at
+step t lies in slice t of a buffer (T, ...), and a carried state in slice t of one of T + 1. The
+gradient makes the calls of the body's gradient for each step in reverse.
+
+What belongs to a step is decided by memory: a call that reads or writes anything of a step is made
+in each, and whatever it writes belongs to the step, too. All others (a packed weight) stand before
+the loop. Of gradients to what comes from outside, sums over the rows of a step (those of weights)
+become one sum over the rows of all steps, after the loop: one large matrix product, not T small
+ones. Others are added up in place, step by step, in reverse time; memory that only one step's
+backward pass needs is used again by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastnn.graph.coverage import check_written
+from fastnn.graph.graph import Call, Node, Value
+from fastnn.graph.loop import Backward, Loop, whole
+from fastnn.kernels.declare import Array, declared
+from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
+
+
+def swap(to: Lowering, x: Value, y: Value | None = None) -> Value:
+    """x with its first two dimensions exchanged, in y."""
+    columns = x.size // max(x.shape[0] * x.shape[1], 1)
+    if y is None:
+        y = to.value((x.shape[1], x.shape[0], *x.shape[2:]), x.dtype)
+    flat = [to.view(v, (*v.shape[:2], columns), batched=False) for v in (x, y)]
+    to.call("swap_leading" if x.dtype == "f" else "swap_leading_ids", x=flat[0], y=flat[1])
+    return y
+
+
+@forward("copy")
+def _copy(to: Lowering, node: Node) -> None:
+    copy(to, node.inputs["x"], node.outputs["y"])
+
+
+def copy(to: Lowering, source: Value | None, target: Value) -> None:
+    to.call("affine", x=source, y=target, scale=1.0, shift=0.0)
+
+
+@dataclass
+class _Stack:
+    """A buffer with a slice for each step; `first` is the slice of step 0."""
+
+    buffer: Value
+    first: int = 0
+
+
+@dataclass
+class _Steps:
+    """Stacks of all values that differ from step to step, by their roots."""
+
+    to: Lowering
+    length: int
+    stacks: dict[Value, _Stack] = field(default_factory=dict)
+
+    def add(self, root: Value, extra: int = 0, first: int = 0) -> _Stack:
+        buffer = self.to.value(
+            (self.length + extra, *root.shape), root.dtype, name=f"steps of {root.name}"
+        )
+        self.stacks[root] = _Stack(buffer, first)
+        return self.stacks[root]
+
+    def at(self, value: Any, t: int) -> Any:
+        """What stands for `value` at step t."""
+        if not isinstance(value, Value) or value.root not in self.stacks:
+            return value
+        stack = self.stacks[value.root]
+        begin = (t + stack.first) * value.root.size + value.shift
+        return self.to.view(stack.buffer, value.shape, value.batched, begin)
+
+    def all(self, value: Any) -> Any:
+        """What stands for `value` at all steps together: (T, ...)."""
+        if not isinstance(value, Value) or value.root not in self.stacks:
+            return value
+        stack = self.stacks[value.root]
+        begin = stack.first * value.root.size
+        return self.to.view(stack.buffer, (self.length, *value.shape), False, begin)
+
+    def emit(self, call: Call, t: int) -> None:
+        """Make a call for step t; random numbers get a stream of their own for each step."""
+        operands = {name: self.at(value, t) for name, value in call.operands.items()}
+        if "stream" in operands:
+            operands["stream"] = (operands["stream"] << 20) + t + 1
+        with self.to.inside_scope(f"{call.scope or 'loop'}, time step {t}"):
+            self.to.call(call.kernel, **operands)
+
+    def emit_all(self, call: Call) -> None:
+        """Make a call once for all steps."""
+        operands = {name: self.all(value) for name, value in call.operands.items()}
+        with self.to.inside_scope(call.scope):
+            self.to.call(call.kernel, **operands)
+
+
+def _arrays(call: Call) -> dict[str, Array]:
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    return kernel.arrays
+
+
+def _roots(call: Call, *modes: str) -> list[Value]:
+    """The memory that a call uses in one of these ways."""
+    found = [call.operands[name] for name, p in _arrays(call).items() if p.mode in modes]
+    return [v.root for v in found if isinstance(v, Value)]
+
+
+def _reads(call: Call) -> list[Value]:
+    return _roots(call, "in", "inout", "part")
+
+
+def _writes(call: Call) -> list[Value]:
+    return _roots(call, "out", "inout", "part")
+
+
+def _belongs(call: Call, local: Container[Value]) -> bool:
+    """Whether a call has to be made in each step: something that it reads or writes is a step's."""
+    touched = (*_reads(call), *_writes(call))
+    return "stream" in call.operands or any(root in local for root in touched)
+
+
+def _grow(local: dict[Value, None], nodes: Sequence[Node], calls: Sequence[Call]) -> None:
+    """Let `local`, the memory that belongs to a step, grow to all that depends on it."""
+    before = -1
+    while before != len(local):
+        before = len(local)
+        for node in nodes:
+            if any(v is not None and v.root in local for v in node.inputs.values()):
+                local.update(dict.fromkeys(v.root for v in node.outputs.values()))
+        for call in calls:
+            if _belongs(call, local):
+                local.update(dict.fromkeys(_writes(call)))
+
+
+def _split(calls: list[Call], local: Container[Value]) -> tuple[list[Call], list[Call]]:
+    """Calls that have nothing to do with a step, and those to be made in each."""
+    outside = [call for call in calls if not _belongs(call, local)]
+    return outside, [call for call in calls if _belongs(call, local)]
+
+
+@dataclass
+class _Lowered:
+    """A loop whose forward pass is there: the memory of its steps."""
+
+    steps: _Steps
+    local: dict[Value, None]
+
+
+@forward("loop")
+def _loop(to: Lowering, node: Node) -> None:
+    """All steps: the outputs (batch-first) and the final states."""
+    loop: Loop = node.attrs["loop"]
+    steps = _Steps(to, loop.length)
+    with to.aside() as made:
+        for inner in loop.nodes:
+            to.lower(inner)
+    local = dict.fromkeys((*loop.x_in, *loop.s_in, *loop.copies))
+    _grow(local, loop.nodes, made)
+    before, calls = _split(made, local)
+    check_written(calls, local, [*loop.x_in, *loop.s_in], "loop")
+    to.loops[node] = _Lowered(steps, local)
+    to.add(before)
+    for k, placeholder in enumerate(loop.x_in):
+        steps.stacks[placeholder] = _Stack(swap(to, _given(node, f"x{k}")))
+    for k, (placeholder, new) in enumerate(zip(loop.s_in, loop.s_out, strict=True)):
+        stack = steps.add(placeholder, extra=1)
+        steps.stacks[new] = _Stack(stack.buffer, 1)
+        copy(to, _given(node, f"s{k}"), steps.at(placeholder, 0))
+    for root in local:
+        if root not in steps.stacks and root.home == "work":
+            steps.add(root)
+    for t in range(loop.length):
+        for call in calls:
+            steps.emit(call, t)
+    for k, output in enumerate(loop.outputs):
+        swap(to, steps.all(output), node.outputs[f"y{k}"])
+    for k, new in enumerate(loop.s_out):
+        lie_in(node.outputs[f"f{k}"], steps.at(new, loop.length - 1))
+
+
+def _given(node: Node, name: str) -> Value:
+    value = node.inputs[name]
+    assert value is not None
+    return value
+
+
+@gradient("loop")
+def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    """All steps in reverse: gradients of the sequences, initial states and invariants."""
+    assert to.node is not None
+    loop: Loop = node.attrs["loop"]
+    backward: Backward = to.node.attrs["backward"]
+    steps, last = to.loops[node].steps, loop.length - 1
+    for k, seed in enumerate(backward.seeds):
+        if seed is not None:
+            steps.stacks[seed] = _Stack(swap(to, douts[f"y{k}"]))
+    pass_ = _Backward(to, backward, to.loops[node].local)
+    to.add(pass_.before)
+    for k, (placeholder, found) in enumerate(zip(backward.d_new, pass_.d_states, strict=True)):
+        stack = steps.add(placeholder, extra=1, first=1)
+        steps.stacks[found] = _Stack(stack.buffer, 0)
+        final = douts.get(f"f{k}")
+        zeros = to.full(placeholder.shape, 0.0, batched=True) if final is None else final
+        copy(to, zeros, steps.at(placeholder, last))
+    for root in pass_.stacked:
+        if root not in steps.stacks:
+            steps.add(root)
+    sums = [_Sum(to, value, written.get(name)) for name, value, _ in backward.invariants]
+    for t in range(last, -1, -1):
+        for call in pass_.calls:
+            steps.emit(call, t)
+        for running, parts in zip(sums, pass_.each, strict=True):
+            for part in parts:
+                running.add(steps.at(part, t))
+    for call in pass_.after:
+        steps.emit_all(call)
+    for running, parts in zip(sums, pass_.once, strict=True):
+        for part in parts:
+            running.add_kept(part)
+    for running in sums:
+        running.finish()
+    needed = [k for k, x in enumerate(loop.x_in) if any(x is other for other in backward.xs)]
+    for k, found in zip(needed, pass_.d_xs, strict=True):
+        swap(to, steps.all(found), written[f"x{k}"])
+    for k, found in enumerate(pass_.d_states):
+        if f"s{k}" in written:
+            _settle(to, steps.at(found, 0), written[f"s{k}"])
+
+
+def _settle(to: Lowering, value: Value, target: Value) -> None:
+    """Let a value be what stands at `target`, by a copy where that has a place of its own."""
+    if target.home == "work" and target.offset is None:
+        lie_in(target, value)
+    else:
+        copy(to, to.view(value, target.shape, batched=False), target)
+
+
+class _Backward:
+    """The backward pass of a loop's body, sorted into what is done when.
+
+    Attributes:
+        before: calls that stand before the loop.
+        calls: those made in each step.
+        after: those made once for all steps, after the loop.
+        d_xs, d_states: gradients of the steps of sequences and of carried states, a step's own.
+        each, once: for each invariant the terms of its gradient: a step's, and of all steps.
+        stacked: memory of which each step has a slice of its own; other memory is used again.
+    """
+
+    def __init__(self, to: Lowering, traced: Backward, forward: dict[Value, None]):
+        self.to = to
+        known = set(to.memo)
+        seeds = [*(seed for seed in traced.seeds if seed is not None), *traced.d_new]
+        given = dict.fromkeys((*forward, *seeds))
+        with to.aside() as calls:
+            for node in traced.nodes:
+                to.lower(node)
+        local = dict(given)
+        _grow(local, (), calls)
+        sums: list[Value] = []
+        carried = set(traced.states)
+        with to.aside() as settling:
+            for (value, adding), like in zip(
+                traced.sums, [*traced.xs, *traced.states], strict=True
+            ):
+                for node in adding:
+                    to.lower(node)
+                if value is None or like in carried or not whole(value, local):
+                    value = self._copied(value, like, local)
+                sums.append(value)
+        calls += settling
+        _grow(local, (), calls)
+        self.d_xs, self.d_states = sums[: len(traced.xs)], sums[len(traced.xs) :]
+        self.before, inside = _split(calls, local)
+        self.calls, self.after = _after(inside, local, [*sums, *seeds])
+        made_once = {root for call in self.after for root in _writes(call)}
+        terms = [parts for _, _, parts in traced.invariants]
+        self.once = [[v for v in parts if v.root in made_once] for parts in terms]
+        self.each = [[v for v in parts if v.root not in made_once] for parts in terms]
+        check_written(self.calls, local, list(given), "gradient of the loop")
+        read_after = {root for call in self.after for root in _reads(call)}
+        self.stacked = [
+            root for root in local
+            if root.home == "work" and root not in made_once
+            and (root in read_after or root in {g.root for g in self.d_xs})
+        ]  # fmt: skip
+        # what was packed or turned over of a step's values is not there for a second gradient
+        for key in set(to.memo) - known:
+            if to.memo[key].root in local:
+                del to.memo[key]
+
+    def _copied(self, gradient: Value | None, like: Value, local: dict[Value, None]) -> Value:
+        """A copy of a gradient (or zeros) in memory that belongs to the step."""
+        fresh = self.to.value(like.shape, batched=True, name=f"d{like.name}")
+        local[fresh] = None
+        if gradient is None:
+            gradient = self.to.full(like.shape, 0.0, batched=True)
+        copy(self.to, gradient, fresh)
+        return fresh
+
+
+class _Sum:
+    """Terms added up in place, in the order in which they come, into `target`."""
+
+    def __init__(self, to: Lowering, like: Value, target: Value | None):
+        self.to, self.like, self.target = to, like, target
+        self.value: Value | None = None
+
+    def add(self, term: Value) -> None:
+        to, before = self.to, self.value
+        if self.target is None:
+            return
+        if term.shape != self.like.shape:
+            term = to.view(term, self.like.shape)
+        self.value = self.target
+        if before is None:
+            copy(to, term, self.target)
+        else:
+            to.call("add_forward", a=to.view(before, self.like.shape), b=term, y=self.target)
+
+    def add_kept(self, term: Value) -> None:
+        """Add a term that keeps its memory: alone, it is the sum itself."""
+        if self.value is None:
+            self.value = term
+        else:
+            self.add(term)
+
+    def finish(self) -> None:
+        value, target = self.value, self.target
+        if value is None or target is None or value is target:
+            return
+        if value.base is None and value.size == target.size:
+            lie_in(value, target)
+        else:
+            _settle(self.to, value, target)
+
+
+def _after(
+    calls: list[Call], local: Container[Value], needed: Sequence[Value]
+) -> tuple[list[Call], list[Call]]:
+    """Take out the calls that can be made once for all steps: sums over the rows of a step that no
+    step needs."""
+    wanted = {value.root for value in needed}
+    inside: list[Call] = []
+    after: list[Call] = []
+    for call in reversed(calls):
+        if any(root in wanted for root in _writes(call)) or not _stackable(call, local):
+            inside.append(call)
+            wanted.update((*_reads(call), *_writes(call)))
+        else:
+            after.append(call)
+    return inside[::-1], after[::-1]
+
+
+def _stackable(call: Call, local: Container[Value]) -> bool:
+    """Whether a call on one step's rows may be made on the rows of all steps."""
+    kernel = declared(call.kernel)
+    assert kernel is not None
+    if not kernel.traits.sums_rows or "stream" in call.operands:
+        return False
+    reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]
+    return all(v.root in local and v.size == v.root.size for v in reads)

@@ -1,0 +1,221 @@
+"""From nodes to calls of kernels, for one device.
+
+By default a node is one call of its op's forward kernel, a gradient node the calls of the backward
+kernels that write what is wanted. For all other ops there is a rule, registered by the op's name:
+`FORWARD` of (lowering, node), `GRADIENT` of (lowering, node, incoming gradients by output, values
+to be written by input). A rule may use the lowering as it would a graph: values, views, constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Call, Graph, Node, Value, mark_batched
+from fastnn.graph.op import KERNEL
+from fastnn.kernels.declare import declared
+
+Values = dict[str, Value]
+ForwardRule = Callable[["Lowering", Node], None]
+GradientRule = Callable[["Lowering", Node, Values, Values], None]
+#: by the op's name
+FORWARD: dict[str, ForwardRule] = {}
+GRADIENT: dict[str, GradientRule] = {}
+
+
+def forward(*names: str) -> Callable[[ForwardRule], ForwardRule]:
+    """Register how nodes of these ops are computed."""
+
+    def enter(rule: ForwardRule) -> ForwardRule:
+        FORWARD.update(dict.fromkeys(names, rule))
+        return rule
+
+    return enter
+
+
+def gradient(*names: str) -> Callable[[GradientRule], GradientRule]:
+    """Register how the gradient nodes of these ops are computed."""
+
+    def enter(rule: GradientRule) -> GradientRule:
+        GRADIENT.update(dict.fromkeys(names, rule))
+        return rule
+
+    return enter
+
+
+class Lowering:
+    """The calls of kernels for a graph's nodes, in their order.
+
+    A graph may grow while its calls are asked for: what is lowered once stays as it is.
+
+    Attributes:
+        graph: the graph.
+        device: "cpu" or "cuda".
+        tf32: whether matrix products on CUDA may round their operands to TF32, for tensor cores.
+        limits: the GPU's multiprocessors, and bytes of shared memory that a block may have; an
+            H200's by default.
+        node: the node that is being lowered.
+        memo: what is made once a step however often it is used (packed weights, indices), by key.
+        kept: by node, what its kernels keep besides the outputs: for its gradient, and the gradient
+            of a recurrent cell's gates, `dz`.
+        loops: by node, the memory of a loop's steps.
+    """
+
+    def __init__(
+        self, graph: Graph, device: str = "cpu", tf32: bool = False,
+        limits: tuple[int, int] = (132, 232_448),
+    ):  # fmt: skip
+        self.graph, self.device, self.tf32, self.limits = graph, device, tf32, limits
+        self.node: Node | None = None
+        self.memo: dict[Any, Value] = {}
+        self.kept: dict[Node, Values] = {}
+        self.loops: dict[Node, Any] = {}
+        self._calls: list[Call] = []
+        self._scope = ""
+        self._done = 0
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls for all nodes that the graph has by now."""
+        nodes = self.graph.nodes
+        while self._done < len(nodes):
+            self._done += 1
+            self.lower(nodes[self._done - 1])
+        return self._calls
+
+    @property
+    def batch(self) -> int:
+        return self.graph.batch
+
+    @property
+    def dtype(self) -> str:
+        return self.graph.dtype
+
+    def lower(self, node: Node) -> None:
+        """Add a node's calls."""
+        outer, self.node = self.node, node
+        with self.inside_scope(node.scope):
+            if node.op is KERNEL:
+                attrs = node.attrs
+                self.call(attrs["kernel"], **attrs["operands"])
+                self._calls[-1].final = attrs["final"]
+            elif node.of is not None:
+                of = node.of
+                douts = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
+                written = {name[1:]: value for name, value in node.outputs.items()}
+                GRADIENT.get(of.op.name, derived_gradient)(self, of, douts, written)
+            elif node.op.name in FORWARD:
+                FORWARD[node.op.name](self, node)
+            else:
+                self.call_for(node.op.forward_kernel, node, {}, settled=True)
+        self.node = outer
+
+    @contextmanager
+    def inside_scope(self, scope: str) -> Iterator[None]:
+        """Within this context, calls belong to the layer of this name."""
+        saved, self._scope = self._scope, scope
+        try:
+            yield
+        finally:
+            self._scope = saved
+
+    @contextmanager
+    def aside(self) -> Iterator[list[Call]]:
+        """Within this context, calls are put into a list of their own."""
+        saved, self._calls = self._calls, []
+        try:
+            yield self._calls
+        finally:
+            self._calls = saved
+
+    # -------------------------------------------------------------- calls
+
+    def call(self, kernel: str, **operands: Any) -> None:
+        """Add a call of a kernel. Operands are values, numbers, or None for an absent array."""
+        found = declared(kernel)
+        if found is None:
+            raise KeyError(f"no kernel is called {kernel!r}")
+        if set(operands) != set(found.params):
+            raise ShapeError(
+                f"{where(self._scope)}kernel {kernel!r} takes {sorted(found.params)}, "
+                f"got {sorted(operands)}"
+            )
+        self._calls.append(Call(kernel, operands, self._scope))
+
+    def add(self, calls: list[Call]) -> None:
+        """Add calls that were made aside."""
+        self._calls += calls
+
+    def call_for(
+        self, kernel: str, node: Node, extra: Mapping[str, Any], settled: bool = False
+    ) -> None:
+        """Call a kernel for a node: each parameter by name from `extra`, what the node keeps, its
+        outputs, inputs and attributes. `settled`: which outputs run over the batch is known."""
+        found = declared(kernel)
+        assert found is not None, kernel
+        known = {**node.attrs, **node.inputs, **node.outputs, **self.kept.get(node, {}), **extra}
+        operands: dict[str, Any] = {}
+        for name in found.params:
+            if name == "clock":
+                operands[name] = self.graph.clock()
+            elif name in known:
+                operands[name] = known[name]
+            else:
+                raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
+        if not settled:
+            mark_batched(kernel, operands)
+        with self.inside_scope(node.scope):
+            self.call(kernel, **operands)
+
+    # -------------------------------------------------------------- values
+
+    def value(self, shape: tuple[int, ...], dtype: str = "f", **more: Any) -> Value:
+        return self.graph.value(shape, dtype, **more)
+
+    def full(self, shape: tuple[int, ...], number: float, batched: bool = False) -> Value:
+        return self.graph.full(shape, number, batched)
+
+    def constant(self, data: Any, dtype: str = "f", name: str = "constant") -> Value:
+        return self.graph.constant(data, dtype, name)
+
+    def view(
+        self, value: Value, shape: tuple[int, ...], batched: bool | None = None, begin: int = 0
+    ) -> Value:
+        return self.graph.view(value, shape, batched, begin)
+
+
+def lie_in(value: Value, place: Value) -> None:
+    """Let a value, whose memory nobody has chosen yet, be another one's memory."""
+    value.base, value.home = place, place.root.home
+
+
+def derived_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    """The gradient that follows from the backward kernels' parameter names."""
+    done: set[str] = set()
+    for kernel in node.op.backward_kernels:
+        found = declared(kernel)
+        assert found is not None
+        writes = {n[1:] for n, p in found.arrays.items() if p.writes and n[0] == "d"}
+        if not writes & (set(written) - done):
+            continue
+        done |= writes
+        extra: dict[str, Any] = {}
+        for name in found.params:
+            if name[0] == "d" and name[1:] in writes:
+                source = node.inputs.get(name[1:])
+                if source is None:  # the gradient of an absent optional input: nobody reads it
+                    extra[name] = None
+                    continue
+                extra[name] = written.get(name[1:])
+                if extra[name] is None:
+                    full = f"{node.op.name}.{name}"
+                    extra[name] = to.value(source.shape, source.dtype, name=full)
+            elif name[0] == "d" and name[1:] in node.outputs:
+                output = node.outputs[name[1:]]
+                given = douts.get(name[1:])
+                if given is None:
+                    given = to.full(output.shape, 0.0, output.batched)
+                extra[name] = given
+        to.call_for(kernel, node, extra)

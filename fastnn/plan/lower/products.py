@@ -1,0 +1,116 @@
+"""Matrix products: which kernel, and what it takes packed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph.graph import Node, Value
+from fastnn.kernels.declare import declared
+from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu_blocked import scratch_columns
+from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
+
+#: the products on CUDA, where nothing is packed
+ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")
+#: weights from which a product with few rows is split by columns instead of rows
+WIDE = 1 << 19
+
+
+def need(node: Node, name: str) -> Value:
+    """An input that is not absent."""
+    value = node.inputs[name]
+    assert value is not None
+    return value
+
+
+def packed(to: Lowering, w: Value, *, transposed: bool = False) -> Value:
+    """The packed copy of a matrix (or of its transpose), made once a step however often used."""
+    key = ("packed", w, transposed)
+    if key not in to.memo:
+        rows, columns = w.shape[::-1] if transposed else w.shape
+        itemsize = np.dtype(to.dtype).itemsize
+        value = to.value(packed_shape(rows, columns, itemsize), name=f"packed {w.name}")
+        kernel = "pack_panels_transposed" if transposed else "pack_panels"
+        to.call(kernel, w=w, packed=value)
+        to.memo[key] = value
+    return to.memo[key]
+
+
+def _scratch(to: Lowering, x: Value) -> Value:
+    """Scratch memory with a part for each row of `x`; products with as many rows share it."""
+    rows = x.size // x.shape[-1]
+    key = ("scratch", rows, x.batched)
+    if key not in to.memo:
+        columns = scratch_columns(rows, np.dtype(to.dtype).itemsize)
+        to.memo[key] = to.value((rows, columns), name="scratch")
+    return to.memo[key]
+
+
+def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
+    """The kernels for these sizes; by the whole batch, so that blocks and workers don't matter.
+
+    On CUDA they are chosen when all calls are known (`plan/products.py`).
+    """
+    if to.device == "cuda":
+        return LinearChoice(*ON_CUDA)
+    n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
+    wide = n < 8 and c * k >= WIDE  # few rows, many weights: workers share the columns
+    return choose_linear(n, c, k, np.dtype(to.dtype).itemsize, workers=2 if wide else 1)
+
+
+def _needs_scratch(name: str) -> bool:
+    """Whether a product takes working memory (it packs its weights block by block)."""
+    kernel = declared(name)
+    return kernel is not None and "scratch" in kernel.params
+
+
+@forward("linear")
+def _linear(to: Lowering, node: Node) -> None:
+    x = need(node, "x")
+    kernel = _choice(to, x, need(node, "w")).forward
+    to.call_for(kernel, node, {"scratch": _scratch(to, x)} if _needs_scratch(kernel) else {})
+
+
+@gradient("linear")
+def _linear_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
+    choice = _choice(to, x, w)
+    if "x" in written:
+        extra = {"dy": dy, "dx": written["x"]}
+        if choice.backward_input == "linear_backward_input":
+            extra["w_packed"] = packed(to, w, transposed=True)
+        elif _needs_scratch(choice.backward_input):
+            extra["scratch"] = _scratch(to, x)
+        to.call_for(choice.backward_input, node, extra)
+    if "w" in written:
+        # x and dy are packed where it pays: only later all rows are known (see the loop)
+        to.call_for("linear_backward_weight", node, {"dy": dy, "dw": written["w"]})
+    if "bias" in written:
+        to.call_for("sum_rows", node, {"x": dy, "y": written["bias"]})
+
+
+@forward("linear_turned")
+def _turned(to: Lowering, node: Node) -> None:
+    x, w, y = need(node, "x"), need(node, "w"), node.outputs["y"]
+    kernel = _choice(to, y, w).backward_input
+    extra: dict[str, Any] = {"dy": x, "dx": y}
+    if kernel == "linear_backward_input":
+        extra["w_packed"] = packed(to, w, transposed=True)
+    elif _needs_scratch(kernel):
+        extra["scratch"] = _scratch(to, y)
+    to.call_for(kernel, node, extra)
+
+
+@gradient("linear_turned")
+def _turned_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
+    choice = _choice(to, dy, w)
+    if "x" in written:
+        extra: dict[str, Any] = {"x": dy, "y": written["x"], "bias": None}
+        if _needs_scratch(choice.forward):
+            extra["scratch"] = _scratch(to, dy)
+        to.call_for(choice.forward, node, extra)
+    if "w" in written:
+        to.call_for("linear_backward_weight", node, {"x": dy, "dy": x, "dw": written["w"]})

@@ -1,0 +1,219 @@
+"""Recurrent nets over whole sequences.
+
+On the CPU one kernel walks each sequence; its backward kernel writes the gradients of the gates,
+`dz`, of all steps; gradients to x and to the weights are products with those. On CUDA see
+`recurrent_cuda.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastnn.graph.graph import Node, Value
+from fastnn.kernels.gru import cpu as gru
+from fastnn.kernels.lstm import cpu as lstm
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, padded
+from fastnn.kernels.rnn import cpu as rnn
+from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
+from fastnn.plan.lower.products import need, packed
+
+#: batches up to this size use the weights as they are
+PLAIN_BATCH = 4
+
+
+@forward("rnn", "lstm", "gru")
+def _cell(to: Lowering, node: Node) -> None:
+    if to.device == "cuda":
+        from fastnn.plan.lower import recurrent_cuda  # not needed on the CPU
+
+        recurrent_cuda.forward(to, node)
+        return
+    inputs, hidden = need(node, "x").shape[2], node.outputs["y"].shape[2]
+    if node.op.name == "rnn":
+        _forward(to, node, "rnn_forward", rnn.rnn_scratch(inputs, hidden))
+    elif node.op.name == "lstm":
+        _keep(to, node, padded(5 * hidden))
+        _forward(to, node, "lstm_forward", lstm.lstm_scratch(inputs, hidden))
+    else:
+        _keep(to, node, padded(4 * hidden))
+        _forward(to, node, "gru_forward", gru.gru_scratch(inputs, hidden))
+
+
+@gradient("rnn", "lstm", "gru")
+def _cell_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    if to.device == "cuda":
+        from fastnn.plan.lower import recurrent_cuda
+
+        recurrent_cuda.gradient(to, node, douts, written)
+    else:
+        {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[node.op.name](to, node, douts, written)
+
+
+def _turned(to: Lowering, w: Value, batch: int) -> Value:
+    """The transposed matrix for a backward kernel: packed, or plain for few sequences."""
+    if batch > PLAIN_BATCH:
+        return packed(to, w, transposed=True)
+    key = ("turned", w)
+    if key not in to.memo:
+        to.memo[key] = to.value(w.shape[::-1], name=f"turned {w.name}")
+        to.call("turn_over", w=w, turned=to.memo[key])
+    return to.memo[key]
+
+
+def _rows(to: Lowering, node: Node, size: int, dtype: str = "f") -> Value:
+    """A buffer with so many elements for each sequence."""
+    batch = need(node, "x").shape[0]
+    return to.value((batch, size) if dtype == "f" else (batch,), dtype)
+
+
+def _forward(to: Lowering, node: Node, kernel: str, scratch: int) -> None:
+    """Call a cell's forward kernel with its weights packed, where that pays."""
+    use_packed = need(node, "x").shape[0] > PLAIN_BATCH
+    weights = {name: need(node, name) for name in ("w_ih", "w_hh")}
+    if use_packed:
+        weights = {name: packed(to, w, transposed=False) for name, w in weights.items()}
+    extra = {
+        **weights, "packed": int(use_packed), "scratch": _rows(to, node, scratch),
+        "order": _rows(to, node, 1, "i"),
+    }  # fmt: skip
+    to.call_for(kernel, node, extra)
+
+
+def _keep(to: Lowering, node: Node, size: int) -> None:
+    """Memory for what a cell's forward kernel saves for its gradient: a row for each step."""
+    batch, steps, _ = node.outputs["y"].shape
+    to.kept[node] = {"saved": to.value((batch, steps * size), name=f"{node.op.name}.saved")}
+
+
+def _backward(
+    to: Lowering,
+    node: Node,
+    kernel: str,
+    douts: Values,
+    found: Values,
+    sizes: dict[str, int],
+) -> Values:
+    """Call a cell's backward kernel; returns what it writes. `sizes` gives the rows' lengths."""
+    written = {name: _rows(to, node, size) for name, size in sizes.items()}
+    written |= {f"d{name}": value for name, value in found.items() if name in ("h0", "c0")}
+    incoming = {f"d{name}": douts.get(name) for name in node.op.returns}
+    absent = {"dpeephole": None}
+    extra = {
+        **absent, **incoming, **written, "order": _rows(to, node, 1, "i"),
+        "w_turned": _turned(to, need(node, "w_hh"), need(node, "x").shape[0]),
+        "steps": need(node, "x").shape[1],
+    }  # fmt: skip
+    to.call_for(kernel, node, extra)
+    to.kept.setdefault(node, {})["dz"] = written["dz"]
+    return written
+
+
+def _gradients(
+    to: Lowering,
+    node: Node,
+    found: Values,
+    written: Values,
+    step: int,
+    recurrent: Sequence[dict[str, Any]],
+    biases: tuple[str, str],
+) -> None:
+    """Gradients to the input, to weights and biases from a cell's `dz`.
+
+    `step` is the size of a step in dz; `recurrent` says for groups of columns of w_hh what they
+    were multiplied with; `biases` names the written sums for b_ih and b_hh.
+    """
+    x, dz = need(node, "x"), written["dz"]
+    batch, steps, inputs = x.shape
+    gates = need(node, "w_ih").shape[1]
+    if "x" in found:
+        turned = packed(to, need(node, "w_ih"), transposed=True)
+        more = {"w_turned": turned, "dx": found["x"], "step": step, "gates": gates}
+        to.call_for("sequence_backward_input", node, {"dz": dz, **more})
+    common = {"dz": dz, "dz_step": step, "steps": steps}
+    if "w_ih" in found:
+        scratch = to.value((inputs, GRADIENT_SCRATCH))
+        to.call_for(
+            "sequence_backward_weight", node,
+            {
+                "x": to.view(x, (batch, steps * inputs)), "x_step": inputs, "x_first": 0,
+                "before": None, "dw": found["w_ih"], "scratch": scratch, "dz_first": 0,
+                "column": 0, "columns": gates, "shift": 0, **common,
+            },
+        )  # fmt: skip
+    if "w_hh" in found:
+        scratch = to.value((found["w_hh"].shape[0], GRADIENT_SCRATCH))
+        for part in recurrent:
+            to.call_for(
+                "sequence_backward_weight",
+                node,
+                {"dw": found["w_hh"], "scratch": scratch, **common, **part},
+            )
+    for name, source in zip(("b_ih", "b_hh"), biases, strict=True):
+        if name in found:
+            to.call_for("sum_rows", node, {"x": written[source], "y": found[name]})
+
+
+def _from_outputs(to: Lowering, node: Node, columns: int) -> dict[str, Any]:
+    """The first columns of w_hh: multiplied with the output of the turn before."""
+    y = node.outputs["y"]
+    batch, steps, hidden = y.shape
+    return {
+        "x": to.view(y, (batch, steps * hidden)), "x_step": hidden, "x_first": 0,
+        "before": node.inputs["h0"], "dz_first": 0, "column": 0, "columns": columns, "shift": 1,
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- the cells' gradients
+
+
+def _rnn(to: Lowering, node: Node, douts: Values, found: Values) -> None:
+    _, steps, hidden = node.outputs["y"].shape
+    step = padded(hidden)
+    sizes = {"dz": steps * step, "dbias": hidden, "dh0": hidden}
+    sizes["scratch"] = rnn.rnn_backward_scratch(hidden)
+    written = _backward(to, node, "rnn_backward", douts, found, sizes)
+    parts = [_from_outputs(to, node, hidden)]
+    _gradients(to, node, found, written, step, parts, ("dbias", "dbias"))
+
+
+def _lstm(to: Lowering, node: Node, douts: Values, found: Values) -> None:
+    _, steps, hidden = node.outputs["y"].shape
+    step = padded(4 * hidden)
+    sizes = {"dz": steps * step, "dbias": 4 * hidden, "dh0": hidden, "dc0": hidden}
+    sizes["scratch"] = lstm.lstm_backward_scratch(hidden)
+    if node.inputs["peephole"] is not None:
+        sizes["dpeephole"] = 3 * hidden
+    written = _backward(to, node, "lstm_backward", douts, found, sizes)
+    parts = [_from_outputs(to, node, 4 * hidden)]
+    _gradients(to, node, found, written, step, parts, ("dbias", "dbias"))
+    if "peephole" in found:
+        to.call_for("sum_rows", node, {"x": written["dpeephole"], "y": found["peephole"]})
+
+
+def _gru(to: Lowering, node: Node, douts: Values, found: Values) -> None:
+    _, steps, hidden = node.outputs["y"].shape
+    step = padded(4 * hidden)
+    sizes = {"dz": steps * step, "dbias_ih": 3 * hidden, "dbias_hh": 3 * hidden, "dh0": hidden}
+    sizes["scratch"] = gru.gru_backward_scratch(hidden)
+    written = _backward(to, node, "gru_backward", douts, found, sizes)
+    parts = [_from_outputs(to, node, 2 * hidden)]
+    if node.attrs["reset_before"]:
+        parts.append({
+            "x": to.kept[node]["saved"], "x_step": step, "x_first": 3 * hidden, "before": None,
+            "dz_first": 2 * hidden, "shift": 0,
+        })  # fmt: skip
+    else:
+        parts.append({**_from_outputs(to, node, hidden), "dz_first": 3 * hidden})
+    parts[1] |= {"column": 2 * hidden, "columns": hidden}
+    _gradients(to, node, found, written, step, parts, ("dbias_ih", "dbias_hh"))
+
+
+@gradient("leaky")
+def _leaky(to: Lowering, node: Node, douts: Values, found: Values) -> None:
+    written = {
+        f"d{n}": found[n] if n in found else to.value(node.outputs[like].shape)
+        for n, like in (("x", "y"), ("h0", "h_n"))
+    }
+    incoming = {"dy": douts.get("y"), "dh_n": douts.get("h_n")}
+    to.call_for("leaky_backward", node, {**incoming, **written})
