@@ -7,10 +7,12 @@ sum up and update. Nothing here depends on a device: `fastnn/plan/lower` turns n
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +25,36 @@ from fastnn.kernels.declare import Array, declared
 if TYPE_CHECKING:
     from fastnn.graph.op import Op
 
-_tracing = threading.local()
+
+class _Tracing(threading.local):
+    """What a thread is tracing: the graph, the frame that does it, and what is traced around it."""
+
+    entry: tuple[Graph, FrameType, Any] | None = None
+
+
+_tracing = _Tracing()
 
 
 def traced() -> Graph | None:
-    """The graph that this thread is tracing a module's `forward` (or a loss) into, if any."""
-    found: Graph | None = getattr(_tracing, "graph", None)
-    return found
+    """The graph that this thread is tracing a module's `forward` (or a loss) into, if any.
+
+    Tracing ends with the frame that does it, even where a Ctrl-C kept it from saying so.
+    """
+    entry = _tracing.entry
+    if entry is None:
+        return None
+    while entry is not None and not _is_running(entry[1]):
+        entry = entry[2]
+    _tracing.entry = entry
+    return None if entry is None else entry[0]
+
+
+def _is_running(frame: FrameType) -> bool:
+    """Whether a frame is one of this thread's calls."""
+    current: FrameType | None = sys._getframe(1)
+    while current is not None and current is not frame:
+        current = current.f_back
+    return current is not None
 
 
 #: homes (memory segments) that a program's run brings along; sizes are known when it is bound
@@ -357,11 +382,12 @@ class Graph:
     def inside_scope(self, scope: str) -> Iterator[None]:
         """Within this context, nodes belong to the layer of this name."""
         saved, self.scope = self.scope, scope
-        outer, _tracing.graph = traced(), self
+        outer = _tracing.entry
+        _tracing.entry = self, sys._getframe(2), outer  # of who is in the context
         try:
             yield
         finally:
-            self.scope, _tracing.graph = saved, outer
+            self.scope, _tracing.entry = saved, outer
 
     # -------------------------------------------------------------- values
 

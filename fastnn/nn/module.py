@@ -64,7 +64,7 @@ class Module(structure.Part):
                 f"{[type(x).__name__ for x in (*inputs, *options.values())]}"
             )
         inputs = tuple(_constant(graph, x) for x in inputs)
-        with structure.quiet(), graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
+        with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
             return self.forward(*inputs, **options)
 
     def handed_on(self, result: Any) -> Any:

@@ -8,7 +8,6 @@ for the whole.
 from __future__ import annotations
 
 import fnmatch
-import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError
 from fastnn.graph import leaf
+from fastnn.graph.graph import traced
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -49,30 +49,19 @@ class Clock:
 
 
 clock = Clock()
-_tracing = threading.local()
 
 
 def note_change() -> int:
     """Count a change; what `forward` does while it is traced counts as none."""
-    if getattr(_tracing, "depth", 0) == 0:
+    if traced() is None:
         clock.now += 1
     return clock.now
 
 
 def touch(module: Module) -> None:
     """Note that an attribute of a module has changed."""
-    if getattr(_tracing, "depth", 0) == 0:
+    if traced() is None:
         module.__dict__["_changed"] = note_change()
-
-
-class quiet:
-    """While it lasts, changes that this thread makes don't count: `forward` is being traced."""
-
-    def __enter__(self) -> None:
-        _tracing.depth = getattr(_tracing, "depth", 0) + 1
-
-    def __exit__(self, *_: object) -> None:
-        _tracing.depth -= 1
 
 
 # -------------------------------------------------------------------- what is held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
+from fastnn.graph.graph import Graph, traced
+from fastnn.nn import structure
 
 RNG = np.random.default_rng(0)
 A = RNG.uniform(0.5, 1.5, 4)
@@ -174,3 +177,44 @@ def test_numpys_functions_on_symbolic_values() -> None:
     x = RNG.normal(size=(3, 4))
     got = Model().to("float64").predict(x)
     np.testing.assert_allclose(got, np.tanh(x) + np.maximum(x, 0.5) * np.abs(x), rtol=1e-7)
+
+
+def test_a_trace_that_ctrl_c_cut_off_is_over() -> None:
+    """Even where the exception came before the context could be left."""
+
+    def cut_off(depth: int) -> None:
+        context = Graph(1).inside_scope("layer")
+        context.__enter__()
+        left.append(context)  # else it would be left when it is thrown away
+        assert traced() is not None
+        if depth:
+            cut_off(depth - 1)
+            assert traced() is context.gen.gi_frame.f_locals["self"]
+        raise KeyboardInterrupt
+
+    left: list[Any] = []
+    for depth in (0, 2):
+        with contextlib.suppress(KeyboardInterrupt):
+            cut_off(depth)
+        assert traced() is None
+        layer = nn.Linear(3, 2)
+        assert layer.weight.value.shape == (2, 3)
+        before = structure.clock.now
+        layer.bias.trainable = False
+        assert structure.clock.now > before
+
+
+def test_a_trace_within_a_trace() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            self.scale = nn.Parameter((3,), 2.0)
+
+        def forward(self, x: Any) -> Any:
+            graph = traced()
+            with Graph(1).inside_scope("other"):
+                assert traced() is not graph
+            assert traced() is graph is x.graph
+            return x * self.scale
+
+    assert Model().predict(np.ones((2, 3))).tolist() == [[2.0] * 3] * 2
+    assert traced() is None
