@@ -81,6 +81,7 @@ DEVICES: dict[str, int] = {
     "fastnn.nn.parameter": 3,
     "fastnn.train.options": 1,
     "fastnn.train.step": 1,
+    "fastnn.train.trainer": 1,
 }
 
 

@@ -245,6 +245,12 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             wrong &= values != limits.ignored
         if wrong.any():
             got, labels = int(values[wrong].flat[0]), name[0] != "x"
+            if limits.steps:
+                raise DataError(
+                    f"inputs: {limits.scope!r} expects lengths in 0..{limits.high - 1}, the steps "
+                    f"of its sequences, got {got}; pad the sequences to the longest one's length, "
+                    "or cut the lengths"
+                )
             remedy = "make the layer larger" if got >= 0 else "count from 0"
             if labels and got < 0:
                 remedy = f"give the loss ignore_index={got} if such rows are not to count"

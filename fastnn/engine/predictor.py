@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
+from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_ranges
 from fastnn.engine.builder import Builder, Built
 from fastnn.engine.model import PROBE, Model, fixed_batch, settled
+from fastnn.engine.ranges import Ranges, Stretch
 from fastnn.engine.session import Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
@@ -86,6 +87,7 @@ class Predictor:
         self._stateful = fixed_batch(model) is not None
         self._idle = deque([self])  # those that no thread is using
         self._settled: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
+        self._ranges = Ranges(self._traced)
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         turn = turns(self.session.store).read(Turn("predict", sys._getframe()))
@@ -109,6 +111,7 @@ class Predictor:
         with building:
             twin = Predictor(self.model, self.session.workers)
         twin._forwards, twin._joins, twin._idle = self._forwards, self._joins, self._idle
+        twin._ranges = self._ranges
         return twin
 
     def outputs(self, *inputs: Any, batch_size: int, on_device: bool) -> Any:
@@ -174,8 +177,12 @@ class Predictor:
         tree: Any = None
         for begin in range(0, len(x), batch):
             part = x if batch == len(x) else x.take(slice(begin, begin + batch))
+            count = len(part)
+            part, stretch = self._stretched(part)
             ready = self._ready(part)
             found, tree = ready(part), ready.forward.tree
+            if stretch is not None:
+                found = stretch.cut(found)
             if batch == len(x):
                 results = [array.copy() for array in found]
                 break
@@ -185,8 +192,18 @@ class Predictor:
                     for array, join in zip(found, joins, strict=True)
                 ]
             for result, array, join in zip(results, found, joins, strict=True):
-                _put(result, array, join, begin, len(part), len(x))
+                _put(result, array, join, begin, count, len(x))
         return rebuild(tree, results)
+
+    def _stretched(self, x: Arrays) -> tuple[Arrays, Stretch | None]:
+        """A batch, padded to the steps of the program that serves it (`engine/ranges.py`)."""
+        padded, _, _, stretch = self._ranges.stretch("predict", x, NO_ARRAYS, NO_ARRAYS)
+        return padded, stretch
+
+    def _traced(self, kind: str, batch: int, specs: Any) -> Builder:
+        builder = Builder(self.model, self.session.store, batch, False, "direct")
+        builder.outputs(builder.inputs("x", specs[0]))
+        return builder
 
     def _ready(self, x: Arrays) -> _Bound:
         """A bound program for one batch; refuses integers out of range."""

@@ -347,13 +347,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Range:
-    """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that asks."""
+    """Integers in `value` must be in low..high-1, or `ignored`; `scope` is the layer that asks.
+
+    `steps`: they are lengths of sequences of high-1 steps.
+    """
 
     value: Value | None  # None once the program is planned
     low: int
     high: int
     scope: str
     ignored: int | None = None
+    steps: bool = False
 
 
 @dataclass(eq=False)
@@ -446,8 +450,12 @@ class Graph:
             shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep
         )
 
-    def limit(self, ids: Value, low: int, high: int, ignored: int | None = None) -> None:
+    def limit(
+        self, ids: Value, low: int, high: int, ignored: int | None = None, steps: bool = False
+    ) -> None:
         """Integers have to be within low..high-1, or `ignored`: checked where the data come in.
+
+        `steps`: they are lengths of sequences of high-1 steps.
 
         Of integers that were cut out of an input or turned, the whole input is checked.
         """
@@ -458,7 +466,7 @@ class Graph:
                 return
             source = x.root
         if source.home == "input":
-            self.ranges.append(Range(source, low, high, self.scope, ignored))
+            self.ranges.append(Range(source, low, high, self.scope, ignored, steps))
 
     # -------------------------------------------------------------- nodes
 

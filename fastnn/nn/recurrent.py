@@ -150,7 +150,9 @@ class Recurrent(Module, Stateful):
             state: initial states, a list with one entry for each layer and direction (layer 0,
                 layer 0 reverse, layer 1, ...): a value of shape (batch, hidden_size), for an LSTM a
                 pair (h, c); zeros if None.
-            lengths: number of valid steps of each sequence, integers (batch,); all if None.
+            lengths: number of valid steps of each sequence, integers (batch,) from 0 to `steps`;
+                all if None. With them batches of many different numbers of steps need few
+                programs, unless something else in the model depends on how many steps there are.
 
         Returns:
             Outputs of all steps, zero past the end, and a list of final states like `state`

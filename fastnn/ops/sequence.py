@@ -20,7 +20,7 @@ def _sequence(
     values = {n: None if v is None else as_value(graph, v) for n, v in given.items()}
     x = float_value(x, name)
     if isinstance(lengths, Value):
-        graph.limit(lengths, 0, x.shape[1] + 1)
+        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
     return graph.apply(name, x=x, lengths=lengths, **values, **attrs)
 
 
@@ -187,6 +187,8 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
 
     inputs = [*xs]
     if lengths is not None:
+        if isinstance(lengths, Value):
+            graph.limit(lengths, 0, xs[0].shape[1] + 1, steps=True)
         mask = graph.value((xs[0].shape[0], xs[0].shape[1]), batched=True, name="mask")
         graph.call("length_mask", lengths=lengths, y=mask)
         # what stands past the end, be it NaN, reaches neither the states nor a gradient

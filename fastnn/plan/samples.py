@@ -103,7 +103,7 @@ class Samples:
             if parameter.axis != "rows" or not size:
                 return 0
             count = value.size // size
-            if _items(parameter, value) % (count * self.batch):
+            if items(parameter, value) % (count * self.batch):
                 return 0
             found.add(count)
         return found.pop() if len(found) == 1 else 0
@@ -116,12 +116,12 @@ class Samples:
         return 1 if self.steps(x) else 0
 
 
-def _items(parameter: Array, value: Value) -> int:
+def items(parameter: Array, value: Value) -> int:
     """How many items a "rows" array has: leading dimensions are merged, missing ones are 1."""
     rank = len(parameter.dims)
     if 2 <= value.ndim < rank:
         return 1
-    items = 1
+    count = 1
     for extent in value.shape[: max(value.ndim - rank, 0) + 1]:
-        items *= extent
-    return items
+        count *= extent
+    return count

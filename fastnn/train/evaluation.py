@@ -60,9 +60,10 @@ class Evaluation:
         """
         session, samples, held = self.session, len(x), Hold(x, y, w)
         held.check()
-        built, small, batch = self.steps(x, y, w, batch)
-        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
-            session.set(name, source)
+        data, built, small, batch = self.steps(x, y, w, batch)
+        for part in data:
+            for name, source in part.sources().items():
+                session.set(name, source)
         session.set("order", np.arange(samples, dtype=np.int64))
         full = session.bind(built.program)
         rest = session.bind(small.program) if small else None
@@ -71,11 +72,16 @@ class Evaluation:
         session.run(segments_for(full, rest, samples, batch), lambda: None)
         return self.trainer.tally.values(session.totals)
 
-    def steps(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> tuple[Built, Built | None, int]:
-        """The steps for whole batches and for the rest, and the batch; refuses unfit data."""
+    def steps(
+        self, x: Arrays, y: Arrays, w: Arrays, batch: int
+    ) -> tuple[tuple[Arrays, Arrays, Arrays], Built, Built | None, int]:
+        """The data as steps take them, the steps for whole batches and for the rest, and the batch;
+        refuses unfit data."""
         trainer, batch = self.trainer, min(batch, len(x))
         if batch < len(x) and not self.cuts(x.specs, y.specs, w.specs).evaluation:
             batch = len(x)
+        left = len(x) % batch
+        x, y, w = trainer.stretched(x, y, w, False, [size for size in (batch, left) if size])
 
         def built(size: int) -> Built:
             return trainer.built(x.specs, y.specs, size, "gather", training=False, w=w.specs)
@@ -83,8 +89,7 @@ class Evaluation:
         whole = built(batch)
         check_ranges(x, whole.ranges)
         check_ranges(y, whole.ranges)
-        left = len(x) % batch
-        return whole, built(left) if left else None, batch
+        return (x, y, w), whole, built(left) if left else None, batch
 
     def of_batches(self, batches: Iterable[Any], check_data: bool) -> dict[str, float]:
         """Losses and metrics over an iterable of batches."""
@@ -99,6 +104,7 @@ class Evaluation:
                     "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
                     "batches; give arrays, or all samples as one batch"
                 )
+            x, y, w = trainer.stretched(x, y, w, False)
             built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
             check_ranges(x, built.ranges)
             check_ranges(y, built.ranges)

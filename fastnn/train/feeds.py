@@ -40,19 +40,17 @@ class ArrayFeed:
                 f"batch_size: expected at most the number of samples, {len(x)}, got {batch}; "
                 "choose a smaller batch"
             )
-        self.trainer, self.x, self.batch, self.shuffle = trainer, x, batch, shuffle
+        self.trainer, self.batch, self.shuffle = trainer, batch, shuffle
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
-        self.y, self.w, self.small = y, w, 0 if drop_last else rest
+        self.data, self.small = (x, y, w), 0 if drop_last else rest
         self.description = {
             "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
             "drop_last": bool(drop_last),
         }  # fmt: skip
         self.hold = Hold(x, y, w)
         session = trainer.session
-        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
-            session.set(name, source)
         self.order = np.arange(len(x), dtype=np.int64)
         self.rates = np.zeros((max(self.steps, 1), trainer.optimizer.group_count))
         session.set("order", self.order)
@@ -61,11 +59,14 @@ class ArrayFeed:
 
     def prepare(self) -> None:
         """Build and bind the programs: at first, and when the trainer's model has changed."""
-        trainer, x, y, w = self.trainer, self.x, self.y, self.w.specs
-        built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w)
+        trainer, sizes = self.trainer, [size for size in (self.batch, self.small) if size]
+        x, y, w = trainer.stretched(*self.data, True, sizes)
+        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
+            trainer.session.set(name, source)
+        built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w.specs)
         small = None
         if self.small:
-            small = trainer.built(x.specs, y.specs, self.small, "gather", w=w)
+            small = trainer.built(x.specs, y.specs, self.small, "gather", w=w.specs)
         check_ranges(x, built.ranges)
         check_ranges(y, built.ranges)
         self.full = trainer.session.bind(built.program)
@@ -204,6 +205,7 @@ class BatchFeed:
 
     def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays, Arrays]:
         x, y, w = self.trainer.checked(*batch_of(item), self.check_data, "training")
+        x, y, w = self.trainer.stretched(x, y, w, True)
         built = self.trainer.built(x.specs, y.specs, len(x), "direct", w=w.specs)
         check_ranges(x, built.ranges)
         check_ranges(y, built.ranges)

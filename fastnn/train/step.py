@@ -20,6 +20,7 @@ from fastnn.engine.arrays import (
 from fastnn.engine.builder import Built
 from fastnn.engine.model import settled
 from fastnn.engine.nonfinite import explain
+from fastnn.engine.ranges import Ranges
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, turns
@@ -100,6 +101,7 @@ class Step:
         self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
         self._ready: Kept[_Ready] = Kept()
         self._settled: dict[Any, tuple[Spec, ...]] = {}
+        self._ranges = Ranges(self._traced)
         self._watch = Watch(self.model)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,6 +114,7 @@ class Step:
             "_ready",
             "_watch",
             "_settled",
+            "_ranges",
         }
         return copies.contents(self, rebuilt)
 
@@ -133,6 +136,7 @@ class Step:
         self._chosen = select(self.model, self._options, "parameters")
         self._ready.clear()
         self._settled.clear()
+        self._ranges.clear()
         self._watch.accept()
 
     def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -258,6 +262,8 @@ class Step:
             check_weights(weights, inputs, self.dtype)
         if self.device == "cpu":  # arrays of a GPU are copied
             inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
+            given = (inputs, targets, weights)
+            inputs, targets, weights, _ = self._ranges.stretch(kind, *given)
         arrays = [*inputs.arrays, *targets.arrays, *weights.arrays]
         specs = inputs.specs, targets.specs, weights.specs
         key = (kind, len(inputs), specs, *(a.dtype for a in arrays))
@@ -281,15 +287,21 @@ class Step:
             self._settled[inputs.specs] = settled(self.model, inputs.specs)
         return inputs.with_specs(self._settled[inputs.specs]), targets
 
-    def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> _Ready:
+    def _traced(self, kind: str, batch: int, specs: tuple[tuple[Spec, ...], ...]) -> StepBuilder:
+        """A step as far as its loss."""
         builder = StepBuilder(
-            self.model, self.store, len(x), kind != "evaluate", "direct",
+            self.model, self.store, batch, kind != "evaluate", "direct",
             self.session.runtime.kind, self.tf32,
         )  # fmt: skip
-        inputs = builder.inputs("x", x.specs)
-        targets = builder.inputs("y", y.specs) if y.arrays else inputs
-        weights = builder.inputs("w", w.specs)
-        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        inputs = builder.inputs("x", specs[0])
+        targets = builder.inputs("y", specs[1]) if specs[1] else inputs
+        weights = builder.inputs("w", specs[2])
+        builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        return builder
+
+    def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> _Ready:
+        builder = self._traced(kind, len(x), (x.specs, y.specs, w.specs))
+        loss = builder.places["loss"]
         found = set(self.parameters)
         if kind == "train":
             self.store.dropped = not self.keep_gradients

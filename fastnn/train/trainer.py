@@ -23,6 +23,7 @@ from fastnn.engine.arrays import (
 from fastnn.engine.builder import Built
 from fastnn.engine.model import settled
 from fastnn.engine.nonfinite import explain
+from fastnn.engine.ranges import Ranges
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import reading, training
@@ -176,13 +177,14 @@ class Trainer:
         self.pending: Loaded | None = None  # what callbacks of the next run take up
         self._before_validation: Any = None  # the buffers, while a validation goes on
         self._settled: dict[Any, tuple[Spec, ...]] = {}
+        self._ranges = Ranges(self._traced)
         self._watch = Watch(self.model)
         self.version = 0  # grows when programs have to be built anew
 
     def __getstate__(self) -> dict[str, Any]:
         rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
         rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
-        rebuilt |= {"_settled", "_counting"}
+        rebuilt |= {"_settled", "_counting", "_ranges"}
         epoch, cursor = self.place  # in the middle of a hook, too
         place = {"epoch": epoch, "cursor": cursor, "epoch_done": False}
         return {**copies.contents(self, rebuilt), **place}
@@ -205,6 +207,7 @@ class Trainer:
             self._chosen = select(self.model, self._parameters, "parameters")
             self._built.clear()
             self._settled.clear()
+            self._ranges.clear()
             self._evaluation = None
             self.version += 1
             self._watch.accept()
@@ -284,6 +287,20 @@ class Trainer:
                     self.tally.kinds[k] = SUM
             self._built[key] = builder.finish()
         return self._built[key]
+
+    def stretched(
+        self, x: Arrays, y: Arrays, w: Arrays, training: bool, batches: Iterable[int] = ()
+    ) -> tuple[Arrays, Arrays, Arrays]:
+        """Data, padded to the steps of the programs that serve them (`engine/ranges.py`)."""
+        if self.device != "cpu":
+            return x, y, w
+        kind = "train" if training else "evaluate"
+        return self._ranges.stretch(kind, x, y, w, batches)[:3]
+
+    def _traced(self, kind: str, batch: int, specs: Any) -> StepBuilder:
+        builder = StepBuilder(self.model, self.store, batch, kind == "train", "direct")
+        self.describe(builder, *specs)
+        return builder
 
     def describe(
         self, builder: StepBuilder, x: tuple[Spec, ...], y: tuple[Spec, ...], w: tuple[Spec, ...]

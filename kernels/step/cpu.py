@@ -33,6 +33,28 @@ def sum_of(x):
     return (a + b) + (c + d)
 
 
+@helper
+def sum_of_counted(x):
+    """Like `sum_of`, of what isn't 0: rows that don't count leave the bits as they are, however
+    many there are, wherever they stand."""
+    a = b = c = d = np.float64(0.0)
+    size = x.shape[0]
+    full = size - size % 4
+    for i in range(0, full, 4):
+        p, q = np.float64(x[i]), np.float64(x[i + 1])
+        r, s = np.float64(x[i + 2]), np.float64(x[i + 3])
+        if p != 0.0 and q != 0.0 and r != 0.0 and s != 0.0:
+            a, b, c, d = a + p, b + q, c + r, d + s
+        else:
+            for j in range(i, i + 4):
+                if x[j] != 0.0:
+                    a, b, c, d = b, c, d, a + np.float64(x[j])
+    for i in range(full, size):
+        if x[i] != 0.0:
+            a, b, c, d = b, c, d, a + np.float64(x[i])
+    return (a + b) + (c + d)
+
+
 @kernel
 def fill(memory: "out whole i[N]", word: "int"):
     """Every word of memory = word."""
@@ -43,7 +65,7 @@ def fill(memory: "out whole i[N]", word: "int"):
 @kernel
 def total(x: "in whole f[N]", y: "out whole f[U]"):
     """y = sum(x)."""
-    y[0] = sum_of(x)
+    y[0] = sum_of_counted(x)
 
 
 @kernel
@@ -74,7 +96,7 @@ def weighted_mean(
     denominator: "out whole f[U]",
 ):
     """y = sum(x) / denominator, denominator = sum(weight); 0 where nothing counts (0 / 0)."""
-    divisor, value = sum_of(weight), sum_of(x)
+    divisor, value = sum_of_counted(weight), sum_of_counted(x)
     denominator[0] = divisor
     y[0] = 0.0 if divisor == 0.0 and value == 0.0 else value / divisor
 
@@ -121,14 +143,14 @@ def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "ino
         if weight[i] != 0.0:
             value += np.float64(weight[i]) * np.float64(x[i])
     total[0] += value
-    total[1] += sum_of(weight)
+    total[1] += sum_of_counted(weight)
 
 
 @kernel(bookkeeping=True, totals_rows=True)
 def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(x); total[1] += sum(y)."""
-    total[0] += sum_of(x)
-    total[1] += sum_of(y)
+    total[0] += sum_of_counted(x)
+    total[1] += sum_of_counted(y)
 
 
 @helper

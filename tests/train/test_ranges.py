@@ -1,0 +1,480 @@
+"""One program for a range of lengths: few programs, and the bits that exact lengths give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops, optim
+from fastnn.engine import ranges
+from fastnn.engine.arrays import NO_ARRAYS, as_arrays
+from fastnn.engine.ranges import range_end
+from fastnn.errors import DataError
+from fastnn.kernels.step.cpu import sum_of_counted
+from fastnn.plan import stretched
+
+WORDS, TAGS, IGNORED = 30, 5, -1
+LENGTHS = [int(n) for n in np.random.default_rng(0).permutation(np.arange(3, 27))]
+
+
+class Tagger(nn.Module):
+    """`between` stands between the outputs of the recurrent layer and the logits."""
+
+    def __init__(
+        self,
+        cell: Any = nn.LSTM,
+        between: Callable[..., Any] = lambda y, lengths: y,
+        out: int = TAGS,
+        **options: Any,
+    ):
+        self.vectors, self.cell = nn.Embedding(WORDS, 6), cell(6, 8, **options)
+        self.head, self.between, self.factor = nn.Linear(self.cell.output_size, out), between, 1.0
+        self.norm, self.batch_norm = nn.LayerNorm(8), nn.BatchNorm(8)
+        self.drop, self.gate = nn.Dropout(0.3), nn.Linear(8, 8)
+
+    def forward(self, ids: Any, lengths: Any) -> Any:
+        y, _ = self.cell(self.vectors(ids), lengths=lengths)
+        return self.head(self.between(y, lengths) * self.factor)
+
+
+def batch(steps: int, samples: int = 6, seed: int = 0) -> tuple[Any, np.ndarray]:
+    rng = np.random.default_rng([seed, steps])
+    lengths = rng.integers(0, steps + 1, samples)
+    lengths[0] = steps
+    tags = rng.integers(0, TAGS, (samples, steps))
+    tags[np.arange(steps) >= lengths[:, None]] = IGNORED
+    return (rng.integers(0, WORDS, (samples, steps)), lengths), tags
+
+
+def trainer(model: nn.Module, loss: Any = None, **options: Any) -> fnn.Trainer:
+    return fnn.Trainer(
+        model, loss or nn.CrossEntropyLoss(ignore_index=IGNORED),
+        optim.Adam(lr=0.02, clip_global_norm=1.0), seed=1, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """What makes all programs from here on have exact lengths."""
+    return lambda: monkeypatch.setattr(ranges, "EXACT", 10**9)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, np.ndarray):
+        return one.shape == other.shape and one.tobytes() == other.tobytes()
+    return bool(one == other)
+
+
+def numbers(logs: Any) -> Any:
+    return {name: list(values) for name, values in dict(logs).items() if "time" not in name}
+
+
+def test_ends_of_ranges():
+    for steps in range(1, 3000):
+        end = range_end(steps)
+        assert steps <= end == range_end(end)
+        assert end <= max(steps + 7, steps * 1.125)
+    assert len({range_end(steps) for steps in range(1, 301)}) == 26
+
+
+def test_every_path_has_the_bits_of_exact_lengths(exact):
+    data = [batch(steps) for steps in LENGTHS[:10]]
+    weighted = [(x, y, np.random.default_rng(3).random(y.shape) * (y >= 0)) for x, y in data]
+
+    def run(workers: int) -> tuple[Any, tuple[int, ...]]:
+        model = Tagger(bidirectional=True)
+        made = trainer(model, metrics=["accuracy", "top_2_accuracy"], workers=workers)
+        found: list[Any] = [numbers(made.fit(data, epochs=2, validation=data[::-1], verbose=False))]
+        found.append(made.evaluate([batch(steps, 4) for steps in LENGTHS[:10]]))
+        for x, y in data:  # as arrays: gathered, four at a time, two are left
+            found.append(numbers(made.fit(x, y, batch_size=4, verbose=False)))
+            found.append(made.evaluate(x, y, batch_size=4))
+            found.append(made.predict(x, batch_size=4))
+        found.append(numbers(made.fit(weighted, verbose=False)))
+        step = fnn.compile(model, nn.CrossEntropyLoss(ignore_index=IGNORED), workers=workers)
+        for use in (step, step.evaluate, step.gradients):
+            found += [use(*given) for given in [*data, *weighted]]
+        state = {name: np.array(value) for name, value in model.state_dict().items()}
+        programs = model._own_predictor()._forwards  # type: ignore[attr-defined]
+        return (found, state), (len(made._built), len(programs), len(step._ready))
+
+    few = [run(workers) for workers in (1, 2, 3)]
+    exact()
+    expected, all_counts = run(2)
+    assert all_counts == (10 * 8, 10 * 2, 10 * 6)
+    for found, counts in few:  # four lengths of their own, and 8, 16, 24 and 32 steps, or fewer
+        assert same(found, expected)
+        assert all(
+            count <= 8 * total // 10 for count, total in zip(counts, all_counts, strict=True)
+        )
+
+
+# ---------------------------------------------------------------- what may be trained
+
+
+def column(y: Any, lengths: Any) -> Any:
+    return y * ops.sigmoid(y[:, :, :1]) + y[:, :, 1:2]
+
+
+BETWEEN: dict[str, Callable[..., Any]] = {
+    "add": lambda y, _: y + y,
+    "subtract": lambda y, _: y - ops.tanh(y),
+    "multiply": lambda y, _: y * ops.sigmoid(y),
+    "affine": lambda y, _: 1.0 - 2.0 * y,
+    "negate": lambda y, _: -y,
+    "relu": lambda y, _: ops.relu(y),
+    "leaky_relu": lambda y, _: ops.leaky_relu(y),
+    "gelu": lambda y, _: ops.gelu(y),
+    "silu": lambda y, _: ops.silu(y),
+    "split": lambda y, _: ops.concatenate(*ops.split(y, 2)[::-1]),
+    "column": column,
+}
+CELLS: dict[str, Any] = {
+    "rnn": {"cell": nn.RNN}, "gru": {"cell": nn.GRU}, "both ways": {"bidirectional": True},
+    "peepholes": {"peepholes": True}, "bptt": {"bptt": 3},
+    "reset before": {"cell": nn.GRU, "reset": "before"},
+}  # fmt: skip
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "mse": (nn.MSELoss(), None), "mae": (nn.L1Loss(), None), "huber": (nn.HuberLoss(), None),
+    "bce": (nn.BCEWithLogitsLoss(), ["accuracy"]),
+    "weights": (nn.CrossEntropyLoss([1, 2, 0.5, 3, 1], IGNORED, 0.1), None),
+    "nll": (nn.NLLLoss(ignore_index=IGNORED), None),
+    "sum": (nn.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum"), None),
+}  # fmt: skip
+
+
+def fits(model: nn.Module, data: list[Any], loss: Any = None, metrics: Any = ()) -> Any:
+    made = trainer(model, loss, metrics=metrics or [])
+    logs = numbers(made.fit(data, epochs=2, verbose=False))
+    state = {name: np.array(value) for name, value in model.state_dict().items()}
+    return made, (logs, state)
+
+
+def few_and_exact(make: Callable[[], nn.Module], exact: Any, *rest: Any) -> fnn.Trainer:
+    made, found = fits(make(), *rest)
+    exact()
+    others, expected = fits(make(), *rest)
+    assert same(found, expected)
+    assert len(others._built) == len(LENGTHS)
+    assert len(made._built) <= 8
+    return made
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_layers_that_may_be_trained(name, exact):
+    few_and_exact(lambda: Tagger(between=BETWEEN[name]), exact, [batch(n) for n in LENGTHS])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells(name, exact):
+    few_and_exact(lambda: Tagger(**CELLS[name]), exact, [batch(n) for n in LENGTHS])
+
+
+def test_sums_in_double_precision(exact):
+    """There the order of a sum shows: in each loss, and in what gradients are divided by."""
+    rng, found = np.random.default_rng(0), []
+    data = [(*batch(n, 9), rng.random((9, n))) for n in LENGTHS]
+    for _ in range(2):
+        loss = nn.CrossEntropyLoss(ignore_index=IGNORED)
+        step = fnn.compile(Tagger(), loss, "sgd", dtype="float64")
+        made = trainer(step.model, loss, dtype="float64", metrics=["nll"])
+        found.append([[step(*given), made.evaluate([given])] for given in data])
+        found.append([step.gradients(*given) for given in data])
+        exact()
+    assert same(found[:2], found[2:])
+
+
+class Scores(Tagger):
+    def forward(self, ids: Any, lengths: Any) -> Any:
+        return ops.log_softmax(super().forward(ids, lengths))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name, exact):
+    loss, metrics = LOSSES[name]
+
+    def given(steps: int) -> tuple[Any, ...]:
+        x, y = batch(steps)
+        if name in ("weights", "nll", "sum"):
+            return x, y
+        kept = (y >= 0).astype(np.float32)
+        return x, (np.eye(TAGS, dtype=np.float32)[y] * kept[..., None]), kept
+
+    make = Scores if name == "nll" else Tagger
+    few_and_exact(make, exact, [given(n) for n in LENGTHS], loss, metrics)
+
+
+class Spelling(nn.Module):
+    """Letters of each word through one cell, words through another."""
+
+    def __init__(self) -> None:
+        self.letters, self.speller = nn.Embedding(WORDS, 4), nn.GRU(4, 5)
+        self.cell, self.head = nn.LSTM(5, 8), nn.Linear(8, TAGS)
+
+    def forward(self, letters: Any, spelt: Any, lengths: Any) -> Any:
+        samples, steps, size = letters.shape
+        x = self.letters(ops.reshape(letters, samples * steps, size))
+        _, (last,) = self.speller(x, lengths=ops.reshape(spelt, samples * steps))
+        y, _ = self.cell(ops.reshape(last, samples, steps, -1), lengths=lengths)
+        return self.head(y)
+
+
+def test_sequences_in_sequences(exact):
+    def given(steps: int) -> tuple[Any, np.ndarray]:
+        rng = np.random.default_rng(steps)
+        (_, lengths), y = batch(steps)
+        letters = rng.integers(0, WORDS, (len(y), steps, 7))
+        return (letters, rng.integers(0, 8, (len(y), steps)), lengths), y
+
+    few_and_exact(Spelling, exact, [given(n) for n in LENGTHS])
+
+
+class Classifier(nn.Module):
+    """The last state and an input that have no steps, so that dropout is the same; leaky sums."""
+
+    def __init__(self) -> None:
+        self.cell, self.drop = nn.GRU(4, 8), nn.Dropout(0.4)
+        self.head = nn.Linear(12, TAGS)
+
+    def forward(self, x: Any, lengths: Any, extra: Any) -> Any:
+        slow, _ = ops.leaky(x, lengths=lengths)
+        _, (last,) = self.cell(slow, lengths=lengths)
+        return self.head(ops.concatenate(self.drop(last), extra))
+
+
+def test_one_target_for_a_sequence(exact):
+    def given(steps: int) -> tuple[Any, np.ndarray]:
+        rng = np.random.default_rng(steps)
+        x, extra = rng.normal(size=(6, steps, 4)), rng.normal(size=(6, 4))
+        return (x, rng.integers(0, steps + 1, 6), extra), rng.integers(0, TAGS, 6)
+
+    data = [given(n) for n in LENGTHS]
+    few_and_exact(Classifier, exact, data, nn.CrossEntropyLoss(), ["accuracy"])
+
+
+class Wide(Tagger):
+    """Weights so large that there are other kernels where there are many rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 800), nn.Linear(800, 800)
+        self.head = nn.Linear(800, TAGS)
+
+    def forward(self, ids: Any, lengths: Any) -> Any:
+        y, _ = self.cell(self.vectors(ids), lengths=lengths)
+        return self.head(ops.relu(self.down(ops.relu(self.up(y)))))
+
+
+def test_large_weights(exact):
+    data = [batch(n, 3) for n in (2, 3, 4, 9, 5, 14, 20, 25, 6, 31)]
+    _, found = fits(Wide(), data)
+    exact()
+    assert same(found, fits(Wide(), data)[1])
+
+
+def test_all_that_may_be_trained_is_tested(monkeypatch):
+    met: set[str] = set()
+    follow = stretched.Stretched._stepwise
+
+    def note(self: Any, call: Any, *rest: Any) -> None:
+        follow(self, call, *rest)
+        met.add(call.kernel)
+
+    monkeypatch.setattr(stretched.Stretched, "_stepwise", note)
+    monkeypatch.setattr(ranges, "EXACT", 0)
+
+    def look(model: nn.Module, data: Any, loss: Any = None, metrics: Any = ()) -> None:
+        made = trainer(model, loss, metrics=metrics or [])
+        parts = made.checked(*data, *[None] * (3 - len(data)), True, "training")
+        for kind in ("train", "evaluate"):
+            assert made._ranges.stretch(kind, *parts)[3] is not None
+
+    for between in BETWEEN.values():
+        look(Tagger(between=between), batch(11), None, ["accuracy", "top_2_accuracy"])
+    for loss, metrics in LOSSES.values():
+        x, y = batch(11)
+        given: Any = (x, y)
+        if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
+            given = x, np.eye(TAGS, dtype=np.float32)[y], (y >= 0) * 1.0
+        look(Scores() if isinstance(loss, nn.NLLLoss) else Tagger(), given, loss, metrics)
+    look(Wide(), batch(30))
+    assert stretched.TRAINED - set(stretched.RECURRENT) - met == set()
+
+
+# ---------------------------------------------------------------- what keeps exact lengths
+
+
+def positions(y: Any, lengths: Any) -> Any:
+    return y + np.arange(y.shape[1])[None, :, None] * 0.1
+
+
+def attention(y: Any, lengths: Any) -> Any:
+    return ops.softmax(y @ ops.transpose(y, 0, 2, 1), axis=-1) @ y
+
+
+def branch(y: Any, lengths: Any) -> Any:
+    return ops.tanh(y) if y.shape[1] % 3 else ops.relu(y)
+
+
+UNSAFE: dict[str, Callable[..., Any]] = {
+    "mean": lambda y, _: y - ops.mean(y, axis=1, keepdims=True),
+    "maximum": lambda y, _: y - ops.max(y, axis=1, keepdims=True),
+    "softmax over time": lambda y, _: ops.softmax(y, axis=1),
+    "sum over time": lambda y, _: ops.cumsum(y, axis=1),
+    "reversed": lambda y, _: y[:, ::-1],
+    "last": lambda y, _: y - y[:, -1:],
+    "turned": lambda y, _: ops.transpose(ops.transpose(y, 0, 2, 1), 0, 2, 1),
+    "attention": attention,
+    "positions": positions,
+    "by steps": lambda y, _: y / y.shape[1],
+    "branch": branch,
+    "no lengths": lambda y, _: ops.leaky(y)[0],
+}
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_what_depends_on_the_steps_keeps_exact_lengths(name, exact):
+    data, models = [batch(n) for n in LENGTHS[:9]], []
+    for _ in range(2):
+        models.append(Tagger(between=UNSAFE[name]))
+        made = trainer(models[-1])
+        made.fit(data, verbose=False)
+        predicted = [models[-1].predict(*x) for x, _ in data]
+        if len(models) == 1:
+            first = predicted
+            if name != "branch":  # some lengths take the same one as the end of their range
+                assert len(made._built) == len(data)
+        exact()
+    assert same(first, predicted)
+
+
+@pytest.mark.parametrize(
+    ("between", "loss"),
+    [
+        ("norm", None), ("batch_norm", None), ("drop", None), ("exp", None),
+        ("", nn.CrossEntropyLoss()),
+    ],
+)  # fmt: skip
+def test_what_is_exact_in_predictions_alone(between, loss, exact):
+    """Sums in another order, random numbers by place, infinity times 0, rows that count."""
+
+    class Net(Tagger):
+        def forward(self, ids: Any, lengths: Any) -> Any:
+            y, _ = self.cell(self.vectors(ids), lengths=lengths)
+            other = ops.exp if between == "exp" else getattr(self, between, lambda y: y)
+            return self.head(other(y))
+
+    data = [batch(n) for n in LENGTHS]
+    if loss is not None:
+        data = [(x, np.maximum(y, 0)) for x, y in data]
+    found = []
+    for _ in range(2):
+        model = Net()
+        made, logs = fits(model, data, loss)
+        assert len(made._built) == len(LENGTHS)
+        found.append((logs, [model.predict(*x) for x, _ in data]))
+        programs = len(model._own_predictor()._forwards)  # type: ignore[attr-defined]
+        assert programs <= 8 if len(found) == 1 else programs == len(LENGTHS)
+        exact()
+    assert same(*found)
+
+
+def test_a_model_of_one_input_has_no_lengths():
+    model = nn.Sequential(nn.Linear(3, 2))
+    for steps in LENGTHS:
+        assert model.predict(np.ones((2, steps, 3))).shape == (2, steps, 2)
+    assert not model._own_predictor()._ranges._found  # type: ignore[attr-defined]
+
+
+def test_a_change_of_the_model_is_seen(exact):
+    """Programs were padded; then the model divides by its steps."""
+    data, found = [batch(n) for n in LENGTHS[:10]], []
+    for _ in range(2):
+        model = Tagger()
+        made = trainer(model)
+        made.fit(data, verbose=False)
+        model.between = lambda y, _: y / y.shape[1]
+        made.fit(data, verbose=False)
+        found.append([model.predict(*x) for x, _ in data])
+        exact()
+    assert same(*found)
+
+
+# ---------------------------------------------------------------- outputs, and what is refused
+
+
+def test_outputs_have_the_steps_that_were_given(exact):
+    """Rows past a sequence's end are those of exact lengths, too; steps may be merged with rows."""
+
+    class Several(Tagger):
+        def forward(self, ids: Any, lengths: Any) -> Any:
+            y, (last,) = self.cell(self.vectors(ids), lengths=lengths)
+            rows = ops.reshape(self.head(y), -1, TAGS)
+            return {"y": y, "rows": rows, "last": last[0], "ids": ids, "lengths": lengths}
+
+    model, other = Several(), Several()
+    other.load_state_dict(model.state_dict())
+    data = [batch(n, 7)[0] for n in LENGTHS]
+    found = [model.predict(*x, batch_size=3) for x in data]
+    exact()
+    assert same(found, [other.predict(*x, batch_size=3) for x in data])
+    assert [f["y"].shape for f in found] == [(7, n, 8) for n in LENGTHS]
+    assert [f["rows"].shape for f in found] == [(7 * n, TAGS) for n in LENGTHS]
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("wrong", [10, -1])
+def test_lengths_past_the_steps_are_refused(few, wrong, monkeypatch):
+    monkeypatch.setattr(ranges, "EXACT", 0 if few else 10**9)
+    model = Tagger()
+    made, step = trainer(model), fnn.compile(model, nn.CrossEntropyLoss(ignore_index=IGNORED))
+    (ids, lengths), y = batch(9)
+    lengths[2] = wrong
+    x = (ids, lengths)
+    message = rf"inputs: 'cell' expects lengths in 0..9, the steps of its sequences, got {wrong};"
+    for use in (
+        lambda: model.predict(*x), lambda: made.fit([(x, y)], verbose=False),
+        lambda: made.fit(x, y, verbose=False), lambda: made.evaluate([(x, y)]),
+        lambda: made.evaluate(x, y), lambda: step(x, y), lambda: step.evaluate(x, y),
+        lambda: step.gradients(x, y),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            use()
+
+
+def test_lengths_of_a_loop_are_checked_too():
+    class Sum(nn.Module):
+        def forward(self, x: Any, lengths: Any) -> Any:
+            return ops.loop(lambda x, s: (s + x, s + x), x, ops.zeros_state(x, 2), lengths)[0]
+
+    with pytest.raises(DataError, match=r"expects lengths in 0..3, .* got 4"):
+        Sum().predict(np.ones((2, 3, 2)), np.array([4, 1]))
+
+
+def test_targets_of_any_integer_type_are_padded():
+    found = ranges.Stretch(1, 3, 8, ((0,), (-100,), ()), (), ())
+    for kind in (np.uint8, np.int8, np.int64, np.uint64):
+        padded = found.pad(as_arrays(np.array([[1, 2, 3]], kind), "y", "targets"), 1)
+        assert padded.arrays[0].tolist() == [[1, 2, 3, *[-100] * 5]]
+    assert found.pad(NO_ARRAYS, 2) is NO_ARRAYS
+
+
+def test_zeros_leave_the_bits_of_sums():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 3, 4, 5, 15, 16, 17, 63):
+        x = rng.normal(size=n).astype(np.float32)
+        expected = sum_of_counted(x)
+        assert expected == pytest.approx(x.astype(np.float64).sum(), abs=1e-12)
+        for size in (n, n + 1, n + 6, 2 * n + 3):
+            padded = np.zeros(size, np.float32)
+            padded[np.sort(rng.choice(size, n, replace=False))] = x
+            assert sum_of_counted(padded) == expected
+    assert np.isnan(sum_of_counted(np.array([0, np.nan, 0, 1.0])))
