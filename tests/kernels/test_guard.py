@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.train.guard  # noqa: F401  (declares the kernels)
+import fastnn.engine.guard  # noqa: F401  (declares the kernels)
 from fastnn.kernels import clock
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call

@@ -6,7 +6,7 @@ import pytest
 from fastnn.kernels.clock import LENGTH, SEED, STEP
 from fastnn.kernels.declare import KERNELS, kernel
 from fastnn.kernels.random import cpu as random
-from fastnn.kernels.simd import store, to_float
+from fastnn.kernels.simd import shift_right, store, to_float
 from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, compute
@@ -70,7 +70,7 @@ def test_known_answers(counter, key, want, dtype):
 
 @random.helper
 def half(word, part):
-    return random.shift_right(word, 16 * part) & 0xFFFF
+    return shift_right(word, 16 * part) & 0xFFFF
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
