@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import linecache
 import sys
 import types
 from typing import Any
@@ -20,6 +21,13 @@ def record() -> None:
     """Keep the code object of the module that calls this."""
     frame: Any = sys._getframe(1)
     _code[frame.f_globals["__name__"]] = frame.f_code
+
+
+def execute(source: str, name: str, scope: dict[str, Any]) -> None:
+    """Run source that was generated. It stays readable under `name`, a text like ``<kernel relu>``:
+    for tracebacks, and for keys, which are made of sources."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), scope)
 
 
 def code_of(module: str) -> types.CodeType:

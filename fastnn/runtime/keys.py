@@ -1,10 +1,10 @@
 """What compiled code depends on, as a hash: the key of the cache of machine code.
 
-A kernel's key is made of what is compiled, as it is in memory: the byte code of its function and of
-all functions it reaches, and the exact value of every constant they see. Files on disk don't count.
-What can't be keyed exactly (`Unkeyed`) is not cached.
+A kernel's key is made of what is compiled, as it is in memory: the source that its function and all
+functions it reaches were compiled from (`sources.py`), and the exact value of every constant they
+see. What files say since does not count. What can't be keyed exactly (`Unkeyed`) is not cached.
 
-- A function counts with its code, defaults and closure, and with the globals that it names.
+- A function counts with its source, defaults and closure, and with the globals that it names.
 - A module counts with those of its attributes that any of these functions names.
 - Numbers, strings, tuples, arrays and enums count bit by bit, with their types.
 - Functions of NumPy, `math` and Numba count by name: how they are compiled is Numba's affair, whose
@@ -27,6 +27,7 @@ import numpy as np
 
 from fastnn.kernels import recorded
 from fastnn.kernels.declare import HELPERS, CudaKernel, Kernel
+from fastnn.runtime import sources
 
 #: packages whose functions and classes Numba implements itself
 LIBRARIES = frozenset({"builtins", "math", "cmath", "operator", "numpy", "numba", "llvmlite"})
@@ -57,7 +58,7 @@ def modules_key(names: Iterable[str]) -> bytes:
     if which not in _modules:
         digest = hashlib.blake2b(digest_size=16)
         for name, code in codes:
-            digest.update(name.encode() + b"\0" + code_digest(code))
+            digest.update(name.encode() + b"\0" + sources.of_module(code, code_digest))
         _modules[which] = digest.digest()
     return _modules[which]
 
@@ -149,6 +150,11 @@ def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in LIBRARIES
 
 
+def _home(value: Any) -> Any:
+    """The module that a function or class comes from; "numpy" for functions of elements."""
+    return "numpy" if isinstance(value, np.ufunc) else getattr(value, "__module__", None)
+
+
 # -------------------------------------------------------------------- the walk
 
 
@@ -182,15 +188,16 @@ class _Walk:
     def function(self, function: Any) -> None:
         if self.again(function):
             return
-        code, digest, names = _of_code(function.__code__)
+        code, _, names = _of_code(function.__code__)
         self.names |= names
-        self.add(b"function" + digest)
+        self.add(b"function" + sources.of_function(code, code_digest))
         for default in function.__defaults__ or ():
             self.value(default)
         for name, default in sorted((function.__kwdefaults__ or {}).items()):
             self.add(name.encode())
             self.value(default)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in sorted(cells, key=lambda pair: pair[0]):
             self.add(name.encode())
             try:
                 content = cell.cell_contents
@@ -211,13 +218,17 @@ class _Walk:
             done = True
             for number, module in enumerate(self.found_modules):  # may grow
                 for name in sorted(self.names):
-                    if (number, name) not in self.resolved and self.has(module, name):
-                        self.resolved.add((number, name))
-                        self.add(f"{number}.{name}".encode())
-                        with warnings.catch_warnings():
-                            warnings.simplefilter("ignore")
-                            self.value(getattr(module, name))
-                        done = False
+                    if (number, name) in self.resolved or not self.has(module, name):
+                        continue
+                    self.resolved.add((number, name))
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        value = getattr(module, name)
+                    if _is_library(module.__name__) and _is_library(_home(value)):
+                        continue  # the source says its name; another Python's `math` has others
+                    self.add(f"{number}.{name}".encode())
+                    self.value(value)
+                    done = False
 
     @staticmethod
     def has(module: types.ModuleType, name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import scalar
 from ..declare import Kernel, kernel
+from ..recorded import execute
 from ..simd import lanes, load, load_first, store, store_first
 from .table import FUNCTIONS, SEVERAL
 
@@ -55,7 +56,7 @@ def elementwise(
         "store": store,
         "store_first": store_first,
     }
-    exec(compile(source, f"<kernel {name}>", "exec"), scope)
+    execute(source, f"<kernel {name}>", scope)
     made: Kernel = kernel(scope[name])
     return made
 

@@ -12,6 +12,7 @@ from typing import Any
 from .. import scalar
 from ..cuda.device import can_load4, flat, flat_index, fours_launch, load4, store4
 from ..declare import KERNELS, CudaKernel, cuda_kernel
+from ..recorded import execute
 from . import cpu  # noqa: F401  (declares what these are like)
 from .table import FUNCTIONS, SEVERAL
 
@@ -59,7 +60,7 @@ def elementwise(
         "load4": load4,
         "store4": store4,
     }
-    exec(compile(source, f"<CUDA kernel {name}>", "exec"), scope)
+    execute(source, f"<CUDA kernel {name}>", scope)
     made: CudaKernel = cuda_kernel(
         scope[name], like=KERNELS[name], launch=lambda s: fours_launch(s["N"] * s["C"])
     )

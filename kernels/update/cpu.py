@@ -16,6 +16,7 @@ import numpy as np
 from ..clock import RUN_STEP, STEP
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..guard.cpu import report
+from ..recorded import execute
 from ..simd import (
     fma,
     lanes,
@@ -115,7 +116,7 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
         "store_first": store_first, "shared": shared_gradient, "rule": helper(rule), "np": np,
         "splat": splat, "fma": fma, "report": report,
     }  # fmt: skip
-    exec(compile(source, f"<{name}>", "exec"), scope)
+    execute(source, f"<kernel {name}>", scope)
     function = scope["update"]
     function.__annotations__ = {
         "p": "inout rows f[R,C]",
@@ -136,7 +137,7 @@ def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel
     if known is not None:
         return known
     scope = {"scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED}
-    exec(compile(_PREPARE.format(options=", ".join(options)), f"<{name}>", "exec"), scope)
+    execute(_PREPARE.format(options=", ".join(options)), f"<kernel {name}>", scope)
     function = scope["prepare"]
     function.__annotations__ = {
         "clock": "in whole i[L]",

@@ -13,6 +13,7 @@ from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch,
 from ..cuda.device import thread_number as thread
 from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
+from ..recorded import execute
 from ..topics import ON_DEMAND
 from .shared import MADE, SHARED, shared_gradient
 
@@ -95,7 +96,7 @@ def make_update(
         "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
         "report": report, "rule": helper(rule),
     }  # fmt: skip
-    exec(compile(source, f"<CUDA {name}>", "exec"), scope)
+    execute(source, f"<CUDA kernel {name}>", scope)
     function: Any = scope["update"]
     made: CudaKernel = cuda_kernel(
         function, like=like, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
@@ -110,7 +111,7 @@ def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[st
         "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
         "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
     }  # fmt: skip
-    exec(compile(_PREPARE.format(options=", ".join(options)), f"<CUDA {name}>", "exec"), scope)
+    execute(_PREPARE.format(options=", ".join(options)), f"<CUDA kernel {name}>", scope)
     function: Any = scope["prepare"]
     made: CudaKernel = cuda_kernel(function, like=like, launch=lambda s: ONE_THREAD, name=name)
     return made

@@ -27,7 +27,7 @@ from typing import IO, Any
 from fastnn.kernels import elsewhere, topics
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
-from fastnn.runtime import cache
+from fastnn.runtime import cache, sources
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.execute import Memory, _data_type, available_cores
 from fastnn.runtime.keys import Unkeyed
@@ -81,6 +81,7 @@ def missing(wanted: Iterable[Variant]) -> list[Variant]:
             _seen.add((folder, key))
         else:
             absent.append(variant)
+    sources.remember()
     return sorted(absent, key=lambda v: v in LOOP or not KERNELS[v[0]].traits.slow_to_compile)
 
 

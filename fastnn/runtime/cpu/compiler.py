@@ -7,7 +7,7 @@ int64 hi)``: the record holds an address and sizes for each array and one word f
 result is not 0 where the kernel has raised an exception.
 
 A cache entry's name is a hash of everything that can change the code, as it is in memory: the code
-of the modules that generate it, the versions of Python, Numba and llvmlite, the CPU, the vector
+of the modules that generate it, the versions of Numba and llvmlite, the CPU, the vector
 width, and for each kernel what it is made of (`fastnn/runtime/keys.py`), so a user's kernel in a
 notebook is cached safely, too. `fastnn/runtime/cache.py` reads and writes the files. Where the
 cache can't be written, a process compiles for itself, with one warning. A Ctrl-C waits while a
@@ -32,7 +32,7 @@ from typing import Any
 from fastnn.errors import ProgramError, warn
 from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
-from fastnn.runtime import cache, keys
+from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
@@ -116,7 +116,7 @@ def _machine(*parts: Any) -> bytes:
 @functools.cache
 def _versions() -> tuple[Any, ...]:
     packages = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
-    return (sys.implementation.name, *sys.version_info[:2], *packages)
+    return (sys.implementation.name, sys.flags.optimize, *packages)
 
 
 def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
@@ -234,6 +234,7 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
             kernel,
             GENERATED,
         )
+    sources.remember()
     return time.perf_counter() - start
 
 
@@ -253,7 +254,9 @@ def obtain(
         )
         path = None
     code = cache.read(path) if path is not None else None
-    return code or _make(path, path_of, compile_code, kernel, generated)
+    code = code or _make(path, path_of, compile_code, kernel, generated)
+    sources.remember()
+    return code
 
 
 def _make(

@@ -65,7 +65,7 @@ def common_hash() -> str:
     """Hash of all that is common to the kernels of this process: generators and versions."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(keys.modules_key(GENERATORS))
-    python = (sys.implementation.name, *sys.version_info[:2])
+    python = (sys.implementation.name, sys.flags.optimize)
     digest.update(repr((python, np.__version__, _cuda.compiler_version())).encode())
     return digest.hexdigest()
 
