@@ -44,7 +44,7 @@ UNREAD = {
     ("where_backward_b", "mask"): "a switch",
     ("where_backward_b", "dy"): "not chosen by these operands",
 }
-SIZES = {"U": 1, "T": 2, "L": 16, "K": 12, "C": 6, "N": 4, "B": 4, "R": 4, "F": 8}
+SIZES = {"U": 1, "T": 2, "L": 16, "K": 12, "C": 6, "W": 6, "G": 6, "N": 4, "B": 6, "R": 4, "F": 8}
 REALS = {"threshold": 20.0, "eps": 1e-5, "low": 0.1, "high": 0.9}
 INTS = {"ignore_index": -100, "pieces": 2, "groups": 2, "count": 3, "ignored": -100}
 
