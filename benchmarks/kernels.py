@@ -16,7 +16,7 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import harness, limits
 from fastnn import nn, optim
-from fastnn.engine.arrays import as_arrays
+from fastnn.engine.arrays import NO_ARRAYS, as_arrays
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.memory import aligned_zeros
@@ -134,7 +134,9 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     builder.inputs("x", (Spec((20,), "f"),))
     builder.inputs("y", (Spec((), "i"),))
     program = builder.finish("float32").program
-    arrays = ArrayFeed(trainer, as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), 256, True, False)
+    arrays = ArrayFeed(
+        trainer, (as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS), 256, True, False
+    )
     session = trainer.session
     bound: BoundProgram = session.bind(program)
     team = session.runtime.team(program)

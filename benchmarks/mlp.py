@@ -18,7 +18,7 @@ import numpy as np
 import fastnn as fnn
 from benchmarks import harness, limits, peers
 from fastnn import nn, optim
-from fastnn.engine.arrays import as_arrays
+from fastnn.engine.arrays import NO_ARRAYS, as_arrays
 from fastnn.kernels import clock
 from fastnn.train.feeds import ArrayFeed
 
@@ -47,7 +47,9 @@ def ours(
     rng = np.random.default_rng(0)
     x = rng.standard_normal((samples, sizes[0])).astype(np.float32)
     y = rng.integers(0, sizes[-1], samples)
-    feed = ArrayFeed(trainer, as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), batch, True, True)
+    feed = ArrayFeed(
+        trainer, (as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS), batch, True, True
+    )
     session = trainer.session
     team = session.runtime.team(feed.full.program)
     feed.rates[:] = trainer.rates(1, feed.steps)[0]

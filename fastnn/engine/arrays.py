@@ -15,6 +15,7 @@ from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, refuse_masked
 from fastnn.graph.graph import Range
 from fastnn.runtime.cuda import array as device
+from fastnn.runtime.interface import Bound
 
 #: element types that the gather kernels read directly
 READABLE = {
@@ -74,6 +75,11 @@ class Arrays:
     def with_specs(self, specs: tuple[Spec, ...]) -> Arrays:
         """The same arrays, understood otherwise."""
         return self if specs is self.specs else Arrays(self.arrays, specs, self.names)
+
+    def write(self, bound: Bound) -> None:
+        """Write them into the inputs of a program that the host feeds."""
+        for name, array in zip(self.names, self.arrays, strict=True):
+            bound.write(name, array)
 
     def take(self, rows: Any) -> Arrays:
         """The same for some of the samples."""

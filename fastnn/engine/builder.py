@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.engine import guard
+from fastnn.engine.arrays import Arrays, check_ranges
 from fastnn.engine.model import Model, inputs_by_name
 from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
@@ -36,6 +37,11 @@ class Built:
     @property
     def nbytes(self) -> int:
         return self.program.nbytes
+
+    def check(self, *data: Arrays) -> None:
+        """Raise DataError for integers that are out of range."""
+        for arrays in data:
+            check_ranges(arrays, self.ranges)
 
 
 class Builder:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.arrays import Arrays
+from fastnn.engine.builder import Built
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, turns
 from fastnn.errors import OptionError
@@ -112,6 +114,18 @@ class Session:
             self.running = False
         turns(self.store).ended(call)
         return int(self.clock[words.STOP])
+
+    def run_once(self, built: Built, *data: Arrays) -> Bound:
+        """Run a step that the host feeds, once, on these data; it has the results then.
+
+        Raises DataError for integers that are out of range.
+        """
+        built.check(*data)
+        bound: Bound = self.bind(built.program)
+        for arrays in data:
+            arrays.write(bound)
+        self.run([(bound, 1)], lambda: None)
+        return bound
 
 
 def segments_for(

@@ -7,6 +7,7 @@ bit.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastnn.nn.module import Module
 State = dict[str, Any]
 
 
-def contents(owner: Any, rebuilt: set[str]) -> State:
+def contents(owner: Any, rebuilt: Collection[str]) -> State:
     """What a copy of a trainer or step is made of.
 
     Args:

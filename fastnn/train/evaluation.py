@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Arrays, Hold, check_ranges
+from fastnn.engine.arrays import Arrays, Hold
 from fastnn.engine.builder import Built
 from fastnn.engine.model import PROBE, fixed_batch
 from fastnn.engine.session import Session, segments_for
@@ -87,8 +87,7 @@ class Evaluation:
             return trainer.built(x.specs, y.specs, size, "gather", training=False, w=w.specs)
 
         whole = built(batch)
-        check_ranges(x, whole.ranges)
-        check_ranges(y, whole.ranges)
+        whole.check(x, y)
         return (x, y, w), whole, built(left) if left else None, batch
 
     def of_batches(self, batches: Iterable[Any], check_data: bool) -> dict[str, float]:
@@ -106,13 +105,7 @@ class Evaluation:
                 )
             x, y, w = trainer.stretched(x, y, w, False)
             built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
-            check_ranges(x, built.ranges)
-            check_ranges(y, built.ranges)
-            bound = session.bind(built.program)
-            for arrays in (x, y, w):
-                for name, array in zip(arrays.names, arrays.arrays, strict=True):
-                    bound.write(name, array)
-            session.run([(bound, 1)], lambda: None)
+            session.run_once(built, x, y, w)
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         return trainer.tally.values(session.totals)

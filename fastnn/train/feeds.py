@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Arrays, Hold, check_lengths, check_ranges
+from fastnn.engine.arrays import Arrays, Hold, check_lengths
 from fastnn.engine.session import Session, segments_for
 from fastnn.errors import DataError
 from fastnn.kernels import clock as words
@@ -31,9 +31,10 @@ class ArrayFeed:
     """Mini-batches gathered from arrays inside the compiled loop."""
 
     def __init__(
-        self, trainer: Trainer, x: Arrays, y: Arrays, w: Arrays, batch: int, shuffle: bool,
+        self, trainer: Trainer, data: tuple[Arrays, Arrays, Arrays], batch: int, shuffle: bool,
         drop_last: bool,
     ):  # fmt: skip
+        x, y, w = data
         check_lengths(x, y)
         if batch > len(x):
             raise DataError(
@@ -44,7 +45,7 @@ class ArrayFeed:
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
-        self.data, self.small = (x, y, w), 0 if drop_last else rest
+        self.data, self.small = data, 0 if drop_last else rest
         self.description = {
             "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
             "drop_last": bool(drop_last),
@@ -67,8 +68,7 @@ class ArrayFeed:
         small = None
         if self.small:
             small = trainer.built(x.specs, y.specs, self.small, "gather", w=w.specs)
-        check_ranges(x, built.ranges)
-        check_ranges(y, built.ranges)
+        built.check(x, y)
         self.full = trainer.session.bind(built.program)
         self.rest: Bound | None = trainer.session.bind(small.program) if small else None
         self.version = trainer.version
@@ -136,7 +136,7 @@ class BatchFeed:
     def __init__(self, trainer: Trainer, batches: Iterable[Any], check_data: bool):
         self.trainer, self.batches, self.check_data = trainer, batches, check_data
         self.steps = len(batches) if isinstance(batches, Sized) else 0
-        self.samples = 0
+        self.samples = self.batch = 0
         self.description = {"batches": self.steps or "unknown"}
         self._bound: Kept[Bound] = Kept()
         self._last: Bound | None = None
@@ -172,7 +172,8 @@ class BatchFeed:
                 batches.before(step)
                 if self._refresh():
                     bound, x, y, w = self._prepare(item)
-            self._write(bound, x, y, w)
+            for arrays in (x, y, w):
+                arrays.write(bound)
             session.clock[words.CURSOR] = samples - len(x)
             self._last = bound
             reason = session.run([(bound, 1)], poll)
@@ -207,16 +208,9 @@ class BatchFeed:
         x, y, w = self.trainer.checked(*batch_of(item), self.check_data, "training")
         x, y, w = self.trainer.stretched(x, y, w, True)
         built = self.trainer.built(x.specs, y.specs, len(x), "direct", w=w.specs)
-        check_ranges(x, built.ranges)
-        check_ranges(y, built.ranges)
+        built.check(x, y)
         key = id(built.program)
         if key not in self._bound:
             self.trainer.session.set("schedule", self.rates)
             self._bound[key] = self.trainer.session.bind(built.program)
         return self._bound[key], x, y, w
-
-    @staticmethod
-    def _write(bound: Bound, *data: Arrays) -> None:
-        for arrays in data:
-            for name, array in zip(arrays.names, arrays.arrays, strict=True):
-                bound.write(name, array)

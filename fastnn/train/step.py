@@ -9,40 +9,23 @@ from typing import Any
 import numpy as np
 
 from fastnn import optim
-from fastnn.engine.arrays import (
-    NO_ARRAYS,
-    Arrays,
-    as_arrays,
-    check_lengths,
-    check_ranges,
-    check_weights,
-)
-from fastnn.engine.builder import Built
-from fastnn.engine.model import settled
+from fastnn.engine.arrays import Arrays
 from fastnn.engine.nonfinite import explain
-from fastnn.engine.ranges import Ranges
-from fastnn.engine.session import Session
-from fastnn.engine.specs import Spec
+from fastnn.engine.single import Single
 from fastnn.engine.turns import Turn, turns
-from fastnn.engine.update import Objective
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.structure import Watch, clock, select
-from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
-from fastnn.runtime import devices
-from fastnn.runtime.interface import Bound
+from fastnn.nn.structure import clock
 from fastnn.runtime.kept import Kept
-from fastnn.train import copies
-from fastnn.train.build import StepBuilder
-from fastnn.train.options import check_device_options, check_options
+from fastnn.train.base import Data, Options, Training
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
 
 
-class Step:
+class Step(Training):
     """One training step at a time; made by `fastnn.compile`, which see.
 
     Attributes:
@@ -50,94 +33,41 @@ class Step:
         parameters: the parameters that are trained, by name.
     """
 
-    def __init__(
-        self,
-        model: Module,
-        loss: Any,
-        optimizer: str | optim.Optimizer,
-        *,
-        loss_weights: Any,
-        parameters: Any,
-        seed: int,
-        dtype: str,
-        workers: int | str,
-        device: str,
-        stop_on_nonfinite: bool,
-        keep_gradients: bool,
-        steps_per_epoch: int,
-        graphs: bool,
-        tf32: bool,
-    ):
-        self.losses, self.optimizer = check_options(
-            model, loss, optimizer, seed, dtype, loss_weights
-        )
-        self.loss = self.losses.functions[0] if self.losses.single else self.losses
-        self.model = model
-        check_device_options(device, graphs, tf32)
+    kind = "step"
+    rebuilt = Training.rebuilt | {"_clock", "_rates", "_ready"}
+
+    def __init__(self, model: Module, options: Options, steps_per_epoch: int):
+        super().__init__(model, options)
         if not isinstance(steps_per_epoch, (int, np.integer)) or steps_per_epoch < 1:
             raise OptionError(
                 f"steps_per_epoch: expected a whole number >= 1, got {steps_per_epoch!r}"
             )
-        self.device = devices.choose(device)
-        self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
-        self.keep_gradients = bool(keep_gradients)
         self.steps_per_epoch = int(steps_per_epoch)
-        self.dtype, self.seed, self._options = dtype, int(seed), parameters
-        self._open(workers, bool(graphs))
+        self._open(options.workers, bool(options.graphs))
         self._clock[words.SEED] = self.seed
-        self._rate_factor = self.optimizer.rate_factor
 
     def _open(self, workers: int | str, graphs: bool) -> None:
-        """Memory and workers: of a new step, and of a copy."""
-        self._chosen = select(self.model, self._options, "parameters")
-        self.store = self.model.store(self.dtype, self.seed)
-        self.store.device = self.device
-        self.session = Session(self.store, self.optimizer.slots, 0, workers, self.device, graphs)
-        for slot in self.optimizer.slots:
-            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        super()._open(workers, graphs)
         self._clock = self.session.clock
         self._rates = np.zeros((AHEAD, self.optimizer.group_count))
         self.session.set("schedule", self._rates)
         self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
-        self._ready: Kept[_Ready] = Kept()
-        self._settled: dict[Any, tuple[Spec, ...]] = {}
-        self._ranges = Ranges(self._traced)
-        self._watch = Watch(self.model)
-
-    def __getstate__(self) -> dict[str, Any]:
-        rebuilt = {
-            "_chosen",
-            "store",
-            "session",
-            "_clock",
-            "_rates",
-            "_ready",
-            "_watch",
-            "_settled",
-            "_ranges",
-        }
-        return copies.contents(self, rebuilt)
+        self._ready: Kept[Single] = Kept()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        copied = state.pop("_copied")
-        self.__dict__.update(state)
-        self._open(copied["workers"], copied["graphs"])
-        copies.fill(self, copied)
+        super().__setstate__(state)
         self._clock[words.RUN_STEP] = AHEAD
 
     @property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters that are trained, by name: those chosen that are not frozen."""
-        return {name: p for name, p in self._chosen.items() if p.trainable}
+        return self.trained
 
-    def _refresh(self) -> None:
-        """The model has changed (its parts, attributes of a layer, what is frozen): build anew."""
-        copies.refuse_new_parameters(self.model, self.store, "step")
-        self._chosen = select(self.model, self._options, "parameters")
+    def _forget(self) -> None:
         self._ready.clear()
-        self._settled.clear()
-        self._ranges.clear()
-        self._watch.accept()
+
+    def _rates_changed(self) -> None:
+        self._clock[words.RUN_STEP] = AHEAD
 
     def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Do one training step: forward, backward, clipping, update.
@@ -215,18 +145,6 @@ class Step:
             turn.end()
 
     @property
-    def learning_rate(self) -> float:
-        """The base learning rate; setting it scales those of all parameter groups alike."""
-        return self.optimizer.rate_for(self._rate_factor)
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        if not (np.isfinite(rate) and rate >= 0):
-            raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
-        self._rate_factor = self.optimizer.factor_for(float(rate))
-        self._clock[words.RUN_STEP] = AHEAD
-
-    @property
     def steps(self) -> int:
         """Training steps done so far."""
         return int(self._clock[words.STEP])
@@ -235,13 +153,13 @@ class Step:
 
     def _find(
         self, kind: str, x: Any, y: Any, weight: Any = None
-    ) -> tuple[_Ready, Sequence[np.ndarray]]:
+    ) -> tuple[Single, Sequence[np.ndarray]]:
         """The program for these shapes and element types, and the arrays to feed it with."""
         if self.store.stale:
             self.store.check()
         watch = self._watch
         if (watch.seen != clock.now or watch.containers) and watch.changed():
-            self._refresh()
+            self._take_changes()
         if weight is not None:
             return self._prepare(kind, x, y, weight)
         try:
@@ -254,12 +172,8 @@ class Step:
 
     def _prepare(
         self, kind: str, x: Any, y: Any, weight: Any = None
-    ) -> tuple[_Ready, Sequence[np.ndarray]]:
-        inputs, targets = self._checked(x, y)
-        weights = NO_ARRAYS
-        if weight is not None:
-            weights = as_arrays(weight, "w", "sample_weight", not self.losses.single)
-            check_weights(weights, inputs, self.dtype)
+    ) -> tuple[Single, Sequence[np.ndarray]]:
+        inputs, targets, weights = self._checked(x, y, weight)
         if self.device == "cpu":  # arrays of a GPU are copied
             inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
             given = (inputs, targets, weights)
@@ -277,52 +191,27 @@ class Step:
             self._ready[key] = ready
         return ready, arrays
 
-    def _checked(self, x: Any, y: Any) -> tuple[Arrays, Arrays]:
-        inputs = as_arrays(x, "x", "inputs")
-        targets = NO_ARRAYS
-        if y is not None:
-            targets = as_arrays(y, "y", "targets", not self.losses.single)
-        check_lengths(inputs, targets, "batch")
-        if inputs.specs not in self._settled:
-            self._settled[inputs.specs] = settled(self.model, inputs.specs)
-        return inputs.with_specs(self._settled[inputs.specs]), targets
+    def _checked(self, x: Any, y: Any, weight: Any = None) -> Data:
+        inputs, targets, weights = self.arrays(x, y, weight, "", "batch")
+        return self.understood(inputs), targets, weights
 
-    def _traced(self, kind: str, batch: int, specs: tuple[tuple[Spec, ...], ...]) -> StepBuilder:
-        """A step as far as its loss."""
-        builder = StepBuilder(
-            self.model, self.store, batch, kind != "evaluate", "direct",
-            self.session.runtime.kind, self.tf32,
-        )  # fmt: skip
-        inputs = builder.inputs("x", specs[0])
-        targets = builder.inputs("y", specs[1]) if specs[1] else inputs
-        weights = builder.inputs("w", specs[2])
-        builder.loss(self.losses, builder.outputs(inputs), targets, weights)
-        return builder
-
-    def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> _Ready:
+    def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> Single:
         builder = self._traced(kind, len(x), (x.specs, y.specs, w.specs))
-        loss = builder.places["loss"]
-        found = set(self.parameters)
+        found = set(self.trained)
         if kind == "train":
-            self.store.dropped = not self.keep_gradients
             if self.stop_on_nonfinite:
-                builder.check_finite(loss)
-            builder.train(
-                Objective(loss, self.parameters, self.optimizer), self.keep_gradients,
-                self.stop_on_nonfinite,
-            )  # fmt: skip
+                builder.check_finite(builder.places["loss"])
+            self.add_updates(builder)
         elif kind == "gradients":
-            found = set(builder.gradients(loss, self.parameters)[1])
+            found = set(builder.gradients(builder.places["loss"], self.trained)[1])
         built = builder.finish(advance=kind == "train")
-        bound = self.session.bind(built.program)
         names = [*x.names, *y.names, *w.names]
-        arrays = [*x.arrays, *y.arrays, *w.arrays]
-        return _Ready(self.session, built, bound, names, arrays, found)
+        return Single(self.session, built, names, [*x.arrays, *y.arrays, *w.arrays], found)
 
     def _compute_rates(self) -> None:
         """Fill the table of learning rates from the current step on."""
         schedule = self.optimizer.schedule
-        for group, base in enumerate(self.optimizer.rates(self._rate_factor)):
+        for group, base in enumerate(self.optimizer.rates(self.rate_factor)):
             self._rates[:, group] = (
                 base
                 if schedule is None
@@ -331,62 +220,19 @@ class Step:
         self.session.changed("schedule")
         self._clock[words.RUN_STEP] = 0  # last: until then the table counts as used up
 
-    def _stopped(self, ready: _Ready, x: Any, y: Any) -> None:
+    def _stopped(self, ready: Single, x: Any, y: Any) -> None:
         """Say why a program stopped before its end."""
         reason = int(self._clock[words.STOP])
         self._clock[words.STOP] = 0
         self._clock[words.RUN_STEP] = AHEAD
         if reason == words.OUT_OF_RANGE:
-            for arrays in self._checked(x, y):
-                check_ranges(arrays, ready.built.ranges)
+            ready.built.check(*self._checked(x, y))
         raise NonFiniteError(
             explain(self.model, self.session, ready.bound, f"step {self.steps + 1}")
         )
 
     def __repr__(self) -> str:
         return f"Step({type(self.model).__name__}, {self.optimizer!r}, {self.steps} steps done)"
-
-
-class _Ready:
-    """A bound step with all that a call needs.
-
-    Integers are checked by a program of its own that runs first: it stops the run before anything
-    else happens.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        built: Built,
-        bound: Bound,
-        names: Sequence[str],
-        arrays: Sequence[np.ndarray],
-        found: set[str],
-    ):
-        self.built, self.bound, self.found = built, bound, found
-        bounds = [bound]
-        if built.ranges:
-            bounds.insert(0, session.runtime.beside(bound, _range_check(built)))
-        self.single = session.runtime.single(bounds, names, arrays)
-        self.loss, self.run = self.single.loss, self.single.run
-        self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)
-
-
-def _range_check(built: Built) -> Program:
-    """A program that checks a step's integer inputs."""
-    program = built.program
-    clock = Operand("clock", 0, (words.LENGTH,), "i", external=True)
-    calls = []
-    for name, limits in built.ranges:
-        place = program.places[name]
-        size = int(np.prod(place.dims, dtype=np.int64))
-        ids = Operand(place.segment, place.offset, (size,), "i")
-        ignored = limits.low if limits.ignored is None else limits.ignored
-        operands = (ids, clock, limits.low, limits.high, ignored)
-        calls.append(PlannedCall("check_range", operands, 1, limits.scope))
-    return Program(
-        (PlannedPhase((), tuple(calls)),), program.sizes, (), {}, program.dtype, program.batch
-    )
 
 
 def compile(
@@ -457,8 +303,10 @@ def compile(
     >>> losses[-1] < 0.5 * losses[0], step.steps
     (True, 50)
     """
-    return Step(
-        model, loss, optimizer, loss_weights=loss_weights, parameters=parameters, seed=seed,
-        dtype=dtype, workers=workers, device=device, stop_on_nonfinite=stop_on_nonfinite,
-        keep_gradients=keep_gradients, steps_per_epoch=steps_per_epoch, graphs=graphs, tf32=tf32,
+    options = Options(
+        loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
+        seed=seed, dtype=dtype, workers=workers, device=device,
+        stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
+        tf32=tf32,
     )  # fmt: skip
+    return Step(model, options, steps_per_epoch)

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastnn import optim
-from fastnn.engine.arrays import (
-    NO_ARRAYS,
-    Arrays,
-    as_arrays,
-    check_finite,
-    check_lengths,
-    check_weights,
-    is_array,
-)
+from fastnn.engine.arrays import Arrays, check_finite
 from fastnn.engine.builder import Built
-from fastnn.engine.model import settled
-from fastnn.engine.nonfinite import explain
-from fastnn.engine.ranges import Ranges
-from fastnn.engine.session import Session
-from fastnn.engine.specs import Spec
 from fastnn.engine.turns import reading, training
-from fastnn.engine.update import Objective
-from fastnn.errors import DataError, KernelError, NonFiniteError, OptionError
+from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
-from fastnn.nn.parameter import Parameter
-from fastnn.nn.structure import Watch, select
-from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
-from fastnn.train import copies
+from fastnn.train import fitting
 from fastnn.train import metrics as metric_names
+from fastnn.train.base import Data, Options, Specs, Training
 from fastnn.train.batches import gives_batches
 from fastnn.train.build import StepBuilder
 from fastnn.train.evaluation import Evaluation
-from fastnn.train.feeds import ArrayFeed, BatchFeed
+from fastnn.train.fit_data import Request, checked_batch_size
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, CallbackList
-from fastnn.train.options import check_device_options, check_options
-from fastnn.train.progress import ProgressBar
 from fastnn.train.tally import SUM, Tally
 from fastnn.train.unfinished import Turn
 
 if TYPE_CHECKING:
     from fastnn.train.checkpoint import Loaded
 
-LOG = logging.getLogger("fastnn")
-#: inputs, targets, sample weights
-Data = tuple[Arrays, Arrays, Arrays]
-HeldOut = Callable[[], dict[str, float]]
 
-
-class Trainer:
+class Trainer(Training):
     """Trains a model on data, the way Keras does; between two steps of an epoch no Python runs.
 
     Args:
@@ -113,6 +89,12 @@ class Trainer:
     True
     """
 
+    kind = "Trainer"
+    rebuilt = Training.rebuilt | {
+        "_built", "_evaluation", "version",
+        "hooks", "turn", "pending", "before_validation", "fitting", "counting",  # of a run
+    }  # fmt: skip
+
     def __init__(
         self,
         model: Module,
@@ -130,70 +112,48 @@ class Trainer:
         tf32: bool = False,
         loss_weights: Any = None,
     ):
-        self.losses, self.optimizer = check_options(
-            model, loss, optimizer, seed, dtype, loss_weights
-        )
-        self.loss = self.losses.functions[0] if self.losses.single else self.losses
-        self.model, self.seed, self.dtype = model, int(seed), dtype
+        options = Options(
+            loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
+            seed=seed, dtype=dtype, workers=workers, device=device,
+            stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
+            tf32=tf32,
+        )  # fmt: skip
+        super().__init__(model, options)
         self.metrics = metric_names.choose(metrics, self.losses)
         self.names = metric_names.names_of(self.losses, self.metrics)
         self.tally = Tally(self.names, self.losses.factors, not self.losses.single)
         for k, chosen in enumerate(self.metrics, len(self.losses.factors)):
             if chosen.metric.finish is not None:
                 self.tally.finish[k] = chosen.metric.finish
-        check_device_options(device, graphs, tf32)
-        self.device = devices.choose(device)
-        self.stop_on_nonfinite, self.tf32 = bool(stop_on_nonfinite), bool(tf32)
-        self.keep_gradients = bool(keep_gradients)
-        self._parameters = parameters
         self._open(workers, bool(graphs))
         self.session.clock[words.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
         self.cursor = 0  # samples of the current epoch that are done
         self.epoch_done = False  # within on_epoch_end: nothing is left to do of the current epoch
         self.first_epoch = 0
-        self.rate_factor = self.optimizer.rate_factor
         self.stop_training = False
         self.interrupted = False  # whether Ctrl-C ended the last run
         self.feed_description: dict[str, Any] | None = None  # of the last run's data
         self.history = History()
 
     def _open(self, workers: int | str, graphs: bool) -> None:
-        """Memory and workers: of a new trainer, and of a copy."""
-        self._chosen = select(self.model, self._parameters, "parameters")
-        self.store = self.model.store(self.dtype, self.seed)
-        self.store.device = self.device
-        self.session = Session(
-            self.store, self.optimizer.slots, self.tally.totals, workers, self.device, graphs
-        )
-        for slot in self.optimizer.slots:
-            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        super()._open(workers, graphs)
         self._built: Kept[Built] = Kept()
         self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
-        self._counting = False  # whether the clock's cursor is ahead of `cursor`
+        self.counting = False  # whether the clock's cursor is ahead of `cursor`
         self.hooks = CallbackList()  # those of the last run
         self.turn: Turn | None = None  # the hook that is being called, or was when Ctrl-C came
         self.pending: Loaded | None = None  # what callbacks of the next run take up
-        self._before_validation: Any = None  # the buffers, while a validation goes on
-        self._settled: dict[Any, tuple[Spec, ...]] = {}
-        self._ranges = Ranges(self._traced)
-        self._watch = Watch(self.model)
+        self.before_validation: Any = None  # the buffers, while a validation goes on
         self.version = 0  # grows when programs have to be built anew
 
-    def __getstate__(self) -> dict[str, Any]:
-        rebuilt = {"_chosen", "store", "session", "_built", "_evaluation", "_watch", "version"}
-        rebuilt |= {"hooks", "turn", "pending", "_before_validation", "fitting"}  # of a run
-        rebuilt |= {"_settled", "_counting", "_ranges"}
-        epoch, cursor = self.place  # in the middle of a hook, too
-        place = {"epoch": epoch, "cursor": cursor, "epoch_done": False}
-        return {**copies.contents(self, rebuilt), **place}
+    def _total_count(self) -> int:
+        return self.tally.totals
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        copied = state.pop("_copied")
-        self.__dict__.update(state)
-        self._open(copied["workers"], copied["graphs"])
-        copies.fill(self, copied)
+    def __getstate__(self) -> dict[str, Any]:
+        epoch, cursor = self.place  # in the middle of a hook, too
+        return {**super().__getstate__(), "epoch": epoch, "cursor": cursor, "epoch_done": False}
 
     def refresh(self) -> None:
         """Look whether the model has changed since its programs were built, and forget them then:
@@ -203,32 +163,14 @@ class Trainer:
         """
         self.store.check()
         if self._watch.changed():
-            copies.refuse_new_parameters(self.model, self.store, "Trainer")
-            self._chosen = select(self.model, self._parameters, "parameters")
-            self._built.clear()
-            self._settled.clear()
-            self._ranges.clear()
-            self._evaluation = None
-            self.version += 1
-            self._watch.accept()
+            self._take_changes()
 
-    @property
-    def trained(self) -> dict[str, Parameter]:
-        """The parameters that are trained, by name: those chosen that are not frozen."""
-        return {name: p for name, p in self._chosen.items() if p.trainable}
+    def _forget(self) -> None:
+        self._built.clear()
+        self._evaluation = None
+        self.version += 1
 
-    # ---------------------------------------------------------------- learning rate, parameters
-
-    @property
-    def learning_rate(self) -> float:
-        """The base learning rate; setting it scales all groups alike."""
-        return self.optimizer.rate_for(self.rate_factor)
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        if not (np.isfinite(rate) and rate >= 0):
-            raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
-        self.rate_factor = self.optimizer.factor_for(float(rate))
+    # ---------------------------------------------------------------- steps, rates, parameters
 
     @property
     def step(self) -> int:
@@ -265,55 +207,44 @@ class Trainer:
 
     def built(
         self,
-        x: tuple[Spec, ...],
-        y: tuple[Spec, ...],
+        x: Specs,
+        y: Specs,
         batch: int,
         feed: str,
         training: bool = True,
-        w: tuple[Spec, ...] = (),
+        w: Specs = (),
     ) -> Built:
         """The planned step for these shapes (`w`: of sample weights); planned once."""
         key = (x, y, batch, feed, training, self.keep_gradients, w)
         if key not in self._built:
-            kind = self.session.runtime.kind
-            builder = StepBuilder(self.model, self.store, batch, training, feed, kind, self.tf32)
+            builder = self.builder(batch, training, feed)
             self.describe(builder, x, y, w)
             if training:
-                self.store.dropped = not self.keep_gradients
-                objective = Objective(builder.places["loss"], self.trained, self.optimizer)
-                builder.train(objective, self.keep_gradients, self.stop_on_nonfinite)
+                self.add_updates(builder)
             for k, part in enumerate(builder.parts):
                 if part.addition == SUM:
                     self.tally.kinds[k] = SUM
             self._built[key] = builder.finish()
         return self._built[key]
 
+    def describe(
+        self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
+    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
+        """Put data, model, losses and metrics into a graph; returns the values of the data."""
+        data = super().describe(builder, x, y, w)
+        if builder.graph.training and self.stop_on_nonfinite:
+            builder.check_finite(builder.places["loss"])
+        builder.report(self.metrics)
+        return data
+
     def stretched(
         self, x: Arrays, y: Arrays, w: Arrays, training: bool, batches: Iterable[int] = ()
-    ) -> tuple[Arrays, Arrays, Arrays]:
+    ) -> Data:
         """Data, padded to the steps of the programs that serve them (`engine/ranges.py`)."""
         if self.device != "cpu":
             return x, y, w
         kind = "train" if training else "evaluate"
         return self._ranges.stretch(kind, x, y, w, batches)[:3]
-
-    def _traced(self, kind: str, batch: int, specs: Any) -> StepBuilder:
-        builder = StepBuilder(self.model, self.store, batch, kind == "train", "direct")
-        self.describe(builder, *specs)
-        return builder
-
-    def describe(
-        self, builder: StepBuilder, x: tuple[Spec, ...], y: tuple[Spec, ...], w: tuple[Spec, ...]
-    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
-        """Put data, model, losses and metrics into a graph; returns the values of the data."""
-        inputs = builder.inputs("x", x)
-        targets = builder.inputs("y", y) if y else inputs
-        weights = builder.inputs("w", w)
-        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
-        if builder.graph.training and self.stop_on_nonfinite:
-            builder.check_finite(loss)
-        builder.report(self.metrics)
-        return inputs, targets, weights
 
     # ---------------------------------------------------------------- fit
 
@@ -377,280 +308,43 @@ class Trainer:
             KernelError: a kernel of yours has raised an exception; the model is as it was before
                 that step, and the next run begins the epoch anew.
         """
-        from fastnn.train.checkpoint import Loaded
+        return fitting.fit(
+            self,
+            Request(
+                x, y, epochs, batch_size, shuffle, drop_last, validation, callbacks, verbose,
+                resume, check_data, sample_weight,
+            ),
+        )  # fmt: skip
 
-        if not isinstance(epochs, (int, np.integer)) or epochs < 0:
-            raise OptionError(f"epochs: expected a whole number >= 0, got {epochs!r}")
-        chosen = list(CallbackList(callbacks))
-        if any(callback.needs_gradients for callback in chosen):
-            self.keep_gradients = True
-        self.refresh()
-        loaded = None if resume is None else Loaded(self, resume)  # nothing is changed yet
-        given = gives_batches(x, y)
-        batch = self._batch_size(batch_size, 32)
-        if isinstance(validation, np.floating):
-            validation = float(validation)
-        held_out = self._validation(validation, batch, check_data)
-        feed: ArrayFeed | BatchFeed
-        if given:
-            self._refuse_for_batches(y, batch_size, shuffle, drop_last, validation, sample_weight)
-            feed = BatchFeed(self, x, check_data)
-        else:
-            data = self.checked(x, y, sample_weight, check_data, "training")
-            if isinstance(validation, float):
-                data, kept = _split(data, validation)
-                held_out = self._held_out(kept, batch)
-            batch = self._cut(batch, len(data[0]), batch_size is not None)
-            self._refuse_mixing(data, batch, shuffle is not False)
-            feed = ArrayFeed(self, *data, batch, shuffle is not False, bool(drop_last))
-        progress = [ProgressBar()] if verbose else []
-        hooks = CallbackList([*chosen, *progress])
-        hooks.set_model(self.model)
-        loaded = loaded or self.pending
-        if loaded is not None:
-            loaded.check_feed(feed.description)
-            loaded.check_callbacks(hooks)
-        if resume is not None and loaded is not None:
-            loaded.apply()
-        self._count()
-        self._move(self.place)
-        self.turn, self.hooks, self.feed_description = None, hooks, feed.description
-        last = int(epochs) if resume is not None else self.epoch + int(epochs)
-        params = {
-            "epochs": last,
-            "steps": feed.steps,
-            "samples": feed.samples,
-            "batch_size": 0 if given else batch,
-        }
-        hooks.set_params(params)
-        hooks.set_trainer(self)
-        self.history = History(params)
-        self.stop_training = self.interrupted = False
-        self.session.doubt()
-        hooks.on_train_begin({})
-        self.fitting = True
-        try:
-            self._epochs(feed, held_out, last, hooks)
-            self.history.stopped = hooks.stopped_by or (
-                "stopped by a callback" if self.stop_training else "completed"
-            )
-        except KeyboardInterrupt:
-            self.interrupted = True
-            self.history.stopped = "interrupted"
-        finally:
-            self.fitting = False
-            self._settle()
-            hooks.on_train_end({})
-        return self.history
-
-    def _count(self) -> None:
+    def count(self) -> None:
         """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
-        if self._counting:
+        if self.counting:
             self.session.settle()
             self.cursor = int(self.session.clock[words.CURSOR])
-            self._counting = False
+            self.counting = False
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Finish what an exception left half done of an epoch, its end, or a validation."""
-        self._count()
+        self.count()
         self.history.even()
-        if self._before_validation is not None:
-            self.session.runtime.restore(self._before_validation)
-            self._before_validation = None
+        if self.before_validation is not None:
+            self.session.runtime.restore(self.before_validation)
+            self.before_validation = None
         turn = self.turn
-        self._move(self.place)  # whatever is left to call, an epoch whose end was begun is done
+        self.move(self.place)  # whatever is left to call, an epoch whose end was begun is done
         if turn is not None and turn.ends_epoch and self.history.epoch[-1:] == [turn.number]:
             self.turn = None
 
-    @staticmethod
-    def _batch_size(given: Any, default: int) -> int:
-        if given is None:
-            return default
-        if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
-            raise OptionError(f"batch_size: expected a whole number >= 1, got {given!r}")
-        return int(given)
-
-    @staticmethod
-    def _cut(batch: int, samples: int, asked: bool) -> int:
-        """The batch size, at most the number of samples."""
-        if batch > samples and asked:
-            LOG.warning(
-                "batch_size %d is more than the %d samples: all make one batch", batch, samples
-            )
-        return min(batch, samples)
-
-    @staticmethod
-    def _refuse_for_batches(
-        y: Any, batch_size: Any, shuffle: Any, drop_last: Any, validation: Any, sample_weight: Any
-    ) -> None:
-        """Options for arrays, where `x` gives batches."""
-        if y is not None or isinstance(validation, float) or sample_weight is not None:
-            raise OptionError(
-                "an iterable of batches gives inputs, targets and sample weights itself, and its "
-                "validation data as (x, y) or as batches; expected y=None"
-            )
-        serves = isinstance(validation, tuple)  # a batch size for the validation's arrays
-        for name, given in (
-            ("batch_size", batch_size if not serves else None),
-            ("shuffle", shuffle or None),
-            ("drop_last", drop_last or None),
-        ):
-            if given is not None:
-                raise OptionError(
-                    f"{name}: expected none, because x gives batches as they are; cut, shuffle and "
-                    "drop in the iterable, or pass arrays"
-                )
-
-    def _refuse_mixing(self, data: Data, batch: int, shuffle: bool) -> None:
-        """Arrays whose samples can't be cut into batches."""
-        x, y, w = data
-        if batch == len(x) and not shuffle:
-            return
-        if not self.evaluation().cuts(x.specs, y.specs, w.specs).outputs:
-            raise DataError(
-                "x: the model's outputs have no piece for each sample that depends on this sample "
-                "alone (recurrent layers with batch_first=False have time first), so arrays can't "
-                "be cut and shuffled; pass an iterable of whole batches, or "
-                f"batch_size={len(x)} and shuffle=False"
-            )
-
-    def checked(
-        self, x: Any, y: Any, weight: Any, check_data: bool, what: str
-    ) -> tuple[Arrays, Arrays, Arrays]:
+    def checked(self, x: Any, y: Any, weight: Any, check_data: bool, what: str) -> Data:
         """Inputs, targets and sample weights, ready for steps."""
-        several = not self.losses.single
-        inputs = as_arrays(x, "x", f"{what} inputs")
-        targets = NO_ARRAYS if y is None else as_arrays(y, "y", f"{what} targets", several)
-        weights = NO_ARRAYS
-        if weight is not None:
-            weights = as_arrays(weight, "w", "sample_weight", several)
-            check_weights(weights, inputs, self.dtype)
-        check_lengths(inputs, targets, f"{what} data")
+        inputs, targets, weights = self.arrays(x, y, weight, f"{what} ", f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)
             check_finite(targets, f"{what} targets", self.dtype)
-        if inputs.specs not in self._settled:
-            self._settled[inputs.specs] = settled(self.model, inputs.specs)
-        return inputs.with_specs(self._settled[inputs.specs]), targets, weights
+        return self.understood(inputs), targets, weights
 
-    def _validation(self, given: Any, batch: int, check_data: bool) -> HeldOut | None:
-        """What evaluates the validation data; refuses them now, not after an epoch."""
-        if given is None or isinstance(given, float):
-            if given is not None and not 0 < given < 1:
-                raise OptionError(f"validation: expected a share in (0, 1), got {given}")
-            return None
-        pair = isinstance(given, tuple) or (
-            isinstance(given, list) and len(given) == 2 and all(is_array(part) for part in given)
-        )
-        if pair and len(given) in (2, 3):
-            weight = given[2] if len(given) == 3 else None
-            data = self.checked(given[0], given[1], weight, check_data, "validation")
-            return self._held_out(data, batch)
-        if not pair and gives_batches(given, None):
-            if isinstance(given, Iterator):
-                raise OptionError(
-                    "validation: expected something that can be iterated after each epoch, got a "
-                    f"{type(given).__name__}; pass a list of batches, or a class with __iter__"
-                )
-            return lambda: self.evaluation().of_batches(given, check_data)
-        raise OptionError(
-            "validation: expected (x, y), (x, y, sample weights), batches or a share, got "
-            f"{_kind(given)}"
-        )
-
-    def _held_out(self, data: Data, batch: int) -> HeldOut:
-        self.evaluation().steps(*data, batch)
-        return lambda: self.evaluation().of_arrays(*data, batch)
-
-    def _epochs(
-        self,
-        feed: ArrayFeed | BatchFeed,
-        held_out: HeldOut | None,
-        last: int,
-        hooks: CallbackList,
-    ) -> None:
-        self.first_epoch = self.epoch
-        begun = self._take_up(hooks)
-        while self.epoch < last and not self.stop_training:
-            epoch = self.epoch
-            if not begun:
-                hooks.on_epoch_begin(epoch, {})
-            begun = False
-            logs = self._one_epoch(feed, epoch, hooks)
-            if held_out is not None:
-                # Stateful layers go on from where training left them; Ctrl-C puts that back.
-                self._before_validation = self.session.runtime.save(["buffers"])
-                hooks.on_test_begin({})
-                found = held_out()
-                hooks.on_test_end(found)
-                self._before_validation = None
-                logs.update({f"val_{name}": value for name, value in found.items()})
-            self._end_epoch(Turn("on_epoch_end", epoch, logs, list(hooks)))
-
-    def _end_epoch(self, turn: Turn) -> None:
-        self.turn = turn  # from here on the epoch is done
-        self.epoch_done = True
-        turn.run(self)
-        self.history.append(turn.number, turn.logs)
-        self._move(self.place)
-        self.turn = None
-
-    def _take_up(self, hooks: CallbackList) -> bool:
-        """Give callbacks the states of a checkpoint, and finish what was cut off when it was
-        written; whether `on_epoch_begin` has been called for the epoch that goes on."""
-        loaded, self.pending = self.pending, None
-        if loaded is None:
-            return False
-        metadata = loaded.metadata
-        begun = bool(metadata["cursor"])
-        if begun:
-            hooks.on_epoch_begin(self.epoch, {})
-        for name, callback in hooks.named().items():
-            if name in loaded.states:
-                callback.load_state_dict(loaded.states[name])
-        self.rate_factor = metadata["rate_factor"]  # whatever on_epoch_begin made of it
-        if metadata["turn"] is not None:
-            turn = Turn.described(metadata["turn"], hooks)
-            if turn.ends_epoch:
-                self.epoch = turn.number
-                self._end_epoch(turn)
-            else:
-                turn.run(self)
-        return begun
-
-    def _move(self, place: tuple[int, int]) -> None:
+    def move(self, place: tuple[int, int]) -> None:
         (self.epoch, self.cursor), self.epoch_done = place, False
-
-    def _one_epoch(
-        self, feed: ArrayFeed | BatchFeed, epoch: int, hooks: CallbackList
-    ) -> dict[str, float]:
-        session = self.session
-        session.clock[words.CURSOR] = self.cursor
-        self._counting = True
-        if self.cursor == 0:
-            session.totals[:] = 0.0
-        done = self.step - feed.steps_done(self.cursor)  # as it was when the epoch began
-
-        def poll() -> None:
-            hooks.update(self.step - done, self.tally.values(session.totals))
-
-        batches = _BatchHooks(hooks, self) if hooks.needs_batches else None
-        try:
-            reason = feed.run_epoch(epoch, poll, batches)
-        except KernelError:
-            self._count()
-            self.cursor = 0  # the epoch's means are spoilt, as below
-            raise
-        finally:
-            self._count()
-        if reason == words.NOT_FINITE:
-            number = self.step - done + 1
-            where = f"epoch {epoch + 1}, step {number} of the epoch (step {self.step + 1} in all)"
-            message = explain(self.model, session, feed.last_bound(session), where)
-            self.history.stopped = "the loss was not finite"
-            self.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
-            raise NonFiniteError(message)
-        return self.tally.values(session.totals)
 
     # ---------------------------------------------------------------- evaluate, predict
 
@@ -676,7 +370,7 @@ class Trainer:
         Returns:
             The numbers by name; NaN for a mean of nothing (all rows ignored, all weights 0).
         """
-        batch = self._batch_size(batch_size, 256)
+        batch = checked_batch_size(batch_size, 256)
         if gives_batches(x, y):
             if y is not None or batch_size is not None or sample_weight is not None:
                 raise OptionError(
@@ -717,44 +411,3 @@ class Trainer:
         from fastnn.train.checkpoint import load_trainer
 
         load_trainer(self, path)
-
-
-class _BatchHooks:
-    """Calls the per-batch hooks around each step."""
-
-    def __init__(self, hooks: CallbackList, trainer: Trainer):
-        self.hooks, self.trainer = hooks, trainer
-
-    def before(self, step: int) -> None:
-        trainer = self.trainer
-        trainer.turn = None
-        self.hooks.on_train_batch_begin(step, {})
-        # It is due as soon as the step is counted, even if Ctrl-C comes right then.
-        due = trainer.step + 1
-        trainer.turn = Turn("on_train_batch_end", step, {}, list(self.hooks), due)
-
-    def after(self, step: int) -> None:
-        trainer, turn = self.trainer, self.trainer.turn
-        trainer.cursor = int(trainer.session.clock[words.CURSOR])
-        if turn is not None:
-            turn.logs = trainer.tally.values(trainer.session.totals)
-            turn.run(trainer)
-        trainer.turn = None
-
-
-def _kind(value: Any) -> str:
-    size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    return type(value).__name__ + size
-
-
-def _split(data: Data, share: float) -> tuple[Data, Data]:
-    """The first samples, to train on, and this share of them, the last ones."""
-    samples = len(data[0])
-    keep = samples - max(round(samples * share), 1)
-    if keep < 1:
-        raise OptionError("validation: leaves no sample to train on; lower the share")
-    first, last = (
-        tuple(arrays.take(rows) if arrays.arrays else arrays for arrays in data)
-        for rows in (slice(keep), slice(keep, None))
-    )
-    return first, last  # type: ignore[return-value]

@@ -84,7 +84,7 @@ class Interrupts(fnn.callbacks.Callback):
 
     def _trace(self, frame: Any, event: str, argument: Any) -> Any:
         caller = frame
-        while caller is not None and caller.f_code.co_name != "_end_epoch":
+        while caller is not None and caller.f_code.co_name != "end_epoch":
             caller = caller.f_back
         return None if caller is None else self._line
 

@@ -1,0 +1,60 @@
+"""Steps that run one at a time, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastnn.engine.builder import Built
+from fastnn.engine.session import Session
+from fastnn.kernels import clock as words
+from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
+
+
+class Single:
+    """A step that is run on one mini-batch at a time, with little overhead.
+
+    Integers are checked by a program of its own that runs first: it stops the run before anything
+    else happens.
+
+    Args:
+        session: whose memory it works on.
+        built: the step.
+        names, arrays: its inputs, and data like those that it will get.
+        found: names of the parameters that it finds gradients of.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        built: Built,
+        names: Sequence[str],
+        arrays: Sequence[np.ndarray],
+        found: set[str],
+    ):
+        self.built, self.found = built, found
+        self.bound = session.bind(built.program)
+        bounds = [self.bound]
+        if built.ranges:
+            bounds.insert(0, session.runtime.beside(self.bound, range_check(built)))
+        self.single = session.runtime.single(bounds, names, arrays)
+        self.loss, self.run = self.single.loss, self.single.run
+        self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)
+
+
+def range_check(built: Built) -> Program:
+    """A program that checks a step's integer inputs."""
+    program = built.program
+    clock = Operand("clock", 0, (words.LENGTH,), "i", external=True)
+    calls = []
+    for name, limits in built.ranges:
+        place = program.places[name]
+        size = int(np.prod(place.dims, dtype=np.int64))
+        ids = Operand(place.segment, place.offset, (size,), "i")
+        ignored = limits.low if limits.ignored is None else limits.ignored
+        operands = (ids, clock, limits.low, limits.high, ignored)
+        calls.append(PlannedCall("check_range", operands, 1, limits.scope))
+    return Program(
+        (PlannedPhase((), tuple(calls)),), program.sizes, (), {}, program.dtype, program.batch
+    )

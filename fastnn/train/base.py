@@ -1,0 +1,194 @@
+"""What a trainer and a step share: options, memory, what is trained, rates, checks of data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastnn import optim
+from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
+from fastnn.engine.model import settled
+from fastnn.engine.ranges import Ranges
+from fastnn.engine.session import Session
+from fastnn.engine.specs import Spec
+from fastnn.engine.update import Objective
+from fastnn.errors import OptionError
+from fastnn.graph.graph import Value
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.structure import Watch, select
+from fastnn.runtime import devices
+from fastnn.train import copies
+from fastnn.train.build import StepBuilder
+from fastnn.train.options import check_device_options, check_options
+
+Specs = tuple[Spec, ...]
+#: inputs, targets, sample weights
+Data = tuple[Arrays, Arrays, Arrays]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that `Trainer` and `fastnn.compile` share, as they were given; see there."""
+
+    loss: Any
+    optimizer: str | optim.Optimizer
+    loss_weights: Any
+    parameters: Any
+    seed: int
+    dtype: str
+    workers: int | str
+    device: str
+    stop_on_nonfinite: bool
+    keep_gradients: bool
+    graphs: bool
+    tf32: bool
+
+
+class Training:
+    """A model that is trained by programs, with the memory of it and of its optimiser."""
+
+    #: what messages call it
+    kind: ClassVar[str]
+    #: attributes that a copy makes anew
+    rebuilt: ClassVar[frozenset[str]] = frozenset(
+        {"_chosen", "store", "session", "_settled", "_ranges", "_watch"}
+    )
+
+    def __init__(self, model: Module, options: Options):
+        self.losses, self.optimizer = check_options(
+            model, options.loss, options.optimizer, options.seed, options.dtype,
+            options.loss_weights,
+        )  # fmt: skip
+        self.loss = self.losses.functions[0] if self.losses.single else self.losses
+        check_device_options(options.device, options.graphs, options.tf32)
+        self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
+        self.device = devices.choose(options.device)
+        self.stop_on_nonfinite, self.tf32 = bool(options.stop_on_nonfinite), bool(options.tf32)
+        self.keep_gradients = bool(options.keep_gradients)
+        self._selection = options.parameters
+        self.rate_factor = self.optimizer.rate_factor
+
+    def _open(self, workers: int | str, graphs: bool) -> None:
+        """Memory and workers: of a new one, and of a copy."""
+        self._chosen = select(self.model, self._selection, "parameters")
+        self.store = self.model.store(self.dtype, self.seed)
+        self.store.device = self.device
+        self.session = Session(
+            self.store, self.optimizer.slots, self._total_count(), workers, self.device, graphs
+        )
+        for slot in self.optimizer.slots:
+            self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        self._settled: dict[Specs, Specs] = {}
+        self._ranges = Ranges(self._traced)
+        self._watch = Watch(self.model)
+
+    def _total_count(self) -> int:
+        """How many running totals of losses and metrics there are."""
+        return 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return copies.contents(self, self.rebuilt)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        copied = state.pop("_copied")
+        self.__dict__.update(state)
+        self._open(copied["workers"], copied["graphs"])
+        copies.fill(self, copied)
+
+    # ---------------------------------------------------------------- what is trained, and how fast
+
+    @property
+    def trained(self) -> dict[str, Parameter]:
+        """The parameters that are trained, by name: those chosen that are not frozen."""
+        return {name: p for name, p in self._chosen.items() if p.trainable}
+
+    @property
+    def learning_rate(self) -> float:
+        """The base learning rate; setting it scales those of all parameter groups alike."""
+        return self.optimizer.rate_for(self.rate_factor)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if not (np.isfinite(rate) and rate >= 0):
+            raise OptionError(f"learning_rate: expected a number >= 0, got {rate!r}")
+        self.rate_factor = self.optimizer.factor_for(float(rate))
+        self._rates_changed()
+
+    def _rates_changed(self) -> None:
+        """Rates that were computed ahead are not right any more."""
+
+    def _take_changes(self) -> None:
+        """The model has changed (its parts, attributes of a layer, what is frozen): forget what was
+        made of it.
+
+        Raises OptionError where it has new parameters.
+        """
+        copies.refuse_new_parameters(self.model, self.store, self.kind)
+        self._chosen = select(self.model, self._selection, "parameters")
+        self._settled.clear()
+        self._ranges.clear()
+        self._forget()
+        self._watch.accept()
+
+    def _forget(self) -> None:
+        """Forget the programs."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- data
+
+    def arrays(self, x: Any, y: Any, weight: Any, prefix: str, whole: str) -> Data:
+        """Inputs, targets and sample weights as arrays that fit each other.
+
+        Args:
+            prefix: what messages put before "inputs" and "targets".
+            whole: what messages call inputs and targets together.
+        """
+        several = not self.losses.single
+        inputs = as_arrays(x, "x", f"{prefix}inputs")
+        targets = NO_ARRAYS if y is None else as_arrays(y, "y", f"{prefix}targets", several)
+        weights = NO_ARRAYS
+        if weight is not None:
+            weights = as_arrays(weight, "w", "sample_weight", several)
+            check_weights(weights, inputs, self.dtype)
+        check_lengths(inputs, targets, whole)
+        return inputs, targets, weights
+
+    def understood(self, inputs: Arrays) -> Arrays:
+        """The same inputs, small integers among them as the model takes them."""
+        if inputs.specs not in self._settled:
+            self._settled[inputs.specs] = settled(self.model, inputs.specs)
+        return inputs.with_specs(self._settled[inputs.specs])
+
+    # ---------------------------------------------------------------- building
+
+    def builder(self, batch: int, training: bool, feed: str) -> StepBuilder:
+        """What puts a step's graph together."""
+        return StepBuilder(
+            self.model, self.store, batch, training, feed, self.session.runtime.kind, self.tf32
+        )
+
+    def describe(
+        self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
+    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
+        """Put data, model and losses into a graph; returns the values of the data."""
+        inputs = builder.inputs("x", x)
+        targets = builder.inputs("y", y) if y else inputs
+        weights = builder.inputs("w", w)
+        builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        return inputs, targets, weights
+
+    def _traced(self, kind: str, batch: int, specs: tuple[Specs, Specs, Specs]) -> StepBuilder:
+        """A step of some kind ("train", "gradients" or "evaluate") as far as its losses."""
+        builder = self.builder(batch, kind != "evaluate", "direct")
+        self.describe(builder, *specs)
+        return builder
+
+    def add_updates(self, builder: StepBuilder) -> None:
+        """Make it a training step: gradients of the loss, and updates."""
+        self.store.dropped = not self.keep_gradients
+        objective = Objective(builder.places["loss"], self.trained, self.optimizer)
+        builder.train(objective, self.keep_gradients, self.stop_on_nonfinite)

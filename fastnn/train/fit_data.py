@@ -1,0 +1,163 @@
+"""What `Trainer.fit` is asked for: its data, cut into batches, and its validation data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.engine.arrays import is_array
+from fastnn.errors import DataError, OptionError
+from fastnn.train.base import Data
+from fastnn.train.batches import gives_batches
+from fastnn.train.feeds import ArrayFeed, BatchFeed
+from fastnn.train.hooks import Callback
+
+if TYPE_CHECKING:
+    from fastnn.train.trainer import Trainer
+
+LOG = logging.getLogger("fastnn")
+HeldOut = Callable[[], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `Trainer.fit`, as they were given; see there."""
+
+    x: Any
+    y: Any
+    epochs: int
+    batch_size: int | None
+    shuffle: bool | None
+    drop_last: bool
+    validation: Any
+    callbacks: Callback | Iterable[Callback | None] | None
+    verbose: bool
+    resume: str | Path | None
+    check_data: bool
+    sample_weight: Any
+
+
+def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, HeldOut | None]:
+    """What gives the mini-batches, and what evaluates the validation data.
+
+    Raises DataError, ShapeError, OptionError: what was asked for can't be done.
+    """
+    given = gives_batches(asked.x, asked.y)
+    batch = checked_batch_size(asked.batch_size, 32)
+    validation, shuffle = asked.validation, asked.shuffle is not False
+    if isinstance(validation, np.floating):
+        validation = float(validation)
+    held_out = _validation(trainer, validation, batch, asked.check_data)
+    if given:
+        _refuse_for_batches(asked, validation)
+        return BatchFeed(trainer, asked.x, asked.check_data), held_out
+    data = trainer.checked(asked.x, asked.y, asked.sample_weight, asked.check_data, "training")
+    if isinstance(validation, float):
+        data, kept = _split(data, validation)
+        held_out = _held_out(trainer, kept, batch)
+    batch = _cut(batch, len(data[0]), asked.batch_size is not None)
+    _refuse_mixing(trainer, data, batch, shuffle)
+    return ArrayFeed(trainer, data, batch, shuffle, bool(asked.drop_last)), held_out
+
+
+def checked_batch_size(given: Any, default: int) -> int:
+    if given is None:
+        return default
+    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
+        raise OptionError(f"batch_size: expected a whole number >= 1, got {given!r}")
+    return int(given)
+
+
+def _cut(batch: int, samples: int, asked: bool) -> int:
+    """The batch size, at most the number of samples."""
+    if batch > samples and asked:
+        LOG.warning("batch_size %d is more than the %d samples: all make one batch", batch, samples)
+    return min(batch, samples)
+
+
+def _refuse_for_batches(asked: Request, validation: Any) -> None:
+    """Options for arrays, where `x` gives batches."""
+    if asked.y is not None or isinstance(validation, float) or asked.sample_weight is not None:
+        raise OptionError(
+            "an iterable of batches gives inputs, targets and sample weights itself, and its "
+            "validation data as (x, y) or as batches; expected y=None"
+        )
+    serves = isinstance(validation, tuple)  # a batch size for the validation's arrays
+    for name, given in (
+        ("batch_size", asked.batch_size if not serves else None),
+        ("shuffle", asked.shuffle or None),
+        ("drop_last", asked.drop_last or None),
+    ):
+        if given is not None:
+            raise OptionError(
+                f"{name}: expected none, because x gives batches as they are; cut, shuffle and "
+                "drop in the iterable, or pass arrays"
+            )
+
+
+def _refuse_mixing(trainer: Trainer, data: Data, batch: int, shuffle: bool) -> None:
+    """Arrays whose samples can't be cut into batches."""
+    x, y, w = data
+    if batch == len(x) and not shuffle:
+        return
+    if not trainer.evaluation().cuts(x.specs, y.specs, w.specs).outputs:
+        raise DataError(
+            "x: the model's outputs have no piece for each sample that depends on this sample "
+            "alone (recurrent layers with batch_first=False have time first), so arrays can't "
+            "be cut and shuffled; pass an iterable of whole batches, or "
+            f"batch_size={len(x)} and shuffle=False"
+        )
+
+
+def _validation(trainer: Trainer, given: Any, batch: int, check_data: bool) -> HeldOut | None:
+    """What evaluates the validation data; refuses them now, not after an epoch."""
+    if given is None or isinstance(given, float):
+        if given is not None and not 0 < given < 1:
+            raise OptionError(f"validation: expected a share in (0, 1), got {given}")
+        return None
+    pair = isinstance(given, tuple) or (
+        isinstance(given, list) and len(given) == 2 and all(is_array(part) for part in given)
+    )
+    if pair and len(given) in (2, 3):
+        weight = given[2] if len(given) == 3 else None
+        data = trainer.checked(given[0], given[1], weight, check_data, "validation")
+        return _held_out(trainer, data, batch)
+    if not pair and gives_batches(given, None):
+        if isinstance(given, Iterator):
+            raise OptionError(
+                "validation: expected something that can be iterated after each epoch, got a "
+                f"{type(given).__name__}; pass a list of batches, or a class with __iter__"
+            )
+        return lambda: trainer.evaluation().of_batches(given, check_data)
+    raise OptionError(
+        "validation: expected (x, y), (x, y, sample weights), batches or a share, got "
+        f"{_kind(given)}"
+    )
+
+
+def _held_out(trainer: Trainer, data: Data, batch: int) -> HeldOut:
+    trainer.evaluation().steps(*data, batch)
+    return lambda: trainer.evaluation().of_arrays(*data, batch)
+
+
+def _kind(value: Any) -> str:
+    size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+    return type(value).__name__ + size
+
+
+def _split(data: Data, share: float) -> tuple[Data, Data]:
+    """The first samples, to train on, and this share of them, the last ones."""
+    samples = len(data[0])
+    keep = samples - max(round(samples * share), 1)
+    if keep < 1:
+        raise OptionError("validation: leaves no sample to train on; lower the share")
+    first, last = (
+        tuple(arrays.take(rows) if arrays.arrays else arrays for arrays in data)
+        for rows in (slice(keep), slice(keep, None))
+    )
+    return first, last  # type: ignore[return-value]
