@@ -75,6 +75,9 @@ class Linear(Module):
             )
         return ops.linear(x, self.weight, self.bias)
 
+    def _sample_shape(self) -> tuple[int, ...]:
+        return (self.in_features,)
+
     def extra(self) -> str:
         return f"{self.in_features}, {self.out_features}" + (
             ", bias=False" if self.bias is None else ""
@@ -93,6 +96,8 @@ class Embedding(Module):
     Attributes:
         weight: shape (V, C).
     """
+
+    _takes_ids = True
 
     def __init__(
         self,

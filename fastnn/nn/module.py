@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fastnn.engine.numbers import numbers
-from fastnn.engine.store import ParameterStore, Stored
 from fastnn.engine.turns import building
-from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.graph import Graph, Value, traced
 from fastnn.nn import structure
-from fastnn.nn.parameter import Parameter
+from fastnn.nn.contents import Contents
+from fastnn.nn.summary import summarize
 
 if TYPE_CHECKING:
     from fastnn.engine.predictor import Predictor
 
 
-class Loaded(NamedTuple):
-    """What `Module.load_state_dict` did not find, and what it did not use."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class Module(structure.Part):
+class Module(Contents):
     """Base class of layers and models.
 
     A subclass makes its layers and parameters in `__init__` and writes `forward` with layers and
@@ -67,284 +60,16 @@ class Module(structure.Part):
         with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
             return self.forward(*inputs, **options)
 
+    #: whether the layer takes ids
+    _takes_ids: ClassVar[bool] = False
+
+    def _sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of one sample, where the layer tells it."""
+        return None
+
     def handed_on(self, result: Any) -> Any:
         """What a `Sequential` hands on of this layer's result: all of it."""
         return result
-
-    # ---------------------------------------------------------------- the tree
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        current = self.__dict__.get(name)
-        if isinstance(current, Parameter) and not isinstance(value, structure.Part):
-            if value is None:
-                raise ShapeError(f"parameter {name!r} cannot be removed; expected an array")
-            current.value = value
-            return
-        for own, part in structure.inside(name, value):
-            structure.adopt(self, part)
-            if isinstance(part, Parameter) and not part.name:
-                part._name = own
-        object.__setattr__(self, name, value)
-        structure.touch(self)
-
-    def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
-        structure.touch(self)
-
-    def attributes(self) -> Iterable[tuple[str, Any]]:
-        """Names and values among which parameters and sub-modules are looked for."""
-        return self.__dict__.items()
-
-    def children(self) -> Iterator[tuple[str, Module]]:
-        """Direct sub-modules with their names; those in lists, tuples and dicts count at any depth,
-        with their indices and keys ("blocks.0", "heads.left.1")."""
-        for name, part in structure.held(self):
-            if isinstance(part, Module):
-                yield name, part
-
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, with their dotted names; each module once."""
-        yield from self._walk(prefix, set())
-
-    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        yield prefix, self
-        for name, child in self.children():
-            structure.adopt(self, child)
-            yield from child._walk(f"{prefix}.{name}" if prefix else name, seen)
-
-    def named_arrays(self) -> dict[str, Parameter]:
-        """All parameters and buffers by dotted name; a shared one under its first name."""
-        found: dict[str, Parameter] = {}
-        seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, value in structure.held(module):
-                if not isinstance(value, Parameter) or id(value) in seen:
-                    continue
-                structure.adopt(module, value)
-                seen.add(id(value))
-                full = f"{prefix}.{name}" if prefix else name
-                if full in found:
-                    raise OptionError(
-                        f"{type(self).__name__}: two parameters are called {full!r}; use other "
-                        "attribute names or keys"
-                    )
-                value._name = full
-                found[full] = value
-        return found
-
-    def _other_names(self) -> dict[str, str]:
-        """Further names of shared parameters, each with the name that counts."""
-        first = {id(p): name for name, p in self.named_arrays().items()}
-        found: dict[str, str] = {}
-
-        def walk(module: Module, prefix: str, above: tuple[int, ...]) -> None:
-            if id(module) in above:
-                return
-            for name, part in structure.held(module):
-                full = f"{prefix}.{name}" if prefix else name
-                if isinstance(part, Module):
-                    walk(part, full, (*above, id(module)))
-                elif first[id(part)] != full:
-                    found[full] = first[id(part)]
-
-        walk(self, "", ())
-        return found
-
-    def named_parameters(self) -> dict[str, Parameter]:
-        """The trained parameters by dotted name: neither buffers nor frozen ones.
-
-        A dict, where PyTorch gives pairs: loop over its ``items()``.
-        """
-        return {n: p for n, p in self.named_arrays().items() if p.trainable}
-
-    def parameters(self) -> list[Parameter]:
-        """The trained parameters."""
-        return list(self.named_parameters().values())
-
-    @property
-    def parameter_count(self) -> int:
-        """How many numbers are trained."""
-        return sum(p.size for p in self.parameters())
-
-    # ---------------------------------------------------------------- what is trained
-
-    def freeze(self, *chosen: str | Module | Parameter) -> Module:
-        """Keep parameters as they are: training moves them no more, nor do weight decay or
-        momentum. It may be done at any time, between two calls of `fit` or in a callback.
-
-        Running statistics of `BatchNorm` are buffers and follow the data all the same, as in
-        PyTorch.
-
-        Args:
-            chosen: name patterns ("body.*", "*.bias"), names of modules ("body"), modules or
-                parameters of this model; all parameters if there are none.
-
-        Returns:
-            The model.
-
-        Raises:
-            OptionError: one of them has no parameter of this model.
-
-        >>> from fastnn import nn
-        >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).freeze("0.*")
-        >>> list(model.named_parameters())
-        ['1.weight', '1.bias']
-        """
-        self._set_trainable(chosen, False)
-        return self
-
-    def unfreeze(self, *chosen: str | Module | Parameter) -> Module:
-        """Train parameters again that `freeze` has frozen; arguments as there. The optimiser goes
-        on with the state that it had for them."""
-        self._set_trainable(chosen, True)
-        return self
-
-    def _set_trainable(self, chosen: Sequence[Any], trainable: bool) -> None:
-        for parameter in structure.select(self, chosen or None, "freeze").values():
-            parameter.trainable = trainable
-
-    @property
-    def trainable(self) -> bool:
-        """Whether training moves any of its parameters; setting it freezes or unfreezes all."""
-        return any(p.trainable for p in self.named_arrays().values())
-
-    @trainable.setter
-    def trainable(self, trainable: bool) -> None:
-        own = [p for p in self.named_arrays().values() if not p.buffer]
-        if not own:
-            raise OptionError(
-                f"{type(self).__name__}.trainable: it has no parameters yet; set it after the "
-                "layers are made, or call an attribute of your own something else"
-            )
-        for parameter in own:
-            parameter.trainable = trainable
-
-    requires_grad = trainable
-
-    def requires_grad_(self, requires_grad: bool = True) -> Module:
-        """PyTorch's name for freezing (False) and unfreezing (True) all parameters."""
-        self.trainable = requires_grad
-        return self
-
-    # ---------------------------------------------------------------- contents
-
-    def initialize(self, seed: int = 0) -> None:
-        """Give all parameters their initial contents, drawn from `seed`."""
-        for parameter in self.named_arrays().values():
-            parameter.initialize(seed)
-
-    def store(self, dtype: str | None = None, seed: int | None = None) -> ParameterStore:
-        """The flat memory of all parameters; made on the first call.
-
-        A part of a model shares the memory of the whole. Where parts have memory already, or that
-        of another element type, it is made anew for all that share it, and the contents move.
-
-        Args:
-            dtype: "float32" or "float64"; None: as it is, float32 for a new model.
-            seed: what parameters are drawn from to which nothing was assigned yet, and for which
-                nobody chose a seed before; None: nobody has chosen, seed 0 for the time being.
-        """
-        arrays = self.named_arrays()
-        current: ParameterStore | None = self.__dict__.get("_store")
-        found = _common(arrays, current, dtype)
-        if found is None:
-            with building:  # so that two threads don't make two
-                found = _common(arrays, current, dtype) or self._gather(arrays, dtype)
-        found.chosen = found.chosen or dtype is not None
-        if seed is not None:
-            found.settle(arrays.items(), seed)
-        if found is not current:
-            self.__dict__["_store"] = found
-            self.__dict__.pop("_predictor", None)
-        return found
-
-    def _gather(self, arrays: dict[str, Parameter], dtype: str | None) -> ParameterStore:
-        """A new store for this model, those it is a part of, and all that shared theirs."""
-        everything: dict[int, tuple[str, Stored]] = {}
-        for root in structure.roots(self):
-            for name, parameter in root.named_arrays().items():
-                everything.setdefault(id(parameter), (name, parameter))
-        for name, parameter in arrays.items():
-            everything.setdefault(id(parameter), (name, parameter))
-        for _, stored in list(everything.values()):
-            if stored.home is not None:
-                for other in stored.home.members:
-                    everything.setdefault(id(other), (other.name, other))
-        return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
-
-    def memory(self) -> ParameterStore | None:
-        """The store that the parameters have, or None if none was made yet."""
-        homes = {id(p.home): p.home for p in self.named_arrays().values()}
-        return next(iter(homes.values())) if len(homes) == 1 else None
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers by name; a shared one once, under its first name."""
-        self.store()
-        return {name: np.array(p) for name, p in self.named_arrays().items()}
-
-    def load_state_dict(
-        self, arrays: Mapping[str, Any], strict: bool = True, prefix: str = ""
-    ) -> Loaded:
-        """Set parameters and buffers from arrays by name, such as PyTorch's ``state_dict()``.
-
-        PyTorch's ``num_batches_tracked`` is left out, and a shared parameter may come under any of
-        its names, or under all.
-
-        Args:
-            arrays: NumPy arrays, PyTorch's tensors, or anything else that NumPy makes an array of.
-            strict: whether the names have to match exactly. False: what is missing stays as it is,
-                what is unknown is left out; both are returned.
-            prefix: take only the names that begin with it, without it: "encoder." for a part of a
-                larger model's dict.
-
-        Returns:
-            Two lists of names, `missing_keys` and `unexpected_keys`.
-
-        Raises:
-            DataError: names or shapes don't fit, not even one with ``strict=False``, or what comes
-                are no numbers. Nothing is changed.
-
-        >>> from fastnn import nn
-        >>> nn.Linear(2, 1).load_state_dict({"weight": [[1.0, 2.0]]}, strict=False)
-        Loaded(missing_keys=['bias'], unexpected_keys=[])
-        """
-        mine = self.named_arrays()
-        given = structure.fitting_names(self._other_names(), arrays, prefix)
-        missing = [n for n in mine if n not in given]
-        unexpected = [n for n in given if n not in mine]
-        problems = [f"missing {n!r}" for n in missing] if strict else []
-        problems += [f"unexpected {n!r}" for n in unexpected] if strict else []
-        found = {n: numbers(given[n], repr(n)) for n in mine if n in given}
-        problems += [
-            f"{n!r}: expected shape {mine[n].shape}, got {a.shape}"
-            for n, a in found.items()
-            if a.shape != mine[n].shape
-        ]
-        if not found and mine and not problems:
-            problems = [f"none of {list(mine)} is among them"]
-        if problems:
-            raise DataError(
-                "the arrays don't fit the model: " + "; ".join(problems) + ". See the options "
-                "prefix and strict"
-            )
-        for name, array in found.items():
-            mine[name].check_range(array)
-        for name, array in found.items():
-            mine[name].value = array
-        return Loaded(missing, unexpected)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: not the memory, nor what runs the model."""
-        return {k: v for k, v in self.__dict__.items() if k not in structure.OWN}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        for _, part in structure.held(self):
-            structure.adopt(self, part)
-        structure.touch(self)
 
     # ---------------------------------------------------------------- use
 
@@ -473,8 +198,6 @@ class Module(structure.Part):
           trained: 15
           buffers: 0
         """
-        from fastnn.nn.summary import summarize
-
         print_fn(summarize(self, input_shape, dtype))
 
     def extra(self) -> str:
@@ -511,17 +234,3 @@ def _symbolic(value: Any) -> Value | None:
         items = value.values() if isinstance(value, Mapping) else value
         return next((v for v in map(_symbolic, items) if v is not None), None)
     return None
-
-
-def _common(
-    arrays: Mapping[str, Parameter], current: ParameterStore | None, dtype: str | None
-) -> ParameterStore | None:
-    """The store of all these parameters, if they are in one of this element type."""
-    homes = {id(p.home): p.home for p in arrays.values()} if arrays else {0: current}
-    found = next(iter(homes.values())) if len(homes) == 1 else None
-    return found if found is not None and dtype in (None, found.dtype) else None
-
-
-def _widest(parameters: Iterable[Parameter]) -> str:
-    kinds = {p._dtype if p.home is None else p.home.dtype for p in parameters}
-    return "float64" if "float64" in kinds else "float32"

@@ -20,8 +20,8 @@ from fastnn.graph import leaf
 from fastnn.graph.graph import traced
 
 if TYPE_CHECKING:
-    from fastnn.nn.module import Module
     from fastnn.nn.parameter import Parameter
+    from fastnn.nn.tree import Tree
 
 #: attributes that belong to a module's object and not to its contents
 OWN = frozenset({"_store", "_predictor", "_owners", "_changed", "_watch"})
@@ -39,7 +39,7 @@ class Leaf(Part, leaf.Leaf):
     """Base of parameters."""
 
     __slots__ = ("_owners",)
-    _owners: list[weakref.ref[Module]]
+    _owners: list[weakref.ref[Any]]
 
 
 class Clock:
@@ -58,7 +58,7 @@ def note_change() -> int:
     return clock.now
 
 
-def touch(module: Module) -> None:
+def touch(module: Tree) -> None:
     """Note that an attribute of a module has changed."""
     if traced() is None:
         module.__dict__["_changed"] = note_change()
@@ -67,7 +67,7 @@ def touch(module: Module) -> None:
 # -------------------------------------------------------------------- what is held
 
 
-def held(module: Module) -> Iterator[tuple[str, Any]]:
+def held(module: Tree) -> Iterator[tuple[str, Any]]:
     """The modules and parameters that a module holds itself, with their names."""
     for name, value in module.attributes():
         if name not in OWN:
@@ -101,30 +101,30 @@ PLAIN = (int, float, str, bool, bytes, type(None))
 # -------------------------------------------------------------------- who holds it
 
 
-def adopt(owner: Module, part: Any) -> None:
+def adopt(owner: Tree, part: Any) -> None:
     """Note that `owner` holds a module or parameter."""
-    owners: list[weakref.ref[Module]]
+    owners: list[weakref.ref[Any]]
     owners = part._owners if isinstance(part, Leaf) else part.__dict__.setdefault("_owners", [])
     if not any(ref() is owner for ref in owners):
         owners[:] = [ref for ref in owners if ref() is not None]
         owners.append(weakref.ref(owner))
 
 
-def _owners(part: Any) -> list[Module]:
+def _owners(part: Any) -> list[Tree]:
     """The modules that hold it (those that did and no longer do are left out)."""
     refs = part._owners if isinstance(part, Leaf) else part.__dict__.get("_owners", ())
     alive = [module for ref in refs if (module := ref()) is not None]
     return [m for m in alive if any(item is part for _, item in held(m))]
 
 
-def owner(parameter: Parameter) -> Module | None:
+def owner(parameter: Parameter) -> Any:
     """A module that holds the parameter, if one does."""
     return next(iter(_owners(parameter)), None)
 
 
-def roots(module: Module) -> list[Module]:
+def roots(module: Tree) -> list[Tree]:
     """The outermost modules that hold it, itself if none does."""
-    found: list[Module] = []
+    found: list[Tree] = []
     seen = {id(module)}
     queue = [module]
     while queue:
@@ -142,7 +142,7 @@ def roots(module: Module) -> list[Module]:
 # -------------------------------------------------------------------- names
 
 
-def select(model: Module, chosen: Any, what: str) -> dict[str, Parameter]:
+def select(model: Tree, chosen: Any, what: str) -> dict[str, Parameter]:
     """The parameters, frozen ones included, that patterns, modules or parameters mean, by name.
 
     Args:
@@ -230,7 +230,7 @@ class Watch:
             `containers` in attributes (which may change behind its back), nothing has changed.
     """
 
-    def __init__(self, module: Module):
+    def __init__(self, module: Tree):
         self.module = module
         self._note(*self._look())
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace
 from fastnn.nn import structure
-from fastnn.nn.linear import Embedding, Linear
-from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+
+if TYPE_CHECKING:
+    from fastnn.nn.module import Module
 
 Shape = tuple[int, ...]
 #: batch size of the trace: no size that a layer is likely to have, so that it is recognised again
@@ -94,19 +95,15 @@ def _input_shapes(model: Module, given: Shape | Sequence[Shape] | None) -> list[
         shapes: Any = given if several else [given]
         return [tuple(int(n) for n in shape) for shape in shapes]
     leaves = [m for _, m in model.named_modules() if not any(True for _ in m.children())]
-    if leaves and isinstance(leaves[0], Linear):
-        return [(leaves[0].in_features,)]
-    hint = (
-        "input_shape=(length,), dtype='int64'" if _begins_with_ids(leaves) else "input_shape=(8, 8)"
-    )
+    told = leaves[0]._sample_shape() if leaves else None
+    if told is not None:
+        return [told]
+    ids = leaves and leaves[0]._takes_ids
+    hint = "input_shape=(length,), dtype='int64'" if ids else "input_shape=(8, 8)"
     raise OptionError(
         "summary: expected input_shape, the shape of one sample without the batch, because the "
         f"first layer does not tell it; for example model.summary({hint})"
     )
-
-
-def _begins_with_ids(leaves: list[Module]) -> bool:
-    return bool(leaves) and isinstance(leaves[0], Embedding)
 
 
 @contextmanager

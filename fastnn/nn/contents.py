@@ -1,0 +1,156 @@
+"""The numbers that a module's parameters hold: their memory, and setting and copying them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnn.engine.numbers import numbers
+from fastnn.engine.store import ParameterStore, Stored
+from fastnn.engine.turns import building
+from fastnn.errors import DataError
+from fastnn.nn import structure
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.tree import Tree
+
+
+class Loaded(NamedTuple):
+    """What `Module.load_state_dict` did not find, and what it did not use."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Contents(Tree):
+    """Base of `Module`: what its parameters hold."""
+
+    def initialize(self, seed: int = 0) -> None:
+        """Give all parameters their initial contents, drawn from `seed`."""
+        for parameter in self.named_arrays().values():
+            parameter.initialize(seed)
+
+    def store(self, dtype: str | None = None, seed: int | None = None) -> ParameterStore:
+        """The flat memory of all parameters; made on the first call.
+
+        A part of a model shares the memory of the whole. Where parts have memory already, or that
+        of another element type, it is made anew for all that share it, and the contents move.
+
+        Args:
+            dtype: "float32" or "float64"; None: as it is, float32 for a new model.
+            seed: what parameters are drawn from to which nothing was assigned yet, and for which
+                nobody chose a seed before; None: nobody has chosen, seed 0 for the time being.
+        """
+        arrays = self.named_arrays()
+        current: ParameterStore | None = self.__dict__.get("_store")
+        found = _common(arrays, current, dtype)
+        if found is None:
+            with building:  # so that two threads don't make two
+                found = _common(arrays, current, dtype) or self._gather(arrays, dtype)
+        found.chosen = found.chosen or dtype is not None
+        if seed is not None:
+            found.settle(arrays.items(), seed)
+        if found is not current:
+            self.__dict__["_store"] = found
+            self.__dict__.pop("_predictor", None)
+        return found
+
+    def _gather(self, arrays: dict[str, Parameter], dtype: str | None) -> ParameterStore:
+        """A new store for this model, those it is a part of, and all that shared theirs."""
+        everything: dict[int, tuple[str, Stored]] = {}
+        for root in structure.roots(self):
+            for name, parameter in root.named_arrays().items():
+                everything.setdefault(id(parameter), (name, parameter))
+        for name, parameter in arrays.items():
+            everything.setdefault(id(parameter), (name, parameter))
+        for _, stored in list(everything.values()):
+            if stored.home is not None:
+                for other in stored.home.members:
+                    everything.setdefault(id(other), (other.name, other))
+        return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
+
+    def memory(self) -> ParameterStore | None:
+        """The store that the parameters have, or None if none was made yet."""
+        homes = {id(p.home): p.home for p in self.named_arrays().values()}
+        return next(iter(homes.values())) if len(homes) == 1 else None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and buffers by name; a shared one once, under its first name."""
+        self.store()
+        return {name: np.array(p) for name, p in self.named_arrays().items()}
+
+    def load_state_dict(
+        self, arrays: Mapping[str, Any], strict: bool = True, prefix: str = ""
+    ) -> Loaded:
+        """Set parameters and buffers from arrays by name, such as PyTorch's ``state_dict()``.
+
+        PyTorch's ``num_batches_tracked`` is left out, and a shared parameter may come under any of
+        its names, or under all.
+
+        Args:
+            arrays: NumPy arrays, PyTorch's tensors, or anything else that NumPy makes an array of.
+            strict: whether the names have to match exactly. False: what is missing stays as it is,
+                what is unknown is left out; both are returned.
+            prefix: take only the names that begin with it, without it: "encoder." for a part of a
+                larger model's dict.
+
+        Returns:
+            Two lists of names, `missing_keys` and `unexpected_keys`.
+
+        Raises:
+            DataError: names or shapes don't fit, not even one with ``strict=False``, or what comes
+                are no numbers. Nothing is changed.
+
+        >>> from fastnn import nn
+        >>> nn.Linear(2, 1).load_state_dict({"weight": [[1.0, 2.0]]}, strict=False)
+        Loaded(missing_keys=['bias'], unexpected_keys=[])
+        """
+        mine = self.named_arrays()
+        given = structure.fitting_names(self._other_names(), arrays, prefix)
+        missing = [n for n in mine if n not in given]
+        unexpected = [n for n in given if n not in mine]
+        problems = [f"missing {n!r}" for n in missing] if strict else []
+        problems += [f"unexpected {n!r}" for n in unexpected] if strict else []
+        found = {n: numbers(given[n], repr(n)) for n in mine if n in given}
+        problems += [
+            f"{n!r}: expected shape {mine[n].shape}, got {a.shape}"
+            for n, a in found.items()
+            if a.shape != mine[n].shape
+        ]
+        if not found and mine and not problems:
+            problems = [f"none of {list(mine)} is among them"]
+        if problems:
+            raise DataError(
+                "the arrays don't fit the model: " + "; ".join(problems) + ". See the options "
+                "prefix and strict"
+            )
+        for name, array in found.items():
+            mine[name].check_range(array)
+        for name, array in found.items():
+            mine[name].value = array
+        return Loaded(missing, unexpected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: not the memory, nor what runs the model."""
+        return {k: v for k, v in self.__dict__.items() if k not in structure.OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for _, part in structure.held(self):
+            structure.adopt(self, part)
+        structure.touch(self)
+
+
+def _common(
+    arrays: Mapping[str, Parameter], current: ParameterStore | None, dtype: str | None
+) -> ParameterStore | None:
+    """The store of all these parameters, if they are in one of this element type."""
+    homes = {id(p.home): p.home for p in arrays.values()} if arrays else {0: current}
+    found = next(iter(homes.values())) if len(homes) == 1 else None
+    return found if found is not None and dtype in (None, found.dtype) else None
+
+
+def _widest(parameters: Iterable[Parameter]) -> str:
+    kinds = {p._dtype if p.home is None else p.home.dtype for p in parameters}
+    return "float64" if "float64" in kinds else "float32"
