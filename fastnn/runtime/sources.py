@@ -21,6 +21,7 @@ import hashlib
 import inspect
 import json
 import linecache
+import os
 import sys
 import types
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def remember() -> None:
     _changed = False
     path = _path()
     mine = dict(_table)
-    _read_from.discard(path)
+    _read_from.clear()
     _known().update(mine)  # what others have found meanwhile, too
     content = json.dumps(dict(list(_table.items())[-MOST:])).encode()
     with contextlib.suppress(OSError):  # the next process finds it once more
@@ -94,11 +95,11 @@ def _path() -> Any:
 
 
 def _known() -> dict[str, str]:
-    path = _path()
-    if path not in _read_from:
-        _read_from.add(path)
+    place = os.environ.get("FASTNN_CACHE")  # where the cache is meant to be costs more to ask
+    if place not in _read_from:
+        _read_from.add(place)
         with contextlib.suppress(ValueError):
-            found = json.loads(cache.read(path) or b"{}")
+            found = json.loads(cache.read(_path()) or b"{}")
             _table.update(found if isinstance(found, dict) else {})
     return _table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from pathlib import Path
@@ -158,7 +159,7 @@ def other_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "code_digest", lambda code: exact(code)[::-1])
     monkeypatch.setattr(keys, "_digests", {})
     monkeypatch.setattr(sources, "_table", {})
-    monkeypatch.setattr(sources, "_read_from", {sources._path()})
+    monkeypatch.setattr(sources, "_read_from", {os.environ.get("FASTNN_CACHE")})
     monkeypatch.setattr(keys, "_modules", {})
 
 
