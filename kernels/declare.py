@@ -134,6 +134,18 @@ class Traits:
     bookkeeping: bool = False
     #: adds numbers of the rows of its "in" arrays to running totals
     totals_rows: bool = False
+    #: computes each element from those at the same place, whatever rows they are in
+    elementwise: bool = False
+    #: an array with one number for each row of the others
+    column: str = ""
+    #: goes over the steps of `x` as far as `lengths` say, and writes zeros to `y` after them
+    by_lengths: bool = False
+    #: gives 0 for rows whose `target` is `ignore_index`
+    ignores: bool = False
+    #: sums over all rows; rows that are not to count have to be 0 in these arrays
+    zero_rows: tuple[str, ...] = ()
+    #: what is finite gives finite results, and rows with a gradient of 0 add 0 to all gradients
+    keeps_finite: bool = False
     #: is compiled first, because it takes long
     slow_to_compile: bool = False
     #: exists in float32 programs alone

@@ -11,7 +11,8 @@ say, and in sums, if what the further steps add is 0 and zeros leave the sum's b
 Where there is a loss, it must hold of gradients, too. The gradient is 0 at all further steps then:
 sums pass none to a row that its target or its weight makes 0, recurrent kernels none past the end,
 and 0 times what is finite stays 0. So does what these steps add to gradients of weights, which are
-sums in the order of the steps. `TRAINED` has the kernels of which this is known (and tested).
+sums in the order of the steps. Kernels of which this is known (and tested) have the trait
+`keeps_finite`; what else is asked of kernels here are traits, too.
 """
 
 from __future__ import annotations
@@ -23,31 +24,9 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph.graph import Call, Value
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, Traits, declared
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.samples import items
-
-#: kernels that read the steps of a sequence as far as its length says
-RECURRENT = ("rnn_forward", "lstm_forward", "gru_forward", "leaky_forward")
-#: sums over all rows, with the arrays that have to be 0 in rows that aren't to count
-SUMS = {
-    "total": ("x",), "weighted_mean": ("x", "weight"), "accumulate_pair": ("x", "y"),
-    "accumulate_weighted": ("weight",),
-}  # fmt: skip
-#: kernels that give 0 for rows whose target is to be ignored
-IGNORING = ("cross_entropy_forward", "cross_entropy_loss", "nll_forward", "target_weight")
-#: kernels of elements, whatever their rows are; `b` of the second two is a number for each row
-ELEMENTS = "fastnn.kernels.elementwise.cpu"
-COLUMNS = ("add_column", "multiply_column")
-#: what may stand between data and a loss
-TRAINED = {
-    *RECURRENT, *IGNORING, *COLUMNS, "embedding_forward", "linear_forward",
-    "linear_forward_blocked", "insert_columns", "extract_columns", "add_forward",
-    "subtract_forward", "multiply_forward", "negate", "affine", "relu_forward",
-    "leaky_relu_forward", "gelu_forward", "silu_forward", "sigmoid_forward", "tanh_forward",
-    "log_softmax_forward", "mse_forward", "mae_forward", "huber_forward",
-    "bce_with_logits_forward", "accuracy", "top_k", "binary_accuracy",
-}  # fmt: skip
 
 #: what the further steps of a value hold: one number, or anything
 ANYTHING = math.nan
@@ -166,16 +145,17 @@ class Stretched:
         longer = {name for name, (_, value) in arrays.items() if value.root in self.padded}
         if not longer:
             return
-        _require(not self.loss or call.kernel in TRAINED or call.kernel in SUMS)
-        if call.kernel in SUMS:
-            for name in SUMS[call.kernel]:
+        traits = kernel.traits
+        _require(not self.loss or traits.keeps_finite or bool(traits.zero_rows))
+        if traits.zero_rows:
+            for name in traits.zero_rows:
                 _require(self._fill(call.operands[name]) == 0.0)
-        elif call.kernel in RECURRENT and call.operands["x"].shape[:2] == (self.batch, self.steps):
+        elif traits.by_lengths and call.operands["x"].shape[:2] == (self.batch, self.steps):
             self._recurrent(call, longer)
         else:
             module = kernel.function.__module__
             _require(module.startswith("fastnn.kernels.") and "stream" not in call.operands)
-            self._stepwise(call, partner, arrays, longer, module == ELEMENTS)
+            self._stepwise(call, partner, arrays, longer, traits)
 
     def _recurrent(self, call: Call, longer: set[str]) -> None:
         """A kernel that goes over the steps as far as `lengths` say; it writes zeros after them."""
@@ -186,14 +166,14 @@ class Stretched:
 
     def _stepwise(
         self, call: Call, partner: Call, arrays: dict[str, tuple[Array, Value]], longer: set[str],
-        elements: bool,
+        traits: Traits,
     ) -> None:  # fmt: skip
         """A kernel that computes a step from that step alone: its items are steps, or parts."""
         _require(any(arrays[name][0].mode == "in" for name in longer))
-        elements = elements or call.kernel in COLUMNS
+        elements = traits.elementwise or bool(traits.column)
         for name, (parameter, value) in arrays.items():
             if name not in longer:
-                column = call.kernel in COLUMNS and name == "b" and value.shape == (self.batch,)
+                column = name == traits.column and value.shape == (self.batch,)
                 trained = self.loss and value.root.home != "input"  # with a sum over steps
                 _require(parameter.mode == "in")
                 _require(parameter.axis == "whole" or (column and not trained))
@@ -205,7 +185,9 @@ class Stretched:
             _require(
                 elements or (inside and count // self.steps * self.more == items(parameter, other))
             )
-        fill = self._result(call, [self._fill(arrays[n][1]) for n in longer if n in ("a", "b")])
+        fill = self._result(
+            call, traits, [self._fill(arrays[n][1]) for n in longer if n in ("a", "b")]
+        )
         for name in longer:
             parameter, value = arrays[name]
             if parameter.mode == "out":
@@ -213,13 +195,13 @@ class Stretched:
             elif parameter.mode == "part":
                 self.padded[value.root] = ANYTHING
 
-    def _result(self, call: Call, factors: list[float]) -> float:
+    def _result(self, call: Call, traits: Traits, factors: list[float]) -> float:
         """What a stepwise kernel gives for the further steps."""
-        if call.kernel in IGNORING:
+        if traits.ignores:
             ignored = self._fill(call.operands["target"]) == call.operands["ignore_index"]
             return 0.0 if ignored else ANYTHING
         if self.loss and call.kernel in ("multiply_forward", "multiply_column") and 0.0 in factors:
-            return 0.0  # others are finite: that is what TRAINED kernels make of what is finite
+            return 0.0  # others are finite: kernels before have kept them so
         if call.kernel in ("add_forward", "subtract_forward") and set(factors) == {0.0}:
             return 0.0
         return ANYTHING

@@ -56,7 +56,7 @@ def with_column(name: str, formula: Callable[..., Any]) -> Kernel:
                 m = width - j
                 store_first(y, base + j, formula(load_first(a, base + j, m), factor), m)
 
-    made: Kernel = kernel(run, name=name)
+    made: Kernel = kernel(run, name=name, column="b", keeps_finite=True)
     return made
 
 

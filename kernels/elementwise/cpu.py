@@ -35,6 +35,7 @@ def elementwise(
     inputs: tuple[str, ...] = ("x",),
     output: str = "y",
     reals: tuple[str, ...] = (),
+    keeps_finite: bool = False,
 ) -> Kernel:
     """The kernel ``name(*inputs, output, *reals, lo, hi)``: output = formula(*inputs, *reals)."""
     declared = [f'{x}: "in rows f[N,C]"' for x in inputs] + [f'{output}: "out rows f[N,C]"']
@@ -57,21 +58,21 @@ def elementwise(
         "store_first": store_first,
     }
     execute(source, f"<kernel {name}>", scope)
-    made: Kernel = kernel(scope[name])
+    made: Kernel = kernel(scope[name], elementwise=True, keeps_finite=keeps_finite)
     return made
 
 
-for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
-    elementwise(f"{_name}_forward", _function, reals=_reals)
-    elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
+for _f in FUNCTIONS:
+    elementwise(f"{_f.name}_forward", _f.formula, reals=_f.reals, keeps_finite=_f.keeps_finite)
+    elementwise(f"{_f.name}_backward", _f.gradient, (_f.saved, "dy"), "dx", _f.reals)
 
 
 for _name, _function, _inputs, _output in SEVERAL:
     elementwise(_name, _function, _inputs, _output)
 
-add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
-subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))
-multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"))
+add_forward = elementwise("add_forward", scalar.add, ("a", "b"), keeps_finite=True)
+subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"), keeps_finite=True)
+multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"), keeps_finite=True)
 multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
 multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
 divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
@@ -79,5 +80,5 @@ divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"),
 divide_backward_b = elementwise(
     "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
 )
-negate = elementwise("negate", scalar.negate)
-affine = elementwise("affine", scalar.affine, reals=("scale", "shift"))
+negate = elementwise("negate", scalar.negate, keeps_finite=True)
+affine = elementwise("affine", scalar.affine, reals=("scale", "shift"), keeps_finite=True)

@@ -67,9 +67,9 @@ def elementwise(
     return made
 
 
-for _name, _function, _gradient, _saved, _reals in FUNCTIONS:
-    elementwise(f"{_name}_forward", _function, reals=_reals)
-    elementwise(f"{_name}_backward", _gradient, (_saved, "dy"), "dx", _reals)
+for _f in FUNCTIONS:
+    elementwise(f"{_f.name}_forward", _f.formula, reals=_f.reals)
+    elementwise(f"{_f.name}_backward", _f.gradient, (_f.saved, "dy"), "dx", _f.reals)
 
 for _name, _function, _inputs, _output in SEVERAL:
     elementwise(_name, _function, _inputs, _output)

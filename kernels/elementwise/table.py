@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import scalar
 
-#: name, formula, gradient, what the gradient is computed from, real parameters
-FUNCTIONS: tuple[tuple[str, Callable[..., Any], Callable[..., Any], str, tuple[str, ...]], ...] = (
-    ("relu", scalar.relu, scalar.relu_gradient, "y", ()),
-    ("leaky_relu", scalar.leaky_relu, scalar.leaky_relu_gradient, "x", ("slope",)),
-    ("elu", scalar.elu, scalar.elu_gradient, "x", ("alpha",)),
-    ("selu", scalar.selu, scalar.selu_gradient, "x", ()),
-    ("gelu", scalar.gelu, scalar.gelu_gradient, "x", ()),
-    ("gelu_tanh", scalar.gelu_tanh, scalar.gelu_tanh_gradient, "x", ()),
-    ("silu", scalar.silu, scalar.silu_gradient, "x", ()),
-    ("sigmoid", scalar.sigmoid, scalar.sigmoid_gradient, "y", ()),
-    ("tanh", scalar.tanh, scalar.tanh_gradient, "y", ()),
-    ("softplus", scalar.softplus, scalar.softplus_gradient, "x", ("beta", "threshold")),
-    ("exp", scalar.exp, scalar.exp_gradient, "y", ()),
-    ("log", scalar.log, scalar.log_gradient, "x", ()),
-    ("sqrt", scalar.sqrt, scalar.sqrt_gradient, "y", ()),
-    ("square", scalar.square, scalar.square_gradient, "x", ()),
-    ("absolute", scalar.absolute, scalar.absolute_gradient, "x", ()),
-    ("erf", scalar.erf, scalar.erf_gradient, "x", ()),
-    ("clip", scalar.clip, scalar.clip_gradient, "x", ("low", "high")),
+
+class Function(NamedTuple):
+    """A function of one array and its gradient."""
+
+    name: str
+    formula: Callable[..., Any]
+    gradient: Callable[..., Any]
+    saved: str  # what the gradient is computed from
+    reals: tuple[str, ...] = ()
+    keeps_finite: bool = False  # as of `declare.Traits`
+
+
+FUNCTIONS: tuple[Function, ...] = (
+    Function("relu", scalar.relu, scalar.relu_gradient, "y", keeps_finite=True),
+    Function(
+        "leaky_relu",
+        scalar.leaky_relu,
+        scalar.leaky_relu_gradient,
+        "x",
+        ("slope",),
+        keeps_finite=True,
+    ),
+    Function("elu", scalar.elu, scalar.elu_gradient, "x", ("alpha",)),
+    Function("selu", scalar.selu, scalar.selu_gradient, "x"),
+    Function("gelu", scalar.gelu, scalar.gelu_gradient, "x", keeps_finite=True),
+    Function("gelu_tanh", scalar.gelu_tanh, scalar.gelu_tanh_gradient, "x"),
+    Function("silu", scalar.silu, scalar.silu_gradient, "x", keeps_finite=True),
+    Function("sigmoid", scalar.sigmoid, scalar.sigmoid_gradient, "y", keeps_finite=True),
+    Function("tanh", scalar.tanh, scalar.tanh_gradient, "y", keeps_finite=True),
+    Function("softplus", scalar.softplus, scalar.softplus_gradient, "x", ("beta", "threshold")),
+    Function("exp", scalar.exp, scalar.exp_gradient, "y"),
+    Function("log", scalar.log, scalar.log_gradient, "x"),
+    Function("sqrt", scalar.sqrt, scalar.sqrt_gradient, "y"),
+    Function("square", scalar.square, scalar.square_gradient, "x"),
+    Function("absolute", scalar.absolute, scalar.absolute_gradient, "x"),
+    Function("erf", scalar.erf, scalar.erf_gradient, "x"),
+    Function("clip", scalar.clip, scalar.clip_gradient, "x", ("low", "high")),
 )
 #: name, formula, inputs, output of the kernels of several operands
 SEVERAL: tuple[tuple[str, Callable[..., Any], tuple[str, ...], str], ...] = (

@@ -5,7 +5,7 @@ from ..declare import kernel
 from ..simd import lanes
 
 
-@kernel
+@kernel(keeps_finite=True)
 def embedding_forward(
     ids: "in rows i[N]",
     table: "in whole f[V,C]",

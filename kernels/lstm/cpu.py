@@ -64,7 +64,7 @@ def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64)
+@kernel(block=64, by_lengths=True, keeps_finite=True)
 def lstm_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T

@@ -170,7 +170,7 @@ def product(
                 break
 
 
-@kernel(**FORWARD)
+@kernel(**FORWARD, keeps_finite=True)
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",

@@ -63,7 +63,7 @@ def forward_part(s, z, bias, h, y, i, activation, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64)
+@kernel(block=64, by_lengths=True, keeps_finite=True)
 def rnn_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -198,7 +198,7 @@ def rnn_backward(
 # ---------------------------------------------------------------- leaky sums
 
 
-@kernel(block=64)
+@kernel(block=64, by_lengths=True, keeps_finite=True)
 def leaky_forward(
     x: "in rows f[B,T,C]",
     lengths: "in rows i[B]",  # absent: all T

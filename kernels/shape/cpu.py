@@ -19,7 +19,7 @@ def _copy(source: Any, i: int, target: Any, k: int, size: int) -> None:
         store_first(target, k + j, load_first(source, i + j, size - j), size - j)
 
 
-@kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]))
+@kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]), keeps_finite=True)
 def insert_columns(
     x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int", lo: "begin", hi: "end"
 ):
@@ -28,7 +28,7 @@ def insert_columns(
         _copy(x, row * x.shape[1], y, row * y.shape[1] + offset, x.shape[1])
 
 
-@kernel
+@kernel(keeps_finite=True)
 def extract_columns(
     x: "in rows f[N,K]", y: "out rows f[N,C]", offset: "int", lo: "begin", hi: "end"
 ):

@@ -130,7 +130,13 @@ def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
     for field in fields(Traits):
         assert any(getattr(k.traits, field.name) for k in everything), field.name
     for made in everything:
-        named = {*made.traits.factors, *made.traits.rows_apart}
+        named = {*made.traits.factors, *made.traits.rows_apart, *made.traits.zero_rows}
+        if made.traits.column:
+            named |= {made.traits.column}
+        if made.traits.by_lengths:
+            named |= {"x", "y", "lengths"}
+        if made.traits.ignores:
+            named |= {"target", "ignore_index"}
         if made.traits.packs:
             named |= {"w", "packed"}
         if made.traits.swaps_leading:
@@ -145,6 +151,7 @@ def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
 @pytest.mark.parametrize(("name", "trait"), [
     ("check_finite", "checks"), ("check_size", "checks"), ("check_range", "checks"),
     ("accumulate", "bookkeeping"), ("accumulate_rows", "totals_rows"), ("latch", "bookkeeping"),
+    ("lstm_forward", "by_lengths"), ("nll_forward", "ignores"), ("add_column", "keeps_finite"),
     ("lstm_backward", "through_time"), ("swap_leading_ids", "swaps_leading"),
     ("embedding_backward", "sums_rows"), ("linear_forward", "slow_to_compile"),
 ])  # fmt: skip
