@@ -13,7 +13,7 @@ CURSOR = 2  # position of this batch's first sample in the data order
 RUN_STEP = 3  # steps since this run of the program began; indexes the schedule
 STOP_REQUEST = 4  # set by the host at any time: please stop after this step
 STOP = 5  # set in serial sections only: leave the loop now (one of the reasons below)
-FAULT = 8  # a kernel has raised: address of its call's row, of its record, range of items
+FAULT = 8  # a kernel has raised: address of its call's row, of its record, items, worker
 LENGTH = 16
 
 REQUESTED = 1  # reasons in STOP

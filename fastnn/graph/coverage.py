@@ -1,19 +1,16 @@
 """Which memory holds data: the book-keeping behind every proof that nothing unwritten is read.
 
 Positions are bytes of a segment for a planned program (`fastnn/plan/verify.py`), elements of a
-value's memory for a step of a loop (`check_written`).
+value's memory for a step of a loop. `fastnn/graph/history.py` follows a program's loops with it.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastnn.errors import ProgramError, where
-from fastnn.graph.fold import fold
-from fastnn.graph.graph import Call, Value
-from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+from fastnn.kernels.declare import Array, CudaKernel, Kernel
 
 #: a part that a call writes: from, to (exclusive), of how many
 Share = tuple[int, int, int]
@@ -75,6 +72,18 @@ class Coverage:
         """Nothing may be read here any more."""
         self._put(begin, end, 0, None)
 
+    def forget_others(self, begin: int, end: int, owner: int | None) -> None:
+        """Only what the owner (None: nobody) has written may be read here any more."""
+        k = max(bisect.bisect_right(self.begins, begin) - 1, 0)
+        others = []
+        while k < len(self.spans) and self.spans[k][0] < end:
+            first, last, mine, _ = self.spans[k]
+            if mine != owner and last > begin:
+                others.append((max(first, begin), min(last, end)))
+            k += 1
+        for span in others:
+            self.forget(*span)
+
     def _put(self, begin: int, end: int, owner: int, state: State | None) -> None:
         if begin >= end:
             return
@@ -112,45 +121,6 @@ def share_of(kernel: Kernel | CudaKernel, sizes: Mapping[str, Any]) -> Share | N
     return None if kernel.share is None else kernel.share(dict(sizes))
 
 
-def check_written(
-    calls: Sequence[Call], local: Container[Value], given: Sequence[Value], what: str
-) -> None:
-    """Prove that a step of a loop reads of its own memory only what it has written before.
-
-    Args:
-        calls: the step's calls, in order.
-        local: the memory that belongs to the step.
-        given: what of it is there before the step begins.
-
-    Raises:
-        ProgramError: a call reads what no call before it has written.
-    """
-    known = set(given)
-    written: dict[Value, Coverage] = {}
-    for call in calls:
-        kernel = declared(call.kernel)
-        assert kernel is not None
-        mine = []
-        for name, parameter in kernel.arrays.items():
-            value = call.operands[name]
-            if not isinstance(value, Value) or value.root in known or value.root.home != "work":
-                continue
-            if value.root in local or parameter.mode == "scratch":
-                mine.append((name, parameter, value))
-        for name, parameter, value in mine:
-            cover = written.setdefault(value.root, Coverage())
-            begin, end = value.shift, value.shift + value.size
-            if parameter.reads and cover.missing(begin, end, 0, parameter.gaps) is not None:
-                raise ProgramError(
-                    f"{where(call.scope)}{what}: {call.kernel} reads {name} before the step has "
-                    "written all of it"
-                )
-        for _, parameter, value in mine:
-            share = share_of(kernel, _sizes(kernel, call)) if parameter.mode == "part" else None
-            begin, end = value.shift, value.shift + value.size
-            note(written[value.root], parameter, begin, end, 0, share)
-
-
 def note(
     cover: Coverage, parameter: Array, begin: int, end: int, owner: int, share: Share | None
 ) -> None:
@@ -161,15 +131,3 @@ def note(
         cover.write_share(begin, end, owner, share, parameter.gaps)
     elif parameter.writes:
         cover.write(begin, end, owner, parameter.gaps)
-
-
-def _sizes(kernel: Kernel | CudaKernel, call: Call) -> dict[str, Any]:
-    """Sizes by dimension letter, and the numbers among the operands."""
-    found: dict[str, Any] = {}
-    for name, parameter in kernel.params.items():
-        value = call.operands[name]
-        if not isinstance(parameter, Array):
-            found[name] = value
-        elif isinstance(value, Value):
-            found.update(zip(parameter.dims, fold(value.shape, len(parameter.dims)), strict=True))
-    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -62,6 +62,25 @@ EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "guard", "result/")
 
 
 @dataclass(eq=False)
+class Repeat:
+    """A loop: calls that stand once and are made for each of `length` steps.
+
+    With `reverse` the first step to be made is the last in time (the gradient of a loop).
+    """
+
+    length: int
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
+class Counter:
+    """An integer operand that is `first` in a loop's first step and changes from step to step."""
+
+    first: int
+    strides: Mapping[Repeat, int]
+
+
+@dataclass(eq=False)
 class Value:
     """An array in the graph: what `forward`, losses and metrics get and compute with.
 
@@ -79,6 +98,8 @@ class Value:
         home: the segment of memory it lives in ("work" until the planner places it).
         offset: where it begins in its segment, in elements; None where the planner decides.
         base, begin: the value whose memory this one views, from element `begin` on, or None.
+        steps: elements by which a view moves on in each step of a loop (it is where it is in the
+            first one).
         batched: whether its first dimension runs over the samples of the mini-batch.
         data: the contents, for constants.
     """
@@ -94,6 +115,7 @@ class Value:
     name: str = ""
     node: Node | None = None
     data: np.ndarray | None = None
+    steps: Mapping[Repeat, int] = field(default_factory=dict)
 
     @property
     def root(self) -> Value:
@@ -107,6 +129,16 @@ class Value:
     def shift(self) -> int:
         """Where it begins in its root's memory, in elements."""
         return self.begin + (self.base.shift if self.base is not None else 0)
+
+    @property
+    def strides(self) -> Mapping[Repeat, int]:
+        """Elements by which it moves on in its root's memory in each step of a loop."""
+        if self.base is None or not self.base.strides:
+            return self.steps
+        found = dict(self.base.strides)
+        for repeat, step in self.steps.items():
+            found[repeat] = found.get(repeat, 0) + step
+        return found
 
     @property
     def size(self) -> int:
@@ -337,12 +369,31 @@ class Node:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a kernel: operands by parameter name (None: an absent array of size 0)."""
+    """One call of a kernel: operands by parameter name (None: an absent array of size 0).
+
+    Neighbours in the list of calls that are in the same loop are made together, step by step.
+    """
 
     kernel: str
     operands: dict[str, Any]
     scope: str
     final: bool = False  # belongs to the very end of the step
+    repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
+
+
+def nested(calls: Sequence[Call], depth: int = 0) -> list[Call | tuple[Repeat, list[Call]]]:
+    """Calls in the same `depth` loops, neighbours that share a further one gathered under it."""
+    found: list[Call | tuple[Repeat, list[Call]]] = []
+    for call in calls:
+        if len(call.repeats) <= depth:
+            found.append(call)
+            continue
+        loop, before = call.repeats[depth], found[-1] if found else None
+        if isinstance(before, tuple) and before[0] is loop:
+            before[1].append(call)
+        else:
+            found.append((loop, [call]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -442,13 +493,19 @@ class Graph:
         return self.streams
 
     def view(
-        self, value: Value, shape: tuple[int, ...], batched: bool | None = None, begin: int = 0
+        self,
+        value: Value,
+        shape: tuple[int, ...],
+        batched: bool | None = None,
+        begin: int = 0,
+        steps: Mapping[Repeat, int] | None = None,
     ) -> Value:
         """The same memory under another shape, from element `begin` on."""
         keep = value.batched if batched is None else batched
         return self.value(
-            shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep
-        )
+            shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep,
+            steps=steps or {},
+        )  # fmt: skip
 
     def limit(
         self, ids: Value, low: int, high: int, ignored: int | None = None, steps: bool = False

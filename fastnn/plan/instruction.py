@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.graph import Call, Value
+from fastnn.graph.graph import Call, Repeat, Value, nested
+from fastnn.graph.history import strides_of
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
-from fastnn.plan.lower.lowering import Lowering
-from fastnn.plan.products import chosen
+from fastnn.plan.spans import Span
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Access:
     reads: bool
     writes: bool
     axis: str  # "rows", "cols", "whole"
-    begin: int = 0  # elements of the root
-    end: int = 0
+    span: Span  # elements of the root
     flag: bool = False  # writes words in any order: flags don't wait for each other
 
 
@@ -54,15 +54,86 @@ class Instruction:
     bytes_per_item: int
     whole_bytes: int = 0
     final: bool = False
+    repeats: tuple[Repeat, ...] = ()
 
     @property
     def serial(self) -> bool:
         return self.key is None
 
+    @property
+    def may_raise(self) -> bool:
+        return self.kernel.may_raise
 
-def instructions_of(lowered: Lowering) -> list[Instruction]:
-    """Calls as instructions, in the same order."""
-    return [instruction_of(call, lowered.batch) for call in chosen(lowered)]
+    @property
+    def grain(self) -> int:
+        """Shares of workers begin at multiples of so many items."""
+        return -(-self.kernel.grain // self.multiplier)
+
+    @property
+    def fewest(self) -> int:
+        """Fewest items that a share is cut into."""
+        return -(-self.kernel.block // self.multiplier)
+
+
+@dataclass(eq=False)
+class Repeated:
+    """A loop: its body once.
+
+    Attributes:
+        body: what is done in each step, in order.
+        accesses: those of the body, with all that it moves over.
+        items, multiplier, key: as of an instruction, where the loop stands in a group and each item
+            goes through all steps alone; `key` is None where its steps are phases.
+    """
+
+    loop: Repeat
+    body: list[Instruction | Repeated]
+    accesses: tuple[Access, ...]
+    items: int = 1
+    multiplier: int = 1
+    key: tuple[str, int] | None = None
+    final: bool = False
+
+    @property
+    def serial(self) -> bool:
+        return self.key is None
+
+    @property
+    def may_raise(self) -> bool:
+        return any(inner.may_raise for inner in self.body)
+
+    @property
+    def grain(self) -> int:
+        return max(inner.grain for inner in self.body)
+
+    @property
+    def fewest(self) -> int:
+        return max(inner.fewest for inner in self.body)
+
+    @property
+    def bytes_per_item(self) -> int:
+        return sum(inner.bytes_per_item for inner in self.body)
+
+    @property
+    def whole_bytes(self) -> int:
+        return sum(inner.whole_bytes for inner in self.body)
+
+
+#: what is scheduled
+Work = Instruction | Repeated
+
+
+def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[Work]:
+    """Calls as instructions, in the same order; a loop is one (whose steps are phases, so far)."""
+    found: list[Work] = []
+    for item in nested(calls, depth):
+        if isinstance(item, Call):
+            found.append(instruction_of(item, batch))
+        else:
+            body = instructions_of(item[1], batch, depth + 1)
+            accesses = dict.fromkeys(access for inner in body for access in inner.accesses)
+            found.append(Repeated(item[0], body, tuple(accesses)))
+    return found
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:
@@ -70,6 +141,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
     assert kernel is not None
     dims: dict[str, tuple[int, ...]] = {}
     accesses: list[Access] = []
+    lengths = tuple(loop.length for loop in call.repeats)
     for name, parameter in kernel.arrays.items():
         value = call.operands[name]
         if value is None:
@@ -81,16 +153,10 @@ def instruction_of(call: Call, batch: int) -> Instruction:
                 f"got {type(value).__name__}"
             )
         dims[name] = fold(value.shape, len(parameter.dims))
-        span = value.shift, value.shift + value.size
+        span = Span(value.shift, value.shift + value.size, strides_of(value, call), lengths)
+        flag = parameter.mode == "flag"
         accesses.append(
-            Access(
-                value.root,
-                parameter.reads,
-                parameter.writes,
-                parameter.axis,
-                *span,
-                flag=parameter.mode == "flag",
-            )
+            Access(value.root, parameter.reads, parameter.writes, parameter.axis, span, flag)
         )
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:
@@ -105,6 +171,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
             call.scope,
             0,
             final=call.final,
+            repeats=call.repeats,
         )
     count = letters[kernel.items]
     batched = any(
@@ -121,7 +188,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
             sizes[parameter.axis == "whole"] += 4 * _elements(dims[name])
     return Instruction(
         kernel, call.operands, dims, tuple(accesses), items, multiplier, key, call.scope,
-        sizes[False] // max(items, 1), sizes[True],
+        sizes[False] // max(items, 1), sizes[True], repeats=call.repeats,
     )  # fmt: skip
 
 

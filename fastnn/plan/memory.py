@@ -7,10 +7,13 @@ nobody but the update reads never leaves the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from fastnn.graph.graph import Value
-from fastnn.plan.schedule import Group, Phase
+from fastnn.graph.graph import Repeat, Value
+from fastnn.plan.schedule import Group, Phase, Phases, leaves
+
+#: memory of which a step of these loops needs nothing that was there before it
+Private = Mapping[Value, tuple[Repeat, ...]]
 
 #: bytes that a buffer's place is a multiple of: a cache line, on a GPU what its memory is moved by
 ALIGNMENT = {"cpu": 64, "cuda": 256}
@@ -20,25 +23,49 @@ ALIGNMENT = {"cpu": 64, "cuda": 256}
 LOCAL_BYTES = 1 << 19
 
 
-def local_buffers(phases: Sequence[Phase], kept: Iterable[Value]) -> dict[Value, Group]:
-    """The buffers that one group alone uses, each item its own rows, and that group."""
+def local_buffers(
+    phases: Sequence[Phase | Phases], kept: Iterable[Value], private: Private
+) -> dict[Value, Group]:
+    """The buffers that one group alone uses, each item its own rows, and that group.
+
+    A group in a loop of phases comes to its items again in the next step: then what it keeps for
+    them has to be of use in one step only (`private`, see `shared_by_steps`).
+    """
     users: dict[Value, Group | None] = dict.fromkeys(kept)
-    for phase in phases:
+    lasting = _lasting(phases, private)
+    for phase in leaves(phases):
         for group in [*phase.groups, None]:
             for instruction in group.instructions if group else phase.serial:
                 for access in instruction.accesses:
                     root = access.root
                     if root.home != "work" or root.dtype != "f":
                         continue
-                    whole = (access.begin, access.end) == (0, root.size)
+                    whole = access.span.hull() == (0, root.size) and not any(access.span.strides)
                     alone = group is not None and group is users.setdefault(root, group)
-                    if not (alone and whole and access.axis == "rows"):
+                    if not (alone and whole and access.axis == "rows") or root in lasting:
                         users[root] = None
     return {
         root: group
         for root, group in users.items()
         if group is not None and group.block < group.items and root.size % group.items == 0
     }
+
+
+def _lasting(phases: Sequence[Phase | Phases], private: Private) -> set[Value]:
+    """What a loop of phases may need from one step to the next."""
+    found: set[Value] = set()
+    for phase in phases:
+        if isinstance(phase, Phases):
+            roots = {root for leaf in leaves(phase.body) for root in _roots(leaf)}
+            found |= {root for root in roots if phase.loop not in private.get(root, ())}
+            found |= _lasting(phase.body, private)
+    return found
+
+
+def _roots(phase: Phase) -> dict[Value, None]:
+    """What a phase touches, in order."""
+    work = [*(i for g in phase.groups for i in g.instructions), *phase.serial]
+    return dict.fromkeys(access.root for i in work for access in i.accesses)
 
 
 def place_local(
@@ -52,7 +79,7 @@ def place_local(
     total = 0
     for group in dict.fromkeys(local.values()):
         mine = {v: sizes[v] // group.items for v, g in local.items() if g is group}
-        fewest = max(-(-i.kernel.block // i.multiplier) for i in group.instructions)
+        fewest = max(i.fewest for i in group.instructions)
         block = max(LOCAL_BYTES // sum(mine.values()), fewest)
         block = max(block // group.grain, 1) * group.grain
         group.block = min(group.block, block)
@@ -64,15 +91,29 @@ def place_local(
     return found, total
 
 
-def lifetimes(phases: Sequence[Phase]) -> dict[Value, tuple[int, int]]:
-    """For each work buffer the first and last phase that touches it."""
+def lifetimes(
+    phases: Sequence[Phase | Phases], private: Private, first: int = 0
+) -> dict[Value, tuple[int, int]]:
+    """For each work buffer the first and last phase that touches it, counted from `first` on.
+
+    What a loop of phases touches lives as long as the loop, unless it is of use in one step only.
+    """
     lives: dict[Value, tuple[int, int]] = {}
-    for number, phase in enumerate(phases):
-        for instruction in [i for g in phase.groups for i in g.instructions] + phase.serial:
-            for access in instruction.accesses:
-                if access.root.home == "work":
-                    first, _ = lives.get(access.root, (number, number))
-                    lives[access.root] = (first, number)
+    number = first
+    for phase in phases:
+        if isinstance(phase, Phases):
+            found = lifetimes(phase.body, private, number)
+            last = number + sum(1 for _ in leaves(phase.body)) - 1
+            found = {
+                root: life if phase.loop in private.get(root, ()) else (number, last)
+                for root, life in found.items()
+            }
+        else:
+            last = number
+            found = {root: (number, number) for root in _roots(phase) if root.home == "work"}
+        for root, (begin, end) in found.items():
+            lives[root] = lives.get(root, (begin, end))[0], end
+        number = last + 1
     return lives
 
 

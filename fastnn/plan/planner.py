@@ -7,20 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Counter, Graph, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
-from fastnn.plan.instruction import Instruction, instructions_of
+from fastnn.plan.instruction import Instruction, Repeated, Work, instructions_of
 from fastnn.plan.launches import in_order
 from fastnn.plan.lower import Lowering
+from fastnn.plan.private import shared_by_steps
+from fastnn.plan.products import chosen
 from fastnn.plan.program import (
+    Count,
     Operand,
     PlannedCall,
     PlannedGroup,
     PlannedPhase,
+    PlannedRepeat,
     Program,
+    calls_of,
 )
-from fastnn.plan.schedule import Phase, schedule
+from fastnn.plan.schedule import Phase, Phases, leaves, schedule
 from fastnn.plan.verify import verify
 
 
@@ -38,24 +43,16 @@ def plan(
     """
     lowered = graph if isinstance(graph, Lowering) else Lowering(graph)
     graph = lowered.graph
-    phases = (in_order if lowered.device == "cuda" else schedule)(instructions_of(lowered))
-    layout = _Layout(graph.dtype, memory.ALIGNMENT[lowered.device])
+    calls = chosen(lowered)  # from here on it is known where values lie
     kept = [v.root for v in places.values()]
+    calls, private = shared_by_steps(calls, kept)
+    work = instructions_of(calls, lowered.batch)
+    phases = in_order(work) if lowered.device == "cuda" else schedule(work)
+    layout = _Layout(graph.dtype, memory.ALIGNMENT[lowered.device], private)
     if lowered.device == "cpu":
         layout.place_local(phases, kept)
     layout.place_work(phases, kept)
-    planned = tuple(
-        PlannedPhase(
-            tuple(
-                PlannedGroup(
-                    g.items, g.grain, g.block, tuple(layout.planned(i) for i in g.instructions)
-                )
-                for g in phase.groups
-            ),
-            tuple(layout.planned(i) for i in phase.serial),
-        )
-        for phase in phases
-    )
+    planned = tuple(layout.phase(phase) for phase in phases)
     where = {name: layout.operand(value, value.shape) for name, value in places.items()}
     program = Program(
         planned,
@@ -73,8 +70,8 @@ def plan(
 class _Layout:
     """Segments and offsets of values while a program is put together."""
 
-    def __init__(self, dtype: str, alignment: int):
-        self.dtype, self.alignment = dtype, alignment
+    def __init__(self, dtype: str, alignment: int, private: memory.Private):
+        self.dtype, self.alignment, self.private = dtype, alignment, private
         self.sizes: dict[str, int] = {"work": 0, "constant": 0, "input": 0, "local": 0}
         self.local: dict[Value, tuple[int, int]] = {}
         self.offsets: dict[Value, int] = {}
@@ -84,18 +81,19 @@ class _Layout:
     def bytes_of(self, value: Value) -> int:
         return value.size * item_size(value.dtype, self.dtype)
 
-    def place_local(self, phases: list[Phase], kept: list[Value]) -> None:
+    def place_local(self, phases: Sequence[Phase | Phases], kept: list[Value]) -> None:
         """Local memory for the buffers that only one group uses."""
-        local = memory.local_buffers(phases, kept)
+        local = memory.local_buffers(phases, kept, self.private)
         sizes = {value: self.bytes_of(value) for value in local}
         self.local, self.sizes["local"] = memory.place_local(local, sizes)
 
-    def place_work(self, phases: list[Phase], kept: list[Value]) -> None:
+    def place_work(self, phases: Sequence[Phase | Phases], kept: list[Value]) -> None:
         """Offsets for all work buffers; those in `kept` live to the end of the step."""
-        lives = {v: l for v, l in memory.lifetimes(phases).items() if v not in self.local}
+        lives = memory.lifetimes(phases, self.private)
+        lives = {v: l for v, l in lives.items() if v not in self.local}
         for value in kept:
             if value in lives:
-                lives[value] = (lives[value][0], len(phases))
+                lives[value] = (lives[value][0], sum(1 for _ in leaves(phases)))
         sizes = {value: self.bytes_of(value) for value in lives}
         self.offsets, self.sizes["work"] = memory.place(lives, sizes, self.alignment)
 
@@ -113,23 +111,61 @@ class _Layout:
                 self.constants.append((begin, root.data.astype(storage(root.dtype, self.dtype))))
         return self.offsets[root]
 
-    def operand(self, value: Value, dims: tuple[int, ...]) -> Operand:
+    def operand(self, value: Value, dims: tuple[int, ...], loops: Sequence[Repeat] = ()) -> Operand:
         root = value.root
         number = self.numbers.setdefault(root, len(self.numbers))
         if root in self.local:
             offset, per_item = self.local[root]
             return Operand("local", offset, tuple(dims), value.dtype, False, number, per_item)
-        offset = self.offset_of(root) + value.shift * item_size(value.dtype, self.dtype)
-        return Operand(root.home, offset, tuple(dims), value.dtype, root.external, number)
+        size = item_size(value.dtype, self.dtype)
+        offset, strides = self.offset_of(root) + value.shift * size, _along(value.strides, loops)
+        return Operand(
+            root.home, offset, tuple(dims), value.dtype, root.external, number,
+            strides=tuple(stride * size for stride in strides),
+        )  # fmt: skip
 
-    def planned(self, instruction: Instruction) -> PlannedCall:
+    def phase(self, phase: Phase | Phases) -> PlannedPhase | PlannedRepeat:
+        if isinstance(phase, Phases):
+            body = tuple(self.phase(inner) for inner in phase.body)
+            return self.repeat(phase.loop, body)
+        groups = tuple(
+            PlannedGroup(g.items, g.grain, g.block, tuple(self.planned(i) for i in g.instructions))
+            for g in phase.groups
+        )
+        serial = tuple(self.call(i) for i in phase.serial)
+        return PlannedPhase(groups, serial)
+
+    def repeat(self, loop: Repeat, body: tuple[Any, ...]) -> PlannedRepeat:
+        used = {o.buffer for c in calls_of(body) for o in c.operands if isinstance(o, Operand)}
+        fresh = tuple(
+            self.operand(root, (root.size,))
+            for root, loops in self.private.items()
+            if loops[-1] is loop and self.numbers.get(root) in used
+        )
+        return PlannedRepeat(loop.length, body, fresh, loop.reverse)
+
+    def planned(self, work: Work) -> PlannedCall | PlannedRepeat:
+        if isinstance(work, Repeated):
+            return self.repeat(work.loop, tuple(self.planned(inner) for inner in work.body))
+        return self.call(work)
+
+    def call(self, instruction: Instruction) -> PlannedCall:
         operands: list[Any] = []
+        loops = instruction.repeats
         for name in instruction.kernel.params:
             value = instruction.operands[name]
             if isinstance(value, Value):
-                operands.append(self.operand(value, instruction.dims[name]))
+                operands.append(self.operand(value, instruction.dims[name], loops))
+            elif isinstance(value, Counter):
+                operands.append(Count(value.first, _along(value.strides, loops)))
             else:
                 operands.append(value)
         return PlannedCall(
             instruction.kernel.name, tuple(operands), instruction.multiplier, instruction.scope
         )
+
+
+def _along(strides: Mapping[Repeat, int], loops: Sequence[Repeat]) -> tuple[int, ...]:
+    """How something moves in each of the loops; () where it stays."""
+    moving = tuple(strides.get(loop, 0) for loop in loops)
+    return moving if any(moving) else ()

@@ -7,11 +7,12 @@ that goes for all products, on the CPU for the gradients of weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Call, Value
+from fastnn.graph.graph import Call, Repeat, Value
 from fastnn.kernels.declare import declared
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.lower.lowering import Lowering
@@ -48,13 +49,14 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
         lowered.limits[1],
     )  # fmt: skip
     if choice.parts == 1:
-        return [Call(call.kernel + choice.suffix, call.operands, call.scope, call.final)]
+        return [replace(call, kernel=call.kernel + choice.suffix)]
     parts = lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")
     name = call.kernel.removesuffix("_unpacked") + "_parts"
     bias = call.operands.get("bias")
+    operands = {left: first, right: second, "parts": parts}
     return [
-        Call(name, {left: first, right: second, "parts": parts}, call.scope, call.final),
-        Call("sum_parts", {"parts": parts, "bias": bias, "y": result}, call.scope, call.final),
+        replace(call, kernel=name, operands=operands),
+        replace(call, kernel="sum_parts", operands={"parts": parts, "bias": bias, "y": result}),
     ]
 
 
@@ -71,9 +73,12 @@ def _sizes(product: str, first: Value, second: Value) -> tuple[int, int, int]:
 def _packed(lowered: Lowering) -> list[Call]:
     """The graph's calls with the operands of large weight gradients packed, each once."""
     calls: list[Call] = []
-    copies: dict[tuple[Value, int, tuple[int, ...]], Value] = {}
+    copies: dict[tuple[Any, ...], Value] = {}
     itemsize = np.dtype(lowered.dtype).itemsize
+    loops: tuple[Repeat, ...] = ()
     for call in lowered.calls:
+        if call.repeats != loops:  # a loop's first step may find what a later one may not
+            copies, loops = {}, call.repeats
         if call.kernel == "linear_backward_weight":
             call = _packed_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
@@ -92,16 +97,16 @@ def _packed_gradient(
         return call
     packed = {}
     for name, value in operands.items():
-        key = (value.root, value.shift, value.shape)
+        key = (value.root, value.shift, value.shape, *value.strides.items())
         if key not in copies:
             copies[key] = lowered.value(
                 packed_shape(rows, value.shape[-1], itemsize), name=f"packed {value.name}"
             )
             whole = {"w": value, "packed": copies[key]}
-            calls.append(Call("pack_panels", whole, call.scope, call.final))
+            calls.append(replace(call, kernel="pack_panels", operands=whole))
         packed[f"{name}_packed"] = copies[key]
     arrays = {**packed, "dw": call.operands["dw"]}
-    return Call("linear_backward_weight_packed", arrays, call.scope, call.final)
+    return replace(call, kernel="linear_backward_weight_packed", operands=arrays)
 
 
 def _written(call: Call) -> set[Value]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ class Operand:
     `buffer` numbers what the planner placed as one piece; views and slices of it have its number.
     `per_item` is not 0 for memory in the segment "local": bytes of one item of the group. Each
     worker has its own, for one block of items; `dims` are those of the whole array.
+    `strides` are the bytes by which it moves on in each step of the loops around its call, the
+    outermost first; () where it stays.
     """
 
     segment: str
@@ -28,22 +31,73 @@ class Operand:
     external: bool = False
     buffer: int = 0
     per_item: int = 0
+    strides: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.segment}+{self.offset}{list(self.dims)}"
+        return f"{self.segment}+{self.offset}{list(self.dims)}{_moving(self.strides)}"
+
+
+@dataclass(frozen=True)
+class Count:
+    """An integer that is `first` in the first step of all loops and moves on by `strides`."""
+
+    first: int
+    strides: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.first}{_moving(self.strides)}"
+
+
+def _moving(strides: tuple[int, ...]) -> str:
+    return f" by {', '.join(map(str, strides))}" if strides else ""
 
 
 @dataclass(frozen=True)
 class PlannedCall:
     """A kernel by name, with its operands in the order of its parameters.
 
-    An operand is an `Operand`, a number, or None for an absent array.
+    An operand is an `Operand`, a number (or `Count`), or None for an absent array.
     """
 
     kernel: str
-    operands: tuple[Operand | float | int | None, ...]
+    operands: tuple[Operand | Count | float | int | None, ...]
     multiplier: int
     scope: str
+
+    def at(self, steps: Sequence[int]) -> PlannedCall:
+        """The call in one step of the loops around it."""
+        operands = tuple(
+            _at(o, steps) if isinstance(o, (Operand, Count)) and o.strides else o
+            for o in self.operands
+        )
+        return replace(self, operands=operands)
+
+
+def _at(operand: Operand | Count, steps: Sequence[int]) -> Operand | int:
+    moved = sum(stride * t for stride, t in zip(operand.strides, steps, strict=True))
+    if isinstance(operand, Count):
+        return operand.first + moved
+    return replace(operand, offset=operand.offset + moved, strides=())
+
+
+@dataclass(frozen=True)
+class PlannedRepeat:
+    """A loop: in a group its calls (or loops), elsewhere phases (or loops of phases).
+
+    Attributes:
+        length: steps.
+        body: what is done in each.
+        fresh: buffers of which no step needs what was there before it.
+        reverse: whether the first step to be made is the last in time.
+    """
+
+    length: int
+    body: tuple[Any, ...]
+    fresh: tuple[Operand, ...] = ()
+    reverse: bool = False
+
+    def time(self, step: int) -> int:
+        return self.length - 1 - step if self.reverse else step
 
 
 @dataclass(frozen=True)
@@ -51,7 +105,7 @@ class PlannedGroup:
     items: int
     grain: int
     block: int
-    calls: tuple[PlannedCall, ...]
+    calls: tuple[PlannedCall | PlannedRepeat, ...]
 
 
 @dataclass(frozen=True)
@@ -60,12 +114,25 @@ class PlannedPhase:
     serial: tuple[PlannedCall, ...]
 
 
+def calls_of(items: Iterable[Any]) -> Iterator[PlannedCall]:
+    """The calls of phases, groups and loops, each once, in order."""
+    for item in items:
+        if isinstance(item, PlannedCall):
+            yield item
+        elif isinstance(item, PlannedRepeat):
+            yield from calls_of(item.body)
+        elif isinstance(item, PlannedGroup):
+            yield from calls_of(item.calls)
+        else:
+            yield from calls_of((*item.groups, *item.serial))
+
+
 @dataclass(frozen=True)
 class Program:
     """One step of a computation.
 
     Attributes:
-        phases: what runs between barriers.
+        phases: what runs between barriers, and loops of such.
         sizes: bytes needed of each segment that the program itself defines ("work", "constant",
             "input", and for each worker "local").
         constants: contents of the constant segment as (offset, array).
@@ -75,7 +142,7 @@ class Program:
         carried: further segments that hold something before a step begins, by name.
     """
 
-    phases: tuple[PlannedPhase, ...]
+    phases: tuple[PlannedPhase | PlannedRepeat, ...]
     sizes: dict[str, int]
     constants: tuple[tuple[int, np.ndarray], ...]
     places: dict[str, Operand]
@@ -91,27 +158,88 @@ class Program:
         constants = sum(data.nbytes for _, data in self.constants)
         return CALL_BYTES * len(self.calls()) + OPERAND_BYTES * operands + constants
 
+    def leaves(self) -> Iterator[PlannedPhase]:
+        """All phases, those of loops once."""
+        yield from _leaves(self.phases)
+
     def calls(self) -> list[PlannedCall]:
-        """All calls in an order in which one worker would run them."""
-        found: list[PlannedCall] = []
-        for phase in self.phases:
-            for group in phase.groups:
-                found.extend(group.calls)
-            found.extend(phase.serial)
-        return found
+        """All calls in an order in which one worker would run them, those of a loop once."""
+        return list(calls_of(self.phases))
+
+    def steps(self) -> Iterator[tuple[int, PlannedCall, tuple[int, ...]]]:
+        """What one worker does, loops step by step: each call with its number among `calls`, as it
+        is in the step (its scope says which), and the steps of the loops around it."""
+        calls = self.calls()
+        numbers = {id(call): k for k, call in enumerate(calls)}
+        for number, loops, steps in _steps(self.phases, (), (), numbers):
+            call = calls[number]
+            if loops:
+                call = replace(call.at(steps), scope=call.scope + time_steps(loops, steps))
+            yield number, call, steps
 
     def __str__(self) -> str:
         lines = [f"program: {self.dtype}, batch {self.batch}, {self.sizes}"]
-        for number, phase in enumerate(self.phases):
-            for group in phase.groups:
-                lines.append(
-                    f"phase {number}: {group.items} items, grain {group.grain}, "
-                    f"blocks of {group.block}"
-                )
-                lines += [f"    {_line(call)}" for call in group.calls]
-            lines.append(f"phase {number}: barrier" + (", serial:" if phase.serial else ""))
-            lines += [f"    {_line(call)}" for call in phase.serial]
-        return "\n".join(lines)
+        return "\n".join(lines + _phase_lines(self.phases, "phase "))
+
+
+def _leaves(phases: Iterable[PlannedPhase | PlannedRepeat]) -> Iterator[PlannedPhase]:
+    for phase in phases:
+        if isinstance(phase, PlannedRepeat):
+            yield from _leaves(phase.body)
+        else:
+            yield phase
+
+
+def time_steps(loops: Sequence[PlannedRepeat], steps: Sequence[int]) -> str:
+    """In which step of loops something is, for people."""
+    return "".join(f", time step {loop.time(t)}" for loop, t in zip(loops, steps, strict=True))
+
+
+def _steps(
+    items: Iterable[Any], loops: tuple[PlannedRepeat, ...], steps: tuple[int, ...],
+    numbers: dict[int, int],
+) -> Iterator[tuple[int, tuple[PlannedRepeat, ...], tuple[int, ...]]]:  # fmt: skip
+    for item in items:
+        if isinstance(item, PlannedCall):
+            yield numbers[id(item)], loops, steps
+        elif isinstance(item, PlannedRepeat):
+            for t in range(item.length):
+                yield from _steps(item.body, (*loops, item), (*steps, t), numbers)
+        elif isinstance(item, PlannedGroup):
+            yield from _steps(item.calls, loops, steps, numbers)
+        else:
+            yield from _steps((*item.groups, *item.serial), loops, steps, numbers)
+
+
+def _phase_lines(phases: Sequence[PlannedPhase | PlannedRepeat], name: str) -> list[str]:
+    lines: list[str] = []
+    for number, phase in enumerate(phases):
+        if isinstance(phase, PlannedRepeat):
+            lines.append(f"{name}{number}: {_times(phase)}")
+            lines += [f"    {line}" for line in _phase_lines(phase.body, f"{name}{number}.")]
+            continue
+        for group in phase.groups:
+            lines.append(
+                f"{name}{number}: {group.items} items, grain {group.grain}, blocks of {group.block}"
+            )
+            lines += [f"    {line}" for line in _call_lines(group.calls)]
+        lines.append(f"{name}{number}: barrier" + (", serial:" if phase.serial else ""))
+        lines += [f"    {line}" for line in _call_lines(phase.serial)]
+    return lines
+
+
+def _call_lines(calls: Sequence[PlannedCall | PlannedRepeat]) -> list[str]:
+    lines: list[str] = []
+    for call in calls:
+        if isinstance(call, PlannedRepeat):
+            lines += [_times(call), *(f"    {line}" for line in _call_lines(call.body))]
+        else:
+            lines.append(_line(call))
+    return lines
+
+
+def _times(repeat: PlannedRepeat) -> str:
+    return f"{repeat.length} times" + (", backward in time:" if repeat.reverse else ":")
 
 
 def _line(call: PlannedCall) -> str:

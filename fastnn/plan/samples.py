@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.graph import Call, Value
+from fastnn.graph.graph import Call, Value, nested
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.lower.lowering import Lowering
 
@@ -30,8 +30,15 @@ class Samples:
         self.batch = lowered.batch
         #: by root, the elements of a slice; 0: samples are mixed; absent: depends on no sample
         self.slices: dict[Value, int] = {value.root: value.size for value in inputs}
-        for call in lowered.calls:
-            self._follow(call)
+        for item in nested(lowered.calls):
+            if isinstance(item, Call):
+                self._follow(item)
+                continue
+            before = None
+            while before != self.slices:  # a loop's step depends on what the one before has written
+                before = dict(self.slices)
+                for call in item[1]:
+                    self._follow(call)
 
     def depends(self, value: Value) -> bool:
         """Whether the value depends on the inputs at all."""

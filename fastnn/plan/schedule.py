@@ -3,15 +3,20 @@
 Two instructions that touch the same memory, one of them writing, are *aligned* if their items are
 split alike and each item touches only its own part: then every worker meets only its own data and
 program order is enough. Otherwise a barrier has to stand between them.
+
+A loop whose instructions are all aligned, those of a step with those of others, too, stands in a
+group like an instruction: each worker takes its items through all steps without a barrier. The
+steps of any other loop are phases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fastnn.graph.graph import Value
-from fastnn.plan.instruction import Access, Instruction
+from fastnn.graph.graph import Repeat, Value
+from fastnn.plan.instruction import Access, Instruction, Repeated, Work
+from fastnn.plan.spans import alike, apart
 
 #: memory that the instructions of a group should touch per block, to stay in the L2 cache
 BLOCK_BYTES = 256 * 1024
@@ -26,7 +31,7 @@ class Group:
     items: int
     grain: int
     block: int
-    instructions: list[Instruction]
+    instructions: list[Work]
 
 
 @dataclass
@@ -37,46 +42,90 @@ class Phase:
     serial: list[Instruction] = field(default_factory=list)
 
 
-def conflict(a: Instruction, b: Instruction) -> str | None:
-    """Between `a` and a later `b`: None, "aligned" (order suffices) or "barrier"."""
+@dataclass
+class Phases:
+    """A loop whose steps are phases."""
+
+    loop: Repeat
+    body: list[Phase | Phases]
+
+
+def leaves(phases: Sequence[Phase | Phases]) -> Iterator[Phase]:
+    """All phases, each once."""
+    for phase in phases:
+        if isinstance(phase, Phases):
+            yield from leaves(phase.body)
+        else:
+            yield phase
+
+
+def conflict(a: Work, b: Work, shared: int = 0) -> str | None:
+    """Between `a` and a later `b`: None, "aligned" (order suffices) or "barrier".
+
+    Of the `shared` outermost loops around both they are in the same step.
+    """
     result = None
     for x in a.accesses:
         for y in b.accesses:
             if x.root is not y.root or not (x.writes or y.writes):
                 continue
-            if x.end <= y.begin or y.end <= x.begin or (x.flag and y.flag):
+            if apart(x.span, y.span, shared) or (x.flag and y.flag):
                 continue
-            if not aligned(a, x, b, y):
+            if not aligned(a, x, b, y, shared):
                 return "barrier"
             result = "aligned"
     return result
 
 
-def aligned(a: Instruction, x: Access, b: Instruction, y: Access) -> bool:
+def aligned(a: Work, x: Access, b: Work, y: Access, shared: int = 0) -> bool:
     return (
         a.key is not None
         and a.key == b.key
         and x.axis == y.axis != "whole"
-        and (x.begin, x.end) == (y.begin, y.end)
+        and alike(x.span, y.span, shared)
     )
 
 
-def schedule(instructions: list[Instruction]) -> list[Phase]:
-    """Assign instructions to phases and groups: each as early as its dependencies allow."""
-    edges = dependencies(instructions)
+def schedule(instructions: list[Work], depth: int = 0) -> list[Phase | Phases]:
+    """Assign instructions to phases and groups: each as early as its dependencies allow.
+
+    `depth` is the number of loops around them, of which this is one step.
+    """
+    for work in instructions:
+        if isinstance(work, Repeated):
+            gather(work, depth)
+    edges = dependencies(instructions, depth)
     phase_of = delayed(instructions, edges, earliest_phases(instructions, edges))
     count = 1 + max(phase_of, default=0)
     grains: dict[tuple[str, int], int] = {}
-    for instruction in instructions:
-        if instruction.key is not None:
-            grain = -(-instruction.kernel.grain // instruction.multiplier)
-            grains[instruction.key] = max(grains.get(instruction.key, 1), grain)
-    phases = []
+    for work in instructions:
+        if work.key is not None:
+            grains[work.key] = max(grains.get(work.key, 1), work.grain)
+    phases: list[Phase | Phases] = []
     for p in range(count):
         mine = [i for i, q in zip(instructions, phase_of, strict=True) if q == p]
-        parallel = [i for i in mine if not i.serial]
-        phases.append(Phase(_groups(parallel, grains), [i for i in mine if i.serial]))
+        loops = [i for i in mine if isinstance(i, Repeated) and i.serial]
+        serial = [i for i in mine if isinstance(i, Instruction) and i.serial]
+        groups = _groups([i for i in mine if not i.serial], grains, depth)
+        if groups or serial or not loops:
+            phases.append(Phase(groups, serial))
+        phases += [Phases(i.loop, schedule(i.body, depth + 1)) for i in loops]
     return phases
+
+
+def gather(work: Repeated, depth: int) -> None:
+    """Find out whether each item can go through all steps of a loop alone."""
+    for inner in work.body:
+        if isinstance(inner, Repeated):
+            gather(inner, depth + 1)
+    first = work.body[0]
+    if any(inner.key is None or inner.key != first.key for inner in work.body):
+        return
+    for k, a in enumerate(work.body):
+        for b in work.body[: k + 1]:  # in this step, or in others
+            if conflict(b, a, depth) == "barrier":
+                return
+    work.key, work.items, work.multiplier = first.key, first.items, first.multiplier
 
 
 #: (earlier, later, whether they have to be in different phases)
@@ -92,31 +141,32 @@ class _Touched:
 
     def users(self, access: Access) -> Iterator[int]:
         """Whom an access has to come after."""
-        span = (access.begin, access.end)
-        if self._slice(access):
+        span = access.span.hull()
+        if self._slice(span):
             found = [self.spans[span]] if span in self.spans else []
         else:
             found = [
                 touched
                 for (begin, end), touched in self.spans.items()
-                if begin < access.end and access.begin < end
+                if begin < span[1] and span[0] < end
             ]
         for writers, readers in found:
             yield from writers
             if access.writes:
                 yield from readers
 
-    def _slice(self, access: Access) -> bool:
-        return self.size == access.end - access.begin and access.begin % max(self.size, 1) == 0
+    def _slice(self, span: tuple[int, int]) -> bool:
+        return self.size == span[1] - span[0] and span[0] % max(self.size, 1) == 0
 
     def note(self, access: Access, user: int) -> None:
+        span = access.span.hull()
         if not self.spans:
-            size = access.end - access.begin
-            self.size = size if access.begin % max(size, 1) == 0 else -1
-        elif not self._slice(access):
+            size = span[1] - span[0]
+            self.size = size if span[0] % max(size, 1) == 0 else -1
+        elif not self._slice(span):
             self.size = -1
-        span = (access.begin, access.end)
-        if access.flag:  # one of many: what came before them still has to be waited for
+        if access.flag or (access.writes and access.span.strides and any(access.span.strides)):
+            # one of many, or there may be gaps: what came before still has to be waited for
             self.spans.setdefault(span, ([], []))[0].append(user)
         elif access.writes:
             self.spans[span] = ([user], [])
@@ -124,7 +174,7 @@ class _Touched:
             self.spans.setdefault(span, ([], []))[1].append(user)
 
 
-def dependencies(instructions: list[Instruction]) -> list[Edge]:
+def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
     """Pairs of instructions whose order matters, in the order of the later one.
 
     For each piece of memory only the last writer and the readers since are looked at: what came
@@ -140,32 +190,43 @@ def dependencies(instructions: list[Instruction]) -> list[Edge]:
             if access.root in last:
                 found.update(last[access.root].users(access))
         for i in sorted(found):
-            kind = conflict(instructions[i], b)
+            a = instructions[i]
+            kind = conflict(a, b, depth)
             if kind is not None:
-                edges.append((i, j, kind == "barrier" and not b.serial))
+                edges.append((i, j, kind == "barrier" and _later(a, b)))
         if raising and _updates(b):
-            edges += [(i, j, not b.serial) for i in raising]
-        if b.kernel.may_raise:
+            edges += [(i, j, _later(instructions[i], b)) for i in raising]
+        if b.may_raise:
             raising.append(j)
         for access in b.accesses:
             last.setdefault(access.root, _Touched()).note(access, j)
     return edges
 
 
-def earliest_phases(instructions: list[Instruction], edges: list[Edge]) -> list[int]:
+def _later(a: Work, b: Work) -> bool:
+    """Whether `b`, which has to come after `a`, can't be in the same phase."""
+    phases = isinstance(b, Repeated) or (isinstance(a, Repeated) and a.serial)
+    return phases or not b.serial
+
+
+def earliest_phases(instructions: Sequence[Work], edges: list[Edge]) -> list[int]:
     """For each instruction the first phase in which it can run.
 
     A serial instruction runs at the end of its phase: it may use what that phase has written;
-    what it writes itself can be used in the next phase (or by a later serial instruction).
+    what it writes itself can be used in the next phase (or by a later serial instruction). A loop
+    of phases follows the phase of its number.
     """
     phase_of = [0] * len(instructions)
-    for i, j, apart in edges:
-        phase_of[j] = max(phase_of[j], phase_of[i] + apart)
+    for i, j, later in edges:
+        phase_of[j] = max(phase_of[j], phase_of[i] + later)
     last = max(phase_of, default=0)
+    at_end = [i for i, p in zip(instructions, phase_of, strict=True) if p == last]
+    if any(i.serial and isinstance(i, Repeated) for i in at_end):
+        last += any(i.final for i in instructions)
     return [last if i.final else p for i, p in zip(instructions, phase_of, strict=True)]
 
 
-def delayed(instructions: list[Instruction], edges: list[Edge], phase_of: list[int]) -> list[int]:
+def delayed(instructions: Sequence[Work], edges: list[Edge], phase_of: list[int]) -> list[int]:
     """Move batch work that nobody needs earlier into the phase of its first aligned user.
 
     So a mini-batch is gathered right before the layer that reads it, while it is in the cache; and
@@ -173,56 +234,58 @@ def delayed(instructions: list[Instruction], edges: list[Edge], phase_of: list[i
     """
     result = list(phase_of)
     users: dict[int, list[tuple[int, bool]]] = {}
-    for i, j, apart in edges:
-        users.setdefault(i, []).append((j, apart))
+    for i, j, later in edges:
+        users.setdefault(i, []).append((j, later))
     for i in range(len(instructions) - 1, -1, -1):
         mine = instructions[i]
         if mine.key is None or i not in users or any(access.flag for access in mine.accesses):
             continue
         if mine.key[0] == "batch" or any(
-            not apart and _updates(instructions[j]) for j, apart in users[i]
+            not later and _updates(instructions[j]) for j, later in users[i]
         ):
-            result[i] = max(result[i], min(result[j] - apart for j, apart in users[i]))
+            result[i] = max(result[i], min(result[j] - later for j, later in users[i]))
     return result
 
 
-def _updates(instruction: Instruction) -> bool:
+def _updates(instruction: Work) -> bool:
     """Whether it changes a parameter (and what an optimiser keeps for it)."""
     return any(a.writes and a.root.home == "params" for a in instruction.accesses)
 
 
-def _groups(instructions: list[Instruction], grains: dict[tuple[str, int], int]) -> list[Group]:
+def _groups(
+    instructions: Sequence[Work], grains: dict[tuple[str, int], int], depth: int
+) -> list[Group]:
     """Gather instructions with equal keys, keeping the order wherever one depends on another."""
     groups: list[Group] = []
     remaining = list(instructions)
     while remaining:
         key = remaining[0].key
-        taken: list[Instruction] = []
-        left: list[Instruction] = []
+        taken: list[Work] = []
+        left: list[Work] = []
         for instruction in remaining:
-            blocked = any(conflict(earlier, instruction) for earlier in left)
+            blocked = any(conflict(earlier, instruction, depth) for earlier in left)
             if instruction.key == key and not blocked:
                 taken.append(instruction)
             else:
                 left.append(instruction)
         assert key is not None
-        parts = [taken] if key[0] == "batch" else _connected(taken)
+        parts = [taken] if key[0] == "batch" else _connected(taken, depth)
         groups.extend(_group(part, grains[key]) for part in parts)
         remaining = left
     return groups
 
 
-def _connected(instructions: list[Instruction]) -> list[list[Instruction]]:
+def _connected(instructions: Sequence[Work], depth: int) -> list[list[Work]]:
     """Split a group of weight instructions into those that share data: one for each weight."""
-    parts: list[list[Instruction]] = []
+    parts: list[list[Work]] = []
     for instruction in instructions:
-        joined = [p for p in parts if any(conflict(a, instruction) for a in p)]
+        joined = [p for p in parts if any(conflict(a, instruction, depth) for a in p)]
         merged = [i for p in joined for i in p] + [instruction]
         parts = [p for p in parts if not any(p is q for q in joined)] + [merged]
     return parts
 
 
-def _group(instructions: list[Instruction], grain: int) -> Group:
+def _group(instructions: list[Work], grain: int) -> Group:
     """A block is what fits in the cache, but no less than what its calls read as a whole, and no
     fewer items than a kernel asks for."""
     first = instructions[0]
@@ -231,6 +294,6 @@ def _group(instructions: list[Instruction], grain: int) -> Group:
     block = max(BLOCK_BYTES, whole) // per_item
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
-    block = max(block, *(-(-i.kernel.block // i.multiplier) for i in instructions))
+    block = max(block, *(i.fewest for i in instructions))
     block = max(block // grain, 1) * grain
     return Group(first.items, grain, min(block, max(first.items, 1)), instructions)

@@ -8,20 +8,32 @@ And it proves that no call reads what nobody wrote: a byte that is read was writ
 same step, by calls whose parts make up the whole, and was not taken over by another buffer or by
 scratch since; or it lies in a segment that holds something before a step begins (`GIVEN`). Local
 memory is checked likewise, within each group. What people may look at after a step (the program's
-places) has to be written by its end.
+places) has to be written by its end. Loops are proved by induction (`fastnn/graph/history.py`): the
+first step, any later one after the one before, and what follows the loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastnn.errors import ProgramError
-from fastnn.graph.coverage import Coverage, Share, note, share_of
+from fastnn.graph.coverage import Share, share_of
+from fastnn.graph.history import History
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared
-from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, Program
+from fastnn.plan.program import (
+    Count,
+    Operand,
+    PlannedCall,
+    PlannedGroup,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+)
+from fastnn.plan.spans import Span, alike, apart
 
 #: segments that hold something before a step begins: the model and its optimiser, the run's state,
 #: what the host or the caller provides
@@ -40,43 +52,87 @@ class _Touch:
     call: PlannedCall
     name: str
     segment: str
-    begin: int
-    end: int
+    span: Span
     parameter: Array
     share: Share | None  # what a "part" parameter writes
     buffer: int
     split: tuple[object, ...] | None  # how the bytes are divided among workers; None: not at all
-    flag: bool = False
+
+    @property
+    def begin(self) -> int:
+        return self.span.begin
+
+    @property
+    def end(self) -> int:
+        return self.span.end
 
     @property
     def writes(self) -> bool:
         return self.parameter.writes
 
+    @property
+    def flag(self) -> bool:
+        return self.parameter.mode == "flag"
+
 
 def verify(program: Program) -> None:
     """Raise `ProgramError` for the first fault found."""
     written = _Written(program)
-    for number, phase in enumerate(program.phases):
-        touches: list[_Touch] = []
-        for group in phase.groups:
-            written.covers["local"] = Coverage()
-            of_group: list[_Touch] = []
-            for call in group.calls:
-                mine = _touches(program, call, group)
-                written.check(number, mine)
-                written.note(mine)
-                of_group += mine
-            _check_apart(number, [t for t in of_group if t.segment == "local"])
-            touches += [t for t in of_group if t.segment != "local"]
-        _check_apart(number, touches)
-        for call in phase.serial:
-            mine = _touches(program, call, None)
-            written.check(number, mine)
-            written.note(mine)
+    _verify_phases(program.phases, (), written)
     written.check_places()
 
 
-def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) -> list[_Touch]:
+def _verify_phases(
+    phases: Sequence[PlannedPhase | PlannedRepeat], loops: tuple[int, ...], written: _Written
+) -> None:
+    """Check phases in the order in which they run, within loops of so many steps."""
+    for number, phase in enumerate(phases):
+        if not loops:
+            written.phase = number
+        if isinstance(phase, PlannedRepeat):
+            inner = (*loops, phase.length)
+            _follow(written, phase, lambda: _verify_phases(phase.body, inner, written))  # noqa: B023
+            continue
+        touches: list[_Touch] = []
+        for group in phase.groups:
+            written.history.drop("local")
+            of_group: list[_Touch] = []
+            _verify_calls(group.calls, loops, group, written, of_group)
+            _check_apart(written.phase, [t for t in of_group if t.segment == "local"], len(loops))
+            touches += [t for t in of_group if t.segment != "local"]
+        _check_apart(written.phase, touches, len(loops))
+        _verify_calls(phase.serial, loops, None, written, [])
+
+
+def _verify_calls(
+    calls: Sequence[PlannedCall | PlannedRepeat], loops: tuple[int, ...],
+    group: PlannedGroup | None, written: _Written, found: list[_Touch],
+) -> None:  # fmt: skip
+    """Check calls in order; gathers what they touch."""
+    for call in calls:
+        if isinstance(call, PlannedRepeat):
+            inner = (*loops, call.length)
+            _follow(
+                written,
+                call,
+                lambda: _verify_calls(call.body, inner, group, written, found),  # noqa: B023
+            )
+        else:
+            mine = _touches(written.program, call, group, loops)
+            written.check(mine)
+            written.note(mine)
+            found += mine
+
+
+def _follow(written: _Written, loop: PlannedRepeat, body: Callable[[], None]) -> None:
+    if loop.length < 1 or not loop.body:
+        raise ProgramError(f"expected a loop of calls and at least one step, got {loop}")
+    written.history.follow(loop.length, body)
+
+
+def _touches(
+    program: Program, call: PlannedCall, group: PlannedGroup | None, loops: tuple[int, ...]
+) -> list[_Touch]:
     kernel = declared(call.kernel)
     if kernel is None:
         raise ProgramError(f"no kernel is called {call.kernel!r}")
@@ -84,6 +140,8 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
     found = []
     share = _share(call)
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
+        if isinstance(operand, Count) and len(operand.strides) != len(loops):
+            raise ProgramError(f"{call.kernel}, {name}: {operand} is not in {len(loops)} loops")
         if not isinstance(parameter, Array) or operand is None:
             continue
         if not isinstance(operand, Operand):
@@ -99,27 +157,29 @@ def _touches(program: Program, call: PlannedCall, group: PlannedGroup | None) ->
         item = types.item_size(operand.dtype, program.dtype)
         size = int(np.prod(operand.dims, dtype=np.int64)) * item
         if operand.segment == "local":
-            if group is None or parameter.axis != "rows" or operand.per_item * group.items != size:
+            whole = group is not None and operand.per_item * group.items == size
+            if group is None or parameter.axis != "rows" or not whole or operand.strides:
                 raise ProgramError(
                     f"{call.kernel}, {name}: local memory is for the rows of a group's items"
                 )
             size = operand.per_item * group.block
-        limit = program.sizes.get(operand.segment, operand.offset + size)
-        if operand.offset < 0 or operand.offset + size > limit:
+        strides = operand.strides or (0,) * len(loops)
+        if len(strides) != len(loops):
+            raise ProgramError(f"{call.kernel}, {name}: {operand} is not in {len(loops)} loops")
+        span = Span(operand.offset, operand.offset + size, strides, loops)
+        low, high = span.hull()
+        limit = program.sizes.get(operand.segment, high)
+        if low < 0 or high > limit:
             raise ProgramError(
-                f"{call.kernel}, {name}: [{operand.offset}, {operand.offset + size}) lies outside "
-                f"{operand.segment!r}, which has {limit} bytes"
+                f"{call.kernel}, {name}: [{low}, {high}) lies outside {operand.segment!r}, which "
+                f"has {limit} bytes"
             )
         split = None
         if group is not None and parameter.axis != "whole":
-            split = (group.items, group.grain, parameter.axis, operand.offset, size)
+            split = (group.items, group.grain, parameter.axis, size)
         found.append(
-            _Touch(
-                call, name, operand.segment, operand.offset, operand.offset + size,
-                parameter, share, operand.buffer, split,
-                parameter.mode == "flag",
-            )
-        )  # fmt: skip
+            _Touch(call, name, operand.segment, span, parameter, share, operand.buffer, split)
+        )
     if group is not None and kernel.items in letters:
         expected = group.items * call.multiplier
         if letters[kernel.items] != expected:
@@ -143,30 +203,43 @@ def _share(call: PlannedCall) -> Share | None:
     return share_of(kernel, sizes)
 
 
-def _check_apart(number: int, touches: list[_Touch]) -> None:
-    """No two touches of a phase share bytes, one writing, unless they are split alike."""
-    spans: dict[tuple[str, int, int], list[_Touch]] = {}
+def _check_apart(number: int, touches: list[_Touch], shared: int) -> None:
+    """No two touches of a phase share bytes, one writing, unless they are split alike.
+
+    Of the `shared` outermost loops all are in the same step.
+    """
+    spans: dict[tuple[str, int, int, Span], list[_Touch]] = {}
     for touch in touches:
         if touch.end > touch.begin:
-            spans.setdefault((touch.segment, touch.begin, touch.end), []).append(touch)
-    active: list[list[_Touch]] = []
-    for (segment, begin, _), group in sorted(spans.items(), key=lambda item: item[0]):
-        active = [g for g in active if g[0].segment == segment and g[0].end > begin]
-        for other in active:
-            if any(t.writes for t in (*group, *other)):
-                writer = next(t for t in (*group, *other) if t.writes)
+            spans.setdefault((touch.segment, *touch.span.hull(), touch.span), []).append(touch)
+    active: list[tuple[int, list[_Touch]]] = []
+    for (segment, begin, end, span), group in sorted(spans.items(), key=lambda item: item[0]):
+        active = [(e, g) for e, g in active if g[0].segment == segment and e > begin]
+        for _, other in active:
+            if apart(span, other[0].span, shared):
+                continue
+            both = (*group, *other)
+            writer = next((t for t in both if t.writes), None)
+            if writer is not None and not (
+                alike(span, other[0].span, shared)
+                and writer.split is not None
+                and all(t.split == writer.split for t in both)
+            ):
                 _overlap(number, writer, other[0] if writer in group else group[0])
-        if any(t.writes for t in group):
-            for touch in [] if all(t.flag for t in group) else group[1:]:
+        if any(t.writes for t in group) and not all(t.flag for t in group):
+            for touch in group[1:]:
                 if touch.split is None or touch.split != group[0].split:
                     _overlap(number, group[0], touch)
-        active.append(group)
+            if not alike(span, span, shared):
+                _overlap(number, group[0], group[-1])
+        active.append((end, group))
 
 
 def _overlap(number: int, a: _Touch, b: _Touch) -> None:
+    begin, end = max(a.span.hull()[0], b.span.hull()[0]), min(a.span.hull()[1], b.span.hull()[1])
     raise ProgramError(
         f"phase {number}: {a.call.kernel}.{a.name} and {b.call.kernel}.{b.name} touch the same "
-        f"memory of {a.segment!r} [{max(a.begin, b.begin)}, {min(a.end, b.end)}) without a barrier"
+        f"memory of {a.segment!r} [{begin}, {end}) without a barrier"
     )
 
 
@@ -174,37 +247,36 @@ class _Written:
     """Which bytes of the segments that a step writes hold which buffer's data."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.covers: dict[str, Coverage] = {}
+        self.program, self.history, self.phase = program, History(), 0
 
-    def of(self, segment: str) -> Coverage | None:
-        """What is written of a segment; None for one that holds something from the start."""
+    def matters(self, segment: str) -> bool:
+        """Whether a segment holds only what the step writes; not something from the start."""
         if segment.startswith(WRITTEN):
-            return self.covers.setdefault(segment, Coverage())
+            return True
         if segment.startswith(GIVEN) or segment in self.program.carried:
-            return None
+            return False
         raise ProgramError(
             f"expected memory in one of the segments {[*GIVEN, *WRITTEN]}, got {segment!r}"
         )
 
-    def check(self, number: int, touches: list[_Touch]) -> None:
+    def check(self, touches: list[_Touch]) -> None:
         """Everything read was written before, and not taken over by another buffer since."""
         for touch in touches:
-            cover = self.of(touch.segment)
-            if cover is None or not touch.parameter.reads:
+            if not self.matters(touch.segment) or not touch.parameter.reads:
                 continue
-            byte = self._missing(cover, touch)
+            byte = self._missing(touch)
             if byte is not None:
                 raise ProgramError(
-                    f"phase {number}: {touch.call.kernel}.{touch.name} reads {touch.segment} "
+                    f"phase {self.phase}: {touch.call.kernel}.{touch.name} reads {touch.segment} "
                     f"memory [{touch.begin}, {touch.end}), of which byte {byte} was not written, "
                     "or another buffer or scratch memory has taken it over"
                 )
 
-    def _missing(self, cover: Coverage, touch: _Touch) -> int | None:
-        begin = touch.begin
+    def _missing(self, touch: _Touch) -> int | None:
+        begin, gaps, strides = touch.begin, touch.parameter.gaps, touch.span.strides
+        owner = _owner(touch)
         while (
-            byte := cover.missing(begin, touch.end, _owner(touch), touch.parameter.gaps)
+            byte := self.history.missing(touch.segment, begin, touch.end, owner, gaps, strides)
         ) is not None:
             if touch.segment != "grads":
                 return byte
@@ -217,20 +289,22 @@ class _Written:
 
     def note(self, touches: list[_Touch]) -> None:
         for touch in touches:
-            cover = self.of(touch.segment)
-            if cover is not None:
-                note(cover, touch.parameter, touch.begin, touch.end, _owner(touch), touch.share)
+            if self.matters(touch.segment):
+                self.history.note(
+                    touch.segment, touch.parameter, touch.begin, touch.end, _owner(touch),
+                    touch.share, touch.span.strides,
+                )  # fmt: skip
 
     def check_places(self) -> None:
         """What can be looked at after a step is there."""
         for name, place in self.program.places.items():
-            cover = self.of(place.segment)
-            if cover is None or place.external:
+            if not self.matters(place.segment) or place.external:
                 continue
             kind = types.item_size(place.dtype, self.program.dtype)
             size = int(np.prod(place.dims, dtype=np.int64)) * kind
             owner = 0 if place.segment == "grads" else place.buffer
-            if cover.missing(place.offset, place.offset + size, owner, gaps=True) is not None:
+            end = place.offset + size
+            if self.history.missing(place.segment, place.offset, end, owner, True) is not None:
                 raise ProgramError(
                     f"expected the step to write {name!r} at {place}, but some of it is not written"
                 )

@@ -50,11 +50,13 @@ class Bound(Protocol):
 
     Attributes:
         program: the program.
-        planned: its calls in the order in which one worker makes them.
     """
 
     program: Program
-    planned: list[PlannedCall]
+
+    @property
+    def planned(self) -> list[PlannedCall]:
+        """Its calls in the order in which one worker makes them, those of loops in each step."""
 
     @property
     def nbytes(self) -> int:

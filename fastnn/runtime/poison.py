@@ -3,22 +3,35 @@
 `FASTNN_POISON=1` turns it on (fastnn's own tests run with it): work and local memory, the gradients
 that the step writes and the rows of predictions are filled with a pattern that is a signalling NaN
 in either float type and an absurd number as an integer. So a call that reads what nobody wrote
-shows in the results, instead of finding what an earlier step left there. Programs are the same
-otherwise; where the mode is off, nothing of it is in them.
+shows in the results, instead of finding what an earlier step left there. In loops each step fills
+what it may not have from the step before. Programs are the same otherwise; where the mode is off,
+nothing of it is in them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels.declare import Array, declared
-from fastnn.plan.program import Operand, Program
+from fastnn.plan.program import (
+    Operand,
+    PlannedCall,
+    PlannedGroup,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+    calls_of,
+)
 
 #: NaN as a float64, and each half as a float32; 9.2e18 as an integer
 WORD = 0x7FF7FFFF7FBFFFFF
+#: of the calls that fill memory in loops
+SCOPE = "FASTNN_POISON"
 
 
 def enabled() -> bool:
@@ -46,3 +59,53 @@ def spans(program: Program) -> list[tuple[str, int, int]]:
                 size = int(np.prod(operand.dims, dtype=np.int64)) * item
                 found.add(("grads", operand.offset, size))
     return sorted(span for span in found if span[2] >= 8)
+
+
+def in_loops(program: Program) -> Program:
+    """The program with calls at the beginning of each loop's step that fill its fresh memory."""
+    return replace(program, phases=tuple(_phase(phase, ()) for phase in program.phases))
+
+
+def _phase(
+    phase: PlannedPhase | PlannedRepeat, local: tuple[Operand, ...]
+) -> PlannedPhase | PlannedRepeat:
+    """A phase with such calls; `local`: the fresh local memory of the loops of phases around."""
+    if isinstance(phase, PlannedRepeat):
+        inner = (*local, *(o for o in phase.fresh if o.segment == "local"))
+        groups = tuple(
+            PlannedGroup(operand.dims[0], 1, operand.dims[0], (_fill(operand, operand.dims[0]),))
+            for operand in phase.fresh
+            if operand.dtype == "f" and operand.segment == "work"
+        )
+        body = tuple(_phase(one, inner) for one in phase.body)
+        return replace(phase, body=(PlannedPhase(groups, ()), *body) if groups else body)
+    return replace(phase, groups=tuple(_group(g, local) for g in phase.groups))
+
+
+def _group(group: PlannedGroup, local: tuple[Operand, ...]) -> PlannedGroup:
+    def filled(calls: Sequence[Any], fresh: Sequence[Operand]) -> tuple[Any, ...]:
+        rows = _rows(calls)
+        fills = [_fill(o, group.items) for o in fresh if o.buffer in rows and o.dtype == "f"]
+        loops = (
+            replace(c, body=filled(c.body, c.fresh)) if isinstance(c, PlannedRepeat) else c
+            for c in calls
+        )
+        return (*fills, *loops)
+
+    return replace(group, calls=filled(group.calls, local))
+
+
+def _rows(calls: Sequence[Any]) -> set[int]:
+    """The buffers of which a group's item touches its own rows only."""
+    found: dict[int, set[str]] = {}
+    for call in calls_of(calls):
+        kernel: Any = declared(call.kernel)
+        for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
+            if isinstance(parameter, Array) and isinstance(operand, Operand):
+                found.setdefault(operand.buffer, set()).add(parameter.axis)
+    return {buffer for buffer, axes in found.items() if axes == {"rows"}}
+
+
+def _fill(operand: Operand, items: int) -> PlannedCall:
+    dims = (items, operand.dims[0] // items)
+    return PlannedCall("full", (replace(operand, dims=dims), float("nan")), 1, SCOPE)

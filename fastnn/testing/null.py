@@ -52,7 +52,7 @@ class Null:
 
     def ran(self, program: Program, steps: int) -> None:
         self.steps += steps
-        for call in program.calls():
+        for _, call, _ in program.steps():
             self.launches[call.kernel] += steps
 
 
@@ -60,8 +60,8 @@ class NullProgram:
     """A program whose places hold zeros."""
 
     def __init__(self, program: Program):
-        self.program, self.planned = program, program.calls()
-        self.advances = any(call.kernel == "advance" for call in self.planned)
+        self.program, self.planned = program, [call for _, call, _ in program.steps()]
+        self.advances = any(call.kernel == "advance" for call in program.calls())
 
     @property
     def nbytes(self) -> int:

@@ -21,6 +21,18 @@ from ..simd import (
 )
 
 
+@kernel
+def full(y: "out rows f[N,C]", number: "real", lo: "begin", hi: "end"):
+    """y[n,c] = number."""
+    n, begin, end = lanes(y), lo * y.shape[1], hi * y.shape[1]
+    value = splat(y, number)
+    for i in range(begin, end - n + 1, n):
+        store(y, i, value)
+    rest = (end - begin) % n
+    if rest:
+        store_first(y, end - rest, value, rest)
+
+
 def with_row(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 

@@ -30,6 +30,17 @@ from ..simd import fma, where
 from . import cpu
 
 
+@cuda_kernel(like=cpu.full, launch=lambda s: fours_launch(s["N"] * s["C"]))
+def full(y, number):
+    """y[n,c] = number."""
+    i, size = 4 * flat_index(), y.size
+    if i + 4 <= size and can_load4(y):
+        store4(y, i, number, number, number, number)
+    else:
+        for k in range(i, min(i + 4, size)):
+            flat(y)[k] = number
+
+
 def with_row(name: str, formula: Callable[..., Any]) -> CudaKernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 

@@ -6,7 +6,15 @@ import dataclasses
 
 import pytest
 
-from fastnn.plan.program import Operand, PlannedCall, PlannedGroup, PlannedPhase, Program
+from fastnn.plan.program import (
+    Count,
+    Operand,
+    PlannedCall,
+    PlannedGroup,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+)
 from tests.golden import bits, programs
 from tests.golden.__main__ import difference
 from tests.golden.models import CASES
@@ -39,7 +47,9 @@ def test_the_texts_say_all_of_a_program() -> None:
         PlannedPhase: "groups serial",
         PlannedGroup: "items grain block calls",
         PlannedCall: "kernel operands multiplier scope",
-        Operand: "segment offset dims dtype external buffer per_item",
+        PlannedRepeat: "length body fresh reverse",
+        Operand: "segment offset dims dtype external buffer per_item strides",
+        Count: "first strides",
     }
     for kind, names in known.items():
         assert {field.name for field in dataclasses.fields(kind)} == set(names.split()), kind

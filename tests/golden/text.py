@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Count, Operand, PlannedCall, PlannedPhase, PlannedRepeat, Program
 
 #: short names of segments
 SEGMENTS = {"work": "w", "local": "l", "params": "p", "grads": "g", "input": "in", "constant": "k"}
@@ -26,14 +26,30 @@ def text(program: Program) -> str:
         lines.append(f"constant k+{offset}: {data.dtype}{_list(data.shape)} {_constant(data)}")
     for name, operand in program.places.items():
         lines.append(f"place {name}: {_operand(operand)}")
-    for number, phase in enumerate(program.phases):
+    lines += _phases(program.phases, "")
+    return "\n".join(_shortened(lines)) + "\n"
+
+
+def _phases(phases: Iterable[PlannedPhase | PlannedRepeat], before: str) -> list[str]:
+    lines = []
+    for number, phase in enumerate(phases):
+        name = f"{before}{number}."
+        if isinstance(phase, PlannedRepeat):
+            lines.append(f"{name} {_times(phase)}")
+            lines += _phases(phase.body, name)
+            continue
         for group in phase.groups:
-            lines.append(f"{number}. {group.items} items by {group.grain}, blocks {group.block}")
+            lines.append(f"{name} {group.items} items by {group.grain}, blocks {group.block}")
             lines += _calls(group.calls)
         if phase.serial:
-            lines.append(f"{number}. serial")
+            lines.append(f"{name} serial")
             lines += _calls(phase.serial)
-    return "\n".join(_shortened(lines)) + "\n"
+    return lines
+
+
+def _times(loop: PlannedRepeat) -> str:
+    fresh = f", each with its own {' '.join(map(_operand, loop.fresh))}" if loop.fresh else ""
+    return f"{loop.length} times{' backward' if loop.reverse else ''}{fresh}"
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -53,9 +69,13 @@ def _constant(data: np.ndarray) -> str:
     return digest(np.ascontiguousarray(data).tobytes())
 
 
-def _calls(calls: Iterable[PlannedCall]) -> list[str]:
+def _calls(calls: Iterable[PlannedCall | PlannedRepeat]) -> list[str]:
     lines, scope = [], None
     for call in calls:
+        if isinstance(call, PlannedRepeat):
+            lines.append(f"  {_times(call)}")
+            lines += [f"  {line}" for line in _calls(call.body)]
+            continue
         operands = " ".join(_operand(o) for o in call.operands)
         times = f" x{call.multiplier}" if call.multiplier != 1 else ""
         said = f"  # {call.scope}" if call.scope != scope and call.scope else ""
@@ -67,13 +87,20 @@ def _calls(calls: Iterable[PlannedCall]) -> list[str]:
 def _operand(operand: Any) -> str:
     if operand is None:
         return "-"
+    if isinstance(operand, Count):
+        return f"{operand.first}{_moving(operand.strides)}"
     if not isinstance(operand, Operand):
         return f"{operand:.9g}" if isinstance(operand, float) else str(operand)
     kind = "" if operand.dtype == "f" else operand.dtype
     place = "" if operand.external and not operand.offset else f"+{operand.offset}"
     each = f"/{operand.per_item}" if operand.per_item else ""
     name = SEGMENTS.get(operand.segment, operand.segment)
-    return f"{name}{place}{kind}{_list(operand.dims)}{each}"
+    return f"{name}{place}{kind}{_list(operand.dims)}{each}{_moving(operand.strides)}"
+
+
+def _moving(strides: tuple[int, ...]) -> str:
+    """By how many bytes a place moves in each step of the loops around it."""
+    return "".join(f"{stride:+d}t" for stride in strides)
 
 
 def _list(sizes: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from fastnn.errors import ShapeError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace
+from fastnn.kernels.declare import KERNELS
 from fastnn.ops.operands import as_value
 from fastnn.plan.lower import Lowering
 from fastnn.testing import gradcheck
@@ -160,8 +161,10 @@ def test_each_step_draws_its_own_mask() -> None:
     model = Elman(4, 64, rate=0.5)
     builder = StepBuilder(model, model.store(), 2, True, "direct")
     builder.outputs(builder.inputs("x", (Spec((3, 4), "f"),)))
-    streams = [c.operands["stream"] for c in builder.lowered.calls if c.kernel == "dropout"]
-    assert len(set(streams)) == 3
+    program = builder.finish(False).program
+    place = list(KERNELS["dropout"].params).index("stream")
+    streams = [c.operands[place] for _, c, _ in program.steps() if c.kernel == "dropout"]
+    assert len(set(streams)) == len(streams) == 3
 
 
 def test_weight_gradients_are_one_product_over_all_steps() -> None:
@@ -175,7 +178,7 @@ def test_weight_gradients_are_one_product_over_all_steps() -> None:
     kernels = [c.kernel for c in Lowering(graph).calls]
     assert kernels.count("linear_backward_weight") == 2
     assert kernels.count("sum_rows") == 2
-    assert kernels.count("tanh_forward") == kernels.count("tanh_backward") == 10
+    assert kernels.count("tanh_forward") == kernels.count("tanh_backward") == 1
     assert kernels.count("pack_panels_transposed") == 1
 
 
@@ -202,8 +205,8 @@ def test_same_bits_on_any_number_of_workers() -> None:
             np.testing.assert_array_equal(array, other[name])
 
 
-def test_the_work_of_planning_grows_with_the_steps() -> None:
-    """Four times as many steps are four times as many calls of Python functions, not sixteen."""
+def test_the_work_of_planning_does_not_depend_on_the_steps() -> None:
+    """Counted in calls of Python functions."""
 
     def work(steps: int) -> int:
         model = Gated(4, 8)
@@ -225,8 +228,8 @@ def test_the_work_of_planning_grows_with_the_steps() -> None:
         return calls
 
     work(3)  # what is done once
-    few, many = work(12), work(48)
-    assert many <= 5 * few
+    few, many = work(12), work(1200)
+    assert many <= 1.01 * few
 
 
 def test_errors() -> None:
@@ -352,8 +355,10 @@ def traced(model: nn.Module, *shapes: tuple[int, ...], batch: int = 8) -> Graph:
 def test_what_no_step_needs_is_computed_once() -> None:
     """A layer on something from outside stands before the loop, its gradient after it."""
     graph = traced(Outside(5, 6, "linear"), (7, 5), (4,))
-    kernels = [c.kernel for c in Lowering(graph).calls]
-    assert kernels.count("linear_forward") == 7 + 1
+    calls = Lowering(graph).calls
+    kernels = [c.kernel for c in calls]
+    times = [c.repeats[0].length if c.repeats else 1 for c in calls if c.kernel == "linear_forward"]
+    assert sorted(times) == [1, 7]
     assert kernels.count("linear_backward_weight") == 2
 
 

@@ -132,19 +132,19 @@ def test_ctrl_c_while_local_memory_is_provided() -> None:
         return found
 
     first = bound()
-    assert first.local.operands
+    assert first.placed.local
     many = interrupting.moments(lambda: first.segment(1, 2))
     for moment in range(many):
         found = bound()
         assert interrupting.interrupt_at(functools.partial(found.segment, 1, 2), moment)
         found.segment(1, 1)
-        tables = iter(found.local.tables)
-        for number in found.local.operands:
+        tables = iter(found.placed.tables)
+        for number in found.placed.local:
             table = next(tables)
             assert found.calls[number, 1] == found.records[number].ctypes.data
             assert found.calls[number, 3] == table.ctypes.data
-            place = table[layout.LOCAL_WORDS + 1] - found.local.memory.ctypes.data
-            assert 0 <= place < found.local.size
+            place = table[layout.PLACED_WORDS + 1] - found.placed.memory.ctypes.data
+            assert 0 <= place < found.placed.size
     assert many > 50
 
 

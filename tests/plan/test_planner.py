@@ -16,6 +16,7 @@ from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.planner import plan
+from fastnn.plan.products import chosen
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.plan.schedule import schedule
 from tests.plan.models import (
@@ -125,7 +126,7 @@ def test_no_unsynchronised_access(**drawn: Any) -> None:
 def test_dependent_calls_keep_their_order(**drawn: Any) -> None:
     """Of two calls that touch a value, one writing it, the earlier in the graph runs earlier."""
     builder, program = program_of(**drawn)
-    instructions = instructions_of(builder.lowered)
+    instructions = instructions_of(chosen(builder.lowered), builder.lowered.batch)
     place = {}
     for number, phase in enumerate(schedule(instructions)):
         for g, group in enumerate(phase.groups):

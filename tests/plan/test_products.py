@@ -28,7 +28,9 @@ def calls_with(n: int, c: int, k: int, dtype: str = "float32", **more: Any) -> L
     ("n", "c", "k"), [(1, 1, 1), (8, 784, 10), (128, 784, 128), (2048, 2048, 2048), (1, 9000, 3)]
 )
 def test_every_choice_is_a_kernel(n: int, c: int, k: int) -> None:
-    for instruction in instructions_of(calls_with(n, c, k)):  # checks the shapes of all operands
+    lowered = calls_with(n, c, k)
+    # checks the shapes of all operands
+    for instruction in instructions_of(chosen(lowered), lowered.batch):
         assert instruction.kernel.name in CUDA_KERNELS
 
 
@@ -69,6 +71,6 @@ def test_names() -> None:
 def test_on_the_cpu_nothing_changes() -> None:
     lowered = calls_with(64, 16, 8, device="cpu")
     before = list(lowered.calls)
-    instructions_of(lowered)
+    assert chosen(lowered) == before
     assert lowered.calls == before
     assert np.dtype(lowered.dtype) == np.float32

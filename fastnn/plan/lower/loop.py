@@ -1,8 +1,9 @@
-"""How a loop is computed: the calls of its body made for each step.
+"""How a loop is computed: the calls of its body, once, in a `Repeat`.
 
-The body's calls are made for each time step on slices of stacked arrays: what the body computes at
+They are made on slices of stacked arrays that move on from step to step: what the body computes at
 step t lies in slice t of a buffer (T, ...), and a carried state in slice t of one of T + 1. The
-gradient makes the calls of the body's gradient for each step in reverse.
+gradient repeats the calls of the body's gradient in reverse. (What only one step uses gets
+memory for one step: `fastnn/plan/private.py`.)
 
 What belongs to a step is decided by memory: a call that reads or writes anything of a step is made
 in each, and whatever it writes belongs to the step, too. All others (a packed weight) stand before
@@ -18,8 +19,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastnn.graph.coverage import check_written
-from fastnn.graph.graph import Call, Node, Value
+from fastnn.graph.graph import Call, Counter, Node, Repeat, Value
+from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
@@ -67,13 +68,16 @@ class _Steps:
         self.stacks[root] = _Stack(buffer, first)
         return self.stacks[root]
 
-    def at(self, value: Any, t: int) -> Any:
-        """What stands for `value` at step t."""
+    def at(self, value: Any, t: int, repeat: Repeat | None = None) -> Any:
+        """What stands for `value` at step t, the first of `repeat`."""
         if not isinstance(value, Value) or value.root not in self.stacks:
             return value
-        stack = self.stacks[value.root]
-        begin = (t + stack.first) * value.root.size + value.shift
-        return self.to.view(stack.buffer, value.shape, value.batched, begin)
+        stack, size = self.stacks[value.root], value.root.size
+        steps = dict(value.strides)
+        if repeat is not None:
+            steps[repeat] = -size if repeat.reverse else size
+        begin = (t + stack.first) * size + value.shift
+        return self.to.view(stack.buffer, value.shape, value.batched, begin, steps)
 
     def all(self, value: Any) -> Any:
         """What stands for `value` at all steps together: (T, ...)."""
@@ -83,19 +87,29 @@ class _Steps:
         begin = stack.first * value.root.size
         return self.to.view(stack.buffer, (self.length, *value.shape), False, begin)
 
-    def emit(self, call: Call, t: int) -> None:
-        """Make a call for step t; random numbers get a stream of their own for each step."""
-        operands = {name: self.at(value, t) for name, value in call.operands.items()}
-        if "stream" in operands:
-            operands["stream"] = (operands["stream"] << 20) + t + 1
-        with self.to.inside_scope(f"{call.scope or 'loop'}, time step {t}"):
-            self.to.call(call.kernel, **operands)
+    def emit(self, calls: Sequence[Call], reverse: bool = False) -> None:
+        """Make calls in each step; random numbers get a stream of their own for each."""
+        repeat = Repeat(self.length, reverse)
+        first, by = (self.length - 1, -1) if reverse else (0, 1)
+        for call in calls:
+            operands = {name: self.at(v, first, repeat) for name, v in call.operands.items()}
+            if "stream" in operands:
+                operands["stream"] = _stream(operands["stream"], first, repeat, by)
+            scope, repeats = call.scope or "loop", (repeat, *call.repeats)
+            self.to.add([Call(call.kernel, operands, scope, repeats=repeats)])
 
     def emit_all(self, call: Call) -> None:
         """Make a call once for all steps."""
         operands = {name: self.all(value) for name, value in call.operands.items()}
         with self.to.inside_scope(call.scope):
             self.to.call(call.kernel, **operands)
+
+
+def _stream(stream: int | Counter, first: int, repeat: Repeat, by: int) -> Counter:
+    """A stream for each step: 2 ** 20 of them for each stream of the body."""
+    inner = stream if isinstance(stream, Counter) else Counter(stream, {})
+    strides = {loop: stride << 20 for loop, stride in inner.strides.items()}
+    return Counter((inner.first << 20) + first + 1, {repeat: by, **strides})
 
 
 def _arrays(call: Call) -> dict[str, Array]:
@@ -174,9 +188,7 @@ def _loop(to: Lowering, node: Node) -> None:
     for root in local:
         if root not in steps.stacks and root.home == "work":
             steps.add(root)
-    for t in range(loop.length):
-        for call in calls:
-            steps.emit(call, t)
+    steps.emit(calls)
     for k, output in enumerate(loop.outputs):
         swap(to, steps.all(output), node.outputs[f"y{k}"])
     for k, new in enumerate(loop.s_out):
@@ -211,12 +223,14 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
         if root not in steps.stacks:
             steps.add(root)
     sums = [_Sum(to, value, written.get(name)) for name, value, _ in backward.invariants]
-    for t in range(last, -1, -1):
-        for call in pass_.calls:
-            steps.emit(call, t)
+    for running, parts in zip(sums, pass_.each, strict=True):
+        if parts:
+            running.begin()
+    with to.aside() as adding:
         for running, parts in zip(sums, pass_.each, strict=True):
             for part in parts:
-                running.add(steps.at(part, t))
+                running.add(part)
+    steps.emit([*pass_.calls, *adding], reverse=True)
     for call in pass_.after:
         steps.emit_all(call)
     for running, parts in zip(sums, pass_.once, strict=True):
@@ -311,6 +325,12 @@ class _Sum:
         self.to, self.like, self.target = to, like, target
         self.value: Value | None = None
 
+    def begin(self) -> None:
+        """Begin with zeros."""
+        if self.target is not None:
+            self.to.call("full", y=self.target, number=0.0)
+            self.value = self.target
+
     def add(self, term: Value) -> None:
         to, before = self.to, self.value
         if self.target is None:
@@ -361,7 +381,7 @@ def _stackable(call: Call, local: Container[Value]) -> bool:
     """Whether a call on one step's rows may be made on the rows of all steps."""
     kernel = declared(call.kernel)
     assert kernel is not None
-    if not kernel.traits.sums_rows or "stream" in call.operands:
+    if not kernel.traits.sums_rows or "stream" in call.operands or call.repeats:
         return False
     reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]
     return all(v.root in local and v.size == v.root.size for v in reads)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Call, Graph, Node, Value, mark_batched
+from fastnn.graph.graph import Call, Graph, Node, Repeat, Value, mark_batched
 from fastnn.graph.op import KERNEL
 from fastnn.kernels.declare import declared
 
@@ -181,9 +181,10 @@ class Lowering:
         return self.graph.constant(data, dtype, name)
 
     def view(
-        self, value: Value, shape: tuple[int, ...], batched: bool | None = None, begin: int = 0
-    ) -> Value:
-        return self.graph.view(value, shape, batched, begin)
+        self, value: Value, shape: tuple[int, ...], batched: bool | None = None, begin: int = 0,
+        steps: Mapping[Repeat, int] | None = None,
+    ) -> Value:  # fmt: skip
+        return self.graph.view(value, shape, batched, begin, steps)
 
 
 def lie_in(value: Value, place: Value) -> None:

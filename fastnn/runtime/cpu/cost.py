@@ -6,8 +6,10 @@ more; a step so short that splitting gains less runs on one worker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastnn.kernels.declare import KERNELS, Array
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, PlannedRepeat, Program
 from fastnn.runtime.cpu.execute import available_cores
 
 #: what one worker is assumed to reach, for estimates only
@@ -42,16 +44,30 @@ def call_seconds(call: PlannedCall) -> float:
 
 def step_seconds(program: Program, workers: int = 1) -> float:
     """Rough time of a step on so many workers."""
+    return _phases_seconds(program.phases, workers)
+
+
+def _phases_seconds(phases: Sequence[PlannedPhase | PlannedRepeat], workers: int) -> float:
     total = 0.0
-    for phase in program.phases:
+    for phase in phases:
+        if isinstance(phase, PlannedRepeat):
+            total += phase.length * _phases_seconds(phase.body, workers)
+            continue
         for group in phase.groups:
             blocks = max(-(-group.items // group.grain), 1)
             share = -(-blocks // workers) / blocks
-            total += share * sum(call_seconds(c) for c in group.calls)
-        total += sum(call_seconds(c) for c in phase.serial)
+            total += share * _calls_seconds(group.calls)
+        total += _calls_seconds(phase.serial)
         if workers > 1:
             total += BARRIER
     return total
+
+
+def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
+    return sum(
+        call_seconds(c) if isinstance(c, PlannedCall) else c.length * _calls_seconds(c.body)
+        for c in calls
+    )
 
 
 def default_workers(program: Program) -> int:

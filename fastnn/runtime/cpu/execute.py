@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +14,12 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Count, Operand, PlannedCall, Program, time_steps
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.cpu.poison import Poison
+from fastnn.runtime.cpu.table import Table
 
 #: the memory of a run: segment name -> array
 Memory = dict[str, np.ndarray]
@@ -31,49 +34,63 @@ class BoundProgram:
     def __init__(self, program: Program, memory: Memory):
         self.program = program
         self.memory = memory
-        rows: list[list[int]] = []
-        calls: list[PlannedCall] = []
-        rotations: dict[tuple[int, int], int] = {}
-        for phase in program.phases:
-            for group in phase.groups:
-                few = group.items <= group.grain * 4
-                turn = rotations.setdefault((group.items, group.grain), len(rotations))
-                rows.append(
-                    [layout.GROUP, group.items, group.grain, group.block, len(calls),
-                     len(group.calls), turn if few else 0, 0]
-                )  # fmt: skip
-                calls.extend(group.calls)
-            rows.append([layout.BARRIER, 0, 0, 0, len(calls), len(phase.serial), 0, 0])
-            calls.extend(phase.serial)
-        self.planned = calls
-        self.poison = Poison(program, memory, len(calls)) if poison.enabled() else None
+        table = Table(poison.in_loops(program) if poison.enabled() else program)
+        self.poison = Poison(program, memory, len(table.calls)) if poison.enabled() else None
         if self.poison is not None:
-            rows.insert(0, self.poison.row)
+            table.insert(self.poison.row)
+        #: the calls of the table, None where a loop begins or ends
+        self.called = table.calls
+        #: for each call the words that its kernel unpacks: one row; or one as it is in the first
+        #: step of all loops, and one for each worker
+        self.records = [
+            _record(program, call, memory).reshape(1, -1) if call else np.zeros((1, 0), np.int64)
+            for call in table.calls
+        ]
+        self.lengths = np.array(table.lengths, np.int64)
+        rows, words = table.words(self.lengths.ctypes.data)
+        for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):
+            if call is not None:
+                words[k] = [
+                    _address(program, call, memory), record.ctypes.data, call.multiplier, 0
+                ]  # fmt: skip
         self.rows = np.array(rows, np.int64)
-        #: for each call the words that its kernel unpacks: one row, or one for each worker
-        self.records = [_record(program, call, memory).reshape(1, -1) for call in calls]
-        self.calls = np.array(
-            [
-                [_address(program, call, memory), record.ctypes.data, call.multiplier, 0]
-                for call, record in zip(calls, self.records, strict=True)
-            ]
-            + (self.poison.calls if self.poison else []),
-            np.int64,
-        ).reshape(-1, layout.CALL_WORDS)
-        self.local = LocalMemory(program, calls)
+        words += self.poison.calls if self.poison else []
+        self.calls = np.array(words, np.int64).reshape(-1, layout.CALL_WORDS)
+        self.placed = Placed(program, table)
+
+    @functools.cached_property
+    def order(self) -> list[tuple[int, PlannedCall, tuple[int, ...]]]:
+        """The calls of a step in the order in which one worker makes them, those of loops as often
+        as they are made: number in the table, call, and the steps of the loops around it."""
+        numbers = [k for k, call in enumerate(self.called) if call and call.scope != poison.SCOPE]
+        return [(numbers[k], call, steps) for k, call, steps in self.program.steps()]
+
+    @property
+    def planned(self) -> list[PlannedCall]:
+        return [call for _, call, _ in self.order]
 
     def segment(self, steps: int, workers: int) -> list[int]:
         """The row of a run's description that means: this program, so many times."""
-        if workers > self.local.workers:
-            self.local.provide(workers, self.records, self.calls, self.poison)
-        return [self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps]
+        if workers > self.placed.workers:
+            self.placed.provide(workers, self.records, self.calls, self.poison)
+        times = self.placed.times
+        return [
+            self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps,
+            times.ctypes.data, times.strides[0],
+        ]  # fmt: skip
+
+    def where(self, number: int, worker: int) -> str:
+        """In which step of loops a worker was that made a call of the table."""
+        loops = self.placed.loops[number]
+        steps = self.placed.times[worker].tolist() if loops else []
+        return time_steps(loops, steps[: len(loops)])
 
     @property
     def nbytes(self) -> int:
         """About how much memory it holds alone: tables, constants, and what it is made of."""
         tables = self.rows.nbytes + self.calls.nbytes + sum(r.nbytes + 200 for r in self.records)
         own = self.memory["constant"].nbytes if "constant" in self.memory else 0
-        return self.program.nbytes + tables + own + self.local.memory.nbytes
+        return self.program.nbytes + tables + own + self.placed.memory.nbytes
 
     def data_type(self, call: PlannedCall) -> str:
         """NumPy type name of a call's 'd' array, or ""."""
@@ -126,7 +143,9 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
     kernel = KERNELS[call.kernel]
     record: list[int] = []
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
-        if not isinstance(parameter, Array):
+        if isinstance(operand, Count):
+            record.append(operand.first)
+        elif not isinstance(parameter, Array):
             number = operand if parameter.kind == "int" else np.float64(operand).view(np.int64)  # type: ignore[arg-type]
             record.append(int(number))  # type: ignore[arg-type]
         elif operand is None:
@@ -146,19 +165,27 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
     return np.array(record, np.int64)
 
 
-class LocalMemory:
-    """Memory of which each worker has its own piece, for one block of a group's items at a time.
+class Placed:
+    """Operands whose addresses change while a program runs.
 
-    An operand in it has no address of its own: the run loop writes one into the worker's own copy
-    of the record, so that the block's first item lies at the beginning of the worker's piece.
+    Of local memory each worker has its own piece, for one block of a group's items at a time. Such
+    an operand has no address of its own: the run loop writes one into the worker's own copy of the
+    record, so that the block's first item lies at the beginning of the worker's piece. What moves
+    in loops is placed there, too; `times` has the steps in which each worker is.
     """
 
-    def __init__(self, program: Program, calls: Sequence[PlannedCall]):
+    def __init__(self, program: Program, table: Table):
         self.size = -(-program.sizes.get("local", 0) // 4096) * 4096
-        self.operands = {k: found for k, call in enumerate(calls) if (found := _local(call))}
-        self.workers = 0 if self.operands else sys.maxsize  # for how many there is memory
+        calls = list(enumerate(table.calls))
+        self.local = {k: local for k, call in calls if (local := _local(call))}
+        self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
+        self.loops = table.loops
+        self.numbers = sorted({*self.local, *self.moves})
+        #: for how many workers there is memory
+        self.workers = 0 if self.numbers or table.depth else sys.maxsize
+        self.depth = -(-max(table.depth, 1) // 8) * 8  # cache lines of their own
         self.tables: list[np.ndarray] = []
-        self.memory = aligned_zeros(0)
+        self.memory, self.times = aligned_zeros(0), np.zeros((1, self.depth), np.int64)
 
     def provide(
         self, workers: int, records: list[np.ndarray], calls: np.ndarray, poison: Poison | None
@@ -166,12 +193,16 @@ class LocalMemory:
         """Memory for so many workers, and a copy of the records for each."""
         self.workers, self.tables = 0, []  # for nobody, should an interrupt come before the end
         self.memory = aligned_zeros(workers * self.size)
-        for number, operands in self.operands.items():
-            record = np.repeat(records[number][:1], workers, axis=0)
-            words = [record.shape[1] * record.itemsize, len(operands)]
-            for slot, operand in operands:
+        self.times = aligned_zeros(workers * self.depth, np.int64).reshape(workers, self.depth)
+        for number in self.numbers:
+            record = np.repeat(records[number][:1], workers + 1, axis=0)
+            local, moves = self.local.get(number, []), self.moves.get(number, [])
+            words = [record.strides[0], record.ctypes.data, len(local), len(moves)]
+            for slot, operand in local:
                 start = self.memory.ctypes.data + operand.offset
                 words += [slot, start, self.size, operand.per_item]
+            for move in moves:
+                words += move
             self.tables.append(np.array(words, np.int64))
             records[number] = record
             calls[number, 1] = record.ctypes.data
@@ -181,14 +212,29 @@ class LocalMemory:
         self.workers = workers
 
 
-def _local(call: PlannedCall) -> list[tuple[int, Operand]]:
-    """A call's operands in local memory, each with the word of its address in the record."""
-    found, slot = [], 0
-    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
-        if isinstance(operand, Operand) and operand.segment == "local":
-            found.append((slot, operand))
+def _slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:
+    """A call's operands, each with its first word in the record."""
+    slot = 0
+    params = KERNELS[call.kernel].params.values() if call else ()
+    for parameter, operand in zip(params, call.operands if call else (), strict=True):
+        yield slot, operand
         slot += 1 + (len(parameter.dims) if isinstance(parameter, Array) else 0)
-    return found
+
+
+def _local(call: PlannedCall | None) -> list[tuple[int, Operand]]:
+    """A call's operands in local memory, each with the word of its address in the record."""
+    return [(k, o) for k, o in _slots(call) if isinstance(o, Operand) and o.segment == "local"]
+
+
+def _moves(call: PlannedCall | None) -> list[tuple[int, int, int]]:
+    """What changes in a call's record from step to step: word, depth of the loop, by how much."""
+    return [
+        (slot, depth, stride)
+        for slot, operand in _slots(call)
+        if isinstance(operand, (Operand, Count))
+        for depth, stride in enumerate(operand.strides)
+        if stride
+    ]
 
 
 def available_cores() -> int:

@@ -19,7 +19,7 @@ from fastnn.errors import KernelError
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Operand, PlannedCall, Program, calls_of
 from fastnn.runtime.cpu import compiler, layout
 
 #: arrays of more bytes than this are not copied to find the cause
@@ -54,14 +54,15 @@ def _text(index: Any) -> str:
 def find(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> tuple[KernelError, bool]:
     """The error for what a kernel has raised in the run of these bound programs, and whether
     updates may have begun by then. Nothing that the kernel read may have changed since."""
-    row, record, lo, hi = (int(w) for w in clock[words.FAULT : words.FAULT + 4])
+    row, record, lo, hi, worker = (int(w) for w in clock[words.FAULT : words.FAULT + 5])
     clock[words.STOP] = clock[words.FAULT] = 0
     for bound, _ in segments:
         offset = row - int(bound.calls.ctypes.data)
         if 0 <= offset < bound.calls.nbytes:
-            call = bound.planned[offset // (8 * layout.CALL_WORDS)]
-            data_type = bound.data_type(call)
-            found = error(KERNELS[call.kernel], record, lo, hi, bound.program.dtype, data_type)
+            number = offset // (8 * layout.CALL_WORDS)
+            call, dtype = bound.called[number], bound.program.dtype
+            where = bound.where(number, worker)
+            found = error(KERNELS[call.kernel], record, lo, hi, dtype, bound.data_type(call), where)
             return found, _after_updates(bound.program, call)
     return KernelError("a kernel has raised an exception"), True
 
@@ -69,8 +70,8 @@ def find(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> tuple[Kernel
 def _after_updates(program: Program, failed: PlannedCall) -> bool:
     """Whether updates of parameters run beside a call or before it."""
     begun = False
-    for phase in program.phases:
-        parallel = [call for group in phase.groups for call in group.calls]
+    for phase in program.leaves():
+        parallel = list(calls_of(phase.groups))
         begun = begun or any(_updates(call) for call in parallel)
         if any(call is failed for call in parallel):
             return begun
@@ -89,8 +90,10 @@ def _updates(call: PlannedCall) -> bool:
     )
 
 
-def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str) -> KernelError:
-    """The error for a compiled call that has failed."""
+def error(
+    kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: str, where: str = ""
+) -> KernelError:
+    """The error for a compiled call that has failed; `where`: in which step of loops."""
     again = not any(array.mode == "inout" for array in kernel.arrays.values())
     address = compiler.address(kernel, dtype, data_type)
     place, cause, noted = "", "", compiler.noted(address)
@@ -107,7 +110,9 @@ def error(kernel: Kernel, record: int, lo: int, hi: int, dtype: str, data_type: 
     elif again or not compiler.checked():
         cause = _cause(kernel, record, lo, hi, dtype, data_type)
     hint = "" if cause or compiler.checked() else "; FASTNN_CHECK=1 checks indices"
-    return KernelError(f"kernel {kernel.name!r}{place}: {cause or 'an exception was raised'}{hint}")
+    return KernelError(
+        f"kernel {kernel.name!r}{where}{place}: {cause or 'an exception was raised'}{hint}"
+    )
 
 
 def _out_of_bounds(

@@ -7,19 +7,27 @@ recorded.record()
 # run description: address of segments, number of segments, address of barrier, address of clock;
 # then, on cache lines of its own, the barrier
 DESCRIPTION_BARRIER = 8
-# segment: address of rows, number of rows, address of calls, steps
-SEGMENT_WORDS = 4
+# segment: address of rows, number of rows, address of calls, steps, address of the first worker's
+# loop steps (a word for each depth of loop), bytes from one worker's to the next
+SEGMENT_WORDS = 6
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
+#      where a loop of phases begins: depth; where it ends: depth, address of its number of steps,
+#      row that its steps begin with
 ROW_WORDS = 8
-GROUP, BARRIER = 1, 2
-# call: kernel address, record address, multiplier, address of the local operands' table or 0
+GROUP, BARRIER, BEGIN, AGAIN = 1, 2, 3, 4
+# call: kernel address, record address, multiplier, address of the placed operands' table or 0;
+#       where a loop begins: 0, depth, 0, 0; where it ends: 0, depth, call that its steps begin with
+#       (counted from the group's first), address of its number of steps
 CALL_WORDS = 4
-# local operands: bytes from one worker's copy of the record to the next, number of operands;
-# then for each: word of the record, address in the first worker's memory, bytes from one worker's
-# memory to the next, bytes of a group item
-LOCAL_WORDS = 2
+# placed operands: bytes from one worker's copy of the record to the next, address of the record as
+# it is in the first step of all loops, number of operands in local memory, number of moves;
+# then for each local operand: word of the record, address in the first worker's memory, bytes from
+# one worker's memory to the next, bytes of a group item;
+# then for each move: word of the record, depth of the loop, what is added in each of its steps
+PLACED_WORDS = 4
 LOCAL_OPERAND_WORDS = 4
+MOVE_WORDS = 3
 # barrier: workers that have arrived at word 0, generation at word 8 (another cache line)
 GENERATION = 8
 BARRIER_WORDS = 16

@@ -17,11 +17,14 @@ from numba.extending import intrinsic, register_jitable
 from fastnn.kernels import recorded
 from fastnn.kernels.clock import FAULT, KERNEL_FAILED, STOP
 from fastnn.runtime.cpu.layout import (
+    BARRIER,
+    BEGIN,
     CALL_WORDS,
     GENERATION,
     GROUP,
     LOCAL_OPERAND_WORDS,
-    LOCAL_WORDS,
+    MOVE_WORDS,
+    PLACED_WORDS,
     ROW_WORDS,
     SEGMENT_WORDS,
 )
@@ -171,26 +174,104 @@ def _set_fpcr(builder: Any, value: Any) -> None:
 
 
 @register_jitable
-def place_local(record: int, table: int, worker: int, begin: int) -> int:
-    """The worker's own copy of a record, its local operands placed so that the group's item
-    `begin` lies at the start of the worker's local memory."""
-    local = words(table)
-    mine = record + local[0] * worker
-    copy = words(mine)
-    for k in range(local[1]):
-        operand = words(table + 8 * (LOCAL_WORDS + LOCAL_OPERAND_WORDS * k))
+def placed(table: int, worker: int, begin: int, times: int) -> int:
+    """The worker's own copy of a record, with the addresses that change: local operands lie so that
+    the group's item `begin` is at the start of the worker's local memory, and what moves in loops
+    is where the worker's steps say."""
+    head = words(table)
+    mine = head[0] * worker + head[1] + head[0]
+    copy, first, steps = words(mine), words(head[1]), words(times)
+    at = table + 8 * PLACED_WORDS
+    for _ in range(head[2]):
+        operand = words(at)
         copy[operand[0]] = operand[1] + operand[2] * worker - operand[3] * begin
+        at += 8 * LOCAL_OPERAND_WORDS
+    end = at + 8 * MOVE_WORDS * head[3]
+    word = -1
+    while at < end:
+        move = words(at)
+        by = move[2] * steps[move[1]]
+        if move[0] == word:  # in several loops
+            copy[word] += by
+        else:
+            word = move[0]
+            copy[word] = first[word] + by
+        at += 8 * MOVE_WORDS
     return mine
 
 
 @register_jitable
-def note_fault(clock: int, call: int, record: int, lo: int, hi: int) -> None:
+def goes_on(times: int, depth: int, length: int) -> bool:
+    """Count a step of a loop: is there another?"""
+    steps = words(times)
+    steps[depth] += 1
+    return steps[depth] < words(length)[0]
+
+
+@register_jitable
+def note_fault(clock: int, call: int, record: int, lo: int, hi: int, worker: int) -> None:
     """Note in the control block that a call has raised; the first one counts."""
     if atomic_replace(clock + 8 * FAULT, 0, call) == 0:
         place = words(clock)
         place[FAULT + 1] = record
         place[FAULT + 2] = lo
         place[FAULT + 3] = hi
+        place[FAULT + 4] = worker
+
+
+@register_jitable
+def run_blocks(
+    row: int, first: int, times: int, clock: int, lo: int, hi: int, block: int, worker: int
+) -> bool:
+    """A group's calls on items `lo` to `hi`, block after block; whether one has raised."""
+    count = words(row)[5]
+    for begin in range(lo, hi, block):
+        end = min(begin + block, hi)
+        c = 0
+        while c < count:
+            at = first + 8 * CALL_WORDS * c
+            call = words(at)
+            c += 1
+            if call[0] == 0:
+                if call[3] == 0:
+                    words(times)[call[1]] = 0
+                elif goes_on(times, call[1], call[3]):
+                    c = call[2]
+                continue
+            where = call[1]
+            if call[3] != 0:
+                where = placed(call[3], worker, begin, times)
+            if call_address(call[0], where, begin * call[2], end * call[2]) != 0:
+                note_fault(clock, at, where, begin * call[2], end * call[2], worker)
+                return True
+    return False
+
+
+@register_jitable
+def run_serial(row: int, first: int, times: int, clock: int, worker: int) -> None:
+    """The serial calls of a barrier, up to one that raises."""
+    for c in range(words(row)[5]):
+        if atomic_load(clock + 8 * FAULT) != 0:
+            break
+        at = first + 8 * CALL_WORDS * c
+        call = words(at)
+        where = call[1]
+        if call[3] != 0:
+            where = placed(call[3], worker, 0, times)
+        if call_address(call[0], where, 0, 1) != 0:
+            note_fault(clock, at, where, 0, 1, worker)
+
+
+@register_jitable
+def meet(barrier: int, generation: int) -> None:
+    """Wait until the barrier has opened."""
+    turns = 0
+    while atomic_load(barrier + 8 * GENERATION) == generation:
+        turns += 1
+        if turns > SPINS:
+            yield_core()
+        else:
+            pause()
 
 
 def run(record: int, worker: int, workers: int) -> None:
@@ -202,60 +283,40 @@ def run(record: int, worker: int, workers: int) -> None:
     stopped = failed = False
     for s in range(description[1]):
         segment = words(description[0] + 8 * SEGMENT_WORDS * s)
-        calls = segment[2]
+        times = segment[4] + segment[5] * worker
         for _ in range(segment[3]):
-            for r in range(segment[1]):
-                row = words(segment[0] + 8 * ROW_WORDS * r)
-                first = calls + 8 * CALL_WORDS * row[4]
-                if row[0] == GROUP and failed:
-                    continue  # to the next barrier, where all workers learn of it
-                elif row[0] == GROUP:
+            r = 0
+            while r < segment[1]:
+                at = segment[0] + 8 * ROW_WORDS * r
+                row = words(at)
+                first = segment[2] + 8 * CALL_WORDS * row[4]
+                r += 1
+                if row[0] == GROUP:
+                    if failed:
+                        continue  # to the next barrier, where all workers learn of it
                     me = (worker + row[6]) % workers
                     blocks = (row[1] + row[2] - 1) // row[2]
                     lo = blocks * me // workers * row[2]
                     hi = min(row[1], blocks * (me + 1) // workers * row[2])
-                    for begin in range(lo, hi, row[3]):
-                        end = min(begin + row[3], hi)
-                        for c in range(row[5]):
-                            call = words(first + 8 * CALL_WORDS * c)
-                            where = call[1]
-                            if call[3] != 0:
-                                where = place_local(where, call[3], worker, begin)
-                            if call_address(call[0], where, begin * call[2], end * call[2]) != 0:
-                                at = first + 8 * CALL_WORDS * c
-                                note_fault(
-                                    description[3], at, where, begin * call[2], end * call[2]
-                                )
-                                failed = True
-                                break
-                        if failed:
-                            break
-                else:
+                    failed = run_blocks(at, first, times, description[3], lo, hi, row[3], worker)
+                elif row[0] == BARRIER:
                     generation = atomic_load(barrier + 8 * GENERATION)
                     if workers == 1 or atomic_add(barrier, 1) == workers - 1:
-                        for c in range(row[5]):
-                            if atomic_load(description[3] + 8 * FAULT) != 0:
-                                break
-                            call = words(first + 8 * CALL_WORDS * c)
-                            if call_address(call[0], call[1], 0, 1) != 0:
-                                at = first + 8 * CALL_WORDS * c
-                                note_fault(description[3], at, call[1], 0, 1)
+                        run_serial(at, first, times, description[3], worker)
                         if atomic_load(description[3] + 8 * FAULT) != 0:
                             clock[STOP] = KERNEL_FAILED
                         if workers > 1:
                             atomic_store(barrier, 0)
                             atomic_add(barrier + 8 * GENERATION, 1)
                     else:
-                        turns = 0
-                        while atomic_load(barrier + 8 * GENERATION) == generation:
-                            turns += 1
-                            if turns > SPINS:
-                                yield_core()
-                            else:
-                                pause()
+                        meet(barrier, generation)
                     if clock[STOP] != 0:
                         stopped = True
                         break
+                elif row[0] == BEGIN:
+                    words(times)[row[1]] = 0
+                elif goes_on(times, row[1], row[2]):
+                    r = row[3]
             if stopped:
                 break
         if stopped:

@@ -30,7 +30,7 @@ class CpuProgram(BoundProgram):
     def __init__(self, program: Program, memory: Memory):
         super().__init__(program, memory)
         self.wholes: dict[int, np.ndarray] = {}
-        self.keeps = any(call.kernel == "keep" for call in self.planned)
+        self.keeps = any(call.kernel == "keep" for call in program.calls())
 
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
@@ -46,9 +46,12 @@ class CpuProgram(BoundProgram):
 
     def alone(self, number: int) -> tuple[Any, np.ndarray, int]:
         """What makes a call over all its items: compiled function, record, number of items."""
-        call, record = self.planned[number], self.records[number][0].copy()
-        for slot, operand in self.local.operands.get(number, ()):
+        at, call, steps = self.order[number]
+        record = self.records[at][0].copy()
+        for slot, operand in self.placed.local.get(at, ()):
             record[slot] = self.whole(operand).ctypes.data
+        for slot, depth, by in self.placed.moves.get(at, ()):
+            record[slot] += by * steps[depth]
         address = compiler.address(KERNELS[call.kernel], self.program.dtype, self.data_type(call))
         return compiler.CALL(address), record, _items(call)
 
@@ -243,7 +246,8 @@ class _Input:
         self.places = [
             (record, slot)
             for bound in bounds
-            for call, record in zip(bound.planned, bound.records, strict=True)
+            for call, record in zip(bound.called, bound.records, strict=True)
+            if call is not None
             for slot in _slots(call, place)
         ]
 

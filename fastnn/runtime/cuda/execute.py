@@ -49,7 +49,9 @@ class CudaProgram:
     """A program with its memory on a device, ready to be launched."""
 
     def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
-        self.program, self.planned, self.runtime = program, program.calls(), runtime
+        self.program, self.runtime = program, runtime
+        #: the launches of a step, loops unrolled: they are recorded in one graph
+        self.planned = [call for _, call, _ in program.steps()]
         self.gpu, self.control = runtime.gpu, runtime.control
         self.segments = segments
         uses = [u for call in self.planned for u in _uses(call)]
@@ -291,7 +293,7 @@ class CudaRuntime:
         return saved or not broken
 
     def note(self, program: Program) -> str:
-        launches = f"{len(program.calls())} launches a step"
+        launches = f"{sum(1 for _ in program.steps())} launches a step"
         graphs = "as one CUDA graph" if self.graphs else "one by one"
         return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
 

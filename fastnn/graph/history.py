@@ -1,0 +1,311 @@
+"""What memory holds while loops run: the proof, by induction, that no step reads what none wrote.
+
+A loop's body is followed twice. Its first step reads what was there before the loop, or what it has
+written itself. The second stands for every later one: it reads what its own step or the one before
+has written at the place that moves on alike (a carried state), or what was there before the loop at
+the places of all steps and was not taken over since. After the loop the places of all steps count
+as written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+from fastnn.errors import ProgramError, where
+from fastnn.graph.coverage import GAPS, WHOLE, Coverage, Share, Span, State, note, share_of
+from fastnn.graph.fold import fold
+from fastnn.graph.graph import Call, Value, nested
+from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+
+#: a piece of memory: the name of a segment, or which value's own
+Piece = str | int
+#: how far a place moves in each step of the loops around it, the outermost first
+Strides = tuple[int, ...]
+#: a place that a loop's steps write to: piece of memory, from, to (in all steps), whose it is then
+#: (None: nobody's), and how it moves
+Taken = tuple[Piece, int, int, int | None, Strides]
+
+
+def hull(begin: int, end: int, strides: Strides, lengths: Sequence[int]) -> tuple[int, int]:
+    """From where to where a span moves."""
+    for stride, length in zip(strides, lengths, strict=True):
+        far = stride * (length - 1)
+        begin, end = begin + min(far, 0), end + max(far, 0)
+    return begin, end
+
+
+class _Loop:
+    """A loop that is being followed."""
+
+    def __init__(self, length: int):
+        self.length, self.step = length, 0
+        #: what its steps have written, apart for places that move differently
+        self.covers: dict[tuple[Piece, Strides], Coverage] = {}
+        self.taken: dict[Taken, None] = {}
+        self.once: dict[tuple[Piece, Strides], list[Span]] = {}  # what one step writes
+
+    def end_step(self) -> None:
+        if self.step == 0:
+            self.once = {key: list(cover.spans) for key, cover in self.covers.items()}
+
+
+class History:
+    """What pieces of memory hold, at a point of a program with loops.
+
+    Places are given as they are in the first step of all loops around, with their strides.
+    """
+
+    def __init__(self) -> None:
+        self.covers: dict[Piece, Coverage] = {}
+        self.loops: list[_Loop] = []
+
+    def follow(self, length: int, body: Callable[[], None]) -> None:
+        """A loop of so many steps, `body` being one."""
+        loop = _Loop(length)
+        self.loops.append(loop)
+        body()
+        loop.end_step()
+        if length > 1:
+            loop.step = 1
+            body()
+        self.loops.pop()
+        self._after(loop)
+
+    def drop(self, piece: Piece) -> None:
+        """Forget a piece of memory: what comes finds nothing in it."""
+        self.covers.pop(piece, None)
+        for loop in self.loops:
+            for key in [key for key in loop.covers if key[0] == piece]:
+                del loop.covers[key]
+            for taken in [taken for taken in loop.taken if taken[0] == piece]:
+                del loop.taken[taken]
+
+    def cover(self, piece: Piece) -> Coverage:
+        """What is written of a piece of memory outside of loops."""
+        return self.covers.setdefault(piece, Coverage())
+
+    def missing(
+        self, piece: Piece, begin: int, end: int, owner: int, gaps: bool, strides: Strides = ()
+    ) -> int | None:
+        """The first position that does not hold the owner's data, in some step, or None."""
+        return self._missing(len(self.loops), piece, begin, end, owner, gaps, strides)
+
+    def _missing(
+        self, depth: int, piece: Piece, begin: int, end: int, owner: int, gaps: bool,
+        strides: Strides,
+    ) -> int | None:  # fmt: skip
+        if depth == 0:
+            return self.cover(piece).missing(begin, end, owner, gaps)
+        loop, strides, stride = self.loops[depth - 1], strides[:depth], strides[depth - 1]
+        cover, at = loop.covers.get((piece, strides)), stride * loop.step
+        if cover is not None and cover.missing(begin + at, end + at, owner, gaps) is None:
+            return None
+        outer = strides[:-1]
+        if loop.step == 0:
+            if self._taken(depth, piece, begin, end, owner, outer):
+                return begin
+            return self._missing(depth - 1, piece, begin, end, owner, gaps, outer)
+        low, high = hull(begin + stride, end + stride, (stride,), (loop.length - 1,))
+        if self._taken(depth, piece, low, high, owner, outer):
+            return begin
+        byte = self._missing(depth - 1, piece, low, high, owner, gaps, outer)
+        if byte is not None and abs(stride) > end - begin:  # of what lies between nothing is read
+            for t in range(1, loop.length):
+                by = stride * t
+                found = self._missing(depth - 1, piece, begin + by, end + by, owner, gaps, outer)
+                if found is not None:
+                    return found
+            return None
+        return byte
+
+    def _lengths(self, depth: int) -> list[int]:
+        return [loop.length for loop in self.loops[:depth]]
+
+    def _taken(
+        self, depth: int, piece: Piece, begin: int, end: int, owner: int, outer: Strides
+    ) -> bool:
+        """Whether a step may have taken over something of a place that another owns."""
+        low, high = hull(begin, end, outer, self._lengths(depth - 1))
+        return any(
+            p == piece and b < high and low < e and mine != owner
+            for p, b, e, mine, _ in self.loops[depth - 1].taken
+        )
+
+    def note(
+        self, piece: Piece, parameter: Array, begin: int, end: int, owner: int,
+        share: Share | None, strides: Strides = (),
+    ) -> None:  # fmt: skip
+        """Enter what a call does to a place."""
+        if not self.loops:
+            note(self.cover(piece), parameter, begin, end, owner, share)
+        elif parameter.writes and begin < end:
+            loop = self.loops[-1]
+            cover, at = (
+                loop.covers.setdefault((piece, strides), Coverage()),
+                strides[-1] * loop.step,
+            )
+            note(cover, parameter, begin + at, end + at, owner, share)
+            low, high = hull(begin, end, strides, self._lengths(len(self.loops)))
+            mine = None if parameter.mode == "scratch" else owner
+            self._take(loop, (piece, low, high, mine, strides))
+
+    def _take(self, loop: _Loop, taken: Taken) -> None:
+        piece, low, high, owner, strides = taken
+        for (other, moving), cover in loop.covers.items():
+            if other == piece and moving != strides:
+                cover.forget_others(low, high, owner)
+        if loop.step == 0:
+            loop.taken[taken] = None
+
+    def _after(self, loop: _Loop) -> None:
+        """Enter what a loop as a whole has done."""
+        around = self.loops[-1] if self.loops else None
+        for piece, low, high, owner, strides in loop.taken:
+            if around is None:
+                self.cover(piece).forget_others(low, high, owner)
+            else:
+                for (other, _), cover in around.covers.items():
+                    if other == piece:
+                        cover.forget_others(low, high, owner)
+                self._take(around, (piece, low, high, owner, strides[:-1]))
+        for (piece, strides), spans in loop.once.items():
+            outer = strides[:-1]
+            if around is None:
+                cover, at = self.cover(piece), 0
+            else:
+                cover = around.covers.setdefault((piece, outer), Coverage())
+                at = outer[-1] * around.step
+            for begin, end, owner, state in spans:
+                for b, e in _everywhere(begin, end, strides[-1], loop.length, state):
+                    for low, high in _undisputed(b, e, piece, owner, strides, loop.taken):
+                        _put(cover, low + at, high + at, owner, state)
+
+
+def _everywhere(
+    begin: int, end: int, stride: int, length: int, state: State
+) -> Iterator[tuple[int, int]]:
+    """The places that a span has in a loop's steps, as few spans."""
+    if stride == 0 or length == 1:
+        yield begin, end
+    elif isinstance(state, str):  # parts of a place that moves never make up a whole
+        if abs(stride) <= end - begin:
+            yield hull(begin, end, (stride,), (length,))
+        else:
+            for t in range(length):
+                yield begin + stride * t, end + stride * t
+
+
+def _undisputed(
+    begin: int, end: int, piece: Piece, owner: int, strides: Strides, taken: Mapping[Taken, None]
+) -> list[tuple[int, int]]:
+    """The parts of a span that nothing moving in another way takes for another owner."""
+    parts = [(begin, end)]
+    for other, low, high, theirs, moving in taken:
+        if other == piece and theirs != owner and moving != strides and low < end and begin < high:
+            cut = [((b, min(e, low)), (max(b, high), e)) for b, e in parts]
+            parts = [(b, e) for two in cut for b, e in two if b < e]
+    return parts
+
+
+def _put(cover: Coverage, begin: int, end: int, owner: int, state: State) -> None:
+    if state in (WHOLE, GAPS):
+        cover.write(begin, end, owner, state == GAPS)
+    for share in state if not isinstance(state, str) else ():
+        cover.write_share(begin, end, owner, share, gaps=True)
+
+
+def strides_of(value: Value, call: Call, depth: int = 0) -> Strides:
+    """How an operand moves in the loops around a call, less the `depth` outermost ones."""
+    moving = value.strides
+    return tuple(moving.get(loop, 0) for loop in call.repeats[depth:])
+
+
+def follow(
+    history: History, calls: Sequence[Call], visit: Callable[[Call], None], depth: int = 0
+) -> None:
+    """Visit calls in order, those in loops as often as the proof needs it."""
+    for item in nested(calls, depth):
+        if isinstance(item, Call):
+            visit(item)
+        else:
+            loop, body = item
+            history.follow(loop.length, lambda: follow(history, body, visit, depth + 1))  # noqa: B023
+
+
+def unwritten(
+    calls: Sequence[Call], touched: Callable[[Call, str, Array, Value], bool], depth: int = 0
+) -> tuple[Call, str] | None:
+    """A call, and its operand, that reads what no call before has written; None if there is none.
+
+    Args:
+        calls: in order; what they touch holds nothing before.
+        touched: whether the memory of an operand matters.
+        depth: how many loops around the calls are left out: it is one step of them.
+    """
+    history = History()
+    faults: list[tuple[Call, str]] = []
+
+    def visit(call: Call) -> None:
+        kernel = declared(call.kernel)
+        assert kernel is not None
+        mine = [
+            (name, parameter, value)
+            for name, parameter in kernel.arrays.items()
+            if isinstance(value := call.operands[name], Value)
+            and touched(call, name, parameter, value)
+        ]
+        for name, parameter, value in mine:
+            begin, moving = value.shift, strides_of(value, call, depth)
+            if parameter.reads and faults == [] and history.missing(
+                id(value.root), begin, begin + value.size, 0, parameter.gaps, moving
+            ) is not None:  # fmt: skip
+                faults.append((call, name))
+        for _, parameter, value in mine:
+            share = share_of(kernel, _sizes(kernel, call)) if parameter.mode == "part" else None
+            begin, moving = value.shift, strides_of(value, call, depth)
+            history.note(id(value.root), parameter, begin, begin + value.size, 0, share, moving)
+
+    follow(history, calls, visit, depth)
+    return faults[0] if faults else None
+
+
+def check_written(
+    calls: Sequence[Call], local: Container[Value], given: Sequence[Value], what: str
+) -> None:
+    """Prove that a step of a loop reads of its own memory only what it has written before.
+
+    Args:
+        calls: the step's calls, in order.
+        local: the memory that belongs to the step.
+        given: what of it is there before the step begins.
+
+    Raises:
+        ProgramError: a call reads what no call before it has written.
+    """
+    known = set(given)
+
+    def touched(call: Call, name: str, parameter: Array, value: Value) -> bool:
+        root = value.root
+        own = root in local or parameter.mode == "scratch"
+        return own and root not in known and root.home == "work"
+
+    fault = unwritten(calls, touched)
+    if fault is not None:
+        call, name = fault
+        raise ProgramError(
+            f"{where(call.scope)}{what}: {call.kernel} reads {name} before the step has "
+            "written all of it"
+        )
+
+
+def _sizes(kernel: Kernel | CudaKernel, call: Call) -> dict[str, Any]:
+    """Sizes by dimension letter, and the numbers among the operands."""
+    found: dict[str, Any] = {}
+    for name, parameter in kernel.params.items():
+        value = call.operands[name]
+        if not isinstance(parameter, Array):
+            found[name] = value
+        elif isinstance(value, Value):
+            found.update(zip(parameter.dims, fold(value.shape, len(parameter.dims)), strict=True))
+    return found

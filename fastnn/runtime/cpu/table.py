@@ -1,0 +1,102 @@
+"""A program as rows and calls, in the order in which the run loop goes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastnn.plan.program import PlannedCall, PlannedGroup, PlannedPhase, PlannedRepeat, Program
+from fastnn.runtime.cpu import layout
+
+
+class Table:
+    """The run loop's tables, without addresses.
+
+    Attributes:
+        rows: one for each group and barrier, and where a loop of phases begins and ends.
+        calls: those of groups and barriers; None where a loop in a group begins or ends.
+        loops: for each of the calls the loops around it.
+        lengths: the numbers of steps of loops.
+        depth: how many loops are in one another, at most.
+    """
+
+    def __init__(self, program: Program):
+        self.rows: list[list[int]] = []
+        self.calls: list[PlannedCall | None] = []
+        self.loops: list[tuple[PlannedRepeat, ...]] = []
+        self.lengths: list[int] = []
+        self.depth = 0
+        self._marks: dict[int, list[int]] = {}  # of the calls that are None, their words
+        self._ends: list[tuple[list[int], int]] = []  # which word means the address of a length
+        self._turns: dict[tuple[int, int], int] = {}
+        self._phases(program.phases, ())
+
+    def insert(self, row: list[int]) -> None:
+        """Put a row before all others."""
+        self.rows.insert(0, row)
+        for other in self.rows:
+            if other[0] == layout.AGAIN:
+                other[3] += 1
+
+    def words(self, lengths: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Rows, and calls of which only where loops begin and end is filled in; `lengths` is where
+        the numbers of steps lie."""
+        for words, slot in self._ends:
+            words[slot] = lengths + 8 * words[slot]
+        nothing = [0] * layout.CALL_WORDS
+        return self.rows, [list(self._marks.get(k, nothing)) for k in range(len(self.calls))]
+
+    def _phases(
+        self, phases: Sequence[PlannedPhase | PlannedRepeat], loops: tuple[PlannedRepeat, ...]
+    ) -> None:
+        for phase in phases:
+            if isinstance(phase, PlannedRepeat):
+                depth, number = self._enter(loops, phase)
+                self.rows.append([layout.BEGIN, depth, 0, 0, 0, 0, 0, 0])
+                first = len(self.rows)
+                self._phases(phase.body, (*loops, phase))
+                self.rows.append([layout.AGAIN, depth, number, first, 0, 0, 0, 0])
+                self._ends.append((self.rows[-1], 2))
+                continue
+            for group in phase.groups:
+                self._group(group, loops)
+            first = len(self.calls)
+            self._calls(phase.serial, loops, first)
+            self.rows.append([layout.BARRIER, 0, 0, 0, first, len(self.calls) - first, 0, 0])
+
+    def _group(self, group: PlannedGroup, loops: tuple[PlannedRepeat, ...]) -> None:
+        few = group.items <= group.grain * 4
+        turn = self._turns.setdefault((group.items, group.grain), len(self._turns))
+        first = len(self.calls)
+        self._calls(group.calls, loops, first)
+        self.rows.append(
+            [layout.GROUP, group.items, group.grain, group.block, first,
+             len(self.calls) - first, turn if few else 0, 0]
+        )  # fmt: skip
+
+    def _calls(
+        self, calls: Sequence[PlannedCall | PlannedRepeat], loops: tuple[PlannedRepeat, ...],
+        first: int,
+    ) -> None:  # fmt: skip
+        for call in calls:
+            if isinstance(call, PlannedRepeat):
+                depth, number = self._enter(loops, call)
+                self._mark([0, depth, 0, 0], loops)
+                begin = len(self.calls) - first
+                self._calls(call.body, (*loops, call), first)
+                end = [0, depth, begin, number]
+                self._ends.append((end, 3))
+                self._mark(end, loops)
+            else:
+                self.calls.append(call)
+                self.loops.append(loops)
+
+    def _enter(self, loops: tuple[PlannedRepeat, ...], loop: PlannedRepeat) -> tuple[int, int]:
+        """Depth of a loop, and where its number of steps stands."""
+        self.depth = max(self.depth, len(loops) + 1)
+        self.lengths.append(loop.length)
+        return len(loops), len(self.lengths) - 1
+
+    def _mark(self, words: list[int], loops: tuple[PlannedRepeat, ...]) -> None:
+        self._marks[len(self.calls)] = words
+        self.calls.append(None)
+        self.loops.append(loops)
