@@ -24,7 +24,7 @@ from fastnn.graph.graph import Value
 from fastnn.optim.schedules import Polynomial
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs
-from fastnn.train.states import ResetStates, reset_states
+from fastnn.train.stateful import ResetStates, reset_states
 from fastnn.train.trainer import Trainer
 
 #: target of the places past the end of a text

@@ -15,7 +15,7 @@ from fastnn.errors import DataError
 from fastnn.graph.gradient import differentiate
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.runtime.cpu.execute import BoundProgram
+from fastnn.runtime.interface import Bound
 
 
 def gradcheck(
@@ -169,8 +169,8 @@ class _Check:
         self.douts: dict[str, np.ndarray] = {}
         builder = self._builder()
         self.forward = self._bind(builder)
-        self.run = self._prepared(self.forward)
-        self.run()
+        self.run = self.session.runtime.single([self.forward], (), ()).run
+        self.run(())
         for name in self.douts:
             if not np.isfinite(self.forward.view(name)).all():
                 raise AssertionError(f"gradcheck: {name} is not finite")
@@ -188,20 +188,11 @@ class _Check:
                 self.douts.setdefault(f"output {k}", self.rng.normal(size=output.shape))
         return builder
 
-    def _bind(self, builder: Builder) -> BoundProgram:
-        bound = self.session.bind(builder.finish(advance=False).program)
+    def _bind(self, builder: Builder) -> Bound:
+        bound: Bound = self.session.bind(builder.finish(advance=False).program)
         for name, array in self.arrays.items():
             bound.view(name)[...] = array
         return bound
-
-    def _prepared(self, bound: BoundProgram) -> Callable[[], None]:
-        description = self.session.team(bound.program).describe([(bound, 1)], self.session.clock)
-        run = self.session.team(bound.program).prepare(description)
-
-        def keep_and_run(_: Any = description) -> None:
-            run()
-
-        return keep_and_run
 
     def gradients(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Name, gradient, and the array in memory, for every input and parameter."""
@@ -221,7 +212,7 @@ class _Check:
                 if gradient is not None:
                     builder.places[f"{output_name}, {name}"] = gradient
         backward = self._bind(builder)
-        self._prepared(backward)()
+        self.session.run([(backward, 1)], lambda: None)
         for name in names:
             parameter = known.get(name)
             shape = parameter.storage_shape if parameter else self.arrays[name].shape
@@ -236,7 +227,7 @@ class _Check:
 
     def value(self) -> float:
         """The number whose gradients are checked: the outputs' dot product with `douts`."""
-        self.run()
+        self.run(())
         return float(sum((self.forward.view(n) * d).sum() for n, d in self.douts.items()))
 
     def difference(self, place: np.ndarray, index: tuple[int, ...], eps: float) -> float:

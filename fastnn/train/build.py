@@ -8,7 +8,7 @@ from typing import Any
 from fastnn.engine.builder import Builder
 from fastnn.graph.graph import Value
 from fastnn.plan.samples import Samples
-from fastnn.train import additive
+from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part
 from fastnn.train.metrics import Chosen, accumulate
 
@@ -40,11 +40,11 @@ class StepBuilder(Builder):
             out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
             value, self.parts = losses.place(self.graph, out, self._target(targets), weights)
-        if any(part.addition == additive.SUM for part in self.parts):
+        if any(part.reduction == reduction.SUM for part in self.parts):
             samples = Samples(self.lowered, self.names)
             for part in self.parts:  # a sum of parameters alone doesn't grow with the samples
-                if part.addition == additive.SUM and not samples.depends(part.value):
-                    part.addition = additive.SAMPLES
+                if part.reduction == reduction.SUM and not samples.depends(part.value):
+                    part.reduction = reduction.SAMPLES
         self.places["loss"] = value
         return value
 
@@ -67,7 +67,7 @@ class StepBuilder(Builder):
             elif part.denominator is not None:
                 graph.call("accumulate_by", value=part.value, count=part.denominator, total=total)
             else:
-                count = 1 if part.addition == additive.SUM else graph.batch
+                count = 1 if part.reduction == reduction.SUM else graph.batch
                 graph.call("accumulate", value=part.value, total=total, count=count)
         for k, chosen in enumerate(metrics, len(self.parts)):
             part = self.parts[chosen.part or 0]

@@ -24,7 +24,7 @@ from fastnn.train.hooks import (
     TrainerLike,
 )
 from fastnn.train.progress import ProgressBar
-from fastnn.train.states import ResetStates
+from fastnn.train.stateful import ResetStates
 from fastnn.train.tables import CSVLogger
 
 __all__ = [

@@ -30,7 +30,7 @@ from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.kernels import clock as words
 from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
 from fastnn.train.hooks import CallbackList
-from fastnn.train.unfinished import pack, unpack
+from fastnn.train.packing import pack, unpack
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -217,8 +217,8 @@ def describe(optimizer: Optimizer) -> Metadata:
 
 def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
     epoch, cursor = trainer.place
-    turn = trainer.turn
-    before = None if turn is None or trainer.fitting else turn.cut_off
+    call = trainer.hook_call
+    before = None if call is None or trainer.fitting else call.cut_off
     states, factor = {}, trainer.rate_factor
     for name, callback in trainer.hooks.named().items():
         state = callback.state_dict()
@@ -241,7 +241,7 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "frozen": _frozen(trainer.model),
         "feed": trainer.feed_description,
         "callbacks": states,
-        "turn": None if turn is None else turn.describe(trainer),
+        "turn": None if call is None else call.describe(trainer),
     }
 
 

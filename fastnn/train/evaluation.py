@@ -18,7 +18,7 @@ from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import declared
 from fastnn.plan.samples import Samples
-from fastnn.train import additive
+from fastnn.train import reduction
 from fastnn.train.batches import batch_of
 from fastnn.train.build import StepBuilder
 
@@ -47,7 +47,7 @@ class Evaluation:
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self.session = Session(
-            trainer.store, (), trainer.tally.totals, trainer.session.workers, trainer.device,
+            trainer.store, (), trainer.report.totals, trainer.session.workers, trainer.device,
             trainer.session.graphs,
         )  # fmt: skip
         self._cuts: dict[tuple[Specs, Specs, Specs], Cuts] = {}
@@ -70,7 +70,7 @@ class Evaluation:
         session.totals[:] = 0.0
         session.clock[words.CURSOR] = 0
         session.run(segments_for(full, rest, samples, batch), lambda: None)
-        return self.trainer.tally.values(session.totals)
+        return self.trainer.report.values(session.totals)
 
     def steps(
         self, x: Arrays, y: Arrays, w: Arrays, batch: int
@@ -108,7 +108,7 @@ class Evaluation:
             session.run_once(built, x, y, w)
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
-        return trainer.tally.values(session.totals)
+        return trainer.report.values(session.totals)
 
     def cuts(self, x: Specs, y: Specs, w: Specs) -> Cuts:
         """What may be cut into batches, by a look at a small batch's graph."""
@@ -127,13 +127,13 @@ class Evaluation:
             return Cuts(True, True)
         samples = Samples(builder.lowered, {*inputs, *targets, *weights})
         outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
-        adding = all(_adds_up(part.value, part.addition, samples) for part in builder.parts)
+        adding = all(_adds_up(part.value, part.reduction, samples) for part in builder.parts)
         return Cuts(adding and not _mixed_totals(builder, samples), outputs)
 
 
 def _adds_up(value: Value, kind: str | None, samples: Samples) -> bool:
     """Whether a loss's batch values make that of all samples."""
-    return kind is not None and additive.addition(value, samples) is not None
+    return kind is not None and reduction.reduction_of(value, samples) is not None
 
 
 def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:

@@ -13,9 +13,9 @@ from fastnn.kernels import clock as words
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.fit_data import HeldOut, Request, prepared
 from fastnn.train.history import History
+from fastnn.train.hook_calls import HookCall
 from fastnn.train.hooks import CallbackList
 from fastnn.train.progress import ProgressBar
-from fastnn.train.unfinished import Turn
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -43,9 +43,9 @@ def fit(trainer: Trainer, asked: Request) -> History:
         loaded.check_callbacks(hooks)
     if asked.resume is not None and loaded is not None:
         loaded.apply()
-    trainer.count()
-    trainer.move(trainer.place)
-    trainer.turn, trainer.hooks, trainer.feed_description = None, hooks, feed.description
+    _count(trainer)
+    _move(trainer, trainer.place)
+    trainer.hook_call, trainer.hooks, trainer.feed_description = None, hooks, feed.description
     last = int(asked.epochs) if asked.resume is not None else trainer.epoch + int(asked.epochs)
     params = {
         "epochs": last,
@@ -70,9 +70,35 @@ def fit(trainer: Trainer, asked: Request) -> History:
         trainer.history.stopped = "interrupted"
     finally:
         trainer.fitting = False
-        trainer.settle()
+        settle(trainer)
         hooks.on_train_end({})
     return trainer.history
+
+
+def _count(trainer: Trainer) -> None:
+    """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
+    if trainer.counting:
+        trainer.session.settle()
+        trainer.cursor = int(trainer.session.clock[words.CURSOR])
+        trainer.counting = False
+
+
+def settle(trainer: Trainer) -> None:
+    """Finish what an exception left half done of an epoch, its end, or a validation."""
+    _count(trainer)
+    trainer.history.even()
+    if trainer.before_validation is not None:
+        trainer.session.runtime.restore(trainer.before_validation)
+        trainer.before_validation = None
+    call = trainer.hook_call
+    # whatever is left to call, an epoch whose end was begun is done
+    _move(trainer, trainer.place)
+    if call is not None and call.ends_epoch and trainer.history.epoch[-1:] == [call.number]:
+        trainer.hook_call = None
+
+
+def _move(trainer: Trainer, place: tuple[int, int]) -> None:
+    (trainer.epoch, trainer.cursor), trainer.epoch_done = place, False
 
 
 @dataclass
@@ -112,17 +138,17 @@ class Epochs:
                 hooks.on_test_end(found)
                 trainer.before_validation = None
                 logs.update({f"val_{name}": value for name, value in found.items()})
-            self.end_epoch(Turn("on_epoch_end", epoch, logs, list(hooks)))
+            self.end_epoch(HookCall("on_epoch_end", epoch, logs, list(hooks)))
 
-    def end_epoch(self, turn: Turn) -> None:
+    def end_epoch(self, call: HookCall) -> None:
         """Call the last hooks of an epoch that is done, and go on to the next."""
         trainer = self.trainer
-        trainer.turn = turn  # from here on the epoch is done
+        trainer.hook_call = call  # from here on the epoch is done
         trainer.epoch_done = True
-        turn.run(trainer)
-        trainer.history.append(turn.number, turn.logs)
-        trainer.move(trainer.place)
-        trainer.turn = None
+        call.run(trainer)
+        trainer.history.append(call.number, call.logs)
+        _move(trainer, trainer.place)
+        trainer.hook_call = None
 
     def take_up(self) -> bool:
         """Give callbacks the states of a checkpoint, and finish what was cut off when it was
@@ -140,12 +166,12 @@ class Epochs:
                 callback.load_state_dict(loaded.states[name])
         trainer.rate_factor = metadata["rate_factor"]  # whatever on_epoch_begin made of it
         if metadata["turn"] is not None:
-            turn = Turn.described(metadata["turn"], hooks)
-            if turn.ends_epoch:
-                trainer.epoch = turn.number
-                self.end_epoch(turn)
+            call = HookCall.described(metadata["turn"], hooks)
+            if call.ends_epoch:
+                trainer.epoch = call.number
+                self.end_epoch(call)
             else:
-                turn.run(trainer)
+                call.run(trainer)
         return begun
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
@@ -159,17 +185,17 @@ class Epochs:
         done = trainer.step - feed.steps_done(trainer.cursor)  # as it was when the epoch began
 
         def poll() -> None:
-            hooks.update(trainer.step - done, trainer.tally.values(session.totals))
+            hooks.update(trainer.step - done, trainer.report.values(session.totals))
 
         batches = BatchHooks(hooks, trainer) if hooks.needs_batches else None
         try:
             reason = feed.run_epoch(epoch, poll, batches)
         except KernelError:
-            trainer.count()
+            _count(trainer)
             trainer.cursor = 0  # the epoch's means are spoilt, as below
             raise
         finally:
-            trainer.count()
+            _count(trainer)
         if reason == words.NOT_FINITE:
             number = trainer.step - done + 1
             where = (
@@ -179,7 +205,7 @@ class Epochs:
             trainer.history.stopped = "the loss was not finite"
             trainer.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
             raise NonFiniteError(message)
-        return trainer.tally.values(session.totals)
+        return trainer.report.values(session.totals)
 
 
 class BatchHooks:
@@ -190,16 +216,16 @@ class BatchHooks:
 
     def before(self, step: int) -> None:
         trainer = self.trainer
-        trainer.turn = None
+        trainer.hook_call = None
         self.hooks.on_train_batch_begin(step, {})
         # It is due as soon as the step is counted, even if Ctrl-C comes right then.
         due = trainer.step + 1
-        trainer.turn = Turn("on_train_batch_end", step, {}, list(self.hooks), due)
+        trainer.hook_call = HookCall("on_train_batch_end", step, {}, list(self.hooks), due)
 
     def after(self, step: int) -> None:
-        trainer, turn = self.trainer, self.trainer.turn
+        trainer, call = self.trainer, self.trainer.hook_call
         trainer.cursor = int(trainer.session.clock[words.CURSOR])
-        if turn is not None:
-            turn.logs = trainer.tally.values(trainer.session.totals)
-            turn.run(trainer)
-        trainer.turn = None
+        if call is not None:
+            call.logs = trainer.report.values(trainer.session.totals)
+            call.run(trainer)
+        trainer.hook_call = None

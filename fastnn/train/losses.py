@@ -13,7 +13,7 @@ from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.tree import branches, is_branch
 from fastnn.nn.loss import LOSSES, Loss, mean_of
-from fastnn.train import additive
+from fastnn.train import reduction
 
 
 @dataclass
@@ -22,15 +22,15 @@ class Part:
 
     Attributes:
         value: of the batch, one number.
-        addition: how it is added up over batches (see `additive`); None: it can't be.
-        denominator: what the batch's value is weighted by, for additive.WEIGHTS.
+        reduction: how it is added up over batches (see `reduction`); None: it can't be.
+        denominator: what the batch's value is weighted by, for reduction.WEIGHTS.
         output, target: what it is the loss of.
         counted: makes a value of 1 for rows that count and 0 for others, or None.
         weight: the samples' weights, or None.
     """
 
     value: Value
-    addition: str | None
+    reduction: str | None
     denominator: Value | None
     output: Any
     target: Any
@@ -176,10 +176,10 @@ class Losses:
         if not isinstance(value, Value) or value.size != 1:
             got = value.shape if isinstance(value, Value) else type(value).__name__
             raise ShapeError(f"the loss: expected a single number, got {got}; take ops.mean of it")
-        found = additive.addition(value)
+        found = reduction.reduction_of(value)
         kind, denominator = found if found is not None else (None, None)
-        if kind == additive.CONSTANT:
-            kind = additive.SAMPLES
+        if kind == reduction.CONSTANT:
+            kind = reduction.SAMPLES
         return Part(value, kind, denominator, output, target, all_count, None)
 
     @staticmethod
@@ -194,7 +194,7 @@ class Losses:
         mean, denominator = rows.graph.apply(
             "weighted_mean", x=ops.multiply(rows, spread), weight=spread
         )
-        return Part(mean, additive.WEIGHTS, denominator, output, target, all_count, weight)
+        return Part(mean, reduction.WEIGHTS, denominator, output, target, all_count, weight)
 
 
 def all_count() -> None:
@@ -234,11 +234,11 @@ def _of_rows(loss: Loss, output: Value, target: Value, weight: Value | None) -> 
         rows = ops.multiply(rows, spread)
         weights = spread if weights is None else ops.multiply(weights, spread)
     if loss.reduction == "sum":
-        return Part(ops.total(rows), additive.SUM, None, output, target, counted, weight)
+        return Part(ops.total(rows), reduction.SUM, None, output, target, counted, weight)
     mean = mean_of(rows, weights)
-    kind, denominator = additive.SAMPLES, None
+    kind, denominator = reduction.SAMPLES, None
     if weights is not None:
-        kind = additive.WEIGHTS
+        kind = reduction.WEIGHTS
         assert mean.node is not None
         denominator = mean.node.outputs["denominator"]
     return Part(mean, kind, denominator, output, target, counted, weight)

@@ -20,7 +20,7 @@ from fastnn.nn.loss import (
     NLLLoss,
     _ClassLoss,
 )
-from fastnn.train import additive
+from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part, spread_over
 
 
@@ -337,8 +337,8 @@ def accumulate(metric: Metric, part: Part, output: Any, target: Any, total: Valu
 
 
 def _scalar(metric: Metric, value: Value, pair: bool, weight: Value | None, total: Value) -> None:
-    found = additive.addition(value)
-    if pair or weight is not None or found is None or found[0] == additive.SUM:
+    found = reduction.reduction_of(value)
+    if pair or weight is not None or found is None or found[0] == reduction.SUM:
         raise ShapeError(
             f"metric {metric.name}: expected a number for each row, got a single number, which "
             "can't be averaged over batches; return rows, a pair of rows (the metric is the sum of "

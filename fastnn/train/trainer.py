@@ -26,9 +26,9 @@ from fastnn.train.build import StepBuilder
 from fastnn.train.evaluation import Evaluation
 from fastnn.train.fit_data import Request, checked_batch_size
 from fastnn.train.history import History
+from fastnn.train.hook_calls import HookCall
 from fastnn.train.hooks import Callback, CallbackList
-from fastnn.train.tally import SUM, Tally
-from fastnn.train.unfinished import Turn
+from fastnn.train.report import SUM, Report
 
 if TYPE_CHECKING:
     from fastnn.train.checkpoint import Loaded
@@ -92,7 +92,7 @@ class Trainer(Training):
     kind = "Trainer"
     rebuilt = Training.rebuilt | {
         "_built", "_evaluation", "version",
-        "hooks", "turn", "pending", "before_validation", "fitting", "counting",  # of a run
+        "hooks", "hook_call", "pending", "before_validation", "fitting", "counting",  # of a run
     }  # fmt: skip
 
     def __init__(
@@ -121,10 +121,10 @@ class Trainer(Training):
         super().__init__(model, options)
         self.metrics = metric_names.choose(metrics, self.losses)
         self.names = metric_names.names_of(self.losses, self.metrics)
-        self.tally = Tally(self.names, self.losses.factors, not self.losses.single)
+        self.report = Report(self.names, self.losses.factors, not self.losses.single)
         for k, chosen in enumerate(self.metrics, len(self.losses.factors)):
             if chosen.metric.finish is not None:
-                self.tally.finish[k] = chosen.metric.finish
+                self.report.finish[k] = chosen.metric.finish
         self._open(workers, bool(graphs))
         self.session.clock[words.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
@@ -143,13 +143,14 @@ class Trainer(Training):
         self.fitting = False  # whether a run is going on
         self.counting = False  # whether the clock's cursor is ahead of `cursor`
         self.hooks = CallbackList()  # those of the last run
-        self.turn: Turn | None = None  # the hook that is being called, or was when Ctrl-C came
+        #: the hook that is being called, or was when Ctrl-C came
+        self.hook_call: HookCall | None = None
         self.pending: Loaded | None = None  # what callbacks of the next run take up
         self.before_validation: Any = None  # the buffers, while a validation goes on
         self.version = 0  # grows when programs have to be built anew
 
     def _total_count(self) -> int:
-        return self.tally.totals
+        return self.report.totals
 
     def __getstate__(self) -> dict[str, Any]:
         epoch, cursor = self.place  # in the middle of a hook, too
@@ -180,8 +181,8 @@ class Trainer(Training):
     @property
     def place(self) -> tuple[int, int]:
         """Epochs done, and samples of the next one that are done: where training goes on."""
-        if self.turn is not None and self.turn.ends_epoch:
-            return self.turn.number + 1, 0
+        if self.hook_call is not None and self.hook_call.ends_epoch:
+            return self.hook_call.number + 1, 0
         return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
 
     def rates(self, steps: int) -> np.ndarray:
@@ -222,8 +223,8 @@ class Trainer(Training):
             if training:
                 self.add_updates(builder)
             for k, part in enumerate(builder.parts):
-                if part.addition == SUM:
-                    self.tally.kinds[k] = SUM
+                if part.reduction == SUM:
+                    self.report.kinds[k] = SUM
             self._built[key] = builder.finish()
         return self._built[key]
 
@@ -316,25 +317,6 @@ class Trainer(Training):
             ),
         )  # fmt: skip
 
-    def count(self) -> None:
-        """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
-        if self.counting:
-            self.session.settle()
-            self.cursor = int(self.session.clock[words.CURSOR])
-            self.counting = False
-
-    def settle(self) -> None:
-        """Finish what an exception left half done of an epoch, its end, or a validation."""
-        self.count()
-        self.history.even()
-        if self.before_validation is not None:
-            self.session.runtime.restore(self.before_validation)
-            self.before_validation = None
-        turn = self.turn
-        self.move(self.place)  # whatever is left to call, an epoch whose end was begun is done
-        if turn is not None and turn.ends_epoch and self.history.epoch[-1:] == [turn.number]:
-            self.turn = None
-
     def checked(self, x: Any, y: Any, weight: Any, check_data: bool, what: str) -> Data:
         """Inputs, targets and sample weights, ready for steps."""
         inputs, targets, weights = self.arrays(x, y, weight, f"{what} ", f"{what} data")
@@ -342,9 +324,6 @@ class Trainer(Training):
             check_finite(inputs, f"{what} inputs", self.dtype)
             check_finite(targets, f"{what} targets", self.dtype)
         return self.understood(inputs), targets, weights
-
-    def move(self, place: tuple[int, int]) -> None:
-        (self.epoch, self.cursor), self.epoch_done = place, False
 
     # ---------------------------------------------------------------- evaluate, predict
 

@@ -150,7 +150,9 @@ def state(owner: Trainer) -> list[bytes]:
     """Every byte that training depends on."""
     session = owner.session
     arrays = [session.memory[name] for name in sorted(session.memory) if name != "grads"]
-    place = f"{owner.place} {owner.seed} {owner.rate_factor} {owner.turn} {owner.pending is None}"
+    place = (
+        f"{owner.place} {owner.seed} {owner.rate_factor} {owner.hook_call} {owner.pending is None}"
+    )
     return [place.encode(), *(array.tobytes() for array in arrays)]
 
 

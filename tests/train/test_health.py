@@ -7,7 +7,7 @@ import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import OptionError
 from fastnn.train.callbacks import GradientHealth
-from fastnn.train.health import time_gradients
+from fastnn.train.time_gradients import time_gradients
 
 STEPS, UNITS = 6, 5
 

@@ -17,7 +17,7 @@ import pytest
 from fastnn import nn, optim
 from fastnn.errors import CheckpointError, DataError
 from fastnn.train import callbacks as callbacks_module
-from fastnn.train import fitting, hooks, unfinished
+from fastnn.train import fitting, hook_calls, hooks
 from fastnn.train import trainer as trainer_module
 from fastnn.train.callbacks import (
     Callback,
@@ -151,14 +151,14 @@ class Interrupt:
     def __init__(self, number: int):
         self.number, self.lines, self.begun = number, 0, False
         self.files = {
-            m.__file__ for m in (trainer_module, fitting, unfinished, hooks, callbacks_module)
+            m.__file__ for m in (trainer_module, fitting, hook_calls, hooks, callbacks_module)
         }
         self.files.add(Counter.on_epoch_end.__code__.co_filename)
 
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
         code = frame.f_code
         self.begun |= code is fitting.Epochs.run.__code__
-        self.begun &= code is not Trainer.settle.__code__  # the run is over
+        self.begun &= code is not fitting.settle.__code__  # the run is over
         if not self.begun or code.co_filename not in self.files:
             return None
         if code is Trainer.fit.__code__:

@@ -1,21 +1,15 @@
-"""What callbacks remember, as it is kept in a checkpoint, and hooks that Ctrl-C cut off."""
+"""Calls of callbacks' hooks, which go on after a resume where Ctrl-C cut them off."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fastnn.errors import CheckpointError, refuse_masked
 from fastnn.train.hooks import Callback, CallbackList, State, overrides
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
-
-#: marks the place of an array within a state
-_ARRAY = "__array__"
 
 
 @dataclass(frozen=True)
@@ -27,7 +21,7 @@ class Before:
     rate_factor: float
 
 
-class Turn:
+class HookCall:
     """A hook that is called for one callback after the other, and can be gone on with later.
 
     What is left is always told by a single reference, so that Ctrl-C at any moment leaves it right.
@@ -77,7 +71,7 @@ class Turn:
         if not left and (trainer.fitting or not self.ends_epoch):
             return None
         names = {id(callback): name for name, callback in trainer.hooks.named().items()}
-        logs = self.logs or trainer.tally.values(trainer.session.totals)
+        logs = self.logs or trainer.report.values(trainer.session.totals)
         return {
             "hook": self.hook,
             "number": self.number,
@@ -86,51 +80,9 @@ class Turn:
         }
 
     @classmethod
-    def described(cls, description: Mapping[str, Any], hooks: CallbackList) -> Turn:
+    def described(cls, description: Mapping[str, Any], hooks: CallbackList) -> HookCall:
         """The one that `describe` told of, for the callbacks of a new run."""
         named = hooks.named()
         left = [named[name] for name in description["left"] if name in named]
         logs = {name: float(value) for name, value in description["logs"].items()}
         return cls(description["hook"], description["number"], logs, left)
-
-
-# -------------------------------------------------------------------- states as JSON and arrays
-
-
-def pack(value: Any, name: str, arrays: MutableMapping[str, np.ndarray]) -> Any:
-    """A state as JSON can hold it; its arrays go into `arrays`, under names that begin with `name`.
-
-    Raises CheckpointError for what a checkpoint can't hold.
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
-        refuse_masked(value, name)
-        array = np.array(value, dtype=value.dtype.newbyteorder("="), order="C", subok=False)
-        arrays[name] = array
-        return {_ARRAY: name}
-    if isinstance(value, np.generic) and value.dtype.kind in "fiub":
-        return value.item()
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: pack(item, f"{name}.{key}", arrays) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [pack(item, f"{name}.{k}", arrays) for k, item in enumerate(value)]
-    raise CheckpointError(
-        f"{name}: state_dict() gave {type(value).__name__}, which a checkpoint can't hold; "
-        "expected numbers, strings, arrays, None, and lists and dicts (with strings as keys) of "
-        "them"
-    )
-
-
-def unpack(value: Any, arrays: Mapping[str, np.ndarray], what: str) -> Any:
-    """The state that `pack` was given; tuples have become lists."""
-    if isinstance(value, dict):
-        if set(value) == {_ARRAY}:
-            name = value[_ARRAY]
-            if not isinstance(name, str) or name not in arrays:
-                raise CheckpointError(f"{what}: an array of its state is missing; use another copy")
-            return arrays[name]
-        return {key: unpack(item, arrays, what) for key, item in value.items()}
-    if isinstance(value, list):
-        return [unpack(item, arrays, what) for item in value]
-    return value

@@ -10,7 +10,7 @@ from fastnn.plan.samples import Samples
 SAMPLES, SUM, WEIGHTS, CONSTANT = "samples", "sum", "weights", "constant"
 
 
-def addition(value: Value, samples: Samples | None = None) -> tuple[str, Value | None] | None:
+def reduction_of(value: Value, samples: Samples | None = None) -> tuple[str, Value | None] | None:
     """How the values of batches become that of all samples; None where they don't.
 
     Means over rows are weighted by the number of samples, sums added, weighted means weighted by
@@ -36,14 +36,14 @@ def addition(value: Value, samples: Samples | None = None) -> tuple[str, Value |
         return (SAMPLES if name == "mean" else SUM), None
     if name in ("affine", "negate", "reshape"):
         assert rows is not None
-        found = addition(rows, samples)
+        found = reduction_of(rows, samples)
         if found is not None and found[0] == SUM and node.attrs.get("shift", 0.0):
             return None
         return found
     if name in ("add", "subtract", "multiply", "divide"):
         a, b = inputs["a"], inputs["b"]
         assert a is not None and b is not None
-        return _both(name, addition(a, samples), addition(b, samples))
+        return _both(name, reduction_of(a, samples), reduction_of(b, samples))
     return None
 
 

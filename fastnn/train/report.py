@@ -13,7 +13,7 @@ MEAN, SUM = "mean", "sum"
 
 
 @dataclass
-class Tally:
+class Report:
     """What is reported of the totals: first the loss, then its parts, then metrics.
 
     A total is a sum and a count in float64, added up batch after batch, so what is reported of
