@@ -175,24 +175,45 @@ def _loop(to: Lowering, node: Node) -> None:
             to.lower(inner)
     local = dict.fromkeys((*loop.x_in, *loop.s_in, *loop.copies))
     _grow(local, loop.nodes, made)
+    with to.aside() as settling:
+        taken = {*loop.x_in, *loop.s_in}
+        states = []
+        for new in loop.s_out:
+            states.append(_own(to, new, local, taken))
+            taken.add(states[-1].root)
+        outputs = [_own(to, output, local, set()) for output in loop.outputs]
+    made += settling
     before, calls = _split(made, local)
     check_written(calls, local, [*loop.x_in, *loop.s_in], "loop")
     to.loops[node] = _Lowered(steps, local)
     to.add(before)
     for k, placeholder in enumerate(loop.x_in):
         steps.stacks[placeholder] = _Stack(swap(to, _given(node, f"x{k}")))
-    for k, (placeholder, new) in enumerate(zip(loop.s_in, loop.s_out, strict=True)):
+    for k, (placeholder, new) in enumerate(zip(loop.s_in, states, strict=True)):
         stack = steps.add(placeholder, extra=1)
-        steps.stacks[new] = _Stack(stack.buffer, 1)
+        steps.stacks[new.root] = _Stack(stack.buffer, 1)
         copy(to, _given(node, f"s{k}"), steps.at(placeholder, 0))
     for root in local:
         if root not in steps.stacks and root.home == "work":
             steps.add(root)
     steps.emit(calls)
-    for k, output in enumerate(loop.outputs):
+    for k, output in enumerate(outputs):
         swap(to, steps.all(output), node.outputs[f"y{k}"])
-    for k, new in enumerate(loop.s_out):
+    for k, new in enumerate(states):
         lie_in(node.outputs[f"f{k}"], steps.at(new, loop.length - 1))
+
+
+def _own(to: Lowering, value: Value, local: dict[Value, None], taken: set[Value]) -> Value:
+    """`value` if it is all of a piece of memory of the step's that is not taken, else a copy.
+
+    It may lie in something else: the last state of a loop in the body lies in that loop's stack.
+    """
+    if whole(value, local) and value.root not in taken:
+        return value
+    fresh = to.value(value.shape, value.dtype, batched=True, name=value.name)
+    copy(to, value, fresh)
+    local[fresh] = None
+    return fresh
 
 
 def _given(node: Node, name: str) -> Value:
