@@ -8,7 +8,7 @@ kernel also runs, slowly, without a compiler. `_simd_llvm` registers the compile
 A vector covers `lanes(x)` elements; arrays are addressed by flat index, whatever their shape.
 
 On CUDA a vector is one number: the functions that work on values are compiled for it by
-`fastnn.runtime.cuda.bridge`, and their twins here take NumPy's scalars as well as arrays.
+`kernels.cuda._simd_nvvm`, and their twins here take NumPy's scalars as well as arrays.
 """
 
 from __future__ import annotations

@@ -111,28 +111,11 @@ def numba_cuda() -> Any:
 
 
 @functools.cache
-def extension() -> SimpleNamespace:
+def extension() -> Any:
     """The parts of Numba that teach it types and functions for CUDA."""
     _require_fit()
     with uninterrupted():
-        from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
-        from numba.cuda.datamodel.models import PrimitiveModel
-        from numba.cuda.models import register_model
-        from numba.cuda.np import arrayobj
-        from numba.cuda.typing import templates
-
-    return SimpleNamespace(
-        arrayobj=arrayobj,
-        cgutils=cgutils,
-        extending=extending,
-        call_sreg=nvvmutils.call_sreg,
-        lower=cudaimpl.registry.lower,
-        register_global=cudadecl.registry.register_global,
-        templates=templates,
-        types=types,
-        PrimitiveModel=PrimitiveModel,
-        register_model=register_model,
-    )
+        return importlib.import_module("fastnn.kernels.cuda._types_nvvm").numba
 
 
 def core() -> Any:

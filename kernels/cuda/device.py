@@ -15,7 +15,7 @@ Rules for kernels:
 - No negative indices. Blocks have a multiple of 32 threads.
 - Shared arrays: ``cuda.shared.array(32, x.dtype)``; one a line. They are not cleared.
 
-The bodies below are the plain-Python twins for the simulator; `fastnn.runtime.cuda.bridge` has the
+The bodies below are the plain-Python twins for the simulator; `_device_nvvm` has the
 compiled ones, with warp shuffles, which add in the same order.
 """
 

@@ -9,7 +9,7 @@ Each warp has a *warp tile* of 4 x 8 threads. A thread's sums are spread over it
 rows and four columns, so that the threads of a warp read shared memory in whole, neighbouring
 128-bit words: its row i lies at ``place_of(i, 4, 16)``, its column j at ``place_of(j, 4, 32)``.
 
-The bodies are the plain-Python twins for the simulator; `fastnn.runtime.cuda.tiles` has the
+The bodies are the plain-Python twins for the simulator; `_tile_nvvm` has the
 compiled ones. Numbers that decide what code is made (tile sizes, strides) have to be constants.
 """
 

@@ -1,7 +1,7 @@
 """How kernels and their helpers are handed to Numba for CUDA.
 
 Numba's CUDA target learns three sets of functions: every `@helper` (as it is written, below), the
-functions of `kernels.simd` on values (`lanes`), and those of `kernels.cuda.device` (`device`).
+functions of `kernels.simd` on values, and those of `kernels.cuda` (`_simd_nvvm`, `_device_nvvm`).
 
 Functions are not compiled quite as they are (`adapted`): the name `cuda` becomes the module
 `numba.cuda`, and where the program's type is float32, float constants become float32: Numba would
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import types as pytypes
 from collections.abc import Callable
 from typing import Any
@@ -24,16 +23,16 @@ from fastnn.kernels import recorded
 from fastnn.kernels.cuda import device
 from fastnn.kernels.declare import HELPERS
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda.blocks import array_value
-from fastnn.runtime.cuda.define import numba, types
-from fastnn.runtime.cuda.lanes import WORD
 
 recorded.record()
 
-#: modules that register compiled functions with Numba when they are imported
-for _name in ("lanes", "blocks", "tiles", "together_bridge"):
-    if importlib.util.find_spec(f"fastnn.runtime.cuda.{_name}"):
-        importlib.import_module(f"fastnn.runtime.cuda.{_name}")
+numba: Any = _cuda.extension()
+types: Any = numba.types
+# these register compiled functions with Numba when they are imported
+_device: Any = importlib.import_module("fastnn.kernels.cuda._device_nvvm")
+_simd: Any = importlib.import_module("fastnn.kernels.cuda._simd_nvvm")
+for _name in ("tile", "together"):
+    importlib.import_module(f"fastnn.kernels.cuda._{_name}_nvvm")
 
 _registered: set[int] = set()
 _INLINE = {"forceinline": True}
@@ -76,7 +75,7 @@ def is_single(kind: Any) -> bool:
         return bool(kind.dtype == types.float32)
     if isinstance(kind, types.BaseTuple):
         return any(is_single(t) for t in kind)
-    return bool(kind == types.float32 or kind == WORD)
+    return bool(kind == types.float32 or kind == _simd.WORD)
 
 
 def register_helpers() -> None:
@@ -104,7 +103,9 @@ def array_at(typing_context: Any, address: Any, shape: Any, dtype: Any) -> Any:
         # by way of a pointer to global memory, so that LLVM sees where it points
         pointer = builder.inttoptr(args[0], ir.PointerType(data.pointee, 1))
         sizes = numba.cgutils.unpack_tuple(builder, args[1])
-        return array_value(context, builder, kind, builder.addrspacecast(pointer, data), sizes)
+        return _device.array_value(
+            context, builder, kind, builder.addrspacecast(pointer, data), sizes
+        )
 
     return kind(address, shape, dtype), codegen
 

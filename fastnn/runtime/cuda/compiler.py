@@ -37,13 +37,14 @@ GENERATED = frozenset(
     {"fastnn.kernels.simd"}
     | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "together")}
 )
+#: what code is generated for, by modules of such names
+NVVM = ("types", "simd", "device", "tile", "together")
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),
-    *(
-        f"fastnn.runtime.cuda.{name}"
-        for name in ("compiler", "bridge", "define", "lanes", "blocks", "tiles", "together_bridge")
-    ),
+    *(f"fastnn.kernels.cuda._{name}_nvvm" for name in NVVM),
+    "fastnn.runtime.cuda.compiler",
+    "fastnn.runtime.cuda.bridge",
     "fastnn.runtime._cuda",
     "fastnn.kernels.types",
 )

@@ -6,9 +6,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastnn.kernels import recorded
-from fastnn.kernels.cuda import together
-from fastnn.runtime.cuda.define import define, types
+from .. import recorded
+from . import together
+from ._types_nvvm import define, types
 
 recorded.record()
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastnn.kernels import recorded, simd
-from fastnn.kernels.cuda import device
-from fastnn.runtime.cuda.define import call, define, define_operator, numba, types
+from .. import recorded, simd
+from . import device
+from ._types_nvvm import call, define, define_operator, numba, types
 
 recorded.record()
 

@@ -1,5 +1,8 @@
 """Small tools to teach Numba's CUDA target functions: a typing rule and a code generator each.
 
+This module and those beside it whose names end with `_nvvm` need numba-cuda. They are imported by
+`fastnn/runtime/cuda/bridge.py` alone, which has seen that its version fits.
+
 As on the CPU (`kernels/cpu/_types_llvm.py`), not through `@overload`, which would send every single
 operation through the whole compiler.
 """
@@ -7,17 +10,33 @@ operation through the whole compiler.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import ir
+from numba.cuda import cgutils, cudadecl, cudaimpl, extending, nvvmutils, types
+from numba.cuda.datamodel.models import PrimitiveModel
+from numba.cuda.models import register_model
+from numba.cuda.np import arrayobj
+from numba.cuda.typing import templates
 
-from fastnn.kernels import recorded
-from fastnn.runtime import _cuda
+from .. import recorded
 
 recorded.record()
 
-numba: Any = _cuda.extension()
-types: Any = numba.types
+#: the parts of Numba that teach it types and functions for CUDA
+numba: Any = SimpleNamespace(
+    arrayobj=arrayobj,
+    cgutils=cgutils,
+    extending=extending,
+    call_sreg=nvvmutils.call_sreg,
+    lower=cudaimpl.registry.lower,
+    register_global=cudadecl.registry.register_global,
+    templates=templates,
+    types=types,
+    PrimitiveModel=PrimitiveModel,
+    register_model=register_model,
+)
 
 
 def define(function: Callable[..., Any], typer: Callable[..., Any], codegen: Any) -> None:

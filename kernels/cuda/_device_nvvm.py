@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import cuda
 
-from fastnn.kernels import recorded
-from fastnn.kernels.cuda import device
-from fastnn.runtime import _cuda
-from fastnn.runtime.cuda.define import define, numba, types
-from fastnn.runtime.cuda.lanes import convert
+from .. import recorded
+from . import device
+from ._simd_nvvm import convert
+from ._types_nvvm import define, numba, types
 
 recorded.record()
 
-cuda = _cuda.numba_cuda()
 _INLINE = {"forceinline": True}
 ALL = 0xFFFFFFFF  # all threads of a warp
 

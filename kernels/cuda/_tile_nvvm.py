@@ -6,9 +6,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastnn.kernels import recorded
-from fastnn.kernels.cuda import tile
-from fastnn.runtime.cuda.define import call, define, numba, types
+from .. import recorded
+from . import tile
+from ._types_nvvm import call, define, numba, types
 
 recorded.record()
 
