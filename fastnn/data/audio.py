@@ -10,114 +10,35 @@ The computation is in the waveform's precision: float32, or float64 where it is 
 
 from __future__ import annotations
 
-import io
-import os
-import struct
-import wave
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn import files
+from fastnn.data.features import (
+    Features,
+    Floats,
+    Normaliser,
+    as_floats,
+    deltas,
+    normalise,
+    with_deltas,
+)
+from fastnn.data.recordings import read_audio
 from fastnn.errors import DataError, OptionError
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
-Features: TypeAlias = NDArray[np.float32]
+__all__ = [
+    "FLOOR", "Features", "Floats", "Normaliser", "Scale", "Window", "dct_matrix", "deltas",
+    "frames", "from_mel", "lifter", "log_mel", "mel_filters", "mfcc", "normalise", "power_spectrum",
+    "pre_emphasis", "read_audio", "to_mel", "with_deltas",
+]  # fmt: skip
+
 Scale: TypeAlias = Literal["htk", "slaney"]
 Window: TypeAlias = Literal["hamming", "hann", "none"]
 
 #: the least energy whose logarithm is taken
 FLOOR = 1e-10
-#: bytes that a compressed file may always expand to, and how many times it may expand beyond
-_ALWAYS, _TIMES = 1 << 26, 200
-#: samples that are decoded at a time
-_PIECE = 1 << 18
-
-
-def read_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
-    """Samples of an audio file, and their number a second.
-
-    WAV files of 8, 16, 24 and 32-bit integers are read by the standard library; all others (FLAC,
-    Ogg, WAV with floats) by soundfile where that is installed.
-
-    Returns float32 in [-1, 1), shape ``(samples,)`` for one channel and ``(samples, channels)`` for
-    several.
-
-    Raises DataError where the file cannot be read.
-    """
-    path = files.as_path(path)
-    content = files.read_bytes(path, "audio file")
-    try:
-        with wave.open(io.BytesIO(content)) as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            announced = file.getnframes() * channels
-            samples = file.readframes(file.getnframes())
-    except (wave.Error, EOFError, struct.error, ValueError, ArithmeticError, RuntimeError) as error:
-        return _read_other(path, content, error)
-    if width not in (1, 2, 3, 4):
-        raise DataError(f"{path}: expected samples of 1 to 4 bytes, got {width}")
-    if rate < 1 or channels < 1:
-        raise DataError(
-            f"{path}: expected channels and a rate from 1, got {channels} and {rate}; is it "
-            "damaged?"
-        )
-    if len(samples) != announced * width:
-        raise DataError(
-            f"{path}: expected {announced:,} samples, got {len(samples) // width:,}; is it "
-            "truncated?"
-        )
-    found = _from_bytes(samples, width)
-    return (found if channels == 1 else found.reshape(-1, channels)), rate
-
-
-def _from_bytes(content: bytes, width: int) -> NDArray[np.float32]:
-    scale = np.float32(2.0 ** (1 - 8 * width))
-    if width == 1:  # unsigned, unlike the others
-        return (np.frombuffer(content, np.uint8).astype(np.float32) - 128) * scale
-    if width == 3:
-        filled = np.zeros((len(content) // 3, 4), np.uint8)
-        filled[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
-        return (filled.reshape(-1).view("<i4") >> 8).astype(np.float32) * scale
-    return np.frombuffer(content, f"<i{width}").astype(np.float32) * scale
-
-
-def _read_other(path: Path, content: bytes, reason: Exception) -> tuple[NDArray[np.float32], int]:
-    """What soundfile reads, a piece at a time, so that a header can't claim more than there is."""
-    try:
-        import soundfile
-    except ImportError:
-        raise DataError(
-            f"{path}: not a WAV file of integers ({reason}); soundfile reads other formats: "
-            "pip install soundfile"
-        ) from None
-    most = max(_ALWAYS, _TIMES * len(content)) // 4
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            rate, channels, pieces, count = int(file.samplerate), int(file.channels), [], 0
-            if not (0 < channels <= 1024 and rate > 0):
-                raise DataError(f"{path}: it has {channels} channels and the rate {rate}")
-            while len(piece := file.read(_PIECE // channels, dtype="float32", always_2d=True)):
-                pieces.append(piece)
-                count += piece.size
-                if count > most:
-                    raise DataError(
-                        f"{path}: it expands to more than {most:,} samples, {_TIMES} times its "
-                        "size; cut it into pieces"
-                    )
-    except (
-        soundfile.SoundFileError, ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError,
-        OSError,
-    ) as error:  # fmt: skip
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: {files.one_line(error)}; is it an audio file?") from None
-    samples = np.concatenate(pieces) if pieces else np.zeros((0, channels), np.float32)
-    return (samples[:, 0] if channels == 1 else samples), rate
 
 
 def pre_emphasis(signal: ArrayLike, coefficient: float = 0.97) -> Floats:
@@ -276,7 +197,7 @@ def lifter(cepstra: ArrayLike, size: float = 22) -> Floats:
     It brings the higher coefficients, which are small, to about the size of the others (the HTK
     book, 5.4). 0 leaves them as they are.
     """
-    x = _float(cepstra)
+    x = as_floats(cepstra)
     if size <= 0:
         return x
     k = np.arange(x.shape[-1])
@@ -402,122 +323,13 @@ def _log_energies(
     return _log(energies), _log(power.sum(axis=1))
 
 
-def deltas(features: ArrayLike, width: int = 2) -> Features:
-    """The slope of each feature over time.
-
-    d[t] = Σ n · (x[t+n] − x[t−n]) / (2 · Σ n²) for n = 1 … width: the slope of the straight line
-    that fits 2 · width + 1 frames best; the first and last frame are repeated beyond the ends (the
-    HTK book, 5.6). Deltas of deltas are accelerations.
-
-    Args:
-        features: shape ``(frames, features)``.
-        width: frames to either side.
-
-    Returns float32, shape ``(frames, features)``.
-    """
-    x = _float(features)
-    if width < 1 or x.ndim != 2 or len(x) == 0:
-        raise DataError(
-            f"deltas: expected width 1 or more and features (frames, features), got {width} and "
-            f"{x.shape}"
-        )
-    n = len(x)
-    wide = np.pad(x, ((width, width), (0, 0)), mode="edge")
-    slope = np.zeros_like(x)
-    for k in range(1, width + 1):
-        slope += k * (wide[width + k : width + k + n] - wide[width - k : width - k + n])
-    slope /= 2 * sum(k * k for k in range(1, width + 1))
-    return slope.astype(np.float32, copy=False)
-
-
-def with_deltas(features: ArrayLike, order: int = 2, width: int = 2) -> Features:
-    """Features, their deltas, and deltas of deltas, side by side.
-
-    Args:
-        features: shape ``(frames, features)``.
-        order: 0 for the features alone, 1 with deltas, 2 with deltas of deltas, and so on.
-        width: see `deltas`.
-
-    Returns float32, shape ``(frames, (order + 1) * features)``.
-
-    >>> with_deltas(mfcc(np.sin(np.arange(8000) / 3), rate=8000)).shape
-    (98, 39)
-    """
-    parts = [_float(features)]
-    for _ in range(order):
-        parts.append(deltas(parts[-1], width))
-    return np.concatenate(parts, axis=1).astype(np.float32, copy=False)
-
-
-def normalise(features: ArrayLike, *, variance: bool = True) -> Features:
-    """Features of one utterance with mean 0 over its frames, and (`variance`) deviation 1.
-
-    It takes the microphone and the loudness out. A feature that does not change becomes 0. Input
-    and output: shape ``(frames, features)``, the output float32.
-    """
-    return Normaliser.fit([features], variance=variance)(features)
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """Features with mean 0 and deviation 1 over all training data.
-
-    Attributes:
-        mean: shape ``(features,)``, float32.
-        scale: what to multiply by, 1 / standard deviation, shape ``(features,)``, float32.
-
-    >>> normaliser = Normaliser.fit([[[1.0], [2.0]], [[3.0]]])
-    >>> normaliser([[2.0], [2.0]])
-    array([[0.],
-           [0.]], dtype=float32)
-    """
-
-    mean: Features
-    scale: Features
-
-    @classmethod
-    def fit(cls, utterances: Iterable[ArrayLike], *, variance: bool = True) -> Normaliser:
-        """Mean and deviation over all frames of all utterances.
-
-        Args:
-            utterances: features of the training utterances, shape ``(frames, features)`` each.
-            variance: whether to scale the deviation to 1.
-
-        Raises DataError without any frames.
-        """
-        arrays = [np.asarray(u, np.float64) for u in utterances]
-        count = sum(len(a) for a in arrays)
-        if count == 0:
-            raise DataError("normalise: expected at least one frame, got none")
-        mean = np.sum([a.sum(axis=0) for a in arrays], axis=0) / count
-        scale = np.ones_like(mean)
-        if variance:
-            spread = np.sum([np.square(a - mean).sum(axis=0) for a in arrays], axis=0) / count
-            # what is left of a constant by rounding is not to be blown up to 1
-            least = (1e-6 * np.maximum(1e-6, np.abs(mean))) ** 2
-            scale = np.where(spread > least, 1 / np.sqrt(np.maximum(spread, least)), 0)
-        return cls(mean.astype(np.float32), scale.astype(np.float32))
-
-    def __call__(self, features: ArrayLike) -> Features:
-        """Features of an utterance, shape ``(frames, features)``, normalised; float32."""
-        x = np.asarray(features, np.float32)
-        if x.shape[-1:] != self.mean.shape:
-            raise DataError(f"normalise: expected {len(self.mean)} features, got shape {x.shape}")
-        return np.asarray((x - self.mean) * self.scale, np.float32)
-
-
-def _float(values: ArrayLike) -> Floats:
-    x = np.asarray(values)
-    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-
-
 def _signal(signal: ArrayLike) -> Floats:
     x = np.asarray(signal)
     if x.ndim != 1 or len(x) == 0:
         raise DataError(
             f"expected a waveform of one channel, shape (samples,), got shape {x.shape}"
         )
-    return _float(x)
+    return as_floats(x)
 
 
 def _scale(scale: str) -> str:

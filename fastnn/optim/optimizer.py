@@ -16,7 +16,7 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
-from fastnn.optim.schedules import Schedule
+from fastnn.optim.schedule import Schedule
 
 #: options that every optimiser takes beside its own
 COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize")

@@ -16,14 +16,13 @@ rates of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypeAlias, overload
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.errors import check_whole
+from fastnn.optim.schedule import Array, Product, Schedule, Sequential
 
 __all__ = [
     "Constant",
@@ -41,108 +40,6 @@ __all__ = [
     "Sequential",
     "StepDecay",
 ]
-
-Array: TypeAlias = NDArray[np.float64]
-UNITS = ("step", "epoch")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What all schedules share; a new one overrides `factor`."""
-
-    _: KW_ONLY
-    unit: str = "step"
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise self._error(f"unit must be 'step' or 'epoch', got {self.unit!r}")
-
-    def factor(self, time: Array) -> Array:
-        """The multiplier of the base learning rate at these times (float64, in `unit`)."""
-        raise NotImplementedError(f"{type(self).__name__} has to define factor(time)")
-
-    @overload
-    def __call__(self, step: int, base_lr: float = ..., *, steps_per_epoch: int = ...) -> float: ...
-
-    @overload
-    def __call__(
-        self, step: NDArray[np.integer], base_lr: float = ..., *, steps_per_epoch: int = ...
-    ) -> Array: ...
-
-    def __call__(
-        self,
-        step: int | NDArray[np.integer],
-        base_lr: float = 1.0,
-        *,
-        steps_per_epoch: int = 1,
-    ) -> float | Array:
-        """The learning rate at a global step, or at each of an array of steps."""
-        rates = base_lr * self._at(np.atleast_1d(step), steps_per_epoch)
-        return float(rates[0]) if np.ndim(step) == 0 else rates
-
-    def rates(
-        self,
-        base_lr: float,
-        first_step: int,
-        n_steps: int,
-        steps_per_epoch: int = 1,
-        *,
-        epoch: int | None = None,
-    ) -> Array:
-        """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``.
-
-        With `epoch` all of them are steps of this epoch (from 0), however many steps those before
-        had; without, of ``step // steps_per_epoch``.
-
-        >>> StepDecay(2, gamma=0.5).rates(1.0, first_step=0, n_steps=5)
-        array([1.  , 1.  , 0.5 , 0.5 , 0.25])
-        """
-        steps = np.arange(first_step, first_step + n_steps)
-        return base_lr * self._at(steps, steps_per_epoch, epoch)
-
-    def __mul__(self, other: Schedule) -> Product:
-        """Both factors multiplied; the two may count in different units."""
-        return Product((self, other))
-
-    def _at(
-        self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
-    ) -> Array:
-        if steps.size and int(steps.min()) < 0:
-            raise OptionError(f"steps count from 0, got {int(steps.min())}")
-        if steps_per_epoch < 1:
-            raise OptionError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-        time = steps
-        if self.unit == "epoch":
-            time = steps // steps_per_epoch if epoch is None else np.full_like(steps, epoch)
-        return self.factor(time.astype(np.float64))
-
-    def _error(self, message: str) -> OptionError:
-        return OptionError(f"{type(self).__name__}: {message}")
-
-    def _numbers(self, name: str, values: Any) -> None:
-        """Refuse an option that is no sequence of numbers."""
-        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-            raise self._error(f"expected {name} to be a list of numbers, got {values!r}")
-        for value in values:
-            check_numbers(f"{type(self).__name__}: {name}", value=value)
-
-    def _schedules(self, schedules: Any) -> None:
-        if not isinstance(schedules, (list, tuple)) or any(
-            not isinstance(schedule, Schedule) for schedule in schedules
-        ):
-            raise self._error(f"expected a list of schedules, got {schedules!r}")
-
-    def _above_zero(self, **options: float) -> None:
-        check_numbers(type(self).__name__, **options)
-        for name, value in options.items():
-            if not value > 0:
-                raise self._error(f"{name} must be above 0, got {value}")
-
-    def _at_least_zero(self, **options: float) -> None:
-        check_numbers(type(self).__name__, **options)
-        for name, value in options.items():
-            if not value >= 0:
-                raise self._error(f"{name} must be at least 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -388,63 +285,6 @@ class OneCycle(Schedule):
         up = blend(start, 1.0, np.minimum(time / top, 1))
         down = blend(1.0, start / self.final_div_factor, np.clip((time - top) / (last - top), 0, 1))
         return np.where(time <= top, up, down)
-
-
-@dataclass(frozen=True)
-class Sequential(Schedule):
-    """One schedule after the other; PyTorch's SequentialLR.
-
-    ``schedules[i]`` begins, with its own time 0, at ``milestones[i - 1]``. All count in the same
-    unit; for different units multiply schedules instead.
-
-    >>> Sequential([LinearWarmup(2, start=0), CosineAnnealing(2)], [2])(2)
-    1.0
-    """
-
-    schedules: Sequence[Schedule]
-    milestones: Sequence[int]
-    unit: str = field(default="", kw_only=True)  # that of its schedules
-
-    def __post_init__(self) -> None:
-        self._schedules(self.schedules)
-        self._numbers("milestones", self.milestones)
-        if not self.schedules or len(self.milestones) != len(self.schedules) - 1:
-            raise self._error(
-                f"{len(self.schedules)} schedules need one milestone fewer, "
-                f"got {len(self.milestones)}"
-            )
-        units = {schedule.unit for schedule in self.schedules}
-        if len(units) > 1 or self.unit not in ("", *units):
-            raise self._error(
-                "all schedules have to count in one unit; multiply schedules (a * b) to mix "
-                "steps and epochs"
-            )
-        object.__setattr__(self, "unit", units.pop())
-        if list(self.milestones) != sorted(self.milestones):
-            raise self._error(f"milestones must increase, got {list(self.milestones)}")
-
-    def factor(self, time: Array) -> Array:
-        factors = self.schedules[0].factor(time)
-        for begin, schedule in zip(self.milestones, self.schedules[1:], strict=True):
-            later = schedule.factor(np.maximum(time - begin, 0))
-            factors = np.where(time >= begin, later, factors)
-        return factors
-
-
-@dataclass(frozen=True)
-class Product(Schedule):
-    """The factors of several schedules multiplied, each counting in its own unit (``a * b``)."""
-
-    schedules: tuple[Schedule, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._schedules(self.schedules)
-
-    def _at(
-        self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
-    ) -> Array:
-        return np.prod([s._at(steps, steps_per_epoch, epoch) for s in self.schedules], axis=0)
 
 
 def _cosine(start: float, end: float, share: Array) -> Array:
