@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,6 @@ class Program:
     places: dict[str, Operand]
     dtype: str
     batch: int
-    seeds: dict[str, Any] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
 
     @property

@@ -53,6 +53,24 @@ def test_steps_and_predictions() -> None:
     assert not predicted.any()
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_loops_calls_count_in_each_of_its_steps(kind: str) -> None:
+    class Elman(nn.Module):
+        def __init__(self) -> None:
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 4)
+
+        def forward(self, x: fnn.Value) -> fnn.Value:
+            def step(x_t: fnn.Value, h: fnn.Value) -> tuple[fnn.Value, fnn.Value]:
+                h = fnn.ops.tanh(self.a(x_t) + self.b(h))
+                return h, h
+
+            return fnn.ops.loop(step, x, fnn.ops.zeros_state(x, 4))[0]
+
+    with null_device(kind) as null:
+        Elman().predict(np.ones((2, 7, 3), np.float32))
+    assert null.launches["tanh_forward"] == 7
+
+
 def test_afterwards_devices_are_what_they_were() -> None:
     with pytest.raises(ZeroDivisionError), null_device("cuda"):
         _ = 1 / 0
