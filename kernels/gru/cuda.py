@@ -29,12 +29,12 @@ from ..recurrent.cuda import (
     place,
     rows_of_group,
     stage,
-    step_of,
     tiles_of,
     total,
     value_or_zero,
     zero_past_end,
 )
+from ..recurrent.shared import step_of
 from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
 
 SPLITS = FORWARD_SPLITS[3]

@@ -27,12 +27,12 @@ from ..recurrent.cuda import (
     row_before,
     rows_of_group,
     stage,
-    step_of,
     tiles_of,
     total,
     value_or_zero,
     zero_past_end,
 )
+from ..recurrent.shared import step_of
 from ..scalar import lstm_cell, lstm_cell_gradient
 
 SPLITS = FORWARD_SPLITS[4]

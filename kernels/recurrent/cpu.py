@@ -16,6 +16,7 @@ from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpo
 from ..declare import helper, kernel
 from ..matmul.cpu import PREFETCH_BYTES, panel
 from ..simd import fma, is32, lanes, load, splat
+from .shared import length_of, padded, step_of
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
 #: next ones, at most: a block of 264 KiB stays in the L2 cache
@@ -29,21 +30,7 @@ GRADIENT_SCRATCH = 224
 INPUT_STEPS = 64
 
 
-@helper
-def padded(size):
-    """A row's stride: an odd number of 16 elements, so that rows fall into different cache sets."""
-    return (((size + 15) // 16) | 1) * 16
-
-
 # ---------------------------------------------------------------- sequences
-
-
-@helper
-def length_of(lengths, b, steps):
-    """The valid steps of sequence b."""
-    if lengths.size > 0:
-        return min(max(lengths[b], 0), steps)
-    return steps
 
 
 @helper
@@ -63,11 +50,6 @@ def running(lengths, order, lo, rows, turn, steps):
     while rows > 0 and length_of(lengths, order[lo + rows - 1], steps) <= turn:
         rows -= 1
     return rows
-
-
-@helper
-def step_of(turn, length, reverse):
-    return length - 1 - turn if reverse else turn
 
 
 @helper

@@ -40,6 +40,7 @@ from ..cuda.device import (
 from ..cuda.tile import commit_copies, copy1, copy4, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from . import cpu
+from .shared import length_of, step_of
 
 TILE = 4  # rows of sequences
 THREADS = 256  # of kernels that go through elements
@@ -121,19 +122,6 @@ def fits(
 
 
 # ---------------------------------------------------------------- sequences
-
-
-@helper
-def length_of(lengths, b, steps):
-    """The valid steps of sequence b."""
-    if lengths.size > 0:
-        return min(max(lengths[b], 0), steps)
-    return steps
-
-
-@helper
-def step_of(turn, length, reverse):
-    return length - 1 - turn if reverse else turn
 
 
 @helper

@@ -19,14 +19,8 @@ from ..lstm.cuda import keep_gradient as keep_lstm_gradient
 from ..lstm.cuda import keep_unit as keep_lstm
 from ..rnn.cuda import activate, activate_gradient
 from ..scalar import gate_product_gradient, gru_gradient, sigmoid
-from .cuda import (
-    THREADS,
-    bias_or_zero,
-    length_of,
-    output_before,
-    step_of,
-    value_or_zero,
-)
+from .cuda import THREADS, bias_or_zero, output_before, value_or_zero
+from .shared import length_of, step_of
 
 
 def launch_units(sizes: dict[str, int]) -> tuple[int, int]:

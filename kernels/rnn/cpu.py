@@ -12,16 +12,14 @@ from ..recurrent.cpu import (
     add_row,
     copy_or_zero,
     copy_row,
-    length_of,
     multiply,
     multiply_inputs,
     multiply_state,
-    padded,
     running,
     sort_by_length,
-    step_of,
     zero_row,
 )
+from ..recurrent.shared import length_of, padded, step_of
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import fma, lanes
 

@@ -20,7 +20,6 @@ from ..recurrent.cuda import (
     bias_or_zero,
     forward_elements,
     launch_together,
-    length_of,
     load_columns,
     load_rows,
     multiply,
@@ -28,12 +27,12 @@ from ..recurrent.cuda import (
     place,
     rows_of_group,
     stage,
-    step_of,
     tiles_of,
     total,
     value_or_zero,
     zero_past_end,
 )
+from ..recurrent.shared import length_of, step_of
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import fma
 from . import cpu

@@ -13,7 +13,8 @@ from fastnn.kernels.declare import KERNELS, Array
 from fastnn.kernels.gru import cpu as gru
 from fastnn.kernels.lstm import cpu as lstm
 from fastnn.kernels.matmul import cpu as matmul
-from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, padded
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH
+from fastnn.kernels.recurrent.shared import padded
 from fastnn.kernels.rnn import cpu as rnn
 from fastnn.testing.kernels import call
 from tests import naive, naive_recurrent

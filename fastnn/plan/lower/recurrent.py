@@ -13,7 +13,8 @@ from typing import Any
 from fastnn.graph.graph import Node, Value
 from fastnn.kernels.gru import cpu as gru
 from fastnn.kernels.lstm import cpu as lstm
-from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, padded
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH
+from fastnn.kernels.recurrent.shared import padded
 from fastnn.kernels.rnn import cpu as rnn
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed

@@ -1,0 +1,22 @@
+"""Steps of sequences, and the strides of what is saved of them."""
+
+from ..declare import helper
+
+
+@helper
+def padded(size):
+    """A row's stride: an odd number of 16 elements, so that rows fall into different cache sets."""
+    return (((size + 15) // 16) | 1) * 16
+
+
+@helper
+def length_of(lengths, b, steps):
+    """The valid steps of sequence b."""
+    if lengths.size > 0:
+        return min(max(lengths[b], 0), steps)
+    return steps
+
+
+@helper
+def step_of(turn, length, reverse):
+    return length - 1 - turn if reverse else turn
