@@ -17,7 +17,7 @@ import pytest
 from fastnn import nn, optim
 from fastnn.errors import CheckpointError, DataError
 from fastnn.train import callbacks as callbacks_module
-from fastnn.train import fitting, hook_calls, hooks
+from fastnn.train import fitting, hook_calls, hooks, learning_rates, monitor
 from fastnn.train import trainer as trainer_module
 from fastnn.train.callbacks import (
     Callback,
@@ -150,9 +150,10 @@ class Interrupt:
 
     def __init__(self, number: int):
         self.number, self.lines, self.begun = number, 0, False
-        self.files = {
-            m.__file__ for m in (trainer_module, fitting, hook_calls, hooks, callbacks_module)
-        }
+        modules = (
+            trainer_module, fitting, hook_calls, hooks, callbacks_module, learning_rates, monitor
+        )  # fmt: skip
+        self.files = {m.__file__ for m in modules}
         self.files.add(Counter.on_epoch_end.__code__.co_filename)
 
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
