@@ -1,12 +1,28 @@
-"""Reverse-mode differentiation: one walk over the nodes, last to first."""
+"""Reverse-mode differentiation: one walk over the nodes, last to first.
+
+A gradient node is differentiated by way of its *expression* in other ops: tables say for an op what
+its gradients are (`DERIVATIVES`), or what the op itself is (`FORMULAS`), or in which inputs it is
+linear (`LINEAR`: then the gradient's gradient is the op). What the expression computes only for
+itself is left out again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from fastnn.errors import ShapeError
+from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import gradient_node, lookup
+from fastnn.graph.op import KERNEL, gradient_node, lookup, named
+from fastnn.kernels.declare import declared
+
+Values = dict[str, Value]
+#: by op: of (node, gradients that arrive at its outputs), the gradients to its inputs
+DERIVATIVES: dict[str, Callable[[Node, Values], Values]] = {}
+#: by op: of a node, its outputs made of other ops
+FORMULAS: dict[str, Callable[[Node], Values]] = {}
+#: by op: the inputs in which it is linear, taken together; others are constants
+LINEAR: dict[str, tuple[str, ...]] = {}
 
 
 def differentiate(
@@ -60,7 +76,7 @@ def contributions(
         }
         if not douts:
             continue
-        rule = node.op.gradient or gradient_node
+        rule = node.op.gradient or (gradient_node if node.of is None else _again)
         with graph.inside_scope(node.scope):
             gradients = rule(graph, node, douts, wanted)
         for name, gradient in gradients.items():
@@ -88,3 +104,85 @@ def _depends_on(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
         if any(v in found for v in node.inputs.values() if v is not None):
             found.update(node.outputs.values())
     return found
+
+
+# ---------------------------------------------------------------- of gradient nodes
+
+
+def _again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    """The gradient of a gradient node."""
+    of = node.of
+    assert of is not None
+    outer, graph.nodes = graph.nodes, []
+    try:
+        if of.op.name in LINEAR:
+            return _adjoint(graph, of, douts, needed)
+        names: dict[Value, str] = {}
+        for name in sorted(needed):
+            value = node.inputs[name]
+            assert value is not None
+            names.setdefault(value, name)
+        incoming = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
+        found = _expressed(graph, of, incoming, [name[1:] for name in douts])
+        seeds = [(v, douts[f"d{n}"]) for n, v in found.items() if f"d{n}" in douts]
+        results = propagate(graph, seeds, list(names))
+        kept = {n: g for n, g in zip(names.values(), results, strict=True) if g is not None}
+        graph.nodes = _needed(graph.nodes, kept.values())
+        return kept
+    finally:
+        graph.nodes = outer + graph.nodes
+
+
+def _expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) -> Values:
+    """A node's gradients as nodes that can be differentiated."""
+    name = of.op.name
+    if name in DERIVATIVES:
+        return DERIVATIVES[name](of, incoming)
+    if name not in FORMULAS:
+        raise ShapeError(
+            f"{where(of.scope)}the gradient of op {name!r} can't be differentiated: expected an op "
+            "whose gradient has an expression; write it with functions of fastnn.ops, or let no "
+            "gradient of a gradient pass here (ops.detach); for an op of your own give define_op "
+            "an expression"
+        )
+    outputs = FORMULAS[name](of)
+    seeds = [(outputs[n], gradient) for n, gradient in incoming.items()]
+    inputs: dict[Value, str] = {}
+    for n in wanted:
+        value = of.inputs[n]
+        assert value is not None
+        inputs.setdefault(value, n)
+    found = propagate(graph, seeds, list(inputs))
+    return {n: g for n, g in zip(inputs.values(), found, strict=True) if g is not None}
+
+
+def _adjoint(graph: Graph, of: Node, douts: Values, needed: set[str]) -> Values:
+    """Of an op that is linear in inputs: to the gradients of its outputs, the op itself."""
+    inputs = dict(of.inputs)
+    for name in LINEAR[of.op.name]:
+        value = of.inputs[name]
+        if value is not None:
+            given = douts.get(f"d{name}")
+            inputs[name] = graph.full(value.shape, 0.0, value.batched) if given is None else given
+    found = graph.apply(of.op, **inputs, **of.attrs)
+    outputs = found if isinstance(found, tuple) else (found,)
+    named = {f"d{n}": v for n, v in zip(of.op.returns, outputs, strict=True)}
+    return {n: v for n, v in named.items() if n in needed}
+
+
+def _needed(nodes: Sequence[Node], results: Iterable[Value]) -> list[Node]:
+    """The nodes without which the results would not be there, in order."""
+    wanted = {value.root for value in results}
+    kept = []
+    for node in reversed(nodes):
+        values: dict[str, Any] = node.attrs["operands"] if node.op is KERNEL else node.inputs
+        written = [value.root for value in node.outputs.values()]
+        if node.op is KERNEL:
+            kernel = declared(node.attrs["kernel"])
+            assert kernel is not None
+            written = [values[n].root for n, p in kernel.arrays.items() if p.writes]
+        if any(root in wanted for root in written):
+            kept.append(node)
+            read = set(values) if node.of is None else named(node)
+            wanted.update(v.root for n, v in values.items() if n in read and isinstance(v, Value))
+    return kept[::-1]

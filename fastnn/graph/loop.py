@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.gradient import contributions, total
+from fastnn.graph.gradient import FORMULAS, contributions, total
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import KERNEL, Op, gradient_node
+from fastnn.graph.op import KERNEL, Op, gradient_node, settle_as
+from fastnn.graph.ops.shape import concatenate
 from fastnn.kernels.declare import declared
 
 Body = Callable[..., tuple[Sequence[Value], Sequence[Value]]]
@@ -73,6 +74,13 @@ def _grow(local: dict[Value, None], nodes: Sequence[Node]) -> None:
 def whole(value: Value, local: Container[Value]) -> bool:
     """Whether a value is all of a piece of memory that belongs to the step."""
     return value.root in local and value.root.home == "work" and value.size == value.root.size
+
+
+def _is_final(value: Value) -> bool:
+    """Whether this is the last state of a loop in the body: a slice of that loop's memory."""
+    node = value.node
+    finals = {} if node is None or node.op.name != "loop" else node.outputs
+    return any(value is final for name, final in finals.items() if name[0] == "f")
 
 
 class Loop:
@@ -136,7 +144,7 @@ class Loop:
 
         With `taken` it also has to be other memory than these.
         """
-        mine = whole(value, self._local) and value.batched
+        mine = whole(value, self._local) and value.batched and not _is_final(value.root)
         if mine and (taken is None or (value is value.root and value not in taken)):
             return value
         if value.dtype != "f":
@@ -222,7 +230,95 @@ def _copy_gradient(
     return {"x": douts["y"]}
 
 
-_COPY = Op("copy", gradient=_copy_gradient)
+_COPY = Op("copy", gradient=_copy_gradient, settle=settle_as())
+
+
+# ---------------------------------------------------------------- step by step
+
+
+def _unrolled(node: Node, known: dict[Value, Value] | None = None) -> dict[str, Value]:
+    """A loop's outputs with the nodes of its body there for each step.
+
+    `known`: what stands for values of a loop around this one.
+    """
+    made: Loop = node.attrs["loop"]
+    graph = made.graph
+    step = dict(known or {})
+    given = {n: _stand_in(v, step) for n, v in node.inputs.items() if v is not None}
+    states = [given[f"s{k}"] for k in range(len(made.s_in))]
+    outputs: list[list[Value]] = [[] for _ in made.outputs]
+    for t in range(made.length):
+        step = dict(known or {})
+        for k, placeholder in enumerate(made.x_in):
+            x = given[f"x{k}"]
+            counts = (x.shape[0], 1, *x.shape[2:])
+            starts = tuple(t if d == 1 else 0 for d in range(x.ndim))
+            cut = graph.apply("slice_steps", x=x, starts=starts, steps=(1,) * x.ndim, counts=counts)
+            step[placeholder] = graph.apply("reshape", x=cut, shape=placeholder.shape)
+        step.update(zip(made.s_in, states, strict=True))
+        clones: dict[Node, Node] = {}
+        for inner in made.nodes:
+            _clone(graph, inner, step, clones, t)
+        for values, output in zip(outputs, made.outputs, strict=True):
+            values.append(_stand_in(output, step))
+        states = [_stand_in(new, step) for new in made.s_out]
+    found = {f"f{k}": state for k, state in enumerate(states)}
+    for k, values in enumerate(outputs):
+        if values[0].dtype == "f":
+            first = values[0].shape
+            wide = [
+                graph.apply("reshape", x=value, shape=(first[0], 1, *first[1:])) for value in values
+            ]
+            found[f"y{k}"] = concatenate(graph, wide, 1)
+    return found
+
+
+def _stand_in(value: Value, known: dict[Value, Value]) -> Value:
+    """What stands for a value, or for the part of one, in a step."""
+    if value in known:
+        return known[value]
+    if value.base is not None:
+        base = _stand_in(value.base, known)
+        if base is not value.base:
+            return value.graph.view(base, value.shape, value.batched, value.begin)
+    return value
+
+
+def _clone(
+    graph: Graph, node: Node, known: dict[Value, Value], clones: dict[Node, Node], t: int
+) -> None:
+    """The node once more, of what stands for its inputs."""
+    if "loop" in node.attrs and node.of is None:
+        found = _unrolled(node, known)
+        known.update((v, found[n]) for n, v in node.outputs.items() if n in found)
+        return
+    attrs = dict(node.attrs)
+    if "stream" in attrs:
+        attrs["stream"] = (attrs["stream"] << 20) + t + 1
+    if node.op is KERNEL:
+        for root in _writes(node):
+            if root.home == "work" and root not in known:
+                known[root] = graph.value(
+                    root.shape, root.dtype, batched=root.batched, name=root.name
+                )
+        attrs["operands"] = {
+            n: _stand_in(v, known) if isinstance(v, Value) else v
+            for n, v in node.attrs["operands"].items()
+        }
+    inputs = {n: None if v is None else _stand_in(v, known) for n, v in node.inputs.items()}
+    of = None if node.of is None else clones.get(node.of, node.of)
+    made = Node(node.op, inputs, {}, attrs, node.scope, of=of)
+    for n, value in node.outputs.items():
+        fresh = graph.value(value.shape, value.dtype, batched=value.batched, name=value.name)
+        if value.base is not None:
+            fresh.base = _stand_in(value.base, known)
+            fresh.begin, fresh.home = value.begin, fresh.base.root.home
+        fresh.node, known[value], made.outputs[n] = made, fresh, fresh
+    graph.nodes.append(made)
+    clones[node] = made
+
+
+FORMULAS["loop"] = _unrolled
 
 
 def _loop_gradient(

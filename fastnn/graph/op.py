@@ -57,7 +57,6 @@ class Op:
         constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
         settle: says where the outputs lie and which run over the batch; by default that follows
             from the forward kernel.
-        elsewhere: outputs whose memory is found when the node is lowered.
     """
 
     name: str
@@ -72,7 +71,6 @@ class Op:
     differentiable: tuple[str, ...] | None = None
     constant: tuple[str, ...] = ()
     settle: Callable[[Node], None] | None = None
-    elsewhere: tuple[str, ...] = ()
 
     @property
     def forward_kernel(self) -> str:
@@ -123,8 +121,7 @@ def gradient_node(
         return {}
     if missing := wanted - differentiable(node):
         raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")
-    known = {**node.inputs, **{n: v for n, v in node.outputs.items() if n not in op.elsewhere}}
-    inputs = {**known, **{f"d{name}": value for name, value in douts.items()}}
+    inputs = {**node.inputs, **node.outputs, **{f"d{name}": value for name, value in douts.items()}}
     names = tuple(name for name in op.inputs if name in wanted)
     row = Op(
         f"{op.name}_gradient", tuple(inputs), tuple(f"d{n}" for n in names), (), {},
@@ -156,6 +153,16 @@ def differentiable(node: Node) -> set[str]:
             raise NotDifferentiable(node, repr(name))
         found |= {n[1:] for n, p in kernel.arrays.items() if p.writes and n[0] == "d"}
     return found
+
+
+def named(node: Node) -> set[str]:
+    """The inputs of a gradient node that its kernels read; all where a rule lowers it."""
+    assert node.of is not None
+    op = node.of.op
+    if op.differentiable is not None:
+        return set(node.inputs)
+    kernels = [declared(name) for name in op.backward_kernels]
+    return {name for kernel in kernels if kernel is not None for name in kernel.params}
 
 
 class NotDifferentiable(ShapeError):

@@ -48,6 +48,7 @@ from fastnn.ops.arithmetic import (
     subtract,
     where,
 )
+from fastnn.ops.derivative import gradient
 from fastnn.ops.matmul import (
     matmul,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "flip",
     "gather",
     "gelu",
+    "gradient",
     "graph_of",
     "greater",
     "greater_equal",
@@ -189,5 +191,7 @@ __all__ = [
     "where",
     "zeros_state",
 ]
+
+import fastnn.ops.recurrent_expressions  # noqa: F401  (what gradients are made of)
 
 provide(sys.modules[__name__])  # they are what a value's operators do

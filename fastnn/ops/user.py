@@ -12,7 +12,8 @@ import numpy as np
 import fastnn.graph.ops  # noqa: F401  (fills the table, so that names are known to be taken)
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.graph import Value
+from fastnn.graph.gradient import FORMULAS
+from fastnn.graph.graph import Node, Value
 from fastnn.graph.op import OPS, Op, Shape
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.kernels.types import TYPES
@@ -37,6 +38,7 @@ def define_op(
     shape: ShapeFunction | None = None,
     defaults: Mapping[str, float] | None = None,
     cuda: CudaKernel | Sequence[CudaKernel] = (),
+    expression: Callable[..., Any] | None = None,
 ) -> UserOp:
     """Define an op of your own, by the mechanism of the built-in ones.
 
@@ -63,6 +65,9 @@ def define_op(
             parameters of those above, less ``lo`` and ``hi``. They compute all items; threads find
             theirs with `cuda` from `fastnn.kernels.cuda.device`. Without them the op runs on the
             CPU only.
+        expression: the same op written with functions of `fastnn.ops`: of the inputs in order and
+            the attributes by name, it returns the output, or a tuple of them. Gradients of
+            gradients (`fastnn.ops.gradient`) are made of it; without it they are an error.
 
     Returns:
         A function for use in a module's `forward`: inputs first, in the order of the forward
@@ -110,7 +115,27 @@ def define_op(
     )
     OPS[name] = op
     _defined.add(name)
+    FORMULAS.pop(name, None)
+    if expression is not None:
+        FORMULAS[name] = _formula(op, expression)
     return UserOp(op, interface)
+
+
+def _formula(op: Op, expression: Callable[..., Any]) -> Callable[[Node], dict[str, Value]]:
+    """An op's expression as differentiation asks for it."""
+
+    def formula(node: Node) -> dict[str, Value]:
+        found = expression(*node.inputs.values(), **node.attrs)
+        outputs = found if isinstance(found, tuple) else (found,)
+        shapes = [v.shape if isinstance(v, Value) else type(v).__name__ for v in outputs]
+        if shapes != [v.shape for v in node.outputs.values()]:
+            raise ShapeError(
+                f"{where(node.scope)}{op.name}: expected the expression to return values of shapes "
+                f"{[v.shape for v in node.outputs.values()]}, got {shapes}"
+            )
+        return dict(zip(node.outputs, outputs, strict=True))
+
+    return formula
 
 
 class UserOp:

@@ -464,6 +464,26 @@ def test_a_loop_within_a_loop() -> None:
     assert gradcheck(Nested(), rng.normal(size=(3, 4, 2, 2)), rng.normal(size=(3, 3)))
 
 
+@pytest.mark.parametrize("way", ["zeros", "state", "input"])
+def test_the_last_state_of_a_loop_within_a_loop(way: str) -> None:
+    """It lies within the inner loop's memory, and is the outer one's new state as it is."""
+
+    class Nested(nn.Module):
+        def forward(self, x):
+            def outer(x_t, h):
+                def inner(part, g):
+                    g = ops.tanh(ops.add(ops.add(g, part), h if way == "input" else 0.0))
+                    return g, g
+
+                start = h if way == "state" else ops.zeros_state(x, 3)
+                _, last = ops.loop(inner, x_t, start)
+                return last, last
+
+            return ops.loop(outer, x, ops.zeros_state(x, 3))[0]
+
+    assert gradcheck(Nested(), np.random.default_rng(4).normal(size=(2, 3, 2, 3)))
+
+
 def test_a_large_batch_in_inference() -> None:
     """More rows than a block holds: slices of stacks are no local memory."""
     rng = np.random.default_rng(8)

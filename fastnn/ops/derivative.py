@@ -1,0 +1,84 @@
+"""Gradients within a model or a loss: penalties, Hessian-vector products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastnn.errors import ShapeError, where
+from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Value
+from fastnn.graph.leaf import Leaf
+from fastnn.ops.operands import as_value, graph_of
+from fastnn.ops.shape import transpose
+
+
+def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
+    """The gradient of a number to values or parameters that it was computed of.
+
+    For use in `forward` or in a loss. The result is a value like any other: what is computed of it
+    is trained through, and it can be differentiated again (as `torch.autograd.grad` with
+    ``create_graph=True``, or `jax.grad`). That is exact; of recurrent nets and loops it is that of
+    their steps, which takes longer. An op that has no second gradient says so when the model is
+    built.
+
+    Args:
+        y: a symbolic value of one element (or of any shape with `seed`).
+        wrt: a symbolic value, a parameter, or a list of such.
+        seed: the gradient that arrives at y, of y's shape: 1 by default. With a matrix of weights
+            it makes a vector-Jacobian product.
+
+    Returns:
+        A value of the shape of `wrt`, or a list of them; zeros where y does not depend on it.
+
+    Raises:
+        ShapeError: y has more than one element and there is no seed; `wrt` is an array.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> class Slope(fnn.nn.Module):
+    ...     def forward(self, x):
+    ...         return fnn.ops.gradient(fnn.ops.sum(x**3), x)
+    >>> Slope().predict(np.array([[1.0, 2.0]], np.float32))
+    array([[ 3., 12.]], dtype=float32)
+
+    A Hessian-vector product is the gradient of the gradient's product with the vector; the penalty
+    of Gulrajani et al. (2017) is ``(norm - 1) ** 2`` of such a gradient to the input.
+    """
+    graph = graph_of(y)
+    several = isinstance(wrt, (list, tuple))
+    wanted: Sequence[Any] = wrt if several else [wrt]
+    for value in wanted:
+        if not isinstance(value, (Value, Leaf)):
+            raise ShapeError(
+                f"{where(graph.scope)}gradient: expected symbolic values or parameters as wrt, got "
+                f"{type(value).__name__}"
+            )
+    values = [as_value(graph, value) for value in wanted]
+    for value in (y, *values):
+        if value.dtype != "f":
+            raise ShapeError(
+                f"{where(graph.scope)}gradient: expected floating-point values, got {value}"
+            )
+    if y.size != 1 and seed is None:
+        raise ShapeError(
+            f"{where(graph.scope)}gradient: expected one number, got shape {y.shape}; take its sum "
+            "or mean, or pass a seed of its shape"
+        )
+    if seed is not None:
+        seed = as_value(graph, seed)
+        if seed.shape != y.shape:
+            raise ShapeError(
+                f"{where(graph.scope)}gradient: expected a seed of shape {y.shape}, got "
+                f"{seed.shape}"
+            )
+    found = []
+    for given, value, part in zip(
+        wanted, values, differentiate(graph, y, values, seed), strict=True
+    ):
+        result = graph.full(value.shape, 0.0, value.batched) if part is None else part
+        if result.shape != value.shape:
+            result = graph.apply("reshape", x=result, shape=value.shape)
+        turned = isinstance(given, Leaf) and given.transposed
+        found.append(transpose(result) if turned else result)
+    return found if several else found[0]
