@@ -10,7 +10,7 @@ called ..._early.
 import numpy as np
 
 from ..cuda.device import block_number, cast, cuda, flat
-from ..cuda.together import raise_flag, wait_for_flags
+from ..cuda.flags import raise_flag, wait_for_flags
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -21,7 +21,7 @@ from ..recurrent.cuda import (
     backward_elements,
     bias_or_zero,
     forward_elements,
-    launch_together,
+    launch_cooperative,
     load_columns,
     load_rows,
     multiply,
@@ -86,7 +86,7 @@ def _declare(suffix: str, early: bool) -> None:
     threads = EARLY_THREADS if early else MOST_THREADS
 
     def launch(sizes: dict[str, int]) -> tuple[int, int]:
-        return launch_together(sizes, threads)
+        return launch_cooperative(sizes, threads)
 
     @cuda_kernel(
         launch=launch,

@@ -7,7 +7,7 @@ work. `zx` is x W_ih + b_ih of all steps. A step's saved row is i, f, g, o, c'.
 import numpy as np
 
 from ..cuda.device import block_number, cast, cuda, flat
-from ..cuda.together import raise_flag, wait_for_flags
+from ..cuda.flags import raise_flag, wait_for_flags
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -18,7 +18,7 @@ from ..recurrent.cuda import (
     backward_elements,
     bias_or_zero,
     forward_elements,
-    launch_together,
+    launch_cooperative,
     load_columns,
     load_rows,
     multiply,
@@ -57,7 +57,7 @@ def keep_unit(gi, gf, gg, go, after, out, saved, y, row, H, j):
 
 
 @cuda_kernel(
-    launch=launch_together,
+    launch=launch_cooperative,
     shared=lambda s: forward_elements(s, 4),
     cooperative=True,
     bounds=MOST_THREADS,
@@ -190,7 +190,7 @@ def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H
 
 
 @cuda_kernel(
-    launch=launch_together,
+    launch=launch_cooperative,
     shared=lambda s: backward_elements(s, 4),
     cooperative=True,
     bounds=MOST_THREADS,

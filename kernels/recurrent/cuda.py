@@ -94,7 +94,7 @@ def exchange_elements(batch: int, depth: int, slots: int, layout: Layout) -> int
     return slots * layout.groups * layout.rows(batch) * depth
 
 
-def launch_together(sizes: dict[str, int], most: int = MOST_THREADS) -> tuple[int, int]:
+def launch_cooperative(sizes: dict[str, int], most: int = MOST_THREADS) -> tuple[int, int]:
     """Sixteen threads for each unit, as far as a block may have so many."""
     return sizes["groups"] * sizes["blocks"], min(16 * sizes["units"], most)
 

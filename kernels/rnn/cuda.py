@@ -7,7 +7,7 @@ x W_ih + b_ih of all steps.
 import numpy as np
 
 from ..cuda.device import block_number, cast, cuda, divide_index, flat, flat_index
-from ..cuda.together import raise_flag, wait_for_flags
+from ..cuda.flags import raise_flag, wait_for_flags
 from ..declare import ceil_div, cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -19,7 +19,7 @@ from ..recurrent.cuda import (
     backward_elements,
     bias_or_zero,
     forward_elements,
-    launch_together,
+    launch_cooperative,
     load_columns,
     load_rows,
     multiply,
@@ -59,7 +59,7 @@ def activate_gradient(y, dy, activation):
 
 
 @cuda_kernel(
-    launch=launch_together,
+    launch=launch_cooperative,
     shared=lambda s: forward_elements(s, 1),
     cooperative=True,
     bounds=MOST_THREADS,
@@ -138,7 +138,7 @@ def rnn_persistent_forward(
 
 
 @cuda_kernel(
-    launch=launch_together,
+    launch=launch_cooperative,
     shared=lambda s: backward_elements(s, 1),
     cooperative=True,
     bounds=MOST_THREADS,

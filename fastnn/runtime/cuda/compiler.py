@@ -35,10 +35,10 @@ ENTRY = files.ENTRY
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
     {"fastnn.kernels.simd"}
-    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "together")}
+    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "flags")}
 )
 #: what code is generated for, by modules of such names
-NVVM = ("types", "simd", "device", "tile", "together")
+NVVM = ("types", "simd", "device", "tile", "flags")
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),

@@ -29,7 +29,7 @@ from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
-from fastnn.runtime.cuda import ahead, twins
+from fastnn.runtime.cuda import ahead, counterpart
 from fastnn.runtime.cuda.gpu import Launch, Place, gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
 from fastnn.runtime.interface import Store
@@ -93,7 +93,7 @@ class CudaProgram:
 
     def _operands(self, call: PlannedCall) -> tuple[CudaKernel, str, dict[str, Any]]:
         """A call's kernel, the element type of the data that it reads, and its operands."""
-        kernel = twins.find(call.kernel, call.scope)
+        kernel = counterpart.find(call.kernel, call.scope)
         operands: dict[str, Any] = {}
         data_dtype = ""
         for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):

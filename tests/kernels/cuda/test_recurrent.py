@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.kernels.gru.cuda
-import fastnn.kernels.lstm.cuda
-import fastnn.kernels.recurrent.cuda_steps
-import fastnn.kernels.rnn.cuda
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS, Array
 from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
@@ -421,7 +418,7 @@ def test_blocks_wait_for_the_slowest(
     layout = Layout(1, 2, 4)
     whole = case.forward(layout)
     back = case.backward(whole, layout)
-    module = getattr(fastnn.kernels.cuda, cell)
+    module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
     stage, multiply = module.stage, module.multiply
 
     def late(function: Any) -> Any:

@@ -6,7 +6,7 @@ are integers with one writer each, so the numbers computed don't depend on who i
 of a group have to be on the device at once (a cooperative launch).
 
 The first two bodies are the plain-Python twins for the simulator; the compiled ones are in
-`_together_nvvm`.
+`_flags_nvvm`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The CUDA kernel that stands for a program's call."""
+"""The kernel for CUDA that stands for a program's call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def find(name: str, scope: str = "") -> CudaKernel:
     found = declared_for_cuda(name)
     if found is None:
         raise ProgramError(
-            f"{where(scope)}kernel {name!r} has no twin for CUDA; pass one to define_op "
+            f"{where(scope)}kernel {name!r} has no counterpart for CUDA; pass one to define_op "
             "(cuda=...), or train with device='cpu'"
         )
     known = KERNELS.get(name)
     if known is not None and list(known.params) != list(found.params):
         raise ProgramError(
-            f"{where(scope)}kernel {name!r}: expected its CUDA twin to have the parameters "
-            f"{list(known.params)}, got {list(found.params)}"
+            f"{where(scope)}kernel {name!r}: expected its counterpart for CUDA to have the "
+            f"parameters {list(known.params)}, got {list(found.params)}"
         )
     return found

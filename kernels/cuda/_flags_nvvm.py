@@ -1,4 +1,4 @@
-"""The functions of `kernels.cuda.together`, compiled: flags by acquiring and releasing accesses."""
+"""The functions of `kernels.cuda.flags`, compiled: flags by acquiring and releasing accesses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from .. import recorded
-from . import together
+from . import flags
 from ._types_nvvm import define, types
 
 recorded.record()
@@ -46,12 +46,12 @@ def _is_flags(flags: Any) -> bool:
 
 
 define(
-    together.load_acquire,
+    flags.load_acquire,
     lambda flags, i: types.int64 if _is_flags(flags) else None,
     _load_acquire,
 )
 define(
-    together.store_release,
+    flags.store_release,
     lambda flags, i, value: types.none if _is_flags(flags) else None,
     _store_release,
 )
