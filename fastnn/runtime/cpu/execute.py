@@ -46,8 +46,8 @@ class BoundProgram:
             _record(program, call, memory).reshape(1, -1) if call else np.zeros((1, 0), np.int64)
             for call in table.calls
         ]
-        self.lengths = np.array(table.lengths, np.int64)
-        rows, words = table.words(self.lengths.ctypes.data)
+        self.placed = Placed(program, table)
+        rows, words = table.words(self.placed.words.ctypes.data)
         for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):
             if call is not None:
                 words[k] = [
@@ -56,7 +56,6 @@ class BoundProgram:
         self.rows = np.array(rows, np.int64)
         words += self.poison.calls if self.poison else []
         self.calls = np.array(words, np.int64).reshape(-1, layout.CALL_WORDS)
-        self.placed = Placed(program, table)
 
     @functools.cached_property
     def order(self) -> list[tuple[int, PlannedCall, tuple[int, ...]]]:
@@ -179,7 +178,11 @@ class Placed:
         calls = list(enumerate(table.calls))
         self.local = {k: local for k, call in calls if (local := _local(call))}
         self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
-        self.loops = table.loops
+        self.loops, self.groups = table.loops, table.groups
+        #: the words of loops, and the lists in them
+        self.words = np.zeros((len(table.lengths), layout.LOOP_WORDS), np.int64)
+        self.words[:, 0] = table.lengths
+        self.lists: list[np.ndarray] = []
         self.numbers = sorted({*self.local, *self.moves})
         #: for how many workers there is memory
         self.workers = 0 if self.numbers or table.depth else sys.maxsize
@@ -194,6 +197,8 @@ class Placed:
         self.workers, self.tables = 0, []  # for nobody, should an interrupt come before the end
         self.memory = aligned_zeros(workers * self.size)
         self.times = aligned_zeros(workers * self.depth, np.int64).reshape(workers, self.depth)
+        tables: dict[int, list[int]] = {}
+        advances: dict[int, list[list[int]]] = {}
         for number in self.numbers:
             record = np.repeat(records[number][:1], workers + 1, axis=0)
             local, moves = self.local.get(number, []), self.moves.get(number, [])
@@ -207,6 +212,22 @@ class Placed:
             records[number] = record
             calls[number, 1] = record.ctypes.data
             calls[number, 3] = self.tables[-1].ctypes.data
+            if number in self.groups:
+                calls[number, 3] = -record.strides[0]
+                loop, depth = self.groups[number], len(self.loops[number]) - 1
+                tables.setdefault(loop, []).append(self.tables[-1].ctypes.data)
+                advances.setdefault(loop, []).extend(
+                    [record[1, slot:].ctypes.data, record.strides[0], by]
+                    for slot, level, by in moves
+                    if level == depth
+                )
+        self.lists = []
+        for loop, addresses in tables.items():
+            lists = [np.array(addresses, np.int64), np.array(advances[loop], np.int64)]
+            counts = len(addresses), len(advances[loop])
+            for k, (count, array) in enumerate(zip(counts, lists, strict=True)):
+                self.words[loop, 1 + 2 * k : 3 + 2 * k] = count, array.ctypes.data
+            self.lists += lists
         if poison is not None:
             poison.local(self.memory)
         self.workers = workers

@@ -12,14 +12,20 @@ DESCRIPTION_BARRIER = 8
 SEGMENT_WORDS = 6
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
-#      where a loop of phases begins: depth; where it ends: depth, address of its number of steps,
-#      row that its steps begin with
+#      where a loop of phases begins: depth; where it ends: depth, address of its words, row that
+#      its steps begin with
 ROW_WORDS = 8
 GROUP, BARRIER, BEGIN, AGAIN = 1, 2, 3, 4
-# call: kernel address, record address, multiplier, address of the placed operands' table or 0;
-#       where a loop begins: 0, depth, 0, 0; where it ends: 0, depth, call that its steps begin with
-#       (counted from the group's first), address of its number of steps
+# call: kernel address, record address, multiplier, address of the placed operands' table or 0 (of a
+#       call in a group's loop, which places them: less the bytes of a worker's copy of the record);
+#       where a loop begins: 0, depth, -1, address of its words; where it ends: 0, depth, call that
+#       its steps begin with (counted from the group's first), address of its words
 CALL_WORDS = 4
+# loop: number of steps, and in a group: number of its calls' tables, address of their addresses,
+# number of words that each step adds to, address of a list of them: address of the word in the
+# first worker's copy, bytes from one worker's copy to the next, what is added
+LOOP_WORDS = 5
+ADVANCE_WORDS = 3
 # placed operands: bytes from one worker's copy of the record to the next, address of the record as
 # it is in the first step of all loops, number of operands in local memory, number of moves;
 # then for each local operand: word of the record, address in the first worker's memory, bytes from

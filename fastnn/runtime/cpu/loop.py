@@ -17,6 +17,7 @@ from numba.extending import intrinsic, register_jitable
 from fastnn.kernels import recorded
 from fastnn.kernels.clock import FAULT, KERNEL_FAILED, STOP
 from fastnn.runtime.cpu.layout import (
+    ADVANCE_WORDS,
     BARRIER,
     BEGIN,
     CALL_WORDS,
@@ -220,6 +221,14 @@ def note_fault(clock: int, call: int, record: int, lo: int, hi: int, worker: int
 
 
 @register_jitable
+def advance(moves: int, count: int, worker: int) -> None:
+    """Move a worker's records on by a step."""
+    for k in range(count):
+        move = words(moves + 8 * ADVANCE_WORDS * k)
+        words(move[0] + move[1] * worker)[0] += move[2]
+
+
+@register_jitable
 def run_blocks(
     row: int, first: int, times: int, clock: int, lo: int, hi: int, block: int, worker: int
 ) -> bool:
@@ -233,13 +242,20 @@ def run_blocks(
             call = words(at)
             c += 1
             if call[0] == 0:
-                if call[3] == 0:
+                loop = words(call[3])
+                if call[2] < 0:
                     words(times)[call[1]] = 0
+                    tables = words(loop[2])
+                    for k in range(loop[1]):
+                        placed(tables[k], worker, begin, times)
                 elif goes_on(times, call[1], call[3]):
+                    advance(loop[4], loop[3], worker)
                     c = call[2]
                 continue
             where = call[1]
-            if call[3] != 0:
+            if call[3] < 0:
+                where -= call[3] * (worker + 1)
+            elif call[3] != 0:
                 where = placed(call[3], worker, begin, times)
             if call_address(call[0], where, begin * call[2], end * call[2]) != 0:
                 note_fault(clock, at, where, begin * call[2], end * call[2], worker)

@@ -15,7 +15,8 @@ class Table:
         rows: one for each group and barrier, and where a loop of phases begins and ends.
         calls: those of groups and barriers; None where a loop in a group begins or ends.
         loops: for each of the calls the loops around it.
-        lengths: the numbers of steps of loops.
+        groups: for calls in a group's loop, by their number, that of the innermost such loop.
+        lengths: the numbers of steps of loops, by their number.
         depth: how many loops are in one another, at most.
     """
 
@@ -23,10 +24,11 @@ class Table:
         self.rows: list[list[int]] = []
         self.calls: list[PlannedCall | None] = []
         self.loops: list[tuple[PlannedRepeat, ...]] = []
+        self.groups: dict[int, int] = {}
         self.lengths: list[int] = []
         self.depth = 0
         self._marks: dict[int, list[int]] = {}  # of the calls that are None, their words
-        self._ends: list[tuple[list[int], int]] = []  # which word means the address of a length
+        self._ends: list[tuple[list[int], int]] = []  # which word means a loop's address
         self._turns: dict[tuple[int, int], int] = {}
         self._phases(program.phases, ())
 
@@ -37,11 +39,11 @@ class Table:
             if other[0] == layout.AGAIN:
                 other[3] += 1
 
-    def words(self, lengths: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Rows, and calls of which only where loops begin and end is filled in; `lengths` is where
-        the numbers of steps lie."""
+    def words(self, loops: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Rows, and calls of which only where loops begin and end is filled in; `loops` is where
+        the loops' words lie."""
         for words, slot in self._ends:
-            words[slot] = lengths + 8 * words[slot]
+            words[slot] = loops + 8 * layout.LOOP_WORDS * words[slot]
         nothing = [0] * layout.CALL_WORDS
         return self.rows, [list(self._marks.get(k, nothing)) for k in range(len(self.calls))]
 
@@ -80,11 +82,14 @@ class Table:
         for call in calls:
             if isinstance(call, PlannedRepeat):
                 depth, number = self._enter(loops, call)
-                self._mark([0, depth, 0, 0], loops)
-                begin = len(self.calls) - first
+                head = [0, depth, -1, number]
+                self._mark(head, loops)
+                begin = len(self.calls)
                 self._calls(call.body, (*loops, call), first)
-                end = [0, depth, begin, number]
-                self._ends.append((end, 3))
+                for k in range(begin, len(self.calls)):
+                    self.groups.setdefault(k, number)
+                end = [0, depth, begin - first, number]
+                self._ends += [(head, 3), (end, 3)]
                 self._mark(end, loops)
             else:
                 self.calls.append(call)
