@@ -53,6 +53,7 @@ that only CUDA has is annotated like one for the CPU.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -186,7 +187,7 @@ class Kernel:
         """Run as plain Python (NumPy arrays in, results written in place)."""
         self.function(*args, **kwargs)
 
-    @property
+    @functools.cached_property
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
@@ -234,7 +235,7 @@ class CudaKernel:
         """What the kernel computes; its counterpart says it where it has nothing to add."""
         return inspect.getdoc(self.function) or (self.like.doc if self.like else "")
 
-    @property
+    @functools.cached_property
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 

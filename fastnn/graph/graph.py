@@ -7,6 +7,7 @@ sum up and update. Nothing here depends on a device: `fastnn/plan/lower` turns n
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,7 +143,7 @@ class Value:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:

@@ -84,6 +84,8 @@ class Op:
 OPS: dict[str, Op] = {}
 #: the op of nodes that are one call of a kernel
 KERNEL = Op("kernel", inputs=(), outputs=(), returns=())
+#: the op of gradient nodes, whose inputs and outputs are the nodes' own
+GRADIENT = Op("gradient", inputs=(), outputs=(), returns=())
 
 
 def register(op: Op) -> Op:
@@ -122,14 +124,11 @@ def gradient_node(
     if missing := wanted - differentiable(node):
         raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")
     inputs = {**node.inputs, **node.outputs, **{f"d{name}": value for name, value in douts.items()}}
-    names = tuple(name for name in op.inputs if name in wanted)
-    row = Op(
-        f"{op.name}_gradient", tuple(inputs), tuple(f"d{n}" for n in names), (), {},
-        differentiable=(),
-    )  # fmt: skip
-    made = Node(row, inputs, {}, node.attrs, node.scope, of=node)
+    made = Node(GRADIENT, inputs, {}, node.attrs, node.scope, of=node)
     found = {}
-    for name in names:
+    for name in op.inputs:
+        if name not in wanted:
+            continue
         source = node.inputs[name]
         assert source is not None
         found[name] = graph.value(

@@ -14,6 +14,7 @@ first step, any later one after the one before, and what follows the loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -155,7 +156,7 @@ def _touches(
                         f"{call.kernel}, {name}: {letter} is {letters[letter]} and {size}"
                     )
         item = types.item_size(operand.dtype, program.dtype)
-        size = int(np.prod(operand.dims, dtype=np.int64)) * item
+        size = math.prod(operand.dims) * item
         if operand.segment == "local":
             whole = group is not None and operand.per_item * group.items == size
             if group is None or parameter.axis != "rows" or not whole or operand.strides:
@@ -301,7 +302,7 @@ class _Written:
             if not self.matters(place.segment) or place.external:
                 continue
             kind = types.item_size(place.dtype, self.program.dtype)
-            size = int(np.prod(place.dims, dtype=np.int64)) * kind
+            size = math.prod(place.dims) * kind
             owner = 0 if place.segment == "grads" else place.buffer
             end = place.offset + size
             if self.history.missing(place.segment, place.offset, end, owner, True) is not None:

@@ -95,22 +95,21 @@ class Lowering:
 
     def lower(self, node: Node) -> None:
         """Add a node's calls."""
-        outer, self.node = self.node, node
-        with self.inside_scope(node.scope):
-            if node.op is KERNEL:
-                attrs = node.attrs
-                self.call(attrs["kernel"], **attrs["operands"])
-                self._calls[-1].final = attrs["final"]
-            elif node.of is not None:
-                of = node.of
-                douts = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
-                written = {name[1:]: value for name, value in node.outputs.items()}
-                GRADIENT.get(of.op.name, derived_gradient)(self, of, douts, written)
-            elif node.op.name in FORWARD:
-                FORWARD[node.op.name](self, node)
-            else:
-                self.call_for(node.op.forward_kernel, node, {}, settled=True)
-        self.node = outer
+        outer, scope = self.node, self._scope
+        self.node, self._scope = node, node.scope
+        if node.op is KERNEL:  # `Graph.call` has looked at its operands
+            attrs = node.attrs
+            self._calls.append(Call(attrs["kernel"], attrs["operands"], node.scope, attrs["final"]))
+        elif node.of is not None:
+            of = node.of
+            douts = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
+            written = {name[1:]: value for name, value in node.outputs.items()}
+            GRADIENT.get(of.op.name, derived_gradient)(self, of, douts, written)
+        elif node.op.name in FORWARD:
+            FORWARD[node.op.name](self, node)
+        else:
+            self.call_for(node.op.forward_kernel, node, {}, settled=True)
+        self.node, self._scope = outer, scope
 
     @contextmanager
     def inside_scope(self, scope: str) -> Iterator[None]:
@@ -166,8 +165,7 @@ class Lowering:
                 raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
         if not settled:
             mark_batched(kernel, operands)
-        with self.inside_scope(node.scope):
-            self.call(kernel, **operands)
+        self._calls.append(Call(kernel, operands, node.scope))
 
     # -------------------------------------------------------------- values
 
