@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fastnn.data import sources
+from fastnn.data import download, sources
 from fastnn.data.sources import DownloadError, File, Source, Tree, available, find
 from fastnn.errors import DataError, FastnnError
 
@@ -179,7 +179,7 @@ def test_nobody_answers(server):
 
 
 def test_no_answer_in_time(monkeypatch, server):
-    monkeypatch.setattr(sources, "TIMEOUT", 0.05)
+    monkeypatch.setattr(download, "TIMEOUT", 0.05)
     server.answers["/a.txt"] = (200, b"", len(GOOD))
     go_on = threading.Event()
     server.RequestHandlerClass.do_GET = lambda self: go_on.wait(5)
