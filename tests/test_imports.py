@@ -58,10 +58,6 @@ CIRCLES: set[str] = {
     "fastnn.graph.ops.recurrent",
     "fastnn.graph.ops.shape",
     "fastnn.graph.ops.strided",
-    "fastnn.runtime.cpu.compiler",
-    "fastnn.runtime.cpu.handover",
-    "fastnn.runtime.cpu.loop",
-    "fastnn.runtime.cpu.numba_bridge",
 }
 
 #: folders that may name devices

@@ -33,6 +33,7 @@ from fastnn.errors import ProgramError, warn
 from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
+from fastnn.runtime.cpu.checks import checked
 from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
@@ -80,11 +81,6 @@ _loaded: dict[Any, int] = {}
 _pinned: dict[int, tuple[Any, bytes]] = {}  # functions that were compiled, as they were then
 _keep_alive: list[Any] = []  # execution engines own the machine code
 _words: dict[int, int] = {}  # checked mode: where the code at an address notes an index
-
-
-def checked() -> bool:
-    """Whether kernels are compiled with checks of indices: `FASTNN_CHECK=1` in the environment."""
-    return os.environ.get("FASTNN_CHECK", "0") not in ("", "0")
 
 
 def cache_folder() -> Path:

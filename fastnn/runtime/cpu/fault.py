@@ -21,6 +21,7 @@ from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Operand, PlannedCall, Program, calls_of
 from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu.checks import checked
 
 #: arrays of more bytes than this are not copied to find the cause
 MOST_BYTES = 1 << 28
@@ -107,9 +108,9 @@ def error(
                 break
     if noted:
         cause = _out_of_bounds(kernel, record, noted, dtype, data_type)
-    elif again or not compiler.checked():
+    elif again or not checked():
         cause = _cause(kernel, record, lo, hi, dtype, data_type)
-    hint = "" if cause or compiler.checked() else "; FASTNN_CHECK=1 checks indices"
+    hint = "" if cause or checked() else "; FASTNN_CHECK=1 checks indices"
     return KernelError(
         f"kernel {kernel.name!r}{where}{place}: {cause or 'an exception was raised'}{hint}"
     )

@@ -19,7 +19,7 @@ import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile
 from fastnn.kernels import recorded
 from fastnn.kernels.cpu import _types_llvm
 from fastnn.kernels.declare import HELPERS
-from fastnn.runtime.cpu.compiler import checked
+from fastnn.runtime.cpu.checks import checked
 
 recorded.record()
 
