@@ -34,8 +34,6 @@ ORDER: list[str] = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 #: what is built from parameters upward knows nothing of how they are updated
 WITHOUT_OPTIM = {"ops", "plan", "runtime", "engine", "nn", "data"}
-#: files that stand beside their folder: public names for what lies deeper
-FACADES = {"fastnn", "callbacks", "metrics", "cuda", "testing"}
 
 #: arrows that go upward today: "importing module -> imported module"
 UPWARD: set[str] = set()
