@@ -65,14 +65,8 @@ DEVICES: dict[str, int] = {
     "fastnn.engine.builder": 2,
     "fastnn.engine.guard": 2,
     "fastnn.engine.numbers": 1,
-    "fastnn.engine.predictor": 3,
     "fastnn.engine.session": 1,
-    "fastnn.engine.store": 2,
     "fastnn.engine.update": 1,
-    "fastnn.nn.parameter": 3,
-    "fastnn.train.options": 1,
-    "fastnn.train.step": 1,
-    "fastnn.train.trainer": 1,
 }
 
 

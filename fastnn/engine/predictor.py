@@ -22,6 +22,7 @@ from fastnn.graph.tree import rebuild
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
 from fastnn.plan.samples import Samples
+from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 
 #: how a batch's output becomes part of the whole: along its first or second dimension; it is the
@@ -119,7 +120,7 @@ class Predictor:
             raise DataError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
         data = inputs[0] if len(inputs) == 1 else tuple(inputs)
         x = as_arrays(data, "x", "inputs")
-        if on_device and self.session.device == "cpu":
+        if on_device and devices.on_host(self.session.device):
             raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
         self.session.store.check()
         if x.specs not in self._settled:
@@ -132,7 +133,7 @@ class Predictor:
             joins = self.joins(x.specs)
             if MIXED in joins:
                 batch = len(x)
-        if self.session.device == "cpu":
+        if devices.on_host(self.session.device):
             return self.in_batches(x.on_host(), batch, joins)
         return self.on_gpu(x, batch, on_device)
 
@@ -164,7 +165,7 @@ class Predictor:
             outputs = builder.outputs(inputs)
             samples = Samples(builder.lowered, inputs)
             kinds = [_join(samples, output) for output in outputs]
-            if self.session.device != "cpu":  # results are scattered by samples
+            if not devices.on_host(self.session.device):  # results are scattered by samples
                 kinds = [kind if kind == FIRST else MIXED for kind in kinds]
             self._joins[specs] = tuple(kinds)
         return self._joins[specs]

@@ -18,6 +18,7 @@ import numpy as np
 
 from fastnn.engine.numbers import check_range
 from fastnn.errors import OptionError
+from fastnn.runtime import devices
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.segment import Segment
 
@@ -98,7 +99,7 @@ class ParameterStore:
         named = list(parameters)
         self.dtype, self.chosen, self.stale = dtype, False, False
         self.dropped = False  # whether training steps leave their gradients nowhere
-        self.device, self.away = "cpu", False
+        self.device, self.away = devices.HOST, False
         sizes = {"params": 0, "buffers": 0}
         offsets = []
         for _, parameter in named:
@@ -130,7 +131,7 @@ class ParameterStore:
             if how is not None:
                 parameter._drawn = (*how, parameter.checksum())
         for store in before.values():
-            if store.device != "cpu":
+            if not devices.on_host(store.device):
                 self.device = store.device
             self.chosen = self.chosen or (store.chosen and store.dtype == dtype)
             store._retire()

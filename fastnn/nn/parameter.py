@@ -24,6 +24,7 @@ from fastnn.graph.graph import traced
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
+from fastnn.runtime import devices
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -371,7 +372,7 @@ class Parameter(Operators, structure.Leaf):
         """Address of the device's segment, and the host's array of it."""
         from fastnn.runtime.cuda.gpu import gpu
 
-        if self.home is None or self.home.device == "cpu":
+        if self.home is None or devices.on_host(self.home.device):
             raise AttributeError(
                 f"parameter {self.name!r} is not on a CUDA device: model.to('cuda')"
             )
@@ -382,15 +383,15 @@ class Parameter(Operators, structure.Leaf):
         return address, segment.host
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        if self.home is None or self.home.device == "cpu":
+        if self.home is None or devices.on_host(self.home.device):
             found: tuple[int, int] = self.value.__dlpack_device__()
             return found
-        return 2, int(self.home.device.removeprefix("cuda:"))
+        return 2, devices.number_of(self.home.device)
 
     def __dlpack__(self, **options: Any) -> Any:
         from fastnn.runtime.cuda import array as device
 
-        if self.home is None or self.home.device == "cpu":
+        if self.home is None or devices.on_host(self.home.device):
             return self.value.__dlpack__(**options)
         return device.capsule(self, options)
 

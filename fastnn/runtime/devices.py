@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from fastnn.runtime.interface import Runtime, Store
 
 log = logging.getLogger("fastnn")
+#: the device that has the host's memory
+HOST = "cpu"
+
+
+def on_host(device: str) -> bool:
+    """Whether a device's memory is the host's."""
+    return device == HOST
+
+
+def number_of(device: str) -> int:
+    """The number of a GPU: 1 of "cuda:1"."""
+    return int(device.removeprefix("cuda:"))
 
 
 def cuda_reason() -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from fastnn import optim
 from fastnn.errors import OptionError
 from fastnn.nn.module import Module
+from fastnn.runtime import devices
 from fastnn.train.losses import Losses
 
 #: an epsilon from which on what float32 loses of tiny gradients' squares does not matter
@@ -66,7 +67,7 @@ def _check_eps(optimizer: optim.Optimizer, dtype: str) -> None:
 
 def check_device_options(device: Any, graphs: bool, tf32: bool) -> None:
     """Refuse options for GPUs where the CPU was asked for."""
-    if device == "cpu" and (tf32 or not graphs):
+    if devices.on_host(device) and (tf32 or not graphs):
         name = "tf32" if tf32 else "graphs"
         raise OptionError(f"{name}: it is for GPUs, and the device is 'cpu'; leave it out")
 

@@ -18,6 +18,7 @@ from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import clock
+from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train.base import Data, Options, Training
 
@@ -174,7 +175,7 @@ class Step(Training):
         self, kind: str, x: Any, y: Any, weight: Any = None
     ) -> tuple[Single, Sequence[np.ndarray]]:
         inputs, targets, weights = self._checked(x, y, weight)
-        if self.device == "cpu":  # arrays of a GPU are copied
+        if devices.on_host(self.device):  # arrays of a GPU are copied
             inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
             given = (inputs, targets, weights)
             inputs, targets, weights, _ = self._ranges.stretch(kind, *given)

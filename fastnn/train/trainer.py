@@ -17,6 +17,7 @@ from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
+from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train import fitting
 from fastnn.train import metrics as metric_names
@@ -242,7 +243,7 @@ class Trainer(Training):
         self, x: Arrays, y: Arrays, w: Arrays, training: bool, batches: Iterable[int] = ()
     ) -> Data:
         """Data, padded to the steps of the programs that serve them (`engine/ranges.py`)."""
-        if self.device != "cpu":
+        if not devices.on_host(self.device):
             return x, y, w
         kind = "train" if training else "evaluate"
         return self._ranges.stretch(kind, x, y, w, batches)[:3]
