@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.errors import DataError, ShapeError, where
+from fastnn.graph.methods import Methods, functions
 from fastnn.kernels import clock as clock_words
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared
@@ -82,7 +83,7 @@ class Counter:
 
 
 @dataclass(eq=False)
-class Value:
+class Value(Methods):
     """An array in the graph: what `forward`, losses and metrics get and compute with.
 
     It has a shape and an element type, but no contents yet: the functions of `fastnn.ops` and its
@@ -173,41 +174,41 @@ class Value:
         )
 
     def __add__(self, other: Any) -> Value:
-        return _ops().add(self, other)
+        return functions().add(self, other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Value:
-        return _ops().subtract(self, other)
+        return functions().subtract(self, other)
 
     def __rsub__(self, other: Any) -> Value:
-        return _ops().subtract(other, self)
+        return functions().subtract(other, self)
 
     def __mul__(self, other: Any) -> Value:
-        return _ops().multiply(self, other)
+        return functions().multiply(self, other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Value:
-        return _ops().divide(self, other)
+        return functions().divide(self, other)
 
     def __rtruediv__(self, other: Any) -> Value:
-        return _ops().divide(other, self)
+        return functions().divide(other, self)
 
     def __pow__(self, other: Any) -> Value:
-        return _ops().power(self, other)
+        return functions().power(self, other)
 
     def __rpow__(self, other: Any) -> Value:
-        return _ops().power(other, self)
+        return functions().power(other, self)
 
     def __matmul__(self, other: Any) -> Value:
-        return _ops().matmul(self, other)
+        return functions().matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Value:
-        return _ops().matmul(other, self)
+        return functions().matmul(other, self)
 
     def __neg__(self) -> Value:
-        return _ops().negate(self)
+        return functions().negate(self)
 
     def __pos__(self) -> Value:
         return self
@@ -229,19 +230,19 @@ class Value:
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _rounded
 
     def __abs__(self) -> Value:
-        return _ops().absolute(self)
+        return functions().absolute(self)
 
     def __lt__(self, other: Any) -> Value:
-        return _ops().less(self, other)
+        return functions().less(self, other)
 
     def __le__(self, other: Any) -> Value:
-        return _ops().less_equal(self, other)
+        return functions().less_equal(self, other)
 
     def __gt__(self, other: Any) -> Value:
-        return _ops().greater(self, other)
+        return functions().greater(self, other)
 
     def __ge__(self, other: Any) -> Value:
-        return _ops().greater_equal(self, other)
+        return functions().greater_equal(self, other)
 
     def __eq__(self, other: Any) -> Any:
         """A mask, for numbers, arrays, parameters and other values; else whether it is the same.
@@ -250,15 +251,15 @@ class Value:
         """
         if not (hasattr(other, "shape") or isinstance(other, (int, float))):
             return NotImplemented
-        return _ops().equal(self, other)
+        return functions().equal(self, other)
 
     def __ne__(self, other: Any) -> Any:
         if not (hasattr(other, "shape") or isinstance(other, (int, float))):
             return NotImplemented
-        return _ops().not_equal(self, other)
+        return functions().not_equal(self, other)
 
     def __getitem__(self, key: Any) -> Value:
-        return _ops().getitem(self, key)
+        return functions().getitem(self, key)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -285,46 +286,6 @@ class Value:
 
     __int__ = __float__
 
-    @property
-    def T(self) -> Value:
-        """The axes in reverse order."""
-        return _ops().transpose(self, *range(self.ndim - 1, -1, -1))
-
-    def reshape(self, *shape: Any) -> Value:
-        return _ops().reshape(self, *shape)
-
-    def transpose(self, *axes: Any) -> Value:
-        return _ops().transpose(self, *axes)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Value:
-        return _ops().sum(self, axis, keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Value:
-        return _ops().mean(self, axis, keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Value:
-        return _ops().max(self, axis, keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Value:
-        return _ops().min(self, axis, keepdims)
-
-    def detach(self) -> Value:
-        return _ops().detach(self)
-
-
-#: the functions behind a value's operators, by name: `fastnn.ops` enters them
-_functions: Any = None
-
-
-def provide(functions: Any) -> None:
-    """Say which functions a value's operators are."""
-    global _functions
-    _functions = functions
-
-
-def _ops() -> Any:
-    return _functions
-
 
 #: NumPy's names that are others in `fastnn.ops`
 _NAMES = {"true_divide": "divide", "negative": "negate", "fabs": "absolute", "float_power": "power"}
@@ -332,7 +293,7 @@ _NAMES = {"true_divide": "divide", "negative": "negate", "fabs": "absolute", "fl
 
 def _of_numpy(ufunc: Any, method: str, inputs: Any, options: Any) -> Value:
     """A function of NumPy's on symbolic values or parameters: the one of `fastnn.ops`."""
-    function = getattr(_ops(), _NAMES.get(ufunc.__name__, ufunc.__name__), None)
+    function = getattr(functions(), _NAMES.get(ufunc.__name__, ufunc.__name__), None)
     if function is None or method != "__call__" or options:
         raise _no_numbers(ufunc.__name__)
     result: Value = function(*inputs)
@@ -343,7 +304,9 @@ def _no_numbers(name: str) -> ShapeError:
     graph = traced()
     own = _NAMES.get(name, name)
     remedy = (
-        f"fastnn.ops.{own}" if hasattr(_ops(), own) else "operators and functions of fastnn.ops"
+        f"fastnn.ops.{own}"
+        if hasattr(functions(), own)
+        else "operators and functions of fastnn.ops"
     )
     return ShapeError(
         f"{where(graph.scope if graph else '')}np.{name} computes with numbers, and symbolic "

@@ -6,7 +6,7 @@ the model is traced, with errors that name the layer.
 
 import sys
 
-from fastnn.graph.graph import provide
+from fastnn.graph.methods import provide
 from fastnn.ops.activation import (
     absolute,
     elu,
@@ -194,4 +194,4 @@ __all__ = [
 
 import fastnn.ops.recurrent_expressions  # noqa: F401  (what gradients are made of)
 
-provide(sys.modules[__name__])  # they are what a value's operators do
+provide(sys.modules[__name__])  # they are what a value's operators and methods do

@@ -116,6 +116,14 @@ SAME: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "x[0, 1, 2]": (lambda x: x[0, 1, 2] * 1.0, (X,)),
     "x.T": (lambda x: x.T * 1.0, (X,)),
     "x.sum()": (lambda x: x.sum(), (X,)),
+    "x.prod(1)": (lambda x: x.prod(1), (X,)),
+    "x.prod(keepdims)": (lambda x: x.prod(axis=(1, 2), keepdims=True), (X,)),
+    "x.cumsum(1)": (lambda x: x.cumsum(1), (X,)),
+    "x.clip(low, high)": (lambda x: x.clip(-0.7, 0.9), (X,)),
+    "x.clip(low)": (lambda x: x.clip(0.1), (X,)),
+    "x.clip(None, row)": (lambda x: x.clip(None, M[0]), (X,)),
+    "x.flatten()": (lambda x: x.flatten() * 1.0, (X,)),
+    "x.squeeze(1)": (lambda x: x[:, :1].squeeze(1) * 1.0, (X,)),
     "x.mean(axis=1)": (lambda x: x.mean(axis=1), (X,)),
     "x.max(-1, keepdims)": (lambda x: x.max(axis=-1, keepdims=True), (X,)),
     "x.min((0, 2))": (lambda x: x.min(axis=(0, 2)), (X,)),
@@ -215,7 +223,23 @@ OTHERS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...], Callable[...
         lambda x, y: x[:, None] @ np.stack([y.transpose(0, 2, 1)] * 2, 1),
     ),
 }  # fmt: skip
-EVERY = {k: (f, a, f) for k, (f, a) in SAME.items()} | OTHERS
+#: methods that PyTorch's arrays have and NumPy's don't
+METHODS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...], Callable[..., Any]]] = {
+    "x.abs()": (lambda x: x.abs(), (X,), np.abs),
+    "x.exp()": (lambda x: x.exp(), (X,), np.exp),
+    "x.log()": (lambda x: x.log(), (POSITIVE,), np.log),
+    "x.sqrt()": (lambda x: x.sqrt(), (POSITIVE,), np.sqrt),
+    "x.square()": (lambda x: x.square(), (X,), np.square),
+    "x.pow(3)": (lambda x: x.pow(3), (X,), lambda x: x**3),
+    "x.pow(y)": (lambda x, y: x.pow(y), (POSITIVE, Y), np.power),
+    "x.tanh()": (lambda x: x.tanh(), (X,), np.tanh),
+    "x.sigmoid()": (lambda x: x.sigmoid(), (X,), lambda x: 1 / (1 + np.exp(-x))),
+    "x.permute()": (lambda x: x.permute(0, 2, 1), (X,), lambda x: x.transpose(0, 2, 1)),
+    "x.unsqueeze(-1)": (lambda x: x.unsqueeze(-1) * 1.0, (X,), lambda x: x[..., None]),
+    "x.flatten(1)": (lambda x: x.flatten(1) * 1.0, (X,), lambda x: x.reshape(len(x), -1)),
+    "x.squeeze()": (lambda x: x[:, :1].squeeze() * 1.0, (X,), lambda x: x[:, 0]),
+}
+EVERY = {k: (f, a, f) for k, (f, a) in SAME.items()} | OTHERS | METHODS
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
