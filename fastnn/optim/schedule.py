@@ -26,6 +26,11 @@ class Schedule:
         if self.unit not in UNITS:
             raise self._error(f"unit must be 'step' or 'epoch', got {self.unit!r}")
 
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether the rate depends on the epoch, and so on how many steps one has."""
+        return self.unit == "epoch"
+
     def factor(self, time: Array) -> Array:
         """The multiplier of the base learning rate at these times (float64, in `unit`)."""
         raise NotImplementedError(f"{type(self).__name__} has to define factor(time)")
@@ -166,6 +171,11 @@ class Product(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._schedules(self.schedules)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether one of them counts epochs."""
+        return any(schedule.counts_epochs for schedule in self.schedules)
 
     def _at(
         self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None

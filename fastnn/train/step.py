@@ -37,13 +37,9 @@ class Step(Training):
     kind = "step"
     rebuilt = Training.rebuilt | {"_clock", "_rates", "_ready"}
 
-    def __init__(self, model: Module, options: Options, steps_per_epoch: int):
+    def __init__(self, model: Module, options: Options, steps_per_epoch: int | None):
         super().__init__(model, options)
-        if not isinstance(steps_per_epoch, (int, np.integer)) or steps_per_epoch < 1:
-            raise OptionError(
-                f"steps_per_epoch: expected a whole number >= 1, got {steps_per_epoch!r}"
-            )
-        self.steps_per_epoch = int(steps_per_epoch)
+        self.steps_per_epoch = _steps_per_epoch(steps_per_epoch, self.optimizer.schedule)
         self._open(options.workers, bool(options.graphs))
         self._clock[words.SEED] = self.seed
 
@@ -193,8 +189,7 @@ class Step(Training):
         return ready, arrays
 
     def _checked(self, x: Any, y: Any, weight: Any = None) -> Data:
-        inputs, targets, weights = self.arrays(x, y, weight, "", "batch")
-        return self.understood(inputs), targets, weights
+        return self.understood(*self.arrays(x, y, weight, "", "batch"))
 
     def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> Single:
         builder = self._traced(kind, len(x), (x.specs, y.specs, w.specs))
@@ -236,6 +231,19 @@ class Step(Training):
         return f"Step({type(self.model).__name__}, {self.optimizer!r}, {self.steps} steps done)"
 
 
+def _steps_per_epoch(given: int | None, schedule: optim.Schedule | None) -> int:
+    if given is None:
+        return 1
+    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
+        raise OptionError(f"steps_per_epoch: expected a whole number >= 1, got {given!r}")
+    if schedule is None or not schedule.counts_epochs:
+        raise OptionError(
+            f"steps_per_epoch: expected a learning rate with a schedule by epochs "
+            f"(unit='epoch'), got {schedule or 'no schedule'}; leave it out"
+        )
+    return int(given)
+
+
 def compile(
     model: Module,
     loss: Any,
@@ -249,7 +257,7 @@ def compile(
     device: str = "auto",
     stop_on_nonfinite: bool = True,
     keep_gradients: bool = False,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: int | None = None,
     graphs: bool = True,
     tf32: bool = False,
 ) -> Step:
@@ -280,7 +288,8 @@ def compile(
         keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
             that need not write its gradients to memory is faster; ``step.gradients(x, y)`` gives
             them at any time.
-        steps_per_epoch: what schedules that count epochs take for one.
+        steps_per_epoch: what a schedule that counts epochs takes for one, 1 by default; refused
+            where the optimiser has none.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
         tf32: on a GPU, let matrix products of float32 use tensor cores, which round their

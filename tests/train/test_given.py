@@ -13,6 +13,8 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import DataError, FastnnError, OptionError
+from fastnn.optim.schedule import Schedule, Sequential
+from fastnn.optim.schedules import LinearWarmup, StepDecay
 from fastnn.train.batches import gives_batches
 from tests.train.models import fresh, vectors
 
@@ -199,6 +201,26 @@ def test_options_that_do_not_apply_to_batches() -> None:
         fnn.compile(nn.Linear(2, 2), "mse", device="cpu", graphs=False)
     with pytest.raises(OptionError, match="steps_per_epoch: expected a whole number >= 1"):
         fnn.compile(nn.Linear(2, 2), "mse", steps_per_epoch=0)
+
+
+@pytest.mark.parametrize("by_steps", [None, StepDecay(3), LinearWarmup(2) * StepDecay(3)])
+def test_steps_per_epoch_needs_a_schedule_that_counts_epochs(by_steps: Schedule | None) -> None:
+    adam = optim.Adam(lr=0.1, schedule=by_steps)
+    with pytest.raises(OptionError, match="steps_per_epoch: expected a learning rate with a sch"):
+        fnn.compile(nn.Linear(6, 4), "cross_entropy", adam, steps_per_epoch=2)
+    decay = StepDecay(1, gamma=0.5, unit="epoch")
+    for by_epochs in (decay, Sequential([decay, decay], [4]), LinearWarmup(1, start=1) * decay):
+        sgd = optim.SGD(lr=0.1, schedule=by_epochs)
+        step = fnn.compile(nn.Linear(X.shape[1], 4), "cross_entropy", sgd, steps_per_epoch=2)
+        before = step.model.state_dict()["bias"].copy()
+        changes = []
+        for _ in range(4):
+            gradient = step.gradients(X, Y)["bias"]
+            step(X, Y)
+            after = step.model.state_dict()["bias"].copy()
+            changes.append(float(np.mean((before - after) / gradient)))
+            before = after
+        np.testing.assert_allclose(changes, [0.1, 0.1, 0.05, 0.05], rtol=1e-3)
 
 
 def test_a_batch_larger_than_the_data_is_cut_with_a_note(caplog: Any) -> None:
