@@ -177,12 +177,12 @@ def _on_host(data: Any, what: str) -> np.ndarray:
 
 
 def _spec(array: Any, prefix: str, key: str = "") -> Spec:
-    """Small unsigned integers among inputs may be pixel values or ids: the model decides."""
+    """Small unsigned integers and bool may be numbers or ids: the model or the loss decides."""
     shape, integer = tuple(array.shape[1:]), array.dtype.kind in "iub"
     if prefix == "w":
         return Spec(shape, "f", key)
-    if prefix == "x" and array.dtype.name in SMALL:
-        return Spec(shape, "f", key, small=True)
+    if array.dtype.name in SMALL:
+        return Spec(shape, "f" if prefix == "x" else "i", key, small=True)
     return Spec(shape, "i" if integer else "f", key)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
-from fastnn.errors import ShapeError
+from fastnn.errors import FastnnError, ShapeError
 from fastnn.graph.graph import Graph, Value
 from fastnn.graph.trace import trace_tree
 
@@ -89,27 +89,36 @@ def settled(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
 
     Numbers, where it takes either.
     """
+
+    def traced(found: tuple[Spec, ...]) -> None:
+        model.store()
+        graph = Graph(fixed_batch(model) or PROBE, dtype="float64")  # which holds every constant
+        inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
+        named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
+        trace_tree(model, graph, *inputs_by_name(model, named, inputs))
+
+    return first_fit(specs, "fi", traced)
+
+
+def first_fit(
+    specs: tuple[Spec, ...], letters: str, trial: Callable[[tuple[Spec, ...]], object]
+) -> tuple[Spec, ...]:
+    """Specs in which each array of small integers has one of these element types, such that a trial
+    is not refused: the first ones of up to 64, or the first of all where all are."""
     small = [k for k, spec in enumerate(specs) if spec.small]
     if not small:
         return specs
-
-    def chosen(letters: Sequence[str]) -> tuple[Spec, ...]:
-        kinds = dict(zip(small, letters, strict=True))
-        return tuple(
+    tried = []
+    for chosen in itertools.islice(itertools.product(letters, repeat=len(small)), 64):
+        kinds = dict(zip(small, chosen, strict=True))
+        found = tuple(
             replace(spec, dtype=kinds.get(k, spec.dtype), small=False)
             for k, spec in enumerate(specs)
         )
-
-    model.store()
-    choices = itertools.islice(itertools.product("fi", repeat=len(small)), 64)
-    for letters in choices:
-        graph = Graph(fixed_batch(model) or PROBE, dtype="float64")  # which holds every constant
-        found = chosen(letters)
-        inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
-        named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
         try:
-            trace_tree(model, graph, *inputs_by_name(model, named, inputs))
-        except ShapeError:
-            continue
-        return found
-    return chosen("f" * len(small))
+            trial(found)
+        except FastnnError:
+            tried.append(found)
+        else:
+            return found
+    return tried[0]  # what is wrong is said when its step is built

@@ -10,7 +10,7 @@ class Spec:
     """Shape of one sample and element type ("f" or "i") of an input or target.
 
     `key` is its name where inputs or targets came as a dict. `small`: integers that may be meant as
-    numbers (pixels) or as ids; the model decides.
+    numbers (pixels, yes or no) or as ids; the model, or a target's loss, decides.
     """
 
     shape: tuple[int, ...]

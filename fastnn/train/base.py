@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn import optim
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
-from fastnn.engine.model import settled
+from fastnn.engine.model import PROBE, first_fit, fixed_batch, settled
 from fastnn.engine.ranges import Ranges
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
@@ -82,7 +82,7 @@ class Training:
         )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
-        self._settled: dict[Specs, Specs] = {}
+        self._settled: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
         self._ranges = Ranges(self._traced)
         self._watch = Watch(self.model)
 
@@ -157,11 +157,24 @@ class Training:
         check_lengths(inputs, targets, whole)
         return inputs, targets, weights
 
-    def understood(self, inputs: Arrays) -> Arrays:
-        """The same inputs, small integers among them as the model takes them."""
-        if inputs.specs not in self._settled:
-            self._settled[inputs.specs] = settled(self.model, inputs.specs)
-        return inputs.with_specs(self._settled[inputs.specs])
+    def understood(self, x: Arrays, y: Arrays, w: Arrays) -> Data:
+        """The same data, small integers among the inputs as the model takes them, and bool and
+        uint8 among the targets as the losses do: as ids, or else as numbers."""
+        key = x.specs, y.specs, w.specs
+        if key not in self._settled:
+            inputs = settled(self.model, x.specs)
+            self._settled[key] = inputs, self._settled_targets(inputs, y.specs, w.specs)
+        inputs, targets = self._settled[key]
+        return x.with_specs(inputs), y.with_specs(targets), w
+
+    def _settled_targets(self, x: Specs, y: Specs, w: Specs) -> Specs:
+        batch = fixed_batch(self.model) or PROBE
+
+        def traced(found: Specs) -> None:
+            builder = StepBuilder(self.model, self.store, batch, False, "direct")
+            self.describe(builder, x, found, w)
+
+        return first_fit(y, "if", traced)
 
     # ---------------------------------------------------------------- building
 

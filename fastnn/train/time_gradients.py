@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.engine.arrays import as_arrays, check_lengths
-from fastnn.engine.model import settled
+from fastnn.engine.model import first_fit, settled
 from fastnn.engine.session import Session
+from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Node, Value
@@ -47,9 +48,14 @@ def time_gradients(
     check_lengths(inputs, targets, "batch")
     inputs = inputs.with_specs(settled(model, inputs.specs))
     store = model.store()
-    builder = StepBuilder(model, store, len(inputs), False, "direct")
-    values = builder.inputs("x", inputs.specs), builder.inputs("y", targets.specs)
-    value = builder.loss(function, builder.outputs(values[0]), values[1])
+
+    def traced(specs: tuple[Spec, ...]) -> tuple[StepBuilder, Value]:
+        builder = StepBuilder(model, store, len(inputs), False, "direct")
+        given, wanted = builder.inputs("x", inputs.specs), builder.inputs("y", specs)
+        return builder, builder.loss(function, builder.outputs(given), wanted)
+
+    targets = targets.with_specs(first_fit(targets.specs, "if", traced))
+    builder, value = traced(targets.specs)
     graph = builder.graph
     leaves = [graph.leaves.get(p) for p in model.named_parameters().values()]
     differentiate(graph, value, [leaf for leaf in leaves if leaf is not None])

@@ -281,7 +281,8 @@ class Trainer(Training):
                 of (inputs, targets) or (inputs, targets, sample weights), or anything else that
                 gives such when iterated; it is iterated anew for each epoch.
             y: targets, one for each sample; None: the inputs are the targets (autoencoders). A
-                tuple or dict for several.
+                tuple or dict for several. bool and uint8 are classes where the loss takes classes,
+                else numbers (0 and 1 for binary cross-entropy).
             epochs: passes over the data, in addition to those done before; with `resume`, in total.
             batch_size: samples in a step, 32 by default; the last batch of an epoch may be smaller,
                 and all are where there are fewer samples.
@@ -324,7 +325,7 @@ class Trainer(Training):
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)
             check_finite(targets, f"{what} targets", self.dtype)
-        return self.understood(inputs), targets, weights
+        return self.understood(inputs, targets, weights)
 
     # ---------------------------------------------------------------- evaluate, predict
 

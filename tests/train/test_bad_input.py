@@ -192,7 +192,7 @@ FIT: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any], t
         ShapeError,
         "layer '1'.*at least 2 samples.*drop_last",
     ),
-    "nothing to train": (nn.ReLU, (X[:, :4], Y), {}, OptionError, "no parameter is trained"),
+    "nothing to train": (nn.ReLU, (X[:, :4], Y), {}, OptionError, "has no parameters"),
 }
 
 
