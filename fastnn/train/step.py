@@ -18,6 +18,7 @@ from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import clock
+from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train.base import Data, Options, Training
@@ -231,7 +232,7 @@ class Step(Training):
         return f"Step({type(self.model).__name__}, {self.optimizer!r}, {self.steps} steps done)"
 
 
-def _steps_per_epoch(given: int | None, schedule: optim.Schedule | None) -> int:
+def _steps_per_epoch(given: int | None, schedule: Schedule | None) -> int:
     if given is None:
         return 1
     if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:

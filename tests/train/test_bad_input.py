@@ -256,7 +256,7 @@ TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
     "padding": (lambda: nn.Embedding(5, 2, padding_idx=5), r"padding_idx in 0\.\.4, got 5"),
     "gelu": (lambda: nn.GELU("erf"), "approximate 'none' or 'tanh', got 'erf'"),
     "softplus": (lambda: nn.Softplus(0.0), "beta > 0, got 0"),
-    "maxout": (lambda: nn.Maxout(0), "at least 1 piece, got 0"),
+    "maxout": (lambda: nn.Maxout(0), "a whole number >= 1, got 0"),
     "smoothing": (
         lambda: nn.CrossEntropyLoss(label_smoothing=2.0),
         r"label_smoothing in \[0, 1\], got 2.0",
