@@ -200,6 +200,25 @@ def test_ctrl_c_in_a_long_loop(workers: int) -> None:
         np.testing.assert_array_equal(value, whole[name])
 
 
+class Late(nn.Module):
+    """Samples are mixed in a state that shows in the outputs two steps later only."""
+
+    def forward(self, x: Any) -> Any:
+        def step(x_t: Any, state: Any) -> Any:
+            a, b = state
+            return a * 1.0, (b * 1.0, x_t - ops.mean(x_t, axis=0))
+
+        zeros = ops.zeros_state(x, 2)
+        return ops.loop(step, x, (zeros, zeros))[0]
+
+
+def test_samples_that_are_mixed_through_a_state_are_not_cut_into_batches() -> None:
+    x = np.random.default_rng(3).normal(size=(6, 5, 2)).astype(np.float32)
+    whole = Late().predict(x, batch_size=6)
+    np.testing.assert_allclose(whole[:, 2:], x[:, :3] - x[:, :3].mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(Late().predict(x, batch_size=2), whole)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("C", [1, 7, 16, 33])
 def test_full(C: int, dtype: str) -> None:

@@ -34,6 +34,13 @@ def test_embedding(C: int, dtype: Any) -> None:
     assert not np.isnan(y[3:]).any()
 
 
+@pytest.mark.parametrize("C", [1, 8, 33])
+def test_full(C: int) -> None:
+    for dtype in DTYPES:
+        y = compute_both("full", dtype, {"y": (7, C)}, exact=True, number=-0.5)["y"]
+        np.testing.assert_array_equal(y, np.full((7, C), -0.5))
+
+
 @pytest.mark.parametrize("source_type", ["float32", "float64", "uint8", "int16", "int64", "bool"])
 def test_gather(source_type: str) -> None:
     rng = np.random.default_rng(2)
