@@ -178,7 +178,13 @@ class Placed:
         calls = list(enumerate(table.calls))
         self.local = {k: local for k, call in calls if (local := _local(call))}
         self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
-        self.loops, self.groups = table.loops, table.groups
+        self.loops = table.loops
+        #: calls that their innermost loop places once: where local memory lies depends on the block
+        self.by_loop = {
+            k: loop
+            for k, loop in table.innermost.items()
+            if not (loop in table.phases and k in self.local)
+        }
         #: the words of loops, and the lists in them
         self.words = np.zeros((len(table.lengths), layout.LOOP_WORDS), np.int64)
         self.words[:, 0] = table.lengths
@@ -212,9 +218,9 @@ class Placed:
             records[number] = record
             calls[number, 1] = record.ctypes.data
             calls[number, 3] = self.tables[-1].ctypes.data
-            if number in self.groups:
+            if number in self.by_loop:
                 calls[number, 3] = -record.strides[0]
-                loop, depth = self.groups[number], len(self.loops[number]) - 1
+                loop, depth = self.by_loop[number], len(self.loops[number]) - 1
                 tables.setdefault(loop, []).append(self.tables[-1].ctypes.data)
                 advances.setdefault(loop, []).extend(
                     [record[1, slot:].ctypes.data, record.strides[0], by]

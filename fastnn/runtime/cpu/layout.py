@@ -12,16 +12,16 @@ DESCRIPTION_BARRIER = 8
 SEGMENT_WORDS = 6
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
-#      where a loop of phases begins: depth; where it ends: depth, address of its words, row that
-#      its steps begin with
+#      where a loop of phases begins: depth, address of its words; where it ends: the same, and the
+#      row that its steps begin with
 ROW_WORDS = 8
 GROUP, BARRIER, BEGIN, AGAIN = 1, 2, 3, 4
 # call: kernel address, record address, multiplier, address of the placed operands' table or 0 (of a
-#       call in a group's loop, which places them: less the bytes of a worker's copy of the record);
+#       call in a loop that places them: less the bytes of a worker's copy of the record);
 #       where a loop begins: 0, depth, -1, address of its words; where it ends: 0, depth, call that
 #       its steps begin with (counted from the group's first), address of its words
 CALL_WORDS = 4
-# loop: number of steps, and in a group: number of its calls' tables, address of their addresses,
+# loop: number of steps, number of the tables of calls that it places, address of their addresses,
 # number of words that each step adds to, address of a list of them: address of the word in the
 # first worker's copy, bytes from one worker's copy to the next, what is added
 LOOP_WORDS = 5

@@ -202,11 +202,26 @@ def placed(table: int, worker: int, begin: int, times: int) -> int:
 
 
 @register_jitable
-def goes_on(times: int, depth: int, length: int) -> bool:
-    """Count a step of a loop: is there another?"""
-    steps = words(times)
+def enter(times: int, depth: int, loop: int, worker: int, begin: int) -> None:
+    """Begin a loop: place what moves in it where it is in the first step."""
+    head = words(loop)
+    tables = words(head[2])
+    words(times)[depth] = 0
+    for k in range(head[1]):
+        placed(tables[k], worker, begin, times)
+
+
+@register_jitable
+def goes_on(times: int, depth: int, loop: int, worker: int) -> bool:
+    """End a step of a loop: is there another? Then the worker's records move on to it."""
+    head, steps = words(loop), words(times)
     steps[depth] += 1
-    return steps[depth] < words(length)[0]
+    if steps[depth] >= head[0]:
+        return False
+    for k in range(head[3]):
+        move = words(head[4] + 8 * ADVANCE_WORDS * k)
+        words(move[0] + move[1] * worker)[0] += move[2]
+    return True
 
 
 @register_jitable
@@ -218,14 +233,6 @@ def note_fault(clock: int, call: int, record: int, lo: int, hi: int, worker: int
         place[FAULT + 2] = lo
         place[FAULT + 3] = hi
         place[FAULT + 4] = worker
-
-
-@register_jitable
-def advance(moves: int, count: int, worker: int) -> None:
-    """Move a worker's records on by a step."""
-    for k in range(count):
-        move = words(moves + 8 * ADVANCE_WORDS * k)
-        words(move[0] + move[1] * worker)[0] += move[2]
 
 
 @register_jitable
@@ -242,14 +249,9 @@ def run_blocks(
             call = words(at)
             c += 1
             if call[0] == 0:
-                loop = words(call[3])
                 if call[2] < 0:
-                    words(times)[call[1]] = 0
-                    tables = words(loop[2])
-                    for k in range(loop[1]):
-                        placed(tables[k], worker, begin, times)
-                elif goes_on(times, call[1], call[3]):
-                    advance(loop[4], loop[3], worker)
+                    enter(times, call[1], call[3], worker, begin)
+                elif goes_on(times, call[1], call[3], worker):
                     c = call[2]
                 continue
             where = call[1]
@@ -272,7 +274,9 @@ def run_serial(row: int, first: int, times: int, clock: int, worker: int) -> Non
         at = first + 8 * CALL_WORDS * c
         call = words(at)
         where = call[1]
-        if call[3] != 0:
+        if call[3] < 0:
+            where -= call[3] * (worker + 1)
+        elif call[3] != 0:
             where = placed(call[3], worker, 0, times)
         if call_address(call[0], where, 0, 1) != 0:
             note_fault(clock, at, where, 0, 1, worker)
@@ -330,8 +334,8 @@ def run(record: int, worker: int, workers: int) -> None:
                         stopped = True
                         break
                 elif row[0] == BEGIN:
-                    words(times)[row[1]] = 0
-                elif goes_on(times, row[1], row[2]):
+                    enter(times, row[1], row[2], worker, 0)
+                elif goes_on(times, row[1], row[2], worker):
                     r = row[3]
             if stopped:
                 break

@@ -15,7 +15,8 @@ class Table:
         rows: one for each group and barrier, and where a loop of phases begins and ends.
         calls: those of groups and barriers; None where a loop in a group begins or ends.
         loops: for each of the calls the loops around it.
-        groups: for calls in a group's loop, by their number, that of the innermost such loop.
+        innermost: for calls in loops, by their number, that of the innermost loop.
+        phases: the numbers of the loops of phases.
         lengths: the numbers of steps of loops, by their number.
         depth: how many loops are in one another, at most.
     """
@@ -24,7 +25,8 @@ class Table:
         self.rows: list[list[int]] = []
         self.calls: list[PlannedCall | None] = []
         self.loops: list[tuple[PlannedRepeat, ...]] = []
-        self.groups: dict[int, int] = {}
+        self.innermost: dict[int, int] = {}
+        self.phases: set[int] = set()
         self.lengths: list[int] = []
         self.depth = 0
         self._marks: dict[int, list[int]] = {}  # of the calls that are None, their words
@@ -53,9 +55,13 @@ class Table:
         for phase in phases:
             if isinstance(phase, PlannedRepeat):
                 depth, number = self._enter(loops, phase)
-                self.rows.append([layout.BEGIN, depth, 0, 0, 0, 0, 0, 0])
-                first = len(self.rows)
+                self.rows.append([layout.BEGIN, depth, number, 0, 0, 0, 0, 0])
+                self._ends.append((self.rows[-1], 2))
+                first, begin = len(self.rows), len(self.calls)
                 self._phases(phase.body, (*loops, phase))
+                for k in range(begin, len(self.calls)):
+                    self.innermost.setdefault(k, number)
+                self.phases.add(number)
                 self.rows.append([layout.AGAIN, depth, number, first, 0, 0, 0, 0])
                 self._ends.append((self.rows[-1], 2))
                 continue
@@ -87,7 +93,7 @@ class Table:
                 begin = len(self.calls)
                 self._calls(call.body, (*loops, call), first)
                 for k in range(begin, len(self.calls)):
-                    self.groups.setdefault(k, number)
+                    self.innermost.setdefault(k, number)
                 end = [0, depth, begin - first, number]
                 self._ends += [(head, 3), (end, 3)]
                 self._mark(end, loops)
