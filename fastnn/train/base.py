@@ -194,6 +194,12 @@ class Training:
         builder.loss(self.losses, builder.outputs(inputs), targets, weights)
         return inputs, targets, weights
 
+    def losses_alone(self, batch: int, training: bool, x: Specs, y: Specs, w: Specs) -> StepBuilder:
+        """The losses of a batch of some size, with nothing made of them."""
+        builder = self.builder(batch, training, "direct")
+        Training.describe(self, builder, x, y, w)
+        return builder
+
     def _traced(self, kind: str, batch: int, specs: tuple[Specs, Specs, Specs]) -> StepBuilder:
         """A step of some kind ("train", "gradients" or "evaluate") as far as its losses."""
         builder = self.builder(batch, kind != "evaluate", "direct")

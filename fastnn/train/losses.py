@@ -27,6 +27,7 @@ class Part:
         output, target: what it is the loss of.
         counted: makes a value of 1 for rows that count and 0 for others, or None.
         weight: the samples' weights, or None.
+        own: whether a function of the user's made one number of the batch.
     """
 
     value: Value
@@ -36,6 +37,7 @@ class Part:
     target: Any
     counted: Callable[[], Value | None]
     weight: Value | None
+    own: bool = False
 
 
 class Losses:
@@ -180,7 +182,7 @@ class Losses:
         kind, denominator = found if found is not None else (None, None)
         if kind == reduction.CONSTANT:
             kind = reduction.SAMPLES
-        return Part(value, kind, denominator, output, target, all_count, None)
+        return Part(value, kind, denominator, output, target, all_count, None, own=True)
 
     @staticmethod
     def _weighted(rows: Any, output: Any, target: Any, weight: Value) -> Part:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from fastnn.graph.graph import Value
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph.graph import Graph, Value
 from fastnn.plan.samples import Samples
 
 #: how a number of a batch is added to a total: weighted by the number of samples; as it is;
@@ -10,12 +16,18 @@ from fastnn.plan.samples import Samples
 SAMPLES, SUM, WEIGHTS, CONSTANT = "samples", "sum", "weights", "constant"
 
 
-def reduction_of(value: Value, samples: Samples | None = None) -> tuple[str, Value | None] | None:
+def reduction_of(
+    value: Value, samples: Samples | None = None, twin: Value | None = None
+) -> tuple[str, Value | None] | None:
     """How the values of batches become that of all samples; None where they don't.
 
     Means over rows are weighted by the number of samples, sums added, weighted means weighted by
     their denominators; so are what is made of them by factors, and sums of means. With `samples`,
     the rows must also be made of their own sample each.
+
+    With `twin`, the same number in the graph of another batch size, factors are compared: a sum
+    that is divided by the batch's size is a mean of the samples, a mean times that size a sum.
+    Where a number follows the size in another way, or among the rows, batches don't add up.
 
     Returns:
         One of the words above, with the denominator for WEIGHTS.
@@ -24,27 +36,100 @@ def reduction_of(value: Value, samples: Samples | None = None) -> tuple[str, Val
         return CONSTANT, None
     node = value.node
     if node is None:
+        if twin is not None and not _alike(value, twin):
+            return None
         return (CONSTANT, None) if value.home in ("constant", "params", "buffers") else None
+    other = None if twin is None else twin.node
+    if twin is not None and (other is None or other.op is not node.op):
+        return None
     name, inputs = node.op.name, node.inputs
+    twins: Mapping[str, Value | None] = {} if other is None else other.inputs
     rows = inputs.get("x")
     if name in ("mean", "total", "weighted_mean"):
         assert rows is not None
         if samples is not None and (samples.mixed(rows) or value.shape != ()):
+            return None
+        if twin is not None and not _alike(value, twin):
             return None
         if name == "weighted_mean":
             return WEIGHTS, node.outputs["denominator"]
         return (SAMPLES if name == "mean" else SUM), None
     if name in ("affine", "negate", "reshape"):
         assert rows is not None
-        found = reduction_of(rows, samples)
+        found = reduction_of(rows, samples, twins.get("x"))
+        if found is not None and twin is not None and other is not None:
+            found = _rescaled(found, node.attrs, other.attrs, value.graph.batch / twin.graph.batch)
         if found is not None and found[0] == SUM and node.attrs.get("shift", 0.0):
             return None
         return found
     if name in ("add", "subtract", "multiply", "divide"):
         a, b = inputs["a"], inputs["b"]
         assert a is not None and b is not None
-        return _both(name, reduction_of(a, samples), reduction_of(b, samples))
+        first = reduction_of(a, samples, twins.get("a"))
+        return _both(name, first, reduction_of(b, samples, twins.get("b")))
     return None
+
+
+def has_numbers(graph: Graph) -> bool:
+    """Whether a graph has factors or constants, which may have been made of the batch's size."""
+    return any(
+        node.op.name == "affine"
+        or any(v is not None and v.data is not None for v in node.inputs.values())
+        for node in graph.nodes
+    )
+
+
+def _rescaled(
+    found: tuple[str, Value | None],
+    attrs: Mapping[str, Any],
+    others: Mapping[str, Any],
+    sizes: float,
+) -> tuple[str, Value | None] | None:
+    """What `found` becomes by a factor and a summand, those of a twin beside them; `sizes` is the
+    batch's size by the twin's."""
+    if attrs.get("shift", 0.0) != others.get("shift", 0.0):
+        return None
+    factor, other = attrs.get("scale", 1.0), others.get("scale", 1.0)
+    if factor == other:
+        return found
+    if found[0] == SUM and math.isclose(factor * sizes, other):
+        return SAMPLES, None
+    return (SUM, None) if found[0] == SAMPLES and math.isclose(factor, other * sizes) else None
+
+
+def _alike(value: Value, twin: Value) -> bool:
+    """Whether two graphs compute two values alike, but for the batch's size."""
+    pairs, seen = [(value, twin)], set()
+    while pairs:
+        a, b = (v if v.node is not None else v.root for v in pairs.pop())
+        if a in seen:
+            continue
+        seen.add(a)
+        constants = a.data is not None or b.data is not None
+        if constants and not _same_numbers(a.data, b.data):
+            return False
+        if a.node is None and b.node is None:
+            continue
+        if a.node is None or b.node is None or a.node.op is not b.node.op:
+            return False
+        numbers = {k: v for k, v in a.node.attrs.items() if isinstance(v, float)}
+        if any(b.node.attrs.get(name) != number for name, number in numbers.items()):
+            return False
+        for name, operand in a.node.inputs.items():
+            other = b.node.inputs.get(name)
+            if operand is not None and other is not None:
+                pairs.append((operand, other))
+    return True
+
+
+def _same_numbers(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether two constants hold the same, but for the batch's size."""
+    if a is None or b is None:
+        return False
+    if a.shape == b.shape:
+        return bool(np.array_equal(a, b, equal_nan=True))
+    uniform = a.size and b.size and (a == a.flat[0]).all() and (b == b.flat[0]).all()
+    return not uniform or bool(a.flat[0] == b.flat[0])
 
 
 def _both(

@@ -22,6 +22,7 @@ from fastnn.runtime.kept import Kept
 from fastnn.train import fitting
 from fastnn.train import metrics as metric_names
 from fastnn.train.base import Data, Options, Specs, Training
+from fastnn.train.batch_sizes import BatchSizes
 from fastnn.train.batches import gives_batches
 from fastnn.train.build import StepBuilder
 from fastnn.train.evaluation import Evaluation
@@ -76,7 +77,8 @@ class Trainer(Training):
     the sum of the rows' losses (each with the weight of its class and its sample) by the sum of
     their weights, or the sum alone where that is the loss's reduction. It is NaN where nothing
     counts. A loss of your own that is no mean or sum of rows is averaged over an epoch's batches,
-    and evaluated on all samples at once.
+    and evaluated on all samples at once; a sum divided by the batch's size (``x.shape[0]``) is a
+    mean of the samples.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -92,7 +94,7 @@ class Trainer(Training):
 
     kind = "Trainer"
     rebuilt = Training.rebuilt | {
-        "_built", "_evaluation", "version",
+        "_batch_sizes", "_built", "_evaluation", "version",
         "hooks", "hook_call", "pending", "before_validation", "fitting", "counting",  # of a run
     }  # fmt: skip
 
@@ -140,6 +142,7 @@ class Trainer(Training):
     def _open(self, workers: int | str, graphs: bool) -> None:
         super()._open(workers, graphs)
         self._built: Kept[Built] = Kept()
+        self._batch_sizes = BatchSizes(self.losses_alone)
         self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
         self.counting = False  # whether the clock's cursor is ahead of `cursor`
@@ -169,6 +172,7 @@ class Trainer(Training):
 
     def _forget(self) -> None:
         self._built.clear()
+        self._batch_sizes.clear()
         self._evaluation = None
         self.version += 1
 
@@ -234,6 +238,7 @@ class Trainer(Training):
     ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
         """Put data, model, losses and metrics into a graph; returns the values of the data."""
         data = super().describe(builder, x, y, w)
+        self._batch_sizes.settle(builder, x, y, w)
         if builder.graph.training and self.stop_on_nonfinite:
             builder.check_finite(builder.places["loss"])
         builder.report(self.metrics)

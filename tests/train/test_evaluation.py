@@ -368,6 +368,29 @@ FUNCTIONS: dict[str, tuple[Any, Any]] = {
         lambda o, y: squares(o, y).mean() - 0.3 * np.abs(o).mean() + 1.0,
     ),
     "root": (rmse, lambda o, y: math.sqrt(squares(o, y).mean())),
+    "sum by the batch's size": (
+        lambda o, y: ops.total(ops.square(o - y)) / o.shape[0],
+        lambda o, y: squares(o, y).sum() / len(o),
+    ),
+    "sums by the batch's size, with factors": (  # as people write a variational bound
+        lambda o, y: (
+            ops.sum(ops.square(o - y)) / o.shape[0]
+            - 0.5 * ops.sum(1.0 + ops.absolute(o)) / o.shape[0]
+        ),
+        lambda o, y: (squares(o, y).sum() - 0.5 * (1.0 + np.abs(o)).sum()) / len(o),
+    ),
+    "mean times the batch's size": (
+        lambda o, y: 0.5 * (ops.mean(ops.square(o - y)) * o.size),
+        lambda o, y: squares(o, y).sum() / 2,
+    ),
+    "rows by the batch's size": (
+        lambda o, y: ops.sum(ops.square(o - y) / o.shape[0]),
+        lambda o, y: squares(o, y).sum() / len(o),
+    ),
+    "sum by an array of the batch's size": (
+        lambda o, y: ops.sum(ops.square(o - y) * np.full(2, 1.0 / o.shape[0])),
+        lambda o, y: squares(o, y).sum() / len(o),
+    ),
     "mean and sum": (
         lambda o, y: ops.mean(ops.square(o - y)) + ops.total(o) * 0.01,
         lambda o, y: squares(o, y).mean() + o.sum() * 0.01,
@@ -384,9 +407,13 @@ def test_functions_as_losses(name: str) -> None:
     want = pytest.approx(reference(trainer.predict(x), y), rel=1e-12)
     for batch in (1, 2, 4, N):
         assert trainer.evaluate(x, y, batch_size=batch)["loss"] == want
-    assert trainer.fit(x, y, batch_size=4, validation=(x, y), **QUIET)["val_loss"][0] == want
+    history = trainer.fit(x, y, batch_size=4, validation=(x, y), **QUIET)
+    assert history["val_loss"][0] == want
+    if name not in ("root", "mean and sum", "sum and a number"):
+        assert history["loss"][0] == want
     batches = [(x[:5], y[:5]), (x[5:], y[5:])]
-    if name in ("root", "mean and sum", "sum and a number"):
+    mixed = ("rows by the batch's size", "sum by an array of the batch's size")
+    if name in ("root", "mean and sum", "sum and a number", *mixed):
         with pytest.raises(DataError, match="doesn't add up over batches"):
             trainer.evaluate(batches)
         assert trainer.evaluate([(x, y)])["loss"] == want
