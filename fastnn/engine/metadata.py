@@ -12,6 +12,8 @@ from fastnn.errors import CheckpointError
 
 Check = Callable[[Any], bool]
 
+#: stands before the names of a model's arrays where a file holds others, too
+PREFIX = "model."
 #: steps, epochs and samples are below it, so that they are exact in float64 too
 MOST = 2**53
 
@@ -91,6 +93,7 @@ TRAINER: dict[str, tuple[str, Check]] = {
 #: keys that older files lack, with what stands for them
 OPTIONAL: dict[str, tuple[str, Check, Any]] = {
     "streams": ("numbers of streams by layer", _streams, None),
+    "prefix": ("'' or 'model.'", lambda v: v in ("", PREFIX), PREFIX),
     "feed": ("a description of the data", _feed, None),
     "callbacks": ("states by callback", _states, {}),
     "turn": ("a hook that was not finished", _turn, None),

@@ -1,5 +1,8 @@
 """Files of a model's parameters: written by fastnn, or by others such as PyTorch.
 
+A file of a model alone has the names of its state dict. In a trainer's, where there are other
+arrays, too, and in files of older versions ``model.`` stands before them.
+
 Nothing is changed before all of a file has been checked.
 """
 
@@ -16,6 +19,7 @@ from fastnn import files
 from fastnn.engine import foreign
 from fastnn.engine import metadata as checks
 from fastnn.engine.container import Arrays, Metadata, read, write
+from fastnn.engine.metadata import PREFIX
 from fastnn.engine.model import streams
 from fastnn.errors import CheckpointError, DataError
 
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def save_model(model: Module, path: str | os.PathLike[str]) -> None:
-    """Write all parameters and buffers of a model.
+    """Write all parameters and buffers of a model, under the names of its state dict.
+
+    PyTorch reads them with ``module.load_state_dict(safetensors.torch.load_file(path))``.
 
     The file appears at once and whole: it is written beside `path`, flushed to the disk and
     renamed. Missing folders are made.
@@ -43,8 +49,10 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
     ...     model = nn.Linear(3, 2).load(f"{folder}/model.safetensors")
     """
     target = files.as_path(path, "checkpoint", CheckpointError)
-    metadata = {"kind": "model", "dtype": model.store().dtype, "streams": streams(model)}
-    write(target, model_arrays(model), metadata)
+    metadata = {
+        "kind": "model", "dtype": model.store().dtype, "streams": streams(model), "prefix": "",
+    }  # fmt: skip
+    write(target, model_arrays(model, ""), metadata)
 
 
 def load_model(model: Module, path: str | os.PathLike[str]) -> None:
@@ -70,16 +78,18 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
             f"{store.dtype}; load it into a new model, or train with dtype={metadata['dtype']!r}"
         )
     compare_streams(model, metadata, source)
-    found = {n: a for n, a in arrays.items() if n.startswith("model.")}
-    compare(found, model_shapes(model), metadata["dtype"], source)
+    prefix = metadata["prefix"]
+    found = {n: a for n, a in arrays.items() if n.startswith(prefix)}
+    compare(found, model_shapes(model, prefix), metadata["dtype"], source)
     model.store(metadata["dtype"])
-    set_model(model, found)
+    set_model(model, found, prefix)
 
 
 def read_model(path: str | os.PathLike[str]) -> Arrays:
     """Parameters and buffers by name from a file of `save_model` or `save_trainer`."""
-    arrays, _ = read(files.as_path(path, "checkpoint", CheckpointError))
-    head = "model."
+    source = files.as_path(path, "checkpoint", CheckpointError)
+    arrays, texts = read(source)
+    head = checks.check(texts, source)["prefix"]
     return {n.removeprefix(head): a for n, a in arrays.items() if n.startswith(head)}
 
 
@@ -101,18 +111,21 @@ def load_weights(model: Module, path: Any, strict: bool, prefix: str) -> None:
 # -------------------------------------------------------------------- names, shapes, contents
 
 
-def model_arrays(model: Module) -> Arrays:
+def model_arrays(model: Module, prefix: str = PREFIX) -> Arrays:
+    """What a file holds of a model: all parameters and buffers by name."""
     model.store()
-    return {f"model.{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
+    return {f"{prefix}{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
 
 
-def model_shapes(model: Module) -> dict[str, tuple[int, ...]]:
-    return {f"model.{name}": p.shape for name, p in model.named_arrays().items()}
+def model_shapes(model: Module, prefix: str = PREFIX) -> dict[str, tuple[int, ...]]:
+    """The shapes of `model_arrays`."""
+    return {f"{prefix}{name}": p.shape for name, p in model.named_arrays().items()}
 
 
-def set_model(model: Module, arrays: Arrays) -> None:
+def set_model(model: Module, arrays: Arrays, prefix: str = PREFIX) -> None:
+    """Copy arrays, which fit, into a model."""
     for name, parameter in model.named_arrays().items():
-        parameter.value = arrays[f"model.{name}"]
+        parameter.value = arrays[f"{prefix}{name}"]
 
 
 def compare(

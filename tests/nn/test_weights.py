@@ -145,3 +145,20 @@ def test_numbers_that_a_parameter_cannot_hold_are_refused() -> None:
     assert model.predict(np.zeros((1, 2)))[0, 0] <= -1e299
     model[1].bias.value = [np.inf]  # what is no number may be put there
     assert np.isinf(model.to("float32")[1].bias.value[0])
+
+
+@pytest.mark.peers
+def test_pytorch_reads_a_models_file_as_it_is(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    from safetensors.torch import load_file
+
+    ours, path = net(), tmp_path / "ours.safetensors"
+    ours.load_state_dict(given())
+    ours.save(path)
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2)
+    )
+    theirs.load_state_dict(load_file(path))
+    x = RNG.normal(size=(16, 4)).astype("f4")
+    want = theirs.eval()(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(ours.predict(x), want, rtol=1e-4, atol=1e-5)

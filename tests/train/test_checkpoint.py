@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from fastnn import nn, optim
 from fastnn.engine import container
 from fastnn.errors import CheckpointError, DataError
+from fastnn.nn.saving import read_model
 from fastnn.optim import schedules
 from fastnn.train.callbacks import Callback, ModelCheckpoint, ReduceLROnPlateau
 from fastnn.train.trainer import Trainer
@@ -99,6 +100,47 @@ def test_model_comes_back(tmp_path):
     path = tmp_path / "deep" / "er" / "model.safetensors"
     model.save(path)
     assert_same(make_model().load(path).state_dict(), model.state_dict())
+
+
+def test_a_models_file_has_the_names_of_its_state_dict(tmp_path):
+    class Outer(nn.Module):
+        def __init__(self):
+            self.model = nn.Linear(3, 2)  # as older files call everything
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.model(x))
+
+    outer, path = Outer(), tmp_path / "outer.safetensors"
+    outer.save(path)
+    assert_same(load_file(path), outer.state_dict())
+    assert "model.weight" in load_file(path)
+    assert_same(Outer().load(path).state_dict(), outer.state_dict())
+    part = nn.Linear(3, 2).load(path, prefix="model.")
+    assert_same(part.state_dict(), outer.model.state_dict())
+    assert_same(read_model(path), outer.state_dict())
+
+
+@pytest.mark.parametrize("how", ["load", "prefix", "loose"])
+def test_a_models_file_of_an_older_version_can_be_read(how, tmp_path):
+    """Names with `model.` in front, and nothing said of it."""
+    model, path = make_model(), tmp_path / "old.safetensors"
+    arrays = {f"model.{n}": np.array(a, order="C") for n, a in model.state_dict().items()}
+    container.write(path, arrays, {"kind": "model", "dtype": "float32", "streams": {}})
+    if how == "prefix":
+        part = nn.Linear(6, 9).load(path, prefix="0.")
+        assert_same(part.state_dict(), model[0].state_dict())
+    else:
+        assert_same(make_model().load(path, strict=how == "load").state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("text", ["3", '"model"', "null", "[]"])
+def test_a_prefix_that_is_none(text, tmp_path):
+    path = tmp_path / "model.safetensors"
+    make_model().save(path)
+    rewritten(path, prefix=text)
+    with pytest.raises(CheckpointError, match=r"prefix: expected '' or 'model\.'"):
+        make_model().load(path)
 
 
 def test_arrays_in_the_file_have_pytorchs_names_shapes_and_order(tmp_path):
