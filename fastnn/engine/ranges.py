@@ -21,7 +21,6 @@ from fastnn.engine.arrays import Arrays, check_ranges
 from fastnn.engine.builder import Builder
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import building
-from fastnn.errors import FastnnError
 from fastnn.graph.graph import Range
 from fastnn.plan.stretched import Stretched
 
@@ -86,6 +85,17 @@ class Stretch:
         padded = np.full((len(array), self.more, *array.shape[2:]), fill, kind)
         padded[:, : self.steps] = array
         return padded
+
+    def renew(self, padded: Sequence[Arrays], data: Sequence[Arrays], rows: Any = ...) -> None:
+        """Take up what was written to these rows of the data since they were padded.
+
+        Raises DataError for lengths that are greater than the steps now.
+        """
+        check_ranges(data[0], self.limits)
+        for new, old in zip(padded, data, strict=True):
+            for copy, array in zip(new.arrays, old.arrays, strict=True):
+                if copy is not array:
+                    copy[:, : self.steps][rows] = array[rows]
 
     def cut(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs as they would be without padding."""
@@ -173,7 +183,7 @@ class Ranges:
         longer: Any = tuple(_stretched(p, f, more) for p, f in zip(specs, fills, strict=True))
         try:
             long = self._trace(kind, batch, longer)
-        except FastnnError:  # a model for sequences of one length
+        except Exception:  # a model for sequences of one length, or so long and no longer
             return None
         targets = {values[f"y{k}"]: float(fill) for k, fill in enumerate(fills[1]) if fill}
         loss = short.places.get("loss")

@@ -81,7 +81,7 @@ class Evaluation:
         if batch < len(x) and not self.cuts(x.specs, y.specs, w.specs).evaluation:
             batch = len(x)
         left = len(x) % batch
-        x, y, w = trainer.stretched(x, y, w, False, [size for size in (batch, left) if size])
+        x, y, w, _ = trainer.stretched(x, y, w, False, [size for size in (batch, left) if size])
 
         def built(size: int) -> Built:
             return trainer.built(x.specs, y.specs, size, "gather", training=False, w=w.specs)
@@ -103,7 +103,7 @@ class Evaluation:
                     "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
                     "batches; give arrays, or all samples as one batch"
                 )
-            x, y, w = trainer.stretched(x, y, w, False)
+            x, y, w, _ = trainer.stretched(x, y, w, False)
             built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
             session.run_once(built, x, y, w)
         if not count:

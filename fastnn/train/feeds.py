@@ -61,7 +61,8 @@ class ArrayFeed:
     def prepare(self) -> None:
         """Build and bind the programs: at first, and when the trainer's model has changed."""
         trainer, sizes = self.trainer, [size for size in (self.batch, self.small) if size]
-        x, y, w = trainer.stretched(*self.data, True, sizes)
+        x, y, w, self.stretch = trainer.stretched(*self.data, True, sizes)
+        self.padded = x, y, w
         for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
             trainer.session.set(name, source)
         built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w.specs)
@@ -69,6 +70,7 @@ class ArrayFeed:
         if self.small:
             small = trainer.built(x.specs, y.specs, self.small, "gather", w=w.specs)
         built.check(x, y)
+        self.built = built
         self.full = trainer.session.bind(built.program)
         self.rest: Bound | None = trainer.session.bind(small.program) if small else None
         self.version = trainer.version
@@ -78,6 +80,12 @@ class ArrayFeed:
         self.trainer.refresh()
         if self.version != self.trainer.version:
             self.prepare()
+
+    def renew(self, rows: Any = ...) -> None:
+        """Take up what a callback has written to these rows of the arrays, which are read where
+        they lie."""
+        if self.stretch is not None:
+            self.stretch.renew(self.padded, self.data, rows)
 
     def last_bound(self, session: Session) -> Bound:
         """The program of the step at the clock's cursor."""
@@ -96,6 +104,8 @@ class ArrayFeed:
         trainer, session = self.trainer, self.trainer.session
         self.refresh()
         self.hold.check()
+        self.renew()
+        self.built.check(*self.padded[:2])
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
             session.changed("order")
@@ -120,6 +130,7 @@ class ArrayFeed:
             session.changed("schedule")
             batches.before(first + k)
             self.refresh()
+            self.renew(self.order[begin + k * self.batch :][: self.batch])
             rest = self.rest if k >= (self.samples - begin) // self.batch else None
             reason = session.run([(rest or self.full, 1)], poll)
             if reason:
@@ -206,7 +217,7 @@ class BatchFeed:
 
     def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays, Arrays]:
         x, y, w = self.trainer.checked(*batch_of(item), self.check_data, "training")
-        x, y, w = self.trainer.stretched(x, y, w, True)
+        x, y, w, _ = self.trainer.stretched(x, y, w, True)
         built = self.trainer.built(x.specs, y.specs, len(x), "direct", w=w.specs)
         built.check(x, y)
         key = id(built.program)

@@ -12,6 +12,7 @@ import numpy as np
 from fastnn import optim
 from fastnn.engine.arrays import Arrays, check_finite
 from fastnn.engine.builder import Built
+from fastnn.engine.ranges import Stretch
 from fastnn.engine.turns import reading, training
 from fastnn.errors import OptionError
 from fastnn.graph.graph import Value
@@ -246,12 +247,13 @@ class Trainer(Training):
 
     def stretched(
         self, x: Arrays, y: Arrays, w: Arrays, training: bool, batches: Iterable[int] = ()
-    ) -> Data:
-        """Data, padded to the steps of the programs that serve them (`engine/ranges.py`)."""
+    ) -> tuple[Arrays, Arrays, Arrays, Stretch | None]:
+        """Data, padded to the steps of the programs that serve them, and how they were padded
+        (`engine/ranges.py`)."""
         if not devices.on_host(self.device):
-            return x, y, w
+            return x, y, w, None
         kind = "train" if training else "evaluate"
-        return self._ranges.stretch(kind, x, y, w, batches)[:3]
+        return self._ranges.stretch(kind, x, y, w, batches)
 
     # ---------------------------------------------------------------- fit
 

@@ -484,3 +484,67 @@ def test_zeros_leave_the_bits_of_sums():
             padded[np.sort(rng.choice(size, n, replace=False))] = x
             assert sum_of_counted(padded) == expected
     assert np.isnan(sum_of_counted(np.array([0, np.nan, 0, 1.0])))
+
+
+# ---------------------------------------------------------------- what users write themselves
+
+
+class Short(Tagger):
+    """Has a limit of its own, within a range of lengths, and says so in its own words."""
+
+    def forward(self, ids: Any, lengths: Any) -> Any:
+        if ids.shape[1] > 13:
+            raise ValueError("sentences of at most 13 words")
+        return super().forward(ids, lengths)
+
+
+def test_what_a_model_says_of_longer_sequences_concerns_them_alone(exact):
+    data, found = [batch(n) for n in (3, 4, 5, 6, 9, 11, 13, 7)], []
+    for _ in range(2):
+        model = Short()
+        made, logs = fits(model, data)
+        with pytest.raises(ValueError, match="at most 13 words"):
+            made.fit([batch(14)], verbose=False)
+        found.append((logs, [model.predict(*x) for x, _ in data]))
+        exact()
+    assert same(*found)
+
+
+class Noise(fnn.callbacks.Callback):
+    """Writes to the arrays that training reads: before each epoch, or before each batch."""
+
+    def __init__(self, array: np.ndarray, each_batch: bool):
+        self.array = array
+        self.rng = np.random.default_rng(0)
+        setattr(self, "on_train_batch_begin" if each_batch else "on_epoch_begin", self.write)
+
+    def write(self, *_: Any) -> None:
+        self.array[:] = self.rng.integers(0, WORDS, self.array.shape)
+
+
+@pytest.mark.parametrize("each_batch", [False, True])
+def test_arrays_are_read_where_they_lie(each_batch, exact, monkeypatch):
+    monkeypatch.setattr(ranges, "EXACT", 0)
+    found = []
+    for _ in range(2):
+        (ids, lengths), tags = batch(11, 20)
+        made = trainer(Tagger())
+        noise = Noise(ids, each_batch)
+        logs = made.fit(
+            (ids, lengths), tags, epochs=3, batch_size=8, callbacks=noise, verbose=False
+        )
+        found.append((numbers(logs), made.predict((ids, lengths))))
+        exact()
+    assert same(*found)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("name", ["ids", "lengths", "tags"])
+def test_what_is_written_to_arrays_is_checked(few, name, monkeypatch):
+    """A number out of range would be an address out of the table."""
+    monkeypatch.setattr(ranges, "EXACT", 0 if few else 10**9)
+    (ids, lengths), tags = batch(11)
+    array, wrong = {"ids": (ids, 10**12), "lengths": (lengths, 12), "tags": (tags, TAGS)}[name]
+    worse = fnn.callbacks.LambdaCallback(on_epoch_end=lambda *_: array.fill(wrong))
+    with pytest.raises(DataError, match=rf"expects .*, got {wrong};"):
+        trainer(Tagger()).fit((ids, lengths), tags, epochs=3, callbacks=worse, verbose=False)
