@@ -85,7 +85,7 @@ def cross_entropy(rows: int, classes: int, threads: int) -> tuple[dict[str, Any]
     x = aligned(rng.standard_normal((rows, classes)).astype(np.float32))
     target = rng.integers(0, classes, rows)
     loss, dlogits = aligned(np.zeros(rows, np.float32)), aligned(np.zeros_like(x))
-    import fastnn.graph.ops  # noqa: F401  (declares the kernels)
+    import fastnn.ops  # noqa: F401  (declares the kernels)
 
     sides = {
         "fastnn": caller(

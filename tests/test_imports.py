@@ -40,23 +40,7 @@ UPWARD: set[str] = set()
 #: the same, for type checkers alone
 UPWARD_TYPES: set[str] = set()
 #: modules in circles today
-CIRCLES: set[str] = {
-    "fastnn.graph.graph",
-    "fastnn.graph.op",
-    "fastnn.graph.ops",
-    "fastnn.graph.ops.activation",
-    "fastnn.graph.ops.along",
-    "fastnn.graph.ops.arithmetic",
-    "fastnn.graph.ops.linear",
-    "fastnn.graph.ops.loss",
-    "fastnn.graph.ops.matmul",
-    "fastnn.graph.ops.metric",
-    "fastnn.graph.ops.norm",
-    "fastnn.graph.ops.random",
-    "fastnn.graph.ops.recurrent",
-    "fastnn.graph.ops.shape",
-    "fastnn.graph.ops.strided",
-}
+CIRCLES: set[str] = set()
 
 #: folders that may name devices
 WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}

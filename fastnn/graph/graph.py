@@ -14,18 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastnn.errors import DataError, ShapeError, where
 from fastnn.graph.methods import Methods, functions
+from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.kernels import clock as clock_words
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared
-
-if TYPE_CHECKING:
-    from fastnn.graph.op import Op
 
 
 class _Tracing(threading.local):
@@ -506,7 +504,7 @@ class Graph:
                 f"got {sorted(operands)}"
             )
         attrs = {"kernel": kernel, "operands": operands, "final": False}
-        self.nodes.append(Node(_kernel_op(), {}, {}, attrs, self.scope))
+        self.nodes.append(Node(KERNEL, {}, {}, attrs, self.scope))
 
     def call_last(self, kernel: str, **operands: Any) -> None:
         """Add a call that belongs to the very end of the step."""
@@ -518,8 +516,6 @@ class Graph:
 
         Returns the output value, or a tuple of values for an op with several public outputs.
         """
-        from fastnn.graph.op import lookup
-
         row = lookup(op) if isinstance(op, str) else op
         inputs: dict[str, Value | None] = {}
         for name in row.inputs:
@@ -537,12 +533,6 @@ class Graph:
             mark_batched(row.forward_kernel, {**inputs, **node.outputs})
         public = tuple(node.outputs[name] for name in row.returns)
         return public[0] if len(public) == 1 else public
-
-
-def _kernel_op() -> Op:
-    from fastnn.graph.op import KERNEL
-
-    return KERNEL
 
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.gradient import FORMULAS, contributions, total
+from fastnn.graph.gradient import FORMULAS, contributions, gradient_node, total
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import KERNEL, Op, gradient_node, settle_as
-from fastnn.graph.ops.shape import concatenate
+from fastnn.graph.methods import functions
+from fastnn.graph.op import KERNEL, Op, settle_as
 from fastnn.kernels.declare import declared
 
 Body = Callable[..., tuple[Sequence[Value], Sequence[Value]]]
@@ -269,7 +269,7 @@ def _unrolled(node: Node, known: dict[Value, Value] | None = None) -> dict[str, 
             wide = [
                 graph.apply("reshape", x=value, shape=(first[0], 1, *first[1:])) for value in values
             ]
-            found[f"y{k}"] = concatenate(graph, wide, 1)
+            found[f"y{k}"] = functions().concatenate(wide, axis=1)
     return found
 
 

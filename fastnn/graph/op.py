@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Node
-from fastnn.kernels.declare import declared
 
 if TYPE_CHECKING:
-    from fastnn.graph.graph import Graph, Value
+    from fastnn.graph.graph import Graph, Node, Value
 
 Shape = tuple[int, ...]
 ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[Shape, str]]]
@@ -97,8 +95,6 @@ def register(op: Op) -> Op:
 
 
 def lookup(name: str) -> Op:
-    if not OPS:
-        import fastnn.graph.ops  # noqa: F401  (fills the table)
     return OPS[name]
 
 
@@ -111,64 +107,3 @@ def settle_as(*outputs: str, like: str = "x") -> Callable[[Node], None]:
             node.outputs[name].batched = source is not None and source.batched
 
     return settle
-
-
-def gradient_node(
-    graph: Graph, node: Node, douts: dict[str, Value], wanted: set[str]
-) -> dict[str, Value]:
-    """Add the node of a node's gradients; returns those that are wanted, by input."""
-    op = node.op
-    wanted = wanted - set(op.constant)
-    if not wanted:
-        return {}
-    if missing := wanted - differentiable(node):
-        raise NotDifferentiable(node, f"that writes d{sorted(missing)[0]}")
-    inputs = {**node.inputs, **node.outputs, **{f"d{name}": value for name, value in douts.items()}}
-    made = Node(GRADIENT, inputs, {}, node.attrs, node.scope, of=node)
-    found = {}
-    for name in op.inputs:
-        if name not in wanted:
-            continue
-        source = node.inputs[name]
-        assert source is not None
-        found[name] = graph.value(
-            source.shape, source.dtype, node=made, name=f"{op.name}.d{name}",
-            batched=source.batched,
-        )  # fmt: skip
-        made.outputs[f"d{name}"] = found[name]
-    graph.nodes.append(made)
-    return found
-
-
-def differentiable(node: Node) -> set[str]:
-    """The inputs that a node's gradient node has gradients for."""
-    op = node.op
-    if op.differentiable is not None:
-        return set(op.differentiable)
-    found: set[str] = set()
-    for name in op.backward_kernels:
-        kernel = declared(name)
-        if kernel is None:
-            raise NotDifferentiable(node, repr(name))
-        found |= {n[1:] for n, p in kernel.arrays.items() if p.writes and n[0] == "d"}
-    return found
-
-
-def named(node: Node) -> set[str]:
-    """The inputs of a gradient node that its kernels read; all where a rule lowers it."""
-    assert node.of is not None
-    op = node.of.op
-    if op.differentiable is not None:
-        return set(node.inputs)
-    kernels = [declared(name) for name in op.backward_kernels]
-    return {name for kernel in kernels if kernel is not None for name in kernel.params}
-
-
-class NotDifferentiable(ShapeError):
-    """An op without a gradient stands between the loss and what should be trained."""
-
-    def __init__(self, node: Node, kernel: str):
-        super().__init__(
-            f"{where(node.scope)}op {node.op.name!r} has no gradient (no kernel {kernel}) for "
-            f"inputs {node.inputs}; give it a backward kernel, or let nothing trained reach it"
-        )

@@ -6,6 +6,10 @@ the model is traced, with errors that name the layer.
 
 import sys
 
+import fastnn.ops.loss
+import fastnn.ops.metric
+import fastnn.ops.recurrent_expressions
+import fastnn.ops.strided  # noqa: F401  (ops without a function here, and what gradients are made of)
 from fastnn.graph.methods import provide
 from fastnn.ops.activation import (
     absolute,
@@ -32,13 +36,11 @@ from fastnn.ops.arithmetic import (
     clip,
     detach,
     divide,
-    embedding,
     equal,
     greater,
     greater_equal,
     less,
     less_equal,
-    linear,
     maximum,
     minimum,
     multiply,
@@ -49,6 +51,7 @@ from fastnn.ops.arithmetic import (
     where,
 )
 from fastnn.ops.derivative import gradient
+from fastnn.ops.linear import embedding, linear
 from fastnn.ops.matmul import (
     matmul,
 )
@@ -65,6 +68,7 @@ from fastnn.ops.operands import (
     graph_of,
 )
 from fastnn.ops.projection import projected_lstm
+from fastnn.ops.recurrent import gru, leaky, lstm, rnn, swap_time
 from fastnn.ops.reduce import (
     cumsum,
     log_softmax,
@@ -76,17 +80,7 @@ from fastnn.ops.reduce import (
     softmax,
     sum,
 )
-from fastnn.ops.sequence import (
-    gru,
-    leaky,
-    load_state,
-    loop,
-    lstm,
-    rnn,
-    store_state,
-    swap_time,
-    zeros_state,
-)
+from fastnn.ops.sequence import load_state, loop, store_state, zeros_state
 from fastnn.ops.shape import (
     columns,
     concatenate,
@@ -191,7 +185,5 @@ __all__ = [
     "where",
     "zeros_state",
 ]
-
-import fastnn.ops.recurrent_expressions  # noqa: F401  (what gradients are made of)
 
 provide(sys.modules[__name__])  # they are what a value's operators and methods do

@@ -8,9 +8,10 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Value
-from fastnn.ops.arithmetic import add, equal, less, linear, multiply, subtract
+from fastnn.ops.arithmetic import add, equal, less, multiply, subtract
+from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of
-from fastnn.ops.sequence import lstm
+from fastnn.ops.recurrent import lstm
 from fastnn.ops.shape import concatenate, pad, reshape
 
 

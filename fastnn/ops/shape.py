@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph, Value
-from fastnn.graph.op import lookup
+from fastnn.ops.joining import concatenate as join
 from fastnn.ops.operands import as_value, float_value, graph_of, symbolic, whole_axes
 
 
@@ -128,12 +128,9 @@ def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
 
 def concatenate(*parts: Any, axis: int = -1) -> Value:
     """Join along an axis, the last one by default."""
-    from fastnn.graph.ops.shape import concatenate as join
-
     if len(parts) == 1 and isinstance(parts[0], Sequence):
         parts = tuple(parts[0])
     graph = graph_of(*parts)
-    lookup("reshape")
     values = [float_value(as_value(graph, p), "concatenate") for p in parts]
     return join(graph, values, whole_axes(values[0], axis, "concatenate")[0])
 

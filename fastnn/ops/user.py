@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.graph.ops  # noqa: F401  (fills the table, so that names are known to be taken)
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.fold import fold
 from fastnn.graph.gradient import FORMULAS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.graph.ops  # noqa: F401  (fills the table)
+import fastnn.ops  # noqa: F401  (fills the table)
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
 from fastnn.graph.op import OPS

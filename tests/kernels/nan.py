@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-import fastnn.graph.ops  # noqa: F401  (declares the kernels)
+import fastnn.ops  # noqa: F401  (declares the kernels)
 from fastnn.kernels import topics
 from fastnn.kernels.declare import KERNELS, Array
 

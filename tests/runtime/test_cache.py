@@ -265,7 +265,7 @@ def test_what_changes_while_it_is_compiled_is_not_kept(
 COMPILE = """
 import sys
 import numpy as np
-import fastnn.graph.ops
+import fastnn.ops
 from fastnn.kernels.declare import KERNELS
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph, Node, Value
-from fastnn.graph.op import Op, gradient_node, register
+from fastnn.graph.op import Op, register
 
 
 def _rows(x: Value) -> tuple[int, ...]:

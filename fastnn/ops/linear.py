@@ -6,7 +6,10 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Value
+from fastnn.graph.leaf import Leaf
 from fastnn.graph.op import Op, register, settle_as
+from fastnn.ops.arithmetic import add
+from fastnn.ops.operands import as_value, float_value, graph_of, untransposed
 
 
 def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -59,3 +62,40 @@ register(
     Op("embedding", inputs=("ids", "table"), defaults={"padding_index": -1}, shape=_embedding_shape,
        constant=("ids",))
 )  # fmt: skip
+
+
+# ---------------------------------------------------------------- functions
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Value:
+    """x @ w + bias.
+
+    Args:
+        x: shape (..., C).
+        weight: a parameter of PyTorch's shape (K, C), or a value of shape (C, K). (A parameter made
+            with ``transposed=True`` is faster; one that is not may be an embedding's, too.)
+        bias: shape (K,), or None.
+
+    Returns:
+        Shape (..., K).
+    """
+    graph = graph_of(x)
+    if isinstance(weight, Leaf) and not weight.transposed:
+        product: Value = graph.apply(
+            "linear_turned", x=float_value(x, "linear"), w=as_value(graph, weight)
+        )
+        return product if bias is None else add(product, bias)
+    b = None if bias is None else as_value(graph, bias)
+    result: Value = graph.apply(
+        "linear", x=float_value(x, "linear"), w=as_value(graph, weight), bias=b
+    )
+    return result
+
+
+def embedding(ids: Any, table: Any, padding_index: int = -1) -> Value:
+    """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C)."""
+    graph = graph_of(ids)
+    rows = as_value(graph, untransposed(table, "embedding"))
+    result: Value = graph.apply("embedding", ids=ids, table=rows, padding_index=padding_index)
+    graph.limit(ids, 0, rows.shape[0])
+    return result

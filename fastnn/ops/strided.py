@@ -9,7 +9,7 @@ import numpy as np
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, Node, Value
 from fastnn.graph.op import Op, register
-from fastnn.graph.ops.shape import reshaped
+from fastnn.ops.joining import reshaped
 
 Shape = tuple[int, ...]
 
