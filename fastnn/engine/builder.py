@@ -27,12 +27,16 @@ from fastnn.runtime import devices
 
 @dataclass(frozen=True)
 class Built:
-    """A planned step, with the limits that integer data have to keep."""
+    """A planned step, with the limits that integer data have to keep.
+
+    `carries`: whether it writes buffers (states, running statistics).
+    """
 
     program: Program
     #: limits of integer inputs, by the input's name
     ranges: tuple[tuple[str, Range], ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    carries: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -182,4 +186,4 @@ class Builder:
             if r.value in self.names
         )
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
-        return Built(program, ranges, outputs)
+        return Built(program, ranges, outputs, bool(guard.written_buffers(self.lowered.calls)))

@@ -13,7 +13,7 @@ from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_ranges
 from fastnn.engine.builder import Builder, Built
 from fastnn.engine.model import PROBE, Model, fixed_batch, settled
 from fastnn.engine.ranges import Ranges, Stretch
-from fastnn.engine.session import Session, segments_for
+from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError, OptionError
@@ -176,24 +176,26 @@ class Predictor:
         """Outputs of one batch after the other, on the CPU."""
         results: list[np.ndarray] = []
         tree: Any = None
-        for begin in range(0, len(x), batch):
-            part = x if batch == len(x) else x.take(slice(begin, begin + batch))
-            count = len(part)
-            part, stretch = self._stretched(part)
-            ready = self._ready(part)
-            found, tree = ready(part), ready.forward.tree
-            if stretch is not None:
-                found = stretch.cut(found)
-            if batch == len(x):
-                results = [array.copy() for array in found]
-                break
-            if begin == 0:
-                results = [
-                    np.empty(_whole(array.shape, join, batch, len(x)), array.dtype)
-                    for array, join in zip(found, joins, strict=True)
-                ]
-            for result, array, join in zip(results, found, joins, strict=True):
-                _put(result, array, join, begin, count, len(x))
+        with CarriedStates(self.session) as states:
+            for begin in range(0, len(x), batch):
+                part = x if batch == len(x) else x.take(slice(begin, begin + batch))
+                count = len(part)
+                part, stretch = self._stretched(part)
+                ready = self._ready(part)
+                states.before(ready.forward.built)
+                found, tree = ready(part), ready.forward.tree
+                if stretch is not None:
+                    found = stretch.cut(found)
+                if batch == len(x):
+                    results = [array.copy() for array in found]
+                    break
+                if begin == 0:
+                    results = [
+                        np.empty(_whole(array.shape, join, batch, len(x)), array.dtype)
+                        for array, join in zip(found, joins, strict=True)
+                    ]
+                for result, array, join in zip(results, found, joins, strict=True):
+                    _put(result, array, join, begin, count, len(x))
         return rebuild(tree, results)
 
     def _stretched(self, x: Arrays) -> tuple[Arrays, Stretch | None]:

@@ -128,6 +128,27 @@ class Session:
         return bound
 
 
+class CarriedStates:
+    """Runs that belong together, as a context: where one of them raises, all buffers are as before
+    the first. `before` is called ahead of each."""
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.saved: Any = None
+
+    def __enter__(self) -> CarriedStates:
+        return self
+
+    def before(self, built: Built) -> None:
+        """This step is run next."""
+        if built.carries and self.saved is None:
+            self.saved = self.session.runtime.save(["buffers"])
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and self.saved is not None:
+            self.session.runtime.restore(self.saved)
+
+
 def segments_for(
     full: Any, rest: Any, samples: int, batch: int, begin: int = 0
 ) -> list[tuple[Any, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from fastnn.engine.arrays import Arrays, Hold
 from fastnn.engine.builder import Built
 from fastnn.engine.model import PROBE, fixed_batch
-from fastnn.engine.session import Session, segments_for
+from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.graph import Value
@@ -69,7 +69,9 @@ class Evaluation:
         rest = session.bind(small.program) if small else None
         session.totals[:] = 0.0
         session.clock[words.CURSOR] = 0
-        session.run(segments_for(full, rest, samples, batch), lambda: None)
+        with CarriedStates(session) as states:
+            states.before(built)
+            session.run(segments_for(full, rest, samples, batch), lambda: None)
         return self.trainer.report.values(session.totals)
 
     def steps(
@@ -95,17 +97,19 @@ class Evaluation:
         trainer, session, count = self.trainer, self.session, 0
         session.totals[:] = 0.0
         session.clock[words.CURSOR] = 0
-        for item in batches:
-            x, y, w = trainer.checked(*batch_of(item), check_data, "evaluation")
-            count += 1
-            if count == 2 and not self.cuts(x.specs, y.specs, w.specs).evaluation:
-                raise DataError(
-                    "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
-                    "batches; give arrays, or all samples as one batch"
-                )
-            x, y, w, _ = trainer.stretched(x, y, w, False)
-            built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
-            session.run_once(built, x, y, w)
+        with CarriedStates(session) as states:
+            for item in batches:
+                x, y, w = trainer.checked(*batch_of(item), check_data, "evaluation")
+                count += 1
+                if count == 2 and not self.cuts(x.specs, y.specs, w.specs).evaluation:
+                    raise DataError(
+                        "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
+                        "batches; give arrays, or all samples as one batch"
+                    )
+                x, y, w, _ = trainer.stretched(x, y, w, False)
+                built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
+                states.before(built)
+                session.run_once(built, x, y, w)
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         return trainer.report.values(session.totals)

@@ -11,6 +11,7 @@ import numpy as np
 from fastnn import optim
 from fastnn.engine.arrays import Arrays
 from fastnn.engine.nonfinite import explain
+from fastnn.engine.session import CarriedStates
 from fastnn.engine.single import Single
 from fastnn.engine.turns import Turn, turns
 from fastnn.errors import NonFiniteError, OptionError
@@ -106,9 +107,11 @@ class Step(Training):
         turn = turns(self.store).train(Turn("a step's loss", sys._getframe()))
         try:
             ready, arrays = self._find("evaluate", x, y, sample_weight)
-            ready.run(arrays)
-            if self._clock[words.STOP]:
-                self._stopped(ready, x, y)
+            with CarriedStates(self.session) as states:
+                states.before(ready.built)
+                ready.run(arrays)
+                if self._clock[words.STOP]:
+                    self._stopped(ready, x, y)
             return ready.loss.item()
         finally:
             turn.end()
