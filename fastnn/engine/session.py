@@ -115,13 +115,14 @@ class Session:
         turns(self.store).ended(call)
         return int(self.clock[words.STOP])
 
-    def run_once(self, built: Built, *data: Arrays) -> Bound:
-        """Run a step that the host feeds, once, on these data; it has the results then.
+    def run_once(self, built: Built, *data: Arrays, bound: Bound | None = None) -> Bound:
+        """Run a step that the host feeds, once, on these data; it has the results then. `bound` is
+        its program, where that has its memory already.
 
         Raises DataError for integers that are out of range.
         """
         built.check(*data)
-        bound: Bound = self.bind(built.program)
+        bound = self.bind(built.program) if bound is None else bound
         for arrays in data:
             arrays.write(bound)
         self.run([(bound, 1)], lambda: None)

@@ -18,6 +18,8 @@ from fastnn.graph.graph import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import declared
 from fastnn.plan.samples import Samples
+from fastnn.runtime.interface import Bound
+from fastnn.runtime.kept import Kept
 from fastnn.train import reduction
 from fastnn.train.batches import batch_of
 from fastnn.train.build import StepBuilder
@@ -51,6 +53,7 @@ class Evaluation:
             trainer.session.graphs,
         )  # fmt: skip
         self._cuts: dict[tuple[Specs, Specs, Specs], Cuts] = {}
+        self._bound: Kept[Bound] = Kept()  # of batches, by the program that each keeps alive
 
     def of_arrays(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> dict[str, float]:
         """Losses and metrics over arrays.
@@ -109,7 +112,10 @@ class Evaluation:
                 x, y, w, _ = trainer.stretched(x, y, w, False)
                 built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
                 states.before(built)
-                session.run_once(built, x, y, w)
+                key = id(built.program)
+                if key not in self._bound:
+                    self._bound[key] = session.bind(built.program)
+                session.run_once(built, x, y, w, bound=self._bound[key])
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         return trainer.report.values(session.totals)

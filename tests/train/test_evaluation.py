@@ -574,3 +574,23 @@ def test_sample_weights_that_do_not_fit() -> None:
             trainer.evaluate(X, Y, sample_weight=weights)
     with pytest.raises(OptionError, match="leave out y, batch_size and sample_weight"):
         trainer.evaluate([(X, Y)], sample_weight=np.ones(N))
+
+
+def test_a_program_gets_its_memory_once_for_all_batches_of_a_shape(monkeypatch: Any) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(26, 3)).astype(np.float32), rng.integers(0, 2, 26)
+    batches = [(x[k : k + 6], y[k : k + 6]) for k in range(0, 26, 6)]  # the last one has 2
+    model = nn.Linear(3, 2)
+    trainer = fnn.Trainer(model, "cross_entropy", metrics=["accuracy"])
+    found = trainer.evaluate(batches)
+    session, bound = trainer.evaluation().session, []
+    bind = session.bind
+    monkeypatch.setattr(session, "bind", lambda program: bound.append(program) or bind(program))
+    assert trainer.evaluate(batches) == found
+    assert not bound
+    trainer.evaluate([(x[:5], y[:5])] * 3)
+    assert len(bound) == 1
+    for name, value in trainer.evaluate(x, y).items():
+        assert value == pytest.approx(found[name], rel=1e-6)
+    trainer.fit(batches, verbose=False)  # the same memory holds other parameters
+    assert trainer.evaluate(batches)["loss"] == pytest.approx(trainer.evaluate(x, y)["loss"])
