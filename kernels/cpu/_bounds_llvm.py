@@ -1,18 +1,21 @@
-"""Bounds checks of vector code, for the checked mode (`FASTNN_CHECK=1`).
+"""Bounds checks for the checked mode (`FASTNN_CHECK=1`).
 
-Numba checks plain indices; these checks cover what it can't see: vectors and register tiles, which
-are addressed by flat index. They are emitted where the calling function is compiled with
+Numba checks plain indices, but doesn't say which one was wrong: `noting` has it compile
+`check_index` instead. The other checks cover what Numba can't see: vectors and register tiles,
+which are addressed by flat index. They are emitted where the calling function is compiled with
 `boundscheck`, else there is nothing of them in the code. One that fails raises IndexError, as
 Numba's do, after it has noted what it has found in words of the compiled module (`WORDS`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.np import arrayobj
 
 from .. import recorded
 from . import tile
@@ -21,11 +24,12 @@ recorded.record()
 
 I64 = ir.IntType(64)
 
-#: name of the words in a module: kind of access (0: none failed), the array's address, index, size
+#: name of the words in a module: kind of access (0: none failed), the array's address, index, size,
+#: axis
 WORDS = "fastnn_out_of_bounds"
-COUNT = 4
+COUNT = 5
 #: kinds of access (named in `fastnn/runtime/cpu/fault.py`)
-LOAD, STORE, TILE, TRANSPOSE = 1, 2, 3, 4
+LOAD, STORE, TILE, TRANSPOSE, INDEX = 1, 2, 3, 4, 5
 
 
 def check(
@@ -54,8 +58,57 @@ def check(
     with cgutils.if_unlikely(builder, bad):
         index = builder.select(first_bad, first, last)
         values = [builder.ptrtoint(held.data, I64), index, held.nitems]
-        builder.call(_note(builder.module), [ir.Constant(I64, kind), *values])
-        context.call_conv.return_user_exc(builder, IndexError, ("index is out of bounds",))
+        _fail(context, builder, kind, values)
+
+
+def _fail(context: Any, builder: Any, kind: int, values: Sequence[Any], axis: int = 0) -> None:
+    """Note an access and raise IndexError."""
+    numbers = [ir.Constant(I64, kind), *values, ir.Constant(I64, axis)]
+    builder.call(_note(builder.module), numbers)
+    context.call_conv.return_user_exc(builder, IndexError, ("index is out of bounds",))
+
+
+class _Indexed:
+    """The arrays whose plain indices Numba is emitting code for, the innermost last."""
+
+    def __init__(self) -> None:
+        self.addresses: list[Any] = []
+        self.numbas = arrayobj.basic_indexing
+
+    def basic_indexing(
+        self, context: Any, builder: Any, kind: Any, array: Any, *others: Any, **options: Any
+    ) -> Any:
+        """As Numba's, with the array known to `check_index`."""
+        self.addresses.append(array.data)
+        try:
+            return self.numbas(context, builder, kind, array, *others, **options)
+        finally:
+            self.addresses.pop()
+
+    def check_index(
+        self, context: Any, builder: Any, index: Any, size: Any, axis: Any = None
+    ) -> None:
+        """Raise IndexError unless a plain index, negative ones counted from the end already, is
+        within its axis."""
+        with cgutils.if_unlikely(builder, builder.icmp_unsigned(">=", index, size)):
+            address = ir.Constant(I64, 0)
+            if self.addresses:
+                address = builder.ptrtoint(self.addresses[-1], I64)
+            place = axis if isinstance(axis, int) else 0
+            _fail(context, builder, INDEX, [address, index, size], place)
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Within this context (and Numba's lock) code for plain indices notes the one that fails."""
+    indexed = _Indexed()
+    before = cgutils.do_boundscheck, arrayobj.basic_indexing
+    cgutils.do_boundscheck = indexed.check_index
+    arrayobj.basic_indexing = indexed.basic_indexing
+    try:
+        yield
+    finally:
+        cgutils.do_boundscheck, arrayobj.basic_indexing = before
 
 
 def _note(module: Any) -> Any:

@@ -358,6 +358,33 @@ print("trained")
 """
 
 
+#: they change what they read, so that it can't be found out afterwards
+PLAIN = (
+    VECTORS[: VECTORS.index('attempt("load"')]
+    + """
+attempt("add", "y[i, n] += x[i, 0]", [0, 31, -32], [32, -33], "inout")
+attempt("row", "y[i][n] = x[i, 0]", [0, 31, -32], [32, -33], "inout")
+attempt("rows", "y[i + n, 0] = x[i, 0]", [0], [2], "inout")
+attempt("read", "y[i, 0] = x[i, n]", [0], [32], "inout")
+"""
+)
+
+
+def test_checked_mode_covers_plain_indices_of_what_is_changed() -> None:
+    found = (
+        ("add", "y", 32, 1, 32),
+        ("add", "y", -33, 1, 32),
+        ("row", "a part of y", 32, 0, 32),
+        ("row", "a part of y", -33, 0, 32),
+        ("rows", "y", 2, 0, 2),
+        ("read", "x", 32, 1, 32),
+    )
+    lines = python("-c", PLAIN).splitlines()
+    for line, (name, array, index, axis, size) in zip(lines, found, strict=True):
+        cause = f"index {index} is out of bounds for axis {axis} with size {size}"
+        assert line == f"kernel {name!r}, items 0 to 1: IndexError: {array}: {cause}"
+
+
 def test_own_kernels_stay_within_their_arrays() -> None:
     """Models and some of the kernels' tests, with checks of all indices."""
     assert python("-c", MODELS).splitlines()[-1] == "trained"

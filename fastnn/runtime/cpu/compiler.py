@@ -192,14 +192,14 @@ def load_object(code: bytes) -> int:
 
 
 def noted(address: int) -> tuple[int, ...]:
-    """What vector code at this address has noted of an index out of bounds, which is cleared.
+    """What the code at this address has noted of an index out of bounds, which is cleared.
 
-    In the checked mode: kind of access, address of the array, flat index, number of elements (see
-    `_bounds_llvm`); empty where nothing is noted.
+    In the checked mode: kind of access, address of the array, flat index, number of elements, or
+    index, size and number of an axis (see `_bounds_llvm`); empty where nothing is noted.
     """
     if address not in _words:
         return ()
-    words = (ctypes.c_int64 * 4).from_address(_words[address])
+    words = (ctypes.c_int64 * 5).from_address(_words[address])
     values = tuple(words)
     words[0] = 0
     return values if values[0] else ()

@@ -2,8 +2,8 @@
 
 Compiled code only knows that something was raised, in which call and in which range of items. The
 rest is found out afterwards: the range is computed again item by item, and the item that fails by
-the kernel's Python function, on copies of its arrays. Checked vector code has noted what it has
-found out of bounds.
+the kernel's Python function, on copies of its arrays. Checked code has noted what it has found out
+of bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fastnn.runtime.cpu.checks import checked
 #: arrays of more bytes than this are not copied to find the cause
 MOST_BYTES = 1 << 28
 #: kinds of access whose checks note what they find, by number
-ACCESS = ("", "vector load", "vector store", "register tile", "transposed block")
+ACCESS = ("", "vector load", "vector store", "register tile", "transposed block", "index")
+INDEX = ACCESS.index("index")
 
 
 class _Named(np.ndarray):
@@ -106,10 +107,11 @@ def error(
                 lo, hi, place = item, item + 1, f", item {item}"
                 noted = compiler.noted(address)
                 break
-    if noted:
-        cause = _out_of_bounds(kernel, record, noted, dtype, data_type)
-    elif again or not checked():
+    plain = not noted or noted[0] == INDEX
+    if plain and (again or not checked()):
         cause = _cause(kernel, record, lo, hi, dtype, data_type)
+    if noted and not cause:
+        cause = _out_of_bounds(kernel, record, noted, dtype, data_type)
     hint = "" if cause or checked() else "; FASTNN_CHECK=1 checks indices"
     return KernelError(
         f"kernel {kernel.name!r}{where}{place}: {cause or 'an exception was raised'}{hint}"
@@ -119,8 +121,9 @@ def error(
 def _out_of_bounds(
     kernel: Kernel, record: int, noted: tuple[int, ...], dtype: str, data_type: str
 ) -> str:
-    """The text for what vector code has noted: access, array, flat index, number of elements."""
-    kind, address, index, count = noted
+    """The text for what code has noted: access, array, flat index and number of elements, or index,
+    size and number of an axis."""
+    kind, address, index, count, axis = noted
     table = (ctypes.c_int64 * compiler.record_length(kernel)).from_address(record)
     whole, parts, slot = [], [], 0
     for name, parameter in kernel.params.items():
@@ -130,12 +133,18 @@ def _out_of_bounds(
         start, *shape = table[slot : slot + 1 + len(parameter.dims)]
         size = math.prod(shape)
         item = np.dtype(types.storage(parameter.dtype, dtype, data_type)).itemsize
-        if (start, size) == (address, count):
+        length = size if kind != INDEX else shape[axis] if axis < len(shape) else -1
+        if (start, length) == (address, count):
             whole.append(name)
         elif start <= address < start + size * item:
             parts.append(name)
         slot += 1 + len(shape)
     array = " or ".join(whole) or f"a part of {' or '.join(parts) or 'an array'}"
+    if kind == INDEX:
+        index -= count if index < 0 else 0  # it was counted from the end
+        return (
+            f"IndexError: {array}: index {index} is out of bounds for axis {axis} with size {count}"
+        )
     return (
         f"IndexError: {ACCESS[kind]} of {array}: flat index {index} is out of bounds for size "
         f"{count}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -17,7 +18,7 @@ from numba.np import arrayobj
 import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
 from fastnn.kernels import recorded
-from fastnn.kernels.cpu import _types_llvm
+from fastnn.kernels.cpu import _bounds_llvm, _types_llvm
 from fastnn.kernels.declare import HELPERS
 from fastnn.runtime.cpu.checks import checked
 
@@ -108,7 +109,8 @@ def optimised_llvm(entry: Callable[..., Any], name: str) -> str:
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
     flags.error_model = OPTIONS["error_model"]
-    with global_compiler_lock:
+    noting = _bounds_llvm.noting() if OPTIONS["boundscheck"] else nullcontext()
+    with global_compiler_lock, noting:
         cpu.typing_context.refresh()
         cpu.target_context.refresh()
         _types_llvm.install(cpu.typing_context, cpu.target_context)
