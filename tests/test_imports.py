@@ -46,11 +46,7 @@ CIRCLES: set[str] = set()
 WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}
 #: how often a file above `plan` has "cuda" or "cpu" as a word of its own today
 DEVICES: dict[str, int] = {
-    "fastnn.engine.builder": 2,
-    "fastnn.engine.guard": 2,
-    "fastnn.engine.numbers": 1,
-    "fastnn.engine.session": 1,
-    "fastnn.engine.update": 1,
+    "fastnn.engine.numbers": 1,  # PyTorch's method
 }
 
 

@@ -58,13 +58,13 @@ class Builder:
         training: whether layers behave as in training.
         feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
             the inputs before each step).
-        device: "cpu" or "cuda": what the program is for.
+        device: the kind of device that the program is for, as the runtime's `kind` says.
         tf32: whether matrix products on CUDA may round their operands to TF32.
     """
 
     def __init__(
         self, model: Model, store: ParameterStore, batch: int, training: bool, feed: str,
-        device: str = "cpu", tf32: bool = False,
+        device: str = devices.HOST, tf32: bool = False,
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
         self.graph = Graph(batch, training, store.dtype)
@@ -120,11 +120,11 @@ class Builder:
         `guarded`: a step that would make a parameter non-finite is undone (`engine/guard.py`).
 
         Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
-        the update reads one, it stays in the cache, a block at a time. On CUDA they always lie side
-        by side, so that one launch updates them all.
+        the update reads one, it stays in the cache, a block at a time. Where each call is a launch
+        they lie side by side, so that one launch updates them all.
         """
         objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
-        keep = keep or self.lowered.device == "cuda"
+        keep = keep or not self.lowered.fuses
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
         add_updates(self.lowered, self.store, objective, leaves, gradients, guarded)
 

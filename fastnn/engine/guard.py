@@ -30,7 +30,7 @@ def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
     it is a sum of products of has been, and bounds it.
     """
     graph = lowered.graph
-    if lowered.device == "cuda":
+    if not lowered.fuses:
         for gradient in gradients:
             graph.call("check_size", x=gradient, guard=guard_of(graph), limit=GRADIENT)
         return
@@ -163,10 +163,10 @@ def safeguard(
 def keep_buffers(lowered: Lowering, size: int) -> None:
     """Add the copy of buffers (running statistics, states) at the end of a good step.
 
-    (On CUDA the runtime does that, see `runtime/cuda/execute.py`.)
+    (Where `copies_buffers` is not set the runtime does that, see `runtime/cuda/execute.py`.)
     """
     graph = lowered.graph
-    if lowered.device == "cuda" or not written_buffers(lowered.calls):
+    if not lowered.copies_buffers or not written_buffers(lowered.calls):
         return
     own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
     saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")

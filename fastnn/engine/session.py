@@ -35,7 +35,7 @@ class Session:
         slots: names of the optimiser's slots.
         totals: how many running totals (loss and metrics).
         workers: number of workers, or "auto" to choose by the work in a step.
-        device: "cpu", or "cuda:N", as `devices.choose` says.
+        device: where it runs, as `devices.choose` says.
         graphs: whether a GPU replays a step as one CUDA graph.
 
     Attributes:
@@ -45,7 +45,7 @@ class Session:
 
     def __init__(
         self, store: ParameterStore, slots: Sequence[str], totals: int, workers: int | str,
-        device: str = "cpu", graphs: bool = True,
+        device: str = devices.HOST, graphs: bool = True,
     ):  # fmt: skip
         self.store, self.device = store, device
         self.workers, self.graphs = check_workers(workers), graphs

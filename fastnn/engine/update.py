@@ -110,7 +110,7 @@ def add_updates(
         Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
         for n, gradient in gradients.items()
     ]
-    if lowered.device == "cuda":
+    if not lowered.fuses:
         pieces = side_by_side(pieces)
     if guarded:
         guard.check_gradients(lowered, [piece.gradient for piece in pieces])

@@ -56,6 +56,11 @@ class Lowering:
         tf32: whether matrix products on CUDA may round their operands to TF32, for tensor cores.
         limits: the GPU's multiprocessors, and bytes of shared memory that a block may have; an
             H200's by default.
+        fuses: whether calls meet in the cache, a block of items at a time, so that what one call
+            hands to the next need not be written out. Without, each call is a launch: the fewer,
+            the better.
+        copies_buffers: whether the copy of buffers at the end of a good step is a call of the
+            program; without, the runtime makes it.
         node: the node that is being lowered.
         memo: what is made once a step however often it is used (packed weights, indices), by key.
         kept: by node, what its kernels keep besides the outputs: for its gradient, and the gradient
@@ -68,6 +73,7 @@ class Lowering:
         limits: tuple[int, int] = (132, 232_448),
     ):  # fmt: skip
         self.graph, self.device, self.tf32, self.limits = graph, device, tf32, limits
+        self.fuses = self.copies_buffers = device == "cpu"
         self.node: Node | None = None
         self.memo: dict[Any, Value] = {}
         self.kept: dict[Node, Values] = {}
