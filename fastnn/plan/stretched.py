@@ -25,6 +25,7 @@ import numpy as np
 
 from fastnn.graph.graph import Call, Value
 from fastnn.kernels.declare import Array, Traits, declared
+from fastnn.kernels.matmul.cpu import FEW
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.samples import items
 
@@ -180,11 +181,11 @@ class Stretched:
                 continue
             other: Any = partner.operands[name]
             _require(parameter.axis == "rows" and parameter.mode in ("in", "out", "part"))
-            count = items(parameter, value)
+            count, more = items(parameter, value), items(parameter, other)
             inside = count % (self.batch * self.steps) == 0
-            _require(
-                elements or (inside and count // self.steps * self.more == items(parameter, other))
-            )
+            _require(elements or (inside and count // self.steps * self.more == more))
+            if self.loss and traits.product:  # its gradient has sums in the same order
+                _require((count <= FEW) == (more <= FEW))
         fill = self._result(
             call, traits, [self._fill(arrays[n][1]) for n in longer if n in ("a", "b")]
         )

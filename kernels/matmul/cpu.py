@@ -39,6 +39,8 @@ BLOCK_BYTES = 5 << 18
 PREFETCH_BYTES = 1 << 19
 #: depth of a block where a few rows pass over a large B: B is read nearly in sequence
 FEW_DEPTH = 32
+#: rows up to which a gradient's sums are those of lanes, in another order than for more rows
+FEW = 4
 
 
 def packed_shape(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
@@ -79,7 +81,7 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
         forward = "linear_forward_blocked"
     elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
         forward = "linear_forward_columns"
-    if n <= 4:
+    if n <= FEW:
         backward_input = "linear_backward_input_unpacked"
     elif large:
         backward_input = "linear_backward_input_blocked"

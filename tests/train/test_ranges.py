@@ -282,6 +282,18 @@ def test_large_weights(exact):
     assert same(found, fits(Wide(), data)[1])
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_few_rows(samples, exact, monkeypatch):
+    """Up to four rows a product's gradient is summed in another order."""
+    monkeypatch.setattr(ranges, "EXACT", 0)
+    data, found = [batch(n, samples) for n in (1, 2, 3, 4, 5, 7)], []
+    for _ in range(2):
+        step = fnn.compile(Tagger(), nn.CrossEntropyLoss(ignore_index=IGNORED), "sgd", seed=1)
+        found.append([step.gradients(*given) for given in data])
+        exact()
+    assert same(*found)
+
+
 def test_all_that_may_be_trained_is_tested(monkeypatch):
     met: set[str] = set()
     follow = stretched.Stretched._stepwise
