@@ -115,7 +115,13 @@ def as_arrays(data: Any, prefix: str, what: str, several: bool = True) -> Arrays
     ]
     lengths = {len(a) for a in arrays}
     if len(lengths) > 1:
-        raise DataError(f"{what}: expected arrays of equal length, got {[len(a) for a in arrays]}")
+        if not isinstance(data, (tuple, Mapping)) and len(arrays) > len(lengths) > 2:
+            raise DataError(f"{what}: {_ragged(lengths)}")
+        few = [len(a) for a in arrays[:8]]
+        raise DataError(
+            f"{what}: expected arrays of equal length, got {str(few)[:-1]}"
+            + (", ...]" if len(arrays) > len(few) else "]")
+        )
     if 0 in lengths:
         raise DataError(f"{what}: expected at least one sample, got none")
     specs = tuple(
@@ -141,6 +147,8 @@ def _as_array(data: Any, what: str) -> Any:
     if array.dtype == np.longdouble and array.dtype.name not in READABLE:
         array = array.astype(np.float64)
     if array.dtype.name not in READABLE:
+        if (lengths := _lengths(data)) is not None:
+            raise DataError(f"{what}: {_ragged(lengths)}")
         raise DataError(
             f"{what}: expected numbers, got element type {array.dtype}; convert with "
             "astype(np.float32) (features) or astype(np.int64) (ids, classes)"
@@ -170,10 +178,34 @@ def _on_host(data: Any, what: str) -> np.ndarray:
             return np.from_dlpack(data)
         return np.asarray(data)
     except Exception as error:  # of whatever library the array is
+        if (lengths := _lengths(data)) is not None:
+            raise DataError(f"{what}: {_ragged(lengths)}") from None
         raise DataError(
             f"{what}: cannot make an array of {type(data).__name__} "
             f"({' '.join(str(error).split())[:200]}); expected a rectangular array of numbers"
         ) from None
+
+
+def _lengths(data: Any) -> set[int] | None:
+    """The lengths of the rows, where they are sequences of different ones."""
+    rows = data if isinstance(data, (list, tuple)) else list(data) if is_objects(data) else []
+    if not all(isinstance(row, (list, tuple)) or is_array(row) for row in rows):
+        return None
+    lengths = {len(row) for row in rows}
+    return lengths if len(lengths) > 1 else None
+
+
+def is_objects(data: Any) -> bool:
+    """Whether this is an array of Python objects."""
+    return isinstance(data, np.ndarray) and data.dtype == object and data.ndim == 1
+
+
+def _ragged(lengths: set[int]) -> str:
+    return (
+        f"expected a rectangular array, got lengths from {min(lengths)} to {max(lengths)}; pad "
+        "them with fastnn.data.pad and give their lengths to the model, or let fastnn.data.Buckets "
+        "make batches of them"
+    )
 
 
 def _spec(array: Any, prefix: str, key: str = "") -> Spec:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnn.graph.graph import Value
+import numpy as np
+
+from fastnn import errors
+from fastnn.errors import ShapeError
+from fastnn.graph.graph import Graph, Value
 from fastnn.graph.leaf import Leaf
 from fastnn.ops.arithmetic import where
 from fastnn.ops.operands import as_value, graph_of
@@ -36,9 +40,10 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
 
     Args:
         body: function of (x_t, state) returning (y_t, new state): the inputs of one step, shape
-            (batch, ...), and the carried state; tuples where there are several.
-        sequences: shape (batch, steps, ...), or a tuple of such.
-        state: the initial state, shape (batch, ...), or a tuple of such (see `zeros_state`).
+            (batch, ...), and the carried state; tuples or lists where there are several.
+        sequences: shape (batch, steps, ...), or a tuple or list of such.
+        state: the initial state, shape (batch, ...), or a tuple or list of such (see
+            `zeros_state`).
         lengths: number of valid steps of each sequence, integers of shape (batch,), or None. Past
             the end the state stays as it is and outputs are 0.
 
@@ -58,21 +63,31 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
     """
     from fastnn.graph.loop import loop as make
 
-    xs = sequences if isinstance(sequences, tuple) else (sequences,)
-    states = state if isinstance(state, tuple) else (state,)
-    graph = graph_of(*xs)
+    xs, states = _parts(sequences), _parts(state)
+    graph = graph_of(*states if any(isinstance(s, Value) for s in states) else xs)
+    _refuse_others("sequences", xs, graph, (Value,))
+    _refuse_others("the initial state", states, graph, (Value, Leaf, np.ndarray))
     several: dict[str, bool] = {}
 
     def step(*parts: Value) -> tuple[list[Value], list[Value]]:
         mask = parts[len(xs)] if lengths is not None else None
         step_xs, old = parts[: len(xs)], parts[len(parts) - len(states) :]
-        y, new = body(
-            step_xs if isinstance(sequences, tuple) else step_xs[0],
-            old if isinstance(state, tuple) else old[0],
-        )
-        several["y"] = isinstance(y, tuple)
-        outputs = list(y) if isinstance(y, tuple) else [y]
-        fresh = list(new) if isinstance(new, tuple) else [new]
+        returned = body(_like(sequences, step_xs), _like(state, old))
+        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+            raise ShapeError(
+                f"{errors.where(graph.scope)}loop: expected the body to return a pair, the outputs "
+                f"and the new state of a step, got {_shown(returned)}; return y_t, state"
+            )
+        y, new = returned
+        several["y"] = isinstance(y, (tuple, list))
+        outputs, fresh = list(_parts(y)), list(_parts(new))
+        _refuse_others("outputs of the body", outputs, graph, (Value,))
+        _refuse_others("the new state", fresh, graph, (Value,))
+        if len(fresh) != len(old):
+            raise ShapeError(
+                f"{errors.where(graph.scope)}loop: expected {len(old)} new states of the body, as "
+                f"there are initial ones, got {len(fresh)}"
+            )
         if mask is not None:
             outputs = [_within(mask, output, 0.0) for output in outputs]
             fresh = [_within(mask, after, before) for before, after in zip(old, fresh, strict=True)]
@@ -89,7 +104,33 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
         inputs.append(mask)
     outputs, finals = make(graph, step, inputs, [as_value(graph, s) for s in states])
     y_all = tuple(outputs) if several["y"] else outputs[0]
-    return y_all, tuple(finals) if isinstance(state, tuple) else finals[0]
+    return y_all, _like(state, finals)
+
+
+def _parts(given: Any) -> tuple[Any, ...]:
+    """What there are several of, or the one."""
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
+
+
+def _like(given: Any, parts: Any) -> Any:
+    """Parts as a list, a tuple, or the one, as it was given."""
+    if isinstance(given, list):
+        return list(parts)
+    return tuple(parts) if isinstance(given, tuple) else parts[0]
+
+
+def _shown(given: Any) -> str:
+    return str(given) if isinstance(given, Value) else type(given).__name__
+
+
+def _refuse_others(what: str, parts: Any, graph: Graph, kinds: tuple[type, ...]) -> None:
+    """Raise ShapeError for parts of other kinds."""
+    for part in parts:
+        if not isinstance(part, kinds):
+            raise ShapeError(
+                f"{errors.where(graph.scope)}loop: expected {what} to be symbolic, one value or a "
+                f"tuple or list of values, got {_shown(part)}"
+            )
 
 
 def _within(mask: Value, value: Value, otherwise: Any) -> Value:

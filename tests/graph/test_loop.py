@@ -248,6 +248,69 @@ def test_errors() -> None:
         Flat().predict(np.zeros((2,), np.float32))
 
 
+class Function(nn.Module):
+    """A model that is a function of it and its input."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Of(nn.Module):
+    """A loop of some body, with some initial state."""
+
+    def __init__(self, body, state):
+        self.body, self.state = body, state
+
+    def forward(self, x):
+        return ops.loop(self.body, x, self.state(x))[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (lambda x, h: h, "return a pair, the outputs and the new state of a step, got <state"),
+        (lambda x, h: {"y": h}, "return a pair, .* got dict"),
+        (lambda x, h: (None, h), "outputs of the body to be symbolic, .* got NoneType"),
+        (lambda x, h: ({"y": x}, h), "outputs of the body to be symbolic, .* got dict"),
+        (lambda x, h: (x, 0.0), "the new state to be symbolic, .* got float"),
+        (lambda x, h: (x, (h, h)), "expected 1 new states of the body, .* got 2"),
+    ],
+)
+def test_what_a_body_returns(body, said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        Of(body, lambda x: ops.zeros_state(x, 4)).predict(np.zeros((2, 3, 4), np.float32))
+
+
+def test_what_a_loop_is_given() -> None:
+    x = np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(ShapeError, match=r"the initial state to be symbolic, .* got tuple"):
+        Of(lambda x, s: (x, s), lambda x: [(ops.zeros_state(x, 4),) * 2]).predict(x)
+    with pytest.raises(ShapeError, match=r"sequences to be symbolic, .* got int"):
+        Function(lambda m, x: ops.loop(lambda t, h: (h, h), 5, ops.zeros_state(x, 4))[1]).predict(x)
+
+
+def test_states_may_be_a_list() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+
+    def body(x_t, state):
+        assert isinstance(state, list)
+        return [x_t + state[0], x_t], [state[0] + x_t, state[1] + 1.0]
+
+    def forward(m, x):
+        outputs, last = ops.loop(body, x, [ops.zeros_state(x, 4), ops.zeros_state(x, 1)])
+        assert isinstance(last, list)
+        return (*outputs, *last)
+
+    sums, same, total, count = Function(forward).predict(x)
+    np.testing.assert_allclose(sums, x.cumsum(1), rtol=1e-6)
+    np.testing.assert_array_equal(same, x)
+    np.testing.assert_allclose(total, x.sum(1), rtol=1e-6)
+    np.testing.assert_array_equal(count, np.full((2, 1), 3.0))
+
+
 class Outside(nn.Module):
     """Every way in which a body can use what comes from outside of it."""
 

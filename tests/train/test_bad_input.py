@@ -156,6 +156,27 @@ FIT: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any], t
     "iterable and targets": (mlp, (iter([(X, Y)]), Y), {}, OptionError, "expected y=None"),
     "two inputs for one": (mlp, ((X, X), Y), {}, ShapeError, "forward.*2 inputs"),
     "one input for two": (nn.Add, ((X, X[:, :3]), Y), {}, ShapeError, "cannot combine shapes"),
+    "sequences of several lengths": (
+        mlp,
+        ([np.ones(n) for n in (3, 4, 5)] * 8, Y),
+        {},
+        DataError,
+        r"lengths from 3 to 5; pad them with fastnn\.data\.pad .* fastnn\.data\.Buckets",
+    ),
+    "objects of several lengths": (
+        mlp,
+        (np.array([[1] * (3 + k % 3) for k in range(24)], object), Y),
+        {},
+        DataError,
+        r"lengths from 3 to 5; pad them",
+    ),
+    "several lengths, beside them": (
+        mlp,
+        (([[1] * (3 + k % 3) for k in range(24)], Y), Y),
+        {},
+        DataError,
+        r"inputs\[0\]: expected a rectangular array, got lengths",
+    ),
     "lengths of two inputs": (
         nn.Add,
         ((X, X[:9]), Y),
