@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph, Node, Value
 from fastnn.plan.samples import Samples
 
 #: how a number of a batch is added to a total: weighted by the number of samples; as it is;
@@ -40,7 +40,7 @@ def reduction_of(
             return None
         return (CONSTANT, None) if value.home in ("constant", "params", "buffers") else None
     other = None if twin is None else twin.node
-    if twin is not None and (other is None or other.op is not node.op):
+    if twin is not None and (other is None or not _same_op(other, node)):
         return None
     name, inputs = node.op.name, node.inputs
     twins: Mapping[str, Value | None] = {} if other is None else other.inputs
@@ -97,6 +97,21 @@ def _rescaled(
     return (SUM, None) if found[0] == SAMPLES and math.isclose(factor, other * sizes) else None
 
 
+def _same_op(node: Node, other: Node) -> bool:
+    """Whether two nodes do the same. (A join has an op of its own each time, and so has a loop.)"""
+    kernels = [n.attrs.get("kernel") for n in (node, other)]
+    return node.op.name == other.op.name and kernels[0] == kernels[1]
+
+
+def _operands(node: Node) -> dict[str, Any]:
+    """What a node computes with: values and numbers; of a loop also what a step ends with."""
+    found = {**node.attrs, **node.inputs, **node.attrs.get("operands", {})}
+    made = node.attrs.get("loop")
+    if made is not None:
+        found |= {f"step {k}": v for k, v in enumerate([*made.outputs, *made.s_out])}
+    return found
+
+
 def _alike(value: Value, twin: Value) -> bool:
     """Whether two graphs compute two values alike, but for the batch's size."""
     pairs, seen = [(value, twin)], set()
@@ -110,15 +125,15 @@ def _alike(value: Value, twin: Value) -> bool:
             return False
         if a.node is None and b.node is None:
             continue
-        if a.node is None or b.node is None or a.node.op is not b.node.op:
+        if a.node is None or b.node is None or not _same_op(a.node, b.node):
             return False
-        numbers = {k: v for k, v in a.node.attrs.items() if isinstance(v, float)}
-        if any(b.node.attrs.get(name) != number for name, number in numbers.items()):
-            return False
-        for name, operand in a.node.inputs.items():
-            other = b.node.inputs.get(name)
-            if operand is not None and other is not None:
+        mine, theirs = _operands(a.node), _operands(b.node)
+        for name, operand in mine.items():
+            other = theirs.get(name)
+            if isinstance(operand, Value) and isinstance(other, Value):
                 pairs.append((operand, other))
+            elif isinstance(operand, float) and operand != other:
+                return False
     return True
 
 

@@ -421,6 +421,46 @@ def test_functions_as_losses(name: str) -> None:
         assert trainer.evaluate(batches)["loss"] == want
 
 
+class Joined(nn.Module):
+    """Ops that are made anew at each use: joins, both directions of a layer, a loop."""
+
+    def __init__(self, factor: Any) -> None:
+        self.both, self.mix = nn.GRU(5, 3, bidirectional=True), nn.Linear(9, 3)
+        self.out, self.factor = nn.Linear(3, 2), factor
+
+    def forward(self, x: Any) -> Any:
+        def step(x_t: Any, h: Any) -> Any:
+            h = ops.tanh(self.mix(ops.concatenate(x_t, h * self.factor(x))))
+            return h, h
+
+        y, _ = self.both(x)
+        return self.out(ops.loop(step, y, ops.zeros_state(x, 3))[0])
+
+
+@pytest.mark.parametrize(
+    ("factor", "adds_up"),
+    [
+        (lambda _: 0.5, True), (lambda x: 5 / x.shape[0], False),
+        (lambda x: np.full(3, 5 / x.shape[0]), False),
+    ],
+)  # fmt: skip
+def test_a_function_as_loss_of_a_model_with_joins_and_loops(factor: Any, adds_up: bool) -> None:
+    """Batches add up unless a step in the loop follows the batch's size."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(N, 4, 5)), rng.normal(size=(N, 4, 2))
+    loss, reference = FUNCTIONS["sum by the batch's size"]
+    trainer = fnn.Trainer(Joined(factor), loss, dtype="float64", device="cpu")
+    want = pytest.approx(reference(trainer.predict(x, batch_size=N), y), rel=1e-12)
+    assert trainer.evaluate([(x, y)])["loss"] == want
+    batches = [(x[:5], y[:5]), (x[5:], y[5:])]
+    if adds_up:
+        assert trainer.evaluate(batches)["loss"] == want
+        assert trainer.evaluate(x, y, batch_size=2)["loss"] == want
+    else:
+        with pytest.raises(DataError, match="doesn't add up over batches"):
+            trainer.evaluate(batches)
+
+
 def test_a_function_with_sample_weights_returns_rows() -> None:
     rng = np.random.default_rng(1)
     x, y, w = rng.normal(size=(N, 5)), rng.normal(size=(N, 2)), rng.random(N)
