@@ -67,6 +67,7 @@ class Stretched:
             return
         try:
             for one, other in zip(short.calls, long.calls, strict=True):
+                _require(not (one.repeats or other.repeats))  # a step may depend on any before it
                 self._follow(one, other)
         except _Different:
             return
