@@ -144,7 +144,7 @@ class Runtime(Protocol):
 
     def put_back(self) -> bool:
         """After a stop for a number that is not finite: parameters, slots and buffers as they were
-        before that step. Says whether that was possible (see `train/guard.py`)."""
+        before that step. Says whether that was possible (see `engine/guard.py`)."""
 
     def note(self, program: Program) -> str:
         """What was decided about running this program, for people."""
