@@ -19,6 +19,7 @@ import fastnn.kernels.feed.cpu
 from fastnn import nn
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import HELPERS, KERNELS, Kernel, helper, kernel
+from fastnn.runtime import sources
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 from tests.train.models import MODELS, OPTIMIZERS, fresh
@@ -33,6 +34,9 @@ def double(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, of which this process knows nothing yet."""
+    monkeypatch.setattr(sources, "_table", {})
+    monkeypatch.setattr(sources, "_read_from", set())
     monkeypatch.setenv("FASTNN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -267,6 +271,7 @@ import sys
 import numpy as np
 import fastnn.ops
 from fastnn.kernels.declare import KERNELS
+from fastnn.runtime import sources
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.kernels import call
 x, y = np.arange(-4, 4, dtype="f4").reshape(2, 4), np.empty((2, 4), "f4")
