@@ -166,7 +166,8 @@ class Kernel:
     cut into, for kernels that read something large once for all items of a range. ``items`` is the
     dimension letter that ``lo`` and ``hi`` count, or None for a kernel that runs once, on one
     worker. ``share``: for "part" arrays, from sizes (dimension letters and integer parameters, by
-    name) to which part a call writes: (from, to, of how many).
+    name) to which part a call writes: (from, to, of how many). ``given``: the name that its author
+    gave, where it is entered under another one.
     """
 
     name: str
@@ -177,6 +178,12 @@ class Kernel:
     block: int = 1
     share: ShareRule | None = None
     traits: Traits = Traits()
+    given: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name for messages: the one that stands in the source."""
+        return self.given or self.name
 
     @property
     def doc(self) -> str:

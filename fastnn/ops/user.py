@@ -354,7 +354,7 @@ def _enter(label: str, kernel: Kernel, twins: Mapping[str, CudaKernel]) -> str:
     while name in KERNELS:
         number += 1
         name = f"{label}_{number}"
-    KERNELS[name] = dataclasses.replace(kernel, name=name)
+    KERNELS[name] = dataclasses.replace(kernel, name=name, given=kernel.name)
     if kernel.name in twins:
         CUDA_KERNELS[name] = dataclasses.replace(twins[kernel.name], name=name)
     return name

@@ -90,7 +90,7 @@ def data(bad: int, size: int = 999) -> tuple[np.ndarray, np.ndarray]:
 def test_exception_in_a_prediction(forward: Any, cause: str) -> None:
     net = model(forward)
     x, _ = data(7, 12)
-    with pytest.raises(KernelError, match=rf"^kernel 'below_forward\w*', item 7: {cause}$"):
+    with pytest.raises(KernelError, match=rf"^kernel '{forward.__name__}', item 7: {cause}$"):
         net.predict(x)
     assert np.isfinite(net.predict(x * 0)).all()
 

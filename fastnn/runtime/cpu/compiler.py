@@ -245,7 +245,7 @@ def obtain(
         path = path_of()
     except keys.Unkeyed as reason:
         cache.note(
-            f"kernel {kernel.name!r} is compiled anew in each process: it depends on {reason}, "
+            f"kernel {kernel.shown!r} is compiled anew in each process: it depends on {reason}, "
             "which can't be told from another"
         )
         path = None
@@ -342,13 +342,13 @@ def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
             text = numba_bridge.optimised_llvm(entry, ENTRY)
         except NumbaError as error:
             raise ProgramError(
-                f"kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled for "
+                f"kernel {kernel.shown!r} ({kernel.function.__module__}) cannot be compiled for "
                 f"{dtype}. A kernel may use loops, arithmetic, the math module and functions that "
                 f"are decorated with @fnn.helper; it must not make arrays. Numba says: {error}"
             ) from None
     if needed := NEEDS_PYTHON.search(text):
         raise ProgramError(
-            f"kernel {kernel.name!r} ({kernel.function.__module__}) does something that needs "
+            f"kernel {kernel.shown!r} ({kernel.function.__module__}) does something that needs "
             f"Python while it runs ({needed[1]}), such as printing or making objects; a kernel may "
             "use loops, arithmetic, the math module and functions that are decorated with "
             "@fnn.helper"

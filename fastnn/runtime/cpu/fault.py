@@ -114,7 +114,7 @@ def error(
         cause = _out_of_bounds(kernel, record, noted, dtype, data_type)
     hint = "" if cause or checked() else "; FASTNN_CHECK=1 checks indices"
     return KernelError(
-        f"kernel {kernel.name!r}{where}{place}: {cause or 'an exception was raised'}{hint}"
+        f"kernel {kernel.shown!r}{where}{place}: {cause or 'an exception was raised'}{hint}"
     )
 
 
