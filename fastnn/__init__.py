@@ -14,7 +14,7 @@ from fastnn._version import __version__
 _PUBLIC = {
     "Metric": "fastnn.train.metrics",
     "Trainer": "fastnn.train.trainer",
-    "Value": "fastnn.graph.graph",
+    "Value": "fastnn.graph.value",
     "compile": "fastnn.train.step",
     "define_op": "fastnn.ops.user",
     "kernel": "fastnn.kernels.declare",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fastnn import ops as ops
     from fastnn import optim as optim
     from fastnn import testing as testing
-    from fastnn.graph.graph import Value as Value
+    from fastnn.graph.value import Value as Value
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper
     from fastnn.kernels.declare import kernel as kernel

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import nn, ops
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, refuse_masked
-from fastnn.graph.graph import Range
+from fastnn.graph.node import Range
 from fastnn.runtime.cuda import array as device
 from fastnn.runtime.interface import Bound
 

@@ -16,9 +16,11 @@ from fastnn.engine.store import ParameterStore, Stored
 from fastnn.engine.update import Objective, add_updates
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
-from fastnn.graph.graph import Graph, Range, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Range
 from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
+from fastnn.graph.value import Value
 from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program

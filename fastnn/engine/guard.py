@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any
 
-from fastnn.graph.graph import Call, Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Call
+from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import Traits, declared
 from fastnn.plan.lower import Lowering

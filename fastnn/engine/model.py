@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
 from fastnn.errors import FastnnError, ShapeError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.trace import trace_tree
+from fastnn.graph.value import Value
 
 #: samples in traces that only look at a model
 PROBE = 7

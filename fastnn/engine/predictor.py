@@ -17,8 +17,9 @@ from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError, OptionError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.tree import rebuild
+from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
 from fastnn.plan.samples import Samples

@@ -21,7 +21,7 @@ from fastnn.engine.arrays import Arrays, check_ranges
 from fastnn.engine.builder import Builder
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import building
-from fastnn.graph.graph import Range
+from fastnn.graph.node import Range
 from fastnn.plan.stretched import Stretched
 
 #: lengths that get programs of their own

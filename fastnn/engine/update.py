@@ -10,7 +10,8 @@ import numpy as np
 
 from fastnn.engine import guard
 from fastnn.engine.store import ParameterStore, Stored, padded
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.plan.lower import Lowering
 
 

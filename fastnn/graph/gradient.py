@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import GRADIENT, KERNEL, lookup
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
 
 Values = dict[str, Value]

@@ -15,7 +15,8 @@ from typing import Any
 from fastnn.errors import ProgramError, where
 from fastnn.graph.coverage import GAPS, WHOLE, Coverage, Share, Span, State, note, share_of
 from fastnn.graph.fold import fold
-from fastnn.graph.graph import Call, Value, nested
+from fastnn.graph.node import Call, nested
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
 
 #: a piece of memory: the name of a segment, or which value's own

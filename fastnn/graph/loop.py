@@ -15,9 +15,11 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import FORMULAS, contributions, gradient_node, total
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.methods import functions
+from fastnn.graph.node import Node
 from fastnn.graph.op import KERNEL, Op, settle_as
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
 
 Body = Callable[..., tuple[Sequence[Value], Sequence[Value]]]

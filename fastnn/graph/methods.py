@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastnn.graph.graph import Value
+    from fastnn.graph.value import Value
 
 Axes = int | Sequence[int] | None
 

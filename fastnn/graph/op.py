@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from fastnn.errors import ShapeError, where
 
 if TYPE_CHECKING:
-    from fastnn.graph.graph import Graph, Node, Value
+    from fastnn.graph.graph import Graph
+    from fastnn.graph.node import Node
+    from fastnn.graph.value import Value
 
 Shape = tuple[int, ...]
 ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[Shape, str]]]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from fastnn.errors import ShapeError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.tree import leaves
+from fastnn.graph.value import Value
 
 
 class Model(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastnn import ops
 from fastnn.errors import OptionError, check_numbers, check_whole
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_whole, where
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.module import Module
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, where
-from fastnn.graph.graph import Range, Value
+from fastnn.graph.node import Range
+from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 
 #: a class index that no data has

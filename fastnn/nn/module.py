@@ -11,7 +11,9 @@ import numpy as np
 from fastnn.engine.numbers import numbers
 from fastnn.engine.turns import building
 from fastnn.errors import OptionError, ShapeError
-from fastnn.graph.graph import Graph, Value, traced
+from fastnn.graph.graph import Graph
+from fastnn.graph.tracing import traced
+from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.contents import Contents
 from fastnn.nn.summary import summarize

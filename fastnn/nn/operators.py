@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Value, _of_numpy, traced
+from fastnn.graph.tracing import traced
+from fastnn.graph.value import Value, of_numpy
 
 
 class Operators:
@@ -75,7 +76,7 @@ class Operators:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if traced() is not None:
-            return _of_numpy(ufunc, method, inputs, options)
+            return of_numpy(ufunc, method, inputs, options)
         arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **options)
 

@@ -20,7 +20,7 @@ from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import settle
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
-from fastnn.graph.graph import traced
+from fastnn.graph.tracing import traced
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers

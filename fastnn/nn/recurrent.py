@@ -11,7 +11,7 @@ import numpy as np
 from fastnn import ops
 from fastnn.engine.model import Stateful
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter

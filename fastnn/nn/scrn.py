@@ -7,7 +7,7 @@ from typing import Any
 
 from fastnn import ops
 from fastnn.errors import OptionError, check_numbers, check_whole
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import Recurrent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn import ops
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError
 from fastnn.graph import leaf
-from fastnn.graph.graph import traced
+from fastnn.graph.tracing import traced
 
 if TYPE_CHECKING:
     from fastnn.nn.parameter import Parameter

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.trace import trace
+from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.parameter import Parameter
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.graph import Value
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
 
 for _name, _defaults in {

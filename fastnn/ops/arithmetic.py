@@ -10,9 +10,11 @@ import numpy as np
 from fastnn.errors import ShapeError
 from fastnn.errors import where as at
 from fastnn.graph.gradient import gradient_node
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register, settle_as
+from fastnn.graph.value import Value
 from fastnn.ops.operands import (
     as_value,
     broadcast_kind,

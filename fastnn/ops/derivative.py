@@ -7,8 +7,8 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import differentiate
-from fastnn.graph.graph import Value
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import transpose
 

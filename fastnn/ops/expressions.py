@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph.gradient import DERIVATIVES, FORMULAS, LINEAR, Values
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.ops.activation import absolute, erf, exp, log, sigmoid, softplus, sqrt, square, tanh
 from fastnn.ops.arithmetic import clip, equal, greater, less, less_equal, maximum, multiply, where
 from fastnn.ops.matmul import matmul

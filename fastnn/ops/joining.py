@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 
 
 def _reshape_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:

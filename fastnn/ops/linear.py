@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Value
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.op import Op, register, settle_as
+from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add
 from fastnn.ops.operands import as_value, float_value, graph_of, untransposed
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import gradient_node
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 
 
 def _rows(x: Value) -> tuple[int, ...]:

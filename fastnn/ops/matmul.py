@@ -6,9 +6,11 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import gradient_node
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import expanded
 from fastnn.ops.operands import as_value, broadcast_shape, float_value, graph_of, untransposed
 from fastnn.ops.shape import reshape

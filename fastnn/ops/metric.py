@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Value
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 
 
 def _class_rows(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:

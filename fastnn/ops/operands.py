@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Value, traced
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.tracing import traced
+from fastnn.graph.value import Value
 
 
 def graph_of(*operands: Any) -> Graph:

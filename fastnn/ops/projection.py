@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add, equal, less, multiply, subtract
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of

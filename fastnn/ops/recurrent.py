@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, float_value, graph_of, unary
 
 

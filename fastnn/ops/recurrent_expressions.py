@@ -12,7 +12,8 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import Values
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach, greater
 from fastnn.ops.arithmetic import where as choose

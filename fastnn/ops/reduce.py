@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import affine, negate
 from fastnn.ops.operands import float_value, unary, whole_axes
 from fastnn.ops.shape import reshape, transpose

@@ -8,8 +8,9 @@ import numpy as np
 
 from fastnn import errors
 from fastnn.errors import ShapeError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import where
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.ops.joining import concatenate as join
 from fastnn.ops.operands import as_value, float_value, graph_of, symbolic, whole_axes
 

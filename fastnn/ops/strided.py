@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
+from fastnn.graph.value import Value
 from fastnn.ops.joining import reshaped
 
 Shape = tuple[int, ...]

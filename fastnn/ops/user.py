@@ -12,8 +12,9 @@ import numpy as np
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.fold import fold
 from fastnn.graph.gradient import FORMULAS
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
 from fastnn.graph.op import OPS, Op, Shape
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.kernels.types import TYPES
 from fastnn.ops.operands import as_value, graph_of, untransposed

@@ -8,8 +8,9 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.graph import Call, Repeat, Value, nested
 from fastnn.graph.history import strides_of
+from fastnn.graph.node import Call, nested
+from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
 from fastnn.plan.spans import Span
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fastnn.graph.graph import Repeat, Value
+from fastnn.graph.value import Repeat, Value
 from fastnn.plan.schedule import Group, Phase, Phases, leaves
 
 #: memory of which a step of these loops needs nothing that was there before it

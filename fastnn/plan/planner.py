@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Counter, Graph, Repeat, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, Repeated, Work, instructions_of

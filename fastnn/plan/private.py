@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.graph import Call, Repeat, Value
 from fastnn.graph.history import Strides, hull, strides_of, unwritten
+from fastnn.graph.node import Call
+from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import declared
 
 #: a call, the name of an operand and the operand

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Call, Repeat, Value
+from fastnn.graph.node import Call
+from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import declared
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.lower.lowering import Lowering

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.graph import Call, Value, nested
+from fastnn.graph.node import Call, nested
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.lower.lowering import Lowering
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fastnn.graph.graph import Repeat, Value
+from fastnn.graph.value import Repeat, Value
 from fastnn.plan.instruction import Access, Instruction, Repeated, Work
 from fastnn.plan.spans import alike, apart
 

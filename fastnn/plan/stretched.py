@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Call, Value
+from fastnn.graph.node import Call
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import Array, Traits, declared
 from fastnn.kernels.matmul.cpu import FEW
 from fastnn.plan.lower.lowering import Lowering

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastnn import files, nn, optim
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.train.hooks import Callback, Logs
 from fastnn.train.trainer import Trainer
 

@@ -20,7 +20,7 @@ from fastnn import files, nn, optim
 from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs

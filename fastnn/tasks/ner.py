@@ -24,7 +24,7 @@ from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
 from fastnn.data.text import Vocabulary
 from fastnn.errors import DataError, OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs

@@ -14,7 +14,7 @@ from fastnn.data.audio import Normaliser, mfcc, with_deltas
 from fastnn.data.bucketing import Buckets, predict_sequences
 from fastnn.data.spoken_digits import RATE, SpokenDigits, load_spoken_digits
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs

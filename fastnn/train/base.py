@@ -16,7 +16,7 @@ from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.update import Objective
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, select

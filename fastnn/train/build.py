@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastnn.engine.builder import Builder
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.plan.samples import Samples
 from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part

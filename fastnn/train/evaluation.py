@@ -14,7 +14,7 @@ from fastnn.engine.model import PROBE, fixed_batch
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import declared
 from fastnn.plan.samples import Samples

@@ -10,8 +10,9 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.tree import branches, is_branch
+from fastnn.graph.value import Value
 from fastnn.nn.loss import LOSSES, Loss, mean_of
 from fastnn.train import reduction
 

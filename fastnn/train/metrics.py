@@ -8,8 +8,9 @@ from typing import Any
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError
-from fastnn.graph.graph import Range, Value
+from fastnn.graph.node import Range
 from fastnn.graph.tree import is_branch
+from fastnn.graph.value import Value
 from fastnn.nn.loss import (
     LOSSES,
     BCELoss,

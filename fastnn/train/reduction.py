@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Graph, Node, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.plan.samples import Samples
 
 #: how a number of a batch is added to a total: weighted by the number of samples; as it is;

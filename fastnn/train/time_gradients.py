@@ -14,7 +14,8 @@ from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.plan.lower import Lowering
 from fastnn.train.build import StepBuilder

@@ -15,7 +15,7 @@ from fastnn.engine.builder import Built
 from fastnn.engine.ranges import Stretch
 from fastnn.engine.turns import reading, training
 from fastnn.errors import OptionError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.runtime import devices

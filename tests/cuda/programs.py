@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastnn import nn
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.kernels.cuda.device import cuda
 from fastnn.kernels.declare import ceil_div, cuda_kernel, kernel
 from fastnn.plan.lower import Lowering

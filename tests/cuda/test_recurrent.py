@@ -9,7 +9,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.kernels.recurrent.cuda import Layout
 from fastnn.plan.lower import Lowering, recurrent_cuda
 

@@ -13,8 +13,9 @@ from fastnn.engine.specs import Spec
 from fastnn.engine.update import Objective
 from fastnn.errors import ShapeError
 from fastnn.graph.gradient import differentiate
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
 from fastnn.graph.trace import trace
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import KERNELS
 from fastnn.ops.operands import as_value
 from fastnn.plan.lower import Lowering

@@ -13,7 +13,8 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.engine.session import Session
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.plan.planner import plan
 from tests.onnx_cases import OPS, Case, cases, reason
 

@@ -8,7 +8,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from fastnn.nn.parameter import Parameter
 from fastnn.testing import gradcheck
 from tests.graph.test_gradients import CASES, SHAPES

@@ -11,7 +11,8 @@ import pytest
 from fastnn import nn, ops
 from fastnn.engine.session import Session
 from fastnn.errors import FastnnError, ShapeError
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.plan.planner import plan
 from fastnn.runtime.cpu.execute import view
 from fastnn.testing import gradcheck

@@ -12,7 +12,8 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
-from fastnn.graph.graph import Graph, traced
+from fastnn.graph.graph import Graph
+from fastnn.graph.tracing import traced
 from fastnn.nn import structure
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import errors, nn, ops, optim
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 from tests import naive_recurrent
 
 KINDS = ("RNN", "LSTM", "GRU")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Graph, Value
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
 from fastnn.kernels.declare import kernel
 from fastnn.plan.planner import plan

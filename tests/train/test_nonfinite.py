@@ -10,7 +10,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import NonFiniteError
-from fastnn.graph.graph import Value
+from fastnn.graph.value import Value
 
 STEPS, BAD = 7, 4
 

@@ -19,9 +19,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastnn.graph.graph import Call, Counter, Node, Repeat, Value
 from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
+from fastnn.graph.node import Call, Node
+from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
 

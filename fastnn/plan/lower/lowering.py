@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Call, Graph, Node, Repeat, Value, mark_batched
+from fastnn.graph.graph import Graph, mark_batched
+from fastnn.graph.node import Call, Node
 from fastnn.graph.op import KERNEL
+from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import declared
 
 Values = dict[str, Value]

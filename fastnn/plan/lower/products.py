@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
 from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.kernels.gru import cpu as gru
 from fastnn.kernels.lstm import cpu as lstm
 from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.plan.lower.lowering import Lowering, Values, derived_gradient, forward, gradient
 from fastnn.plan.lower.products import need
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.graph import Node, Value
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
 from fastnn.plan.lower.lowering import Lowering, forward
 from fastnn.plan.lower.products import need
 
