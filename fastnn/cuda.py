@@ -8,7 +8,7 @@ True
 from __future__ import annotations
 
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import gpu
+from fastnn.runtime.cuda import gpu, machine
 from fastnn.runtime.cuda.array import DeviceArray
 
 __all__ = [
@@ -34,17 +34,17 @@ def reason() -> str:
 
 def device_count() -> int:
     """How many CUDA devices there are: "cuda:0", "cuda:1", ..."""
-    return 0 if reason() else gpu.device_count()
+    return 0 if reason() else machine.device_count()
 
 
 def device_name(number: int = 0) -> str:
     """A device's name, such as "NVIDIA H200"."""
-    return gpu.device_name(number)
+    return machine.device_name(number)
 
 
 def memory(number: int = 0) -> tuple[int, int]:
     """Bytes of a device's memory that are free, and in all."""
-    return gpu.memory_info(number)
+    return machine.memory_info(number)
 
 
 def empty_cache() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastnn.errors import OptionError
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import gpu
+from fastnn.runtime.cuda import machine
 
 if TYPE_CHECKING:
     from fastnn.runtime.interface import Runtime, Store
@@ -55,9 +55,9 @@ def choose(device: str = "auto") -> str:
         raise OptionError(f"{asked}: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got {given!r}")
     if reason := cuda_reason():
         raise OptionError(f"{asked}={given!r} cannot be used: {reason}; use device='cpu' or 'auto'")
-    number, count = int(match[1] or 0), gpu.device_count()
+    number, count = int(match[1] or 0), machine.device_count()
     if number >= count:
-        found = ", ".join(f"cuda:{k} ({gpu.device_name(k)})" for k in range(count))
+        found = ", ".join(f"cuda:{k} ({machine.device_name(k)})" for k in range(count))
         raise OptionError(f"{asked}={given!r}: there is no such device; expected one of {found}")
     if match[1] is None:
         number = _first()
@@ -68,7 +68,7 @@ def choose(device: str = "auto") -> str:
 
 def _first() -> int:
     """The first device that kernels can run on."""
-    return next(k for k in range(gpu.device_count()) if not _cuda.too_old(k))
+    return next(k for k in range(machine.device_count()) if not _cuda.too_old(k))
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def _automatic() -> str:
         )
         return "cpu"
     number = _first()
-    log.info("fastnn runs on cuda:%d, %s", number, gpu.device_name(number))
+    log.info("fastnn runs on cuda:%d, %s", number, machine.device_name(number))
     return f"cuda:{number}"
 
 

@@ -10,7 +10,8 @@ from fastnn.kernels import types
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.runtime import _cuda
 from fastnn.runtime.cpu import compiler, fault
-from fastnn.runtime.cuda.gpu import Piece, Place, gpu
+from fastnn.runtime.cuda.gpu import gpu
+from fastnn.runtime.cuda.place import Piece, Place
 
 
 def record(kernel: Kernel, operands: dict[str, Any]) -> tuple[np.ndarray, str, str, int]:

@@ -8,12 +8,13 @@ import signal
 import numpy as np
 import pytest
 
-import fastnn.runtime.cuda.gpu as gpus
 from fastnn import nn
 from fastnn.engine.arrays import as_arrays, check_finite
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.kernels import clock as words
+from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.array import interface
+from fastnn.runtime.cuda.simulated import SimulatedGpu
 from fastnn.runtime.signals import uninterrupted
 from tests.cuda.programs import build, runtime
 
@@ -43,7 +44,7 @@ def test_steps_change_memory_on_the_device_and_the_host_sees_it(graphs):
     assert not run.store.away
 
 
-class Counting(gpus.SimulatedGpu):
+class Counting(SimulatedGpu):
     """A simulated device that replays what it has captured, and counts."""
 
     def __init__(self):
@@ -116,8 +117,8 @@ def test_out_of_memory_says_what_to_do(monkeypatch):
 
     run = runtime()
     program = build(doubled)
-    monkeypatch.setattr(gpus.SimulatedGpu, "_allocate", full)
-    monkeypatch.setattr(gpus, "memory_info", lambda number: (3 * 2**20, 2**30))
+    monkeypatch.setattr(SimulatedGpu, "_allocate", full)
+    monkeypatch.setattr(machine, "memory_info", lambda number: (3 * 2**20, 2**30))
     with pytest.raises(OutOfMemoryError) as caught:
         run.bind(program)
     assert str(caught.value) == (

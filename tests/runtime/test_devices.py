@@ -56,8 +56,8 @@ def test_the_fallback_is_said_once(caplog):
 
 def test_a_missing_device_is_named_with_those_that_are_there(monkeypatch):
     monkeypatch.setattr(devices, "cuda_reason", lambda: "")
-    monkeypatch.setattr(devices.gpu, "device_count", lambda: 2)
-    monkeypatch.setattr(devices.gpu, "device_name", lambda k: f"GPU {k}")
+    monkeypatch.setattr(devices.machine, "device_count", lambda: 2)
+    monkeypatch.setattr(devices.machine, "device_name", lambda k: f"GPU {k}")
     monkeypatch.setattr(devices._cuda, "too_old", lambda k: "")
     assert devices.choose("cuda") == "cuda:0"
     assert devices.choose("cuda:1") == "cuda:1"
@@ -67,7 +67,7 @@ def test_a_missing_device_is_named_with_those_that_are_there(monkeypatch):
 
 def test_cuda_means_the_first_device_that_is_new_enough(monkeypatch):
     monkeypatch.setattr(devices, "cuda_reason", lambda: "")
-    monkeypatch.setattr(devices.gpu, "device_count", lambda: 3)
+    monkeypatch.setattr(devices.machine, "device_count", lambda: 3)
     monkeypatch.setattr(devices._cuda, "too_old", lambda k: "too old" if k == 0 else "")
     assert devices.choose("cuda") == "cuda:1"
     assert devices.choose("cuda:2") == "cuda:2"

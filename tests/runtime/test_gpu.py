@@ -15,7 +15,9 @@ from fastnn.errors import DeviceError, OutOfMemoryError
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import compiler, gpu
+from fastnn.runtime.cuda import compiler, gpu, machine
+from fastnn.runtime.cuda.device import ALIGNMENT
+from fastnn.runtime.cuda.place import Place
 
 #: what is used of `cuda.core`, by class
 USED = {
@@ -154,14 +156,14 @@ def device(monkeypatch):
     monkeypatch.setattr(_cuda, "simulated", lambda: False)
     monkeypatch.setattr(_cuda, "core", lambda: core)
     monkeypatch.setattr(_cuda, "driver", lambda: memory)
-    monkeypatch.setattr(gpu, "memory_info", lambda number: (1, 2))
+    monkeypatch.setattr(machine, "memory_info", lambda number: (1, 2))
     monkeypatch.setattr(compiler, "code", lambda *variant: compiler.Code(b"", ""))
     return gpu.Gpu(0)
 
 
 def test_memory_and_copies(device):
     piece = device.allocate(40, "work")
-    assert piece.size == gpu.ALIGNMENT
+    assert piece.size == ALIGNMENT
     found = device.pinned(40)
     device.download(piece, found)
     assert not found.any()  # new memory is zero
@@ -182,7 +184,7 @@ def test_memory_and_copies(device):
 def test_launches_and_graphs(device):
     topics.load("cuda")
     kernel = CUDA_KERNELS["affine"]
-    place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
+    place = Place(device.allocate(24, "work"), 0, (2, 3), "float32")
     operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
     launch = device.prepared(kernel, "float32", "", operands)
     launch()
@@ -222,8 +224,8 @@ def test_a_full_device_is_asked_again_once_its_pool_is_trimmed(device):
 def test_a_launch_without_items_does_nothing(device):
     topics.load("cuda")
     operands = {
-        "x": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
-        "y": gpu.Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
+        "x": Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
+        "y": Place(device.allocate(0, "work"), 0, (0, 3), "float32"),
         "scale": 2.0, "shift": 0.5,
     }  # fmt: skip
     device.prepared(CUDA_KERNELS["affine"], "float32", "", operands)()
@@ -233,7 +235,7 @@ def test_a_launch_without_items_does_nothing(device):
 @pytest.mark.parametrize(("status", "words"), [(0, "can go on"), (700, "any more")])
 def test_a_failed_launch_says_whether_the_process_can_go_on(device, status, words):
     topics.load("cuda")
-    place = gpu.Place(device.allocate(24, "work"), 0, (2, 3), "float32")
+    place = Place(device.allocate(24, "work"), 0, (2, 3), "float32")
     operands = {"x": place, "y": place, "scale": 2.0, "shift": 0.5}
 
     def refuse(*arguments):

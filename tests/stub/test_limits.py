@@ -189,7 +189,8 @@ def test_a_launch_that_is_refused_leaves_the_device_usable():
         """
 from fastnn.kernels.declare import cuda_kernel
 from fastnn.kernels.cuda.device import cuda
-from fastnn.runtime.cuda.gpu import Place, gpu
+from fastnn.runtime.cuda.gpu import gpu
+from fastnn.runtime.cuda.place import Place
 
 device = gpu("cuda:0")
 device.use()

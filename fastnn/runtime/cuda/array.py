@@ -8,7 +8,8 @@ import numpy as np
 
 from fastnn.errors import DataError
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda.gpu import Piece, Place, gpu
+from fastnn.runtime.cuda.gpu import gpu
+from fastnn.runtime.cuda.place import Piece, Place
 from fastnn.runtime.segment import Segment
 
 #: DLPack's number for CUDA devices

@@ -30,8 +30,9 @@ from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
-from fastnn.runtime.cuda.gpu import Launch, Place, gpu
+from fastnn.runtime.cuda.gpu import gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
+from fastnn.runtime.cuda.place import Launch, Place
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment

@@ -1,8 +1,7 @@
 """A device: its memory, copies, launches and captured graphs; nothing of programs.
 
-`Gpu` is a real one, through `cuda.core` and the driver. `SimulatedGpu` runs kernels in Numba's
-simulator on arrays of the host, so that everything above runs, and is tested, without a device.
-All work of a device goes through one stream, in order.
+`Gpu` is a real one, through `cuda.core` and the driver; `gpu` gives it, or the simulated one
+(`simulated.py`). All work of a device goes through one stream, in order.
 """
 
 from __future__ import annotations
@@ -10,143 +9,25 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-import warnings
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError
-from fastnn.kernels import types
-from fastnn.kernels.declare import Array, CudaKernel
+from fastnn.kernels.declare import CudaKernel
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda.device import Device
+from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
+from fastnn.runtime.cuda.simulated import SimulatedGpu
 
 #: arrays that copies on their way may read, at most; then they are waited for
 MOST_SOURCES = 256
 #: shared memory of a block that needs no asking, static and dynamic together
 FREE_SHARED = 48 * 1024
-#: every piece of memory begins at a multiple of this many bytes
-ALIGNMENT = 256
-WHAT_TO_LOWER = {
-    "work": "lower batch_size, or the length of sequences",
-    "params": "use a smaller model, or dtype='float32'",
-    "data": "train on a part of the data at a time, or pass batches from an iterable",
-    "result": "predict fewer samples at a time",
-}
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Memory on a device: an address, a size in bytes, and whoever keeps it alive."""
-
-    address: int
-    size: int
-    owner: Any
-
-
-@dataclass(frozen=True)
-class Place:
-    """An array on a device: where it begins in a piece, its sizes and NumPy type name."""
-
-    piece: Piece
-    offset: int
-    dims: tuple[int, ...]
-    dtype: str
-
-    @property
-    def address(self) -> int:
-        return self.piece.address + self.offset
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.dims, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-#: operands by parameter: an array's place, a number, or None for an absent array
-Operands = Mapping[str, Place | float | int | None]
-Launch = Callable[[], None]
-
-
-def sizes_of(kernel: CudaKernel, operands: Operands) -> dict[str, int]:
-    """What a kernel's `launch` is told: dimension letters and integer parameters."""
-    sizes: dict[str, int] = {}
-    for name, parameter in kernel.params.items():
-        value = operands[name]
-        if not isinstance(parameter, Array):
-            if parameter.kind == "int":
-                sizes[name] = int(value)  # type: ignore[arg-type]
-        elif isinstance(value, Place):
-            sizes.update(zip(parameter.dims, value.dims, strict=True))
-        else:
-            for letter in parameter.dims:
-                sizes.setdefault(letter, 0)
-    return sizes
-
-
-class _Device:
-    """What both kinds of device share."""
-
-    def __init__(self, number: int):
-        self.number, self.device = number, f"cuda:{number}"
-        self.name = device_name(number)
-        self.cc = _cuda.compute_capability(number)
-
-    def allocate(self, size: int, name: str) -> Piece:
-        """So many bytes, all zero; `name` says what for."""
-        size = -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
-        try:
-            return self._allocate(size)
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise self.failure(error) from error
-        self.trim()  # what was freed lies in the driver's pool, perhaps in pieces
-        try:
-            return self._allocate(size)
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise self.failure(error) from error
-            free, total = memory_info(self.number)
-            advice = WHAT_TO_LOWER.get(name.split("/")[0], "lower batch_size")
-            raise OutOfMemoryError(
-                f"{self.device} ({self.name}) is out of memory: {_amount(size)} were asked for "
-                f"{name!r}, {_amount(free)} of {_amount(total)} are free; {advice}, free what else "
-                "is on the device, or use device='cpu'"
-            ) from None
-
-    def _allocate(self, size: int) -> Piece:
-        raise NotImplementedError
-
-    def trim(self) -> None:
-        """Give freed memory that is kept for later back to the device."""
-
-    def works(self) -> bool:
-        """Whether the device still does what it is asked for."""
-        return True
-
-    def failure(self, error: Exception, during: str = "") -> Exception:
-        """What to raise for an error that came up in the middle of something.
-
-        A fault of a kernel, or a device that has gone, is the end of the process's context: every
-        later call fails, too. What the driver only refused leaves the device as it was.
-        """
-        if isinstance(error, FastnnError):
-            return error
-        what = f"{self.device} ({self.name}) failed{during}: {error}. "
-        if self.works():
-            return DeviceError(
-                what + "It was refused before anything was computed; the process can go on with "
-                "the device: make the layer or the batch smaller, or use device='cpu'"
-            )
-        return DeviceError(
-            what + "What was computed since the last checkpoint is lost, and this process can't "
-            "use the device any more: start it anew and go on from a checkpoint "
-            "(fit(resume=...)), on this device or with device='cpu'"
-        )
-
-
-class Gpu(_Device):
+class Gpu(Device):
     """A real device."""
 
     def __init__(self, number: int):
@@ -264,7 +145,7 @@ class Gpu(_Device):
 
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
         if how.empty:
-            return _nothing
+            return nothing
         code = self._kernel(kernel, dtype, data_dtype, how.shared)
         config = self.core.LaunchConfig(
             grid=how.grid, block=how.threads, shmem_size=how.shared,
@@ -344,86 +225,10 @@ class Gpu(_Device):
         return wait
 
 
-class SimulatedGpu(_Device):
-    """A device of Numba's simulator: kernels run as plain Python, memory is the host's."""
-
-    def use(self) -> None:
-        """Nothing to do."""
-
-    sync = settle = use
-
-    def _allocate(self, size: int) -> Piece:
-        raw = np.zeros(size, np.uint8)
-        return Piece(raw.ctypes.data, size, raw)
-
-    def pinned(self, size: int) -> np.ndarray:
-        return np.zeros(size, np.uint8)
-
-    def upload(self, host: np.ndarray, copy: Piece, offset: int = 0) -> None:
-        if host.nbytes:
-            host = np.ascontiguousarray(host)
-            ctypes.memmove(copy.address + offset, host.ctypes.data, host.nbytes)
-
-    def download(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
-        if host.nbytes:
-            ctypes.memmove(host.ctypes.data, copy.address + offset, host.nbytes)
-
-    start_download = download
-
-    def duplicate(self, source: Piece, target: Piece, size: int, offset: int = 0) -> None:
-        ctypes.memmove(target.address + offset, source.address, size)
-
-    def prepared(
-        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands
-    ) -> Launch:
-        from fastnn.runtime.cuda import compiler, simulator
-
-        how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
-        if how.empty:
-            return _nothing
-        number: dict[str, Any] = {"real": np.dtype(dtype).type, "double": np.float64, "int": int}
-        arguments: list[Any] = []
-        for name, parameter in kernel.params.items():
-            value = operands[name]
-            if not isinstance(parameter, Array):
-                arguments.append(number[parameter.kind](value))
-            elif isinstance(value, Place):
-                arguments.append(array_of(value))
-            else:
-                kind = types.storage(parameter.dtype, dtype, data_dtype)
-                arguments.append(np.empty((0,) * len(parameter.dims), kind))
-
-        def launch() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
-                simulator.run(kernel.function, how, arguments, kernel.cooperative)
-
-        return launch
-
-    def capture(self, launches: Callable[[], None]) -> Launch | None:
-        """None: there is nothing to gain."""
-        return None
-
-    def mark(self) -> Launch:
-        return lambda: None
-
-
-def _nothing() -> None:
-    """The launch of a kernel over no items."""
-
-
 def _free_pinned(core: Any, driver: Any, number: int, address: int) -> None:
     """Free page-locked memory, in whichever thread it is dropped."""
     core.Device(number).set_current()
     driver.cuMemFreeHost(address)
-
-
-def array_of(place: Place) -> np.ndarray:
-    """The NumPy array at a place of a simulated device."""
-    raw: Any = (ctypes.c_uint8 * max(place.nbytes, 1)).from_address(place.address)
-    raw.owner = place.piece.owner  # keeps the memory alive
-    array = np.frombuffer(raw, np.uint8, place.nbytes).view(place.dtype)
-    return array.reshape(place.dims)
 
 
 # -------------------------------------------------------------------- devices of this machine
@@ -445,33 +250,3 @@ def trim_all() -> None:
     """Give back what the pools of the devices in use keep of freed memory."""
     for found in list(_opened.values()):
         found.trim()
-
-
-def device_count() -> int:
-    """How many devices there are, where CUDA can be used."""
-    return 1 if _cuda.simulated() else len(_cuda.core().Device.get_all_devices())
-
-
-def device_name(number: int) -> str:
-    return "Numba's simulator" if _cuda.simulated() else str(_cuda.core().Device(number).name)
-
-
-def memory_info(number: int) -> tuple[int, int]:
-    """Bytes that are free, and in all."""
-    if _cuda.simulated():
-        return 0, 0
-    _cuda.core().Device(number).set_current()
-    error, free, total = _cuda.driver().cuMemGetInfo()
-    return (int(free), int(total)) if int(error) == 0 else (0, 0)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error)
-
-
-def _amount(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.kernels import clock as words
 from fastnn.plan.program import Program
-from fastnn.runtime.cuda.gpu import Piece
+from fastnn.runtime.cuda.place import Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
 

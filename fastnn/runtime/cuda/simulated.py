@@ -1,0 +1,90 @@
+"""A device of Numba's simulator: everything above it runs, and is tested, without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels import types
+from fastnn.kernels.declare import Array, CudaKernel
+from fastnn.runtime.cuda.device import Device
+from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
+
+
+class SimulatedGpu(Device):
+    """A device of Numba's simulator: kernels run as plain Python, memory is the host's."""
+
+    def use(self) -> None:
+        """Nothing to do."""
+
+    sync = settle = use
+
+    def _allocate(self, size: int) -> Piece:
+        raw = np.zeros(size, np.uint8)
+        return Piece(raw.ctypes.data, size, raw)
+
+    def trim(self) -> None:
+        """Nothing is kept."""
+
+    def pinned(self, size: int) -> np.ndarray:
+        return np.zeros(size, np.uint8)
+
+    def upload(self, host: np.ndarray, copy: Piece, offset: int = 0) -> None:
+        if host.nbytes:
+            host = np.ascontiguousarray(host)
+            ctypes.memmove(copy.address + offset, host.ctypes.data, host.nbytes)
+
+    def download(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
+        if host.nbytes:
+            ctypes.memmove(host.ctypes.data, copy.address + offset, host.nbytes)
+
+    start_download = download
+
+    def duplicate(self, source: Piece, target: Piece, size: int, offset: int = 0) -> None:
+        ctypes.memmove(target.address + offset, source.address, size)
+
+    def prepared(
+        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands
+    ) -> Launch:
+        from fastnn.runtime.cuda import compiler, simulator
+
+        how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
+        if how.empty:
+            return nothing
+        number: dict[str, Any] = {"real": np.dtype(dtype).type, "double": np.float64, "int": int}
+        arguments: list[Any] = []
+        for name, parameter in kernel.params.items():
+            value = operands[name]
+            if not isinstance(parameter, Array):
+                arguments.append(number[parameter.kind](value))
+            elif isinstance(value, Place):
+                arguments.append(array_of(value))
+            else:
+                kind = types.storage(parameter.dtype, dtype, data_dtype)
+                arguments.append(np.empty((0,) * len(parameter.dims), kind))
+
+        def launch() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
+                simulator.run(kernel.function, how, arguments, kernel.cooperative)
+
+        return launch
+
+    def capture(self, launches: Callable[[], None]) -> Launch | None:
+        """None: there is nothing to gain."""
+        return None
+
+    def mark(self) -> Launch:
+        return lambda: None
+
+
+def array_of(place: Place) -> np.ndarray:
+    """The NumPy array at a place of a simulated device."""
+    raw: Any = (ctypes.c_uint8 * max(place.nbytes, 1)).from_address(place.address)
+    raw.owner = place.piece.owner  # keeps the memory alive
+    array = np.frombuffer(raw, np.uint8, place.nbytes).view(place.dtype)
+    return array.reshape(place.dims)
