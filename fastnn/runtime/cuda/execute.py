@@ -22,17 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import ProgramError
-from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
-from fastnn.kernels import types
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
-from fastnn.plan.program import Operand, PlannedCall, Program
-from fastnn.runtime import _cuda, poison
-from fastnn.runtime.cuda import ahead, counterpart
+from fastnn.plan.program import Program
+from fastnn.runtime.cuda.bound import CudaProgram
 from fastnn.runtime.cuda.gpu import gpu
 from fastnn.runtime.cuda.memory import Control, CudaMemory
-from fastnn.runtime.cuda.place import Launch, Place
+from fastnn.runtime.cuda.place import Launch
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
@@ -44,160 +39,6 @@ CHUNK = 0.02
 MOST_STEPS = 4096
 #: seconds between two calls of `poll`
 EVERY = 0.05
-
-
-class CudaProgram:
-    """A program with its memory on a device, ready to be launched."""
-
-    def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
-        self.program, self.runtime = program, runtime
-        #: the launches of a step, loops unrolled: they are recorded in one graph
-        self.planned = [call for _, call, _ in program.steps()]
-        self.gpu, self.control = runtime.gpu, runtime.control
-        self.segments = segments
-        uses = [u for call in self.planned for u in _uses(call)]
-        self.written = {o.segment for o, writes in uses if writes} - {"clock", "totals"}
-        self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
-        for name in self.used - set(segments):
-            raise ProgramError(f"no memory for {name!r}")
-        found = [self._operands(call) for call in self.planned]
-        if not _cuda.simulated():
-            ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
-        self.launches = [
-            self.gpu.prepared(kernel, program.dtype, data, operands)
-            for kernel, data, operands in found
-        ]
-        self.saved: Any = None
-        if "buffers" in self.written and any(k.traits.checks for k, *_ in found):
-            self.saved = runtime.saved_buffers(segments["buffers"])
-            self.launches.append(self._keep())
-        self.poison = self._poison() if poison.enabled() else []
-        self.graph: Launch | None = None
-        self.runs, self.graphs = 0, runtime.graphs
-
-    # ---------------------------------------------------------------- preparation
-
-    def _dtype(self, operand: Operand) -> str:
-        kind = types.storage(operand.dtype, self.program.dtype)
-        return kind or self.segments[operand.segment].host.dtype.name
-
-    def place(self, operand: Operand, rank: int | None = None) -> Place:
-        """Where an operand lies on the device."""
-        dtype, dims, offset = self._dtype(operand), operand.dims, operand.offset
-        if operand.segment in ("clock", "totals"):
-            at = 0 if operand.segment == "clock" else 8 * words.LENGTH
-            return Place(self.control.piece, at + offset, dims, dtype)
-        segment = self.segments[operand.segment]
-        if operand.external:
-            dims = fold(segment.host.shape, rank or len(dims))
-        return Place(segment.place(self.gpu), offset, dims, dtype)
-
-    def _operands(self, call: PlannedCall) -> tuple[CudaKernel, str, dict[str, Any]]:
-        """A call's kernel, the element type of the data that it reads, and its operands."""
-        kernel = counterpart.find(call.kernel, call.scope)
-        operands: dict[str, Any] = {}
-        data_dtype = ""
-        for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
-            if isinstance(parameter, Array) and isinstance(operand, Operand):
-                operands[name] = self.place(operand, len(parameter.dims))
-                if parameter.dtype == "d":
-                    data_dtype = operands[name].dtype
-            else:
-                operands[name] = operand
-        return kernel, data_dtype, operands
-
-    def _keep(self) -> Launch:
-        size = self.segments["buffers"].host.size
-        own = Operand("buffers", 0, (size,), "f")
-        clock = Operand("clock", 0, (words.LENGTH,), "i")
-        saved = Place(self.saved, 0, (size,), self.program.dtype)
-        operands = {"x": self.place(own), "clock": self.place(clock), "saved": saved}
-        return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
-
-    def _poison(self) -> list[Launch]:
-        """Launches that fill memory before a step (see `fastnn/runtime/poison.py`)."""
-        found = []
-        for segment, begin, size in poison.spans(self.program):
-            memory = self.place(Operand(segment, begin, (size // 8,), "i"))
-            operands: dict[str, Any] = {"memory": memory, "word": poison.WORD}
-            found.append(self.gpu.prepared(CUDA_KERNELS["fill"], self.program.dtype, "", operands))
-        return found
-
-    # ---------------------------------------------------------------- running
-
-    def acquire(self) -> None:
-        """Bring all that the program uses to the device; what it writes belongs to it then."""
-        for name in self.used:
-            self.segments[name].on(self.gpu, writes=name in self.written)
-        if self.saved is not None:
-            buffers = self.segments["buffers"]
-            self.gpu.duplicate(buffers.on(self.gpu), self.saved, buffers.host.nbytes)
-
-    def launch(self) -> None:
-        """Send one step: as a graph from the second time on."""
-        self.runs += 1
-        if self.graph is not None:
-            self.graph()
-            return
-        if self.graphs and self.runs == 2:
-            self.graph = self.gpu.capture(self._launch_all)
-            self.graphs = self.graph is not None
-            if self.graph is not None:
-                self.graph()
-                return
-        self._launch_all()
-
-    def _launch_all(self) -> None:
-        for launch in (*self.poison, *self.launches):
-            launch()
-
-    def put_back(self) -> None:
-        """After a stop: the buffers as they were after the last good step."""
-        if self.saved is not None:
-            buffers = self.segments["buffers"]
-            self.gpu.duplicate(self.saved, buffers.on(self.gpu, writes=True), buffers.host.nbytes)
-
-    def run_call(self, number: int) -> None:
-        self.runtime.acquire([self])
-        self.launches[number]()
-
-    # ---------------------------------------------------------------- contents
-
-    def read(self, operand: Operand) -> np.ndarray:
-        place = self.place(operand)
-        if operand.segment in ("clock", "totals"):
-            raw = np.empty(place.nbytes, np.uint8)
-            self.gpu.download(place.piece, raw, place.offset)
-        else:
-            segment = self.segments[operand.segment]
-            raw = segment.read(self.gpu, place.offset, place.nbytes)
-        return raw.view(place.dtype).reshape(place.dims)
-
-    @property
-    def nbytes(self) -> int:
-        """About how much memory it holds alone, on the host."""
-        return self.program.nbytes + 1000 * len(self.launches)
-
-    def view(self, name: str) -> np.ndarray:
-        return self.read(self.program.places[name])
-
-    def write(self, name: str, array: Any) -> None:
-        operand = self.program.places[name]
-        place = self.place(operand)
-        segment = self.segments[operand.segment]
-        if hasattr(array, "copy_to"):  # on a device already
-            array.copy_to(self.gpu, segment.on(self.gpu, writes=True), place)
-            return
-        contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
-        segment.write(self.gpu, place.offset, contents)
-
-
-def _uses(call: PlannedCall) -> list[tuple[Operand, bool]]:
-    """A call's array operands, and whether it writes to them."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
-    pairs = zip(kernel.params.values(), call.operands, strict=True)
-    return [(o, p.writes) for p, o in pairs if isinstance(p, Array) and isinstance(o, Operand)]
 
 
 class CudaRuntime:
