@@ -44,6 +44,9 @@ class Graph:
     #: limits of integer inputs found while tracing
     ranges: list[Range] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out
+    #: whether layers that carry states from batch to batch leave that out, and take a batch of any
+    #: size: the graph is not for running but for a look at it
+    stateless: bool = False
     #: parameters of the model that is traced; None: not known, the graph is not for running
     owned: frozenset[Any] | None = None
 

@@ -171,7 +171,8 @@ class Recurrent(Module, Stateful):
             )
         if not self.batch_first:
             x = ops.swap_time(x)
-        given = self._load_states(x) if self.stateful and state is None else state
+        carries = bool(self.stateful) and not x.graph.stateless
+        given = self._load_states(x) if carries and state is None else state
         finals: list[Any] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and x.graph.training:
@@ -189,7 +190,7 @@ class Recurrent(Module, Stateful):
             x = outputs[0]
             if len(outputs) == 2:
                 x = ops.concatenate(*outputs) if self.merge == "concat" else ops.add(*outputs)
-        if self.stateful:
+        if carries:
             self._store_states(x, finals)
         return x if self.batch_first else ops.swap_time(x), finals
 

@@ -195,8 +195,9 @@ class Training:
         return inputs, targets, weights
 
     def losses_alone(self, batch: int, training: bool, x: Specs, y: Specs, w: Specs) -> StepBuilder:
-        """The losses of a batch of some size, with nothing made of them."""
+        """The losses of a batch of any size, for a look at them."""
         builder = self.builder(batch, training, "direct")
+        builder.graph.stateless = True
         Training.describe(self, builder, x, y, w)
         return builder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.engine.model import PROBE, fixed_batch
+from fastnn.engine.model import PROBE
 from fastnn.engine.specs import Spec
 from fastnn.errors import ShapeError
 from fastnn.train.build import StepBuilder
@@ -34,7 +34,7 @@ class BatchSizes:
         parts = builder.parts
         if not any(part.own and part.reduction is not None for part in parts):
             return
-        if fixed_batch(builder.model) or not has_numbers(builder.graph):
+        if not has_numbers(builder.graph):
             return
         key = (x, y, w, builder.graph.training)
         if key not in self._found:

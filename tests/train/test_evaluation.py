@@ -421,6 +421,28 @@ def test_functions_as_losses(name: str) -> None:
         assert trainer.evaluate(batches)["loss"] == want
 
 
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.SCRN])
+def test_sum_by_the_batch_size_of_a_model_with_carried_states(cell: Any) -> None:
+    def by_size(o: Any, y: Any) -> Any:
+        return ops.sum(ops.square(o - y)) / o.shape[0]
+
+    def mean(o: Any, y: Any) -> Any:
+        return ops.mean(ops.sum(ops.square(o - y), axis=(1, 2)))
+
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(12, 5, 3)), rng.normal(size=(12, 5, 2))
+    found = []
+    for loss in (by_size, mean):
+        core = cell(3, 2, stateful=4)
+        model = nn.Sequential(core, nn.Linear(core.output_size, 2))
+        trainer = fnn.Trainer(model, loss, optim.SGD(lr=0.01), dtype="float64", device="cpu")
+        history = trainer.fit(x, y, batch_size=4, validation=(x[:8], y[:8]), **QUIET)
+        values = trainer.evaluate(x, y, batch_size=4)
+        batches = trainer.evaluate([(x[k : k + 4], y[k : k + 4]) for k in (0, 4, 8)])
+        found.append([history["loss"][0], history["val_loss"][0], values["loss"], batches["loss"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
 class Joined(nn.Module):
     """Ops that are made anew at each use: joins, both directions of a layer, a loop."""
 
