@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnn.engine.model import Stateful
 from fastnn.engine.numbers import numbers
 from fastnn.engine.store import ParameterStore, Stored
 from fastnn.engine.turns import building
@@ -91,7 +92,8 @@ class Contents(Tree):
         Args:
             arrays: NumPy arrays, PyTorch's tensors, or anything else that NumPy makes an array of.
             strict: whether the names have to match exactly. False: what is missing stays as it is,
-                what is unknown is left out; both are returned.
+                what is unknown is left out; both are returned. States that a `stateful` layer
+                carries for another number of sequences are left out, too: they begin with zeros.
             prefix: take only the names that begin with it, without it: "encoder." for a part of a
                 larger model's dict.
 
@@ -113,6 +115,9 @@ class Contents(Tree):
         problems = [f"missing {n!r}" for n in missing] if strict else []
         problems += [f"unexpected {n!r}" for n in unexpected] if strict else []
         found = {n: numbers(given[n], repr(n)) for n in mine if n in given}
+        carried = [n for n in self._carried() if n in found and _other_rows(found[n], mine[n])]
+        if not strict:
+            found |= {n: np.zeros(mine[n].shape) for n in carried}
         problems += [
             f"{n!r}: expected shape {mine[n].shape}, got {a.shape}"
             for n, a in found.items()
@@ -121,15 +126,26 @@ class Contents(Tree):
         if not found and mine and not problems:
             problems = [f"none of {list(mine)} is among them"]
         if problems:
-            raise DataError(
-                "the arrays don't fit the model: " + "; ".join(problems) + ". See the options "
-                "prefix and strict"
-            )
+            remedy = "See the options prefix and strict"
+            if carried:
+                remedy = "States carried for another number of sequences are left out: strict=False"
+            raise DataError(f"the arrays don't fit the model: {'; '.join(problems)}. {remedy}")
         for name, array in found.items():
             mine[name].check_range(array)
         for name, array in found.items():
             mine[name].value = array
         return Loaded(missing, unexpected)
+
+    def _carried(self) -> list[str]:
+        """Names of the states that layers carry from batch to batch."""
+        parts = {n: p for n, p in self.named_modules() if isinstance(p, Stateful) and p.stateful}
+        return [
+            name
+            for name, array in self.named_arrays().items()
+            if array.buffer
+            and (part := parts.get(name.rpartition(".")[0])) is not None
+            and array.shape[:1] == (part.stateful,)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: not the memory, nor what runs the model."""
@@ -154,3 +170,8 @@ def _common(
 def _widest(parameters: Iterable[Parameter]) -> str:
     kinds = {p._dtype if p.home is None else p.home.dtype for p in parameters}
     return "float64" if "float64" in kinds else "float32"
+
+
+def _other_rows(array: np.ndarray, mine: Parameter) -> bool:
+    """Whether an array fits but for the number of its rows."""
+    return array.shape != mine.shape and array.shape[1:] == mine.shape[1:]

@@ -206,7 +206,7 @@ class Recurrent(Module, Stateful):
         if x.shape[0] != self.stateful:
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected batches of {self.stateful} sequences, "
-                f"got {x.shape[0]}; set batch_size to it and drop_last=True"
+                f"got {x.shape[0]}; give batches of that size (in fit with drop_last=True)"
             )
         loaded = [[ops.load_state(x, b) for b in buffers] for buffers in self._buffers()]
         return [states[0] if len(states) == 1 else tuple(states) for states in loaded]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +163,29 @@ def test_pytorch_reads_a_models_file_as_it_is(tmp_path):
     x = RNG.normal(size=(16, 4)).astype("f4")
     want = theirs.eval()(torch.tensor(x)).detach().numpy()
     np.testing.assert_allclose(ours.predict(x), want, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_layers_that_carry_more_or_fewer_states(tmp_path: Path) -> None:
+    """A net that was trained on many streams writes one text: its weights, and no state of them."""
+
+    def net(streams: int) -> nn.Module:
+        return nn.Sequential(nn.LSTM(3, 4, stateful=streams), nn.BatchNorm(4), nn.Linear(4, 2))
+
+    x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(np.float32)
+    many, one, file = net(5), net(1), tmp_path / "model.safetensors"
+    many.predict(x)
+    many.save(file)
+    with pytest.raises(DataError, match="another number of sequences are left out: strict=False"):
+        one.load_state_dict(many.state_dict())
+    with pytest.raises(CheckpointError, match="or load it into the model with strict=False"):
+        one.load(file)
+    one.predict(x[:1])  # leaves a state
+    assert one.load_state_dict(many.state_dict(), strict=False) == ([], [])
+    other = net(1).load(file, strict=False)
+    many[0].reset_state()
+    want = many.predict(x)[:1]
+    for found in (one, other):
+        np.testing.assert_allclose(found.predict(x[:1]), want, rtol=1e-5, atol=1e-6)
+    changed = {**many.state_dict(), "2.weight": np.zeros((3, 2))}
+    with pytest.raises(DataError, match=r"2\.weight"):  # other arrays have to fit
+        one.load_state_dict(changed, strict=False)
