@@ -55,107 +55,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from fastnn.errors import OptionError
 
+from .signature import Array as Array  # others take both from here
+from .signature import Scalar, annotations_of, parse_parameter
 from .topics import load
-from .types import LETTERS, SCALARS
-
-_ARRAY = re.compile(
-    r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) "
-    rf"([{LETTERS}])\[([A-Za-z0-9,]+)\]$"
-)
-
+from .traits import NONE, with_traits
+from .traits import Traits as Traits
 
 ShareRule = Callable[[dict[str, int]], tuple[int, int, int]]
-
-
-@dataclass(frozen=True)
-class Array:
-    """An array parameter: how it is used, its element type and its dimension letters."""
-
-    mode: str  # "in", "out", "inout", "part", "scratch", "flag"
-    axis: str  # "rows", "cols", "whole"
-    dtype: str  # a letter of `types.TYPES`
-    dims: tuple[str, ...]
-    gaps: bool = False  # of a star
-
-    @property
-    def reads(self) -> bool:
-        return self.mode in ("in", "inout")
-
-    @property
-    def writes(self) -> bool:
-        return self.mode != "in"
-
-    @property
-    def item_letter(self) -> str | None:
-        """The dimension that the items count, or None where the whole array is touched."""
-        if self.axis == "whole":
-            return None
-        return self.dims[0] if self.axis == "rows" else self.dims[-1]
-
-
-@dataclass(frozen=True)
-class Scalar:
-    kind: str  # "real", "double", "int"
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What graph, planner and compilers have to know of a kernel beside its signature."""
-
-    #: sums over the rows of its inputs, however many: the sum of its results for the rows of
-    #: several steps is its result for all of their rows
-    sums_rows: bool = False
-    #: an element of the result is a sum over the batch, of products of elements of these arrays (or
-    #: of elements of the one): what bounds them bounds it
-    factors: tuple[str, ...] = ()
-    #: a matrix product: the letters whose sizes multiply to the number of multiply-adds
-    product: tuple[str, ...] = ()
-    #: kernels of one family do the same work at different sizes: which is wanted is known only when
-    #: a model is planned, so they are compiled together
-    family: str = ""
-    #: exchanges the first two dimensions of its array `x`
-    swaps_leading: bool = False
-    #: arrays of which row i depends on row i alone, although the items are columns
-    rows_apart: tuple[str, ...] = ()
-    #: copies its array `w` to `packed`, the layout that products read fastest
-    packs: bool = False
-    #: backpropagation through time; `dz` is the gradient of the gates at each step
-    through_time: bool = False
-    #: looks at numbers only, and may ask for the end of the run
-    checks: bool = False
-    #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
-    bookkeeping: bool = False
-    #: adds numbers of the rows of its "in" arrays to running totals
-    totals_rows: bool = False
-    #: computes each element from those at the same place, whatever rows they are in
-    elementwise: bool = False
-    #: an array with one number for each row of the others
-    column: str = ""
-    #: goes over the steps of `x` as far as `lengths` say, and writes zeros to `y` after them
-    by_lengths: bool = False
-    #: gives 0 for rows whose `target` is `ignore_index`
-    ignores: bool = False
-    #: sums over all rows; rows that are not to count have to be 0 in these arrays
-    zero_rows: tuple[str, ...] = ()
-    #: what is finite gives finite results, and rows with a gradient of 0 add 0 to all gradients
-    keeps_finite: bool = False
-    #: is compiled first, because it takes long
-    slow_to_compile: bool = False
-    #: exists in float32 programs alone
-    only_float32: bool = False
-
-    def __repr__(self) -> str:
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        found = [f"{n}={v!r}" for n, v in told.items() if v]
-        return f"Traits({', '.join(found)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +90,7 @@ class Kernel:
     grain: int = 1
     block: int = 1
     share: ShareRule | None = None
-    traits: Traits = Traits()
+    traits: Traits = NONE
     given: str = ""
 
     @property
@@ -229,7 +142,7 @@ class CudaKernel:
     shared: Callable[[dict[str, int]], int] | None = None
     bounds: int | tuple[int, int] | None = None
     share: ShareRule | None = None
-    traits: Traits = Traits()
+    traits: Traits = NONE
     like: Kernel | None = None
     #: what the planner asks of a kernel: one that only CUDA has computes all items at once
     items: str | None = None
@@ -314,38 +227,6 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
-    if text in SCALARS:
-        return Scalar(text)
-    match = _ARRAY.match(text)
-    if match is None:
-        got = "it has none" if text == str(inspect.Parameter.empty) else f"got {text!r}"
-        raise OptionError(
-            f"kernel {kernel!r}, parameter {name!r}: {got}; expected an annotation "
-            "'in|out|inout|part|scratch|flag rows|cols|whole f|r|i|d[dims]' or one of 'real', "
-            "'double', 'int'"
-        )
-    mode, axis, dtype, dims = match.groups()
-    return Array(mode.rstrip("*"), axis, dtype, tuple(dims.split(",")), mode.endswith("*"))
-
-
-def _parameters(label: str, function: Callable[..., None]) -> dict[str, str]:
-    """A function's parameters and the text of their annotations."""
-    found = inspect.signature(function).parameters
-    return {n: str(p.annotation).strip("'\"") for n, p in found.items()}
-
-
-def _traits(label: str, known: Traits, given: dict[str, Any]) -> Traits:
-    try:
-        return replace(known, **given)
-    except TypeError:
-        names = [field.name for field in fields(Traits)]
-        raise OptionError(
-            f"kernel {label!r}: expected options among {names}, got "
-            f"{sorted(set(given) - set(names))[0]!r}"
-        ) from None
-
-
 def kernel(
     function: Callable[..., None] | None = None,
     *,
@@ -377,7 +258,7 @@ def kernel(
         return lambda f: kernel(f, grain=grain, block=block, share=share, name=name, **traits)
     label = name or function.__name__
     _refuse_print(function, label)
-    annotations = _parameters(label, function)
+    annotations = annotations_of(function)
     names = list(annotations)
     ranged = names[-2:] == ["lo", "hi"]
     params = {
@@ -397,7 +278,7 @@ def kernel(
             f"a kernel called {label!r} exists already, in {home}; choose another name"
         )
     items = letters.pop() if ranged else None
-    told = _traits(label, Traits(), traits)
+    told = with_traits(label, NONE, traits)
     result = Kernel(label, function, params, items, grain, block, share, told)
     KERNELS[label] = result
     return result
@@ -435,14 +316,14 @@ def cuda_kernel(
             share=share, name=name, **traits,
         )  # fmt: skip
     label = name or function.__name__
-    annotations = _parameters(label, function)
+    annotations = annotations_of(function)
     if like is None:
         params = {n: parse_parameter(label, n, text) for n, text in annotations.items()}
-        told = Traits()
+        told = NONE
     else:
         _compare(label, like, annotations, name is None)
         params, told, share = like.params, like.traits, share or like.share
-    told = _traits(label, told, traits)
+    told = with_traits(label, told, traits)
     result = CudaKernel(
         label, function, params, launch, cooperative, shared, bounds, share, told, like
     )

@@ -16,7 +16,7 @@ class Function(NamedTuple):
     gradient: Callable[..., Any]
     saved: str  # what the gradient is computed from
     reals: tuple[str, ...] = ()
-    keeps_finite: bool = False  # as of `declare.Traits`
+    keeps_finite: bool = False  # as of `Traits`
 
 
 FUNCTIONS: tuple[Function, ...] = (

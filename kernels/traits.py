@@ -1,0 +1,76 @@
+"""What is declared of a kernel beside its signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from fastnn.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What graph, planner and compilers have to know of a kernel beside its signature."""
+
+    #: sums over the rows of its inputs, however many: the sum of its results for the rows of
+    #: several steps is its result for all of their rows
+    sums_rows: bool = False
+    #: an element of the result is a sum over the batch, of products of elements of these arrays (or
+    #: of elements of the one): what bounds them bounds it
+    factors: tuple[str, ...] = ()
+    #: a matrix product: the letters whose sizes multiply to the number of multiply-adds
+    product: tuple[str, ...] = ()
+    #: kernels of one family do the same work at different sizes: which is wanted is known only when
+    #: a model is planned, so they are compiled together
+    family: str = ""
+    #: exchanges the first two dimensions of its array `x`
+    swaps_leading: bool = False
+    #: arrays of which row i depends on row i alone, although the items are columns
+    rows_apart: tuple[str, ...] = ()
+    #: copies its array `w` to `packed`, the layout that products read fastest
+    packs: bool = False
+    #: backpropagation through time; `dz` is the gradient of the gates at each step
+    through_time: bool = False
+    #: looks at numbers only, and may ask for the end of the run
+    checks: bool = False
+    #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
+    bookkeeping: bool = False
+    #: adds numbers of the rows of its "in" arrays to running totals
+    totals_rows: bool = False
+    #: computes each element from those at the same place, whatever rows they are in
+    elementwise: bool = False
+    #: an array with one number for each row of the others
+    column: str = ""
+    #: goes over the steps of `x` as far as `lengths` say, and writes zeros to `y` after them
+    by_lengths: bool = False
+    #: gives 0 for rows whose `target` is `ignore_index`
+    ignores: bool = False
+    #: sums over all rows; rows that are not to count have to be 0 in these arrays
+    zero_rows: tuple[str, ...] = ()
+    #: what is finite gives finite results, and rows with a gradient of 0 add 0 to all gradients
+    keeps_finite: bool = False
+    #: is compiled first, because it takes long
+    slow_to_compile: bool = False
+    #: exists in float32 programs alone
+    only_float32: bool = False
+
+    def __repr__(self) -> str:
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        found = [f"{n}={v!r}" for n, v in told.items() if v]
+        return f"Traits({', '.join(found)})"
+
+
+#: of a kernel that nothing is declared of
+NONE = Traits()
+
+
+def with_traits(label: str, known: Traits, given: dict[str, Any]) -> Traits:
+    """`known` with those that are given by name; `label` is the kernel's name."""
+    try:
+        return replace(known, **given)
+    except TypeError:
+        names = [field.name for field in fields(Traits)]
+        raise OptionError(
+            f"kernel {label!r}: expected options among {names}, got "
+            f"{sorted(set(given) - set(names))[0]!r}"
+        ) from None
