@@ -24,8 +24,9 @@ from ..recurrent.cpu import (
     zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
-from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
+from ..scalar import sigmoid, tanh
 from ..simd import lanes, splat
+from .shared import gate_product_gradient, gru_gradient, gru_output
 
 
 @helper

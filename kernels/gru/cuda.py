@@ -35,7 +35,8 @@ from ..recurrent.cuda import (
     zero_past_end,
 )
 from ..recurrent.shared import step_of
-from ..scalar import gate_product_gradient, gru_gradient, gru_output, sigmoid, tanh
+from ..scalar import sigmoid, tanh
+from .shared import gate_product_gradient, gru_gradient, gru_output
 
 SPLITS = FORWARD_SPLITS[3]
 EARLY_THREADS = 384  # of a block, at most: two products take more registers

@@ -22,8 +22,8 @@ from ..recurrent.cpu import (
     zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
-from ..scalar import lstm_cell, lstm_cell_gradient
 from ..simd import lanes, splat
+from .shared import lstm_cell, lstm_cell_gradient
 
 
 @helper

@@ -33,7 +33,7 @@ from ..recurrent.cuda import (
     zero_past_end,
 )
 from ..recurrent.shared import step_of
-from ..scalar import lstm_cell, lstm_cell_gradient
+from .shared import lstm_cell, lstm_cell_gradient
 
 SPLITS = FORWARD_SPLITS[4]
 

@@ -12,13 +12,14 @@ from ..declare import ceil_div, cuda_kernel
 from ..gru.cuda import forward_unit as gru_unit
 from ..gru.cuda import keep_gradient as keep_gru_gradient
 from ..gru.cuda import keep_unit as keep_gru
+from ..gru.shared import gate_product_gradient, gru_gradient
 from ..lstm.cuda import backward_unit as lstm_unit_backward
 from ..lstm.cuda import cell_before
 from ..lstm.cuda import forward_unit as lstm_unit
 from ..lstm.cuda import keep_gradient as keep_lstm_gradient
 from ..lstm.cuda import keep_unit as keep_lstm
 from ..rnn.cuda import activate, activate_gradient
-from ..scalar import gate_product_gradient, gru_gradient, sigmoid
+from ..scalar import sigmoid
 from .cuda import THREADS, bias_or_zero, output_before, value_or_zero
 from .shared import length_of, step_of
 
