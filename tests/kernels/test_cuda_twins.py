@@ -26,6 +26,9 @@ ONLY_CPU = {
 ONLY_CUDA = {
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
     "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
+    "rnn.steps": "likewise",
+    "lstm.steps": "likewise",
+    "gru.steps": "likewise",
 }
 #: kernels that one side has alone (`*`: any ending), and why
 KERNELS_ONLY_CPU = {
