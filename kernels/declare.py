@@ -189,6 +189,14 @@ def declared(name: str) -> Kernel | CudaKernel | None:
         return declared_for_cuda(name)
 
 
+def kernel_of(name: str) -> Kernel | CudaKernel:
+    """The kernel of this name, which has to be there: KeyError if it is not."""
+    found = declared(name)
+    if found is None:
+        raise KeyError(f"no kernel is called {name!r}")
+    return found
+
+
 def declared_for_cuda(name: str) -> CudaKernel | None:
     """The kernel for CUDA of this name."""
     try:

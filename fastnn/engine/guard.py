@@ -13,7 +13,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import Traits, declared
+from fastnn.kernels.declare import Traits, kernel_of
 from fastnn.plan.lower import Lowering
 
 #: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
@@ -38,8 +38,7 @@ def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
         return
     makers: dict[Value, list[Call]] = {}
     for call in lowered.calls:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         for name, parameter in kernel.arrays.items():
             value = call.operands[name]
             if parameter.writes and isinstance(value, Value):
@@ -73,8 +72,7 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
 
 
 def _traits(call: Call) -> Traits:
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     return kernel.traits
 
 
@@ -82,8 +80,7 @@ def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
     """Whether parts of it may not have been written (steps past the end of a sequence)."""
     value = _unpacked(value, makers)
     for call in makers.get(value.root, []) if value is not None else []:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         for name, parameter in kernel.arrays.items():
             operand = call.operands[name]
             same = isinstance(operand, Value) and value is not None and operand.root is value.root
@@ -120,8 +117,7 @@ def _check(
 
 def _made_by_columns(value: Value, makers: dict[Value, list[Call]]) -> bool:
     for call in makers.get(value.root, [])[-1:]:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         return any(
             p.writes and p.axis == "cols"
             for name, p in kernel.arrays.items()
@@ -165,7 +161,7 @@ def safeguard(
 def keep_buffers(lowered: Lowering, size: int) -> None:
     """Add the copy of buffers (running statistics, states) at the end of a good step.
 
-    (Where `copies_buffers` is not set the runtime does that, see `runtime/cuda/execute.py`.)
+    (Where `copies_buffers` is not set the runtime does that, see `runtime/cuda/bound.py`.)
     """
     graph = lowered.graph
     if not lowered.copies_buffers or not written_buffers(lowered.calls):
@@ -177,16 +173,14 @@ def keep_buffers(lowered: Lowering, size: int) -> None:
 
 def may_raise(calls: Sequence[Call]) -> bool:
     """Whether a step may end by an exception of a kernel."""
-    kernels = (declared(call.kernel) for call in calls)
-    return any(kernel is not None and kernel.may_raise for kernel in kernels)
+    return any(kernel_of(call.kernel).may_raise for call in calls)
 
 
 def written_buffers(calls: Sequence[Call]) -> list[Value]:
     """The buffers that calls write, each once."""
     found: dict[Value, None] = {}
     for call in calls:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         for name, parameter in kernel.arrays.items():
             value = call.operands[name]
             if parameter.writes and isinstance(value, Value) and value.root.home == "buffers":

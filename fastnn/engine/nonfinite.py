@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.engine.model import Model
 from fastnn.engine.session import Session
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
 
@@ -59,8 +59,7 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
     buffers = session.runtime.save(["buffers"])
     try:
         for number, call in enumerate(bound.planned):
-            kernel = declared(call.kernel)
-            assert kernel is not None
+            kernel = kernel_of(call.kernel)
             if kernel.traits.checks or kernel.traits.bookkeeping:
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))

@@ -16,7 +16,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import GRADIENT, KERNEL, lookup
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import declared, kernel_of
 
 Values = dict[str, Value]
 #: by op: of (node, gradients that arrive at its outputs), the gradients to its inputs
@@ -244,8 +244,7 @@ def _needed(nodes: Sequence[Node], results: Iterable[Value]) -> list[Node]:
         values: dict[str, Any] = node.attrs["operands"] if node.op is KERNEL else node.inputs
         written = [value.root for value in node.outputs.values()]
         if node.op is KERNEL:
-            kernel = declared(node.attrs["kernel"])
-            assert kernel is not None
+            kernel = kernel_of(node.attrs["kernel"])
             written = [values[n].root for n, p in kernel.arrays.items() if p.writes]
         if any(root in wanted for root in written):
             kept.append(node)

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import DataError, ShapeError, where
-from fastnn.graph.node import Node, Range
+from fastnn.errors import DataError, where
+from fastnn.graph.node import Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels import clock as clock_words
 from fastnn.kernels import types
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, kernel_of
 
 
 @dataclass(eq=False)
@@ -150,14 +150,7 @@ class Graph:
         Operands are values (written ones, too), numbers, or None for an absent array. Such a node
         has no gradient.
         """
-        found = declared(kernel)
-        if found is None:
-            raise KeyError(f"no kernel is called {kernel!r}")
-        if set(operands) != set(found.params):
-            raise ShapeError(
-                f"{where(self.scope)}kernel {kernel!r} takes {sorted(found.params)}, "
-                f"got {sorted(operands)}"
-            )
+        check_operands(kernel, operands, self.scope)
         attrs = {"kernel": kernel, "operands": operands, "final": False}
         self.nodes.append(Node(KERNEL, {}, {}, attrs, self.scope))
 
@@ -192,8 +185,7 @@ class Graph:
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
     """Outputs run over the batch if an input that is walked along the same axis does."""
-    found = declared(kernel)
-    assert found is not None, kernel
+    found = kernel_of(kernel)
     arrays = found.arrays
     batched_axes = {
         parameter.axis

@@ -17,7 +17,7 @@ from fastnn.graph.coverage import GAPS, WHOLE, Coverage, Share, Span, State, not
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
 
 #: a piece of memory: the name of a segment, or which value's own
 Piece = str | int
@@ -248,8 +248,7 @@ def unwritten(
     faults: list[tuple[Call, str]] = []
 
     def visit(call: Call) -> None:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         mine = [
             (name, parameter, value)
             for name, parameter in kernel.arrays.items()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastnn.errors import ShapeError, where
 from fastnn.graph.op import Op
 from fastnn.graph.value import Repeat, Value
+from fastnn.kernels.declare import kernel_of
 
 
 @dataclass(eq=False)
@@ -39,6 +41,16 @@ class Call:
     scope: str
     final: bool = False  # belongs to the very end of the step
     repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
+
+
+def check_operands(kernel: str, operands: Mapping[str, Any], scope: str) -> None:
+    """Refuse operands that are not those of the kernel: KeyError where there is none of the name,
+    else ShapeError; `scope` is the layer that calls it."""
+    params = kernel_of(kernel).params
+    if set(operands) != set(params):
+        raise ShapeError(
+            f"{where(scope)}kernel {kernel!r} takes {sorted(params)}, got {sorted(operands)}"
+        )
 
 
 def nested(calls: Sequence[Call], depth: int = 0) -> list[Call | tuple[Repeat, list[Call]]]:

@@ -11,7 +11,7 @@ from fastnn.graph.fold import fold
 from fastnn.graph.history import strides_of
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import Array, CudaKernel, Kernel, declared
+from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
 from fastnn.plan.spans import Span
 
 
@@ -138,8 +138,7 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     dims: dict[str, tuple[int, ...]] = {}
     accesses: list[Access] = []
     lengths = tuple(loop.length for loop in call.repeats)

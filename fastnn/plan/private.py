@@ -14,7 +14,7 @@ from typing import Any
 from fastnn.graph.history import Strides, hull, strides_of, unwritten
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import kernel_of
 
 #: a call, the name of an operand and the operand
 Use = tuple[Call, str, Value]
@@ -106,8 +106,7 @@ def _extent(value: Value, call: Call, depth: int) -> tuple[int, int]:
 
 def _changed(call: Call, moved: dict[Value, tuple[Value, int, tuple[Repeat, ...]]]) -> Call:
     """The call on memory that has moved."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     operands = dict(call.operands)
     for name in kernel.arrays:
         value = operands[name]

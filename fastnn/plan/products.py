@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.lower.lowering import Lowering
 
@@ -33,8 +33,7 @@ def chosen(lowered: Lowering) -> list[Call]:
 
 def _names(call: Call) -> tuple[str, str, str]:
     """The parameters of a product that are its two factors and its result."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     read = [name for name, p in kernel.arrays.items() if p.reads]
     return read[0], read[1], next(name for name, p in kernel.arrays.items() if p.writes)
 
@@ -112,7 +111,6 @@ def _packed_gradient(
 
 def _written(call: Call) -> set[Value]:
     """The memory that a call writes to."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     found = [call.operands[name] for name, p in kernel.arrays.items() if p.writes]
     return {value.root for value in found if isinstance(value, Value)}

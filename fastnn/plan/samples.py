@@ -15,7 +15,7 @@ from typing import Any
 
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.lower.lowering import Lowering
 
 
@@ -73,8 +73,7 @@ class Samples:
         return 0
 
     def _follow(self, call: Call) -> None:
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         arrays = {
             name: replace(parameter, axis="rows") if name in kernel.traits.rows_apart else parameter
             for name, parameter in kernel.arrays.items()

@@ -25,7 +25,7 @@ import numpy as np
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import Array, Traits, declared
+from fastnn.kernels.declare import Array, Traits, kernel_of
 from fastnn.kernels.matmul.cpu import FEW
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.samples import items
@@ -138,8 +138,7 @@ class Stretched:
                 self._pair(value, other)
             else:
                 _require(type(value) is type(other) and (value is other or value == other))
-        kernel = declared(call.kernel)
-        assert kernel is not None
+        kernel = kernel_of(call.kernel)
         arrays = {
             name: (parameter, value)
             for name, parameter in kernel.arrays.items()

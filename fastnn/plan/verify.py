@@ -24,7 +24,7 @@ from fastnn.errors import ProgramError
 from fastnn.graph.coverage import Share, share_of
 from fastnn.graph.history import History
 from fastnn.kernels import types
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, declared, kernel_of
 from fastnn.plan.program import (
     Count,
     Operand,
@@ -193,8 +193,7 @@ def _touches(
 
 def _share(call: PlannedCall) -> Share | None:
     """Which part of its "part" arrays a call writes."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     sizes: dict[str, object] = {}
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
         if isinstance(operand, Operand) and isinstance(parameter, Array):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -51,7 +51,7 @@ def spans(program: Program) -> list[tuple[str, int, int]]:
     found = {("work", 0, program.sizes["work"])}
     item = np.dtype(program.dtype).itemsize
     for call in program.calls():
-        kernel: Any = declared(call.kernel)
+        kernel = kernel_of(call.kernel)
         for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
             if not (isinstance(parameter, Array) and isinstance(operand, Operand)):
                 continue
@@ -99,7 +99,7 @@ def _rows(calls: Sequence[Any]) -> set[int]:
     """The buffers of which a group's item touches its own rows only."""
     found: dict[int, set[str]] = {}
     for call in calls_of(calls):
-        kernel: Any = declared(call.kernel)
+        kernel = kernel_of(call.kernel)
         for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
             if isinstance(parameter, Array) and isinstance(operand, Operand):
                 found.setdefault(operand.buffer, set()).add(parameter.axis)

@@ -16,7 +16,7 @@ from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.value import Value
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import kernel_of
 from fastnn.plan.samples import Samples
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
@@ -149,8 +149,8 @@ def _adds_up(value: Value, kind: str | None, samples: Samples) -> bool:
 def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:
     """Whether rows that are added to totals mix samples."""
     for call in builder.lowered.calls:
-        kernel = declared(call.kernel)
-        if kernel is None or not kernel.traits.totals_rows:
+        kernel = kernel_of(call.kernel)
+        if not kernel.traits.totals_rows:
             continue
         rows = [call.operands[n] for n, p in kernel.arrays.items() if p.mode == "in"]
         if any(isinstance(v, Value) and samples.mixed(v) for v in rows):

@@ -23,7 +23,7 @@ from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
 from fastnn.graph.node import Call, Node
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.kernels.declare import Array, declared
+from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
 
 
@@ -114,8 +114,7 @@ def _stream(stream: int | Counter, first: int, repeat: Repeat, by: int) -> Count
 
 
 def _arrays(call: Call) -> dict[str, Array]:
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     return kernel.arrays
 
 
@@ -401,8 +400,7 @@ def _after(
 
 def _stackable(call: Call, local: Container[Value]) -> bool:
     """Whether a call on one step's rows may be made on the rows of all steps."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     if not kernel.traits.sums_rows or "stream" in call.operands or call.repeats:
         return False
     reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]

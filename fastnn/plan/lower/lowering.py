@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph, mark_batched
-from fastnn.graph.node import Call, Node
+from fastnn.graph.node import Call, Node, check_operands
 from fastnn.graph.op import KERNEL
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import kernel_of
 
 Values = dict[str, Value]
 ForwardRule = Callable[["Lowering", Node], None]
@@ -141,14 +140,7 @@ class Lowering:
 
     def call(self, kernel: str, **operands: Any) -> None:
         """Add a call of a kernel. Operands are values, numbers, or None for an absent array."""
-        found = declared(kernel)
-        if found is None:
-            raise KeyError(f"no kernel is called {kernel!r}")
-        if set(operands) != set(found.params):
-            raise ShapeError(
-                f"{where(self._scope)}kernel {kernel!r} takes {sorted(found.params)}, "
-                f"got {sorted(operands)}"
-            )
+        check_operands(kernel, operands, self._scope)
         self._calls.append(Call(kernel, operands, self._scope))
 
     def add(self, calls: list[Call]) -> None:
@@ -160,8 +152,7 @@ class Lowering:
     ) -> None:
         """Call a kernel for a node: each parameter by name from `extra`, what the node keeps, its
         outputs, inputs and attributes. `settled`: which outputs run over the batch is known."""
-        found = declared(kernel)
-        assert found is not None, kernel
+        found = kernel_of(kernel)
         known = {**node.attrs, **node.inputs, **node.outputs, **self.kept.get(node, {}), **extra}
         operands: dict[str, Any] = {}
         for name in found.params:
@@ -202,8 +193,7 @@ def derived_gradient(to: Lowering, node: Node, douts: Values, written: Values) -
     """The gradient that follows from the backward kernels' parameter names."""
     done: set[str] = set()
     for kernel in node.op.backward_kernels:
-        found = declared(kernel)
-        assert found is not None
+        found = kernel_of(kernel)
         writes = {n[1:] for n, p in found.arrays.items() if p.writes and n[0] == "d"}
         if not writes & (set(written) - done):
             continue

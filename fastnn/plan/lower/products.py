@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import declared
+from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
@@ -63,8 +63,7 @@ def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
 
 def _needs_scratch(name: str) -> bool:
     """Whether a product takes working memory (it packs its weights block by block)."""
-    kernel = declared(name)
-    return kernel is not None and "scratch" in kernel.params
+    return "scratch" in kernel_of(name).params
 
 
 @forward("linear")

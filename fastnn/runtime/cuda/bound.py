@@ -10,7 +10,7 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, declared
+from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
@@ -169,7 +169,6 @@ class CudaProgram:
 
 def _uses(call: PlannedCall) -> list[tuple[Operand, bool]]:
     """A call's array operands, and whether it writes to them."""
-    kernel = declared(call.kernel)
-    assert kernel is not None
+    kernel = kernel_of(call.kernel)
     pairs = zip(kernel.params.values(), call.operands, strict=True)
     return [(o, p.writes) for p, o in pairs if isinstance(p, Array) and isinstance(o, Operand)]
