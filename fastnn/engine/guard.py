@@ -38,10 +38,8 @@ def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
         return
     makers: dict[Value, list[Call]] = {}
     for call in lowered.calls:
-        kernel = kernel_of(call.kernel)
-        for name, parameter in kernel.arrays.items():
-            value = call.operands[name]
-            if parameter.writes and isinstance(value, Value):
+        for _, parameter, value in call.arrays():
+            if parameter.writes:
                 makers.setdefault(value.root, []).append(call)
     seen: set[Any] = set()
     for gradient in gradients:
@@ -72,21 +70,21 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
 
 
 def _traits(call: Call) -> Traits:
-    kernel = kernel_of(call.kernel)
-    return kernel.traits
+    return kernel_of(call.kernel).traits
 
 
 def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
     """Whether parts of it may not have been written (steps past the end of a sequence)."""
     value = _unpacked(value, makers)
-    for call in makers.get(value.root, []) if value is not None else []:
-        kernel = kernel_of(call.kernel)
-        for name, parameter in kernel.arrays.items():
-            operand = call.operands[name]
-            same = isinstance(operand, Value) and value is not None and operand.root is value.root
-            if same and parameter.writes and (parameter.gaps or parameter.mode == "part"):
-                return True
-    return False
+    if value is None:
+        return False
+    return any(
+        operand.root is value.root
+        and parameter.writes
+        and (parameter.gaps or parameter.mode == "part")
+        for call in makers.get(value.root, [])
+        for _, parameter, operand in call.arrays()
+    )
 
 
 def _unpacked(value: Value | None, makers: dict[Value, list[Call]]) -> Value | None:
@@ -116,14 +114,11 @@ def _check(
 
 
 def _made_by_columns(value: Value, makers: dict[Value, list[Call]]) -> bool:
-    for call in makers.get(value.root, [])[-1:]:
-        kernel = kernel_of(call.kernel)
-        return any(
-            p.writes and p.axis == "cols"
-            for name, p in kernel.arrays.items()
-            if isinstance(v := call.operands[name], Value) and v.root is value.root
-        )
-    return False
+    return any(
+        operand.root is value.root and parameter.writes and parameter.axis == "cols"
+        for call in makers.get(value.root, [])[-1:]
+        for _, parameter, operand in call.arrays()
+    )
 
 
 def safeguard(
@@ -180,9 +175,7 @@ def written_buffers(calls: Sequence[Call]) -> list[Value]:
     """The buffers that calls write, each once."""
     found: dict[Value, None] = {}
     for call in calls:
-        kernel = kernel_of(call.kernel)
-        for name, parameter in kernel.arrays.items():
-            value = call.operands[name]
-            if parameter.writes and isinstance(value, Value) and value.root.home == "buffers":
+        for _, parameter, value in call.arrays():
+            if parameter.writes and value.root.home == "buffers":
                 found[value.root] = None
     return list(found)

@@ -249,12 +249,7 @@ def unwritten(
 
     def visit(call: Call) -> None:
         kernel = kernel_of(call.kernel)
-        mine = [
-            (name, parameter, value)
-            for name, parameter in kernel.arrays.items()
-            if isinstance(value := call.operands[name], Value)
-            and touched(call, name, parameter, value)
-        ]
+        mine = [found for found in call.arrays() if touched(call, *found)]
         for name, parameter, value in mine:
             begin, moving = value.shift, strides_of(value, call, depth)
             if parameter.reads and faults == [] and history.missing(

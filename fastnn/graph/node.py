@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.op import Op
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.declare import Array, kernel_of
 
 
 @dataclass(eq=False)
@@ -41,6 +41,13 @@ class Call:
     scope: str
     final: bool = False  # belongs to the very end of the step
     repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
+
+    def arrays(self) -> Iterator[tuple[str, Array, Value]]:
+        """Its arrays that are not absent: name and use of the parameter, and the value."""
+        for name, parameter in kernel_of(self.kernel).arrays.items():
+            value = self.operands[name]
+            if isinstance(value, Value):
+                yield name, parameter, value
 
 
 def check_operands(kernel: str, operands: Mapping[str, Any], scope: str) -> None:

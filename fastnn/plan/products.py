@@ -111,6 +111,4 @@ def _packed_gradient(
 
 def _written(call: Call) -> set[Value]:
     """The memory that a call writes to."""
-    kernel = kernel_of(call.kernel)
-    found = [call.operands[name] for name, p in kernel.arrays.items() if p.writes]
-    return {value.root for value in found if isinstance(value, Value)}
+    return {value.root for _, parameter, value in call.arrays() if parameter.writes}

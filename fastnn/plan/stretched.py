@@ -141,8 +141,8 @@ class Stretched:
         kernel = kernel_of(call.kernel)
         arrays = {
             name: (parameter, value)
-            for name, parameter in kernel.arrays.items()
-            if isinstance(value := call.operands[name], Value) and parameter.mode != "scratch"
+            for name, parameter, value in call.arrays()
+            if parameter.mode != "scratch"
         }
         longer = {name for name, (_, value) in arrays.items() if value.root in self.padded}
         if not longer:

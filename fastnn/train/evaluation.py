@@ -152,7 +152,6 @@ def _mixed_totals(builder: StepBuilder, samples: Samples) -> bool:
         kernel = kernel_of(call.kernel)
         if not kernel.traits.totals_rows:
             continue
-        rows = [call.operands[n] for n, p in kernel.arrays.items() if p.mode == "in"]
-        if any(isinstance(v, Value) and samples.mixed(v) for v in rows):
+        if any(p.mode == "in" and samples.mixed(value) for _, p, value in call.arrays()):
             return True
     return False

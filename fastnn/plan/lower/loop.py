@@ -23,7 +23,7 @@ from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
 from fastnn.graph.node import Call, Node
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.kernels.declare import Array, kernel_of
+from fastnn.kernels.declare import kernel_of
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
 
 
@@ -113,15 +113,9 @@ def _stream(stream: int | Counter, first: int, repeat: Repeat, by: int) -> Count
     return Counter((inner.first << 20) + first + 1, {repeat: by, **strides})
 
 
-def _arrays(call: Call) -> dict[str, Array]:
-    kernel = kernel_of(call.kernel)
-    return kernel.arrays
-
-
 def _roots(call: Call, *modes: str) -> list[Value]:
     """The memory that a call uses in one of these ways."""
-    found = [call.operands[name] for name, p in _arrays(call).items() if p.mode in modes]
-    return [v.root for v in found if isinstance(v, Value)]
+    return [value.root for _, parameter, value in call.arrays() if parameter.mode in modes]
 
 
 def _reads(call: Call) -> list[Value]:
@@ -400,8 +394,7 @@ def _after(
 
 def _stackable(call: Call, local: Container[Value]) -> bool:
     """Whether a call on one step's rows may be made on the rows of all steps."""
-    kernel = kernel_of(call.kernel)
-    if not kernel.traits.sums_rows or "stream" in call.operands or call.repeats:
+    if not kernel_of(call.kernel).traits.sums_rows or "stream" in call.operands or call.repeats:
         return False
-    reads = [v for n, p in _arrays(call).items() if p.reads and (v := call.operands[n]) is not None]
-    return all(v.root in local and v.size == v.root.size for v in reads)
+    reads = [value for _, parameter, value in call.arrays() if parameter.reads]
+    return all(value.root in local and value.size == value.root.size for value in reads)
