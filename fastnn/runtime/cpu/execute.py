@@ -42,8 +42,9 @@ class BoundProgram:
         self.called = table.calls
         #: for each call the words that its kernel unpacks: one row; or one as it is in the first
         #: step of all loops, and one for each worker
+        begins = {segment: array.ctypes.data for segment, array in memory.items()}
         self.records = [
-            _record(program, call, memory).reshape(1, -1) if call else np.zeros((1, 0), np.int64)
+            np.array([_record(call, memory, begins) if call else []], np.int64)
             for call in table.calls
         ]
         self.placed = Placed(program, table)
@@ -137,8 +138,8 @@ def _address(program: Program, call: PlannedCall, memory: Memory) -> int:
     return compiler.address(kernel, program.dtype, _data_type(kernel, call, memory))
 
 
-def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
-    """The words that the compiled kernel unpacks."""
+def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[int]:
+    """The words that the compiled kernel unpacks; `begins` has the addresses of segments."""
     kernel = KERNELS[call.kernel]
     record: list[int] = []
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
@@ -154,14 +155,13 @@ def _record(program: Program, call: PlannedCall, memory: Memory) -> np.ndarray:
             if operand.segment == "local":
                 record += [0, *operand.dims]
                 continue
-            segment = memory.get(operand.segment)
-            if segment is None:
+            if operand.segment not in begins:
                 raise ProgramError(f"{call.kernel}, {name}: no memory for {operand.segment!r}")
             dims = operand.dims
             if operand.external:
-                dims = fold(segment.shape, len(parameter.dims))
-            record += [segment.ctypes.data + operand.offset, *dims]
-    return np.array(record, np.int64)
+                dims = fold(memory[operand.segment].shape, len(parameter.dims))
+            record += [begins[operand.segment] + operand.offset, *dims]
+    return record
 
 
 class Placed:
@@ -176,8 +176,12 @@ class Placed:
     def __init__(self, program: Program, table: Table):
         self.size = -(-program.sizes.get("local", 0) // 4096) * 4096
         calls = list(enumerate(table.calls))
-        self.local = {k: local for k, call in calls if (local := _local(call))}
-        self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
+        self.local: dict[int, list[tuple[int, Operand]]] = {}
+        self.moves: dict[int, list[tuple[int, int, int]]] = {}
+        if self.size:
+            self.local = {k: local for k, call in calls if (local := _local(call))}
+        if table.depth:
+            self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
         self.loops = table.loops
         #: calls that their innermost loop places once: where local memory lies depends on the block
         self.by_loop = {
