@@ -37,7 +37,7 @@ class Single:
         self.bound = session.bind(built.program)
         bounds = [self.bound]
         if built.ranges:
-            bounds.insert(0, session.runtime.beside(self.bound, range_check(built)))
+            bounds.insert(0, session.runtime.bind_like(self.bound, range_check(built)))
         self.single = session.runtime.single(bounds, names, arrays)
         self.loss, self.run = self.single.loss, self.single.run
         self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)

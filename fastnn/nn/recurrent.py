@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from fastnn.nn.parameter import Parameter
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-class Recurrent(Module, Stateful):
+class Recurrent(Module, Stateful, ABC):
     """What `RNN`, `LSTM` and `GRU` share: layers, directions, states.
 
     Args:
@@ -137,9 +138,9 @@ class Recurrent(Module, Stateful):
         names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
         return {key: getattr(self, name + suffix) for key, name in names.items()}
 
+    @abstractmethod
     def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
         """Outputs and final states of one layer in one direction."""
-        raise NotImplementedError
 
     def forward(self, x: Value, state: Any = None, lengths: Any = None) -> tuple[Value, list[Any]]:
         """Run over sequences.

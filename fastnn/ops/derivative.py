@@ -79,6 +79,6 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
         result = graph.full(value.shape, 0.0, value.batched) if part is None else part
         if result.shape != value.shape:
             result = graph.apply("reshape", x=result, shape=value.shape)
-        turned = isinstance(given, Leaf) and given.transposed
-        found.append(transpose(result) if turned else result)
+        transposed = isinstance(given, Leaf) and given.transposed
+        found.append(transpose(result) if transposed else result)
     return found if several else found[0]

@@ -221,14 +221,14 @@ def _rows(x: Value) -> Value:
 def _linear(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
     graph = x.graph
-    found = {"x": graph.apply("linear_turned", x=dy, w=w)}
+    found = {"x": graph.apply("linear_transposed", x=dy, w=w)}
     found["w"] = graph.apply("linear", x=transpose(_rows(x)), w=_rows(dy), bias=None)
     found["bias"] = sum(_rows(dy), 0)
     return found
 
 
-@_derivative("linear_turned")
-def _linear_turned(node: Node, d: Values) -> Values:
+@_derivative("linear_transposed")
+def _linear_transposed(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
     graph = x.graph
     found = {"x": graph.apply("linear", x=dy, w=w, bias=None)}

@@ -31,7 +31,9 @@ register(
 )  # fmt: skip
 
 
-def _turned_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+def _transposed_shape(
+    inputs: dict[str, Value], attrs: dict[str, Any], scope: str
+) -> dict[str, Any]:
     x, w = inputs["x"], inputs["w"]
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise ShapeError(
@@ -43,7 +45,7 @@ def _turned_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -
 
 # y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table
 register(
-    Op("linear_turned", inputs=("x", "w"), shape=_turned_shape, settle=settle_as("y"),
+    Op("linear_transposed", inputs=("x", "w"), shape=_transposed_shape, settle=settle_as("y"),
        differentiable=("x", "w"))
 )  # fmt: skip
 
@@ -82,7 +84,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Value:
     graph = graph_of(x)
     if isinstance(weight, Leaf) and not weight.transposed:
         product: Value = graph.apply(
-            "linear_turned", x=float_value(x, "linear"), w=as_value(graph, weight)
+            "linear_transposed", x=float_value(x, "linear"), w=as_value(graph, weight)
         )
         return product if bias is None else add(product, bias)
     b = None if bias is None else as_value(graph, bias)

@@ -27,8 +27,8 @@ def _gradient(
     b, dy = node.inputs["b"], douts["y"]
     found = {}
     if "a" in needed:
-        turned = graph.apply("transpose", x=b, axes=(0, 2, 1))
-        found["a"] = graph.apply("matmul", a=dy, b=turned)
+        transposed = graph.apply("transpose", x=b, axes=(0, 2, 1))
+        found["a"] = graph.apply("matmul", a=dy, b=transposed)
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
@@ -49,7 +49,7 @@ def matmul(a: Any, b: Any) -> Value:
     """
     graph = graph_of(a, b)
     if isinstance(b, Leaf) and b.transposed and isinstance(a, Value) and a.ndim > 1:
-        product: Value = graph.apply("linear_turned", x=float_value(a, "matmul"),
+        product: Value = graph.apply("linear_transposed", x=float_value(a, "matmul"),
                                      w=as_value(graph, b))  # fmt: skip
         return product
     x, y = (float_value(as_value(graph, untransposed(v, "matmul")), "matmul") for v in (a, b))

@@ -80,7 +80,6 @@ class Single(Protocol):
 
     Attributes:
         loss: after a run, the loss: an array of one number.
-        clock: after a run, the control block.
     """
 
     loss: np.ndarray
@@ -118,7 +117,7 @@ class Runtime(Protocol):
     def bind(self, program: Program) -> Bound:
         """Give a program its memory (and compile what is not yet compiled)."""
 
-    def beside(self, bound: Any, program: Program) -> Bound:
+    def bind_like(self, bound: Any, program: Program) -> Bound:
         """Bind a program to the very memory that another one has."""
 
     def run(self, segments: Sequence[tuple[Bound, int]], poll: Poll) -> None:

@@ -110,7 +110,7 @@ class NullRuntime:
         self.null.bound(program)
         return NullProgram(program)
 
-    def beside(self, bound: Any, program: Program) -> NullProgram:
+    def bind_like(self, bound: Any, program: Program) -> NullProgram:
         return self.bind(program)
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:

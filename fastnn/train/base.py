@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -48,7 +49,7 @@ class Options:
     tf32: bool
 
 
-class Training:
+class Training(ABC):
     """A model that is trained by programs, with the memory of it and of its optimiser."""
 
     #: what messages call it
@@ -118,7 +119,7 @@ class Training:
         self.rate_factor = self.optimizer.factor_for(float(rate))
         self._rates_changed()
 
-    def _rates_changed(self) -> None:
+    def _rates_changed(self) -> None:  # noqa: B027 - a trainer asks for them in each epoch
         """Rates that were computed ahead are not right any more."""
 
     def _take_changes(self) -> None:
@@ -134,9 +135,9 @@ class Training:
         self._forget()
         self._watch.accept()
 
+    @abstractmethod
     def _forget(self) -> None:
         """Forget the programs."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- data
 

@@ -115,7 +115,7 @@ def matrix(rows: int, columns: int) -> Parameter:
 
 
 case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1])), "linear, no bias")
-case("linear_turned", ops.linear, lambda s: (away(s), weight(away((6, s[-1]), 1))))
+case("linear_transposed", ops.linear, lambda s: (away(s), weight(away((6, s[-1]), 1))))
 case("linear", ops.linear, lambda s: (away(s), matrix(6, s[-1]), weight(away((6,), 2))))
 case(
     "linear", lambda x, w: ops.linear(ops.linear(x, w), w),

@@ -91,8 +91,8 @@ def _linear_gradient(to: Lowering, node: Node, douts: Values, written: Values) -
         to.call_for("sum_rows", node, {"x": dy, "y": written["bias"]})
 
 
-@forward("linear_turned")
-def _turned(to: Lowering, node: Node) -> None:
+@forward("linear_transposed")
+def _transposed(to: Lowering, node: Node) -> None:
     x, w, y = need(node, "x"), need(node, "w"), node.outputs["y"]
     kernel = _choice(to, y, w).backward_input
     extra: dict[str, Any] = {"dy": x, "dx": y}
@@ -103,8 +103,8 @@ def _turned(to: Lowering, node: Node) -> None:
     to.call_for(kernel, node, extra)
 
 
-@gradient("linear_turned")
-def _turned_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+@gradient("linear_transposed")
+def _transposed_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
     x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
     choice = _choice(to, dy, w)
     if "x" in written:

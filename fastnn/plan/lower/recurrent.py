@@ -52,13 +52,13 @@ def _cell_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
         {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[node.op.name](to, node, douts, written)
 
 
-def _turned(to: Lowering, w: Value, batch: int) -> Value:
+def _transposed(to: Lowering, w: Value, batch: int) -> Value:
     """The transposed matrix for a backward kernel: packed, or plain for few sequences."""
     if batch > PLAIN_BATCH:
         return packed(to, w, transposed=True)
-    key = ("turned", w)
+    key = ("transposed", w)
     if key not in to.memo:
-        to.memo[key] = to.value(w.shape[::-1], name=f"turned {w.name}")
+        to.memo[key] = to.value(w.shape[::-1], name=f"transposed {w.name}")
         to.call("turn_over", w=w, turned=to.memo[key])
     return to.memo[key]
 
@@ -103,7 +103,7 @@ def _backward(
     absent = {"dpeephole": None}
     extra = {
         **absent, **incoming, **written, "order": _rows(to, node, 1, "i"),
-        "w_turned": _turned(to, need(node, "w_hh"), need(node, "x").shape[0]),
+        "w_turned": _transposed(to, need(node, "w_hh"), need(node, "x").shape[0]),
         "steps": need(node, "x").shape[1],
     }  # fmt: skip
     to.call_for(kernel, node, extra)

@@ -112,7 +112,7 @@ class CpuRuntime:
         compile_missing(program, self.memory)
         return CpuProgram(program, dict(self.memory))
 
-    def beside(self, bound: Any, program: Program) -> CpuProgram:
+    def bind_like(self, bound: Any, program: Program) -> CpuProgram:
         return CpuProgram(program, bound.memory)
 
     def count(self, program: Program) -> int:

@@ -100,7 +100,7 @@ class CudaRuntime:
             self._bound[id(program)] = known = CudaProgram(program, self, segments)
         return known
 
-    def beside(self, bound: CudaProgram, program: Program) -> CudaProgram:
+    def bind_like(self, bound: CudaProgram, program: Program) -> CudaProgram:
         return CudaProgram(program, self, bound.segments)
 
     def save(self, names: Sequence[str]) -> list[tuple[Segment, Any]]:
