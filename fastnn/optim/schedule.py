@@ -31,6 +31,11 @@ class Schedule:
         """Whether the rate depends on the epoch, and so on how many steps one has."""
         return self.unit == "epoch"
 
+    @property
+    def units(self) -> frozenset[str]:
+        """The units that it counts in: one, or several in a product."""
+        return frozenset({self.unit})
+
     def factor(self, time: Array) -> Array:
         """The multiplier of the base learning rate at these times (float64, in `unit`)."""
         raise NotImplementedError(f"{type(self).__name__} has to define factor(time)")
@@ -144,7 +149,7 @@ class Sequential(Schedule):
                 f"{len(self.schedules)} schedules need one milestone fewer, "
                 f"got {len(self.milestones)}"
             )
-        units = {schedule.unit for schedule in self.schedules}
+        units = {unit for schedule in self.schedules for unit in schedule.units}
         if len(units) > 1 or self.unit not in ("", *units):
             raise self._error(
                 "all schedules have to count in one unit; multiply schedules (a * b) to mix "
@@ -171,11 +176,23 @@ class Product(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._schedules(self.schedules)
+        if len(self.units) == 1:
+            object.__setattr__(self, "unit", min(self.units))
+
+    @property
+    def units(self) -> frozenset[str]:
+        return frozenset().union(*(schedule.units for schedule in self.schedules))
 
     @property
     def counts_epochs(self) -> bool:
         """Whether one of them counts epochs."""
         return any(schedule.counts_epochs for schedule in self.schedules)
+
+    def factor(self, time: Array) -> Array:
+        """The product of the factors, of schedules that count in one unit."""
+        if len(self.units) > 1:
+            raise self._error("its schedules count in steps and epochs; call it with a step")
+        return np.prod([schedule.factor(time) for schedule in self.schedules], axis=0)
 
     def _at(
         self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None

@@ -121,6 +121,10 @@ def test_sequential_starts_each_part_at_its_own_zero():
         (lambda: Sequential([], []), "0 schedules need one milestone fewer"),
         (lambda: Sequential([Constant(), Constant(), Constant()], [5, 3]), "must increase"),
         (lambda: Sequential([Constant(), Constant(unit="epoch")], [5]), "in one unit"),
+        (
+            lambda: Sequential([Constant() * Constant(unit="epoch"), Constant()], [5]),
+            "multiply schedules",
+        ),
         (lambda: Constant()(-1), "steps count from 0, got -1"),
         (lambda: Constant()(1, steps_per_epoch=0), "steps_per_epoch must be at least 1"),
     ],
@@ -128,6 +132,16 @@ def test_sequential_starts_each_part_at_its_own_zero():
 def test_errors_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_products_follow_one_another():
+    product = LinearWarmup(2, start=0) * StepDecay(2, gamma=0.5)
+    schedule = Sequential([product, Constant(3)], [5])
+    np.testing.assert_array_equal(schedule(np.arange(7)), [0, 0.5, 0.5, 0.5, 0.25, 3, 3])
+    epochs = StepDecay(1, gamma=0.5, unit="epoch") * Constant(2, unit="epoch")
+    by_epoch = Sequential([Constant(1, unit="epoch"), epochs], [1])
+    assert by_epoch.counts_epochs
+    np.testing.assert_array_equal(by_epoch(np.arange(6), steps_per_epoch=2), [1, 1, 2, 2, 1, 1])
 
 
 def test_own_schedule_needs_a_factor():
