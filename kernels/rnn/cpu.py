@@ -20,8 +20,8 @@ from ..recurrent.cpu import (
     zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
-from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import fma, lanes
+from .shared import activate, activate_gradient
 
 
 @helper
@@ -34,24 +34,6 @@ def rnn_scratch(inputs, hidden):
 def rnn_backward_scratch(hidden):
     """Scratch elements for each sequence: gradients of sums and of h."""
     return 2 * padded(hidden)
-
-
-@helper
-def activate(v, activation):
-    if activation == 0:
-        return tanh(v)
-    if activation == 1:
-        return relu(v)
-    return sigmoid(v)
-
-
-@helper
-def activate_gradient(y, dy, activation):
-    if activation == 0:
-        return tanh_gradient(y, dy)
-    if activation == 1:
-        return relu_gradient(y, dy)
-    return sigmoid_gradient(y, dy)
 
 
 @helper

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cuda.device import block_number, cast, cuda, divide_index, flat, flat_index
 from ..cuda.flags import raise_flag, wait_for_flags
-from ..declare import ceil_div, cuda_kernel, helper
+from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
@@ -33,29 +33,11 @@ from ..recurrent.cuda import (
     zero_past_end,
 )
 from ..recurrent.shared import length_of, step_of
-from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import fma
 from . import cpu
+from .shared import activate, activate_gradient
 
 SPLITS = FORWARD_SPLITS[1]
-
-
-@helper
-def activate(v, activation):
-    if activation == 0:
-        return tanh(v)
-    if activation == 1:
-        return relu(v)
-    return sigmoid(v)
-
-
-@helper
-def activate_gradient(y, dy, activation):
-    if activation == 0:
-        return tanh_gradient(y, dy)
-    if activation == 1:
-        return relu_gradient(y, dy)
-    return sigmoid_gradient(y, dy)
 
 
 @cuda_kernel(

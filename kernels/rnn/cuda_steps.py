@@ -5,7 +5,7 @@ from ..declare import cuda_kernel
 from ..recurrent.cuda import output_before, value_or_zero
 from ..recurrent.cuda_steps import launch_units, this_turn
 from ..recurrent.shared import length_of, step_of
-from .cuda import activate, activate_gradient
+from .shared import activate, activate_gradient
 
 
 @cuda_kernel(launch=launch_units, share=this_turn)

@@ -1,0 +1,24 @@
+"""The activations of simple recurrent nets, on vectors or single numbers."""
+
+from ..declare import helper
+from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
+
+
+@helper
+def activate(v, activation):
+    """f(v): tanh (0), relu (1) or sigmoid (2)."""
+    if activation == 0:
+        return tanh(v)
+    if activation == 1:
+        return relu(v)
+    return sigmoid(v)
+
+
+@helper
+def activate_gradient(y, dy, activation):
+    """dy times the derivative of f, from the output y."""
+    if activation == 0:
+        return tanh_gradient(y, dy)
+    if activation == 1:
+        return relu_gradient(y, dy)
+    return sigmoid_gradient(y, dy)
