@@ -83,6 +83,17 @@ def row_max(x, base, size):
     return max_lanes(maximum(maximum(a, b), maximum(c, d)))
 
 
+@helper
+def copy_run(source, i, target, k, size):
+    """target[k:k+size] = source[i:i+size] (flat)."""
+    n, j = lanes(source), 0
+    while j + n <= size:
+        store(target, k + j, load(source, i + j))
+        j += n
+    if j < size:
+        store_first(target, k + j, load_first(source, i + j, size - j), size - j)
+
+
 # ---------------------------------------------------------------- strips
 
 

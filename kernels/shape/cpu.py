@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..cpu.parts import copy_run
 from ..declare import helper, kernel
 from ..simd import Vector, lanes, load, load_first, store, store_first, where
-
-
-@helper
-def _copy(source: Any, i: int, target: Any, k: int, size: int) -> None:
-    """target[k:k+size] = source[i:i+size] (flat)."""
-    n, j = lanes(source), 0
-    while j + n <= size:
-        store(target, k + j, load(source, i + j))
-        j += n
-    if j < size:
-        store_first(target, k + j, load_first(source, i + j, size - j), size - j)
 
 
 @kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]), keeps_finite=True)
@@ -25,7 +13,7 @@ def insert_columns(
 ):
     """y[n, offset+c] = x[n,c]; the other columns of y stay. No aliases."""
     for row in range(lo, hi):
-        _copy(x, row * x.shape[1], y, row * y.shape[1] + offset, x.shape[1])
+        copy_run(x, row * x.shape[1], y, row * y.shape[1] + offset, x.shape[1])
 
 
 @kernel(keeps_finite=True)
@@ -34,7 +22,7 @@ def extract_columns(
 ):
     """y[n,c] = x[n, offset+c]. No aliases."""
     for row in range(lo, hi):
-        _copy(x, row * x.shape[1] + offset, y, row * y.shape[1], y.shape[1])
+        copy_run(x, row * x.shape[1] + offset, y, row * y.shape[1], y.shape[1])
 
 
 @helper

@@ -9,20 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cpu.parts import fill_row
+from ..cpu.parts import copy_run, fill_row
 from ..declare import helper, kernel
-from ..simd import lanes, load, load_first, splat, store, store_first
-
-
-@helper
-def copy_run(source: Any, i: int, target: Any, k: int, size: int) -> None:
-    """target[k:k+size] = source[i:i+size] (flat)."""
-    n, j = lanes(source), 0
-    while j + n <= size:
-        store(target, k + j, load(source, i + j))
-        j += n
-    if j < size:
-        store_first(target, k + j, load_first(source, i + j, size - j), size - j)
+from ..simd import lanes, splat, store, store_first
 
 
 @helper
