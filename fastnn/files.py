@@ -20,9 +20,12 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fastnn.errors import DataError, FastnnError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 if sys.platform != "win32":
     import fcntl
@@ -185,6 +188,20 @@ def write_text(path: Path, text: str, what: str = "file", fault: Fault = DataErr
     with told(f"{what} {str(path)!r} cannot be written", "the text is not Unicode", fault):
         content = text.encode("utf-8")
     write(path, content, what, fault)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty matplotlib figure, in inches; it needs no display.
+
+    Raises ImportError where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(
+            "plotting needs matplotlib, which is not installed: pip install matplotlib"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: Any) -> None:

@@ -154,14 +154,8 @@ def draw_adding(
 
     Raises ImportError where matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError(
-            "plotting needs matplotlib, which is not installed: pip install matplotlib"
-        ) from None
     lengths = sorted({steps for _, steps in curves})
-    figure = Figure(figsize=(4.8 * len(lengths), 3.6), layout="constrained")
+    figure = files.new_figure(4.8 * len(lengths), 3.6)
     panels: Any = figure.subplots(1, len(lengths), squeeze=False, sharey=True)[0]
     for ax, length in zip(panels, lengths, strict=True):
         for (net, steps), errors in curves.items():

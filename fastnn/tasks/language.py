@@ -6,7 +6,6 @@ mini-batch, gradients stop at the mini-batch's first step (truncated backpropaga
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from fastnn import files, nn, optim
 from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
-from fastnn.errors import DataError, OptionError
+from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
+from fastnn.tasks import description
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs
 from fastnn.train.stateful import ResetStates, reset_states
@@ -181,10 +181,7 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
         "symbols": list(vocabulary),
         "unknown": vocabulary.unknown,
     }
-    path = checkpoint.with_suffix(".json")
-    text = json.dumps(state, ensure_ascii=False, indent=1) + "\n"
-    files.write_text(path, text, "description")
-    return path
+    return description.write(checkpoint, state)
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vocabulary, str]:
@@ -196,27 +193,14 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    checkpoint = files.as_path(path)
-    if os.path.isdir(checkpoint):
-        checkpoint = checkpoint / "model.safetensors"
-    description = checkpoint.with_suffix(".json")
-    if not os.path.isfile(description):
-        raise DataError(
-            f"{description}: no such file; expected the description of a language model, as "
-            "`fastnn train char-lm` writes it"
-        )
-    text = files.read_text(description, "description of a language model")
-    try:
-        state = json.loads(text)
+    command = "fastnn train char-lm"
+    with description.read(path, "a language model", command) as (checkpoint, state):
         if not files.strings(state["symbols"]):
             raise ValueError("symbols are not strings")
         files.check_options({**state["options"], "streams": state["streams"]})
         vocabulary = Vocabulary(state["symbols"], unknown=state["unknown"])
         model = LanguageModel(len(vocabulary), streams=state["streams"], **state["options"])
         unit = str(state["unit"])
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        reason = files.one_line(repr(error))
-        raise DataError(f"{description}: not a language model ({reason})") from None
     model.load(checkpoint)
     return model.with_streams(1), vocabulary, unit
 

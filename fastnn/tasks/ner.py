@@ -8,7 +8,6 @@ without their conditional random field and without pre-trained vectors.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from fastnn.data.bucketing import Buckets, predict_sequences
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
 from fastnn.data.text import Vocabulary
-from fastnn.errors import DataError, OptionError
+from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
+from fastnn.tasks import description
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs
 from fastnn.train.trainer import Trainer
@@ -268,10 +268,7 @@ def save_description(model: nn.Module, encoder: Encoder, checkpoint: Path) -> Pa
         raise OptionError(f"expected a Tagger, got {type(model).__name__}")
     parts = {"words": encoder.words, "characters": encoder.characters, "tags": encoder.tags}
     symbols = {name: list(vocabulary) for name, vocabulary in parts.items()}
-    path = checkpoint.with_suffix(".json")
-    text = json.dumps({"options": model.options, **symbols}, ensure_ascii=False, indent=0)
-    files.write_text(path, text + "\n", "description")
-    return path
+    return description.write(checkpoint, {"options": model.options, **symbols})
 
 
 def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
@@ -283,18 +280,7 @@ def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
 
     Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint.
     """
-    checkpoint = files.as_path(path)
-    if os.path.isdir(checkpoint):
-        checkpoint = checkpoint / "model.safetensors"
-    description = checkpoint.with_suffix(".json")
-    if not os.path.isfile(description):
-        raise DataError(
-            f"{description}: no such file; expected the description of a tagger, as "
-            "`fastnn train ner` writes it"
-        )
-    text = files.read_text(description, "description of a tagger")
-    try:
-        state = json.loads(text)
+    with description.read(path, "a tagger", "fastnn train ner") as (checkpoint, state):
         for name in ("words", "characters", "tags"):
             if not files.strings(state[name]):
                 raise ValueError(f"{name} are not strings")
@@ -305,10 +291,5 @@ def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
             Vocabulary(state["tags"]),
         )  # fmt: skip
         model = encoder.model(**state["options"])
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        raise DataError(
-            f"{description}: expected the description of a tagger, as `fastnn train ner` writes it "
-            f"({files.one_line(repr(error))})"
-        ) from None
     model.load(checkpoint)
     return model, encoder

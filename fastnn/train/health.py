@@ -114,16 +114,10 @@ class GradientHealth(Callback):
         With a path the picture is saved there; the figure is returned either way. Raises
         ImportError where matplotlib is missing, DataError where no epoch has ended.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError(
-                "plotting needs matplotlib, which is not installed: pip install matplotlib"
-            ) from None
         if not self.epochs:
             raise DataError("there is nothing to plot: no epoch has ended")
         panels = 2 if self.times else 1
-        figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
+        figure = files.new_figure(4.8 * panels, 3.6)
         axes: Any = figure.subplots(1, panels, squeeze=False)[0]
         for layer, values in self.layers.items():
             axes[0].plot([e + 1 for e in self.epochs], values, marker=".", label=layer)

@@ -94,16 +94,10 @@ class History(Mapping[str, list[float]]):
         saved there, in the format that its ending says; the figure is returned either way. Needs no
         display. Raises ImportError where matplotlib is missing, DataError where there is no epoch.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ImportError(
-                "plotting needs matplotlib, which is not installed: pip install matplotlib"
-            ) from None
         if not self.epoch:
             raise DataError("there is nothing to plot: no epoch has ended")
         panels = list(dict.fromkeys(name.removeprefix("val_") for name in self.history))
-        figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
+        figure = files.new_figure(4.8 * len(panels), 3.6)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, ax in zip(panels, axes, strict=True):
             self._draw(panel, ax)

@@ -133,7 +133,7 @@ def test_a_checkpoint_and_its_description_make_the_model_again(trained, rhyme, t
     wanted = write_text(trainer.model.with_streams(1), vocabulary, 50, seed=4)
     assert write_text(model, vocabulary, 50, seed=4) == wanted
     description.write_text("{}")
-    with pytest.raises(DataError, match="not a language model"):
+    with pytest.raises(DataError, match="expected the description of a language model"):
         load_language_model(checkpoint)
 
 
