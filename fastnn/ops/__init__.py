@@ -60,8 +60,6 @@ from fastnn.ops.norm import (
     dropout,
     layer_norm,
     rms_norm,
-    sum_features,
-    total,
 )
 from fastnn.ops.operands import (
     as_value,
@@ -79,6 +77,8 @@ from fastnn.ops.reduce import (
     prod,
     softmax,
     sum,
+    sum_features,
+    total,
 )
 from fastnn.ops.sequence import load_state, loop, store_state, zeros_state
 from fastnn.ops.shape import (

@@ -1,4 +1,4 @@
-"""Arithmetic and comparisons, element by element, and the linear layer's product."""
+"""Arithmetic and comparisons, element by element."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ for _name in ("less", "less_equal", "equal", "not_equal"):
     register(Op(_name, inputs=("a", "b"), forward=_name, constant=("a", "b")))
 
 
+def _compare_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    return {"y": (inputs["a"].shape, "f")}
+
+
+register(
+    Op("compare_integers", inputs=("a", "b"), defaults={"relation": 0}, shape=_compare_shape,
+       forward="compare_integers", constant=("a", "b"))
+)  # fmt: skip
+
+
 def _as_it_lies(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
@@ -107,61 +117,6 @@ for _kind in ("row", "column"):
             settle=settle_as("y", like="a") if _kind == "row" else None,
         )
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------- reductions
-
-
-def _scalar(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": ((), "f")}
-
-
-def _sum_features(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["x"].shape[:-1], "f")}
-
-
-def _spread_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
-    """Gradient of a mean or total: the same number for every element.
-
-    Where the incoming gradient is a known number, so is the result: a constant, no call.
-    """
-    x, dy = node.inputs["x"], douts["y"]
-    assert x is not None
-    if dy.data is not None:
-        share = float(dy.data.reshape(-1)[0]) / (x.size if node.op.name == "mean" else 1)
-        return {"x": graph.full(x.shape, share, x.batched)}
-    return gradient_node(graph, node, douts, needed)
-
-
-register(Op("mean", shape=_scalar, forward="mean", gradient=_spread_gradient))
-register(Op("total", shape=_scalar, forward="total", gradient=_spread_gradient))
-
-
-def _weighted_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": ((), "f"), "denominator": ((), "f")}
-
-
-register(
-    Op(
-        "weighted_mean", inputs=("x", "weight"), outputs=("y", "denominator"),
-        returns=("y", "denominator"), shape=_weighted_shape, forward="weighted_mean",
-        constant=("weight",),
-    )
-)  # fmt: skip
-
-
-def _sum_columns_gradient(
-    graph: Graph, node: Node, douts: Gradients, needed: set[str]
-) -> Gradients:
-    x = node.inputs["x"]
-    assert x is not None
-    zeros = graph.full(x.shape, 0.0, x.batched)
-    return {"x": graph.apply("add_column", a=zeros, b=douts["y"])}
-
-
-register(
-    Op("sum_columns", shape=_sum_features, forward="sum_columns", gradient=_sum_columns_gradient)
-)
 
 
 # ---------------------------------------------------------------- functions

@@ -1,4 +1,4 @@
-"""Ops that only rearrange."""
+"""Ops that only rearrange: other shapes, joins, and slices of one axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation, dropout and reductions."""
+"""Normalisation and dropout."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
 from fastnn.ops.activation import sqrt, square
 from fastnn.ops.arithmetic import add, divide, multiply
-from fastnn.ops.operands import as_value, float_value, graph_of, unary
-from fastnn.ops.reduce import mean, sum
+from fastnn.ops.operands import as_value, float_value, graph_of
+from fastnn.ops.reduce import mean
 from fastnn.ops.shape import reshape
 
 
@@ -168,13 +168,3 @@ def dropout(x: Any, rate: float = 0.5, scale: float | None = None) -> Value:
         "dropout", x=float_value(x, "dropout"), keep=keep, scale=factor, stream=graph.stream()
     )
     return result
-
-
-def total(x: Any) -> Value:
-    """The sum of all elements, a single number."""
-    return unary("total", x)
-
-
-def sum_features(x: Any) -> Value:
-    """Sum over the last dimension."""
-    return sum(x, -1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
@@ -23,6 +24,56 @@ def _without_last(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -
 
 for _name in ("max_columns", "product_columns", "logsumexp_columns"):
     register(Op(_name, shape=_without_last, forward=_name))
+
+
+def _scalar(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    return {"y": ((), "f")}
+
+
+def _spread_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    """Gradient of a mean or total: the same number for every element.
+
+    Where the incoming gradient is a known number, so is the result: a constant, no call.
+    """
+    x, dy = node.inputs["x"], douts["y"]
+    assert x is not None
+    if dy.data is not None:
+        share = float(dy.data.reshape(-1)[0]) / (x.size if node.op.name == "mean" else 1)
+        return {"x": graph.full(x.shape, share, x.batched)}
+    return gradient_node(graph, node, douts, needed)
+
+
+register(Op("mean", shape=_scalar, forward="mean", gradient=_spread_gradient))
+register(Op("total", shape=_scalar, forward="total", gradient=_spread_gradient))
+
+
+def _weighted_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
+    return {"y": ((), "f"), "denominator": ((), "f")}
+
+
+register(
+    Op(
+        "weighted_mean", inputs=("x", "weight"), outputs=("y", "denominator"),
+        returns=("y", "denominator"), shape=_weighted_shape, forward="weighted_mean",
+        constant=("weight",),
+    )
+)  # fmt: skip
+
+
+def _sum_columns_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    x = node.inputs["x"]
+    assert x is not None
+    zeros = graph.full(x.shape, 0.0, x.batched)
+    return {"x": graph.apply("add_column", a=zeros, b=douts["y"])}
+
+
+register(
+    Op("sum_columns", shape=_without_last, forward="sum_columns", gradient=_sum_columns_gradient)
+)
 
 
 def _without_first(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -93,6 +144,16 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """
     rows = lambda x: unary("sum_columns", x)  # noqa: E731
     return _reduced("sum", x, axis, keepdims, rows, "total", "sum_rows")
+
+
+def total(x: Any) -> Value:
+    """The sum of all elements, a single number."""
+    return unary("total", x)
+
+
+def sum_features(x: Any) -> Value:
+    """Sum over the last dimension."""
+    return sum(x, -1)
 
 
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:

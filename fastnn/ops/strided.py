@@ -194,13 +194,3 @@ register(
     Op("gather", inputs=("x", "index"), shape=_gather_shape, forward="gather_columns",
        backward=("gather_columns_backward",), constant=("index",))
 )  # fmt: skip
-
-
-def _compare_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["a"].shape, "f")}
-
-
-register(
-    Op("compare_integers", inputs=("a", "b"), defaults={"relation": 0}, shape=_compare_shape,
-       forward="compare_integers", constant=("a", "b"))
-)  # fmt: skip
