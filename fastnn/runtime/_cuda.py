@@ -296,26 +296,6 @@ def _modules_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _faults_explained() -> Iterator[None]:
-    """Numba drops what NVVM says of code that it refuses."""
-    from numba.cuda.cudadrv.nvvm import CompilationUnit
-
-    before = CompilationUnit.verify
-
-    def verify(self: Any) -> None:
-        try:
-            before(self)
-        except Exception as error:
-            raise RuntimeError(f"NVVM refuses the code ({error}): {self.get_log()}") from None
-
-    CompilationUnit.verify = verify
-    try:
-        yield
-    finally:
-        CompilationUnit.verify = before
-
-
-@contextlib.contextmanager
 def _indices_as_written() -> Iterator[None]:
     """An index is taken as it is: -1 doesn't mean the last element (which costs three instructions
     at every access)."""
