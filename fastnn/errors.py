@@ -81,11 +81,16 @@ def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None
             raise OptionError(f"{owner}: expected {name} to be a number, got {value!r}")
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number from `least` on; a truth value is none."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and value >= least
+
+
 def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
     """Raise OptionError unless each option is a whole number from `least` on."""
     for name, value in options.items():
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if not whole or value < least:
+        if not is_whole(value, least):
             raise OptionError(
                 f"{owner}: expected {name} to be a whole number >= {least}, got {value!r}"
             )

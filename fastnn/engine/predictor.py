@@ -16,7 +16,7 @@ from fastnn.engine.ranges import Ranges, Stretch
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
-from fastnn.errors import DataError, OptionError
+from fastnn.errors import OptionError, is_whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.tree import rebuild
 from fastnn.graph.value import Value
@@ -117,8 +117,8 @@ class Predictor:
         return twin
 
     def outputs(self, *inputs: Any, batch_size: int, on_device: bool) -> Any:
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise DataError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
+        if not is_whole(batch_size, 1):
+            raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
         data = inputs[0] if len(inputs) == 1 else tuple(inputs)
         x = as_arrays(data, "x", "inputs")
         if on_device and devices.on_host(self.session.device):

@@ -12,7 +12,7 @@ from fastnn.engine.arrays import Arrays
 from fastnn.engine.builder import Built
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, turns
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, is_whole
 from fastnn.kernels import clock as words
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
@@ -22,7 +22,7 @@ from fastnn.runtime.interface import Bound
 def check_workers(workers: int | str) -> int | str:
     if workers == "auto":
         return workers
-    if not isinstance(workers, (int, np.integer)) or isinstance(workers, bool) or workers < 1:
+    if not is_whole(workers, 1):
         raise OptionError(f"workers: expected 'auto' or a whole number >= 1, got {workers!r}")
     return int(workers)
 

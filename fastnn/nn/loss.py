@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, is_whole, where
 from fastnn.graph.node import Range
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
@@ -106,7 +106,7 @@ class _ClassLoss(Loss):
         super().__init__(reduction)
         self.weight = _weights(weight, f"{type(self).__name__}: expected weight", "class")
         if ignore_index is not None:
-            if not isinstance(ignore_index, (int, np.integer)) or isinstance(ignore_index, bool):
+            if not is_whole(ignore_index, -(2**63)):
                 raise OptionError(
                     f"{type(self).__name__}: expected ignore_index to be a class index, a whole "
                     f"number, or None, got {ignore_index!r}"

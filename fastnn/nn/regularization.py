@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, is_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -46,7 +46,7 @@ class Dropout(Module):
 def _normalized(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """The sizes of the last axes, which a layer normalises together."""
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if not sizes or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
+    if not sizes or not all(is_whole(n, 1) for n in sizes):
         raise OptionError(f"{name}: expected the sizes of the last axes, all >= 1, got {shape!r}")
     return tuple(int(n) for n in sizes)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.engine.arrays import is_array
-from fastnn.errors import DataError, OptionError
+from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed
@@ -68,7 +68,7 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, H
 def checked_batch_size(given: Any, default: int) -> int:
     if given is None:
         return default
-    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
+    if not is_whole(given, 1):
         raise OptionError(f"batch_size: expected a whole number >= 1, got {given!r}")
     return int(given)
 

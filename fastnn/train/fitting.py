@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fastnn.engine.nonfinite import explain
-from fastnn.errors import KernelError, NonFiniteError, OptionError
+from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import clock as words
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.fit_data import HeldOut, Request, prepared
@@ -25,7 +23,7 @@ def fit(trainer: Trainer, asked: Request) -> History:
     """What `Trainer.fit` does, which see."""
     from fastnn.train.checkpoint import Loaded
 
-    if not isinstance(asked.epochs, (int, np.integer)) or asked.epochs < 0:
+    if not is_whole(asked.epochs, 0):
         raise OptionError(f"epochs: expected a whole number >= 0, got {asked.epochs!r}")
     chosen = list(CallbackList(asked.callbacks))
     if any(callback.needs_gradients for callback in chosen):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from fastnn import optim
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, is_whole
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
 from fastnn.train.losses import Losses
@@ -38,7 +36,7 @@ def check_options(
         raise OptionError(f"model: expected an nn.Module, got {type(model).__name__}")
     if dtype not in ("float32", "float64"):
         raise OptionError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+    if not is_whole(seed, 0) or seed >= 2**63:
         raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
     losses = Losses(loss, loss_weights)
     update = _resolve("optimizer", optimizer, OPTIMIZERS)

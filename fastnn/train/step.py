@@ -14,7 +14,7 @@ from fastnn.engine.nonfinite import explain
 from fastnn.engine.session import CarriedStates
 from fastnn.engine.single import Single
 from fastnn.engine.turns import Turn, turns
-from fastnn.errors import NonFiniteError, OptionError
+from fastnn.errors import NonFiniteError, OptionError, is_whole
 from fastnn.kernels import clock as words
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -238,7 +238,7 @@ class Step(Training):
 def _steps_per_epoch(given: int | None, schedule: Schedule | None) -> int:
     if given is None:
         return 1
-    if not isinstance(given, (int, np.integer)) or isinstance(given, bool) or given < 1:
+    if not is_whole(given, 1):
         raise OptionError(f"steps_per_epoch: expected a whole number >= 1, got {given!r}")
     if schedule is None or not schedule.counts_epochs:
         raise OptionError(

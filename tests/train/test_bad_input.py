@@ -377,6 +377,8 @@ def test_metrics_refuse() -> None:
         (lambda t: t.predict(X[:, :5]), "layer '0'"),
         (lambda t: t.predict(X[:0]), "at least one sample"),
         (lambda t: t.predict(X, batch_size=0), "batch_size.*got 0"),
+        (lambda t: t.predict(X, batch_size=True), "batch_size.*got True"),
+        (lambda t: t.fit(X, Y, epochs=True), "epochs.*got True"),
         (lambda t: t.set_parameters({"0.weight": np.zeros((20, 6))}), "missing '0.bias'"),
         (lambda t: t.set_parameters({**t.get_parameters(), "9": np.zeros(1)}), "unexpected '9'"),
         (
