@@ -19,7 +19,8 @@ from fastnn.plan.spans import Span
 class Access:
     """How an instruction touches the memory of a value.
 
-    `aligned`: item i of the instruction touches only the i-th equal part, along `axis`.
+    With the axis "rows" or "cols" item i of the instruction touches only the i-th equal part along
+    the first or the last dimension.
     """
 
     root: Value
@@ -161,18 +162,9 @@ def instruction_of(call: Call, batch: int) -> Instruction:
     letters = check_letters(kernel, dims, call)
     if kernel.items is None:
         return Instruction(
-            kernel,
-            call.operands,
-            dims,
-            tuple(accesses),
-            1,
-            1,
-            None,
-            call.scope,
-            0,
-            final=call.final,
-            repeats=call.repeats,
-        )
+            kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0,
+            final=call.final, repeats=call.repeats,
+        )  # fmt: skip
     count = letters[kernel.items]
     batched = any(
         p.axis == "rows" and isinstance(v := call.operands[n], Value) and v.batched
