@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels.declare import Array, kernel_of
+
 #: what a call and an operand of it take as objects of Python, about
 CALL_BYTES, OPERAND_BYTES = 500, 400
 
@@ -63,6 +65,13 @@ class PlannedCall:
     operands: tuple[Operand | Count | float | int | None, ...]
     multiplier: int
     scope: str
+
+    def arrays(self) -> Iterator[tuple[str, Array, Operand]]:
+        """Its arrays that are not absent: name and use of the parameter, and the operand."""
+        params = kernel_of(self.kernel).params.items()
+        for (name, parameter), operand in zip(params, self.operands, strict=True):
+            if isinstance(parameter, Array) and isinstance(operand, Operand):
+                yield name, parameter, operand
 
     def at(self, steps: Sequence[int]) -> PlannedCall:
         """The call in one step of the loops around it."""

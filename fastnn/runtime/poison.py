@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -51,10 +50,7 @@ def spans(program: Program) -> list[tuple[str, int, int]]:
     found = {("work", 0, program.sizes["work"])}
     item = np.dtype(program.dtype).itemsize
     for call in program.calls():
-        kernel = kernel_of(call.kernel)
-        for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
-            if not (isinstance(parameter, Array) and isinstance(operand, Operand)):
-                continue
+        for _, parameter, operand in call.arrays():
             if operand.segment == "grads" and parameter.writes:
                 size = int(np.prod(operand.dims, dtype=np.int64)) * item
                 found.add(("grads", operand.offset, size))
@@ -99,10 +95,8 @@ def _rows(calls: Sequence[Any]) -> set[int]:
     """The buffers of which a group's item touches its own rows only."""
     found: dict[int, set[str]] = {}
     for call in calls_of(calls):
-        kernel = kernel_of(call.kernel)
-        for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
-            if isinstance(parameter, Array) and isinstance(operand, Operand):
-                found.setdefault(operand.buffer, set()).add(parameter.axis)
+        for _, parameter, operand in call.arrays():
+            found.setdefault(operand.buffer, set()).add(parameter.axis)
     return {buffer for buffer, axes in found.items() if axes == {"rows"}}
 
 

@@ -29,7 +29,7 @@ from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache, sources
 from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.execute import Memory, _data_type, available_cores
+from fastnn.runtime.cpu.execute import Memory, available_cores, data_type_of
 from fastnn.runtime.keys import Unkeyed
 
 #: kernel, float type, type of the data ("" where the kernel reads none); see `compiler.address`
@@ -55,8 +55,7 @@ def variants(program: Program, memory: Memory) -> list[Variant]:
     """The compiled code that a program needs, the run loop included; each once."""
     found: dict[Variant, None] = dict.fromkeys(LOOP)
     for call in program.calls():
-        kernel = KERNELS[call.kernel]
-        found[call.kernel, program.dtype, _data_type(kernel, call, memory)] = None
+        found[call.kernel, program.dtype, data_type_of(call, memory)] = None
     return list(found)
 
 

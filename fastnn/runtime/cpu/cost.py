@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnn.kernels.declare import KERNELS, Array
-from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, PlannedRepeat, Program
+from fastnn.kernels.declare import KERNELS
+from fastnn.plan.program import PlannedCall, PlannedPhase, PlannedRepeat, Program
 from fastnn.runtime.cpu.execute import available_cores
 
 #: what one worker is assumed to reach, for estimates only
@@ -26,8 +26,8 @@ def call_seconds(call: PlannedCall) -> float:
     kernel = KERNELS[call.kernel]
     letters: dict[str, int] = {}
     moved = 0
-    for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
-        if isinstance(parameter, Array) and isinstance(operand, Operand) and not operand.external:
+    for _, parameter, operand in call.arrays():
+        if not operand.external:
             letters.update(zip(parameter.dims, operand.dims, strict=True))
             size = 1
             for extent in operand.dims:

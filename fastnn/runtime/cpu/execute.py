@@ -13,7 +13,7 @@ import numpy as np
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import types
-from fastnn.kernels.declare import KERNELS, Array, Kernel
+from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Count, Operand, PlannedCall, Program, time_steps
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
@@ -94,7 +94,7 @@ class BoundProgram:
 
     def data_type(self, call: PlannedCall) -> str:
         """NumPy type name of a call's 'd' array, or ""."""
-        return _data_type(KERNELS[call.kernel], call, self.memory)
+        return data_type_of(call, self.memory)
 
     def view(self, name: str) -> np.ndarray:
         """The array in memory at one of the program's places."""
@@ -126,16 +126,17 @@ def allocate(program: Program, memory: Memory) -> None:
     memory["constant"] = constants
 
 
-def _data_type(kernel: Kernel, call: PlannedCall, memory: Memory) -> str:
-    for parameter, operand in zip(kernel.params.values(), call.operands, strict=True):
-        if isinstance(parameter, Array) and parameter.dtype == "d" and isinstance(operand, Operand):
+def data_type_of(call: PlannedCall, memory: Memory) -> str:
+    """The element type of the user's data that a call reads; "" where it reads none."""
+    for _, parameter, operand in call.arrays():
+        if parameter.dtype == "d":
             return memory[operand.segment].dtype.name
     return ""
 
 
 def _address(program: Program, call: PlannedCall, memory: Memory) -> int:
     kernel = KERNELS[call.kernel]
-    return compiler.address(kernel, program.dtype, _data_type(kernel, call, memory))
+    return compiler.address(kernel, program.dtype, data_type_of(call, memory))
 
 
 def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[int]:
@@ -243,7 +244,7 @@ class Placed:
         self.workers = workers
 
 
-def _slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:
+def slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:
     """A call's operands, each with its first word in the record."""
     slot = 0
     params = KERNELS[call.kernel].params.values() if call else ()
@@ -254,14 +255,14 @@ def _slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:
 
 def _local(call: PlannedCall | None) -> list[tuple[int, Operand]]:
     """A call's operands in local memory, each with the word of its address in the record."""
-    return [(k, o) for k, o in _slots(call) if isinstance(o, Operand) and o.segment == "local"]
+    return [(k, o) for k, o in slots(call) if isinstance(o, Operand) and o.segment == "local"]
 
 
 def _moves(call: PlannedCall | None) -> list[tuple[int, int, int]]:
     """What changes in a call's record from step to step: word, depth of the loop, by how much."""
     return [
         (slot, depth, stride)
-        for slot, operand in _slots(call)
+        for slot, operand in slots(call)
         if isinstance(operand, (Operand, Count))
         for depth, stride in enumerate(operand.strides)
         if stride

@@ -19,7 +19,7 @@ from fastnn.errors import KernelError
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
-from fastnn.plan.program import Operand, PlannedCall, Program, calls_of
+from fastnn.plan.program import PlannedCall, Program, calls_of
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.checks import checked
 
@@ -85,11 +85,7 @@ def _after_updates(program: Program, failed: PlannedCall) -> bool:
 
 
 def _updates(call: PlannedCall) -> bool:
-    parameters = KERNELS[call.kernel].params.values()
-    return any(
-        isinstance(p, Array) and p.writes and isinstance(o, Operand) and o.segment == "params"
-        for p, o in zip(parameters, call.operands, strict=True)
-    )
+    return any(p.writes and o.segment == "params" for _, p, o in call.arrays())
 
 
 def error(

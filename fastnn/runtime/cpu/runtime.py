@@ -9,13 +9,13 @@ import numpy as np
 
 from fastnn.errors import DataError, KernelError
 from fastnn.kernels import clock as words
-from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.declare import KERNELS
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
-from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, view
+from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, slots, view
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.cpu.team import Description, Team, own_team, prepare
 from fastnn.runtime.interface import Store
@@ -62,8 +62,8 @@ class CpuProgram(BoundProgram):
 
 
 def _items(call: PlannedCall) -> int:
-    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
-        if isinstance(parameter, Array) and parameter.item_letter and isinstance(operand, Operand):
+    for _, parameter, operand in call.arrays():
+        if parameter.item_letter:
             return operand.dims[0] if parameter.axis == "rows" else operand.dims[-1]
     return 1
 
@@ -280,15 +280,9 @@ class _Input:
 
 def _slots(call: PlannedCall, place: Operand) -> list[int]:
     """Words of a call's record that hold the address of what lies at `place`."""
-    found, slot = [], 0
-    for parameter, operand in zip(KERNELS[call.kernel].params.values(), call.operands, strict=True):
-        if isinstance(parameter, Array):
-            if isinstance(operand, Operand) and (operand.segment, operand.offset) == (
-                place.segment,
-                place.offset,
-            ):
-                found.append(slot)
-            slot += 1 + len(parameter.dims)
-        else:
-            slot += 1
-    return found
+    where = place.segment, place.offset
+    return [
+        slot
+        for slot, operand in slots(call)
+        if isinstance(operand, Operand) and (operand.segment, operand.offset) == where
+    ]

@@ -10,7 +10,7 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
+from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
@@ -30,7 +30,7 @@ class CudaProgram:
         self.planned = [call for _, call, _ in program.steps()]
         self.gpu, self.control = runtime.gpu, runtime.control
         self.segments = segments
-        uses = [u for call in self.planned for u in _uses(call)]
+        uses = [(o, p.writes) for call in self.planned for _, p, o in call.arrays()]
         self.written = {o.segment for o, writes in uses if writes} - {"clock", "totals"}
         self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
         for name in self.used - set(segments):
@@ -165,10 +165,3 @@ class CudaProgram:
             return
         contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
         segment.write(self.gpu, place.offset, contents)
-
-
-def _uses(call: PlannedCall) -> list[tuple[Operand, bool]]:
-    """A call's array operands, and whether it writes to them."""
-    kernel = kernel_of(call.kernel)
-    pairs = zip(kernel.params.values(), call.operands, strict=True)
-    return [(o, p.writes) for p, o in pairs if isinstance(p, Array) and isinstance(o, Operand)]
