@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from fastnn.nn.parameter import Parameter
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-class Recurrent(Module, Stateful, ABC):
+class Recurrent(Module, Stateful):
     """What `RNN`, `LSTM` and `GRU` share: layers, directions, states.
 
     Args:
@@ -138,9 +137,12 @@ class Recurrent(Module, Stateful, ABC):
         names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
         return {key: getattr(self, name + suffix) for key, name in names.items()}
 
-    @abstractmethod
     def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
-        """Outputs and final states of one layer in one direction."""
+        """Outputs and final states of one layer in one direction: what each kind defines."""
+        raise OptionError(
+            f"{where(x.graph.scope)}{self!r}: expected a kind of recurrent layer, such as nn.RNN, "
+            "nn.LSTM or nn.GRU; this is what they share, and has no cell"
+        )
 
     def forward(self, x: Value, state: Any = None, lengths: Any = None) -> tuple[Value, list[Any]]:
         """Run over sequences.

@@ -260,3 +260,10 @@ def test_initial_values() -> None:
     bias = lstm.bias_ih_l0.value + lstm.bias_hh_l0.value
     np.testing.assert_array_equal(bias[8:16], np.ones(8))
     assert (np.abs(bias[:8]) <= 2 / np.sqrt(8)).all()
+
+
+def test_what_recurrent_layers_share_is_no_layer() -> None:
+    with pytest.raises(
+        errors.OptionError, match=r"Recurrent\(.*expected a kind of recurrent layer"
+    ):
+        nn.Recurrent(3, 4).predict(np.zeros((2, 5, 3), np.float32))
