@@ -65,6 +65,9 @@ def train(path: Path, finished: Path, ready: int) -> None:
         x, y, epochs=EPOCHS, batch_size=BATCH, verbose=False, callbacks=[*kept, saver, begun],
         resume=path if path.exists() else None,
     )  # fmt: skip
+    last = finished.with_name("last")
+    if history.epoch:  # a checkpoint may be that of the end: nothing is left to do then
+        last.write_text(repr([history[name][-1] for name in ("loss", "accuracy")]))
     if history.stopped == "interrupted":
         trainer.save(path)
         return
@@ -78,7 +81,7 @@ def train(path: Path, finished: Path, ready: int) -> None:
     for callback in (kept[0], kept[2]):
         state = {k: v for k, v in callback.state_dict().items() if k != "best_parameters"}
         digest.update(repr(sorted(state.items())).encode())
-    digest.update(repr([history[name][-1] for name in ("loss", "accuracy")]).encode())
+    digest.update(last.read_bytes())
     trainer.save(path)
     finished.write_text(digest.hexdigest())
 
@@ -120,7 +123,7 @@ def run(count: int, seed: int, folder: Path) -> Watcher:
     expected, length = finished.read_text(), time.monotonic() - begin
     chains = 0
     while watcher.done < count:
-        for old in (path, finished):
+        for old in (path, finished, finished.with_name("last")):
             old.unlink(missing_ok=True)
         while not finished.exists():
             number, ready = child(path, finished)
