@@ -46,6 +46,12 @@ def _gelu_tanh_slope(x: Value, y: Value, a: dict[str, Any]) -> Value:
     return (t + 1.0) * 0.5 + x * (1.0 - square(t)) * (square(x) * (3.0 * c) + 1.0) * (0.5 * k)
 
 
+def _elu_slope(x: Value, right: float, left: float) -> Value:
+    """(Not y + alpha on the left: that cancels.)"""
+    positive = greater(x, 0.0)
+    return where(positive, np.full(1, right), exp(where(positive, np.zeros(1), x)) * left)
+
+
 def _silu_slope(x: Value, y: Value, a: dict[str, Any]) -> Value:
     s = sigmoid(x)
     return s * (1.0 + x * (1.0 - s))
@@ -54,10 +60,8 @@ def _silu_slope(x: Value, y: Value, a: dict[str, Any]) -> Value:
 SLOPES: dict[str, Callable[[Value, Value, dict[str, Any]], Value]] = {
     "relu": lambda x, y, a: greater(x, 0.0),
     "leaky_relu": lambda x, y, a: greater(x, 0.0) * (1.0 - a["slope"]) + a["slope"],
-    "elu": lambda x, y, a: where(greater(x, 0.0), np.ones(1), y + a["alpha"]),
-    "selu": lambda x, y, a: where(
-        greater(x, 0.0), np.full(1, SELU_SCALE), y + SELU_SCALE * SELU_ALPHA
-    ),
+    "elu": lambda x, y, a: _elu_slope(x, 1.0, a["alpha"]),
+    "selu": lambda x, y, a: _elu_slope(x, SELU_SCALE, SELU_SCALE * SELU_ALPHA),
     "gelu": _gelu_slope,
     "gelu_tanh": _gelu_tanh_slope,
     "silu": _silu_slope,

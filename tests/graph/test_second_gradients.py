@@ -337,3 +337,25 @@ class Penalised(nn.Module):
     def forward(self, x):
         slope = ops.gradient(ops.sum(self.net(x)[0]), x)
         return ops.sum(ops.square(slope), (1, 2))
+
+
+@pytest.mark.parametrize("name", ["elu", "selu"])
+def test_slopes_far_left(name):
+    """They are no differences of what is nearly equal, also where a gradient depends on them."""
+    x = np.array([[-1.0], [-5.0], [-10.0], [-17.0], [-30.0], [2.0]], np.float32)
+
+    class Slopes(nn.Module):
+        def __init__(self):
+            self.x, self.w = nn.Embedding(len(x), 1), nn.Embedding(len(x), 1)
+
+        def forward(self, ids):
+            e = self.x(ids)
+            return ops.gradient(ops.total(getattr(ops, name)(e) * self.w(ids)), e)
+
+    model = Slopes()
+    model.x.weight.value = x
+    step = fnn.compile(model, lambda output, _: ops.total(output), "sgd")
+    found = step.gradients(np.arange(len(x)), np.zeros(len(x)))["w.weight"]
+    scale, alpha = (1.0507009873554805, 1.6732632423543772) if name == "selu" else (1.0, 1.0)
+    wanted = scale * np.where(x > 0, 1.0, alpha * np.exp(x.astype(np.float64)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
