@@ -11,7 +11,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import OptionError, OutOfMemoryError, ShapeError
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(24, 4)).astype(np.float32)
@@ -593,3 +593,9 @@ def test_a_checkpoint_remembers_what_was_frozen(tmp_path):
         np.testing.assert_array_equal(again.state_dict()[name], array)
     with pytest.warns(UserWarning, match=r"frozen 2 parameters, now 0 are.*0\.bias, 0\.weight"):
         trainer(net()).load(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize("size", [10**9, 10**10])
+def test_a_model_larger_than_any_memory(size):
+    with pytest.raises(OutOfMemoryError, match="bytes were asked for; use a smaller model"):
+        nn.Linear(size, size).state_dict()

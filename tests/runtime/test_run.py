@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -192,6 +193,19 @@ def test_threads_end_with_the_team() -> None:
     assert alive.all()
     del run
     eventually(lambda: not alive.any())
+
+
+def test_a_team_that_ctrl_c_leaves_half_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastnn.runtime.cpu.team._compiled", interrupted)
+    said: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        Team(2)
+    gc.collect()
+    assert not said
 
 
 def are_asleep(found: np.ndarray) -> bool:

@@ -168,8 +168,8 @@ class Team:
         self._dismiss(self.where, 0, 0)
 
     def __del__(self) -> None:
-        _teams.pop(id(self), None)
-        if not sys.is_finalizing():
+        made = _teams.pop(id(self), None)  # not where an exception has come before
+        if made is not None and not sys.is_finalizing():
             self.close()
 
 
