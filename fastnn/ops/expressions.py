@@ -17,7 +17,7 @@ from fastnn.graph.gradient import DERIVATIVES, FORMULAS, LINEAR, Values
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.ops.activation import absolute, erf, exp, log, sigmoid, softplus, sqrt, square, tanh
-from fastnn.ops.arithmetic import clip, equal, greater, less, less_equal, maximum, multiply, where
+from fastnn.ops.arithmetic import clip, equal, greater, less, less_equal, multiply, where
 from fastnn.ops.matmul import matmul
 from fastnn.ops.reduce import log_softmax, max, mean, sum
 from fastnn.ops.shape import columns, reshape, transpose
@@ -174,7 +174,8 @@ def _power(node: Node, d: Values) -> Values:
     a, b, y = _pair(node)
     nothing = equal(a, 0.0)
     logarithm = where(nothing, np.zeros(1), log(where(nothing, np.ones(1), a)))
-    return {"a": d["y"] * b * a ** (b - 1.0), "b": d["y"] * y * logarithm}
+    safe = where(nothing * equal(b, 0.0), np.ones(1), b)  # a ** 0 has no slope at 0, not 0 / 0
+    return {"a": d["y"] * b * a ** (safe - 1.0), "b": d["y"] * y * logarithm}
 
 
 @_derivative("multiply_row")
@@ -324,13 +325,13 @@ def _terms(
 
 def _huber(x: Value, t: Value, a: dict[str, Any]) -> Value:
     size, delta = absolute(x - t), a["delta"]
-    return where(greater(size, delta), (size - 0.5 * delta) * delta, square(size) * 0.5)
+    return where(greater(size, delta), (size - 0.5 * delta) * delta, square(x - t) * 0.5)
 
 
 def _bce_with_logits(x: Value, t: Value, a: dict[str, Any]) -> Value:
     positive = t if a["pos_weight"] is None else t * a["pos_weight"]
-    up = maximum(x, 0.0) + softplus(-absolute(x))
-    return (1.0 - t) * up + positive * (up - x)
+    up, down = softplus(x, threshold=math.inf), softplus(-x, threshold=math.inf)
+    return (1.0 - t) * up + positive * down
 
 
 def _bce(p: Value, t: Value, a: dict[str, Any]) -> Value:
