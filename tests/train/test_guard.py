@@ -115,6 +115,39 @@ def test_steps_beyond_doubt_make_no_copies() -> None:
     assert guard[words.SAVED] == 1
 
 
+class Twice(nn.Module):
+    """A layer without bias, used twice: its gradient is a sum of two sums of products."""
+
+    def __init__(self) -> None:
+        self.linear = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: Any, y: Any) -> Any:
+        return self.linear(x) + self.linear(y) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "slope", "doubtful"),
+    [
+        (1.0, 1.0, 1.0, False),
+        (1e12, 1.0, 1.0, True),
+        (1.0, 1e12, 1.0, True),
+        (1.0, 1.0, 1e12, True),
+        (4e8, 1.0, 4e8, True),  # each less than the root of the bound; the sum of 64 products not
+    ],
+)
+def test_all_that_a_gradient_is_made_of_may_make_it_doubtful(
+    first: float, second: float, slope: float, doubtful: bool
+) -> None:
+    model = Twice()
+    step = fnn.compile(model, lambda o, _: ops.total(o * slope), optim.SGD(lr=1e-30), device="cpu")
+    x, y = (np.full((64, 4), v, np.float32) for v in (first, second))
+    for _ in range(2):  # not the first step, of which nothing is known
+        step((np.ones_like(x), np.ones_like(y)), np.zeros((64, 3), np.float32))
+    guard = step.session.memory["guard"]
+    step((x, y), np.zeros((64, 3), np.float32))
+    assert bool(guard[words.SAVED]) is doubtful
+
+
 def test_bits_are_the_same_with_copies_and_without() -> None:
     found = []
     for doubt in (False, True):
