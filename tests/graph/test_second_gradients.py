@@ -192,7 +192,7 @@ class HessianProduct(nn.Module):
         return tuple(ops.gradient(along, parameters))
 
 
-class Slopes(nn.Module):
+class Slope(nn.Module):
     """The gradients of the same loss."""
 
     def __init__(self, net):
@@ -341,7 +341,7 @@ class Penalised(nn.Module):
         return ops.sum(ops.square(slope), (1, 2))
 
 
-class Slopes(nn.Module):
+class SlopeOf(nn.Module):
     """The gradient of f(x) * w to x: linear in w, so that w's gradient is f's slope."""
 
     def __init__(self, function, x):
@@ -355,7 +355,7 @@ class Slopes(nn.Module):
 
 
 def slopes(function, x, dtype="float64"):
-    model = Slopes(function, x)
+    model = SlopeOf(function, x)
     step = fnn.compile(model, lambda output, _: ops.total(output), "sgd", dtype=dtype)
     return step.gradients(np.arange(len(x)), np.zeros(len(x)))["w.weight"][:, 0]
 
