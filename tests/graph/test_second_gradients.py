@@ -12,7 +12,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.parameter import Parameter
 from fastnn.ops.expressions import SLOPES
 from fastnn.testing import gradcheck
-from tests.graph.test_gradients import CASES, SHAPES
+from tests.graph.test_gradients import CASES, SHAPES, randomized
 from tests.graph.test_symbolic import Function
 
 ONE_CASE = [(op, k) for op, found in CASES.items() for k in range(len(found))]
@@ -192,7 +192,7 @@ class HessianProduct(nn.Module):
         return tuple(ops.gradient(along, parameters))
 
 
-class Slope(nn.Module):
+class Slopes(nn.Module):
     """The gradients of the same loss."""
 
     def __init__(self, net):
@@ -390,3 +390,25 @@ def test_slopes_far_left(name):
     scale, alpha = (1.0507009873554805, 1.6732632423543772) if name == "selu" else (1.0, 1.0)
     wanted = scale * np.where(x > 0, 1.0, alpha * np.exp(x))
     np.testing.assert_allclose(slopes(getattr(ops, name), x, "float32"), wanted, rtol=1e-6)
+
+
+def test_rows_that_do_not_count_are_not_there_for_second_gradients():
+    """The padding row of a table, and rows with a label to be ignored."""
+    ids = np.array([0, 2, 1, 2])
+
+    class Masked(nn.Module):
+        def __init__(self):
+            self.table = nn.Embedding(3, 4, padding_idx=2)
+            self.w, self.logits = nn.Embedding(4, 4), nn.Embedding(4, 3)
+
+        def forward(self, at, ids):
+            rows, w, x = self.table(ids), self.w(at), self.logits(at)
+            moved = ops.gradient(ops.total(rows * w), self.table.weight)
+            loss = nn.CrossEntropyLoss(ignore_index=2, reduction="sum")(x, ids)
+            return ops.total(ops.square(moved)) + ops.total(ops.square(ops.gradient(loss, x)))
+
+    model = randomized(Masked())
+    step = fnn.compile(model, lambda output, _: output, "sgd", dtype="float64")
+    found = step.gradients((np.arange(4), ids), np.zeros(4))
+    for name in ("w.weight", "logits.weight"):
+        assert (np.abs(found[name]).max(1) > 0).tolist() == (ids != 2).tolist()
