@@ -94,8 +94,11 @@ def _copy_whole(to: Lowering, x: Value, y: Value, strides: list[int], begin: int
 def spread_strided(
     to: Lowering, x: Value, y: Value, starts: list[int], steps: list[int], fill: float = 0.0
 ) -> None:
-    """y = x at places starts + j*steps of each axis, else `fill`."""
-    kept = x.shape[0] == y.shape[0] and x.ndim > 1
+    """y = x at places starts + j*steps of each axis, else `fill`.
+
+    Where the first axis stays as it is, each of its places is an item.
+    """
+    kept = x.shape[0] == y.shape[0] and steps[0] == 1 and x.ndim > 1
     rows = x.shape[0] if kept else 1
     lines = [
         list(line)
