@@ -361,6 +361,7 @@ UNSAFE: dict[str, Callable[..., Any]] = {
     "branch": branch,
     "no lengths": lambda y, _: ops.leaky(y)[0],
     "the last state of a loop": decayed,
+    "an array of the steps": lambda y, _: y * np.full(y.shape[2], 1.0 / y.shape[1]),
 }
 
 
@@ -384,7 +385,7 @@ def test_what_depends_on_the_steps_keeps_exact_lengths(name, exact):
     ("between", "loss"),
     [
         ("norm", None), ("batch_norm", None), ("drop", None), ("exp", None),
-        ("", nn.CrossEntropyLoss()),
+        ("", nn.CrossEntropyLoss()), ("", nn.CrossEntropyLoss(reduction="sum")),
     ],
 )  # fmt: skip
 def test_what_is_exact_in_predictions_alone(between, loss, exact):
