@@ -13,6 +13,7 @@ import pytest
 import fastnn as fnn
 from fastnn import metrics, nn, ops, optim
 from fastnn.errors import DataError, FastnnError, OptionError, ShapeError
+from fastnn.nn.loss import mean_of
 
 N, T, C = 9, 3, 4
 QUIET = dict(verbose=False)
@@ -355,6 +356,17 @@ def rmse(out: Any, y: Any) -> Any:
     return ops.sqrt(ops.mean(ops.square(out - y)))
 
 
+def two_means(o: Any, y: Any, first: Any, second: Any) -> Any:
+    """Of a row's outputs, weighted by what the functions give for its first target."""
+    a, b = ops.columns(o, 0, 1), ops.columns(o, 1, 2)
+    weight, other = (f(ops.columns(y, 0, 1)) for f in (first, second))
+    return mean_of(a * weight, weight) + mean_of(b * other, other)
+
+
+def two_means_of(o: Any, y: Any, first: Any, second: Any) -> Any:
+    return sum(np.average(o[:, k], weights=f(y[:, 0])) for k, f in enumerate((first, second)))
+
+
 #: losses as functions, and NumPy's value for all samples
 FUNCTIONS: dict[str, tuple[Any, Any]] = {
     "mean": (lambda o, y: ops.mean(ops.square(o - y)), lambda o, y: squares(o, y).mean()),
@@ -391,11 +403,24 @@ FUNCTIONS: dict[str, tuple[Any, Any]] = {
         lambda o, y: ops.sum(ops.square(o - y) * np.full(2, 1.0 / o.shape[0])),
         lambda o, y: squares(o, y).sum() / len(o),
     ),
+    "a number by a sum": (
+        lambda o, y: 2.0 / ops.total(ops.square(o - y)),
+        lambda o, y: 2.0 / squares(o, y).sum(),
+    ),
+    "means with different weights": (
+        lambda o, y: two_means(o, y, ops.square, ops.absolute),
+        lambda o, y: two_means_of(o, y, np.square, np.abs),
+    ),
     "mean and sum": (
         lambda o, y: ops.mean(ops.square(o - y)) + ops.total(o) * 0.01,
         lambda o, y: squares(o, y).mean() + o.sum() * 0.01,
     ),
 }
+
+
+DONT_ADD_UP = (
+    "root", "mean and sum", "sum and a number", "a number by a sum", "means with different weights",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -409,11 +434,11 @@ def test_functions_as_losses(name: str) -> None:
         assert trainer.evaluate(x, y, batch_size=batch)["loss"] == want
     history = trainer.fit(x, y, batch_size=4, validation=(x, y), **QUIET)
     assert history["val_loss"][0] == want
-    if name not in ("root", "mean and sum", "sum and a number"):
+    if name not in DONT_ADD_UP:
         assert history["loss"][0] == want
     batches = [(x[:5], y[:5]), (x[5:], y[5:])]
     mixed = ("rows by the batch's size", "sum by an array of the batch's size")
-    if name in ("root", "mean and sum", "sum and a number", *mixed):
+    if name in (*DONT_ADD_UP, *mixed):
         with pytest.raises(DataError, match="doesn't add up over batches"):
             trainer.evaluate(batches)
         assert trainer.evaluate([(x, y)])["loss"] == want
