@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
 from fastnn.engine.update import Objective, add_updates
 from fastnn.errors import OptionError
+from fastnn.graph.alike import alike, has_numbers
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Range
@@ -189,3 +190,27 @@ class Builder:
         )
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
         return Built(program, ranges, outputs, bool(guard.written_buffers(self.lowered.calls)))
+
+
+def follows_size(
+    builder: Builder, trace: Callable[[int], Builder], fixed: bool = False
+) -> list[bool]:
+    """For each output whether its numbers follow the size of the batch: then batches can't be cut.
+
+    Args:
+        builder: one that has traced the model for a batch of some size.
+        trace: function of a batch's size that traces it for another.
+        fixed: whether the model takes batches of one size only.
+    """
+    count = len(builder.output_values)
+    made = any(node.of is not None for node in builder.graph.nodes)
+    if fixed or not (made or has_numbers(builder.graph)):
+        return [False] * count
+    try:
+        others = trace(builder.graph.batch + 1).output_values
+    except Exception:  # whatever a model says of batches of another size: it takes this one
+        return [False] * count
+    if len(others) != count:
+        return [True] * count
+    pairs = zip(builder.output_values, others, strict=True)
+    return [not alike(value, twin, by_sample=True) for value, twin in pairs]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_ranges
-from fastnn.engine.builder import Builder, Built
+from fastnn.engine.builder import Builder, Built, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, settled
 from fastnn.engine.ranges import Ranges, Stretch
 from fastnn.engine.session import CarriedStates, Session, segments_for
@@ -166,6 +166,10 @@ class Predictor:
             outputs = builder.outputs(inputs)
             samples = Samples(builder.lowered, inputs)
             kinds = [_join(samples, output) for output in outputs]
+            followed = follows_size(
+                builder, lambda size: self._traced("predict", size, (specs,)), self._stateful
+            )
+            kinds = [MIXED if f else kind for f, kind in zip(followed, kinds, strict=True)]
             if not devices.on_host(self.session.device):  # results are scattered by samples
                 kinds = [kind if kind == FIRST else MIXED for kind in kinds]
             self._joins[specs] = tuple(kinds)

@@ -8,8 +8,9 @@ from typing import Any
 from fastnn.engine.model import PROBE
 from fastnn.engine.specs import Spec
 from fastnn.errors import ShapeError
+from fastnn.graph.alike import has_numbers
 from fastnn.train.build import StepBuilder
-from fastnn.train.reduction import CONSTANT, WEIGHTS, has_numbers, reduction_of
+from fastnn.train.reduction import CONSTANT, WEIGHTS, reduction_of
 
 Specs = tuple[Spec, ...]
 

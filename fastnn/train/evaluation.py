@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.engine.arrays import Arrays, Hold
-from fastnn.engine.builder import Built
+from fastnn.engine.builder import Built, follows_size
 from fastnn.engine.model import PROBE, fixed_batch
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
@@ -137,6 +137,14 @@ class Evaluation:
             return Cuts(True, True)
         samples = Samples(builder.lowered, {*inputs, *targets, *weights})
         outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
+
+        def traced(size: int) -> StepBuilder:
+            other = StepBuilder(trainer.model, trainer.store, size, False, "direct")
+            trainer.describe(other, x, y, w)
+            return other
+
+        if any(follows_size(builder, traced, fixed_batch(trainer.model) is not None)):
+            return Cuts(False, False)
         adding = all(_adds_up(part.value, part.reduction, samples) for part in builder.parts)
         return Cuts(adding and not _mixed_totals(builder, samples), outputs)
 

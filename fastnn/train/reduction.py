@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from fastnn.graph.graph import Graph
-from fastnn.graph.node import Node
+from fastnn.graph.alike import alike, same_op
 from fastnn.graph.value import Value
 from fastnn.plan.samples import Samples
 
@@ -38,11 +35,11 @@ def reduction_of(
         return CONSTANT, None
     node = value.node
     if node is None:
-        if twin is not None and not _alike(value, twin):
+        if twin is not None and not alike(value, twin):
             return None
         return (CONSTANT, None) if value.home in ("constant", "params", "buffers") else None
     other = None if twin is None else twin.node
-    if twin is not None and (other is None or not _same_op(other, node)):
+    if twin is not None and (other is None or not same_op(other, node)):
         return None
     name, inputs = node.op.name, node.inputs
     twins: Mapping[str, Value | None] = {} if other is None else other.inputs
@@ -51,7 +48,7 @@ def reduction_of(
         assert rows is not None
         if samples is not None and (samples.mixed(rows) or value.shape != ()):
             return None
-        if twin is not None and not _alike(value, twin):
+        if twin is not None and not alike(value, twin):
             return None
         if name == "weighted_mean":
             return WEIGHTS, node.outputs["denominator"]
@@ -72,15 +69,6 @@ def reduction_of(
     return None
 
 
-def has_numbers(graph: Graph) -> bool:
-    """Whether a graph has factors or constants, which may have been made of the batch's size."""
-    return any(
-        node.op.name == "affine"
-        or any(v is not None and v.data is not None for v in node.inputs.values())
-        for node in graph.nodes
-    )
-
-
 def _rescaled(
     found: tuple[str, Value | None],
     attrs: Mapping[str, Any],
@@ -97,56 +85,6 @@ def _rescaled(
     if found[0] == SUM and math.isclose(factor * sizes, other):
         return SAMPLES, None
     return (SUM, None) if found[0] == SAMPLES and math.isclose(factor, other * sizes) else None
-
-
-def _same_op(node: Node, other: Node) -> bool:
-    """Whether two nodes do the same. (A join has an op of its own each time, and so has a loop.)"""
-    kernels = [n.attrs.get("kernel") for n in (node, other)]
-    return node.op.name == other.op.name and kernels[0] == kernels[1]
-
-
-def _operands(node: Node) -> dict[str, Any]:
-    """What a node computes with: values and numbers; of a loop also what a step ends with."""
-    found = {**node.attrs, **node.inputs, **node.attrs.get("operands", {})}
-    made = node.attrs.get("loop")
-    if made is not None:
-        found |= {f"step {k}": v for k, v in enumerate([*made.outputs, *made.s_out])}
-    return found
-
-
-def _alike(value: Value, twin: Value) -> bool:
-    """Whether two graphs compute two values alike, but for the batch's size."""
-    pairs, seen = [(value, twin)], set()
-    while pairs:
-        a, b = (v if v.node is not None else v.root for v in pairs.pop())
-        if a in seen:
-            continue
-        seen.add(a)
-        constants = a.data is not None or b.data is not None
-        if constants and not _same_numbers(a.data, b.data):
-            return False
-        if a.node is None and b.node is None:
-            continue
-        if a.node is None or b.node is None or not _same_op(a.node, b.node):
-            return False
-        mine, theirs = _operands(a.node), _operands(b.node)
-        for name, operand in mine.items():
-            other = theirs.get(name)
-            if isinstance(operand, Value) and isinstance(other, Value):
-                pairs.append((operand, other))
-            elif isinstance(operand, float) and operand != other:
-                return False
-    return True
-
-
-def _same_numbers(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    """Whether two constants hold the same, but for the batch's size."""
-    if a is None or b is None:
-        return False
-    if a.shape == b.shape:
-        return bool(np.array_equal(a, b, equal_nan=True))
-    uniform = a.size and b.size and (a == a.flat[0]).all() and (b == b.flat[0]).all()
-    return not uniform or bool(a.flat[0] == b.flat[0])
 
 
 def _both(

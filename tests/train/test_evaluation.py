@@ -468,6 +468,38 @@ def test_sum_by_the_batch_size_of_a_model_with_carried_states(cell: Any) -> None
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
+class BySize(nn.Module):
+    """Outputs that hold the batch's size: as a factor, or as the share of a mean's rows."""
+
+    def __init__(self, function: Any) -> None:
+        self.out, self.function = nn.Linear(5, 2), function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self.out(x), x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda o, x: o / x.shape[0],
+        lambda o, x: ops.gradient(ops.mean(ops.square(o)), o),
+    ],
+)
+def test_outputs_that_follow_the_batch_size(function: Any) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(N, 5)), rng.normal(size=(N, 2))
+    trainer = fnn.Trainer(
+        BySize(function), "mse", "sgd", metrics=["mae"], dtype="float64", device="cpu"
+    )
+    want = trainer.evaluate(x, y)
+    reference = squares(trainer.predict(x), y).mean()
+    assert want["loss"] == pytest.approx(reference, rel=1e-12)
+    for batch in (1, 2, 4):
+        assert trainer.evaluate(x, y, batch_size=batch) == want
+    with pytest.raises(DataError, match="doesn't add up over batches"):
+        trainer.evaluate([(x[:5], y[:5]), (x[5:], y[5:])])
+
+
 class Joined(nn.Module):
     """Ops that are made anew at each use: joins, both directions of a layer, a loop."""
 

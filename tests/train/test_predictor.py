@@ -100,6 +100,28 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Any, bool]] = {
     "scalar and rows": (
         lambda: Function(lambda m, x: (ops.total(x), m.fc(x)), fc=linear()), VECTORS, False
     ),
+    "by the batch's size": (
+        lambda: Function(lambda m, x: m.fc(x) / x.shape[0], fc=linear()), VECTORS, False
+    ),
+    "places among the samples": (
+        lambda: Function(lambda m, x: x + np.arange(x.shape[0])[:, None]), VECTORS, False
+    ),
+    "an array that is the same for each sample": (
+        lambda: Function(lambda m, x: x * np.tile(np.arange(6.0), (len(x), 1))), VECTORS, True
+    ),
+    "gradient of a mean": (
+        lambda: Function(lambda m, x: ops.gradient(ops.mean(ops.square(x)), x)), VECTORS, False
+    ),
+    "gradient of a mean with a factor that is computed": (
+        lambda: Function(
+            lambda m, x: ops.gradient(ops.mean(ops.square(x)) * ops.sum(m.fc.bias), x), fc=linear()
+        ),
+        VECTORS,
+        False,
+    ),
+    "gradient of a sum": (
+        lambda: Function(lambda m, x: ops.gradient(ops.sum(ops.square(x)), x)), VECTORS, True
+    ),
     "a parameter": (
         lambda: Function(lambda m, x: (ops.as_value(x.graph, m.fc.bias), m.fc(x)), fc=linear()),
         VECTORS,
