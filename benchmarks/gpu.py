@@ -22,7 +22,7 @@ import fastnn as fnn
 from benchmarks import gpu_models, harness
 from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
-from fastnn.engine.update import Objective
+from fastnn.engine.update import Objective, add_updates
 from fastnn.kernels import clock
 from fastnn.nn.parameter import Parameter
 from fastnn.train.build import StepBuilder
@@ -259,10 +259,10 @@ def adam(count: int, options: Any, timer: Timer) -> dict[str, Any]:
         graph = builder.graph
         (parameter,) = builder.store.parameters.values()
         leaf = graph.leaf(parameter, (count,), "params", offset=0, name="w")
-        gradient = graph.value((count,), home="grads", offset=0, name="dw")
+        gradient = graph.value((count,), home="input", name="dw")
         update = optim.Adam(lr=1e-4)
         objective = Objective(leaf, {"w": parameter}, update)
-        builder._updates(objective, {"w": leaf}, {"w": gradient}, update)
+        add_updates(builder.lowered, builder.store, objective, {"w": leaf}, {"w": gradient}, False)
 
     side = program(options.device, fill, count)
     weight = torch.zeros(count, device=options.device, requires_grad=True)

@@ -17,6 +17,7 @@ import fastnn as fnn
 from benchmarks import harness, limits
 from fastnn import nn, optim
 from fastnn.engine.arrays import NO_ARRAYS, as_arrays
+from fastnn.kernels import clock
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.memory import aligned_zeros
@@ -59,11 +60,18 @@ def adam(size: int, threads: int) -> tuple[dict[str, Any], float]:
     shape = (size // 128, 128)
     p, g, m, v = (aligned(rng.standard_normal(shape).astype(np.float32)) for _ in range(4))
     np.abs(v, out=v)
-    hyper = np.array([0, 1, np.inf, -1e-3, 1.0, 0.9, 0.1, 0.999, 0.001, 1e-8], np.float32)
+    hyper = np.zeros(optimizer.hyper_size, np.float32)
+    options = optimizer.group_options(0)
+    prepare = caller(
+        KERNELS[optimizer.kernels()[0]], 1, clock=np.zeros(clock.LENGTH, np.int64), hyper=hyper,
+        schedule=np.full((1, 1), 1e-3), group=0, l2=0.0, decay=0.0, limit=np.inf, sign=1.0,
+        **dict(zip(optimizer.own, optimizer.own_values(options), strict=True)),
+    )  # fmt: skip
+    prepare(1)
     sides = {
         "fastnn": caller(
             kernel, threads, p=p, g=g, exp_avg=m, exp_avg_sq=v, hyper=hyper,
-            scale=np.zeros(0, np.float32),
+            scale=np.zeros(0, np.float32), guard=np.zeros(clock.GUARD_LENGTH, np.int64),
         )
     }  # fmt: skip
     try:
@@ -122,7 +130,6 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     x = rng.standard_normal((20_000, 20)).astype(np.float32)
     y = rng.integers(0, 4, 20_000)
     from fastnn.engine.specs import Spec
-    from fastnn.kernels import clock
     from fastnn.runtime.cpu.execute import BoundProgram
     from fastnn.train.build import StepBuilder
     from fastnn.train.feeds import permutation
@@ -133,7 +140,7 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     builder = StepBuilder(model, trainer.store, 256, True, "gather")
     builder.inputs("x", (Spec((20,), "f"),))
     builder.inputs("y", (Spec((), "i"),))
-    program = builder.finish("float32").program
+    program = builder.finish().program
     arrays = ArrayFeed(
         trainer, (as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS), 256, True, False
     )
@@ -154,7 +161,7 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
             session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
             team.call(team.describe([(arrays.full, 20_000 // 256)], session.clock))
 
-    arrays.rates[:] = trainer.rates(1, arrays.steps)[0]
+    arrays.rates[:] = trainer.rates(arrays.steps)
     sides: dict[str, Any] = {"fastnn": epochs, "fastnn training": training}
     try:
         import torch

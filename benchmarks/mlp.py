@@ -52,7 +52,7 @@ def ours(
     )
     session = trainer.session
     team = session.runtime.team(feed.full.program)
-    feed.rates[:] = trainer.rates(1, feed.steps)[0]
+    feed.rates[:] = trainer.rates(feed.steps)
 
     def steps(count: int) -> None:
         while count > 0:

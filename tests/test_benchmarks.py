@@ -1,0 +1,111 @@
+"""The benchmarks run, at sizes where times mean nothing, and compute what they should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu, gpu_models, kernels, matmul, mlp, profile, recurrent
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_steps_of_an_mlp(optimizer: str) -> None:
+    steps, trainer = mlp.ours((6, 8, 3), 16, 1, optimizer, samples=64)
+    before = trainer.model.state_dict()
+    steps(3)
+    assert all((a != trainer.model.state_dict()[n]).any() for n, a in before.items())
+    assert mlp.workers_of(trainer) == 1
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_mlp_is_the_peers(optimizer: str) -> None:
+    assert mlp.check((6, 8, 3), 256, optimizer, 1) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["adam", "cross_entropy"])
+def test_single_kernels(name: str) -> None:
+    sides, moved = kernels.adam(1280, 2) if name == "adam" else kernels.cross_entropy(8, 16, 2)
+    sides["fastnn"](2)
+    assert moved > 0
+
+
+def test_adam_alone_takes_steps_of_its_rate() -> None:
+    found: dict[str, Any] = {}
+    caller = kernels.caller
+
+    def noted(kernel: Any, threads: int, **operands: Any) -> Any:
+        found.update(operands)
+        return caller(kernel, threads, **operands)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "caller", noted)
+        sides, _ = kernels.adam(1280, 1)
+    before = found["p"].copy()
+    sides["fastnn"](1)
+    moved = np.abs(found["p"] - before)
+    assert 0 < np.median(moved) < 0.1
+    assert np.isfinite(found["p"]).all()
+
+
+def test_data_feed() -> None:
+    sides, _ = kernels.feed(1)
+    sides["fastnn"](1)
+    sides["fastnn training"](1)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward_input", "backward_weight"])
+@pytest.mark.parametrize("size", [(1, 24, 40), (65, 130, 70)])
+def test_products(kind: str, size: tuple[int, int, int]) -> None:
+    product = matmul.Product(kind, *size, 1)
+    product.check()
+    product.sides()["fastnn"](1)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_recurrent_nets(varying: bool) -> None:
+    size = (5, 3, 4, 6)
+    data = recurrent.Data(size, True, varying)
+    steps, model, gradients = recurrent.ours("LSTM", size, data, 1, True)
+    steps(2)
+    assert set(gradients()) == set(model.state_dict())
+
+
+def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    profile.main("mlp", 4, 2)
+    assert "the step" in capsys.readouterr().out
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["GRU H8 B4 T7", "sgemm", "Adam", "softmax"])
+def test_gpu_benchmark_on_the_cpu(name: str) -> None:
+    options = SimpleNamespace(device="cpu", tf32=False, turns=1, budget=0.001)
+    timer = gpu.Timer("cpu")
+    if name == "sgemm":
+        row = gpu.sgemm(16, options, timer)
+    elif name == "Adam":
+        row = gpu.adam(1000, options, timer)
+    elif name == "softmax":
+        row = gpu.cross_entropy(8, options, timer)
+    else:
+        case = next(case for case in gpu_models.cases(small=True) if case.name == name)
+        row = gpu.training_step(case, options, timer)
+    assert not row.get("failed")
+    assert "fastnn" in row["seconds"]
+
+
+def test_single_calls() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/test_calls.py",
+         "--benchmark-disable"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
