@@ -15,6 +15,7 @@ import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.engine.session import Session
 from fastnn.kernels import clock as words
+from fastnn.runtime.cpu import team
 from fastnn.runtime.cpu.team import Team
 from fastnn.train.hooks import CallbackList
 from tests.runtime import interrupting
@@ -122,8 +123,8 @@ def test_steps_of_a_run_that_ctrl_c_twice_leaves_going_on_count(
     whole.fit(x, y, epochs=1, batch_size=10, verbose=False)
     came: list[str] = []
 
-    def interrupt(hooks: Any, done: int, logs: Any) -> None:
-        came.append("update")
+    def interrupt(*_: Any) -> None:
+        came.append("wait")
         raise KeyboardInterrupt
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
@@ -131,20 +132,22 @@ def test_steps_of_a_run_that_ctrl_c_twice_leaves_going_on_count(
 
     def line(frame: Any, event: str, argument: Any) -> Any:
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if came == ["update"] and text.startswith("finish("):
+        if came == ["wait"] and text.startswith("finish("):
             came.append("finish")
             raise KeyboardInterrupt
         return line
 
-    before = sys.gettrace()
-    monkeypatch.setattr(CallbackList, "update", interrupt)
+    before, compiled = sys.gettrace(), team._compiled
+    monkeypatch.setattr(
+        team, "_compiled", lambda name: interrupt if name == "wait" else compiled(name)
+    )
     sys.settrace(trace)
     try:
         run.fit(x, y, epochs=1, batch_size=10, verbose=False)
     finally:
         sys.settrace(before)
         monkeypatch.undo()
-    assert came == ["update", "finish"]
+    assert came == ["wait", "finish"]
     if run.place[0] == 0:
         run.fit(x, y, epochs=1, batch_size=10, verbose=False)
     assert run.step == whole.step
