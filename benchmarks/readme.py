@@ -10,7 +10,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- measured: python -m benchmarks.readme -->", "<!-- end of measured -->"
-LIBRARIES = {"fastnn": "fastnn", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn"}
+LIBRARIES = {
+    "fastnn": "fastnn",
+    "torch": "PyTorch",
+    "torch.compile": "torch.compile",
+    "jax": "JAX",
+    "sklearn": "scikit-learn",
+}
 
 
 def table(path: Path) -> str:
