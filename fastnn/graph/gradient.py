@@ -1,14 +1,14 @@
 """Reverse-mode differentiation: one walk over the nodes, last to first.
 
-A gradient node is differentiated by way of its *expression* in other ops: tables say for an op what
-its gradients are (`DERIVATIVES`), or what the op itself is (`FORMULAS`), or in which inputs it is
-linear (`LINEAR`: then the gradient's gradient is the op). What the expression computes only for
+A gradient node is differentiated by way of an expression in other ops: the op says what its
+gradients are (`Op.derivative`), or what it is itself (`Op.expression`), or in which inputs it is
+linear (`Op.linear`: then the gradient's gradient is the op). What the expression computes only for
 itself is left out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastnn.errors import ShapeError, where
@@ -19,12 +19,6 @@ from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared, kernel_of
 
 Values = dict[str, Value]
-#: by op: of (node, gradients that arrive at its outputs), the gradients to its inputs
-DERIVATIVES: dict[str, Callable[[Node, Values], Values]] = {}
-#: by op: of a node, its outputs made of other ops
-FORMULAS: dict[str, Callable[[Node], Values]] = {}
-#: by op: the inputs in which it is linear, taken together; others are constants
-LINEAR: dict[str, tuple[str, ...]] = {}
 
 
 def differentiate(
@@ -181,7 +175,7 @@ def _again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
     assert of is not None
     outer, graph.nodes = graph.nodes, []
     try:
-        if of.op.name in LINEAR:
+        if of.op.linear:
             return _adjoint(graph, of, douts, needed)
         names: dict[Value, str] = {}
         for name in sorted(needed):
@@ -201,17 +195,17 @@ def _again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
 
 def _expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) -> Values:
     """A node's gradients as nodes that can be differentiated."""
-    name = of.op.name
-    if name in DERIVATIVES:
-        return DERIVATIVES[name](of, incoming)
-    if name not in FORMULAS:
+    op = of.op
+    if op.derivative is not None:
+        return op.derivative(of, incoming)
+    if op.expression is None:
         raise ShapeError(
-            f"{where(of.scope)}the gradient of op {name!r} can't be differentiated: expected an op "
-            "whose gradient has an expression; write it with functions of fastnn.ops, or let no "
+            f"{where(of.scope)}the gradient of op {op.name!r} can't be differentiated: expected an "
+            "op whose gradient has an expression; write it with functions of fastnn.ops, or let no "
             "gradient of a gradient pass here (ops.detach); for an op of your own give define_op "
             "an expression"
         )
-    outputs = FORMULAS[name](of)
+    outputs = op.expression(of)
     seeds = [(outputs[n], gradient) for n, gradient in incoming.items()]
     inputs: dict[Value, str] = {}
     for n in wanted:
@@ -225,7 +219,7 @@ def _expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) 
 def _adjoint(graph: Graph, of: Node, douts: Values, needed: set[str]) -> Values:
     """Of an op that is linear in inputs: to the gradients of its outputs, the op itself."""
     inputs = dict(of.inputs)
-    for name in LINEAR[of.op.name]:
+    for name in of.op.linear:
         value = of.inputs[name]
         if value is not None:
             given = douts.get(f"d{name}")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.gradient import FORMULAS, contributions, gradient_node, total
+from fastnn.graph.gradient import contributions, gradient_node, total
 from fastnn.graph.graph import Graph
 from fastnn.graph.methods import functions
 from fastnn.graph.node import Node
@@ -320,9 +320,6 @@ def _clone(
     clones[node] = made
 
 
-FORMULAS["loop"] = _unrolled
-
-
 def _loop_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
@@ -361,7 +358,7 @@ def loop(
         **{f"inv{k}": v for k, v in enumerate(made.invariants())},
     }
     op = Op("loop", inputs=tuple(names), outputs=(), gradient=_loop_gradient,
-            differentiable=tuple(names))  # fmt: skip
+            expression=_unrolled, differentiable=tuple(names))  # fmt: skip
     node = Node(op, names, {}, {"loop": made}, graph.scope)
     for k, output in enumerate(made.outputs):
         shape = (output.shape[0], made.length, *output.shape[1:])

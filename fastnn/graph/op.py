@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[Shape, str]]]
 GradientRule = Callable[["Graph", "Node", dict[str, "Value"], set[str]], dict[str, "Value"]]
+Derivative = Callable[["Node", dict[str, "Value"]], dict[str, "Value"]]
+Expression = Callable[["Node"], dict[str, "Value"]]
 
 
 def same_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -52,6 +54,11 @@ class Op:
         shape: rule that gives every output's shape and element type.
         forward, backward: kernel names where they are not the default ones.
         gradient: a rule that makes the gradients of other ops; by default they are one node.
+        derivative: of (node, gradients that arrive at its outputs): the gradients to its inputs,
+            made of other ops, so that they can be differentiated in their turn.
+        expression: of a node: its outputs, made of other ops; another way to say the same.
+        linear: the inputs in which it is linear, taken together, all else a constant: then the
+            gradient's gradient is the op.
         differentiable: the inputs that such a node has gradients for, where `fastnn/plan/lower`
             knows how; by default those that backward kernels write.
         constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
@@ -68,6 +75,9 @@ class Op:
     forward: str = ""
     backward: tuple[str, ...] | None = None
     gradient: GradientRule | None = None
+    derivative: Derivative | None = None
+    expression: Expression | None = None
+    linear: tuple[str, ...] = ()
     differentiable: tuple[str, ...] | None = None
     constant: tuple[str, ...] = ()
     settle: Callable[[Node], None] | None = None

@@ -7,14 +7,21 @@ in `recurrent_expressions.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastnn.graph.gradient import DERIVATIVES, FORMULAS, LINEAR, Values
+import fastnn.ops.linear
+import fastnn.ops.loss
+import fastnn.ops.norm
+import fastnn.ops.recurrent
+import fastnn.ops.strided  # noqa: F401  (the ops that this says more of)
+from fastnn.graph.gradient import Values
 from fastnn.graph.node import Node
+from fastnn.graph.op import OPS
 from fastnn.graph.value import Value
 from fastnn.ops.activation import absolute, erf, exp, log, sigmoid, softplus, sqrt, square, tanh
 from fastnn.ops.arithmetic import clip, equal, greater, less, less_equal, multiply, where
@@ -84,12 +91,17 @@ def _by_slope(slope: Callable[..., Value]) -> Callable[[Node, Values], Values]:
     return lambda node, d: {"x": d["y"] * slope(need(node, "x"), node.outputs["y"], node.attrs)}
 
 
-DERIVATIVES.update({name: _by_slope(slope) for name, slope in SLOPES.items()})
+def _say(name: str, **rules: Any) -> None:
+    OPS[name] = dataclasses.replace(OPS[name], **rules)
+
+
+for _name, _slope in SLOPES.items():
+    _say(_name, derivative=_by_slope(_slope))
 
 
 def _derivative(name: str) -> Callable[[Any], Any]:
     def enter(rule: Any) -> Any:
-        DERIVATIVES[name] = rule
+        _say(name, derivative=rule)
         return rule
 
     return enter
@@ -99,7 +111,8 @@ def formula(*names: str) -> Callable[[Any], Any]:
     """Enter what an op is made of."""
 
     def enter(rule: Any) -> Any:
-        FORMULAS.update(dict.fromkeys(names, rule))
+        for name in names:
+            _say(name, expression=rule)
         return rule
 
     return enter
@@ -131,11 +144,12 @@ def _maxout(node: Node) -> Values:
 # ---------------------------------------------------------------- arithmetic
 
 # linear in what they are given, all else a constant
-LINEAR.update({
+for _name, _inputs in {
     "where": ("a", "b"), "mean": ("x",), "total": ("x",), "weighted_mean": ("x",),
     "gather": ("x",), "nll": ("x",), "add_row": ("a", "b"), "add_column": ("a", "b"),
     "leaky": ("x", "h0"),
-})  # fmt: skip
+}.items():  # fmt: skip
+    _say(_name, linear=_inputs)
 
 
 def _pair(node: Node) -> tuple[Value, Value, Value]:
@@ -352,4 +366,4 @@ for _name, _term in (
     ("kl_div", _kl_div),
     ("kl_div_log", lambda x, t, a: exp(t) * (t - x)),
 ):
-    FORMULAS[_name] = _terms(_term)
+    _say(_name, expression=_terms(_term))

@@ -11,9 +11,8 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.gradient import FORMULAS
 from fastnn.graph.node import Node
-from fastnn.graph.op import OPS, Op, Shape
+from fastnn.graph.op import OPS, Expression, Op, Shape
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.kernels.types import TYPES
@@ -112,16 +111,14 @@ def define_op(
         shape=interface.shapes if shape is None else interface.shapes_by(shape),
         forward=_enter(f"{name}_forward", forward, twins),
         backward=tuple(_enter(f"{name}_{k.name}", k, twins) for k in gradients),
+        expression=None if expression is None else _expressed_by(name, expression),
     )
     OPS[name] = op
     _defined.add(name)
-    FORMULAS.pop(name, None)
-    if expression is not None:
-        FORMULAS[name] = _formula(op, expression)
     return UserOp(op, interface)
 
 
-def _formula(op: Op, expression: Callable[..., Any]) -> Callable[[Node], dict[str, Value]]:
+def _expressed_by(op: str, expression: Callable[..., Any]) -> Expression:
     """An op's expression as differentiation asks for it."""
 
     def formula(node: Node) -> dict[str, Value]:
@@ -130,7 +127,7 @@ def _formula(op: Op, expression: Callable[..., Any]) -> Callable[[Node], dict[st
         shapes = [v.shape if isinstance(v, Value) else type(v).__name__ for v in outputs]
         if shapes != [v.shape for v in node.outputs.values()]:
             raise ShapeError(
-                f"{where(node.scope)}{op.name}: expected the expression to return values of shapes "
+                f"{where(node.scope)}{op}: expected the expression to return values of shapes "
                 f"{[v.shape for v in node.outputs.values()]}, got {shapes}"
             )
         return dict(zip(node.outputs, outputs, strict=True))
