@@ -51,6 +51,9 @@ class Traits:
     keeps_finite: bool = False
     #: is compiled first, because it takes long
     slow_to_compile: bool = False
+    #: on CUDA one block computes all of it, and may compute other kernels in turn
+    #: (`cuda/joined.py`)
+    one_block: bool = False
     #: exists in float32 programs alone
     only_float32: bool = False
 

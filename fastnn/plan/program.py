@@ -185,6 +185,21 @@ class Program:
                 call = replace(call.at(steps), scope=call.scope + time_steps(loops, steps))
             yield number, call, steps
 
+    def launches(self) -> list[list[int]]:
+        """The steps (by place in `steps`) of each launch, for a device on which a phase is one."""
+        phases = {id(call): n for n, leaf in enumerate(self.leaves()) for call in calls_of([leaf])}
+        phase_of = [phases[id(call)] for call in self.calls()]
+        found: list[list[int]] = []
+        before = None
+        for place, (number, _, steps) in enumerate(self.steps()):
+            launch = phase_of[number], steps
+            if launch == before:
+                found[-1].append(place)
+            else:
+                found.append([place])
+            before = launch
+        return found
+
     def __str__(self) -> str:
         lines = [f"program: {self.dtype}, batch {self.batch}, {self.sizes}"]
         return "\n".join(lines + _phase_lines(self.phases, "phase "))

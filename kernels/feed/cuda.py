@@ -42,7 +42,7 @@ def scatter_ids(x, clock, y):
         y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
-@cuda_kernel(like=cpu.check_range, launch=lambda s: (1, 256 if s["N"] > 32 else 32))
+@cuda_kernel(like=cpu.check_range, launch=lambda s: (1, 256 if s["N"] > 32 else 32), one_block=True)
 def check_range(ids, clock, low, high, ignored):
     """Ask for the end of the run unless every id is in low..high-1."""
     wrong = 0

@@ -61,7 +61,7 @@ def safeguard(
         copy(slot3, saved3)
 
 
-@cuda_kernel(like=cpu.latch, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.latch, launch=lambda s: ONE_THREAD, one_block=True)
 def latch(clock, guard):
     if thread_number() == 0 and clock[STOP] == 0:
         if guard[BROKEN] != 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
 from ..cuda.device import (
+    MOST,
     ONE_THREAD,
     WARP,
     block_number,
@@ -30,15 +31,26 @@ from . import cpu
 
 def sum_launch(count: int) -> tuple[int, int]:
     """One block, for a sum of so many numbers."""
-    return 1, power_of_2(ceil_div(count, 4), WARP, 1024)
+    return 1, power_of_2(ceil_div(count, 4), WARP, MOST)
+
+
+@helper
+def sum_threads(count):
+    """The threads of `sum_launch`: those that add, of a block that has more."""
+    threads = WARP
+    while 4 * threads < count and threads < MOST:
+        threads *= 2
+    return threads
 
 
 @helper
 def sum_of(x):
     """Sum of a one-dimensional array in float64, for every thread of the (only) block."""
-    value = np.float64(0.0)
-    for i in range(thread_number(), x.shape[0], block_threads()):
-        value += np.float64(x[i])
+    value, threads = np.float64(0.0), sum_threads(x.shape[0])
+    first = thread_number()
+    if first < threads:
+        for i in range(first, x.shape[0], threads):
+            value += np.float64(x[i])
     return block_sum(value)
 
 
@@ -49,7 +61,7 @@ def fill(memory, word):
         memory[i] = word
 
 
-@cuda_kernel(like=cpu.total, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.total, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def total(x, y):
     value = sum_of(x)
     if thread_number() == 0:
@@ -63,7 +75,7 @@ def total_backward(dy, dx):
         dx[i] = dy[0]
 
 
-@cuda_kernel(like=cpu.mean, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.mean, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def mean(x, y):
     value = sum_of(x)
     if thread_number() == 0:
@@ -77,7 +89,7 @@ def mean_backward(dy, dx):
         dx[i] = dy[0] / cast(dx, dx.shape[0])
 
 
-@cuda_kernel(like=cpu.weighted_mean, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.weighted_mean, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def weighted_mean(x, weight, y, denominator):
     divisor, value = sum_of(weight), sum_of(x)
     if thread_number() == 0:
@@ -96,21 +108,21 @@ def weighted_mean_backward(denominator, dy, dx):
         dx[i] = dy[0] / divisor if divisor != 0.0 else cast(dx, 0.0)
 
 
-@cuda_kernel(like=cpu.accumulate, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.accumulate, launch=lambda s: ONE_THREAD, one_block=True)
 def accumulate(value, total, count):
     if thread_number() == 0:
         total[0] += np.float64(value[0]) * count
         total[1] += count
 
 
-@cuda_kernel(like=cpu.accumulate_by, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.accumulate_by, launch=lambda s: ONE_THREAD, one_block=True)
 def accumulate_by(value, count, total):
     if thread_number() == 0:
         total[0] += np.float64(value[0]) * np.float64(count[0])
         total[1] += np.float64(count[0])
 
 
-@cuda_kernel(like=cpu.accumulate_rows, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.accumulate_rows, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def accumulate_rows(x, total):
     value = sum_of(x)
     if thread_number() == 0:
@@ -118,12 +130,14 @@ def accumulate_rows(x, total):
         total[1] += x.shape[0]
 
 
-@cuda_kernel(like=cpu.accumulate_weighted, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.accumulate_weighted, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def accumulate_weighted(x, weight, total):
-    value = np.float64(0.0)
-    for i in range(thread_number(), x.shape[0], block_threads()):
-        if weight[i] != 0.0:
-            value += np.float64(weight[i]) * np.float64(x[i])
+    value, threads = np.float64(0.0), sum_threads(x.shape[0])
+    first = thread_number()
+    if first < threads:
+        for i in range(first, x.shape[0], threads):
+            if weight[i] != 0.0:
+                value += np.float64(weight[i]) * np.float64(x[i])
     value = block_sum(value)
     count = sum_of(weight)
     if thread_number() == 0:
@@ -131,7 +145,7 @@ def accumulate_weighted(x, weight, total):
         total[1] += count
 
 
-@cuda_kernel(like=cpu.accumulate_pair, launch=lambda s: sum_launch(s["N"]))
+@cuda_kernel(like=cpu.accumulate_pair, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def accumulate_pair(x, y, total):
     value, count = sum_of(x), sum_of(y)
     if thread_number() == 0:
@@ -152,7 +166,7 @@ def squared_norm(x, y):
         y[r] = value
 
 
-@cuda_kernel(like=cpu.check_finite, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.check_finite, launch=lambda s: ONE_THREAD, one_block=True)
 def check_finite(value, clock):
     """Ask for the end of the run before parameters change, unless every value is finite."""
     wrong = 0
@@ -163,7 +177,7 @@ def check_finite(value, clock):
         clock[STOP] = NOT_FINITE
 
 
-@cuda_kernel(like=cpu.advance, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.advance, launch=lambda s: ONE_THREAD, one_block=True)
 def advance(clock, batch):
     """The end of a step: next step, next batch; latch the host's request to stop.
 

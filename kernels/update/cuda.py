@@ -113,7 +113,9 @@ def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[st
     }  # fmt: skip
     execute(_PREPARE.format(options=", ".join(options)), f"<CUDA kernel {name}>", scope)
     function: Any = scope["prepare"]
-    made: CudaKernel = cuda_kernel(function, like=like, launch=lambda s: ONE_THREAD, name=name)
+    made: CudaKernel = cuda_kernel(
+        function, like=like, launch=lambda s: ONE_THREAD, name=name, one_block=True
+    )
     return made
 
 

@@ -8,7 +8,7 @@ from ..step.cuda import sum_launch, sum_of
 from . import cpu_clip as cpu
 
 
-@cuda_kernel(like=cpu.norm_sum, launch=lambda s: sum_launch(s["R"]))
+@cuda_kernel(like=cpu.norm_sum, launch=lambda s: sum_launch(s["R"]), one_block=True)
 def norm_sum(partial, before, after):
     value = sum_of(partial)
     if thread_number() == 0:
@@ -22,7 +22,7 @@ def _factor(total, limit):
     return 1.0 if factor > 1.0 else factor
 
 
-@cuda_kernel(like=cpu.clip_scale, launch=lambda s: ONE_THREAD)
+@cuda_kernel(like=cpu.clip_scale, launch=lambda s: ONE_THREAD, one_block=True)
 def clip_scale(total, scale, limit):
     if thread_number() == 0:
         scale[0] = _factor(total[0], limit)

@@ -87,3 +87,21 @@ def test_all_memory_streams_events_and_graphs_are_given_back(ran: Ran):
     assert {k: left[k] for k in ("blocks", "streams", "events", "graphs")} == {
         "blocks": 0, "streams": 0, "events": 0, "graphs": 0,
     }  # fmt: skip
+
+
+def test_a_steps_graph_has_few_nodes():
+    """Of the plain classifier with Adam and the guard; programs say what they are."""
+    ran = run(
+        """
+import os
+os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
+section("step")
+model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda")
+trainer.fit(*data(384, 784, classes=10), epochs=1, batch_size=128, verbose=False)
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    nodes = [numbers(x)["nodes"] for x in ran.section("step") if x.startswith("EndCapture")]
+    assert nodes == [18]

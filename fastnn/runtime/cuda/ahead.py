@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fastnn.kernels import elsewhere
+from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime.cpu.execute import available_cores
 from fastnn.runtime.cuda import compiler
@@ -86,10 +87,12 @@ def common_variants(cc: tuple[int, int]) -> list[Variant]:
     from fastnn.runtime.cuda.report import declare_all
 
     declare_all()
+    together = (joined.find(joined.AND.join(names)) for names in joined.COMMON)
+    kernels = [*CUDA_KERNELS.values(), *(kernel for kernel in together if kernel is not None)]
     return [
         (kernel, dtype, data, cc)
         for dtype in ("float32", "float64")
-        for kernel in CUDA_KERNELS.values()
+        for kernel in kernels
         if not (dtype == "float64" and kernel.traits.only_float32)
         for data in (
             ("float32", "uint8", "int64")
@@ -106,7 +109,7 @@ def main(modules: list[str]) -> None:
     declare_all(modules)
     for line in sys.stdin:
         name, dtype, data, cc, path = json.loads(line)
-        kernel = CUDA_KERNELS.get(name)
+        kernel = joined.find(name)
         if kernel and str(compiler.code_path(kernel, dtype, data, tuple(cc))) == path:
             with contextlib.suppress(Exception):  # the process that needs it says what is wrong
                 compiler.code(kernel, dtype, data, tuple(cc))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import clock as words
 from fastnn.kernels import types
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel
+from fastnn.kernels.cuda import joined
+from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
@@ -26,7 +28,7 @@ class CudaProgram:
 
     def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
         self.program, self.runtime = program, runtime
-        #: the launches of a step, loops unrolled: they are recorded in one graph
+        #: the calls of a step, loops unrolled: their launches are recorded in one graph
         self.planned = [call for _, call, _ in program.steps()]
         self.gpu, self.control = runtime.gpu, runtime.control
         self.segments = segments
@@ -35,15 +37,23 @@ class CudaProgram:
         self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
-        found = [self._operands(call) for call in self.planned]
+        groups = program.launches()
+        found = [self._launch(group) for group in groups]
         if not _cuda.simulated():
             ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
         self.launches = [
             self.gpu.prepared(kernel, program.dtype, data, operands)
             for kernel, data, operands in found
         ]
+        #: launches of single calls, by number
+        self._single = {
+            group[0]: launch
+            for group, launch in zip(groups, self.launches, strict=True)
+            if len(group) == 1
+        }
         self.saved: Any = None
-        if "buffers" in self.written and any(k.traits.checks for k, *_ in found):
+        checks = any(kernel_of(call.kernel).traits.checks for call in self.planned)
+        if "buffers" in self.written and checks:
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.launches.append(self._keep())
         self.poison = self._poison() if poison.enabled() else []
@@ -80,6 +90,19 @@ class CudaProgram:
             else:
                 operands[name] = operand
         return kernel, data_dtype, operands
+
+    def _launch(self, numbers: Sequence[int]) -> tuple[CudaKernel, str, dict[str, Any]]:
+        """`_operands` of a launch that makes so many calls."""
+        found = [self._operands(self.planned[number]) for number in numbers]
+        if len(found) == 1:
+            return found[0]
+        kernels = [kernel for kernel, _, _ in found]
+        operands = {
+            own: mine[name]
+            for k, (kernel, _, mine) in enumerate(found)
+            for name, own in joined.named(kernel, k).items()
+        }
+        return joined.joined(kernels), "", operands
 
     def _keep(self) -> Launch:
         size = self.segments["buffers"].host.size
@@ -134,7 +157,10 @@ class CudaProgram:
 
     def run_call(self, number: int) -> None:
         self.runtime.acquire([self])
-        self.launches[number]()
+        if number not in self._single:
+            kernel, data, operands = self._launch([number])
+            self._single[number] = self.gpu.prepared(kernel, self.program.dtype, data, operands)
+        self._single[number]()
 
     # ---------------------------------------------------------------- contents
 

@@ -1,6 +1,6 @@
 """Runs programs on a CUDA device; the same interface as the CPU's (`fastnn/runtime/interface.py`).
 
-A step is a program's calls, one launch each, in order. From its second run on, the launches of a
+A step is a program's phases, one launch each, in order. From its second run on, the launches of a
 program are replayed as one CUDA graph. Many steps are sent ahead; what changes from step to step
 (clock, schedule, data order, totals) lies in the device's memory, so nothing goes over the bus
 between them. Now and then the control block is read back, to show progress and to see stops.
@@ -135,7 +135,7 @@ class CudaRuntime:
         return saved or not broken
 
     def note(self, program: Program) -> str:
-        launches = f"{sum(1 for _ in program.steps())} launches a step"
+        launches = f"{len(program.launches())} launches a step"
         graphs = "as one CUDA graph" if self.graphs else "one by one"
         return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
 
