@@ -152,18 +152,34 @@ class Turns:
             self.settle()
         while True:
             turn.begin(self._reading)
-            if not self._training:
-                return turn
-            other = self._before(turn)
+            other = self._changing(turn)
             if other is None:
                 return turn
             self._reading.pop(turn, None)
-            if other.long:
-                raise BusyError(
-                    f"{turn.what}: another thread is training this model ({other.what}), its "
-                    "parameters change meanwhile; wait for it, or use a copy of the model"
-                )
+            refuse_long(turn.what, other)
             time.sleep(PAUSE)
+
+    def look(self, what: str) -> None:
+        """Wait for a step of another thread, before a single array is read.
+
+        Raises:
+            BusyError: another thread is in the middle of a long training.
+        """
+        if self._runs:
+            self.settle()
+        if self._training:
+            turn = Turn(what, sys._getframe())
+            while (other := self._changing(turn)) is not None:
+                refuse_long(what, other)
+                time.sleep(PAUSE)
+
+    def _changing(self, turn: Turn) -> Turn | None:
+        """Another thread's turn to train that one to read has to wait for; not where this thread is
+        reading already, which that one waits for."""
+        if not self._training:
+            return None
+        mine = [r for r in list(self._reading) if r is not turn and r.thread == turn.thread]
+        return None if any(r.held() for r in mine) else self._before(turn)
 
 
 def turns(holder: Any) -> Turns:
@@ -172,11 +188,26 @@ def turns(holder: Any) -> Turns:
     return holder.__dict__.setdefault("_turns", Turns()) if found is None else found
 
 
+def refuse_long(what: str, other: Turn) -> None:
+    if other.long:
+        raise BusyError(
+            f"{what}: another thread is training this model ({other.what}), its parameters change "
+            "meanwhile; wait for it, or use a copy of the model"
+        )
+
+
 def settle(holder: Any) -> None:
     """End the runs that are left behind on an object's memory, before somebody looks at it."""
     found: Turns | None = holder.__dict__.get("_turns")
     if found is not None and found._runs:
         found.settle()
+
+
+def look(holder: Any, what: str) -> None:
+    """Before a single array of an object's memory is read; see `Turns.look`."""
+    found: Turns | None = holder.__dict__.get("_turns")
+    if found is not None and (found._runs or found._training):
+        found.look(what)
 
 
 def training(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from fastnn.engine.model import Stateful
 from fastnn.engine.numbers import numbers
 from fastnn.engine.store import ParameterStore, Stored
-from fastnn.engine.turns import building
+from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError
 from fastnn.nn import structure
 from fastnn.nn.parameter import Parameter
@@ -77,9 +78,16 @@ class Contents(Tree):
         return next(iter(homes.values())) if len(homes) == 1 else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and buffers by name; a shared one once, under its first name."""
-        self.store()
-        return {name: np.array(p) for name, p in self.named_arrays().items()}
+        """Copies of all parameters and buffers by name; a shared one once, under its first name.
+
+        Raises:
+            BusyError: another thread is training the model (it waits for the end of a single step).
+        """
+        turn = turns(self.store()).read(Turn("state_dict", sys._getframe()))
+        try:
+            return {name: np.array(p) for name, p in self.named_arrays().items()}
+        finally:
+            turn.end()
 
     def load_state_dict(
         self, arrays: Mapping[str, Any], strict: bool = True, prefix: str = ""
@@ -103,6 +111,7 @@ class Contents(Tree):
         Raises:
             DataError: names or shapes don't fit, not even one with ``strict=False``, or what comes
                 are no numbers. Nothing is changed.
+            BusyError: another thread is training the model. Nothing is changed.
 
         >>> from fastnn import nn
         >>> nn.Linear(2, 1).load_state_dict({"weight": [[1.0, 2.0]]}, strict=False)
@@ -132,9 +141,19 @@ class Contents(Tree):
             raise DataError(f"the arrays don't fit the model: {'; '.join(problems)}. {remedy}")
         for name, array in found.items():
             mine[name].check_range(array)
-        for name, array in found.items():
-            mine[name].value = array
+        self._set(found)
         return Loaded(missing, unexpected)
+
+    def _set(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set parameters and buffers, all of them between two steps of another thread."""
+        mine, store = self.named_arrays(), self.memory()
+        turn = None if store is None else turns(store).train(Turn("loading", sys._getframe()))
+        try:
+            for name, array in arrays.items():
+                mine[name].value = array
+        finally:
+            if turn is not None:
+                turn.end()
 
     def _carried(self) -> list[str]:
         """Names of the states that layers carry from batch to batch."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import weakref
 import zlib
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 
 from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
-from fastnn.engine.turns import settle
+from fastnn.engine.turns import Turn, look, turns
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
 from fastnn.graph.tracing import traced
 from fastnn.nn import init as initializers
@@ -208,7 +209,7 @@ class Parameter(Operators, structure.Leaf):
         """The contents, a view of shape `shape`."""
         refuse_numbers(self)
         home = self._at_home()
-        settle(home)
+        look(home, f"parameter {self._name!r}")
         if home.away:
             home.bring_home(self.segment)
         return home.show(self)
@@ -223,7 +224,11 @@ class Parameter(Operators, structure.Leaf):
             kind = np.float64 if array.dtype.kind == "f" and array.itemsize >= 8 else np.float32
             self._contents = np.array(array, kind)
         else:
-            self.value[...] = array
+            turn = turns(self.home).train(Turn(f"parameter {self._name!r}", sys._getframe()))
+            try:
+                self.value[...] = array
+            finally:
+                turn.end()
 
     def check_range(self, array: np.ndarray) -> None:
         """Raise DataError for numbers that the parameter can't hold."""
@@ -250,7 +255,7 @@ class Parameter(Operators, structure.Leaf):
     def read(self) -> np.ndarray:
         """The contents like `value`, to look at only."""
         home = self._at_home()
-        settle(home)
+        look(home, f"parameter {self._name!r}")
         if home.away:
             home.segments[self.segment].for_reading()
         return home.seen(self)

@@ -9,6 +9,7 @@ Nothing is changed before all of a file has been checked.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from fastnn.engine import metadata as checks
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.metadata import PREFIX
 from fastnn.engine.model import streams
+from fastnn.engine.turns import Turn, turns
 from fastnn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         CheckpointError: the file cannot be written. An old file is still there then.
+        BusyError: another thread is training the model (it waits for the end of a single step).
 
     >>> import tempfile
     >>> from fastnn import nn
@@ -113,8 +116,12 @@ def load_weights(model: Module, path: Any, strict: bool, prefix: str) -> None:
 
 def model_arrays(model: Module, prefix: str = PREFIX) -> Arrays:
     """What a file holds of a model: all parameters and buffers by name."""
-    model.store()
-    return {f"{prefix}{n}": np.array(p.read(), order="C") for n, p in model.named_arrays().items()}
+    turn = turns(model.store()).read(Turn("saving", sys._getframe()))
+    try:
+        arrays = model.named_arrays()
+        return {f"{prefix}{n}": np.array(p.read(), order="C") for n, p in arrays.items()}
+    finally:
+        turn.end()
 
 
 def model_shapes(model: Module, prefix: str = PREFIX) -> dict[str, tuple[int, ...]]:
@@ -124,8 +131,12 @@ def model_shapes(model: Module, prefix: str = PREFIX) -> dict[str, tuple[int, ..
 
 def set_model(model: Module, arrays: Arrays, prefix: str = PREFIX) -> None:
     """Copy arrays, which fit, into a model."""
-    for name, parameter in model.named_arrays().items():
-        parameter.value = arrays[f"{prefix}{name}"]
+    turn = turns(model.store()).train(Turn("loading", sys._getframe()))
+    try:
+        for name, parameter in model.named_arrays().items():
+            parameter.value = arrays[f"{prefix}{name}"]
+    finally:
+        turn.end()
 
 
 def compare(

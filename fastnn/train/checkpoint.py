@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from fastnn import files
 from fastnn.engine import metadata as checks
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.model import streams
+from fastnn.engine.turns import Turn, turns
 from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.kernels import clock as words
 from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
@@ -50,6 +52,7 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
 
     Raises:
         CheckpointError: the file cannot be written, or the workers are in the middle of steps.
+        BusyError: another thread is training the model.
     """
     target = files.as_path(path, "checkpoint", CheckpointError)
     if trainer.session.running:
@@ -57,13 +60,17 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
             "a checkpoint cannot be written while steps are running; save in on_epoch_end or "
             "on_train_batch_end, not in update"
         )
-    arrays = model_arrays(trainer.model)
-    for name, slot, parameter in _slots(trainer):
-        flat = trainer.session.runtime.read(slot)
-        arrays[name] = _as_seen(trainer.store.view(flat, parameter), parameter)
-    metadata = _trainer_metadata(trainer, arrays)
-    if metadata["cursor"]:
-        arrays["totals"] = trainer.session.totals.copy()
+    turn = turns(trainer.store).read(Turn("saving", sys._getframe()))
+    try:
+        arrays = model_arrays(trainer.model)
+        for name, slot, parameter in _slots(trainer):
+            flat = trainer.session.runtime.read(slot)
+            arrays[name] = _as_seen(trainer.store.view(flat, parameter), parameter)
+        metadata = _trainer_metadata(trainer, arrays)
+        if metadata["cursor"]:
+            arrays["totals"] = trainer.session.totals.copy()
+    finally:
+        turn.end()
     write(target, arrays, metadata)
 
 
@@ -166,6 +173,13 @@ class Loaded:
 
     def apply(self) -> None:
         """Put the trainer into the state of the file."""
+        turn = turns(self.trainer.store).train(Turn("loading", sys._getframe()))
+        try:
+            self._apply()
+        finally:
+            turn.end()
+
+    def _apply(self) -> None:
         trainer, metadata = self.trainer, self.metadata
         _compare_frozen(trainer.model, metadata, self.path)
         set_model(trainer.model, self.arrays)

@@ -7,12 +7,14 @@ bit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from fastnn.engine.store import ParameterStore
+from fastnn.engine.turns import Turn, turns
 from fastnn.errors import OptionError
 from fastnn.nn.module import Module
 
@@ -33,6 +35,15 @@ def contents(owner: Any, rebuilt: Collection[str]) -> State:
             "between two calls, or in on_epoch_end"
         )
     owner.store.check()
+    turn = turns(owner.store).read(Turn("a copy", sys._getframe()))
+    try:
+        return _contents(owner, rebuilt)
+    finally:
+        turn.end()
+
+
+def _contents(owner: Any, rebuilt: Collection[str]) -> State:
+    session = owner.session
     parameters = {n: p for n, p in owner.model.named_arrays().items() if p.home is owner.store}
     slots = {}
     for slot in owner.optimizer.slots:

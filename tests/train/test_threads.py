@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,6 +141,90 @@ def test_training_of_one_model_is_refused_to_others():
     trainers[1].fit(X, Y, verbose=False)
     step(X, Y)
     model.predict(X)
+
+
+#: what looks at a model's numbers or sets them
+ACCESSES: dict[str, Callable[[Any, str], Any]] = {
+    "state_dict": lambda trainer, path: trainer.model.state_dict(),
+    "value": lambda trainer, path: trainer.model[0].weight.value,
+    "an array": lambda trainer, path: np.asarray(trainer.model[0].weight),
+    "Module.save": lambda trainer, path: trainer.model.save(path),
+    "Trainer.save": lambda trainer, path: trainer.save(path),
+    "pickle": lambda trainer, path: pickle.dumps(trainer.model),
+    "pickle of a trainer": lambda trainer, path: pickle.dumps(trainer),
+    "deepcopy": lambda trainer, path: copy.deepcopy(trainer.model),
+    "load_state_dict": lambda trainer, path: trainer.model.load_state_dict(net().state_dict()),
+    "Module.load": lambda trainer, path: trainer.model.load(path + ".model"),
+    "Trainer.load": lambda trainer, path: trainer.load(path + ".trainer"),
+    "setting": lambda trainer, path: setattr(trainer.model[0].weight, "value", np.ones((16, 6))),
+}
+
+
+@pytest.mark.parametrize("way", ACCESSES)
+def test_numbers_are_not_looked_at_while_another_thread_trains(way: str, tmp_path: Path) -> None:
+    trainer, path = fnn.Trainer(net(), "cross_entropy", workers=1), str(tmp_path / "file")
+    trainer.model.save(path + ".model")
+    trainer.save(path + ".trainer")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(batch: int, logs: Any) -> None:
+        ACCESSES["state_dict"](trainer, path)  # the thread that trains may
+        ACCESSES["setting"](trainer, path)
+        inside.set()
+        assert go_on.wait(PATIENCE)
+
+    hold = LambdaCallback(on_train_batch_end=pause)
+    thread = threading.Thread(
+        target=lambda: trainer.fit(X, Y, batch_size=len(X), callbacks=[hold], verbose=False)
+    )
+    thread.start()
+    assert inside.wait(PATIENCE)
+    before = trainer.store.memory["params"].tobytes()
+    try:
+        with pytest.raises(BusyError, match="another thread is training this model"):
+            ACCESSES[way](trainer, path)
+        assert trainer.store.memory["params"].tobytes() == before
+        assert not os.path.exists(path)
+    finally:
+        go_on.set()
+        thread.join(PATIENCE)
+    ACCESSES[way](trainer, path)
+
+
+class Twins(nn.Module):
+    """Two layers whose weights always get the same gradient."""
+
+    def __init__(self) -> None:
+        self.first, self.second = (nn.Linear(500, 500, bias=False) for _ in range(2))
+        self.load_state_dict(
+            {f"{name}.weight": np.zeros((500, 500)) for name in ("first", "second")}
+        )
+
+    def forward(self, x: Any) -> Any:
+        return self.first(x) + self.second(x)
+
+
+def test_a_state_dict_is_that_between_two_steps() -> None:
+    model = Twins()
+    step = fnn.compile(model, lambda y, _: y.sum(), optim.SGD(lr=1.0), workers=1)
+    data, done = np.ones((1, 500), np.float32), threading.Event()
+
+    def steps() -> bool:
+        try:
+            for _ in range(300):
+                step(data, data)
+        finally:
+            done.set()
+        return True
+
+    def looks() -> bool:
+        while not done.is_set():
+            first, second = model.state_dict().values()
+            assert (first == first[0, 0]).all()
+            assert (second == first[0, 0]).all()
+        return True
+
+    assert together(steps, looks, looks) == [True] * 3
 
 
 def test_a_prediction_waits_for_a_step():
