@@ -24,7 +24,7 @@ WRONG = [
 ]  # fmt: skip
 PLACES = {
     "nn": (nn, [name for name in nn.__all__ if name not in ("Module", "Loss", "Parameter")]),
-    "optim": (optim, ["Adadelta", "Adagrad", "Adam", "AdamW", "RMSprop", "SGD"]),
+    "optim": (optim, [name for name in optim.__all__ if name not in ("Optimizer", "schedules")]),
     "schedules": (schedules, [n for n in schedules.__all__ if n != "Schedule"]),
     "callbacks": (
         callbacks,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
-from fastnn.errors import OptionError
 from fastnn.kernels import simd
 from fastnn.kernels.simd import fma
+from fastnn.optim.common import below_one, betas_of, decoupled
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.root import over_root
 
@@ -45,17 +45,13 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         **common: Any,
     ):
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise OptionError(f"optimizer betas: expected two numbers in [0, 1), got {betas!r}")
-        super().__init__(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, amsgrad=amsgrad, **common)
+        beta1, beta2 = betas_of(betas)
+        super().__init__(lr=lr, beta1=beta1, beta2=beta2, eps=eps, amsgrad=amsgrad, **common)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
-        for name in ("beta1", "beta2"):
-            if not 0 <= options[name] < 1:
-                return f"betas: expected numbers in [0, 1), got {options[name]}"
         if bool(options["amsgrad"]) != bool(self.options["amsgrad"]):
             return "amsgrad: expected the same for all parameters"
-        return None
+        return below_one(options, "beta1", "beta2")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -120,15 +116,7 @@ class AdamW(Adam):
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **common: Any,
     ):
-        renamed: Any = groups
-        if isinstance(groups, Mapping) and all(isinstance(g, Mapping) for g in groups.values()):
-            renamed = {
-                pattern: {
-                    "decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()
-                }
-                for pattern, g in groups.items()
-            }
         super().__init__(
             lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, decoupled_weight_decay=weight_decay,
-            groups=renamed, **common,
+            groups=decoupled(groups), **common,
         )  # fmt: skip

@@ -9,10 +9,8 @@ import inspect
 import itertools
 from collections.abc import Callable
 
-from fastnn.optim.adam import Adam, AdamW
-from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
+from fastnn import optim
 from fastnn.optim.optimizer import Optimizer
-from fastnn.optim.sgd import SGD
 
 #: options that change a rule's form
 FORMS = {"momentum": 0.9, "nesterov": True, "centered": True, "amsgrad": True}
@@ -31,6 +29,8 @@ def forms(optimizer: Callable[..., Optimizer]) -> list[Optimizer]:
     ]
 
 
-for kind in (SGD, Adagrad, RMSprop, Adadelta, Adam, AdamW):
+for kind in map(vars(optim).get, optim.__all__):
+    if not isinstance(kind, type) or kind is Optimizer:
+        continue
     for form in forms(kind):
         form.kernels()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fastnn import optim
@@ -21,6 +22,15 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "adadelta": optim.Adadelta,
     "adam": optim.Adam,
     "adamw": optim.AdamW,
+    "adamax": optim.Adamax,
+    "amsgrad": partial(optim.Adam, amsgrad=True),
+    "nadam": optim.NAdam,
+    "radam": optim.RAdam,
+    "lion": optim.Lion,
+    "rprop": optim.Rprop,
+    "irprop": optim.IRprop,
+    "quickprop": optim.Quickprop,
+    "delta_bar_delta": optim.DeltaBarDelta,
 }
 
 

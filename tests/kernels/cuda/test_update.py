@@ -25,6 +25,14 @@ OPTIMIZERS = {
     "adam": lambda: optim.Adam(),
     "amsgrad": lambda: optim.Adam(amsgrad=True),
     "adamw": lambda: optim.AdamW(weight_decay=0.1),
+    "adamax": lambda: optim.Adamax(),
+    "nadam": lambda: optim.NAdam(),
+    "radam": lambda: optim.RAdam(betas=(0.5, 0.8)),
+    "lion": lambda: optim.Lion(),
+    "rprop": lambda: optim.Rprop(),
+    "irprop": lambda: optim.IRprop(),
+    "quickprop": lambda: optim.Quickprop(),
+    "delta-bar-delta": lambda: optim.DeltaBarDelta(),
 }
 
 

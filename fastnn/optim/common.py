@@ -1,0 +1,39 @@
+"""Checks and names of options that several optimisers have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastnn.errors import OptionError
+
+
+def betas_of(given: Any) -> tuple[Any, Any]:
+    """The decay rates of two moments.
+
+    Raises OptionError for what isn't two numbers; their range is `below_one`'s.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise OptionError(f"optimizer betas: expected two numbers in [0, 1), got {given!r}")
+    return given[0], given[1]
+
+
+def below_one(options: Mapping[str, Any], *names: str) -> str | None:
+    """What is wrong with options that have to lie in [0, 1), or None."""
+    for name in names:
+        if not 0 <= options[name] < 1:
+            if name in ("beta1", "beta2"):
+                return f"betas: expected numbers in [0, 1), got {options[name]}"
+            return f"{name}: expected a number in [0, 1), got {options[name]}"
+    return None
+
+
+def decoupled(groups: Any) -> Any:
+    """Groups of an optimiser whose `weight_decay` is decoupled, by the name the base class has for
+    it; what is no dict of dicts is left for the base class to refuse."""
+    if not isinstance(groups, Mapping) or any(not isinstance(g, Mapping) for g in groups.values()):
+        return groups
+    return {
+        pattern: {"decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()}
+        for pattern, g in groups.items()
+    }

@@ -1,0 +1,136 @@
+"""Steps of optimisers, written from their papers in float64 NumPy; see `tests/naive.py`.
+
+A step takes p, g, the state (a dict that is empty at first), the rate and the step from 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+State = dict[str, Any]
+
+
+def adamax(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> Array:  # fmt: skip
+    """Kingma & Ba 2015, algorithm 2, with PyTorch's epsilon."""
+    s["m"] = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["u"] = np.maximum(beta2 * s.get("u", np.zeros_like(p)), np.abs(g) + eps)
+    return p - lr / (1 - beta1**t) * s["m"] / s["u"]
+
+
+def nadam(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-8, decay: float = 4e-3,
+) -> Array:  # fmt: skip
+    """Dozat 2016, algorithm 2."""
+    mu, after = (beta1 * (1 - 0.5 * 0.96 ** (k * decay)) for k in (t, t + 1))
+    s["product"] = s.get("product", 1.0) * mu
+    s["m"] = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g * g
+    mean = after * s["m"] / (1 - s["product"] * after) + (1 - mu) * g / (1 - s["product"])
+    return p - lr * mean / (np.sqrt(s["v"] / (1 - beta2**t)) + eps)
+
+
+def radam(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> Array:  # fmt: skip
+    """Liu et al. 2020, algorithm 2, with the border 5."""
+    s["m"] = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g * g
+    mean = s["m"] / (1 - beta1**t)
+    last = 2 / (1 - beta2) - 1
+    rho = last - 2 * t * beta2**t / (1 - beta2**t)
+    if rho <= 5:
+        return p - lr * mean
+    r = np.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho))
+    return p - lr * mean * r * np.sqrt(1 - beta2**t) / (np.sqrt(s["v"]) + eps)
+
+
+def lion(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.99
+) -> Array:
+    """Chen et al. 2023, algorithm 2."""
+    c = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["m"] = beta2 * s.get("m", 0.0) + (1 - beta2) * g
+    return p - lr * np.sign(c)
+
+
+def rprop(
+    p: Array, g: Array, s: State, lr: float, t: int, down: float = 0.5, up: float = 1.2,
+    smallest: float = 1e-6, largest: float = 50.0, backtracking: bool = True,
+) -> Array:  # fmt: skip
+    """Riedmiller & Braun 1993, eqs. 4 to 6; without backtracking Igel & Hüsken 2000, algorithm 4.
+
+    Sizes are kept in units of the rate, so that a schedule scales them."""
+    before, size, d = (s.get(n, np.full_like(p, v)) for n, v in
+                       (("g", 0.0), ("size", 1.0), ("d", 0.0)))  # fmt: skip
+    p, g, size = p.copy(), g.copy(), size * lr
+    d = d.copy()
+    for i in np.ndindex(p.shape):
+        if g[i] * before[i] > 0:
+            size[i] = min(max(size[i] * up, smallest), largest)
+        elif g[i] * before[i] < 0:
+            size[i] = min(max(size[i] * down, smallest), largest)
+            if backtracking:
+                d[i] = -d[i]
+                p[i] += d[i]
+                g[i] = 0
+                continue
+            g[i] = 0
+        else:
+            size[i] = min(max(size[i], smallest), largest)
+        d[i] = -np.sign(g[i]) * size[i]
+        p[i] += d[i]
+    s.update(g=g, size=size / lr, d=d)
+    return p
+
+
+def irprop(*args: Any, **options: Any) -> Array:
+    return rprop(*args, **options, backtracking=False)
+
+
+def quickprop(p: Array, g: Array, s: State, lr: float, t: int, mu: float = 1.75) -> Array:
+    """Fahlman 1988, with the cases of his program (update_weights), weight by weight."""
+    zero, shrink = np.zeros_like(p), mu / (1 + mu)
+    before, step = s.get("g", zero), s.get("d", zero)
+    d = np.zeros_like(p)
+    for i in np.ndindex(p.shape):
+        slope, first, last = g[i], before[i], step[i]
+        if last < 0:
+            if slope > 0:
+                d[i] -= lr * slope
+            if slope >= shrink * first:
+                d[i] += mu * last
+            else:
+                d[i] += last * slope / (first - slope)
+        elif last > 0:
+            if slope < 0:
+                d[i] -= lr * slope
+            if slope <= shrink * first:
+                d[i] += mu * last
+            else:
+                d[i] += last * slope / (first - slope)
+        else:
+            d[i] -= lr * slope
+    s.update(g=g, d=d)
+    return p + d
+
+
+def delta_bar_delta(
+    p: Array, g: Array, s: State, lr: float, t: int, up: float = 0.05, down: float = 0.95,
+    smallest: float = 0.1, largest: float = 10.0, theta: float = 0.0,
+) -> Array:  # fmt: skip
+    """Jacobs 1988, eqs. 7 and 8, with gains in place of rates."""
+    average = s.get("average", np.zeros_like(p))
+    gain = s.get("gain", np.ones_like(p))
+    same = average * g
+    gain = np.where(same > 0, gain + up, np.where(same < 0, gain * down, gain))
+    s["gain"] = np.clip(gain, smallest, largest)
+    s["average"] = theta * average + (1 - theta) * g
+    return p - lr * s["gain"] * g

@@ -1,0 +1,153 @@
+"""Each rule of `rules.py` against its oracle and its peers; what all of them promise."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops
+from fastnn.optim import schedules
+from tests.optim.rules import RULES
+from tests.optim.test_optimizers import LR, assert_close, follow, train
+from tests.train.models import fresh, state, vectors
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_ten_steps(name: str) -> None:
+    """Ten steps with decay, a schedule, and a group with a rate of its own."""
+    rule = RULES[name]
+    schedule = schedules.LinearWarmup(3) * schedules.StepDecay(4, gamma=0.5)
+    groups = {"ga*": {"lr": 0.2, "weight_decay": 0.0}}
+    for options in ({}, {"weight_decay": 0.3, "schedule": schedule, "groups": groups}):
+        before, after = train(rule.make(lr=LR, **options))
+        assert not np.allclose(before["weight"], after["weight"])
+        decoupled = rule.make(weight_decay=0.3).options["decoupled_weight_decay"] > 0
+        bare = not options
+
+        def rate(n: str, t: int, bare: bool = bare) -> float:
+            if bare:
+                return LR
+            return schedule(t, base_lr=0.2 if fnmatch.fnmatchcase(n, "ga*") else LR)
+
+        decay = 0.0 if bare or decoupled else 0.3
+
+        def step(p: Any, g: Any, s: Any, lr: float, t: int, decoupled: bool = decoupled) -> Any:
+            # the groups' "gain" has no decay, and is the one with seven numbers
+            shrink = 0.3 * lr if decoupled and not bare and p.shape != (7,) else 0.0  # noqa: B023
+            return rule.step(p - shrink * p, g, s, lr, t)
+
+        want = follow(before, step, lr=rate, decay=lambda n, d=decay: 0.0 if n == "gain" else d)
+        assert_close(after, want)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_single_precision(name: str) -> None:
+    before, after = train(RULES[name].make(lr=LR), "float32")
+    for key, value in follow(before, RULES[name].step).items():
+        np.testing.assert_allclose(after[key], value, rtol=3e-4, atol=3e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_workers_and_resume(name: str, tmp_path: Path) -> None:
+    """The same bits on one to four workers, and in a run that goes on from a checkpoint."""
+    x, y = vectors(60)
+    options: dict[str, Any] = {"batch_size": 8, "verbose": False}
+    found = []
+    for workers in (1, 2, 3, 4):
+        trainer = fresh("wide", optimizer=RULES[name].make(lr=0.01), workers=workers)
+        trainer.fit(x, y, epochs=2, **options)
+        found.append(state(trainer))
+    assert all(one == found[0] for one in found)
+    first = fresh("wide", optimizer=RULES[name].make(lr=0.01), workers=2)
+    first.fit(x, y, epochs=1, **options)
+    first.save(tmp_path / "run")
+    again = fresh("wide", optimizer=RULES[name].make(lr=0.01), workers=3)
+    again.fit(x, y, epochs=2, resume=tmp_path / "run", **options)
+    assert state(again) == found[0]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_finite_below_the_guards_limit(name: str) -> None:
+    """Steps without doubt end in finite numbers, whatever gradients come one after the other."""
+    sizes = [0.0, 1e-38, 1e-30, 1e-15, 1e-8, 1.0, 1e8, 9e17]
+    gradients = np.array([s * sign for s in sizes for sign in (1.0, -1.0)], np.float32)
+    count = len(gradients)
+    first, second = np.repeat(gradients, count), np.tile(gradients, count)
+    model = nn.Embedding(count * count, 1, weight_init=1.0)
+    step = fnn.compile(
+        model, lambda o, y: ops.total(o * y), RULES[name].make(lr=1e3), device="cpu",
+        stop_on_nonfinite=False,
+    )  # fmt: skip
+    for g in (first, second, second, first, 0 * first, second):
+        step(np.arange(len(g)), g.reshape(-1, 1))
+        for segment, array in step.session.memory.items():
+            if segment.startswith(("params", "slots/")):
+                assert np.isfinite(array).all(), segment
+        # from 1e15 on the next step would be doubtful
+        model.weight.value[...] = np.clip(model.weight.value, -1e15, 1e15)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_nan_passes(name: str) -> None:
+    """A NaN among the gradients isn't lost in a sign or a limit."""
+    rows, g = np.arange(3), np.array([[1.0], [np.nan], [-1.0]], np.float32)
+    model = nn.Embedding(3, 1, weight_init=1.0)
+    step = fnn.compile(
+        model, lambda o, t: ops.total(o * t), RULES[name].make(lr=0.1), device="cpu",
+        stop_on_nonfinite=False,
+    )  # fmt: skip
+    for _ in range(2):
+        step(rows, np.nan_to_num(g, nan=0.5))
+    assert np.isfinite(np.array(model.weight)).all()
+    step(rows, g)
+    assert list(np.isnan(np.array(model.weight)).ravel()) == [False, True, False]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", [n for n, rule in RULES.items() if rule.torch])
+def test_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    rule = RULES[name]
+    assert rule.torch is not None
+    kind, options = rule.torch
+
+    def start(p: np.ndarray) -> Any:
+        tensor = torch.tensor(p, requires_grad=True)
+        return [tensor], getattr(torch.optim, kind)([tensor], lr=LR, **options)
+
+    def step(p: np.ndarray, g: np.ndarray, s: dict[str, Any], lr: float, t: int) -> np.ndarray:
+        if "it" not in s:
+            s["it"] = start(p)
+        (tensor,), optimizer = s["it"]
+        tensor.grad = torch.tensor(g)
+        optimizer.step()
+        return tensor.detach().numpy().copy()
+
+    before, after = train(rule.make(lr=LR))
+    for key, value in follow(before, step).items():
+        np.testing.assert_allclose(after[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", [n for n, rule in RULES.items() if rule.optax])
+def test_optax(name: str) -> None:
+    optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
+    rule = RULES[name]
+    assert rule.optax is not None
+    kind, options = rule.optax
+    optimizer = getattr(optax, kind)(LR, **options)
+
+    def step(p: np.ndarray, g: np.ndarray, s: dict[str, Any], lr: float, t: int) -> np.ndarray:
+        updates, s["it"] = optimizer.update(g, s.get("it", optimizer.init(p)), p)
+        return np.asarray(optax.apply_updates(p, updates))
+
+    before, after = train(rule.make(lr=LR))
+    with jax.enable_x64(True):
+        want = follow(before, step)
+    for key, value in want.items():
+        np.testing.assert_allclose(after[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
