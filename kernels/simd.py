@@ -3,12 +3,12 @@
 Compiled, a vector is one LLVM vector register (`f32x16` on AVX-512) with the operators
 ``+ - * / < <= > >= == !=`` and unary ``-``; scalars mix in freely and take the vector's element
 type. The functions below are the plain-Python twin: here a vector is a small NumPy array, so every
-kernel also runs, slowly, without a compiler. `_simd_llvm` registers the compiled versions.
+kernel also runs, slowly, without a compiler. `_simd_ir` makes the compiled versions.
 
 A vector covers `lanes(x)` elements; arrays are addressed by flat index, whatever their shape.
 
-On CUDA a vector is one number: the functions that work on values are compiled for it by
-`kernels.cuda._simd_nvvm`, and their twins here take NumPy's scalars as well as arrays.
+On CUDA a vector is one number: the functions that work on values are compiled for it, too
+(`kernels.cuda._simd_nvvm`), and their twins here take NumPy's scalars as well as arrays.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ GENERATED = frozenset(f"fastnn.kernels.{name}" for name in ("simd", "cpu.tile", 
 GENERATORS = (
     *sorted(GENERATED),
     "fastnn.kernels.types",
+    "fastnn.kernels._simd_ir",
     "fastnn.kernels.cpu._types_llvm",
     "fastnn.kernels.cpu._bounds_llvm",
     "fastnn.kernels.cpu._simd_llvm",

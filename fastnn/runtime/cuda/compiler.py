@@ -42,6 +42,7 @@ NVVM = ("types", "simd", "device", "tile", "flags")
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),
+    "fastnn.kernels._simd_ir",
     *(f"fastnn.kernels.cuda._{name}_nvvm" for name in NVVM),
     "fastnn.runtime.cuda.compiler",
     "fastnn.runtime.cuda.bridge",
