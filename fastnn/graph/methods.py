@@ -66,6 +66,10 @@ class Methods:
         """The axes in another order; without axes the last two change places."""
         return _functions.transpose(self, *axes)
 
+    def swapaxes(self, first: int, second: int) -> Value:
+        """With two axes in each other's place."""
+        return _functions.swapaxes(self, first, second)
+
     def permute(self, *axes: Any) -> Value:
         """The axes in another order."""
         return _functions.permute(self, *axes)

@@ -152,7 +152,8 @@ class Recurrent(Module, Stateful):
                 `batch_first`.
             state: initial states, a list with one entry for each layer and direction (layer 0,
                 layer 0 reverse, layer 1, ...): a value of shape (batch, hidden_size), for an LSTM a
-                pair (h, c); zeros if None.
+                pair (h, c). Or stacked as in PyTorch: one value of shape (layers and directions,
+                batch, hidden_size), for an LSTM a pair of them. Zeros if None.
             lengths: number of valid steps of each sequence, integers (batch,) from 0 to `steps`;
                 all if None. With them batches of many different numbers of steps need few
                 programs, unless something else in the model depends on how many steps there are.
@@ -167,11 +168,8 @@ class Recurrent(Module, Stateful):
                 f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, steps, "
                 f"{self.input_size}), got {x.shape}; change input_size or reshape the input"
             )
-        if state is not None and len(state) != len(suffixes):
-            raise ShapeError(
-                f"{where(x.graph.scope)}{self!r}: expected a list of {len(suffixes)} states, one "
-                f"for each layer and direction, got {len(state)}"
-            )
+        if state is not None:
+            state = self._by_layer(state, where(x.graph.scope))
         if not self.batch_first:
             x = ops.swap_time(x)
         carries = bool(self.stateful) and not x.graph.stateless
@@ -196,6 +194,34 @@ class Recurrent(Module, Stateful):
         if carries:
             self._store_states(x, finals)
         return x if self.batch_first else ops.swap_time(x), finals
+
+    def _by_layer(self, state: Any, place: str) -> list[Any]:
+        """Initial states as a list by layer and direction, of whatever form they come in."""
+        names, count = list(self._state_sizes()), len(self._suffixes())
+        paired = isinstance(state, tuple | list)
+        stacks = [state] if len(names) == 1 else state if paired else []
+        if len(stacks) == len(names) and all(len(getattr(s, "shape", ())) == 3 for s in stacks):
+            if any(s.shape[0] != count for s in stacks):
+                raise ShapeError(
+                    f"{place}{self!r}: expected stacked states of shape ({count}, batch, units), "
+                    f"one for each layer and direction, got {[tuple(s.shape) for s in stacks]}"
+                )
+            stacks = list(zip(*([s[k] for k in range(count)] for s in stacks), strict=True))
+            return [entry[0] if len(names) == 1 else entry for entry in stacks]
+        one = "(batch, units)" if len(names) == 1 else f"a pair ({', '.join(names)})"
+        if not paired or len(state) != count:
+            raise ShapeError(
+                f"{place}{self!r}: expected a list of {count} states, one for each layer and "
+                f"direction, each {one}; got {_form(state)}"
+            )
+        for entry in state:
+            paired = isinstance(entry, tuple | list) and len(entry) == len(names)
+            if entry is not None and not (hasattr(entry, "shape") if len(names) == 1 else paired):
+                raise ShapeError(
+                    f"{place}{self!r}: expected for each layer and direction {one}, got "
+                    f"{_form(entry)}"
+                )
+        return list(state)
 
     # ---------------------------------------------------------------- state from batch to batch
 
@@ -233,3 +259,15 @@ class Recurrent(Module, Stateful):
         if self.num_layers > 1:
             text += f", num_layers={self.num_layers}"
         return text + (", bidirectional=True" if self.bidirectional else "")
+
+
+def _form(states: Any) -> str:
+    """What states look like, for messages."""
+    shape = getattr(states, "shape", None)
+    if shape is not None:
+        return f"a value of shape {tuple(shape)}"
+    return (
+        f"a {type(states).__name__} of {len(states)}"
+        if isinstance(states, tuple | list)
+        else repr(states)
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastnn import ops
+from fastnn.errors import ShapeError
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 
@@ -43,6 +46,7 @@ class Add(Module):
     """The sum of its inputs, element by element."""
 
     def forward(self, *parts: Value) -> Value:
+        _some(self, parts)
         result = parts[0]
         for part in parts[1:]:
             result = ops.add(result, part)
@@ -53,7 +57,16 @@ class Multiply(Module):
     """The product of its inputs, element by element."""
 
     def forward(self, *parts: Value) -> Value:
+        _some(self, parts)
         result = parts[0]
         for part in parts[1:]:
             result = ops.multiply(result, part)
         return result
+
+
+def _some(layer: Module, parts: Sequence[Value]) -> None:
+    if not parts:
+        raise ShapeError(
+            f"{type(layer).__name__}: expected one or more inputs, got none; call it with them, "
+            "layer(a, b)"
+        )

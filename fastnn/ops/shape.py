@@ -79,7 +79,8 @@ def transpose(x: Any, *axes: Any) -> Value:
     order = whole_axes(x, axes, "transpose")
     if len(order) != x.ndim:
         raise ShapeError(
-            f"{where(x.graph.scope)}transpose: expected each of {x.ndim} axes once, got {axes}"
+            f"{where(x.graph.scope)}transpose: expected each of {x.ndim} axes once, got {axes}; "
+            "two axes change places by swapaxes"
         )
     if order == tuple(range(x.ndim)):
         return x
@@ -88,6 +89,18 @@ def transpose(x: Any, *axes: Any) -> Value:
         return reshape(x, tuple(x.shape[d] for d in order))
     result: Value = x.graph.apply("transpose", x=x, axes=order)
     return result
+
+
+def swapaxes(x: Any, first: int, second: int) -> Value:
+    """With two axes in each other's place, as in NumPy (PyTorch's ``x.transpose(first, second)``).
+
+    A copy.
+    """
+    x = symbolic(x, "swapaxes")
+    one, other = (whole_axes(x, (axis,), "swapaxes")[0] for axis in (first, second))
+    order = list(range(x.ndim))
+    order[one], order[other] = other, one
+    return transpose(x, *order)
 
 
 permute = transpose

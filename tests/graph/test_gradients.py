@@ -340,6 +340,16 @@ def test_layers_of_several_inputs(layer, shape):
     assert gradcheck(layer, away(shape), away(shape, 1), away(shape, 2))
 
 
+@pytest.mark.parametrize("layer", [nn.Add(), nn.Multiply(), nn.Concatenate()], ids=repr)
+def test_layers_of_several_inputs_want_one_at_least(layer):
+    class Called(nn.Module):
+        def forward(self, x):
+            return layer()
+
+    with pytest.raises(ShapeError, match=r"expected (one or more inputs|at least one)"):
+        Called().predict(away((2, 3)))
+
+
 @pytest.mark.parametrize("padding", [None, 6])
 def test_embedding(padding):
     model = randomized(nn.Sequential(nn.Embedding(7, 5, padding_idx=padding), nn.Linear(5, 3)))

@@ -267,3 +267,66 @@ def test_what_recurrent_layers_share_is_no_layer() -> None:
         errors.OptionError, match=r"Recurrent\(.*expected a kind of recurrent layer"
     ):
         nn.Recurrent(3, 4).predict(np.zeros((2, 5, 3), np.float32))
+
+
+class Started(nn.Module):
+    """A layer with initial states, shape (batch, layers and directions, units) each."""
+
+    def __init__(self, kind: str, layers: int, both: bool, start: Any):
+        self.layer = getattr(nn, kind)(4, 3, layers, bidirectional=both)
+        self.start = start
+
+    def forward(self, x: Value, *states: Value) -> Value:
+        stacked = [ops.permute(s, 1, 0, 2) for s in states]
+        return self.layer(x, self.start(stacked))[0]
+
+
+STARTS: dict[str, Any] = {
+    "by layer": lambda s: [
+        tuple(v[k] for v in s) if len(s) == 2 else s[0][k] for k in range(s[0].shape[0])
+    ],
+    "stacked": lambda s: tuple(s) if len(s) == 2 else s[0],
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("form", STARTS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (1, True), (2, False), (3, True)])
+def test_initial_states_of_both_forms_agree_with_pytorch(
+    form: str, kind: str, layers: int, both: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    count = layers * (2 if both else 1)
+    x = rng.standard_normal((6, 5, 4)).astype(np.float32)
+    shape = (2 if kind == "LSTM" else 1, 6, count, 3)
+    states = list(rng.standard_normal(shape).astype(np.float32))
+    model = Started(kind, layers, both, STARTS[form])
+    peer = getattr(torch.nn, kind)(4, 3, layers, batch_first=True, bidirectional=both)
+    peer.load_state_dict({k: torch.tensor(v) for k, v in model.layer.state_dict().items()})
+    theirs = [torch.tensor(s.transpose(1, 0, 2).copy()) for s in states]
+    want, _ = peer(torch.tensor(x), tuple(theirs) if len(theirs) == 2 else theirs[0])
+    got = model.predict([x, *states])
+    np.testing.assert_allclose(got, want.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "message"),
+    [
+        ("LSTM", lambda s: [s[0][0], s[0][1]], r"direction a pair \(h, c\), got a value of sh"),
+        ("LSTM", lambda s: [(s[0][0],), (s[0][1],)], r"a pair \(h, c\), got a tuple of 1"),
+        ("LSTM", lambda s: (s[0], s[0], s[0]), "a list of 2 states.*got a tuple of 3"),
+        ("LSTM", lambda s: (s[0][:1], s[0]), r"states of shape \(2, batch, units\).*got .*1, 6"),
+        ("LSTM", lambda s: s[0], r"a list of 2 states.*got a value of shape \(2, 6, 3\)"),
+        ("LSTM", lambda s: 3, "a list of 2 states.*got 3"),
+        ("GRU", lambda s: [(s[0][0], s[0][0])] * 2, r"\(batch, units\), got a tuple of 2"),
+        ("GRU", lambda s: [s[0][0]], "a list of 2 states.*got a list of 1"),
+        ("GRU", lambda s: s[0][0], r"a list of 2 states.*got a value of shape \(6, 3\)"),
+        ("RNN", lambda s: s[0][:1], r"stacked states of shape \(2, batch, units\)"),
+    ],
+)  # fmt: skip
+def test_initial_states_of_another_form_are_refused(kind: str, start: Any, message: str) -> None:
+    x, states = np.ones((6, 5, 4), np.float32), np.ones((6, 2, 3), np.float32)
+    with pytest.raises(errors.ShapeError, match=message):
+        Started(kind, 2, False, start).predict([x, states])
