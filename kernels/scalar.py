@@ -1,6 +1,7 @@
 """Formulas, each once: arithmetic, activations and gradients, on vectors of either precision.
 
-`<name>` is the function, `<name>_gradient` its derivative times the gradient `dy`; a gradient is
+`<name>` is the function, `<name>_gradient` its derivative times the gradient `dy`, marked with
+`gradient_of`: then the function has kernels of its own. A gradient is
 written in terms of the output `y` where that is exact and cheaper, otherwise of the input `x`.
 Mathematics (`exp`, `log`, `tanh`, ...) comes from `vector_math` and may be imported from here.
 """
@@ -8,6 +9,7 @@ Mathematics (`exp`, `log`, `tanh`, ...) comes from `vector_math` and may be impo
 from __future__ import annotations
 
 from .declare import helper
+from .elementwise.table import gradient_of
 from .simd import (
     Vector,
     absolute,
@@ -116,7 +118,7 @@ def relu(x: Vector) -> Vector:
     return maximum(0.0, x)
 
 
-@helper
+@gradient_of(relu, keeps_finite=True)
 def relu_gradient(y: Vector, dy: Vector) -> Vector:
     """dy where y > 0, else 0 (NaN of y counts as above: its gradient is not hidden)."""
     return where(y <= 0.0, 0.0, dy)
@@ -128,7 +130,7 @@ def leaky_relu(x: Vector, slope: float) -> Vector:
     return where(x > 0.0, x, x * slope)
 
 
-@helper
+@gradient_of(leaky_relu, keeps_finite=True)
 def leaky_relu_gradient(x: Vector, dy: Vector, slope: float) -> Vector:
     """dy where x > 0, else slope*dy."""
     return where(x > 0.0, dy, dy * slope)
@@ -140,7 +142,7 @@ def elu(x: Vector, alpha: float) -> Vector:
     return where(x > 0.0, x, expm1(x) * alpha)
 
 
-@helper
+@gradient_of(elu)
 def elu_gradient(x: Vector, dy: Vector, alpha: float) -> Vector:
     """dy where x > 0, else alpha*e^x*dy. (From the output, y + alpha, digits would cancel.)"""
     return where(x > 0.0, dy, exp(x) * alpha * dy)
@@ -152,7 +154,7 @@ def selu(x: Vector) -> Vector:
     return where(x > 0.0, x * SELU_SCALE, expm1(x) * SELU_SCALE_ALPHA)
 
 
-@helper
+@gradient_of(selu)
 def selu_gradient(x: Vector, dy: Vector) -> Vector:
     """scale*dy where x > 0, else scale*alpha*e^x*dy."""
     return where(x > 0.0, dy * SELU_SCALE, exp(x) * SELU_SCALE_ALPHA * dy)
@@ -165,7 +167,7 @@ def gelu(x: Vector) -> Vector:
     return maximum(-pick(x, 110.0, 760.0), x) * normal_distribution(x)
 
 
-@helper
+@gradient_of(gelu, keeps_finite=True)
 def gelu_gradient(x: Vector, dy: Vector) -> Vector:
     """(Phi(x) + x*phi(x))*dy."""
     return fma(_bounded(x), normal_density(x), normal_distribution(x)) * dy
@@ -183,7 +185,7 @@ def _gelu_tanh_inner(x: Vector) -> Vector:
     return x * GELU_TANH_SCALE * fma(x * x, GELU_TANH_CUBE, 1.0)
 
 
-@helper
+@gradient_of(gelu_tanh)
 def gelu_tanh_gradient(x: Vector, dy: Vector) -> Vector:
     """(s + x s (1-s) v')*dy with s = sigmoid(v), v = 2u, v' = 2 sqrt(2/pi)(1 + 3*0.044715 x^2)."""
     x = _bounded(x)
@@ -198,7 +200,7 @@ def silu(x: Vector) -> Vector:
     return maximum(-pick(x, 110.0, 760.0), x) * sigmoid(x)
 
 
-@helper
+@gradient_of(silu, keeps_finite=True)
 def silu_gradient(x: Vector, dy: Vector) -> Vector:
     """s (1 + x (1-s))*dy with s = sigmoid(x)."""
     x = _bounded(x)
@@ -206,13 +208,13 @@ def silu_gradient(x: Vector, dy: Vector) -> Vector:
     return s * fma(x, 1.0 - s, 1.0) * dy
 
 
-@helper
+@gradient_of(sigmoid, keeps_finite=True)
 def sigmoid_gradient(y: Vector, dy: Vector) -> Vector:
     """y (1-y)*dy."""
     return y * (1.0 - y) * dy
 
 
-@helper
+@gradient_of(tanh, keeps_finite=True)
 def tanh_gradient(y: Vector, dy: Vector) -> Vector:
     """(1 - y^2)*dy."""
     return fma(-y, y, 1.0) * dy
@@ -227,26 +229,26 @@ def softplus(x: Vector, beta: float, threshold: float) -> Vector:
     return where(z > threshold, x, value)
 
 
-@helper
+@gradient_of(softplus)
 def softplus_gradient(x: Vector, dy: Vector, beta: float, threshold: float) -> Vector:
     """sigmoid(beta x)*dy, and dy itself where beta*x > threshold."""
     z = x * beta
     return where(z > threshold, dy, sigmoid(z) * dy)
 
 
-@helper
+@gradient_of(exp)
 def exp_gradient(y: Vector, dy: Vector) -> Vector:
     """y*dy."""
     return y * dy
 
 
-@helper
+@gradient_of(log)
 def log_gradient(x: Vector, dy: Vector) -> Vector:
     """dy/x."""
     return dy / x
 
 
-@helper
+@gradient_of(sqrt)
 def sqrt_gradient(y: Vector, dy: Vector) -> Vector:
     """dy/(2y)."""
     return dy / (y + y)
@@ -258,19 +260,19 @@ def square(x: Vector) -> Vector:
     return x * x
 
 
-@helper
+@gradient_of(square)
 def square_gradient(x: Vector, dy: Vector) -> Vector:
     """2x*dy."""
     return (x + x) * dy
 
 
-@helper
+@gradient_of(absolute)
 def absolute_gradient(x: Vector, dy: Vector) -> Vector:
     """sign(x)*dy, with sign(0) = 0; NaN stays NaN."""
     return where(absolute(x) > 0.0, copysign(fill_like(x, 1.0), x) * dy, x * dy)
 
 
-@helper
+@gradient_of(erf)
 def erf_gradient(x: Vector, dy: Vector) -> Vector:
     """2/sqrt(pi) e^(-x^2)*dy."""
     return normal_density(x * 1.4142135623730950488) * 2.8284271247461900976 * dy
@@ -291,25 +293,25 @@ def smaller(a: Vector, b: Vector) -> Vector:
     return where((b < a) | (b != b), b, a)
 
 
-@helper
+@gradient_of(larger, "a", name="maximum")
 def larger_gradient(a: Vector, b: Vector, dy: Vector) -> Vector:
     """The gradient of the larger of a and b to a: dy where a > b, half of it where a = b."""
     return where(a > b, dy, where(a == b, dy * 0.5, 0.0))
 
 
-@helper
+@gradient_of(larger, "b", name="maximum")
 def larger_gradient_b(a: Vector, b: Vector, dy: Vector) -> Vector:
     """The gradient of the larger of a and b to b."""
     return larger_gradient(b, a, dy)
 
 
-@helper
+@gradient_of(smaller, "a", name="minimum")
 def smaller_gradient(a: Vector, b: Vector, dy: Vector) -> Vector:
     """The gradient of the smaller of a and b to a: dy where a < b, half of it where a = b."""
     return where(a < b, dy, where(a == b, dy * 0.5, 0.0))
 
 
-@helper
+@gradient_of(smaller, "b", name="minimum")
 def smaller_gradient_b(a: Vector, b: Vector, dy: Vector) -> Vector:
     """The gradient of the smaller of a and b to b."""
     return smaller_gradient(b, a, dy)
@@ -322,7 +324,7 @@ def clip(x: Vector, low: float, high: float) -> Vector:
     return where(bounded > high, fill_like(x, high), bounded)
 
 
-@helper
+@gradient_of(clip)
 def clip_gradient(x: Vector, dy: Vector, low: float, high: float) -> Vector:
     """dy where low <= x <= high, else 0 (NaN counts as within: its gradient is not hidden)."""
     return where((x < low) | (x > high), 0.0, dy)
@@ -334,13 +336,13 @@ def select(mask: Vector, a: Vector, b: Vector) -> Vector:
     return where(mask != 0.0, a, b)
 
 
-@helper
+@gradient_of(select, "a", name="where")
 def select_gradient_a(mask: Vector, dy: Vector) -> Vector:
     """dy where the mask is not 0, else 0."""
     return where(mask != 0.0, dy, 0.0)
 
 
-@helper
+@gradient_of(select, "b", name="where")
 def select_gradient_b(mask: Vector, dy: Vector) -> Vector:
     """0 where the mask is not 0, else dy."""
     return where(mask != 0.0, 0.0, dy)
@@ -390,13 +392,13 @@ def power(a: Vector, b: Vector) -> Vector:
     return where(invalid, fill_like(y, NAN), y)
 
 
-@helper
+@gradient_of(power, "a")
 def power_gradient_a(a: Vector, b: Vector, dy: Vector) -> Vector:
     """b a^(b-1)*dy; 0 where b = 0."""
     return where(b == 0.0, 0.0, power(a, b - 1.0) * b * dy)
 
 
-@helper
+@gradient_of(power, "b")
 def power_gradient_b(a: Vector, b: Vector, y: Vector, dy: Vector) -> Vector:
     """y log(a)*dy; 0 where a = 0 and b >= 0."""
     return where((a == 0.0) & (b >= 0.0), 0.0, y * log(a) * dy)

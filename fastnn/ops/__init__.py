@@ -8,7 +8,6 @@ import sys
 
 import fastnn.ops.loss
 import fastnn.ops.metric
-import fastnn.ops.recurrent_expressions
 import fastnn.ops.strided  # noqa: F401  (ops without a function here, and what gradients are made of)
 from fastnn.graph.methods import provide
 from fastnn.ops.activation import (

@@ -1,151 +1,181 @@
-"""Activations and other functions of each element or of each row."""
+"""Activations and other functions of each element, with their slopes; the formulas are in
+`kernels/scalar.py`."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
-from fastnn.ops.operands import as_value, float_value, graph_of, unary
+from fastnn.ops.arithmetic import greater, less
+from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.declare import Operand, elementwise, floats, like, op
 
-for _name, _defaults in {
-    "relu": {},
-    "leaky_relu": {"slope": 0.01},
-    "elu": {"alpha": 1.0},
-    "selu": {},
-    "gelu": {},
-    "gelu_tanh": {},
-    "silu": {},
-    "sigmoid": {},
-    "tanh": {},
-    "softplus": {"beta": 1.0, "threshold": 20.0},
-    "exp": {},
-    "log": {},
-    "sqrt": {},
-    "square": {},
-    "absolute": {},
-    "erf": {},
-    "clip": {"low": -float("inf"), "high": float("inf")},
-    "softmax": {},
-    "log_softmax": {},
-}.items():
-    register(Op(_name, defaults=dict(_defaults)))
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+ROOT_2, ROOT_PI = math.sqrt(2.0), math.sqrt(math.pi)
 
 
-def _prelu_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, weight = inputs["x"], inputs["weight"]
-    if weight.shape not in ((1,), (x.shape[-1],)):
-        raise ShapeError(
-            f"{where(scope)}prelu: expected 1 weight or {x.shape[-1]}, one for each feature, got "
-            f"{weight.shape}"
-        )
-    return {"y": (x.shape, "f")}
+@elementwise(lambda x, y: y)
+def exp(x: Operand) -> Value:
+    """e to the power of x."""
+    return like(x)
 
 
-register(Op("prelu", inputs=("x", "weight"), shape=_prelu_shape, differentiable=("x", "weight")))
+@elementwise(lambda x, y: 1.0 / x)
+def log(x: Operand) -> Value:
+    """Natural logarithm."""
+    return like(x)
 
 
-def _maxout_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, pieces = inputs["x"], attrs["pieces"]
-    if pieces < 1 or x.shape[-1] % pieces:
-        raise ShapeError(
-            f"{where(scope)}maxout: expected a number of features that {pieces} pieces divide, "
-            f"got {x.shape[-1]}"
-        )
-    return {"y": ((*x.shape[:-1], x.shape[-1] // pieces), "f")}
+@elementwise(lambda x, y: 0.5 / y)
+def sqrt(x: Operand) -> Value:
+    """Square root."""
+    return like(x)
 
 
-register(Op("maxout", shape=_maxout_shape))
+@elementwise(lambda x, y: x * 2.0)
+def square(x: Operand) -> Value:
+    """x * x."""
+    return like(x)
 
 
-# ---------------------------------------------------------------- functions
+@elementwise(lambda x, y: greater(x, 0.0) - less(x, 0.0))
+def absolute(x: Operand) -> Value:
+    """|x|."""
+    return like(x)
 
 
-def relu(x: Any) -> Value:
-    """max(x, 0)."""
-    return unary("relu", x)
+@elementwise(lambda x, y: exp(-square(x)) * (2.0 / ROOT_PI))
+def erf(x: Operand) -> Value:
+    """The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    return like(x)
 
 
-def leaky_relu(x: Any, slope: float = 0.01) -> Value:
-    """x where positive, else slope * x."""
-    return unary("leaky_relu", x, slope=slope)
+@elementwise(lambda x, y: y * (1.0 - y))
+def sigmoid(x: Operand) -> Value:
+    """1 / (1 + exp(-x))."""
+    return like(x)
 
 
-def prelu(x: Any, weight: Any) -> Value:
-    """x where positive, else weight * x; `weight` has 1 or C elements."""
-    graph = graph_of(x)
-    result: Value = graph.apply("prelu", x=float_value(x, "prelu"), weight=as_value(graph, weight))
-    return result
+@elementwise(lambda x, y: 1.0 - square(y))
+def tanh(x: Operand) -> Value:
+    """The hyperbolic tangent."""
+    return like(x)
 
 
-def elu(x: Any, alpha: float = 1.0) -> Value:
-    """x where positive, else alpha * (exp(x) - 1)."""
-    return unary("elu", x, alpha=alpha)
+# ---------------------------------------------------------------- activations
 
 
-def selu(x: Any) -> Value:
-    """Self-normalising ELU (Klambauer et al. 2017)."""
-    return unary("selu", x)
+@elementwise(lambda x, y: greater(x, 0.0))
+def relu(x: Operand) -> Value:
+    """max(x, 0) (Nair & Hinton 2010)."""
+    return like(x)
 
 
-def gelu(x: Any, approximate: str = "none") -> Value:
-    """x times the normal distribution function of x; `approximate="tanh"` for the tanh formula."""
+@elementwise(lambda x, y, slope: greater(x, 0.0) * (1.0 - slope) + slope)
+def leaky_relu(x: Operand, slope: float = 0.01) -> Value:
+    """x where positive, else slope * x (Maas et al. 2013)."""
+    return like(x)
+
+
+def _elu_slope(x: Value, right: float, left: float) -> Value:
+    """(Not y + alpha on the left: that cancels.)"""
+    positive = greater(x, 0.0)
+    return choose(positive, np.full(1, right), exp(choose(positive, np.zeros(1), x)) * left)
+
+
+@elementwise(lambda x, y, alpha: _elu_slope(x, 1.0, alpha))
+def elu(x: Operand, alpha: float = 1.0) -> Value:
+    """x where positive, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
+    return like(x)
+
+
+@elementwise(lambda x, y: _elu_slope(x, SELU_SCALE, SELU_SCALE * SELU_ALPHA))
+def selu(x: Operand) -> Value:
+    """Self-normalising ELU (Klambauer et al. 2017); initialise with LeCun normal."""
+    return like(x)
+
+
+def gelu(x: Operand, approximate: str = "none") -> Value:
+    """x times the normal distribution function of x (Hendrycks & Gimpel 2016);
+    `approximate="tanh"` for the tanh formula."""
     if approximate not in ("none", "tanh"):
         raise OptionError(f"gelu: expected approximate 'none' or 'tanh', got {approximate!r}")
-    return unary("gelu" if approximate == "none" else "gelu_tanh", x)
+    return _gelu(x) if approximate == "none" else _gelu_tanh(x)
 
 
-def silu(x: Any) -> Value:
-    """x * sigmoid(x)."""
-    return unary("silu", x)
+def _gelu_slope(x: Value, y: Value) -> Value:
+    return (erf(x / ROOT_2) + 1.0) * 0.5 + x * exp(square(x) * -0.5) / (ROOT_2 * ROOT_PI)
 
 
-def sigmoid(x: Any) -> Value:
-    """1 / (1 + exp(-x))."""
-    return unary("sigmoid", x)
+@elementwise(_gelu_slope)
+def _gelu(x: Operand) -> Value:
+    return like(x)
 
 
-def tanh(x: Any) -> Value:
-    """Hyperbolic tangent."""
-    return unary("tanh", x)
+def _gelu_tanh_slope(x: Value, y: Value) -> Value:
+    k, c = ROOT_2 / ROOT_PI, 0.044715
+    t = tanh((x + square(x) * x * c) * k)
+    return (t + 1.0) * 0.5 + x * (1.0 - square(t)) * (square(x) * (3.0 * c) + 1.0) * (0.5 * k)
 
 
-def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Value:
-    """log(1 + exp(beta x)) / beta; x itself where beta * x > threshold."""
-    return unary("softplus", x, beta=beta, threshold=threshold)
+@elementwise(_gelu_tanh_slope)
+def _gelu_tanh(x: Operand) -> Value:
+    return like(x)
 
 
-def exp(x: Any) -> Value:
-    """e to the power of x."""
-    return unary("exp", x)
+def _silu_slope(x: Value, y: Value) -> Value:
+    s = sigmoid(x)
+    return s * (1.0 + x * (1.0 - s))
 
 
-def log(x: Any) -> Value:
-    """Natural logarithm."""
-    return unary("log", x)
+@elementwise(_silu_slope)
+def silu(x: Operand) -> Value:
+    """x * sigmoid(x), also called swish (Elfwing et al. 2018)."""
+    return like(x)
 
 
-def sqrt(x: Any) -> Value:
-    """Square root."""
-    return unary("sqrt", x)
+def _softplus_slope(x: Value, y: Value, beta: float, threshold: float) -> Value:
+    return choose(greater(x * beta, threshold), np.ones(1), sigmoid(x * beta))
 
 
-def square(x: Any) -> Value:
-    """x * x."""
-    return unary("square", x)
+@elementwise(_softplus_slope)
+def softplus(x: Operand, beta: float = 1.0, threshold: float = 20.0) -> Value:
+    """log(1 + exp(beta x)) / beta (Dugas et al. 2001); x itself where beta * x > threshold."""
+    return like(x)
 
 
-def absolute(x: Any) -> Value:
-    """|x|."""
-    return unary("absolute", x)
+# ---------------------------------------------------------------- with more than one element
 
 
-def erf(x: Any) -> Value:
-    """The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
-    return unary("erf", x)
+@op(
+    expression=lambda x, weight: choose(greater(x, 0.0), x, x * weight),
+    differentiable=("x", "weight"),
+)
+def prelu(x: Operand, weight: Operand) -> Value:
+    """x where positive, else weight * x (He et al. 2015); `weight` has 1 or C elements."""
+    if weight.shape not in ((1,), (x.shape[-1],)):
+        raise ShapeError(
+            f"{where(x.graph.scope)}prelu: expected 1 weight or {x.shape[-1]}, one for each "
+            f"feature, got {weight.shape}"
+        )
+    return like(x)
 
 
-def maxout(x: Any, pieces: int) -> Value:
-    """Largest of `pieces` blocks of features: (..., pieces * C) to (..., C)."""
-    return unary("maxout", x, pieces=int(pieces))
+def _largest_piece(x: Value, pieces: int) -> Any:
+    return x.reshape(*x.shape[:-1], pieces, x.shape[-1] // pieces).max(-2)
+
+
+@op(expression=_largest_piece)
+def maxout(x: Operand, pieces: int) -> Value:
+    """Largest of `pieces` blocks of features (Goodfellow et al. 2013): (..., pieces * C) to
+    (..., C)."""
+    if pieces < 1 or x.shape[-1] % pieces:
+        raise ShapeError(
+            f"{where(x.graph.scope)}maxout: expected a number of features that {pieces} pieces "
+            f"divide, got {x.shape[-1]}"
+        )
+    return floats(*x.shape[:-1], x.shape[-1] // pieces)

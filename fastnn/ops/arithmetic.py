@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +16,17 @@ from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register, settle_as
 from fastnn.graph.value import Value
+from fastnn.ops.declare import Operand, elementwise, floats, like, need, op
 from fastnn.ops.operands import (
-    as_value,
     broadcast_kind,
     broadcast_shape,
+    common,
+    expanded,
+    float_operand,
     float_value,
     graph_of,
+    is_number,
     unary,
-    untransposed,
 )
 
 Gradients = dict[str, Value]
@@ -39,61 +43,36 @@ def _subtract_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[s
     return found
 
 
-register(Op("add", inputs=("a", "b"), gradient=_add_gradient))
-register(Op("subtract", inputs=("a", "b"), gradient=_subtract_gradient))
-register(Op("multiply", inputs=("a", "b"), backward=("multiply_backward_a", "multiply_backward_b")))
-register(Op("divide", inputs=("a", "b"), backward=("divide_backward_a", "divide_backward_b")))
-
-for _name in ("maximum", "minimum", "power"):
-    register(Op(_name, inputs=("a", "b"), backward=(f"{_name}_backward_a", f"{_name}_backward_b")))
+def _multiply_again(node: Node, d: Gradients) -> Gradients:
+    return {"a": d["y"] * need(node, "b"), "b": d["y"] * need(node, "a")}
 
 
+def _divide_again(node: Node, d: Gradients) -> Gradients:
+    part = d["y"] / need(node, "b")
+    return {"a": part, "b": -part * node.outputs["y"]}
+
+
+_PAIR = ("a", "b")
+register(Op("add", inputs=_PAIR, gradient=_add_gradient))
+register(Op("subtract", inputs=_PAIR, gradient=_subtract_gradient))
 register(
-    Op("where", inputs=("mask", "a", "b"), backward=("where_backward_a", "where_backward_b"),
-       constant=("mask",))
+    Op("multiply", inputs=_PAIR, backward=("multiply_backward_a", "multiply_backward_b"),
+       derivative=_multiply_again)
 )  # fmt: skip
-
+register(
+    Op("divide", inputs=_PAIR, backward=("divide_backward_a", "divide_backward_b"),
+       derivative=_divide_again)
+)  # fmt: skip
 for _name in ("less", "less_equal", "equal", "not_equal"):
-    register(Op(_name, inputs=("a", "b"), forward=_name, constant=("a", "b")))
+    register(Op(_name, inputs=_PAIR, forward=_name, constant=_PAIR))
 
 
-def _compare_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["a"].shape, "f")}
+@op(forward="compare_integers", constant=_PAIR)
+def _compare_integers(a: Value, b: Value, relation: int = 0) -> Value:
+    return floats(*a.shape)
 
 
-register(
-    Op("compare_integers", inputs=("a", "b"), defaults={"relation": 0}, shape=_compare_shape,
-       forward="compare_integers", constant=("a", "b"))
-)  # fmt: skip
-
-
-def _as_it_lies(node: Node) -> None:
-    x, y = node.inputs["x"], node.outputs["y"]
-    assert x is not None
-    y.base, y.home, y.batched = x, x.root.home, x.batched
-
-
-register(Op("detach", settle=_as_it_lies, constant=("x",)))
-
-
-def _negate_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
-    return {"x": graph.apply("negate", x=douts["y"])}
-
-
-def _affine_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
-    return {"x": graph.apply("affine", x=douts["y"], scale=node.attrs["scale"], shift=0.0)}
-
-
-register(Op("negate", forward="negate", gradient=_negate_gradient))
-register(
-    Op("affine", defaults={"scale": 1.0, "shift": 0.0}, forward="affine", gradient=_affine_gradient)
-)
-
-# ---------------------------------------------------------------- broadcasts
-
-
-def _shape_of_a(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["a"].shape, "f")}
+# ---------------------------------------------------------------- with a row, with a column
 
 
 def _sum_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
@@ -102,50 +81,39 @@ def _sum_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) 
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
-for _kind in ("row", "column"):
+def _row_again(node: Node, d: Gradients) -> Gradients:
+    a, b = need(node, "a"), need(node, "b")
+    sums = (a * d["y"]).reshape(-1, b.size).sum(0)
+    return {"a": d["y"] * b, "b": sums.reshape(b.shape)}
+
+
+def _column_again(node: Node, d: Gradients) -> Gradients:
+    a, b = need(node, "a"), need(node, "b")
+    column = b.reshape(*a.shape[:-1], 1)
+    return {"a": d["y"] * column, "b": (a * d["y"]).sum(-1).reshape(b.shape)}
+
+
+for _kind, _again in (("row", _row_again), ("column", _column_again)):
+    _common: dict[str, Any] = {
+        "inputs": _PAIR, "shape": lambda inputs, *_: {"y": (inputs["a"].shape, "f")},
+        "settle": settle_as("y", like="a") if _kind == "row" else None,
+    }  # fmt: skip
     register(
-        Op(
-            f"add_{_kind}", inputs=("a", "b"), shape=_shape_of_a, forward=f"add_{_kind}",
-            gradient=_sum_gradient, differentiable=("b",),
-            settle=settle_as("y", like="a") if _kind == "row" else None,
-        )
+        Op(f"add_{_kind}", forward=f"add_{_kind}", gradient=_sum_gradient, differentiable=("b",),
+           linear=_PAIR, **_common)
     )  # fmt: skip
     register(
-        Op(
-            f"multiply_{_kind}", inputs=("a", "b"), shape=_shape_of_a, forward=f"multiply_{_kind}",
-            differentiable=("a", "b"),
-            settle=settle_as("y", like="a") if _kind == "row" else None,
-        )
+        Op(f"multiply_{_kind}", forward=f"multiply_{_kind}", differentiable=_PAIR,
+           derivative=_again, **_common)
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------- functions
 
 
-def common(name: str, *operands: Any) -> list[Value]:
-    """The operands as float values of one shape, by NumPy's rules of broadcasting."""
-    graph = graph_of(*operands)
-    values = [_operand(graph, x, name) for x in operands]
-    shape = broadcast_shape([v.shape for v in values], graph.scope, name)
-    batched = any(v.batched and v.shape == shape for v in values)
-    return [v if v.shape == shape else expanded(v, shape, batched) for v in values]
-
-
-def expanded(x: Value, shape: tuple[int, ...], batched: bool = False) -> Value:
-    """x repeated to a shape that it fits."""
-    if x.data is not None and x.size == 1 and x.dtype == "f":
-        return x.graph.full(shape, float(x.data.reshape(-1)[0]), batched)
-    result: Value = x.graph.apply("expand", x=x, shape=shape, batched=batched)
-    return result
-
-
-def _operand(graph: Graph, x: Any, name: str) -> Value:
-    return float_value(as_value(graph, untransposed(x, name)), name)
-
-
 def _binary(name: str, a: Any, b: Any) -> Value:
     graph = graph_of(a, b)
-    x, y = _operand(graph, a, name), _operand(graph, b, name)
+    x, y = float_operand(graph, a, name), float_operand(graph, b, name)
     if name in ("add", "multiply") and (x.size, x.ndim) < (y.size, y.ndim):
         x, y = y, x
     kind = broadcast_kind(x, y)
@@ -159,12 +127,7 @@ def _binary(name: str, a: Any, b: Any) -> Value:
     return result
 
 
-def is_number(x: Any) -> bool:
-    """Whether an operand is one number (a NumPy array without axes counts)."""
-    return isinstance(x, (int, float, np.number)) or (isinstance(x, np.ndarray) and x.ndim == 0)
-
-
-def add(a: Any, b: Any) -> Value:
+def add(a: Operand, b: Operand) -> Value:
     """a + b, element by element.
 
     As in all functions of two operands, either is a symbolic value, and the other one may be a
@@ -176,28 +139,41 @@ def add(a: Any, b: Any) -> Value:
     return affine(b, 1.0, float(a)) if is_number(a) else _binary("add", a, b)
 
 
-def subtract(a: Any, b: Any) -> Value:
+def subtract(a: Operand, b: Operand) -> Value:
     """a - b, element by element; operands as in `add`."""
     if is_number(a):
         return affine(b, -1.0, float(a))
     return affine(a, 1.0, -float(b)) if is_number(b) else _binary("subtract", a, b)
 
 
-def multiply(a: Any, b: Any) -> Value:
+def multiply(a: Operand, b: Operand) -> Value:
     """a * b, element by element; operands as in `add`."""
     if is_number(b):
         return affine(a, float(b), 0.0)
     return affine(b, float(a), 0.0) if is_number(a) else _binary("multiply", a, b)
 
 
-def divide(a: Any, b: Any) -> Value:
+def divide(a: Operand, b: Operand) -> Value:
     """a / b, element by element; operands as in `add`. Division by 0 gives infinity or NaN."""
     if is_number(b) and 1e-30 < abs(float(b)) < 1e30:
         return affine(a, 1.0 / float(b), 0.0)
     return _binary("divide", a, b)
 
 
-def power(a: Any, b: Any) -> Value:
+def _power_again(node: Node, d: Gradients) -> Gradients:
+    a, b, y = need(node, "a"), need(node, "b"), node.outputs["y"]
+    nothing = equal(a, 0.0)
+    logarithm = where(nothing, np.zeros(1), where(nothing, np.ones(1), a).log())
+    safe = where(nothing * equal(b, 0.0), np.ones(1), b)  # a ** 0 has no slope at 0, not 0 / 0
+    return {"a": d["y"] * b * a ** (safe - 1.0), "b": d["y"] * y * logarithm}
+
+
+@elementwise(backward=("power_backward_a", "power_backward_b"), derivative=_power_again)
+def _power(a: Operand, b: Operand) -> Value:
+    return like(a)
+
+
+def power(a: Operand, b: Operand) -> Value:
     """a ** b, element by element; operands as in `add`.
 
     NaN where a < 0, unless b is whole. Small whole powers and square roots are computed as such;
@@ -205,9 +181,7 @@ def power(a: Any, b: Any) -> Value:
     """
     if is_number(b) and float(b) in _POWERS:
         return _POWERS[float(b)](float_value(a, "power"))
-    x, y = common("power", a, b)
-    result: Value = x.graph.apply("power", a=x, b=y)
-    return result
+    return _power(a, b)
 
 
 def _reciprocal(x: Value) -> Value:
@@ -226,24 +200,37 @@ _POWERS: dict[float, Callable[[Value], Value]] = {
 }
 
 
-def maximum(a: Any, b: Any) -> Value:
+def _of_larger(a: Value, b: Value, y: Value) -> Gradients:
+    tie = equal(a, b) * 0.5
+    return {"a": greater(a, b) + tie, "b": less(a, b) + tie}
+
+
+def _of_smaller(a: Value, b: Value, y: Value) -> Gradients:
+    tie = equal(a, b) * 0.5
+    return {"a": less(a, b) + tie, "b": greater(a, b) + tie}
+
+
+@elementwise(_of_larger, backward=("maximum_backward_a", "maximum_backward_b"))
+def maximum(a: Operand, b: Operand) -> Value:
     """The larger of a and b, element by element; NaN where one of them is. Operands as in `add`.
 
     Where they are equal, each gets half of the gradient, as in PyTorch.
     """
-    x, y = common("maximum", a, b)
-    result: Value = x.graph.apply("maximum", a=x, b=y)
-    return result
+    return like(a)
 
 
-def minimum(a: Any, b: Any) -> Value:
+@elementwise(_of_smaller, backward=("minimum_backward_a", "minimum_backward_b"))
+def minimum(a: Operand, b: Operand) -> Value:
     """The smaller of a and b, element by element; otherwise as `maximum`."""
-    x, y = common("minimum", a, b)
-    result: Value = x.graph.apply("minimum", a=x, b=y)
-    return result
+    return like(a)
 
 
-def clip(x: Any, low: Any = None, high: Any = None) -> Value:
+@elementwise(lambda x, y, low, high: less_equal(low, x) * less_equal(x, high))
+def _clip(x: Operand, low: float = -math.inf, high: float = math.inf) -> Value:
+    return like(x)
+
+
+def clip(x: Operand, low: Any = None, high: Any = None) -> Value:
     """x bounded to low..high, min(max(x, low), high); NaN stays.
 
     A bound is a number, or an array or value that broadcasts with x; None leaves an end open. The
@@ -252,20 +239,21 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Value:
     numbers = [b is None or is_number(b) for b in (low, high)]
     if all(numbers):
         ends = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
-        return unary("clip", x, low=ends[0], high=ends[1])
+        return _clip(x, *ends)
     x = x if low is None else maximum(x, low)
     return x if high is None else minimum(x, high)
 
 
-def where(mask: Any, a: Any, b: Any) -> Value:
+@elementwise(
+    backward=("where_backward_a", "where_backward_b"), constant=("mask",), linear=("a", "b")
+)
+def where(mask: Operand, a: Operand, b: Operand) -> Value:
     """a where the mask holds (is not 0), else b, element by element; operands as in `add`.
 
     What was not chosen gets a gradient of 0, be it infinite or NaN. (An infinite slope before it
     still makes NaN of that 0, as in other libraries: choose the argument of a logarithm first.)
     """
-    m, x, y = common("where", mask, a, b)
-    result: Value = m.graph.apply("where", mask=m, a=x, b=y)
-    return result
+    return like(a)
 
 
 #: bits of `compare_integers`: less 1, equal 2, greater 4
@@ -305,7 +293,7 @@ def _integers(graph: Graph, x: Any, name: str) -> Value:
     return graph.constant(array, "i")
 
 
-def less(a: Any, b: Any) -> Value:
+def less(a: Operand, b: Operand) -> Value:
     """1.0 where a < b, else 0.0: a mask for `where` or a product.
 
     Operands as in `add`, or both integers (ids). Comparisons have no gradient;
@@ -314,43 +302,63 @@ def less(a: Any, b: Any) -> Value:
     return _compare("less", a, b)
 
 
-def less_equal(a: Any, b: Any) -> Value:
+def less_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a <= b, else 0.0; see `less`."""
     return _compare("less_equal", a, b)
 
 
-def greater(a: Any, b: Any) -> Value:
+def greater(a: Operand, b: Operand) -> Value:
     """1.0 where a > b, else 0.0; see `less`."""
     return _compare("greater", a, b)
 
 
-def greater_equal(a: Any, b: Any) -> Value:
+def greater_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a >= b, else 0.0; see `less`."""
     return _compare("greater_equal", a, b)
 
 
-def equal(a: Any, b: Any) -> Value:
+def equal(a: Operand, b: Operand) -> Value:
     """1.0 where a == b, else 0.0; see `less`."""
     return _compare("equal", a, b)
 
 
-def not_equal(a: Any, b: Any) -> Value:
+def not_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a != b, else 0.0; see `less`."""
     return _compare("not_equal", a, b)
 
 
-def detach(x: Any) -> Value:
+def _as_it_lies(node: Node) -> None:
+    x, y = need(node, "x"), node.outputs["y"]
+    y.base, y.home, y.batched = x, x.root.home, x.batched
+
+
+@op(settle=_as_it_lies, constant=("x",))
+def detach(x: Operand) -> Value:
     """The same numbers, as a constant for the gradient."""
-    return unary("detach", x)
+    return like(x)
 
 
-def negate(x: Any) -> Value:
+def _negate_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
+    return {"x": graph.apply("negate", x=douts["y"])}
+
+
+@op(forward="negate", gradient=_negate_gradient)
+def negate(x: Operand) -> Value:
     """-x."""
-    return unary("negate", x)
+    return like(x)
 
 
-def affine(x: Any, scale: float, shift: float) -> Value:
+def _affine_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
+    return {"x": graph.apply("affine", x=douts["y"], scale=node.attrs["scale"], shift=0.0)}
+
+
+@op(name="affine", forward="affine", gradient=_affine_gradient)
+def _scaled(x: Value, scale: float = 1.0, shift: float = 0.0) -> Value:
+    return like(x)
+
+
+def affine(x: Operand, scale: float, shift: float) -> Value:
     """scale * x + shift for numbers `scale` and `shift`."""
     x = float_value(x, "arithmetic with a number")
     x.graph.check_range(np.array([scale, shift], np.float64), "a number")
-    return unary("affine", x, scale=float(scale), shift=float(shift))
+    return _scaled(x, scale, shift)

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
+from fastnn.graph.op import Op, Shape
 from fastnn.graph.value import Value
-
-
-def _reshape_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, shape = inputs["x"], list(attrs["shape"])
-    known = 1
-    for extent in shape:
-        known *= 1 if extent == -1 else extent
-    if shape.count(-1) == 1 and known and x.size % known == 0:
-        shape[shape.index(-1)] = x.size // known
-        known = x.size
-    if known != x.size or -1 in shape:
-        raise ShapeError(
-            f"{where(scope)}reshape: expected a shape of {x.size} elements, got {attrs['shape']} "
-            f"for an input of shape {x.shape}"
-        )
-    return {"y": (tuple(shape), x.dtype)}
+from fastnn.ops.declare import floats, op, output
 
 
 def _reshape_settle(node: Node) -> None:
@@ -49,12 +32,20 @@ def _reshape_gradient(
     return {"x": reshaped(graph, douts["y"], x.shape, x.batched)}
 
 
-register(
-    Op(
-        "reshape", defaults={"shape": (-1,)}, shape=_reshape_shape, settle=_reshape_settle,
-        gradient=_reshape_gradient,
-    )
-)  # fmt: skip
+@op(settle=_reshape_settle, gradient=_reshape_gradient)
+def _reshape(x: Value, shape: Shape = (-1,)) -> Value:
+    extents, known = list(shape), 1
+    for extent in extents:
+        known *= 1 if extent == -1 else extent
+    if extents.count(-1) == 1 and known and x.size % known == 0:
+        extents[extents.index(-1)] = x.size // known
+        known = x.size
+    if known != x.size or -1 in extents:
+        raise ShapeError(
+            f"{where(x.graph.scope)}reshape: expected a shape of {x.size} elements, got {shape} "
+            f"for an input of shape {x.shape}"
+        )
+    return output(tuple(extents), x.dtype)
 
 
 def _joined(node: Node) -> None:
@@ -98,17 +89,6 @@ def concatenate(graph: Graph, parts: list[Value], axis: int = -1) -> Value:
     return result
 
 
-def _slice_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, offset, width = inputs["x"], attrs["offset"], attrs["width"]
-    axis = attrs["axis"] % x.ndim
-    if offset < 0 or width < 1 or offset + width > x.shape[axis]:
-        raise ShapeError(
-            f"{where(scope)}slice: expected places within 0..{x.shape[axis]}, got "
-            f"{offset}..{offset + width}"
-        )
-    return {"y": ((*x.shape[:axis], width, *x.shape[axis + 1 :]), "f")}
-
-
 def _slice_settle(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
@@ -126,16 +106,15 @@ def _slice_gradient(
     return {"x": dx}
 
 
-register(
-    Op(
-        "slice", defaults={"offset": 0, "width": 1, "axis": -1}, shape=_slice_shape,
-        settle=_slice_settle, gradient=_slice_gradient,
-    )
-)  # fmt: skip
-
-
-def _into_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (attrs["shape"], "f")}
+@op(settle=_slice_settle, gradient=_slice_gradient)
+def _slice(x: Value, offset: int = 0, width: int = 1, axis: int = -1) -> Value:
+    axis %= x.ndim
+    if offset < 0 or width < 1 or offset + width > x.shape[axis]:
+        raise ShapeError(
+            f"{where(x.graph.scope)}slice: expected places within 0..{x.shape[axis]}, got "
+            f"{offset}..{offset + width}"
+        )
+    return floats(*x.shape[:axis], width, *x.shape[axis + 1 :])
 
 
 def _into_gradient(
@@ -148,10 +127,7 @@ def _into_gradient(
     return {"x": dx}
 
 
-# zeros but for a slice: the gradient of `slice`
-register(
-    Op(
-        "slice_into", defaults={"shape": (), "offset": 0, "axis": -1}, shape=_into_shape,
-        settle=_slice_settle, gradient=_into_gradient,
-    )
-)  # fmt: skip
+@op(settle=_slice_settle, gradient=_into_gradient)
+def _slice_into(x: Value, shape: Shape = (), offset: int = 0, axis: int = -1) -> Value:
+    """Zeros but for a slice: the gradient of `slice`."""
+    return floats(*shape)

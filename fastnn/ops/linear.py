@@ -2,74 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.leaf import Leaf
-from fastnn.graph.op import Op, register, settle_as
+from fastnn.graph.node import Node
+from fastnn.graph.op import settle_as
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import add
+from fastnn.ops.arithmetic import add, equal
+from fastnn.ops.declare import Operand, floats, need, op
 from fastnn.ops.operands import as_value, float_value, graph_of, untransposed
 
+Values = dict[str, Value]
 
-def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, w = inputs["x"], inputs["w"]
+
+def _rows(x: Value) -> Value:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+def _product_again(node: Node, d: Values) -> Values:
+    x, w, dy = need(node, "x"), need(node, "w"), d["y"]
+    return {
+        "x": product_transposed(dy, w), "w": product(_rows(x).transpose(), _rows(dy), None),
+        "bias": _rows(dy).sum(0),
+    }  # fmt: skip
+
+
+@op(
+    name="linear", settle=settle_as("y"), differentiable=("x", "w", "bias"),
+    derivative=_product_again,
+)  # fmt: skip
+def product(x: Value, w: Value, bias: Value | None) -> Value:
+    """y = x W + b."""
+    scope = where(x.graph.scope)
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
         raise ShapeError(
-            f"{where(scope)}linear: expected {w.shape[0]} input features, got input of shape "
-            f"{x.shape}; set in_features to {x.shape[-1] if x.ndim else 1} or flatten the input"
+            f"{scope}linear: expected {w.shape[0]} input features, got input of shape {x.shape}; "
+            f"set in_features to {x.shape[-1] if x.ndim else 1} or flatten the input"
         )
-    bias = inputs.get("bias")
     if bias is not None and bias.shape != (w.shape[1],):
-        raise ShapeError(f"{where(scope)}linear: expected bias ({w.shape[1]},), got {bias.shape}")
-    return {"y": ((*x.shape[:-1], w.shape[1]), "f")}
+        raise ShapeError(f"{scope}linear: expected bias ({w.shape[1]},), got {bias.shape}")
+    return floats(*x.shape[:-1], w.shape[1])
 
 
-register(
-    Op("linear", inputs=("x", "w", "bias"), shape=_shape, settle=settle_as("y"),
-       differentiable=("x", "w", "bias"))
+def _transposed_again(node: Node, d: Values) -> Values:
+    x, w, dy = need(node, "x"), need(node, "w"), d["y"]
+    return {"x": product(dy, w, None), "w": product(_rows(dy).transpose(), _rows(x), None)}
+
+
+@op(
+    name="linear_transposed", settle=settle_as("y"), differentiable=("x", "w"),
+    derivative=_transposed_again,
 )  # fmt: skip
-
-
-def _transposed_shape(
-    inputs: dict[str, Value], attrs: dict[str, Any], scope: str
-) -> dict[str, Any]:
-    x, w = inputs["x"], inputs["w"]
+def product_transposed(x: Value, w: Value) -> Value:
+    """y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table."""
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise ShapeError(
-            f"{where(scope)}linear: expected a weight of shape (K, {x.shape[-1] if x.ndim else 1}) "
-            f"for input of shape {x.shape}, got {w.shape}; change one of the two"
+            f"{where(x.graph.scope)}linear: expected a weight of shape "
+            f"(K, {x.shape[-1] if x.ndim else 1}) for input of shape {x.shape}, got {w.shape}; "
+            "change one of the two"
         )
-    return {"y": ((*x.shape[:-1], w.shape[0]), "f")}
+    return floats(*x.shape[:-1], w.shape[0])
 
 
-# y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table
-register(
-    Op("linear_transposed", inputs=("x", "w"), shape=_transposed_shape, settle=settle_as("y"),
-       differentiable=("x", "w"))
-)  # fmt: skip
+def _one_hot(ids: Value, table: Value, padding_index: int) -> Value:
+    """Products with one-hot rows, without the row that is not trained."""
+    places = np.arange(table.shape[0])
+    hot = equal(ids.reshape(-1, 1), places[None])
+    if padding_index >= 0:
+        hot = hot * (places != padding_index)[None].astype(np.float64)
+    return product(hot, table, None).reshape(*ids.shape, table.shape[1])
 
 
-def _embedding_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    ids, table = inputs["ids"], inputs["table"]
+@op(name="embedding", constant=("ids",), expression=_one_hot)
+def _rows_of(ids: Value, table: Value, padding_index: int = -1) -> Value:
     if ids.dtype != "i":
         raise ShapeError(
-            f"{where(scope)}embedding: expected integer ids, got floating-point input; convert it "
-            "with x.astype(np.int64)"
+            f"{where(ids.graph.scope)}embedding: expected integer ids, got floating-point input; "
+            "convert it with x.astype(np.int64)"
         )
-    return {"y": ((*ids.shape, table.shape[1]), "f")}
-
-
-register(
-    Op("embedding", inputs=("ids", "table"), defaults={"padding_index": -1}, shape=_embedding_shape,
-       constant=("ids",))
-)  # fmt: skip
+    return floats(*ids.shape, table.shape[1])
 
 
 # ---------------------------------------------------------------- functions
 
 
-def linear(x: Any, weight: Any, bias: Any = None) -> Value:
+def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
     """x @ w + bias.
 
     Args:
@@ -83,21 +101,16 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Value:
     """
     graph = graph_of(x)
     if isinstance(weight, Leaf) and not weight.transposed:
-        product: Value = graph.apply(
-            "linear_transposed", x=float_value(x, "linear"), w=as_value(graph, weight)
-        )
-        return product if bias is None else add(product, bias)
+        y = product_transposed(float_value(x, "linear"), as_value(graph, weight))
+        return y if bias is None else add(y, bias)
     b = None if bias is None else as_value(graph, bias)
-    result: Value = graph.apply(
-        "linear", x=float_value(x, "linear"), w=as_value(graph, weight), bias=b
-    )
-    return result
+    return product(float_value(x, "linear"), as_value(graph, weight), b)
 
 
-def embedding(ids: Any, table: Any, padding_index: int = -1) -> Value:
+def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
     """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C)."""
     graph = graph_of(ids)
     rows = as_value(graph, untransposed(table, "embedding"))
-    result: Value = graph.apply("embedding", ids=ids, table=rows, padding_index=padding_index)
+    result = _rows_of(ids, rows, padding_index)
     graph.limit(ids, 0, rows.shape[0])
     return result

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import gradient_node
@@ -10,29 +14,30 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
+from fastnn.ops.activation import absolute, exp, log, softplus, square
+from fastnn.ops.arithmetic import clip, equal, greater
+from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.declare import expressed_by, floats, op, outputs
+from fastnn.ops.reduce import log_softmax, sum
+from fastnn.ops.shape import reshape
+
+# ---------------------------------------------------------------- of classes
 
 
-def _rows(x: Value) -> tuple[int, ...]:
-    return x.shape[:-1]
-
-
-def _class_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, target, weight = inputs["x"], inputs["target"], inputs.get("weight")
-    if target.dtype == "i" and target.shape != _rows(x):
+def _check_classes(x: Value, target: Value, weight: Value | None) -> None:
+    scope, rows = where(x.graph.scope), x.shape[:-1]
+    if target.dtype == "i" and target.shape != rows:
         raise ShapeError(
-            f"{where(scope)}expected class indices of shape {_rows(x)} for outputs of shape "
-            f"{x.shape}, got {target.shape}; the classes are the last dimension of the outputs"
+            f"{scope}expected class indices of shape {rows} for outputs of shape {x.shape}, got "
+            f"{target.shape}; the classes are the last dimension of the outputs"
         )
     if target.dtype != "i" and target.shape != x.shape:
         raise ShapeError(
-            f"{where(scope)}expected class probabilities of shape {x.shape}, got {target.shape}; "
-            "for class indices pass integers (y.astype(np.int64))"
+            f"{scope}expected class probabilities of shape {x.shape}, got {target.shape}; for "
+            "class indices pass integers (y.astype(np.int64))"
         )
     if weight is not None and weight.shape != (x.shape[-1],):
-        raise ShapeError(
-            f"{where(scope)}expected {x.shape[-1]} class weights, got shape {weight.shape}"
-        )
-    return {"loss": (_rows(x), "f"), "dlogits": (x.shape, "f")}
+        raise ShapeError(f"{scope}expected {x.shape[-1]} class weights, got shape {weight.shape}")
 
 
 def _cross_entropy_gradient(
@@ -43,44 +48,59 @@ def _cross_entropy_gradient(
     return gradient_node(graph, node, douts, needed & {"x"})
 
 
-for _name, _defaults in (
-    ("cross_entropy", {"smoothing": 0.0, "ignore_index": -100}),
-    ("cross_entropy_probs", {"smoothing": 0.0}),
-):
-    register(
-        Op(
-            _name, inputs=("x", "target", "weight"), outputs=("loss", "dlogits"),
-            returns=("loss",), defaults=dict(_defaults), shape=_class_shape,
-            gradient=_cross_entropy_gradient, differentiable=("x",),
-        )
-    )  # fmt: skip
+def _against(q: Value, x: Value, weight: Value | None) -> Value:
+    """-sum q log softmax(x), where q is what a row's target says, weighted."""
+    q = q if weight is None else q * weight
+    return -sum(q * log_softmax(x), -1)
 
 
-def _loss_of(rule: Any) -> Any:
-    def shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-        return {"loss": rule(inputs, attrs, scope)["loss"]}
+def _of_indices(
+    x: Value, target: Value, weight: Value | None, smoothing: float, ignore_index: int
+) -> Value:
+    ids = reshape(target, (*target.shape, 1))
+    q = equal(ids, np.arange(x.shape[-1]).reshape((1,) * target.ndim + (-1,)))
+    q = q * (1.0 - smoothing) + smoothing / x.shape[-1]
+    return _against(q * (1.0 - equal(ids, ignore_index)), x, weight)
 
-    return shape
 
-
-register(
-    Op(
-        "nll", inputs=("x", "target", "weight"), outputs=("loss",), returns=("loss",),
-        defaults={"ignore_index": -100}, shape=_loss_of(_class_shape),
-    )
+@op(
+    returns=("loss",), saves=("dlogits",), gradient=_cross_entropy_gradient,
+    differentiable=("x",), expression=_of_indices,
 )  # fmt: skip
+def _cross_entropy(
+    x: Value, target: Value, weight: Value | None, smoothing: float = 0.0, ignore_index: int = -100
+) -> Value:
+    _check_classes(x, target, weight)
+    return outputs(loss=floats(*x.shape[:-1]), dlogits=floats(*x.shape))
 
 
-def _weight_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["target"].shape, "f")}
+def _of_probabilities(x: Value, target: Value, weight: Value | None, smoothing: float) -> Value:
+    return _against(target * (1.0 - smoothing) + smoothing / x.shape[-1], x, weight)
 
 
-register(
-    Op(
-        "target_weight", inputs=("target", "weight"), defaults={"ignore_index": -100},
-        shape=_weight_shape, forward="target_weight",
-    )
+@op(
+    returns=("loss",), saves=("dlogits",), gradient=_cross_entropy_gradient,
+    differentiable=("x",), expression=_of_probabilities,
 )  # fmt: skip
+def _cross_entropy_probs(
+    x: Value, target: Value, weight: Value | None, smoothing: float = 0.0
+) -> Value:
+    _check_classes(x, target, weight)
+    return outputs(loss=floats(*x.shape[:-1]), dlogits=floats(*x.shape))
+
+
+@op(returns=("loss",), linear=("x",))
+def _nll(x: Value, target: Value, weight: Value | None, ignore_index: int = -100) -> Value:
+    _check_classes(x, target, weight)
+    return floats(*x.shape[:-1])
+
+
+@op(forward="target_weight")
+def _target_weight(target: Value, weight: Value | None, ignore_index: int = -100) -> Value:
+    return floats(*target.shape)
+
+
+# ---------------------------------------------------------------- of pairs
 
 
 def _pair_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -98,7 +118,7 @@ def _pair_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> 
     weight = inputs.get("pos_weight")
     if weight is not None and weight.shape != (x.shape[-1],):
         raise ShapeError(f"{where(scope)}expected {x.shape[-1]} pos_weight, got {weight.shape}")
-    return {"loss": (_rows(x) if x.ndim > 1 else x.shape, "f")}
+    return {"loss": floats(*(x.shape[:-1] if x.ndim > 1 else x.shape))}
 
 
 def _difference_gradient(
@@ -111,19 +131,58 @@ def _difference_gradient(
     return found
 
 
-for _name, _extra, _defaults in (
-    ("mse", (), {}),
-    ("mae", (), {}),
-    ("huber", (), {"delta": 1.0}),
-    ("bce_with_logits", ("pos_weight",), {}),
-    ("bce", (), {}),
-    ("kl_div", (), {}),
-    ("kl_div_log", (), {}),
+def _huber(x: Value, t: Value, delta: float) -> Value:
+    size = absolute(x - t)
+    return choose(greater(size, delta), (size - 0.5 * delta) * delta, square(x - t) * 0.5)
+
+
+def _bce_with_logits(x: Value, t: Value, pos_weight: Value | None) -> Value:
+    positive = t if pos_weight is None else t * pos_weight
+    up, down = softplus(x, threshold=math.inf), softplus(-x, threshold=math.inf)
+    return (1.0 - t) * up + positive * down
+
+
+def _bce(p: Value, t: Value) -> Value:
+    return -(t * log(clip(p, 1e-12)) + (1.0 - t) * log(clip(1.0 - p, 1e-12)))
+
+
+def _kl_div(x: Value, t: Value) -> Value:
+    nothing = equal(t, 0.0)
+    return t * (log(choose(nothing, np.ones(1), t)) - x)
+
+
+class Row(NamedTuple):
+    """A loss that is a sum of terms over a row: its term, of x, target and what is beside them."""
+
+    name: str
+    term: Callable[..., Value]
+    inputs: tuple[str, ...] = ()
+    defaults: tuple[tuple[str, float], ...] = ()
+    of_difference: bool = False  # it is a function of x - target
+
+
+def _sum_of(term: Callable[..., Value]) -> Callable[..., Value]:
+    def loss(x: Value, target: Value, *more: Value | None, scale: float, **attrs: float) -> Value:
+        terms = term(x, target, *more, **attrs) * scale
+        return sum(terms, -1) if x.ndim > 1 else reshape(terms, x.shape)
+
+    return loss
+
+
+for _row in (
+    Row("mse", lambda x, t: square(x - t), of_difference=True),
+    Row("mae", lambda x, t: absolute(x - t), of_difference=True),
+    Row("huber", _huber, defaults=(("delta", 1.0),), of_difference=True),
+    Row("bce_with_logits", _bce_with_logits, ("pos_weight",)),
+    Row("bce", _bce),
+    Row("kl_div", _kl_div),
+    Row("kl_div_log", lambda x, t: exp(t) * (t - x)),
 ):
     register(
         Op(
-            _name, inputs=("x", "target", *_extra), outputs=("loss",), returns=("loss",),
-            defaults={"scale": 1.0, **_defaults}, shape=_pair_shape,
-            gradient=_difference_gradient if _name in ("mse", "mae", "huber") else None,
+            _row.name, inputs=("x", "target", *_row.inputs), outputs=("loss",), returns=("loss",),
+            defaults={"scale": 1.0, **dict(_row.defaults)}, shape=_pair_shape,
+            gradient=_difference_gradient if _row.of_difference else None,
+            expression=expressed_by(_row.name, _sum_of(_row.term)),
         )
     )  # fmt: skip

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import expanded
-from fastnn.ops.operands import as_value, broadcast_shape, float_value, graph_of, untransposed
+from fastnn.ops.declare import Operand, floats, need, op
+from fastnn.ops.operands import (
+    as_value,
+    broadcast_shape,
+    expanded,
+    float_value,
+    graph_of,
+    untransposed,
+)
 from fastnn.ops.shape import reshape
-
-
-def _shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    a, b = inputs["a"], inputs["b"]
-    return {"y": ((*a.shape[:-1], b.shape[-1]), "f")}
 
 
 def _gradient(
@@ -32,16 +31,20 @@ def _gradient(
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
-register(
-    Op("matmul", inputs=("a", "b"), shape=_shape, gradient=_gradient,
-       backward=("matmul_backward_b",))
-)  # fmt: skip
+def _again(node: Node, d: dict[str, Value]) -> dict[str, Value]:
+    return {"b": _stacks(need(node, "a").transpose(0, 2, 1), d["y"])}
+
+
+@op(name="matmul", gradient=_gradient, backward=("matmul_backward_b",), derivative=_again)
+def _stacks(a: Value, b: Value) -> Value:
+    """The products of two stacks of matrices."""
+    return floats(*a.shape[:-1], b.shape[-1])
 
 
 # ---------------------------------------------------------------- functions
 
 
-def matmul(a: Any, b: Any) -> Value:
+def matmul(a: Operand, b: Operand) -> Value:
     """a @ b by NumPy's rules: the product of the last two axes; axes before them broadcast.
 
     A vector on the left is a row, on the right a column; the axis is left out of the result. Either
@@ -71,7 +74,7 @@ def matmul(a: Any, b: Any) -> Value:
             for v in (x, y)
         ]
         x, y = (v if v.ndim == 3 else reshape(v, (-1, *v.shape[-2:])) for v in pair)
-        result = graph.apply("matmul", a=x, b=y)
+        result = _stacks(x, y)
         if len(outer) != 1:
             result = reshape(result, (*outer, *result.shape[1:]))
     if row or column:

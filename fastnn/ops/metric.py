@@ -7,6 +7,7 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
+from fastnn.ops.declare import op, output
 
 
 def _class_rows(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
@@ -42,8 +43,6 @@ for _name, _rule, _defaults in (
     )  # fmt: skip
 
 
-def _largest_rows(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["x"].shape[:-1], "i")}
-
-
-register(Op("largest", shape=_largest_rows, forward="largest", backward=()))
+@op(forward="largest", backward=())
+def _largest(x: Value) -> Value:
+    return output(x.shape[:-1], "i")

@@ -7,82 +7,85 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
 from fastnn.ops.activation import sqrt, square
 from fastnn.ops.arithmetic import add, divide, multiply
+from fastnn.ops.declare import Operand, floats, like, op, outputs
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.reduce import mean
 from fastnn.ops.shape import reshape
 
 
-def _check_features(inputs: dict[str, Value], scope: str, op: str) -> None:
-    x = inputs["x"]
-    for name in ("gain", "bias", "running_mean", "running_var"):
-        value = inputs.get(name)
+def _check_features(op: str, x: Value, **of_features: Value | None) -> None:
+    """Gain, bias and statistics have to have one number for each feature."""
+    for value in of_features.values():
         if value is not None and value.shape != (x.shape[-1],):
             raise ShapeError(
-                f"{where(scope)}{op}: expected {value.size} features, got input of shape {x.shape}"
-                f"; set the layer's size to {x.shape[-1]}"
+                f"{where(x.graph.scope)}{op}: expected {value.size} features, got input of shape "
+                f"{x.shape}; set the layer's size to {x.shape[-1]}"
             )
 
 
-def _layer_norm_shape(
-    inputs: dict[str, Value], attrs: dict[str, Any], scope: str
-) -> dict[str, Any]:
-    x = inputs["x"]
-    _check_features(inputs, scope, "layer_norm")
-    return {"y": (x.shape, "f"), "mean": (x.shape[:-1], "f"), "rstd": (x.shape[:-1], "f")}
+def _scaled(y: Value, gain: Value | None, bias: Value | None) -> Value:
+    y = y if gain is None else multiply(y, gain)
+    return y if bias is None else y + bias
 
 
-register(
-    Op(
-        "layer_norm", inputs=("x", "gain", "bias"), outputs=("y", "mean", "rstd"),
-        defaults={"eps": 1e-5}, shape=_layer_norm_shape,
-        backward=("layer_norm_backward_input", "layer_norm_backward_gain"),
-        differentiable=("x", "gain", "bias"),
-    )
+def _normal(x: Value, axes: Any, eps: float) -> Value:
+    centred = x - mean(x, axes, keepdims=True)
+    return centred / sqrt(mean(square(centred), axes, keepdims=True) + eps)
+
+
+def _layer_norm_of(x: Value, gain: Value | None, bias: Value | None, eps: float) -> Value:
+    return _scaled(_normal(x, -1, eps), gain, bias)
+
+
+@op(
+    saves=("mean", "rstd"), expression=_layer_norm_of,
+    backward=("layer_norm_backward_input", "layer_norm_backward_gain"),
+    differentiable=("x", "gain", "bias"),
 )  # fmt: skip
+def _layer_norm(x: Value, gain: Value | None, bias: Value | None, eps: float = 1e-5) -> Value:
+    _check_features("layer_norm", x, gain=gain, bias=bias)
+    return outputs(y=like(x), mean=floats(*x.shape[:-1]), rstd=floats(*x.shape[:-1]))
 
-_BATCH = ("x", "gain", "bias", "running_mean", "running_var")
+
+def _batch_norm_of(
+    x: Value, gain: Value, bias: Value, running_mean: Value, running_var: Value, eps: float,
+    momentum: float,
+) -> Value:  # fmt: skip
+    return _scaled(_normal(x, tuple(range(x.ndim - 1)), eps), gain, bias)
 
 
-def _batch_norm_shape(
-    inputs: dict[str, Value], attrs: dict[str, Any], scope: str
-) -> dict[str, Any]:
-    x = inputs["x"]
-    _check_features(inputs, scope, "batch_norm")
-    rows = x.size // x.shape[-1]
-    if rows < 2:
+@op(saves=("mean", "rstd"), expression=_batch_norm_of)
+def _batch_norm(
+    x: Value, gain: Value, bias: Value, running_mean: Value, running_var: Value,
+    eps: float = 1e-5, momentum: float = 0.1,
+) -> Value:  # fmt: skip
+    _check_features("batch_norm", x, gain=gain, bias=bias, mean=running_mean, var=running_var)
+    if x.size // x.shape[-1] < 2:
         raise ShapeError(
-            f"{where(scope)}batch_norm: expected at least 2 samples in a training batch, got shape "
-            f"{x.shape}; use a larger batch or drop_last=True"
+            f"{where(x.graph.scope)}batch_norm: expected at least 2 samples in a training batch, "
+            f"got shape {x.shape}; use a larger batch or drop_last=True"
         )
-    return {
-        "y": (x.shape, "f"),
-        "mean": ((x.shape[-1],), "f"),
-        "rstd": ((x.shape[-1],), "f"),
-    }
+    return outputs(y=like(x), mean=floats(x.shape[-1]), rstd=floats(x.shape[-1]))
 
 
-def _inference_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    _check_features(inputs, scope, "batch_norm")
-    return {"y": (inputs["x"].shape, "f")}
+def _by_running_statistics(
+    x: Value, gain: Value, bias: Value, running_mean: Value, running_var: Value, eps: float
+) -> Value:
+    return _scaled((x - running_mean) / sqrt(running_var + eps), gain, bias)
 
 
-register(
-    Op(
-        "batch_norm", inputs=_BATCH, outputs=("y", "mean", "rstd"),
-        defaults={"eps": 1e-5, "momentum": 0.1}, shape=_batch_norm_shape,
-    )
+@op(
+    forward="batch_norm_inference", differentiable=("x", "gain", "bias"),
+    expression=_by_running_statistics,
 )  # fmt: skip
-register(
-    Op(
-        "batch_norm_inference", inputs=_BATCH, defaults={"eps": 1e-5},
-        shape=_inference_shape, forward="batch_norm_inference",
-        differentiable=("x", "gain", "bias"),
-    )
-)  # fmt: skip
+def _batch_norm_inference(
+    x: Value, gain: Value, bias: Value, running_mean: Value, running_var: Value, eps: float = 1e-5
+) -> Value:
+    _check_features("batch_norm", x, gain=gain, bias=bias, mean=running_mean, var=running_var)
+    return like(x)
 
 
 def _dropout_gradient(
@@ -92,29 +95,25 @@ def _dropout_gradient(
     return {"x": graph.apply("dropout", x=douts["y"], **node.attrs)}
 
 
-register(
-    Op(
-        "dropout", defaults={"keep": 0.5, "scale": 2.0, "stream": 0}, forward="dropout",
-        gradient=_dropout_gradient,
-    )
-)  # fmt: skip
+@op(forward="dropout", gradient=_dropout_gradient)
+def _dropout(x: Value, keep: float = 0.5, scale: float = 2.0, stream: int = 0) -> Value:
+    return like(x)
 
 
 # ---------------------------------------------------------------- functions
 
 
-def layer_norm(x: Any, gain: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
+def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: float = 1e-5) -> Value:
     """Each row to mean 0 and variance 1, then gain and bias (Ba, Kiros & Hinton 2016)."""
     graph = graph_of(x)
     g, b = (None if p is None else as_value(graph, p) for p in (gain, bias))
     x = float_value(x, "layer_norm")
     if x.ndim == 1:  # one row
         return reshape(layer_norm(reshape(x, (1, x.size)), g, b, eps), x.shape)
-    result: Value = graph.apply("layer_norm", x=x, gain=g, bias=b, eps=eps)
-    return result
+    return _layer_norm(x, g, b, eps)
 
 
-def rms_norm(x: Any, gain: Any = None, eps: float = 1e-5) -> Value:
+def rms_norm(x: Operand, gain: Operand = None, eps: float = 1e-5) -> Value:
     """Each row divided by its root mean square, sqrt(mean(x^2) + eps), then a gain (Zhang &
     Sennrich 2019)."""
     x = float_value(x, "rms_norm")
@@ -124,7 +123,8 @@ def rms_norm(x: Any, gain: Any = None, eps: float = 1e-5) -> Value:
 
 
 def batch_norm(
-    x: Any, gain: Any = None, bias: Any = None, running_mean: Any = None, running_var: Any = None,
+    x: Operand, gain: Operand = None, bias: Operand = None, running_mean: Operand = None,
+    running_var: Operand = None,
     eps: float = 1e-5, momentum: float = 0.1,
 ) -> Value:  # fmt: skip
     """Each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
@@ -143,12 +143,10 @@ def batch_norm(
     if graph.training or running_mean is None:
         for name, running in (("running_mean", running_mean), ("running_var", running_var)):
             inputs[name] = _passing(x) if running is None else as_value(graph, running)
-        result: Value = graph.apply("batch_norm", eps=eps, momentum=momentum, **inputs)
-    else:
-        running_stats = {"running_mean": running_mean, "running_var": running_var}
-        inputs |= {name: as_value(graph, v) for name, v in running_stats.items()}
-        result = graph.apply("batch_norm_inference", eps=eps, **inputs)
-    return result
+        return _batch_norm(**inputs, eps=eps, momentum=momentum)
+    running_stats = {"running_mean": running_mean, "running_var": running_var}
+    inputs |= {name: as_value(graph, v) for name, v in running_stats.items()}
+    return _batch_norm_inference(**inputs, eps=eps)
 
 
 def _passing(x: Value) -> Value:
@@ -159,12 +157,9 @@ def _passing(x: Value) -> Value:
     return place
 
 
-def dropout(x: Any, rate: float = 0.5, scale: float | None = None) -> Value:
+def dropout(x: Operand, rate: float = 0.5, scale: float | None = None) -> Value:
     """Zero elements with probability `rate` and multiply the others by `scale` (1 / (1 - rate))."""
     graph = graph_of(x)
     keep = 1.0 - rate
     factor = (1.0 / keep if keep else 0.0) if scale is None else scale
-    result: Value = graph.apply(
-        "dropout", x=float_value(x, "dropout"), keep=keep, scale=factor, stream=graph.stream()
-    )
-    return result
+    return _dropout(float_value(x, "dropout"), keep, factor, graph.stream())

@@ -117,3 +117,29 @@ def whole_axes(x: Value, axis: Any, op: str) -> tuple[int, ...]:
             f"for shape {x.shape}, got {axis}"
         )
     return found
+
+
+def common(name: str, *operands: Any) -> list[Value]:
+    """The operands as float values of one shape, by NumPy's rules of broadcasting."""
+    graph = graph_of(*operands)
+    values = [float_operand(graph, x, name) for x in operands]
+    shape = broadcast_shape([v.shape for v in values], graph.scope, name)
+    batched = any(v.batched and v.shape == shape for v in values)
+    return [v if v.shape == shape else expanded(v, shape, batched) for v in values]
+
+
+def expanded(x: Value, shape: tuple[int, ...], batched: bool = False) -> Value:
+    """x repeated to a shape that it fits."""
+    if x.data is not None and x.size == 1 and x.dtype == "f":
+        return x.graph.full(shape, float(x.data.reshape(-1)[0]), batched)
+    result: Value = x.graph.apply("expand", x=x, shape=shape, batched=batched)
+    return result
+
+
+def float_operand(graph: Graph, x: Any, name: str) -> Value:
+    return float_value(as_value(graph, untransposed(x, name)), name)
+
+
+def is_number(x: Any) -> bool:
+    """Whether an operand is one number (a NumPy array without axes counts)."""
+    return isinstance(x, (int, float, np.number)) or (isinstance(x, np.ndarray) and x.ndim == 0)

@@ -4,172 +4,154 @@ All take x (B, T, I), optional lengths (B,), initial states (B, H), weights [I, 
 G = gates * H, and return y (B, T, H), zero past the end, and the final states. The backward kernel
 of a cell writes the gradients of the gates, `dz`, of all steps; gradients to x and to the weights
 are products with those.
+
+A second gradient of a fused net is that of its steps, each with nodes of its own (`<cell>_steps`):
+right, but slower than the net, and planned for as many steps as there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
-from fastnn.ops.operands import as_value, float_value, graph_of, unary
+from fastnn.ops.activation import relu, sigmoid, tanh
+from fastnn.ops.arithmetic import detach, greater
+from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.declare import Operand, floats, like, op, outputs
+from fastnn.ops.linear import product
+from fastnn.ops.operands import as_value, float_value, graph_of
+from fastnn.ops.shape import columns, reshape, stack
+
+#: of (the gates' part from the input, the states before): the states after
+Cell = Callable[[Value, list[Value]], list[Value]]
 
 
-def _check(inputs: dict[str, Value], gates: int, scope: str, op: str) -> tuple[int, int, int]:
+def _check(
+    op: str, gates: int, x: Value, w_ih: Value, w_hh: Value, **more: Value | None
+) -> tuple[int, int, int]:
     """B, T and H of a cell's inputs, whose shapes have to fit."""
-    x, w_ih, w_hh = inputs["x"], inputs["w_ih"], inputs["w_hh"]
     hidden = w_hh.shape[0]
     if x.ndim != 3 or x.shape[2] != w_ih.shape[0]:
         raise ShapeError(
-            f"{where(scope)}{op}: expected input of shape (batch, steps, {w_ih.shape[0]}), got "
-            f"{x.shape}; set input_size to {x.shape[-1]}, or reshape the input"
+            f"{where(x.graph.scope)}{op}: expected input of shape (batch, steps, {w_ih.shape[0]}), "
+            f"got {x.shape}; set input_size to {x.shape[-1]}, or reshape the input"
         )
     wanted: dict[str, tuple[int, ...]] = {
         "w_ih": (x.shape[2], gates * hidden), "w_hh": (hidden, gates * hidden),
         "b_ih": (gates * hidden,), "b_hh": (gates * hidden,), "lengths": (x.shape[0],),
         "peephole": (3 * hidden,), "h0": (x.shape[0], hidden), "c0": (x.shape[0], hidden),
     }  # fmt: skip
-    _check_shapes(inputs, wanted, scope, op)
+    _check_shapes(op, {"w_ih": w_ih, "w_hh": w_hh, **more}, wanted)
     return x.shape[0], x.shape[1], hidden
 
 
 def _check_shapes(
-    inputs: dict[str, Value], wanted: dict[str, tuple[int, ...]], scope: str, op: str
+    op: str, inputs: dict[str, Value | None], wanted: dict[str, tuple[int, ...]]
 ) -> None:
     for name, shape in wanted.items():
         value = inputs.get(name)
         if value is not None and value.shape != shape:
             raise ShapeError(
-                f"{where(scope)}{op}: expected {name} of shape {shape}, got {value.shape}"
+                f"{where(value.graph.scope)}{op}: expected {name} of shape {shape}, got "
+                f"{value.shape}"
             )
     lengths = inputs.get("lengths")
     if lengths is not None and lengths.dtype != "i":
         raise ShapeError(
-            f"{where(scope)}{op}: expected integer lengths, got floating-point ones; convert them "
-            "with astype(np.int64)"
+            f"{where(lengths.graph.scope)}{op}: expected integer lengths, got floating-point "
+            "ones; convert them with astype(np.int64)"
         )
+
+
+def _sequence(
+    apply: Any, x: Any, lengths: Any, states: dict[str, Any], weights: dict[str, Any], **attrs: Any
+) -> Any:
+    """Apply a net's op to operands of any kind."""
+    graph = graph_of(x)
+    given = {**states, **weights}
+    values = {n: None if v is None else as_value(graph, v) for n, v in given.items()}
+    x = float_value(x, apply.__name__.removeprefix("_"))
+    if isinstance(lengths, Value):
+        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
+    return apply(x=x, lengths=lengths, **values, **attrs)
+
+
+def _steps(
+    net: str, cell: Cell, z: Value, lengths: Value | None, size: int, initial: list[Value | None],
+    reverse: int, bptt: int,
+) -> tuple[Value, ...]:  # fmt: skip
+    """All steps; a sequence's states stay as they are past its end, and its outputs are 0."""
+    batch, steps, _ = z.shape
+    if bptt and reverse and lengths is not None:
+        raise ShapeError(
+            f"{where(z.graph.scope)}{net}: expected no lengths for a second gradient of a net that "
+            "runs backwards with bptt; leave one of the three out"
+        )
+    states = [z.graph.full((batch, size), 0.0, batched=True) if v is None else v for v in initial]
+    ys: list[Value] = []
+    for turn in range(steps):
+        t = steps - 1 - turn if reverse else turn
+        if bptt and turn and turn % bptt == 0:
+            states = [detach(state) for state in states]
+        after = cell(z[:, t], states)
+        y = after[0]
+        if lengths is not None:
+            valid = greater(reshape(lengths, (-1, 1)), np.full((1, 1), t))
+            y = choose(valid, y, np.zeros((1, 1)))
+            after = [choose(valid, a, b) for a, b in zip(after, states, strict=True)]
+        states = after
+        ys.append(y)
+    if reverse:
+        ys.reverse()
+    return stack(ys, axis=1), *states
+
+
+def _gates(z: Value, count: int) -> list[Value]:
+    size = z.shape[-1] // count
+    return [columns(z, k * size, (k + 1) * size) for k in range(count)]
 
 
 # ---------------------------------------------------------------- simple recurrent nets
 
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
-_CELL = ("x", "lengths", "w_ih", "w_hh", "b_ih", "b_hh", "h0")
 _TRAINED = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "h0")
 
 
-def _rnn_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    batch, steps, hidden = _check(inputs, 1, scope, "rnn")
-    return {"y": ((batch, steps, hidden), "f"), "h_n": ((batch, hidden), "f")}
+def rnn_steps(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, h0: Value | None, activation: int, reverse: int, bptt: int,
+) -> tuple[Value, ...]:  # fmt: skip
+    """A simple recurrent net in other ops."""
+    function = (tanh, relu, sigmoid)[activation]
+
+    def cell(z: Value, states: list[Value]) -> list[Value]:
+        return [function(z + product(states[0], w_hh, b_hh))]
+
+    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    return _steps("rnn", cell, z, lengths, size, [h0], reverse, bptt)
 
 
-register(
-    Op(
-        "rnn", inputs=_CELL, outputs=("y", "h_n"), returns=("y", "h_n"),
-        defaults={"activation": 0, "reverse": 0, "bptt": 0}, shape=_rnn_shape,
-        differentiable=_TRAINED,
+@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=rnn_steps)
+def _rnn(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, h0: Value | None, activation: int = 0, reverse: int = 0, bptt: int = 0,
+) -> tuple[Value, Value]:  # fmt: skip
+    batch, steps, hidden = _check(
+        "rnn", 1, x, w_ih, w_hh, b_ih=b_ih, b_hh=b_hh, lengths=lengths, h0=h0
     )
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------- LSTM
-
-
-def _lstm_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    batch, steps, hidden = _check(inputs, 4, scope, "lstm")
-    state = ((batch, hidden), "f")
-    return {
-        "y": ((batch, steps, hidden), "f"), "h_n": state, "c_n": state,
-    }  # fmt: skip
-
-
-register(
-    Op(
-        "lstm", inputs=("x", "lengths", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "h0", "c0"),
-        outputs=("y", "h_n", "c_n"), returns=("y", "h_n", "c_n"),
-        defaults={"reverse": 0, "bptt": 0}, shape=_lstm_shape,
-        differentiable=(*_TRAINED, "peephole", "c0"),
-    )
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------- GRU
-
-
-def _gru_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    batch, steps, hidden = _check(inputs, 3, scope, "gru")
-    return {"y": ((batch, steps, hidden), "f"), "h_n": ((batch, hidden), "f")}
-
-
-register(
-    Op(
-        "gru", inputs=_CELL, outputs=("y", "h_n"), returns=("y", "h_n"),
-        defaults={"reset_before": 0, "reverse": 0, "bptt": 0}, shape=_gru_shape,
-        differentiable=_TRAINED,
-    )
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------- leaky sums
-
-
-def _leaky_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x = inputs["x"]
-    if x.ndim != 3:
-        raise ShapeError(f"{where(scope)}leaky: expected (batch, steps, features), got {x.shape}")
-    state = (x.shape[0], x.shape[2])
-    _check_shapes(inputs, {"lengths": (x.shape[0],), "h0": state}, scope, "leaky")
-    return {"y": (x.shape, "f"), "h_n": (state, "f")}
-
-
-register(
-    Op(
-        "leaky", inputs=("x", "lengths", "h0"), outputs=("y", "h_n"), returns=("y", "h_n"),
-        defaults={"keep": 0.95, "reverse": 0, "bptt": 0}, shape=_leaky_shape,
-        differentiable=("x", "h0"),
-    )
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------- time first
-
-
-def _swap_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x = inputs["x"]
-    if x.ndim != 3:
-        raise ShapeError(f"{where(scope)}swap_time: expected three dimensions, got {x.shape}")
-    return {"y": ((x.shape[1], x.shape[0], x.shape[2]), "f")}
-
-
-def _swap_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    return {"x": graph.apply("swap_time", x=douts["y"])}
-
-
-register(Op("swap_time", shape=_swap_shape, gradient=_swap_gradient))
-
-
-# ---------------------------------------------------------------- functions
-
-
-def _sequence(
-    name: str, x: Any, lengths: Any, states: dict[str, Any], weights: dict[str, Any], **attrs: Any
-) -> Any:
-    graph = graph_of(x)
-    given = {**states, **weights}
-    values = {n: None if v is None else as_value(graph, v) for n, v in given.items()}
-    x = float_value(x, name)
-    if isinstance(lengths, Value):
-        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
-    return graph.apply(name, x=x, lengths=lengths, **values, **attrs)
+    return outputs(y=floats(batch, steps, hidden), h_n=floats(batch, hidden))
 
 
 def rnn(
-    x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, h0: Any = None,
-    lengths: Any = None, *, activation: str = "tanh", reverse: bool = False, bptt: int = 0,
+    x: Operand, w_ih: Operand, w_hh: Operand, b_ih: Operand = None, b_hh: Operand = None,
+    h0: Operand = None, lengths: Any = None, *, activation: str = "tanh", reverse: bool = False,
+    bptt: int = 0,
 ) -> tuple[Value, Value]:  # fmt: skip
     """A simple recurrent net: h' = f(x W_ih + b_ih + h W_hh + b_hh) (Elman 1990).
 
@@ -190,16 +172,58 @@ def rnn(
         raise OptionError(f"rnn: expected activation one of {ACTIVATIONS}, got {activation!r}")
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     result: tuple[Value, Value] = _sequence(
-        "rnn", x, lengths, {"h0": h0}, weights, activation=ACTIVATIONS.index(activation),
+        _rnn, x, lengths, {"h0": h0}, weights, activation=ACTIVATIONS.index(activation),
         reverse=int(reverse), bptt=int(bptt),
     )  # fmt: skip
     return result
 
 
+# ---------------------------------------------------------------- LSTM
+
+
+def lstm_steps(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, peephole: Value | None, h0: Value | None, c0: Value | None, reverse: int,
+    bptt: int,
+) -> tuple[Value, ...]:  # fmt: skip
+    """The LSTM in other ops."""
+
+    def cell(z: Value, states: list[Value]) -> list[Value]:
+        h, c = states
+        i, f, g, o = _gates(z + product(h, w_hh, b_hh), 4)
+        if peephole is not None:
+            p_i, p_f, p_o = _gates(reshape(peephole, (1, -1)), 3)
+            i, f = i + p_i * c, f + p_f * c
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        if peephole is not None:
+            o = o + p_o * c
+        return [sigmoid(o) * tanh(c), c]
+
+    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    return _steps("lstm", cell, z, lengths, size, [h0, c0], reverse, bptt)
+
+
+@op(
+    returns=("y", "h_n", "c_n"), differentiable=(*_TRAINED, "peephole", "c0"),
+    expression=lstm_steps,
+)  # fmt: skip
+def _lstm(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, peephole: Value | None, h0: Value | None, c0: Value | None,
+    reverse: int = 0, bptt: int = 0,
+) -> tuple[Value, Value, Value]:  # fmt: skip
+    batch, steps, hidden = _check(
+        "lstm", 4, x, w_ih, w_hh, b_ih=b_ih, b_hh=b_hh, peephole=peephole, lengths=lengths, h0=h0,
+        c0=c0,
+    )  # fmt: skip
+    state = floats(batch, hidden)
+    return outputs(y=floats(batch, steps, hidden), h_n=state, c_n=state)
+
+
 def lstm(
-    x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, h0: Any = None,
-    c0: Any = None, lengths: Any = None, *, peephole: Any = None, reverse: bool = False,
-    bptt: int = 0,
+    x: Operand, w_ih: Operand, w_hh: Operand, b_ih: Operand = None, b_hh: Operand = None,
+    h0: Operand = None, c0: Operand = None, lengths: Any = None, *, peephole: Operand = None,
+    reverse: bool = False, bptt: int = 0,
 ) -> tuple[Value, Value, Value]:  # fmt: skip
     """The LSTM (Hochreiter & Schmidhuber 1997), gates in PyTorch's order i, f, g, o.
 
@@ -211,14 +235,51 @@ def lstm(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole}
     result: tuple[Value, Value, Value] = _sequence(
-        "lstm", x, lengths, {"h0": h0, "c0": c0}, weights, reverse=int(reverse), bptt=int(bptt)
+        _lstm, x, lengths, {"h0": h0, "c0": c0}, weights, reverse=int(reverse), bptt=int(bptt)
     )
     return result
 
 
+# ---------------------------------------------------------------- GRU
+
+
+def gru_steps(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, h0: Value | None, reset_before: int, reverse: int, bptt: int,
+) -> tuple[Value, ...]:  # fmt: skip
+    """The GRU in other ops."""
+
+    def cell(z: Value, states: list[Value]) -> list[Value]:
+        h = states[0]
+        z_r, z_z, z_n = _gates(z, 3)
+        h_r, h_z, h_n = _gates(product(h, w_hh, b_hh), 3)
+        r, gate = sigmoid(z_r + h_r), sigmoid(z_z + h_z)
+        if reset_before:
+            h_n = _gates(product(r * h, w_hh, b_hh), 3)[2]
+            new = tanh(z_n + h_n)
+        else:
+            new = tanh(z_n + r * h_n)
+        return [(1.0 - gate) * new + gate * h]
+
+    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    return _steps("gru", cell, z, lengths, size, [h0], reverse, bptt)
+
+
+@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=gru_steps)
+def _gru(
+    x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
+    b_hh: Value | None, h0: Value | None, reset_before: int = 0, reverse: int = 0, bptt: int = 0,
+) -> tuple[Value, Value]:  # fmt: skip
+    batch, steps, hidden = _check(
+        "gru", 3, x, w_ih, w_hh, b_ih=b_ih, b_hh=b_hh, lengths=lengths, h0=h0
+    )
+    return outputs(y=floats(batch, steps, hidden), h_n=floats(batch, hidden))
+
+
 def gru(
-    x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, h0: Any = None,
-    lengths: Any = None, *, reset: str = "after", reverse: bool = False, bptt: int = 0,
+    x: Operand, w_ih: Operand, w_hh: Operand, b_ih: Operand = None, b_hh: Operand = None,
+    h0: Operand = None, lengths: Any = None, *, reset: str = "after", reverse: bool = False,
+    bptt: int = 0,
 ) -> tuple[Value, Value]:  # fmt: skip
     """The GRU (Cho et al. 2014), gates in PyTorch's order r, z, n.
 
@@ -233,15 +294,32 @@ def gru(
         raise OptionError(f"gru: expected reset 'after' or 'before', got {reset!r}")
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     result: tuple[Value, Value] = _sequence(
-        "gru", x, lengths, {"h0": h0}, weights, reset_before=int(reset == "before"),
+        _gru, x, lengths, {"h0": h0}, weights, reset_before=int(reset == "before"),
         reverse=int(reverse), bptt=int(bptt),
     )  # fmt: skip
     return result
 
 
-def leaky(
-    x: Any, keep: float = 0.95, h0: Any = None, lengths: Any = None, *, reverse: bool = False,
+# ---------------------------------------------------------------- leaky sums
+
+
+@op(returns=("y", "h_n"), differentiable=("x", "h0"), linear=("x", "h0"))
+def _leaky(
+    x: Value, lengths: Value | None, h0: Value | None, keep: float = 0.95, reverse: int = 0,
     bptt: int = 0,
+) -> tuple[Value, Value]:  # fmt: skip
+    if x.ndim != 3:
+        raise ShapeError(
+            f"{where(x.graph.scope)}leaky: expected (batch, steps, features), got {x.shape}"
+        )
+    state = (x.shape[0], x.shape[2])
+    _check_shapes("leaky", {"lengths": lengths, "h0": h0}, {"lengths": state[:1], "h0": state})
+    return outputs(y=like(x), h_n=floats(*state))
+
+
+def leaky(
+    x: Operand, keep: float = 0.95, h0: Operand = None, lengths: Any = None, *,
+    reverse: bool = False, bptt: int = 0,
 ) -> tuple[Value, Value]:  # fmt: skip
     """y_t = (1 - keep) x_t + keep y_(t-1) over the steps of (B, T, C): slow context units.
 
@@ -249,11 +327,25 @@ def leaky(
         The sums of all steps, (B, T, C), zero past the end, and the last one, (B, C).
     """
     result: tuple[Value, Value] = _sequence(
-        "leaky", x, lengths, {"h0": h0}, {}, keep=float(keep), reverse=int(reverse), bptt=int(bptt)
+        _leaky, x, lengths, {"h0": h0}, {}, keep=float(keep), reverse=int(reverse), bptt=int(bptt)
     )
     return result
 
 
-def swap_time(x: Any) -> Value:
+# ---------------------------------------------------------------- time first
+
+
+def _swap_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    return {"x": graph.apply("swap_time", x=douts["y"])}
+
+
+@op(gradient=_swap_gradient)
+def swap_time(x: Operand) -> Value:
     """(B, T, C) to (T, B, C) and back, a copy."""
-    return unary("swap_time", x)
+    if x.ndim != 3:
+        raise ShapeError(
+            f"{where(x.graph.scope)}swap_time: expected three dimensions, got {x.shape}"
+        )
+    return floats(x.shape[1], x.shape[0], x.shape[2])

@@ -11,97 +11,129 @@ import numpy as np
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import affine, negate
+from fastnn.ops.arithmetic import affine, equal, negate
+from fastnn.ops.declare import Operand, floats, like, need, op, outputs
 from fastnn.ops.operands import float_value, unary, whole_axes
-from fastnn.ops.shape import reshape, transpose
+from fastnn.ops.shape import columns, reshape, transpose
+
+Values = dict[str, Value]
 
 
-def _without_last(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["x"].shape[:-1], "f")}
+def _for_each(y: Value) -> Value:
+    """One number for each row, as a column."""
+    return y.reshape(*y.shape, 1)
 
 
-for _name in ("max_columns", "product_columns", "logsumexp_columns"):
-    register(Op(_name, shape=_without_last, forward=_name))
+def _max_again(node: Node, d: Values) -> Values:
+    largest = equal(need(node, "x"), _for_each(node.outputs["y"]))
+    share = largest / sum(largest, -1, keepdims=True)
+    return {"x": share * _for_each(d["y"])}
 
 
-def _scalar(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": ((), "f")}
+@op(forward="max_columns", derivative=_max_again)
+def _max_columns(x: Value) -> Value:
+    return floats(*x.shape[:-1])
 
 
-def _spread_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
+def _product(x: Value) -> Value:
+    y = columns(x, 0, 1)
+    for k in range(1, x.shape[-1]):  # zeros make no harm
+        y = y * columns(x, k, k + 1)
+    return y.reshape(x.shape[:-1])
+
+
+@op(forward="product_columns", expression=_product)
+def _product_columns(x: Value) -> Value:
+    return floats(*x.shape[:-1])
+
+
+def _logsumexp_again(node: Node, d: Values) -> Values:
+    x, y = need(node, "x"), node.outputs["y"]
+    return {"x": (x - _for_each(y)).exp() * _for_each(d["y"])}
+
+
+@op(forward="logsumexp_columns", derivative=_logsumexp_again)
+def _logsumexp_columns(x: Value) -> Value:
+    return floats(*x.shape[:-1])
+
+
+def _spread_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
     """Gradient of a mean or total: the same number for every element.
 
     Where the incoming gradient is a known number, so is the result: a constant, no call.
     """
-    x, dy = node.inputs["x"], douts["y"]
-    assert x is not None
+    x, dy = need(node, "x"), douts["y"]
     if dy.data is not None:
         share = float(dy.data.reshape(-1)[0]) / (x.size if node.op.name == "mean" else 1)
         return {"x": graph.full(x.shape, share, x.batched)}
     return gradient_node(graph, node, douts, needed)
 
 
-register(Op("mean", shape=_scalar, forward="mean", gradient=_spread_gradient))
-register(Op("total", shape=_scalar, forward="total", gradient=_spread_gradient))
+@op(name="mean", forward="mean", gradient=_spread_gradient, linear=("x",))
+def _mean_of_all(x: Value) -> Value:
+    return floats()
 
 
-def _weighted_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": ((), "f"), "denominator": ((), "f")}
+@op(forward="total", gradient=_spread_gradient, linear=("x",))
+def total(x: Operand) -> Value:
+    """The sum of all elements, a single number."""
+    return floats()
 
 
-register(
-    Op(
-        "weighted_mean", inputs=("x", "weight"), outputs=("y", "denominator"),
-        returns=("y", "denominator"), shape=_weighted_shape, forward="weighted_mean",
-        constant=("weight",),
-    )
-)  # fmt: skip
+@op(returns=("y", "denominator"), forward="weighted_mean", constant=("weight",), linear=("x",))
+def _weighted_mean(x: Value, weight: Value) -> tuple[Value, Value]:
+    return outputs(y=floats(), denominator=floats())
 
 
-def _sum_columns_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    x = node.inputs["x"]
-    assert x is not None
+def _sum_columns_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    x = need(node, "x")
     zeros = graph.full(x.shape, 0.0, x.batched)
     return {"x": graph.apply("add_column", a=zeros, b=douts["y"])}
 
 
-register(
-    Op("sum_columns", shape=_without_last, forward="sum_columns", gradient=_sum_columns_gradient)
-)
+@op(forward="sum_columns", gradient=_sum_columns_gradient)
+def _sum_columns(x: Value) -> Value:
+    return floats(*x.shape[:-1])
 
 
-def _without_first(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (inputs["x"].shape[1:], "f")}
-
-
-def _sum_rows_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
-    x = node.inputs["x"]
-    assert x is not None
+def _sum_rows_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    x = need(node, "x")
     return {"x": graph.apply("expand", x=douts["y"], shape=x.shape, batched=x.batched)}
 
 
-register(Op("sum_rows", shape=_without_first, forward="sum_rows", gradient=_sum_rows_gradient))
+@op(forward="sum_rows", gradient=_sum_rows_gradient)
+def _sum_rows(x: Value) -> Value:
+    return floats(*x.shape[1:])
 
 
-def _running_sum_gradient(
-    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
-) -> dict[str, Value]:
+def _running_sum_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
     back = {**node.attrs, "reverse": 1 - node.attrs["reverse"]}
     return {"x": graph.apply("running_sum", x=douts["y"], **back)}
 
 
-register(
-    Op("running_sum", defaults={"reverse": 0, "exclusive": 0}, forward="running_sum",
-       gradient=_running_sum_gradient)
-)  # fmt: skip
+@op(forward="running_sum", gradient=_running_sum_gradient)
+def _running_sum(x: Value, reverse: int = 0, exclusive: int = 0) -> Value:
+    return like(x)
+
+
+def _softmax_again(node: Node, d: Values) -> Values:
+    y = node.outputs["y"]
+    return {"x": y * (d["y"] - sum(d["y"] * y, -1, keepdims=True))}
+
+
+@op(name="softmax", derivative=_softmax_again)
+def _softmax_rows(x: Value) -> Value:
+    return like(x)
+
+
+def _log_softmax_again(node: Node, d: Values) -> Values:
+    return {"x": d["y"] - node.outputs["y"].exp() * sum(d["y"], -1, keepdims=True)}
+
+
+@op(name="log_softmax", derivative=_log_softmax_again)
+def _log_softmax_rows(x: Value) -> Value:
+    return like(x)
 
 
 # ---------------------------------------------------------------- functions
@@ -134,7 +166,7 @@ def _reduced(
     return y if y.shape == shape else reshape(y, shape)
 
 
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def sum(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The sum over all elements, over an axis or over several.
 
     Args:
@@ -142,25 +174,20 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
         axis: a place, several, or None for all; negative ones count from the end.
         keepdims: leave the reduced axes in the shape, with extent 1.
     """
-    rows = lambda x: unary("sum_columns", x)  # noqa: E731
+    rows = _sum_columns
     return _reduced("sum", x, axis, keepdims, rows, "total", "sum_rows")
 
 
-def total(x: Any) -> Value:
-    """The sum of all elements, a single number."""
-    return unary("total", x)
-
-
-def sum_features(x: Any) -> Value:
+def sum_features(x: Operand) -> Value:
     """Sum over the last dimension."""
     return sum(x, -1)
 
 
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def mean(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The mean of all elements, or over axes; arguments as for `sum`."""
     x = float_value(x, "mean")
     if axis is None:
-        y = unary("mean", x)
+        y = _mean_of_all(x)
         return reshape(y, (1,) * x.ndim) if keepdims and x.ndim else y
     count = 1
     for d in whole_axes(x, axis, "mean"):
@@ -168,30 +195,30 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return affine(sum(x, axis, keepdims), 1.0 / count, 0.0)
 
 
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def max(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The largest element, of all or over axes; NaN where one of them is. Arguments as for `sum`.
 
     Where several elements are the largest, the gradient is shared equally among them, as by
     PyTorch's `amax` (its `max` over one axis gives it all to one of them).
     """
-    return _reduced("max", x, axis, keepdims, lambda x: unary("max_columns", x))
+    return _reduced("max", x, axis, keepdims, _max_columns)
 
 
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def min(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The smallest element; otherwise as `max`."""
-    rows = lambda x: negate(unary("max_columns", negate(x)))  # noqa: E731
+    rows = lambda x: negate(_max_columns(negate(x)))  # noqa: E731
     return _reduced("min", x, axis, keepdims, rows)
 
 
-def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def prod(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The product of all elements, or over axes; arguments as for `sum`. Gradients are right with
     zeros among the elements."""
-    return _reduced("prod", x, axis, keepdims, lambda x: unary("product_columns", x))
+    return _reduced("prod", x, axis, keepdims, _product_columns)
 
 
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+def logsumexp(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """log(sum(exp(x))) without overflow; arguments as for `sum`."""
-    return _reduced("logsumexp", x, axis, keepdims, lambda x: unary("logsumexp_columns", x))
+    return _reduced("logsumexp", x, axis, keepdims, _logsumexp_columns)
 
 
 def _along(
@@ -212,17 +239,17 @@ def _along(
     return transpose(y, tuple(int(d) for d in np.argsort(order)))
 
 
-def softmax(x: Any, axis: int | Sequence[int] = -1) -> Value:
+def softmax(x: Operand, axis: int | Sequence[int] = -1) -> Value:
     """exp(x) / sum(exp(x)) over an axis, by default the last, or over several together."""
-    return _along("softmax", x, axis, lambda x: unary("softmax", x))
+    return _along("softmax", x, axis, _softmax_rows)
 
 
-def log_softmax(x: Any, axis: int | Sequence[int] = -1) -> Value:
+def log_softmax(x: Operand, axis: int | Sequence[int] = -1) -> Value:
     """Logarithm of the softmax over an axis, by default the last, or over several together."""
-    return _along("log_softmax", x, axis, lambda x: unary("log_softmax", x))
+    return _along("log_softmax", x, axis, _log_softmax_rows)
 
 
-def cumsum(x: Any, axis: int = -1, reverse: bool = False, exclusive: bool = False) -> Value:
+def cumsum(x: Operand, axis: int = -1, reverse: bool = False, exclusive: bool = False) -> Value:
     """Running sums along an axis.
 
     Args:
@@ -232,4 +259,4 @@ def cumsum(x: Any, axis: int = -1, reverse: bool = False, exclusive: bool = Fals
         exclusive: the sum of what comes before an element, without it.
     """
     flags = {"reverse": int(bool(reverse)), "exclusive": int(bool(exclusive))}
-    return _along("cumsum", x, axis, lambda x: unary("running_sum", x, **flags))
+    return _along("cumsum", x, axis, lambda x: _running_sum(x, **flags))

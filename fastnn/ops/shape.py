@@ -12,7 +12,7 @@ from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.ops.joining import concatenate as join
-from fastnn.ops.operands import as_value, float_value, graph_of, symbolic, whole_axes
+from fastnn.ops.operands import as_value, expanded, float_value, graph_of, symbolic, whole_axes
 
 
 def reshape(x: Any, *shape: Any) -> Value:
@@ -112,8 +112,6 @@ def expand(x: Any, *shape: Any) -> Value:
     x = symbolic(x, "expand")
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    from fastnn.ops.arithmetic import expanded
-
     graph = graph_of(x)
     front = len(shape) - x.ndim
     wanted = tuple(

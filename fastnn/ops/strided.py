@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
+from fastnn.ops.declare import floats, need, op, output
 from fastnn.ops.joining import reshaped
 
 Shape = tuple[int, ...]
@@ -19,51 +17,38 @@ Shape = tuple[int, ...]
 # ---------------------------------------------------------------- transpose
 
 
-def _transpose_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x = inputs["x"]
-    return {"y": (tuple(x.shape[a] for a in attrs["axes"]), x.dtype)}
-
-
 def _transpose_settle(node: Node) -> None:
-    x, y = node.inputs["x"], node.outputs["y"]
-    assert x is not None
+    x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and node.attrs["axes"][0] == 0
 
 
 def _transpose_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x, axes = node.inputs["x"], node.attrs["axes"]
-    assert x is not None
+    x, axes = need(node, "x"), node.attrs["axes"]
     back = tuple(axes.index(a) for a in range(len(axes)))
     dx: Value = graph.apply("transpose", x=douts["y"], axes=back)
     dx.batched = x.batched
     return {"x": dx}
 
 
-register(
-    Op("transpose", defaults={"axes": ()}, shape=_transpose_shape, settle=_transpose_settle,
-       gradient=_transpose_gradient)
-)  # fmt: skip
+@op(settle=_transpose_settle, gradient=_transpose_gradient)
+def _transpose(x: Value, axes: Shape = ()) -> Value:
+    return output(tuple(x.shape[a] for a in axes), x.dtype)
+
 
 # ---------------------------------------------------------------- repeated axes
 
 
-def _expand_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (attrs["shape"], inputs["x"].dtype)}
-
-
 def _expand_settle(node: Node) -> None:
-    x, y = node.inputs["x"], node.outputs["y"]
-    assert x is not None
+    x, y = need(node, "x"), node.outputs["y"]
     y.batched = node.attrs["batched"] or (x.batched and x.ndim == y.ndim)
 
 
 def _expand_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x, dy = node.inputs["x"], douts["y"]
-    assert x is not None
+    x, dy = need(node, "x"), douts["y"]
     shape = (1,) * (dy.ndim - x.ndim) + x.shape
     repeated = tuple(d for d, n in enumerate(shape) if n == 1 and dy.shape[d] != 1)
     return {"x": reshaped(graph, _sum_over(graph, dy, repeated), x.shape, x.batched)}
@@ -89,29 +74,23 @@ def _sum_over(graph: Graph, x: Value, axes: Shape) -> Value:
     return y
 
 
-register(
-    Op("expand", defaults={"shape": (), "batched": False}, shape=_expand_shape,
-       settle=_expand_settle, gradient=_expand_gradient)
-)  # fmt: skip
+@op(settle=_expand_settle, gradient=_expand_gradient)
+def _expand(x: Value, shape: Shape = (), batched: bool = False) -> Value:
+    return output(shape, x.dtype)
+
 
 # ---------------------------------------------------------------- slices with steps, padding
 
 
-def _steps_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (attrs["counts"], inputs["x"].dtype)}
-
-
 def _steps_settle(node: Node) -> None:
-    x, y = node.inputs["x"], node.outputs["y"]
-    assert x is not None
+    x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and y.shape[0] == x.shape[0] and node.attrs["steps"][0] == 1
 
 
 def _steps_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x, a = node.inputs["x"], node.attrs
-    assert x is not None
+    x, a = need(node, "x"), node.attrs
     dx: Value = graph.apply(
         "spread", x=douts["y"], shape=x.shape, starts=a["starts"], steps=a["steps"]
     )
@@ -119,27 +98,20 @@ def _steps_gradient(
     return {"x": dx}
 
 
-register(
-    Op("slice_steps", defaults={"starts": (), "steps": (), "counts": ()}, shape=_steps_shape,
-       settle=_steps_settle, gradient=_steps_gradient)
-)  # fmt: skip
-
-
-def _spread_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    return {"y": (attrs["shape"], "f")}
+@op(settle=_steps_settle, gradient=_steps_gradient)
+def _slice_steps(x: Value, starts: Shape = (), steps: Shape = (), counts: Shape = ()) -> Value:
+    return output(counts, x.dtype)
 
 
 def _spread_settle(node: Node) -> None:
-    x, y = node.inputs["x"], node.outputs["y"]
-    assert x is not None
+    x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and x.shape[0] == y.shape[0]
 
 
 def _spread_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x, a = node.inputs["x"], node.attrs
-    assert x is not None
+    x, a = need(node, "x"), node.attrs
     dx: Value = graph.apply(
         "slice_steps", x=douts["y"], starts=a["starts"], steps=a["steps"], counts=x.shape
     )
@@ -147,23 +119,16 @@ def _spread_gradient(
     return {"x": dx}
 
 
-# zeros but for a slice with steps: the gradient of `slice_steps`
-register(
-    Op("spread", defaults={"shape": (), "starts": (), "steps": ()}, shape=_spread_shape,
-       settle=_spread_settle, gradient=_spread_gradient)
-)  # fmt: skip
-
-
-def _pad_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, ends = inputs["x"], zip(attrs["before"], attrs["after"], strict=True)
-    return {"y": (tuple(n + a + b for n, (a, b) in zip(x.shape, ends, strict=True)), "f")}
+@op(settle=_spread_settle, gradient=_spread_gradient)
+def _spread(x: Value, shape: Shape = (), starts: Shape = (), steps: Shape = ()) -> Value:
+    """Zeros but for a slice with steps: the gradient of `slice_steps`."""
+    return floats(*shape)
 
 
 def _pad_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
-    x = node.inputs["x"]
-    assert x is not None
+    x = need(node, "x")
     steps = (1,) * x.ndim
     dx: Value = graph.apply(
         "slice_steps", x=douts["y"], starts=node.attrs["before"], steps=steps, counts=x.shape
@@ -172,25 +137,22 @@ def _pad_gradient(
     return {"x": dx}
 
 
-register(
-    Op("pad", defaults={"before": (), "after": (), "value": 0.0}, shape=_pad_shape,
-       settle=_spread_settle, gradient=_pad_gradient)
-)  # fmt: skip
+@op(settle=_spread_settle, gradient=_pad_gradient)
+def _pad(x: Value, before: Shape = (), after: Shape = (), value: float = 0.0) -> Value:
+    return floats(*(n + a + b for n, a, b in zip(x.shape, before, after, strict=True)))
+
 
 # ---------------------------------------------------------------- gather
 
 
-def _gather_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
-    x, index = inputs["x"], inputs["index"]
+@op(
+    forward="gather_columns", backward=("gather_columns_backward",), constant=("index",),
+    linear=("x",),
+)  # fmt: skip
+def _gather(x: Value, index: Value) -> Value:
     if x.shape[:-1] != index.shape[:-1]:
         raise ShapeError(
-            f"{where(scope)}gather: expected indices of shape {x.shape[:-1]} and any last extent, "
-            f"got {index.shape}"
+            f"{where(x.graph.scope)}gather: expected indices of shape {x.shape[:-1]} and any last "
+            f"extent, got {index.shape}"
         )
-    return {"y": (index.shape, "f")}
-
-
-register(
-    Op("gather", inputs=("x", "index"), shape=_gather_shape, forward="gather_columns",
-       backward=("gather_columns_backward",), constant=("index",))
-)  # fmt: skip
+    return floats(*index.shape)

@@ -7,15 +7,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.node import Node
-from fastnn.graph.op import OPS, Expression, Op, Shape
+from fastnn.graph.op import OPS, Op, Shape
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.kernels.types import TYPES
+from fastnn.ops.declare import expressed_by, number
 from fastnn.ops.operands import as_value, graph_of, untransposed
 
 ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
@@ -111,28 +109,11 @@ def define_op(
         shape=interface.shapes if shape is None else interface.shapes_by(shape),
         forward=_enter(f"{name}_forward", forward, twins),
         backward=tuple(_enter(f"{name}_{k.name}", k, twins) for k in gradients),
-        expression=None if expression is None else _expressed_by(name, expression),
+        expression=None if expression is None else expressed_by(name, expression),
     )
     OPS[name] = op
     _defined.add(name)
     return UserOp(op, interface)
-
-
-def _expressed_by(op: str, expression: Callable[..., Any]) -> Expression:
-    """An op's expression as differentiation asks for it."""
-
-    def formula(node: Node) -> dict[str, Value]:
-        found = expression(*node.inputs.values(), **node.attrs)
-        outputs = found if isinstance(found, tuple) else (found,)
-        shapes = [v.shape if isinstance(v, Value) else type(v).__name__ for v in outputs]
-        if shapes != [v.shape for v in node.outputs.values()]:
-            raise ShapeError(
-                f"{where(node.scope)}{op}: expected the expression to return values of shapes "
-                f"{[v.shape for v in node.outputs.values()]}, got {shapes}"
-            )
-        return dict(zip(node.outputs, outputs, strict=True))
-
-    return formula
 
 
 class UserOp:
@@ -252,11 +233,7 @@ class _Interface:
                 )
 
     def number(self, name: str, value: Any) -> float | int:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-            self._fail(f"attribute {name!r}: expected a number, got {value!r}")
-        if self.attributes[name] == "int" and int(value) != value:
-            self._fail(f"attribute {name!r}: expected a whole number, got {value!r}")
-        return int(value) if self.attributes[name] == "int" else float(value)
+        return number(f"define_op {self.name!r}", name, value, self.attributes[name] == "int")
 
     # ---------------------------------------------------------------- shapes
 

@@ -1,7 +1,7 @@
 """Kernels that compute each element from the elements at the same place: activations, arithmetic.
 
-A kernel is made from a formula (`elementwise`); a new activation is a formula in `scalar` and a row
-of the table. All arrays are ``rows f[N,C]``; the rows lo to hi are lo*C to hi*C in the flat array,
+A kernel is made from a formula (`elementwise`), those of the table from the formulas that `scalar`
+enters there. All arrays are ``rows f[N,C]``; the rows lo to hi are lo*C to hi*C in the flat array,
 whole vectors first, then a masked one with the same formula. The output may be one of the inputs.
 """
 
@@ -14,7 +14,7 @@ from .. import scalar
 from ..declare import Kernel, kernel
 from ..recorded import execute
 from ..simd import lanes, load, load_first, store, store_first
-from .table import FUNCTIONS, SEVERAL
+from .table import TABLE
 
 _SOURCE = '''
 def {name}({parameters}, lo, hi):
@@ -62,13 +62,14 @@ def elementwise(
     return made
 
 
-for _f in FUNCTIONS:
-    elementwise(f"{_f.name}_forward", _f.formula, reals=_f.reals, keeps_finite=_f.keeps_finite)
-    elementwise(f"{_f.name}_backward", _f.gradient, (_f.saved, "dy"), "dx", _f.reals)
-
-
-for _name, _function, _inputs, _output in SEVERAL:
-    elementwise(_name, _function, _inputs, _output)
+for _f in TABLE.values():
+    elementwise(
+        f"{_f.name}_forward", _f.formula, _f.inputs, "y", _f.reals, keeps_finite=_f.keeps_finite
+    )
+    for _name, _formula, _inputs, _output in _f.backward:
+        elementwise(_name, _formula, _inputs, _output, _f.reals)
+for _formula in (scalar.less, scalar.less_equal, scalar.equal, scalar.not_equal):
+    elementwise(_formula.__name__, _formula, ("a", "b"))
 
 add_forward = elementwise("add_forward", scalar.add, ("a", "b"), keeps_finite=True)
 subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"), keeps_finite=True)

@@ -14,7 +14,7 @@ from ..cuda.device import can_load4, flat, flat_index, fours_launch, load4, stor
 from ..declare import KERNELS, CudaKernel, cuda_kernel
 from ..recorded import execute
 from . import cpu  # noqa: F401  (declares what these are like)
-from .table import FUNCTIONS, SEVERAL
+from .table import TABLE
 
 _SOURCE = '''
 def {name}({parameters}):
@@ -67,12 +67,12 @@ def elementwise(
     return made
 
 
-for _f in FUNCTIONS:
-    elementwise(f"{_f.name}_forward", _f.formula, reals=_f.reals)
-    elementwise(f"{_f.name}_backward", _f.gradient, (_f.saved, "dy"), "dx", _f.reals)
-
-for _name, _function, _inputs, _output in SEVERAL:
-    elementwise(_name, _function, _inputs, _output)
+for _f in TABLE.values():
+    elementwise(f"{_f.name}_forward", _f.formula, _f.inputs, "y", _f.reals)
+    for _name, _formula, _inputs, _output in _f.backward:
+        elementwise(_name, _formula, _inputs, _output, _f.reals)
+for _formula in (scalar.less, scalar.less_equal, scalar.equal, scalar.not_equal):
+    elementwise(_formula.__name__, _formula, ("a", "b"))
 
 add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
 subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))

@@ -17,7 +17,7 @@ import fastnn.kernels.random.cpu  # noqa: F401
 from fastnn.kernels.clock import LENGTH
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS
-from fastnn.kernels.elementwise.table import FUNCTIONS
+from fastnn.kernels.elementwise.cpu import TABLE
 from fastnn.testing.kernels import call
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +41,10 @@ def fingerprints():
         if dtype == np.float32:  # the whole range, by bit patterns
             x = np.arange(0, 2**32, 400009, dtype=np.uint64).astype(np.uint32).view(dtype)
             x = x[: len(x) // 16 * 16].reshape(-1, 16)
-        for name, _, _, saved, reals, _ in FUNCTIONS:
-            given = dict.fromkeys(reals, 0.75)
+        for name, function in TABLE.items():
+            if function.inputs != ("x",):
+                continue
+            saved, given = function.saved, dict.fromkeys(function.reals, 0.75)
             y, dx = np.empty_like(x), np.empty_like(x)
             call(KERNELS[f"{name}_forward"], x=x, y=y, **given)
             call(KERNELS[f"{name}_backward"], **{saved: x}, dy=np.ones_like(x), dx=dx, **given)
