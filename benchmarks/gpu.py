@@ -23,7 +23,7 @@ from benchmarks import gpu_models, harness
 from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
 from fastnn.engine.update import Objective, add_updates
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.nn.parameter import Parameter
 from fastnn.train.build import StepBuilder
 
@@ -89,11 +89,11 @@ class Ours(Side):
     def run(self, steps: int) -> None:
         """Send so many steps; the clock begins anew."""
         session = self.session
-        session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
+        session.control[[control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]] = 0
         if session.device == "cpu":
             session.run([(self.bound, steps)], lambda: None)
             return
-        session.runtime.control.forget()
+        session.runtime.device_control.forget()
         session.runtime.acquire([self.bound])
         for _ in range(steps):
             self.bound.launch()

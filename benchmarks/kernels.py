@@ -17,7 +17,7 @@ import fastnn as fnn
 from benchmarks import harness, limits
 from fastnn import nn, optim
 from fastnn.engine.arrays import NO_ARRAYS, as_arrays
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.memory import aligned_zeros
@@ -63,15 +63,16 @@ def adam(size: int, threads: int) -> tuple[dict[str, Any], float]:
     hyper = np.zeros(optimizer.hyper_size, np.float32)
     options = optimizer.group_options(0)
     prepare = caller(
-        KERNELS[optimizer.kernels()[0]], 1, clock=np.zeros(clock.LENGTH, np.int64), hyper=hyper,
-        schedule=np.full((1, 1), 1e-3), group=0, l2=0.0, decay=0.0, limit=np.inf, sign=1.0,
+        KERNELS[optimizer.kernels()[0]], 1, control=np.zeros(control_block.LENGTH, np.int64),
+        hyper=hyper, schedule=np.full((1, 1), 1e-3), group=0, l2=0.0, decay=0.0,
+        limit=np.inf, sign=1.0,
         **dict(zip(optimizer.own, optimizer.own_values(options), strict=True)),
     )  # fmt: skip
     prepare(1)
     sides = {
         "fastnn": caller(
             kernel, threads, p=p, g=g, exp_avg=m, exp_avg_sq=v, hyper=hyper,
-            scale=np.zeros(0, np.float32), guard=np.zeros(clock.GUARD_LENGTH, np.int64),
+            scale=np.zeros(0, np.float32), guard=np.zeros(control_block.GUARD_LENGTH, np.int64),
         )
     }  # fmt: skip
     try:
@@ -151,15 +152,15 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     def epochs(count: int) -> None:
         for k in range(count):
             arrays.order[:] = permutation(0, k, 20_000)
-            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
-            team.call(team.describe([(bound, 20_000 // 256)], session.clock))
+            session.control[[control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]] = 0
+            team.call(team.describe([(bound, 20_000 // 256)], session.control))
 
     def training(count: int) -> None:
         """The same epochs of a small net (20-128-64-4, Adam), feed included."""
         for k in range(count):
             arrays.order[:] = permutation(0, k, 20_000)
-            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
-            team.call(team.describe([(arrays.full, 20_000 // 256)], session.clock))
+            session.control[[control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]] = 0
+            team.call(team.describe([(arrays.full, 20_000 // 256)], session.control))
 
     arrays.rates[:] = trainer.rates(arrays.steps)
     sides: dict[str, Any] = {"fastnn": epochs, "fastnn training": training}

@@ -19,7 +19,7 @@ import fastnn as fnn
 from benchmarks import harness, limits, peers
 from fastnn import nn, optim
 from fastnn.engine.arrays import NO_ARRAYS, as_arrays
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.train.feeds import ArrayFeed
 
 #: name, layer sizes, batch, optimiser
@@ -57,8 +57,8 @@ def ours(
     def steps(count: int) -> None:
         while count > 0:
             now = min(count, feed.steps)
-            session.clock[[clock.CURSOR, clock.RUN_STEP, clock.STOP]] = 0
-            team.call(team.describe([(feed.full, now)], session.clock))
+            session.control[[control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]] = 0
+            team.call(team.describe([(feed.full, now)], session.control))
             count -= now
 
     return steps, trainer

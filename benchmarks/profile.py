@@ -64,13 +64,13 @@ def main(name: str, batch: int, repeats: int = 200) -> None:
     clock = time.perf_counter_ns
     empty = min(_empty(clock) for _ in range(1000))
     for _ in range(repeats):
-        before = step._clock.copy()
+        before = step._control.copy()
         for k, (function, record, count) in enumerate(run):
             address = ctypes.c_int64(record.ctypes.data)
             begin = clock()
             function(address, 0, count)
             times[k].append(clock() - begin - empty)
-        step._clock[:] = before
+        step._control[:] = before
         for _ in range(3):
             begin = clock()
             step(x, y)

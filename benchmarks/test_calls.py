@@ -13,7 +13,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 
 
 def data(samples: int, features: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,11 +53,11 @@ def test_overhead_of_a_step(benchmark: Any, batch: int) -> None:
     ready = next(iter(step._ready.values()))
     many = 100
     team = step.session.team(ready.bound.program)
-    description = team.describe([(ready.bound, many)], step._clock)
+    description = team.describe([(ready.bound, many)], step._control)
     run_many = team.prepare(description)
     single, alone = [], []
     for _ in range(100):
-        step._clock[words.RUN_STEP] = 0
+        step._control[control_block.RUN_STEP] = 0
         start = time.perf_counter()
         run_many()
         alone.append((time.perf_counter() - start) / many)

@@ -99,7 +99,7 @@ class Builder:
             "gather_rows" if spec.dtype == "f" else "gather_ids",
             source=source,
             order=graph.leaf("order", (1,), "order", dtype="i"),
-            clock=graph.clock(),
+            control=graph.control(),
             y=graph.view(value, (graph.batch, width)),
         )
         return value
@@ -115,7 +115,7 @@ class Builder:
         """Stop before parameters change unless the loss is finite, and all buffers (running
         statistics, states) that have been written so far."""
         for value in (loss, *guard.written_buffers(self.lowered.calls)):
-            self.graph.call("check_finite", value=value, clock=self.graph.clock())
+            self.graph.call("check_finite", value=value, control=self.graph.control())
 
     def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
         """Differentiate a loss and update its parameters.
@@ -181,7 +181,7 @@ class Builder:
     def finish(self, advance: bool = True) -> Built:
         """Plan the step."""
         if advance:
-            self.graph.call_last("advance", clock=self.graph.clock(), batch=self.graph.batch)
+            self.graph.call_last("advance", control=self.graph.control(), batch=self.graph.batch)
         program = plan(self.lowered, self.places)
         ranges = tuple(
             (self.names[r.value], replace(r, value=None))  # without the graph

@@ -12,7 +12,7 @@ from typing import Any
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import Traits, kernel_of
 from fastnn.plan.lower import Lowering
 
@@ -22,7 +22,7 @@ GRADIENT = 1e18
 
 def guard_of(graph: Graph) -> Value:
     """The guard's words."""
-    return graph.leaf("guard", (words.GUARD_LENGTH,), "guard", dtype="i", name="guard")
+    return graph.leaf("guard", (control_block.GUARD_LENGTH,), "guard", dtype="i", name="guard")
 
 
 def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
@@ -148,7 +148,7 @@ def safeguard(
             for prefix, value in zip(("slot", "saved"), two, strict=True)
         }
         graph.call(
-            "safeguard", clock=graph.clock(), schedule=schedule, guard=guard_of(graph),
+            "safeguard", control=graph.control(), schedule=schedule, guard=guard_of(graph),
             x=first[0], saved=first[1], always=int(not bounded), **operands,
         )  # fmt: skip
 
@@ -163,7 +163,7 @@ def keep_buffers(lowered: Lowering, size: int) -> None:
         return
     own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
     saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")
-    graph.call_last("keep", x=own, clock=graph.clock(), saved=saved)
+    graph.call_last("keep", x=own, control=graph.control(), saved=saved)
 
 
 def may_raise(calls: Sequence[Call]) -> bool:

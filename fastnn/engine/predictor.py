@@ -20,8 +20,7 @@ from fastnn.errors import OptionError, is_whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.tree import rebuild
 from fastnn.graph.value import Value
-from fastnn.kernels import clock as words
-from fastnn.kernels import types
+from fastnn.kernels import control_block, types
 from fastnn.plan.samples import Samples
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
@@ -241,7 +240,7 @@ class Predictor:
             results.append(np.zeros((rows, int(np.prod(shape, dtype=np.int64)) // rows), dtype))
             session.set(f"result/{k}", results[k])
         bound = [session.bind(f.built.program) if f else None for f in (forward, rest)]
-        session.clock[words.CURSOR] = 0
+        session.control[control_block.CURSOR] = 0
         session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
         runtime: Any = session.runtime
         if on_device:
@@ -269,12 +268,12 @@ def _own(graph: Graph, output: Value) -> Value:
 
 
 def _scatter(graph: Graph, number: int, output: Value) -> None:
-    """The batch's rows into the results, from the clock's cursor on."""
+    """The batch's rows into the results, from the control block's cursor on."""
     rows = _rows(output.shape, graph.batch)
     width = output.size // rows
     target = graph.leaf(("result", number), (1, width), f"result/{number}", dtype=output.dtype)
     kernel = "scatter_ids" if output.dtype == "i" else "scatter_rows"
-    graph.call(kernel, x=graph.view(output, (rows, width)), clock=graph.clock(), y=target)
+    graph.call(kernel, x=graph.view(output, (rows, width)), control=graph.control(), y=target)
 
 
 def _rows(shape: tuple[int, ...], batch: int) -> int:

@@ -13,7 +13,7 @@ from fastnn.engine.builder import Built
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, turns
 from fastnn.errors import OptionError, is_whole
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
@@ -39,7 +39,7 @@ class Session:
         graphs: whether a GPU replays a step as one CUDA graph.
 
     Attributes:
-        runtime, memory, clock, totals: see `fastnn/runtime/interface.py`.
+        runtime, memory, control, totals: see `fastnn/runtime/interface.py`.
         running: whether workers may be in the middle of a step.
     """
 
@@ -51,14 +51,14 @@ class Session:
         self.workers, self.graphs = check_workers(workers), graphs
         self.runtime = devices.runtime(device, store, slots, totals, self.workers, graphs)
         self.memory = self.runtime.memory
-        self.clock, self.totals = self.runtime.clock, self.runtime.totals
+        self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
         self.doubt()
 
     def doubt(self) -> None:
         """The next training step is not beyond doubt (`engine/guard.py`): the host has set
         parameters."""
-        self.memory["guard"][words.DOUBT] = 1
+        self.memory["guard"][control_block.DOUBT] = 1
 
     def undo(self) -> tuple[list[str], bool]:
         """After a stop for a number that is not finite: all as it was before that step.
@@ -67,7 +67,7 @@ class Session:
         put back.
         """
         broken: list[str] = []
-        if self.runtime.read("guard")[words.BROKEN]:
+        if self.runtime.read("guard")[control_block.BROKEN]:
             broken = [
                 n for n, p in self.store.parameters.items() if not np.isfinite(p.read()).all()
             ]
@@ -98,11 +98,11 @@ class Session:
     def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
 
-        The clock's CURSOR is kept, RUN_STEP starts from 0.
+        The control block's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
-        self.settle()  # before the clock is set, which it counts in
-        self.clock[[words.RUN_STEP, words.STOP_REQUEST, words.STOP]] = 0
+        self.settle()  # before the control block is set, which it counts in
+        self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0
         self.running, call = True, Turn("a run", sys._getframe())
         turns(self.store).running(call, self.settle)
         try:
@@ -113,7 +113,7 @@ class Session:
         finally:
             self.running = False
         turns(self.store).ended(call)
-        return int(self.clock[words.STOP])
+        return int(self.control[control_block.STOP])
 
     def run_once(self, built: Built, *data: Arrays, bound: Bound | None = None) -> Bound:
         """Run a step that the host feeds, once, on these data; it has the results then. `bound` is

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.engine.builder import Built
 from fastnn.engine.session import Session
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 
 
@@ -46,14 +46,14 @@ class Single:
 def range_check(built: Built) -> Program:
     """A program that checks a step's integer inputs."""
     program = built.program
-    clock = Operand("clock", 0, (words.LENGTH,), "i", external=True)
+    control = Operand("control", 0, (control_block.LENGTH,), "i", external=True)
     calls = []
     for name, limits in built.ranges:
         place = program.places[name]
         size = int(np.prod(place.dims, dtype=np.int64))
         ids = Operand(place.segment, place.offset, (size,), "i")
         ignored = limits.low if limits.ignored is None else limits.ignored
-        operands = (ids, clock, limits.low, limits.high, ignored)
+        operands = (ids, control, limits.low, limits.high, ignored)
         calls.append(PlannedCall("check_range", operands, 1, limits.scope))
     return Program(
         (PlannedPhase((), tuple(calls)),), program.sizes, (), {}, program.dtype, program.batch

@@ -92,7 +92,7 @@ def add_updates(
         hyper[number] = graph.value((optimizer.hyper_size,), name=f"hyper{number}")
         own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
         graph.call(
-            prepare, clock=graph.clock(), hyper=hyper[number],
+            prepare, control=graph.control(), hyper=hyper[number],
             schedule=schedule,
             group=objective.group_offset + number, l2=options["weight_decay"],
             decay=options["decoupled_weight_decay"],
@@ -126,7 +126,7 @@ def add_updates(
         }
         graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
     if guarded:
-        graph.call_last("latch", clock=graph.clock(), guard=flags)
+        graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
         guard.keep_buffers(lowered, store.memory["buffers"].size)
 

@@ -20,8 +20,7 @@ from fastnn.graph.node import Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels import clock as clock_words
-from fastnn.kernels import types
+from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import Array, kernel_of
 
 
@@ -100,9 +99,9 @@ class Graph:
             self.leaves[key] = self.value(shape, home=home, **more)
         return self.leaves[key]
 
-    def clock(self) -> Value:
-        """The control block (see `kernels/clock.py`)."""
-        return self.leaf("clock", (clock_words.LENGTH,), "clock", dtype="i", name="clock")
+    def control(self) -> Value:
+        """The control block (see `kernels/control_block.py`)."""
+        return self.leaf("control", (control_block.LENGTH,), "control", dtype="i", name="control")
 
     def stream(self) -> int:
         """A new stream of random numbers."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastnn.graph.node import Node
 
 #: homes (memory segments) that a program's run brings along; sizes are known when it is bound
-EXTERNAL = ("data/", "order", "schedule", "totals", "clock", "guard", "result/")
+EXTERNAL = ("data/", "order", "schedule", "totals", "control", "guard", "result/")
 
 
 @dataclass(eq=False)

@@ -42,20 +42,20 @@ class Leaf(Part, leaf.Leaf):
     _owners: list[weakref.ref[Any]]
 
 
-class Clock:
+class Changes:
     """Counts changes of attributes of any module or parameter."""
 
-    now = 0
+    count = 0
 
 
-clock = Clock()
+changes = Changes()
 
 
 def note_change() -> int:
     """Count a change; what `forward` does while it is traced counts as none."""
     if traced() is None:
-        clock.now += 1
-    return clock.now
+        changes.count += 1
+    return changes.count
 
 
 def touch(module: Tree) -> None:
@@ -226,7 +226,7 @@ class Watch:
     of a part of it, its parts, what is trained.
 
     Attributes:
-        seen: what `clock` showed when it was last looked at: if it still does, and there are no
+        seen: what `changes` showed when it was last looked at: if it still does, and there are no
             `containers` in attributes (which may change behind its back), nothing has changed.
     """
 
@@ -236,7 +236,7 @@ class Watch:
 
     def changed(self) -> bool:
         """Whether it is not as it was when this was made or last told to `accept`."""
-        if self.seen == clock.now and all(map(_same, self.containers)):
+        if self.seen == changes.count and all(map(_same, self.containers)):
             return False
         state, parts, containers = self._look()
         if state != self._state:
@@ -249,7 +249,7 @@ class Watch:
         self._note(*self._look())
 
     def _note(self, state: Any, parts: Any, containers: Any) -> None:
-        self.seen = clock.now
+        self.seen = changes.count
         self._state, self._parts, self.containers = state, parts, containers
 
     def _look(self) -> tuple[Any, Any, Any]:

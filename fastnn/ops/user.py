@@ -162,7 +162,7 @@ class _Interface:
     def __init__(self, name: str, forward: Any, has_shape: bool, defaults: dict[str, Any]):
         self.name = name
         _check_kernel(name, "forward", forward)
-        self.arrays: dict[str, Array] = {n: a for n, a in forward.arrays.items() if n != "clock"}
+        self.arrays: dict[str, Array] = {n: a for n, a in forward.arrays.items() if n != "control"}
         for n, array in self.arrays.items():
             if array.mode not in ("in", "out") or array.dtype not in ("f", "i"):
                 self._fail(
@@ -216,7 +216,7 @@ class _Interface:
                 else:
                     d_output = n[:1] == "d" and n[1:] in self.outputs
                     known = parameter.mode == "in" and (
-                        d_output or n in self.arrays or n == "clock"
+                        d_output or n in self.arrays or n == "control"
                     )
                 if not known:
                     self._fail(

@@ -13,9 +13,10 @@ def in_order(instructions: Sequence[Work], depth: int = 0) -> list[Phase | Phase
     """A phase for each launch, in the graph's order; those of the step's very end come last.
 
     A launch is split among a GPU's processors by the GPU, so there is nothing to group: each
-    instruction is serial here. What one block computes (sums of the loss, totals, the clock) waits
-    until a larger launch needs it, or the step ends: all that waits is one launch, whose block does
-    one after the other. A buffer's memory is free again after the last launch that reads it.
+    instruction is serial here. What one block computes (sums of the loss, totals, the step count)
+    waits until a larger launch needs it, or the step ends: all that waits is one launch, whose
+    block does one after the other. A buffer's memory is free again after the last launch that reads
+    it.
 
     `depth` is the number of loops around the instructions, of which this is one step.
     """

@@ -39,7 +39,7 @@ from fastnn.plan.spans import Span, alike, apart
 #: segments that hold something before a step begins: the model and its optimiser, the run's state,
 #: what the host or the caller provides
 GIVEN = (
-    "params", "buffers", "slots/", "clock", "totals", "constant", "input", "data/", "order",
+    "params", "buffers", "slots/", "control", "totals", "constant", "input", "data/", "order",
     "schedule", "guard", "saved/",
 )  # fmt: skip
 #: segments of which a step may read only what it has written itself

@@ -5,7 +5,8 @@ one may read it and write to it between runs, on any device: where the segment l
 taking it fetches it, and the next run sends it back. (So don't keep an array over a run: on a
 device it shows what was there when it was taken.) To look without sending back, `read`.
 
-`clock` (see `kernels/clock.py`) and `totals` are up to date between runs, and written freely.
+`control` (see `kernels/control_block.py`) and `totals` are up to date between runs, and written
+freely.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Runtime(Protocol):
 
     device: str
     kind: str
-    clock: np.ndarray
+    control: np.ndarray
     totals: np.ndarray
 
     @property

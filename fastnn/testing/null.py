@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError
-from fastnn.kernels import clock as words
-from fastnn.kernels import types
+from fastnn.kernels import control_block, types
 from fastnn.plan.program import Operand, Program
 from fastnn.runtime import devices
 
@@ -86,13 +85,13 @@ class NullRuntime:
     def __init__(self, null: Null, store: Any, slots: Sequence[str], totals: int):
         self.null, self.kind = null, null.kind
         self.device = "cpu" if null.kind == "cpu" else "cuda:0"
-        self.clock = np.zeros(words.LENGTH, np.int64)
+        self.control = np.zeros(control_block.LENGTH, np.int64)
         self.totals = np.zeros(2 * totals)
         self.memory: dict[str, np.ndarray] = {
             **store.memory,
-            "clock": self.clock,
+            "control": self.control,
             "totals": self.totals,
-            "guard": np.zeros(words.GUARD_LENGTH, np.int64),
+            "guard": np.zeros(control_block.GUARD_LENGTH, np.int64),
         }
         for slot in slots:
             self.memory[f"slots/{slot}"] = np.zeros(store.size, store.dtype)
@@ -117,8 +116,8 @@ class NullRuntime:
         for bound, steps in segments:
             self.null.ran(bound.program, steps)
             if bound.advances:
-                self.clock[[words.STEP, words.RUN_STEP]] += steps
-                self.clock[words.CURSOR] += steps * bound.program.batch
+                self.control[[control_block.STEP, control_block.RUN_STEP]] += steps
+                self.control[control_block.CURSOR] += steps * bound.program.batch
         poll()
 
     def settle(self) -> None:
@@ -146,7 +145,7 @@ class NullSingle:
 
     def __init__(self, runtime: NullRuntime, bounds: Sequence[Any]):
         self.runtime, self.bounds = runtime, bounds
-        self.clock, self.loss = runtime.clock, np.zeros(1)
+        self.control, self.loss = runtime.control, np.zeros(1)
 
     def run(self, arrays: Sequence[Any]) -> None:
         self.runtime.run([(bound, 1) for bound in self.bounds], lambda: None)

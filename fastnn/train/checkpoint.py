@@ -29,7 +29,7 @@ from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.model import streams
 from fastnn.engine.turns import Turn, turns
 from fastnn.errors import CheckpointError, DataError, warn
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
 from fastnn.train.hooks import CallbackList
 from fastnn.train.packing import pack, unpack
@@ -187,9 +187,9 @@ class Loaded:
             view = trainer.store.view(trainer.session.memory[slot], parameter)
             _as_seen(view, parameter, copy=False)[...] = self.arrays[name]
         trainer.session.totals[:] = 0.0 if self.totals is None else self.totals
-        trainer.session.clock[words.STEP] = metadata["step"]
-        trainer.session.clock[words.SEED] = trainer.seed = metadata["seed"]
-        trainer.session.clock[words.CURSOR] = metadata["cursor"]
+        trainer.session.control[control_block.STEP] = metadata["step"]
+        trainer.session.control[control_block.SEED] = trainer.seed = metadata["seed"]
+        trainer.session.control[control_block.CURSOR] = metadata["cursor"]
         trainer.epoch, trainer.cursor = metadata["epoch"], metadata["cursor"]
         trainer.epoch_done = False
         trainer.rate_factor = metadata["rate_factor"]

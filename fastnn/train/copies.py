@@ -54,19 +54,20 @@ def _contents(owner: Any, rebuilt: Collection[str]) -> State:
     state = {name: value for name, value in vars(owner).items() if name not in rebuilt}
     state["_copied"] = {
         "workers": session.workers, "graphs": session.graphs, "slots": slots,
-        "dtype": owner.store.dtype, "clock": session.clock.copy(), "totals": session.totals.copy(),
+        "dtype": owner.store.dtype, "control": session.control.copy(),
+        "totals": session.totals.copy(),
     }  # fmt: skip
     return state
 
 
 def fill(owner: Any, copied: State) -> None:
-    """Put the optimiser's memory and the clock of the original into the copy's session."""
+    """Put the optimiser's memory and the control block of the original into the copy's session."""
     session, parameters = owner.session, owner.model.named_arrays()
     for slot, arrays in copied["slots"].items():
         flat = session.memory[f"slots/{slot}"]
         for name, array in arrays.items():
             owner.store.view(flat, parameters[name])[...] = array
-    session.clock[:] = copied["clock"]
+    session.control[:] = copied["control"]
     session.totals[:] = copied["totals"]
 
 

@@ -15,7 +15,7 @@ from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.value import Value
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.samples import Samples
 from fastnn.runtime.interface import Bound
@@ -71,7 +71,7 @@ class Evaluation:
         full = session.bind(built.program)
         rest = session.bind(small.program) if small else None
         session.totals[:] = 0.0
-        session.clock[words.CURSOR] = 0
+        session.control[control_block.CURSOR] = 0
         with CarriedStates(session) as states:
             states.before(built)
             session.run(segments_for(full, rest, samples, batch), lambda: None)
@@ -99,7 +99,7 @@ class Evaluation:
         """Losses and metrics over an iterable of batches."""
         trainer, session, count = self.trainer, self.session, 0
         session.totals[:] = 0.0
-        session.clock[words.CURSOR] = 0
+        session.control[control_block.CURSOR] = 0
         with CarriedStates(session) as states:
             for item in batches:
                 x, y, w = trainer.checked(*batch_of(item), check_data, "evaluation")

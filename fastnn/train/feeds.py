@@ -10,7 +10,7 @@ import numpy as np
 from fastnn.engine.arrays import Arrays, Hold, check_lengths
 from fastnn.engine.session import Session, segments_for
 from fastnn.errors import DataError
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
 from fastnn.train.batches import batch_of
@@ -88,8 +88,8 @@ class ArrayFeed:
             self.stretch.renew(self.padded, self.data, rows)
 
     def last_bound(self, session: Session) -> Bound:
-        """The program of the step at the clock's cursor."""
-        left = self.samples - int(session.clock[words.CURSOR])
+        """The program of the step at the control block's cursor."""
+        left = self.samples - int(session.control[control_block.CURSOR])
         return self.rest if self.rest is not None and left < self.batch else self.full
 
     def steps_done(self, cursor: int) -> int:
@@ -119,7 +119,7 @@ class ArrayFeed:
         first = self.steps_done(begin)
         self.rates[: self.steps - first] = trainer.rates(self.steps - first)
         session.changed("schedule")
-        session.clock[words.CURSOR] = begin
+        session.control[control_block.CURSOR] = begin
         segments = segments_for(self.full, self.rest, self.samples, self.batch, begin)
         if not segments:  # the run before was interrupted after the epoch's last step
             return 0
@@ -137,7 +137,7 @@ class ArrayFeed:
                 return reason
             batches.after(first + k)
             if trainer.stop_training:
-                return words.REQUESTED
+                return control_block.REQUESTED
         return 0
 
 
@@ -185,7 +185,7 @@ class BatchFeed:
                     bound, x, y, w = self._prepare(item)
             for arrays in (x, y, w):
                 arrays.write(bound)
-            session.clock[words.CURSOR] = samples - len(x)
+            session.control[control_block.CURSOR] = samples - len(x)
             self._last = bound
             reason = session.run([(bound, 1)], poll)
             if reason:
@@ -195,7 +195,7 @@ class BatchFeed:
             poll()
             step += 1
             if self.trainer.stop_training:
-                return words.REQUESTED
+                return control_block.REQUESTED
         if step == 0:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         self.steps = step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.fit_data import HeldOut, Request, prepared
 from fastnn.train.history import History
@@ -77,7 +77,7 @@ def _count(trainer: Trainer) -> None:
     """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
     if trainer.counting:
         trainer.session.settle()
-        trainer.cursor = int(trainer.session.clock[words.CURSOR])
+        trainer.cursor = int(trainer.session.control[control_block.CURSOR])
         trainer.counting = False
 
 
@@ -176,7 +176,7 @@ class Epochs:
         """Train one epoch, or what is left of it; what is reported of it."""
         trainer, feed, hooks = self.trainer, self.feed, self.hooks
         session = trainer.session
-        session.clock[words.CURSOR] = trainer.cursor
+        session.control[control_block.CURSOR] = trainer.cursor
         trainer.counting = True
         if trainer.cursor == 0:
             session.totals[:] = 0.0
@@ -194,7 +194,7 @@ class Epochs:
             raise
         finally:
             _count(trainer)
-        if reason == words.NOT_FINITE:
+        if reason == control_block.NOT_FINITE:
             number = trainer.step - done + 1
             where = (
                 f"epoch {epoch + 1}, step {number} of the epoch (step {trainer.step + 1} in all)"
@@ -222,7 +222,7 @@ class BatchHooks:
 
     def after(self, step: int) -> None:
         trainer, call = self.trainer, self.trainer.hook_call
-        trainer.cursor = int(trainer.session.clock[words.CURSOR])
+        trainer.cursor = int(trainer.session.control[control_block.CURSOR])
         if call is not None:
             call.logs = trainer.report.values(trainer.session.totals)
             call.run(trainer)

@@ -15,10 +15,10 @@ from fastnn.engine.session import CarriedStates
 from fastnn.engine.single import Single
 from fastnn.engine.turns import Turn, turns
 from fastnn.errors import NonFiniteError, OptionError, is_whole
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.structure import clock
+from fastnn.nn.structure import changes
 from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
@@ -37,25 +37,26 @@ class Step(Training):
     """
 
     kind = "step"
-    rebuilt = Training.rebuilt | {"_clock", "_rates", "_ready"}
+    rebuilt = Training.rebuilt | {"_control", "_rates", "_ready"}
 
     def __init__(self, model: Module, options: Options, steps_per_epoch: int | None):
         super().__init__(model, options)
         self.steps_per_epoch = _steps_per_epoch(steps_per_epoch, self.optimizer.schedule)
         self._open(options.workers, bool(options.graphs))
-        self._clock[words.SEED] = self.seed
+        self._control[control_block.SEED] = self.seed
 
     def _open(self, workers: int | str, graphs: bool) -> None:
         super()._open(workers, graphs)
-        self._clock = self.session.clock
+        self._control = self.session.control
         self._rates = np.zeros((AHEAD, self.optimizer.group_count))
         self.session.set("schedule", self._rates)
-        self._clock[words.RUN_STEP] = AHEAD  # the table's row for the next step: there is none yet
+        # the table's row for the next step: there is none yet
+        self._control[control_block.RUN_STEP] = AHEAD
         self._ready: Kept[Single] = Kept()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._clock[words.RUN_STEP] = AHEAD
+        self._control[control_block.RUN_STEP] = AHEAD
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -66,7 +67,7 @@ class Step(Training):
         self._ready.clear()
 
     def _rates_changed(self) -> None:
-        self._clock[words.RUN_STEP] = AHEAD
+        self._control[control_block.RUN_STEP] = AHEAD
 
     def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Do one training step: forward, backward, clipping, update.
@@ -91,12 +92,12 @@ class Step(Training):
         turn = turns(self.store).train(Turn("a step", sys._getframe()))
         try:
             ready, arrays = self._find("train", x, y, sample_weight)
-            # The clock alone says how many rates are used: the step itself counts it, so Ctrl-C
-            # can't come between the two.
-            if self._clock[words.RUN_STEP] >= AHEAD:
+            # The control block alone says how many rates are used: the step itself counts it, so
+            # Ctrl-C can't come between the two.
+            if self._control[control_block.RUN_STEP] >= AHEAD:
                 self._compute_rates()
             ready.run(arrays)
-            if self._clock[words.STOP]:
+            if self._control[control_block.STOP]:
                 self._stopped(ready, x, y)
             return ready.loss.item()
         finally:
@@ -110,7 +111,7 @@ class Step(Training):
             with CarriedStates(self.session) as states:
                 states.before(ready.built)
                 ready.run(arrays)
-                if self._clock[words.STOP]:
+                if self._control[control_block.STOP]:
                     self._stopped(ready, x, y)
             return ready.loss.item()
         finally:
@@ -134,7 +135,7 @@ class Step(Training):
                 ready.run(arrays)
             finally:
                 self.session.runtime.restore(saved)
-            if self._clock[words.STOP]:
+            if self._control[control_block.STOP]:
                 self._stopped(ready, x, y)
             return {
                 name: np.array(p.last_gradient())
@@ -148,7 +149,7 @@ class Step(Training):
     @property
     def steps(self) -> int:
         """Training steps done so far."""
-        return int(self._clock[words.STEP])
+        return int(self._control[control_block.STEP])
 
     # ---------------------------------------------------------------- preparation
 
@@ -159,7 +160,7 @@ class Step(Training):
         if self.store.stale:
             self.store.check()
         watch = self._watch
-        if (watch.seen != clock.now or watch.containers) and watch.changed():
+        if (watch.seen != changes.count or watch.containers) and watch.changed():
             self._take_changes()
         if weight is not None:
             return self._prepare(kind, x, y, weight)
@@ -218,14 +219,14 @@ class Step(Training):
                 else schedule.rates(base, self.steps, AHEAD, self.steps_per_epoch)
             )
         self.session.changed("schedule")
-        self._clock[words.RUN_STEP] = 0  # last: until then the table counts as used up
+        self._control[control_block.RUN_STEP] = 0  # last: until then the table counts as used up
 
     def _stopped(self, ready: Single, x: Any, y: Any) -> None:
         """Say why a program stopped before its end."""
-        reason = int(self._clock[words.STOP])
-        self._clock[words.STOP] = 0
-        self._clock[words.RUN_STEP] = AHEAD
-        if reason == words.OUT_OF_RANGE:
+        reason = int(self._control[control_block.STOP])
+        self._control[control_block.STOP] = 0
+        self._control[control_block.RUN_STEP] = AHEAD
+        if reason == control_block.OUT_OF_RANGE:
             ready.built.check(*self._checked(x, y))
         raise NonFiniteError(
             explain(self.model, self.session, ready.bound, f"step {self.steps + 1}")

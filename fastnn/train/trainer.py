@@ -16,7 +16,7 @@ from fastnn.engine.ranges import Stretch
 from fastnn.engine.turns import reading, training
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
@@ -130,7 +130,7 @@ class Trainer(Training):
             if chosen.metric.finish is not None:
                 self.report.finish[k] = chosen.metric.finish
         self._open(workers, bool(graphs))
-        self.session.clock[words.SEED] = self.seed
+        self.session.control[control_block.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
         self.cursor = 0  # samples of the current epoch that are done
         self.epoch_done = False  # within on_epoch_end: nothing is left to do of the current epoch
@@ -146,7 +146,7 @@ class Trainer(Training):
         self._batch_sizes = BatchSizes(self.losses_alone)
         self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
-        self.counting = False  # whether the clock's cursor is ahead of `cursor`
+        self.counting = False  # whether the control block's cursor is ahead of `cursor`
         self.hooks = CallbackList()  # those of the last run
         #: the hook that is being called, or was when Ctrl-C came
         self.hook_call: HookCall | None = None
@@ -182,7 +182,7 @@ class Trainer(Training):
     @property
     def step(self) -> int:
         """Optimiser steps done so far."""
-        return int(self.session.clock[words.STEP])
+        return int(self.session.control[control_block.STEP])
 
     @property
     def place(self) -> tuple[int, int]:

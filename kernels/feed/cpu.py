@@ -1,10 +1,10 @@
 """Samples from the user's data to the mini-batch and results back.
 
-S samples, M entries of the data order, L words of the clock, N rows of the mini-batch, C numbers a
-sample. The user's data (`d`) may be of any float, integer or boolean type.
+S samples, M entries of the data order, L words of the control block, N rows of the mini-batch, C
+numbers a sample. The user's data (`d`) may be of any float, integer or boolean type.
 """
 
-from ..clock import CURSOR, OUT_OF_RANGE, STOP
+from ..control_block import CURSOR, OUT_OF_RANGE, STOP
 from ..declare import kernel
 
 
@@ -12,7 +12,7 @@ from ..declare import kernel
 def gather_rows(
     source: "in whole d[S,C]",
     order: "in whole i[M]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     y: "out rows f[N,C]",
     lo: "begin",
     hi: "end",
@@ -20,7 +20,7 @@ def gather_rows(
     """y[n] = source[order[cursor + n]], converted to the program's float type."""
     C = source.shape[1]
     for i in range(lo, hi):
-        row = order[clock[CURSOR] + i]
+        row = order[control[CURSOR] + i]
         for j in range(C):
             y[i, j] = source[row, j]
 
@@ -29,7 +29,7 @@ def gather_rows(
 def gather_ids(
     source: "in whole d[S,C]",
     order: "in whole i[M]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     y: "out rows i[N,C]",
     lo: "begin",
     hi: "end",
@@ -37,7 +37,7 @@ def gather_ids(
     """y[n] = source[order[cursor + n]], converted to int64."""
     C = source.shape[1]
     for i in range(lo, hi):
-        row = order[clock[CURSOR] + i]
+        row = order[control[CURSOR] + i]
         for j in range(C):
             y[i, j] = source[row, j]
 
@@ -45,14 +45,14 @@ def gather_ids(
 @kernel
 def scatter_rows(
     x: "in rows f[N,C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     y: "part whole f[S,C]",  # only rows cursor..cursor+N-1 are written
     lo: "begin",
     hi: "end",
 ):
     """y[cursor + n] = x[n]."""
     C = x.shape[1]
-    first = clock[CURSOR]
+    first = control[CURSOR]
     for i in range(lo, hi):
         for j in range(C):
             y[first + i, j] = x[i, j]
@@ -61,14 +61,14 @@ def scatter_rows(
 @kernel
 def scatter_ids(
     x: "in rows i[N,C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     y: "part whole i[S,C]",  # only rows cursor..cursor+N-1 are written
     lo: "begin",
     hi: "end",
 ):
     """y[cursor + n] = x[n] for integers."""
     C = x.shape[1]
-    first = clock[CURSOR]
+    first = control[CURSOR]
     for i in range(lo, hi):
         for j in range(C):
             y[first + i, j] = x[i, j]
@@ -77,7 +77,7 @@ def scatter_ids(
 @kernel(checks=True)
 def check_range(
     ids: "in whole i[N]",
-    clock: "inout whole i[L]",
+    control: "inout whole i[L]",
     low: "int",
     high: "int",
     ignored: "int",  # this number is allowed, too
@@ -88,4 +88,4 @@ def check_range(
         v = ids[i]
         wrong |= ((v < low) | (v >= high)) & (v != ignored)
     if wrong:
-        clock[STOP] = OUT_OF_RANGE
+        control[STOP] = OUT_OF_RANGE

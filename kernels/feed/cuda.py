@@ -1,49 +1,49 @@
 """Samples from the user's data to the mini-batch and results back.
 
-S samples, M entries of the data order, L words of the clock, N rows of the mini-batch, C numbers a
-sample. The user's data (`d`) may be of any float, integer or boolean type.
+S samples, M entries of the data order, L words of the control block, N rows of the mini-batch, C
+numbers a sample. The user's data (`d`) may be of any float, integer or boolean type.
 """
 
-from ..clock import CURSOR, OUT_OF_RANGE, STOP
+from ..control_block import CURSOR, OUT_OF_RANGE, STOP
 from ..cuda.device import block_threads, cuda, divide_index, flat_index, fours_launch, thread_number
 from ..declare import cuda_kernel
 from . import cpu
 
 
 @cuda_kernel(like=cpu.gather_rows, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def gather_rows(source, order, clock, y):
+def gather_rows(source, order, control, y):
     i, C = flat_index(), source.shape[1]
     if i < y.size:
         n = divide_index(i, C)
-        y[n, i - n * C] = source[order[clock[CURSOR] + n], i - n * C]
+        y[n, i - n * C] = source[order[control[CURSOR] + n], i - n * C]
 
 
 @cuda_kernel(like=cpu.gather_ids, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def gather_ids(source, order, clock, y):
+def gather_ids(source, order, control, y):
     i, C = flat_index(), source.shape[1]
     if i < y.size:
         n = divide_index(i, C)
-        y[n, i - n * C] = source[order[clock[CURSOR] + n], i - n * C]
+        y[n, i - n * C] = source[order[control[CURSOR] + n], i - n * C]
 
 
 @cuda_kernel(like=cpu.scatter_rows, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def scatter_rows(x, clock, y):
+def scatter_rows(x, control, y):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
         n = divide_index(i, C)
-        y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
+        y[control[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
 @cuda_kernel(like=cpu.scatter_ids, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
-def scatter_ids(x, clock, y):
+def scatter_ids(x, control, y):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
         n = divide_index(i, C)
-        y[clock[CURSOR] + n, i - n * C] = x[n, i - n * C]
+        y[control[CURSOR] + n, i - n * C] = x[n, i - n * C]
 
 
 @cuda_kernel(like=cpu.check_range, launch=lambda s: (1, 256 if s["N"] > 32 else 32), one_block=True)
-def check_range(ids, clock, low, high, ignored):
+def check_range(ids, control, low, high, ignored):
     """Ask for the end of the run unless every id is in low..high-1."""
     wrong = 0
     for i in range(thread_number(), ids.shape[0], block_threads()):
@@ -51,4 +51,4 @@ def check_range(ids, clock, low, high, ignored):
         if (v < low or v >= high) and v != ignored:
             wrong = 1
     if cuda.syncthreads_or(wrong) != 0 and thread_number() == 0:
-        clock[STOP] = OUT_OF_RANGE
+        control[STOP] = OUT_OF_RANGE

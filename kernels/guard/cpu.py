@@ -5,13 +5,13 @@ they might leave the range of float32, where a rate is huge, or where the step b
 parameter. Then parameters and slots are copied before they change; a step beyond doubt is known to
 end well, and pays for comparisons only. What an update writes is checked as it is written.
 
-F words of the guard (`clock.py`): flags, set by any item in any order and read between barriers.
-P elements of a segment, S steps and G groups of the schedule, L words of the clock.
+F words of the guard (`control.py`): flags, set by any item in any order and read between barriers.
+P elements of a segment, S steps and G groups of the schedule, L words of the control block.
 """
 
 from __future__ import annotations
 
-from ..clock import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
+from ..control_block import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
 from ..declare import helper, kernel
 from ..simd import (
     absolute,
@@ -120,7 +120,7 @@ def copy(x, saved):
 
 @kernel(bookkeeping=True)
 def safeguard(
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     schedule: "in whole r[S,G]",
     guard: "inout whole i[F]",
     x: "in whole f[P]",
@@ -134,10 +134,10 @@ def safeguard(
     always: "int",
 ):
     """Copies of x and the slots, if the step is doubtful."""
-    if clock[STOP] != 0:  # what lies there is needed
+    if control[STOP] != 0:  # what lies there is needed
         return
     guard[SAVED] = 0
-    if doubtful(clock, schedule, guard, always):
+    if doubtful(control, schedule, guard, always):
         guard[SAVED] = 1
         copy(x, saved)
         copy(slot1, saved1)
@@ -146,12 +146,12 @@ def safeguard(
 
 
 @kernel(bookkeeping=True)
-def latch(clock: "inout whole i[L]", guard: "inout whole i[F]"):
+def latch(control: "inout whole i[L]", guard: "inout whole i[F]"):
     """After the updates: stop if they wrote what is not finite; else the next step's doubts."""
-    if clock[STOP] != 0:
+    if control[STOP] != 0:
         return
     if guard[BROKEN] != 0:
-        clock[STOP] = NOT_FINITE
+        control[STOP] = NOT_FINITE
     else:
         guard[DOUBT] = guard[LARGE]
         guard[LARGE] = 0

@@ -1,19 +1,19 @@
 """Copies of what a step changes before it is known to be good: running statistics, states.
 
-C numbers, L words of the clock.
+C numbers, L words of the control block.
 """
 
-from ..clock import NOT_FINITE, STOP
+from ..control_block import NOT_FINITE, STOP
 from ..declare import kernel
 
 
 @kernel(bookkeeping=True)
 def keep(
     x: "in whole f[C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     saved: "part whole f[C]",
 ):
     """saved = x after a good step."""
-    if clock[STOP] != NOT_FINITE:
+    if control[STOP] != NOT_FINITE:
         for i in range(x.shape[0]):
             saved[i] = x[i]

@@ -1,14 +1,14 @@
 """The guard: parameters stay finite (see `cpu.py`). On CUDA it looks at gradients themselves.
 
 F words of the guard: flags, set by any thread in any order and read by later launches.
-P elements of a segment, S steps and G groups of the schedule, L words of the clock.
+P elements of a segment, S steps and G groups of the schedule, L words of the control block.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..clock import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
+from ..control_block import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
 from ..cuda.device import ONE_THREAD, cast, cuda, flat, thread_number
 from ..declare import ceil_div, cuda_kernel, helper
 from ..simd import absolute
@@ -47,11 +47,11 @@ def copy(x: Any, saved: Any) -> None:
 
 @cuda_kernel(like=cpu.safeguard, launch=lambda s: _blocks(s["P"]))
 def safeguard(
-    clock, schedule, guard, x, saved, slot1, saved1, slot2, saved2, slot3, saved3, always
+    control, schedule, guard, x, saved, slot1, saved1, slot2, saved2, slot3, saved3, always
 ):
-    if clock[STOP] != 0:  # what lies there is needed
+    if control[STOP] != 0:  # what lies there is needed
         return
-    doubt = doubtful(clock, schedule, guard, always)
+    doubt = doubtful(control, schedule, guard, always)
     if cuda.grid(1) == 0:
         guard[SAVED] = 1 if doubt else 0
     if doubt:
@@ -62,10 +62,10 @@ def safeguard(
 
 
 @cuda_kernel(like=cpu.latch, launch=lambda s: ONE_THREAD, one_block=True)
-def latch(clock, guard):
-    if thread_number() == 0 and clock[STOP] == 0:
+def latch(control, guard):
+    if thread_number() == 0 and control[STOP] == 0:
         if guard[BROKEN] != 0:
-            clock[STOP] = NOT_FINITE
+            control[STOP] = NOT_FINITE
         else:
             guard[DOUBT] = guard[LARGE]
             guard[LARGE] = 0

@@ -1,6 +1,6 @@
 """Limits of the guard, and when a step is doubtful."""
 
-from ..clock import DOUBT, RUN_STEP
+from ..control_block import DOUBT, RUN_STEP
 from ..declare import helper
 
 #: a parameter from which on the next step is doubtful
@@ -11,10 +11,10 @@ INFINITY = float("inf")
 
 
 @helper
-def doubtful(clock, schedule, guard, always):
+def doubtful(control, schedule, guard, always):
     """Whether this step needs copies of what it changes."""
     doubt = always != 0 or guard[DOUBT] != 0
     for group in range(schedule.shape[1]):
-        if not abs(schedule[clock[RUN_STEP], group]) <= RATE:
+        if not abs(schedule[control[RUN_STEP], group]) <= RATE:
             doubt = True
     return doubt

@@ -7,7 +7,7 @@ place alone, not on the split of the items, the vector width, the precision or t
 - element e of the flat array belongs to group g = e // 64, quarter q = e % 64 // 16 and lane
   l = e % 16;
 - its word is word q of the block with counter (16 g + l, stream, step low, step high);
-- the key is (seed low, seed high); seed and step stand in the control block (`clock`), `stream`
+- the key is (seed low, seed high); seed and step stand in the control block (`control`), `stream`
   tells the uses within a step apart.
 
 So one block serves four elements 16 apart, and vectors of 16 blocks fill 64 elements in order.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..clock import SEED, STEP
+from ..control_block import SEED, STEP
 from ..declare import helper, kernel
 from ..scalar import cos_turns, log, sin_turns, sqrt
 from ..simd import (
@@ -38,11 +38,11 @@ from .shared import GROUP, LANES, MASK, philox, to_uniform
 
 @helper
 def random_words(
-    x: Any, block: int, clock: Any, stream: int
+    x: Any, block: int, control: Any, stream: int
 ) -> tuple[Vector, Vector, Vector, Vector]:
     """The words of blocks `block`, `block` + 1, ... for this seed, step and stream, as vectors
     for the array `x`."""
-    seed, step = int(clock[SEED]), int(clock[STEP])
+    seed, step = int(control[SEED]), int(control[STEP])
     zero = words(x, 0) & 0
     return philox(
         words(x, block),
@@ -73,7 +73,7 @@ def _drop(
 def dropout(
     x: "in rows f[N,C]",
     y: "out rows f[N,C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     keep: "real",
     scale: "real",
     stream: "int",
@@ -85,7 +85,7 @@ def dropout(
     begin, end = lo * x.shape[1], hi * x.shape[1]
     for start in range(begin // GROUP * GROUP, end, GROUP):
         for lane in range(0, LANES, lanes(x)):
-            w0, w1, w2, w3 = random_words(x, start // 4 + lane, clock, stream)
+            w0, w1, w2, w3 = random_words(x, start // 4 + lane, control, stream)
             i = start + lane
             _drop(x, y, i, w0, begin, end, keep, scale)
             _drop(x, y, i + LANES, w1, begin, end, keep, scale)
@@ -107,7 +107,7 @@ def _put(y: Any, i: int, value: Vector, begin: int, end: int) -> None:
 @kernel
 def uniform(
     y: "out rows f[N,C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     low: "real",
     high: "real",
     stream: "int",
@@ -119,7 +119,7 @@ def uniform(
     a, b = splat(y, low), splat(y, high) - splat(y, low)
     for start in range(begin // GROUP * GROUP, end, GROUP):
         for lane in range(0, LANES, lanes(y)):
-            w0, w1, w2, w3 = random_words(y, start // 4 + lane, clock, stream)
+            w0, w1, w2, w3 = random_words(y, start // 4 + lane, control, stream)
             i = start + lane
             _put(y, i, fma(to_uniform(w0), b, a), begin, end)
             _put(y, i + LANES, fma(to_uniform(w1), b, a), begin, end)
@@ -136,7 +136,7 @@ def _radius(word: Vector) -> Vector:
 @kernel
 def normal(
     y: "out rows f[N,C]",
-    clock: "in whole i[L]",
+    control: "in whole i[L]",
     mean: "real",
     std: "real",
     stream: "int",
@@ -150,7 +150,7 @@ def normal(
     m, s = splat(y, mean), splat(y, std)
     for start in range(begin // GROUP * GROUP, end, GROUP):
         for lane in range(0, LANES, lanes(y)):
-            w0, w1, w2, w3 = random_words(y, start // 4 + lane, clock, stream)
+            w0, w1, w2, w3 = random_words(y, start // 4 + lane, control, stream)
             i = start + lane
             radius, angle = _radius(w0) * s, to_uniform(w1)
             _put(y, i, fma(radius, cos_turns(angle), m), begin, end)

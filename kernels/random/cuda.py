@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..clock import SEED, STEP
+from ..control_block import SEED, STEP
 from ..cuda.device import cast, flat, flat_index, word
 from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import cos_turns, log, sin_turns, sqrt
@@ -22,9 +22,9 @@ def blocks_launch(count: int) -> tuple[int, int]:
 
 
 @helper
-def random_words(block: int, clock: Any, stream: int) -> tuple[Any, Any, Any, Any]:
+def random_words(block: int, control: Any, stream: int) -> tuple[Any, Any, Any, Any]:
     """The words of this block for this seed, step and stream."""
-    seed, step = int(clock[SEED]), int(clock[STEP])
+    seed, step = int(control[SEED]), int(control[STEP])
     return philox(
         word(block), word(stream), word(step), word(step >> 32), seed & MASK, seed >> 32 & MASK
     )
@@ -44,10 +44,10 @@ def _drop(x: Any, y: Any, i: int, random: Any, keep: Any, scale: Any) -> None:
 
 
 @cuda_kernel(like=cpu.dropout, launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def dropout(x, y, clock, keep, scale, stream):
+def dropout(x, y, control, keep, scale, stream):
     i = first_element(flat_index())
     if i < x.size:
-        w0, w1, w2, w3 = random_words(flat_index(), clock, stream)
+        w0, w1, w2, w3 = random_words(flat_index(), control, stream)
         _drop(x, y, i, w0, keep, scale)
         _drop(x, y, i + 16, w1, keep, scale)
         _drop(x, y, i + 32, w2, keep, scale)
@@ -61,10 +61,10 @@ def _put(y: Any, i: int, value: Any) -> None:
 
 
 @cuda_kernel(like=cpu.uniform, launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def uniform(y, clock, low, high, stream):
+def uniform(y, control, low, high, stream):
     i = first_element(flat_index())
     if i < y.size:
-        w0, w1, w2, w3 = random_words(flat_index(), clock, stream)
+        w0, w1, w2, w3 = random_words(flat_index(), control, stream)
         range_ = high - low
         _put(y, i, fma(cast(y, to_uniform(w0)), range_, low))
         _put(y, i + 16, fma(cast(y, to_uniform(w1)), range_, low))
@@ -79,10 +79,10 @@ def _radius(u: Any) -> Any:
 
 
 @cuda_kernel(like=cpu.normal, launch=lambda s: blocks_launch(s["N"] * s["C"]))
-def normal(y, clock, mean, std, stream):
+def normal(y, control, mean, std, stream):
     i = first_element(flat_index())
     if i < y.size:
-        w0, w1, w2, w3 = random_words(flat_index(), clock, stream)
+        w0, w1, w2, w3 = random_words(flat_index(), control, stream)
         radius, angle = _radius(cast(y, to_uniform(w0))) * std, cast(y, to_uniform(w1))
         _put(y, i, fma(radius, cos_turns(angle), mean))
         _put(y, i + 16, fma(radius, sin_turns(angle), mean))

@@ -1,14 +1,14 @@
 """Sums over the batch, running totals, and the end of a step. Most are serial: one call does all.
 
 N numbers, one a row; U = 1 (a number that other kernels read); T = 2: a running sum and its count;
-L words of the clock. Sums are kept in float64.
+L words of the control block. Sums are kept in float64.
 """
 
 import math
 
 import numpy as np
 
-from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
+from ..control_block import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
 from ..cpu.parts import load_part
 from ..declare import helper, kernel
 from ..simd import fma, lanes, load, splat, sum_lanes
@@ -188,23 +188,23 @@ def squared_norm(x: "in rows f[R,C]", y: "out rows r[R]", lo: "begin", hi: "end"
 
 
 @kernel(checks=True)
-def check_finite(value: "in whole f[U]", clock: "inout whole i[L]"):
+def check_finite(value: "in whole f[U]", control: "inout whole i[L]"):
     """Ask all workers to leave before parameters change, unless every value is finite."""
     for i in range(value.shape[0]):
         if not math.isfinite(value[i]):
-            clock[STOP] = NOT_FINITE
+            control[STOP] = NOT_FINITE
 
 
 @kernel(bookkeeping=True)
-def advance(clock: "inout whole i[L]", batch: "int"):
+def advance(control: "inout whole i[L]", batch: "int"):
     """The end of a step: next step, next batch; latch the host's request to stop.
 
     A step that is undone does not count.
     """
-    if clock[STOP] == NOT_FINITE:
+    if control[STOP] == NOT_FINITE:
         return
-    clock[STEP] += 1
-    clock[RUN_STEP] += 1
-    clock[CURSOR] += batch
-    if clock[STOP_REQUEST] != 0 and clock[STOP] == 0:
-        clock[STOP] = REQUESTED
+    control[STEP] += 1
+    control[RUN_STEP] += 1
+    control[CURSOR] += batch
+    if control[STOP_REQUEST] != 0 and control[STOP] == 0:
+        control[STOP] = REQUESTED

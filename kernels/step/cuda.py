@@ -1,14 +1,14 @@
 """Sums over the batch, running totals, and the end of a step. Most are launches of one block.
 
 N numbers, one a row; U = 1 (a number that other kernels read); T = 2: a running sum and its count;
-L words of the clock. Sums are kept in float64.
+L words of the control block. Sums are kept in float64.
 """
 
 import math
 
 import numpy as np
 
-from ..clock import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
+from ..control_block import CURSOR, NOT_FINITE, REQUESTED, RUN_STEP, STEP, STOP, STOP_REQUEST
 from ..cuda.device import (
     MOST,
     ONE_THREAD,
@@ -167,25 +167,25 @@ def squared_norm(x, y):
 
 
 @cuda_kernel(like=cpu.check_finite, launch=lambda s: ONE_THREAD, one_block=True)
-def check_finite(value, clock):
+def check_finite(value, control):
     """Ask for the end of the run before parameters change, unless every value is finite."""
     wrong = 0
     for i in range(thread_number(), value.shape[0], block_threads()):
         if not math.isfinite(value[i]):
             wrong = 1
     if cuda.syncthreads_or(wrong) != 0 and thread_number() == 0:
-        clock[STOP] = NOT_FINITE
+        control[STOP] = NOT_FINITE
 
 
 @cuda_kernel(like=cpu.advance, launch=lambda s: ONE_THREAD, one_block=True)
-def advance(clock, batch):
+def advance(control, batch):
     """The end of a step: next step, next batch; latch the host's request to stop.
 
     A step that was stopped, or comes after a stop, does not count: workers would have left it.
     """
-    if thread_number() == 0 and clock[STOP] == 0:
-        clock[STEP] += 1
-        clock[RUN_STEP] += 1
-        clock[CURSOR] += batch
-        if clock[STOP_REQUEST] != 0:
-            clock[STOP] = REQUESTED
+    if thread_number() == 0 and control[STOP] == 0:
+        control[STEP] += 1
+        control[RUN_STEP] += 1
+        control[CURSOR] += batch
+        if control[STOP_REQUEST] != 0:
+            control[STOP] = REQUESTED

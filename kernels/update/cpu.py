@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..clock import RUN_STEP, STEP
+from ..control_block import RUN_STEP, STEP
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..guard.cpu import report
 from ..recorded import execute
@@ -69,10 +69,10 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
 '''
 
 _PREPARE = '''
-def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
+def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     """hyper = l2, 1 - rate * decay, limit, sign, then the rule's scalars for this step."""
-    t = clock[STEP] + 1
-    rate = schedule[clock[RUN_STEP], group]
+    t = control[STEP] + 1
+    rate = schedule[control[RUN_STEP], group]
     values = scalars(t, rate, {options})
     hyper[0] = l2
     hyper[1] = 1.0 - rate * decay
@@ -140,7 +140,7 @@ def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel
     execute(_PREPARE.format(options=", ".join(options)), f"<kernel {name}>", scope)
     function = scope["prepare"]
     function.__annotations__ = {
-        "clock": "in whole i[L]",
+        "control": "in whole i[L]",
         "schedule": "in whole r[S,G]",
         "hyper": "out whole f[H]",
         "group": "int",

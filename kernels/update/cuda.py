@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..clock import RUN_STEP, STEP, STOP
+from ..control_block import RUN_STEP, STEP, STOP
 from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from ..cuda.device import thread_number as thread
 from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
@@ -45,14 +45,14 @@ def update(p, g, {slots}hyper, scale, guard):
 '''
 
 _PREPARE = """
-def prepare(clock, schedule, hyper, group, l2, decay, limit, sign, {options}):
+def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     if thread() == 0:
-        t = clock[STEP] + 1
-        rate = schedule[clock[RUN_STEP], group]
+        t = control[STEP] + 1
+        rate = schedule[control[RUN_STEP], group]
         values = scalars(t, rate, {options})
         hyper[0] = l2
         hyper[1] = 1.0 - rate * decay
-        hyper[2] = limit if clock[STOP] == 0 else STOPPED
+        hyper[2] = limit if control[STOP] == 0 else STOPPED
         hyper[3] = sign
         for k in range(len(values)):
             hyper[SHARED + k] = values[k]

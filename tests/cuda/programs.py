@@ -31,22 +31,22 @@ def scale_cuda(x: "inout rows f[R]", factor: "real"):
 
 
 @kernel(name="cuda_test_advance")
-def advance(clock: "inout whole i[L]", limit: "int"):
+def advance(control: "inout whole i[L]", limit: "int"):
     """The next step; stops after `limit` steps."""
-    if clock[5] == 0:
-        clock[1] += 1
-        clock[3] += 1
-        if clock[1] >= limit:
-            clock[5] = 2
+    if control[5] == 0:
+        control[1] += 1
+        control[3] += 1
+        if control[1] >= limit:
+            control[5] = 2
 
 
 @cuda_kernel(launch=lambda s: (1, 1), name="cuda_test_advance")
-def advance_cuda(clock: "inout whole i[L]", limit: "int"):
-    if clock[5] == 0:
-        clock[1] += 1
-        clock[3] += 1
-        if clock[1] >= limit:
-            clock[5] = 2
+def advance_cuda(control: "inout whole i[L]", limit: "int"):
+    if control[5] == 0:
+        control[1] += 1
+        control[3] += 1
+        if control[1] >= limit:
+            control[5] = 2
 
 
 def runtime(size: int = 5, device: str = "cuda:0", **options: Any) -> CudaRuntime:
@@ -62,7 +62,7 @@ def build(fill: Callable[[Graph], dict[str, Value]], limit: int = 10**9) -> Prog
     """A program of the calls that `fill` adds, and the end of a step."""
     graph = Graph(1, True)
     places = fill(graph)
-    graph.call_last("cuda_test_advance", clock=graph.clock(), limit=limit)
+    graph.call_last("cuda_test_advance", control=graph.control(), limit=limit)
     return plan(Lowering(graph, "cuda"), places)
 
 

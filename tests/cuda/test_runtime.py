@@ -11,7 +11,7 @@ import pytest
 from fastnn import nn
 from fastnn.engine.arrays import as_arrays, check_finite
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.array import interface
 from fastnn.runtime.cuda.simulated import SimulatedGpu
@@ -32,9 +32,9 @@ def test_steps_change_memory_on_the_device_and_the_host_sees_it(graphs):
     weight.value = np.arange(5.0)[None]
     bound = run.bind(build(doubled))
     polls = []
-    run.run([(bound, 3)], lambda: polls.append(run.clock.copy()))
+    run.run([(bound, 3)], lambda: polls.append(run.control.copy()))
     assert run.store.away
-    assert run.clock[words.STEP] == 3
+    assert run.control[control_block.STEP] == 3
     np.testing.assert_array_equal(bound.view("w"), 8 * np.arange(5.0))
     np.testing.assert_array_equal(np.array(weight)[0], 8 * np.arange(5.0))
     assert run.store.away  # looking sends nothing back
@@ -69,7 +69,7 @@ def test_a_program_is_captured_once_and_replayed(monkeypatch):
     for steps in (1, 3, 4):
         run.run([(run.bind(bound.program), steps)], lambda: None)
     assert (device.captures, device.replays) == (1, 7)
-    assert run.clock[words.STEP] == 8
+    assert run.control[control_block.STEP] == 8
 
 
 def test_steps_sent_ahead_of_a_stop_change_nothing():
@@ -77,8 +77,8 @@ def test_steps_sent_ahead_of_a_stop_change_nothing():
     run.store.parameters["weight"].value = np.ones((1, 5))
     bound = run.bind(build(lambda graph: {}, limit=7))
     run.run([(bound, 100)], lambda: None)
-    assert run.clock[words.STEP] == 7
-    assert run.clock[words.STOP] == words.NOT_FINITE
+    assert run.control[control_block.STEP] == 7
+    assert run.control[control_block.STOP] == control_block.NOT_FINITE
 
 
 def test_an_exception_ends_the_run_at_a_step(monkeypatch):
@@ -89,13 +89,13 @@ def test_an_exception_ends_the_run_at_a_step(monkeypatch):
     bound = run.bind(build(doubled))
 
     def interrupt():
-        if run.clock[words.STEP] > 3:
+        if run.control[control_block.STEP] > 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run.run([(bound, 10**6)], interrupt)
-    assert 3 < run.clock[words.STEP] < 10**5
-    np.testing.assert_array_equal(np.log2(weight.value), run.clock[words.STEP] - 100.0)
+    assert 3 < run.control[control_block.STEP] < 10**5
+    np.testing.assert_array_equal(np.log2(weight.value), run.control[control_block.STEP] - 100.0)
 
 
 def test_a_failing_device_is_an_error_not_another_device(monkeypatch):

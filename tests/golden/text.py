@@ -12,6 +12,8 @@ from fastnn.plan.program import Count, Operand, PlannedCall, PlannedPhase, Plann
 
 #: short names of segments
 SEGMENTS = {"work": "w", "local": "l", "params": "p", "grads": "g", "input": "in", "constant": "k"}
+SEGMENTS["control"] = "clock"  # as in the texts kept
+
 #: lines of a program that are kept; of the rest a hash
 LONGEST = 150
 

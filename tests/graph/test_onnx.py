@@ -43,7 +43,7 @@ def computed(case: Case) -> list[np.ndarray]:
     bound = session.bind(plan(graph, {"x": value.root, **places}))
     session.memory["work"][:] = 0xFF
     bound.view("x")[...] = x
-    description = session.team(bound.program).describe([(bound, 1)], session.clock)
+    description = session.team(bound.program).describe([(bound, 1)], session.control)
     session.team(bound.program).prepare(description)()
     return [
         bound.view(f"y{k}").reshape(v.shape) if isinstance(v, Value) else v

@@ -55,7 +55,7 @@ def compute(
     for k, array in enumerate(arrays):
         bound.view(f"x{k}")[...] = array
     team = session.team(bound.program)
-    description = team.describe([(bound, 1)], session.clock)
+    description = team.describe([(bound, 1)], session.control)
     team.prepare(description)()
     place = bound.program.places["y"]
     found = view(bound.program, place, bound.memory)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fastnn.graph.fold import fold
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import Array, declared
 from fastnn.plan.program import Operand, PlannedCall
 from fastnn.runtime import devices
@@ -38,7 +38,7 @@ class Checked:
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         for bound, _ in segments:
             self.step(bound)
-            self.real.clock[words.STOP] = 0  # what these models compute is not the matter
+            self.real.control[control_block.STOP] = 0  # what these models compute is not the matter
         poll()
 
     def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
@@ -69,7 +69,7 @@ class Checked:
             elif operand.external:
                 array = self.real.read(operand.segment)
                 dims = fold(array.shape, len(parameter.dims))
-                if operand.segment in ("clock", "totals", "guard"):
+                if operand.segment in ("control", "totals", "guard"):
                     begin, size = operand.offset // array.itemsize, int(np.prod(operand.dims))
                     array, dims = array.reshape(-1)[begin : begin + size], operand.dims
                 found[name] = np.array(array).reshape(dims)
@@ -83,7 +83,7 @@ class Single:
 
     def __init__(self, runtime: Checked, bounds: Sequence[Any], names: Sequence[str]):
         self.runtime, self.bounds, self.names = runtime, bounds, names
-        self.clock = runtime.clock
+        self.control = runtime.control
         self.loss = np.zeros(1)
 
     def run(self, arrays: Sequence[Any]) -> None:
@@ -91,7 +91,7 @@ class Single:
             for name, array in zip(self.names, arrays, strict=True):
                 if name in bound.program.places:
                     bound.write(name, array)
-        self.clock[words.STOP] = 0
+        self.control[control_block.STOP] = 0
         for bound in self.bounds:
             self.runtime.step(bound)
 

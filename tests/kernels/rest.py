@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from fastnn import nn, ops
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from tests.golden.models import Calls, compiled, fit, ids, numbers
 
 
-def clock(cursor: int = 4) -> np.ndarray:
-    found = np.zeros(words.LENGTH, np.int64)
-    found[words.CURSOR] = cursor
+def control(cursor: int = 4) -> np.ndarray:
+    found = np.zeros(control_block.LENGTH, np.int64)
+    found[control_block.CURSOR] = cursor
     return found
 
 
@@ -28,10 +28,10 @@ DIRECT: dict[str, dict[str, Any]] = {
         eps=1e-5,
     ),
     "fill": dict(memory=ids(5), word=3),
-    "normal": dict(y=numbers(9, 5), clock=clock(), mean=0.5, std=2.0, stream=1),
-    "uniform": dict(y=numbers(9, 5), clock=clock(), low=-1.0, high=2.0, stream=1),
-    "scatter_rows": dict(x=numbers(3, 5), clock=clock(), y=numbers(9, 5)),
-    "scatter_ids": dict(x=ids(3, 5), clock=clock(), y=ids(9, 5)),
+    "normal": dict(y=numbers(9, 5), control=control(), mean=0.5, std=2.0, stream=1),
+    "uniform": dict(y=numbers(9, 5), control=control(), low=-1.0, high=2.0, stream=1),
+    "scatter_rows": dict(x=numbers(3, 5), control=control(), y=numbers(9, 5)),
+    "scatter_ids": dict(x=ids(3, 5), control=control(), y=ids(9, 5)),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
 }
 
@@ -58,7 +58,7 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K)
     ),
     "sum_parts": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
-    "keep": dict(x=numbers(5), clock=clock(), saved=numbers(5)),
+    "keep": dict(x=numbers(5), control=control(), saved=numbers(5)),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.feed.cpu  # noqa: F401
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
 from tests.kernels.common import DTYPES, EDGES, compute
@@ -12,10 +12,10 @@ from tests.kernels.common import DTYPES, EDGES, compute
 TYPES = ["float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
 
 
-def clock_at(cursor):
-    words = np.zeros(clock.LENGTH, np.int64)
-    words[clock.CURSOR] = cursor
-    return words
+def control_at(cursor):
+    control = np.zeros(control_block.LENGTH, np.int64)
+    control[control_block.CURSOR] = cursor
+    return control
 
 
 def samples(shape, dtype):
@@ -28,8 +28,8 @@ def samples(shape, dtype):
 def test_gather_rows_converts(source_type, dtype):
     source = samples((50, 33), source_type)
     order = np.random.default_rng(2).permutation(50)
-    words = clock_at(20)
-    given = dict(source=source, order=order, clock=words)
+    control = control_at(20)
+    given = dict(source=source, order=order, control=control)
     y = compute("gather_rows", dtype, {"y": (17, 33)}, **given)["y"]
     np.testing.assert_array_equal(y, source[order[20:37]].astype(dtype))
 
@@ -38,7 +38,7 @@ def test_gather_rows_converts(source_type, dtype):
 def test_gather_rows_sizes(C):
     source = np.random.default_rng(3).standard_normal((20, C)).astype(np.float32)
     order = np.random.default_rng(4).integers(0, 20, 40)
-    given = dict(source=source, order=order, clock=clock_at(7))
+    given = dict(source=source, order=order, control=control_at(7))
     y = compute("gather_rows", np.float32, {"y": (33, C)}, **given)["y"]
     np.testing.assert_array_equal(y, source[order[7:]])
 
@@ -47,7 +47,7 @@ def test_gather_rows_sizes(C):
 def test_gather_ids(source_type):
     source = samples((50, 3), source_type)
     order = np.random.default_rng(2).permutation(50)
-    given = dict(source=source, order=order, clock=clock_at(3))
+    given = dict(source=source, order=order, control=control_at(3))
     y = compute("gather_ids", np.float32, {"y": (16, 3)}, **given)["y"]
     np.testing.assert_array_equal(y, source[order[3:19]])
 
@@ -58,7 +58,7 @@ def test_scatter(dtype):
     name = "scatter_ids" if dtype == np.int64 else "scatter_rows"
     y = np.full((20, 17), 7, dtype)
     for lo, hi in ((0, 1), (1, 4), (4, 6)):
-        call(KERNELS[name], lo, hi, x=x, clock=clock_at(9), y=y)
+        call(KERNELS[name], lo, hi, x=x, control=control_at(9), y=y)
     np.testing.assert_array_equal(y[9:15], x)
     np.testing.assert_array_equal(y[:9], 7)
     np.testing.assert_array_equal(y[15:], 7)

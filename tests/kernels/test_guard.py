@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import fastnn.engine.guard  # noqa: F401  (declares the kernels)
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
 from tests.kernels.common import DTYPES, compute
-from tests.kernels.test_step import words
+from tests.kernels.test_step import block_of
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -20,7 +20,7 @@ def test_checks(kernel: str, value: float, dtype: Any) -> None:
     for shape in ((3, 17), (1, 1), (2, 64)):
         x = np.full(shape, 0.5)
         x[-1, -1] = value
-        guard = np.zeros(clock.GUARD_LENGTH, np.int64)
+        guard = np.zeros(control_block.GUARD_LENGTH, np.int64)
         got = compute(kernel, dtype, {}, x=x, guard=guard, limit=1e5)["guard"]
         assert got.tolist() == [int(not abs(value) < 1e5), *[0] * (len(guard) - 1)]
 
@@ -28,13 +28,13 @@ def test_checks(kernel: str, value: float, dtype: Any) -> None:
 @pytest.mark.parametrize("rate", [1.0, -1.0, 2e3, np.nan])
 @pytest.mark.parametrize(("doubt", "always", "stop"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 2)])
 def test_safeguard(doubt: int, always: int, stop: int, rate: float) -> None:
-    guard = np.zeros(clock.GUARD_LENGTH, np.int64)
-    guard[clock.DOUBT] = doubt
+    guard = np.zeros(control_block.GUARD_LENGTH, np.int64)
+    guard[control_block.DOUBT] = doubt
     x = np.arange(1, 21, dtype=np.float32)
     slots = {f"slot{k}": x + k for k in (1, 2, 3)}
     saved, copies = np.zeros_like(x), {f"saved{k}": np.zeros_like(x) for k in (1, 2, 3)}
     call(
-        KERNELS["safeguard"], clock=words(STOP=stop, RUN_STEP=1),
+        KERNELS["safeguard"], control=block_of(STOP=stop, RUN_STEP=1),
         schedule=np.array([[np.nan, np.nan], [0.5, rate]]), guard=guard, x=x, saved=saved,
         **slots, **copies, always=always,
     )  # fmt: skip
@@ -42,15 +42,19 @@ def test_safeguard(doubt: int, always: int, stop: int, rate: float) -> None:
     assert (saved == x).all() == copied
     for k in (1, 2, 3):
         assert (copies[f"saved{k}"] == slots[f"slot{k}"]).all() == copied
-    assert guard[clock.SAVED] == copied
+    assert guard[control_block.SAVED] == copied
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.parametrize("large", [0, 1])
 def test_latch(large: int, broken: int) -> None:
-    guard = np.zeros(clock.GUARD_LENGTH, np.int64)
-    guard[[clock.DOUBT, clock.LARGE, clock.BROKEN]] = 1 - large, large, broken
-    got = compute("latch", np.float32, {}, clock=words(STEP=3), guard=guard)
-    assert got["clock"][clock.STOP] == (clock.NOT_FINITE if broken else 0)
+    guard = np.zeros(control_block.GUARD_LENGTH, np.int64)
+    guard[[control_block.DOUBT, control_block.LARGE, control_block.BROKEN]] = (
+        1 - large,
+        large,
+        broken,
+    )
+    got = compute("latch", np.float32, {}, control=block_of(STEP=3), guard=guard)
+    assert got["control"][control_block.STOP] == (control_block.NOT_FINITE if broken else 0)
     if not broken:
-        assert got["guard"][[clock.DOUBT, clock.LARGE]].tolist() == [large, 0]
+        assert got["guard"][[control_block.DOUBT, control_block.LARGE]].tolist() == [large, 0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastnn.kernels.clock import LENGTH, SEED, STEP
+from fastnn.kernels.control_block import LENGTH, SEED, STEP
 from fastnn.kernels.declare import KERNELS, kernel
 from fastnn.kernels.random import cpu as random
 from fastnn.kernels.simd import shift_right, store, to_float
@@ -24,10 +24,10 @@ KNOWN = [
 ]
 
 
-def clock_of(seed=1, step=0):
-    clock = np.zeros(LENGTH, np.int64)
-    clock[SEED], clock[STEP] = seed, step
-    return clock
+def control_of(seed=1, step=0):
+    control = np.zeros(LENGTH, np.int64)
+    control[SEED], control[STEP] = seed, step
+    return control
 
 
 def as_signed(seed):
@@ -77,12 +77,12 @@ def half(word, part):
 def test_numbers_follow_the_documented_rule(dtype):
     seed, step, stream = 0x9ABCDEF012345678, 2**32 + 7, 5
     y = np.empty((3, 67), dtype)
-    clock = clock_of(as_signed(seed), step)
-    call(KERNELS["uniform"], y=y, clock=clock, low=0.0, high=1.0, stream=stream)
+    control = control_of(as_signed(seed), step)
+    call(KERNELS["uniform"], y=y, control=control, low=0.0, high=1.0, stream=stream)
     np.testing.assert_array_equal(y.ravel(), expected_uniform(y.size, seed, step, stream))
     x = np.ones_like(y)
     kept = np.empty_like(y)
-    call(KERNELS["dropout"], x=x, y=kept, clock=clock, keep=0.7, scale=2.0, stream=stream)
+    call(KERNELS["dropout"], x=x, y=kept, control=control, keep=0.7, scale=2.0, stream=stream)
     np.testing.assert_array_equal(kept, np.where(y < dtype(0.7), 2.0, 0.0))
 
 
@@ -90,21 +90,21 @@ def test_numbers_follow_the_documented_rule(dtype):
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 200)])
 def test_split_and_plain_python(shape, dtype):
     rng = np.random.default_rng(1)
-    x, clock = rng.standard_normal(shape), clock_of(3, 4)
+    x, control = rng.standard_normal(shape), control_of(3, 4)
     y = compute(
-        "dropout", dtype, {"y": shape}, x=x, clock=clock, keep=0.6, scale=1 / 0.6, stream=1
+        "dropout", dtype, {"y": shape}, x=x, control=control, keep=0.6, scale=1 / 0.6, stream=1
     )["y"]
     dropped = y == 0
     np.testing.assert_allclose(y[~dropped], (x.astype(dtype) / 0.6)[~dropped], rtol=1e-6)
-    y = compute("uniform", dtype, {"y": shape}, clock=clock, low=-2.0, high=3.0, stream=1)["y"]
+    y = compute("uniform", dtype, {"y": shape}, control=control, low=-2.0, high=3.0, stream=1)["y"]
     assert -2 <= y.min() <= y.max() <= 3
-    y = compute("normal", dtype, {"y": shape}, clock=clock, mean=1.0, std=2.0, stream=1)["y"]
+    y = compute("normal", dtype, {"y": shape}, control=control, mean=1.0, std=2.0, stream=1)["y"]
     assert np.isfinite(y).all()
 
 
 def numbers(name, shape=(256, 1024), seed=1, step=0, stream=0, dtype=np.float32, **reals):
     y = np.empty(shape, dtype)
-    call(KERNELS[name], y=y, clock=clock_of(seed, step), stream=stream, **reals)
+    call(KERNELS[name], y=y, control=control_of(seed, step), stream=stream, **reals)
     return y.astype(np.float64).ravel()
 
 
@@ -132,11 +132,11 @@ def test_normal_statistics():
 
 
 def test_both_precisions_drop_the_same_elements():
-    shape, clock = (9, 100), clock_of(5)
+    shape, control = (9, 100), control_of(5)
     kept = []
     for dtype in DTYPES:
         y = np.empty(shape, dtype)
-        call(KERNELS["dropout"], x=np.ones(shape, dtype), y=y, clock=clock, keep=0.5, scale=2.0,
+        call(KERNELS["dropout"], x=np.ones(shape, dtype), y=y, control=control, keep=0.5, scale=2.0,
              stream=0)  # fmt: skip
         kept.append(y != 0)
     np.testing.assert_array_equal(*kept)
@@ -156,5 +156,5 @@ def test_extremes_of_keep():
     x = np.arange(1, 301, dtype=np.float32).reshape(3, 100)
     y = np.empty_like(x)
     for keep, want in ((1.0, x), (0.0, 0 * x)):
-        call(KERNELS["dropout"], x=x, y=y, clock=clock_of(), keep=keep, scale=1.0, stream=0)
+        call(KERNELS["dropout"], x=x, y=y, control=control_of(), keep=keep, scale=1.0, stream=0)
         np.testing.assert_array_equal(y, want)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.step.cpu  # noqa: F401
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute
 
@@ -102,34 +102,34 @@ def test_squared_norm_of_large_numbers():
     np.testing.assert_allclose(got, [1100e60, np.nan], rtol=1e-6)
 
 
-def words(**given):
-    result = np.zeros(clock.LENGTH, np.int64)
+def block_of(**given):
+    result = np.zeros(control_block.LENGTH, np.int64)
     for name, value in given.items():
-        result[getattr(clock, name)] = value
+        result[getattr(control_block, name)] = value
     return result
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [0.0, 1e30, np.nan, np.inf, -np.inf])
 def test_check_finite(value, dtype):
-    got = compute("check_finite", dtype, {}, value=np.array([1.0, value]), clock=words(STEP=3))
-    stop = 0 if np.isfinite(value) else clock.NOT_FINITE
-    np.testing.assert_array_equal(got["clock"], words(STEP=3, STOP=stop))
+    got = compute("check_finite", dtype, {}, value=np.array([1.0, value]), control=block_of(STEP=3))
+    stop = 0 if np.isfinite(value) else control_block.NOT_FINITE
+    np.testing.assert_array_equal(got["control"], block_of(STEP=3, STOP=stop))
 
 
 @pytest.mark.parametrize(
     ("before", "stop"),
     [
         ({}, 0),
-        ({"STOP_REQUEST": 1}, clock.REQUESTED),
-        ({"STOP_REQUEST": 1, "STOP": clock.NOT_FINITE}, clock.NOT_FINITE),
+        ({"STOP_REQUEST": 1}, control_block.REQUESTED),
+        ({"STOP_REQUEST": 1, "STOP": control_block.NOT_FINITE}, control_block.NOT_FINITE),
     ],
 )
 def test_advance(before, stop):
-    start = words(STEP=5, RUN_STEP=2, CURSOR=64, SEED=9, **before)
-    got = compute("advance", np.float32, {}, clock=start, batch=32)["clock"]
-    done = {"STEP": 6, "RUN_STEP": 3, "CURSOR": 96} if stop != clock.NOT_FINITE else {}
-    want = words(
+    start = block_of(STEP=5, RUN_STEP=2, CURSOR=64, SEED=9, **before)
+    got = compute("advance", np.float32, {}, control=start, batch=32)["control"]
+    done = {"STEP": 6, "RUN_STEP": 3, "CURSOR": 96} if stop != control_block.NOT_FINITE else {}
+    want = block_of(
         **{"STEP": 5, "RUN_STEP": 2, "CURSOR": 64, "SEED": 9, **before, **done, "STOP": stop}
     )
     np.testing.assert_array_equal(got, want)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.random.cpu  # noqa: F401
-from fastnn.kernels.clock import LENGTH
+from fastnn.kernels.control_block import LENGTH
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.elementwise.cpu import TABLE
@@ -35,7 +35,7 @@ def fingerprints():
     result = {}
     rng = np.random.default_rng(1)
     values = np.concatenate([rng.normal(size=700), rng.uniform(-90, 90, 300)]).reshape(8, 125)
-    clock = np.zeros(LENGTH, np.int64)
+    control = np.zeros(LENGTH, np.int64)
     for dtype in (np.float32, np.float64):
         x = values.astype(dtype)
         if dtype == np.float32:  # the whole range, by bit patterns
@@ -55,10 +55,10 @@ def fingerprints():
         for name in ("uniform", "normal", "dropout"):
             y = np.empty_like(x)
             if name == "dropout":
-                call(KERNELS[name], x=x, y=y, clock=clock, keep=0.5, scale=2.0, stream=1)
+                call(KERNELS[name], x=x, y=y, control=control, keep=0.5, scale=2.0, stream=1)
             else:
                 reals = dict(zip(list(KERNELS[name].params)[2:4], (0.5, 2.0), strict=True))
-                call(KERNELS[name], y=y, clock=clock, stream=1, **reals)
+                call(KERNELS[name], y=y, control=control, stream=1, **reals)
             result[name, x.dtype.name] = y
     return "\n".join(f"{k}: {hashlib.sha256(v.tobytes()).hexdigest()}" for k, v in result.items())
 

@@ -104,7 +104,7 @@ def describe(found: team.Team) -> None:
     head = ", ".join(f"{word:#x}" for word in table[: layout.TEAM_STATES])
     say(f"team of {found.workers}: states {states}, threads {threads}, kept {found.kept}; {head}")
     for description in found.kept:
-        say(f"  {description.words}, clock {description._clock}")
+        say(f"  {description.words}, control {description._control}")
 
 
 def main(interrupts: int = 10_000, busy: int = 8) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import kernel
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
@@ -58,7 +58,7 @@ def build(
     graph = Graph(1, True, dtype)
     places = fill(graph)
     if stop:
-        graph.call_last("advance", clock=graph.clock(), batch=1)
+        graph.call_last("advance", control=graph.control(), batch=1)
     return plan(graph, places, carried=("state", "counts", "x"))
 
 
@@ -66,8 +66,8 @@ class Run:
     """A bound program with a team and its own memory."""
 
     def __init__(self, program: Program, workers: int, **segments: np.ndarray):
-        self.clock = aligned_zeros(words.LENGTH, np.int64)
-        self.memory: Memory = {"clock": self.clock, **segments}
+        self.control = aligned_zeros(control_block.LENGTH, np.int64)
+        self.memory: Memory = {"control": self.control, **segments}
         allocate(program, self.memory)
         self.bound = BoundProgram(program, self.memory)
         self.team = Team(workers)
@@ -75,11 +75,11 @@ class Run:
     def start(
         self, steps: int, poll: Callable[[], Any] = lambda: None, every: float = 0.01
     ) -> None:
-        self.last = self.team.describe([(self.bound, steps)], self.clock)
+        self.last = self.team.describe([(self.bound, steps)], self.control)
         self.team.start(self.last, poll, every)
 
     def call(self, steps: int) -> None:
-        self.team.call(self.team.describe([(self.bound, steps)], self.clock))
+        self.team.call(self.team.describe([(self.bound, steps)], self.control))
 
 
 def ring(items: int, phases: int) -> Program:

@@ -319,6 +319,6 @@ def test_an_edit_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     assert changed(first, second) == [{"square_forward"}, {"square_forward"}]
     edit("scalar.py", "return x * x * 1.0\n", "return x * x * 1.0  # a comment\n")
     edit("step/cpu.py", "y = sum(x).", "y = the sum of x.")
-    edit("step/cpu.py", "clock[STEP] += 1", "clock[STEP] += 1 + 0 * clock[STEP]")
+    edit("step/cpu.py", "control[STEP] += 1", "control[STEP] += 1 + 0 * control[STEP]")
     third = names()
     assert changed(second, third) == [{"advance"}, set()]

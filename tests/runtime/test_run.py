@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.step.cpu  # noqa: F401
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.execute import BoundProgram
 from fastnn.runtime.cpu.memory import aligned_zeros
@@ -46,7 +46,7 @@ def test_barriers(workers: int) -> None:
     run.start(steps)
     np.testing.assert_array_equal(state, np.concatenate(expected(items, phases, steps)))
     np.testing.assert_array_equal(counts, steps)
-    assert run.clock[words.STEP] == steps
+    assert run.control[control_block.STEP] == steps
     assert run.last.barrier[0] == 0  # nobody waits any more
 
 
@@ -73,11 +73,11 @@ def test_programs_in_turn() -> None:
     run = Run(ring(5, 2), 3, state=state, counts=counts)
     other = BoundProgram(ring(5, 4), run.memory)
     run.team.start(
-        run.team.describe([(run.bound, 5), (other, 2), (run.bound, 0), (other, 1)], run.clock),
+        run.team.describe([(run.bound, 5), (other, 2), (run.bound, 0), (other, 1)], run.control),
         lambda: None,
     )
     assert (counts == 8).all()
-    assert run.clock[words.RUN_STEP] == 8
+    assert run.control[control_block.RUN_STEP] == 8
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -88,16 +88,16 @@ def test_a_stop_is_taken_at_a_step_boundary(workers: int) -> None:
     run = Run(ring(items, 3), workers, state=np.zeros(2 * items), counts=counts)
 
     def stop() -> None:
-        run.clock[words.STOP_REQUEST] = 1
+        run.control[control_block.STOP_REQUEST] = 1
 
     run.start(10**9, poll=stop)  # would take hours
-    done = int(run.clock[words.STEP])
+    done = int(run.control[control_block.STEP])
     assert 0 < done < 10**9
     assert (counts == done).all()
-    assert run.clock[words.STOP] == words.REQUESTED
+    assert run.control[control_block.STOP] == control_block.REQUESTED
     assert run.last.barrier[0] == 0
     # and the team can go on
-    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
     run.start(3)
     assert (counts == done + 3).all()
 
@@ -113,9 +113,9 @@ def test_an_exception_in_poll(workers: int, error: Any) -> None:
 
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RuntimeError):
         run.start(10**9, poll=fail)
-    done = int(run.clock[words.STEP])
+    done = int(run.control[control_block.STEP])
     assert (counts == done).all()
-    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
     run.start(5)
     assert (counts == done + 5).all()
 
@@ -128,18 +128,18 @@ def test_ctrl_c_at_every_instruction(workers: int, way: str) -> None:
     run = Run(ring(8, 2), workers, state=np.zeros(16), counts=counts)
 
     def once() -> None:
-        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+        run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
         (run.start if way == "start" else run.call)(3)
 
     once()
     many = interrupting.moments(once)
     for moment in range(many):
-        before = int(run.clock[words.STEP])
+        before = int(run.control[control_block.STEP])
         # (how often `start` has to wait for the run is a matter of chance)
         assert interrupting.interrupt_at(once, moment) or moment > many // 2
-        assert before <= run.clock[words.STEP] <= before + 3
-        assert (counts == run.clock[words.STEP]).all()
-        before = int(run.clock[words.STEP])
+        assert before <= run.control[control_block.STEP] <= before + 3
+        assert (counts == run.control[control_block.STEP]).all()
+        before = int(run.control[control_block.STEP])
         once()
         assert (counts == before + 3).all()
     assert many > 50
@@ -155,12 +155,12 @@ def test_ctrl_c_after_ctrl_c() -> None:
             try:
                 arm(*rng.uniform((2e-5, 5e-5), (2e-3, 5e-4)))
                 for _ in range(10):
-                    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+                    run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
                     run.start(20, every=0.001)
             except KeyboardInterrupt:
                 caught += 1
-    assert (counts == run.clock[words.STEP]).all()
-    run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+    assert (counts == run.control[control_block.STEP]).all()
+    run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
     before = counts.copy()
     run.start(10)
     assert (counts == before + 10).all()
@@ -223,17 +223,17 @@ def test_a_team_that_goes_ends_the_run_that_it_was_left_with() -> None:
         run.team = team = Team(3)
         run.start(2)
         alive, running, left = threads(team), team.table[layout.TEAM_RUNNING :], team.kept
-        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
-        left[:] = [team.describe([(run.bound, 1000)], run.clock)]
+        run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
+        left[:] = [team.describe([(run.bound, 1000)], run.control)]
         if k % 2:
             eventually(functools.partial(are_asleep, states(team)))
         _compiled("submit")(team.where, left[0].address, 0)
         run.team = own_team(3)
         del team
         assert running[0] == 0
-        assert (counts == run.clock[words.STEP]).all()
+        assert (counts == run.control[control_block.STEP]).all()
         eventually(functools.partial(none, alive))
-        run.clock[[words.STOP, words.STOP_REQUEST]] = 0
+        run.control[[control_block.STOP, control_block.STOP_REQUEST]] = 0
 
 
 def test_threads_without_work_sleep() -> None:
@@ -339,10 +339,10 @@ def test_the_control_word_is_restored(daz: bool) -> None:
 @pytest.mark.skipif(not is_x86(), reason="reads the control word of x86 through glibc")
 def test_the_control_word_is_restored_after_a_stop() -> None:
     run = Run(scaling("float32"), 1, x=np.full(9, 1.0, "f4"))
-    run.clock[words.STOP_REQUEST] = 1
+    run.control[control_block.STOP_REQUEST] = 1
     before = mxcsr()
     run.call(50)
-    assert run.clock[words.STEP] == 1
+    assert run.control[control_block.STEP] == 1
     assert mxcsr() == before
     assert np.float32(1e-38) * np.float32(0.1) > 0
 

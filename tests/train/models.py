@@ -95,5 +95,5 @@ def state(trainer: fnn.Trainer) -> dict[str, bytes]:
     """The bits of everything that training changes."""
     kept = ("params", "buffers", "slots/")
     found = {n: a.tobytes() for n, a in trainer.session.memory.items() if n.startswith(kept)}
-    found["clock"] = trainer.session.clock[:2].tobytes()
+    found["control"] = trainer.session.control[:2].tobytes()
     return found

@@ -380,8 +380,8 @@ def test_progress_closes_an_interrupted_bar():
 
 
 def test_progress_elsewhere_is_a_line_an_epoch(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    control = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: next(control))
     stream = io.StringIO()
     FakeTrainer(ProgressBar(stream)).fit("loss", [0.5, 0.25])
     assert stream.getvalue().splitlines() == [

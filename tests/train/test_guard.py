@@ -12,7 +12,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import NonFiniteError
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.train.callbacks import EarlyStopping, ModelCheckpoint
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
@@ -110,9 +110,9 @@ def test_steps_beyond_doubt_make_no_copies() -> None:
     for _ in range(3):
         step(*batch())
     guard = step.session.memory["guard"]
-    assert guard[words.SAVED] == guard[words.DOUBT] == 0
+    assert guard[control_block.SAVED] == guard[control_block.DOUBT] == 0
     step(batch()[0] * 1e10, batch()[1])
-    assert guard[words.SAVED] == 1
+    assert guard[control_block.SAVED] == 1
 
 
 class Twice(nn.Module):
@@ -145,7 +145,7 @@ def test_all_that_a_gradient_is_made_of_may_make_it_doubtful(
         step((np.ones_like(x), np.ones_like(y)), np.zeros((64, 3), np.float32))
     guard = step.session.memory["guard"]
     step((x, y), np.zeros((64, 3), np.float32))
-    assert bool(guard[words.SAVED]) is doubtful
+    assert bool(guard[control_block.SAVED]) is doubtful
 
 
 def test_bits_are_the_same_with_copies_and_without() -> None:
@@ -189,7 +189,7 @@ def test_it_is_guarded_in_steps_without_any_doubt() -> None:
     for _ in range(2):  # no gradients
         step(0 * x, np.tile(model.bias.value, (len(x), 1)))
     before = state(step)
-    assert step.session.memory["guard"][words.DOUBT] == 0
+    assert step.session.memory["guard"][control_block.DOUBT] == 0
     with pytest.raises(NonFiniteError, match="the step is too large"):
         step(x, y)
     assert same(before, state(step))

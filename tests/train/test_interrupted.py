@@ -14,7 +14,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.engine.session import Session
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.runtime.cpu import team
 from fastnn.runtime.cpu.team import Team
 from fastnn.train.hooks import CallbackList
@@ -247,7 +247,7 @@ def test_a_bad_step_of_a_run_that_was_left_behind_is_undone(
 ) -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm(8), nn.Linear(8, 3))
     run, _ = left_behind(model, monkeypatch, bad=True)
-    while not run.session.clock[words.STOP]:
+    while not run.session.control[control_block.STOP]:
         time.sleep(0.001)
     state = model.state_dict()
     assert all(np.isfinite(array).all() for array in state.values())

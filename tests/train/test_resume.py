@@ -132,7 +132,7 @@ def everything(trainer: Trainer, found: list[Callback]) -> dict[str, Any]:
     for name in trainer.session.memory:
         if name.startswith("slots/"):
             arrays[name] = trainer.session.memory[name].copy()
-    arrays["clock"] = np.array([trainer.step, *trainer.place])
+    arrays["control"] = np.array([trainer.step, *trainer.place])
     arrays["rate"] = np.array(trainer.learning_rate)
     for callback in found:
         arrays.update(flat(type(callback).__name__, callback.state_dict()))

@@ -472,8 +472,8 @@ def test_a_loss_that_is_not_finite_keeps_the_parameters() -> None:
     assert trainer.history.stopped == "the loss was not finite"
     got, want = state(trainer), state(reference)
     # running statistics, too, are those before the bad batch
-    assert {n: v for n, v in got.items() if n != "clock"} == {
-        n: v for n, v in want.items() if n != "clock"
+    assert {n: v for n, v in got.items() if n != "control"} == {
+        n: v for n, v in want.items() if n != "control"
     }
 
 

@@ -156,8 +156,8 @@ class Lowering:
         known = {**node.attrs, **node.inputs, **node.outputs, **self.kept.get(node, {}), **extra}
         operands: dict[str, Any] = {}
         for name in found.params:
-            if name == "clock":
-                operands[name] = self.graph.clock()
+            if name == "control":
+                operands[name] = self.graph.control()
             elif name in known:
                 operands[name] = known[name]
             else:

@@ -59,7 +59,7 @@ GENERATORS = (
 )
 #: those that make the run loop
 LOOP_MODULES = (
-    "fastnn.kernels.clock",
+    "fastnn.kernels.control_block",
     "fastnn.runtime.cpu.layout",
     "fastnn.runtime.cpu.loop",
     "fastnn.runtime.cpu.handover",

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import KernelError
-from fastnn.kernels import clock as words
-from fastnn.kernels import types
+from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import PlannedCall, Program, calls_of
 from fastnn.runtime.cpu import compiler, layout
@@ -53,11 +52,13 @@ def _text(index: Any) -> str:
     return f"[{', '.join(str(p) for p in parts)}]"
 
 
-def find(segments: Sequence[tuple[Any, int]], clock: np.ndarray) -> tuple[KernelError, bool]:
+def find(segments: Sequence[tuple[Any, int]], control: np.ndarray) -> tuple[KernelError, bool]:
     """The error for what a kernel has raised in the run of these bound programs, and whether
     updates may have begun by then. Nothing that the kernel read may have changed since."""
-    row, record, lo, hi, worker = (int(w) for w in clock[words.FAULT : words.FAULT + 5])
-    clock[words.STOP] = clock[words.FAULT] = 0
+    row, record, lo, hi, worker = (
+        int(w) for w in control[control_block.FAULT : control_block.FAULT + 5]
+    )
+    control[control_block.STOP] = control[control_block.FAULT] = 0
     for bound, _ in segments:
         offset = row - int(bound.calls.ctypes.data)
         if 0 <= offset < bound.calls.nbytes:

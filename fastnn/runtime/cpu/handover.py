@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
-from fastnn.kernels.clock import FAULT, STOP, STOP_REQUEST
+from fastnn.kernels.control_block import FAULT, STOP, STOP_REQUEST
 from fastnn.runtime.cpu.layout import (
     ASLEEP,
     QUIT,
@@ -110,14 +110,14 @@ get_time = _of_two("clock_gettime")
 @register_jitable
 def begin(description: int, fresh: int) -> None:
     """Nobody is at the run's barrier (a fork may have copied it from the middle of a run); with
-    `fresh`, the clock holds no stop of a run before."""
+    `fresh`, the control block holds no stop of a run before."""
     parts = words(description)
     atomic_store(parts[2], 0)
     atomic_store(parts[3] + 8 * FAULT, 0)
     if fresh != 0:
-        clock = words(parts[3])
-        clock[STOP_REQUEST] = 0
-        clock[STOP] = 0
+        control = words(parts[3])
+        control[STOP_REQUEST] = 0
+        control[STOP] = 0
 
 
 @register_jitable
@@ -237,17 +237,17 @@ def wait(record: int, nanoseconds: int, _: int) -> None:
     unlock(record + 8 * TEAM_MUTEX)
 
 
-def finish(record: int, clock: int, _: int) -> None:
+def finish(record: int, control: int, _: int) -> None:
     """Ask a run that is going on to stop at the end of its step, and wait for that."""
     running = record + 8 * TEAM_RUNNING
     if atomic_load(running) == 0:
         return
-    atomic_store(clock + 8 * STOP_REQUEST, 1)
+    atomic_store(control + 8 * STOP_REQUEST, 1)
     lock(record + 8 * TEAM_MUTEX)
     while atomic_load(running) != 0:
         sleep_on(record + 8 * TEAM_ENDED, record + 8 * TEAM_MUTEX)
     unlock(record + 8 * TEAM_MUTEX)
-    atomic_store(clock + 8 * STOP_REQUEST, 0)
+    atomic_store(control + 8 * STOP_REQUEST, 0)
 
 
 def dismiss(record: int, _: int, __: int) -> None:

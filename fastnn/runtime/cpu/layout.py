@@ -4,7 +4,7 @@ from fastnn.kernels import recorded
 
 recorded.record()
 
-# run description: address of segments, number of segments, address of barrier, address of clock;
+# run description: address of segments, number of segments, of barrier, of control block;
 # then, on cache lines of its own, the barrier
 DESCRIPTION_BARRIER = 8
 # segment: address of rows, number of rows, address of calls, steps, address of the first worker's

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
-from fastnn.kernels.clock import FAULT, KERNEL_FAILED, STOP
+from fastnn.kernels.control_block import FAULT, KERNEL_FAILED, STOP
 from fastnn.runtime.cpu.layout import (
     ADVANCE_WORDS,
     BARRIER,
@@ -225,10 +225,10 @@ def goes_on(times: int, depth: int, loop: int, worker: int) -> bool:
 
 
 @register_jitable
-def note_fault(clock: int, call: int, record: int, lo: int, hi: int, worker: int) -> None:
+def note_fault(control: int, call: int, record: int, lo: int, hi: int, worker: int) -> None:
     """Note in the control block that a call has raised; the first one counts."""
-    if atomic_replace(clock + 8 * FAULT, 0, call) == 0:
-        place = words(clock)
+    if atomic_replace(control + 8 * FAULT, 0, call) == 0:
+        place = words(control)
         place[FAULT + 1] = record
         place[FAULT + 2] = lo
         place[FAULT + 3] = hi
@@ -237,7 +237,7 @@ def note_fault(clock: int, call: int, record: int, lo: int, hi: int, worker: int
 
 @register_jitable
 def run_blocks(
-    row: int, first: int, times: int, clock: int, lo: int, hi: int, block: int, worker: int
+    row: int, first: int, times: int, control: int, lo: int, hi: int, block: int, worker: int
 ) -> bool:
     """A group's calls on items `lo` to `hi`, block after block; whether one has raised."""
     count = words(row)[5]
@@ -260,16 +260,16 @@ def run_blocks(
             elif call[3] != 0:
                 where = placed(call[3], worker, begin, times)
             if call_address(call[0], where, begin * call[2], end * call[2]) != 0:
-                note_fault(clock, at, where, begin * call[2], end * call[2], worker)
+                note_fault(control, at, where, begin * call[2], end * call[2], worker)
                 return True
     return False
 
 
 @register_jitable
-def run_serial(row: int, first: int, times: int, clock: int, worker: int) -> None:
+def run_serial(row: int, first: int, times: int, control: int, worker: int) -> None:
     """The serial calls of a barrier, up to one that raises."""
     for c in range(words(row)[5]):
-        if atomic_load(clock + 8 * FAULT) != 0:
+        if atomic_load(control + 8 * FAULT) != 0:
             break
         at = first + 8 * CALL_WORDS * c
         call = words(at)
@@ -279,7 +279,7 @@ def run_serial(row: int, first: int, times: int, clock: int, worker: int) -> Non
         elif call[3] != 0:
             where = placed(call[3], worker, 0, times)
         if call_address(call[0], where, 0, 1) != 0:
-            note_fault(clock, at, where, 0, 1, worker)
+            note_fault(control, at, where, 0, 1, worker)
 
 
 @register_jitable
@@ -297,9 +297,9 @@ def meet(barrier: int, generation: int) -> None:
 def run(record: int, worker: int, workers: int) -> None:
     """Execute the described run as one of `workers`."""
     description = words(record)
-    control = flush_to_zero()
+    rounding = flush_to_zero()
     barrier = description[2]
-    clock = words(description[3])
+    control = words(description[3])
     stopped = failed = False
     for s in range(description[1]):
         segment = words(description[0] + 8 * SEGMENT_WORDS * s)
@@ -324,13 +324,13 @@ def run(record: int, worker: int, workers: int) -> None:
                     if workers == 1 or atomic_add(barrier, 1) == workers - 1:
                         run_serial(at, first, times, description[3], worker)
                         if atomic_load(description[3] + 8 * FAULT) != 0:
-                            clock[STOP] = KERNEL_FAILED
+                            control[STOP] = KERNEL_FAILED
                         if workers > 1:
                             atomic_store(barrier, 0)
                             atomic_add(barrier + 8 * GENERATION, 1)
                     else:
                         meet(barrier, generation)
-                    if clock[STOP] != 0:
+                    if control[STOP] != 0:
                         stopped = True
                         break
                 elif row[0] == BEGIN:
@@ -341,4 +341,4 @@ def run(record: int, worker: int, workers: int) -> None:
                 break
         if stopped:
             break
-    restore_rounding(control)
+    restore_rounding(rounding)

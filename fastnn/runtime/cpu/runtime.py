@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, KernelError
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
@@ -82,12 +82,12 @@ class CpuRuntime:
 
     def __init__(self, store: Store, slots: Sequence[str], totals: int, workers: int | str):
         self.store, self.workers = store, workers
-        self.clock = aligned_zeros(words.LENGTH, np.int64)
+        self.control = aligned_zeros(control_block.LENGTH, np.int64)
         self.totals = aligned_zeros(2 * totals, np.float64)
-        self.memory: Memory = {**store.memory, "clock": self.clock, "totals": self.totals}
+        self.memory: Memory = {**store.memory, "control": self.control, "totals": self.totals}
         for slot in slots:
             self.memory[f"slots/{slot}"] = aligned_zeros(store.size, store.dtype)
-        self.memory["guard"] = aligned_zeros(words.GUARD_LENGTH, np.int64)
+        self.memory["guard"] = aligned_zeros(control_block.GUARD_LENGTH, np.int64)
         for name in ("params", "buffers", *(f"slots/{slot}" for slot in slots)):
             # the system gives the pages when they are written, in most runs never
             self.memory[f"saved/{name}"] = aligned_zeros(self.memory[name].size, store.dtype)
@@ -128,11 +128,11 @@ class CpuRuntime:
         self.store.bring_home()
         self.begin(any(bound.keeps for bound, _ in segments))
         team = self.team(segments[0][0].program)
-        description = team.describe(segments, self.clock)
+        description = team.describe(segments, self.control)
         self._run = team, description
         team.start(description, poll)
         self._run = None
-        if self.clock[words.STOP] == words.KERNEL_FAILED:
+        if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
             self.fail(segments)
 
     def settle(self) -> None:
@@ -142,12 +142,12 @@ class CpuRuntime:
             return
         team, description = self._run
         if team.does(description):
-            team.finish(self.clock)
-        reason = self.clock[words.STOP]
-        if reason == words.NOT_FINITE:
+            team.finish(self.control)
+        reason = self.control[control_block.STOP]
+        if reason == control_block.NOT_FINITE:
             self.put_back()
-        elif reason == words.KERNEL_FAILED:
-            self.put_back(fault.find(description.segments, self.clock)[1])
+        elif reason == control_block.KERNEL_FAILED:
+            self.put_back(fault.find(description.segments, self.control)[1])
         self._run = None
 
     def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
@@ -169,7 +169,7 @@ class CpuRuntime:
 
     def fail(self, segments: Sequence[tuple[Any, int]]) -> None:
         """Raise KernelError for a kernel that has raised something; all is as before that step."""
-        error, late = fault.find(segments, self.clock)
+        error, late = fault.find(segments, self.control)
         if not self.put_back(late):
             raise KernelError(
                 f"{error}. Parameters and what the optimiser keeps may be those of half an update: "
@@ -181,10 +181,10 @@ class CpuRuntime:
         if self.kept:
             self.memory["buffers"][:] = self.memory["saved/buffers"]
         guard = self.memory["guard"]
-        broken, saved = bool(guard[words.BROKEN]), bool(guard[words.SAVED])
+        broken, saved = bool(guard[control_block.BROKEN]), bool(guard[control_block.SAVED])
         broken = broken if changed is None else changed
         guard[:] = 0
-        guard[words.DOUBT] = 1
+        guard[control_block.DOUBT] = 1
         if broken and saved:
             for name in self.memory:
                 if name == "params" or name.startswith("slots/"):
@@ -203,12 +203,12 @@ class CpuSingle:
         arrays: Sequence[Any],
     ):  # fmt: skip
         main = bounds[-1]
-        self.store, self.runtime, self.clock = runtime.store, runtime, runtime.clock
+        self.store, self.runtime, self.control = runtime.store, runtime, runtime.control
         self.keeps = main.keeps
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = Description(
-            [(b, 1) for b in bounds], runtime.clock, runtime.count(main.program)
+            [(b, 1) for b in bounds], runtime.control, runtime.count(main.program)
         )
         self.execute = prepare(self.description, fresh=True)
         self.writes = [
@@ -224,7 +224,7 @@ class CpuSingle:
         if self.keeps:  # as `begin` does
             self.saved[...] = self.buffers
         self.execute()
-        if self.clock[words.STOP] == words.KERNEL_FAILED:
+        if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
             self.runtime.fail(self.description.segments)
 
 

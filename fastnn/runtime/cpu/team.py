@@ -36,18 +36,18 @@ class Description:
 
     Attributes:
         address: of the description's words.
-        clock: address of the control block.
+        control: address of the control block.
     """
 
     def __init__(
-        self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray, workers: int
+        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray, workers: int
     ):
-        self.segments, self.workers, self._clock = list(segments), workers, clock
+        self.segments, self.workers, self._control = list(segments), workers, control
         self.table = np.array([bound.segment(n, workers) for bound, n in segments], np.int64)
         self.words = aligned_zeros(layout.DESCRIPTION_WORDS, np.int64)
-        self.address, self.clock = int(self.words.ctypes.data), int(clock.ctypes.data)
+        self.address, self.control = int(self.words.ctypes.data), int(control.ctypes.data)
         barrier = self.address + 8 * layout.DESCRIPTION_BARRIER
-        self.words[:4] = self.table.ctypes.data, len(self.table), barrier, self.clock
+        self.words[:4] = self.table.ctypes.data, len(self.table), barrier, self.control
 
     @property
     def barrier(self) -> np.ndarray:
@@ -109,10 +109,10 @@ class Team:
             _thread.start_new_thread(_live, (_compiled("serve"), self.where, worker, kept))
 
     def describe(
-        self, segments: Sequence[tuple[BoundProgram, int]], clock: np.ndarray
+        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray
     ) -> Description:
         """The description of a run for so many workers."""
-        return Description(segments, clock, self.workers)
+        return Description(segments, control, self.workers)
 
     def prepare(self, description: Description, fresh: bool = False) -> Callable[[], None]:
         """A function that does a run, with little overhead; see `prepare`."""
@@ -139,7 +139,7 @@ class Team:
         waits for them, and goes on as an exception.
         """
         submit, wait, finish = _compiled("submit"), _compiled("wait"), self._finish
-        where, clock, nanoseconds = self.where, description.clock, int(every * NANOSECONDS)
+        where, control, nanoseconds = self.where, description.control, int(every * NANOSECONDS)
         running = self.running
         if not self.helpers_ready:
             self.start_helpers()
@@ -154,17 +154,17 @@ class Team:
                 poll()
                 wait(where, nanoseconds, 0)
         finally:
-            finish(where, clock, 0)
+            finish(where, control, 0)
             self.kept.clear()  # not reached where an exception comes before `finish`: kept then
 
-    def finish(self, clock: np.ndarray) -> None:
+    def finish(self, control: np.ndarray) -> None:
         """Stop a run that is going on at the end of its step, and wait for that."""
-        self._finish(self.where, int(clock.ctypes.data), 0)
+        self._finish(self.where, int(control.ctypes.data), 0)
 
     def close(self) -> None:
         """End the threads, and before that a run that exceptions have left behind."""
         for description in self.kept:
-            self._finish(self.where, description.clock, 0)
+            self._finish(self.where, description.control, 0)
         self._dismiss(self.where, 0, 0)
 
     def __del__(self) -> None:
@@ -226,7 +226,7 @@ def prepare(description: Description, fresh: bool = False) -> Callable[[], None]
 
     Args:
         description: what to do; the caller keeps it alive.
-        fresh: forget a stop that the clock holds from a run before.
+        fresh: forget a stop that the control block holds from a run before.
     """
     address, workers = description.address, description.workers
     if workers == 1:

@@ -9,8 +9,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
-from fastnn.kernels import clock as words
-from fastnn.kernels import types
+from fastnn.kernels import control_block, types
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
@@ -30,11 +29,11 @@ class CudaProgram:
         self.program, self.runtime = program, runtime
         #: the calls of a step, loops unrolled: their launches are recorded in one graph
         self.planned = [call for _, call, _ in program.steps()]
-        self.gpu, self.control = runtime.gpu, runtime.control
+        self.gpu, self.device_control = runtime.gpu, runtime.device_control
         self.segments = segments
         uses = [(o, p.writes) for call in self.planned for _, p, o in call.arrays()]
-        self.written = {o.segment for o, writes in uses if writes} - {"clock", "totals"}
-        self.used = {o.segment for o, _ in uses} - {"clock", "totals"}
+        self.written = {o.segment for o, writes in uses if writes} - {"control", "totals"}
+        self.used = {o.segment for o, _ in uses} - {"control", "totals"}
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
         groups = program.launches()
@@ -69,9 +68,9 @@ class CudaProgram:
     def place(self, operand: Operand, rank: int | None = None) -> Place:
         """Where an operand lies on the device."""
         dtype, dims, offset = self._dtype(operand), operand.dims, operand.offset
-        if operand.segment in ("clock", "totals"):
-            at = 0 if operand.segment == "clock" else 8 * words.LENGTH
-            return Place(self.control.piece, at + offset, dims, dtype)
+        if operand.segment in ("control", "totals"):
+            at = 0 if operand.segment == "control" else 8 * control_block.LENGTH
+            return Place(self.device_control.piece, at + offset, dims, dtype)
         segment = self.segments[operand.segment]
         if operand.external:
             dims = fold(segment.host.shape, rank or len(dims))
@@ -107,9 +106,9 @@ class CudaProgram:
     def _keep(self) -> Launch:
         size = self.segments["buffers"].host.size
         own = Operand("buffers", 0, (size,), "f")
-        clock = Operand("clock", 0, (words.LENGTH,), "i")
+        control = Operand("control", 0, (control_block.LENGTH,), "i")
         saved = Place(self.saved, 0, (size,), self.program.dtype)
-        operands = {"x": self.place(own), "clock": self.place(clock), "saved": saved}
+        operands = {"x": self.place(own), "control": self.place(control), "saved": saved}
         return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
 
     def _poison(self) -> list[Launch]:
@@ -166,7 +165,7 @@ class CudaProgram:
 
     def read(self, operand: Operand) -> np.ndarray:
         place = self.place(operand)
-        if operand.segment in ("clock", "totals"):
+        if operand.segment in ("control", "totals"):
             raw = np.empty(place.nbytes, np.uint8)
             self.gpu.download(place.piece, raw, place.offset)
         else:

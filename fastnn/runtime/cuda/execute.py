@@ -2,10 +2,10 @@
 
 A step is a program's phases, one launch each, in order. From its second run on, the launches of a
 program are replayed as one CUDA graph. Many steps are sent ahead; what changes from step to step
-(clock, schedule, data order, totals) lies in the device's memory, so nothing goes over the bus
-between them. Now and then the control block is read back, to show progress and to see stops.
+(control block, schedule, data order, totals) lies in the device's memory, so nothing crosses the
+bus between them. Now and then the control block is read back, to show progress and to see stops.
 
-A stop (`clock[STOP]`, say a loss that is not finite) is latched by a kernel, and launches that
+A stop (`control[STOP]`, say a loss that is not finite) is latched by a kernel, and launches that
 follow, those of steps sent ahead included, must not change what training keeps. So when a stop is
 latched `prepare` marks the step's hyper-parameters, and `update` returns at once; `advance` does
 not count the step; and buffers (running statistics, carried states) are put back to a copy that
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.plan.program import Program
 from fastnn.runtime.cuda.bound import CudaProgram
 from fastnn.runtime.cuda.gpu import gpu
-from fastnn.runtime.cuda.memory import Control, CudaMemory
+from fastnn.runtime.cuda.memory import CudaMemory, DeviceControl
 from fastnn.runtime.cuda.place import Launch
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
@@ -57,9 +57,9 @@ class CudaRuntime:
     def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
         self.device, self.graphs, self.store = device, graphs, store
         self.gpu = gpu(device)
-        self.control = Control(self.gpu, totals)
-        self.clock, self.totals = self.control.clock, self.control.totals
-        self.memory = CudaMemory(self.gpu, store, slots, self.control)
+        self.device_control = DeviceControl(self.gpu, totals)
+        self.control, self.totals = self.device_control.control, self.device_control.totals
+        self.memory = CudaMemory(self.gpu, store, slots, self.device_control)
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
         self._run: _Run | None = None  # the last one
@@ -71,7 +71,7 @@ class CudaRuntime:
         self.memory.segments[name].current = {None}
 
     def read(self, name: str) -> np.ndarray:
-        if name in ("clock", "totals"):
+        if name in ("control", "totals"):
             return self.memory[name]
         return self.memory.segments[name].for_reading()
 
@@ -122,9 +122,9 @@ class CudaRuntime:
     def put_back(self) -> bool:
         """Parameters and slots; the buffers have been put back when the run ended."""
         guard = self.memory["guard"]
-        broken, saved = bool(guard[words.BROKEN]), bool(guard[words.SAVED])
+        broken, saved = bool(guard[control_block.BROKEN]), bool(guard[control_block.SAVED])
         guard[:] = 0
-        guard[words.DOUBT] = 1
+        guard[control_block.DOUBT] = 1
         if broken and saved:
             for name, segment in self.memory.segments.items():
                 if name == "params" or name.startswith("slots/"):
@@ -151,7 +151,7 @@ class CudaRuntime:
         for bound in bounds:
             bound.acquire()
         self._note_away()
-        self.control.send()
+        self.device_control.send()
 
     # ---------------------------------------------------------------- many steps
 
@@ -207,7 +207,7 @@ class _Run:
             self._ended.release()
 
     def _steps(self) -> None:
-        runtime, control = self.runtime, self.runtime.control
+        runtime, device_control = self.runtime, self.runtime.device_control
         bounds = [bound for bound, _ in self.segments]
         runtime.acquire(bounds)
         sent: list[tuple[Launch, np.ndarray, int]] = []  # chunks on their way
@@ -217,25 +217,25 @@ class _Run:
             nonlocal chunk, since
             wait, answer, count = sent.pop(0)
             wait()
-            control.take(answer)
+            device_control.take(answer)
             now = time.perf_counter()
             step = max(now - since, 1e-7) / count
             chunk, since = max(1, min(int(CHUNK / step), 2 * chunk, MOST_STEPS)), now
 
         for bound, steps in self.segments:
             left = steps
-            while left and not self.stop and not control.clock[words.STOP]:
+            while left and not self.stop and not device_control.control[control_block.STOP]:
                 count = min(chunk, left)
                 for _ in range(count):
                     bound.launch()
                 left -= count
-                answer = control.ask()
+                answer = device_control.ask()
                 sent.append((runtime.gpu.mark(), answer, count))
                 if len(sent) > 1:
                     receive()
         while sent:
             receive()
-        if control.clock[words.STOP]:
+        if device_control.control[control_block.STOP]:
             for bound in bounds:
                 bound.put_back()
         runtime.gpu.sync()
@@ -265,7 +265,7 @@ class CudaSingle:
         self.loss = self.raw.view(self.place.dtype)
 
     def run(self, arrays: Sequence[Any]) -> None:
-        runtime, control = self.runtime, self.runtime.control
+        runtime, device_control = self.runtime, self.runtime.device_control
         main = self.bounds[-1]
         for name, array in zip(self.names, arrays, strict=True):
             main.write(name, array)
@@ -273,11 +273,12 @@ class CudaSingle:
         with uninterrupted():
             for bound in self.bounds:
                 bound.launch()
-                answer = control.ask()
+                answer = device_control.ask()
                 if bound is main:
                     runtime.gpu.start_download(self.place.piece, self.raw, self.place.offset)
                 runtime.gpu.sync()
-                control.take(answer)
-                if control.clock[words.STOP]:  # before integers out of range are used as indices
+                device_control.take(answer)
+                # before integers out of range are used as indices
+                if device_control.control[control_block.STOP]:
                     main.put_back()
                     return

@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.plan.program import Program
 from fastnn.runtime.cuda.place import Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
 
 
-class Control:
-    """Clock and running totals: on the host as two arrays, on the device in one piece.
+class DeviceControl:
+    """The control block and running totals: on the host as two arrays, on the device in one piece.
 
     `send` before a run sends what the host has changed; `fetch` brings what the device has.
     """
 
     def __init__(self, gpu: Any, totals: int):
         self.gpu = gpu
-        self.size = 8 * (words.LENGTH + 2 * totals)
-        self.piece: Piece = gpu.allocate(self.size, "clock")
+        self.size = 8 * (control_block.LENGTH + 2 * totals)
+        self.piece: Piece = gpu.allocate(self.size, "control")
         self.host = np.zeros(self.size, np.uint8)
-        self.clock = self.host[: 8 * words.LENGTH].view(np.int64)
-        self.totals = self.host[8 * words.LENGTH :].view(np.float64)
+        self.control = self.host[: 8 * control_block.LENGTH].view(np.int64)
+        self.totals = self.host[8 * control_block.LENGTH :].view(np.float64)
         self._known = self.host.copy()  # as the device has it
         self._pinned = [gpu.pinned(self.size) for _ in range(2)]
         self._turn = 0
@@ -58,20 +58,20 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
         gpu: the device.
         store: the parameters' memory, shared with other sessions.
         slots: names of the optimiser's slots.
-        control: clock and totals.
+        device_control: the control block and totals.
     """
 
-    def __init__(self, gpu: Any, store: Store, slots: Sequence[str], control: Control):
-        self.gpu, self.store, self.control = gpu, store, control
+    def __init__(self, gpu: Any, store: Store, slots: Sequence[str], device_control: DeviceControl):
+        self.gpu, self.store, self.device_control = gpu, store, device_control
         self.segments: dict[str, Segment] = dict(store.segments)
         for slot in slots:
             array = np.zeros(store.size, store.dtype)
             self.segments[f"slots/{slot}"] = Segment(f"slots/{slot}", array, blank=True)
-        self.segments["guard"] = Segment("guard", np.zeros(words.GUARD_LENGTH, np.int64))
+        self.segments["guard"] = Segment("guard", np.zeros(control_block.GUARD_LENGTH, np.int64))
         for name in ("params", *(f"slots/{slot}" for slot in slots)):
             saved = np.zeros(store.size, store.dtype)
             self.segments[f"saved/{name}"] = Segment(f"saved/{name}", saved, blank=True)
-        self._own = {"clock": control.clock, "totals": control.totals}
+        self._own = {"control": device_control.control, "totals": device_control.totals}
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self._own:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastnn.optim
-from fastnn.kernels import clock as words
+from fastnn.kernels import control_block
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.cuda.device import cuda, thread_number
 from fastnn.kernels.declare import CUDA_KERNELS, cuda_kernel
@@ -44,9 +44,9 @@ def end_of_loss(size: int, dtype: Any, value: float = 0.0) -> dict[str, Any]:
     """Operands of a loss, its check, its total and another sum, by name and number."""
     x = random(size, size, dtype)
     x[-1] += value
-    y, clock = np.full(1, 7, dtype), np.zeros(words.LENGTH, np.int64)
+    y, control = np.full(1, 7, dtype), np.zeros(control_block.LENGTH, np.int64)
     return {
-        "x_0": x, "y_0": y, "value_1": y, "clock_1": clock, "value_2": y,
+        "x_0": x, "y_0": y, "value_1": y, "control_1": control, "value_2": y,
         "total_2": np.ones(2), "count_2": 8, "x_3": random(1, 2000, dtype), "total_3": np.ones(2),
     }  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_bits_are_those_of_the_kernels_alone(size: int, dtype: Any) -> None:
 def test_what_one_kernel_writes_the_next_one_reads() -> None:
     operands = end_of_loss(300, np.float32, np.inf)
     call_cuda(joined.find("+".join(NAMES)), **operands)  # type: ignore[arg-type]
-    assert operands["clock_1"][words.STOP] == words.NOT_FINITE
+    assert operands["control_1"][control_block.STOP] == control_block.NOT_FINITE
 
 
 def test_threads_wait_for_each_other_between_two_kernels() -> None:
@@ -94,7 +94,7 @@ def test_a_rules_scalars_see_the_stop() -> None:
     for value, limit in ((0.0, 0.5), (np.nan, -1.0)):
         operands = {n: v for n, v in end_of_loss(40, np.float32, value).items() if n[-1] in "01"}
         operands |= {
-            "clock_2": operands["clock_1"], "schedule_2": np.full((1, 1), 0.1), "group_2": 0,
+            "control_2": operands["control_1"], "schedule_2": np.full((1, 1), 0.1), "group_2": 0,
             "hyper_2": np.zeros(11, np.float32), "l2_2": 0.25, "decay_2": 0.0, "limit_2": 0.5,
             "sign_2": 1.0,
         }  # fmt: skip

@@ -11,7 +11,7 @@ import fastnn.kernels.random.cpu
 import fastnn.kernels.random.cuda  # noqa: F401
 from tests.kernels.common import DTYPES
 from tests.kernels.cuda.common import compute_both, compute_cuda
-from tests.kernels.test_random import as_signed, clock_of, expected_uniform
+from tests.kernels.test_random import as_signed, control_of, expected_uniform
 
 SHAPES = [(1, 1), (2, 17), (3, 67)]
 
@@ -19,8 +19,8 @@ SHAPES = [(1, 1), (2, 17), (3, 67)]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_bits(shape: tuple[int, int], dtype: Any) -> None:
-    x, clock = np.random.default_rng(1).standard_normal(shape), clock_of(3, 4)
-    given = dict(clock=clock, stream=1)
+    x, control = np.random.default_rng(1).standard_normal(shape), control_of(3, 4)
+    given = dict(control=control, stream=1)
     out = {"y": shape}
     compute_both("dropout", dtype, out, exact=True, x=x, keep=0.6, scale=1 / 0.6, **given)
     compute_both("uniform", dtype, out, exact=True, low=-2.0, high=3.0, **given)
@@ -30,6 +30,6 @@ def test_the_same_bits(shape: tuple[int, int], dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numbers_follow_the_documented_rule(dtype: Any) -> None:
     seed, step, stream = 0x9ABCDEF012345678, 2**32 + 7, 5
-    given = dict(clock=clock_of(as_signed(seed), step), low=0.0, high=1.0, stream=stream)
+    given = dict(control=control_of(as_signed(seed), step), low=0.0, high=1.0, stream=stream)
     y = compute_cuda("uniform", dtype, {"y": (3, 67)}, **given)["y"]
     np.testing.assert_array_equal(y.ravel(), expected_uniform(y.size, seed, step, stream))

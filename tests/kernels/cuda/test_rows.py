@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels import clock
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.common import DTYPES, close
 from tests.kernels.cuda.common import compute_both, compute_cuda
-from tests.kernels.test_step import words
+from tests.kernels.test_step import block_of
 
 ONE = {"y": (1,)}
 
@@ -45,7 +45,7 @@ def test_full(C: int) -> None:
 def test_gather(source_type: str) -> None:
     rng = np.random.default_rng(2)
     source = (100 * rng.standard_normal((20, 5))).astype(np.int64).astype(source_type)
-    given = dict(source=source, order=rng.permutation(20), clock=words(CURSOR=7))
+    given = dict(source=source, order=rng.permutation(20), control=block_of(CURSOR=7))
     for dtype in DTYPES:
         y = compute_both("gather_rows", dtype, {"y": (11, 5)}, exact=True, **given)["y"]
         np.testing.assert_array_equal(y, source[given["order"][7:18]].astype(dtype))
@@ -58,7 +58,7 @@ def test_scatter(kind: str) -> None:
     x, y = 100 * np.random.default_rng(3).random((6, 17)), np.full((20, 17), 7.0)
     if kind == "ids":
         x, y = x.astype(np.int64), y.astype(np.int64)
-    call_cuda(CUDA_KERNELS[f"scatter_{kind}"], x=x, clock=words(CURSOR=9), y=y)
+    call_cuda(CUDA_KERNELS[f"scatter_{kind}"], x=x, control=block_of(CURSOR=9), y=y)
     np.testing.assert_array_equal(y[9:15], x)
     np.testing.assert_array_equal(y[:9], 7)
     np.testing.assert_array_equal(y[15:], 7)
@@ -69,9 +69,9 @@ def test_scatter(kind: str) -> None:
 def test_check_range(place: int, wrong: int, stop: int) -> None:
     ids = np.arange(40) % 10
     ids[place] = wrong
-    given = dict(ids=ids, clock=words(STEP=2), low=0, high=10, ignored=-5)
-    got = compute_both("check_range", np.float32, {}, exact=True, **given)["clock"]
-    assert got[clock.STOP] == stop * clock.OUT_OF_RANGE
+    given = dict(ids=ids, control=block_of(STEP=2), low=0, high=10, ignored=-5)
+    got = compute_both("check_range", np.float32, {}, exact=True, **given)["control"]
+    assert got[control_block.STOP] == stop * control_block.OUT_OF_RANGE
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,12 +117,12 @@ def test_small_ones(dtype: Any) -> None:
     for norm in (0.0, 0.3, 7.0):
         compute_both("clip_scale", dtype, {"scale": (1,)}, exact=True, total=[norm], limit=0.8)
     for value in (0.0, 1e30, np.nan, np.inf, -np.inf):
-        given = dict(value=[1.0, value], clock=words(STEP=3))
-        got = compute_both("check_finite", dtype, {}, exact=True, **given)["clock"]
-        assert got[clock.STOP] == (0 if np.isfinite(value) else clock.NOT_FINITE)
+        given = dict(value=[1.0, value], control=block_of(STEP=3))
+        got = compute_both("check_finite", dtype, {}, exact=True, **given)["control"]
+        assert got[control_block.STOP] == (0 if np.isfinite(value) else control_block.NOT_FINITE)
     for before in ({}, {"STOP_REQUEST": 1}):
-        start = words(STEP=5, RUN_STEP=2, CURSOR=64, SEED=9, **before)
-        compute_both("advance", dtype, {}, exact=True, clock=start, batch=32)
+        start = block_of(STEP=5, RUN_STEP=2, CURSOR=64, SEED=9, **before)
+        compute_both("advance", dtype, {}, exact=True, control=start, batch=32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

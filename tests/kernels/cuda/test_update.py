@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fastnn import optim
-from fastnn.kernels.clock import GUARD_LENGTH
+from fastnn.kernels.control_block import GUARD_LENGTH
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.common import DTYPES
 from tests.kernels.cuda.common import compute_both
-from tests.kernels.test_step import words
+from tests.kernels.test_step import block_of
 
 OPTIMIZERS = {
     "sgd": lambda: optim.SGD(),
@@ -45,7 +45,7 @@ def test_prepare_and_update(name: str, dtype: Any) -> None:
     values = {"group": 1, "l2": 0.1, "decay": 0.2, "limit": 0.5, "sign": -1.0}
     values |= dict(zip(own[5:], optimizer.own_values(optimizer.options), strict=True))
     hyper = compute_both(
-        prepare, dtype, {"hyper": (optimizer.hyper_size,)}, clock=words(STEP=3, RUN_STEP=1),
+        prepare, dtype, {"hyper": (optimizer.hyper_size,)}, control=block_of(STEP=3, RUN_STEP=1),
         schedule=np.array([[1.0, 2.0], [0.5, 0.05]]), **values,
     )["hyper"]  # fmt: skip
     rng = np.random.default_rng(4)

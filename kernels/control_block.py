@@ -1,6 +1,6 @@
-"""The control block ("clock"): the few shared int64 words that change from step to step.
+"""The control block: the few shared int64 words that change from step to step.
 
-A kernel takes it as ``clock: "in whole i[L]"`` and reads a word by these names.
+A kernel takes it as ``control: "in whole i[L]"`` and reads a word by these names.
 """
 
 from . import recorded
@@ -21,7 +21,7 @@ NOT_FINITE = 2
 OUT_OF_RANGE = 3
 KERNEL_FAILED = 4
 
-# The guard: flags beside the clock, which kernels set in any order (see `guard/cpu.py`).
+# The guard: flags beside the control block, which kernels set in any order (see `guard/cpu.py`).
 DOUBT = 0  # this step needs copies of what it changes
 LARGE = 1  # an update wrote a huge number: the next step needs copies
 BROKEN = 2  # an update wrote a number that is not finite
