@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from fastnn import ops
 from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
@@ -9,11 +12,34 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 
 
-class ReLU(Module):
-    """max(x, 0) (Nair & Hinton 2010)."""
+class Activation(Module):
+    """A function of `fastnn.ops` without parameters as a layer, whose documentation it has."""
+
+    function: ClassVar[staticmethod[[Any], Value]]
+
+    def __init_subclass__(cls, of: Callable[[Any], Value] | None = None):
+        super().__init_subclass__()
+        if of is not None:
+            cls.function = staticmethod(of)
+            cls.__doc__ = cls.__doc__ or of.__doc__
 
     def forward(self, x: Value) -> Value:
-        return ops.relu(x)
+        return self.function(x)
+
+
+class ReLU(Activation, of=ops.relu): ...
+
+
+class SELU(Activation, of=ops.selu): ...
+
+
+class SiLU(Activation, of=ops.silu): ...
+
+
+class Sigmoid(Activation, of=ops.sigmoid): ...
+
+
+class Tanh(Activation, of=ops.tanh): ...
 
 
 class LeakyReLU(Module):
@@ -67,13 +93,6 @@ class ELU(Module):
         return f"{self.alpha}"
 
 
-class SELU(Module):
-    """Self-normalising ELU (Klambauer et al. 2017); initialise with LeCun normal."""
-
-    def forward(self, x: Value) -> Value:
-        return ops.selu(x)
-
-
 class GELU(Module):
     """x times the normal distribution function (Hendrycks & Gimpel 2016).
 
@@ -90,27 +109,6 @@ class GELU(Module):
         return ops.gelu(x, self.approximate)
 
 
-class SiLU(Module):
-    """x * sigmoid(x), also called swish (Elfwing et al. 2018)."""
-
-    def forward(self, x: Value) -> Value:
-        return ops.silu(x)
-
-
-class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
-
-    def forward(self, x: Value) -> Value:
-        return ops.sigmoid(x)
-
-
-class Tanh(Module):
-    """Hyperbolic tangent."""
-
-    def forward(self, x: Value) -> Value:
-        return ops.tanh(x)
-
-
 class Softplus(Module):
     """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold."""
 
@@ -125,18 +123,12 @@ class Softplus(Module):
         return ops.softplus(x, self.beta, self.threshold)
 
 
-class Softmax(Module):
+class Softmax(Activation, of=ops.softmax):
     """Softmax over the last dimension. For training use `CrossEntropyLoss` on its input instead."""
 
-    def forward(self, x: Value) -> Value:
-        return ops.softmax(x)
 
-
-class LogSoftmax(Module):
+class LogSoftmax(Activation, of=ops.log_softmax):
     """Logarithm of the softmax over the last dimension."""
-
-    def forward(self, x: Value) -> Value:
-        return ops.log_softmax(x)
 
 
 class Maxout(Module):
