@@ -7,6 +7,7 @@ that goes for all products, on the CPU for the gradients of weights.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,20 @@ from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.plan.endings import with_endings
 from fastnn.plan.lower.lowering import Lowering
 
 
-def chosen(lowered: Lowering) -> list[Call]:
-    """The calls with the products' kernels chosen."""
+def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
+    """The calls with the products' kernels chosen; `kept` is memory that is looked at after the
+    step."""
     if lowered.device == "cpu":
         return _packed(lowered)
-    from fastnn.kernels.matmul.cuda import PARTS  # not needed on the CPU
+    from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
 
     calls: list[Call] = []
-    for call in lowered.calls:
-        calls += _product(lowered, call) if call.kernel in PARTS else [call]
+    for call in with_endings(lowered.calls, kept):
+        calls += _product(lowered, call) if call.kernel in PLAIN else [call]
     return calls
 
 
@@ -39,24 +42,28 @@ def _names(call: Call) -> tuple[str, str, str]:
 
 
 def _product(lowered: Lowering, call: Call) -> list[Call]:
-    from fastnn.kernels.matmul.cuda import choose_product
+    from fastnn.kernels.matmul.cuda import PLAIN, SPLIT, choose_product
 
     left, right, written = _names(call)
     first, second, result = (call.operands[name] for name in (left, right, written))
-    rows, columns, depth = _sizes(call.kernel, first, second)
+    plain = PLAIN[call.kernel]
+    rows, columns, depth = _sizes(plain, first, second)
     choice = choose_product(
-        call.kernel, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.tf32,
+        plain, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.tf32,
         lowered.limits[1],
     )  # fmt: skip
     if choice.parts == 1:
         return [replace(call, kernel=call.kernel + choice.suffix)]
-    parts = lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")
-    name = call.kernel.removesuffix("_unpacked") + "_parts"
-    bias = call.operands.get("bias")
-    operands = {left: first, right: second, "parts": parts}
+    parts = {"parts": lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")}
+    if "dbias" in call.operands:
+        parts["bias_parts"] = lowered.value((choice.parts, columns), name="parts of a bias")
+    name, after = SPLIT[call.kernel]
+    known = {"bias": None, **call.operands, **parts}
+    if after == "sum_parts":
+        known["y"] = result
     return [
-        replace(call, kernel=name, operands=operands),
-        replace(call, kernel="sum_parts", operands={"parts": parts, "bias": bias, "y": result}),
+        replace(call, kernel=name, operands={left: first, right: second, **parts}),
+        replace(call, kernel=after, operands={n: known[n] for n in kernel_of(after).params}),
     ]
 
 

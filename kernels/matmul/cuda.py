@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..cuda.device import cuda, flat, flat_index
 from ..declare import ceil_div, cuda_kernel, helper
+from ..scalar import relu, relu_gradient
 from . import cpu
 from .cuda_product import Shape, product_of
 
@@ -88,6 +89,23 @@ PARTS = {
 }
 
 
+#: the plain product of each one that ends with something else as well
+PLAIN = {name: name for name in PARTS} | {
+    "linear_forward_relu": "linear_forward",
+    "linear_backward_input_relu": "linear_backward_input_unpacked",
+    "linear_backward_weight_bias": "linear_backward_weight",
+}
+#: the kernels of products in parts: one for the parts, one that adds them
+SPLIT = {
+    "linear_forward": ("linear_forward_parts", "sum_parts"),
+    "linear_forward_relu": ("linear_forward_parts", "sum_parts_relu"),
+    "linear_backward_input_unpacked": ("linear_backward_input_parts", "sum_parts"),
+    "linear_backward_input_relu": ("linear_backward_input_parts", "sum_parts_relu_gradient"),
+    "linear_backward_weight": ("linear_backward_weight_parts", "sum_parts"),
+    "linear_backward_weight_bias": ("linear_backward_weight_bias_parts", "sum_parts_bias"),
+}
+
+
 def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     """Launch geometry: a block for each tile of the output, and for each part of the sum (S)."""
 
@@ -102,33 +120,69 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
 
 
 def _declare(suffix: str, shape: Shape) -> None:
-    """The three products in one shape."""
-    product = product_of(shape, suffix == "_tf32")
+    """The three products in one shape, and with what comes after them."""
+    tf32 = suffix == "_tf32"
+    only = {"only_float32": tf32}
+    forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
+    product, product_relu = product_of(shape, tf32), product_of(shape, tf32, "relu")
+    product_masked = product_of(shape, tf32, "relu_gradient")
+    product_summed = product_of(shape, tf32, "column_sums")
 
-    only = {"only_float32": suffix == "_tf32"}
-
-    @cuda_kernel(
-        like=cpu.linear_forward, **_grid(shape, "N", "K"), name=f"linear_forward{suffix}", **only
-    )
+    @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
-        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c)
+        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0)
+
+    @cuda_kernel(**forward, name=f"linear_forward_relu{suffix}", **only)
+    def linear_forward_relu(
+        x: "in whole f[N,C]",
+        w: "in whole f[C,K]",
+        bias: "in whole f[B]",  # B is K, or 0: no bias
+        y: "out whole f[N,K]",
+    ):
+        """y = max(x @ w + bias, 0)"""
+        (n, c), k = x.shape, w.shape[1]
+        product_relu(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0)
 
     @cuda_kernel(
-        like=cpu.linear_backward_input_unpacked, **_grid(shape, "N", "C"),
+        like=cpu.linear_backward_input_unpacked, **inputs,
         name=f"linear_backward_input_unpacked{suffix}", **only,
     )  # fmt: skip
     def linear_backward_input_unpacked(dy, w, dx):
         (n, k), c = dy.shape, w.shape[0]
-        product(dy, k, False, w, k, False, dx, 0, flat(dx), False, n, c, 0, k)
+        out = flat(dx)
+        product(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, out, 0)
+
+    @cuda_kernel(**inputs, name=f"linear_backward_input_relu{suffix}", **only)
+    def linear_backward_input_relu(
+        dy: "in whole f[N,K]",
+        w: "in whole f[C,K]",
+        y: "in whole f[N,C]",  # what ReLU gave
+        dx: "out whole f[N,C]",
+    ):
+        """dx = dy @ w.T where y > 0, else 0"""
+        (n, k), c = dy.shape, w.shape[0]
+        out, saved = flat(dx), flat(y)
+        product_masked(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, saved, 0)
 
     @cuda_kernel(
-        like=cpu.linear_backward_weight, **_grid(shape, "C", "K"),
-        name=f"linear_backward_weight{suffix}", **only,
-    )  # fmt: skip
+        like=cpu.linear_backward_weight, **weights, name=f"linear_backward_weight{suffix}", **only
+    )
     def linear_backward_weight(x, dy, dw):
         (n, c), k = x.shape, dy.shape[1]
-        product(x, c, True, dy, k, True, dw, 0, flat(dw), False, c, k, 0, n)
+        out = flat(dw)
+        product(x, c, True, dy, k, True, dw, 0, out, False, c, k, 0, n, out, 0)
+
+    @cuda_kernel(**weights, name=f"linear_backward_weight_bias{suffix}", **only)
+    def linear_backward_weight_bias(
+        x: "in whole f[N,C]",
+        dy: "in whole f[N,K]",
+        dw: "out whole f[C,K]",
+        dbias: "out whole f[K]",
+    ):
+        """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k]"""
+        (n, c), k = x.shape, dy.shape[1]
+        product_summed(x, c, True, dy, k, True, dw, 0, dbias, False, c, k, 0, n, dbias, 0)
 
 
 for _suffix, _shape in SHAPES.items():
@@ -146,6 +200,7 @@ def _declare_parts() -> None:
     """The products in parts of their sum: part s of the output is ``parts[s]``."""
     few, many = SHAPES["_tiny"], SHAPES["_middle"]
     few_product, many_product = product_of(few, False), product_of(many, False)
+    many_summed = product_of(many, False, "column_sums")
     few_depth, many_depth = few.depth, many.depth
 
     @cuda_kernel(**_grid(few, "N", "K"))
@@ -156,9 +211,9 @@ def _declare_parts() -> None:
     ):
         """Sum over s of parts[s] = x @ w"""
         (n, c), k, part = x.shape, w.shape[1], cuda.blockIdx.z
-        share = share_of(c, parts.shape[0], few_depth)
-        few_product(x, c, False, w, k, True, parts, part * n * k, flat(parts), False, n, k,
-                    min(part * share, c), min((part + 1) * share, c))  # fmt: skip
+        share, out = share_of(c, parts.shape[0], few_depth), flat(parts)
+        few_product(x, c, False, w, k, True, parts, part * n * k, out, False, n, k,
+                    min(part * share, c), min((part + 1) * share, c), out, 0)  # fmt: skip
 
     @cuda_kernel(**_grid(few, "N", "C"))
     def linear_backward_input_parts(
@@ -168,9 +223,9 @@ def _declare_parts() -> None:
     ):
         """Sum over s of parts[s] = dy @ w.T"""
         (n, k), c, part = dy.shape, w.shape[0], cuda.blockIdx.z
-        share = share_of(k, parts.shape[0], few_depth)
-        few_product(dy, k, False, w, k, False, parts, part * n * c, flat(parts), False, n, c,
-                    min(part * share, k), min((part + 1) * share, k))  # fmt: skip
+        share, out = share_of(k, parts.shape[0], few_depth), flat(parts)
+        few_product(dy, k, False, w, k, False, parts, part * n * c, out, False, n, c,
+                    min(part * share, k), min((part + 1) * share, k), out, 0)  # fmt: skip
 
     @cuda_kernel(**_grid(many, "C", "K"))
     def linear_backward_weight_parts(
@@ -180,12 +235,35 @@ def _declare_parts() -> None:
     ):
         """Sum over s of parts[s] = x.T @ dy"""
         (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
-        share = share_of(n, parts.shape[0], many_depth)
-        many_product(x, c, True, dy, k, True, parts, part * c * k, flat(parts), False, c, k,
-                     min(part * share, n), min((part + 1) * share, n))  # fmt: skip
+        share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
+        many_product(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
+                     min(part * share, n), min((part + 1) * share, n), out, 0)  # fmt: skip
+
+    @cuda_kernel(**_grid(many, "C", "K"))
+    def linear_backward_weight_bias_parts(
+        x: "in whole f[N,C]",
+        dy: "in whole f[N,K]",
+        parts: "out whole f[S,C,K]",
+        bias_parts: "out whole f[S,K]",
+    ):
+        """Sum over s of parts[s] = x.T @ dy, of bias_parts[s,k] = sum over n of dy[n,k]"""
+        (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
+        share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
+        many_summed(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
+                    min(part * share, n), min((part + 1) * share, n),
+                    flat(bias_parts), part * k)  # fmt: skip
 
 
 _declare_parts()
+
+
+@helper
+def part_total(parts, i, size, count):
+    """The sum of element i of so many parts, in order."""
+    total = parts[i]
+    for s in range(1, count):
+        total += parts[i + s * size]
+    return total
 
 
 @cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
@@ -195,12 +273,53 @@ def sum_parts(
     y: "out whole f[N,K]",
 ):
     """y = sum over s of parts[s], in order, + bias"""
-    i, size = flat_index(), y.size
-    if i < size:
-        every, out = flat(parts), flat(y)
-        total = every[i]
-        for s in range(1, parts.shape[0]):
-            total += every[i + s * size]
+    i = flat_index()
+    if i < y.size:
+        total = part_total(flat(parts), i, y.size, parts.shape[0])
         if bias.size > 0:
             total += bias[i % y.shape[1]]
-        out[i] = total
+        flat(y)[i] = total
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
+def sum_parts_relu(
+    parts: "in whole f[S,N,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out whole f[N,K]",
+):
+    """y = max(sum over s of parts[s], in order, + bias, 0)"""
+    i = flat_index()
+    if i < y.size:
+        total = part_total(flat(parts), i, y.size, parts.shape[0])
+        if bias.size > 0:
+            total += bias[i % y.shape[1]]
+        flat(y)[i] = relu(total)
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
+def sum_parts_relu_gradient(
+    parts: "in whole f[S,N,C]",
+    y: "in whole f[N,C]",  # what ReLU gave
+    dx: "out whole f[N,C]",
+):
+    """dx = sum over s of parts[s], in order, where y > 0, else 0"""
+    i = flat_index()
+    if i < dx.size:
+        total = part_total(flat(parts), i, dx.size, parts.shape[0])
+        flat(dx)[i] = relu_gradient(flat(y)[i], total)
+
+
+@cuda_kernel(launch=lambda s: (ceil_div((s["C"] + 1) * s["K"], 256), 256))
+def sum_parts_bias(
+    parts: "in whole f[S,C,K]",
+    bias_parts: "in whole f[S,K]",
+    dw: "out whole f[C,K]",
+    dbias: "out whole f[K]",
+):
+    """dw = sum over s of parts[s], dbias = sum over s of bias_parts[s], in order"""
+    i = flat_index()
+    if i < dw.size:
+        flat(dw)[i] = part_total(flat(parts), i, dw.size, parts.shape[0])
+    elif i < dw.size + dbias.size:
+        i -= dw.size
+        dbias[i] = part_total(flat(bias_parts), i, dbias.size, parts.shape[0])

@@ -23,6 +23,7 @@ from ..cuda.tile import (
     wait_copies,
 )
 from ..declare import helper
+from ..scalar import relu, relu_gradient
 
 
 class Shape(NamedTuple):
@@ -111,8 +112,13 @@ def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
     return first_of, copy_whole, copy_edge
 
 
-def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
-    """The function with which a block computes its tile of a product."""
+def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None]:
+    """The function with which a block computes its tile of a product.
+
+    `ending`: what else it does with the tile while it is there, "" for nothing: "relu"; the
+    "relu_gradient" of the product, by the `extra` array of ReLU's outputs; "column_sums", those of
+    B, into the `extra` array from `extra_at` on.
+    """
     rows, columns, m, n, groups, depth, stages, pad = shape
     threads, count = shape.threads, m * n
     first_a, whole_a, edge_a = copier(rows, shape)
@@ -130,15 +136,25 @@ def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
         warp_rows, warp_columns = 8 * m, 4 * n
         row_piece, row_step, piece, piece_step = 1, 8, 2, 8
     across = columns // warp_columns
+    rectifies, masks, sums_columns = (
+        ending == name for name in ("relu", "relu_gradient", "column_sums")
+    )
+    sharing = threads // columns  # threads that sum a column
+    assert threads == sharing * columns
+    assert depth % sharing == 0
 
     @helper
-    def product(a, a_ld, a_by_depth, b, b_ld, b_by_depth, c, c_at, bias, biased, M, N, begin, end):
+    def product(
+        a, a_ld, a_by_depth, b, b_ld, b_by_depth, c, c_at, bias, biased, M, N, begin, end,
+        extra, extra_at,
+    ):  # fmt: skip
         """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]; C, M x N, lies in c
         from `c_at` on."""
         memory = cuda.shared.array(0, a.dtype)
         sums = cuda.local.array(count, a.dtype)
         for k in range(count):
             sums[k] = 0.0
+        column_sum = sums[0]
         thread = cuda.threadIdx.x
         warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
         group = thread // (threads // groups)
@@ -186,7 +202,20 @@ def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
                                    pieces_m, pieces_n, share, lane)  # fmt: skip
             else:
                 multiply_tile(sums, memory, use + a_at, a_row, use + b_at, b_row, m, n, share)
+            if sums_columns and cuda.blockIdx.x == 0:
+                mine = computed_here(cuda.threadIdx.x)
+                at = use + b_part + mine % columns + mine // columns * b_row
+                for d in range(0, depth, sharing):
+                    column_sum += memory[at + d * b_row]
             use = use + stage if use < (stages - 1) * stage else 0
+        if sums_columns and cuda.blockIdx.x == 0:
+            cuda.syncthreads()
+            memory[thread] = column_sum
+            cuda.syncthreads()
+            if thread < columns and left + thread < N:
+                for k in range(1, sharing):
+                    column_sum += memory[thread + k * columns]
+                extra[extra_at + left + thread] = column_sum
         # the upper half of the groups hands its sums to the lower, until one group has them all
         half = groups // 2
         while half > 0:
@@ -209,9 +238,19 @@ def product_of(shape: Shape, tf32: bool) -> Callable[..., None]:
         if biased:
             for j in range(n):
                 place = column + place_of(j, piece, piece_step)
-                extra = bias[place] if place < N else bias[0]
+                shift = bias[place] if place < N else bias[0]
                 for i in range(m):
-                    sums[i * n + j] += extra
+                    sums[i * n + j] += shift
+        if rectifies:
+            for k in range(count):
+                sums[k] = relu(sums[k])
+        if masks:
+            for i in range(m):
+                for j in range(n):
+                    r = row + place_of(i, row_piece, row_step)
+                    q = column + place_of(j, piece, piece_step)
+                    if r < M and q < N:
+                        sums[i * n + j] = relu_gradient(extra[r * N + q], sums[i * n + j])
         vectors = piece == 4 and N % 4 == 0 and can_load4(c)
         store_tile(sums, c, c_at + row * N + column, N, M - row, N - column, vectors,
                    m, n, row_piece, row_step, piece, piece_step)  # fmt: skip

@@ -46,7 +46,9 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     f"{product}{size}": operands
     for product, operands in (
         ("linear_forward", _FORWARD), ("linear_backward_input_unpacked", _INPUT),
-        ("linear_backward_weight", _WEIGHT),
+        ("linear_backward_weight", _WEIGHT), ("linear_forward_relu", _FORWARD),
+        ("linear_backward_input_relu", {**_INPUT, "y": numbers(N, C)}),
+        ("linear_backward_weight_bias", {**_WEIGHT, "dbias": numbers(K)}),
     )
     for size in ("", "_tiny", "_middle", "_large", "_tf32")
 } | {
@@ -57,8 +59,20 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     "linear_backward_weight_parts": dict(
         x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K)
     ),
+    "linear_backward_weight_bias_parts": dict(
+        x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K), bias_parts=numbers(2, K)
+    ),
     "sum_parts": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
     "keep": dict(x=numbers(5), control=control(), saved=numbers(5)),
+    "sum_parts_relu": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
+    "sum_parts_relu_gradient": dict(
+        parts=numbers(2, N, C), y=numbers(N, C), dx=numbers(N, C)
+    ),
+    "sum_parts_bias": dict(
+        parts=numbers(2, C, K), bias_parts=numbers(2, K), dw=numbers(C, K), dbias=numbers(K)
+    ),
+    "relu_forward": dict(x=numbers(3, 5), y=numbers(3, 5)),
+    "relu_backward": dict(y=numbers(3, 5), dy=numbers(3, 5), dx=numbers(3, 5)),
 }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ KERNELS_ONLY_CPU = {
 }
 KERNELS_ONLY_CUDA = {
     "linear_*": "tiles of other shapes, TF32, sums split over blocks",
-    "sum_parts": "adds the parts of a split sum",
+    "sum_parts*": "adds the parts of a split sum",
     "gru_persistent_*": "one launch walks all turns",
     "lstm_persistent_*": "likewise",
     "rnn_persistent_*": "likewise",

@@ -44,6 +44,53 @@ def within(got: Any, a: Any, b: Any, bias: Any, dtype: Any, eps: float | None = 
     assert (np.abs(got - (a @ b + extra)) <= bound).all()
 
 
+def endings(suffix: str, m: int, depth: int, n: int, dtype: Any = np.float32) -> None:
+    """What a product ends with has the bits of the product, and of what would come after it."""
+    a, b, bias = (normal(k, *s, dtype=dtype) for k, s in enumerate([(m, depth), (depth, n), (n,)]))
+    a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
+    given = {"x": a, "w": b, "bias": bias}
+    plain = compute_cuda(f"linear_forward{suffix}", dtype, {"y": (m, n)}, **given)["y"]
+    y = compute_cuda(f"linear_forward_relu{suffix}", dtype, {"y": (m, n)}, **given)["y"]
+    np.testing.assert_array_equal(y, np.maximum(plain, 0))
+    assert m * n < 9 or 0 < np.count_nonzero(y) < y.size
+    given = {"dy": a, "w": b_t}
+    name = "linear_backward_input"
+    plain = compute_cuda(f"{name}_unpacked{suffix}", dtype, {"dx": (m, n)}, **given)["dx"]
+    dx = compute_cuda(f"{name}_relu{suffix}", dtype, {"dx": (m, n)}, y=y, **given)["dx"]
+    np.testing.assert_array_equal(dx, np.where(y > 0, plain, 0))
+    given, name = {"x": a_t, "dy": b}, "linear_backward_weight"
+    plain = compute_cuda(f"{name}{suffix}", dtype, {"dw": (m, n)}, **given)["dw"]
+    got = compute_cuda(f"{name}_bias{suffix}", dtype, {"dw": (m, n), "dbias": (n,)}, **given)
+    np.testing.assert_array_equal(got["dw"], plain)
+    within(got["dbias"][None], np.ones((1, depth)), b, None, dtype)
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), [*SIZES, (16, 256, 16)])
+def test_endings(m: int, depth: int, n: int) -> None:
+    endings("_tiny", m, depth, n)
+
+
+def test_endings_in_float64() -> None:
+    endings("_tiny", 5, 31, 20, np.float64)
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_endings_in_other_shapes(suffix: str) -> None:
+    endings(suffix, 34, 67, 36)
+
+
+def test_endings_with_tf32() -> None:
+    """The sums of columns are of the numbers as they are."""
+    endings("_tf32", 20, 19, 12)
+
+
+def test_a_nan_passes_through_an_ending() -> None:
+    x = np.full((1, 2), np.nan, np.float32)
+    given = {"x": x, "w": np.ones((2, 3)), "bias": np.zeros(0)}
+    y = compute_cuda("linear_forward_relu_tiny", np.float32, {"y": (1, 3)}, **given)["y"]
+    assert np.isnan(y).all()
+
+
 @pytest.mark.parametrize(("m", "depth", "n"), SIZES)
 def test_tiny(m: int, depth: int, n: int) -> None:
     products("_tiny", m, depth, n, np.float32, biased=m % 2 == 1)
@@ -94,6 +141,30 @@ def test_parts(m: int, depth: int, n: int) -> None:
             assert parts.any(axis=(1, 2))[:2].all()
             y = compute_cuda("sum_parts", np.float32, {"y": (m, n)}, parts=parts, bias=bias)["y"]
             within(y, a, b, bias, np.float32)
+
+
+def test_endings_of_parts() -> None:
+    m, depth, n = 3, 150, 8
+    a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
+    a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
+    dtype, out = np.float32, {"parts": (2, m, n)}
+    parts = compute_cuda("linear_forward_parts", dtype, out, x=a, w=b)["parts"]
+    shape = {"y": (m, n)}
+    plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=bias)["y"]
+    y = compute_cuda("sum_parts_relu", dtype, shape, parts=parts, bias=bias)["y"]
+    np.testing.assert_array_equal(y, np.maximum(plain, 0))
+    parts = compute_cuda("linear_backward_input_parts", dtype, out, dy=a, w=b_t)["parts"]
+    plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=np.zeros(0))["y"]
+    dx = compute_cuda("sum_parts_relu_gradient", dtype, {"dx": (m, n)}, parts=parts, y=y)["dx"]
+    np.testing.assert_array_equal(dx, np.where(y > 0, plain, 0))
+    plain = compute_cuda("linear_backward_weight_parts", dtype, out, x=a_t, dy=b)["parts"]
+    out["bias_parts"] = (2, n)
+    got = compute_cuda("linear_backward_weight_bias_parts", dtype, out, x=a_t, dy=b)
+    np.testing.assert_array_equal(got["parts"], plain)
+    assert got["bias_parts"].any(axis=1).all()
+    sums = compute_cuda("sum_parts_bias", dtype, {"dw": (m, n), "dbias": (n,)}, **got)
+    within(sums["dw"], a, b, None, dtype)
+    within(sums["dbias"][None], np.ones((1, depth)), b, None, dtype)
 
 
 def test_tf32() -> None:
