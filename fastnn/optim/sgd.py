@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.simd import fma
+from fastnn.kernels.simd import fill_like, fma, where
 from fastnn.optim.optimizer import Optimizer
 
 
@@ -68,7 +68,7 @@ class SGD(Optimizer):
         t: int, lr: float, momentum: float, dampening: float, nesterov: float
     ) -> tuple[float, ...]:
         fresh = 1.0 if t == 1 else 1.0 - dampening
-        # p -= lr * (use_g * g + use_b * b)
+        # p -= lr * (g + use_b * b) where use_g is 1, lr * b where it is 0
         use_g = 1.0 if nesterov else 0.0
         use_b = momentum if nesterov else 1.0
         return -lr, momentum, fresh, use_g, use_b
@@ -84,4 +84,5 @@ def sgd_momentum(
 ) -> Any:
     """Classical (use_g 0, use_b 1) or Nesterov momentum (use_g 1, use_b mu)."""
     b = fma(b, momentum, g * fresh)
-    return fma(fma(b, use_b, g * use_g), lr, p), b
+    ahead = fma(b, use_b, g)
+    return fma(where(fill_like(g, use_g) > 0.0, ahead, b), lr, p), b  # 0 * g is no 0 for infinity

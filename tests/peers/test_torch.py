@@ -463,3 +463,46 @@ def test_schedule_and_groups() -> None:
         ),
         lambda p: optimizer, x, y,
     )  # fmt: skip
+
+
+# ---------------------------------------------------------------- gradients that are infinite
+
+
+class Factors(nn.Module):
+    """Each parameter's gradient is its input."""
+
+    def __init__(self) -> None:
+        self.w = nn.Parameter((4,), 1.0)
+
+    def forward(self, x: Any) -> Any:
+        return x * self.w
+
+
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "SGD": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "dampening": ("SGD", {"momentum": 0.9, "dampening": 0.3}),
+    "Nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "decay": ("SGD", {"momentum": 0.9, "weight_decay": 0.1}),
+    "AdaGrad": ("Adagrad", {}),
+    "RMSprop": ("RMSprop", {}),
+    "Adam": ("Adam", {}),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_infinite_gradients_do_what_they_do_in_pytorch(rule: str) -> None:
+    """Where nothing stops them."""
+    name, options = RULES[rule]
+    model, x = Factors(), np.array([[1.0, np.inf, -np.inf, np.nan]], np.float32)
+    step = fnn.compile(
+        model, lambda y, _: y.sum(), getattr(optim, name)(lr=0.1, **options),
+        stop_on_nonfinite=False,
+    )  # fmt: skip
+    theirs = torch.nn.Parameter(torch.ones(4))
+    optimizer = getattr(torch.optim, name)([theirs], lr=0.1, **options)
+    for _ in range(3):
+        step(x, x)
+        theirs.grad = torch.tensor(x[0])
+        optimizer.step()
+        np.testing.assert_allclose(model.w.value, theirs.detach().numpy(), rtol=1e-6, atol=1e-6)
