@@ -5,6 +5,7 @@
 ''
 """
 
+from fastnn.train.average_trigger import AverageTrigger
 from fastnn.train.callbacks import (
     Callback,
     CallbackList,
@@ -22,6 +23,7 @@ from fastnn.train.callbacks import (
 )
 
 __all__ = [
+    "AverageTrigger",
     "CSVLogger",
     "Callback",
     "CallbackList",

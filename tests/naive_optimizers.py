@@ -134,3 +134,69 @@ def delta_bar_delta(
     s["gain"] = np.clip(gain, smallest, largest)
     s["average"] = theta * average + (1 - theta) * g
     return p - lr * s["gain"] * g
+
+
+def asgd(
+    p: Array, g: Array, s: State, lr: float, t: int, lambd: float = 1e-4, alpha: float = 0.75,
+    t0: float = 1e6,
+) -> Array:  # fmt: skip
+    """Bottou's rates and the average of Polyak & Juditsky 1992."""
+    eta = lr / (1 + lambd * lr * (t - 1)) ** alpha
+    p = (1 - lambd * eta) * p - eta * g
+    average = s.get("average", np.zeros_like(p))
+    s["average"] = average + (p - average) / max(1, t - 1 - t0)
+    return p
+
+
+def schedule_free_adamw(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-8, decay: float = 0.0, warmup: int = 0,
+) -> Array:  # fmt: skip
+    """Defazio et al. 2024, algorithm 1, with x and z; p is y."""
+    x, z = s.get("x", p), s.get("z", p)
+    rate = lr * min(1.0, t / warmup) if warmup else lr
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g * g
+    d = g / (np.sqrt(s["v"] / (1 - beta2**t)) + eps) + decay * p
+    z = z - rate * d
+    s["sum"] = s.get("sum", 0.0) + rate**2
+    c = rate**2 / s["sum"]
+    x = (1 - c) * x + c * z
+    s.update(x=x, z=z, average=x)
+    return (1 - beta1) * z + beta1 * x
+
+
+def averaged(inner: Any, weight: Any) -> Any:
+    """A step beside which an average is kept; `weight` gives what a step's point counts in it."""
+
+    def step(p: Array, g: Array, s: State, lr: float, t: int) -> Array:
+        p = inner(p, g, s, lr, t)
+        average = s.get("average", p)
+        s["average"] = average + weight(t) * (p - average)
+        return p
+
+    return step
+
+
+def swa_weight(start: int, every: int) -> Any:
+    """Izmailov et al. 2018, algorithm 1: the average's new point counts 1 / (n + 1)."""
+
+    def weight(t: int) -> float:
+        if t <= start:
+            return 1.0
+        count = (t - start) // every
+        return 1 / (count + 1) if (t - start) % every == 0 else 0.0
+
+    return weight
+
+
+def lookahead(inner: Any, k: int = 5, alpha: float = 0.5) -> Any:
+    """Zhang et al. 2019, algorithm 1."""
+
+    def step(p: Array, g: Array, s: State, lr: float, t: int) -> Array:
+        slow = s.setdefault("slow", p)
+        p = inner(p, g, s, lr, t)
+        if t % k == 0:
+            p = s["slow"] = slow + alpha * (p - slow)
+        return p
+
+    return step

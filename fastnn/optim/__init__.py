@@ -5,6 +5,8 @@ from fastnn.optim import schedules
 from fastnn.optim.adam import Adam, AdamW
 from fastnn.optim.adamax import Adamax
 from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
+from fastnn.optim.asgd import ASGD
+from fastnn.optim.averages import EMA, SWA, Lookahead
 from fastnn.optim.delta_bar_delta import DeltaBarDelta
 from fastnn.optim.lion import Lion
 from fastnn.optim.nadam import NAdam
@@ -12,10 +14,14 @@ from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.quickprop import Quickprop
 from fastnn.optim.radam import RAdam
 from fastnn.optim.rprop import IRprop, Rprop
+from fastnn.optim.schedule_free import ScheduleFreeAdamW
 from fastnn.optim.sgd import SGD
 
 __all__ = [
+    "ASGD",
+    "EMA",
     "SGD",
+    "SWA",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -24,12 +30,14 @@ __all__ = [
     "DeltaBarDelta",
     "IRprop",
     "Lion",
+    "Lookahead",
     "NAdam",
     "Optimizer",
     "Quickprop",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
     "schedules",
 ]
 

@@ -28,12 +28,12 @@ def below_one(options: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
-def decoupled(groups: Any) -> Any:
-    """Groups of an optimiser whose `weight_decay` is decoupled, by the name the base class has for
-    it; what is no dict of dicts is left for the base class to refuse."""
+def decoupled(groups: Any, name: str = "decoupled_weight_decay") -> Any:
+    """Groups of an optimiser whose `weight_decay` isn't L2, by the name of the option that it is;
+    what is no dict of dicts is left for the base class to refuse."""
     if not isinstance(groups, Mapping) or any(not isinstance(g, Mapping) for g in groups.values()):
         return groups
     return {
-        pattern: {"decoupled_weight_decay" if k == "weight_decay" else k: v for k, v in g.items()}
+        pattern: {name if k == "weight_decay" else k: v for k, v in g.items()}
         for pattern, g in groups.items()
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from fastnn import optim
 from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.wrapper import Wrapper
 
 #: options that change a rule's form
 FORMS = {"momentum": 0.9, "nesterov": True, "centered": True, "amsgrad": True}
@@ -29,8 +31,14 @@ def forms(optimizer: Callable[..., Optimizer]) -> list[Optimizer]:
     ]
 
 
-for kind in map(vars(optim).get, optim.__all__):
+for name in optim.__all__:
+    kind: Any = getattr(optim, name)
     if not isinstance(kind, type) or kind is Optimizer:
         continue
-    for form in forms(kind):
+    if issubclass(kind, Wrapper):  # what is wrapped most
+        for inner in (optim.SGD(momentum=0.9), optim.Adam()):
+            kind(inner).kernels()
+        continue
+    made: Any = kind
+    for form in forms(made):
         form.kernels()

@@ -50,6 +50,12 @@ class Optimizer:
 
     #: name of the kernels and of the slots in checkpoints
     name: ClassVar[str] = ""
+    #: whether each number is updated by itself, whatever parameter it belongs to
+    elementwise: ClassVar[bool] = True
+    #: the option that says from which step on parameters are averaged, where a callback may say it
+    trigger: str | None = None
+    #: the step from which on they are, once a callback has said it
+    begun: int | None = None
 
     def __init__(
         self,
@@ -129,6 +135,24 @@ class Optimizer:
     def initial(self, slot: str) -> float:
         """The number a slot begins with."""
         return 0.0
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """The slots that begin as copies of the parameters."""
+        return ()
+
+    def averages(self, p: Any, slots: Mapping[str, Any]) -> Any:
+        """Averaged parameters, from arrays of parameters and slots; None if there is no average."""
+        return None
+
+    def begin_average(self, step: int | None) -> None:
+        """Average from this step (from 1) on, whatever the options say; None: as they say."""
+        self.begun = step
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """Own options that may be of any size: the rule doesn't compute with them."""
+        return ()
 
     #: the rule's scalars for step t = 1, 2, ... in float64: `scalars(t, lr, *options)`, with the
     #: own options in order, returns a tuple
@@ -239,7 +263,11 @@ class Optimizer:
         if not type(self).__module__.startswith("fastnn.optim."):
             return False
         return all(
-            all(abs(float(v)) <= 1e3 for n, v in group.items() if n != "lr" and v is not None)
+            all(
+                abs(float(v)) <= 1e3
+                for n, v in group.items()
+                if n not in ("lr", *self.unlimited) and v is not None
+            )
             and group.get("eps", 1.0) >= 1e-16
             for group in map(self.group_options, range(self.group_count))
         )
@@ -252,11 +280,11 @@ class Optimizer:
     @property
     def scalar_count(self) -> int:
         values = self.own_values(self.options)
-        return len(type(self).scalars(1, float(self.options["lr"]), *values))
+        return len(self._scalars()(1, float(self.options["lr"]), *values))
 
     def kernels(self) -> tuple[str, str]:
         """Names of the prepare and the update kernel (declared on the first call)."""
-        prepare = make_prepare(f"{self.kernel_name}_prepare", type(self).scalars, self.own)
+        prepare = make_prepare(f"{self.kernel_name}_prepare", self._scalars(), self.own)
         update = make_update(
             f"{self.kernel_name}_update", self._rule(), self.slots, self.scalar_count
         )
@@ -264,6 +292,23 @@ class Optimizer:
 
     def _rule(self) -> Any:
         return type(self).rule
+
+    def _scalars(self) -> Any:
+        return type(self).scalars
+
+    @property
+    def description(self) -> str:
+        """Its kind, as checkpoints name it."""
+        return type(self).__name__
+
+    def adopt(self, other: Optimizer, own: Mapping[str, float]) -> None:
+        """Take over another's options, groups and schedule, and options of one's own beside."""
+        own = {name: _plain(value) for name, value in own.items()}
+        self.options = {**other.options, **own}
+        self.own = (*other.own, *own)
+        self.groups, self.schedule = other.groups, other.schedule
+        self.clip_global_norm = other.clip_global_norm
+        self._check(self.options, "")
 
     @property
     def hyper_size(self) -> int:

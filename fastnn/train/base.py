@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, select
 from fastnn.runtime import devices
-from fastnn.train import copies
+from fastnn.train import averages, copies
 from fastnn.train.build import StepBuilder
 from fastnn.train.options import check_device_options, check_options
 
@@ -56,7 +57,7 @@ class Training(ABC):
     kind: ClassVar[str]
     #: attributes that a copy makes anew
     rebuilt: ClassVar[frozenset[str]] = frozenset(
-        {"_chosen", "store", "session", "_settled", "_ranges", "_watch"}
+        {"_chosen", "store", "session", "_settled", "_ranges", "_watch", "aside"}
     )
 
     def __init__(self, model: Module, options: Options):
@@ -83,6 +84,8 @@ class Training(ABC):
         )
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
+        averages.begin(self)
+        self.aside: Any = None  # the parameters, while averages are in their place
         self._settled: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
         self._ranges = Ranges(self._traced)
         self._watch = Watch(self.model)
@@ -99,6 +102,39 @@ class Training(ABC):
         self.__dict__.update(state)
         self._open(copied["workers"], copied["graphs"])
         copies.fill(self, copied)
+
+    def averaged(self) -> AbstractContextManager[Module]:
+        """A context in which the model's parameters are the averages that the optimiser keeps
+        (`optim.EMA`, `SWA`, `ASGD`, `ScheduleFreeAdamW`), to evaluate, predict and save with.
+
+        Afterwards they are those of training again, to the last bit. (Validation in `fit` is that
+        of the averages anyway.) What isn't a trained parameter, as the running statistics of a
+        batch norm, stays as it is.
+
+        Raises:
+            OptionError: the optimiser keeps no averages; or, on `fit`, a step or `save` within.
+
+        >>> import numpy as np
+        >>> import fastnn as fnn
+        >>> from fastnn import nn, optim
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.EMA(optim.Adam(), decay=0.9))
+        >>> history = trainer.fit(x, x[:, :1], epochs=3, verbose=False)
+        >>> with trainer.averaged() as model:
+        ...     score = trainer.evaluate(x, x[:, :1])
+        ...     kept = model.state_dict()
+        """
+        return averages.averaged(self)
+
+    def begin_average(self, step: int | None) -> None:
+        """Let the optimiser average from this step (from 1) on; None: not yet."""
+        if self.optimizer.trigger is None:
+            raise OptionError(
+                f"begin_average: {type(self.optimizer).__name__} keeps no average that can be "
+                "begun; use optim.ASGD or optim.SWA"
+            )
+        self.optimizer.begin_average(step)
+        self._forget()
 
     # ---------------------------------------------------------------- what is trained, and how fast
 

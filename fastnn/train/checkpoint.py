@@ -218,7 +218,7 @@ def describe(optimizer: Optimizer) -> Metadata:
     'SGD'
     """
     return {
-        "kind": type(optimizer).__name__,
+        "kind": optimizer.description,
         "options": _plain(optimizer.options),
         "groups": _plain(optimizer.groups),
         "clip_global_norm": _plain(optimizer.clip_global_norm),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
+from fastnn.train import averages
 from fastnn.train.feeds import ArrayFeed, BatchFeed
 from fastnn.train.fit_data import HeldOut, Request, prepared
 from fastnn.train.history import History
@@ -28,6 +29,7 @@ def fit(trainer: Trainer, asked: Request) -> History:
     chosen = list(CallbackList(asked.callbacks))
     if any(callback.needs_gradients for callback in chosen):
         trainer.keep_gradients = True
+    averages.refuse_aside(trainer, "fit")
     trainer.refresh()
     # nothing is changed yet
     loaded = None if asked.resume is None else Loaded(trainer, asked.resume)
@@ -56,6 +58,8 @@ def fit(trainer: Trainer, asked: Request) -> History:
     trainer.history = History(params)
     trainer.stop_training = trainer.interrupted = False
     trainer.session.doubt()
+    if trainer.step == 0:
+        averages.begin(trainer)
     hooks.on_train_begin({})
     trainer.fitting = True
     try:
@@ -85,6 +89,7 @@ def settle(trainer: Trainer) -> None:
     """Finish what an exception left half done of an epoch, its end, or a validation."""
     _count(trainer)
     trainer.history.even()
+    averages.swap_out(trainer)
     if trainer.before_validation is not None:
         trainer.session.runtime.restore(trainer.before_validation)
         trainer.before_validation = None
@@ -131,9 +136,11 @@ class Epochs:
             if held_out is not None:
                 # Stateful layers go on from where training left them; Ctrl-C puts that back.
                 trainer.before_validation = trainer.session.runtime.save(["buffers"])
+                averages.swap_in(trainer)  # where the optimiser keeps some
                 hooks.on_test_begin({})
                 found = held_out()
                 hooks.on_test_end(found)
+                averages.swap_out(trainer)
                 trainer.before_validation = None
                 logs.update({f"val_{name}": value for name, value in found.items()})
             self.end_epoch(HookCall("on_epoch_end", epoch, logs, list(hooks)))

@@ -31,6 +31,8 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "irprop": optim.IRprop,
     "quickprop": optim.Quickprop,
     "delta_bar_delta": optim.DeltaBarDelta,
+    "asgd": optim.ASGD,
+    "schedule_free_adamw": optim.ScheduleFreeAdamW,
 }
 
 

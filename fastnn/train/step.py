@@ -22,6 +22,7 @@ from fastnn.nn.structure import changes
 from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
+from fastnn.train import averages
 from fastnn.train.base import Data, Options, Training
 
 #: learning rates computed ahead, in steps
@@ -211,6 +212,9 @@ class Step(Training):
 
     def _compute_rates(self) -> None:
         """Fill the table of learning rates from the current step on."""
+        averages.refuse_aside(self, "a step")
+        if self.steps == 0:
+            averages.begin(self)
         schedule = self.optimizer.schedule
         for group, base in enumerate(self.optimizer.rates(self.rate_factor)):
             self._rates[:, group] = (

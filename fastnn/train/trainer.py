@@ -20,7 +20,7 @@ from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
-from fastnn.train import fitting
+from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
 from fastnn.train.base import Data, Options, Specs, Training
 from fastnn.train.batch_sizes import BatchSizes
@@ -392,6 +392,7 @@ class Trainer(Training):
         """
         from fastnn.train.checkpoint import save_trainer
 
+        averages.refuse_aside(self, "save")
         save_trainer(self, path)
 
     def load(self, path: str | Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fastnn import optim
+from tests import naive as oracle
 from tests import naive_optimizers as naive
 
 
@@ -20,14 +21,26 @@ class Rule:
         step: the oracle's step.
         torch: name and options of PyTorch's, or None.
         optax: the same of optax's.
-        rates: rates for the surfaces of `test_rules.py`: valley, saddle and Rosenbrock.
+        common: whether it takes L2 and schedules as the base class has them.
     """
 
     make: Callable[..., optim.Optimizer]
     step: Callable[..., Any]
     torch: tuple[str, dict[str, Any]] | None = None
     optax: tuple[str, dict[str, Any]] | None = None
-    rates: dict[str, float] = field(default_factory=dict)
+    common: bool = True
+
+
+def adam(p: Any, g: Any, s: Any, lr: float, t: int) -> Any:
+    return oracle.adam(p, g, s, lr, t)
+
+
+def momentum(p: Any, g: Any, s: Any, lr: float, t: int) -> Any:
+    return oracle.sgd(p, g, s, lr, momentum=0.9)
+
+
+def rmsprop(p: Any, g: Any, s: Any, lr: float, t: int) -> Any:
+    return oracle.rmsprop(p, g, s, lr, momentum=0.5, centered=True)
 
 
 RULES = {
@@ -71,5 +84,34 @@ RULES = {
     "delta-bar-delta with an average": Rule(
         partial(optim.DeltaBarDelta, theta=0.7, up=2.0, down=0.3, gains=(0.5, 3.0)),
         partial(naive.delta_bar_delta, theta=0.7, up=2.0, down=0.3, smallest=0.5, largest=3.0),
+    ),
+    "asgd": Rule(
+        partial(optim.ASGD, lambd=0.01, t0=3),
+        partial(naive.asgd, lambd=0.01, t0=3),
+        ("ASGD", {"lambd": 0.01, "t0": 3}),
+    ),
+    "schedule-free adamw": Rule(optim.ScheduleFreeAdamW, naive.schedule_free_adamw, common=False),
+    "schedule-free adamw with warm-up": Rule(
+        partial(optim.ScheduleFreeAdamW, betas=(0.7, 0.8), warmup=4, weight_decay=0.3),
+        partial(naive.schedule_free_adamw, beta1=0.7, beta2=0.8, warmup=4, decay=0.3),
+        common=False,
+    ),
+    "ema": Rule(
+        lambda **m: optim.EMA(optim.Adam(**m), decay=0.8),
+        naive.averaged(adam, lambda t: 1.0 if t == 1 else 0.2),
+    ),
+    "swa": Rule(
+        lambda **m: optim.SWA(optim.SGD(momentum=0.9, **m), start=3, every=2),
+        naive.averaged(momentum, naive.swa_weight(3, 2)),
+    ),
+    "lookahead": Rule(
+        lambda **m: optim.Lookahead(
+            optim.RMSprop(centered=True, momentum=0.5, **m), k=3, alpha=0.4
+        ),
+        naive.lookahead(rmsprop, 3, 0.4),
+    ),
+    "ema of lookahead": Rule(
+        lambda **m: optim.EMA(optim.Lookahead(optim.Adam(**m), k=2), decay=0.5),
+        naive.averaged(naive.lookahead(adam, 2), lambda t: 1.0 if t == 1 else 0.5),
     ),
 }

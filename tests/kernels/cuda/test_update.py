@@ -33,6 +33,11 @@ OPTIMIZERS = {
     "irprop": lambda: optim.IRprop(),
     "quickprop": lambda: optim.Quickprop(),
     "delta-bar-delta": lambda: optim.DeltaBarDelta(),
+    "asgd": lambda: optim.ASGD(t0=1),
+    "schedule-free": lambda: optim.ScheduleFreeAdamW(warmup=3),
+    "ema": lambda: optim.EMA(optim.Adam()),
+    "swa": lambda: optim.SWA(optim.SGD(momentum=0.9)),
+    "lookahead": lambda: optim.Lookahead(optim.Adam(), k=4),
 }
 
 
