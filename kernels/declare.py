@@ -117,7 +117,8 @@ class Kernel:
         assignment of arrays whose shapes differ, an index that is checked). Updates don't count,
         which have no module: what they raise is no longer before them."""
         module = self.function.__module__
-        return module is not None and not module.startswith(f"{__package__}.")
+        own = module is None or module.startswith(f"{__package__}.")
+        return self.traits.host or not own
 
 
 @dataclass(frozen=True, eq=False)

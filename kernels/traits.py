@@ -35,6 +35,8 @@ class Traits:
     checks: bool = False
     #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
     bookkeeping: bool = False
+    #: is a function of the host's (`host.py`), of which no device has code; it may raise an exception
+    host: bool = False
     #: adds numbers of the rows of its "in" arrays to running totals
     totals_rows: bool = False
     #: computes each element from those at the same place, whatever rows they are in

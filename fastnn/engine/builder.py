@@ -22,10 +22,14 @@ from fastnn.graph.node import Range
 from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
 from fastnn.graph.value import Value
+from fastnn.kernels.host import host_call
 from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
+
+#: what the names of places begin with where a function of the host finds gradients
+GRADIENT = "gradient "
 
 
 @dataclass(frozen=True)
@@ -117,18 +121,27 @@ class Builder:
         for value in (loss, *guard.written_buffers(self.lowered.calls)):
             self.graph.call("check_finite", value=value, control=self.graph.control())
 
-    def train(self, objective: Objective, keep: bool = False, guarded: bool = False) -> None:
+    def train(
+        self, objective: Objective, keep: bool = False, guarded: bool = False,
+        host: int | None = None,
+    ) -> None:  # fmt: skip
         """Differentiate a loss and update its parameters.
 
         `guarded`: a step that would make a parameter non-finite is undone (`engine/guard.py`).
+        `host`: the number of a function of the host that is called before the updates; it finds the
+        gradients at the places "gradient NAME".
 
         Gradients that are not kept for `Parameter.grad` need not be written out: where nothing but
         the update reads one, it stays in the cache, a block at a time. Where each call is a launch
         they lie side by side, so that one launch updates them all.
         """
         objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
-        keep = keep or not self.lowered.fuses
+        keep = keep or not self.lowered.fuses or host is not None
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
+        if host is not None:
+            self.places |= {f"{GRADIENT}{name}": value for name, value in gradients.items()}
+            arrays = {f"x{k}": value for k, value in enumerate(gradients.values())}
+            self.graph.call(host_call(len(arrays)), number=host, **arrays)
         add_updates(self.lowered, self.store, objective, leaves, gradients, guarded)
 
     def gradients(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import Model
 from fastnn.engine.session import Session
 from fastnn.kernels.declare import Array, kernel_of
@@ -57,6 +58,7 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
 def first_nonfinite(bound: Bound, session: Session) -> str:
     """Run the stopped step's calls one by one until one writes NaN or infinity."""
     buffers = session.runtime.save(["buffers"])
+    given = all(_finite(bound.view(n)) for n in bound.program.places if n.startswith(GRADIENT))
     try:
         for number, call in enumerate(bound.planned):
             kernel = kernel_of(call.kernel)
@@ -78,7 +80,7 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
                     return where + _time_step(found, parameter, operands.get("steps"))
     finally:
         session.runtime.restore(buffers)
-    return "the loss"
+    return "the loss" if given else "on_gradients"
 
 
 def _time_step(found: np.ndarray, parameter: Array, steps: Any) -> str:

@@ -12,7 +12,7 @@ from fastnn.engine.arrays import Arrays
 from fastnn.engine.builder import Built
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, turns
-from fastnn.errors import OptionError, is_whole
+from fastnn.errors import BusyError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
@@ -53,6 +53,7 @@ class Session:
         self.memory = self.runtime.memory
         self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
+        self._call: Turn | None = None  # of a function of the host
         self.doubt()
 
     def doubt(self) -> None:
@@ -101,19 +102,44 @@ class Session:
         The control block's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
+        self.check_not_within("a run")
         self.settle()  # before the control block is set, which it counts in
         self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0
+        self.hold(lambda: self.runtime.run(segments, poll))
+        return int(self.control[control_block.STOP])
+
+    def hold(self, run: Callable[[], None]) -> None:
+        """Do a run in threads that end before the call does, or as soon as somebody needs it."""
         self.running, call = True, Turn("a run", sys._getframe())
         turns(self.store).running(call, self.settle)
         try:
-            self.runtime.run(segments, poll)
+            run()
         except BaseException:
             self.settle()
             raise
         finally:
             self.running = False
         turns(self.store).ended(call)
-        return int(self.control[control_block.STOP])
+
+    def on_host(self, what: str, function: Callable[[Bound], None]) -> int:
+        """The number by which programs call a function of the host, which gets the bound program;
+        `what` is what messages call it."""
+
+        def call(bound: Bound) -> None:
+            self._call = Turn(what, sys._getframe())
+            function(bound)
+            self._call.end()
+
+        self.runtime.functions.append(call)
+        return len(self.runtime.functions) - 1
+
+    def check_not_within(self, what: str) -> None:
+        """Raise BusyError in a function of the host: a step is going on in this memory."""
+        if self._call is not None and self._call.held():
+            raise BusyError(
+                f"{what}: called within {self._call.what}, in the middle of a step of the same "
+                "object; do it after the step, or in a callback"
+            )
 
     def run_once(self, built: Built, *data: Arrays, bound: Bound | None = None) -> Bound:
         """Run a step that the host feeds, once, on these data; it has the results then. `bound` is

@@ -40,7 +40,15 @@ class Single:
             bounds.insert(0, session.runtime.bind_like(self.bound, range_check(built)))
         self.single = session.runtime.single(bounds, names, arrays)
         self.loss, self.run = self.single.loss, self.single.run
+        if session.runtime.functions:
+            self.run = self._run_with_host
         self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)
+        self.session = session
+
+    def _run_with_host(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run where functions of the host may be called."""
+        self.session.check_not_within("a step")
+        self.session.hold(lambda: self.single.run(arrays))
 
 
 def range_check(built: Built) -> Program:

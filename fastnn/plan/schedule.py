@@ -180,10 +180,12 @@ def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
     For each piece of memory only the last writer and the readers since are looked at: what came
     before is ordered through them. And parameters change after all kernels that may raise an
     exception, which ends the step at the next barrier: so it leaves the parameters as they were.
+    After calls of the host so do running totals.
     """
     edges: list[Edge] = []
     last: dict[Value, _Touched] = {}
     raising: list[int] = []
+    hosts: list[int] = []
     for j, b in enumerate(instructions):
         found: set[int] = set()
         for access in b.accesses:
@@ -196,8 +198,12 @@ def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
                 edges.append((i, j, kind == "barrier" and _later(a, b)))
         if raising and _updates(b):
             edges += [(i, j, _later(instructions[i], b)) for i in raising]
+        elif hosts and _writes(b, "totals"):
+            edges += [(i, j, _later(instructions[i], b)) for i in hosts]
         if b.may_raise:
             raising.append(j)
+        if isinstance(b, Instruction) and b.kernel.traits.host:
+            hosts.append(j)
         for access in b.accesses:
             last.setdefault(access.root, _Touched()).note(access, j)
     return edges
@@ -249,7 +255,11 @@ def delayed(instructions: Sequence[Work], edges: list[Edge], phase_of: list[int]
 
 def _updates(instruction: Work) -> bool:
     """Whether it changes a parameter (and what an optimiser keeps for it)."""
-    return any(a.writes and a.root.home == "params" for a in instruction.accesses)
+    return _writes(instruction, "params")
+
+
+def _writes(instruction: Work, home: str) -> bool:
+    return any(a.writes and a.root.home == home for a in instruction.accesses)
 
 
 def _groups(

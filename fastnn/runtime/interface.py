@@ -12,6 +12,7 @@ freely.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +70,10 @@ class Bound(Protocol):
     def write(self, name: str, array: Any) -> None:
         """Set the contents at one of the program's places."""
 
+    def edit(self, names: Sequence[str]) -> AbstractContextManager[dict[str, np.ndarray]]:
+        """The arrays at some of the program's places, by name: what is written to them within the
+        context is there for the calls that follow."""
+
     def read(self, operand: Operand) -> np.ndarray:
         """The contents of an operand, for reading."""
 
@@ -95,12 +100,17 @@ class Runtime(Protocol):
     Attributes:
         device: "cpu" or "cuda:0", "cuda:1", ...
         kind: "cpu" or "cuda": which kernels its programs are made of.
+        functions: what calls of the host call (`kernels/host.py`), by number: functions of the
+            bound program that is in the middle of a step. They are called in the thread that has
+            called `run`, while all else waits; an exception from one ends the step before it
+            changes a parameter, and goes on as it is.
     """
 
     device: str
     kind: str
     control: np.ndarray
     totals: np.ndarray
+    functions: list[Callable[[Any], None]]
 
     @property
     def memory(self) -> MutableMapping[str, np.ndarray]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastnn import optim
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
+from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import PROBE, first_fit, fixed_batch, settled
 from fastnn.engine.ranges import Ranges
 from fastnn.engine.session import Session
@@ -23,11 +25,14 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, select
 from fastnn.runtime import devices
+from fastnn.runtime.interface import Bound
 from fastnn.train import averages, copies
 from fastnn.train.build import StepBuilder
-from fastnn.train.options import check_device_options, check_options
+from fastnn.train.options import check_device_options, check_on_gradients, check_options
 
 Specs = tuple[Spec, ...]
+#: what users' functions of gradients look like
+OnGradients = Callable[[Mapping[str, np.ndarray]], None]
 #: inputs, targets, sample weights
 Data = tuple[Arrays, Arrays, Arrays]
 
@@ -48,6 +53,7 @@ class Options:
     keep_gradients: bool
     graphs: bool
     tf32: bool
+    on_gradients: OnGradients | None
 
 
 class Training(ABC):
@@ -57,7 +63,7 @@ class Training(ABC):
     kind: ClassVar[str]
     #: attributes that a copy makes anew
     rebuilt: ClassVar[frozenset[str]] = frozenset(
-        {"_chosen", "store", "session", "_settled", "_ranges", "_watch", "aside"}
+        {"_chosen", "_host", "store", "session", "_settled", "_ranges", "_watch", "aside"}
     )
 
     def __init__(self, model: Module, options: Options):
@@ -70,7 +76,9 @@ class Training(ABC):
         self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
         self.device = devices.choose(options.device)
         self.stop_on_nonfinite, self.tf32 = bool(options.stop_on_nonfinite), bool(options.tf32)
-        self.keep_gradients = bool(options.keep_gradients)
+        check_on_gradients(options.on_gradients)
+        self.on_gradients = options.on_gradients
+        self.keep_gradients = bool(options.keep_gradients) or self.on_gradients is not None
         self._selection = options.parameters
         self.rate_factor = self.optimizer.rate_factor
 
@@ -82,6 +90,10 @@ class Training(ABC):
         self.session = Session(
             self.store, self.optimizer.slots, self._total_count(), workers, self.device, graphs
         )
+        #: the number by which programs call `on_gradients`
+        self._host: int | None = None
+        if self.on_gradients is not None:
+            self._host = self.session.on_host("on_gradients", self._show_gradients)
         for slot in self.optimizer.slots:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)
@@ -248,4 +260,20 @@ class Training(ABC):
         """Make it a training step: gradients of the loss, and updates."""
         self.store.dropped = not self.keep_gradients
         objective = Objective(builder.places["loss"], self.trained, self.optimizer)
-        builder.train(objective, self.keep_gradients, self.stop_on_nonfinite)
+        builder.train(objective, self.keep_gradients, self.stop_on_nonfinite, self._host)
+
+    def _show_gradients(self, bound: Bound) -> None:
+        """Call `on_gradients` in the middle of a step."""
+        names = [name for name in bound.program.places if name.startswith(GRADIENT)]
+        with bound.edit(names) as arrays:
+            gradients = {}
+            for place in names:
+                name = place.removeprefix(GRADIENT)
+                array = arrays[place]
+                gradients[name] = array.T if self._chosen[name].transposed else array
+            result: Any = self.on_gradients(MappingProxyType(gradients))  # type: ignore[misc]
+        if result is not None:
+            raise OptionError(
+                f"on_gradients: expected a function that returns None, got {type(result).__name__}"
+                "; to change a gradient write to its array, gradients[name][...] = new"
+            )

@@ -82,6 +82,14 @@ def check_device_options(device: Any, graphs: bool, tf32: bool) -> None:
         raise OptionError(f"{name}: it is for GPUs, and the device is 'cpu'; leave it out")
 
 
+def check_on_gradients(function: Any) -> None:
+    """Refuse what can't be called."""
+    if function is not None and (isinstance(function, type) or not callable(function)):
+        raise OptionError(
+            f"on_gradients: expected a function of the gradients by name, got {function!r}"
+        )
+
+
 def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:
     """An object from its name, or the object itself."""
     if isinstance(given, str):

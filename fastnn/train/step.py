@@ -23,7 +23,7 @@ from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages
-from fastnn.train.base import Data, Options, Training
+from fastnn.train.base import Data, OnGradients, Options, Training
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
@@ -269,6 +269,7 @@ def compile(
     steps_per_epoch: int | None = None,
     graphs: bool = True,
     tf32: bool = False,
+    on_gradients: OnGradients | None = None,
 ) -> Step:
     """A step function, for people who write their own training loops.
 
@@ -303,6 +304,13 @@ def compile(
             for debugging.
         tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
             operands to TF32 (10 bits of mantissa): faster, less exact.
+        on_gradients: a function that is called in each training step between the gradients and the
+            update, with a mapping from the names of the trained parameters that the loss depends on
+            to their gradients: NumPy arrays, before clipping and weight decay, which it may write
+            to. So gradients can be looked at, changed, or averaged over processes
+            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait meanwhile. The arrays are
+            to be used in the call only. If it raises an exception, or Ctrl-C comes in it, the step
+            is undone and the exception goes on. None: nothing is called.
 
     Returns:
         A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
@@ -326,6 +334,6 @@ def compile(
         loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
         seed=seed, dtype=dtype, workers=workers, device=device,
         stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
-        tf32=tf32,
+        tf32=tf32, on_gradients=on_gradients,
     )  # fmt: skip
     return Step(model, options, steps_per_epoch)

@@ -22,7 +22,7 @@ from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
-from fastnn.train.base import Data, Options, Specs, Training
+from fastnn.train.base import Data, OnGradients, Options, Specs, Training
 from fastnn.train.batch_sizes import BatchSizes
 from fastnn.train.batches import gives_batches
 from fastnn.train.build import StepBuilder
@@ -73,6 +73,14 @@ class Trainer(Training):
         tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
             operands to TF32 (10 bits of mantissa): faster, less exact.
         loss_weights: factors of several losses, as a list or dict like `loss`; 1 by default.
+        on_gradients: a function that is called in each training step between the gradients and the
+            update, with a mapping from the names of the trained parameters that the loss depends on
+            to their gradients: NumPy arrays, before clipping and weight decay, which it may write
+            to. So gradients can be looked at, changed, or averaged over processes
+            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait meanwhile. The arrays are
+            to be used in the call only. If it raises an exception, or Ctrl-C comes in it, the step
+            is undone and the exception goes on. None: nothing is called, and no Python runs
+            between two steps.
 
     What is reported of an epoch or an evaluation is that of all its samples, whatever the batches:
     the sum of the rows' losses (each with the weight of its class and its sample) by the sum of
@@ -115,12 +123,13 @@ class Trainer(Training):
         graphs: bool = True,
         tf32: bool = False,
         loss_weights: Any = None,
+        on_gradients: OnGradients | None = None,
     ):
         options = Options(
             loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
             seed=seed, dtype=dtype, workers=workers, device=device,
             stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
-            tf32=tf32,
+            tf32=tf32, on_gradients=on_gradients,
         )  # fmt: skip
         super().__init__(model, options)
         self.metrics = metric_names.choose(metrics, self.losses)
@@ -225,9 +234,14 @@ class Trainer(Training):
         key = (x, y, batch, feed, training, self.keep_gradients, w)
         if key not in self._built:
             builder = self.builder(batch, training, feed)
-            self.describe(builder, x, y, w)
+            self._describe_losses(builder, x, y, w)
+            late = training and self.on_gradients is not None  # a step that it ends counts nowhere
+            if not late:
+                builder.report(self.metrics)
             if training:
                 self.add_updates(builder)
+            if late:
+                builder.report(self.metrics)
             for k, part in enumerate(builder.parts):
                 if part.reduction == SUM:
                     self.report.kinds[k] = SUM
@@ -238,11 +252,17 @@ class Trainer(Training):
         self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
     ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
         """Put data, model, losses and metrics into a graph; returns the values of the data."""
+        data = self._describe_losses(builder, x, y, w)
+        builder.report(self.metrics)
+        return data
+
+    def _describe_losses(
+        self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
+    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
         data = super().describe(builder, x, y, w)
         self._batch_sizes.settle(builder, x, y, w)
         if builder.graph.training and self.stop_on_nonfinite:
             builder.check_finite(builder.places["loss"])
-        builder.report(self.metrics)
         return data
 
     def stretched(

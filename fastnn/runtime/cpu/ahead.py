@@ -55,7 +55,8 @@ def variants(program: Program, memory: Memory) -> list[Variant]:
     """The compiled code that a program needs, the run loop included; each once."""
     found: dict[Variant, None] = dict.fromkeys(LOOP)
     for call in program.calls():
-        found[call.kernel, program.dtype, data_type_of(call, memory)] = None
+        if not KERNELS[call.kernel].traits.host:
+            found[call.kernel, program.dtype, data_type_of(call, memory)] = None
     return list(found)
 
 

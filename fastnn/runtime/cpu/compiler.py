@@ -65,7 +65,9 @@ LOOP_MODULES = (
     "fastnn.runtime.cpu.handover",
 )
 #: the run loop, and what hands runs over to workers: compiled like kernels
-LOOP_FUNCTIONS = ("run", "alone", "lead", "serve", "submit", "wait", "finish", "dismiss")
+LOOP_FUNCTIONS = (
+    "run", "alone", "lead", "serve", "submit", "wait", "finish", "dismiss", "ask", "answer",
+)  # fmt: skip
 #: settings of Numba's that don't change the code
 NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}
 #: functions that need Python's lock or Numba's memory: compiled code has neither

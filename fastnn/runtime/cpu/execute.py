@@ -47,6 +47,12 @@ class BoundProgram:
             np.array([_record(call, memory, begins) if call else []], np.int64)
             for call in table.calls
         ]
+        #: the records of calls of the host, by their address
+        self.asks = {
+            record.ctypes.data: record
+            for call, record in zip(table.calls, self.records, strict=True)
+            if call is not None and KERNELS[call.kernel].traits.host
+        }
         self.placed = Placed(program, table)
         rows, words = table.words(self.placed.words.ctypes.data)
         for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):
@@ -136,12 +142,16 @@ def data_type_of(call: PlannedCall, memory: Memory) -> str:
 
 def _address(program: Program, call: PlannedCall, memory: Memory) -> int:
     kernel = KERNELS[call.kernel]
+    if kernel.traits.host:
+        return compiler.loop_address("ask")
     return compiler.address(kernel, program.dtype, data_type_of(call, memory))
 
 
 def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[int]:
     """The words that the compiled kernel unpacks; `begins` has the addresses of segments."""
     kernel = KERNELS[call.kernel]
+    if kernel.traits.host:
+        return [0, int(call.operands[0])]  # type: ignore[arg-type]
     record: list[int] = []
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
         if isinstance(operand, Count):

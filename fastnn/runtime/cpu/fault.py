@@ -64,6 +64,8 @@ def find(segments: Sequence[tuple[Any, int]], control: np.ndarray) -> tuple[Kern
         if 0 <= offset < bound.calls.nbytes:
             number = offset // (8 * layout.CALL_WORDS)
             call, dtype = bound.called[number], bound.program.dtype
+            if KERNELS[call.kernel].traits.host:
+                return KernelError("a function of the host was cut off"), False
             where = bound.where(number, worker)
             found = error(KERNELS[call.kernel], record, lo, hi, dtype, bound.data_type(call), where)
             return found, _after_updates(bound.program, call)

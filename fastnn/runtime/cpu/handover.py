@@ -23,13 +23,16 @@ from fastnn.runtime.cpu.layout import (
     QUIT,
     READY,
     TASK,
+    TEAM_ASKED,
     TEAM_CLOCK,
     TEAM_DESCRIPTION,
     TEAM_DONE,
     TEAM_ENDED,
+    TEAM_FAILED,
     TEAM_HELPERS,
     TEAM_MUTEX,
     TEAM_POSTED,
+    TEAM_REFUSES,
     TEAM_RUN,
     TEAM_RUNNING,
     TEAM_STATES,
@@ -210,21 +213,28 @@ def serve(record: int, worker: int, _: int) -> None:
 def submit(record: int, description: int, _: int) -> None:
     """Have a run done by the team's threads, without this one."""
     words(record)[TEAM_DESCRIPTION] = description
+    atomic_store(record + 8 * TEAM_ASKED, 0)
+    atomic_store(record + 8 * TEAM_REFUSES, 0)
     atomic_store(record + 8 * TEAM_RUNNING, 1)
     post(record, 0, 1, TASK)
 
 
+@register_jitable
+def goes_on_alone(record: int) -> bool:
+    """Whether a run is going on and asks nothing."""
+    return atomic_load(record + 8 * TEAM_RUNNING) != 0 and atomic_load(record + 8 * TEAM_ASKED) == 0
+
+
 def wait(record: int, nanoseconds: int, _: int) -> None:
-    """Wait so long at most for the end of the run that was submitted."""
-    running = record + 8 * TEAM_RUNNING
+    """Wait so long at most for the end of the run that was submitted, or until it asks."""
     turns = 0
-    while atomic_load(running) != 0 and turns < PATIENCE // 4:
+    while goes_on_alone(record) and turns < PATIENCE // 4:
         turns += 1
         if turns % 64 == 0:
             yield_core()
         else:
             pause()
-    if atomic_load(running) == 0:
+    if not goes_on_alone(record):
         return
     team = words(record)
     get_time(team[TEAM_CLOCK], record + 8 * TEAM_TIME)
@@ -232,22 +242,61 @@ def wait(record: int, nanoseconds: int, _: int) -> None:
     team[TEAM_TIME] += end // SECOND
     team[TEAM_TIME + 1] = end % SECOND
     lock(record + 8 * TEAM_MUTEX)
-    if atomic_load(running) != 0:
+    if goes_on_alone(record):
         sleep_until(record + 8 * TEAM_ENDED, record + 8 * TEAM_MUTEX, record + 8 * TEAM_TIME)
     unlock(record + 8 * TEAM_MUTEX)
 
 
 def finish(record: int, control: int, _: int) -> None:
-    """Ask a run that is going on to stop at the end of its step, and wait for that."""
+    """Ask a run that is going on to stop at the end of its step, and wait for that. If it asks for
+    something, now or before that, the step fails."""
     running = record + 8 * TEAM_RUNNING
     if atomic_load(running) == 0:
         return
     atomic_store(control + 8 * STOP_REQUEST, 1)
     lock(record + 8 * TEAM_MUTEX)
+    atomic_store(record + 8 * TEAM_REFUSES, 1)
+    atomic_store(record + 8 * TEAM_ASKED, 0)
+    wake_all(record + 8 * TEAM_POSTED)
     while atomic_load(running) != 0:
         sleep_on(record + 8 * TEAM_ENDED, record + 8 * TEAM_MUTEX)
     unlock(record + 8 * TEAM_MUTEX)
     atomic_store(control + 8 * STOP_REQUEST, 0)
+
+
+def ask(record: int, _: int, __: int) -> None:
+    """What stands for a kernel in a call of the host: ask the thread that has submitted the run to
+    call the function, and wait until it has. Raises an exception unless that has gone well."""
+    team = words(record)[0]
+    asked, failed = team + 8 * TEAM_ASKED, team + 8 * TEAM_FAILED
+    lock(team + 8 * TEAM_MUTEX)
+    atomic_store(failed, 1)
+    if atomic_load(team + 8 * TEAM_REFUSES) == 0:
+        atomic_store(asked, record)
+        wake_all(team + 8 * TEAM_ENDED)
+    unlock(team + 8 * TEAM_MUTEX)
+    turns = 0
+    while atomic_load(asked) != 0 and turns < PATIENCE:
+        turns += 1
+        if turns % 64 == 0:
+            yield_core()
+        else:
+            pause()
+    lock(team + 8 * TEAM_MUTEX)
+    while atomic_load(asked) != 0:
+        sleep_on(team + 8 * TEAM_POSTED, team + 8 * TEAM_MUTEX)
+    unlock(team + 8 * TEAM_MUTEX)
+    if atomic_load(failed) != 0:
+        raise RuntimeError
+
+
+def answer(record: int, _: int, __: int) -> None:
+    """What the run has asked for is done."""
+    lock(record + 8 * TEAM_MUTEX)
+    atomic_store(record + 8 * TEAM_FAILED, 0)
+    atomic_store(record + 8 * TEAM_ASKED, 0)
+    wake_all(record + 8 * TEAM_POSTED)
+    unlock(record + 8 * TEAM_MUTEX)
 
 
 def dismiss(record: int, _: int, __: int) -> None:

@@ -21,6 +21,7 @@ GROUP, BARRIER, BEGIN, AGAIN = 1, 2, 3, 4
 #       where a loop begins: 0, depth, -1, address of its words; where it ends: 0, depth, call that
 #       its steps begin with (counted from the group's first), address of its words
 CALL_WORDS = 4
+# record of a call of the host: address of the team's table, number of the function
 # loop: number of steps, number of the tables of calls that it places, address of their addresses,
 # number of words that each step adds to, address of a list of them: address of the word in the
 # first worker's copy, bytes from one worker's copy to the next, what is added
@@ -41,14 +42,16 @@ DESCRIPTION_WORDS = DESCRIPTION_BARRIER + BARRIER_WORDS
 # team (see `handover`): address of `run`, address of the run's description, number of helpers, the
 # clock that `wait` goes by, and the time to which it waits (seconds, nanoseconds); then, on cache
 # lines of their own, how many helpers have finished; whether a run that was submitted is going on;
-# a mutex and two condition variables (POSIX): tasks have been posted, the run has ended; and for
-# each worker (the first is the thread that leads submitted runs) its state, and whether it has a
-# thread
+# a mutex and two condition variables (POSIX): tasks have been posted, the run has ended; what the
+# run asks of the host (the address of a call's record, or 0), whether that failed, and whether it
+# is refused from now on; and for each worker (the first is the thread that leads submitted runs)
+# its state, and whether it has a thread
 TEAM_RUN, TEAM_DESCRIPTION, TEAM_HELPERS, TEAM_CLOCK, TEAM_TIME = 0, 1, 2, 3, 4
 TEAM_DONE = 8
 TEAM_RUNNING = 16
 TEAM_MUTEX, TEAM_POSTED, TEAM_ENDED = 24, 40, 56
-TEAM_STATES = 72
+TEAM_ASKED, TEAM_FAILED, TEAM_REFUSES = 72, 73, 74
+TEAM_STATES = 80
 TEAM_STRIDE = 8
 TEAM_THREAD = 1  # in a worker's words
 # states: waits asleep; waits awake; has to run the description; has to end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ class CpuProgram(BoundProgram):
 
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
+
+    def edit(self, names: Sequence[str]) -> Any:
+        return contextlib.nullcontext({name: self.view(name) for name in names})
 
     def read(self, operand: Operand) -> np.ndarray:
         if operand.segment == "local":
@@ -92,6 +96,7 @@ class CpuRuntime:
             # the system gives the pages when they are written, in most runs never
             self.memory[f"saved/{name}"] = aligned_zeros(self.memory[name].size, store.dtype)
         self.kept = False
+        self.functions: list[Callable[[Any], None]] = []
         #: the run that is going on, or that an exception has cut off
         self._run: tuple[Team, Description] | None = None
 
@@ -128,12 +133,19 @@ class CpuRuntime:
         self.store.bring_home()
         self.begin(any(bound.keeps for bound, _ in segments))
         team = self.team(segments[0][0].program)
-        description = team.describe(segments, self.control)
+        self.start(team, team.describe(segments, self.control, self.call_host), poll)
+        if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
+            self.fail(segments)
+
+    def start(self, team: Team, description: Description, poll: Callable[[], None]) -> None:
+        """Do a run in the team's threads; `settle` knows of it if exceptions cut it off."""
         self._run = team, description
         team.start(description, poll)
         self._run = None
-        if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
-            self.fail(segments)
+
+    def call_host(self, number: int, bound: Any) -> None:
+        """Call a function of the host for a program."""
+        self.functions[number](bound)
 
     def settle(self) -> None:
         """End a run that exceptions, one upon another, have left behind, and undo its last step, if
@@ -208,9 +220,9 @@ class CpuSingle:
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = Description(
-            [(b, 1) for b in bounds], runtime.control, runtime.count(main.program)
+            [(b, 1) for b in bounds], runtime.control, runtime.count(main.program), runtime.call_host
         )
-        self.execute = prepare(self.description, fresh=True)
+        self.execute = self._start if self.description.asks else prepare(self.description, True)
         self.writes = [
             _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
         ]
@@ -226,6 +238,13 @@ class CpuSingle:
         self.execute()
         if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
             self.runtime.fail(self.description.segments)
+
+    def _start(self) -> None:
+        """Run in threads, while this one calls functions of the host."""
+        runtime = self.runtime
+        runtime.settle()
+        self.control[[control_block.STOP_REQUEST, control_block.STOP]] = 0
+        runtime.start(own_team(self.description.workers), self.description, lambda: None)
 
 
 class _Input:

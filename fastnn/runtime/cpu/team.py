@@ -14,6 +14,7 @@ import functools
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,15 +35,24 @@ class Description:
 
     It owns the barrier at which the run's workers meet, and keeps the programs alive.
 
+    Args:
+        segments: the programs, each with its number of steps.
+        control: the control block.
+        workers: how many workers there are.
+        host: what calls a function of the host for a program: function of both.
+
     Attributes:
         address: of the description's words.
         control: address of the control block.
+        asks: whether there are calls of the host: then the run has to be started (`Team.start`).
     """
 
     def __init__(
-        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray, workers: int
-    ):
+        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray, workers: int,
+        host: Callable[[int, BoundProgram], None] | None = None,
+    ):  # fmt: skip
         self.segments, self.workers, self._control = list(segments), workers, control
+        self.host, self.asks = host, any(bound.asks for bound, _ in segments)
         self.table = np.array([bound.segment(n, workers) for bound, n in segments], np.int64)
         self.words = aligned_zeros(layout.DESCRIPTION_WORDS, np.int64)
         self.address, self.control = int(self.words.ctypes.data), int(control.ctypes.data)
@@ -53,6 +63,18 @@ class Description:
     def barrier(self) -> np.ndarray:
         """How many workers have arrived at the barrier, and the number of times it has opened."""
         return self.words[layout.DESCRIPTION_BARRIER :]
+
+    def asked_by(self, team: int) -> None:
+        """Calls of the host are asked for in the table of the team at this address."""
+        for bound, _ in self.segments if self.asks else ():
+            for record in bound.asks.values():
+                record[0, 0] = team
+
+    def call_host(self, address: int) -> None:
+        """Call the function of the host that the call with the record at this address means."""
+        assert self.host is not None
+        bound = next(bound for bound, _ in self.segments if address in bound.asks)
+        self.host(int(bound.asks[address][0, 1]), bound)
 
 
 @functools.cache
@@ -72,6 +94,7 @@ class Team:
         self.table = aligned_zeros(layout.TEAM_STATES + layout.TEAM_STRIDE * workers, np.int64)
         self.where = int(self.table.ctypes.data)
         self.running = self.table.data[layout.TEAM_RUNNING : layout.TEAM_RUNNING + 1]
+        self.asked = self.table.data[layout.TEAM_ASKED : layout.TEAM_ASKED + 1]
         #: what the run that is going on does; the threads refer to this list, too, so a run that
         #: exceptions leave behind can't lose its memory, even if the team goes
         self.kept: list[Description] = []
@@ -109,10 +132,10 @@ class Team:
             _thread.start_new_thread(_live, (_compiled("serve"), self.where, worker, kept))
 
     def describe(
-        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray
+        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray, host: Any = None
     ) -> Description:
         """The description of a run for so many workers."""
-        return Description(segments, control, self.workers)
+        return Description(segments, control, self.workers, host)
 
     def prepare(self, description: Description, fresh: bool = False) -> Callable[[], None]:
         """A function that does a run, with little overhead; see `prepare`."""
@@ -136,7 +159,8 @@ class Team:
         """Run in the team's threads while this one calls `poll` every so many seconds.
 
         Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
-        waits for them, and goes on as an exception.
+        waits for them, and goes on as an exception. Functions of the host are called here, too,
+        while the workers wait; where one raises an exception the step ends without an update.
         """
         submit, wait, finish = _compiled("submit"), _compiled("wait"), self._finish
         where, control, nanoseconds = self.where, description.control, int(every * NANOSECONDS)
@@ -148,10 +172,17 @@ class Team:
             self.leader_ready = True
         self.kept[:] = [description]  # nothing is running: `own_team` gives no team that is busy
         try:
+            description.asked_by(where)
             submit(where, description.address, 0)
             wait(where, nanoseconds, 0)
+            due = time.monotonic() + every
             while running[0]:
-                poll()
+                if address := self.asked[0]:
+                    description.call_host(address)
+                    _compiled("answer")(where, 0, 0)
+                if not address or time.monotonic() >= due:
+                    poll()
+                    due = time.monotonic() + every
                 wait(where, nanoseconds, 0)
         finally:
             finish(where, control, 0)
