@@ -35,7 +35,7 @@ class Traits:
     checks: bool = False
     #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
     bookkeeping: bool = False
-    #: is a function of the host's (`host.py`), of which no device has code; it may raise an exception
+    #: is a function of the host (`host.py`), which may raise an exception: no device has code of it
     host: bool = False
     #: adds numbers of the rows of its "in" arrays to running totals
     totals_rows: bool = False

@@ -15,8 +15,8 @@ def in_order(instructions: Sequence[Work], depth: int = 0) -> list[Phase | Phase
     A launch is split among a GPU's processors by the GPU, so there is nothing to group: each
     instruction is serial here. What one block computes (sums of the loss, totals, the step count)
     waits until a larger launch needs it, or the step ends: all that waits is one launch, whose
-    block does one after the other. A buffer's memory is free again after the last launch that reads
-    it.
+    block does one after the other. (Not for a call of the host, which is left out in a step that is
+    to stop.) A buffer's memory is free again after the last launch that reads it.
 
     `depth` is the number of loops around the instructions, of which this is one step.
     """
@@ -32,7 +32,7 @@ def in_order(instructions: Sequence[Work], depth: int = 0) -> list[Phase | Phase
         if isinstance(work, Instruction) and _by_one_block(work):
             waiting.append(work)
             continue
-        if any(conflict(before, work, depth) for before in waiting):
+        if _is_of_host(work) or any(conflict(before, work, depth) for before in waiting):
             launch_waiting()
         if isinstance(work, Repeated):
             found.append(Phases(work.loop, in_order(work.body, depth + 1)))
@@ -40,6 +40,10 @@ def in_order(instructions: Sequence[Work], depth: int = 0) -> list[Phase | Phase
             found.append(Phase([], [work]))
     launch_waiting()
     return found
+
+
+def _is_of_host(work: Work) -> bool:
+    return isinstance(work, Instruction) and work.kernel.traits.host
 
 
 def _by_one_block(work: Instruction) -> bool:

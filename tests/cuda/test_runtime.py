@@ -105,7 +105,7 @@ def test_a_failing_device_is_an_error_not_another_device(monkeypatch):
     def fail():
         raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
-    bound.launches[0] = fail
+    bound.parts[0][0] = fail
     monkeypatch.setattr(type(run.gpu), "works", lambda self: False)
     with pytest.raises(DeviceError, match=r"cuda:0 .* failed: CUDA_ERROR_ILLEGAL_ADDRESS.*resume"):
         run.run([(bound, 2)], lambda: None)

@@ -75,3 +75,13 @@ def test_as_a_program():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "the gradients agree" in done.stdout
+
+
+def test_several_processes_train_one_model():
+    done = subprocess.run(
+        [sys.executable, FOLDER / "data_parallel.py", "--processes", "3", "--epochs", "5"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 processes, test accuracy 0.9" in done.stdout
+    assert "their parameters are the same" in done.stdout

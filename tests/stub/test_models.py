@@ -105,3 +105,32 @@ trainer.fit(*data(384, 784, classes=10), epochs=1, batch_size=128, verbose=False
     assert ran.mistakes == []
     nodes = [numbers(x)["nodes"] for x in ran.section("step") if x.startswith("EndCapture")]
     assert nodes == [14]
+
+
+def test_a_function_of_the_host_stands_between_two_graphs():
+    ran = run(
+        """
+calls = []
+def hook(gradients):
+    section(f"hook {len(calls)}")
+    calls.append([array.shape for array in gradients.values()])
+    gradients["0.bias"][...] = 1.0
+    section("after")
+model = nn.Sequential(nn.Linear(20, 8), nn.Tanh(), nn.Linear(8, 4))
+trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda", on_gradients=hook)
+trainer.fit(*data(64, 20), epochs=1, batch_size=16, verbose=False)
+step = fnn.compile(model, "cross_entropy", optim.SGD(0.1), device="cuda", on_gradients=hook)
+for _ in range(3):
+    step(*data(16, 20))
+print(calls[0], len(calls))
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    assert "[(8, 20), (8,), (4, 8), (4,)] 7" in ran.output
+    log = ran.log[ran.log.index("# hook 2") : ran.log.index("# hook 3")]
+    words = [line.split()[0] for line in log if not line.startswith("#")]
+    assert words[:7] == ["HtoD"] * 4 + ["GraphLaunch"] * 2 + ["DtoH"]
+    assert words[7:] == ["StreamSynchronize", *["DtoH", "StreamSynchronize"] * 4]
+    left = ran.left
+    assert {k: left[k] for k in ("blocks", "graphs")} == {"blocks": 0, "graphs": 0}

@@ -220,7 +220,10 @@ class CpuSingle:
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = Description(
-            [(b, 1) for b in bounds], runtime.control, runtime.count(main.program), runtime.call_host
+            [(b, 1) for b in bounds],
+            runtime.control,
+            runtime.count(main.program),
+            runtime.call_host,
         )
         self.execute = self._start if self.description.asks else prepare(self.description, True)
         self.writes = [

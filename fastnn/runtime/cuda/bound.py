@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,26 +39,37 @@ class CudaProgram:
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
         groups = program.launches()
-        found = [self._launch(group) for group in groups]
+        numbers = [self._host_number(group) for group in groups]
+        #: the functions of the host that are called between the parts of a step
+        self.hosts = [number for number in numbers if number is not None]
+        own = [group for group, number in zip(groups, numbers, strict=True) if number is None]
+        found = [self._launch(group) for group in own]
         if not _cuda.simulated():
             ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
-        self.launches = [
+        launches = [
             self.gpu.prepared(kernel, program.dtype, data, operands)
             for kernel, data, operands in found
         ]
         #: launches of single calls, by number
         self._single = {
-            group[0]: launch
-            for group, launch in zip(groups, self.launches, strict=True)
-            if len(group) == 1
+            group[0]: launch for group, launch in zip(own, launches, strict=True) if len(group) == 1
         }
         self.saved: Any = None
         checks = any(kernel_of(call.kernel).traits.checks for call in self.planned)
-        if "buffers" in self.written and checks:
+        if "buffers" in self.written and (checks or self.hosts):
             self.saved = runtime.saved_buffers(segments["buffers"])
-            self.launches.append(self._keep())
-        self.poison = self._poison() if poison.enabled() else []
-        self.graph: Launch | None = None
+            launches.append(self._keep())
+        #: the launches of a step, in the parts between which functions of the host are called
+        self.parts: list[list[Launch]] = [self._poison() if poison.enabled() else []]
+        rest = iter(launches)
+        for number in numbers:
+            if number is None:
+                self.parts[-1].append(next(rest))
+            else:
+                self.parts.append([])
+        self.parts[-1] += rest
+        #: what replays them, as a graph each
+        self.replays: list[Launch | None] = [None] * len(self.parts)
         self.runs, self.graphs = 0, runtime.graphs
 
     # ---------------------------------------------------------------- preparation
@@ -90,6 +103,11 @@ class CudaProgram:
                 operands[name] = operand
         return kernel, data_dtype, operands
 
+    def _host_number(self, numbers: Sequence[int]) -> int | None:
+        """Which function of the host a launch stands for; None for one of the device."""
+        call = self.planned[numbers[0]]
+        return int(call.operands[0]) if kernel_of(call.kernel).traits.host else None  # type: ignore
+
     def _launch(self, numbers: Sequence[int]) -> tuple[CudaKernel, str, dict[str, Any]]:
         """`_operands` of a launch that makes so many calls."""
         found = [self._operands(self.planned[number]) for number in numbers]
@@ -122,31 +140,32 @@ class CudaProgram:
 
     # ---------------------------------------------------------------- running
 
-    def acquire(self) -> None:
+    def take(self) -> None:
         """Bring all that the program uses to the device; what it writes belongs to it then."""
         for name in self.used:
             self.segments[name].on(self.gpu, writes=name in self.written)
+
+    def acquire(self) -> None:
+        """Make ready to run: the same, and a copy of the buffers."""
+        self.take()
         if self.saved is not None:
             buffers = self.segments["buffers"]
             self.gpu.duplicate(buffers.on(self.gpu), self.saved, buffers.host.nbytes)
 
-    def launch(self) -> None:
-        """Send one step: as a graph from the second time on."""
+    def launch(self, call_host: Callable[[CudaProgram, int], None] | None = None) -> None:
+        """Send one step: as graphs from the second time on. `call_host` calls functions of the
+        host for a program."""
         self.runs += 1
-        if self.graph is not None:
-            self.graph()
-            return
-        if self.graphs and self.runs == 2:
-            self.graph = self.gpu.capture(self._launch_all)
-            self.graphs = self.graph is not None
-            if self.graph is not None:
-                self.graph()
-                return
-        self._launch_all()
-
-    def _launch_all(self) -> None:
-        for launch in (*self.poison, *self.launches):
-            launch()
+        for number, part in enumerate(self.parts):
+            if number and call_host is not None:
+                call_host(self, self.hosts[number - 1])
+            if self.graphs and self.runs == 2:
+                self.replays[number] = self.gpu.capture(functools.partial(_launch_all, part))
+            replay = self.replays[number]
+            if replay is not None:
+                replay()
+            else:
+                _launch_all(part)
 
     def put_back(self) -> None:
         """After a stop: the buffers as they were after the last good step."""
@@ -173,10 +192,18 @@ class CudaProgram:
             raw = segment.read(self.gpu, place.offset, place.nbytes)
         return raw.view(place.dtype).reshape(place.dims)
 
+    @contextlib.contextmanager
+    def edit(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        self.gpu.use()
+        arrays = {name: self.view(name) for name in names}
+        yield arrays
+        for name, array in arrays.items():
+            self.write(name, array)
+
     @property
     def nbytes(self) -> int:
         """About how much memory it holds alone, on the host."""
-        return self.program.nbytes + 1000 * len(self.launches)
+        return self.program.nbytes + 1000 * sum(map(len, self.parts))
 
     def view(self, name: str) -> np.ndarray:
         return self.read(self.program.places[name])
@@ -190,3 +217,8 @@ class CudaProgram:
             return
         contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
         segment.write(self.gpu, place.offset, contents)
+
+
+def _launch_all(launches: Sequence[Launch]) -> None:
+    for launch in launches:
+        launch()

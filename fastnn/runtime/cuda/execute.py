@@ -57,9 +57,10 @@ class CudaRuntime:
     def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
         self.device, self.graphs, self.store = device, graphs, store
         self.gpu = gpu(device)
-        self.device_control = DeviceControl(self.gpu, totals)
-        self.control, self.totals = self.device_control.control, self.device_control.totals
-        self.memory = CudaMemory(self.gpu, store, slots, self.device_control)
+        self.control = Control(self.gpu, totals)
+        self.clock, self.totals = self.device_control.control, self.control.totals
+        self.memory = CudaMemory(self.gpu, store, slots, self.control)
+        self.functions: list[Callable[[Any], None]] = []
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
         self._run: _Run | None = None  # the last one
@@ -156,13 +157,18 @@ class CudaRuntime:
     # ---------------------------------------------------------------- many steps
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
-        """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half."""
+        """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half. Functions
+        of the host are called in this one."""
         self.settle()
         self._run = run = _Run(self, segments)
         try:
             _thread.start_new_thread(run.work, ())
+            due = time.monotonic() + EVERY
             while not run.wait(EVERY):
-                poll()
+                run.answer()
+                if time.monotonic() >= due:
+                    poll()
+                    due = time.monotonic() + EVERY
         finally:
             run.finish()
         if run.error is not None:
@@ -180,18 +186,27 @@ class CudaRuntime:
         return CudaSingle(self, bounds, names)
 
 
+class _Cut(Exception):
+    """A step ends before its updates: a function of the host has failed, or the run is to end."""
+
+
 class _Run:
     """One run: sends steps in chunks, a chunk ahead, and reads the control block after each.
 
-    The thread that gets signals waits for it on a lock that wakes it, no more: `done` says how
-    things stand, whatever an exception has left the lock as.
+    The thread that gets signals waits for it on a lock that wakes it, no more: `done` and `asks`
+    say how things stand, whatever an exception has left the lock as. Where the step calls a
+    function of the host, nothing is sent ahead: all that was sent is done before the call.
     """
 
     def __init__(self, runtime: CudaRuntime, segments: Sequence[tuple[CudaProgram, int]]):
         self.runtime, self.segments = runtime, segments
         self.done = self.stop = False
-        self._begun, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
-        self._ended.acquire()
+        #: the function of the host that is to be called, and the program that it is for
+        self.asks: tuple[int, CudaProgram] | None = None
+        self._begun, self._woken = _thread.allocate_lock(), _thread.allocate_lock()
+        self._answered = _thread.allocate_lock()
+        self._woken.acquire()
+        self._answered.acquire()
         self.error: BaseException | None = None
 
     def work(self) -> None:
@@ -204,14 +219,14 @@ class _Run:
             self.error = self.runtime.gpu.failure(error)
         finally:
             self.done = True
-            self._ended.release()
+            _wake(self._woken)
 
     def _steps(self) -> None:
         runtime, device_control = self.runtime, self.runtime.device_control
         bounds = [bound for bound, _ in self.segments]
         runtime.acquire(bounds)
         sent: list[tuple[Launch, np.ndarray, int]] = []  # chunks on their way
-        chunk, since = 1, time.perf_counter()
+        chunk, since, cut = 1, time.perf_counter(), False
 
         def receive() -> None:
             nonlocal chunk, since
@@ -222,36 +237,78 @@ class _Run:
             step = max(now - since, 1e-7) / count
             chunk, since = max(1, min(int(CHUNK / step), 2 * chunk, MOST_STEPS)), now
 
-        for bound, steps in self.segments:
-            left = steps
-            while left and not self.stop and not device_control.control[control_block.STOP]:
-                count = min(chunk, left)
-                for _ in range(count):
-                    bound.launch()
-                left -= count
-                answer = device_control.ask()
-                sent.append((runtime.gpu.mark(), answer, count))
-                if len(sent) > 1:
-                    receive()
+        def call_host(bound: CudaProgram, number: int) -> None:
+            while sent:
+                receive()
+            answer = device_control.ask()
+            runtime.gpu.sync()
+            device_control.take(answer)
+            if not device_control.control[control_block.STOP]:
+                self._ask(number, bound)
+
+        try:
+            for bound, steps in self.segments:
+                left = steps
+                while left and not self.stop and not device_control.control[control_block.STOP]:
+                    count = min(chunk, left)
+                    for _ in range(count):
+                        bound.launch(call_host)
+                    left -= count
+                    answer = device_control.ask()
+                    sent.append((runtime.gpu.mark(), answer, count))
+                    if len(sent) > 1:
+                        receive()
+        except _Cut:
+            cut = True
         while sent:
             receive()
-        if device_control.control[control_block.STOP]:
+        if cut or device_control.control[control_block.STOP]:
             for bound in bounds:
                 bound.put_back()
         runtime.gpu.sync()
 
+    def _ask(self, number: int, bound: CudaProgram) -> None:
+        """Have a function of the host called by the thread that has begun the run."""
+        self.asks = number, bound
+        _wake(self._woken)
+        while self.asks is not None:
+            if self.stop:
+                raise _Cut
+            self._answered.acquire(timeout=EVERY)
+
+    def answer(self) -> None:
+        """Call the function of the host that is asked for."""
+        if self.asks is not None:
+            number, bound = self.asks
+            self.runtime.functions[number](bound)
+            self.runtime.gpu.use()
+            bound.take()  # it may have looked at what the program writes
+            self.runtime._note_away()
+            self.asks = None
+            _wake(self._answered)
+
     def wait(self, seconds: float) -> bool:
-        """Wait so long at most; returns whether the run has ended."""
-        return self.done or self._ended.acquire(timeout=seconds) or self.done
+        """Wait so long at most, or until something is asked; returns whether the run has ended."""
+        if not self.done:
+            self._woken.acquire(timeout=seconds)
+        return self.done
 
     def finish(self) -> None:
-        """Stop at the end of a step, and wait for that, through any number of interrupts."""
+        """Stop at the end of a step (or before its updates, if it asks for the host), and wait for
+        that, through any number of interrupts."""
         self.stop = True
+        _wake(self._answered)
         if self._begun.acquire(False):  # its thread was not started, or will do nothing
             self.done = True
         while not self.done:
             with contextlib.suppress(KeyboardInterrupt):  # it is stopping already
                 self.wait(EVERY)
+
+
+def _wake(lock: Any) -> None:
+    """Let the thread that waits for a lock go on; one that comes later goes on at once."""
+    with contextlib.suppress(RuntimeError):  # it is free already
+        lock.release()
 
 
 class CudaSingle:
@@ -269,6 +326,9 @@ class CudaSingle:
         main = self.bounds[-1]
         for name, array in zip(self.names, arrays, strict=True):
             main.write(name, array)
+        if main.hosts:
+            self._run_with_host()
+            return
         runtime.acquire(self.bounds)
         with uninterrupted():
             for bound in self.bounds:
@@ -282,3 +342,11 @@ class CudaSingle:
                 if device_control.control[control_block.STOP]:
                     main.put_back()
                     return
+
+    def _run_with_host(self) -> None:
+        """Run where functions of the host are called, which Ctrl-C may end."""
+        for bound in self.bounds:
+            self.runtime.run([(bound, 1)], lambda: None)
+            if self.runtime.control[control_block.STOP]:
+                return
+        self.loss[...] = self.bounds[-1].view("loss")
