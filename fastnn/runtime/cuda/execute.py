@@ -57,9 +57,9 @@ class CudaRuntime:
     def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
         self.device, self.graphs, self.store = device, graphs, store
         self.gpu = gpu(device)
-        self.control = Control(self.gpu, totals)
-        self.clock, self.totals = self.device_control.control, self.control.totals
-        self.memory = CudaMemory(self.gpu, store, slots, self.control)
+        self.device_control = DeviceControl(self.gpu, totals)
+        self.control, self.totals = self.device_control.control, self.device_control.totals
+        self.memory = CudaMemory(self.gpu, store, slots, self.device_control)
         self.functions: list[Callable[[Any], None]] = []
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
@@ -165,8 +165,7 @@ class CudaRuntime:
             _thread.start_new_thread(run.work, ())
             due = time.monotonic() + EVERY
             while not run.wait(EVERY):
-                run.answer()
-                if time.monotonic() >= due:
+                if not run.answer() or time.monotonic() >= due:
                     poll()
                     due = time.monotonic() + EVERY
         finally:
@@ -276,16 +275,18 @@ class _Run:
                 raise _Cut
             self._answered.acquire(timeout=EVERY)
 
-    def answer(self) -> None:
-        """Call the function of the host that is asked for."""
-        if self.asks is not None:
-            number, bound = self.asks
-            self.runtime.functions[number](bound)
-            self.runtime.gpu.use()
-            bound.take()  # it may have looked at what the program writes
-            self.runtime._note_away()
-            self.asks = None
-            _wake(self._answered)
+    def answer(self) -> bool:
+        """Call the function of the host that is asked for; returns whether one is."""
+        if self.asks is None:
+            return False
+        number, bound = self.asks
+        self.runtime.functions[number](bound)
+        self.runtime.gpu.use()
+        bound.take()  # it may have looked at what the program writes
+        self.runtime._note_away()
+        self.asks = None
+        _wake(self._answered)
+        return True
 
     def wait(self, seconds: float) -> bool:
         """Wait so long at most, or until something is asked; returns whether the run has ended."""
