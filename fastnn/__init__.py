@@ -20,6 +20,7 @@ _PUBLIC = {
     "kernel": "fastnn.kernels.declare",
     "cuda_kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
+    "range_test": "fastnn.train.range_test",
     "callbacks": None,
     "cuda": None,
     "data": None,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from fastnn.kernels.declare import kernel as kernel
     from fastnn.ops.user import define_op as define_op
     from fastnn.train.metrics import Metric as Metric
+    from fastnn.train.range_test import range_test as range_test
     from fastnn.train.step import compile as compile
     from fastnn.train.trainer import Trainer as Trainer
 

@@ -28,8 +28,10 @@ __all__ = [
     "Constant",
     "CosineAnnealing",
     "CosineRestarts",
+    "Cyclic",
     "Exponential",
     "InverseSqrt",
+    "InverseTime",
     "LinearWarmup",
     "MultiStep",
     "OneCycle",
@@ -39,6 +41,7 @@ __all__ = [
     "Schedule",
     "Sequential",
     "StepDecay",
+    "Trapezoid",
 ]
 
 
@@ -132,6 +135,24 @@ class Exponential(Schedule):
 
     def factor(self, time: Array) -> Array:
         return np.asarray(self.gamma**time)
+
+
+@dataclass(frozen=True)
+class InverseTime(Schedule):
+    """1 / (1 + decay · t): the rates of stochastic approximation.
+
+    Robbins and Monro, "A stochastic approximation method", 1951. Keras's InverseTimeDecay with
+    ``decay=decay_rate / decay_steps``; PyTorch has none.
+    """
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_zero(decay=self.decay)
+
+    def factor(self, time: Array) -> Array:
+        return 1 / (1 + self.decay * time)
 
 
 @dataclass(frozen=True)
@@ -246,6 +267,79 @@ class InverseSqrt(Schedule):
     def factor(self, time: Array) -> Array:
         step = time + 1
         return np.minimum(step / self.warmup, np.sqrt(self.warmup / step))
+
+
+@dataclass(frozen=True)
+class Trapezoid(Schedule):
+    """Up in a line, (t + 1) / warmup, then 1, then down in a line to `final`.
+
+    The way down takes the last `cooldown` of `duration` steps. Also called warm-up, stable, decay:
+    Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations",
+    2024.
+
+    >>> Trapezoid(6, warmup=2, cooldown=2).rates(1.0, first_step=0, n_steps=7)
+    array([0.5, 1. , 1. , 1. , 1. , 0.5, 0. ])
+    """
+
+    duration: int
+    warmup: int = 0
+    cooldown: int = 0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(duration=self.duration)
+        self._at_least_zero(warmup=self.warmup, cooldown=self.cooldown, final=self.final)
+        if self.warmup + self.cooldown > self.duration:
+            raise self._error(
+                f"warmup and cooldown must fit into duration {self.duration}, got {self.warmup} "
+                f"and {self.cooldown}"
+            )
+
+    def factor(self, time: Array) -> Array:
+        up = np.minimum((time + 1) / max(self.warmup, 1), 1)
+        left = np.clip((self.duration - time) / max(self.cooldown, 1), 0, 1)
+        return up * (self.final + (1 - self.final) * left) if self.cooldown else up
+
+
+@dataclass(frozen=True)
+class Cyclic(Schedule):
+    """From `low` to 1 in `up` steps, back in `down`, again and again; PyTorch's CyclicLR with
+    ``max_lr=lr`` and ``base_lr=low · lr`` (the momentum is left as it is).
+
+    `down` is `up` where it isn't given. `mode`: "triangular"; "triangular2", each cycle half as
+    high as the one before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning
+    rates for training neural networks", 2017.
+    """
+
+    up: int
+    down: int | None = None
+    low: float = 0.1
+    mode: str = "triangular"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above_zero(up=self.up, gamma=self.gamma)
+        if self.down is not None:
+            self._above_zero(down=self.down)
+        self._at_least_zero(low=self.low)
+        if self.mode not in ("triangular", "triangular2", "exp_range"):
+            raise self._error(
+                f"mode must be 'triangular', 'triangular2' or 'exp_range', got {self.mode!r}"
+            )
+        if self.low > 1:
+            raise self._error(f"low must be at most 1, got {self.low}")
+
+    def factor(self, time: Array) -> Array:
+        down = self.up if self.down is None else self.down
+        cycle, at = np.divmod(time, self.up + down)
+        height = np.where(at <= self.up, at / self.up, (self.up + down - at) / down)
+        if self.mode == "triangular2":
+            height = height * 0.5**cycle
+        elif self.mode == "exp_range":
+            height = height * self.gamma**time
+        return self.low + (1 - self.low) * height
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from fastnn.optim.schedules import (
     Constant,
     CosineAnnealing,
     CosineRestarts,
+    Cyclic,
     Exponential,
     InverseSqrt,
+    InverseTime,
     LinearWarmup,
     MultiStep,
     OneCycle,
@@ -21,6 +23,7 @@ from fastnn.optim.schedules import (
     Polynomial,
     Sequential,
     StepDecay,
+    Trapezoid,
 )
 
 ALL = [
@@ -34,6 +37,11 @@ ALL = [
     CosineAnnealing(10, final=0.1),
     CosineRestarts(3, growth=2, final=0.05),
     InverseSqrt(4),
+    InverseTime(0.5),
+    Trapezoid(16, warmup=4, cooldown=5, final=0.1),
+    Trapezoid(16, warmup=4),
+    Cyclic(3, 5),
+    Cyclic(4, mode="triangular2"),
     OneCycle(20),
     OneCycle(20, anneal="linear"),
     Sequential([LinearWarmup(4), CosineAnnealing(6)], [4]),
@@ -114,6 +122,11 @@ def test_sequential_starts_each_part_at_its_own_zero():
         (lambda: InverseSqrt(0), "warmup must be above 0"),
         (lambda: Piecewise([1, 2], [1, 2]), "2 boundaries need 3 factors, got 2"),
         (lambda: Piecewise([2, 2], [1, 2, 3]), "boundaries must increase"),
+        (lambda: InverseTime(-1), "decay must be at least 0"),
+        (lambda: Trapezoid(5, warmup=3, cooldown=3), "must fit into duration 5, got 3 and 3"),
+        (lambda: Cyclic(0), "up must be above 0"),
+        (lambda: Cyclic(2, mode="square"), "mode must be 'triangular'"),
+        (lambda: Cyclic(2, low=2), "low must be at most 1"),
         (lambda: OneCycle(2), "leaves no step to rise"),
         (lambda: OneCycle(20, pct_start=1), "pct_start must lie between 0 and 1"),
         (lambda: OneCycle(20, anneal="root"), "anneal must be"),
@@ -170,6 +183,12 @@ PAIRS = {
         CosineRestarts(4, growth=2, final=0.05),
         dict(T_0=4, T_mult=2, eta_min=0.05 * BASE),
     ),
+    "CyclicLR": (
+        Cyclic(3, 5, low=0.2),
+        dict(
+            base_lr=0.2 * BASE, max_lr=BASE, step_size_up=3, step_size_down=5, cycle_momentum=False
+        ),
+    ),
     "OneCycleLR": (OneCycle(30), dict(max_lr=BASE, total_steps=30)),
 }
 
@@ -206,3 +225,22 @@ def test_linear_one_cycle_is_pytorchs(torch):
     )
     rates = OneCycle(40, anneal="linear").rates(BASE, 0, 40)
     np.testing.assert_allclose(rates, expected, rtol=1e-10)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("mode", ["triangular2", "exp_range"])
+def test_cycles_are_pytorchs(mode, torch):
+    schedule = Cyclic(4, 2, low=0.1, mode=mode, gamma=0.9)
+    expected = torch_rates(
+        torch, "CyclicLR", 30, base_lr=0.1 * BASE, max_lr=BASE, step_size_up=4, step_size_down=2,
+        mode=mode, gamma=0.9, cycle_momentum=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(schedule.rates(BASE, 0, 30), expected, rtol=1e-10)
+
+
+def test_inverse_time_and_trapezoid():
+    np.testing.assert_allclose(InverseTime(0.5).rates(1, 0, 4), [1, 1 / 1.5, 1 / 2, 1 / 2.5])
+    np.testing.assert_allclose(
+        Trapezoid(8, warmup=2, cooldown=4, final=0.2).rates(1, 0, 10),
+        [0.5, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2],
+    )

@@ -1,0 +1,76 @@
+"""The learning-rate range test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.errors import OptionError
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    return x, (x @ np.arange(1, 6, dtype=np.float32))[:, None]
+
+
+def test_a_quadratic_bowl() -> None:
+    """Where the stable rates are known: below 2 by the largest curvature, here about 2."""
+    x, y = data()
+    model = nn.Linear(5, 1)
+    before = {n: a.copy() for n, a in model.state_dict().items()}
+    schedule = optim.schedules.Constant(1e-9)
+    found = fnn.range_test(
+        model, "mse", optim.SGD(schedule=schedule), x, y, low=1e-4, high=100.0, device="cpu"
+    )
+    curvature = np.linalg.eigvalsh(2 * x.T @ x / len(x))[-1]
+    assert found.suggestion is not None
+    assert 0.001 < found.suggestion < 2 / curvature
+    assert found.diverged
+    assert 2 / curvature < found.rates[-1] < 20 / curvature
+    assert len(found.rates) == len(found.losses) == len(found.smoothed)
+    np.testing.assert_allclose(np.diff(np.log(found.rates)), np.log(1e6) / 99)
+    assert all((before[n] == a).all() for n, a in model.state_dict().items())
+    again = fnn.range_test(model, "mse", optim.SGD(), x, y, low=1e-4, high=100.0, device="cpu")
+    np.testing.assert_array_equal(found.losses, again.losses)
+
+
+def test_a_loss_that_never_falls_has_no_suggestion() -> None:
+    x, y = data()
+    found = fnn.range_test(
+        nn.Linear(5, 1), "mse", optim.SGD(maximize=True), x, y, low=0.1, high=10.0, device="cpu"
+    )
+    assert found.suggestion is None
+    assert found.diverged
+
+
+def test_its_picture(tmp_path: Path, monkeypatch: Any) -> None:
+    x, y = data()
+    found = fnn.range_test(nn.Linear(5, 1), "mse", "sgd", x, y, steps=20, device="cpu")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="matplotlib"):
+        found.plot()
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    found.plot(tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"low": 0.0}, "expected 0 < low < high, got low=0"),
+        ({"low": 1.0, "high": 0.1}, "expected 0 < low < high"),
+        ({"steps": 3}, "expected steps to be a whole number >= 10"),
+        ({"batch_size": 0}, "expected batch_size to be a whole number >= 1"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    x, y = data()
+    with pytest.raises(OptionError, match=words):
+        fnn.range_test(nn.Linear(5, 1), "mse", "sgd", x, y, **options)
