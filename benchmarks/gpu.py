@@ -233,8 +233,8 @@ def sgemm(n: int, options: Any, timer: Timer) -> dict[str, Any]:
 
     def fill(builder: StepBuilder) -> None:
         graph = builder.graph
-        x = graph.value((n, n), home="input", name="x")
-        w = graph.value((n, n), home="input", name="w")
+        x = graph.value((n, n), segment="input", name="x")
+        w = graph.value((n, n), segment="input", name="w")
         builder.places.update({"x": x, "w": w, "y": ops.linear(x, w)})
 
     side = program(options.device, fill, tf32=options.tf32)
@@ -259,7 +259,7 @@ def adam(count: int, options: Any, timer: Timer) -> dict[str, Any]:
         graph = builder.graph
         (parameter,) = builder.store.parameters.values()
         leaf = graph.leaf(parameter, (count,), "params", offset=0, name="w")
-        gradient = graph.value((count,), home="input", name="dw")
+        gradient = graph.value((count,), segment="input", name="dw")
         update = optim.Adam(lr=1e-4)
         objective = Objective(leaf, {"w": parameter}, update)
         add_updates(builder.lowered, builder.store, objective, {"w": leaf}, {"w": gradient}, False)
@@ -293,8 +293,8 @@ def cross_entropy(classes: int, options: Any, timer: Timer) -> dict[str, Any]:
 
     def fill(builder: StepBuilder) -> None:
         graph = builder.graph
-        x = graph.value((rows, classes), home="input", name="x")
-        y = graph.value((rows,), "i", home="input", name="y")
+        x = graph.value((rows, classes), segment="input", name="x")
+        y = graph.value((rows,), "i", segment="input", name="y")
         loss = builder.loss(nn.CrossEntropyLoss(), (x,), (y,))
         (dx,) = differentiate(graph, loss, [x])
         assert dx is not None

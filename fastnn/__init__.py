@@ -58,11 +58,11 @@ __all__ = [*_PUBLIC, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'fastnn' has no attribute {name!r}")
-    home = _PUBLIC[name]
-    if home is None:
+    module = _PUBLIC[name]
+    if module is None:
         found = importlib.import_module(f"fastnn.{name}")
     else:
-        found = getattr(importlib.import_module(home), name)
+        found = getattr(importlib.import_module(module), name)
     globals()[name] = found
     return found
 

@@ -281,10 +281,10 @@ def kernel(
         )
     if not (function.__module__ or "fastnn.").startswith("fastnn."):
         load("cpu")
-    home = getattr(KERNELS.get(label), "function", function).__module__ or ""
-    if home.startswith("fastnn.") and home != function.__module__:
+    module = getattr(KERNELS.get(label), "function", function).__module__ or ""
+    if module.startswith("fastnn.") and module != function.__module__:
         raise OptionError(
-            f"a kernel called {label!r} exists already, in {home}; choose another name"
+            f"a kernel called {label!r} exists already, in {module}; choose another name"
         )
     items = letters.pop() if ranged else None
     told = with_traits(label, NONE, traits)

@@ -83,9 +83,9 @@ def load_conll2003(
     (['Peter', 'Blackburn'], ['B-PER', 'I-PER'])
     """
     _check(scheme)
-    home = sources.find(sources.CONLL2003, folder=folder, download=download)
+    found = sources.find(sources.CONLL2003, folder=folder, download=download)
     return Conll2003(
-        *(read_conll(home / f"{part}.txt", scheme=scheme) for part in ("train", "valid", "test"))
+        *(read_conll(found / f"{part}.txt", scheme=scheme) for part in ("train", "valid", "test"))
     )
 
 

@@ -52,14 +52,14 @@ def load_mnist(
     """
     if dtype not in ("float32", "uint8"):
         raise OptionError(f"dtype: expected 'float32' or 'uint8', got {dtype!r}")
-    home = sources.find(sources.MNIST, folder=folder, download=download)
+    found = sources.find(sources.MNIST, folder=folder, download=download)
     parts = []
     for part in ("train", "t10k"):
-        images = read_idx(home / f"{part}-images-idx3-ubyte.gz")
-        labels = read_idx(home / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
+        images = read_idx(found / f"{part}-images-idx3-ubyte.gz")
+        labels = read_idx(found / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"{home}, {part}: expected images (N, rows, columns) and labels (N,), got "
+                f"{found}, {part}: expected images (N, rows, columns) and labels (N,), got "
                 f"{images.shape} and {labels.shape}"
             )
         if dtype == "float32":

@@ -58,10 +58,10 @@ def load_ptb(*, folder: str | os.PathLike[str] | None = None, download: bool = T
     >>> len(words.vocabulary), words.vocabulary.decode(words.train[25:32])
     (10000, ['pierre', '<unk>', 'N', 'years', 'old', 'will', 'join'])
     """
-    home = sources.find(sources.PTB, folder=folder, download=download)
+    found = sources.find(sources.PTB, folder=folder, download=download)
     parts = []
     for part in ("train", "valid", "test"):
-        text = files.read_text(home / f"ptb.{part}.txt")
+        text = files.read_text(found / f"ptb.{part}.txt")
         parts.append(text.replace("\n", f" {END} ").split())
     vocabulary = Vocabulary.build(parts[0], unknown=UNKNOWN)
     return Words(vocabulary, *(vocabulary.encode(words) for words in parts))

@@ -62,10 +62,10 @@ def load_shakespeare(
     """
     if not 0 < valid_fraction < 1:
         raise OptionError(f"valid_fraction: expected a number in (0, 1), got {valid_fraction}")
-    home = sources.find(sources.TINY_SHAKESPEARE, folder=folder, download=download)
-    text = files.read_text(home / "input.txt")
+    found = sources.find(sources.TINY_SHAKESPEARE, folder=folder, download=download)
+    text = files.read_text(found / "input.txt")
     if len(text) < 2:
-        raise DataError(f"{home / 'input.txt'}: expected a text of two characters or more")
+        raise DataError(f"{found / 'input.txt'}: expected a text of two characters or more")
     vocabulary = Vocabulary(sorted(set(text)))
     ids = vocabulary.encode(text)
     split = int(len(ids) * (1 - valid_fraction))

@@ -182,11 +182,11 @@ class Builder:
 
     def _pinned(self, gradient: Value, leaf: Value) -> Value:
         """The gradient in the gradient segment, where the parameter's `grad` shows it."""
-        free = gradient.base is None and gradient.home == "work" and gradient.offset is None
+        free = gradient.base is None and gradient.segment == "work" and gradient.offset is None
         if free and all(gradient is not place.root for place in self.places.values()):
-            gradient.home, gradient.offset = "grads", leaf.offset
+            gradient.segment, gradient.offset = "grads", leaf.offset
             return gradient
-        copy = self.graph.value(leaf.shape, home="grads", offset=leaf.offset, name=leaf.name)
+        copy = self.graph.value(leaf.shape, segment="grads", offset=leaf.offset, name=leaf.name)
         source = self.graph.view(gradient, leaf.shape, batched=False)
         self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
         return copy

@@ -102,7 +102,7 @@ def _check(
     while value.base is not None and value.size == value.base.size:
         value = value.base
     key = value.root, value.shift, value.size
-    if key in seen or value.home == "constant":
+    if key in seen or value.segment == "constant":
         return
     seen.add(key)
     if value.ndim == 2 and _made_by_columns(value, makers):
@@ -176,6 +176,6 @@ def written_buffers(calls: Sequence[Call]) -> list[Value]:
     found: dict[Value, None] = {}
     for call in calls:
         for _, parameter, value in call.arrays():
-            if parameter.writes and value.root.home == "buffers":
+            if parameter.writes and value.root.segment == "buffers":
                 found[value.root] = None
     return list(found)

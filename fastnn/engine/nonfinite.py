@@ -65,7 +65,9 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
             if kernel.traits.checks or kernel.traits.bookkeeping:
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))
-            if any(p.writes and _home(operands[n]) == "params" for n, p in kernel.arrays.items()):
+            if any(
+                p.writes and _segment(operands[n]) == "params" for n, p in kernel.arrays.items()
+            ):
                 continue
             bound.run_call(number)
             for name, parameter in kernel.arrays.items():
@@ -96,7 +98,7 @@ def _time_step(found: np.ndarray, parameter: Array, steps: Any) -> str:
     return f", time step {int(bad.argmax())}"
 
 
-def _home(operand: Any) -> str:
+def _segment(operand: Any) -> str:
     return operand.segment if isinstance(operand, Operand) else ""
 
 

@@ -257,7 +257,7 @@ class Predictor:
 
 def _own(graph: Graph, output: Value) -> Value:
     """An output in work memory: a copy of one that is an input or a parameter as it stands."""
-    if output.root.home == "work":
+    if output.root.segment == "work":
         return output
     copy = graph.value(output.shape, output.dtype, name="output")
     flat = [graph.view(v, shape, False) for v, shape in (

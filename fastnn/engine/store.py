@@ -37,16 +37,16 @@ class Stored(Protocol):
     Attributes:
         shape, storage_shape: as users see it, and as it lies in memory.
         segment: name of the segment that it lies in, "params" or "buffers".
-        home: the store that it lies in; None: it has no memory yet.
+        store: the store that it lies in; None: it has no memory yet.
         offset: where it begins in its segment, in elements.
         buffer: whether it lies among the buffers.
-        _contents: what it holds as long as it has no home, or None.
-        _device: the device that its model is to run on, as long as it has no home, or None.
+        _contents: what it holds as long as it is in no store, or None.
+        _device: the device that its model is to run on, as long as it is in no store, or None.
         _drawn: how it was drawn without anybody having chosen a seed (seed, name, element type,
             checksum); None: it was not.
     """
 
-    home: ParameterStore | None
+    store: ParameterStore | None
     offset: int | None
     buffer: bool
     _contents: np.ndarray | None
@@ -92,7 +92,7 @@ class ParameterStore:
         dropped: whether training steps don't keep their gradients.
         device: where the models of this store run: "cpu", "cuda:0", ...
         away: whether a device holds copies that are up to date: the host must not use its arrays
-            before `bring_home` (see `fastnn/runtime/segment.py`).
+            before `bring_to_host` (see `fastnn/runtime/segment.py`).
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Stored]], dtype: str):
@@ -122,11 +122,11 @@ class ParameterStore:
             drawn.append(how)
         before: dict[int, ParameterStore] = {}
         for (_, parameter), offset, how in zip(named, offsets, drawn, strict=True):
-            if parameter.home is not None:
-                before[id(parameter.home)] = parameter.home
+            if parameter.store is not None:
+                before[id(parameter.store)] = parameter.store
             elif parameter._device is not None:
                 self.device = parameter._device
-            parameter.home, parameter.offset, parameter._contents = self, offset, None
+            parameter.store, parameter.offset, parameter._contents = self, offset, None
             parameter._drawn = None
             if how is not None:
                 parameter._drawn = (*how, parameter.checksum())
@@ -154,7 +154,7 @@ class ParameterStore:
     def members(self) -> list[Stored]:
         """The parameters and buffers that are still in use."""
         found = [ref() for ref in self._members]
-        return [p for p in found if p is not None and p.home is self]
+        return [p for p in found if p is not None and p.store is self]
 
     @property
     def parameters(self) -> dict[str, Stored]:
@@ -164,17 +164,17 @@ class ParameterStore:
     @property
     def memory(self) -> dict[str, np.ndarray]:
         """The segments' arrays on the host, for reading and writing."""
-        self.bring_home()
+        self.bring_to_host()
         return self._arrays
 
-    def bring_home(self, name: str | None = None) -> None:
+    def bring_to_host(self, name: str | None = None) -> None:
         """Fetch a segment (or all) from its device, to be read and written on the host."""
         if not self.away:
             return
         for key, segment in self.segments.items():
             if name in (None, key):
                 segment.for_writing()
-        self.away = not all(segment.at_home for segment in self.segments.values())
+        self.away = not all(segment.on_host for segment in self.segments.values())
 
     def check(self) -> None:
         """Raise an error if the parameters have moved to another store."""
@@ -187,7 +187,7 @@ class ParameterStore:
 
     def view(self, flat: np.ndarray, parameter: Stored) -> np.ndarray:
         """A parameter's part of a flat array, in its storage shape."""
-        if parameter.home is not self or parameter.offset is None:
+        if parameter.store is not self or parameter.offset is None:
             raise OptionError(
                 f"parameter {parameter.name!r} lies in another model's memory; make the trainer or "
                 "step anew, with the model that contains it"

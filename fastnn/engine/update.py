@@ -178,5 +178,5 @@ def _as_one(run: Sequence[Piece]) -> Piece:
     shape = ((last.offset or 0) + last.size - begin,)
     name = f"{first.name} to {last.name}"
     leaf = graph.leaf(("side by side", begin, shape), shape, "params", offset=begin, name=name)
-    gradient = graph.value(shape, home="grads", offset=begin, name=name)
+    gradient = graph.value(shape, segment="grads", offset=begin, name=name)
     return Piece(leaf, gradient, run[0].hyper, run[0].factor)

@@ -67,14 +67,14 @@ class Graph:
 
     def input(self, name: str, shape: tuple[int, ...], dtype: str = "f") -> Value:
         """An input of the model; the first dimension is the batch."""
-        return self.value((self.batch, *shape), dtype, home="input", batched=True, name=name)
+        return self.value((self.batch, *shape), dtype, segment="input", batched=True, name=name)
 
     def constant(self, data: Any, dtype: str = "f", name: str = "constant") -> Value:
         """A value with fixed contents, written once when the program is bound."""
         array = np.ascontiguousarray(data, types.constant_type(dtype))
         if dtype == "f":
             self.check_range(array, name)
-        return self.value(array.shape, dtype, home="constant", data=array, name=name)
+        return self.value(array.shape, dtype, segment="constant", data=array, name=name)
 
     def check_range(self, numbers: Any, what: str) -> None:
         """Raise DataError for finite constants that the program's float type can't hold."""
@@ -93,10 +93,10 @@ class Graph:
         value.batched = batched
         return value
 
-    def leaf(self, key: Any, shape: tuple[int, ...], home: str, **more: Any) -> Value:
+    def leaf(self, key: Any, shape: tuple[int, ...], segment: str, **more: Any) -> Value:
         """The value that stands for something outside the graph; one value per key."""
         if key not in self.leaves:
-            self.leaves[key] = self.value(shape, home=home, **more)
+            self.leaves[key] = self.value(shape, segment=segment, **more)
         return self.leaves[key]
 
     def control(self) -> Value:
@@ -119,7 +119,7 @@ class Graph:
         """The same memory under another shape, from element `begin` on."""
         keep = value.batched if batched is None else batched
         return self.value(
-            shape, value.dtype, home=value.root.home, base=value, begin=begin, batched=keep,
+            shape, value.dtype, segment=value.root.segment, base=value, begin=begin, batched=keep,
             steps=steps or {},
         )  # fmt: skip
 
@@ -130,15 +130,15 @@ class Graph:
 
         `steps`: they are lengths of sequences of high-1 steps.
 
-        Of integers that were cut out of an input or turned, the whole input is checked.
+        Of integers that were cut out of an input or transposed, the whole input is checked.
         """
         source = ids.root
-        while source.home != "input" and source.node is not None:
+        while source.segment != "input" and source.node is not None:
             x = source.node.inputs.get("x")
             if x is None:
                 return
             source = x.root
-        if source.home == "input":
+        if source.segment == "input":
             self.ranges.append(Range(source, low, high, self.scope, ignored, steps))
 
     # -------------------------------------------------------------- nodes
@@ -198,7 +198,7 @@ def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
         if (
             parameter.mode in ("out", "scratch")
             and isinstance(value, Value)
-            and value.home == "work"
+            and value.segment == "work"
         ):
             value.batched = value.batched or (
                 parameter.axis in batched_axes and _leads(parameter, value)

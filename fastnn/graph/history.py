@@ -283,7 +283,7 @@ def check_written(
     def touched(call: Call, name: str, parameter: Array, value: Value) -> bool:
         root = value.root
         own = root in local or parameter.mode == "scratch"
-        return own and root not in known and root.home == "work"
+        return own and root not in known and root.segment == "work"
 
     fault = unwritten(calls, touched)
     if fault is not None:

@@ -75,7 +75,7 @@ def _grow(local: dict[Value, None], nodes: Sequence[Node]) -> None:
 
 def whole(value: Value, local: Container[Value]) -> bool:
     """Whether a value is all of a piece of memory that belongs to the step."""
-    return value.root in local and value.root.home == "work" and value.size == value.root.size
+    return value.root in local and value.root.segment == "work" and value.size == value.root.size
 
 
 def _is_final(value: Value) -> bool:
@@ -299,7 +299,7 @@ def _clone(
         attrs["stream"] = (attrs["stream"] << 20) + t + 1
     if node.op is KERNEL:
         for root in _writes(node):
-            if root.home == "work" and root not in known:
+            if root.segment == "work" and root not in known:
                 known[root] = graph.value(
                     root.shape, root.dtype, batched=root.batched, name=root.name
                 )
@@ -314,7 +314,7 @@ def _clone(
         fresh = graph.value(value.shape, value.dtype, batched=value.batched, name=value.name)
         if value.base is not None:
             fresh.base = _stand_in(value.base, known)
-            fresh.begin, fresh.home = value.begin, fresh.base.root.home
+            fresh.begin, fresh.segment = value.begin, fresh.base.root.segment
         fresh.node, known[value], made.outputs[n] = made, fresh, fresh
     graph.nodes.append(made)
     clones[node] = made

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastnn.graph.graph import Graph
     from fastnn.graph.node import Node
 
-#: homes (memory segments) that a program's run brings along; sizes are known when it is bound
+#: memory segments that a program's run brings along; sizes are known when it is bound
 EXTERNAL = ("data/", "order", "schedule", "totals", "control", "guard", "result/")
 
 
@@ -55,7 +55,7 @@ class Value(Methods):
     Attributes:
         shape: sizes; for batched values the first one is the batch.
         dtype: "f" (the program's float type), "i" (int64), "r" (float64) or "d" (as in the data).
-        home: the segment of memory it lives in ("work" until the planner places it).
+        segment: the segment of memory it lives in ("work" until the planner places it).
         offset: where it begins in its segment, in elements; None where the planner decides.
         base, begin: the value whose memory this one views, from element `begin` on, or None.
         steps: elements by which a view moves on in each step of a loop (it is where it is in the
@@ -67,7 +67,7 @@ class Value(Methods):
     graph: Graph
     shape: tuple[int, ...]
     dtype: str = "f"
-    home: str = "work"
+    segment: str = "work"
     offset: int | None = None
     base: Value | None = None
     begin: int = 0
@@ -110,10 +110,10 @@ class Value(Methods):
 
     @property
     def external(self) -> bool:
-        return self.home.startswith(EXTERNAL)
+        return self.segment.startswith(EXTERNAL)
 
     def __repr__(self) -> str:
-        return f"<{self.name or 'value'} {self.dtype}{list(self.shape)} in {self.home}>"
+        return f"<{self.name or 'value'} {self.dtype}{list(self.shape)} in {self.segment}>"
 
     # Operators, so that a module's forward reads like NumPy; either operand may be an array.
     __hash__ = object.__hash__

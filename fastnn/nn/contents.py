@@ -67,15 +67,15 @@ class Contents(Tree):
         for name, parameter in arrays.items():
             everything.setdefault(id(parameter), (name, parameter))
         for _, stored in list(everything.values()):
-            if stored.home is not None:
-                for other in stored.home.members:
+            if stored.store is not None:
+                for other in stored.store.members:
                     everything.setdefault(id(other), (other.name, other))
         return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
 
     def memory(self) -> ParameterStore | None:
         """The store that the parameters have, or None if none was made yet."""
-        homes = {id(p.home): p.home for p in self.named_arrays().values()}
-        return next(iter(homes.values())) if len(homes) == 1 else None
+        stores = {id(p.store): p.store for p in self.named_arrays().values()}
+        return next(iter(stores.values())) if len(stores) == 1 else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers by name; a shared one once, under its first name.
@@ -181,13 +181,13 @@ def _common(
     arrays: Mapping[str, Parameter], current: ParameterStore | None, dtype: str | None
 ) -> ParameterStore | None:
     """The store of all these parameters, if they are in one of this element type."""
-    homes = {id(p.home): p.home for p in arrays.values()} if arrays else {0: current}
-    found = next(iter(homes.values())) if len(homes) == 1 else None
+    stores = {id(p.store): p.store for p in arrays.values()} if arrays else {0: current}
+    found = next(iter(stores.values())) if len(stores) == 1 else None
     return found if found is not None and dtype in (None, found.dtype) else None
 
 
 def _widest(parameters: Iterable[Parameter]) -> str:
-    kinds = {p._dtype if p.home is None else p.home.dtype for p in parameters}
+    kinds = {p._dtype if p.store is None else p.store.dtype for p in parameters}
     return "float64" if "float64" in kinds else "float32"
 
 

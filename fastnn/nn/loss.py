@@ -121,7 +121,7 @@ class _ClassLoss(Loss):
     def check(self, output: Value, target: Value) -> None:
         super().check(output, target)
         graph = output.graph
-        if target.root.home == "input" and target.dtype == "i" and output.ndim:
+        if target.root.segment == "input" and target.dtype == "i" and output.ndim:
             graph.ranges.append(Range(target.root, 0, output.shape[-1], graph.scope, self.ignored))
         if target.dtype != "i" and self.ignored is not None:
             raise OptionError(

@@ -68,8 +68,19 @@ class Parameter(Operators, structure.Leaf):
     """
 
     __slots__ = (
-        "__weakref__", "_contents", "_device", "_drawn", "_dtype", "_init", "_name",
-        "_shape", "_trainable", "_transposed", "buffer", "home", "offset",
+        "__weakref__",
+        "_contents",
+        "_device",
+        "_drawn",
+        "_dtype",
+        "_init",
+        "_name",
+        "_shape",
+        "_trainable",
+        "_transposed",
+        "buffer",
+        "offset",
+        "store",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +105,7 @@ class Parameter(Operators, structure.Leaf):
 
     def _free(self) -> None:
         """No memory yet: contents and what a store has to be like are notes for the first one."""
-        self.home: ParameterStore | None = None  # the store that holds it
+        self.store: ParameterStore | None = None  # the store that holds it
         self.offset: int | None = None  # in its segment, in elements
         self._contents: np.ndarray | None = None
         self._dtype: str | None = None
@@ -155,7 +166,7 @@ class Parameter(Operators, structure.Leaf):
                 f"{trainable!r}"
             )
         if trainable and self.buffer:
-            if self.home is not None:
+            if self.store is not None:
                 self._leave()
             self.buffer = False
         self._trainable = bool(trainable)
@@ -185,7 +196,7 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def initialized(self) -> bool:
-        return self.home is not None or self._contents is not None
+        return self.store is not None or self._contents is not None
 
     def initialize(self, seed: int = 0) -> None:
         """Give the parameter its initial contents; the name makes its random numbers its own."""
@@ -208,11 +219,11 @@ class Parameter(Operators, structure.Leaf):
     def value(self) -> np.ndarray:
         """The contents, a view of shape `shape`."""
         refuse_numbers(self)
-        home = self._at_home()
-        look(home, f"parameter {self._name!r}")
-        if home.away:
-            home.bring_home(self.segment)
-        return home.show(self)
+        store = self._placed()
+        look(store, f"parameter {self._name!r}")
+        if store.away:
+            store.bring_to_host(self.segment)
+        return store.show(self)
 
     @value.setter
     def value(self, array: Any) -> None:
@@ -220,11 +231,11 @@ class Parameter(Operators, structure.Leaf):
         self._fits(array)
         self.check_range(array)
         self._drawn = None
-        if self.home is None:
+        if self.store is None:
             kind = np.float64 if array.dtype.kind == "f" and array.itemsize >= 8 else np.float32
             self._contents = np.array(array, kind)
         else:
-            turn = turns(self.home).train(Turn(f"parameter {self._name!r}", sys._getframe()))
+            turn = turns(self.store).train(Turn(f"parameter {self._name!r}", sys._getframe()))
             try:
                 self.value[...] = array
             finally:
@@ -232,7 +243,7 @@ class Parameter(Operators, structure.Leaf):
 
     def check_range(self, array: np.ndarray) -> None:
         """Raise DataError for numbers that the parameter can't hold."""
-        dtype = np.float64 if self.home is None else self.home.dtype
+        dtype = np.float64 if self.store is None else self.store.dtype
         check_range(array, dtype, f"parameter {self._name!r}")
 
     def _fits(self, array: np.ndarray) -> None:
@@ -241,38 +252,43 @@ class Parameter(Operators, structure.Leaf):
                 f"parameter {self.name!r}: expected shape {self.shape}, got {array.shape}"
             )
 
-    def _at_home(self) -> ParameterStore:
+    def _placed(self) -> ParameterStore:
         """Its store; made, for the whole model it belongs to, if it has none."""
-        if self.home is None:
+        if self.store is None:
             owner = structure.owner(self)
             if owner is not None:
                 owner.store()
-            if self.home is None:
+            if self.store is None:
                 ParameterStore([(self._name, self)], self._dtype or "float32")
-        assert self.home is not None
-        return self.home
+        assert self.store is not None
+        return self.store
 
     def read(self) -> np.ndarray:
         """The contents like `value`, to look at only."""
-        home = self._at_home()
-        look(home, f"parameter {self._name!r}")
-        if home.away:
-            home.segments[self.segment].for_reading()
-        return home.seen(self)
+        store = self._placed()
+        look(store, f"parameter {self._name!r}")
+        if store.away:
+            store.segments[self.segment].for_reading()
+        return store.seen(self)
 
     def _leave(self) -> None:
         """Give up the place in the store, with the contents; the next use makes a new store."""
-        contents, home, drawn, owners = np.array(self.read()), self.home, self._drawn, self._owners
-        assert home is not None
+        contents, store, drawn, owners = (
+            np.array(self.read()),
+            self.store,
+            self._drawn,
+            self._owners,
+        )
+        assert store is not None
         self._free()
-        self._contents, self._dtype, self._device = contents, home.dtype, home.device
+        self._contents, self._dtype, self._device = contents, store.dtype, store.device
         self._drawn, self._owners = drawn, owners
         structure.note_change()
 
     def untransposed(self) -> Parameter:
         """Itself, from now on kept in memory as users see it."""
         if self._transposed:
-            if self.home is not None:
+            if self.store is not None:
                 self._leave()
             self._transposed = False
         return self
@@ -287,9 +303,9 @@ class Parameter(Operators, structure.Leaf):
         Only where gradients are kept: with ``keep_gradients=True`` of `Trainer` or `compile`.
         Raises OptionError where they are not.
         """
-        if self.home is None or not self.trainable:
+        if self.store is None or not self.trainable:
             return None
-        if self.home.dropped:
+        if self.store.dropped:
             raise OptionError(
                 f"parameter {self.name!r}: the gradients of training steps were not kept; pass "
                 "keep_gradients=True to Trainer or fastnn.compile, or take step.gradients(x, y)"
@@ -298,11 +314,11 @@ class Parameter(Operators, structure.Leaf):
 
     def last_gradient(self) -> np.ndarray | None:
         """What lies where gradients are kept."""
-        if self.home is None or self.buffer:
+        if self.store is None or self.buffer:
             return None
-        if self.home.away:
-            self.home.segments["grads"].for_reading()
-        return self.home.seen(self, "grads")
+        if self.store.away:
+            self.store.segments["grads"].for_reading()
+        return self.store.seen(self, "grads")
 
     # ---------------------------------------------------------------- copies
 
@@ -311,13 +327,13 @@ class Parameter(Operators, structure.Leaf):
 
     def _state(self, init: Callable[..., Any]) -> dict[str, Any]:
         """What a copy is made of: the contents, not the memory."""
-        home = self.home
+        store = self.store
         return {
             "shape": self.shape, "init": init, "transposed": self.transposed,
             "trainable": self.trainable, "buffer": self.buffer, "name": self.name,
-            "contents": np.array(self.read(), order="C") if home is not None else self._contents,
-            "dtype": self._dtype if home is None else home.dtype,
-            "device": self._device if home is None else home.device,
+            "contents": np.array(self.read(), order="C") if store is not None else self._contents,
+            "dtype": self._dtype if store is None else store.dtype,
+            "device": self._device if store is None else store.device,
             "drawn": self._drawn, "more": dict(getattr(self, "__dict__", {})),
         }  # fmt: skip
 
@@ -340,7 +356,7 @@ class Parameter(Operators, structure.Leaf):
         memo[id(self)] = other
         state = self._state(self._init)
         state["more"] = copy.deepcopy(state["more"], memo)
-        if self.home is None and self._contents is not None:
+        if self.store is None and self._contents is not None:
             state["contents"] = self._contents.copy()
         other.__setstate__(state)
         return other
@@ -377,26 +393,26 @@ class Parameter(Operators, structure.Leaf):
         """Address of the device's segment, and the host's array of it."""
         from fastnn.runtime.cuda.gpu import gpu
 
-        if self.home is None or devices.on_host(self.home.device):
+        if self.store is None or devices.on_host(self.store.device):
             raise AttributeError(
                 f"parameter {self.name!r} is not on a CUDA device: model.to('cuda')"
             )
-        holder, segment = gpu(self.home.device), self.home.segments[self.segment]
-        self.home.away = True
+        holder, segment = gpu(self.store.device), self.store.segments[self.segment]
+        self.store.away = True
         address: int = segment.on(holder, writes=True).address
         holder.sync()
         return address, segment.host
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        if self.home is None or devices.on_host(self.home.device):
+        if self.store is None or devices.on_host(self.store.device):
             found: tuple[int, int] = self.value.__dlpack_device__()
             return found
-        return 2, devices.number_of(self.home.device)
+        return 2, devices.number_of(self.store.device)
 
     def __dlpack__(self, **options: Any) -> Any:
         from fastnn.runtime.cuda import array as device
 
-        if self.home is None or devices.on_host(self.home.device):
+        if self.store is None or devices.on_host(self.store.device):
             return self.value.__dlpack__(**options)
         return device.capsule(self, options)
 

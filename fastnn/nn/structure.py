@@ -257,7 +257,7 @@ class Watch:
         parts = list(self.module.named_modules())
         state: list[Any] = [(name, id(m), m.__dict__.get("_changed", 0)) for name, m in parts]
         arrays = self.module.named_arrays()
-        state += [(name, id(p), p.trainable, id(p.home)) for name, p in arrays.items()]
+        state += [(name, id(p), p.trainable, id(p.store)) for name, p in arrays.items()]
         containers: list[Any] = []
         for _, module in parts:
             for name, value in vars(module).items():

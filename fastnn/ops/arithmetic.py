@@ -329,7 +329,7 @@ def not_equal(a: Operand, b: Operand) -> Value:
 
 def _as_it_lies(node: Node) -> None:
     x, y = need(node, "x"), node.outputs["y"]
-    y.base, y.home, y.batched = x, x.root.home, x.batched
+    y.base, y.segment, y.batched = x, x.root.segment, x.batched
 
 
 @op(settle=_as_it_lies, constant=("x",))

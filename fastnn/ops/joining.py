@@ -13,7 +13,7 @@ from fastnn.ops.declare import floats, op, output
 def _reshape_settle(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
-    y.base, y.home = x, x.root.home
+    y.base, y.segment = x, x.root.segment
     y.batched = x.batched and y.ndim > 0 and y.shape[0] % y.graph.batch == 0
 
 

@@ -38,7 +38,7 @@ def local_buffers(
             for instruction in group.instructions if group else phase.serial:
                 for access in instruction.accesses:
                     root = access.root
-                    if root.home != "work" or root.dtype != "f":
+                    if root.segment != "work" or root.dtype != "f":
                         continue
                     whole = access.span.hull() == (0, root.size) and not any(access.span.strides)
                     alone = group is not None and group is users.setdefault(root, group)
@@ -110,7 +110,7 @@ def lifetimes(
             }
         else:
             last = number
-            found = {root: (number, number) for root in _roots(phase) if root.home == "work"}
+            found = {root: (number, number) for root in _roots(phase) if root.segment == "work"}
         for root, (begin, end) in found.items():
             lives[root] = lives.get(root, (begin, end))[0], end
         number = last + 1

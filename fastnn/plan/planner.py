@@ -105,8 +105,8 @@ class _Layout:
         if root.external:
             return 0
         if root not in self.offsets:
-            begin = self.sizes[root.home]
-            self.sizes[root.home] = begin + memory.padded(self.bytes_of(root), self.alignment)
+            begin = self.sizes[root.segment]
+            self.sizes[root.segment] = begin + memory.padded(self.bytes_of(root), self.alignment)
             self.offsets[root] = begin
             if root.data is not None:
                 self.constants.append((begin, root.data.astype(storage(root.dtype, self.dtype))))
@@ -121,7 +121,7 @@ class _Layout:
         size = item_size(value.dtype, self.dtype)
         offset, strides = self.offset_of(root) + value.shift * size, _along(value.strides, loops)
         return Operand(
-            root.home, offset, tuple(dims), value.dtype, root.external, number,
+            root.segment, offset, tuple(dims), value.dtype, root.external, number,
             strides=tuple(stride * size for stride in strides),
         )  # fmt: skip
 

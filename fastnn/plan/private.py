@@ -38,7 +38,7 @@ def shared_by_steps(
     moved: dict[Value, tuple[Value, int, tuple[Repeat, ...]]] = {}
     for root, found in uses.items():
         loops = _common([call.repeats for call, _, _ in found])
-        if root in others or root.home != "work" or not loops:
+        if root in others or root.segment != "work" or not loops:
             continue
         depth = _own(root, found, len(loops))
         if not depth:

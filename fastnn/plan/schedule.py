@@ -259,7 +259,7 @@ def _updates(instruction: Work) -> bool:
 
 
 def _writes(instruction: Work, home: str) -> bool:
-    return any(a.writes and a.root.home == home for a in instruction.accesses)
+    return any(a.writes and a.root.segment == home for a in instruction.accesses)
 
 
 def _groups(

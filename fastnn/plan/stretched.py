@@ -105,24 +105,24 @@ class Stretched:
 
     def _meet(self, root: Value, other: Value) -> None:
         """A pair that is seen for the first time."""
-        place = (root.home, root.offset, root.dtype)
-        _require(place == (other.home, other.offset, other.dtype))
-        if root.home == "input":
+        place = (root.segment, root.offset, root.dtype)
+        _require(place == (other.segment, other.offset, other.dtype))
+        if root.segment == "input":
             _require(root.name == other.name)
         fill = self.fills.get(root, 0.0)
-        if root.home == "constant":
+        if root.segment == "constant":
             assert root.data is not None and other.data is not None
             if root.shape == other.shape:
                 _require(np.array_equal(root.data, other.data, equal_nan=root.dtype != "i"))
             else:
                 fill = float(root.data.flat[0]) if root.size else 0.0
                 _require(bool((root.data == fill).all() and (other.data == fill).all()))
-        elif root.home not in ("input", "work"):
+        elif root.segment not in ("input", "work"):
             _require(root.size == other.size)
         if root.size != other.size:
             each = self.batch * self.steps
             _require(root.size % each == 0 and other.size == root.size // self.steps * self.more)
-            self.padded[root] = fill if root.home != "work" else ANYTHING
+            self.padded[root] = fill if root.segment != "work" else ANYTHING
 
     def _fill(self, value: Any) -> float:
         """What the further steps of an operand hold; anything, where it has none."""
@@ -176,7 +176,7 @@ class Stretched:
         for name, (parameter, value) in arrays.items():
             if name not in longer:
                 column = name == traits.column and value.shape == (self.batch,)
-                trained = self.loss and value.root.home != "input"  # with a sum over steps
+                trained = self.loss and value.root.segment != "input"  # with a sum over steps
                 _require(parameter.mode == "in")
                 _require(parameter.axis == "whole" or (column and not trained))
                 continue

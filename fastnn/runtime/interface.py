@@ -31,7 +31,7 @@ class Store(Protocol):
         size: elements of the segment "params", and so of "grads" and of each slot.
         segments: by name, the pieces of memory; their arrays on the host are `memory`.
         away: whether a device holds copies that are up to date: the host must not use its arrays
-            before `bring_home`.
+            before `bring_to_host`.
     """
 
     dtype: str
@@ -43,7 +43,7 @@ class Store(Protocol):
     def memory(self) -> dict[str, np.ndarray]:
         """The segments' arrays on the host, for reading and writing."""
 
-    def bring_home(self, name: str | None = None) -> None:
+    def bring_to_host(self, name: str | None = None) -> None:
         """Fetch a segment (or all) from its device, to be read and written on the host."""
 
 

@@ -150,7 +150,7 @@ def _is_library(module: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in LIBRARIES
 
 
-def _home(value: Any) -> Any:
+def _module_of(value: Any) -> Any:
     """The module that a function or class comes from; "numpy" for functions of elements."""
     return "numpy" if isinstance(value, np.ufunc) else getattr(value, "__module__", None)
 
@@ -224,7 +224,7 @@ class _Walk:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         value = getattr(module, name)
-                    if _is_library(module.__name__) and _is_library(_home(value)):
+                    if _is_library(module.__name__) and _is_library(_module_of(value)):
                         continue  # the source says its name; another Python's `math` has others
                     self.add(f"{number}.{name}".encode())
                     self.value(value)

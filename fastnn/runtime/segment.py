@@ -42,7 +42,7 @@ class Segment:
         self.current: set[Any] = {None}  # who is up to date; None: the host
 
     @property
-    def at_home(self) -> bool:
+    def on_host(self) -> bool:
         """Whether the host alone has the newest contents, so that it may read and write."""
         return self.current == {None}
 

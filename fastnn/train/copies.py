@@ -44,7 +44,7 @@ def contents(owner: Any, rebuilt: Collection[str]) -> State:
 
 def _contents(owner: Any, rebuilt: Collection[str]) -> State:
     session = owner.session
-    parameters = {n: p for n, p in owner.model.named_arrays().items() if p.home is owner.store}
+    parameters = {n: p for n, p in owner.model.named_arrays().items() if p.store is owner.store}
     slots = {}
     for slot in owner.optimizer.slots:
         flat = session.runtime.read(f"slots/{slot}")
@@ -73,7 +73,7 @@ def fill(owner: Any, copied: State) -> None:
 
 def refuse_new_parameters(model: Module, store: ParameterStore, what: str) -> None:
     """Raise an error if the model has parameters that have no place in the store."""
-    new = [name for name, p in model.named_arrays().items() if p.home is not store]
+    new = [name for name, p in model.named_arrays().items() if p.store is not store]
     if new:
         raise OptionError(
             f"the model has parameters that it had not when the {what} was made: "

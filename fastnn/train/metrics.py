@@ -87,7 +87,7 @@ def _classes(output: Value, target: Value, ignored: int | None) -> Value:
     """Class indices of a target."""
     graph = output.graph
     if target.dtype == "i":
-        if target.root.home == "input" and output.ndim:
+        if target.root.segment == "input" and output.ndim:
             graph.ranges.append(Range(target.root, 0, output.shape[-1], graph.scope, ignored))
         return target
     if target.shape != output.shape or output.ndim < 2 or output.shape[-1] < 2:

@@ -37,7 +37,7 @@ def reduction_of(
     if node is None:
         if twin is not None and not alike(value, twin):
             return None
-        return (CONSTANT, None) if value.home in ("constant", "params", "buffers") else None
+        return (CONSTANT, None) if value.segment in ("constant", "params", "buffers") else None
     other = None if twin is None else twin.node
     if twin is not None and (other is None or not same_op(other, node)):
         return None

@@ -219,7 +219,7 @@ def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, 
 @kernel(block=64, through_time=True)
 def gru_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
+    w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
     h0: "in rows f[B,H]",
     y: "in rows f[B,T,H]",
     saved: "in* rows f[B,Z]",
@@ -249,7 +249,7 @@ def gru_backward(
     zero_row(dbias_hh, lo * 3 * H, count * 3 * H)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
-    in_panels = w_turned.shape[1] != H
+    in_panels = w_transposed.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -268,8 +268,8 @@ def gru_backward(
                     backward_part(scratch, z, dh, h0, b * H, reset_before, saved, k, dy, e, dz, d,
                                   dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
         if reset_before and rows > 0:
-            multiply_state(scratch, zs + 2 * H, deep, w_turned, in_panels, 3 * H, 2 * H, scratch,
-                           rs, cell, H, rows, 0, H, True)  # fmt: skip
+            multiply_state(scratch, zs + 2 * H, deep, w_transposed, in_panels, 3 * H, 2 * H,
+                           scratch, rs, cell, H, rows, 0, H, True)  # fmt: skip
             for r in range(rows):
                 b = order[lo + r]
                 length = length_of(lengths, b, T)
@@ -289,7 +289,7 @@ def gru_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * cell, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_turned, in_panels, 3 * H, 0, scratch, hs, cell,
+            multiply_state(scratch, zs, deep, w_transposed, in_panels, 3 * H, 0, scratch, hs, cell,
                            2 * H if reset_before else 3 * H, rows, 0, H, False)  # fmt: skip
     for r in range(count):
         b = order[lo + r]

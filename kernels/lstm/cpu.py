@@ -184,7 +184,7 @@ def backward_part(
 @kernel(block=64, through_time=True)
 def lstm_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
+    w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
     peephole: "in whole f[R]",
     c0: "in rows f[B,H]",
     saved: "in* rows f[B,Z]",
@@ -222,7 +222,7 @@ def lstm_backward(
         copy_or_zero(dc_n, b * H, scratch, cs + r * cell, H)
     vector = lanes(scratch)
     whole = H - H % vector
-    in_panels = w_turned.shape[1] != H
+    in_panels = w_transposed.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -249,7 +249,7 @@ def lstm_backward(
                 zero_row(scratch, hs + r * cell, H)
                 zero_row(scratch, cs + r * cell, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_turned, in_panels, 4 * H, 0, scratch, hs, cell,
+            multiply_state(scratch, zs, deep, w_transposed, in_panels, 4 * H, 0, scratch, hs, cell,
                            4 * H, rows, 0, H, True)  # fmt: skip
     for r in range(count):
         b = order[lo + r]

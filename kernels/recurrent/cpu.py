@@ -95,9 +95,9 @@ def add_row(x, i, y, k, size):
 
 
 @kernel(grain=16)
-def turn_over(
+def transpose_weights(
     w: "in whole f[C,K]",
-    turned: "out rows f[K,C]",
+    transposed: "out rows f[K,C]",
     lo: "begin",
     hi: "end",
 ):
@@ -108,10 +108,10 @@ def turn_over(
     for i in range(lo, hi, step):
         if i + step <= hi:
             for j in range(0, whole, step):
-                transpose_block(w, j * k + i, k, turned, i * c + j, c)
+                transpose_block(w, j * k + i, k, transposed, i * c + j, c)
         for l in range(i, min(i + step, hi)):
             for j in range(whole if i + step <= hi else 0, c):
-                turned[l, j] = w[j, l]
+                transposed[l, j] = w[j, l]
 
 
 @helper
@@ -263,7 +263,7 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
 def sequence_backward_input(
     dz: "in* rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
     lengths: "in rows i[B]",  # absent: all steps
-    w_turned: "in whole f[Q,Z]",  # the transposed w_ih [G,I], packed
+    w_transposed: "in whole f[Q,Z]",  # the transposed w_ih [G,I], packed
     dx: "out rows f[B,T,I]",
     step: "int",
     gates: "int",  # G
@@ -276,7 +276,7 @@ def sequence_backward_input(
         length = length_of(lengths, b, steps)
         x = b * steps * inputs
         if length > 0:
-            multiply(dz, b * dz.shape[1], step, w_turned, 1, gates, 0, dx, x, inputs, gates,
+            multiply(dz, b * dz.shape[1], step, w_transposed, 1, gates, 0, dx, x, inputs, gates,
                      length, 0, inputs, True)  # fmt: skip
         zero_row(dx, x + length * inputs, (steps - length) * inputs)
 

@@ -125,7 +125,7 @@ def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
 @kernel(block=64, through_time=True)
 def rnn_backward(
     lengths: "in rows i[B]",
-    w_turned: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain
+    w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain
     y: "in rows f[B,T,H]",
     dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
     dh_n: "in rows f[B,H]",
@@ -152,7 +152,7 @@ def rnn_backward(
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * deep, H)
     vector = lanes(scratch)
     whole = H - H % vector
-    in_panels = w_turned.shape[1] != H
+    in_panels = w_transposed.shape[1] != H
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -169,8 +169,8 @@ def rnn_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * deep, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_turned, in_panels, H, 0, scratch, hs, deep, H, rows,
-                           0, H, True)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_transposed, in_panels, H, 0, scratch, hs, deep, H,
+                           rows, 0, H, True)  # fmt: skip
     for r in range(count):
         copy_row(scratch, hs + r * deep, dh0, order[lo + r] * H, H)
 

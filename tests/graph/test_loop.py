@@ -447,7 +447,7 @@ def test_memory_of_gradients_does_not_grow_with_the_steps() -> None:
         differentiate(graph, ops.mean(y), [memory])
         roots = {
             v.root for c in lowered.calls[forward:] for v in c.operands.values()
-            if isinstance(v, Value) and v.root.home == "work"
+            if isinstance(v, Value) and v.root.segment == "work"
         }  # fmt: skip
         before = {
             v.root for c in lowered.calls[:forward] for v in c.operands.values()

@@ -46,7 +46,7 @@ def compute(
     graph = Graph(len(arrays[0]), dtype=dtype)
     inputs = [graph.input(f"x{k}", a.shape[1:], _kind(a)) for k, a in enumerate(arrays)]
     result = function(*inputs)
-    if result.root.home != "work":  # a view of an input: nothing is computed
+    if result.root.segment != "work":  # a view of an input: nothing is computed
         result = ops.affine(result, 1.0, 0.0) if result.dtype == "f" else result
     places = {f"x{k}": x for k, x in enumerate(inputs)} | {"y": result}
     session = Session(nn.Linear(1, 1).store(dtype), (), 0, workers)

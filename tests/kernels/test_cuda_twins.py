@@ -41,7 +41,7 @@ KERNELS_ONLY_CPU = {
     "lstm_*": "likewise",
     "rnn_*": "likewise",
     "check_columns": "CUDA looks at gradients themselves",
-    "turn_over": "transposed recurrent weights for single rows on the CPU",
+    "transpose_weights": "transposed recurrent weights for single rows on the CPU",
     "sequence_backward_*": "on CUDA plain products over all steps",
 }
 KERNELS_ONLY_CUDA = {
@@ -86,13 +86,13 @@ def names(kernels: dict, device: str, module: str) -> set[str]:
     """Names of the kernels that a module declares."""
     topics.load(device)
     topic, _, part = module.partition(".")
-    home = f"fastnn.kernels.{topic}.{device}" + (f"_{part}" if part else "")
+    module = f"fastnn.kernels.{topic}.{device}" + (f"_{part}" if part else "")
     if module == "update":  # made for each optimiser, on both sides
         for made in (optim.SGD(), optim.Adam()):
             made.kernels()
         topics.load(device)
         return {name for name in kernels if name.endswith(("_update", "_prepare"))}
-    return {name for name, k in kernels.items() if k.function.__module__ == home}
+    return {name for name, k in kernels.items() if k.function.__module__ == module}
 
 
 def without(found: set[str], exceptions: dict[str, str]) -> set[str]:

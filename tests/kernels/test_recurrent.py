@@ -113,7 +113,7 @@ class Case:
         given |= {
             k: saved[k] for k in ("y", "saved") if k in KERNELS[f"{self.cell}_backward"].params
         }
-        given["w_turned"] = (pack if packed else turn)(self.arrays["w_hh"], True)
+        given["w_transposed"] = (pack if packed else turn)(self.arrays["w_hh"], True)
         if self.arrays["peephole"] is None and self.cell == "lstm":
             given["dpeephole"] = None
         return self.run(f"{self.cell}_backward", cuts, byte, given)
@@ -144,19 +144,19 @@ class Case:
         return naive_recurrent.sequence(cell, a["x"], a, states, self.steps(), bool(self.reverse))
 
 
-def pack(w: np.ndarray, turned: bool) -> np.ndarray:
-    rows, columns = w.shape[::-1] if turned else w.shape
+def pack(w: np.ndarray, transposed: bool) -> np.ndarray:
+    rows, columns = w.shape[::-1] if transposed else w.shape
     packed = np.empty(matmul.packed_shape(rows, columns, w.itemsize), w.dtype)
-    call(matmul.pack_panels_transposed if turned else matmul.pack_panels, w=w, packed=packed)
+    call(matmul.pack_panels_transposed if transposed else matmul.pack_panels, w=w, packed=packed)
     return packed
 
 
-def turn(w: np.ndarray, turned: bool) -> np.ndarray:
+def turn(w: np.ndarray, transposed: bool) -> np.ndarray:
     """The transposed matrix as the backward kernels take it for few sequences."""
     result = np.full(w.shape[::-1], np.nan, w.dtype)
     items = w.shape[1]
     for lo, hi in itertools.pairwise(sorted({0, items // 3 // 16 * 16, items})):
-        call(KERNELS["turn_over"], lo, hi, w=w, turned=result)
+        call(KERNELS["transpose_weights"], lo, hi, w=w, transposed=result)
     assert (result == w.T).all()
     return result
 
@@ -219,7 +219,7 @@ def test_gradients_agree_with_central_differences(
     dx = np.full(case.arrays["x"].shape, np.nan)
     call(
         KERNELS["sequence_backward_input"], dz=got["dz"], lengths=case.lengths,
-        w_turned=pack(case.arrays["w_ih"], True), dx=dx, step=step, gates=gates,
+        w_transposed=pack(case.arrays["w_ih"], True), dx=dx, step=step, gates=gates,
     )  # fmt: skip
     check("x", dx)
     x = case.arrays["x"].reshape(3, -1)

@@ -74,7 +74,7 @@ def loops(program: Program) -> list[str]:
 def test_where_loops_stand() -> None:
     assert loops(program_of(Cell(4, 6, "rows"), 9, 5, 4)) == ["group", "group"]
     assert loops(program_of(Cell(4, 6, "phases"), 9, 5, 4)) == ["phases", "phases"]
-    nested = ["phases", "group"]  # what the inner loop steps over is turned over first
+    nested = ["phases", "group"]  # what the inner loop steps over is transposed first
     assert loops(program_of(Cell(4, 6, "nested"), 9, 5, 4)) == nested * 2
 
 

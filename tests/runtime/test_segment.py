@@ -41,14 +41,14 @@ def test_written_bytes_are_read_everywhere() -> None:
     memory.on(one)
     memory.on(two)
     memory.write(one, 4, np.array([9.0], np.float32))
-    assert not memory.at_home
+    assert not memory.on_host
     assert None not in memory.current
     assert memory.read(one, 0, 16).view(np.float32).tolist() == [0, 9, 2, 3]
     assert memory.for_reading().tolist() == [0, 9, 2, 3]
     assert memory.on(two).view(np.float32).tolist() == [0, 9, 2, 3]
     memory.write(two, 0, np.array([7.0], np.float32))
     assert memory.for_writing().tolist() == [7, 9, 2, 3]
-    assert memory.at_home
+    assert memory.on_host
     assert memory.on(one).view(np.float32).tolist() == [7, 9, 2, 3]
 
 

@@ -236,7 +236,7 @@ def test_a_part_may_predict_while_the_whole_is_trained():
     out = model[0].predict(X)
     step(X, Y)
     assert (model[0].predict(X) != out).any()
-    assert model[0].weight.home is model.store()
+    assert model[0].weight.store is model.store()
 
 
 def test_a_model_whose_memory_was_taken_over_says_so():

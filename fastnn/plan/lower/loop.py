@@ -188,7 +188,7 @@ def _loop(to: Lowering, node: Node) -> None:
         steps.stacks[new.root] = _Stack(stack.buffer, 1)
         copy(to, _given(node, f"s{k}"), steps.at(placeholder, 0))
     for root in local:
-        if root not in steps.stacks and root.home == "work":
+        if root not in steps.stacks and root.segment == "work":
             steps.add(root)
     steps.emit(calls)
     for k, output in enumerate(outputs):
@@ -263,7 +263,7 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
 
 def _settle(to: Lowering, value: Value, target: Value) -> None:
     """Let a value be what stands at `target`, by a copy where that has a place of its own."""
-    if target.home == "work" and target.offset is None:
+    if target.segment == "work" and target.offset is None:
         lie_in(target, value)
     else:
         copy(to, to.view(value, target.shape, batched=False), target)
@@ -315,10 +315,10 @@ class _Backward:
         read_after = {root for call in self.after for root in _reads(call)}
         self.stacked = [
             root for root in local
-            if root.home == "work" and root not in made_once
+            if root.segment == "work" and root not in made_once
             and (root in read_after or root in {g.root for g in self.d_xs})
         ]  # fmt: skip
-        # what was packed or turned over of a step's values is not there for a second gradient
+        # what was packed or transposed of a step's values is not there for a second gradient
         for key in set(to.memo) - known:
             if to.memo[key].root in local:
                 del to.memo[key]

@@ -186,7 +186,7 @@ class Lowering:
 
 def lie_in(value: Value, place: Value) -> None:
     """Let a value, whose memory nobody has chosen yet, be another one's memory."""
-    value.base, value.home = place, place.root.home
+    value.base, value.segment = place, place.root.segment
 
 
 def derived_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:

@@ -59,7 +59,7 @@ def _transposed(to: Lowering, w: Value, batch: int) -> Value:
     key = ("transposed", w)
     if key not in to.memo:
         to.memo[key] = to.value(w.shape[::-1], name=f"transposed {w.name}")
-        to.call("turn_over", w=w, turned=to.memo[key])
+        to.call("transpose_weights", w=w, transposed=to.memo[key])
     return to.memo[key]
 
 
@@ -103,7 +103,7 @@ def _backward(
     absent = {"dpeephole": None}
     extra = {
         **absent, **incoming, **written, "order": _rows(to, node, 1, "i"),
-        "w_turned": _transposed(to, need(node, "w_hh"), need(node, "x").shape[0]),
+        "w_transposed": _transposed(to, need(node, "w_hh"), need(node, "x").shape[0]),
         "steps": need(node, "x").shape[1],
     }  # fmt: skip
     to.call_for(kernel, node, extra)
@@ -129,8 +129,8 @@ def _gradients(
     batch, steps, inputs = x.shape
     gates = need(node, "w_ih").shape[1]
     if "x" in found:
-        turned = packed(to, need(node, "w_ih"), transposed=True)
-        more = {"w_turned": turned, "dx": found["x"], "step": step, "gates": gates}
+        transposed = packed(to, need(node, "w_ih"), transposed=True)
+        more = {"w_transposed": transposed, "dx": found["x"], "step": step, "gates": gates}
         to.call_for("sequence_backward_input", node, {"dz": dz, **more})
     common = {"dz": dz, "dz_step": step, "steps": steps}
     if "w_ih" in found:

@@ -109,7 +109,7 @@ class CpuRuntime:
         """Nothing to do: programs read the host's arrays."""
 
     def read(self, name: str) -> np.ndarray:
-        self.store.bring_home()
+        self.store.bring_to_host()
         return self.memory[name]
 
     def bind(self, program: Program) -> CpuProgram:
@@ -130,7 +130,7 @@ class CpuRuntime:
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         self.settle()
-        self.store.bring_home()
+        self.store.bring_to_host()
         self.begin(any(bound.keeps for bound, _ in segments))
         team = self.team(segments[0][0].program)
         self.start(team, team.describe(segments, self.control, self.call_host), poll)
@@ -166,7 +166,7 @@ class CpuRuntime:
         return CpuSingle(self, bounds, names, arrays)
 
     def save(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        self.store.bring_home()
+        self.store.bring_to_host()
         return {name: self.memory[name].copy() for name in names}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
@@ -232,7 +232,7 @@ class CpuSingle:
 
     def run(self, arrays: Sequence[Any]) -> None:
         if self.store.away:
-            self.store.bring_home()
+            self.store.bring_to_host()
         for write, array in zip(self.writes, arrays, strict=True):
             write(array)
         self.runtime.kept = self.keeps

@@ -141,7 +141,7 @@ class CudaRuntime:
         return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
 
     def _note_away(self) -> None:
-        self.store.away = not all(s.at_home for s in self.store.segments.values())
+        self.store.away = not all(s.on_host for s in self.store.segments.values())
 
     def acquire(self, bounds: Sequence[CudaProgram]) -> None:
         """Bring to the device what the programs use and what the host has changed.

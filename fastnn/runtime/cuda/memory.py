@@ -77,7 +77,7 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
         if name in self._own:
             return self._own[name]
         if name in self.store.segments:
-            self.store.bring_home(name)
+            self.store.bring_to_host(name)
         return self.segments[name].for_writing()
 
     def __setitem__(self, name: str, array: Any) -> None:

@@ -157,14 +157,14 @@ class Case:
         if more["dpeephole"] is not None:
             more["dpeephole"][:] = 0  # rows of sequences without steps
         more |= {k: forward[k] for k in ("y", "saved") if k in forward}
-        turned = self.arrays["w_hh"].T.astype(float)
+        transposed = self.arrays["w_hh"].T.astype(float)
         for turn in reversed(range(T)):
             self.run(f"{self.cell}_step_backward", {**more, "turn": turn}, layout)
             if self.before:
-                drh = (more["dz_step"] @ turned).astype(self.dtype)
+                drh = (more["dz_step"] @ transposed).astype(self.dtype)
                 given = {**more, "drh": drh, "turn": turn}
                 self.run("gru_step_backward_reset", given, layout)
-            more["dh"][:] = more["dz_step"] @ turned
+            more["dh"][:] = more["dz_step"] @ transposed
         for name, carried, final in (("dh0", "dh", "dh_n"), ("dc0", "dc", "dc_n")):
             given = {"carried": more[carried], "final": self.arrays[final], "steps": T}
             given["direct"] = more["direct"] if self.cell == "gru" and name == "dh0" else None
