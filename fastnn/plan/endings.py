@@ -97,7 +97,7 @@ def _end(
     call = users.calls[number]
     given: Value = call.operands[ending.written]
     both = users.of[given.root]
-    if given.root.home != "work" or given.root in kept or len(both) != 2 or both[0] != number:
+    if given.root.segment != "work" or given.root in kept or len(both) != 2 or both[0] != number:
         return
     after = users.calls[both[1]]
     if after.kernel != ending.after or after.repeats != call.repeats:
@@ -126,7 +126,7 @@ def _end(
 def _later(users: _Users, root: Value, number: int) -> bool:
     """Whether work memory is written for the first time after this call."""
     first = users.of[root][0]
-    return root.home == "work" and first > number
+    return root.segment == "work" and first > number
 
 
 def _sum_columns(users: _Users, found: list[Call | None], number: int) -> None:
