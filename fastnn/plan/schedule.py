@@ -258,8 +258,8 @@ def _updates(instruction: Work) -> bool:
     return _writes(instruction, "params")
 
 
-def _writes(instruction: Work, home: str) -> bool:
-    return any(a.writes and a.root.segment == home for a in instruction.accesses)
+def _writes(instruction: Work, segment: str) -> bool:
+    return any(a.writes and a.root.segment == segment for a in instruction.accesses)
 
 
 def _groups(
