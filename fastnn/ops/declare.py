@@ -25,7 +25,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -114,7 +113,7 @@ def _declared(
     positional = names[: code.co_argcount]
     given = function.__defaults__ or ()
     defaults = dict(zip(positional[len(positional) - len(given) :], given, strict=True))
-    defaults |= function.__kwdefaults__ or {}
+    defaults.update(function.__kwdefaults__ or {})
 
     def shape(found: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
         rule: Callable[..., Any] = function
@@ -130,25 +129,26 @@ def _declared(
         )
     )  # fmt: skip
 
+    every = frozenset(names)
+    numbers = [(n, kinds[n] == "int") for n in attributes if kinds[n] in ("float", "int")]
+
     @functools.wraps(function)
     def apply(*args: Any, **named: Any) -> Any:
-        bound = _signature(function).bind(*args, **named)
-        bound.apply_defaults()
-        taken = bound.arguments
+        taken = {**defaults, **dict(zip(positional, args, strict=False)), **named}
+        if taken.keys() != every or len(args) > len(positional) or _twice(positional, args, named):
+            function(*args, **named)  # a TypeError, that says what is wrong
         if present := [n for n in operands if taken[n] is not None]:
-            taken |= zip(present, convert(name, *(taken[n] for n in present)), strict=True)
-        for n in attributes:
-            if kinds[n] in ("float", "int"):
-                taken[n] = number(name, n, taken[n], kinds[n] == "int")
-        graph = graph_of(*(taken[n] for n in inputs))
-        return graph.apply(made, **taken)
+            taken |= zip(present, convert(name, *[taken[n] for n in present]), strict=True)
+        for n, whole in numbers:
+            taken[n] = number(name, n, taken[n], whole)
+        return taken[inputs[0]].graph.apply(made, **taken)
 
     return apply
 
 
-@functools.cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(function)
+def _twice(names: tuple[str, ...], args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether an argument is given by place and by name."""
+    return bool(named) and not named.keys().isdisjoint(names[: len(args)])
 
 
 def _each(name: str, *operands: Any) -> list[Value]:
@@ -191,6 +191,8 @@ def expressed_by(op: str, expression: Callable[..., Any]) -> Expression:
 
 def number(label: str, name: str, value: Any, whole: bool) -> float | int:
     """An attribute as a number of its kind: OptionError for what is none."""
+    if type(value) is (int if whole else float):
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise OptionError(f"{label}: attribute {name!r}: expected a number, got {value!r}")
     if whole and int(value) != value:
