@@ -21,6 +21,7 @@ _PUBLIC = {
     "cuda_kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
     "range_test": "fastnn.train.range_test",
+    "autodiff": None,
     "callbacks": None,
     "cuda": None,
     "data": None,
@@ -33,6 +34,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from fastnn import autodiff as autodiff
     from fastnn import callbacks as callbacks
     from fastnn import cuda as cuda
     from fastnn import data as data

@@ -72,7 +72,7 @@ def contributions(
         }
         if not douts:
             continue
-        rule = node.op.gradient or (gradient_node if node.of is None else _again)
+        rule = node.op.gradient or (gradient_node if node.of is None else gradient_again)
         with graph.inside_scope(node.scope):
             gradients = rule(graph, node, douts, wanted)
         for name, gradient in gradients.items():
@@ -169,7 +169,7 @@ class NotDifferentiable(ShapeError):
 # ---------------------------------------------------------------- of gradient nodes
 
 
-def _again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+def gradient_again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
     """The gradient of a gradient node."""
     of = node.of
     assert of is not None
@@ -183,17 +183,17 @@ def _again(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
             assert value is not None
             names.setdefault(value, name)
         incoming = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
-        found = _expressed(graph, of, incoming, [name[1:] for name in douts])
+        found = expressed(graph, of, incoming, [name[1:] for name in douts])
         seeds = [(v, douts[f"d{n}"]) for n, v in found.items() if f"d{n}" in douts]
         results = propagate(graph, seeds, list(names))
         kept = {n: g for n, g in zip(names.values(), results, strict=True) if g is not None}
-        graph.nodes = _needed(graph.nodes, kept.values())
+        graph.nodes = needed_nodes(graph.nodes, kept.values())
         return kept
     finally:
         graph.nodes = outer + graph.nodes
 
 
-def _expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) -> Values:
+def expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) -> Values:
     """A node's gradients as nodes that can be differentiated."""
     op = of.op
     if op.derivative is not None:
@@ -230,7 +230,7 @@ def _adjoint(graph: Graph, of: Node, douts: Values, needed: set[str]) -> Values:
     return {n: v for n, v in named.items() if n in needed}
 
 
-def _needed(nodes: Sequence[Node], results: Iterable[Value]) -> list[Node]:
+def needed_nodes(nodes: Sequence[Node], results: Iterable[Value]) -> list[Node]:
     """The nodes without which the results would not be there, in order."""
     wanted = {value.root for value in results}
     kept = []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[Shape, str]]]
 GradientRule = Callable[["Graph", "Node", dict[str, "Value"], set[str]], dict[str, "Value"]]
+TangentRule = Callable[["Graph", "Node", dict[str, "Value"]], dict[str, "Value"]]
 Derivative = Callable[["Node", dict[str, "Value"]], dict[str, "Value"]]
 Expression = Callable[["Node"], dict[str, "Value"]]
 
@@ -59,6 +60,8 @@ class Op:
         expression: of a node: its outputs, made of other ops; another way to say the same.
         linear: the inputs in which it is linear, taken together, all else a constant: then the
             gradient's gradient is the op.
+        tangent: of (graph, node, tangents of its inputs): the tangents of its outputs, in forward
+            mode; by default they follow from the above (`graph/tangent.py`).
         differentiable: the inputs that such a node has gradients for, where `fastnn/plan/lower`
             knows how; by default those that backward kernels write.
         constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
@@ -78,6 +81,7 @@ class Op:
     derivative: Derivative | None = None
     expression: Expression | None = None
     linear: tuple[str, ...] = ()
+    tangent: TangentRule | None = None
     differentiable: tuple[str, ...] | None = None
     constant: tuple[str, ...] = ()
     settle: Callable[[Node], None] | None = None

@@ -47,6 +47,7 @@ from fastnn.ops.arithmetic import power as power
 from fastnn.ops.arithmetic import subtract as subtract
 from fastnn.ops.arithmetic import where as where
 from fastnn.ops.derivative import gradient as gradient
+from fastnn.ops.derivative import tangent as tangent
 from fastnn.ops.linear import embedding as embedding
 from fastnn.ops.linear import linear as linear
 from fastnn.ops.matmul import matmul as matmul

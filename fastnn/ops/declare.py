@@ -33,6 +33,7 @@ import numpy as np
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.node import Node
 from fastnn.graph.op import Derivative, Expression, Op, Shape, register
+from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, common, float_value, graph_of, untransposed
 
@@ -95,6 +96,7 @@ def elementwise(
             inputs a dict of them by input. For gradients of gradients.
         name, rules: as of `op`.
     """
+    rules.setdefault("tangent", by_element)
     if slope is not None:
         rules["derivative"] = _by_slope(slope)
     return lambda function: _declared(function, common, name, ("y",), (), rules)

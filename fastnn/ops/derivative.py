@@ -1,4 +1,4 @@
-"""Gradients within a model or a loss: penalties, Hessian-vector products."""
+"""Derivatives within a model or a loss: penalties, Hessian-vector products."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import transpose
@@ -48,18 +50,7 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
     graph = graph_of(y)
     several = isinstance(wrt, (list, tuple))
     wanted: Sequence[Any] = wrt if several else [wrt]
-    for value in wanted:
-        if not isinstance(value, (Value, Leaf)):
-            raise ShapeError(
-                f"{where(graph.scope)}gradient: expected symbolic values or parameters as wrt, got "
-                f"{type(value).__name__}"
-            )
-    values = [as_value(graph, value) for value in wanted]
-    for value in (y, *values):
-        if value.dtype != "f":
-            raise ShapeError(
-                f"{where(graph.scope)}gradient: expected floating-point values, got {value}"
-            )
+    values = _values(graph, "gradient", y, wanted)
     if y.size != 1 and seed is None:
         raise ShapeError(
             f"{where(graph.scope)}gradient: expected one number, got shape {y.shape}; take its sum "
@@ -82,3 +73,73 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
         transposed = isinstance(given, Leaf) and given.transposed
         found.append(transpose(result) if transposed else result)
     return found if several else found[0]
+
+
+def tangent(y: Any, wrt: Any, along: Any) -> Value:
+    """The derivative of a value along a direction of values or parameters that it was computed of:
+    a Jacobian-vector product, in forward mode.
+
+    For use in `forward` or in a loss, as `gradient`; of a gradient it gives Hessian-vector products
+    (the R-operator of Pearlmutter 1994). As `jax.jvp`.
+
+    Args:
+        y: a symbolic value of any shape.
+        wrt: a symbolic value, a parameter, or a list of such.
+        along: the direction: an array or symbolic value of the shape of `wrt`, or a list of them.
+
+    Returns:
+        A value of y's shape; zeros where y does not depend on `wrt`.
+
+    Raises:
+        ShapeError: a direction has another shape; `wrt` is an array.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> class Along(fnn.nn.Module):
+    ...     def forward(self, x):
+    ...         return fnn.ops.tangent(x**3, x, np.array([[1.0, 10.0]]))
+    >>> Along().predict(np.array([[1.0, 2.0]], np.float32))
+    array([[  3., 120.]], dtype=float32)
+    """
+    graph = graph_of(y)
+    several = isinstance(wrt, (list, tuple))
+    wanted: Sequence[Any] = wrt if several else [wrt]
+    values = _values(graph, "tangent", y, wanted)
+    directions: Sequence[Any] = along if several else [along]
+    if len(directions) != len(wanted):
+        raise ShapeError(
+            f"{where(graph.scope)}tangent: expected {len(wanted)} directions, one for each of wrt, "
+            f"got {len(directions)}"
+        )
+    moved = {}
+    for given, value, direction in zip(wanted, values, directions, strict=True):
+        direction = as_value(graph, direction)
+        if direction.shape != given.shape:
+            raise ShapeError(
+                f"{where(graph.scope)}tangent: expected a direction of shape {given.shape}, got "
+                f"{direction.shape}"
+            )
+        if isinstance(given, Leaf) and given.transposed:
+            direction = transpose(direction)
+        if direction.batched != value.batched:
+            direction = graph.view(direction, value.shape, value.batched)
+        moved[value] = direction
+    (found,) = tangents(graph, moved, [y])
+    return graph.full(y.shape, 0.0, y.batched) if found is None else found
+
+
+def _values(graph: Graph, what: str, y: Value, wanted: Sequence[Any]) -> list[Value]:
+    """What is differentiated to, as values."""
+    for value in wanted:
+        if not isinstance(value, (Value, Leaf)):
+            raise ShapeError(
+                f"{where(graph.scope)}{what}: expected symbolic values or parameters as wrt, got "
+                f"{type(value).__name__}"
+            )
+    values = [as_value(graph, value) for value in wanted]
+    for value in (y, *values):
+        if value.dtype != "f":
+            raise ShapeError(
+                f"{where(graph.scope)}{what}: expected floating-point values, got {value}"
+            )
+    return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
 from fastnn.graph.op import settle_as
@@ -28,9 +29,22 @@ def _product_again(node: Node, d: Values) -> Values:
     }  # fmt: skip
 
 
+def _product_tangent(graph: Graph, node: Node, moved: Values) -> Values:
+    x, w = need(node, "x"), need(node, "w")
+    terms = []
+    if "x" in moved:
+        terms.append(product(moved["x"], w, moved.get("bias")))
+    if "w" in moved:
+        terms.append(product(x, moved["w"], None if terms else moved.get("bias")))
+    if not terms:
+        shape = node.outputs["y"].shape
+        return {"y": add(graph.full(shape, 0.0, x.batched), moved["bias"])}
+    return {"y": terms[0] if len(terms) == 1 else add(*terms)}
+
+
 @op(
     name="linear", settle=settle_as("y"), differentiable=("x", "w", "bias"),
-    derivative=_product_again,
+    derivative=_product_again, tangent=_product_tangent,
 )  # fmt: skip
 def product(x: Value, w: Value, bias: Value | None) -> Value:
     """y = x W + b."""
@@ -50,9 +64,19 @@ def _transposed_again(node: Node, d: Values) -> Values:
     return {"x": product(dy, w, None), "w": product(_rows(dy).transpose(), _rows(x), None)}
 
 
+def _transposed_tangent(graph: Graph, node: Node, moved: Values) -> Values:
+    x, w = need(node, "x"), need(node, "w")
+    terms = []
+    if "x" in moved:
+        terms.append(product_transposed(moved["x"], w))
+    if "w" in moved:
+        terms.append(product_transposed(x, moved["w"]))
+    return {"y": terms[0] if len(terms) == 1 else add(*terms)}
+
+
 @op(
     name="linear_transposed", settle=settle_as("y"), differentiable=("x", "w"),
-    derivative=_transposed_again,
+    derivative=_transposed_again, tangent=_transposed_tangent,
 )  # fmt: skip
 def product_transposed(x: Value, w: Value) -> Value:
     """y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table."""
