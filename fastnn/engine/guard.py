@@ -153,6 +153,17 @@ def safeguard(
         )  # fmt: skip
 
 
+def saved_beside(graph: Graph, leaf: Value, slots: Sequence[str]) -> dict[str, Any]:
+    """Where an update that saves what it changes puts the copies, by parameter."""
+    names = {"saved_p": "params", **{f"saved_{slot}": f"slots/{slot}" for slot in slots}}
+    return {
+        parameter: graph.leaf(
+            (parameter, leaf), leaf.shape, f"saved/{name}", offset=leaf.offset, name=leaf.name
+        )
+        for parameter, name in names.items()
+    }
+
+
 def keep_buffers(lowered: Lowering, size: int) -> None:
     """Add the copy of buffers (running statistics, states) at the end of a good step.
 

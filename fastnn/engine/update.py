@@ -12,6 +12,7 @@ from fastnn.engine import guard
 from fastnn.engine.store import ParameterStore, Stored, padded
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
+from fastnn.kernels.update.shared import SAVING
 from fastnn.plan.lower import Lowering
 
 
@@ -115,7 +116,8 @@ def add_updates(
         pieces = side_by_side(pieces)
     if guarded:
         guard.check_gradients(lowered, [piece.gradient for piece in pieces])
-        guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
+        if lowered.fuses:
+            guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
     flags = guard.guard_of(graph) if guarded else None
     for leaf, gradient, own_hyper, factor in pieces:
         slots = {
@@ -124,7 +126,13 @@ def add_updates(
             )
             for slot in optimizer.slots
         }
-        graph.call(update, p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
+        operands = dict(p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
+        if guarded and not lowered.fuses:
+            saving = guard.saved_beside(graph, leaf, optimizer.slots)
+            saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
+            graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
+        else:
+            graph.call(update, **operands)
     if guarded:
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):

@@ -1,9 +1,10 @@
-"""What follows a matrix product on CUDA and is done where the product is, in the same launch.
+"""What follows a kernel on CUDA and is done where that is, in the same launch.
 
 An activation of the product and its gradient need no pass over memory of their own while the sums
 are in registers; the sums of a gradient's columns, a bias's gradient, are summed while the product
-for the weights reads the same numbers. It is the same call with another kernel, so that it holds
-for whatever layers the calls come from.
+for the weights reads the same numbers; a loss whose own gradient is known beforehand (a mean's)
+gives the logits' at once. It is the same call with another kernel, so that it holds for whatever
+layers the calls come from.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from fastnn.kernels.declare import kernel_of
 
 @dataclass(frozen=True)
 class Ending:
-    """A kernel that may end a product: `taken` is what it reads of it, `given` what it writes."""
+    """A kernel that may end another: `taken` is what it reads of it, `given` what it writes."""
 
-    product: str
+    first: str
     after: str
-    kernel: str
-    written: str  # by the product
+    kernel: str  # does both
+    written: str  # by the first
     taken: str
     given: str
     also: str = ""  # what it reads besides
@@ -36,11 +37,15 @@ ENDINGS = (
         "linear_backward_input_unpacked", "relu_backward", "linear_backward_input_relu", "dx",
         "dy", "dx", "y",
     ),
+    Ending(
+        "cross_entropy_forward", "cross_entropy_backward", "cross_entropy_scaled", "dlogits",
+        "dlogits", "dx", "dloss",
+    ),
 )  # fmt: skip
 
 
 def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
-    """The calls, with those left out that a product does in their stead.
+    """The calls, with those left out that the one before does in their stead.
 
     `kept`: memory that is looked at after the step.
     """
@@ -48,7 +53,7 @@ def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
     found: list[Call | None] = list(calls)
     for number, call in enumerate(calls):
         for ending in ENDINGS:
-            if call.kernel == ending.product:
+            if call.kernel == ending.first:
                 _end(users, kept, found, number, ending)
     for number, call in enumerate(calls):
         if call.kernel == "linear_backward_weight":
@@ -93,7 +98,7 @@ def _same(a: Any, b: Any) -> bool:
 def _end(
     users: _Users, kept: Collection[Value], found: list[Call | None], number: int, ending: Ending
 ) -> None:
-    """Let a product end with what follows it, where nobody else looks at what it gives."""
+    """Let a kernel end with what follows it, where nobody else looks at what it gives."""
     call = users.calls[number]
     given: Value = call.operands[ending.written]
     both = users.of[given.root]

@@ -63,9 +63,12 @@ def fill_row(y: Any, base: int, value: Any, place: tuple) -> None:
 @helper
 def cross_entropy_row(
     x: Any, t: int, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
-    C: int, with_gradient: bool, store: bool, place: tuple,
+    C: int, factor: Any, with_gradient: bool, store: bool, place: tuple,
 ) -> None:  # fmt: skip
-    """One row; one without a valid class (t < 0) takes part, since threads wait for each other."""
+    """One row; one without a valid class (t < 0) takes part, since threads wait for each other.
+
+    Its gradient is times `factor`.
+    """
     _, row, first, step, size, _ = place
     base = row * C
     valid = t >= 0 and size > 0
@@ -98,7 +101,7 @@ def cross_entropy_row(
             slope = fma(keep[at + j], scale, -spread * weight_of(weight, j))
             if j == t:
                 slope -= share
-            dlogits[base + j] = slope
+            dlogits[base + j] = slope * factor
             j += step
 
 
@@ -119,24 +122,51 @@ def without_class(t: int) -> Any:
     return 0.0 if t == -1 else NAN
 
 
-@cuda_kernel(like=cpu.cross_entropy_forward, **ROWS)
-def cross_entropy_forward(x, target, weight, loss, dlogits, smoothing, ignore_index):
+@helper
+def cross_entropy_of(
+    x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, smoothing: Any, ignore_index: int,
+    dloss: Any,
+) -> None:  # fmt: skip
+    """Loss and gradient of the block's rows; the gradient is times `dloss` where that is given."""
     N, C = x.shape
     place = row_place(N, C)
     row = place[1]
     t = class_of(target, row, N, C, ignore_index)
+    factor = cast(x, 1.0)
+    if row < N and dloss.shape[0] > 0:
+        factor = dloss[row]
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
         cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), memory, place[5], smoothing,
-                          C, True, True, place)  # fmt: skip
+                          C, factor, True, True, place)  # fmt: skip
     else:
         cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), flat(dlogits), row * C,
-                          smoothing, C, True, True, place)  # fmt: skip
+                          smoothing, C, factor, True, True, place)  # fmt: skip
     if t < 0 and row < N:
         value = cast(x, without_class(t))
-        fill_row(flat(dlogits), row * C, value, place)
+        fill_row(flat(dlogits), row * C, value * factor, place)
         if place[2] == 0:
             loss[row] = value
+
+
+@cuda_kernel(like=cpu.cross_entropy_forward, **ROWS)
+def cross_entropy_forward(x, target, weight, loss, dlogits, smoothing, ignore_index):
+    cross_entropy_of(x, target, weight, loss, dlogits, smoothing, ignore_index, loss[:0])
+
+
+@cuda_kernel(**ROWS)
+def cross_entropy_scaled(
+    x: "in whole f[N,C]",
+    target: "in whole i[N]",
+    weight: "in whole f[W]",
+    dloss: "in whole f[N]",
+    loss: "out whole f[N]",
+    dx: "out whole f[N,C]",
+    smoothing: "real",
+    ignore_index: "int",
+):
+    """`cross_entropy_forward` and `cross_entropy_backward` where the losses' gradient is known."""
+    cross_entropy_of(x, target, weight, loss, dx, smoothing, ignore_index, dloss)
 
 
 @cuda_kernel(like=cpu.cross_entropy_loss, **ROWS)
@@ -148,10 +178,10 @@ def cross_entropy_loss(x, target, weight, loss, smoothing, ignore_index):
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
         cross_entropy_row(flat(x), t, weight, loss, loss, memory, place[5], smoothing,
-                          C, False, True, place)  # fmt: skip
+                          C, 1.0, False, True, place)  # fmt: skip
     else:
         cross_entropy_row(flat(x), t, weight, loss, loss, flat(x), row * C, smoothing,
-                          C, False, False, place)  # fmt: skip
+                          C, 1.0, False, False, place)  # fmt: skip
     if t < 0 and row < N and place[2] == 0:
         loss[row] = cast(x, without_class(t))
 

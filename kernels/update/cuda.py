@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..control_block import RUN_STEP, STEP, STOP
+from ..control_block import RUN_STEP, SAVED, STEP, STOP
 from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from ..cuda.device import thread_number as thread
 from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
+from ..guard.shared import doubtful
 from ..recorded import execute
 from ..topics import ON_DEMAND
-from .shared import MADE, SHARED, shared_gradient
+from .shared import MADE, SAVING, SHARED, shared_gradient
 
 #: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
 STOPPED = -1.0
@@ -44,6 +45,37 @@ def update(p, g, {slots}hyper, scale, guard):
             {store1}
 '''
 
+_SAVING = '''
+def update(p, g, {slots}hyper, scale, guard, control, schedule, saved_p, {saved}always):
+    """The update; in a doubtful step (see `guard/cpu.py`) what it changes is copied before."""
+    l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    factor = scale[0] * sign if scale.size > 0 else sign
+    if limit < 0:  # a stop is latched, and what lies there is needed
+        return
+    {scalars}
+    doubt = doubtful(control, schedule, guard, always)
+    i, size = 4 * flat_index(), p.size
+    if doubt and i == 0:
+        guard[SAVED] = 1
+    if i + 4 <= size and {aligned}:
+        {load}
+        if doubt:
+            {save}
+        {rule4}
+        {store}
+        {note}
+    else:
+        for k in range(i, min(i + 4, size)):
+            old = flat(p)[k]
+            if doubt:
+                {save1}
+            grad = shared(flat(g)[k], old, factor, l2, limit)
+            new = rule(old * keep, grad, {load1}{names})
+            flat(p)[k] = new[0]
+            report(guard, new[0])
+            {store1}
+'''
+
 _PREPARE = """
 def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     if thread() == 0:
@@ -63,11 +95,45 @@ def make_update(
     like: Kernel, rule: Callable[..., Any], slots: Sequence[str], scalars: int
 ) -> CudaKernel:
     """The counterpart of an update's kernel, which applies a rule with these slots and so many
-    scalars."""
+    scalars; and the kernel that saves what it changes as well (`SAVING` after the name)."""
     name = like.name
+    scope = {
+        "__name__": __name__, "can_load4": can_load4, "flat": flat,
+        "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
+        "report": report, "rule": helper(rule),
+    }  # fmt: skip
+    _make_saving(name, dict(scope), slots, scalars)
+    execute(_filled(_UPDATE, slots, scalars), f"<CUDA kernel {name}>", scope)
+    function: Any = scope["update"]
+    made: CudaKernel = cuda_kernel(
+        function, like=like, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
+    )
+    return made
+
+
+def _make_saving(name: str, scope: dict[str, Any], slots: Sequence[str], scalars: int) -> None:
+    scope |= {"doubtful": doubtful, "SAVED": SAVED}
+    execute(_filled(_SAVING, slots, scalars), f"<CUDA kernel {name}{SAVING}>", scope)
+    function: Any = scope["update"]
+    function.__annotations__ = {
+        **dict.fromkeys(("p", *slots), "inout whole f[R,C]"),
+        "g": "in whole f[R,C]",
+        "hyper": "in whole f[H]",
+        "scale": "in whole f[U]",
+        "guard": "inout whole i[F]",
+        "control": "in whole i[L]",
+        "schedule": "in whole r[S,G]",
+        **dict.fromkeys(("saved_p", *(f"saved_{s}" for s in slots)), "part whole f[R,C]"),
+        "always": "int",
+    }
+    cuda_kernel(function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=f"{name}{SAVING}")
+
+
+def _filled(source: str, slots: Sequence[str], scalars: int) -> str:
+    """An update's source for these slots and so many scalars."""
     names = [f"h{k}" for k in range(scalars)]
-    arrays = ["p", "g", *slots]
-    four = range(4)
+    arrays, four = ["p", "g", *slots], range(4)
+    saved = [f"saved_{s}" for s in ("p", *slots)]
     rules = [
         f"new{k} = rule(p{k} * keep, shared(g{k}, p{k}, factor, l2, limit), "
         + "".join(f"{s}{k}, " for s in slots)
@@ -79,29 +145,23 @@ def make_update(
         f"store4({a}, i, {', '.join(f'new{k}[{place}]' for k in four)})"
         for place, a in enumerate(["p", *slots])
     ]
-    source = _UPDATE.format(
+    saves = [f"store4(saved_{a}, i, {', '.join(f'{a}{k}' for k in four)})" for a in ("p", *slots)]
+    every = [*arrays, *saved] if source is _SAVING else arrays
+    return source.format(
         slots="".join(f"{s}, " for s in slots),
+        saved="".join(f"{s}, " for s in saved[1:]),
         scalars="; ".join(f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(names)) or "pass",
         names=", ".join(names),
-        aligned=" and ".join(f"can_load4({a})" for a in arrays),
+        aligned=" and ".join(f"can_load4({a})" for a in every),
         load="; ".join(f"{', '.join(f'{a}{k}' for k in four)} = load4({a}, i)" for a in arrays),
+        save="; ".join(saves),
+        save1="; ".join(f"flat(saved_{a})[k] = flat({a})[k]" for a in ("p", *slots)),
         rule4="; ".join(rules),
         store="; ".join(stores),
         note="; ".join(f"report(guard, new{k}[0])" for k in four),
         load1="".join(f"flat({s})[k], " for s in slots),
         store1="; ".join(f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)) or "pass",
     )
-    scope = {
-        "__name__": __name__, "can_load4": can_load4, "flat": flat,
-        "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
-        "report": report, "rule": helper(rule),
-    }  # fmt: skip
-    execute(source, f"<CUDA kernel {name}>", scope)
-    function: Any = scope["update"]
-    made: CudaKernel = cuda_kernel(
-        function, like=like, launch=lambda s: fours_launch(s["R"] * s["C"]), name=name
-    )
-    return made
 
 
 def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:

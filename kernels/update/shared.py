@@ -9,6 +9,9 @@ from ..simd import fma, maximum, minimum
 #: 1 (go down the gradient) or -1
 SHARED = 4
 
+#: ends the names of CUDA's updates that copy what they change if the step is doubtful
+SAVING = "_saving"
+
 #: kernels for the CPU that were made of a rule, by name: "update" or "prepare", and what of; those
 #: for CUDA are made of the same when somebody asks for them
 MADE: dict[str, tuple[str, tuple[Any, ...]]] = {}

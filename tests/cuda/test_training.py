@@ -174,6 +174,27 @@ def test_a_loss_that_is_not_finite_stops_before_parameters_change(graphs):
         assert value.tobytes() == trainer.get_parameters()[key].tobytes(), key
 
 
+@pytest.mark.parametrize("frozen", ["0.*", "2.*", None])
+def test_an_update_that_breaks_a_parameter_is_undone(frozen):
+    """What the updates saved is put back; beside it, of parameters that are frozen, nothing was."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm(5), nn.Linear(5, 3))
+    if frozen:
+        model.freeze(frozen)
+    step = fnn.compile(model, "mse", optim.Adam(lr=0.1), device="cuda")
+    x, y = vectors(8)[0], np.ones((8, 3), np.float32)
+    names = ["params", "buffers", "slots/exp_avg", "slots/exp_avg_sq"]
+    for _ in range(2):
+        step(x[:, :4], y)
+    before = {name: np.array(step.session.runtime.read(name)) for name in names}
+    step.learning_rate = 1e300  # infinite in float32
+    with pytest.raises(NonFiniteError, match="the step is too large"):
+        step(x[:, :4], y)
+    for name in names:
+        assert before[name].tobytes() == step.session.runtime.read(name).tobytes(), name
+    step.learning_rate = 0.01
+    assert np.isfinite(step(x[:, :4], y))
+
+
 class Theirs:
     """An array on the device, of another library."""
 

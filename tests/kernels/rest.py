@@ -71,6 +71,11 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     "sum_parts_bias": dict(
         parts=numbers(2, C, K), bias_parts=numbers(2, K), dw=numbers(C, K), dbias=numbers(K)
     ),
+    "cross_entropy_backward": dict(dlogits=numbers(3, 5), dloss=numbers(3), dx=numbers(3, 5)),
+    "cross_entropy_forward": dict(
+        x=numbers(3, 5), target=ids(3), weight=None, loss=numbers(3), dlogits=numbers(3, 5),
+        smoothing=0.1, ignore_index=1,
+    ),
     "relu_forward": dict(x=numbers(3, 5), y=numbers(3, 5)),
     "relu_backward": dict(y=numbers(3, 5), dy=numbers(3, 5), dx=numbers(3, 5)),
 }  # fmt: skip

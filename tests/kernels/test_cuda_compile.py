@@ -25,7 +25,7 @@ FLOAT64_INSIDE = {
     "accumulate*": "sums over an epoch",
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
-    "safeguard": "the step's rate decides whether it is doubtful",
+    "*_update*_saving": "the step's rate decides whether it is doubtful",
     "norm_sum": "likewise",
     "squared_norm": "likewise",
     "mean": "sums over the batch are float64, as on the CPU",

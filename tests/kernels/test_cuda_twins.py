@@ -42,9 +42,11 @@ KERNELS_ONLY_CPU = {
     "rnn_*": "likewise",
     "check_columns": "CUDA looks at gradients themselves",
     "transpose_weights": "transposed recurrent weights for single rows on the CPU",
+    "safeguard": "CUDA's updates copy what they change",
     "sequence_backward_*": "on CUDA plain products over all steps",
 }
 KERNELS_ONLY_CUDA = {
+    "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
     "linear_*": "tiles of other shapes, TF32, sums split over blocks",
     "sum_parts*": "adds the parts of a split sum",
     "gru_persistent_*": "one launch walks all turns",

@@ -120,6 +120,18 @@ def test_inside_of_a_loop() -> None:
     assert "relu_forward" not in found
 
 
+def test_a_loss_whose_own_gradient_is_known_gives_the_logits() -> None:
+    """A mean's is; where classes have weights, their sum comes after the loss."""
+    y = np.zeros(8, np.int64)
+    for loss, at_once in (("cross_entropy", True), (nn.CrossEntropyLoss(np.ones(4)), False)):
+        with null_device("cuda") as null:
+            trainer = fnn.Trainer(nn.Linear(6, 4), loss, optim.SGD(lr=0.1))
+            trainer.fit(X, y, epochs=1, batch_size=8, verbose=False)
+        found = {call.kernel for call in null.programs[0].calls()}
+        assert ("cross_entropy_scaled" in found) == at_once
+        assert ("cross_entropy_backward" in found) != at_once
+
+
 def test_on_the_cpu_calls_meet_in_the_cache() -> None:
     with null_device("cpu") as null:
         trainer = fnn.Trainer(nn.Sequential(nn.Linear(6, 4), nn.ReLU()), "mse", "sgd")

@@ -104,7 +104,7 @@ trainer.fit(*data(384, 784, classes=10), epochs=1, batch_size=128, verbose=False
     assert ran.status == 0, ran.output
     assert ran.mistakes == []
     nodes = [numbers(x)["nodes"] for x in ran.section("step") if x.startswith("EndCapture")]
-    assert nodes == [14]
+    assert nodes == [12]
 
 
 def test_a_function_of_the_host_stands_between_two_graphs():

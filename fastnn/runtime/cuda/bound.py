@@ -173,6 +173,15 @@ class CudaProgram:
             buffers = self.segments["buffers"]
             self.gpu.duplicate(self.saved, buffers.on(self.gpu, writes=True), buffers.host.nbytes)
 
+    def saved_spans(self) -> list[tuple[str, int, int]]:
+        """What updates copy in a doubtful step: segment, first byte, bytes."""
+        return [
+            (o.segment.removeprefix("saved/"), o.offset, self.place(o).nbytes)
+            for call in self.planned
+            for _, parameter, o in call.arrays()
+            if parameter.writes and o.segment.startswith("saved/")
+        ]
+
     def run_call(self, number: int) -> None:
         self.runtime.acquire([self])
         if number not in self._single:

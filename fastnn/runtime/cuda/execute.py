@@ -27,7 +27,7 @@ from fastnn.plan.program import Program
 from fastnn.runtime.cuda.bound import CudaProgram
 from fastnn.runtime.cuda.gpu import gpu
 from fastnn.runtime.cuda.memory import CudaMemory, DeviceControl
-from fastnn.runtime.cuda.place import Launch
+from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
@@ -64,6 +64,7 @@ class CudaRuntime:
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
         self._run: _Run | None = None  # the last one
+        self._acquired: tuple[CudaProgram, ...] = ()  # for the last run or step
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
@@ -121,16 +122,18 @@ class CudaRuntime:
         self._note_away()
 
     def put_back(self) -> bool:
-        """Parameters and slots; the buffers have been put back when the run ended."""
+        """What updates of the last run have saved; the buffers were put back when it ended."""
         guard = self.memory["guard"]
         broken, saved = bool(guard[control_block.BROKEN]), bool(guard[control_block.SAVED])
         guard[:] = 0
         guard[control_block.DOUBT] = 1
         if broken and saved:
-            for name, segment in self.memory.segments.items():
-                if name == "params" or name.startswith("slots/"):
-                    copy = self.memory.segments[f"saved/{name}"].on(self.gpu)
-                    self.gpu.duplicate(copy, segment.on(self.gpu, writes=True), segment.host.nbytes)
+            spans = (span for bound in self._acquired for span in bound.saved_spans())
+            for name, begin, size in dict.fromkeys(spans):
+                copy = self.memory.segments[f"saved/{name}"].on(self.gpu)
+                source = Piece(copy.address + begin, size, copy)
+                target = self.memory.segments[name].on(self.gpu, writes=True)
+                self.gpu.duplicate(source, target, size, begin)
             self._note_away()
             self.gpu.sync()
         return saved or not broken
@@ -149,6 +152,7 @@ class CudaRuntime:
         From here on it is the calling thread's device: launches and events need that.
         """
         self.gpu.use()
+        self._acquired = tuple(bounds)
         for bound in bounds:
             bound.acquire()
         self._note_away()

@@ -14,7 +14,7 @@ from fastnn.kernels.softmax import cuda as softmax  # noqa: F401  (declare the k
 from fastnn.testing.kernels import call_cuda
 from tests import naive
 from tests.kernels.common import close
-from tests.kernels.cuda.common import compute_both
+from tests.kernels.cuda.common import compute_both, compute_cuda
 
 IGNORED = -100
 #: one warp a row (a block has eight rows), one block a row, one that doesn't fit into shared memory
@@ -109,6 +109,23 @@ def test_cross_entropy_gradient(smoothing: float, weighted: bool) -> None:
 
         want = naive.numeric_gradient(value, x, dloss)
         np.testing.assert_allclose(dx, want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_and_gradient_at_once(shape: tuple[int, int], smoothing: float) -> None:
+    """The bits are those of the two kernels, rows that are ignored or have no class included."""
+    given = {**labels(shape, smoothing > 0), "smoothing": smoothing, "ignore_index": IGNORED}
+    given["target"][-1] = shape[1]  # type: ignore[index]
+    x, dloss, dtype = normal(1, *shape), normal(2, shape[0]), np.float32
+    out = {"loss": shape[:1], "dlogits": shape}
+    first = compute_cuda("cross_entropy_forward", dtype, out, x=x, **given)
+    back = {"dlogits": first["dlogits"], "dloss": dloss}
+    want = compute_cuda("cross_entropy_backward", dtype, {"dx": shape}, **back)["dx"]
+    out = {"loss": shape[:1], "dx": shape}
+    got = compute_cuda("cross_entropy_scaled", dtype, out, x=x, dloss=dloss, **given)
+    np.testing.assert_array_equal(got["loss"], first["loss"])
+    np.testing.assert_array_equal(got["dx"], want)
 
 
 @pytest.mark.parametrize("columns", [600, 601])
