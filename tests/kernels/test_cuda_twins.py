@@ -46,6 +46,7 @@ KERNELS_ONLY_CPU = {
     "sequence_backward_*": "on CUDA plain products over all steps",
 }
 KERNELS_ONLY_CUDA = {
+    "*_update*_saving": "copies what it changes in a doubtful step; the CPU has safeguard",
     "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
     "linear_*": "tiles of other shapes, TF32, sums split over blocks",
     "sum_parts*": "adds the parts of a split sum",
@@ -88,13 +89,13 @@ def names(kernels: dict, device: str, module: str) -> set[str]:
     """Names of the kernels that a module declares."""
     topics.load(device)
     topic, _, part = module.partition(".")
-    module = f"fastnn.kernels.{topic}.{device}" + (f"_{part}" if part else "")
+    full = f"fastnn.kernels.{topic}.{device}" + (f"_{part}" if part else "")
     if module == "update":  # made for each optimiser, on both sides
         for made in (optim.SGD(), optim.Adam()):
             made.kernels()
         topics.load(device)
-        return {name for name in kernels if name.endswith(("_update", "_prepare"))}
-    return {name for name, k in kernels.items() if k.function.__module__ == module}
+        return {name for name in kernels if name.endswith(("_update", "_prepare", "_saving"))}
+    return {name for name, k in kernels.items() if k.function.__module__ == full}
 
 
 def without(found: set[str], exceptions: dict[str, str]) -> set[str]:

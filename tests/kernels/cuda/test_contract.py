@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
+from fastnn import nn
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
-from tests.golden.models import CASES
+from tests.golden.models import CASES, fit, numbers
 from tests.kernels import contract
 from tests.kernels.planned import checking
 from tests.kernels.rest import DIRECT, DIRECT_CUDA, by_turns, more
+from tests.train.models import OPTIMIZERS
 
 report.declare_all()
 #: too large for the simulator; their kernels are called directly
@@ -34,6 +36,9 @@ def checked() -> set[str]:
     with checking("cuda:0", run, CUDA_KERNELS) as seen:
         for case in (*(make for name, make in CASES.items() if name not in LARGE), more):
             case()
+        for make in OPTIMIZERS.values():  # whose updates copy nothing
+            unguarded = dict(optimizer=make(), stop_on_nonfinite=False)
+            fit(nn.Linear(3, 2), numbers(8, 3), numbers(8, 2), **unguarded)
     with checking("cuda:0", run, CUDA_KERNELS, limits=(0, 232_448)) as few:
         by_turns()
     return {kind[0] for kind in seen | few}
