@@ -1,6 +1,6 @@
-"""The errors that fastnn raises for its users' mistakes.
+"""The errors that fastnn raises.
 
-Each message says where it happened, what was expected, what came, and what to do about it.
+Each message says where the error occurred, what was expected, what was given, and how to fix it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ShapeError(FastnnError, ValueError):
 
 
 class DataError(FastnnError, ValueError):
-    """Data handed in cannot be used: wrong length, range, type, or values that are not finite."""
+    """Data cannot be used: wrong length, range or type, or values that are not finite."""
 
 
 class OptionError(FastnnError, ValueError):
@@ -29,11 +29,11 @@ class OptionError(FastnnError, ValueError):
 
 
 class UnknownAttributeError(OptionError, AttributeError):
-    """An attribute was set that would mean nothing, or that can only be read."""
+    """An attribute was set that does not exist or is read-only."""
 
 
 class CheckpointError(FastnnError, ValueError):
-    """A checkpoint cannot be read, was changed, or does not fit the model."""
+    """A checkpoint cannot be read, is damaged, or does not fit the model."""
 
 
 class NonFiniteError(FastnnError, ArithmeticError):
@@ -41,7 +41,7 @@ class NonFiniteError(FastnnError, ArithmeticError):
 
 
 class BusyError(FastnnError, RuntimeError):
-    """A model is used by two threads in a way that would spoil the result."""
+    """Two threads use a model in a way that would corrupt the result."""
 
 
 class DeviceError(FastnnError, RuntimeError):
@@ -49,11 +49,11 @@ class DeviceError(FastnnError, RuntimeError):
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
-    """A device has not as much memory as was asked for."""
+    """A device has less free memory than was requested."""
 
 
 class KernelError(FastnnError, RuntimeError):
-    """A kernel has raised an exception: `raise`, `assert`, or an index out of bounds."""
+    """A kernel raised an exception: `raise`, `assert`, or an index out of bounds."""
 
 
 class ProgramError(FastnnError, AssertionError):
@@ -61,7 +61,7 @@ class ProgramError(FastnnError, AssertionError):
 
 
 def warn(message: str) -> None:
-    """Warn, at the line of the user's that led here, whatever of fastnn is between."""
+    """Warn, pointing at the line of the user's code that led here."""
     level, frame = 2, sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn" and frame.f_back:
         level, frame = level + 1, frame.f_back
@@ -82,13 +82,13 @@ def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether this is a whole number from `least` on; a truth value is none."""
+    """Whether this is a whole number of at least `least`; booleans do not count."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return whole and value >= least
 
 
 def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a whole number from `least` on."""
+    """Raise OptionError unless each option is a whole number of at least `least`."""
     for name, value in options.items():
         if not is_whole(value, least):
             raise OptionError(
@@ -99,7 +99,7 @@ def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
 def refuse_masked(data: Any, what: str) -> None:
     """Raise DataError for a masked array, or a list or tuple with one in it.
 
-    NumPy gives its numbers without the mask to whoever asks for an array, the masked ones included.
+    NumPy drops the mask when it converts one, so that masked numbers would count like all others.
     """
     numpy = sys.modules.get("numpy")
     if numpy is None:

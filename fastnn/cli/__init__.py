@@ -13,9 +13,9 @@ from typing import Any
 #: command -> one line about it, for `--help`; the command is called so in the module of its name
 COMMANDS = {
     "train": "Train a model on a task's data and test it.",
-    "sample": "Write text with a trained language model.",
+    "sample": "Generate text with a trained language model.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
-    "warmup": "Compile kernels ahead, in parallel processes.",
+    "warmup": "Compile kernels in advance, in parallel processes.",
 }
 
 #: tasks of `train` in files of their own -> one line about each, for `--help`
@@ -81,7 +81,7 @@ def group() -> Any:
         "fastnn",
         params=[_version(click, fastnn.__version__)],
         help="Train neural networks with kernels written in Python.\n\n"
-        "FASTNN_DEBUG=1 shows where an error came from.",
+        "Set FASTNN_DEBUG=1 to see the traceback of an error.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 

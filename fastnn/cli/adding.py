@@ -30,11 +30,15 @@ from fastnn.cli import options
     show_default=True,
     help="Length of the sequences; may be given several times.",
 )
-@options.count("--updates", 5000, "The most mini-batches to train on.")
-@options.count("--every", 100, "Mini-batches between two measurements.")
+@options.count("--updates", 5000, "Largest number of mini-batches to train on.")
+@options.count("--every", 100, "Mini-batches between measurements.")
 @options.count("--hidden", 64, "Units.")
-@options.count("--batch-size", 32, "Sequences in a step.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="By default each net's own.")
+@options.count("--batch-size", 32, "Sequences per step.")
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Learning rate; each net has its own default.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--workers", default="auto", show_default=True, callback=options.check_workers)
 @click.option(
@@ -42,7 +46,7 @@ from fastnn.cli import options
     default="runs/adding",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for what is written.",
+    help="Output folder.",
 )
 def adding(
     nets: tuple[str, ...], steps: tuple[int, ...], updates: int, every: int, hidden: int,
@@ -51,7 +55,7 @@ def adding(
     """The adding problem: what nets remember over many steps.
 
     Trains each net on sequences of each length until the mean squared error is below 0.01, and
-    writes the errors as a table and a picture.
+    writes the errors as a table and a plot.
     """
     from fastnn.tasks.adding import GUESS, SOLVED, draw_adding, train_adding
 

@@ -11,25 +11,25 @@ from fastnn.cli import options
 
 
 @click.command("char-lm")
-@options.count("--embedding", 64, "Size of a character's vector.")
-@options.count("--hidden", 256, "Units of each layer.")
+@options.count("--embedding", 64, "Size of a character embedding.")
+@options.count("--hidden", 256, "Units per layer.")
 @options.count("--layers", 2, "LSTM layers.")
-@options.share("--dropout", 0.1, "Share of units left out between layers.")
-@options.count("--steps", 32, "Characters that gradients go back.")
+@options.share("--dropout", 0.1, "Dropout probability between layers.")
+@options.count("--steps", 32, "Characters to backpropagate through.")
 @options.running(
     output="runs/char-lm",
     epochs=7,
     batch_size=32,
     lr=4e-3,
-    rate="Learning rate at the beginning; it falls to 0 in a line.",
-    batch="Streams of text that are read side by side.",
+    rate="Initial learning rate; it decays linearly to 0.",
+    batch="Streams of text read in parallel.",
 )
 @click.pass_context
 def char_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     """Text character by character: Shakespeare's plays, 1.1 MB to download.
 
-    The first nine tenths are for training, the rest for validation. `fastnn sample` writes text
-    with the net. FASTNN_DATA names a folder that has the data already.
+    The first nine tenths are for training, the rest for validation. `fastnn sample` generates
+    text with the trained model. Set FASTNN_DATA to use a folder that has the data.
     """
     from fastnn.data.shakespeare import load_shakespeare
     from fastnn.tasks.char_lm import train_char_lm

@@ -11,23 +11,23 @@ from fastnn.cli import options
 
 
 @click.command("ner")
-@options.count("--embedding", 100, "Size of a word's vector.")
-@options.count("--hidden", 128, "Units of each direction.")
-@options.share("--dropout", 0.5, "Share of a word's features, and of units, left out.")
+@options.count("--embedding", 100, "Size of a word embedding.")
+@options.count("--hidden", 128, "Units per direction.")
+@options.share("--dropout", 0.5, "Dropout probability of a word's features and of units.")
 @options.running(
     output="runs/ner",
     epochs=10,
     batch_size=16,
     lr=4e-3,
-    rate="Learning rate at the beginning; it falls to 0 in a line.",
-    batch="Sentences in a step.",
+    rate="Initial learning rate; it decays linearly to 0.",
+    batch="Sentences per step.",
 )
 @click.pass_context
 def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     """Names in news: CoNLL-2003, 4.9 MB to download.
 
-    An LSTM in both directions over words and their characters, without pre-trained vectors.
-    FASTNN_DATA names a folder that has the data already.
+    A bidirectional LSTM over words and their characters, without pre-trained vectors.
+    Set FASTNN_DATA to use a folder that has the data.
     """
     from fastnn.data.conll2003 import load_conll2003
     from fastnn.tasks.ner import save_description, train_ner

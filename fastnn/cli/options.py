@@ -39,7 +39,7 @@ def check_workers(ctx: click.Context, option: click.Parameter, text: str) -> int
     if text == "auto":
         return text
     if not text.isdigit() or int(text) < 1:
-        raise click.BadParameter(f"expected 'auto' or a number of threads from 1, got {text!r}")
+        raise click.BadParameter(f"expected 'auto' or a number of threads >= 1, got {text!r}")
     return int(text)
 
 
@@ -59,7 +59,7 @@ def share(name: str, default: float, text: str) -> Callable[[Command], Command]:
 
 
 def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
-            batch: str = "Samples in a step.") -> Callable[[Command], Command]:  # fmt: skip
+            batch: str = "Samples per step.") -> Callable[[Command], Command]:  # fmt: skip
     """The options of every run.
 
     Args:
@@ -76,7 +76,7 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
         ),
         click.option(
             "--seed", default=0, show_default=True, type=click.IntRange(0),
-            help="The whole run follows from it.",
+            help="Seed of all random numbers of the run.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option(
@@ -85,13 +85,13 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
         ),
         click.option(
             "--output", default=output, show_default=True,
-            type=click.Path(file_okay=False, path_type=Path), help="Folder for what is written.",
+            type=click.Path(file_okay=False, path_type=Path), help="Output folder.",
         ),
         click.option(
             "--resume", type=click.Path(dir_okay=False, path_type=Path),
-            help="A checkpoint to go on from, with the options it was trained with.",
+            help="Checkpoint to resume from; give the options it was trained with.",
         ),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("--quiet", is_flag=True, help="Do not show progress."),
     ]  # fmt: skip
 
     def add(command: Command) -> Command:
@@ -161,7 +161,7 @@ def conclude(
         click.echo(f"{what:<15} {found}")
     if history.stopped == "interrupted":
         click.echo(
-            f"interrupted in epoch {trainer.place[0] + 1}; go on with the same options and "
+            f"interrupted in epoch {trainer.place[0] + 1}; resume with the same options and "
             f"--resume {written[0][1]}"
         )
         ctx.exit(INTERRUPTED)

@@ -14,18 +14,18 @@ import click
     default=500,
     show_default=True,
     type=click.IntRange(0),
-    help="Symbols (characters or words) to write.",
+    help="Number of symbols (characters or words) to generate.",
 )
 @click.option(
     "--temperature",
     default=0.8,
     show_default=True,
     type=click.FloatRange(0),
-    help="Below 1 likely symbols become more likely; 0: always the likeliest.",
+    help="Below 1, likely symbols become likelier; at 0, always the likeliest.",
 )
-@click.option("--prime", default="", help="What the text begins with.")
+@click.option("--prime", default="", help="Text to start from.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
-              help="The text follows from it.")  # fmt: skip
+              help="Seed of the random numbers.")  # fmt: skip
 def sample(checkpoint: Path, length: int, temperature: float, prime: str, seed: int) -> None:
     """Write text with a language model.
 

@@ -16,17 +16,17 @@ from fastnn.cli import options
     type=click.Choice(["official", "speaker"]),
     default="official",
     show_default=True,
-    help="Test on other recordings of the same speakers, or on two other speakers.",
+    help="Test on other recordings of the same speakers, or on two unseen speakers.",
 )
-@options.count("--hidden", 64, "Units of each layer and direction.")
+@options.count("--hidden", 64, "Units per layer and direction.")
 @options.count("--layers", 2, "LSTM layers.")
-@options.share("--dropout", 0.3, "Share of units left out between layers.")
+@options.share("--dropout", 0.3, "Dropout probability between layers.")
 @options.running(
     output="runs/spoken-digits",
     epochs=15,
     batch_size=32,
     lr=4e-3,
-    rate="Learning rate at the beginning; it falls to 0 along a cosine.",
+    rate="Initial learning rate; it decays to 0 along a cosine.",
 )
 @click.pass_context
 def spoken_digits(
@@ -34,7 +34,7 @@ def spoken_digits(
 ) -> None:  # fmt: skip
     """Spoken digits: 3,000 recordings of six speakers, 16 MB to download.
 
-    An LSTM in both directions on cepstra. FASTNN_DATA names a folder that has the data already.
+    A bidirectional LSTM on cepstra. Set FASTNN_DATA to use a folder that has the data.
     """
     from fastnn.tasks.spoken_digits import splits, train_spoken_digits
 

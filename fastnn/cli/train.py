@@ -57,13 +57,13 @@ def train() -> None:
     show_default=True,
     help="sgd, adagrad, rmsprop, adadelta, adam or adamw.",
 )
-@options.share("--dropout", 0.3, "Share of hidden units left out; half of it of the pixels.")
+@options.share("--dropout", 0.3, "Probability of dropping a hidden unit; half of it for pixels.")
 @options.running(
     output="runs/digits",
     epochs=80,
     batch_size=32,
     lr=2e-3,
-    rate="Learning rate at the beginning; it falls to 0 along a cosine.",
+    rate="Initial learning rate; it decays to 0 along a cosine.",
 )
 @click.pass_context
 def digits(ctx: click.Context, /, output: Path, epochs: int, batch_size: int, quiet: bool,
@@ -71,7 +71,7 @@ def digits(ctx: click.Context, /, output: Path, epochs: int, batch_size: int, qu
     """Handwritten digits: 1,797 images of 8×8 pixels that come with scikit-learn.
 
     Trains on four fifths of them, tests on the rest, and writes a checkpoint, a table of the epochs
-    and a picture of the learning curves.
+    and a plot of the learning curves.
     """
     from fastnn.data.digits import load_digits
     from fastnn.runtime.cpu import ahead

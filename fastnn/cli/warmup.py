@@ -34,23 +34,27 @@ if TYPE_CHECKING:
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="What to compile all kernels for.",
+    help="Device to compile the kernels for.",
 )
 @click.option(
     "--capability",
     metavar="X.Y",
-    help="With --device cuda: the compute capability; that of the first device by default.",
+    help="With --device cuda: the compute capability; by default that of the first device.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Processes; as many as cores by default.")
-@click.option("-v", "--verbose", is_flag=True, help="List the kernels with their seconds.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Number of processes; by default one per core."
+)
+@click.option(
+    "-v", "--verbose", is_flag=True, help="List each kernel and its compile time in seconds."
+)
 def warmup(
     purpose: str, everything: bool, dtype: str, device: str, capability: str | None,
     jobs: int | None, verbose: bool,
 ) -> None:  # fmt: skip
-    """Compile kernels ahead, in parallel processes.
+    """Compile kernels in advance, in parallel processes.
 
-    What is compiled already is left as it is. Without this command kernels are compiled when a
-    model first needs them.
+    Kernels in the cache are skipped. Without this command, kernels are compiled when a model first
+    needs them.
     """
     import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
     from fastnn.errors import FastnnError, OptionError
@@ -58,11 +62,11 @@ def warmup(
 
     if device == "cuda":
         if purpose != "all" or dtype != "float32" or jobs or verbose:
-            raise OptionError("--device cuda compiles everything; expected --capability alone")
+            raise OptionError("--device cuda compiles everything; give no option but --capability")
         _for_cuda(capability)
         return
     if capability is not None:
-        raise OptionError("--capability is a GPU's; expected it with --device cuda")
+        raise OptionError("--capability applies to GPUs; give it with --device cuda")
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     ahead.load_all()
     if purpose == "digits" and not everything:
@@ -88,7 +92,7 @@ def warmup(
     total, spent = time.perf_counter() - start, sum(seconds for seconds, _ in took)
     click.echo(
         f"{len(took)} of {len(wanted)} kernels compiled in {total:.1f} s ({spent:.1f} s of work); "
-        f"{len(wanted) - len(absent)} were there; cache: {compiler.cache_folder()}"
+        f"{len(wanted) - len(absent)} were cached; cache: {compiler.cache_folder()}"
     )
     if len(took) < len(absent):
         raise FastnnError(
@@ -106,7 +110,10 @@ def _for_cuda(capability: str | None) -> None:
 
     if capability is None:
         if reason := _cuda.reason():
-            raise OptionError(f"there is no device here ({reason}); name one with --capability 9.0")
+            raise OptionError(
+                f"there is no CUDA device here ({reason}); give the compute "
+                "capability, such as --capability 9.0"
+            )
         cc = _cuda.compute_capability()
     elif re.fullmatch(r"\d+\.\d", capability):
         major, minor = map(int, capability.split("."))

@@ -11,24 +11,25 @@ from fastnn.cli import options
 
 
 @click.command("word-lm")
-@options.count("--embedding", 200, "Size of a word's vector.")
-@options.count("--hidden", 200, "Units of each layer.")
+@options.count("--embedding", 200, "Size of a word embedding.")
+@options.count("--hidden", 200, "Units per layer.")
 @options.count("--layers", 1, "LSTM layers.")
-@options.share("--dropout", 0.3, "Share of units left out.")
-@options.count("--steps", 20, "Words that gradients go back.")
+@options.share("--dropout", 0.3, "Dropout probability.")
+@options.count("--steps", 20, "Words to backpropagate through.")
 @options.running(
     output="runs/word-lm",
     epochs=4,
     batch_size=20,
     lr=3e-3,
-    rate="Learning rate at the beginning; it falls to 0 in a line.",
-    batch="Streams of text that are read side by side.",
+    rate="Initial learning rate; it decays linearly to 0.",
+    batch="Streams of text read in parallel.",
 )
 @click.pass_context
 def word_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     """Text word by word: Penn Treebank, 6 MB to download.
 
-    `fastnn sample` writes text with the net. FASTNN_DATA names a folder that has the data already.
+    `fastnn sample` generates text with the trained model. Set FASTNN_DATA to use a folder that has
+    the data.
     """
     from fastnn.data.ptb import load_ptb
     from fastnn.tasks.language import save_description

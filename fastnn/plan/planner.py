@@ -44,8 +44,9 @@ def plan(
     """
     lowered = graph if isinstance(graph, Lowering) else Lowering(graph)
     graph = lowered.graph
+    _ = lowered.calls  # lowers what is left: from here on it is known where values lie
     kept = [v.root for v in places.values()]
-    calls = chosen(lowered, kept)  # from here on it is known where values lie
+    calls = chosen(lowered, kept)
     calls, private = shared_by_steps(calls, kept)
     work = instructions_of(calls, lowered.batch)
     phases = in_order(work) if lowered.device == "cuda" else schedule(work)

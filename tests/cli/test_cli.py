@@ -101,7 +101,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path, small, monkeypatch):
         result = run(*small)
     assert result.exit_code == 130
     checkpoint = tmp_path / "run" / "model.safetensors"
-    assert f"interrupted in epoch 2; go on with the same options and --resume {checkpoint}" in (
+    assert f"interrupted in epoch 2; resume with the same options and --resume {checkpoint}" in (
         result.stdout
     )
     resumed = run(*small, "--resume", checkpoint)
