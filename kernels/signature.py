@@ -66,5 +66,8 @@ def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:
             "'in|out|inout|part|scratch|flag rows|cols|whole f|r|i|d[dims]' or one of 'real', "
             "'double', 'int'"
         )
-    mode, axis, dtype, dims = match.groups()
-    return Array(mode.rstrip("*"), axis, dtype, tuple(dims.split(",")), mode.endswith("*"))
+    mode, axis, dtype, letters = match.groups()
+    dims = tuple(letters.split(","))
+    if axis == "cols" and len(dims) == 1:  # of a vector the columns are the rows
+        axis = "rows"
+    return Array(mode.rstrip("*"), axis, dtype, dims, mode.endswith("*"))

@@ -39,7 +39,8 @@ class Traits:
     host: bool = False
     #: adds numbers of the rows of its "in" arrays to running totals
     totals_rows: bool = False
-    #: computes each element from those at the same place, whatever rows they are in
+    #: takes each element with those at the same place of its "rows" arrays, all as large and with
+    #: two dimensions, whatever rows they are in
     elementwise: bool = False
     #: an array with one number for each row of the others
     column: str = ""

@@ -8,7 +8,7 @@ sum up and update. Nothing here depends on a device: `fastnn/plan/lower` turns n
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, where
+from fastnn.graph.fold import fold
 from fastnn.graph.node import Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels import control_block, types
-from fastnn.kernels.declare import Array, kernel_of
+from fastnn.kernels.declare import kernel_of
 
 
 @dataclass(eq=False)
@@ -183,28 +184,24 @@ class Graph:
 
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
-    """Outputs run over the batch if an input that is walked along the same axis does."""
-    found = kernel_of(kernel)
-    arrays = found.arrays
-    batched_axes = {
-        parameter.axis
-        for name, parameter in arrays.items()
-        if parameter.axis != "whole"
-        and isinstance(value := operands.get(name), Value)
-        and value.batched
+    """Outputs run over the batch whose first dimension is that of an input that does: the kernel's
+    signature says so, by the letter that both begin with."""
+    arrays = {
+        name: (parameter, value)
+        for name, parameter in kernel_of(kernel).arrays.items()
+        if parameter.axis != "whole" and isinstance(value := operands.get(name), Value)
     }
-    for name, parameter in arrays.items() if batched_axes else ():
-        value = operands.get(name)
-        if (
-            parameter.mode in ("out", "scratch")
-            and isinstance(value, Value)
-            and value.segment == "work"
-        ):
-            value.batched = value.batched or (
-                parameter.axis in batched_axes and _leads(parameter, value)
-            )
+    letters = {
+        parameter.dims[0] for parameter, value in arrays.values() if value.batched and
+        runs_over_batch(value, fold(value.shape, len(parameter.dims)))
+    }  # fmt: skip
+    for parameter, value in arrays.values() if letters else ():
+        if parameter.mode in ("out", "scratch") and value.segment == "work":
+            among = parameter.dims[0] in letters and runs_over_batch(value, value.shape)
+            value.batched = value.batched or among
 
 
-def _leads(parameter: Array, value: Value) -> bool:
-    """Whether the value's first dimension is the batch: not for a column kernel's row outputs."""
-    return value.ndim > 0 and value.shape[0] % max(value.graph.batch, 1) == 0
+def runs_over_batch(value: Value, shape: Sequence[int]) -> bool:
+    """Whether the first dimension of a shape runs over the samples, where those of `value`, whose
+    shape it is or might be, lie one after the other: no piece of it may hold parts of two."""
+    return bool(shape) and shape[0] % max(value.graph.batch, 1) == 0

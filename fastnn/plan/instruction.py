@@ -58,6 +58,17 @@ class Instruction:
     final: bool = False
     repeats: tuple[Repeat, ...] = ()
 
+    def split_into(self, items: int) -> None:
+        """Split the rows of an element-wise kernel's arrays, (rows, columns), into so many."""
+        rows = [n for n, p in self.kernel.arrays.items() if p.axis == "rows"]
+        present = [name for name in rows if self.operands[name] is not None]
+        size = _elements(self.dims[present[0]])
+        if size % items:
+            return
+        self.dims |= dict.fromkeys(present, (items, size // items))
+        size = self.bytes_per_item * self.items
+        self.items, self.key, self.bytes_per_item = items, ("weights", items), size // items
+
     @property
     def serial(self) -> bool:
         return self.key is None
@@ -135,7 +146,45 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
             body = instructions_of(item[1], batch, depth + 1)
             accesses = dict.fromkeys(access for inner in body for access in inner.accesses)
             found.append(Repeated(item[0], body, tuple(accesses)))
+    split_alike(found)
     return found
+
+
+def split_alike(work: Sequence[Work]) -> None:
+    """Split updates of weights as their gradients were split by whoever wrote them.
+
+    A gradient may be split by other items than the weight's rows: of a weight of any rank a kernel
+    may see a vector, or a matrix of other sides. Sums of gradients follow it, too.
+    """
+    gradients: set[Value] = set()
+    for one in filter(_each_alone, reversed(work)):
+        written = {access.root for access in one.accesses if access.writes and not access.flag}
+        if any(root.segment == "params" for root in written) or written & gradients:
+            gradients |= {a.root for a in one.accesses if a.reads and a.axis == "rows"} - written
+    writers: dict[Value, dict[Span, int]] = {}  # the items by which something was written last
+    for one in work if gradients else ():
+        if (
+            isinstance(one, Instruction)
+            and _each_alone(one)
+            and any(access.root in gradients for access in one.accesses)
+        ):
+            read = (writers.get(a.root, {}).get(a.span) for a in one.accesses if a.axis == "rows")
+            items = next((count for count in read if count is not None), one.items)
+            if items != one.items:
+                one.split_into(items)
+        for access in one.accesses:
+            if access.writes:
+                rows = _of_weights(one) and access.axis == "rows"
+                writers[access.root] = {access.span: one.items} if rows else {}
+
+
+def _each_alone(one: Work) -> bool:
+    """Whether it takes each element of weights alone."""
+    return isinstance(one, Instruction) and one.kernel.traits.elementwise and _of_weights(one)
+
+
+def _of_weights(one: Work) -> bool:
+    return one.key is not None and one.key[0] == "weights"
 
 
 def instruction_of(call: Call, batch: int) -> Instruction:

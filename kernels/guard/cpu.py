@@ -69,7 +69,7 @@ def report(squares, p, begin, end, guard):
             guard[BROKEN] = 1
 
 
-@kernel(checks=True)
+@kernel(checks=True, elementwise=True)
 def check_size(
     x: "in rows f[N,C]",
     guard: "flag whole i[F]",

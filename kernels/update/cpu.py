@@ -126,7 +126,7 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
         "scale": "in whole f[U]",
         "guard": "flag whole i[F]",
     }
-    made = kernel(function, name=name)
+    made = kernel(function, name=name, elementwise=True)
     MADE[name] = "update", (made, rule, slots, scalars)
     return made
 

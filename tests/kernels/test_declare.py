@@ -13,6 +13,7 @@ import pytest
 from fastnn.errors import OptionError
 from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, Traits, cuda_kernel, kernel
+from fastnn.kernels.host import host_call
 from fastnn.runtime.cpu import ahead
 from fastnn.runtime.cuda import report
 from fastnn.testing import kernels as testing
@@ -126,6 +127,7 @@ def test_unknown_traits_are_an_error() -> None:
 def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
     ahead.load_all()
     report.declare_all()
+    host_call(2)
     everything = [*KERNELS.values(), *CUDA_KERNELS.values()]
     for field in fields(Traits):
         assert any(getattr(k.traits, field.name) for k in everything), field.name
@@ -146,6 +148,9 @@ def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
         assert named <= set(made.params), made.name
         letters = {d for p in made.arrays.values() for d in p.dims}
         assert set(made.traits.product) <= letters, made.name
+        if made.traits.elementwise:
+            rows = {p.dims for p in made.arrays.values() if p.axis == "rows"}
+            assert [len(dims) for dims in rows] == [2], made.name
 
 
 @pytest.mark.parametrize(("name", "trait"), [
