@@ -66,7 +66,8 @@ def make(edit: Edit, folder: Path) -> None:
         at = 1 + max(k for k, line in enumerate(lines) if line.startswith("from "))
         lines[at:at] = edit.lines.split("\n")
     else:
-        lines += ["", *edit.lines.split("\n")]
+        last = next((k for k, line in enumerate(lines) if line.startswith("publish(")), len(lines))
+        lines[last:last] = ["", *edit.lines.split("\n")]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ import fastnn.kernels
 #: from the bottom to the top; a folder imports from those before it. Names in one line stand side
 #: by side and know nothing of each other.
 ORDER: list[str] = [
-    "errors _version",
+    "errors _version public",
     "files",
     "kernels",
     "graph optim",

@@ -10,9 +10,10 @@ from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.public import publish
 
 
-class Activation(Module):
+class _Activation(Module):
     """A function of `fastnn.ops` without parameters as a layer, whose documentation it has."""
 
     function: ClassVar[staticmethod[[Any], Value]]
@@ -27,19 +28,19 @@ class Activation(Module):
         return self.function(x)
 
 
-class ReLU(Activation, of=ops.relu): ...
+class ReLU(_Activation, of=ops.relu): ...
 
 
-class SELU(Activation, of=ops.selu): ...
+class SELU(_Activation, of=ops.selu): ...
 
 
-class SiLU(Activation, of=ops.silu): ...
+class SiLU(_Activation, of=ops.silu): ...
 
 
-class Sigmoid(Activation, of=ops.sigmoid): ...
+class Sigmoid(_Activation, of=ops.sigmoid): ...
 
 
-class Tanh(Activation, of=ops.tanh): ...
+class Tanh(_Activation, of=ops.tanh): ...
 
 
 class LeakyReLU(Module):
@@ -123,11 +124,11 @@ class Softplus(Module):
         return ops.softplus(x, self.beta, self.threshold)
 
 
-class Softmax(Activation, of=ops.softmax):
+class Softmax(_Activation, of=ops.softmax):
     """Softmax over the last dimension. For training use `CrossEntropyLoss` on its input instead."""
 
 
-class LogSoftmax(Activation, of=ops.log_softmax):
+class LogSoftmax(_Activation, of=ops.log_softmax):
     """Logarithm of the softmax over the last dimension."""
 
 
@@ -147,3 +148,6 @@ class Maxout(Module):
 
     def extra(self) -> str:
         return f"{self.pieces}"
+
+
+publish(globals(), type)

@@ -11,9 +11,10 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.public import publish
 
 
-class Cell(Module):
+class _Cell(Module):
     """What the cells share; one step of the layer of the same name.
 
     Args:
@@ -63,12 +64,12 @@ class Cell(Module):
         return f"{self.input_size}, {self.hidden_size}"
 
 
-class RNNCell(Cell):
+class RNNCell(_Cell):
     """A step of `RNN`: (x, h) to h.
 
     Args:
         nonlinearity: "tanh", "relu" or "sigmoid".
-        input_size, hidden_size, bias: see `Cell`.
+        input_size, hidden_size, bias: see `_Cell`.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class RNNCell(Cell):
         return result
 
 
-class LSTMCell(Cell):
+class LSTMCell(_Cell):
     """A step of `LSTM`: x and (h, c) to (h, c)."""
 
     gates = 4
@@ -103,7 +104,7 @@ class LSTMCell(Cell):
         return ops.multiply(o, ops.tanh(after)), after
 
 
-class GRUCell(Cell):
+class GRUCell(_Cell):
     """A step of `GRU` with the reset after the product: (x, h) to h."""
 
     gates = 3
@@ -115,3 +116,6 @@ class GRUCell(Cell):
         r, z = (ops.sigmoid(ops.add(self._gate(a, k), self._gate(b, k))) for k in (0, 1))
         n = ops.tanh(ops.add(self._gate(a, 2), ops.multiply(r, self._gate(b, 2))))
         return ops.add(n, ops.multiply(z, ops.subtract(h, n)))
+
+
+publish(globals(), type)

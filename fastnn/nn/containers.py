@@ -9,6 +9,7 @@ from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.module import Module
+from fastnn.public import publish
 
 
 def _layer(value: Any, where: str) -> Module:
@@ -212,3 +213,6 @@ class ModuleDict(Module):
 
     def __delitem__(self, name: str) -> None:
         self._changed_to({k: v for k, v in self._layers.items() if k != name})
+
+
+publish(globals(), type)

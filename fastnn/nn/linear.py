@@ -14,6 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.public import publish
 
 
 class Linear(Module):
@@ -140,3 +141,6 @@ def _with_padding(
     table = np.array(fill(shape, rng))
     table[padding] = 0.0
     return table
+
+
+publish(globals(), type)

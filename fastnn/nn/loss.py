@@ -18,6 +18,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, is_whole, wher
 from fastnn.graph.node import Range
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
+from fastnn.public import publish
 
 #: a class index that no data has
 NO_CLASS = -100
@@ -361,3 +362,6 @@ LOSSES: dict[str, type[Loss]] = {
     "bce_with_logits": BCEWithLogitsLoss,
     "kl_div": KLDivLoss,
 }
+
+
+publish(globals(), type)

@@ -17,6 +17,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.contents import Contents
 from fastnn.nn.summary import summarize
+from fastnn.public import publish
 
 if TYPE_CHECKING:
     from fastnn.engine.predictor import Predictor
@@ -236,3 +237,6 @@ def _symbolic(value: Any) -> Value | None:
         items = value.values() if isinstance(value, Mapping) else value
         return next((v for v in map(_symbolic, items) if v is not None), None)
     return None
+
+
+publish(globals(), type)

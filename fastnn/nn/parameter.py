@@ -21,10 +21,12 @@ from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, look, turns
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
+from fastnn.graph.methods import functions
 from fastnn.graph.tracing import traced
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
+from fastnn.public import publish
 from fastnn.runtime import devices
 
 if TYPE_CHECKING:
@@ -420,9 +422,7 @@ class Parameter(Operators, structure.Leaf):
         """Its numbers; in a `forward`, the symbolic value."""
         if traced() is None:
             return self.value[key]
-        from fastnn.ops.shape import getitem
-
-        return getitem(self, key)
+        return functions().getitem(self, key)
 
     def __setitem__(self, key: Any, array: Any) -> None:
         self.value[key] = array
@@ -439,3 +439,6 @@ def _lost(shape: tuple[int, ...], rng: np.random.Generator, *, name: str) -> np.
         f"the initialiser {name} was local to a function, so pickle did not keep it; set the "
         "parameter's init anew before it is initialised"
     )
+
+
+publish(globals(), type)

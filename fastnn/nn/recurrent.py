@@ -15,6 +15,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.public import publish
 
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
@@ -271,3 +272,6 @@ def _form(states: Any) -> str:
         if isinstance(states, tuple | list)
         else repr(states)
     )
+
+
+publish(globals(), type)

@@ -11,6 +11,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, i
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.public import publish
 
 
 class Dropout(Module):
@@ -194,3 +195,6 @@ class BatchNorm(Module):
 
     def extra(self) -> str:
         return f"{self.num_features}"
+
+
+publish(globals(), type)

@@ -14,6 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import Initial, Recurrent
+from fastnn.public import publish
 
 
 class RNN(Recurrent):
@@ -180,3 +181,6 @@ class GRU(Recurrent):
         return ops.gru(
             x, **self._weights(suffix), h0=state, lengths=lengths, reset=self.reset, **options
         )
+
+
+publish(globals(), type)

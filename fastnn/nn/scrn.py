@@ -11,6 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.recurrent import Recurrent
+from fastnn.public import publish
 
 
 class SCRN(Recurrent):
@@ -77,3 +78,6 @@ class SCRN(Recurrent):
             activation="sigmoid", **options,
         )  # fmt: skip
         return ops.concatenate(h, s), h_n, s_n
+
+
+publish(globals(), type)

@@ -8,6 +8,7 @@ from fastnn import ops
 from fastnn.errors import ShapeError
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
+from fastnn.public import publish
 
 
 class Flatten(Module):
@@ -70,3 +71,6 @@ def _some(layer: Module, parts: Sequence[Value]) -> None:
             f"{type(layer).__name__}: expected one or more inputs, got none; call it with them, "
             "layer(a, b)"
         )
+
+
+publish(globals(), type)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import greater, less
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, elementwise, floats, like, op
+from fastnn.public import publish
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 ROOT_2, ROOT_PI = math.sqrt(2.0), math.sqrt(math.pi)
@@ -179,3 +181,6 @@ def maxout(x: Operand, pieces: int) -> Value:
             f"divide, got {x.shape[-1]}"
         )
     return floats(*x.shape[:-1], x.shape[-1] // pieces)
+
+
+publish(globals(), FunctionType)

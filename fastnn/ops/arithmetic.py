@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from fastnn.ops.operands import (
     is_number,
     unary,
 )
+from fastnn.public import publish
 
 Gradients = dict[str, Value]
 
@@ -362,3 +364,6 @@ def affine(x: Operand, scale: float, shift: float) -> Value:
     x = float_value(x, "arithmetic with a number")
     x.graph.check_range(np.array([scale, shift], np.float64), "a number")
     return _scaled(x, scale, shift)
+
+
+publish(globals(), FunctionType)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 from fastnn.errors import ShapeError, where
@@ -13,6 +14,7 @@ from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import transpose
+from fastnn.public import publish
 
 
 def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
@@ -143,3 +145,6 @@ def _values(graph: Graph, what: str, y: Value, wanted: Sequence[Any]) -> list[Va
                 f"{where(graph.scope)}{what}: expected floating-point values, got {value}"
             )
     return values
+
+
+publish(globals(), FunctionType)

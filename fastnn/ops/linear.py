@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 import numpy as np
 
 from fastnn.errors import ShapeError, where
@@ -13,6 +15,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add, equal
 from fastnn.ops.declare import Operand, floats, need, op
 from fastnn.ops.operands import as_value, float_value, graph_of, untransposed
+from fastnn.public import publish
 
 Values = dict[str, Value]
 
@@ -24,7 +27,7 @@ def _rows(x: Value) -> Value:
 def _product_again(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
     return {
-        "x": product_transposed(dy, w), "w": product(_rows(x).transpose(), _rows(dy), None),
+        "x": _product_transposed(dy, w), "w": _product(_rows(x).transpose(), _rows(dy), None),
         "bias": _rows(dy).sum(0),
     }  # fmt: skip
 
@@ -33,9 +36,9 @@ def _product_tangent(graph: Graph, node: Node, moved: Values) -> Values:
     x, w = need(node, "x"), need(node, "w")
     terms = []
     if "x" in moved:
-        terms.append(product(moved["x"], w, moved.get("bias")))
+        terms.append(_product(moved["x"], w, moved.get("bias")))
     if "w" in moved:
-        terms.append(product(x, moved["w"], None if terms else moved.get("bias")))
+        terms.append(_product(x, moved["w"], None if terms else moved.get("bias")))
     if not terms:
         shape = node.outputs["y"].shape
         return {"y": add(graph.full(shape, 0.0, x.batched), moved["bias"])}
@@ -46,7 +49,7 @@ def _product_tangent(graph: Graph, node: Node, moved: Values) -> Values:
     name="linear", settle=settle_as("y"), differentiable=("x", "w", "bias"),
     derivative=_product_again, tangent=_product_tangent,
 )  # fmt: skip
-def product(x: Value, w: Value, bias: Value | None) -> Value:
+def _product(x: Value, w: Value, bias: Value | None) -> Value:
     """y = x W + b."""
     scope = where(x.graph.scope)
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
@@ -61,16 +64,16 @@ def product(x: Value, w: Value, bias: Value | None) -> Value:
 
 def _transposed_again(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
-    return {"x": product(dy, w, None), "w": product(_rows(dy).transpose(), _rows(x), None)}
+    return {"x": _product(dy, w, None), "w": _product(_rows(dy).transpose(), _rows(x), None)}
 
 
 def _transposed_tangent(graph: Graph, node: Node, moved: Values) -> Values:
     x, w = need(node, "x"), need(node, "w")
     terms = []
     if "x" in moved:
-        terms.append(product_transposed(moved["x"], w))
+        terms.append(_product_transposed(moved["x"], w))
     if "w" in moved:
-        terms.append(product_transposed(x, moved["w"]))
+        terms.append(_product_transposed(x, moved["w"]))
     return {"y": terms[0] if len(terms) == 1 else add(*terms)}
 
 
@@ -78,7 +81,7 @@ def _transposed_tangent(graph: Graph, node: Node, moved: Values) -> Values:
     name="linear_transposed", settle=settle_as("y"), differentiable=("x", "w"),
     derivative=_transposed_again, tangent=_transposed_tangent,
 )  # fmt: skip
-def product_transposed(x: Value, w: Value) -> Value:
+def _product_transposed(x: Value, w: Value) -> Value:
     """y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table."""
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise ShapeError(
@@ -95,7 +98,7 @@ def _one_hot(ids: Value, table: Value, padding_index: int) -> Value:
     hot = equal(ids.reshape(-1, 1), places[None])
     if padding_index >= 0:
         hot = hot * (places != padding_index)[None].astype(np.float64)
-    return product(hot, table, None).reshape(*ids.shape, table.shape[1])
+    return _product(hot, table, None).reshape(*ids.shape, table.shape[1])
 
 
 @op(name="embedding", constant=("ids",), expression=_one_hot)
@@ -125,10 +128,10 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
     """
     graph = graph_of(x)
     if isinstance(weight, Leaf) and not weight.transposed:
-        y = product_transposed(float_value(x, "linear"), as_value(graph, weight))
+        y = _product_transposed(float_value(x, "linear"), as_value(graph, weight))
         return y if bias is None else add(y, bias)
     b = None if bias is None else as_value(graph, bias)
-    return product(float_value(x, "linear"), as_value(graph, weight), b)
+    return _product(float_value(x, "linear"), as_value(graph, weight), b)
 
 
 def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
@@ -138,3 +141,6 @@ def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
     result = _rows_of(ids, rows, padding_index)
     graph.limit(ids, 0, rows.shape[0])
     return result
+
+
+publish(globals(), FunctionType)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
@@ -18,6 +20,7 @@ from fastnn.ops.operands import (
     untransposed,
 )
 from fastnn.ops.shape import reshape
+from fastnn.public import publish
 
 
 def _gradient(
@@ -81,3 +84,6 @@ def matmul(a: Operand, b: Operand) -> Value:
         *lead, m, k = result.shape
         result = reshape(result, (*lead, *(() if row else (m,)), *(() if column else (k,))))
     return result
+
+
+publish(globals(), FunctionType)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from fastnn.errors import ShapeError, where
@@ -14,6 +15,7 @@ from fastnn.ops.declare import Operand, floats, like, op, outputs
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.reduce import mean
 from fastnn.ops.shape import reshape
+from fastnn.public import publish
 
 
 def _check_features(op: str, x: Value, **of_features: Value | None) -> None:
@@ -163,3 +165,6 @@ def dropout(x: Operand, rate: float = 0.5, scale: float | None = None) -> Value:
     keep = 1.0 - rate
     factor = (1.0 / keep if keep else 0.0) if scale is None else scale
     return _dropout(float_value(x, "dropout"), keep, factor, graph.stream())
+
+
+publish(globals(), FunctionType)

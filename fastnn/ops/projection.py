@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.recurrent import lstm
 from fastnn.ops.shape import concatenate, pad, reshape
+from fastnn.public import publish
 
 
 def projected_lstm(
@@ -62,3 +64,6 @@ def _at_the_first_step(h0: Value, steps: int, lengths: Any, reverse: bool) -> Va
     step = np.arange(steps)[None]
     last = subtract(less(step, ends), less(step + 1, ends))  # 1 at the last valid step
     return multiply(reshape(last, batch, steps, 1), reshape(h0, batch, 1, size))
+
+
+publish(globals(), FunctionType)

@@ -5,13 +5,14 @@ G = gates * H, and return y (B, T, H), zero past the end, and the final states. 
 of a cell writes the gradients of the gates, `dz`, of all steps; gradients to x and to the weights
 are products with those.
 
-A second gradient of a fused net is that of its steps, each with nodes of its own (`<cell>_steps`):
+A second gradient of a fused net is that of its steps, each with nodes of its own (`_<cell>_steps`):
 right, but slower than the net, and planned for as many steps as there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach, greater
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, like, op, outputs
-from fastnn.ops.linear import product
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.shape import columns, reshape, stack
+from fastnn.public import publish
 
 #: of (the gates' part from the input, the states before): the states after
 Cell = Callable[[Value, list[Value]], list[Value]]
@@ -112,6 +113,11 @@ def _steps(
     return stack(ys, axis=1), *states
 
 
+def _product(x: Value, w: Value, bias: Value | None) -> Value:
+    result: Value = x.graph.apply("linear", x=x, w=w, bias=bias)
+    return result
+
+
 def _gates(z: Value, count: int) -> list[Value]:
     size = z.shape[-1] // count
     return [columns(z, k * size, (k + 1) * size) for k in range(count)]
@@ -123,7 +129,7 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid")
 _TRAINED = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "h0")
 
 
-def rnn_steps(
+def _rnn_steps(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
     b_hh: Value | None, h0: Value | None, activation: int, reverse: int, bptt: int,
 ) -> tuple[Value, ...]:  # fmt: skip
@@ -131,13 +137,13 @@ def rnn_steps(
     function = (tanh, relu, sigmoid)[activation]
 
     def cell(z: Value, states: list[Value]) -> list[Value]:
-        return [function(z + product(states[0], w_hh, b_hh))]
+        return [function(z + _product(states[0], w_hh, b_hh))]
 
-    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
     return _steps("rnn", cell, z, lengths, size, [h0], reverse, bptt)
 
 
-@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=rnn_steps)
+@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=_rnn_steps)
 def _rnn(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
     b_hh: Value | None, h0: Value | None, activation: int = 0, reverse: int = 0, bptt: int = 0,
@@ -181,7 +187,7 @@ def rnn(
 # ---------------------------------------------------------------- LSTM
 
 
-def lstm_steps(
+def _lstm_steps(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
     b_hh: Value | None, peephole: Value | None, h0: Value | None, c0: Value | None, reverse: int,
     bptt: int,
@@ -190,7 +196,7 @@ def lstm_steps(
 
     def cell(z: Value, states: list[Value]) -> list[Value]:
         h, c = states
-        i, f, g, o = _gates(z + product(h, w_hh, b_hh), 4)
+        i, f, g, o = _gates(z + _product(h, w_hh, b_hh), 4)
         if peephole is not None:
             p_i, p_f, p_o = _gates(reshape(peephole, (1, -1)), 3)
             i, f = i + p_i * c, f + p_f * c
@@ -199,13 +205,13 @@ def lstm_steps(
             o = o + p_o * c
         return [sigmoid(o) * tanh(c), c]
 
-    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
     return _steps("lstm", cell, z, lengths, size, [h0, c0], reverse, bptt)
 
 
 @op(
     returns=("y", "h_n", "c_n"), differentiable=(*_TRAINED, "peephole", "c0"),
-    expression=lstm_steps,
+    expression=_lstm_steps,
 )  # fmt: skip
 def _lstm(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
@@ -243,7 +249,7 @@ def lstm(
 # ---------------------------------------------------------------- GRU
 
 
-def gru_steps(
+def _gru_steps(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
     b_hh: Value | None, h0: Value | None, reset_before: int, reverse: int, bptt: int,
 ) -> tuple[Value, ...]:  # fmt: skip
@@ -252,20 +258,20 @@ def gru_steps(
     def cell(z: Value, states: list[Value]) -> list[Value]:
         h = states[0]
         z_r, z_z, z_n = _gates(z, 3)
-        h_r, h_z, h_n = _gates(product(h, w_hh, b_hh), 3)
+        h_r, h_z, h_n = _gates(_product(h, w_hh, b_hh), 3)
         r, gate = sigmoid(z_r + h_r), sigmoid(z_z + h_z)
         if reset_before:
-            h_n = _gates(product(r * h, w_hh, b_hh), 3)[2]
+            h_n = _gates(_product(r * h, w_hh, b_hh), 3)[2]
             new = tanh(z_n + h_n)
         else:
             new = tanh(z_n + r * h_n)
         return [(1.0 - gate) * new + gate * h]
 
-    z, size = product(x, w_ih, b_ih), w_hh.shape[0]
+    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
     return _steps("gru", cell, z, lengths, size, [h0], reverse, bptt)
 
 
-@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=gru_steps)
+@op(returns=("y", "h_n"), differentiable=_TRAINED, expression=_gru_steps)
 def _gru(
     x: Value, lengths: Value | None, w_ih: Value, w_hh: Value, b_ih: Value | None,
     b_hh: Value | None, h0: Value | None, reset_before: int = 0, reverse: int = 0, bptt: int = 0,
@@ -349,3 +355,6 @@ def swap_time(x: Operand) -> Value:
             f"{where(x.graph.scope)}swap_time: expected three dimensions, got {x.shape}"
         )
     return floats(x.shape[1], x.shape[0], x.shape[2])
+
+
+publish(globals(), FunctionType)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastnn.ops.arithmetic import affine, equal, negate
 from fastnn.ops.declare import Operand, floats, like, need, op, outputs
 from fastnn.ops.operands import float_value, unary, whole_axes
 from fastnn.ops.shape import columns, reshape, transpose
+from fastnn.public import publish
 
 Values = dict[str, Value]
 
@@ -260,3 +262,6 @@ def cumsum(x: Operand, axis: int = -1, reverse: bool = False, exclusive: bool = 
     """
     flags = {"reverse": int(bool(reverse)), "exclusive": int(bool(exclusive))}
     return _along("cumsum", x, axis, lambda x: _running_sum(x, **flags))
+
+
+publish(globals(), FunctionType)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import where
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape
+from fastnn.public import publish
 
 
 def load_state(x: Any, buffer: Leaf) -> Value:
@@ -137,3 +139,6 @@ def _refuse_others(what: str, parts: Any, graph: Graph, kinds: tuple[type, ...])
 def _within(mask: Value, value: Value, otherwise: Any) -> Value:
     """The value where the mask, of the leading dimensions, holds; `otherwise` elsewhere."""
     return where(reshape(mask, *mask.shape, *(1,) * (value.ndim - mask.ndim)), value, otherwise)
+
+
+publish(globals(), FunctionType)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.ops.joining import concatenate as join
 from fastnn.ops.operands import as_value, expanded, float_value, graph_of, symbolic, whole_axes
+from fastnn.public import publish
 
 
 def reshape(x: Any, *shape: Any) -> Value:
@@ -132,7 +134,7 @@ def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
     """The elements along axes in reverse order."""
     x = symbolic(x, "flip")
     axes = whole_axes(x, axis, "flip")
-    return getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
+    return _getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
 
 
 # ---------------------------------------------------------------- joining and cutting
@@ -207,7 +209,7 @@ def columns(x: Any, begin: int, end: int) -> Value:
     return result
 
 
-def getitem(x: Any, key: Any) -> Value:
+def _getitem(x: Any, key: Any) -> Value:
     """``x[key]`` with NumPy's basic indices: whole numbers, slices with any step, `...`, None."""
     x = symbolic(x, "an index")
     keys = list(key) if isinstance(key, tuple) else [key]
@@ -371,3 +373,6 @@ def take(x: Any, indices: Any, axis: int = -1) -> Value:
     y = reshape(y, tuple(x.shape[d] for d in order[:-1]) + index.shape)
     back = (*range(place), *range(before, before + index.ndim), *range(place, before))
     return transpose(y, back) if y.ndim else y
+
+
+publish(globals(), FunctionType)
