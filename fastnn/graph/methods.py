@@ -102,6 +102,14 @@ class Methods:
         """The elements bounded to low..high (numbers, arrays, values); None leaves an end open."""
         return _functions.clip(self, low, high)
 
+    def astype(self, dtype: Any) -> Value:
+        """Integers as floating-point numbers."""
+        return _functions.astype(self, dtype)
+
+    def float(self) -> Value:
+        """Integers as floating-point numbers."""
+        return _functions.astype(self)
+
     def abs(self) -> Value:
         """The elements without their signs."""
         return _functions.absolute(self)

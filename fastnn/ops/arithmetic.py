@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import ShapeError
+from fastnn.errors import OptionError, ShapeError
 from fastnn.errors import where as at
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
@@ -27,6 +27,7 @@ from fastnn.ops.operands import (
     float_value,
     graph_of,
     is_number,
+    symbolic,
     unary,
 )
 from fastnn.public import publish
@@ -72,6 +73,35 @@ for _name in ("less", "less_equal", "equal", "not_equal"):
 @op(forward="compare_integers", constant=_PAIR)
 def _compare_integers(a: Value, b: Value, relation: int = 0) -> Value:
     return floats(*a.shape)
+
+
+@op(forward="integers_to_floats", constant=("x",))
+def _to_floats(x: Value) -> Value:
+    return floats(*x.shape)
+
+
+def astype(x: Any, dtype: Any = "float32") -> Value:
+    """Integers as floating-point numbers: ``x.sum(1) / lengths.astype("float32")``.
+
+    Args:
+        x: any shape; floating-point numbers stay as they are.
+        dtype: a floating-point type. Whichever it is, the result has the program's
+            (`dtype` of `Trainer` or `compile`).
+
+    Raises:
+        OptionError: another type. A mask of integers is made by comparing: ``x > 0``.
+    """
+    x = symbolic(x, "astype")
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError:
+        kind = ""
+    if kind != "f":
+        raise OptionError(
+            f"{at(x.graph.scope)}astype: expected a floating-point type, such as 'float32', got "
+            f"{dtype!r}; a forward pass makes no integers"
+        )
+    return x if x.dtype == "f" else x.graph.apply("to_floats", x=x)
 
 
 # ---------------------------------------------------------------- with a row, with a column

@@ -59,8 +59,8 @@ def float_value(x: Any, op: str) -> Value:
         raise ShapeError(f"{op}: expected a symbolic value, got {type(x).__name__}")
     if x.dtype != "f":
         raise ShapeError(
-            f"{where(x.graph.scope)}{op}: expected floating-point input, got integers; convert the "
-            "data with x.astype(np.float32), or use nn.Embedding for ids"
+            f"{where(x.graph.scope)}{op}: expected floating-point input, got integers; convert "
+            "them with x.astype('float32'), or use nn.Embedding for ids"
         )
     return x
 

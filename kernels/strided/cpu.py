@@ -186,3 +186,11 @@ def compare_integers(
         for c in range(a.shape[1]):
             found = 1 if a[row, c] < b[row, c] else 2 if a[row, c] == b[row, c] else 4
             y[row, c] = 1.0 if found & relation else 0.0
+
+
+@kernel
+def integers_to_floats(x: "in rows i[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    """y = x, rounded to the float type where it has more digits than that."""
+    for row in range(lo, hi):
+        for c in range(x.shape[1]):
+            y[row, c] = x[row, c]

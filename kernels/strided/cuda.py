@@ -123,3 +123,10 @@ def compare_integers(a, b, y, relation):
         v, w = flat(a)[i], flat(b)[i]
         found = 1 if v < w else 2 if v == w else 4
         flat(y)[i] = cast(y, 1.0 if found & relation else 0.0)
+
+
+@cuda_kernel(like=cpu.integers_to_floats, launch=_each)
+def integers_to_floats(x, y):
+    i = flat_index()
+    if i < y.size:
+        flat(y)[i] = cast(y, flat(x)[i])

@@ -153,6 +153,16 @@ MASKS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
         lambda ids: ids < np.array([[1], [2], [3]]),
         (np.arange(12).reshape(3, 4) % 5,),
     ),
+    "ids.astype": (lambda ids: ids.astype("float32") * 0.5, (np.arange(12).reshape(3, 4),)),
+    "ids.float()": (
+        lambda ids: ids.float() if hasattr(ids, "float") else ids * 1.0,
+        (np.arange(12).reshape(3, 4) - 6,),
+    ),
+    "x.astype": (lambda x: x.astype("float64") * 0.5, (X,)),
+    "sum by lengths": (
+        lambda x, n: x.sum(1) / n.astype(np.float32).reshape(-1, 1),
+        (X, np.arange(1, len(X) + 1)),
+    ),
     "ids.T[1:] < 4": (lambda ids: ids.T[1:] < 4, (np.arange(12).reshape(3, 4) % 5,)),
 }
 INDEX = RNG.integers(-4, 4, (3, 6, 5))
@@ -479,6 +489,8 @@ WRONG: dict[str, tuple[Callable[[Value, Value], Any], str]] = {
     "number": (lambda x, ids: float(x), "no number yet"),
     "matmul": (lambda x, ids: x @ np.ones((4, 2)), "cannot multiply shapes"),
     "integers": (lambda x, ids: ids + 1, "expected floating-point input, got integers"),
+    "integers of numbers": (lambda x, ids: x.astype("int64"), "floating-point type.*'int64'"),
+    "no type": (lambda x, ids: ids.astype("ids"), "floating-point type.*'ids'"),
     "integers compared": (lambda x, ids: ids < 1.5, "integers are compared with integers"),
     "split": (lambda x, ids: ops.split(x, 3, 1), "divides 4"),
     "split sizes": (lambda x, ids: ops.split(x, [1, 2], 1), "add up to 4"),

@@ -78,6 +78,9 @@ def test_gather_and_comparison() -> None:
         relation=5,
     )
     np.testing.assert_array_equal(got["y"], index != index[:, ::-1])
+    index[0, :2] = 2**24 + 1, -(2**40)
+    got = compute_both("integers_to_floats", np.float32, {"y": (3, 70)}, exact=True, x=index)
+    np.testing.assert_array_equal(got["y"], index.astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
