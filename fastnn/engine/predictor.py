@@ -18,7 +18,7 @@ from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import OptionError, is_whole
 from fastnn.graph.graph import Graph
-from fastnn.graph.tree import rebuild
+from fastnn.graph.tree import leaves, rebuild
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block, types
 from fastnn.plan.samples import Samples
@@ -135,6 +135,8 @@ class Predictor:
                 batch = len(x)
         if devices.on_host(self.session.device):
             return self.in_batches(x.on_host(), batch, joins)
+        if batch < len(x) and not on_device and MIXED not in joins:
+            return self._in_pieces(x, batch)
         return self.on_gpu(x, batch, on_device)
 
     # ---------------------------------------------------------------- preparation
@@ -222,6 +224,26 @@ class Predictor:
         ready = self._bound[key]
         check_ranges(x, ready.forward.built.ranges)
         return ready
+
+    def _in_pieces(self, x: Arrays, batch: int) -> Any:
+        """Outputs on a GPU: of a part at a time, where its memory does not hold the whole."""
+        forward, count = self.forward(x.specs, batch, "gather"), len(x)
+        sizes = [int(a.nbytes) for a in x.arrays if isinstance(a, np.ndarray)]
+        results = sum(
+            int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+            for shape, kind in zip(forward.shapes, forward.dtypes, strict=True)
+        )
+        each = sum(sizes) // count + results // batch
+        if self.session.runtime.holds(count * each):
+            return self.on_gpu(x, batch)
+        while count > batch and not self.session.runtime.holds(4 * count * each):
+            count = -(-count // 2 // batch) * batch if count > 2 * batch else batch
+        pieces = [
+            [a for _, a in leaves(self.on_gpu(x.take(slice(k, k + count)), batch))]
+            for k in range(0, len(x), count)
+        ]
+        joined = [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        return rebuild(forward.tree, joined)
 
     def on_gpu(self, x: Arrays, batch: int, on_device: bool = False) -> Any:
         """Outputs by one run over all batches, which gathers and scatters on the device."""

@@ -56,6 +56,11 @@ class Session:
         self._call: Turn | None = None  # of a function of the host
         self.doubt()
 
+    @property
+    def ahead(self) -> bool:
+        """Whether steps that the host feeds are sent ahead."""
+        return self.runtime.ahead and not self.runtime.functions
+
     def doubt(self) -> None:
         """The next training step is not beyond doubt (`engine/guard.py`): the host has set
         parameters."""
@@ -141,14 +146,13 @@ class Session:
                 "object; do it after the step, or in a callback"
             )
 
-    def run_once(self, built: Built, *data: Arrays, bound: Bound | None = None) -> Bound:
-        """Run a step that the host feeds, once, on these data; it has the results then. `bound` is
-        its program, where that has its memory already.
+    def run_once(self, built: Built, *data: Arrays) -> Bound:
+        """Run a step that the host feeds, once, on these data; it has the results then.
 
         Raises DataError for integers that are out of range.
         """
         built.check(*data)
-        bound = self.bind(built.program) if bound is None else bound
+        bound: Bound = self.bind(built.program)
         for arrays in data:
             arrays.write(bound)
         self.run([(bound, 1)], lambda: None)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastnn.engine import turns
 from fastnn.engine.numbers import check_range
 from fastnn.errors import OptionError
 from fastnn.runtime import devices
@@ -169,6 +170,7 @@ class ParameterStore:
 
     def bring_to_host(self, name: str | None = None) -> None:
         """Fetch a segment (or all) from its device, to be read and written on the host."""
+        turns.settle(self)
         if not self.away:
             return
         for key, segment in self.segments.items():

@@ -40,14 +40,17 @@ class Turn:
         what: what the call does, for messages.
         long: whether others should not wait for its end.
         owner: a turn of the same owner must not be taken within it.
+        between: of a run that is sent ahead: waits for what has been sent, so that the call's
+            thread can look at the memory between two steps.
     """
 
-    __slots__ = ("_among", "frame", "long", "owner", "thread", "what")
+    __slots__ = ("_among", "between", "frame", "long", "owner", "thread", "what")
 
     def __init__(self, what: str, frame: FrameType, long: bool = False, owner: Any = None):
         self.what, self.long, self.owner = what, long, owner
         self.frame: FrameType | None = frame
         self.thread = get_ident()
+        self.between: Callable[[], Any] | None = None
         self._among: dict[Turn, None] = {}
 
     def held(self) -> bool:
@@ -136,11 +139,14 @@ class Turns:
         call.end()
 
     def settle(self) -> None:
-        """End the runs that calls have left behind, each at the end of its step."""
+        """End the runs that calls have left behind, each at the end of its step, and wait for the
+        steps that this thread has sent ahead."""
         for call, settle in list(self._runs.items()):
             if not call.held():
                 settle()
                 self.ended(call)
+            elif call.between is not None and call.thread == get_ident():
+                call.between()
 
     def read(self, turn: Turn) -> Turn:
         """The turn to read. Waits for a step of another thread.

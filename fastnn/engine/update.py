@@ -136,7 +136,7 @@ def add_updates(
     if guarded:
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
-        guard.keep_buffers(lowered, store.memory["buffers"].size)
+        guard.keep_buffers(lowered, store.segments["buffers"].host.size)
 
 
 def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:

@@ -318,6 +318,7 @@ class Parameter(Operators, structure.Leaf):
         """What lies where gradients are kept."""
         if self.store is None or self.buffer:
             return None
+        look(self.store, f"parameter {self._name!r}")
         if self.store.away:
             self.store.segments["grads"].for_reading()
         return self.store.seen(self, "grads")
@@ -399,6 +400,7 @@ class Parameter(Operators, structure.Leaf):
             raise AttributeError(
                 f"parameter {self.name!r} is not on a CUDA device: model.to('cuda')"
             )
+        look(self.store, f"parameter {self._name!r}")
         holder, segment = gpu(self.store.device), self.store.segments[self.segment]
         self.store.away = True
         address: int = segment.on(holder, writes=True).address

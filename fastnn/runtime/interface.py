@@ -94,12 +94,31 @@ class Single(Protocol):
         """Write the inputs, then run the programs in turn until one stops."""
 
 
+class Stream(Protocol):
+    """Steps that are sent ahead of the device; see `fastnn/runtime/cuda/stream.py`.
+
+    Attributes:
+        failed: the program of the step that stopped the run, if one has.
+    """
+
+    @property
+    def failed(self) -> Bound | None: ...
+
+    def send(self, bound: Any, names: Sequence[str], arrays: Sequence[Any], poll: Poll) -> bool:
+        """Have a step made on these inputs, which may be written to when this returns; whether all
+        is well so far."""
+
+    def settle(self, poll: Poll = ...) -> bool:
+        """Wait until all that was sent is done; whether it came to a good end."""
+
+
 class Runtime(Protocol):
     """Runs programs; see the module's text.
 
     Attributes:
         device: "cpu" or "cuda:0", "cuda:1", ...
         kind: "cpu" or "cuda": which kernels its programs are made of.
+        ahead: whether steps that the host feeds are sent ahead (`stream`).
         functions: what calls of the host call (`kernels/host.py`), by number: functions of the
             bound program that is in the middle of a step. They are called in the thread that has
             called `run`, while all else waits; an exception from one ends the step before it
@@ -108,6 +127,7 @@ class Runtime(Protocol):
 
     device: str
     kind: str
+    ahead: bool
     control: np.ndarray
     totals: np.ndarray
     functions: list[Callable[[Any], None]]
@@ -140,6 +160,13 @@ class Runtime(Protocol):
 
     def settle(self) -> None:
         """End a run that exceptions, one upon another, have left going on, at a step's boundary."""
+
+    def holds(self, nbytes: int) -> bool:
+        """Whether so many bytes of data fit into the device's memory, beside the programs."""
+
+    def stream(self, held: Callable[[], bool]) -> Stream | None:
+        """What sends steps ahead until `settle`, or until `held` says that nobody feeds it any
+        more; None where a step's inputs are written where it reads them."""
 
     def single(
         self, bounds: Sequence[Bound], names: Sequence[str], arrays: Sequence[Any]

@@ -85,6 +85,8 @@ class NullProgram:
 class NullRuntime:
     """See `fastnn/runtime/interface.py` for what each does on a device that computes."""
 
+    ahead = False
+
     def __init__(self, null: Null, store: Any, slots: Sequence[str], totals: int):
         self.null, self.kind = null, null.kind
         self.device = "cpu" if null.kind == "cpu" else "cuda:0"
@@ -126,6 +128,13 @@ class NullRuntime:
 
     def settle(self) -> None:
         """Nothing to do: runs end before they return."""
+
+    def holds(self, nbytes: int) -> bool:
+        """Whatever there is."""
+        return True
+
+    def stream(self, held: Callable[[], bool]) -> None:
+        """None: steps run at once."""
 
     def single(self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]) -> Any:
         return NullSingle(self, bounds)

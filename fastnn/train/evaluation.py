@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.engine.arrays import Arrays, Hold
 from fastnn.engine.builder import Built, follows_size
+from fastnn.engine.feeding import Feeding
 from fastnn.engine.model import PROBE, fixed_batch
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
@@ -19,10 +20,10 @@ from fastnn.kernels import control_block
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.samples import Samples
 from fastnn.runtime.interface import Bound
-from fastnn.runtime.kept import Kept
 from fastnn.train import reduction
-from fastnn.train.batches import batch_of
 from fastnn.train.build import StepBuilder
+from fastnn.train.forms import Forms
+from fastnn.train.slices import Slices, nbytes, on_host
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -53,7 +54,7 @@ class Evaluation:
             trainer.session.graphs,
         )  # fmt: skip
         self._cuts: dict[tuple[Specs, Specs, Specs], Cuts] = {}
-        self._bound: Kept[Bound] = Kept()  # of batches, by the program that each keeps alive
+        self._forms = Forms(trainer, True, False, self._bind)  # of batches
 
     def of_arrays(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> dict[str, float]:
         """Losses and metrics over arrays.
@@ -63,6 +64,11 @@ class Evaluation:
         """
         session, samples, held = self.session, len(x), Hold(x, y, w)
         held.check()
+        if (
+            on_host((x, y, w)) and not session.runtime.holds(nbytes((x, y, w)))
+            and batch < samples and self.cuts(x.specs, y.specs, w.specs).evaluation
+        ):  # fmt: skip
+            return self.of_batches(Slices((x, y, w), batch, False, False, 0), False)
         data, built, small, batch = self.steps(x, y, w, batch)
         for part in data:
             for name, source in part.sources().items():
@@ -97,28 +103,33 @@ class Evaluation:
 
     def of_batches(self, batches: Iterable[Any], check_data: bool) -> dict[str, float]:
         """Losses and metrics over an iterable of batches."""
-        trainer, session, count = self.trainer, self.session, 0
+        session, forms, count = self.session, self._forms, 0
+        forms.check_data = check_data
         session.totals[:] = 0.0
         session.control[control_block.CURSOR] = 0
         with CarriedStates(session) as states:
-            for item in batches:
-                x, y, w = trainer.checked(*batch_of(item), check_data, "evaluation")
-                count += 1
-                if count == 2 and not self.cuts(x.specs, y.specs, w.specs).evaluation:
-                    raise DataError(
-                        "evaluate: the loss or a metric mixes samples, so it doesn't add up over "
-                        "batches; give arrays, or all samples as one batch"
-                    )
-                x, y, w, _ = trainer.stretched(x, y, w, False)
-                built = trainer.built(x.specs, y.specs, len(x), "direct", training=False, w=w.specs)
-                states.before(built)
-                key = id(built.program)
-                if key not in self._bound:
-                    self._bound[key] = session.bind(built.program)
-                session.run_once(built, x, y, w, bound=self._bound[key])
+            feeding = Feeding(session)
+            try:
+                for item in batches:
+                    form, arrays = forms.take(item)
+                    count += 1
+                    if count == 2 and not self.cuts(*(p.specs for p in form.parts)).evaluation:
+                        raise DataError(
+                            "evaluate: the loss or a metric mixes samples, so it doesn't add up "
+                            "over batches; give arrays, or all samples as one batch"
+                        )
+                    states.before(form.built)
+                    feeding.step(form.bound, form.names, arrays)
+                feeding.settle()
+            finally:
+                feeding.close()
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
-        return trainer.report.values(session.totals)
+        return self.trainer.report.values(session.totals)
+
+    def _bind(self, built: Built) -> Bound:
+        bound: Bound = self.session.bind(built.program)
+        return bound
 
     def cuts(self, x: Specs, y: Specs, w: Specs) -> Cuts:
         """What may be cut into batches, by a look at a small batch's graph."""

@@ -7,49 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Arrays, Hold, check_lengths
+from fastnn.engine.arrays import Hold, check_lengths
+from fastnn.engine.builder import Built
+from fastnn.engine.feeding import Feeding
 from fastnn.engine.session import Session, segments_for
 from fastnn.errors import DataError
 from fastnn.kernels import control_block
 from fastnn.runtime.interface import Bound
-from fastnn.runtime.kept import Kept
-from fastnn.train.batches import batch_of
+from fastnn.train.base import Data
+from fastnn.train.forms import Forms
+from fastnn.train.slices import Slices, check_batch, check_place, description, permutation
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
 
 Poll = Callable[[], None]
-
-
-def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """The data order of an epoch: a function of seed and epoch alone."""
-    key = np.array([seed, epoch], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(samples)
+#: steps whose learning rates are computed at once, where steps are sent ahead
+AHEAD = 1024
 
 
 class ArrayFeed:
     """Mini-batches gathered from arrays inside the compiled loop."""
 
-    def __init__(
-        self, trainer: Trainer, data: tuple[Arrays, Arrays, Arrays], batch: int, shuffle: bool,
-        drop_last: bool,
-    ):  # fmt: skip
+    def __init__(self, trainer: Trainer, data: Data, batch: int, shuffle: bool, drop_last: bool):
         x, y, w = data
         check_lengths(x, y)
-        if batch > len(x):
-            raise DataError(
-                f"batch_size: expected at most the number of samples, {len(x)}, got {batch}; "
-                "choose a smaller batch"
-            )
+        check_batch(batch, len(x))
         self.trainer, self.batch, self.shuffle = trainer, batch, shuffle
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
         self.data, self.small = data, 0 if drop_last else rest
-        self.description = {
-            "samples": len(x), "batch_size": batch, "shuffle": bool(shuffle),
-            "drop_last": bool(drop_last),
-        }  # fmt: skip
+        self.description = description(data, batch, shuffle, drop_last)
         self.hold = Hold(x, y, w)
         session = trainer.session
         self.order = np.arange(len(x), dtype=np.int64)
@@ -110,12 +99,7 @@ class ArrayFeed:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
             session.changed("order")
         begin = trainer.cursor
-        if begin > self.samples or (begin % self.batch and begin != self.samples):
-            raise DataError(
-                f"training goes on after {begin} samples of epoch {epoch + 1}, no multiple "
-                f"of the batch size {self.batch} within {self.samples} samples; use the data and "
-                "the batch size of the run before"
-            )
+        check_place(begin, self.samples, self.batch, epoch)
         first = self.steps_done(begin)
         self.rates[: self.steps - first] = trainer.rates(self.steps - first)
         session.changed("schedule")
@@ -145,14 +129,14 @@ class BatchFeed:
     """Mini-batches from an iterable of (inputs, targets), one Python turn for each step."""
 
     def __init__(self, trainer: Trainer, batches: Iterable[Any], check_data: bool):
-        self.trainer, self.batches, self.check_data = trainer, batches, check_data
+        self.trainer, self.batches = trainer, batches
         self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = self.batch = 0
         self.description = {"batches": self.steps or "unknown"}
-        self._bound: Kept[Bound] = Kept()
-        self._last: Bound | None = None
+        self.forms = Forms(trainer, check_data, True, self._bind)
         self.version = trainer.version
-        self.rates = np.zeros((1, trainer.optimizer.group_count))
+        self.rates = Rates(trainer)
+        self._last: Bound | None = None
 
     def steps_done(self, cursor: int) -> int:
         """Batches that hold the first so many samples; known once they have come again."""
@@ -160,8 +144,6 @@ class BatchFeed:
 
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
         """Train one epoch; batches that the trainer's cursor is past are left out."""
-        session, step, samples = self.trainer.session, 0, 0
-        begin = self.trainer.cursor
         once = isinstance(self.batches, Iterator)
         if once and epoch != self.trainer.first_epoch:
             raise DataError(
@@ -170,36 +152,53 @@ class BatchFeed:
             )
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
+        feeding = Feeding(self.trainer.session, poll)
+        try:
+            reason = self._run(feeding, poll, batches)
+            if self._last is not None:
+                self._last = feeding.failed(self._last)
+            return reason
+        finally:
+            feeding.close()
+
+    def _run(self, feeding: Feeding, poll: Poll, batches: Any) -> int:
+        trainer, step, samples, reason = self.trainer, 0, 0, 0
+        begin, next_step = trainer.cursor, trainer.step
+        self.rates.begin(feeding)
+        self._last = None
         for item in self.batches:
             self._refresh()
-            bound, x, y, w = self._prepare(item)
-            samples += len(x)
+            form, arrays = self.forms.take(item)
+            samples += form.size
             if samples <= begin:  # done before a resume
                 step += 1
                 continue
-            self.rates[0] = self.trainer.rates(1)[0]
-            session.changed("schedule")
+            self.rates.next(next_step)
             if batches is not None:
                 batches.before(step)
                 if self._refresh():
-                    bound, x, y, w = self._prepare(item)
-            for arrays in (x, y, w):
-                arrays.write(bound)
-            session.control[control_block.CURSOR] = samples - len(x)
-            self._last = bound
-            reason = session.run([(bound, 1)], poll)
+                    form, arrays = self.forms.take(item)
+            if self._last is None:  # from here on the steps themselves count samples
+                trainer.session.control[control_block.CURSOR] = samples - form.size
+            self._last = form.bound
+            reason = feeding.step(form.bound, form.names, arrays)
+            if batches is not None:
+                reason = reason or feeding.settle()
             if reason:
                 return reason
             if batches is not None:
                 batches.after(step)
-            poll()
-            step += 1
-            if self.trainer.stop_training:
-                return control_block.REQUESTED
+            if not feeding.ahead:
+                poll()
+            step, next_step = step + 1, next_step + 1
+            if trainer.stop_training:
+                return feeding.settle() or control_block.REQUESTED
         if step == 0:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         self.steps = step
-        return 0
+        reason = feeding.settle()
+        poll()
+        return reason
 
     def last_bound(self, session: Session) -> Bound:
         """The program of the last step."""
@@ -211,17 +210,75 @@ class BatchFeed:
         self.trainer.refresh()
         changed = self.version != self.trainer.version
         if changed:
-            self._bound.clear()
+            self.forms.clear()
             self.version = self.trainer.version
         return changed
 
-    def _prepare(self, item: Any) -> tuple[Bound, Arrays, Arrays, Arrays]:
-        x, y, w = self.trainer.checked(*batch_of(item), self.check_data, "training")
-        x, y, w, _ = self.trainer.stretched(x, y, w, True)
-        built = self.trainer.built(x.specs, y.specs, len(x), "direct", w=w.specs)
-        built.check(x, y)
-        key = id(built.program)
-        if key not in self._bound:
-            self.trainer.session.set("schedule", self.rates)
-            self._bound[key] = self.trainer.session.bind(built.program)
-        return self._bound[key], x, y, w
+    def _bind(self, built: Built) -> Bound:
+        self.rates.provide()
+        bound: Bound = self.trainer.session.bind(built.program)
+        return bound
+
+
+class SlicedFeed(BatchFeed):
+    """Arrays that are larger than the device's memory: each mini-batch is cut on the host and sent
+    while the steps before run."""
+
+    def __init__(self, trainer: Trainer, data: Data, batch: int, shuffle: bool, drop_last: bool):
+        self.slices = Slices(data, batch, shuffle, drop_last, trainer.seed)
+        super().__init__(trainer, self.slices, False)
+        self.samples, self.batch = self.slices.samples, batch
+        self.description = description(data, batch, shuffle, drop_last)
+
+    def steps_done(self, cursor: int) -> int:
+        return -(-cursor // self.batch)
+
+    def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
+        self.slices.hold.check()
+        begin, samples = self.trainer.cursor, self.samples
+        check_place(begin, samples, self.batch, epoch)
+        if begin == samples:  # the run before was interrupted after the epoch's last step
+            return 0
+        return super().run_epoch(epoch, poll, batches)
+
+
+class Rates:
+    """Learning rates for steps that the host feeds, in the schedule that programs read: one row for
+    each step, or for many steps ahead."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.session = trainer, trainer.session
+        rows = AHEAD if self.session.ahead else 1
+        self.rows = np.zeros((rows, trainer.optimizer.group_count))
+        self._base: list[float] | None = None
+        self._used = self._good = 0
+
+    def provide(self) -> None:
+        """Make it the session's schedule, before programs are bound."""
+        self.session.set("schedule", self.rows)
+
+    def begin(self, feeding: Feeding) -> None:
+        """Steps come from here now."""
+        self.feeding, self._base = feeding, None
+
+    def next(self, step: int) -> None:
+        """The next step is the one of this number."""
+        trainer = self.trainer
+        base = trainer.optimizer.rates(trainer.rate_factor)
+        if base != self._base or self._used >= self._good:
+            self.feeding.settle()
+            self._base, self._used = base, 0
+            self.rows[:], self._good = self._found(step)
+            self.session.control[control_block.RUN_STEP] = 0
+            self.session.changed("schedule")
+        self._used += 1
+
+    def _found(self, step: int) -> tuple[np.ndarray, int]:
+        """Rates from a step on, and of how many steps they are right."""
+        count = len(self.rows)
+        try:
+            return self.trainer.rates(count, step), count
+        except Exception:  # a user's schedule that ends where training ends: one step at a time
+            if count == 1:
+                raise
+            return self.trainer.rates(1, step), 1

@@ -14,8 +14,9 @@ from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
-from fastnn.train.feeds import ArrayFeed, BatchFeed
+from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
 from fastnn.train.hooks import Callback
+from fastnn.train.slices import nbytes, on_host
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -62,7 +63,11 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, H
         held_out = _held_out(trainer, kept, batch)
     batch = _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)
-    return ArrayFeed(trainer, data, batch, shuffle, bool(asked.drop_last)), held_out
+    kind: Any = ArrayFeed
+    if on_host(data) and not trainer.session.runtime.holds(nbytes(data)):
+        kind = SlicedFeed
+        LOG.info("the data are larger than the device's memory: they are sent batch by batch")
+    return kind(trainer, data, batch, shuffle, bool(asked.drop_last)), held_out
 
 
 def checked_batch_size(given: Any, default: int) -> int:

@@ -13,7 +13,7 @@ from fastnn import optim
 from fastnn.engine.arrays import Arrays, check_finite
 from fastnn.engine.builder import Built
 from fastnn.engine.ranges import Stretch
-from fastnn.engine.turns import reading, training
+from fastnn.engine.turns import reading, settle, training
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
@@ -191,6 +191,7 @@ class Trainer(Training):
     @property
     def step(self) -> int:
         """Optimiser steps done so far."""
+        settle(self.store)
         return int(self.session.control[control_block.STEP])
 
     @property
@@ -200,16 +201,14 @@ class Trainer(Training):
             return self.hook_call.number + 1, 0
         return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
 
-    def rates(self, steps: int) -> np.ndarray:
-        """Learning rates of this epoch's next steps, for each parameter group: shape (steps,
-        groups)."""
+    def rates(self, steps: int, first: int | None = None) -> np.ndarray:
+        """Learning rates of so many steps of this epoch, for each parameter group: shape (steps,
+        groups). `first` is the number of the first one; the next, if it isn't given."""
         base = self.optimizer.rates(self.rate_factor)
         if self.optimizer.schedule is None:
             return np.tile(np.array(base, np.float64), (steps, 1))
-        schedule = self.optimizer.schedule
-        return np.stack(
-            [schedule.rates(b, self.step, steps, epoch=self.epoch) for b in base], axis=1
-        )
+        schedule, first = self.optimizer.schedule, self.step if first is None else first
+        return np.stack([schedule.rates(b, first, steps, epoch=self.epoch) for b in base], axis=1)
 
     def get_parameters(self) -> dict[str, np.ndarray]:
         """A copy of all parameters and buffers by name."""

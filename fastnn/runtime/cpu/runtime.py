@@ -83,6 +83,7 @@ class CpuRuntime:
     """
 
     device = kind = "cpu"
+    ahead = False
 
     def __init__(self, store: Store, slots: Sequence[str], totals: int, workers: int | str):
         self.store, self.workers = store, workers
@@ -146,6 +147,13 @@ class CpuRuntime:
     def call_host(self, number: int, bound: Any) -> None:
         """Call a function of the host for a program."""
         self.functions[number](bound)
+
+    def holds(self, nbytes: int) -> bool:
+        """Data are read where they lie."""
+        return True
+
+    def stream(self, held: Callable[[], bool]) -> None:
+        """None: a step reads its inputs where the host writes them."""
 
     def settle(self) -> None:
         """End a run that exceptions, one upon another, have left behind, and undo its last step, if

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+
 from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import machine
+from fastnn.runtime.cuda import guards, machine
+from fastnn.runtime.cuda.guards import Guards
 from fastnn.runtime.cuda.place import Piece
 
 #: every piece of memory begins at a multiple of this many bytes
@@ -26,10 +29,18 @@ class Device(ABC):
         self.number, self.device = number, f"cuda:{number}"
         self.name = machine.device_name(number)
         self.cc = _cuda.compute_capability(number)
+        self.guards = Guards(self)
 
     def allocate(self, size: int, name: str) -> Piece:
         """So many bytes, all zero; `name` says what for."""
-        size = -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+        guarded = guards.mode()
+        if guarded == "1":
+            return self.guards.around(self._take(size + 2 * guards.ZONE, name), size, name)
+        if guarded == "exact":
+            return self._take(max(size, 1), name)
+        return self._take(-(-max(size, 1) // ALIGNMENT) * ALIGNMENT, name)
+
+    def _take(self, size: int, name: str) -> Piece:
         try:
             return self._allocate(size)
         except Exception as error:
@@ -52,6 +63,14 @@ class Device(ABC):
     @abstractmethod
     def _allocate(self, size: int) -> Piece:
         """So many bytes, all zero; raises what the driver raises."""
+
+    @abstractmethod
+    def upload(self, host: np.ndarray, copy: Piece, offset: int = 0) -> None:
+        """Host to device; `host` (unless it is pinned) may be written to when this returns."""
+
+    @abstractmethod
+    def fetch(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
+        """Device to host, at once: whatever was sent has been waited for."""
 
     @abstractmethod
     def trim(self) -> None:

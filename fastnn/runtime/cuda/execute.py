@@ -24,10 +24,13 @@ import numpy as np
 
 from fastnn.kernels import control_block
 from fastnn.plan.program import Program
+from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.bound import CudaProgram
 from fastnn.runtime.cuda.gpu import gpu
 from fastnn.runtime.cuda.memory import CudaMemory, DeviceControl
 from fastnn.runtime.cuda.place import Launch, Piece
+from fastnn.runtime.cuda.ring import Slot
+from fastnn.runtime.cuda.stream import Stream
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
@@ -37,6 +40,8 @@ from fastnn.runtime.signals import uninterrupted
 CHUNK = 0.02
 #: steps sent at most between two looks
 MOST_STEPS = 4096
+#: how much of the free memory data may take; what is larger is streamed
+SHARE = 0.75
 #: seconds between two calls of `poll`
 EVERY = 0.05
 
@@ -52,7 +57,7 @@ class CudaRuntime:
         graphs: whether programs are replayed as CUDA graphs.
     """
 
-    kind = "cuda"
+    kind, ahead = "cuda", True
 
     def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
         self.device, self.graphs, self.store = device, graphs, store
@@ -65,6 +70,9 @@ class CudaRuntime:
         self._saved: Any = None
         self._run: _Run | None = None  # the last one
         self._acquired: tuple[CudaProgram, ...] = ()  # for the last run or step
+        self._stream: Stream | None = None
+        self.slots: list[Slot] = []  # of the streams, kept from one to the next
+        self.memory.settle = self._between
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
@@ -73,6 +81,7 @@ class CudaRuntime:
         self.memory.segments[name].current = {None}
 
     def read(self, name: str) -> np.ndarray:
+        self._between()
         if name in ("control", "totals"):
             return self.memory[name]
         return self.memory.segments[name].for_reading()
@@ -94,6 +103,7 @@ class CudaRuntime:
         return self._saved
 
     def bind(self, program: Program) -> CudaProgram:
+        self._between()
         segments = self.memory.make_room(program)
         known = self._bound.get(id(program))
         if known is None or any(
@@ -106,6 +116,7 @@ class CudaRuntime:
         return CudaProgram(program, self, bound.segments)
 
     def save(self, names: Sequence[str]) -> list[tuple[Segment, Any]]:
+        self._between()
         kept = []
         for name in names:
             segment = self.memory.segments[name]
@@ -116,6 +127,7 @@ class CudaRuntime:
         return kept
 
     def restore(self, saved: list[tuple[Segment, Any]]) -> None:
+        self._between()
         for segment, copy in saved:
             target = segment.on(self.gpu, writes=True)
             self.gpu.duplicate(copy, target, segment.host.nbytes)
@@ -182,6 +194,39 @@ class CudaRuntime:
         if self._run is not None:
             self._run.finish()
             self._run = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    # ---------------------------------------------------------------- steps that the host feeds
+
+    def holds(self, nbytes: int) -> bool:
+        """Whether so many bytes of data fit, those of this session's last run being replaced."""
+        own = sum(
+            segment.host.nbytes
+            for name, segment in self.memory.segments.items()
+            if name.startswith("data/") and self.gpu in segment.copies and not segment.foreign
+        )
+        free, total = machine.memory_info(self.gpu.number)
+        if total and nbytes > SHARE * (free + own):  # perhaps the driver's pool has more
+            self.gpu.trim()
+            free, total = machine.memory_info(self.gpu.number)
+        return not total or nbytes <= SHARE * (free + own)
+
+    def stream(self, held: Callable[[], bool]) -> Stream:
+        self.settle()
+        self._stream = Stream(self, held)
+        return self._stream
+
+    def undoes(self, bound: CudaProgram) -> None:
+        """What `put_back` puts back is what this program's step has saved."""
+        self._acquired = (bound,)
+
+    def _between(self) -> None:
+        """Wait for steps on their way before the thread that feeds them looks at the memory."""
+        stream = self._stream
+        if stream is not None and stream.caller == _thread.get_ident() and not stream.ended:
+            stream.settle()
 
     def single(
         self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastnn.kernels.declare import CudaKernel
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import guards
 from fastnn.runtime.cuda.device import Device
 from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
 from fastnn.runtime.cuda.simulated import SimulatedGpu
@@ -38,6 +39,7 @@ class Gpu(Device):
         self._capture = threading.local()  # a thread's launches go into its graph in capture
         self._kernels: dict[Any, Any] = {}
         self._sources: list[np.ndarray] = []  # what copies that are on their way read
+        self._lane: tuple[Any, Any, Any] | None = None
 
     def use(self) -> Any:
         """Make it this thread's device, which others may have changed; returns `cuda.core`'s."""
@@ -59,6 +61,8 @@ class Gpu(Device):
             raise self.failure(error) from error
         finally:
             del sources
+        if guards.mode():
+            self.guards.check()
 
     def works(self) -> bool:
         status = int(self.driver.cuStreamQuery(self.stream.handle)[0])
@@ -74,9 +78,21 @@ class Gpu(Device):
     # ---------------------------------------------------------------- memory
 
     def _allocate(self, size: int) -> Piece:
+        if guards.mode():
+            return self._allocate_alone(size)
         buffer = self.use().allocate(size, stream=self.stream)
         buffer.fill(0, stream=self.stream)
         return Piece(int(buffer.handle), size, buffer)
+
+    def _allocate_alone(self, size: int) -> Piece:
+        """Memory that is no part of a pool, of exactly this size."""
+        core, driver = self.core, self.driver
+        self.use()
+        address = int(self._check(driver.cuMemAlloc(size)))
+        piece = Piece(address, size, Owner())
+        weakref.finalize(piece.owner, _free, core, driver.cuMemFree, self.number, address)
+        self._check(driver.cuMemsetD8Async(address, 0, size, self.stream.handle))
+        return piece
 
     def pinned(self, size: int) -> np.ndarray:
         """Bytes of the host that copies can use without the CPU: page-locked memory."""
@@ -85,7 +101,7 @@ class Gpu(Device):
         raw: Any = (ctypes.c_uint8 * size).from_address(address)
         array = np.frombuffer(raw, np.uint8)
         array[:] = 0
-        weakref.finalize(raw, _free_pinned, self.core, self.driver, self.number, address)
+        weakref.finalize(raw, _free, self.core, self.driver.cuMemFreeHost, self.number, address)
         return array
 
     def trim(self) -> None:
@@ -116,6 +132,10 @@ class Gpu(Device):
         self.start_download(copy, host, offset)
         self.sync()
 
+    def fetch(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
+        self.start_download(copy, host, offset)
+        self.stream.sync()
+
     def start_download(self, copy: Piece, host: np.ndarray, offset: int = 0) -> None:
         """Like `download`, without waiting if `host` is pinned."""
         if host.nbytes:
@@ -134,6 +154,18 @@ class Gpu(Device):
                 target.address + offset, source.address, size, self.stream.handle
             )
         )
+
+    def forward(self, host: np.ndarray, staging: Piece, target: Piece, size: int) -> None:
+        """Pinned bytes of the host to `staging`, beside the work of the stream, and from there to
+        `target`, in the stream's turn. (The thread has said `use` before.)"""
+        if self._lane is None:
+            lane = self.use().create_stream()
+            self._lane = lane, lane.handle, lane.record()
+        driver, stream, (_, lane, copied) = self.driver, self.stream.handle, self._lane
+        self._check(driver.cuMemcpyHtoDAsync(staging.address, host.ctypes.data, size, lane))
+        self._check(driver.cuEventRecord(copied.handle, lane))
+        self._check(driver.cuStreamWaitEvent(stream, copied.handle, 0))
+        self._check(driver.cuMemcpyDtoDAsync(target.address, staging.address, size, stream))
 
     # ---------------------------------------------------------------- launches
 
@@ -225,10 +257,14 @@ class Gpu(Device):
         return wait
 
 
-def _free_pinned(core: Any, driver: Any, number: int, address: int) -> None:
-    """Free page-locked memory, in whichever thread it is dropped."""
+class Owner:
+    """Memory that is freed with it."""
+
+
+def _free(core: Any, free: Callable[[int], Any], number: int, address: int) -> None:
+    """Free memory in whichever thread it is dropped."""
     core.Device(number).set_current()
-    driver.cuMemFreeHost(address)
+    free(address)
 
 
 # -------------------------------------------------------------------- devices of this machine

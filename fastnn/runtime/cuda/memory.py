@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from fastnn.plan.program import Program
 from fastnn.runtime.cuda.place import Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
+
+#: how many answers of the control block may be on their way
+ANSWERS = 4
 
 
 class DeviceControl:
@@ -28,7 +31,8 @@ class DeviceControl:
         self.control = self.host[: 8 * control_block.LENGTH].view(np.int64)
         self.totals = self.host[8 * control_block.LENGTH :].view(np.float64)
         self._known = self.host.copy()  # as the device has it
-        self._pinned = [gpu.pinned(self.size) for _ in range(2)]
+        pinned = gpu.pinned(ANSWERS * self.size)
+        self._answers = [pinned[k * self.size : (k + 1) * self.size] for k in range(ANSWERS)]
         self._turn = 0
 
     def send(self) -> None:
@@ -42,9 +46,9 @@ class DeviceControl:
 
     def ask(self) -> np.ndarray:
         """Have the device's copied to the host; it is there when the device has come so far."""
-        self._turn ^= 1
-        self.gpu.start_download(self.piece, self._pinned[self._turn])
-        return self._pinned[self._turn]
+        self._turn = (self._turn + 1) % ANSWERS
+        self.gpu.start_download(self.piece, self._answers[self._turn])
+        return self._answers[self._turn]
 
     def take(self, answer: np.ndarray) -> None:
         """Use what `ask` returned, when it is there."""
@@ -72,8 +76,11 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
             saved = np.zeros(store.size, store.dtype)
             self.segments[f"saved/{name}"] = Segment(f"saved/{name}", saved, blank=True)
         self._own = {"control": device_control.control, "totals": device_control.totals}
+        #: what waits for steps that are on their way, before somebody looks
+        self.settle: Callable[[], None] = lambda: None
 
     def __getitem__(self, name: str) -> np.ndarray:
+        self.settle()
         if name in self._own:
             return self._own[name]
         if name in self.store.segments:
