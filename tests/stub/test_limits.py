@@ -152,7 +152,7 @@ def test_a_device_without_room_says_what_to_lower_and_stays_usable():
         TAGGER
         + f"""
 try:
-    fit({MLP}, *data(100_000, 20), 16)
+    fit({MLP}, *data(100_000, 20), 100_000)
 except fnn.errors.OutOfMemoryError as error:
     print("full:", error)
 fit({MLP}, *data(100, 20), 16)
