@@ -24,7 +24,7 @@ USED = {
     "Device": ["set_current", "create_stream", "allocate", "create_graph_builder", "sync", "name",
                "compute_capability", "get_all_devices"],
     "Stream": ["sync", "record", "handle"],
-    "Event": ["sync"],
+    "Event": ["sync", "handle"],
     "Buffer": ["fill", "handle"],
     "ObjectCode": ["from_cubin", "get_kernel"],
     "Kernel": ["handle"],
@@ -34,6 +34,7 @@ USED = {
 DRIVER = [
     "cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
     "cuMemcpyDtoDAsync", "cuMemGetInfo", "cuKernelSetAttribute", "cuKernelGetAttribute",
+    "cuMemAlloc", "cuMemFree", "cuMemsetD8Async", "cuEventRecord", "cuStreamWaitEvent",
     "cuStreamQuery", "cuDeviceGetMemPool", "cuMemPoolTrimTo",
 ]  # fmt: skip
 needs_packages = pytest.mark.skipif(
