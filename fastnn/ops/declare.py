@@ -124,7 +124,7 @@ def _declared(
 
     if "expression" in rules:
         rules["expression"] = expressed_by(name, rules["expression"])
-    made = register(
+    register(
         Op(
             name, inputs=inputs, outputs=(*returns, *saves), returns=returns, shape=shape,
             defaults={n: v for n, v in defaults.items() if n in attributes}, **rules,
@@ -143,7 +143,7 @@ def _declared(
             taken |= zip(present, convert(name, *[taken[n] for n in present]), strict=True)
         for n, whole in numbers:
             taken[n] = number(name, n, taken[n], whole)
-        return taken[inputs[0]].graph.apply(made, **taken)
+        return taken[inputs[0]].graph.apply(name, **taken)
 
     return apply
 
