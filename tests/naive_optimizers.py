@@ -200,3 +200,57 @@ def lookahead(inner: Any, k: int = 5, alpha: float = 0.5) -> Any:
         return p
 
     return step
+
+
+def lamb(
+    p: Array, g: Array, s: State, lr: float, t: int, beta1: float = 0.9, beta2: float = 0.999,
+    eps: float = 1e-6, decay: float = 0.0,
+) -> Array:  # fmt: skip
+    """You et al. 2020, algorithm 2."""
+    s["m"] = beta1 * s.get("m", 0.0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0.0) + (1 - beta2) * g * g
+    mean, square = s["m"] / (1 - beta1**t), s["v"] / (1 - beta2**t)
+    r = mean / (np.sqrt(square) + eps) + decay * p
+    above, below = np.linalg.norm(p), np.linalg.norm(r)
+    return p - lr * (above / below if above > 0 and below > 0 else 1.0) * r
+
+
+def rms(x: Array) -> float:
+    return float(np.sqrt((x * x).mean()))
+
+
+def adafactor(
+    p: Array, g: Array, s: State, lr: float, t: int, decay_rate: float = 0.8,
+    eps: float = 2.0**-23, scale_eps: float = 1e-3, threshold: float = 1.0,
+) -> Array:  # fmt: skip
+    """Shazeer & Stern 2018, algorithms 4 and 5, with PyTorch's epsilons."""
+    rest = t**-decay_rate
+    if p.ndim == 2:
+        for name, axis in (("r", 1), ("c", 0)):
+            s[name] = (1 - rest) * s.get(name, 0.0) + rest * (g * g).mean(axis)
+        v = np.outer(s["r"], s["c"]) / max(s["r"].mean(), eps)
+    else:
+        v = s["v"] = (1 - rest) * s.get("v", 0.0) + rest * g * g
+    u = g / np.sqrt(np.maximum(v, eps**2))
+    rate = max(scale_eps, rms(p)) * min(lr, 1 / np.sqrt(t))
+    return p - rate / max(1.0, rms(u) / threshold) * u
+
+
+def muon(
+    p: Array, g: Array, s: State, lr: float, t: int, momentum: float = 0.95,
+    nesterov: bool = True, steps: int = 5, match_rms: bool = True, decay: float = 0.1,
+    orthogonal: bool = True,
+) -> Array:  # fmt: skip
+    """Jordan et al. 2024; other parameters by AdamW (Loshchilov & Hutter 2019, algorithm 2)."""
+    p = p - lr * decay * p
+    if p.ndim != 2 or not orthogonal:
+        s["m"] = 0.9 * s.get("m", 0.0) + 0.1 * g
+        s["v"] = 0.999 * s.get("v", 0.0) + 0.001 * g * g
+        return p - lr * s["m"] / (1 - 0.9**t) / (np.sqrt(s["v"] / (1 - 0.999**t)) + 1e-8)
+    s["m"] = momentum * s.get("m", 0.0) + (1 - momentum) * g
+    u = momentum * s["m"] + (1 - momentum) * g if nesterov else s["m"]
+    left, values, right = np.linalg.svd(u / max(np.linalg.norm(u), 1e-7), full_matrices=False)
+    for _ in range(steps):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    size = 0.2 * np.sqrt(max(p.shape)) if match_rms else np.sqrt(max(1, p.shape[0] / p.shape[1]))
+    return p - lr * size * (left * values) @ right

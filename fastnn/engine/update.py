@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,11 +24,13 @@ class UpdateRule(Protocol):
         own: names of the rule's own options.
         hyper_size: numbers in the array that the prepare kernel fills.
         clip_global_norm: what all gradients together are scaled down to, or None.
+        elementwise: whether each number is updated by itself, whatever parameter it belongs to.
         bounded: whether bounded gradients and parameters are known to give finite parameters.
     """
 
     own: tuple[str, ...]
     clip_global_norm: float | None
+    elementwise: ClassVar[bool]
 
     @property
     def slots(self) -> tuple[str, ...]: ...
@@ -38,6 +40,9 @@ class UpdateRule(Protocol):
     def bounded(self) -> bool: ...
     def kernels(self) -> tuple[str, str]:
         """Names of the prepare and the update kernel."""
+
+    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+        """Add the update of one parameter to its graph."""
 
     def group_of(self, parameter: str) -> int:
         """Number of the group that a parameter belongs to."""
@@ -85,12 +90,14 @@ def add_updates(
     """
     graph, optimizer = lowered.graph, objective.optimizer
     prepare, update = optimizer.kernels()
+    transposed = {leaves[name] for name in gradients if objective.parameters[name].transposed}
     schedule = graph.leaf("schedule", (1, 1), "schedule", dtype="r")
     groups = {name: optimizer.group_of(name) for name in gradients}
-    hyper = {}
+    hyper, owns = {}, {}
     for number in sorted(set(groups.values())):
         options = optimizer.group_options(number)
         hyper[number] = graph.value((optimizer.hyper_size,), name=f"hyper{number}")
+        owns[hyper[number]] = options
         own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
         graph.call(
             prepare, control=graph.control(), hyper=hyper[number],
@@ -112,11 +119,11 @@ def add_updates(
         Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
         for n, gradient in gradients.items()
     ]
-    if not lowered.fuses:
+    if not lowered.fuses and optimizer.elementwise:
         pieces = side_by_side(pieces)
     if guarded:
         guard.check_gradients(lowered, [piece.gradient for piece in pieces])
-        if lowered.fuses:
+        if lowered.fuses or not optimizer.elementwise:
             guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
     flags = guard.guard_of(graph) if guarded else None
     for leaf, gradient, own_hyper, factor in pieces:
@@ -127,12 +134,12 @@ def add_updates(
             for slot in optimizer.slots
         }
         operands = dict(p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
-        if guarded and not lowered.fuses:
+        if guarded and not lowered.fuses and optimizer.elementwise:
             saving = guard.saved_beside(graph, leaf, optimizer.slots)
             saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
             graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
         else:
-            graph.call(update, **operands)
+            optimizer.place(operands, owns[own_hyper], leaf in transposed)
     if guarded:
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):

@@ -2,13 +2,16 @@
 
 from fastnn.kernels import elsewhere
 from fastnn.optim import schedules
+from fastnn.optim.adafactor import Adafactor
 from fastnn.optim.adam import Adam, AdamW
 from fastnn.optim.adamax import Adamax
 from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from fastnn.optim.asgd import ASGD
 from fastnn.optim.averages import EMA, SWA, Lookahead
 from fastnn.optim.delta_bar_delta import DeltaBarDelta
+from fastnn.optim.lamb import LAMB
 from fastnn.optim.lion import Lion
+from fastnn.optim.muon import Muon
 from fastnn.optim.nadam import NAdam
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.quickprop import Quickprop
@@ -20,9 +23,11 @@ from fastnn.optim.sgd import SGD
 __all__ = [
     "ASGD",
     "EMA",
+    "LAMB",
     "SGD",
     "SWA",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -31,6 +36,7 @@ __all__ = [
     "IRprop",
     "Lion",
     "Lookahead",
+    "Muon",
     "NAdam",
     "Optimizer",
     "Quickprop",

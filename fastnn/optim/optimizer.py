@@ -21,7 +21,9 @@ from fastnn.optim.schedule import Schedule
 #: options that every optimiser takes beside its own
 COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize")
 #: options that are yes or no
-SWITCHES = ("maximize", "nesterov", "centered", "amsgrad")
+SWITCHES = (
+    "maximize", "nesterov", "centered", "amsgrad", "match_rms", "orthogonal",
+)  # fmt: skip
 
 
 class Optimizer:
@@ -284,11 +286,24 @@ class Optimizer:
 
     def kernels(self) -> tuple[str, str]:
         """Names of the prepare and the update kernel (declared on the first call)."""
-        prepare = make_prepare(f"{self.kernel_name}_prepare", self._scalars(), self.own)
         update = make_update(
             f"{self.kernel_name}_update", self._rule(), self.slots, self.scalar_count
         )
-        return prepare.name, update.name
+        return self._prepare_kernel(), update.name
+
+    def _prepare_kernel(self) -> str:
+        return make_prepare(f"{self.kernel_name}_prepare", self._scalars(), self.own).name
+
+    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+        """Add the update of one parameter to a step's graph.
+
+        Args:
+            given: values by name: "p", "g", the slots, "hyper" (what the prepare kernel has
+                computed), "scale" (a factor of the gradient, or None), "guard" (or None).
+            options: those of the parameter's group.
+            transposed: whether the parameter lies in memory transposed.
+        """
+        given["p"].graph.call(self.kernels()[1], **given)
 
     def _rule(self) -> Any:
         return type(self).rule

@@ -16,6 +16,7 @@ from ..guard.cuda import report
 from ..guard.shared import doubtful
 from ..recorded import execute
 from ..topics import ON_DEMAND
+from .cuda_rows import make_rows, make_settle
 from .shared import MADE, SAVING, SHARED, shared_gradient
 
 #: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
@@ -179,11 +180,16 @@ def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[st
     return made
 
 
+MAKERS: dict[str, Callable[..., CudaKernel]] = {
+    "update": make_update, "prepare": make_prepare, "rows": make_rows, "settle": make_settle,
+}  # fmt: skip
+
+
 def make_missing() -> None:
     """Make the counterparts of all updates that have none yet."""
     for name, (kind, parts) in list(MADE.items()):
         if getattr(CUDA_KERNELS.get(name), "like", None) is not parts[0]:
-            (make_update if kind == "update" else make_prepare)(*parts)
+            MAKERS[kind](*parts)
 
 
 ON_DEMAND["cuda"].append(make_missing)

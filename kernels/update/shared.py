@@ -1,5 +1,7 @@
 """What an update's kernels for both devices have in common."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..declare import helper
@@ -15,6 +17,31 @@ SAVING = "_saving"
 #: kernels for the CPU that were made of a rule, by name: "update" or "prepare", and what of; those
 #: for CUDA are made of the same when somebody asks for them
 MADE: dict[str, tuple[str, tuple[Any, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of an update over a parameter, by rows.
+
+    Attributes:
+        rule: function of values: those of `writes`, `reads`, with `factors` of row and column, then
+            the step's scalars and the parameter's own numbers. Returns new values of `writes`,
+            values of `outs`, and numbers to sum.
+        writes, reads, outs: names of arrays: read and written, read, written. "p" is the parameter
+            (after the decoupled decay, where it is written), "g" the gradient as a rule sees it.
+        scalars, own: how many numbers of the step, and of the parameter.
+        sums: how many sums over the parameter.
+        factors: whether it has a number for each row ("row") and one for each column ("col").
+    """
+
+    rule: Callable[..., Any]
+    writes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    scalars: int = 0
+    own: int = 0
+    sums: int = 0
+    factors: bool = False
 
 
 @helper

@@ -114,4 +114,31 @@ RULES = {
         lambda **m: optim.EMA(optim.Lookahead(optim.Adam(**m), k=2), decay=0.5),
         naive.averaged(naive.lookahead(adam, 2), lambda t: 1.0 if t == 1 else 0.5),
     ),
+    "lamb": Rule(
+        partial(optim.LAMB, weight_decay=0.1),
+        partial(naive.lamb, decay=0.1),
+        optax=("lamb", {"weight_decay": 0.1}),
+        common=False,
+    ),
+    "adafactor": Rule(
+        optim.Adafactor, naive.adafactor, ("Adafactor", {"eps": (2.0**-23, 1e-3)}), common=False
+    ),
+    "adafactor with other options": Rule(
+        partial(optim.Adafactor, decay_rate=0.5, scale_eps=0.5, threshold=0.3),
+        partial(naive.adafactor, decay_rate=0.5, scale_eps=0.5, threshold=0.3),
+        common=False,
+    ),
+    "muon": Rule(optim.Muon, naive.muon, common=False),
+    "muon as it was": Rule(
+        partial(
+            optim.Muon, momentum=0.8, nesterov=False, steps=3, match_rms=False, weight_decay=0.0
+        ),
+        partial(naive.muon, momentum=0.8, nesterov=False, steps=3, match_rms=False, decay=0.0),
+        common=False,
+    ),
+    "muon without matrices": Rule(
+        partial(optim.Muon, groups={"*": {"orthogonal": False}}),
+        partial(naive.muon, orthogonal=False),
+        common=False,
+    ),
 }

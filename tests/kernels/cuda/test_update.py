@@ -81,3 +81,45 @@ def test_arrays_that_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all((a != b).all() for a, b in zip(mine.values(), (p, slot), strict=True))
         found.append([a.tobytes() for a in mine.values()])
     assert found[0] == found[1]
+
+
+PASSES = {"lamb": optim.LAMB, "adafactor": optim.Adafactor, "muon": optim.Muon}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PASSES)
+def test_passes(name: str, dtype: Any) -> None:
+    """Optimisers that need sums over a parameter: each pass, and what is computed between."""
+    optimizer = PASSES[name]()
+    optimizer.kernels()
+    rng = np.random.default_rng(6)
+    hyper = 0.1 + 0.8 * rng.random(optimizer.hyper_size)
+    for shape in ((1, 1), (2, 3), (3, 40)):
+        for label, what in optimizer.passes.items():
+            arrays = {a: rng.random(shape) + 0.1 for a in (*what.writes, *what.reads)}
+            if what.factors:
+                arrays |= {"row": rng.random(shape[0]) + 0.1, "col": rng.random(shape[1]) + 0.1}
+            if what.own:
+                arrays["own"] = rng.random(what.own)
+            if "g" in arrays:
+                arrays["scale"] = np.array([0.5])
+            if "p" in what.writes:
+                arrays["guard"] = np.zeros(GUARD_LENGTH, np.int64)
+            out = dict.fromkeys(what.outs, shape)
+            out |= {f"s{k}": (shape[0],) for k in range(what.sums)}
+            compute_both(f"{name}_{label}", dtype, out, hyper=hyper, **arrays)
+        for label, (_, count) in optimizer.settles.items():
+            sums = {f"s{k}": rng.random(shape[0]) for k in range(count)}
+            size = 2 if name == "muon" else 1
+            compute_both(f"{name}_{label}", dtype, {"own": (size,)}, hyper=hyper, count=6.0, **sums)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_factors(dtype: Any) -> None:
+    rng = np.random.default_rng(7)
+    for rows, columns in ((2, 2), (40, 3)):
+        compute_both(
+            "update_factors", dtype, {"scaled": (rows,)}, sums=rng.random(rows),
+            cols=rng.random(columns), hyper=0.1 + rng.random(9), row=rng.random(rows),
+            col=rng.random(columns),
+        )  # fmt: skip

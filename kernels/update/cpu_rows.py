@@ -1,0 +1,177 @@
+"""Passes over a parameter by rows, for updates that need sums over the whole of it.
+
+A rule that needs, say, the norm of a parameter is a few passes with sums between: each pass is a
+function of values (see `Pass`) that gives what it writes, and numbers whose sum over the parameter
+is wanted. `make_rows` wraps it in the loop over memory; it
+leaves a sum for each row, in float64, and `make_settle` makes the serial kernel that adds those up
+and computes numbers for the next pass. A row is summed in one fixed order, and so are the rows: the
+bits do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..declare import Kernel, helper, kernel
+from ..guard.cpu import report
+from ..recorded import execute
+from ..simd import fma, lanes, load_first, splat, store_first, sum_lanes
+from ..step.cpu import RUN, sum_of
+from .cpu import _name_for
+from .shared import MADE, SHARED, Pass, shared_gradient
+
+_ROWS = '''
+def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
+    """What a pass writes, and sums over each row."""
+    l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    {factor}
+    {scalars}
+    C, w = {first}.shape[1], lanes({first})
+    squares = splat({first}, 0.0)
+    for r in range(lo, hi):
+        {zero}
+        {row}
+        for begin in range(0, C, RUN):
+            {clear}
+            for j in range(begin, min(begin + RUN, C), w):
+                m, i = min(C - j, w), r * C + j
+                {load}
+                {decay}
+                {gradient}
+                new = rule({names})
+                {store}
+                {watch}
+                {add}
+            {part}
+        {sum}
+    {report}
+'''
+
+_SETTLE = '''
+def settle({sums}hyper, own, count):
+    """own = numbers from sums over the parameter, of `count` elements, and the step's scalars."""
+    {scalars}
+    {totals}
+    values = function({args}count, {names})
+    for k in range(len(values)):
+        own[k] = values[k]
+'''
+
+
+def lines(parts: Sequence[str]) -> str:
+    return "; ".join(parts) or "pass"
+
+
+def make_rows(name: str, what: Pass) -> Kernel:
+    """The kernel `name` of one pass."""
+    name, known = _name_for(name, what.rule)
+    if known is not None:
+        return known
+    arrays = [*what.writes, *what.reads, *what.outs]
+    read = [*what.writes, *what.reads]
+    scalars = [f"h{k}" for k in range(what.scalars)]
+    own = [f"o{k}" for k in range(what.own)]
+    sums = [f"s{k}" for k in range(what.sums)]
+    written = [*what.writes, *what.outs]
+    factors = ["row", "col"] if what.factors else []
+    has_p = "p" in read
+    source = _ROWS.format(
+        arrays="".join(f"{a}, " for a in [*arrays, *factors]),
+        own="own, " if own else "",
+        sums="".join(f"{s}, " for s in sums),
+        scale="scale, " if "g" in read else "",
+        guard="guard, " if "p" in what.writes else "",
+        first=arrays[0],
+        factor="factor = scale[0] * sign if scale.size else sign" if "g" in read else "pass",
+        scalars=lines(
+            [f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(scalars)]
+            + [f"{o} = own[{k}]" for k, o in enumerate(own)]
+        ),
+        zero=lines([f"{s}_all = np.float64(0.0)" for s in sums]),
+        row="row_here = row[r]" if factors else "pass",
+        clear=lines([f"{s}_here = splat({arrays[0]}, 0.0)" for s in sums]),
+        load=lines(
+            [f"{a}_here = load_first({a}, i, m)" for a in read]
+            + (["col_here = load_first(col, j, m)"] if factors else [])
+        ),
+        decay="p_here = p_here * keep" if "p" in what.writes else "pass",
+        gradient=(
+            f"g_here = shared(g_here, {'load_first(p, i, m)' if has_p else 'g_here'}, factor, "
+            f"{'l2' if has_p else 'l2 * 0.0'}, limit)"
+            if "g" in read
+            else "pass"
+        ),
+        names=", ".join([f"{a}_here" for a in [*read, *factors]] + scalars + own),
+        store=lines([f"store_first({a}, i, new[{k}], m)" for k, a in enumerate(written)]),
+        watch=(
+            "p_new = load_first(p, i, m); squares = fma(p_new, p_new, squares)"
+            if "p" in what.writes
+            else "pass"
+        ),
+        add=lines([f"{s}_here = {s}_here + new[{len(written) + k}]" for k, s in enumerate(sums)]),
+        part=lines([f"{s}_all += np.float64(sum_lanes({s}_here))" for s in sums]),
+        sum=lines([f"{s}[r] = {s}_all" for s in sums]),
+        report=(
+            "report(squares, p, lo * C, hi * C, guard)" if "p" in what.writes else "pass"
+        ),
+    )  # fmt: skip
+    scope = {
+        "lanes": lanes, "load_first": load_first, "store_first": store_first, "splat": splat,
+        "fma": fma, "sum_lanes": sum_lanes, "shared": shared_gradient, "rule": helper(what.rule),
+        "np": np, "RUN": RUN, "report": report,
+    }  # fmt: skip
+    execute(source, f"<kernel {name}>", scope)
+    function = scope["rows"]
+    notes: dict[str, str] = {
+        **dict.fromkeys(what.writes, "inout rows f[R,C]"),
+        **dict.fromkeys(what.reads, "in rows f[R,C]"),
+        **dict.fromkeys(what.outs, "out rows f[R,C]"),
+    }
+    if factors:
+        notes |= {"row": "in rows f[R]", "col": "in whole f[C]"}
+    notes["hyper"] = "in whole f[H]"
+    if own:
+        notes["own"] = "in whole f[O]"
+    notes |= dict.fromkeys(sums, "out rows r[R]")
+    if "g" in read:
+        notes["scale"] = "in whole f[U]"
+    if "p" in what.writes:
+        notes["guard"] = "flag whole i[F]"
+    function.__annotations__ = notes
+    made = kernel(function, name=name)
+    MADE[name] = "rows", (made, what)
+    return made
+
+
+def make_settle(name: str, function: Callable[..., Any], sums: int, scalars: int) -> Kernel:
+    """The serial kernel `name` that computes numbers from sums: `function(*sums, count,
+    *scalars)` in float64."""
+    name, known = _name_for(name, function)
+    if known is not None:
+        return known
+    source = settle_source(sums, scalars)
+    scope = {"function": helper(function), "sum_of": sum_of, "np": np}
+    execute(source, f"<kernel {name}>", scope)
+    made_of = scope["settle"]
+    made_of.__annotations__ = {
+        **{f"s{k}": f"in whole r[R{k}]" for k in range(sums)},
+        "hyper": "in whole f[H]",
+        "own": "out whole f[O]",
+        "count": "double",
+    }
+    made = kernel(made_of, name=name)
+    MADE[name] = "settle", (made, function, sums, scalars)
+    return made
+
+
+def settle_source(sums: int, scalars: int) -> str:
+    return _SETTLE.format(
+        sums="".join(f"s{k}, " for k in range(sums)),
+        scalars=lines([f"h{k} = np.float64(hyper[{SHARED + k}])" for k in range(scalars)]),
+        totals=lines([f"t{k} = sum_of(s{k})" for k in range(sums)]),
+        args="".join(f"t{k}, " for k in range(sums)),
+        names="".join(f"h{k}, " for k in range(scalars)),
+    )
