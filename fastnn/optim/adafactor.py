@@ -101,7 +101,7 @@ class Adafactor(Passes):
             self.run("update_whole", given, own=own)
             return
         graph, (rows, columns) = p.graph, p.shape
-        segment = given["exp_avg_sq"].home
+        segment = "slots/exp_avg_sq"
         row = graph.leaf(("rows of", p), (rows,), segment, offset=p.offset, name=p.name)
         col = graph.leaf(
             ("columns of", p), (columns,), segment, offset=p.offset + rows, name=p.name

@@ -42,7 +42,6 @@ KERNELS_ONLY_CPU = {
     "rnn_*": "likewise",
     "check_columns": "CUDA looks at gradients themselves",
     "transpose_weights": "transposed recurrent weights for single rows on the CPU",
-    "safeguard": "CUDA's updates copy what they change",
     "sequence_backward_*": "on CUDA plain products over all steps",
 }
 KERNELS_ONLY_CUDA = {

@@ -93,3 +93,22 @@ def test_latch(broken: int) -> None:
     call_cuda(CUDA_KERNELS["latch"], control=after, guard=guard)
     assert after[control_block.STOP] == (control_block.NOT_FINITE if broken else 0)
     assert guard[control_block.DOUBT] == 1 - broken
+
+
+@pytest.mark.parametrize(("doubt", "stop", "rate"), [(0, 0, 1), (1, 0, 1), (0, 0, 1e9), (1, 2, 1)])
+def test_safeguard(doubt: int, stop: int, rate: float) -> None:
+    """Of updates in passes, which copy nothing themselves."""
+    x, saved = np.arange(1, 301, dtype=np.float32), np.zeros(300, np.float32)
+    slots = {f"slot{k}": x + k for k in (1, 2, 3)}
+    copies = {f"saved{k}": np.zeros(300, np.float32) for k in (1, 2, 3)}
+    guard = np.zeros(control_block.GUARD_LENGTH, np.int64)
+    guard[control_block.DOUBT] = doubt
+    call_cuda(
+        CUDA_KERNELS["safeguard"], control=block_of(STOP=stop),
+        schedule=np.full((1, 1), float(rate)),
+        guard=guard, x=x, saved=saved, **slots, **copies, always=0,
+    )  # fmt: skip
+    copied = bool(stop == 0 and (doubt or rate > 1e3))
+    assert (saved == x).all() == copied == guard[control_block.SAVED]
+    for k in (1, 2, 3):
+        assert (copies[f"saved{k}"] == slots[f"slot{k}"]).all() == copied
