@@ -27,6 +27,10 @@ class Traits:
     swaps_leading: bool = False
     #: arrays of which row i depends on row i alone, although the items are columns
     rows_apart: tuple[str, ...] = ()
+    #: the kernel that computes the same from packed `factors` (its arrays "<factor>_packed")
+    packed_as: str = ""
+    #: what its array `x`, an output of the model, has to be; beyond that results are not finite
+    expects: str = ""
     #: copies its array `w` to `packed`, the layout that products read fastest
     packs: bool = False
     #: backpropagation through time; `dz` is the gradient of the gates at each step
@@ -42,6 +46,11 @@ class Traits:
     #: takes each element with those at the same place of its "rows" arrays, all as large and with
     #: two dimensions, whatever rows they are in
     elementwise: bool = False
+    #: the result is the sum of the arrays that it reads, element by element
+    adds: bool = False
+    #: of finite numbers, an element of the result is 0 where "any" of those at its place that it is
+    #: made of is 0, or where "all" are
+    zero_if: str = ""
     #: an array with one number for each row of the others
     column: str = ""
     #: goes over the steps of `x` as far as `lengths` say, and writes zeros to `y` after them

@@ -52,8 +52,8 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
     found: list[tuple[Value, float]] = []
     calls = makers.get(gradient.root, [])
     for call in calls:
-        if call.kernel == "add_forward":
-            parts = [call.operands["a"], call.operands["b"]]
+        if _traits(call).adds:
+            parts = [value for _, parameter, value in call.arrays() if parameter.reads]
             if all(p.root is not gradient.root for p in parts):
                 for part in parts:
                     found += _bounds(part, makers)

@@ -13,14 +13,6 @@ from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
 
-#: what losses take that have a logarithm of the model's output, by their kernels' names
-EXPECTED = {
-    "bce_forward": " (BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
-    "'bce_with_logits')",
-    "kl_div_forward": " (KLDivLoss takes outputs that are logarithms of probabilities, and targets "
-    "that are probabilities)",
-}
-
 
 def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
     """Undo the step that was stopped, and name the layer where the first such number arose."""
@@ -33,7 +25,7 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
             f"the loss was not finite in {where}: parameter {damaged[0]!r} is not finite, and was "
             "not before this step; load or set finite parameters."
         )
-    origin = first_nonfinite(bound, session)
+    origin, expected = first_nonfinite(bound, session)
     if not broken and overflowed and lost:
         what = f"{where} made {lost[0]!r} not finite: the first such number came from {origin}"
     elif not broken:
@@ -45,7 +37,7 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
             if origin == "the loss"
             else f"the first such number came from {origin}"
         )
-    what += next((hint for name, hint in EXPECTED.items() if origin.startswith(name)), "")
+    what += f" ({expected})" if expected else ""
     if not restored:
         return f"{what}. The parameters are damaged: load a checkpoint, lower the learning rate."
     return (
@@ -55,8 +47,9 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
     )
 
 
-def first_nonfinite(bound: Bound, session: Session) -> str:
-    """Run the stopped step's calls one by one until one writes NaN or infinity."""
+def first_nonfinite(bound: Bound, session: Session) -> tuple[str, str]:
+    """Run the stopped step's calls one by one until one writes NaN or infinity; what that was, and
+    what it expects of the model's output."""
     buffers = session.runtime.save(["buffers"])
     given = all(_finite(bound.view(n)) for n in bound.program.places if n.startswith(GRADIENT))
     try:
@@ -79,10 +72,11 @@ def first_nonfinite(bound: Bound, session: Session) -> str:
                 found = bound.read(operand)
                 if not _finite(found):
                     where = f"{kernel.name} in {call.scope or 'the data'}"
-                    return where + _time_step(found, parameter, operands.get("steps"))
+                    where += _time_step(found, parameter, operands.get("steps"))
+                    return where, kernel.traits.expects
     finally:
         session.runtime.restore(buffers)
-    return "the loss" if given else "on_gradients"
+    return "the loss" if given else "on_gradients", ""
 
 
 def _time_step(found: np.ndarray, parameter: Array, steps: Any) -> str:

@@ -86,7 +86,7 @@ def _packed(lowered: Lowering) -> list[Call]:
     for call in lowered.calls:
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = {}, call.repeats
-        if call.kernel == "linear_backward_weight":
+        if kernel_of(call.kernel).traits.packed_as:
             call = _packed_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
         if copies:  # what is written anew has to be packed anew
@@ -98,7 +98,8 @@ def _packed(lowered: Lowering) -> list[Call]:
 def _packed_gradient(
     lowered: Lowering, call: Call, calls: list[Call], copies: dict[Any, Value], itemsize: int
 ) -> Call:
-    operands = {name: call.operands[name] for name in ("x", "dy")}
+    traits = kernel_of(call.kernel).traits
+    operands = {name: call.operands[name] for name in traits.factors}
     c, k, rows = _sizes(call.kernel, *operands.values())
     if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
         return call
@@ -112,8 +113,8 @@ def _packed_gradient(
             whole = {"w": value, "packed": copies[key]}
             calls.append(replace(call, kernel="pack_panels", operands=whole))
         packed[f"{name}_packed"] = copies[key]
-    arrays = {**packed, "dw": call.operands["dw"]}
-    return replace(call, kernel="linear_backward_weight_packed", operands=arrays)
+    rest = {name: v for name, v in call.operands.items() if name not in operands}
+    return replace(call, kernel=traits.packed_as, operands={**packed, **rest})
 
 
 def _written(call: Call) -> set[Value]:

@@ -187,9 +187,8 @@ class Stretched:
             _require(elements or (inside and count // self.steps * self.more == more))
             if self.loss and traits.product:  # its gradient has sums in the same order
                 _require((count <= FEW) == (more <= FEW))
-        fill = self._result(
-            call, traits, [self._fill(arrays[n][1]) for n in longer if n in ("a", "b")]
-        )
+        read = [self._fill(value) for parameter, value in arrays.values() if parameter.reads]
+        fill = self._result(call, traits, read)
         for name in longer:
             parameter, value = arrays[name]
             if parameter.mode == "out":
@@ -197,16 +196,14 @@ class Stretched:
             elif parameter.mode == "part":
                 self.padded[value.root] = ANYTHING
 
-    def _result(self, call: Call, traits: Traits, factors: list[float]) -> float:
-        """What a stepwise kernel gives for the further steps."""
+    def _result(self, call: Call, traits: Traits, read: list[float]) -> float:
+        """What a stepwise kernel gives for the further steps, for what it reads in them."""
         if traits.ignores:
             ignored = self._fill(call.operands["target"]) == call.operands["ignore_index"]
             return 0.0 if ignored else ANYTHING
-        if self.loss and call.kernel in ("multiply_forward", "multiply_column") and 0.0 in factors:
+        if traits.zero_if == "any" and self.loss and 0.0 in read:
             return 0.0  # others are finite: kernels before have kept them so
-        if call.kernel in ("add_forward", "subtract_forward") and set(factors) == {0.0}:
-            return 0.0
-        return ANYTHING
+        return 0.0 if traits.zero_if == "all" and set(read) == {0.0} else ANYTHING
 
 
 def _require(condition: bool) -> None:

@@ -35,7 +35,7 @@ def elementwise(
     inputs: tuple[str, ...] = ("x",),
     output: str = "y",
     reals: tuple[str, ...] = (),
-    keeps_finite: bool = False,
+    **traits: Any,
 ) -> Kernel:
     """The kernel ``name(*inputs, output, *reals, lo, hi)``: output = formula(*inputs, *reals)."""
     declared = [f'{x}: "in rows f[N,C]"' for x in inputs] + [f'{output}: "out rows f[N,C]"']
@@ -58,7 +58,7 @@ def elementwise(
         "store_first": store_first,
     }
     execute(source, f"<kernel {name}>", scope)
-    made: Kernel = kernel(scope[name], elementwise=True, keeps_finite=keeps_finite)
+    made: Kernel = kernel(scope[name], elementwise=True, **traits)
     return made
 
 
@@ -71,9 +71,15 @@ for _f in TABLE.values():
 for _formula in (scalar.less, scalar.less_equal, scalar.equal, scalar.not_equal):
     elementwise(_formula.__name__, _formula, ("a", "b"))
 
-add_forward = elementwise("add_forward", scalar.add, ("a", "b"), keeps_finite=True)
-subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"), keeps_finite=True)
-multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"), keeps_finite=True)
+add_forward = elementwise(
+    "add_forward", scalar.add, ("a", "b"), keeps_finite=True, adds=True, zero_if="all"
+)
+subtract_forward = elementwise(
+    "subtract_forward", scalar.subtract, ("a", "b"), keeps_finite=True, zero_if="all"
+)
+multiply_forward = elementwise(
+    "multiply_forward", scalar.multiply, ("a", "b"), keeps_finite=True, zero_if="any"
+)
 multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
 multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
 divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))

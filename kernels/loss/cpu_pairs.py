@@ -204,7 +204,10 @@ def bce_with_logits_backward(
             store_part(dx, i * C + j, g * factor, n)
 
 
-@kernel
+@kernel(
+    expects="BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
+    "'bce_with_logits'"
+)
 def bce_forward(
     x: "in rows f[N,C]",  # probabilities
     target: "in rows f[N,C]",  # 0..1
@@ -236,7 +239,10 @@ def bce_backward(
 # ---------------------------------------------------------------- Kullback-Leibler
 
 
-@kernel
+@kernel(
+    expects="KLDivLoss takes outputs that are logarithms of probabilities, and targets that are "
+    "probabilities"
+)
 def kl_div_forward(
     x: "in rows f[N,C]",  # log-probabilities
     target: "in rows f[N,C]",  # probabilities

@@ -254,7 +254,13 @@ def linear_backward_input_unpacked(
             dx[n, fourth] = sum_lanes(s3)
 
 
-@kernel(grain=8, sums_rows=True, factors=("x", "dy"), **BACKWARD)
+@kernel(
+    grain=8,
+    sums_rows=True,
+    factors=("x", "dy"),
+    packed_as="linear_backward_weight_packed",
+    **BACKWARD,
+)
 def linear_backward_weight(
     x: "in whole f[N,C]",
     dy: "in whole f[N,K]",

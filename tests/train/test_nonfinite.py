@@ -62,3 +62,10 @@ def test_bce_of_logits_says_what_it_takes() -> None:
     model.weight.value[...] = 1.0
     with pytest.raises(NonFiniteError, match=r"takes outputs in \[0, 1\]: .*'bce_with_logits'"):
         fnn.Trainer(model, "bce").fit(-x, y, verbose=False)
+
+
+def test_kl_div_of_probabilities_says_what_it_takes() -> None:
+    x = np.full((8, 3), 1e30, np.float32)
+    y = np.full((8, 3), 1e30, np.float32)
+    with pytest.raises(NonFiniteError, match=r"KLDivLoss takes outputs that are logarithms of"):
+        fnn.Trainer(nn.Linear(3, 3), nn.KLDivLoss()).fit(x, y, verbose=False)

@@ -61,16 +61,17 @@ def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
     return choose_linear(n, c, k, np.dtype(to.dtype).itemsize, workers=2 if wide else 1)
 
 
-def _needs_scratch(name: str) -> bool:
-    """Whether a product takes working memory (it packs its weights block by block)."""
-    return "scratch" in kernel_of(name).params
+def _takes(product: str, name: str) -> bool:
+    """Whether a product has a parameter of this name: "w_packed", its weights packed and turned, or
+    "scratch", working memory in which it packs them block by block."""
+    return name in kernel_of(product).params
 
 
 @forward("linear")
 def _linear(to: Lowering, node: Node) -> None:
     x = need(node, "x")
     kernel = _choice(to, x, need(node, "w")).forward
-    to.call_for(kernel, node, {"scratch": _scratch(to, x)} if _needs_scratch(kernel) else {})
+    to.call_for(kernel, node, {"scratch": _scratch(to, x)} if _takes(kernel, "scratch") else {})
 
 
 @gradient("linear")
@@ -79,9 +80,9 @@ def _linear_gradient(to: Lowering, node: Node, douts: Values, written: Values) -
     choice = _choice(to, x, w)
     if "x" in written:
         extra = {"dy": dy, "dx": written["x"]}
-        if choice.backward_input == "linear_backward_input":
+        if _takes(choice.backward_input, "w_packed"):
             extra["w_packed"] = packed(to, w, transposed=True)
-        elif _needs_scratch(choice.backward_input):
+        elif _takes(choice.backward_input, "scratch"):
             extra["scratch"] = _scratch(to, x)
         to.call_for(choice.backward_input, node, extra)
     if "w" in written:
@@ -96,9 +97,9 @@ def _transposed(to: Lowering, node: Node) -> None:
     x, w, y = need(node, "x"), need(node, "w"), node.outputs["y"]
     kernel = _choice(to, y, w).backward_input
     extra: dict[str, Any] = {"dy": x, "dx": y}
-    if kernel == "linear_backward_input":
+    if _takes(kernel, "w_packed"):
         extra["w_packed"] = packed(to, w, transposed=True)
-    elif _needs_scratch(kernel):
+    elif _takes(kernel, "scratch"):
         extra["scratch"] = _scratch(to, y)
     to.call_for(kernel, node, extra)
 
@@ -109,7 +110,7 @@ def _transposed_gradient(to: Lowering, node: Node, douts: Values, written: Value
     choice = _choice(to, dy, w)
     if "x" in written:
         extra: dict[str, Any] = {"x": dy, "y": written["x"], "bias": None}
-        if _needs_scratch(choice.forward):
+        if _takes(choice.forward, "scratch"):
             extra["scratch"] = _scratch(to, dy)
         to.call_for(choice.forward, node, extra)
     if "w" in written:
