@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import scalar
 from ..declare import Kernel, kernel
 from ..recorded import execute
 from ..simd import lanes, load, load_first, store, store_first
-from .table import TABLE
+from .rows import ROWS
 
 _SOURCE = '''
 def {name}({parameters}, lo, hi):
@@ -62,30 +61,5 @@ def elementwise(
     return made
 
 
-for _f in TABLE.values():
-    elementwise(
-        f"{_f.name}_forward", _f.formula, _f.inputs, "y", _f.reals, keeps_finite=_f.keeps_finite
-    )
-    for _name, _formula, _inputs, _output in _f.backward:
-        elementwise(_name, _formula, _inputs, _output, _f.reals)
-for _formula in (scalar.less, scalar.less_equal, scalar.equal, scalar.not_equal):
-    elementwise(_formula.__name__, _formula, ("a", "b"))
-
-add_forward = elementwise(
-    "add_forward", scalar.add, ("a", "b"), keeps_finite=True, adds=True, zero_if="all"
-)
-subtract_forward = elementwise(
-    "subtract_forward", scalar.subtract, ("a", "b"), keeps_finite=True, zero_if="all"
-)
-multiply_forward = elementwise(
-    "multiply_forward", scalar.multiply, ("a", "b"), keeps_finite=True, zero_if="any"
-)
-multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
-multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
-divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
-divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"), "da")
-divide_backward_b = elementwise(
-    "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
-)
-negate = elementwise("negate", scalar.negate, keeps_finite=True)
-affine = elementwise("affine", scalar.affine, reals=("scale", "shift"), keeps_finite=True)
+for _row in ROWS:
+    elementwise(*_row[:-1], **_row.traits)

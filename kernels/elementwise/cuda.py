@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import scalar
 from ..cuda.device import can_load4, flat, flat_index, fours_launch, load4, store4
 from ..declare import KERNELS, CudaKernel, cuda_kernel
 from ..recorded import execute
 from . import cpu  # noqa: F401  (declares what these are like)
-from .table import TABLE
+from .rows import ROWS
 
 _SOURCE = '''
 def {name}({parameters}):
@@ -67,22 +66,5 @@ def elementwise(
     return made
 
 
-for _f in TABLE.values():
-    elementwise(f"{_f.name}_forward", _f.formula, _f.inputs, "y", _f.reals)
-    for _name, _formula, _inputs, _output in _f.backward:
-        elementwise(_name, _formula, _inputs, _output, _f.reals)
-for _formula in (scalar.less, scalar.less_equal, scalar.equal, scalar.not_equal):
-    elementwise(_formula.__name__, _formula, ("a", "b"))
-
-add_forward = elementwise("add_forward", scalar.add, ("a", "b"))
-subtract_forward = elementwise("subtract_forward", scalar.subtract, ("a", "b"))
-multiply_forward = elementwise("multiply_forward", scalar.multiply, ("a", "b"))
-multiply_backward_a = elementwise("multiply_backward_a", scalar.multiply, ("b", "dy"), "da")
-multiply_backward_b = elementwise("multiply_backward_b", scalar.multiply, ("a", "dy"), "db")
-divide_forward = elementwise("divide_forward", scalar.divide, ("a", "b"))
-divide_backward_a = elementwise("divide_backward_a", scalar.divide, ("dy", "b"), "da")
-divide_backward_b = elementwise(
-    "divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"
-)
-negate = elementwise("negate", scalar.negate)
-affine = elementwise("affine", scalar.affine, reals=("scale", "shift"))
+for _row in ROWS:
+    elementwise(*_row[:-1])

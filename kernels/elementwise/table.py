@@ -21,14 +21,14 @@ class Function:
 
     ``gradients``: formulas of its gradients, by input. ``saved``: what the gradient of a function
     of one array is computed from, "x" or "y". ``inputs``, ``reals``: its parameters, vectors and
-    numbers. ``keeps_finite``: as of `Traits`.
+    numbers. ``traits``: of its kernel, as of `Traits`.
     """
 
     name: str
     formula: Formula
     inputs: tuple[str, ...]
     reals: tuple[str, ...]
-    keeps_finite: bool
+    traits: dict[str, Any]
     gradients: dict[str, Formula] = field(default_factory=dict)
 
     @property
@@ -50,7 +50,7 @@ TABLE: dict[str, Function] = {}
 
 
 def gradient_of(
-    formula: Formula, to: str = "x", *, name: str = "", keeps_finite: bool = False
+    formula: Formula, to: str = "x", *, name: str = "", **traits: Any
 ) -> Callable[[Formula], Formula]:
     """Mark a formula as the gradient of a function, which has kernels then.
 
@@ -58,14 +58,14 @@ def gradient_of(
         formula: the function's formula.
         to: the input that it is the gradient to. A function of several has one for each.
         name: the function's name: the formula's by default.
-        keeps_finite: the function gives finite numbers for finite numbers (see `Traits`).
+        traits: of the function's kernel (as of `Traits`); they stand at its first gradient.
     """
     label = name or formula.__name__
 
     def enter(gradient: Formula) -> Formula:
         if label not in TABLE:
             inputs = ("x",) if to == "x" else vectors_of(formula)
-            TABLE[label] = Function(label, formula, inputs, reals_of(formula), keeps_finite)
+            TABLE[label] = Function(label, formula, inputs, reals_of(formula), traits)
         TABLE[label].gradients[to] = gradient
         return helper(gradient)
 

@@ -9,7 +9,7 @@ import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
 from fastnn.graph.value import Value
-from fastnn.kernels.elementwise.cpu import TABLE
+from fastnn.kernels.elementwise.rows import TABLE
 from fastnn.nn.parameter import Parameter
 from fastnn.testing import gradcheck
 from tests.graph.test_gradients import CASES, SHAPES, randomized

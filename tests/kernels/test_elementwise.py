@@ -8,7 +8,7 @@ import fastnn.kernels.elementwise.cpu
 import fastnn.kernels.reduce.cpu
 import fastnn.kernels.shape.cpu  # noqa: F401
 from fastnn.kernels.declare import KERNELS
-from fastnn.kernels.elementwise.cpu import TABLE
+from fastnn.kernels.elementwise.rows import TABLE
 from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, SHAPES, SMALL, close, compute

@@ -17,7 +17,7 @@ import fastnn.kernels.random.cpu  # noqa: F401
 from fastnn.kernels.control_block import LENGTH
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS
-from fastnn.kernels.elementwise.cpu import TABLE
+from fastnn.kernels.elementwise.rows import TABLE
 from fastnn.testing.kernels import call
 
 ROOT = Path(__file__).parents[2]

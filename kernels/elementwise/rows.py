@@ -1,0 +1,55 @@
+"""The kernels that are computed element by element, a row each: those of the functions that
+`scalar` enters in the table, and arithmetic, whose formulas serve more than one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import scalar
+from .table import TABLE, Formula
+
+
+class Row(NamedTuple):
+    """The kernel ``name(*inputs, output, *reals)``: output = formula(*inputs, *reals)."""
+
+    name: str
+    formula: Formula
+    inputs: tuple[str, ...]
+    output: str
+    reals: tuple[str, ...]
+    traits: dict[str, Any]  # as of `Traits`
+
+
+def _row(
+    name: str, formula: Formula, inputs: tuple[str, ...], output: str = "y",
+    reals: tuple[str, ...] = (), **traits: Any,
+) -> Row:  # fmt: skip
+    return Row(name, formula, inputs, output, reals, traits)
+
+
+def _of_functions() -> Iterator[Row]:
+    for f in TABLE.values():
+        yield _row(f"{f.name}_forward", f.formula, f.inputs, "y", f.reals, **f.traits)
+        for name, gradient, inputs, output in f.backward:
+            yield _row(name, gradient, inputs, output, f.reals)
+
+
+PAIR = ("a", "b")
+ROWS = (
+    *_of_functions(),
+    _row("less", scalar.less, PAIR),
+    _row("less_equal", scalar.less_equal, PAIR),
+    _row("equal", scalar.equal, PAIR),
+    _row("not_equal", scalar.not_equal, PAIR),
+    _row("add_forward", scalar.add, PAIR, keeps_finite=True, adds=True, zero_if="all"),
+    _row("subtract_forward", scalar.subtract, PAIR, keeps_finite=True, zero_if="all"),
+    _row("multiply_forward", scalar.multiply, PAIR, keeps_finite=True, zero_if="any"),
+    _row("multiply_backward_a", scalar.multiply, ("b", "dy"), "da"),
+    _row("multiply_backward_b", scalar.multiply, ("a", "dy"), "db"),
+    _row("divide_forward", scalar.divide, PAIR),
+    _row("divide_backward_a", scalar.divide, ("dy", "b"), "da"),
+    _row("divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"),
+    _row("negate", scalar.negate, ("x",), keeps_finite=True),
+    _row("affine", scalar.affine, ("x",), "y", ("scale", "shift"), keeps_finite=True),
+)
