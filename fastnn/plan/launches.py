@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared_for_cuda
+from fastnn.plan.branches import MOST_LAUNCHES
 from fastnn.plan.instruction import Instruction, Repeated, Work
 from fastnn.plan.schedule import Phase, Phases, conflict
 
@@ -44,6 +47,47 @@ def in_order(instructions: Sequence[Work], depth: int = 0) -> list[Phase | Phase
 
 def _is_of_host(work: Work) -> bool:
     return isinstance(work, Instruction) and work.kernel.traits.host
+
+
+def in_turn(
+    phases: Sequence[Phase | Phases], kept: Collection[Value]
+) -> Callable[[Value, Value], bool]:
+    """A function of two buffers: whether all launches that touch the one have to end before any
+    that touches the other begins, whatever runs side by side. Then they may share memory.
+
+    `kept`: buffers that are looked at after the step. Where a loop is, launches run in order.
+    """
+    works = [i for phase in phases if isinstance(phase, Phase) for i in phase.serial]
+    if len(works) > MOST_LAUNCHES or any(isinstance(phase, Phases) for phase in phases):
+        return lambda a, b: True
+    before: list[int] = []  # bits of the launches that each one waits for
+    users: dict[Value, int] = {}
+    for k, phase in enumerate(phases):
+        assert isinstance(phase, Phase)
+        known = 0
+        for j in reversed(range(k)):
+            earlier = phases[j]
+            assert isinstance(earlier, Phase)
+            if not known >> j & 1 and any(
+                conflict(a, b) for a in earlier.serial for b in phase.serial
+            ):
+                known |= before[j] | 1 << j
+        before.append(known)
+        for work in phase.serial:
+            for access in work.accesses:
+                users[access.root] = users.get(access.root, 0) | 1 << k
+    ahead = {
+        root: functools.reduce(
+            int.__and__, (before[k] for k in range(len(phases)) if bits >> k & 1)
+        )
+        for root, bits in users.items()
+    }
+    last = frozenset(kept)
+
+    def follows(a: Value, b: Value) -> bool:
+        return b not in last and not users[b] & ~ahead[a]
+
+    return lambda a, b: follows(a, b) or follows(b, a)
 
 
 def _by_one_block(work: Instruction) -> bool:

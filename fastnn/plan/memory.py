@@ -7,7 +7,7 @@ nobody but the update reads never leaves the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fastnn.graph.value import Repeat, Value
 from fastnn.plan.schedule import Group, Phase, Phases, leaves
@@ -118,12 +118,14 @@ def lifetimes(
 
 
 def place(
-    lives: dict[Value, tuple[int, int]], sizes: dict[Value, int], alignment: int
-) -> tuple[dict[Value, int], int]:
+    lives: dict[Value, tuple[int, int]], sizes: dict[Value, int], alignment: int,
+    in_turn: Callable[[Value, Value], bool] | None = None,
+) -> tuple[dict[Value, int], int]:  # fmt: skip
     """Offsets for all buffers and the total size in bytes.
 
     Buffers alive in a common phase get disjoint memory. Large ones are placed first, each at the
-    lowest offset that is free for its whole life.
+    lowest offset that is free for its whole life. With `in_turn` only two for which it is true
+    share memory, where launches run side by side.
     """
     offsets: dict[Value, int] = {}
     sizes = {value: padded(size, alignment) for value, size in sizes.items()}
@@ -134,7 +136,8 @@ def place(
         taken = sorted(
             (offsets[other], offsets[other] + sizes[other])
             for other in offsets
-            if lives[other][0] <= last and first <= lives[other][1]
+            if (lives[other][0] <= last and first <= lives[other][1])
+            or (in_turn is not None and not in_turn(value, other))
         )
         offset = 0
         for begin, end in taken:

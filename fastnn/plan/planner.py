@@ -12,7 +12,7 @@ from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, Repeated, Work, instructions_of
-from fastnn.plan.launches import in_order
+from fastnn.plan.launches import in_order, in_turn
 from fastnn.plan.lower import Lowering
 from fastnn.plan.private import shared_by_steps
 from fastnn.plan.products import chosen
@@ -28,6 +28,9 @@ from fastnn.plan.program import (
 )
 from fastnn.plan.schedule import Phase, Phases, leaves, schedule
 from fastnn.plan.verify import verify
+
+#: bytes beyond the fewest that work memory may take so that launches can run side by side
+APART_BYTES = 64 << 20
 
 
 def plan(
@@ -98,6 +101,10 @@ class _Layout:
                 lives[value] = (lives[value][0], sum(1 for _ in leaves(phases)))
         sizes = {value: self.bytes_of(value) for value in lives}
         self.offsets, self.sizes["work"] = memory.place(lives, sizes, self.alignment)
+        if self.alignment == memory.ALIGNMENT["cuda"]:
+            apart = memory.place(lives, sizes, self.alignment, in_turn(phases, kept))
+            if apart[1] <= self.sizes["work"] + APART_BYTES:
+                self.offsets, self.sizes["work"] = apart
 
     def offset_of(self, root: Value) -> int:
         """Byte offset of a value that owns its memory."""

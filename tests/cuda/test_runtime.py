@@ -51,12 +51,14 @@ class Counting(SimulatedGpu):
         super().__init__(0)
         self.captures = self.replays = 0
 
-    def capture(self, launches):
+    def capture(self, launches, places):
+        assert len(launches) == len(places)
         self.captures += 1
 
         def replay():
             self.replays += 1
-            launches()
+            for launch in launches:
+                launch()
 
         return replay
 

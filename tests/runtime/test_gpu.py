@@ -14,6 +14,7 @@ import pytest
 from fastnn.errors import DeviceError, OutOfMemoryError
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.plan.branches import Place as Branch
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler, gpu, machine
 from fastnn.runtime.cuda.device import ALIGNMENT
@@ -127,7 +128,7 @@ class Core:
         )
 
     def builder(self):
-        made = SimpleNamespace(name="builder")
+        made = SimpleNamespace(name="builder", stream=SimpleNamespace(handle=8))
         made.begin_building = lambda: made
         made.end_building = lambda: self.log.append("end")
         made.complete = lambda: SimpleNamespace(
@@ -191,7 +192,7 @@ def test_launches_and_graphs(device):
     launch()
     numbers = [np.int64] * 6 + [np.float32] * 2
     assert device.core.log == [(True, (1, 1, 1), numbers)]
-    replay = device.capture(lambda: (launch(), launch()))
+    replay = device.capture([launch, launch], [Branch(0, ()), Branch(0, ())])
     assert device.core.log[1:] == [(False, (1, 1, 1), numbers)] * 2 + ["end", "upload"]
     replay()
     launch()

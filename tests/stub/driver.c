@@ -168,13 +168,27 @@ int cuCtxGetStreamPriorityRange(int *low, int *high) { READY; *low = 0; *high = 
 
 /* ---------------------------------------------------------------- streams, events, captures */
 
-struct graph { int nodes, cooperative; };
-struct stream { struct context *context; unsigned flags; int capturing; struct graph *graph; };
-struct event { unsigned flags; };
+/* A stream in capture has a `tip`, the nodes that what comes next waits for: bits of the graph's nodes.
+   An event that was recorded there holds its tip; a stream that waits for it joins the capture. */
+#define MOST_NODES 4096
+typedef struct { uint64_t bits[MOST_NODES / 64]; } nodes;
+struct graph { int nodes, cooperative, edges, forked; nodes tips;  /* `tips`: nodes that no other waits for */ };
+struct stream { struct context *context; unsigned flags; int capturing; struct graph *graph; nodes tip; struct stream *origin; };
+struct event { unsigned flags; struct graph *graph; struct stream *origin; nodes tip; };
 static long streams, events, graphs;
 
+static void merge(nodes *into, const nodes *other)
+{
+    for (int i = 0; i < MOST_NODES / 64; i++) into->bits[i] |= other->bits[i];
+}
+static int has(const nodes *set, int n) { return set->bits[n / 64] >> n % 64 & 1; }
+
 static int real(struct stream *stream) { return (uintptr_t)stream > 16; }
-static int capturing(struct stream *stream) { return real(stream) && stream->capturing; }
+static int capturing(struct stream *stream)
+{
+    if (real(stream) && stream->capturing && !stream->origin->capturing) stream->capturing = 0;
+    return real(stream) && stream->capturing;
+}
 
 static int mine(struct stream *stream, const char *call)
 {
@@ -183,6 +197,25 @@ static int mine(struct stream *stream, const char *call)
         return INVALID_CONTEXT;
     }
     return OK;
+}
+
+/* What is launched in capture becomes a node that waits for the stream's tip, and is its tip then. */
+static void node(struct stream *stream)
+{
+    struct graph *graph = stream->graph;
+    int n = graph->nodes++, count = 0;
+    char waits[1024] = "";
+    if (n >= MOST_NODES) return;
+    for (int j = 0; j < n; j++)
+        if (has(&stream->tip, j)) {
+            graph->tips.bits[j / 64] &= ~(1ull << j % 64);
+            graph->edges++;
+            if (count++ < 64) snprintf(waits + strlen(waits), sizeof waits - strlen(waits), "%s%d", count > 1 ? "," : "", j);
+        }
+    stream->tip = (nodes){ 0 };
+    stream->tip.bits[n / 64] |= 1ull << n % 64;
+    graph->tips.bits[n / 64] |= 1ull << n % 64;
+    say("Node %d after %s", n, count ? waits : "-");
 }
 
 int cuStreamCreateWithPriority(struct stream **stream, unsigned flags, int priority)
@@ -235,6 +268,19 @@ int cuStreamWaitEvent(struct stream *stream, struct event *event, unsigned flags
 {
     READY;
     say("StreamWaitEvent %p", (void *)stream);
+    if (!event->graph) return OK;
+    if (capturing(stream) && stream->graph != event->graph) {
+        say("! StreamWaitEvent for an event of another capture");
+        return CAPTURE_UNSUPPORTED;
+    }
+    if (!capturing(stream)) {
+        stream->capturing = 1;
+        stream->graph = event->graph;
+        stream->origin = event->origin;
+        stream->tip = (nodes){ 0 };
+        stream->graph->forked++;
+    }
+    merge(&stream->tip, &event->tip);
     return OK;
 }
 
@@ -252,6 +298,11 @@ int cuEventRecord(struct event *event, struct stream *stream)
     READY;
     int bad = mine(stream, "EventRecord");
     say("EventRecord %p", (void *)stream);
+    event->graph = capturing(stream) ? stream->graph : NULL;
+    if (event->graph) {
+        event->origin = stream->origin;
+        event->tip = stream->tip;
+    }
     return bad;
 }
 int cuEventRecordWithFlags(struct event *event, struct stream *stream, unsigned flags)
@@ -277,6 +328,8 @@ int cuStreamBeginCapture_v2(struct stream *stream, int mode)
     READY;
     stream->capturing = 1;
     stream->graph = calloc(1, sizeof *stream->graph);
+    stream->origin = stream;
+    stream->tip = (nodes){ 0 };
     graphs++;
     say("BeginCapture %p", (void *)stream);
     return OK;
@@ -284,9 +337,19 @@ int cuStreamBeginCapture_v2(struct stream *stream, int mode)
 int cuStreamEndCapture(struct stream *stream, struct graph **graph)
 {
     READY;
+    struct graph *made = stream->graph;
+    if (stream->origin != stream) {
+        say("! EndCapture of a stream that did not begin it");
+        return CAPTURE_UNSUPPORTED;
+    }
+    for (int n = 0; n < made->nodes && n < MOST_NODES; n++)  /* a node that nobody waits for, and the origin neither */
+        if (has(&made->tips, n) && !has(&stream->tip, n)) {
+            say("! EndCapture before node %d has joined", n);
+            return CAPTURE_UNSUPPORTED;
+        }
     stream->capturing = 0;
-    if (graph) *graph = stream->graph;
-    say("EndCapture %p nodes=%d cooperative=%d", (void *)stream, stream->graph->nodes, stream->graph->cooperative);
+    if (graph) *graph = made;
+    say("EndCapture %p nodes=%d cooperative=%d edges=%d forked=%d", (void *)stream, made->nodes, made->cooperative, made->edges, made->forked);
     return OK;
 }
 int cuStreamIsCapturing(struct stream *stream, int *status) { *status = capturing(stream); return OK; }
@@ -642,7 +705,7 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
     for (int i = 0; i < k->parameters; i++)
         for (int j = 0; j < k->sizes[i]; j++) sum += ((unsigned char *)parameters[i])[j];
     if (capturing(l->stream)) {
-        l->stream->graph->nodes++;
+        node(l->stream);
         l->stream->graph->cooperative += cooperative;
         return OK;
     }

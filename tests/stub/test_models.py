@@ -134,3 +134,37 @@ print(calls[0], len(calls))
     assert words[7:] == ["StreamSynchronize", *["DtoH", "StreamSynchronize"] * 4]
     left = ran.left
     assert {k: left[k] for k in ("blocks", "graphs")} == {"blocks": 0, "graphs": 0}
+
+
+def test_what_does_not_wait_for_each_other_stands_side_by_side_in_the_graph():
+    """The two directions of a net, and weights' gradients beside what goes on backwards."""
+    ran = run(
+        """
+import os
+os.environ["FASTNN_POISON"] = "0"
+class Tagger(nn.Module):
+    def __init__(self):
+        self.net, self.out = nn.LSTM(6, 8, bidirectional=True), nn.Linear(16, 4)
+    def forward(self, x):
+        return self.out(self.net(x)[0])
+section("step")
+trainer = fnn.Trainer(Tagger(), "cross_entropy", optim.Adam(1e-3), device="cuda")
+trainer.fit(*data(16, 7, 6, steps=(7,)), epochs=1, batch_size=4, verbose=False)
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    log = ran.section("step")
+    waits = [line.split(" after ")[1] for line in log if line.startswith("Node")]
+    depth: list[int] = []
+    for nodes in waits:
+        before = [] if nodes == "-" else [int(n) for n in nodes.split(",")]
+        depth.append(1 + max((depth[n] for n in before), default=0))
+    assert max(depth) < 0.6 * len(depth)
+    cooperative = [x for x in log if x.startswith("Launch") and "captured=1" in x]
+    together = [k for k, x in enumerate(cooperative) if numbers(x)["cooperative"]]
+    assert len(together) == 4
+    assert depth[together[0]] == depth[together[1]]  # forward in time, and backward
+    assert depth[together[2]] == depth[together[3]]
+    ends = [numbers(line) for line in log if line.startswith("EndCapture")]
+    assert [end["forked"] > 0 for end in ends] == [True]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from fastnn.graph.fold import fold
 from fastnn.kernels import control_block, types
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
+from fastnn.plan.branches import END, Touch, branches, touches_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
@@ -59,15 +59,23 @@ class CudaProgram:
         if "buffers" in self.written and (checks or self.hosts):
             self.saved = runtime.saved_buffers(segments["buffers"])
             launches.append(self._keep())
+        poisons, touches = self._poison() if poison.enabled() else ([], [])
         #: the launches of a step, in the parts between which functions of the host are called
-        self.parts: list[list[Launch]] = [self._poison() if poison.enabled() else []]
-        rest = iter(launches)
+        self.parts: list[list[Launch]] = [poisons]
+        #: what each of them touches
+        self.touches: list[list[list[Touch]]] = [touches]
+        rest, groups_left = iter(launches), iter(own)
         for number in numbers:
             if number is None:
                 self.parts[-1].append(next(rest))
+                calls = (self.planned[k] for k in next(groups_left))
+                self.touches[-1].append([t for c in calls for t in touches_of(program, c)])
             else:
                 self.parts.append([])
-        self.parts[-1] += rest
+                self.touches.append([])
+        for keep in rest:
+            self.parts[-1].append(keep)
+            self.touches[-1].append([Touch("buffers", 0, END, "r"), Touch("control", 0, END, "r")])
         #: what replays them, as a graph each
         self.replays: list[Launch | None] = [None] * len(self.parts)
         self.runs, self.graphs = 0, runtime.graphs
@@ -129,14 +137,15 @@ class CudaProgram:
         operands = {"x": self.place(own), "control": self.place(control), "saved": saved}
         return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
 
-    def _poison(self) -> list[Launch]:
-        """Launches that fill memory before a step (see `fastnn/runtime/poison.py`)."""
-        found = []
+    def _poison(self) -> tuple[list[Launch], list[list[Touch]]]:
+        """Launches that fill memory before a step (see `fastnn/runtime/poison.py`), and where."""
+        found, touches = [], []
         for segment, begin, size in poison.spans(self.program):
             memory = self.place(Operand(segment, begin, (size // 8,), "i"))
             operands: dict[str, Any] = {"memory": memory, "word": poison.WORD}
             found.append(self.gpu.prepared(CUDA_KERNELS["fill"], self.program.dtype, "", operands))
-        return found
+            touches.append([Touch(segment, begin, begin + size, "w")])
+        return found, touches
 
     # ---------------------------------------------------------------- running
 
@@ -160,7 +169,7 @@ class CudaProgram:
             if number and call_host is not None:
                 call_host(self, self.hosts[number - 1])
             if self.graphs and self.runs == 2:
-                self.replays[number] = self.gpu.capture(functools.partial(_launch_all, part))
+                self.replays[number] = self.gpu.capture(part, branches(self.touches[number]))
             replay = self.replays[number]
             if replay is not None:
                 replay()

@@ -10,17 +10,19 @@ import ctypes
 import functools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels.declare import CudaKernel
+from fastnn.plan.branches import Place as Branch
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import guards
 from fastnn.runtime.cuda.device import Device
 from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
 from fastnn.runtime.cuda.simulated import SimulatedGpu
+from fastnn.runtime.cuda.streams import Streams
 
 #: arrays that copies on their way may read, at most; then they are waited for
 MOST_SOURCES = 256
@@ -36,7 +38,8 @@ class Gpu(Device):
         core = _cuda.core()
         self.core, self.driver = core, _cuda.driver()
         self.stream = self.use().create_stream()
-        self._capture = threading.local()  # a thread's launches go into its graph in capture
+        self._capture = threading.local()  # where a thread's launches go while they are captured
+        self.beside: list[Any] = []  # the streams of further branches in capture
         self._kernels: dict[Any, Any] = {}
         self._sources: list[np.ndarray] = []  # what copies that are on their way read
         self._lane: tuple[Any, Any, Any] | None = None
@@ -196,7 +199,7 @@ class Gpu(Device):
 
         def launch() -> None:
             try:
-                start(getattr(capture, "graph", stream), config, code, *arguments)
+                start(getattr(capture, "stream", stream), config, code, *arguments)
             except Exception as error:
                 raise self.failure(error, f" to launch {kernel.name!r}, {how}") from error
 
@@ -230,16 +233,21 @@ class Gpu(Device):
             found[1] = shared
         return found[0]
 
-    def capture(self, launches: Callable[[], None]) -> Launch | None:
-        """A function that replays, as one graph, what `launches()` launches (without running it
-        now)."""
+    def capture(self, launches: Sequence[Launch], places: Sequence[Branch]) -> Launch | None:
+        """A function that replays launches as one graph (nothing runs now), each where its place
+        says."""
         builder = self.use().create_graph_builder().begin_building()
-        self._capture.graph = builder
+        streams = Streams(self, builder.stream, places)
         try:
-            launches()
+            for number, launch in enumerate(launches):
+                self._capture.stream = streams.begin(number)
+                launch()
+                streams.end(number)
+            streams.join()
         finally:
-            del self._capture.graph
+            self._capture.stream = self.stream
             builder.end_building()
+            streams.close()
         graph = builder.complete()
         graph.upload(self.stream)
         return functools.partial(graph.launch, self.stream)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, CudaKernel
+from fastnn.plan.branches import Place as Branch
 from fastnn.runtime.cuda import guards
 from fastnn.runtime.cuda.device import Device
 from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
@@ -84,7 +85,7 @@ class SimulatedGpu(Device):
 
         return launch
 
-    def capture(self, launches: Callable[[], None]) -> Launch | None:
+    def capture(self, launches: Sequence[Launch], places: Sequence[Branch]) -> Launch | None:
         """None: there is nothing to gain."""
         return None
 
