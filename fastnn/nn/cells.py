@@ -65,7 +65,9 @@ class _Cell(Module):
 
 
 class RNNCell(_Cell):
-    """A step of `RNN`: (x, h) to h.
+    """One step of `RNN`: ``h = cell(x, h)``.
+
+    Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros.
 
     Args:
         nonlinearity: "tanh", "relu" or "sigmoid".
@@ -90,7 +92,10 @@ class RNNCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """A step of `LSTM`: x and (h, c) to (h, c)."""
+    """One step of `LSTM`: ``h, c = cell(x, (h, c))``.
+
+    Shapes: x (batch, input_size), h and c (batch, hidden_size); None instead of the pair for
+    zeros."""
 
     gates = 4
 
@@ -105,7 +110,9 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """A step of `GRU` with the reset after the product: (x, h) to h."""
+    """One step of `GRU` with the reset after the product: ``h = cell(x, h)``.
+
+    Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros."""
 
     gates = 3
 

@@ -22,10 +22,10 @@ def _layer(value: Any, where: str) -> Module:
 
 
 class Sequential(Module):
-    """Layers one after the other.
+    """Applies layers one after another.
 
-    A recurrent layer (`LSTM`, `GRU`, `RNN`) hands on its outputs of all steps, (batch, steps,
-    features); its final states end there. Write a module of your own to use them.
+    A recurrent layer (`LSTM`, `GRU`, `RNN`) passes on its outputs for all steps, (batch, steps,
+    features), and drops its final states. Write a module of your own if you need them.
 
     >>> from fastnn import nn
     >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
@@ -65,14 +65,14 @@ class Sequential(Module):
 
 
 class Identity(Module):
-    """Gives what it gets: a place to put another layer later."""
+    """Returns its input unchanged: a placeholder for a layer to be put in later."""
 
     def forward(self, x: Value) -> Value:
         return x
 
 
 class ModuleList(Module):
-    """A list of modules, for a `forward` of your own. (Plain lists count, too.)
+    """A list of modules, for use in your own `forward`. (Plain lists work as well.)
 
     >>> from fastnn import nn
     >>> class Deep(nn.Module):
@@ -118,7 +118,7 @@ class ModuleList(Module):
         self._changed_to(layers)
 
     def pop(self, index: int = -1) -> Module:
-        """Take a module out."""
+        """Remove a module and return it."""
         layer = self._layers[index]
         del self[index]
         return layer
@@ -148,7 +148,7 @@ class ModuleList(Module):
 
 
 class ModuleDict(Module):
-    """A dict of modules by name, for a `forward` of your own. (Plain dicts count, too.)
+    """A dict of named modules, for use in your own `forward`. (Plain dicts work as well.)
 
     >>> from fastnn import nn
     >>> heads = nn.ModuleDict({"tags": nn.Linear(8, 5), "words": nn.Linear(8, 9)})

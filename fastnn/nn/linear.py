@@ -18,23 +18,25 @@ from fastnn.public import publish
 
 
 class Linear(Module):
-    """``y = x @ weight.T + bias``, on the last dimension.
+    """A fully connected layer on the last dimension: ``y = x @ weight.T + bias``.
 
-    Its weight may be that of another layer (Press & Wolf 2017): ``linear.weight =
-    embedding.weight`` ties the output layer of a language model to its embedding. There is one
-    parameter then, under its first name, and its gradients are summed.
+    It can share its weight with another layer (Press & Wolf 2017): ``linear.weight =
+    embedding.weight`` ties the output layer of a language model to its embedding. The two then have
+    one parameter, under the name that comes first, and its gradients are summed.
 
     Args:
-        in_features: size C of the input's last dimension.
-        out_features: size K of the output's last dimension.
+        in_features: C, the size of the input's last dimension.
+        out_features: K, the size of the output's last dimension.
         bias: whether to add a bias.
-        weight_init: initialiser of `weight`; PyTorch's default (uniform within
-            ±1/sqrt(in_features)) if None.
-        bias_init: initialiser of `bias`; PyTorch's default if None.
+        weight_init: initialiser of `weight`; None is PyTorch's default, uniform within
+            ±1/sqrt(in_features).
+        bias_init: initialiser of `bias`; None is PyTorch's default, the same range.
 
     Attributes:
         weight: shape (K, C), kept transposed in memory.
         bias: shape (K,), or None.
+
+    Shapes: input (batch, ..., C), output (batch, ..., K). Another last dimension raises ShapeError.
 
     >>> from fastnn import nn
     >>> nn.Linear(3, 2).weight.shape
@@ -86,16 +88,24 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A vector for each of a number of ids.
+    """A lookup table: one trained vector for each id.
 
     Args:
-        num_embeddings: number of ids V; ids are integers 0..V-1.
-        embedding_dim: size C of a vector.
-        padding_idx: an id whose vector begins as zeros and is not trained, or None.
-        weight_init: initialiser; standard normal, as in PyTorch, if None.
+        num_embeddings: V, the number of ids; ids are the integers 0 to V-1.
+        embedding_dim: C, the size of a vector.
+        padding_idx: an id whose vector starts as zeros and is not trained, or None.
+        weight_init: initialiser of `weight`; None is standard normal, as in PyTorch.
 
     Attributes:
-        weight: shape (V, C).
+        weight: the vectors, shape (V, C).
+
+    Shapes: input (batch, ...) of integers; output (batch, ..., C). Ids outside 0 to V-1 in data
+    raise DataError before a kernel sees them.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Embedding(100, 8).predict(np.zeros((2, 5), np.int64)).shape
+    (2, 5, 8)
     """
 
     _takes_ids = True

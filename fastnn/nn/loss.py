@@ -27,7 +27,15 @@ NO_CLASS = -100
 class Loss(Module):
     """Base class of losses.
 
-    A subclass writes `rows`; `weights` and `counted` where rows do not all weigh the same.
+    A subclass implements `rows`, and also `weights` and `counted` if rows have different weights.
+
+    Args:
+        reduction: "mean" (the sum of the rows divided by the sum of their weights), "sum", or
+            "none" (the rows themselves, to build losses of your own).
+
+    Raises:
+        OptionError: an argument is not allowed. ShapeError: output and target do not fit each
+            other.
     """
 
     def __init__(self, reduction: str = "mean"):
@@ -48,7 +56,7 @@ class Loss(Module):
         return mean_of(rows, self.weights(output, target))
 
     def check(self, output: Value, target: Value) -> None:
-        """Refuse what the loss can't be computed of."""
+        """Raise ShapeError for an output or target that the loss does not accept."""
         for what, value in (("output", output), ("target", target)):
             if not isinstance(value, Value):
                 raise ShapeError(
@@ -66,11 +74,11 @@ class Loss(Module):
         return self.rows(output, target)
 
     def weights(self, output: Value, target: Value) -> Value | None:
-        """What each row weighs in the mean; None: 1."""
+        """The weight of each row in the mean; None means 1."""
         return None
 
     def counted(self, output: Value, target: Value) -> Value | None:
-        """1 for each row that counts, 0 for one that is left out; None: all count."""
+        """1 for each row that counts and 0 for each that does not; None means that all count."""
         return None
 
     def _apply(self, op: str, output: Value, target: Value, **more: Any) -> Value:
@@ -148,17 +156,19 @@ class _ClassLoss(Loss):
 
 
 class CrossEntropyLoss(_ClassLoss):
-    """Softmax and cross-entropy in one, numerically safe: output are logits.
+    """Softmax followed by cross-entropy, computed stably from logits.
 
     Args:
         weight: weight of each class.
-        ignore_index: rows with this class index (of padding, say) count nothing, nor does the mean
-            count them; None: all rows count. PyTorch's default is -100.
-        label_smoothing: share of the target spread evenly over the classes (Szegedy et al. 2016).
+        ignore_index: a class index, of padding for instance, whose rows do not count, not even in
+            the mean's denominator. None means that all rows count; PyTorch's default is -100.
+        label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al.
+            2016).
         reduction: "mean" (weighted by the targets' class weights, as in PyTorch), "sum" or "none".
 
     Shapes: output (N, ..., classes), the classes last; target (N, ...) integers, or (N, ...,
-    classes) probabilities.
+    classes) probabilities. A class index outside 0 to classes-1 (other than `ignore_index`) raises
+    DataError.
     """
 
     def __init__(
@@ -191,7 +201,7 @@ class CrossEntropyLoss(_ClassLoss):
 class NLLLoss(_ClassLoss):
     """Negative log-likelihood of log-probabilities (see `LogSoftmax`).
 
-    Args and shapes as `CrossEntropyLoss`, with class indices only.
+    Arguments and shapes are those of `CrossEntropyLoss`, but targets are class indices only.
     """
 
     def __init__(
@@ -242,19 +252,28 @@ class _PairLoss(Loss):
 
 
 class MSELoss(_PairLoss):
-    """Mean of (output - target)**2."""
+    """Mean of (output - target)**2.
+
+    Shapes: output and target (N, ...), equal.
+
+    >>> import fastnn as fnn
+    >>> trainer = fnn.Trainer(fnn.nn.Linear(4, 1), loss=fnn.nn.MSELoss())"""
 
     op = "mse"
 
 
 class L1Loss(_PairLoss):
-    """Mean of |output - target|, the mean absolute error (MAE)."""
+    """Mean of |output - target|, the mean absolute error (MAE).
+
+    Shapes: output and target (N, ...), equal."""
 
     op = "mae"
 
 
 class HuberLoss(_PairLoss):
-    """Quadratic within `delta`, linear beyond (Huber 1964), as PyTorch's HuberLoss."""
+    """Quadratic for differences up to `delta`, linear beyond (Huber 1964); PyTorch's HuberLoss.
+
+    Shapes: output and target (N, ...), equal."""
 
     op = "huber"
 
@@ -270,9 +289,11 @@ class HuberLoss(_PairLoss):
 
 
 class SmoothL1Loss(_PairLoss):
-    """|d| - beta / 2 for a difference |d| > beta, else d**2 / (2 beta); with beta 0 it is L1Loss.
+    """|d| - beta / 2 where the difference |d| > beta, else d**2 / (2 beta). With beta 0, L1Loss.
 
-    Huber's loss divided by `beta` (Girshick, "Fast R-CNN", 2015), as PyTorch's SmoothL1Loss.
+    This is the Huber loss divided by `beta` (Girshick, "Fast R-CNN", 2015); PyTorch's SmoothL1Loss.
+
+    Shapes: output and target (N, ...), equal.
     """
 
     def __init__(self, beta: float = 1.0, reduction: str = "mean"):
@@ -291,20 +312,26 @@ class SmoothL1Loss(_PairLoss):
 
 
 class BCELoss(_PairLoss):
-    """Binary cross-entropy of probabilities with targets in [0, 1].
+    """Binary cross-entropy of probabilities, for targets in [0, 1].
 
-    Logarithms are at least -100 and the gradient's denominator at least 1e-12, as in PyTorch's
-    BCELoss. `BCEWithLogitsLoss` of logits is more exact. An output outside [0, 1] gives NaN.
+    Logarithms are clamped to at least -100 and the gradient's denominator to at least 1e-12, as in
+    PyTorch's BCELoss. `BCEWithLogitsLoss`, which takes logits, is more accurate. An output outside
+    [0, 1] gives NaN.
+
+    Shapes: output and target (N, ...), equal.
     """
 
     op = "bce"
 
 
 class BCEWithLogitsLoss(_PairLoss):
-    """Binary cross-entropy of logits with targets in [0, 1].
+    """Binary cross-entropy of logits, for targets in [0, 1].
 
     Args:
-        pos_weight: weight of positive targets for each feature.
+        pos_weight: weight of positive targets, one for each feature (the last dimension).
+        reduction: see `Loss`.
+
+    Shapes: output and target (N, ...), equal.
     """
 
     op = "bce_with_logits"
@@ -330,9 +357,11 @@ class KLDivLoss(_PairLoss):
     """Kullback-Leibler divergence of log-probabilities `output` from `target`.
 
     Args:
-        reduction: "batchmean" (the sum of all divergences by the number of samples), "mean" (over
-            all elements, as PyTorch's default), "sum" or "none".
+        reduction: "batchmean" (the sum of all divergences divided by the number of samples), "mean"
+            (over all elements, PyTorch's default), "sum" or "none".
         log_target: whether the target holds log-probabilities.
+
+    Shapes: output and target (N, ..., classes), equal.
     """
 
     def __init__(self, reduction: str = "batchmean", log_target: bool = False):

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class Module(Contents):
     """Base class of layers and models.
 
-    A subclass makes its layers and parameters in `__init__` and writes `forward` with layers and
-    `fastnn.ops`. `forward` is traced once per shape: it gets and returns symbolic values, any
-    directed acyclic graph of them.
+    A subclass creates its layers and parameters in `__init__` and implements `forward` with layers
+    and `fastnn.ops`. `forward` is traced once per shape; its arguments and results are symbolic
+    values (`fastnn.Value`), which may form any directed acyclic graph.
 
     >>> import fastnn as fnn
     >>> from fastnn import nn
@@ -42,7 +42,7 @@ class Module(Contents):
     """
 
     def forward(self, *inputs: Any) -> Any:
-        """Describe the output for symbolic inputs; to be written by subclasses."""
+        """Compute the output symbolically; every subclass implements this."""
         raise OptionError(f"{type(self).__name__} has no forward(); write one in the subclass")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -71,7 +71,7 @@ class Module(Contents):
         return None
 
     def handed_on(self, result: Any) -> Any:
-        """What a `Sequential` hands on of this layer's result: all of it."""
+        """The part of this layer's result that a `Sequential` passes on: all of it."""
         return result
 
     # ---------------------------------------------------------------- use
@@ -80,11 +80,16 @@ class Module(Contents):
         """Choose the device that the model runs on, or its element type.
 
         Args:
-            target: "cpu", "cuda", "cuda:1", or "auto" (see `Trainer`): the parameters move when
-                they are next used. Or "float32" or "float64": they are converted at once, with all
-                models that share them; trainers and steps have to be made anew then.
+            target: a device, "cpu", "cuda", "cuda:1" or "auto" (see `Trainer`), to which the
+                parameters move when they are next used. Or an element type, "float32" or "float64",
+                to which they are converted at once, together with all models that share them;
+                create new trainers and steps afterwards.
 
-        Raises OptionError where the device can't be had, saying why.
+        Returns:
+            The model.
+
+        Raises:
+            OptionError: the device is not available; the message says why.
         """
         from fastnn.runtime import devices
 
@@ -101,7 +106,7 @@ class Module(Contents):
         return self
 
     def predictor(self) -> Predictor:
-        """What runs the model forward; kept from call to call, until something changes."""
+        """What runs the forward pass; kept between calls until something changes."""
         if "_predictor" not in self.__dict__:
             with building:  # the first calls of several threads
                 return self._own_predictor()
@@ -127,21 +132,25 @@ class Module(Contents):
         """The outputs for arrays of samples (first dimension), in evaluation mode.
 
         Args:
-            inputs: one array for each argument of `forward`, all of the same length.
-            batch_size: samples computed at a time. Where an output is no piece for each sample that
-                depends on this sample alone (a mean over all of them, say, or a recurrent layer
-                with ``batch_first=False``, whose first dimension is time), all are computed at
-                once.
-            on_device: leave the outputs on the CUDA device where the model is (`to`): they come as
-                `fastnn.cuda.DeviceArray`, which CuPy and PyTorch take without a copy.
+            inputs: one array for each argument of `forward`, all with the same number of samples.
+            batch_size: samples computed at a time. If an output is not made of one piece per sample
+                that depends on that sample alone (a mean over all samples, for instance, or a
+                recurrent layer with ``batch_first=False``, whose first dimension is time), all
+                samples are computed at once.
+            on_device: leave the outputs on the model's CUDA device (see `to`), as
+                `fastnn.cuda.DeviceArray`, which CuPy and PyTorch accept without a copy.
 
         Returns:
-            The output as an array, or the tuple, list or dict of them that `forward` returns.
+            The output as an array, or as the tuple, list or dict of arrays that `forward` returns.
             Integers are int64.
 
-        Several threads may predict with one model at a time, each with working memory of its own.
-        While another thread is in the middle of a `Trainer.fit` of the model, it is refused
-        (BusyError): the parameters would change meanwhile.
+        Raises:
+            ShapeError, DataError: the inputs do not fit the model or each other.
+            BusyError: another thread is training the model with `Trainer.fit`, which would change
+                the parameters during the prediction.
+
+        Several threads may predict with one model at the same time; each uses its own working
+        memory.
         """
         return self.predictor()(*inputs, batch_size=batch_size, on_device=on_device)
 
@@ -152,8 +161,8 @@ class Module(Contents):
         save_model(self, path)
 
     def load(self, path: str | Path, strict: bool = True, prefix: str = "") -> Module:
-        """Read parameters and buffers from a safetensors file: one that `save` or a trainer wrote,
-        or weights from elsewhere, such as PyTorch's (also in float16 and bfloat16).
+        """Read parameters and buffers from a safetensors file, written by `save`, by a trainer, or
+        by other software such as PyTorch (float16 and bfloat16 included).
 
         Args:
             path: the file.
@@ -180,14 +189,14 @@ class Module(Contents):
 
         Args:
             input_shape: shape of one sample, without the batch, or a list of shapes for several
-                inputs; needed where no layer tells it.
-            dtype: element type of the input ("int64" for token ids), or a list, one for each.
-            print_fn: what is called once with the whole text instead of `print`: the `append` of a
-                list, say, or a logger's `info`. See also `fastnn.nn.summary.summarize`, which
-                returns it.
+                inputs; needed if it does not follow from the layers.
+            dtype: element type of the input ("int64" for token ids), or a list with one per input.
+            print_fn: called once with the whole text instead of `print`, for example a list's
+                `append` or a logger's `info`. `fastnn.nn.summary.summarize` returns the text
+                instead.
 
         Raises:
-            OptionError: no layer tells the input's shape, or `dtype` is unknown.
+            OptionError: the input's shape does not follow from the layers, or `dtype` is unknown.
             ShapeError: the model does not accept inputs of this shape.
 
         >>> from fastnn import nn

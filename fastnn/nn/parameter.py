@@ -34,32 +34,38 @@ if TYPE_CHECKING:
 
 
 class Parameter(Operators, structure.Leaf):
-    """An array that a layer owns: trained, frozen, or (made with `trainable=False`) a buffer.
+    """An array owned by a layer: trained, frozen, or (if created with `trainable=False`) a buffer.
 
-    The array behind it is `value`, a NumPy view into the model's memory: read it and assign to it
-    between steps; it stays connected while the model is trained. It is initialised when it is first
-    needed, with the seed of the trainer or step; looked at before one is made, it shows the start
-    of seed 0, and takes that of the trainer's seed later unless it was assigned to.
+    `value` is a NumPy view into the model's memory. Read it and assign to it between steps; the
+    view stays valid while the model is trained. A parameter is initialised when it is first needed,
+    with the seed of the trainer or step. If you look at it before there is one, you see the values
+    for seed 0; a trainer with another seed then draws new ones, unless you assigned some.
 
-    A model on a GPU has its memory there: taking `value` fetches it, and since it may be written
-    to, the next step sends it back. So take it anew after a step instead of keeping it; to look
-    only, use `np.array(parameter)`, which sends nothing back. `__cuda_array_interface__` and DLPack
-    show the device's own array.
+    If the model is on a GPU, reading `value` fetches it from there, and because you may have
+    written to it, the next step sends it back. So read `value` again after a step instead of
+    keeping the array. To look without sending anything back, use `np.array(parameter)`.
+    `__cuda_array_interface__` and DLPack expose the device's own array.
 
-    Copies (`copy.deepcopy`, `pickle`) have the contents and memory of their own.
+    Copies (`copy.deepcopy`, `pickle`) have their own contents and memory.
 
     Args:
-        shape: the shape users see (PyTorch's).
+        shape: the shape that users see (as in PyTorch).
         init: an initialiser's name, a number, or a function of (shape, rng); see `nn.init`.
-        transposed: keep the array transposed in memory (matrix products want it so); `value` is
-            still of `shape`.
+        transposed: keep the matrix transposed in memory, which matrix products prefer; `value`
+            still has shape `shape`.
         trainable: False for a buffer, such as running statistics.
 
     Attributes:
-        trainable: whether training moves it. False freezes a parameter, at any time: neither
-            gradients nor weight decay nor momentum move it, and its optimiser state is kept for
-            when it is True again. `requires_grad` is another name of it. A buffer that is made
-            trainable moves in memory, so trainers and steps made before have to be made anew.
+        trainable: whether training changes it. Setting it to False freezes the parameter at any
+            time: neither gradients nor weight decay nor momentum change it, and its optimiser state
+            is kept until it is True again. `requires_grad` is an alias. Making a buffer trainable
+            moves it in memory, so create new trainers and steps afterwards.
+
+    Raises:
+        ShapeError: a size below 1, a value of another shape, or a transposed array that is no
+            matrix.
+        OptionError: an unknown initialiser.
+        DataError: a value that the element type cannot hold.
 
     >>> from fastnn import nn
     >>> layer = nn.Linear(3, 2)
@@ -139,7 +145,7 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def name(self) -> str:
-        """Its dotted name in the model that was looked through last."""
+        """Its dotted name in the model that was traversed last."""
         return self._name
 
     @property
@@ -201,11 +207,11 @@ class Parameter(Operators, structure.Leaf):
         return self.store is not None or self._contents is not None
 
     def initialize(self, seed: int = 0) -> None:
-        """Give the parameter its initial contents; the name makes its random numbers its own."""
+        """Set the initial contents, drawn from `seed` and the parameter's name."""
         self.value = self.draw(seed, self.name)
 
     def draw(self, seed: int, name: str) -> np.ndarray:
-        """What the initialiser gives for a seed and a name."""
+        """The initial contents for a seed and a name."""
         rng = np.random.Generator(
             np.random.Philox(key=np.array([seed, zlib.crc32(name.encode())], np.uint64))
         )
@@ -214,7 +220,7 @@ class Parameter(Operators, structure.Leaf):
         return array
 
     def checksum(self) -> int:
-        """Of the contents."""
+        """CRC-32 of the contents."""
         return zlib.crc32(self.read().tobytes())
 
     @property
@@ -266,7 +272,7 @@ class Parameter(Operators, structure.Leaf):
         return self.store
 
     def read(self) -> np.ndarray:
-        """The contents like `value`, to look at only."""
+        """The contents, like `value`, but only to be read."""
         store = self._placed()
         look(store, f"parameter {self._name!r}")
         if store.away:
@@ -288,7 +294,7 @@ class Parameter(Operators, structure.Leaf):
         structure.note_change()
 
     def untransposed(self) -> Parameter:
-        """Itself, from now on kept in memory as users see it."""
+        """This parameter, from now on stored untransposed."""
         if self._transposed:
             if self.store is not None:
                 self._leave()
@@ -299,11 +305,12 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def grad(self) -> np.ndarray | None:
-        """The gradient of the last training step, a view; None for a parameter that is not trained
-        or without a model.
+        """The gradient of the last training step, a view of shape `shape`; None for a parameter
+        that is not trained or belongs to no model.
 
-        Only where gradients are kept: with ``keep_gradients=True`` of `Trainer` or `compile`.
-        Raises OptionError where they are not.
+        Raises:
+            OptionError: gradients are not kept; pass ``keep_gradients=True`` to `Trainer` or
+                `compile`.
         """
         if self.store is None or not self.trainable:
             return None

@@ -21,25 +21,27 @@ Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
 class Recurrent(Module, Stateful):
-    """What `RNN`, `LSTM` and `GRU` share: layers, directions, states.
+    """Base of `RNN`, `LSTM` and `GRU`: layers, directions and states.
 
     Args:
-        input_size: features I of a step.
-        hidden_size: units H.
-        num_layers: layers, each on the outputs of the one before.
-        bias: whether there are biases.
-        batch_first: inputs and outputs are (batch, steps, features); False: (steps, batch,
-            features), through a copy.
-        dropout: probability of zero in the outputs between layers, in training; for several layers
-            only.
-        bidirectional: a second set of weights runs from the end of each sequence to its start.
-        merge: the two directions' outputs are joined ("concat") or added ("sum").
-        bptt: truncated backpropagation: gradients through time stop at steps that are multiples of
-            it; None: never. A batch's steps are all kept in memory, whatever `bptt` is: cut a long
-            sequence into windows of k steps and give them, one after the other, to a `stateful`
-            layer. Gradients stop between windows likewise, and memory is that of one window.
-        stateful: a batch size. The final states of a batch are the initial ones of the next, kept
-            in buffers `state_h_l0` (and `state_c_l0`) until `reset_state`; batches have this size.
+        input_size: I, the features of a step.
+        hidden_size: H, the number of units.
+        num_layers: number of layers, each fed with the outputs of the one before.
+        bias: whether to use biases.
+        batch_first: whether inputs and outputs are (batch, steps, features). If False they are
+            (steps, batch, features), which costs a copy.
+        dropout: dropout probability of the outputs between layers, in training; it needs several
+            layers.
+        bidirectional: whether a second set of weights runs from the end of each sequence to its
+            start.
+        merge: whether the two directions' outputs are concatenated ("concat") or added ("sum").
+        bptt: truncated backpropagation: gradients through time stop at every step that is a
+            multiple of this number; None means never. All steps of a batch stay in memory whatever
+            `bptt` is. For long sequences, feed windows of k steps in order to a `stateful` layer
+            instead: gradients stop between windows as well, and only one window is in memory.
+        stateful: a batch size, or None. Each batch then starts from the final states of the batch
+            before, kept in the buffers `state_h_l0` (and `state_c_l0`) until `reset_state`. All
+            batches must have this size.
 
     Attributes:
         weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0: PyTorch's names, shapes and order of
@@ -149,19 +151,23 @@ class Recurrent(Module, Stateful):
         """Run over sequences.
 
         Args:
-            x: shape (batch, steps, input_size), or (steps, batch, input_size) without
-                `batch_first`.
+            x: shape (batch, steps, input_size); (steps, batch, input_size) if `batch_first` is
+                False.
             state: initial states, a list with one entry for each layer and direction (layer 0,
                 layer 0 reverse, layer 1, ...): a value of shape (batch, hidden_size), for an LSTM a
                 pair (h, c). Or stacked as in PyTorch: one value of shape (layers and directions,
                 batch, hidden_size), for an LSTM a pair of them. Zeros if None.
             lengths: number of valid steps of each sequence, integers (batch,) from 0 to `steps`;
-                all if None. With them batches of many different numbers of steps need few
-                programs, unless something else in the model depends on how many steps there are.
+                None means that all steps are valid. With lengths, batches with many different
+                numbers of steps share a few programs, unless something else in the model depends on
+                the number of steps.
 
         Returns:
-            Outputs of all steps, zero past the end, and a list of final states like `state`
-            (PyTorch stacks them to one array).
+            The outputs of all steps, zero past each sequence's end, and a list of final states in
+            the form of `state` (PyTorch stacks them into one array).
+
+        Raises:
+            ShapeError: the input, a state or the lengths do not fit.
         """
         suffixes = self._suffixes()
         if x.ndim != 3 or x.shape[-1] != self.input_size:
@@ -248,7 +254,7 @@ class Recurrent(Module, Stateful):
                 ops.store_state(value, buffer)
 
     def reset_state(self) -> None:
-        """Begin new sequences: set the carried states to zero."""
+        """Start new sequences: set the carried states to zero."""
         if not self.stateful:
             raise OptionError(f"{self!r} carries no state; make it with stateful=batch_size")
         for buffers in self._buffers():

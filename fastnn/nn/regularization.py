@@ -19,12 +19,18 @@ class Dropout(Module):
 
     Args:
         p: probability of zero, in [0, 1].
-        classic: False: the kept elements are multiplied by 1/(1-p) in training (inverted dropout,
-            as in PyTorch and Keras). True: nothing is scaled in training, and in evaluation
-            everything is multiplied by 1-p, as in the paper.
+        classic: if False, the elements that are kept are multiplied by 1/(1-p) in training
+            (inverted dropout, as in PyTorch and Keras). If True, nothing is scaled in training, and
+            everything is multiplied by 1-p in evaluation, as in the paper.
 
-    The mask depends on the seed, the step, the layer and the element only, not on the number of
-    workers.
+    The mask depends only on the seed, the step, the layer and the position of the element, never on
+    the number of workers. Input and output have the same shape; evaluation changes nothing (unless
+    `classic`).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> bool((nn.Dropout(0.5).predict(np.ones((2, 3), np.float32)) == 1).all())
+    True
     """
 
     def __init__(self, p: float = 0.5, classic: bool = False):
@@ -80,17 +86,25 @@ class _RowNorm(Module):
 
 
 class LayerNorm(_RowNorm):
-    """Normalises each row to mean 0 and variance 1, then gain and bias (Ba et al. 2016).
+    """Normalises each row to mean 0 and variance 1, then applies a gain and a bias (Ba et al.
+    2016).
 
     Args:
-        num_features: size C of the last dimension, or the sizes of the last dimensions, which are
-            normalised together (PyTorch's `normalized_shape`).
+        num_features: C, the size of the last dimension, or the sizes of several last dimensions,
+            which are then normalised together (PyTorch's `normalized_shape`).
         eps: added to the variance.
-        affine: whether there are gain and bias.
-        bias: whether there is a bias beside the gain.
+        affine: whether to apply a gain and a bias.
+        bias: whether to apply a bias with the gain.
 
     Attributes:
-        weight: the gain, shape (C,) or the sizes. bias: likewise. None where there is none.
+        weight, bias: gain and bias, each of shape (C,) or of the given sizes, or None.
+
+    Shapes: input and output (batch, ..., C). Other last dimensions raise ShapeError.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LayerNorm(4).predict(np.arange(8.0).reshape(2, 4)).shape
+    (2, 4)
     """
 
     def __init__(
@@ -111,19 +125,20 @@ class LayerNorm(_RowNorm):
 
 
 class RMSNorm(_RowNorm):
-    """Divides each row by its root mean square, then a gain (Zhang & Sennrich 2019).
+    """Divides each row by its root mean square, then applies a gain (Zhang & Sennrich 2019)::
 
-    ``y = x / sqrt(mean(x^2) + eps) * weight``
+        y = x / sqrt(mean(x^2) + eps) * weight
 
     Args:
-        num_features: size C of the last dimension, or the sizes of the last dimensions, which are
-            normalised together.
-        eps: added to the mean square; None: the spacing of numbers at 1 (2^-23 in float32), as in
-            PyTorch.
-        affine: whether there is a gain.
+        num_features: C, the size of the last dimension, or the sizes of several last dimensions,
+            which are then normalised together.
+        eps: added to the mean square; None is machine epsilon (2^-23 in float32), as in PyTorch.
+        affine: whether to apply a gain.
 
     Attributes:
-        weight: the gain, shape (C,) or the sizes; None without `affine`.
+        weight: the gain, of shape (C,) or of the given sizes; None without `affine`.
+
+    Shapes: input and output (batch, ..., C). Other last dimensions raise ShapeError.
 
     >>> from fastnn import nn
     >>> nn.RMSNorm(8).parameter_count
@@ -154,22 +169,30 @@ class RMSNorm(_RowNorm):
 
 
 class BatchNorm(Module):
-    """Normalises each feature over the batch (Ioffe & Szegedy 2015); features are last.
+    """Normalises each feature over the batch (Ioffe & Szegedy 2015); features come last.
 
-    In training with the batch's mean and (biased) variance; running averages, with the unbiased
-    variance as in PyTorch, serve evaluation.
+    Training uses the batch's mean and (biased) variance. Evaluation uses running averages of them,
+    with the unbiased variance, as in PyTorch.
 
     Args:
-        num_features: size C of the last dimension.
+        num_features: C, the size of the last dimension.
         eps: added to the variance.
         momentum: weight of the new batch in the running averages.
-        affine: whether there are gain and bias.
-        track_running_stats: False: no running averages; evaluation, too, uses the statistics of
-            its batch.
+        affine: whether to apply a gain and a bias.
+        track_running_stats: whether to keep running averages. If False, evaluation also uses the
+            statistics of its own batch.
 
     Attributes:
-        weight, bias: gain and bias, shape (C,). running_mean, running_var: buffers, shape (C,).
-            None where there are none.
+        weight, bias: gain and bias, shape (C,), or None. running_mean, running_var: buffers of
+            shape (C,), or None.
+
+    Shapes: input and output (batch, ..., C); statistics are taken over all dimensions but the last.
+    Another last dimension raises ShapeError.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.BatchNorm(3).predict(np.ones((2, 3), np.float32)).shape
+    (2, 3)
     """
 
     def __init__(

@@ -22,8 +22,9 @@ class RNN(Recurrent):
 
     Args:
         nonlinearity: "tanh", "relu" or "sigmoid".
-        identity_init: W_hh begins as the identity times this number and biases as zeros; with
-            "relu" and 1.0 the IRNN of Le, Jaitly & Hinton (2015). None: PyTorch's start.
+        identity_init: initialise W_hh as the identity times this number, and the biases as zeros;
+            with "relu" and 1.0 this is the IRNN of Le, Jaitly & Hinton (2015). None is PyTorch's
+            initialisation.
         input_size, hidden_size and further options: see `Recurrent`.
 
     >>> from fastnn import nn
@@ -80,12 +81,12 @@ class LSTM(Recurrent):
     """The LSTM over sequences (Hochreiter & Schmidhuber 1997), as in PyTorch.
 
     Args:
-        peepholes: the gates see the cell (Gers et al. 2002): a parameter `weight_peephole_l0` of
-            shape (3H,), the weights p_i, p_f, p_o.
-        proj_size: features P of the outputs and of the state h, fewer than H: h = W_hr (o tanh(c))
-            with a parameter `weight_hr_l0` of shape (P, H) (Sak et al. 2014); 0: h has H features.
-        forget_bias: the forget gate's bias begins as this number (1.0 helps long memories:
-            Jozefowicz et al. 2015); None: PyTorch's start.
+        peepholes: whether the gates also see the cell state (Gers et al. 2002), through a parameter
+            `weight_peephole_l0` of shape (3H,) that holds the weights p_i, p_f and p_o.
+        proj_size: P < H, the features of the outputs and of the state h: h = W_hr (o tanh(c)), with
+            a parameter `weight_hr_l0` of shape (P, H) (Sak et al. 2014). 0 means no projection.
+        forget_bias: initial value of the forget gate's bias (1.0 helps the layer remember for
+            longer: Jozefowicz et al. 2015); None is PyTorch's initialisation.
         input_size, hidden_size and further options: see `Recurrent`.
 
     >>> from fastnn import nn
@@ -156,8 +157,8 @@ class GRU(Recurrent):
     """The GRU over sequences (Cho et al. 2014), as in PyTorch.
 
     Args:
-        reset: the reset gate is applied "after" the product with W_hh (PyTorch) or "before" it (as
-            in the paper).
+        reset: whether the reset gate is applied "after" the product with W_hh (as in PyTorch) or
+            "before" it (as in the paper).
         input_size, hidden_size and further options: see `Recurrent`.
     """
 

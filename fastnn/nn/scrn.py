@@ -24,13 +24,13 @@ class SCRN(Recurrent):
 
     Args:
         context_size: number of slow units.
-        alpha: how slow they are, in [0, 1].
+        alpha: share of the old context that each step keeps, in [0, 1].
         input_size, hidden_size and further options: see `Recurrent`; states are pairs (h, s).
 
     Attributes:
         weight_context_l0: B, shape (context_size, I).
-        weight_ih_l0: A and P side by side, shape (H, I + context_size).
-        weight_hh_l0: R, shape (H, H). The paper has no biases; here they are an option.
+        weight_ih_l0: A and P concatenated, shape (H, I + context_size).
+        weight_hh_l0: R, shape (H, H). The paper has no biases; here they are optional.
 
     >>> from fastnn import nn
     >>> nn.SCRN(50, 100, context_size=40).output_size

@@ -12,14 +12,16 @@ from fastnn.public import publish
 
 
 class Flatten(Module):
-    """(batch, ...) to (batch, all the rest)."""
+    """Flattens each sample: (batch, a, b, ...) becomes (batch, a * b * ...)."""
 
     def forward(self, x: Value) -> Value:
         return ops.flatten(x)
 
 
 class Reshape(Module):
-    """Gives each sample another shape; one extent may be -1.
+    """Reshapes each sample; one size may be -1. The batch dimension is not given.
+
+    Raises ShapeError where the number of elements does not fit.
 
     >>> from fastnn import nn
     >>> nn.Reshape(8, 8)
@@ -37,14 +39,14 @@ class Reshape(Module):
 
 
 class Concatenate(Module):
-    """Joins its inputs along the last dimension."""
+    """Concatenates its inputs along the last dimension; their other dimensions must be equal."""
 
     def forward(self, *parts: Value) -> Value:
         return ops.concatenate(*parts)
 
 
 class Add(Module):
-    """The sum of its inputs, element by element."""
+    """Element-wise sum of its inputs, broadcast against each other as in NumPy."""
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)
@@ -55,7 +57,7 @@ class Add(Module):
 
 
 class Multiply(Module):
-    """The product of its inputs, element by element."""
+    """Element-wise product of its inputs, broadcast against each other as in NumPy."""
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)

@@ -1,0 +1,111 @@
+"""Every public name says what it is, and the examples in docstrings run."""
+
+from __future__ import annotations
+
+import doctest
+import functools
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PACKAGES = (
+    "fastnn", "fastnn.nn", "fastnn.ops", "fastnn.optim", "fastnn.data", "fastnn.train",
+    "fastnn.testing", "fastnn.callbacks", "fastnn.metrics", "fastnn.cuda", "fastnn.errors",
+)  # fmt: skip
+#: examples that need data sets: `tests/data/test_sets.py` runs them
+DOWNLOADED = tuple(
+    f"fastnn.data.{name}" for name in ("conll2003", "mnist", "ptb", "shakespeare", "spoken_digits")
+)
+
+
+@functools.cache
+def public(package: str) -> dict[str, Any]:
+    """What a package offers, but for modules and numbers, by name."""
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", None) or dir(module)
+    found = {n: getattr(module, n) for n in names if not n.startswith("_")}
+    return {
+        n: o
+        for n, o in found.items()
+        if callable(o) and getattr(o, "__module__", "").startswith("fastnn")
+    }
+
+
+def members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties that a class of ours defines itself."""
+    for name, value in vars(kind).items():
+        function = value.fget if isinstance(value, property) else value
+        function = getattr(function, "__func__", function)
+        if not name.startswith("_") and inspect.isfunction(function):
+            yield name, value
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_documented(package: str) -> None:
+    named = public(package)
+    assert named or package == "fastnn.train"
+    assert [n for n, o in named.items() if not inspect.getdoc(o)] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arguments_are_documented(package: str) -> None:
+    """A docstring that lists arguments lists those that there are."""
+    wrong = []
+    for name, value in public(package).items():
+        text = inspect.getdoc(value) or ""
+        listed = _listed(text)
+        try:
+            there = inspect.signature(value).parameters
+        except (TypeError, ValueError):
+            continue
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in there.values())
+        wrong += [f"{name}: {n}" for n in listed if n not in there and not open_ended]
+    assert wrong == []
+
+
+def _listed(text: str) -> list[str]:
+    """The names under "Args:"."""
+    names, inside = [], False
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            inside = line == "Args:" or (inside and not line)
+        elif inside and line[4:5].strip() and ":" in line:
+            names += [n.strip().lstrip("*") for n in line.partition(":")[0].split(",")]
+    return [n for n in names if n.isidentifier()]
+
+
+def _examples() -> dict[str, tuple[Any, ModuleType]]:
+    """Public functions and classes whose docstrings have examples, their members' included."""
+    found = {}
+    for package in PACKAGES:
+        for name, value in public(package).items():
+            parts = [(name, value)]
+            if inspect.isclass(value):
+                parts += [(f"{name}.{n}", v) for n, v in members(value)]
+            for label, part in parts:
+                text = inspect.getdoc(part) or ""
+                if ">>>" in text and value.__module__ not in DOWNLOADED:
+                    found[label] = part, importlib.import_module(value.__module__)
+    return found
+
+
+EXAMPLES = _examples()
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_examples(name: str) -> None:
+    value, module = EXAMPLES[name]
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner()
+    tests = [t for t in finder.find(value, name, module=module) if t.examples]
+    if not tests:  # what a decorator has made
+        scope = dict(vars(module))
+        text = inspect.getdoc(value) or ""
+        tests = [doctest.DocTestParser().get_doctest(text, scope, name, None, 0)]
+    for test in tests:
+        test.globs = {**vars(module), **test.globs}
+        assert runner.run(test).failed == 0
