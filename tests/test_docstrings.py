@@ -21,6 +21,9 @@ DOWNLOADED = tuple(
     f"fastnn.data.{name}" for name in ("conll2003", "mnist", "ptb", "shakespeare", "spoken_digits")
 )
 
+#: an optimiser's, whose equations are in the docstring of the class
+FORMULAS = ("scalars", "rule", "weights", "follow")
+
 
 @functools.cache
 def public(package: str) -> dict[str, Any]:
@@ -109,3 +112,37 @@ def test_examples(name: str) -> None:
     for test in tests:
         test.globs = {**vars(module), **test.globs}
         assert runner.run(test).failed == 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_methods_are_documented(package: str) -> None:
+    """Methods and properties of public classes; one that overrides may have its base's docstring."""
+    wrong = []
+    for name, value in public(package).items():
+        if inspect.isclass(value):
+            wrong += [
+                f"{name}.{n}"
+                for n, _ in members(value)
+                if n not in FORMULAS and not inspect.getdoc(getattr(value, n))
+            ]
+    assert wrong == []
+
+
+def test_layers_and_losses_say_their_shapes() -> None:
+    """Of what goes in and out, or of what they are made of; those that change no shape need not."""
+    nn = importlib.import_module("fastnn.nn")
+    element_wise = {
+        n for n, o in public("fastnn.nn").items() if o.__module__ == "fastnn.nn.activation"
+    }
+    containers = {"Sequential", "ModuleList", "ModuleDict", "Module", "Identity", "Loss"}
+    shapes = ("shape", "(batch", "dimension")
+    silent = [
+        n
+        for n, o in public("fastnn.nn").items()
+        if inspect.isclass(o)
+        and issubclass(o, nn.Module)
+        and n not in element_wise | containers
+        and not any(word in (inspect.getdoc(o) or "").lower() for word in shapes)
+    ]
+    inputs = [n for n in silent if n not in ("RNN", "LSTM", "GRU", "SCRN")]  # see `Recurrent`
+    assert inputs == []

@@ -102,14 +102,17 @@ class Value(Methods):
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
     def external(self) -> bool:
+        """Whether its memory is brought along by the run and not laid out by the planner."""
         return self.segment.startswith(EXTERNAL)
 
     def __repr__(self) -> str:

@@ -41,6 +41,7 @@ class Sequential(Module):
 
     @property
     def layers(self) -> list[Module]:
+        """The layers, in order."""
         return [child for _, child in self.children()]
 
     def forward(self, x: Any) -> Any:
@@ -188,12 +189,15 @@ class ModuleDict(Module):
         return layer
 
     def keys(self) -> Iterable[str]:
+        """The modules' names."""
         return self._layers.keys()
 
     def values(self) -> Iterable[Module]:
+        """The modules."""
         return self._layers.values()
 
     def items(self) -> Iterable[tuple[str, Module]]:
+        """Pairs of name and module."""
         return self._layers.items()
 
     def __len__(self) -> int:

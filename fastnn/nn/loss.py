@@ -243,6 +243,7 @@ class _PairLoss(Loss):
         return ops.reshape(self.rows(*single), *output.shape)
 
     def options(self, output: Value) -> dict[str, Any]:
+        """Arguments of the loss's op beyond output and target."""
         return {}
 
     def rows(self, output: Value, target: Value) -> Value:

@@ -141,6 +141,7 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape that users see."""
         return self._shape
 
     @property
@@ -164,6 +165,7 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def trainable(self) -> bool:
+        """Whether training changes it; see the class."""
         return self._trainable
 
     @trainable.setter
@@ -189,10 +191,12 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return int(np.prod(self.shape))
 
     @property
     def ndim(self) -> int:
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
@@ -204,6 +208,7 @@ class Parameter(Operators, structure.Leaf):
 
     @property
     def initialized(self) -> bool:
+        """Whether it has contents yet."""
         return self.store is not None or self._contents is not None
 
     def initialize(self, seed: int = 0) -> None:

@@ -46,7 +46,7 @@ class Concatenate(Module):
 
 
 class Add(Module):
-    """Element-wise sum of its inputs, broadcast against each other as in NumPy."""
+    """Element-wise sum of its inputs, whose shapes broadcast as in NumPy."""
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)
@@ -57,7 +57,7 @@ class Add(Module):
 
 
 class Multiply(Module):
-    """Element-wise product of its inputs, broadcast against each other as in NumPy."""
+    """Element-wise product of its inputs, whose shapes broadcast as in NumPy."""
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)

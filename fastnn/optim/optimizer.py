@@ -252,6 +252,7 @@ class Optimizer:
 
     @property
     def group_count(self) -> int:
+        """Number of parameter groups, the default one included."""
         return 1 + len(self.groups)
 
     def own_values(self, options: Mapping[str, Any]) -> tuple[float, ...]:
@@ -281,6 +282,7 @@ class Optimizer:
 
     @property
     def scalar_count(self) -> int:
+        """How many numbers `scalars` returns."""
         values = self.own_values(self.options)
         return len(self._scalars()(1, float(self.options["lr"]), *values))
 

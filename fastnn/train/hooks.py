@@ -92,12 +92,15 @@ class Callback:
         anything is changed, after `set_model`."""
 
     def set_params(self, params: Mapping[str, Any]) -> None:
+        """Receive the run's settings; they are then in `self.params`."""
         self.params = params
 
     def set_model(self, model: Any) -> None:
+        """Receive the model; it is then in `self.model`."""
         self.model = model
 
     def set_trainer(self, trainer: TrainerLike) -> None:
+        """Receive the trainer; it is then in `self.trainer`."""
         self.trainer = trainer
 
     def on_train_begin(self, logs: Logs) -> None:
@@ -189,6 +192,7 @@ class CallbackList(Callback):
         return len(self.callbacks)
 
     def append(self, callback: Callback) -> None:
+        """Add a callback at the end."""
         self.callbacks.append(callback)
 
 
