@@ -116,7 +116,7 @@ def test_examples(name: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_methods_are_documented(package: str) -> None:
-    """Methods and properties of public classes; one that overrides may have its base's docstring."""
+    """Of public classes; a method that overrides may have its base's docstring."""
     wrong = []
     for name, value in public(package).items():
         if inspect.isclass(value):
