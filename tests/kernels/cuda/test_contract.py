@@ -9,7 +9,7 @@ import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel
-from fastnn.kernels.update.shared import MADE, SAVING
+from fastnn.kernels.update.shared import MADE, SAVING, SHARED
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
 from tests.golden.models import CASES, numbers
@@ -22,12 +22,16 @@ report.declare_all()
 LARGE = ("wide", "wide_tf32", "lstm_by_turns", "gru_by_turns")
 
 
-#: the kernels of updates, whose optimisers need not all be met in models
-UPDATES = [n for n, (_, parts) in MADE.items() if n == parts[0].name]
+#: the kernels of updates element by element, whose optimisers need not all be met in models
+UPDATES = [
+    name for name in MADE if MADE.get(name.replace("_prepare", "_update"), ("",))[0] == "update"
+]
 
 
 def update_operands(kernel: CudaKernel) -> contract.Arrays:
     """Operands of an update or of what prepares it, by the kinds of its parameters."""
+    update = kernel.name.removesuffix(SAVING).replace("_prepare", "_update")
+    size = SHARED + MADE[update][1][3]  # of what is prepared
     given: dict[str, Any] = {"control": control(0), "scale": None, "guard": np.zeros(8, np.int64)}
     for name, parameter in kernel.params.items():
         if name in given:
@@ -37,7 +41,7 @@ def update_operands(kernel: CudaKernel) -> contract.Arrays:
         elif parameter.dtype == "r":
             given[name] = np.ones((1, 1))
         else:
-            given[name] = np.abs(numbers(*((20,) if parameter.dims == ("H",) else (2, 5))))
+            given[name] = np.abs(numbers(*((size,) if parameter.dims == ("H",) else (2, 5))))
     return {name: given[name] for name in kernel.params}
 
 
@@ -79,5 +83,5 @@ def test_no_kernel_is_left_out(checked: set[str]) -> None:
         for name, made in CUDA_KERNELS.items()
         if (made.function.__module__ or "fastnn.kernels").startswith("fastnn.kernels")
     }
-    updates = {*UPDATES, *(f"{name}{SAVING}" for name in UPDATES)}
+    updates = {*MADE, *(f"{name}{SAVING}" for name in UPDATES)}
     assert sorted(ours - checked - updates - set(DIRECT) - set(DIRECT_CUDA)) == []
