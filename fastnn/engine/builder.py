@@ -191,11 +191,18 @@ class Builder:
         self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
         return copy
 
-    def finish(self, advance: bool = True) -> Built:
-        """Plan the step."""
+    def close(self, advance: bool) -> None:
+        """Nothing else is computed; with `advance` the step counts, last of all."""
         if advance:
             self.graph.call_last("advance", control=self.graph.control(), batch=self.graph.batch)
-        program = plan(self.lowered, self.places)
+
+    def finish(self, advance: bool = True) -> Built:
+        """Plan the step."""
+        self.close(advance)
+        return self.built(plan(self.lowered, self.places))
+
+    def built(self, program: Program) -> Built:
+        """The step with its program."""
         ranges = tuple(
             (self.names[r.value], replace(r, value=None))  # without the graph
             for r in self.graph.ranges

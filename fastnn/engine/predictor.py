@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_ranges
+from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
 from fastnn.engine.builder import Builder, Built, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, settled
-from fastnn.engine.ranges import Ranges, Stretch
+from fastnn.engine.plans import Plans
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.engine.turns import Turn, building, turns
@@ -88,7 +88,7 @@ class Predictor:
         self._stateful = fixed_batch(model) is not None
         self._idle = deque([self])  # those that no thread is using
         self._settled: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
-        self._ranges = Ranges(self._traced)
+        self._plans = Plans(devices.on_host(self.session.device))
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
         turn = turns(self.session.store).read(Turn("predict", sys._getframe()))
@@ -112,7 +112,7 @@ class Predictor:
         with building:
             twin = Predictor(self.model, self.session.workers)
         twin._forwards, twin._joins, twin._idle = self._forwards, self._joins, self._idle
-        twin._ranges = self._ranges
+        twin._plans = self._plans
         return twin
 
     def outputs(self, *inputs: Any, batch_size: int, on_device: bool) -> Any:
@@ -146,16 +146,21 @@ class Predictor:
         key = (specs, batch, feed)
         if key not in self._forwards:
             kind = self.session.runtime.kind
-            builder = Builder(self.model, self.model.store(), batch, False, feed, kind)
-            outputs = builder.outputs(builder.inputs("x", specs))
-            for k, output in enumerate(outputs):
-                own = _own(builder.graph, output)
-                builder.places[f"output{k}"] = own
-                if feed == "gather":
-                    _scatter(builder.graph, k, own)
+
+            def make(size: int, parts: Any) -> Builder:
+                builder = Builder(self.model, self.model.store(), size, False, feed, kind)
+                for k, output in enumerate(builder.outputs(builder.inputs("x", parts[0]))):
+                    own = _own(builder.graph, output)
+                    builder.places[f"output{k}"] = own
+                    if feed == "gather":
+                        _scatter(builder.graph, k, own)
+                return builder
+
+            builder, built = self._plans.build(feed, make, batch, (specs,))
+            outputs = builder.output_values
             dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
             tree = rebuild(builder.tree, [None] * len(outputs))  # without the graph
-            self._forwards[key] = Forward(builder.finish(), tree, dtypes)
+            self._forwards[key] = Forward(built, tree, dtypes)
         return self._forwards[key]
 
     def joins(self, specs: tuple[Spec, ...]) -> tuple[str, ...]:
@@ -186,12 +191,9 @@ class Predictor:
             for begin in range(0, len(x), batch):
                 part = x if batch == len(x) else x.take(slice(begin, begin + batch))
                 count = len(part)
-                part, stretch = self._stretched(part)
                 ready = self._ready(part)
                 states.before(ready.forward.built)
                 found, tree = ready(part), ready.forward.tree
-                if stretch is not None:
-                    found = stretch.cut(found)
                 if batch == len(x):
                     results = [array.copy() for array in found]
                     break
@@ -203,11 +205,6 @@ class Predictor:
                 for result, array, join in zip(results, found, joins, strict=True):
                     _put(result, array, join, begin, count, len(x))
         return rebuild(tree, results)
-
-    def _stretched(self, x: Arrays) -> tuple[Arrays, Stretch | None]:
-        """A batch, padded to the steps of the program that serves it (`engine/ranges.py`)."""
-        padded, _, _, stretch = self._ranges.stretch("predict", x, NO_ARRAYS, NO_ARRAYS)
-        return padded, stretch
 
     def _traced(self, kind: str, batch: int, specs: Any) -> Builder:
         builder = Builder(self.model, self.session.store, batch, False, "direct")

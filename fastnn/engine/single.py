@@ -42,7 +42,7 @@ class Single:
         self.loss, self.run = self.single.loss, self.single.run
         if session.runtime.functions:
             self.run = self._run_with_host
-        self.nbytes = built.nbytes + sum(int(b.nbytes) for b in bounds)
+        self.nbytes = sum(int(b.nbytes) for b in bounds)
         self.session = session
 
     def _run_with_host(self, arrays: Sequence[np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,15 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
             found.append(Repeated(item[0], body, tuple(accesses)))
     split_alike(found)
     return found
+
+
+def flat(work: Sequence[Work]) -> Iterator[Instruction]:
+    """The instructions, those of loops once, in order."""
+    for one in work:
+        if isinstance(one, Repeated):
+            yield from flat(one.body)
+        else:
+            yield one
 
 
 def split_alike(work: Sequence[Work]) -> None:

@@ -11,7 +11,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan import memory
-from fastnn.plan.instruction import Instruction, Repeated, Work, instructions_of
+from fastnn.plan.instruction import Instruction, Repeated, Work, flat, instructions_of
 from fastnn.plan.launches import in_order, in_turn
 from fastnn.plan.lower import Lowering
 from fastnn.plan.private import shared_by_steps
@@ -24,9 +24,11 @@ from fastnn.plan.program import (
     PlannedPhase,
     PlannedRepeat,
     Program,
+    along,
     calls_of,
 )
 from fastnn.plan.schedule import Phase, Phases, leaves, schedule
+from fastnn.plan.sizes import Looked, Plan, plan_of
 from fastnn.plan.verify import verify
 
 #: bytes beyond the fewest that work memory may take so that launches can run side by side
@@ -46,12 +48,32 @@ def plan(
         carried: segments of the caller's own that hold something before a step begins.
     """
     lowered = graph if isinstance(graph, Lowering) else Lowering(graph)
-    graph = lowered.graph
+    return _planned(look(lowered, places), lowered, carried)[0]
+
+
+def look(lowered: Lowering, places: Mapping[str, Value]) -> Looked:
+    """A lowered graph with all that its sizes decide: which products, whose memory steps share."""
     _ = lowered.calls  # lowers what is left: from here on it is known where values lie
     kept = [v.root for v in places.values()]
     calls = chosen(lowered, kept)
     calls, private = shared_by_steps(calls, kept)
-    work = instructions_of(calls, lowered.batch)
+    return Looked(calls, places, private, lowered.batch, lowered.dtype)
+
+
+def plan_for_sizes(looked: Looked, lowered: Lowering) -> Plan:
+    """Plan a graph, and note what programs of smaller sizes are compared with."""
+    program, work, layout = _planned(looked, lowered, ())
+    found = list(flat(work))
+    begins = {v: layout.local.get(v) or (layout.offset_of(v), 0) for v in layout.numbers}
+    return plan_of(program, found, layout.order, looked, begins, layout.numbers)
+
+
+def _planned(
+    looked: Looked, lowered: Lowering, carried: Sequence[str]
+) -> tuple[Program, list[Work], _Layout]:
+    graph, places, private = lowered.graph, looked.places, looked.private
+    kept = [v.root for v in places.values()]
+    work = instructions_of(looked.calls, looked.batch)
     phases = in_order(work) if lowered.device == "cuda" else schedule(work)
     layout = _Layout(graph.dtype, memory.ALIGNMENT[lowered.device], private)
     if lowered.device == "cpu":
@@ -69,7 +91,7 @@ def plan(
         carried=tuple(carried),
     )
     verify(program)
-    return program
+    return program, work, layout
 
 
 class _Layout:
@@ -82,6 +104,7 @@ class _Layout:
         self.offsets: dict[Value, int] = {}
         self.numbers: dict[Value, int] = {}
         self.constants: list[tuple[int, np.ndarray]] = []
+        self.order: list[Instruction] = []
 
     def bytes_of(self, value: Value) -> int:
         return value.size * item_size(value.dtype, self.dtype)
@@ -127,7 +150,7 @@ class _Layout:
             offset, per_item = self.local[root]
             return Operand("local", offset, tuple(dims), value.dtype, False, number, per_item)
         size = item_size(value.dtype, self.dtype)
-        offset, strides = self.offset_of(root) + value.shift * size, _along(value.strides, loops)
+        offset, strides = self.offset_of(root) + value.shift * size, along(value.strides, loops)
         return Operand(
             root.segment, offset, tuple(dims), value.dtype, root.external, number,
             strides=tuple(stride * size for stride in strides),
@@ -159,6 +182,7 @@ class _Layout:
         return self.call(work)
 
     def call(self, instruction: Instruction) -> PlannedCall:
+        self.order.append(instruction)
         operands: list[Any] = []
         loops = instruction.repeats
         for name in instruction.kernel.params:
@@ -166,15 +190,9 @@ class _Layout:
             if isinstance(value, Value):
                 operands.append(self.operand(value, instruction.dims[name], loops))
             elif isinstance(value, Counter):
-                operands.append(Count(value.first, _along(value.strides, loops)))
+                operands.append(Count(value.first, along(value.strides, loops)))
             else:
                 operands.append(value)
         return PlannedCall(
             instruction.kernel.name, tuple(operands), instruction.multiplier, instruction.scope
         )
-
-
-def _along(strides: Mapping[Repeat, int], loops: Sequence[Repeat]) -> tuple[int, ...]:
-    """How something moves in each of the loops; () where it stays."""
-    moving = tuple(strides.get(loop, 0) for loop in loops)
-    return moving if any(moving) else ()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from fastnn.kernels.declare import Array, kernel_of
 
 #: what a call and an operand of it take as objects of Python, about
-CALL_BYTES, OPERAND_BYTES = 500, 400
+CALL_BYTES, OPERAND_BYTES = 300, 300
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operand:
     """An array in memory: segment, byte offset, sizes at the kernel's rank, element type letter.
 
@@ -39,7 +39,7 @@ class Operand:
         return f"{self.segment}+{self.offset}{list(self.dims)}{_moving(self.strides)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Count:
     """An integer that is `first` in the first step of all loops and moves on by `strides`."""
 
@@ -54,7 +54,7 @@ def _moving(strides: tuple[int, ...]) -> str:
     return f" by {', '.join(map(str, strides))}" if strides else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedCall:
     """A kernel by name, with its operands in the order of its parameters.
 
@@ -123,6 +123,12 @@ class PlannedPhase:
     serial: tuple[PlannedCall, ...]
 
 
+def along(strides: Mapping[Any, int], loops: Sequence[Any]) -> tuple[int, ...]:
+    """How something moves in each of the loops; () where it stays."""
+    moving = tuple(strides.get(loop, 0) for loop in loops)
+    return moving if any(moving) else ()
+
+
 def calls_of(items: Iterable[Any]) -> Iterator[PlannedCall]:
     """The calls of phases, groups and loops, each once, in order."""
     for item in items:
@@ -149,6 +155,8 @@ class Program:
         dtype: NumPy name of the float type.
         batch: samples in a step.
         carried: further segments that hold something before a step begins, by name.
+        within: the program for larger sizes whose phases and memory this one has
+            (`plan/sizes.py`); None: it has its own.
     """
 
     phases: tuple[PlannedPhase | PlannedRepeat, ...]
@@ -158,13 +166,20 @@ class Program:
     dtype: str
     batch: int
     carried: tuple[str, ...] = ()
+    within: Program | None = field(default=None, repr=False, compare=False)
 
     @property
     def nbytes(self) -> int:
-        """About how much memory the program's own description takes."""
-        operands = sum(len(call.operands) for call in self.calls())
-        constants = sum(data.nbytes for _, data in self.constants)
-        return CALL_BYTES * len(self.calls()) + OPERAND_BYTES * operands + constants
+        """About how much memory the program's own description takes, beside the larger one's."""
+        calls, constants = self.calls(), [data for _, data in self.constants]
+        if self.within is not None:
+            theirs = {id(call) for call in self.within.calls()}
+            calls = [call for call in calls if id(call) not in theirs]
+            theirs = {id(data) for _, data in self.within.constants}
+            constants = [data for data in constants if id(data) not in theirs]
+        operands = sum(len(call.operands) for call in calls)
+        held = sum(data.nbytes for data in constants)
+        return CALL_BYTES * len(calls) + OPERAND_BYTES * operands + held
 
     def leaves(self) -> Iterator[PlannedPhase]:
         """All phases, those of loops once."""

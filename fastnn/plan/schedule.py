@@ -296,8 +296,14 @@ def _connected(instructions: Sequence[Work], depth: int) -> list[list[Work]]:
 
 
 def _group(instructions: list[Work], grain: int) -> Group:
-    """A block is what fits in the cache, but no less than what its calls read as a whole, and no
-    fewer items than a kernel asks for."""
+    first = instructions[0]
+    block = block_of(instructions, grain)
+    return Group(first.items, grain, min(block, max(first.items, 1)), instructions)
+
+
+def block_of(instructions: Sequence[Work], grain: int) -> int:
+    """How many items make a block: what fits in the cache, but no less than what its calls read as
+    a whole, and no fewer items than a kernel asks for."""
     first = instructions[0]
     per_item = max(sum(i.bytes_per_item for i in instructions), 1)
     whole = sum(i.whole_bytes for i in instructions)
@@ -305,5 +311,4 @@ def _group(instructions: list[Work], grain: int) -> Group:
     if first.key is not None and first.key[0] == "batch":
         block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
     block = max(block, *(i.fewest for i in instructions))
-    block = max(block // grain, 1) * grain
-    return Group(first.items, grain, min(block, max(first.items, 1)), instructions)
+    return max(block // grain, 1) * grain

@@ -15,7 +15,7 @@ from fastnn import optim
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
 from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import PROBE, first_fit, fixed_batch, settled
-from fastnn.engine.ranges import Ranges
+from fastnn.engine.plans import Plans
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.update import Objective
@@ -63,7 +63,7 @@ class Training(ABC):
     kind: ClassVar[str]
     #: attributes that a copy makes anew
     rebuilt: ClassVar[frozenset[str]] = frozenset(
-        {"_chosen", "_host", "store", "session", "_settled", "_ranges", "_watch", "aside"}
+        {"_chosen", "_host", "store", "session", "_settled", "_plans", "_watch", "aside"}
     )
 
     def __init__(self, model: Module, options: Options):
@@ -99,7 +99,7 @@ class Training(ABC):
         averages.begin(self)
         self.aside: Any = None  # the parameters, while averages are in their place
         self._settled: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
-        self._ranges = Ranges(self._traced)
+        self._plans = Plans(devices.on_host(self.device))
         self._watch = Watch(self.model)
 
     def _total_count(self) -> int:
@@ -179,7 +179,7 @@ class Training(ABC):
         copies.refuse_new_parameters(self.model, self.store, self.kind)
         self._chosen = select(self.model, self._selection, "parameters")
         self._settled.clear()
-        self._ranges.clear()
+        self._plans.clear()
         self._forget()
         self._watch.accept()
 

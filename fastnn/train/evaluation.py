@@ -92,7 +92,6 @@ class Evaluation:
         if batch < len(x) and not self.cuts(x.specs, y.specs, w.specs).evaluation:
             batch = len(x)
         left = len(x) % batch
-        x, y, w, _ = trainer.stretched(x, y, w, False, [size for size in (batch, left) if size])
 
         def built(size: int) -> Built:
             return trainer.built(x.specs, y.specs, size, "gather", training=False, w=w.specs)

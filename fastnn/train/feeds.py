@@ -49,9 +49,8 @@ class ArrayFeed:
 
     def prepare(self) -> None:
         """Build and bind the programs: at first, and when the trainer's model has changed."""
-        trainer, sizes = self.trainer, [size for size in (self.batch, self.small) if size]
-        x, y, w, self.stretch = trainer.stretched(*self.data, True, sizes)
-        self.padded = x, y, w
+        trainer = self.trainer
+        x, y, w = self.data
         for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
             trainer.session.set(name, source)
         built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w.specs)
@@ -70,12 +69,6 @@ class ArrayFeed:
         if self.version != self.trainer.version:
             self.prepare()
 
-    def renew(self, rows: Any = ...) -> None:
-        """Take up what a callback has written to these rows of the arrays, which are read where
-        they lie."""
-        if self.stretch is not None:
-            self.stretch.renew(self.padded, self.data, rows)
-
     def last_bound(self, session: Session) -> Bound:
         """The program of the step at the control block's cursor."""
         left = self.samples - int(session.control[control_block.CURSOR])
@@ -93,8 +86,7 @@ class ArrayFeed:
         trainer, session = self.trainer, self.trainer.session
         self.refresh()
         self.hold.check()
-        self.renew()
-        self.built.check(*self.padded[:2])
+        self.built.check(*self.data[:2])
         if self.shuffle:
             self.order[:] = permutation(trainer.seed, epoch, len(self.order))
             session.changed("order")
@@ -114,7 +106,6 @@ class ArrayFeed:
             session.changed("schedule")
             batches.before(first + k)
             self.refresh()
-            self.renew(self.order[begin + k * self.batch :][: self.batch])
             rest = self.rest if k >= (self.samples - begin) // self.batch else None
             reason = session.run([(rest or self.full, 1)], poll)
             if reason:

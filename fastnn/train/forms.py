@@ -87,7 +87,7 @@ class Forms:
         key, arrays = plain
         if key not in self._known:
             form, found = self._new(x, y, w)
-            if all(a is b for a, b in zip(arrays, found, strict=True)):  # neither padded, nor cast
+            if all(a is b for a, b in zip(arrays, found, strict=True)):  # not cast
                 self._known[key] = form
             return form, found
         form = self._known[key]
@@ -106,7 +106,6 @@ class Forms:
     def _new(self, x: Any, y: Any, w: Any) -> tuple[Form, list[Any]]:
         trainer, training = self.trainer, self.training
         x, y, w = trainer.checked(x, y, w, self.check_data, self.what)
-        x, y, w, _ = trainer.stretched(x, y, w, training)
         built = trainer.built(x.specs, y.specs, len(x), "direct", training, w.specs)
         built.check(x, y)
         key = id(built.program)

@@ -24,6 +24,7 @@ from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages
 from fastnn.train.base import Data, OnGradients, Options, Training
+from fastnn.train.build import StepBuilder
 
 #: learning rates computed ahead, in steps
 AHEAD = 256
@@ -179,8 +180,6 @@ class Step(Training):
         inputs, targets, weights = self._checked(x, y, weight)
         if devices.on_host(self.device):  # arrays of a GPU are copied
             inputs, targets, weights = (a.on_host() for a in (inputs, targets, weights))
-            given = (inputs, targets, weights)
-            inputs, targets, weights, _ = self._ranges.stretch(kind, *given)
         arrays = [*inputs.arrays, *targets.arrays, *weights.arrays]
         specs = inputs.specs, targets.specs, weights.specs
         key = (kind, len(inputs), specs, *(a.dtype for a in arrays))
@@ -198,15 +197,22 @@ class Step(Training):
         return self.understood(*self.arrays(x, y, weight, "", "batch"))
 
     def _build(self, kind: str, x: Arrays, y: Arrays, w: Arrays) -> Single:
-        builder = self._traced(kind, len(x), (x.specs, y.specs, w.specs))
         found = set(self.trained)
-        if kind == "train":
-            if self.stop_on_nonfinite:
-                builder.check_finite(builder.places["loss"])
-            self.add_updates(builder)
-        elif kind == "gradients":
-            found = set(builder.gradients(builder.places["loss"], self.trained)[1])
-        built = builder.finish(advance=kind == "train")
+
+        def make(batch: int, specs: Any) -> StepBuilder:
+            builder = self._traced(kind, batch, specs)
+            if kind == "train":
+                if self.stop_on_nonfinite:
+                    builder.check_finite(builder.places["loss"])
+                self.add_updates(builder)
+            elif kind == "gradients":
+                found.intersection_update(
+                    builder.gradients(builder.places["loss"], self.trained)[1]
+                )
+            return builder
+
+        specs = x.specs, y.specs, w.specs
+        _, built = self._plans.build(kind, make, len(x), specs, advance=kind == "train")
         names = [*x.names, *y.names, *w.names]
         return Single(self.session, built, names, [*x.arrays, *y.arrays, *w.arrays], found)
 

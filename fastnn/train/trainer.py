@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import optim
-from fastnn.engine.arrays import Arrays, check_finite
+from fastnn.engine.arrays import check_finite
 from fastnn.engine.builder import Built
-from fastnn.engine.ranges import Stretch
 from fastnn.engine.turns import reading, settle, training
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
-from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
@@ -232,19 +230,25 @@ class Trainer(Training):
         """The planned step for these shapes (`w`: of sample weights); planned once."""
         key = (x, y, batch, feed, training, self.keep_gradients, w)
         if key not in self._built:
-            builder = self.builder(batch, training, feed)
-            self._describe_losses(builder, x, y, w)
             late = training and self.on_gradients is not None  # a step that it ends counts nowhere
-            if not late:
-                builder.report(self.metrics)
-            if training:
-                self.add_updates(builder)
-            if late:
-                builder.report(self.metrics)
+
+            def make(size: int, specs: Any) -> StepBuilder:
+                builder = self.builder(size, training, feed)
+                self._describe_losses(builder, *specs)
+                if not late:
+                    builder.report(self.metrics)
+                if training:
+                    self.add_updates(builder)
+                if late:
+                    builder.report(self.metrics)
+                return builder
+
+            kind = feed, training, self.keep_gradients
+            builder, built = self._plans.build(kind, make, batch, (x, y, w), grows=feed == "direct")
             for k, part in enumerate(builder.parts):
                 if part.reduction == SUM:
                     self.report.kinds[k] = SUM
-            self._built[key] = builder.finish()
+            self._built[key] = built
         return self._built[key]
 
     def describe(
@@ -263,16 +267,6 @@ class Trainer(Training):
         if builder.graph.training and self.stop_on_nonfinite:
             builder.check_finite(builder.places["loss"])
         return data
-
-    def stretched(
-        self, x: Arrays, y: Arrays, w: Arrays, training: bool, batches: Iterable[int] = ()
-    ) -> tuple[Arrays, Arrays, Arrays, Stretch | None]:
-        """Data, padded to the steps of the programs that serve them, and how they were padded
-        (`engine/ranges.py`)."""
-        if not devices.on_host(self.device):
-            return x, y, w, None
-        kind = "train" if training else "evaluate"
-        return self._ranges.stretch(kind, x, y, w, batches)
 
     # ---------------------------------------------------------------- fit
 

@@ -43,7 +43,7 @@ def test_no_text_is_left_over() -> None:
 def test_the_texts_say_all_of_a_program() -> None:
     """What a program has besides has to be in `text.py`, or changes of it would not show."""
     known = {
-        Program: "phases sizes constants places dtype batch carried",
+        Program: "phases sizes constants places dtype batch carried within",
         PlannedPhase: "groups serial",
         PlannedGroup: "items grain block calls",
         PlannedCall: "kernel operands multiplier scope",

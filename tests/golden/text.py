@@ -20,7 +20,8 @@ LONGEST = 150
 def text(program: Program) -> str:
     """A program's text."""
     sizes = " ".join(f"{name} {size}" for name, size in program.sizes.items() if size)
-    lines = [f"{program.dtype}, batch {program.batch}: {sizes}"]
+    within = "" if program.within is None else f" within batch {program.within.batch}"
+    lines = [f"{program.dtype}, batch {program.batch}{within}: {sizes}"]
     if program.carried:
         lines.append(f"carried: {', '.join(program.carried)}")
     for offset, data in program.constants:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels import control_block
+from fastnn.kernels.step.cpu import sum_of_counted
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute
 
@@ -133,3 +133,16 @@ def test_advance(before, stop):
         **{"STEP": 5, "RUN_STEP": 2, "CURSOR": 64, "SEED": 9, **before, **done, "STOP": stop}
     )
     np.testing.assert_array_equal(got, want)
+
+
+def test_zeros_leave_the_bits_of_sums():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 3, 4, 5, 15, 16, 17, 63):
+        x = rng.normal(size=n).astype(np.float32)
+        expected = sum_of_counted(x)
+        assert expected == pytest.approx(x.astype(np.float64).sum(), abs=1e-12)
+        for size in (n, n + 1, n + 6, 2 * n + 3):
+            padded = np.zeros(size, np.float32)
+            padded[np.sort(rng.choice(size, n, replace=False))] = x
+            assert sum_of_counted(padded) == expected
+    assert np.isnan(sum_of_counted(np.array([0, np.nan, 0, 1.0])))

@@ -138,7 +138,7 @@ def test_ctrl_c_while_local_memory_is_provided() -> None:
         found = bound()
         assert interrupting.interrupt_at(functools.partial(found.segment, 1, 2), moment)
         found.segment(1, 1)
-        tables = iter(found.placed.tables)
+        tables = iter(found.placed.placing)
         for number in found.placed.local:
             table = next(tables)
             assert found.calls[number, 1] == found.records[number].ctypes.data

@@ -17,12 +17,80 @@ from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Count, Operand, PlannedCall, Program, time_steps
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.memory import aligned_zeros, constants_of
 from fastnn.runtime.cpu.poison import Poison
+from fastnn.runtime.cpu.sizes import Sizes
 from fastnn.runtime.cpu.table import Table
 
 #: the memory of a run: segment name -> array
 Memory = dict[str, np.ndarray]
+
+
+class Tables:
+    """The run loop's tables for a program, as far as they are numbers: without their own addresses.
+
+    Attributes:
+        table: rows and calls.
+        records: for each call the words that its kernel unpacks, in the first step of all loops.
+        local: by call its operands in local memory, each with its first word in the record.
+        moves: by call what changes in its record from step to step: word, depth of the loop, by how
+            much.
+        by_loop: calls that their innermost loop places once, with its number.
+    """
+
+    def __init__(self, program: Program, memory: Memory, poisoned: Poison | None = None):
+        self.table = table = Table(poison.in_loops(program) if poison.enabled() else program)
+        if poison.enabled():
+            poisoned = poisoned or Poison(program, memory, len(table.calls))
+            table.insert(poisoned.row)
+        self.poison = poisoned
+        begins = {segment: array.ctypes.data for segment, array in memory.items()}
+        self.records = [_record(call, memory, begins) if call else [] for call in table.calls]
+        calls = list(enumerate(table.calls))
+        self.local: dict[int, list[tuple[int, Operand]]] = {}
+        self.moves: dict[int, list[tuple[int, int, int]]] = {}
+        if program.sizes.get("local", 0):
+            self.local = {k: local for k, call in calls if (local := _local(call))}
+        if table.depth:
+            self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
+        #: where local memory lies depends on the block
+        self.by_loop = {
+            k: loop
+            for k, loop in table.innermost.items()
+            if not (loop in table.phases and k in self.local)
+        }
+        self.numbers = sorted({*self.local, *self.moves})
+        self.program = program
+
+    def advances(self, number: int) -> list[tuple[int, int]]:
+        """What a call's innermost loop adds to which words of its record."""
+        depth = len(self.table.loops[number]) - 1
+        return [(slot, by) for slot, level, by in self.moves.get(number, ()) if level == depth]
+
+    def structure(self) -> tuple[Any, ...]:
+        """What is the same for programs of all sizes that share tables."""
+        return (
+            [call and call.kernel for call in self.table.calls],
+            {k: [slot for slot, _ in local] for k, local in self.local.items()},
+            {k: [move[:2] for move in moves] for k, moves in self.moves.items()},
+            self.by_loop,
+        )
+
+    def vector(self) -> np.ndarray:
+        """All words that may differ from size to size, but for constants; see
+        `BoundProgram.places`."""
+        rows, _ = self.table.words(0)
+        found = [word for row in rows for word in row]
+        found += [call.multiplier for call in self.table.calls if call is not None]
+        found += self.table.lengths
+        for record in self.records:
+            found += record
+        for number in self.numbers:
+            found += [operand.per_item for _, operand in self.local.get(number, ())]
+            found += [by for _, _, by in self.moves.get(number, ())]
+            if number in self.by_loop:
+                found += [by for _, by in self.advances(number)]
+        return np.array(found, np.int64)
 
 
 class BoundProgram:
@@ -34,26 +102,26 @@ class BoundProgram:
     def __init__(self, program: Program, memory: Memory):
         self.program = program
         self.memory = memory
-        table = Table(poison.in_loops(program) if poison.enabled() else program)
-        self.poison = Poison(program, memory, len(table.calls)) if poison.enabled() else None
-        if self.poison is not None:
-            table.insert(self.poison.row)
+        tables = Tables(program, memory)
+        table, self.poison = tables.table, tables.poison
         #: the calls of the table, None where a loop begins or ends
         self.called = table.calls
+        self.loops = table.loops
         #: for each call the words that its kernel unpacks: one row; or one as it is in the first
         #: step of all loops, and one for each worker
-        begins = {segment: array.ctypes.data for segment, array in memory.items()}
-        self.records = [
-            np.array([_record(call, memory, begins) if call else []], np.int64)
-            for call in table.calls
-        ]
+        self.records = [np.array([record], np.int64) for record in tables.records]
         #: the records of calls of the host, by their address
         self.asks = {
             record.ctypes.data: record
             for call, record in zip(table.calls, self.records, strict=True)
             if call is not None and KERNELS[call.kernel].traits.host
         }
-        self.placed = Placed(program, table)
+        self.placed = Placed(program, tables)
+        self.moves = tables.moves
+        self.sizes = Sizes(self, tables)
+        self.size = self.sizes.own
+        #: by input, what has written the address of its numbers to the records last
+        self.fed: dict[str, object] = {}
         rows, words = table.words(self.placed.words.ctypes.data)
         for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):
             if call is not None:
@@ -63,6 +131,37 @@ class BoundProgram:
         self.rows = np.array(rows, np.int64)
         words += self.poison.calls if self.poison else []
         self.calls = np.array(words, np.int64).reshape(-1, layout.CALL_WORDS)
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the words of `Tables.vector` are: numbers and addresses, of some several."""
+        calls = np.array([k for k, call in enumerate(self.called) if call is not None])
+        found = [
+            _addresses(self.rows.reshape(-1)),
+            self.calls.ctypes.data + self.calls.strides[0] * calls + 8 * 2,
+            _addresses(self.placed.words[:, 0]),
+        ]
+        begin, copies = sum(map(len, found)), []
+        for record in self.records:
+            found.append(_addresses(record[0]))
+            copies += [(begin, _addresses(copy)) for copy in record[1:]]
+            begin += len(found[-1])
+        found += self.placed.places()
+        numbers = [np.arange(sum(map(len, found)))]
+        numbers += [np.arange(first, first + len(copy)) for first, copy in copies]
+        found += [copy for _, copy in copies]
+        return np.concatenate(numbers), np.concatenate(found)
+
+    @property
+    def base(self) -> BoundProgram:
+        """The bound program whose tables these are."""
+        return self
+
+    def ready(self, workers: int) -> None:
+        """Have memory for so many workers."""
+        if workers > self.placed.workers:
+            self.placed.provide(workers, self.records, self.calls, self.poison)
+            self.base.sizes.renew()
+            self.placed.workers = workers
 
     @functools.cached_property
     def order(self) -> list[tuple[int, PlannedCall, tuple[int, ...]]]:
@@ -77,17 +176,16 @@ class BoundProgram:
 
     def segment(self, steps: int, workers: int) -> list[int]:
         """The row of a run's description that means: this program, so many times."""
-        if workers > self.placed.workers:
-            self.placed.provide(workers, self.records, self.calls, self.poison)
+        self.ready(workers)
         times = self.placed.times
         return [
             self.rows.ctypes.data, len(self.rows), self.calls.ctypes.data, steps,
-            times.ctypes.data, times.strides[0],
+            times.ctypes.data, times.strides[0], self.size.cell.ctypes.data,
         ]  # fmt: skip
 
     def where(self, number: int, worker: int) -> str:
         """In which step of loops a worker was that made a call of the table."""
-        loops = self.placed.loops[number]
+        loops = self.loops[number]
         steps = self.placed.times[worker].tolist() if loops else []
         return time_steps(loops, steps[: len(loops)])
 
@@ -95,7 +193,7 @@ class BoundProgram:
     def nbytes(self) -> int:
         """About how much memory it holds alone: tables, constants, and what it is made of."""
         tables = self.rows.nbytes + self.calls.nbytes + sum(r.nbytes + 200 for r in self.records)
-        own = self.memory["constant"].nbytes if "constant" in self.memory else 0
+        own = self.memory["constant"].nbytes if self.program.constants else 0
         return self.program.nbytes + tables + own + self.placed.memory.nbytes
 
     def data_type(self, call: PlannedCall) -> str:
@@ -126,10 +224,7 @@ def allocate(program: Program, memory: Memory) -> None:
         if segment not in memory or memory[segment].nbytes < program.sizes[segment]:
             before = memory[segment].nbytes if segment in memory else 0
             memory[segment] = aligned_zeros(max(program.sizes[segment], before + before // 2))
-    constants = aligned_zeros(program.sizes["constant"])
-    for offset, data in program.constants:
-        constants[offset : offset + data.nbytes] = np.ascontiguousarray(data).reshape(-1).view("u1")
-    memory["constant"] = constants
+    memory["constant"] = constants_of(program)
 
 
 def data_type_of(call: PlannedCall, memory: Memory) -> str:
@@ -184,39 +279,30 @@ class Placed:
     in loops is placed there, too; `times` has the steps in which each worker is.
     """
 
-    def __init__(self, program: Program, table: Table):
+    def __init__(self, program: Program, tables: Tables):
         self.size = -(-program.sizes.get("local", 0) // 4096) * 4096
-        calls = list(enumerate(table.calls))
-        self.local: dict[int, list[tuple[int, Operand]]] = {}
-        self.moves: dict[int, list[tuple[int, int, int]]] = {}
-        if self.size:
-            self.local = {k: local for k, call in calls if (local := _local(call))}
-        if table.depth:
-            self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
-        self.loops = table.loops
-        #: calls that their innermost loop places once: where local memory lies depends on the block
-        self.by_loop = {
-            k: loop
-            for k, loop in table.innermost.items()
-            if not (loop in table.phases and k in self.local)
-        }
+        self.tables, table = tables, tables.table
+        self.local, self.moves, self.by_loop = tables.local, tables.moves, tables.by_loop
+        self.numbers = tables.numbers
         #: the words of loops, and the lists in them
         self.words = np.zeros((len(table.lengths), layout.LOOP_WORDS), np.int64)
         self.words[:, 0] = table.lengths
-        self.lists: list[np.ndarray] = []
-        self.numbers = sorted({*self.local, *self.moves})
+        self.lists: dict[int, list[np.ndarray]] = {}
         #: for how many workers there is memory
         self.workers = 0 if self.numbers or table.depth else sys.maxsize
         self.depth = -(-max(table.depth, 1) // 8) * 8  # cache lines of their own
-        self.tables: list[np.ndarray] = []
+        self.placing: list[np.ndarray] = []
+        self.earlier: list[np.ndarray] = []
         self.memory, self.times = aligned_zeros(0), np.zeros((1, self.depth), np.int64)
 
     def provide(
         self, workers: int, records: list[np.ndarray], calls: np.ndarray, poison: Poison | None
     ) -> None:
-        """Memory for so many workers, and a copy of the records for each."""
-        self.workers, self.tables = 0, []  # for nobody, should an interrupt come before the end
+        """Memory for so many workers, and a copy of the records for each; `workers` is for the
+        caller to set, when all is done."""
+        self.workers, self.placing = 0, []  # for nobody, should an interrupt come before the end
         self.memory = aligned_zeros(workers * self.size)
+        self.earlier.append(self.times)  # runs that were described before go on with it
         self.times = aligned_zeros(workers * self.depth, np.int64).reshape(workers, self.depth)
         tables: dict[int, list[int]] = {}
         advances: dict[int, list[list[int]]] = {}
@@ -229,29 +315,58 @@ class Placed:
                 words += [slot, start, self.size, operand.per_item]
             for move in moves:
                 words += move
-            self.tables.append(np.array(words, np.int64))
+            self.placing.append(np.array(words, np.int64))
             records[number] = record
             calls[number, 1] = record.ctypes.data
-            calls[number, 3] = self.tables[-1].ctypes.data
+            calls[number, 3] = self.placing[-1].ctypes.data
             if number in self.by_loop:
                 calls[number, 3] = -record.strides[0]
-                loop, depth = self.by_loop[number], len(self.loops[number]) - 1
-                tables.setdefault(loop, []).append(self.tables[-1].ctypes.data)
+                loop = self.by_loop[number]
+                tables.setdefault(loop, []).append(self.placing[-1].ctypes.data)
                 advances.setdefault(loop, []).extend(
                     [record[1, slot:].ctypes.data, record.strides[0], by]
-                    for slot, level, by in moves
-                    if level == depth
+                    for slot, by in self.tables.advances(number)
                 )
-        self.lists = []
+        self.lists = {}
         for loop, addresses in tables.items():
             lists = [np.array(addresses, np.int64), np.array(advances[loop], np.int64)]
             counts = len(addresses), len(advances[loop])
             for k, (count, array) in enumerate(zip(counts, lists, strict=True)):
                 self.words[loop, 1 + 2 * k : 3 + 2 * k] = count, array.ctypes.data
-            self.lists += lists
+            self.lists[loop] = lists
         if poison is not None:
             poison.local(self.memory)
-        self.workers = workers
+
+    def places(self) -> list[np.ndarray]:
+        """Where the words of `Tables.vector` are that are about placing, in its order."""
+        found: list[np.ndarray] = []
+        passed = dict.fromkeys(self.lists, 0)
+        for number, words in zip(self.numbers, self.placing, strict=True):
+            local, moves = len(self.local.get(number, ())), len(self.moves.get(number, ()))
+            end = layout.PLACED_WORDS + layout.LOCAL_OPERAND_WORDS * local
+            found.append(
+                _addresses(words[layout.PLACED_WORDS + 3 : end][:: layout.LOCAL_OPERAND_WORDS])
+            )
+            found.append(
+                _addresses(words[end + 2 : end + layout.MOVE_WORDS * moves][:: layout.MOVE_WORDS])
+            )
+            if number in self.by_loop:
+                loop, count = self.by_loop[number], len(self.tables.advances(number))
+                first = passed[loop]
+                found.append(
+                    _addresses(
+                        self.lists[loop][1].reshape(-1, layout.ADVANCE_WORDS)[
+                            first : first + count, 2
+                        ]
+                    )
+                )
+                passed[loop] += count
+        return found
+
+
+def _addresses(words: np.ndarray) -> np.ndarray:
+    """The addresses of an array's words."""
+    return words.ctypes.data + words.strides[0] * np.arange(len(words))
 
 
 def slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:

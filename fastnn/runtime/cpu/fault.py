@@ -61,7 +61,7 @@ def find(segments: Sequence[tuple[Any, int]], control: np.ndarray) -> tuple[Kern
     control[control_block.STOP] = control[control_block.FAULT] = 0
     for bound, _ in segments:
         offset = row - int(bound.calls.ctypes.data)
-        if 0 <= offset < bound.calls.nbytes:
+        if 0 <= offset < bound.calls.nbytes and bound.size.stands:
             number = offset // (8 * layout.CALL_WORDS)
             call, dtype = bound.called[number], bound.program.dtype
             if KERNELS[call.kernel].traits.host:

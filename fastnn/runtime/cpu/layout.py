@@ -8,8 +8,12 @@ recorded.record()
 # then, on cache lines of its own, the barrier
 DESCRIPTION_BARRIER = 8
 # segment: address of rows, number of rows, address of calls, steps, address of the first worker's
-# loop steps (a word for each depth of loop), bytes from one worker's to the next
-SEGMENT_WORDS = 6
+# loop steps (a word for each depth of loop), bytes from one worker's to the next, address of a word
+# that holds the address of a list of the words that make the tables those of its size, or 0
+SEGMENT_WORDS = 7
+# list of a size's words: address of the word that says which list was written last, the number of
+# this one, how many words; then for each its address and what it holds
+SIZE_WORDS = 3
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
 #      where a loop of phases begins: depth, address of its words; where it ends: the same, and the

@@ -28,6 +28,7 @@ from fastnn.runtime.cpu.layout import (
     PLACED_WORDS,
     ROW_WORDS,
     SEGMENT_WORDS,
+    SIZE_WORDS,
 )
 from fastnn.runtime.cpu.numba_bridge import words
 
@@ -294,6 +295,25 @@ def meet(barrier: int, generation: int) -> None:
             pause()
 
 
+@register_jitable
+def resize(sizes: int, barrier: int, workers: int) -> None:
+    """Make the tables those of a size, unless they are: one worker does, the others wait."""
+    generation = atomic_load(barrier + 8 * GENERATION)
+    if workers > 1 and atomic_add(barrier, 1) != workers - 1:
+        meet(barrier, generation)
+        return
+    head = words(sizes)
+    last = words(head[0])
+    if last[0] != head[1]:
+        last[0] = head[1]
+        for k in range(head[2]):
+            word = words(sizes + 8 * (SIZE_WORDS + 2 * k))
+            words(word[0])[0] = word[1]
+    if workers > 1:
+        atomic_store(barrier, 0)
+        atomic_add(barrier + 8 * GENERATION, 1)
+
+
 def run(record: int, worker: int, workers: int) -> None:
     """Execute the described run as one of `workers`."""
     description = words(record)
@@ -304,6 +324,9 @@ def run(record: int, worker: int, workers: int) -> None:
     for s in range(description[1]):
         segment = words(description[0] + 8 * SEGMENT_WORDS * s)
         times = segment[4] + segment[5] * worker
+        sizes = words(segment[6])[0]
+        if sizes != 0:
+            resize(sizes, barrier, workers)
         for _ in range(segment[3]):
             r = 0
             while r < segment[1]:

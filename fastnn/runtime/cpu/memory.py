@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OutOfMemoryError
+from fastnn.plan.program import Program
 
 
 def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
@@ -24,3 +25,18 @@ def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
         ) from error
     start = -raw.ctypes.data % 4096
     return raw[start : start + size * item].view(dtype)
+
+
+def constants_of(program: Program) -> np.ndarray:
+    """The contents of the constant segment."""
+    constants = aligned_zeros(-(-program.sizes["constant"] // 8) * 8)
+    for offset, data in program.constants:
+        constants[offset : offset + data.nbytes] = np.ascontiguousarray(data).reshape(-1).view("u1")
+    return constants
+
+
+def in_words(data: np.ndarray) -> np.ndarray:
+    """The bytes of an array as int64 words, filled up with zeros."""
+    words = np.zeros(-(-data.nbytes // 8), np.int64)
+    words.view(np.uint8)[: data.nbytes] = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +17,24 @@ from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cpu.ahead import compile_missing
 from fastnn.runtime.cpu.cost import default_workers
-from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate, available_cores, slots, view
+from fastnn.runtime.cpu.execute import (
+    BoundProgram,
+    Memory,
+    Tables,
+    allocate,
+    available_cores,
+    slots,
+    view,
+)
 from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.sizes import Size
 from fastnn.runtime.cpu.team import Description, Team, own_team, prepare
 from fastnn.runtime.interface import Store
 
 #: arrays of at least this many bytes are read where they are; copying a smaller one costs less
 BY_REFERENCE = 8192
+#: memory that programs bring along
+ITS_OWN = ("work", "input", "constant")
 
 
 class CpuProgram(BoundProgram):
@@ -32,6 +44,11 @@ class CpuProgram(BoundProgram):
         super().__init__(program, memory)
         self.wholes: dict[int, np.ndarray] = {}
         self.keeps = any(call.kernel == "keep" for call in program.calls())
+
+    def reads(self, memory: Memory) -> bool:
+        """Whether it reads the caller's arrays of this memory (its own it keeps)."""
+        used = {o.segment for call in self.called if call for _, _, o in call.arrays()}
+        return all(self.memory[n] is memory.get(n) for n in used - {"local", *ITS_OWN})
 
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
@@ -51,10 +68,12 @@ class CpuProgram(BoundProgram):
     def alone(self, number: int) -> tuple[Any, np.ndarray, int]:
         """What makes a call over all its items: compiled function, record, number of items."""
         at, call, steps = self.order[number]
+        self.ready(1)
+        self.size.stand()
         record = self.records[at][0].copy()
         for slot, operand in self.placed.local.get(at, ()):
             record[slot] = self.whole(operand).ctypes.data
-        for slot, depth, by in self.placed.moves.get(at, ()):
+        for slot, depth, by in self.moves.get(at, ()):
             record[slot] += by * steps[depth]
         address = compiler.address(KERNELS[call.kernel], self.program.dtype, self.data_type(call))
         return compiler.CALL(address), record, _items(call)
@@ -63,6 +82,31 @@ class CpuProgram(BoundProgram):
         """Memory for all items of a local buffer, for calls that are made one by one."""
         size = int(np.prod(operand.dims, dtype=np.int64)) * np.dtype(self.program.dtype).itemsize
         return self.wholes.setdefault(operand.buffer, aligned_zeros(size))
+
+
+class ResizedProgram(CpuProgram):
+    """A program within a larger one, whose tables and memory it has (`plan/sizes.py`).
+
+    Args:
+        program: the program.
+        base: the larger one, bound.
+        tables, size: what its tables hold, and how they come to that.
+    """
+
+    def __init__(self, program: Program, base: CpuProgram, tables: Tables, size: Size):
+        self.program, self.memory, self._base = program, base.memory, base
+        self.poison, self.called, self.loops = base.poison, base.called, tables.table.loops
+        self.records, self.placed, self.moves = base.records, base.placed, tables.moves
+        self.size, self.fed, self.rows, self.calls = size, base.fed, base.rows, base.calls
+        self.asks, self.keeps, self.wholes = base.asks, base.keeps, {}
+
+    @property
+    def base(self) -> BoundProgram:
+        return self._base
+
+    @property
+    def nbytes(self) -> int:
+        return self.program.nbytes + self.size.nbytes
 
 
 def _items(call: PlannedCall) -> int:
@@ -98,6 +142,8 @@ class CpuRuntime:
             self.memory[f"saved/{name}"] = aligned_zeros(self.memory[name].size, store.dtype)
         self.kept = False
         self.functions: list[Callable[[Any], None]] = []
+        #: bound programs that others share the tables of, by the address of the program
+        self._bases: weakref.WeakValueDictionary[int, CpuProgram] = weakref.WeakValueDictionary()
         #: the run that is going on, or that an exception has cut off
         self._run: tuple[Team, Description] | None = None
 
@@ -114,9 +160,23 @@ class CpuRuntime:
         return self.memory[name]
 
     def bind(self, program: Program) -> CpuProgram:
+        if program.within is not None and (resized := self._resized(program, program.within)):
+            return resized
         allocate(program, self.memory)
         compile_missing(program, self.memory)
-        return CpuProgram(program, dict(self.memory))
+        bound = CpuProgram(program, dict(self.memory))
+        self._bases[id(program)] = bound
+        return bound
+
+    def _resized(self, program: Program, larger: Program) -> CpuProgram | None:
+        """The program with the tables of a larger one."""
+        base = self._bases.get(id(larger))
+        if base is None or base.program is not larger or not base.reads(self.memory):
+            base = self._bases[id(larger)] = self.bind(larger)
+        base.ready(self.count(larger))  # a smaller one has no more workers
+        tables = Tables(program, base.memory, base.poison)
+        size = base.sizes.add(tables)
+        return ResizedProgram(program, base, tables, size) if size is not None else None
 
     def bind_like(self, bound: Any, program: Program) -> CpuProgram:
         return CpuProgram(program, bound.memory)
@@ -269,7 +329,7 @@ class _Input:
         main, self.name = bounds[-1], name
         place = main.program.places[name]
         self.own = main.view(name)
-        self.address = self.own.ctypes.data
+        self.address, self.fed = self.own.ctypes.data, main.fed
         self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
         #: numbers that the program's float type may not hold
         self.wider = example.dtype.kind == "f" and example.itemsize > self.own.itemsize
@@ -297,7 +357,8 @@ class _Input:
             address = self.own_address
         else:
             address = array.ctypes.data
-        if address != self.address:
+        if address != self.address or self.fed.get(self.name) is not self:
+            self.fed[self.name] = self
             self.address = 0  # until all places are written, whatever comes between
             for record, slot in self.places:
                 record[:, slot] = address

@@ -44,10 +44,17 @@ class Table:
     def words(self, loops: int) -> tuple[list[list[int]], list[list[int]]]:
         """Rows, and calls of which only where loops begin and end is filled in; `loops` is where
         the loops' words lie."""
-        for words, slot in self._ends:
-            words[slot] = loops + 8 * layout.LOOP_WORDS * words[slot]
+        moved = {id(words): slot for words, slot in self._ends}
+
+        def addressed(words: list[int]) -> list[int]:
+            found, slot = list(words), moved.get(id(words))
+            if slot is not None:
+                found[slot] = loops + 8 * layout.LOOP_WORDS * words[slot]
+            return found
+
         nothing = [0] * layout.CALL_WORDS
-        return self.rows, [list(self._marks.get(k, nothing)) for k in range(len(self.calls))]
+        calls = [addressed(self._marks.get(k, nothing)) for k in range(len(self.calls))]
+        return [addressed(row) for row in self.rows], calls
 
     def _phases(
         self, phases: Sequence[PlannedPhase | PlannedRepeat], loops: tuple[PlannedRepeat, ...]

@@ -1,4 +1,4 @@
-"""One program for a range of lengths: few programs, and the bits that exact lengths give."""
+"""One program for many lengths and batch sizes, with the bits of programs of their own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
-from fastnn.engine import ranges
-from fastnn.engine.arrays import NO_ARRAYS, as_arrays
-from fastnn.engine.ranges import range_end
+from fastnn.engine import plans
 from fastnn.errors import DataError
-from fastnn.kernels import topics
-from fastnn.kernels.declare import KERNELS
-from fastnn.kernels.step.cpu import sum_of_counted
-from fastnn.plan import stretched
+from fastnn.plan import sizes
+from fastnn.plan.verify import verify
 
 WORDS, TAGS, IGNORED = 30, 5, -1
 LENGTHS = [int(n) for n in np.random.default_rng(0).permutation(np.arange(3, 27))]
@@ -59,10 +55,34 @@ def trainer(model: nn.Module, loss: Any = None, **options: Any) -> fnn.Trainer:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each program that takes over another one's plan is checked as planned ones are."""
+
+    def checked(*given: Any) -> Any:
+        program = sizes.resized(*given)
+        if program is not None:
+            verify(program)
+        return program
+
+    monkeypatch.setattr(plans, "resized", checked)
+    monkeypatch.setattr(plans, "MOST", 1000)
+
+
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """What makes all programs from here on have exact lengths."""
-    return lambda: monkeypatch.setattr(ranges, "EXACT", 10**9)
+    """What makes all programs from here on be planned for themselves."""
+
+    def alone() -> None:
+        monkeypatch.setattr(plans, "resized", lambda *_: None)
+        monkeypatch.setattr(plans, "EXACT", 10**9)
+
+    return alone
+
+
+def planned(made: Any) -> int:
+    """How many programs have been planned."""
+    return sum(map(len, made._plans._plans.values()))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -77,14 +97,6 @@ def same(one: Any, other: Any) -> bool:
 
 def numbers(logs: Any) -> Any:
     return {name: list(values) for name, values in dict(logs).items() if "time" not in name}
-
-
-def test_ends_of_ranges():
-    for steps in range(1, 3000):
-        end = range_end(steps)
-        assert steps <= end == range_end(end)
-        assert end <= max(steps + 7, steps * 1.125)
-    assert len({range_end(steps) for steps in range(1, 301)}) == 26
 
 
 def test_every_path_has_the_bits_of_exact_lengths(exact):
@@ -105,18 +117,17 @@ def test_every_path_has_the_bits_of_exact_lengths(exact):
         for use in (step, step.evaluate, step.gradients):
             found += [use(*given) for given in [*data, *weighted]]
         state = {name: np.array(value) for name, value in model.state_dict().items()}
-        programs = model._own_predictor()._forwards  # type: ignore[attr-defined]
-        return (found, state), (len(made._built), len(programs), len(step._ready))
+        counts = tuple(map(planned, (made, model._own_predictor(), step)))
+        assert len(made._built) == 10 * 8
+        return (found, state), counts
 
     few = [run(workers) for workers in (1, 2, 3)]
     exact()
     expected, all_counts = run(2)
     assert all_counts == (10 * 8, 10 * 2, 10 * 6)
-    for found, counts in few:  # four lengths of their own, and 8, 16, 24 and 32 steps, or fewer
+    for found, counts in few:
         assert same(found, expected)
-        assert all(
-            count <= 8 * total // 10 for count, total in zip(counts, all_counts, strict=True)
-        )
+        assert counts < (36, 6, 24)  # data in memory have a plan for each array's steps
 
 
 # ---------------------------------------------------------------- what may be trained
@@ -165,8 +176,8 @@ def few_and_exact(make: Callable[[], nn.Module], exact: Any, *rest: Any) -> fnn.
     exact()
     others, expected = fits(make(), *rest)
     assert same(found, expected)
-    assert len(others._built) == len(LENGTHS)
-    assert len(made._built) <= 8
+    assert planned(others) == len(LENGTHS)
+    assert planned(made) <= 4
     return made
 
 
@@ -283,10 +294,9 @@ def test_large_weights(exact):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_few_rows(samples, exact, monkeypatch):
+def test_few_rows(samples, exact):
     """Up to four rows a product's gradient is summed in another order."""
-    monkeypatch.setattr(ranges, "EXACT", 0)
-    data, found = [batch(n, samples) for n in (1, 2, 3, 4, 5, 7)], []
+    data, found = [batch(n, samples) for n in (7, 5, 4, 3, 2, 1)], []
     for _ in range(2):
         step = fnn.compile(Tagger(), nn.CrossEntropyLoss(ignore_index=IGNORED), "sgd", seed=1)
         found.append([step.gradients(*given) for given in data])
@@ -294,40 +304,7 @@ def test_few_rows(samples, exact, monkeypatch):
     assert same(*found)
 
 
-def test_all_that_may_be_trained_is_tested(monkeypatch):
-    met: set[str] = set()
-    follow = stretched.Stretched._stepwise
-
-    def note(self: Any, call: Any, *rest: Any) -> None:
-        follow(self, call, *rest)
-        met.add(call.kernel)
-
-    monkeypatch.setattr(stretched.Stretched, "_stepwise", note)
-    monkeypatch.setattr(ranges, "EXACT", 0)
-
-    def look(model: nn.Module, data: Any, loss: Any = None, metrics: Any = ()) -> None:
-        made = trainer(model, loss, metrics=metrics or [])
-        parts = made.checked(*data, *[None] * (3 - len(data)), True, "training")
-        for kind in ("train", "evaluate"):
-            assert made._ranges.stretch(kind, *parts)[3] is not None
-
-    for between in BETWEEN.values():
-        look(Tagger(between=between), batch(11), None, ["accuracy", "top_2_accuracy"])
-    for loss, metrics in LOSSES.values():
-        x, y = batch(11)
-        given: Any = (x, y)
-        if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
-            given = x, np.eye(TAGS, dtype=np.float32)[y], (y >= 0) * 1.0
-        look(Scores() if isinstance(loss, nn.NLLLoss) else Tagger(), given, loss, metrics)
-    look(Wide(), batch(30))
-    topics.load("cpu")
-    traits = {name: kernel.traits for name, kernel in KERNELS.items()}
-    known = {name for name, t in traits.items() if t.keeps_finite and not t.by_lengths}
-    assert len(known) > 20
-    assert known - met == set()
-
-
-# ---------------------------------------------------------------- what keeps exact lengths
+# ---------------------------------------------------------------- what mixes steps
 
 
 def positions(y: Any, lengths: Any) -> Any:
@@ -347,7 +324,7 @@ def decayed(y: Any, lengths: Any) -> Any:
     return y + ops.reshape(last, (y.shape[0], 1, y.shape[2]))
 
 
-UNSAFE: dict[str, Callable[..., Any]] = {
+MIXING: dict[str, Callable[..., Any]] = {
     "mean": lambda y, _: y - ops.mean(y, axis=1, keepdims=True),
     "maximum": lambda y, _: y - ops.max(y, axis=1, keepdims=True),
     "softmax over time": lambda y, _: ops.softmax(y, axis=1),
@@ -365,20 +342,18 @@ UNSAFE: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", UNSAFE)
-def test_what_depends_on_the_steps_keeps_exact_lengths(name, exact):
-    data, models = [batch(n) for n in LENGTHS[:9]], []
+@pytest.mark.parametrize("name", MIXING)
+def test_what_depends_on_the_steps(name, exact):
+    data, found, models = [batch(n) for n in LENGTHS[:9]], [], []
     for _ in range(2):
-        models.append(Tagger(between=UNSAFE[name]))
+        models.append(Tagger(between=MIXING[name]))
         made = trainer(models[-1])
-        made.fit(data, verbose=False)
-        predicted = [models[-1].predict(*x) for x, _ in data]
+        found.append(numbers(made.fit(data, epochs=2, verbose=False)))
+        found.append([models[-1].predict(*x) for x, _ in data])
         if len(models) == 1:
-            first = predicted
-            if name != "branch":  # some lengths take the same one as the end of their range
-                assert len(made._built) == len(data)
+            assert planned(made) <= 6
         exact()
-    assert same(first, predicted)
+    assert same(found[:2], found[2:])
 
 
 @pytest.mark.parametrize(
@@ -388,7 +363,7 @@ def test_what_depends_on_the_steps_keeps_exact_lengths(name, exact):
         ("", nn.CrossEntropyLoss()), ("", nn.CrossEntropyLoss(reduction="sum")),
     ],
 )  # fmt: skip
-def test_what_is_exact_in_predictions_alone(between, loss, exact):
+def test_what_mixes_samples_or_draws_numbers(between, loss, exact):
     """Sums in another order, random numbers by place, infinity times 0, rows that count."""
 
     class Net(Tagger):
@@ -404,23 +379,15 @@ def test_what_is_exact_in_predictions_alone(between, loss, exact):
     for _ in range(2):
         model = Net()
         made, logs = fits(model, data, loss)
-        assert len(made._built) == len(LENGTHS)
         found.append((logs, [model.predict(*x) for x, _ in data]))
-        programs = len(model._own_predictor()._forwards)  # type: ignore[attr-defined]
-        assert programs <= 8 if len(found) == 1 else programs == len(LENGTHS)
+        few = [planned(one) for one in (made, model._own_predictor())]
+        assert max(few) <= 4 if len(found) == 1 else few == [len(LENGTHS)] * 2
         exact()
     assert same(*found)
 
 
-def test_a_model_of_one_input_has_no_lengths():
-    model = nn.Sequential(nn.Linear(3, 2))
-    for steps in LENGTHS:
-        assert model.predict(np.ones((2, steps, 3))).shape == (2, steps, 2)
-    assert not model._own_predictor()._ranges._found  # type: ignore[attr-defined]
-
-
 def test_a_change_of_the_model_is_seen(exact):
-    """Programs were padded; then the model divides by its steps."""
+    """The model divides by its steps, after a while."""
     data, found = [batch(n) for n in LENGTHS[:10]], []
     for _ in range(2):
         model = Tagger()
@@ -457,10 +424,12 @@ def test_outputs_have_the_steps_that_were_given(exact):
 
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("wrong", [10, -1])
-def test_lengths_past_the_steps_are_refused(few, wrong, monkeypatch):
-    monkeypatch.setattr(ranges, "EXACT", 0 if few else 10**9)
+def test_lengths_past_the_steps_are_refused(few, wrong):
     model = Tagger()
     made, step = trainer(model), fnn.compile(model, nn.CrossEntropyLoss(ignore_index=IGNORED))
+    for x, y in [batch(12)] if few else []:
+        model.predict(*x), made.fit([(x, y)], verbose=False), made.evaluate([(x, y)])
+        step(x, y), step.evaluate(x, y), step.gradients(x, y)
     (ids, lengths), y = batch(9)
     lengths[2] = wrong
     x = (ids, lengths)
@@ -482,27 +451,6 @@ def test_lengths_of_a_loop_are_checked_too():
 
     with pytest.raises(DataError, match=r"expects lengths in 0..3, .* got 4"):
         Sum().predict(np.ones((2, 3, 2)), np.array([4, 1]))
-
-
-def test_targets_of_any_integer_type_are_padded():
-    found = ranges.Stretch(1, 3, 8, ((0,), (-100,), ()), (), ())
-    for kind in (np.uint8, np.int8, np.int64, np.uint64):
-        padded = found.pad(as_arrays(np.array([[1, 2, 3]], kind), "y", "targets"), 1)
-        assert padded.arrays[0].tolist() == [[1, 2, 3, *[-100] * 5]]
-    assert found.pad(NO_ARRAYS, 2) is NO_ARRAYS
-
-
-def test_zeros_leave_the_bits_of_sums():
-    rng = np.random.default_rng(0)
-    for n in (0, 1, 3, 4, 5, 15, 16, 17, 63):
-        x = rng.normal(size=n).astype(np.float32)
-        expected = sum_of_counted(x)
-        assert expected == pytest.approx(x.astype(np.float64).sum(), abs=1e-12)
-        for size in (n, n + 1, n + 6, 2 * n + 3):
-            padded = np.zeros(size, np.float32)
-            padded[np.sort(rng.choice(size, n, replace=False))] = x
-            assert sum_of_counted(padded) == expected
-    assert np.isnan(sum_of_counted(np.array([0, np.nan, 0, 1.0])))
 
 
 # ---------------------------------------------------------------- what users write themselves
@@ -542,8 +490,7 @@ class Noise(fnn.callbacks.Callback):
 
 
 @pytest.mark.parametrize("each_batch", [False, True])
-def test_arrays_are_read_where_they_lie(each_batch, exact, monkeypatch):
-    monkeypatch.setattr(ranges, "EXACT", 0)
+def test_arrays_are_read_where_they_lie(each_batch, exact):
     found = []
     for _ in range(2):
         (ids, lengths), tags = batch(11, 20)
@@ -557,13 +504,93 @@ def test_arrays_are_read_where_they_lie(each_batch, exact, monkeypatch):
     assert same(*found)
 
 
-@pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("name", ["ids", "lengths", "tags"])
-def test_what_is_written_to_arrays_is_checked(few, name, monkeypatch):
+def test_what_is_written_to_arrays_is_checked(name):
     """A number out of range would be an address out of the table."""
-    monkeypatch.setattr(ranges, "EXACT", 0 if few else 10**9)
     (ids, lengths), tags = batch(11)
     array, wrong = {"ids": (ids, 10**12), "lengths": (lengths, 12), "tags": (tags, TAGS)}[name]
     worse = fnn.callbacks.LambdaCallback(on_epoch_end=lambda *_: array.fill(wrong))
     with pytest.raises(DataError, match=rf"expects .*, got {wrong};"):
         trainer(Tagger()).fit((ids, lengths), tags, epochs=3, callbacks=worse, verbose=False)
+
+
+# ---------------------------------------------------------------- sizes in turn
+
+
+class Looping(nn.Module):
+    """A loop in a group, which is part of another net; with `looks` one of phases, that looks at
+    all of its inputs in each step."""
+
+    def __init__(self, looks: bool = False):
+        self.looks, self.query = looks, nn.Linear(6, 5)
+        self.mix, self.head, self.drop = nn.Linear(11, 6), nn.Linear(6, 3), nn.Dropout(0.2)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        def step(x_t: Any, h: Any) -> Any:
+            if self.looks:
+                scores = ops.softmax(ops.sum(x * ops.reshape(self.query(h), -1, 1, 5), axis=2))
+                x_t = ops.sum(x * ops.reshape(scores, *scores.shape, 1), axis=1)
+            h = ops.tanh(self.mix(ops.concatenate(x_t, h)))
+            return self.drop(h), h
+
+        y, _ = ops.loop(step, x, ops.zeros_state(x, 6), lengths)
+        return self.head(y)
+
+
+def series(samples: int, steps: int) -> tuple[Any, np.ndarray]:
+    rng = np.random.default_rng([samples, steps])
+    x = rng.normal(size=(samples, steps, 5)).astype(np.float32)
+    return (x, rng.integers(1, steps + 1, samples)), rng.normal(size=(samples, steps, 3))
+
+
+SHAPES = [(9, 20), (9, 8), (9, 21), (9, 50), (9, 64), (5, 20), (9, 2), (9, 8), (6, 33), (9, 1)]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loop_has_one_program_for_many_lengths(looks, dtype, exact):
+    def run(workers: int) -> tuple[Any, int]:
+        step = fnn.compile(Looping(looks), "mse", workers=workers, dtype=dtype, seed=4)
+        losses = [step(*series(*shape)) for shape in SHAPES * 2]
+        found = [losses, [step.model.predict(*series(*s)[0], batch_size=4) for s in SHAPES]]
+        return [*found, step.model.state_dict()], planned(step)
+
+    found = [run(workers) for workers in (1, 2, 3)]
+    exact()
+    expected, count = run(1)
+    assert count == len(set(SHAPES))
+    for each, few in found:
+        assert same(each, expected)
+        assert few <= 4  # 9 x 20, 9 x 21, 9 x 64, and what has one step
+
+
+def test_the_last_batch_is_the_program_of_the_others(exact):
+    x, y = series(39, 7)
+    found = []
+    for _ in range(2):
+        made = fnn.Trainer(Looping(), "mse", optim.Adam(0.01), seed=2, workers=2)
+        found.append(numbers(made.fit(x, y, epochs=3, batch_size=16, verbose=False)))
+        found.append((made.evaluate(x, y, batch_size=16), made.predict(x, batch_size=16)))
+        assert planned(made) == (2 if len(found) == 2 else 4)
+        exact()
+    assert same(found[:2], found[2:])
+
+
+def test_arrays_that_are_read_where_they_lie_belong_to_their_size(exact):
+    """Sizes in turn, each of an array of its own that is large enough to be read in place."""
+    given = [series(16, 60), series(16, 40), series(16, 59), series(16, 2)]
+    found = []
+    for _ in range(2):
+        step = fnn.compile(Looping(), "mse", seed=1)
+        found.append([step(*given[k]) for k in (0, 1, 0, 1, 2, 3, 0, 3, 0, 1, 1, 0)])
+        exact()
+    assert same(*found)
+
+
+def test_programs_of_a_size_take_little_memory():
+    step = fnn.compile(Looping(), "mse")
+    step(*series(9, 40))
+    first = step._ready.nbytes
+    for steps in range(20, 40):
+        step(*series(9, steps))
+    assert (step._ready.nbytes - first) / 20 < first / 2

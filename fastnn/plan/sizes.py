@@ -1,0 +1,384 @@
+"""A program at other sizes: the schedule and the memory of one that was planned for larger ones.
+
+Programs for batches of other sizes, or for sequences of other lengths, have mostly the same calls,
+on arrays of other shapes. Such a program need not be planned: it takes over the phases, the groups
+and the memory of the larger one, and keeps its own shapes, numbers of steps and numbers. Each call
+is the one that a program of its own would make, so all bits are the same.
+
+That is right where the order of the larger one is right, too. Planning looks at which memory calls
+touch, at whether the spans that two of them touch meet, and at how their items are split: so all of
+that is compared. Spans that never meet, or are alike, have to be so in both graphs, and calls that
+are split alike, too. (A loop's first step may be its last; a longer one does not tell.) The numbers
+that a program computes with, and constants of a few words, may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from fastnn.graph.node import Call
+from fastnn.graph.value import Counter, Repeat, Value
+from fastnn.kernels.types import item_size, storage
+from fastnn.plan.instruction import Instruction, flat, instructions_of
+from fastnn.plan.program import (
+    Count,
+    Operand,
+    PlannedCall,
+    PlannedGroup,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+    along,
+    calls_of,
+)
+from fastnn.plan.schedule import block_of
+from fastnn.plan.spans import Span, alike, apart
+
+#: bytes of a constant that may differ
+CONSTANT = 1 << 16
+
+
+class _Different(Exception):
+    """The program can't be had from the other one."""
+
+
+class _Outline(NamedTuple):
+    """What planning sees of a call, whatever its sizes.
+
+    `split`: what its items are of. `by_batch`: an item is a sample, which has several rows.
+    `operands`: the buffers' numbers, or the types of what are no arrays.
+    """
+
+    kernel: str
+    loops: tuple[tuple[int, bool], ...]
+    final: bool
+    split: str | None
+    by_batch: bool
+    operands: tuple[Any, ...]
+
+
+class _Buffer(NamedTuple):
+    """A piece of memory: what graphs know of it, its sizes, and where the planner has put it.
+
+    `per_item`: bytes of an item in local memory. `shown`: its number in the program's operands.
+    """
+
+    segment: str
+    dtype: str
+    offset: int | None
+    nbytes: int
+    size: int
+    begin: int
+    per_item: int
+    shown: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned program, and what has to be the same for one at other sizes.
+
+    Attributes:
+        program: the program.
+        order: for each of its calls the number among the graph's calls.
+        outlines, keys: of the graph's calls; those with equal keys are split alike.
+        spans: by the buffers' numbers, in the order of the calls.
+        buffers: by number.
+        private: by number the loops, from the outermost on, of which a step needs nothing that was
+            there before it.
+        places: buffers of the places, by name.
+    """
+
+    program: Program
+    order: tuple[int, ...]
+    outlines: tuple[_Outline, ...]
+    keys: tuple[tuple[str, int] | None, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    buffers: tuple[_Buffer, ...]
+    private: Mapping[int, tuple[int, ...]]
+    places: Mapping[str, int]
+
+
+class Looked(NamedTuple):
+    """A lowered graph, as far as the planner looks at it: all that is compared."""
+
+    calls: Sequence[Call]
+    places: Mapping[str, Value]
+    private: Mapping[Value, tuple[Repeat, ...]]
+    batch: int
+    dtype: str
+
+
+class _Numbers(dict[Any, int]):
+    """Numbers things in the order in which they come."""
+
+    def __missing__(self, key: Any) -> int:
+        self[key] = len(self)
+        return self[key]
+
+
+def _outline(one: Instruction, loops: _Numbers, roots: _Numbers) -> _Outline:
+    operands = tuple(
+        roots[v.root] if isinstance(v := one.operands[name], Value) else type(v)
+        for name in one.kernel.params
+    )
+    return _Outline(
+        one.kernel.name,
+        tuple((loops[loop], loop.reverse) for loop in one.repeats),
+        one.final,
+        None if one.key is None else one.key[0],
+        one.key is not None and one.key[0] == "batch" and one.multiplier > 1,
+        operands,
+    )
+
+
+def _spans(found: Sequence[Instruction], roots: Mapping[Value, int]) -> tuple[list[Span], ...]:
+    """By number of a buffer the spans that the calls touch, in their order."""
+    spans: tuple[list[Span], ...] = tuple([] for _ in roots)
+    for one in found:
+        for access in one.accesses:
+            spans[roots[access.root]].append(access.span)
+    return spans
+
+
+def plan_of(
+    program: Program, found: Sequence[Instruction], order: Sequence[Instruction], graph: Looked,
+    begins: Mapping[Value, tuple[int, int]], shown: Mapping[Value, int],
+) -> Plan:  # fmt: skip
+    """What a program is compared by.
+
+    Args:
+        program: planned just now.
+        found: its instructions in the graph's order.
+        order: the same as they stand in the program.
+        begins: where each piece of memory begins in its segment, and the bytes of an item in local
+            memory.
+        shown: their numbers in the program's operands.
+    """
+    loops, roots = _Numbers(), _Numbers()
+    outlines = tuple(_outline(one, loops, roots) for one in found)
+    places = {name: roots[value.root] for name, value in graph.places.items()}
+    buffers: list[_Buffer] = []
+    for root in roots:
+        nbytes = root.size * item_size(root.dtype, graph.dtype)
+        buffers.append(
+            _Buffer(
+                root.segment, root.dtype, root.offset, nbytes, root.size, *begins[root], shown[root]
+            )
+        )
+    numbers = {id(one): k for k, one in enumerate(found)}
+    private = {
+        roots[v]: tuple(loops[r] for r in nest) for v, nest in graph.private.items() if v in roots
+    }
+    spans = tuple(tuple(part) for part in _spans(found, roots))
+    return Plan(
+        program, tuple(numbers[id(one)] for one in order), outlines,
+        tuple(one.key for one in found), spans, tuple(buffers), private, places,
+    )  # fmt: skip
+
+
+def resized(plan: Plan, graph: Looked) -> Program | None:
+    """The program of a graph, in the memory of one for larger sizes; None: it can't be had so."""
+    if len(graph.calls) != len(plan.outlines) or graph.dtype != plan.program.dtype:
+        return None
+    try:
+        return _Resized(plan, graph).program()
+    except _Different:
+        return None
+
+
+class _Resized:
+    """A graph that is compared with a plan, and its program."""
+
+    def __init__(self, plan: Plan, graph: Looked):
+        self.plan, self.graph = plan, graph
+        loops, roots = _Numbers(), _Numbers()
+        self.found: list[Instruction] = []
+        keys: dict[Any, Any] = {}
+        named = [mine.kernel for mine in plan.outlines]
+        _require([call.kernel for call in graph.calls] == named)
+        work = flat(instructions_of(graph.calls, graph.batch))
+        for one, mine, key in zip(work, plan.outlines, plan.keys, strict=True):
+            if mine.by_batch and one.key is not None and one.key[0] == "batch":
+                one = _by_batch(one, graph.batch)
+            outline = _outline(one, loops, roots)
+            _require(outline[:4] == mine[:4] and outline.operands == mine.operands)
+            _require(keys.setdefault(key, one.key) == one.key)
+            self.found.append(one)
+        _require({n: roots[v.root] for n, v in graph.places.items()} == plan.places)
+        _require(len(roots) == len(plan.buffers))
+        private = {
+            roots[v]: tuple(loops[r] for r in n) for v, n in graph.private.items() if v in roots
+        }
+        _require(all(private.get(n, ())[: len(nest)] == nest for n, nest in plan.private.items()))
+        self.roots = roots
+        #: bytes of an item in local memory, by root
+        self.per_item: dict[Value, int] = {}
+        self.lengths: list[int] = []  # of the loops around the call that was looked at last
+        self.constants = dict(plan.program.constants)
+        for root, buffer in zip(roots, plan.buffers, strict=True):
+            self._same_place(root, buffer)
+        sizes = [(b.size, root.size) for b, root in zip(plan.buffers, roots, strict=True)]
+        for size, *spans in zip(sizes, plan.spans, _spans(self.found, roots), strict=True):
+            _same_meetings(size, *spans)
+        self.by_shown = {
+            buffer.shown: (buffer, root) for buffer, root in zip(plan.buffers, roots, strict=True)
+        }
+        self.grains: dict[Any, int] = {}
+        for one in self.found:
+            if one.key is not None:
+                self.grains[one.key] = max(self.grains.get(one.key, 1), one.grain)
+
+    def _same_place(self, root: Value, buffer: _Buffer) -> None:
+        """A buffer fits into the place of the other one."""
+        place = (root.segment, root.dtype, root.offset)
+        _require(place == (buffer.segment, buffer.dtype, buffer.offset))
+        nbytes = root.size * item_size(root.dtype, self.graph.dtype)
+        if root.segment == "constant":
+            assert root.data is not None
+            held = self.constants[buffer.begin]
+            mine = root.data.astype(storage(root.dtype, self.graph.dtype))
+            if held.reshape(-1)[: root.size].tobytes() != mine.tobytes():
+                _require(max(nbytes, buffer.nbytes) <= CONSTANT)
+                self.constants[buffer.begin] = mine
+        elif not root.external and root.segment not in ("work", "input"):
+            _require(nbytes == buffer.nbytes)
+        _require(root.external or nbytes <= buffer.nbytes)
+
+    # ---------------------------------------------------------------- the program
+
+    def program(self) -> Program:
+        base = self.plan.program
+        self.order = iter(self.plan.order)
+        phases = tuple(self._phase(phase, 0) for phase in base.phases)
+        places = {
+            name: self._operand(value, value.shape, ()) for name, value in self.graph.places.items()
+        }
+        return replace(
+            base, phases=phases, places=places, batch=self.graph.batch, within=base,
+            constants=tuple(self.constants.items()),
+        )  # fmt: skip
+
+    def _next(self) -> Instruction:
+        return self.found[next(self.order)]
+
+    def _phase(self, phase: PlannedPhase | PlannedRepeat, depth: int) -> Any:
+        if isinstance(phase, PlannedRepeat):
+            body: list[Any] = [self._phase(inner, depth + 1) for inner in phase.body]
+            return self._repeat(phase, body, depth)
+        groups = tuple(self._group(group, depth) for group in phase.groups)
+        serial = tuple(self._call(self._next(), call) for call in phase.serial)
+        return PlannedPhase(groups, serial)
+
+    def _group(self, group: PlannedGroup, depth: int) -> PlannedGroup:
+        mine: list[Instruction] = []
+        calls = self._taken(group.calls, mine)
+        first = mine[0]
+        grain = self.grains[first.key]
+        block = block_of(mine, grain)
+        for number in _local(group.calls):
+            buffer, root = self.by_shown[number]
+            nbytes = root.size * item_size(root.dtype, self.graph.dtype)
+            _require(nbytes % first.items == 0 and nbytes > 0)
+            each = self.per_item[root] = nbytes // first.items
+            room = group.block * buffer.per_item // each
+            if room < first.items:
+                block = min(block, room // grain * grain)
+        _require(block > 0)
+        block = min(block, max(first.items, 1))
+        return PlannedGroup(first.items, grain, block, tuple(self._works(calls, depth)))
+
+    def _taken(self, calls: Sequence[Any], mine: list[Instruction]) -> list[Any]:
+        """The instructions of a group's calls and loops, nested like them."""
+        found: list[Any] = []
+        for call in calls:
+            if isinstance(call, PlannedRepeat):
+                found.append((call, self._taken(call.body, mine)))
+            else:
+                mine.append(self._next())
+                found.append((call, mine[-1]))
+        return found
+
+    def _works(self, calls: list[Any], depth: int) -> Iterator[PlannedCall | PlannedRepeat]:
+        for call, work in calls:
+            if isinstance(call, PlannedRepeat):
+                yield self._repeat(call, list(self._works(work, depth + 1)), depth)
+            else:
+                yield self._call(work, call)
+
+    def _repeat(self, repeat: PlannedRepeat, body: list[Any], depth: int) -> PlannedRepeat:
+        fresh = []
+        for operand in repeat.fresh:
+            root = self.by_shown[operand.buffer][1]
+            fresh.append(self._operand(root, (root.size,), ()))
+        length = self.lengths[depth]
+        return replace(repeat, length=length, body=tuple(body), fresh=tuple(fresh))
+
+    def _call(self, one: Instruction, like: PlannedCall) -> PlannedCall:
+        operands: list[Any] = []
+        for name in one.kernel.params:
+            value = one.operands[name]
+            if isinstance(value, Value):
+                operands.append(self._operand(value, one.dims[name], one.repeats))
+            elif isinstance(value, Counter):
+                operands.append(Count(value.first, along(value.strides, one.repeats)))
+            else:
+                operands.append(value)
+        self.lengths = [loop.length for loop in one.repeats]
+        made = PlannedCall(one.kernel.name, tuple(operands), one.multiplier, one.scope)
+        return like if made == like else made
+
+    def _operand(self, value: Value, dims: Sequence[int], loops: Sequence[Repeat]) -> Operand:
+        root = value.root
+        buffer = self.plan.buffers[self.roots[root]]
+        if buffer.per_item:
+            return Operand(
+                "local", buffer.begin, tuple(dims), value.dtype, False, buffer.shown,
+                self.per_item[root],
+            )  # fmt: skip
+        size = item_size(value.dtype, self.graph.dtype)
+        offset, strides = buffer.begin + value.shift * size, along(value.strides, loops)
+        return Operand(
+            root.segment, offset, tuple(dims), value.dtype, root.external, buffer.shown,
+            strides=tuple(stride * size for stride in strides),
+        )  # fmt: skip
+
+
+def _by_batch(one: Instruction, batch: int) -> Instruction:
+    """An instruction whose items are the samples, although they are few."""
+    count = one.items * one.multiplier
+    _require(count % batch == 0)
+    each = one.bytes_per_item * one.items // batch
+    return replace(
+        one, items=batch, multiplier=count // batch, key=("batch", batch), bytes_per_item=each
+    )
+
+
+def _local(calls: Sequence[Any]) -> set[int]:
+    """The buffers of a group that lie in local memory."""
+    operands = (operand for call in calls_of(calls) for _, _, operand in call.arrays())
+    return {operand.buffer for operand in operands if operand.segment == "local"}
+
+
+def _same_meetings(sizes: Sequence[int], mine: Sequence[Span], theirs: Sequence[Span]) -> None:
+    """What is known of the spans of a piece of memory holds in the other graph, too."""
+    pairs = list(dict.fromkeys(zip(mine, theirs, strict=True)))
+    if pairs == [((0, sizes[0], (), ()), (0, sizes[1], (), ()))]:
+        return
+    for k, (one, other) in enumerate(pairs):
+        _require(not _is_all(one, sizes[0]) or _is_all(other, sizes[1]))
+        for first, second in pairs[: k + 1]:
+            for depth in range(min(len(one.strides), len(first.strides)) + 1):
+                away = apart(other, second, depth)
+                _require(away or not apart(one, first, depth))
+                _require(away or alike(other, second, depth) or not alike(one, first, depth))
+
+
+def _is_all(span: Span, size: int) -> bool:
+    return span.hull() == (0, size) and not any(span.strides)
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise _Different
