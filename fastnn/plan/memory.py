@@ -23,16 +23,14 @@ ALIGNMENT = {"cpu": 64, "cuda": 256}
 LOCAL_BYTES = 1 << 19
 
 
-def local_buffers(
-    phases: Sequence[Phase | Phases], kept: Iterable[Value], private: Private
-) -> dict[Value, Group]:
+def local_buffers(phases: Sequence[Phase | Phases], kept: Iterable[Value]) -> dict[Value, Group]:
     """The buffers that one group alone uses, each item its own rows, and that group.
 
-    A group in a loop of phases comes to its items again in the next step: then what it keeps for
-    them has to be of use in one step only (`private`, see `shared_by_steps`).
+    A group in a loop of phases comes to its items again in the next step, and finds other items in
+    its memory. It has no use for what was there: nobody but the group has written to the buffer, so
+    before the first step there was nothing to read.
     """
     users: dict[Value, Group | None] = dict.fromkeys(kept)
-    lasting = _lasting(phases, private)
     for phase in leaves(phases):
         for group in [*phase.groups, None]:
             for instruction in group.instructions if group else phase.serial:
@@ -42,24 +40,13 @@ def local_buffers(
                         continue
                     whole = access.span.hull() == (0, root.size) and not any(access.span.strides)
                     alone = group is not None and group is users.setdefault(root, group)
-                    if not (alone and whole and access.axis == "rows") or root in lasting:
+                    if not (alone and whole and access.axis == "rows"):
                         users[root] = None
     return {
         root: group
         for root, group in users.items()
         if group is not None and group.block < group.items and root.size % group.items == 0
     }
-
-
-def _lasting(phases: Sequence[Phase | Phases], private: Private) -> set[Value]:
-    """What a loop of phases may need from one step to the next."""
-    found: set[Value] = set()
-    for phase in phases:
-        if isinstance(phase, Phases):
-            roots = {root for leaf in leaves(phase.body) for root in _roots(leaf)}
-            found |= {root for root in roots if phase.loop not in private.get(root, ())}
-            found |= _lasting(phase.body, private)
-    return found
 
 
 def _roots(phase: Phase) -> dict[Value, None]:

@@ -111,7 +111,7 @@ class _Layout:
 
     def place_local(self, phases: Sequence[Phase | Phases], kept: list[Value]) -> None:
         """Local memory for the buffers that only one group uses."""
-        local = memory.local_buffers(phases, kept, self.private)
+        local = memory.local_buffers(phases, kept)
         sizes = {value: self.bytes_of(value) for value in local}
         self.local, self.sizes["local"] = memory.place_local(local, sizes)
 

@@ -16,7 +16,15 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.trace import trace
 from fastnn.kernels.declare import KERNELS
 from fastnn.plan.planner import plan
-from fastnn.plan.program import Count, Operand, PlannedCall, PlannedPhase, PlannedRepeat, Program
+from fastnn.plan.program import (
+    Count,
+    Operand,
+    PlannedCall,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+    calls_of,
+)
 from fastnn.plan.verify import verify
 from fastnn.testing.null import null_device
 
@@ -140,6 +148,20 @@ def test_calls_are_as_many_for_any_length() -> None:
     few, many = program(5), program(500)
     assert [c.kernel for c in few.calls()] == [c.kernel for c in many.calls()]
     assert sum(1 for _ in many.steps()) > 90 * len(many.calls())
+
+
+def test_sums_over_rows_stand_after_the_loop() -> None:
+    """Gradients of weights and biases: one call for the rows of all steps."""
+    found = program()
+    after = [phase for phase in found.phases if isinstance(phase, PlannedPhase)]
+    for kernel, rows in (("linear_backward_weight", 63), ("sum_rows", 63)):
+        everywhere = [call for call in found.calls() if call.kernel == kernel]
+        outside = [call for call in calls_of(after) if call.kernel == kernel]
+        for call in outside:
+            operand = call.operands[0]
+            assert isinstance(operand, Operand)
+            assert operand.dims[0] == rows
+        assert len(outside) == len(everywhere) == 2
 
 
 def test_a_program_in_steps() -> None:

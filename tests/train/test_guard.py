@@ -174,6 +174,29 @@ def test_a_rule_that_nobody_knows_is_guarded_too() -> None:
     assert same(before, state(step))
 
 
+def test_a_rule_with_more_slots_than_one_copy_takes() -> None:
+    """Copies are made of three slots at a time."""
+
+    class Counting(optim.SGD):
+        name = kernel_name = "counting"
+        slots = ("one", "two", "three", "four", "five")
+
+        def _rule(self) -> Any:
+            return lambda p, g, a, b, c, d, e, lr, *_: (
+                p + g * lr, a + 1.0, b + 2.0, c + 3.0, d + 4.0, e + 5.0,
+            )  # fmt: skip
+
+    step = fnn.compile(nn.Linear(4, 3), "mse", Counting(lr=0.1), device="cpu")
+    for _ in range(2):
+        step(*batch())
+    before = state(step)
+    assert before["slots/five"].max() == 10.0
+    step.learning_rate = 1e300
+    with pytest.raises(NonFiniteError, match="the step is too large"):
+        step(*batch())
+    assert same(before, state(step))
+
+
 def test_it_is_guarded_in_steps_without_any_doubt() -> None:
     """The first step is doubtful for all; later ones are not by their numbers."""
 
