@@ -171,12 +171,16 @@ class Table(dict[str, Any]):
         self.device = device
 
     def __missing__(self, name: str) -> Any:
+        if self.device == "cpu" and name in HOST_CALLS:
+            return HOST_CALLS[name]
         load(self.device)
         if name not in self:
             raise KeyError(name)
         return self[name]
 
 
+#: what stands for calls of the host (`host.py`): found in `KERNELS`, but not among them
+HOST_CALLS: dict[str, Kernel] = {}
 #: kernels by name, and those for CUDA
 KERNELS: dict[str, Kernel] = Table("cpu")
 CUDA_KERNELS: dict[str, CudaKernel] = Table("cuda")

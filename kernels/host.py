@@ -8,7 +8,7 @@ where the function has raised an exception.
 
 from __future__ import annotations
 
-from .declare import KERNELS, Kernel
+from .declare import HOST_CALLS, Kernel
 from .signature import Array, Scalar
 from .traits import Traits
 
@@ -21,10 +21,10 @@ def call_host() -> None:
 def host_call(arrays: int) -> str:
     """The name of a call of the host with so many arrays, `x0`, `x1`, ..., and its `number`."""
     name = f"call_host_{arrays}"
-    if name not in KERNELS:
+    if name not in HOST_CALLS:
         params: dict[str, Array | Scalar] = {"number": Scalar("int")}
         for k in range(arrays):
             params[f"x{k}"] = Array("inout", "whole", "f", (f"N{k}",))
         traits = Traits(host=True, bookkeeping=True)
-        KERNELS[name] = Kernel(name, call_host, params, None, traits=traits)
+        HOST_CALLS[name] = Kernel(name, call_host, params, None, traits=traits)
     return name

@@ -59,7 +59,7 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
                     found += _bounds(part, makers)
                 continue
         factors = _traits(call).factors
-        if not factors or any(_has_gaps(call.operands[n], makers) for n in factors):
+        if not factors:
             return [(gradient, GRADIENT)]
         unpacked = (_unpacked(call.operands[name], makers) for name in factors)
         values = [v for v in unpacked if v is not None]
@@ -71,20 +71,6 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
 
 def _traits(call: Call) -> Traits:
     return kernel_of(call.kernel).traits
-
-
-def _has_gaps(value: Value | None, makers: dict[Value, list[Call]]) -> bool:
-    """Whether parts of it may not have been written (steps past the end of a sequence)."""
-    value = _unpacked(value, makers)
-    if value is None:
-        return False
-    return any(
-        operand.root is value.root
-        and parameter.writes
-        and (parameter.gaps or parameter.mode == "part")
-        for call in makers.get(value.root, [])
-        for _, parameter, operand in call.arrays()
-    )
 
 
 def _unpacked(value: Value | None, makers: dict[Value, list[Call]]) -> Value | None:

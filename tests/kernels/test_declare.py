@@ -127,12 +127,13 @@ def test_unknown_traits_are_an_error() -> None:
 def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
     ahead.load_all()
     report.declare_all()
-    host_call(2)
-    everything = [*KERNELS.values(), *CUDA_KERNELS.values()]
+    everything = [*KERNELS.values(), *CUDA_KERNELS.values(), KERNELS[host_call(2)]]
     for field in fields(Traits):
         assert any(getattr(k.traits, field.name) for k in everything), field.name
     for made in everything:
         named = {*made.traits.factors, *made.traits.rows_apart, *made.traits.zero_rows}
+        # so all of them is written and may be looked at, as the verifier proves
+        assert not any(made.arrays[name].gaps for name in made.traits.factors), made.name
         if made.traits.column:
             named |= {made.traits.column}
         if made.traits.by_lengths:

@@ -250,3 +250,17 @@ def test_columns_are_no_samples(own_ops: Any, columns: int) -> None:
         assert own_ops[0](x, graph.constant(np.zeros((5, 1, columns)))).batched
         assert not own_ops[2](x, w).batched
         assert not ops.sum(x, axis=0).batched
+
+
+def test_what_reads_a_concatenation_has_its_gradient_taken_from_the_cache() -> None:
+    """The guard looks at what the gradient is a sum of products of, not at the gradient."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            self.first, self.last = nn.Linear(24, 16), nn.Linear(40, 5)
+
+        def forward(self, x: Any) -> Any:
+            return self.last(ops.concatenate(x, ops.tanh(self.first(x))))
+
+    for group in groups_of(program_of(Joined(), 5), "linear_backward_weight"):
+        assert names(group) == ["linear_backward_weight", "adam_update"]
