@@ -277,54 +277,55 @@ def compile(
     tf32: bool = False,
     on_gradients: OnGradients | None = None,
 ) -> Step:
-    """A step function, for people who write their own training loops.
+    """Make a step function, for training loops of your own.
 
-    ``step(x, y)`` does one training step on a mini-batch and returns the loss. The first call with
-    new shapes traces and plans; further ones take a few microseconds more than the kernels.
+    ``step(x, y)`` takes one training step on a mini-batch and returns the loss. The first call with
+    new shapes traces and plans; later ones cost a few microseconds more than the kernels.
 
     Args:
         model: the module to train.
         loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
-            symbolic (output, target) that returns a single number; several outputs or targets come
-            as `forward` returns them and as the step gets them. Or a loss for each output, as a
-            list or dict; see `Trainer`.
+            symbolic (output, target) that returns a single number. Several outputs or targets are
+            passed as `forward` returns them and as the step receives them. Or one loss per output,
+            as a list or dict; see `Trainer`.
         optimizer: an optimiser from `fastnn.optim`, or its name.
-        loss_weights: factors of several losses, as a list or dict like `loss`; 1 by default.
-        parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
-            model, one or a list; None: all. Steps that train different parts of one model share
-            its parameters; so do steps of models that have modules in common (call ``store()`` of
-            the model that contains all of them first).
-        seed: of initial parameters and dropout.
+        loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
+            default.
+        parameters: what to train: name patterns ("encoder.*"), modules or parameters of the model,
+            one or a list; None means all. Steps that train different parts of one model share its
+            parameters. So do steps of models that have modules in common, if you first call
+            ``store()`` of a model that contains all of them.
+        seed: seed of the random numbers: initial parameters and dropout.
         dtype: "float32" or "float64".
-        workers: number of threads, or "auto" to choose by the work in a step. The results are the
-            same, bit for bit, for any number.
+        workers: number of threads, or "auto" to choose by the amount of work in a step. The results
+            are the same, bit for bit, for any number.
         device: "auto", "cpu", or a CUDA device.
-        stop_on_nonfinite: raise an error when the loss is NaN or infinite, or a parameter would
-            become so, and leave all as it was. False: parameters may become NaN.
-        keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
-            that need not write its gradients to memory is faster; ``step.gradients(x, y)`` gives
+        stop_on_nonfinite: whether to raise an error when the loss is NaN or infinite or a parameter
+            would become so, and to leave everything as it was. If False, parameters may become NaN.
+        keep_gradients: whether each parameter's `grad` holds the gradient of the last step. A step
+            is faster if it need not write its gradients to memory; ``step.gradients(x, y)`` returns
             them at any time.
-        steps_per_epoch: what a schedule that counts epochs takes for one, 1 by default; refused
-            where the optimiser has none.
+        steps_per_epoch: the length of an epoch for a schedule that counts epochs, 1 by default;
+            refused if the optimiser has no such schedule.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
-        tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
-            operands to TF32 (10 bits of mantissa): faster, less exact.
-        on_gradients: a function that is called in each training step between the gradients and the
-            update, with a mapping from the names of the trained parameters that the loss depends on
-            to their gradients: NumPy arrays, before clipping and weight decay, which it may write
-            to. So gradients can be looked at, changed, or averaged over processes
-            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait meanwhile. The arrays are
-            to be used in the call only. If it raises an exception, or Ctrl-C comes in it, the step
-            is undone and the exception goes on. None: nothing is called.
+        tf32: on a GPU, let float32 matrix products use tensor cores, which round their operands to
+            TF32 (10 bits of mantissa): faster but less accurate.
+        on_gradients: a function that is called in every training step after the gradients have been
+            computed and before the update. Its argument maps the names of the trained parameters
+            that the loss depends on to their gradients: NumPy arrays, before clipping and weight
+            decay, which it may read, change, or average over processes
+            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait for it. The arrays are
+            valid only during the call. If it raises an exception or is interrupted by Ctrl-C, the
+            step is undone and the exception propagates. None means that nothing is called.
 
     Returns:
-        A `Step`: call it as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
-        and `steps`. While one thread is in the middle of a step, those of other threads on the
-        same model are refused.
+        A `Step`, called as ``step(x, y)``; see also its `evaluate`, `gradients`, `learning_rate`
+        and `steps`. While one thread takes a step, other threads may not take one on the same model
+        (BusyError).
 
     Raises:
-        OptionError: an option that is not allowed.
+        OptionError: an option is not allowed.
 
     >>> import numpy as np
     >>> import fastnn as fnn

@@ -36,56 +36,63 @@ if TYPE_CHECKING:
 
 
 class Trainer(Training):
-    """Trains a model on data, the way Keras does; between two steps of an epoch no Python runs.
+    """Trains a model on data, as in Keras. No Python runs between the steps of an epoch.
 
     Args:
         model: the module to train.
         loss: a loss from `fastnn.nn`, its name ("cross_entropy", "mse", ...), or a function of
-            symbolic (output, target) that returns a single number; several outputs or targets come
-            as `forward` returns them and as `fit` gets them. Or a loss for each output: a list
-            (None for an output without one), or a dict by the keys of the dict that `forward`
-            returns. Each is reported ("output0_loss", or "name_loss"), and "loss" is their sum.
+            symbolic (output, target) that returns a single number. Several outputs or targets are
+            passed as `forward` returns them and as `fit` receives them. Or one loss per output: a
+            list (None for an output without a loss), or a dict with the keys of the dict that
+            `forward` returns. Each is reported ("output0_loss" or "name_loss"), and "loss" is their
+            sum.
         optimizer: an optimiser from `fastnn.optim`, or its name.
         metrics: names ("accuracy", "top_5_accuracy", losses), functions of symbolic (output,
-            target) giving a number for each row, or `Metric` objects. "accuracy" is what the loss
-            says: the largest output is the target's class (`CrossEntropyLoss`, `NLLLoss`), or
-            output and target are on the same side of the threshold (`BCELoss`,
-            `BCEWithLogitsLoss`). Rows that the loss leaves out are left out here. With a loss for
-            each output: a list for all of them, a list of lists, or a dict by the outputs' names.
-        device: "auto" (a CUDA device if one works, else the CPU), "cpu", "cuda", "cuda:1"; the
-            environment's FASTNN_DEVICE stands for "auto".
-        workers: number of worker threads, or "auto" to choose by the work in a step. The results
-            are the same, bit for bit, for any number.
-        seed: of initial parameters, data order, dropout: the whole run follows from it.
+            target) that return one number per row, or `Metric` objects. What "accuracy" means
+            depends on the loss: the largest output is that of the target's class
+            (`CrossEntropyLoss`, `NLLLoss`), or output and target are on the same side of the
+            threshold (`BCELoss`, `BCEWithLogitsLoss`). Rows that the loss ignores are ignored here
+            as well. With one loss per output: a list for all outputs, a list of lists, or a dict by
+            the outputs' names.
+        device: "auto" (a working CUDA device if there is one, otherwise the CPU), "cpu", "cuda" or
+            "cuda:1". The environment variable FASTNN_DEVICE overrides "auto".
+        workers: number of worker threads, or "auto" to choose by the amount of work in a step. The
+            results are the same, bit for bit, for any number.
+        seed: seed of all random numbers: initial parameters, data order and dropout.
         dtype: "float32" or "float64".
-        stop_on_nonfinite: stop with an error when the loss, or a parameter by its update, becomes
-            NaN or infinite; parameters, optimiser and running statistics are those before that
-            step. False: training goes on with what comes, and parameters may become NaN.
-        keep_gradients: whether each parameter's `grad` shows the gradient of the last step. A step
-            that need not write its gradients to memory is faster. Callbacks with
-            ``needs_gradients`` switch it on.
-        parameters: what is trained: name patterns ("encoder.*"), modules or parameters of the
-            model, one or a list; None: all.
+        stop_on_nonfinite: whether to stop with an error when the loss, or a parameter in an update,
+            becomes NaN or infinite; parameters, optimiser and running statistics are then those
+            before that step. If False, training continues, and parameters may become NaN.
+        keep_gradients: whether each parameter's `grad` holds the gradient of the last step. A step
+            is faster if it need not write its gradients to memory. Callbacks with
+            ``needs_gradients`` switch this on.
+        parameters: what to train: name patterns ("encoder.*"), modules or parameters of the model,
+            one or a list; None means all.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
-        tf32: on a GPU, let matrix products of float32 use tensor cores, which round their
-            operands to TF32 (10 bits of mantissa): faster, less exact.
-        loss_weights: factors of several losses, as a list or dict like `loss`; 1 by default.
-        on_gradients: a function that is called in each training step between the gradients and the
-            update, with a mapping from the names of the trained parameters that the loss depends on
-            to their gradients: NumPy arrays, before clipping and weight decay, which it may write
-            to. So gradients can be looked at, changed, or averaged over processes
-            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait meanwhile. The arrays are
-            to be used in the call only. If it raises an exception, or Ctrl-C comes in it, the step
-            is undone and the exception goes on. None: nothing is called, and no Python runs
-            between two steps.
+        tf32: on a GPU, let float32 matrix products use tensor cores, which round their operands to
+            TF32 (10 bits of mantissa): faster but less accurate.
+        loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
+            default.
+        on_gradients: a function that is called in every training step after the gradients have been
+            computed and before the update. Its argument maps the names of the trained parameters
+            that the loss depends on to their gradients: NumPy arrays, before clipping and weight
+            decay, which it may read, change, or average over processes
+            (``comm.Allreduce(MPI.IN_PLACE, gradient)``). The workers wait for it. The arrays are
+            valid only during the call. If it raises an exception or is interrupted by Ctrl-C, the
+            step is undone and the exception propagates. With None nothing is called, and no Python
+            runs between two steps.
 
-    What is reported of an epoch or an evaluation is that of all its samples, whatever the batches:
-    the sum of the rows' losses (each with the weight of its class and its sample) by the sum of
-    their weights, or the sum alone where that is the loss's reduction. It is NaN where nothing
-    counts. A loss of your own that is no mean or sum of rows is averaged over an epoch's batches,
-    and evaluated on all samples at once; a sum divided by the batch's size (``x.shape[0]``) is a
-    mean of the samples.
+    Losses and metrics of an epoch or an evaluation are those of all its samples together, however
+    they are batched: the sum of the rows' losses (weighted by class and by sample) divided by the
+    sum of the weights, or just the sum if that is the loss's reduction. They are NaN if no row
+    counts. A loss of your own that is neither a mean nor a sum over rows is averaged over the
+    batches of an epoch, and evaluated on all samples at once. A sum divided by the batch size
+    (``x.shape[0]``) counts as a mean over samples.
+
+    Raises:
+        OptionError: an argument is not allowed.
+        DeviceError: the device does not work.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -169,10 +176,11 @@ class Trainer(Training):
         return {**super().__getstate__(), "epoch": epoch, "cursor": cursor, "epoch_done": False}
 
     def refresh(self) -> None:
-        """Look whether the model has changed since its programs were built, and forget them then:
-        its parts, attributes of a layer, what is frozen.
+        """Discard the programs if the model has changed since they were built: its parts, a layer's
+        attributes, or what is frozen.
 
-        Raises OptionError where its parameters have moved, or where it has new ones.
+        Raises:
+            OptionError: parameters have moved in memory, or there are new ones.
         """
         self.store.check()
         if self._watch.changed():
@@ -188,13 +196,13 @@ class Trainer(Training):
 
     @property
     def step(self) -> int:
-        """Optimiser steps done so far."""
+        """Number of optimiser steps taken so far."""
         settle(self.store)
         return int(self.session.control[control_block.STEP])
 
     @property
     def place(self) -> tuple[int, int]:
-        """Epochs done, and samples of the next one that are done: where training goes on."""
+        """Completed epochs, and samples already used of the next one: where training resumes."""
         if self.hook_call is not None and self.hook_call.ends_epoch:
             return self.hook_call.number + 1, 0
         return (self.epoch + 1, 0) if self.epoch_done else (self.epoch, self.cursor)
@@ -287,49 +295,50 @@ class Trainer(Training):
         check_data: bool = True,
         sample_weight: Any = None,
     ) -> History:
-        """Train.
+        """Train the model.
 
-        Data come as arrays or as batches. Arrays: with `y`, or where `x` is an array, a dict, a
-        tuple or a list that is no list of batches. Batches: without `y`, a list of pairs or triples
-        of arrays, or anything else that can be iterated. What could be either is refused.
+        Data are given either as arrays or as batches. They are arrays if `y` is given, or if `x` is
+        an array, a dict, a tuple, or a list that is not a list of batches. They are batches if `y`
+        is not given and `x` is a list of pairs or triples of arrays, or any other iterable. Data
+        that could be either are refused.
 
         Args:
-            x: array of samples (first dimension) of any library that gives NumPy its arrays, or
-                several inputs: a tuple or list of arrays, or a dict by the names of `forward`'s
-                arguments. NumPy arrays and memory maps are read in place. uint8 and bool are
-                numbers where the model takes numbers and ids where it takes ids. Or batches: a list
-                of (inputs, targets) or (inputs, targets, sample weights), or anything else that
-                gives such when iterated; it is iterated anew for each epoch.
-            y: targets, one for each sample; None: the inputs are the targets (autoencoders). A
-                tuple or dict for several. bool and uint8 are classes where the loss takes classes,
-                else numbers (0 and 1 for binary cross-entropy).
-            epochs: passes over the data, in addition to those done before; with `resume`, in total.
-            batch_size: samples in a step, 32 by default; the last batch of an epoch may be smaller,
-                and all are where there are fewer samples.
-            shuffle: whether to draw a new data order for each epoch; by default it is.
-            drop_last: leave out a last batch that is smaller.
+            x: an array of samples (first dimension), from any library whose arrays NumPy can read;
+                or several inputs, as a tuple or list of arrays, or as a dict by the names of
+                `forward`'s arguments. NumPy arrays and memory maps are read in place. uint8 and
+                bool are read as numbers or as ids, whichever the model takes. Or batches: a list of
+                (inputs, targets) or (inputs, targets, sample weights), or any other iterable of
+                these, which is iterated over once per epoch.
+            y: targets, one for each sample, or a tuple or dict of several. None means that the
+                inputs are the targets (autoencoders). bool and uint8 are classes if the loss takes
+                classes and numbers otherwise (0 and 1 for binary cross-entropy).
+            epochs: passes over the data, in addition to earlier ones; with `resume`, in total.
+            batch_size: samples per step, 32 by default. The last batch of an epoch may be smaller,
+                and so is every batch if there are fewer samples.
+            shuffle: whether to draw a new data order for each epoch (the default).
+            drop_last: leave out the last batch if it is smaller.
             validation: what to evaluate after each epoch: (x, y) or (x, y, sample weights), a list
-                or iterable of batches, or the share of samples (the last ones) to keep for it.
-            callbacks: one or several of `fastnn.callbacks`, or of your own.
-            verbose: show progress.
-            resume: a checkpoint written by `save`: go on where it was written, bit for bit as if
-                the run had not been interrupted; the callbacks go on too. Between epochs the data
-                and the batch size may be others: a warning says that the run is another one then.
-            check_data: look for NaN and infinity in the data first.
-            sample_weight: what each sample counts in losses and metrics, shape (samples,), or that
-                of the targets' rows ((samples, steps): 0 for what is padding). Means are divided by
-                the sum of the weights.
+                or iterable of batches, or the fraction of samples (the last ones) to hold out.
+            callbacks: one or several of `fastnn.callbacks`, or your own.
+            verbose: whether to show progress.
+            resume: a checkpoint written by `save`. The run and its callbacks continue from there,
+                bit for bit as if they had not been interrupted. Between epochs you may change the
+                data and the batch size; a warning then says that the run is no longer the same.
+            check_data: whether to look for NaN and infinity in the data first.
+            sample_weight: the weight of each sample in losses and metrics, of shape (samples,), or
+                of the shape of the targets' rows ((samples, steps), with 0 for padding). Means are
+                divided by the sum of the weights.
 
         Returns:
-            The history of this call. After Ctrl-C the history so far, with ``stopped`` saying so.
+            The history of this call. After Ctrl-C it ends early, and ``stopped`` says so.
 
         Raises:
             DataError, ShapeError, OptionError: bad input, before anything is trained.
             BusyError: another thread is training the model.
             NonFiniteError: the loss or a parameter became NaN or infinite (see
                 `stop_on_nonfinite`).
-            KernelError: a kernel of yours has raised an exception; the model is as it was before
-                that step, and the next run begins the epoch anew.
+            KernelError: one of your kernels raised an exception; the model is as it was before that
+                step, and the next run starts the epoch again.
         """
         return fitting.fit(
             self,
@@ -359,17 +368,20 @@ class Trainer(Training):
         check_data: bool = True,
         sample_weight: Any = None,
     ) -> dict[str, float]:
-        """Losses and metrics over data, in evaluation mode: those of all samples together.
+        """Compute losses and metrics over all samples together, in evaluation mode.
 
         Args:
             x, y: as in `fit`: arrays, or batches.
-            batch_size: samples at a time, 256 by default (no influence on the result beyond
-                rounding). A loss that is no mean or sum of rows is computed of all at once.
-            check_data: look for NaN and infinity first.
+            batch_size: samples at a time, 256 by default; it affects the result only by rounding. A
+                loss that is neither a mean nor a sum over rows is computed on all samples at once.
+            check_data: whether to look for NaN and infinity first.
             sample_weight: as in `fit`.
 
         Returns:
-            The numbers by name; NaN for a mean of nothing (all rows ignored, all weights 0).
+            The numbers by name; NaN for the mean of nothing (all rows ignored, or all weights 0).
+
+        Raises:
+            DataError, ShapeError, OptionError: the data do not fit.
         """
         batch = checked_batch_size(batch_size, 256)
         if gives_batches(x, y):
@@ -383,7 +395,7 @@ class Trainer(Training):
         return self.evaluation().of_arrays(*data, batch)
 
     def evaluation(self) -> Evaluation:
-        """What evaluates; kept from call to call."""
+        """What evaluates; kept between calls."""
         self.refresh()
         if self._evaluation is None:
             self._evaluation = Evaluation(self)
@@ -400,8 +412,8 @@ class Trainer(Training):
         return f"Trainer({name}, {self.optimizer!r}, epochs done: {self.epoch})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters, optimiser state, step, seed, place in the data and what callbacks
-        remember to a safetensors file, atomically; `load`, or `fit` with `resume`, goes on from it.
+        """Write parameters, optimiser state, step, seed, position in the data and the callbacks'
+        state to a safetensors file, atomically. `load`, or `fit` with `resume`, continues from it.
         """
         from fastnn.train.checkpoint import save_trainer
 
@@ -409,7 +421,7 @@ class Trainer(Training):
         save_trainer(self, path)
 
     def load(self, path: str | Path) -> None:
-        """Read what `save` wrote; the model and the optimiser have to fit."""
+        """Read what `save` wrote. Raises CheckpointError if model or optimiser do not fit it."""
         from fastnn.train.checkpoint import load_trainer
 
         load_trainer(self, path)
