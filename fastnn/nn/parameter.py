@@ -21,19 +21,17 @@ from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
 from fastnn.engine.turns import Turn, look, turns
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
-from fastnn.graph.methods import functions
-from fastnn.graph.tracing import traced
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
+from fastnn.nn.protocols import ArrayProtocols
 from fastnn.public import publish
-from fastnn.runtime import devices
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
 
 
-class Parameter(Operators, structure.Leaf):
+class Parameter(Operators, ArrayProtocols, structure.Leaf):
     """An array owned by a layer: trained, frozen, or (if created with `trainable=False`) a buffer.
 
     `value` is a NumPy view into the model's memory. Read it and assign to it between steps; the
@@ -76,19 +74,8 @@ class Parameter(Operators, structure.Leaf):
     """
 
     __slots__ = (
-        "__weakref__",
-        "_contents",
-        "_device",
-        "_drawn",
-        "_dtype",
-        "_init",
-        "_name",
-        "_shape",
-        "_trainable",
-        "_transposed",
-        "buffer",
-        "offset",
-        "store",
+        "__weakref__", "_contents", "_device", "_drawn", "_dtype", "_init", "_name",
+        "_shape", "_trainable", "_transposed", "buffer", "offset", "store",
     )  # fmt: skip
 
     def __init__(
@@ -384,62 +371,6 @@ class Parameter(Operators, structure.Leaf):
         self.buffer = state["buffer"]
         for name, value in state["more"].items():
             setattr(self, name, value)
-
-    # ---------------------------------------------------------------- as an array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        refuse_numbers(self)
-        return np.array(self.read(), dtype=dtype, copy=True if copy is None else copy)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The device's own array, for CuPy, PyTorch and the like; only where the model's memory is
-        on a device. It may be written to; take it anew after the model has moved."""
-        from fastnn.runtime.cuda import array as device
-
-        address, flat = self._on_device()
-        item = np.dtype(flat.dtype).itemsize
-        strides = (item, self.shape[0] * item) if self.transposed else None
-        return device.interface(
-            address + item * (self.offset or 0), self.shape, flat.dtype, strides
-        )
-
-    def _on_device(self) -> tuple[int, np.ndarray]:
-        """Address of the device's segment, and the host's array of it."""
-        from fastnn.runtime.cuda.gpu import gpu
-
-        if self.store is None or devices.on_host(self.store.device):
-            raise AttributeError(
-                f"parameter {self.name!r} is not on a CUDA device: model.to('cuda')"
-            )
-        look(self.store, f"parameter {self._name!r}")
-        holder, segment = gpu(self.store.device), self.store.segments[self.segment]
-        self.store.away = True
-        address: int = segment.on(holder, writes=True).address
-        holder.sync()
-        return address, segment.host
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        if self.store is None or devices.on_host(self.store.device):
-            found: tuple[int, int] = self.value.__dlpack_device__()
-            return found
-        return 2, devices.number_of(self.store.device)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        from fastnn.runtime.cuda import array as device
-
-        if self.store is None or devices.on_host(self.store.device):
-            return self.value.__dlpack__(**options)
-        return device.capsule(self, options)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Its numbers; in a `forward`, the symbolic value."""
-        if traced() is None:
-            return self.value[key]
-        return functions().getitem(self, key)
-
-    def __setitem__(self, key: Any, array: Any) -> None:
-        self.value[key] = array
 
     def __repr__(self) -> str:
         kind = "Buffer" if self.buffer else "Parameter"
