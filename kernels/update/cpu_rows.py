@@ -121,7 +121,7 @@ def make_rows(name: str, what: Pass) -> Kernel:
     scope = {
         "lanes": lanes, "load_first": load_first, "store_first": store_first, "splat": splat,
         "fma": fma, "sum_lanes": sum_lanes, "shared": shared_gradient, "rule": helper(what.rule),
-        "np": np, "RUN": RUN, "report": report,
+        "np": np, "RUN": RUN, "report": report, "__name__": __name__,
     }  # fmt: skip
     execute(source, f"<kernel {name}>", scope)
     function = scope["rows"]
@@ -153,7 +153,12 @@ def make_settle(name: str, function: Callable[..., Any], sums: int, scalars: int
     if known is not None:
         return known
     source = settle_source(sums, scalars)
-    scope = {"function": helper(function), "sum_of": sum_of, "np": np}
+    scope: dict[str, Any] = {
+        "function": helper(function),
+        "sum_of": sum_of,
+        "np": np,
+        "__name__": __name__,
+    }
     execute(source, f"<kernel {name}>", scope)
     made_of = scope["settle"]
     made_of.__annotations__ = {
