@@ -12,7 +12,7 @@ from fastnn.engine import guard
 from fastnn.engine.store import ParameterStore, Stored, padded
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
-from fastnn.kernels.update.shared import SAVING
+from fastnn.kernels.update.shared import ACCUMULATED, SAVING
 from fastnn.plan.lower import Lowering
 
 
@@ -24,6 +24,8 @@ class UpdateRule(Protocol):
         own: names of the rule's own options.
         hyper_size: numbers in the array that the prepare kernel fills.
         clip_global_norm: what all gradients together are scaled down to, or None.
+        arrays: names of the slots, and of the sum where gradients of several steps are summed.
+        accumulate: how many steps' gradients make one update.
         elementwise: whether each number is updated by itself, whatever parameter it belongs to.
         bounded: whether bounded gradients and parameters are known to give finite parameters.
     """
@@ -31,9 +33,12 @@ class UpdateRule(Protocol):
     own: tuple[str, ...]
     clip_global_norm: float | None
     elementwise: ClassVar[bool]
+    accumulate: int
 
     @property
     def slots(self) -> tuple[str, ...]: ...
+    @property
+    def arrays(self) -> tuple[str, ...]: ...
     @property
     def hyper_size(self) -> int: ...
     @property
@@ -93,6 +98,7 @@ def add_updates(
     transposed = {leaves[name] for name in gradients if objective.parameters[name].transposed}
     schedule = graph.leaf("schedule", (1, 1), "schedule", dtype="r")
     groups = {name: optimizer.group_of(name) for name in gradients}
+    every_step = {"every": optimizer.accumulate} if optimizer.accumulate > 1 else {}
     hyper, owns = {}, {}
     for number in sorted(set(groups.values())):
         options = optimizer.group_options(number)
@@ -105,8 +111,25 @@ def add_updates(
             group=objective.group_offset + number, l2=options["weight_decay"],
             decay=options["decoupled_weight_decay"],
             limit=options["clip_value"] or np.inf,
-            sign=-1.0 if options["maximize"] else 1.0, **own,
+            sign=-1.0 if options["maximize"] else 1.0, **own, **every_step,
         )  # fmt: skip
+    flags = guard.guard_of(graph) if guarded else None
+    every = optimizer.accumulate
+    # an update of one call copies what it changes itself, where each call is a launch
+    alone = not lowered.fuses and optimizer.elementwise and every == 1
+
+    def safeguard(found: Iterable[Value]) -> None:
+        if guarded:
+            guard.check_gradients(lowered, found)
+            if not alone:
+                guard.safeguard(graph, optimizer.arrays, optimizer.bounded, store.size, schedule)
+
+    if every > 1:
+        safeguard(gradients.values())
+        gradients = {
+            name: _accumulated(graph, leaves[name], gradient, every, flags)
+            for name, gradient in gradients.items()
+        }
     scale = None
     if optimizer.clip_global_norm is not None:
         scale = _clip(graph, list(gradients.values()), optimizer.clip_global_norm)
@@ -119,13 +142,10 @@ def add_updates(
         Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
         for n, gradient in gradients.items()
     ]
-    if not lowered.fuses and optimizer.elementwise:
+    if alone:
         pieces = side_by_side(pieces)
-    if guarded:
-        guard.check_gradients(lowered, [piece.gradient for piece in pieces])
-        if lowered.fuses or not optimizer.elementwise:
-            guard.safeguard(graph, optimizer.slots, optimizer.bounded, store.size, schedule)
-    flags = guard.guard_of(graph) if guarded else None
+    if every == 1:
+        safeguard([piece.gradient for piece in pieces])
     for leaf, gradient, own_hyper, factor in pieces:
         slots = {
             slot: graph.leaf(
@@ -134,7 +154,7 @@ def add_updates(
             for slot in optimizer.slots
         }
         operands = dict(p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
-        if guarded and not lowered.fuses and optimizer.elementwise:
+        if guarded and alone:
             saving = guard.saved_beside(graph, leaf, optimizer.slots)
             saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
             graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
@@ -144,6 +164,21 @@ def add_updates(
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
         guard.keep_buffers(lowered, store.segments["buffers"].host.size)
+
+
+def _accumulated(
+    graph: Graph, leaf: Value, gradient: Value, every: int, flags: Value | None
+) -> Value:
+    """The mean of the gradients of so many steps, as far as it has come."""
+    total = graph.leaf(
+        ("accumulated", leaf), leaf.shape, f"slots/{ACCUMULATED}", offset=leaf.offset,
+        name=leaf.name,
+    )  # fmt: skip
+    graph.call(
+        "accumulate_gradient", total=total, g=gradient, control=graph.control(), guard=flags,
+        every=every,
+    )  # fmt: skip
+    return total
 
 
 def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:

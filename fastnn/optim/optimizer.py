@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
+from fastnn.kernels.update.shared import ACCUMULATED
 from fastnn.optim.schedule import Schedule
 
 #: options that every optimiser takes beside its own
@@ -42,6 +43,10 @@ class Optimizer:
             2013). Clipping by value comes after clipping by a norm.
         maximize: go up the gradient instead of down; weight decay pulls to 0 all the same, as in
             PyTorch.
+        accumulate: so many steps' gradients make one update, that of their mean, as of a batch so
+            many times larger (batch norms apart). Decay and clipping are of the mean. Schedules
+            count steps; the rules' corrections and averages count updates. What an epoch leaves
+            over is gone on with in the next one.
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name counts.
@@ -69,6 +74,7 @@ class Optimizer:
         clip_norm: float | None = None,
         clip_global_norm: float | None = None,
         maximize: bool = False,
+        accumulate: int = 1,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         schedule: Schedule | None = None,
         **options: float,
@@ -99,6 +105,8 @@ class Optimizer:
         }
         self.own = tuple(options)
         self._refuse_unknown()
+        check_whole("optimizer", 1, accumulate=accumulate)
+        self.accumulate = int(accumulate)
         self.clip_global_norm = clip_global_norm
         if not isinstance(groups or {}, Mapping) or any(
             not isinstance(k, str) or not isinstance(v, Mapping) for k, v in (groups or {}).items()
@@ -133,6 +141,11 @@ class Optimizer:
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays kept for each parameter, of the parameter's shape."""
         return ()
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The slots, and the sum of gradients where several steps make one update."""
+        return (*self.slots, ACCUMULATED) if self.accumulate > 1 else tuple(self.slots)
 
     def initial(self, slot: str) -> float:
         """The number a slot begins with."""
@@ -176,7 +189,9 @@ class Optimizer:
             return
         count = len(takes) - 2  # without t and lr
         if len(self.own) > count:
-            known = sorted({*COMMON, "clip_global_norm", "groups", "schedule", *self.own[:count]})
+            known = sorted(
+                {*COMMON, "clip_global_norm", "accumulate", "groups", "schedule", *self.own[:count]}
+            )
             raise OptionError(
                 f"{type(self).__name__}: unknown option {self.own[count]!r}; "
                 f"expected some of {known}"
@@ -294,7 +309,8 @@ class Optimizer:
         return self._prepare_kernel(), update.name
 
     def _prepare_kernel(self) -> str:
-        return make_prepare(f"{self.kernel_name}_prepare", self._scalars(), self.own).name
+        name, every = f"{self.kernel_name}_prepare", self.accumulate > 1
+        return make_prepare(name, self._scalars(), self.own, every).name
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
         """Add the update of one parameter to a step's graph.
@@ -324,7 +340,7 @@ class Optimizer:
         self.options = {**other.options, **own}
         self.own = (*other.own, *own)
         self.groups, self.schedule = other.groups, other.schedule
-        self.clip_global_norm = other.clip_global_norm
+        self.clip_global_norm, self.accumulate = other.clip_global_norm, other.accumulate
         self._check(self.options, "")
 
     @property

@@ -88,13 +88,13 @@ class Training(ABC):
         self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device
         self.session = Session(
-            self.store, self.optimizer.slots, self._total_count(), workers, self.device, graphs
+            self.store, self.optimizer.arrays, self._total_count(), workers, self.device, graphs
         )
         #: the number by which programs call `on_gradients`
         self._host: int | None = None
         if self.on_gradients is not None:
             self._host = self.session.on_host("on_gradients", self._show_gradients)
-        for slot in self.optimizer.slots:
+        for slot in self.optimizer.arrays:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)
         self.aside: Any = None  # the parameters, while averages are in their place
@@ -145,7 +145,8 @@ class Training(ABC):
                 f"begin_average: {type(self.optimizer).__name__} keeps no average that can be "
                 "begun; use optim.ASGD or optim.SWA"
             )
-        self.optimizer.begin_average(step)
+        counted = None if step is None else (step - 1) // self.optimizer.accumulate + 1
+        self.optimizer.begin_average(counted)
         self._forget()
 
     # ---------------------------------------------------------------- what is trained, and how fast

@@ -222,6 +222,7 @@ def describe(optimizer: Optimizer) -> Metadata:
         "options": _plain(optimizer.options),
         "groups": _plain(optimizer.groups),
         "clip_global_norm": _plain(optimizer.clip_global_norm),
+        **({"accumulate": optimizer.accumulate} if optimizer.accumulate > 1 else {}),
         "schedule": _plain(optimizer.schedule),
     }
 
@@ -304,7 +305,7 @@ def _as_seen(stored: np.ndarray, parameter: Parameter, copy: bool = True) -> np.
 
 def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
     """Name in the file, segment and parameter of everything the optimiser remembers."""
-    for slot in trainer.optimizer.slots:
+    for slot in trainer.optimizer.arrays:
         for name, parameter in trainer.model.named_arrays().items():
             if not parameter.buffer:  # the frozen ones, too
                 yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter

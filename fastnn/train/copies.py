@@ -46,7 +46,7 @@ def _contents(owner: Any, rebuilt: Collection[str]) -> State:
     session = owner.session
     parameters = {n: p for n, p in owner.model.named_arrays().items() if p.store is owner.store}
     slots = {}
-    for slot in owner.optimizer.slots:
+    for slot in owner.optimizer.arrays:
         flat = session.runtime.read(f"slots/{slot}")
         slots[slot] = {
             n: np.array(owner.store.view(flat, p)) for n, p in parameters.items() if not p.buffer

@@ -26,12 +26,14 @@ from ..simd import (
     store,
     store_first,
 )
-from .shared import MADE, SHARED, shared_gradient
+from .shared import IDLE, MADE, SHARED, shared_gradient
 
 _UPDATE = '''
 def update(p, g, {slots}hyper, scale, guard, lo, hi):
     """p, slots = rule(p, shared(g), slots, scalars); p, g and the slots may not overlap."""
     l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    if limit < 0:  # gradients are accumulated, and there are more to come
+        return
     factor = scale[0] * sign if scale.size else sign
     {scalars}
     # most runs leave gradients as they are: four operations fewer, a sixth of Adam's
@@ -83,6 +85,11 @@ def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
 '''
 
 
+_PREPARE_EVERY = _PREPARE.replace(
+    "t = control[STEP] + 1", "t = control[STEP] // every + 1"
+).replace("hyper[2] = limit", "hyper[2] = limit if (control[STEP] + 1) % every == 0 else IDLE")
+
+
 def _name_for(name: str, formula: Callable) -> tuple[str, Kernel | None]:
     """A name for the kernel made of this formula, and the kernel if it exists already.
 
@@ -131,13 +138,33 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
     return made
 
 
-def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel:
-    """The serial kernel `name` that computes a rule's scalars for this step."""
+def prepare_source(source: str, options: Sequence[str]) -> str:
+    """The source with these options; the rule's own are those beside `every`."""
+    own = ", ".join(name for name in options if name != "every")
+    return source.replace("scalars(t, rate, {options})", f"scalars(t, rate, {own})").format(
+        options=", ".join(options)
+    )
+
+
+def make_prepare(
+    name: str, scalars: Callable, options: Sequence[str], every: bool = False
+) -> Kernel:
+    """The serial kernel `name` that computes a rule's scalars for this step.
+
+    `every`: it has an option of this name; only so many-th steps update anything, and are counted.
+    """
+    if every:
+        name, options = f"{name}_every", (*options, "every")
     name, known = _name_for(name, scalars)
     if known is not None:
         return known
-    scope = {"scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED}
-    execute(_PREPARE.format(options=", ".join(options)), f"<kernel {name}>", scope)
+    scope = {
+        "scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED,
+        "IDLE": IDLE,
+    }  # fmt: skip
+    execute(
+        prepare_source(_PREPARE_EVERY if every else _PREPARE, options), f"<kernel {name}>", scope
+    )
     function = scope["prepare"]
     function.__annotations__ = {
         "control": "in whole i[L]",
@@ -146,6 +173,8 @@ def make_prepare(name: str, scalars: Callable, options: Sequence[str]) -> Kernel
         "group": "int",
         **dict.fromkeys(("l2", "decay", "limit", "sign", *options), "double"),
     }
+    if every:
+        function.__annotations__["every"] = "int"
     made = kernel(function, name=name, bookkeeping=True)
-    MADE[name] = "prepare", (made, scalars, options)
+    MADE[name] = "prepare", (made, scalars, options, every)
     return made

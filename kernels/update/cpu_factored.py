@@ -17,6 +17,8 @@ def update_factors(
 ):
     """row = beta * row + rest * mean of squares of the row; col likewise; scaled = row divided by
     the mean of row, or by epsilon where that is larger."""
+    if hyper[2] < 0:  # gradients are accumulated, and there are more to come
+        return
     beta, rest = np.float64(hyper[SHARED]), np.float64(hyper[SHARED + 1])
     R, C = row.shape[0], col.shape[0]
     total = np.float64(0.0)

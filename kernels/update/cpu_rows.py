@@ -27,6 +27,8 @@ _ROWS = '''
 def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
     """What a pass writes, and sums over each row."""
     l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
+    if limit < 0:  # gradients are accumulated, and there are more to come
+        return
     {factor}
     {scalars}
     C, w = {first}.shape[1], lanes({first})

@@ -16,11 +16,13 @@ from ..guard.cuda import report
 from ..guard.shared import doubtful
 from ..recorded import execute
 from ..topics import ON_DEMAND
+from .cpu import prepare_source
 from .cuda_rows import make_rows, make_settle
-from .shared import MADE, SAVING, SHARED, shared_gradient
+from .shared import IDLE, MADE, SAVING, SHARED, shared_gradient
 
-#: stands for the limit of clipping where a stop is latched: workers leave then, but launches go on
-STOPPED = -1.0
+#: stands for the limit of clipping where a stop is latched, too: workers leave then, but launches
+#: go on
+STOPPED = IDLE
 
 _UPDATE = '''
 def update(p, g, {slots}hyper, scale, guard):
@@ -90,6 +92,13 @@ def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
         for k in range(len(values)):
             hyper[SHARED + k] = values[k]
 """
+
+
+_PREPARE_EVERY = _PREPARE.replace(
+    "t = control[STEP] + 1", "t = control[STEP] // every + 1"
+).replace(
+    "if control[STOP] == 0 else", "if control[STOP] == 0 and (control[STEP] + 1) % every == 0 else"
+)
 
 
 def make_update(
@@ -165,14 +174,17 @@ def _filled(source: str, slots: Sequence[str], scalars: int) -> str:
     )
 
 
-def make_prepare(like: Kernel, scalars: Callable[..., Any], options: Sequence[str]) -> CudaKernel:
+def make_prepare(
+    like: Kernel, scalars: Callable[..., Any], options: Sequence[str], every: bool = False
+) -> CudaKernel:
     """The counterpart of the kernel that computes a rule's scalars for this step, on one thread."""
     name = like.name
     scope = {
         "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
         "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
     }  # fmt: skip
-    execute(_PREPARE.format(options=", ".join(options)), f"<CUDA kernel {name}>", scope)
+    source = prepare_source(_PREPARE_EVERY if every else _PREPARE, options)
+    execute(source, f"<CUDA kernel {name}>", scope)
     function: Any = scope["prepare"]
     made: CudaKernel = cuda_kernel(
         function, like=like, launch=lambda s: ONE_THREAD, name=name, one_block=True

@@ -11,6 +11,12 @@ from ..simd import fma, maximum, minimum
 #: 1 (go down the gradient) or -1
 SHARED = 4
 
+#: the array of gradients that are accumulated over several steps
+ACCUMULATED = "accumulated"
+
+#: stands for the limit of clipping in a step that updates nothing
+IDLE = -1.0
+
 #: ends the names of CUDA's updates that copy what they change if the step is doubtful
 SAVING = "_saving"
 

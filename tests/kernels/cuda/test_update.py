@@ -123,3 +123,27 @@ def test_factors(dtype: Any) -> None:
             cols=rng.random(columns), hyper=0.1 + rng.random(9), row=rng.random(rows),
             col=rng.random(columns),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("step", [3, 4, 5])
+def test_accumulation(step: int, dtype: Any) -> None:
+    """Gradients of three steps: the first, one between, the last, which updates."""
+    optimizer = optim.Adam(accumulate=3)
+    prepare, _ = optimizer.kernels()
+    options = dict(zip(optimizer.own, optimizer.own_values(optimizer.options), strict=True))
+    hyper = compute_both(
+        prepare, dtype, {"hyper": (optimizer.hyper_size,)}, control=block_of(STEP=step),
+        schedule=np.array([[1.0]]), group=0, l2=0.0, decay=0.0, limit=0.5, sign=1.0, every=3,
+        **options,
+    )["hyper"]  # fmt: skip
+    assert (hyper[2] < 0) == (step != 5)
+    rng = np.random.default_rng(8)
+    for shape in ((1, 1), (3, 7), (2, 40)):
+        total, g = rng.standard_normal((2, *shape))
+        got = compute_both(
+            "accumulate_gradient", dtype, {}, total=total, g=g, control=block_of(STEP=step),
+            guard=np.zeros(GUARD_LENGTH, np.int64), every=3,
+        )["total"]  # fmt: skip
+        want = g / 3 if step == 3 else total + g / 3
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
