@@ -1,16 +1,18 @@
 # make train   train the digits model, from nothing but Python 3.11 or later
 # make test    lint, types and all tests
 # make bench   side by side with PyTorch, JAX and scikit-learn
+# make wheels  collect what benchmarks/gpu_session.sh installs on a machine without a network
 # make clean   remove the virtual environment and everything that was built
 
 PYTHON ?= python3
 VENV   ?= .venv
+WHEELS ?= wheels
 TORCH  ?= torch==2.13.0
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test bench torch peers clean
+.PHONY: train test bench torch peers wheels clean
 
 train: $(VENV)/.train
 	$(bin)/fastnn train digits
@@ -30,6 +32,13 @@ torch: $(VENV)/.torch
 
 # what the benchmarks compare with
 peers: $(VENV)/.peers
+
+# everything for a session on a GPU, for this Python and this kind of machine
+wheels: $(VENV)/.created
+	$(pip) "pip>=24"
+	$(bin)/python -m pip wheel --wheel-dir $(WHEELS) "setuptools>=77" wheel ".[cuda13,test]" "$(TORCH)"
+	-$(bin)/python -m pip wheel --wheel-dir $(WHEELS) nvidia-cuda-sanitizer-api
+	rm -f $(WHEELS)/fastnn_numba-*.whl
 
 # Stamps: a second call installs nothing, until pyproject.toml changes.
 $(VENV)/.train: $(VENV)/.created pyproject.toml

@@ -1,19 +1,26 @@
 """Whole training steps and single kernels on a GPU, beside PyTorch: first checked, then timed.
 
     python -m benchmarks.gpu [--only LSTM] [--turns 20]
+    python -m benchmarks.gpu --ways quick       (without torch.compile, which takes long)
+    python -m benchmarks.gpu --ways compiled    (torch.compile alone, put with the rows there are)
     python -m benchmarks.gpu --device cpu --small    (tries the program out; times mean nothing)
 
 Gradients are compared with PyTorch's before anything is timed. Times are taken with events on the
 device, sides in turn, everything warmed up; TF32 is off on both sides unless --tf32 says otherwise.
+The host's time is what the process takes of its CPUs to send a step, without waiting for it. Each
+row has a verdict: how many times faster than the best of PyTorch's ways, and whether all goals are
+met. Results are written after every row.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +61,10 @@ class Timer:
         side.run(steps)
         side.record(end)
         return side.between(begin, end) / steps
+
+
+#: the ways that `--ways compiled` takes
+COMPILED = ("reduce-overhead", "compile")
 
 
 class Side:
@@ -123,7 +134,22 @@ def timed(sides: dict[str, Side], timer: Timer, turns: int, budget: float) -> di
     for _ in range(turns):
         for name, side in sides.items():
             times[name].append(timer(side, steps[name]))
-    return {n: {"median": statistics.median(t), "minimum": min(t)} for n, t in times.items()}
+    return {
+        n: {"median": statistics.median(t), "minimum": min(t), "host": host(sides[n], timer)}
+        for n, t in times.items()
+    }
+
+
+def host(side: Side, timer: Timer, steps: int = 20) -> float:
+    """Seconds of this process's CPUs to send a step: the least of three turns."""
+    found = []
+    for _ in range(3):
+        if timer.cuda:
+            side.events()  # waits until there is nothing to do
+        start = time.process_time()
+        side.run(steps)
+        found.append((time.process_time() - start) / steps)
+    return min(found)
 
 
 # -------------------------------------------------------------------- training steps
@@ -168,7 +194,7 @@ def training_step(case: Any, options: Any, timer: Timer) -> dict[str, Any]:
     assert worst < (AGREE if not options.tf32 else 2e-2), f"{case.name}: gradients differ: {worst}"
     sides: dict[str, Side] = {"fastnn": ours(case, options.device, model, options.tf32)}
     failed = {}
-    for way in case.ways:
+    for way in chosen(case.ways, options):
         try:
             step = gpu_torch.Peer(case, parameters, options.device).step(way)
             step()
@@ -186,8 +212,37 @@ def finish(
     mine = times["fastnn"]["median"]
     ratios = {n: t["median"] / mine for n, t in times.items() if n != "fastnn"}
     row = {"name": name, "seconds": times, "ratios": ratios, "goal": goal, **more}
+    judge(row)
     print(line(row), file=sys.stderr, flush=True)
     return row
+
+
+def chosen(ways: Sequence[str], options: Any) -> list[str]:
+    """Those of a row's ways that are taken now."""
+    if options.ways == "all":
+        return list(ways)
+    return [way for way in ways if (way in COMPILED) == (options.ways == "compiled")]
+
+
+def judge(row: dict[str, Any]) -> None:
+    """The verdict: against the best way there is, and against each goal. (A copy of memory is a
+    yardstick, and no peer.)"""
+    peers = {n: r for n, r in row["ratios"].items() if n != "copy"}
+    row["best"] = min(peers, key=lambda n: peers[n]) if peers else None
+    row["times_best"] = peers[row["best"]] if peers else None
+    missing = [n for n in row["goal"] if n not in peers]
+    short = [n for n, goal in row["goal"].items() if n in peers and peers[n] < goal]
+    row["verdict"] = "short" if short else "open" if missing or not peers else "met"
+
+
+def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """A row and what another turn has found of the same: ratios were taken against fastnn in the
+    same turn, each."""
+    found = {**row, "ratios": {**row["ratios"], **more["ratios"]}}
+    found["seconds"] = {**more["seconds"], **row["seconds"]}
+    found["failed"] = {**row.get("failed", {}), **more.get("failed", {})}
+    judge(found)
+    return found
 
 
 def line(row: dict[str, Any]) -> str:
@@ -197,7 +252,10 @@ def line(row: dict[str, Any]) -> str:
         for n, g in row["goal"].items()
     )
     failed = "".join(f"; {n} failed: {e}" for n, e in row.get("failed", {}).items())
-    return f"{row['name']}: median us {times}; {goals}{failed}"
+    host = ", ".join(f"{n} {t['host'] * 1e6:,.1f}" for n, t in row["seconds"].items())
+    best = f"{row['times_best']:.2f} x the best, {row['best']}" if row["best"] else "no peer"
+    verdict = f"{best}: {row['verdict']}{failed}"
+    return f"{row['name']}: median us {times}; host us {host}; {goals}; {verdict}"
 
 
 # -------------------------------------------------------------------- single kernels
@@ -315,9 +373,13 @@ def cross_entropy(classes: int, options: Any, timer: Timer) -> dict[str, Any]:
     want = x.grad.cpu().numpy()
     worst = float(np.abs(side.bound.view("dx") - want).max() / np.abs(want).max())
     assert worst < 1e-5, f"cross-entropy {classes}: {worst}"
-    compiled = torch.compile(both) if options.device != "cpu" else both
-    compiled()
-    sides = {"fastnn": side, "eager": Side(both), "compile": Side(compiled)}
+    sides: dict[str, Side] = {"fastnn": side}
+    if "eager" in chosen(("eager", "compile"), options):
+        sides["eager"] = Side(both)
+    if "compile" in chosen(("eager", "compile"), options):
+        compiled = torch.compile(both) if options.device != "cpu" else both
+        compiled()
+        sides["compile"] = Side(compiled)
     name = f"softmax + cross-entropy, {rows} rows, V={classes}"
     return finish(name, sides, {"eager": 1.5}, options, timer, difference=worst)
 
@@ -348,6 +410,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--budget", type=float, default=0.6, help="seconds for each side")
     parser.add_argument("--tf32", action="store_true", help="TF32 on both sides")
+    parser.add_argument("--ways", choices=("all", "quick", "compiled"), default="all")
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="folder to write to")
     options = parser.parse_args()
     import torch
 
@@ -363,29 +427,66 @@ def main() -> None:
     sizes = (64, 96) if options.small else (1024, 2048, 4096, 8192)
     counts = (1000,) if options.small else (10_000_000, 100_000_000)
     classes = (32,) if options.small else (32, 256, 1000, 10_000)
-    jobs += [(f"sgemm {n}", lambda n=n: sgemm(n, options, timer)) for n in sizes]  # type: ignore[misc]
-    jobs += [(f"Adam {n:,}", lambda n=n: adam(n, options, timer)) for n in counts]  # type: ignore[misc]
+    if options.ways != "compiled":  # nothing of these is compiled
+        jobs += [(f"sgemm {n}", lambda n=n: sgemm(n, options, timer)) for n in sizes]  # type: ignore[misc]
+        jobs += [(f"Adam {n:,}", lambda n=n: adam(n, options, timer)) for n in counts]  # type: ignore[misc]
+    else:
+        compiled = {c.name for c in gpu_models.cases(options.small) if chosen(c.ways, options)}
+        jobs = [(name, job) for name, job in jobs if name in compiled]
     jobs += [
         (f"softmax V={v}", lambda v=v: cross_entropy(v, options, timer))  # type: ignore[misc]
         for v in classes
     ]
-    rows, open_rows = [], []
+    results = Results(options)
     for name, job in jobs:
         if options.only not in name:
             continue
         try:
-            rows.append(job())
+            results.add(job())
         except Exception as error:  # the other rows are worth having
-            open_rows.append({"name": name, "error": f"{type(error).__name__}: {error}"})
-            print(f"{name}: FAILED: {error}", file=sys.stderr, flush=True)
-    if options.small:
-        sys.exit(1 if open_rows else 0)
-    path = harness.write(
-        "gpu-tf32" if options.tf32 else "gpu", "python -m benchmarks.gpu", rows,
-        device=device_facts(options), failed=open_rows,
-    )  # fmt: skip
-    print(f"written to {path}")
-    sys.exit(1 if open_rows else 0)
+            results.fail(name, error)
+    print(results.table())
+    sys.exit(1 if results.failed else 0)
+
+
+class Results:
+    """The rows so far, in a file that is written after each."""
+
+    def __init__(self, options: Any):
+        self.options, self.rows, self.failed = options, {}, []  # type: ignore[var-annotated]
+        self.name = "gpu-small" if options.small else "gpu-tf32" if options.tf32 else "gpu"
+        self.facts = device_facts(options)
+        before = options.results / f"{self.name}.json"
+        if options.ways == "compiled" and before.exists():
+            content = json.loads(before.read_text())
+            self.rows = {row["name"]: row for row in content["rows"]}
+            self.failed = content["failed"]
+
+    def add(self, row: dict[str, Any]) -> None:
+        known = self.rows.get(row["name"])
+        self.rows[row["name"]] = joined(known, row) if known else row
+        self.write()
+
+    def fail(self, name: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        self.failed.append({"name": name, "error": text, "ways": self.options.ways})
+        print(f"{name}: FAILED: {text}", file=sys.stderr, flush=True)
+        self.write()
+
+    def write(self) -> None:
+        harness.write(
+            self.name, "python -m benchmarks.gpu", list(self.rows.values()),
+            folder=self.options.results, device=self.facts, failed=self.failed,
+        )  # fmt: skip
+
+    def table(self) -> str:
+        """The verdicts."""
+        lines = []
+        for row in self.rows.values():
+            best = f"{row['times_best']:.2f} x {row['best']}" if row["best"] else "no peer"
+            host = row["seconds"]["fastnn"]["host"] * 1e6
+            lines.append(f"{row['verdict']:5} {row['name']}: {best}; host {host:.1f} us a step")
+        return "\n".join([*lines, *(f"FAILED {f['name']}: {f['error']}" for f in self.failed)])
 
 
 if __name__ == "__main__":

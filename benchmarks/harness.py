@@ -73,12 +73,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write(name: str, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """Keep results as JSON."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(
+    name: str, command: str, rows: list[dict[str, Any]], folder: Path = RESULTS, **more: Any
+) -> Path:
+    """Keep results as JSON, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     content = {"command": command, "environment": environment(), **more, "rows": rows}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1) + "\n")
+    new.replace(path)
     return path
 
 

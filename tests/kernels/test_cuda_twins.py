@@ -37,21 +37,48 @@ KERNELS_ONLY_CPU = {
     "linear_backward_input": "of packed weights; CUDA has linear_backward_input_unpacked",
     "linear_backward_weight_packed": "of a packed batch; CUDA has linear_backward_weight",
     "linear_forward_columns": "items are columns, for small batches; CUDA always splits both",
-    "gru_*": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
-    "lstm_*": "likewise",
-    "rnn_*": "likewise",
+    "gru_forward": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
+    "gru_backward": "likewise",
+    "lstm_forward": "likewise",
+    "lstm_backward": "likewise",
+    "rnn_forward": "likewise",
+    "rnn_backward": "likewise",
     "check_columns": "CUDA looks at gradients themselves",
     "transpose_weights": "transposed recurrent weights for single rows on the CPU",
-    "sequence_backward_*": "on CUDA plain products over all steps",
+    "sequence_backward_input": "on CUDA plain products over all steps",
+    "sequence_backward_weight": "likewise",
 }
+#: CUDA's products, and with what follows in the same launch
+PRODUCTS = (
+    "linear_forward", "linear_forward_relu", "linear_backward_input_unpacked",
+    "linear_backward_input_relu", "linear_backward_weight", "linear_backward_weight_bias",
+)  # fmt: skip
 KERNELS_ONLY_CUDA = {
     "*_update*_saving": "copies what it changes in a doubtful step; the CPU has safeguard",
     "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
-    "linear_*": "tiles of other shapes, TF32, sums split over blocks",
-    "sum_parts*": "adds the parts of a split sum",
-    "gru_persistent_*": "one launch walks all turns",
-    "lstm_persistent_*": "likewise",
-    "rnn_persistent_*": "likewise",
+    **{
+        f"{product}_{tile}": "tiles of other shapes, TF32"
+        for product in PRODUCTS
+        for tile in ("tiny", "middle", "large", "tf32")
+    },
+    "linear_forward_relu": "the activation in the product's end",
+    "linear_backward_input_relu": "its gradient",
+    "linear_backward_weight_bias": "the sums for the bias, too",
+    "linear_forward_parts": "sums that are split over blocks",
+    "linear_backward_input_parts": "likewise",
+    "linear_backward_weight_parts": "likewise",
+    "linear_backward_weight_bias_parts": "likewise",
+    "sum_parts": "adds the parts of a split sum",
+    "sum_parts_bias": "likewise",
+    "sum_parts_relu": "likewise",
+    "sum_parts_relu_gradient": "likewise",
+    **{
+        f"{net}_persistent_{way}": "one launch walks all turns"
+        for net in ("rnn", "lstm", "gru")
+        for way in ("forward", "backward")
+    },
+    "gru_persistent_forward_early": "likewise, with the reset gate before the product",
+    "gru_persistent_backward_early": "likewise",
     "sequence_order": "sequences by length, for blocks that walk together",
     "valid_steps": "which rows of the padded steps count in products over all steps",
 }

@@ -1,0 +1,186 @@
+"""The session on a GPU, each part small and without a GPU; and how it goes on when a part fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu, gpu_session
+from benchmarks.gpu_session import Part, Session
+
+ROOT = Path(__file__).parents[1]
+PEERS = ("benchmark", "torch.compile")
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def small(folder: Path, only: str = "") -> dict[str, dict[str, Any]]:
+    """The rows of a small session, by name."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OUT", "SPENT")}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_session", "--small", "--results", str(folder),
+         "--only", only],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    content = json.loads((folder / "gpu-session.json").read_text())
+    for row in content["parts"]:
+        assert row["result"] == "passed", done.stdout[-6000:]
+    return {row["name"]: row for row in content["parts"]}
+
+
+@pytest.mark.parametrize(
+    "name", [part.name for part in gpu_session.parts() if part.name not in PEERS]
+)
+def test_each_part_small(name: str, tmp_path: Path) -> None:
+    row = small(tmp_path, name)[name]
+    if name in ("kernels", "runtime", "guards", "trainings"):
+        assert row["tests"] > 3
+    assert f"== {name}: passed" in (tmp_path / "gpu-session.txt").read_text()
+    if name == "feeding":
+        rows = json.loads((tmp_path / "gpu-feeding.json").read_text())["rows"]
+        assert all(row["iterable"]["host"] > 0 for row in rows)
+
+
+@pytest.mark.peers
+def test_the_benchmark_small_and_then_compiled(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    small(tmp_path, "benchmark")
+    (row,) = json.loads((tmp_path / "gpu-small.json").read_text())["rows"]
+    assert row["name"].startswith("GRU")
+    assert set(row["ratios"]) == {"eager", "graph"}
+    assert row["best"] in row["ratios"]
+    assert all(side["host"] > 0 for side in row["seconds"].values())
+
+
+def test_all_parts_fit_into_ten_minutes() -> None:
+    found = gpu_session.parts()
+    assert sum(part.seconds for part in found) <= gpu_session.TOTAL < 600
+    names = [part.name for part in found]
+    assert names.index("kernels") < names.index("recurrent") < names.index("runtime")
+    assert names.index("memcheck") < names.index("benchmark")
+    assert names[-1] == "torch.compile"
+    assert [part.name for part in gpu_session.small_parts()] == names
+
+
+def test_results_are_there_after_every_part(tmp_path: Path) -> None:
+    session = Session(tmp_path)
+
+    def rows() -> list[tuple[str, str]]:
+        content = json.loads((tmp_path / "gpu-session.json").read_text())
+        return [(row["name"], row["result"]) for row in content["parts"]]
+
+    session.run(Part("good", 60, [python("print('12 passed')"), python("print('3 passed')")]))
+    assert rows() == [("good", "passed")]
+    assert session.rows[0]["tests"] == 15
+    session.run(Part("bad", 60, [python("print('fine')"), python("raise SystemExit(3)")]))
+    session.run(Part("absent", 60, [["a-program-that-is-not-there"]]))
+    session.run(Part("after", 60, [python("print('still')")]))
+    assert rows()[1:] == [("bad", "exit 3"), ("absent", "exit 127"), ("after", "passed")]
+    assert "still" in (tmp_path / "gpu-session.txt").read_text()
+
+
+def test_a_part_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    child = "import subprocess, sys, time\n"
+    child += "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    child += "print('child', p.pid, flush=True)\ntime.sleep(600)"
+    session = Session(tmp_path)
+    session.run(Part("slow", 3, [python(child)]))
+    assert session.rows[0]["result"] == "took too long"
+    number = int(re.findall(r"child (\d+)", "\n".join(session.text))[0])
+    state = Path(f"/proc/{number}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_what_has_no_time_left_is_said_and_not_run(tmp_path: Path) -> None:
+    session = Session(tmp_path, total=0.5)
+    session.run(Part("late", 60, [python("raise SystemExit(3)")]))
+    assert session.rows[0]["result"] == "no time was left"
+
+
+def test_results_are_copied_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setenv("OUT", str(out))
+    Session(tmp_path / "results").run(Part("one", 60, [python("print(1)")]))
+    assert sorted(path.name for path in out.iterdir()) == ["gpu-session.json", "gpu-session.txt"]
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_the_sanitizer_gets_copies_that_are_asynchronous_and_blocks_that_wait(tool: str) -> None:
+    command = gpu_session.sanitizer(tool, "-k", gpu_session.QUICK)
+    tests = command[command.index("pytest") + 1 :]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *tests, "--collect-only"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+    )  # fmt: skip
+    for name in ("test_a_whole_tile", "test_shapes", "test_outputs_agree_with_plain_loops",
+                 "test_blocks_wait_for_the_slowest"):  # fmt: skip
+        assert f"::{name}" in done.stdout, done.stdout + done.stderr
+
+
+def test_shares_are_all_tests_each_once() -> None:
+    def collected(*arguments: str, **environment: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", *arguments,
+             "tests/plan/test_verify.py"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        return [line for line in done.stdout.splitlines() if "::" in line]
+
+    whole = collected()
+    parts = [collected("-p", "benchmarks.share", SHARE=f"{k}/3") for k in range(3)]
+    assert len(whole) > 5
+    assert sorted(test for part in parts for test in part) == sorted(whole)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_verdicts() -> None:
+    row: dict[str, Any] = {
+        "name": "n", "goal": {"eager": 1.5, "reduce-overhead": 1.2},
+        "ratios": {"eager": 2.0, "copy": 0.1}, "seconds": {"fastnn": {}, "eager": {}},
+    }  # fmt: skip
+    gpu.judge(row)
+    assert (row["best"], row["times_best"], row["verdict"]) == ("eager", 2.0, "open")
+    both = gpu.joined(row, {"ratios": {"reduce-overhead": 1.1}, "seconds": {"reduce-overhead": {}}})
+    assert (both["best"], both["times_best"], both["verdict"]) == ("reduce-overhead", 1.1, "short")
+    both = gpu.joined(row, {"ratios": {"reduce-overhead": 1.3}, "seconds": {}})
+    assert both["verdict"] == "met"
+
+
+def test_wheels_are_installed_without_a_network(tmp_path: Path) -> None:
+    """With a stand-in for Python that writes down what it is asked for."""
+    log, wheels, fake = tmp_path / "log", tmp_path / "wheels", tmp_path / "python"
+    wheels.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\necho "$*" >>{log}\n'
+        'if [ "$2" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi\n'
+    )
+    fake.chmod(0o755)
+    environment = {
+        **os.environ, "PYTHON": str(fake), "WHEELS": str(wheels), "VENV": str(tmp_path / "venv"),
+    }  # fmt: skip
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", str(ROOT / "benchmarks" / "gpu_session.sh"), "--only", "info"],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    installs = [line for line in lines if "pip install" in line]
+    assert installs
+    assert all("--no-index" in line and str(wheels) in line for line in installs)
+    assert sum("venv" in line.split() for line in lines) == 1  # it is kept
+    assert lines[-1] == "-m benchmarks.gpu_session --only info"
+    makefile = (ROOT / "Makefile").read_text()
+    assert '"$(TORCH)"' in makefile.split("\nwheels:")[1].split("\n\n")[0]
