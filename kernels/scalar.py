@@ -118,7 +118,7 @@ def relu(x: Vector) -> Vector:
     return maximum(0.0, x)
 
 
-@gradient_of(relu, keeps_finite=True)
+@gradient_of(relu)
 def relu_gradient(y: Vector, dy: Vector) -> Vector:
     """dy where y > 0, else 0 (NaN of y counts as above: its gradient is not hidden)."""
     return where(y <= 0.0, 0.0, dy)
@@ -130,7 +130,7 @@ def leaky_relu(x: Vector, slope: float) -> Vector:
     return where(x > 0.0, x, x * slope)
 
 
-@gradient_of(leaky_relu, keeps_finite=True)
+@gradient_of(leaky_relu)
 def leaky_relu_gradient(x: Vector, dy: Vector, slope: float) -> Vector:
     """dy where x > 0, else slope*dy."""
     return where(x > 0.0, dy, dy * slope)
@@ -167,7 +167,7 @@ def gelu(x: Vector) -> Vector:
     return maximum(-pick(x, 110.0, 760.0), x) * normal_distribution(x)
 
 
-@gradient_of(gelu, keeps_finite=True)
+@gradient_of(gelu)
 def gelu_gradient(x: Vector, dy: Vector) -> Vector:
     """(Phi(x) + x*phi(x))*dy."""
     return fma(_bounded(x), normal_density(x), normal_distribution(x)) * dy
@@ -200,7 +200,7 @@ def silu(x: Vector) -> Vector:
     return maximum(-pick(x, 110.0, 760.0), x) * sigmoid(x)
 
 
-@gradient_of(silu, keeps_finite=True)
+@gradient_of(silu)
 def silu_gradient(x: Vector, dy: Vector) -> Vector:
     """s (1 + x (1-s))*dy with s = sigmoid(x)."""
     x = _bounded(x)
@@ -208,13 +208,13 @@ def silu_gradient(x: Vector, dy: Vector) -> Vector:
     return s * fma(x, 1.0 - s, 1.0) * dy
 
 
-@gradient_of(sigmoid, keeps_finite=True)
+@gradient_of(sigmoid)
 def sigmoid_gradient(y: Vector, dy: Vector) -> Vector:
     """y (1-y)*dy."""
     return y * (1.0 - y) * dy
 
 
-@gradient_of(tanh, keeps_finite=True)
+@gradient_of(tanh)
 def tanh_gradient(y: Vector, dy: Vector) -> Vector:
     """(1 - y^2)*dy."""
     return fma(-y, y, 1.0) * dy

@@ -33,8 +33,6 @@ class Traits:
     expects: str = ""
     #: copies its array `w` to `packed`, the layout that products read fastest
     packs: bool = False
-    #: backpropagation through time; `dz` is the gradient of the gates at each step
-    through_time: bool = False
     #: looks at numbers only, and may ask for the end of the run
     checks: bool = False
     #: counts, remembers or ends a step: no part of the maths, and must not be made twice in a step
@@ -48,19 +46,6 @@ class Traits:
     elementwise: bool = False
     #: the result is the sum of the arrays that it reads, element by element
     adds: bool = False
-    #: of finite numbers, an element of the result is 0 where "any" of those at its place that it is
-    #: made of is 0, or where "all" are
-    zero_if: str = ""
-    #: an array with one number for each row of the others
-    column: str = ""
-    #: goes over the steps of `x` as far as `lengths` say, and writes zeros to `y` after them
-    by_lengths: bool = False
-    #: gives 0 for rows whose `target` is `ignore_index`
-    ignores: bool = False
-    #: sums over all rows; rows that are not to count have to be 0 in these arrays
-    zero_rows: tuple[str, ...] = ()
-    #: what is finite gives finite results, and rows with a gradient of 0 add 0 to all gradients
-    keeps_finite: bool = False
     #: is compiled first, because it takes long
     slow_to_compile: bool = False
     #: on CUDA one block computes all of it, and may compute other kernels in turn

@@ -33,7 +33,7 @@ def full(y: "out rows f[N,C]", number: "real", lo: "begin", hi: "end"):
         store_first(y, end - rest, value, rest)
 
 
-def with_row(name: str, formula: Callable[..., Any], **traits: Any) -> Kernel:
+def with_row(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[c]); y may be a."""
 
     def run(a: "in rows f[N,C]", b: "in whole f[C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
@@ -49,11 +49,11 @@ def with_row(name: str, formula: Callable[..., Any], **traits: Any) -> Kernel:
                 value = formula(load_first(a, base + j, m), load_first(b, j, m))
                 store_first(y, base + j, value, m)
 
-    made: Kernel = kernel(run, name=name, **traits)
+    made: Kernel = kernel(run, name=name)
     return made
 
 
-def with_column(name: str, formula: Callable[..., Any], **traits: Any) -> Kernel:
+def with_column(name: str, formula: Callable[..., Any]) -> Kernel:
     """The kernel y[n,c] = formula(a[n,c], b[n]); y may be a."""
 
     def run(a: "in rows f[N,C]", b: "in rows f[N]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
@@ -68,14 +68,14 @@ def with_column(name: str, formula: Callable[..., Any], **traits: Any) -> Kernel
                 m = width - j
                 store_first(y, base + j, formula(load_first(a, base + j, m), factor), m)
 
-    made: Kernel = kernel(run, name=name, column="b", keeps_finite=True, **traits)
+    made: Kernel = kernel(run, name=name)
     return made
 
 
 add_row = with_row("add_row", add)
-multiply_row = with_row("multiply_row", multiply, zero_if="any")
+multiply_row = with_row("multiply_row", multiply)
 add_column = with_column("add_column", add)
-multiply_column = with_column("multiply_column", multiply, zero_if="any")
+multiply_column = with_column("multiply_column", multiply)
 
 
 @helper

@@ -5,7 +5,7 @@ from ..declare import kernel
 from ..simd import lanes
 
 
-@kernel(keeps_finite=True)
+@kernel
 def embedding_forward(
     ids: "in rows i[N]",
     table: "in whole f[V,C]",

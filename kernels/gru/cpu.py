@@ -78,7 +78,7 @@ def forward_part(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, by_lengths=True, keeps_finite=True)
+@kernel(block=64)
 def gru_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -216,7 +216,7 @@ def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, 
     store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
 
 
-@kernel(block=64, through_time=True)
+@kernel(block=64)
 def gru_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain

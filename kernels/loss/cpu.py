@@ -41,7 +41,7 @@ def spread_sum(x, weight, base, C, shift):
     return sum_lanes(total)
 
 
-@kernel(slow_to_compile=True, ignores=True, keeps_finite=True)
+@kernel(slow_to_compile=True)
 def cross_entropy_forward(
     x: "in rows f[N,C]",  # logits
     target: "in rows i[N]",
@@ -86,7 +86,7 @@ def cross_entropy_forward(
         dlogits[i, t] -= share
 
 
-@kernel(slow_to_compile=True, ignores=True, keeps_finite=True)
+@kernel(slow_to_compile=True)
 def cross_entropy_loss(
     x: "in rows f[N,C]",
     target: "in rows i[N]",
@@ -203,7 +203,7 @@ def cross_entropy_probs_loss(
 # ---------------------------------------------------------------- negative log likelihood
 
 
-@kernel(ignores=True, keeps_finite=True)
+@kernel
 def target_weight(
     target: "in rows i[N]",
     weight: "in whole f[W]",
@@ -224,7 +224,7 @@ def target_weight(
             y[i] = weight_of(weight, t)
 
 
-@kernel(ignores=True, keeps_finite=True)
+@kernel
 def nll_forward(
     x: "in rows f[N,C]",  # log-probabilities
     target: "in rows i[N]",

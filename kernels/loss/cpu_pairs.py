@@ -48,7 +48,7 @@ def pair_slope(slope, x, target, dx, i, parameter, factor):
 # ---------------------------------------------------------------- squared error
 
 
-@kernel(keeps_finite=True)
+@kernel
 def mse_forward(
     x: "in rows f[N,C]",
     target: "in rows f[N,C]",
@@ -80,7 +80,7 @@ def mse_backward(
 # ---------------------------------------------------------------- absolute error
 
 
-@kernel(keeps_finite=True)
+@kernel
 def mae_forward(
     x: "in rows f[N,C]",
     target: "in rows f[N,C]",
@@ -112,7 +112,7 @@ def mae_backward(
 # ---------------------------------------------------------------- Huber
 
 
-@kernel(keeps_finite=True)
+@kernel
 def huber_forward(
     x: "in rows f[N,C]",
     target: "in rows f[N,C]",
@@ -153,7 +153,7 @@ def positive_part(x, pos_weight, j, n):
     return load_part(pos_weight, j, n) if pos_weight.shape[0] > 0 else splat(x, 1.0)
 
 
-@kernel(keeps_finite=True)
+@kernel
 def bce_with_logits_forward(
     x: "in rows f[N,C]",  # logits
     target: "in rows f[N,C]",  # 0..1

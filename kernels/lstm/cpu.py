@@ -62,7 +62,7 @@ def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, by_lengths=True, keeps_finite=True)
+@kernel(block=64)
 def lstm_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -181,7 +181,7 @@ def backward_part(
     store_part(dbias, q + 3 * H + j, load_part(dbias, q + 3 * H + j, n) + do, n)
 
 
-@kernel(block=64, through_time=True)
+@kernel(block=64)
 def lstm_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain

@@ -172,7 +172,7 @@ def product(
                 break
 
 
-@kernel(**FORWARD, keeps_finite=True)
+@kernel(**FORWARD)
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",

@@ -7,7 +7,7 @@ from ..cpu.parts import row_max
 from ..declare import kernel
 
 
-@kernel(keeps_finite=True)
+@kernel
 def accuracy(
     x: "in rows f[N,C]",
     target: "in rows i[N]",
@@ -45,7 +45,7 @@ def largest(x: "in rows f[N,C]", y: "out rows i[N]", lo: "begin", hi: "end"):
         y[i] = best
 
 
-@kernel(keeps_finite=True)
+@kernel
 def top_k(
     x: "in rows f[N,C]",
     target: "in rows i[N]",
@@ -71,7 +71,7 @@ def top_k(
         hit[i] = found
 
 
-@kernel(keeps_finite=True)
+@kernel
 def binary_accuracy(
     x: "in rows f[N,C]",
     target: "in rows f[N,C]",  # 0 or 1

@@ -43,7 +43,7 @@ def forward_part(s, z, bias, h, y, i, activation, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, by_lengths=True, keeps_finite=True)
+@kernel(block=64)
 def rnn_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -122,7 +122,7 @@ def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
     store_part(dbias, q + j, load_part(dbias, q + j, n) + gradient, n)
 
 
-@kernel(block=64, through_time=True)
+@kernel(block=64)
 def rnn_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain
@@ -178,7 +178,7 @@ def rnn_backward(
 # ---------------------------------------------------------------- leaky sums
 
 
-@kernel(block=64, by_lengths=True, keeps_finite=True)
+@kernel(block=64)
 def leaky_forward(
     x: "in rows f[B,T,C]",
     lengths: "in rows i[B]",  # absent: all T

@@ -7,7 +7,7 @@ from ..declare import helper, kernel
 from ..simd import Vector, lanes, load, load_first, store, store_first, where
 
 
-@kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]), keeps_finite=True)
+@kernel(share=lambda s: (s["offset"], s["offset"] + s["C"], s["K"]))
 def insert_columns(
     x: "in rows f[N,C]", y: "part rows f[N,K]", offset: "int", lo: "begin", hi: "end"
 ):
@@ -16,7 +16,7 @@ def insert_columns(
         copy_run(x, row * x.shape[1], y, row * y.shape[1] + offset, x.shape[1])
 
 
-@kernel(keeps_finite=True)
+@kernel
 def extract_columns(
     x: "in rows f[N,K]", y: "out rows f[N,C]", offset: "int", lo: "begin", hi: "end"
 ):

@@ -74,7 +74,7 @@ def softmax_backward(
             store_part(dx, base + j, a * (b - s), C - j)
 
 
-@kernel(keeps_finite=True)
+@kernel
 def log_softmax_forward(
     x: "in rows f[N,C]",
     y: "out rows f[N,C]",  # may be x

@@ -62,7 +62,7 @@ def fill(memory: "out whole i[N]", word: "int"):
         memory[i] = word
 
 
-@kernel(zero_rows=("x",))
+@kernel
 def total(x: "in whole f[N]", y: "out whole f[U]"):
     """y = sum(x)."""
     y[0] = sum_of_counted(x)
@@ -88,7 +88,7 @@ def mean_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "en
         dx[i] = dy[0] / dx.shape[0]
 
 
-@kernel(zero_rows=("x", "weight"))
+@kernel
 def weighted_mean(
     x: "in whole f[N]",  # values that have their weights in them
     weight: "in whole f[N]",
@@ -135,7 +135,7 @@ def accumulate_rows(x: "in whole f[N]", total: "inout whole r[T]"):
     total[1] += x.shape[0]
 
 
-@kernel(bookkeeping=True, totals_rows=True, zero_rows=("weight",))
+@kernel(bookkeeping=True, totals_rows=True)
 def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(weight x); total[1] += sum(weight). What weighs 0 may be NaN in x."""
     value = np.float64(0.0)
@@ -146,7 +146,7 @@ def accumulate_weighted(x: "in whole f[N]", weight: "in whole f[N]", total: "ino
     total[1] += sum_of_counted(weight)
 
 
-@kernel(bookkeeping=True, totals_rows=True, zero_rows=("x", "y"))
+@kernel(bookkeeping=True, totals_rows=True)
 def accumulate_pair(x: "in whole f[N]", y: "in whole f[N]", total: "inout whole r[T]"):
     """total[0] += sum(x); total[1] += sum(y)."""
     total[0] += sum_of_counted(x)

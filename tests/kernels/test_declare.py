@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastnn
 from fastnn.errors import OptionError
 from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, Traits, cuda_kernel, kernel
@@ -131,21 +134,13 @@ def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
     for field in fields(Traits):
         assert any(getattr(k.traits, field.name) for k in everything), field.name
     for made in everything:
-        named = {*made.traits.factors, *made.traits.rows_apart, *made.traits.zero_rows}
+        named = {*made.traits.factors, *made.traits.rows_apart}
         # so all of them is written and may be looked at, as the verifier proves
         assert not any(made.arrays[name].gaps for name in made.traits.factors), made.name
-        if made.traits.column:
-            named |= {made.traits.column}
-        if made.traits.by_lengths:
-            named |= {"x", "y", "lengths"}
-        if made.traits.ignores:
-            named |= {"target", "ignore_index"}
         if made.traits.packs:
             named |= {"w", "packed"}
         if made.traits.swaps_leading:
             named |= {"x", "y"}
-        if made.traits.through_time:
-            named |= {"dz"}
         assert named <= set(made.params), made.name
         letters = {d for p in made.arrays.values() for d in p.dims}
         assert set(made.traits.product) <= letters, made.name
@@ -154,11 +149,20 @@ def test_every_trait_has_a_kernel_and_names_its_parameters() -> None:
             assert [len(dims) for dims in rows] == [2], made.name
 
 
+def test_every_trait_is_asked_for() -> None:
+    """What nobody wants to know is not declared."""
+    folder = Path(fastnn.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
+    asking = [text for text in sources if re.search("traits", text, re.IGNORECASE)]
+    for trait in fields(Traits):
+        assert any(re.search(rf"\.{trait.name}\b", text) for text in asking), trait.name
+
+
 @pytest.mark.parametrize(("name", "trait"), [
     ("check_finite", "checks"), ("check_size", "checks"), ("check_range", "checks"),
     ("accumulate", "bookkeeping"), ("accumulate_rows", "totals_rows"), ("latch", "bookkeeping"),
-    ("lstm_forward", "by_lengths"), ("nll_forward", "ignores"), ("add_column", "keeps_finite"),
-    ("lstm_backward", "through_time"), ("swap_leading_ids", "swaps_leading"),
+    ("add_forward", "adds"), ("bce_forward", "expects"), ("swap_leading_ids", "swaps_leading"),
+    ("linear_backward_weight", "packed_as"), ("affine", "elementwise"), ("sum_rows", "sums_rows"),
     ("embedding_backward", "sums_rows"), ("linear_forward", "slow_to_compile"),
 ])  # fmt: skip
 def test_traits_of_some(name: str, trait: str) -> None:
