@@ -16,7 +16,7 @@ from fastnn.kernels import control_block
 from fastnn.runtime.interface import Bound
 from fastnn.train.base import Data
 from fastnn.train.forms import Forms
-from fastnn.train.slices import Slices, check_batch, check_place, description, permutation
+from fastnn.train.slices import Slices, check_batch, check_place, description, order_of
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -29,7 +29,9 @@ AHEAD = 1024
 class ArrayFeed:
     """Mini-batches gathered from arrays inside the compiled loop."""
 
-    def __init__(self, trainer: Trainer, data: Data, batch: int, shuffle: bool, drop_last: bool):
+    def __init__(
+        self, trainer: Trainer, data: Data, batch: int, shuffle: bool | str, drop_last: bool
+    ):
         x, y, w = data
         check_lengths(x, y)
         check_batch(batch, len(x))
@@ -88,7 +90,7 @@ class ArrayFeed:
         self.hold.check()
         self.built.check(*self.data[:2])
         if self.shuffle:
-            self.order[:] = permutation(trainer.seed, epoch, len(self.order))
+            self.order[:] = order_of(self.data, self.shuffle, trainer.seed, epoch)
             session.changed("order")
         begin = trainer.cursor
         check_place(begin, self.samples, self.batch, epoch)
@@ -215,7 +217,9 @@ class SlicedFeed(BatchFeed):
     """Arrays that are larger than the device's memory: each mini-batch is cut on the host and sent
     while the steps before run."""
 
-    def __init__(self, trainer: Trainer, data: Data, batch: int, shuffle: bool, drop_last: bool):
+    def __init__(
+        self, trainer: Trainer, data: Data, batch: int, shuffle: bool | str, drop_last: bool
+    ):
         self.slices = Slices(data, batch, shuffle, drop_last, trainer.seed)
         super().__init__(trainer, self.slices, False)
         self.samples, self.batch = self.slices.samples, batch

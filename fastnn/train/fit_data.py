@@ -16,7 +16,7 @@ from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
 from fastnn.train.hooks import Callback
-from fastnn.train.slices import nbytes, on_host
+from fastnn.train.slices import BALANCED, check_shuffle, nbytes, on_host
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -33,7 +33,7 @@ class Request:
     y: Any
     epochs: int
     batch_size: int | None
-    shuffle: bool | None
+    shuffle: bool | str | None
     drop_last: bool
     validation: Any
     callbacks: Callback | Iterable[Callback | None] | None
@@ -50,7 +50,8 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, H
     """
     given = gives_batches(asked.x, asked.y)
     batch = checked_batch_size(asked.batch_size, 32)
-    validation, shuffle = asked.validation, asked.shuffle is not False
+    validation = asked.validation
+    shuffle = BALANCED if asked.shuffle == BALANCED else asked.shuffle is not False
     if isinstance(validation, np.floating):
         validation = float(validation)
     held_out = _validation(trainer, validation, batch, asked.check_data)
@@ -61,6 +62,7 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, H
     if isinstance(validation, float):
         data, kept = _split(data, validation)
         held_out = _held_out(trainer, kept, batch)
+    check_shuffle(asked.shuffle, data)
     batch = _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)
     kind: Any = ArrayFeed
@@ -105,7 +107,7 @@ def _refuse_for_batches(asked: Request, validation: Any) -> None:
             )
 
 
-def _refuse_mixing(trainer: Trainer, data: Data, batch: int, shuffle: bool) -> None:
+def _refuse_mixing(trainer: Trainer, data: Data, batch: int, shuffle: bool | str) -> None:
     """Arrays whose samples can't be cut into batches."""
     x, y, w = data
     if batch == len(x) and not shuffle:

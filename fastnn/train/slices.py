@@ -8,14 +8,56 @@ from typing import Any
 import numpy as np
 
 from fastnn.engine.arrays import Arrays, Hold, check_lengths
-from fastnn.errors import DataError
+from fastnn.errors import DataError, OptionError
 from fastnn.train.base import Data
+
+#: the order in which each batch has as many samples of each class
+BALANCED = "balanced"
 
 
 def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
     """The data order of an epoch: a function of seed and epoch alone."""
     key = np.array([seed, epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).permutation(samples)
+
+
+def balanced(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
+    """An order in which each run of as many samples as there are classes has one of each: samples
+    of rare classes come again and again, those of frequent ones take turns over the epochs."""
+    key = np.array([seed, epoch], np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key))
+    classes, found = np.unique(labels, return_inverse=True)
+    samples, count = len(labels), len(classes)
+    turns = rng.random((-(-samples // count), count)).argsort(axis=1).reshape(-1)[:samples]
+    order = np.empty(samples, np.int64)
+    for k in range(count):
+        places, members = np.flatnonzero(turns == k), np.flatnonzero(found == k)
+        rounds = -(-len(places) // len(members))
+        drawn = [rng.permutation(members) for _ in range(rounds)]
+        order[places] = np.concatenate([*drawn, members])[: len(places)]
+    return order
+
+
+def order_of(data: Data, shuffle: bool | str, seed: int, epoch: int) -> np.ndarray:
+    """The data order of an epoch, for data that are shuffled."""
+    if shuffle == BALANCED:
+        return balanced(seed, epoch, np.asarray(data[1].arrays[0]).reshape(-1))
+    return permutation(seed, epoch, len(data[0]))
+
+
+def check_shuffle(shuffle: Any, data: Data) -> None:
+    """Raise OptionError for an order that there is none of."""
+    if shuffle is None or isinstance(shuffle, (bool, np.bool_)):
+        return
+    if not isinstance(shuffle, str) or shuffle != BALANCED:
+        raise OptionError(f"shuffle: expected True, False or {BALANCED!r}, got {shuffle!r}")
+    y = data[1].arrays
+    if len(y) != 1 or np.dtype(y[0].dtype).kind not in "iub" or y[0].size != len(y[0]):
+        found = ", ".join(f"{a.dtype} of shape {a.shape}" for a in y) or "none"
+        raise OptionError(
+            f"shuffle={BALANCED!r}: expected targets that are one class for each sample (whole "
+            f"numbers), got {found}; choose shuffle=True"
+        )
 
 
 def check_batch(batch: int, samples: int) -> None:
@@ -37,10 +79,11 @@ def check_place(begin: int, samples: int, batch: int, epoch: int) -> None:
         )
 
 
-def description(data: Data, batch: int, shuffle: bool, drop_last: bool) -> dict[str, Any]:
+def description(data: Data, batch: int, shuffle: bool | str, drop_last: bool) -> dict[str, Any]:
     """What a checkpoint says about the data."""
     return {
-        "samples": len(data[0]), "batch_size": batch, "shuffle": bool(shuffle),
+        "samples": len(data[0]), "batch_size": batch,
+        "shuffle": shuffle if shuffle == BALANCED else bool(shuffle),
         "drop_last": bool(drop_last),
     }  # fmt: skip
 
@@ -64,7 +107,7 @@ class Slices:
         shuffle, drop_last, seed: as in `Trainer.fit`.
     """
 
-    def __init__(self, data: Data, batch: int, shuffle: bool, drop_last: bool, seed: int):
+    def __init__(self, data: Data, batch: int, shuffle: bool | str, drop_last: bool, seed: int):
         x, y, _ = data
         check_lengths(x, y)
         check_batch(batch, len(x))
@@ -82,7 +125,7 @@ class Slices:
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         order = None
         if self.shuffle:
-            order = permutation(self.seed, self.epoch, len(self.data[0]))
+            order = order_of(self.data, self.shuffle, self.seed, self.epoch)
         for begin in range(0, self.samples, self.batch):
             end = min(begin + self.batch, self.samples)
             rows: Any = slice(begin, end) if order is None else order[begin:end]

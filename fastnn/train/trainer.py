@@ -286,7 +286,7 @@ class Trainer(Training):
         *,
         epochs: int = 1,
         batch_size: int | None = None,
-        shuffle: bool | None = None,
+        shuffle: bool | str | None = None,
         drop_last: bool = False,
         validation: Any = None,
         callbacks: Callback | Iterable[Callback | None] | None = (),
