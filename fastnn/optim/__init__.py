@@ -9,6 +9,7 @@ from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from fastnn.optim.asgd import ASGD
 from fastnn.optim.averages import EMA, SWA, Lookahead
 from fastnn.optim.delta_bar_delta import DeltaBarDelta
+from fastnn.optim.full_batch import LBFGS, ConjugateGradient
 from fastnn.optim.lamb import LAMB
 from fastnn.optim.lion import Lion
 from fastnn.optim.muon import Muon
@@ -24,6 +25,7 @@ __all__ = [
     "ASGD",
     "EMA",
     "LAMB",
+    "LBFGS",
     "SGD",
     "SWA",
     "Adadelta",
@@ -32,6 +34,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "ConjugateGradient",
     "DeltaBarDelta",
     "IRprop",
     "Lion",

@@ -1,9 +1,10 @@
 """Checkpoints: safetensors files that are always whole, checked when they are read.
 
 Arrays are called ``model.<parameter>`` (trained parameters and buffers, in PyTorch's shapes),
-``optimizer.<slot>.<parameter>``, ``totals`` (running loss and metrics of an epoch that is not
-done), and ``callback.<name>...`` (what callbacks keep). See `engine/container.py` for the
-file and `engine/metadata.py` for what its metadata look like.
+``optimizer.<slot>.<parameter>``, ``optimizer.search`` (a line search's numbers), ``totals``
+(running loss and metrics of an epoch that is not done), and ``callback.<name>...`` (what callbacks
+keep). See `engine/container.py` for the file and `engine/metadata.py` for what its metadata look
+like.
 
 A trainer's checkpoint holds all that the rest of the run follows from: parameters, optimiser state,
 step, seed, epoch and the place in its data order (the order itself follows from seed and epoch),
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from fastnn.optim.optimizer import Optimizer
     from fastnn.train.trainer import Trainer
 
+#: what a full-batch method's search goes on from
+SEARCH = "optimizer.search"
 
 # -------------------------------------------------------------------- public
 
@@ -69,6 +72,8 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         metadata = _trainer_metadata(trainer, arrays)
         if metadata["cursor"]:
             arrays["totals"] = trainer.session.totals.copy()
+        if trainer.search.size:
+            arrays[SEARCH] = trainer.search.copy()
     finally:
         turn.end()
     write(target, arrays, metadata)
@@ -105,6 +110,13 @@ class Loaded:
         shapes = model_shapes(trainer.model)
         shapes.update({name: parameter.shape for name, _, parameter in _slots(trainer)})
         totals = arrays.pop("totals", None)
+        searched = arrays.pop(SEARCH, np.zeros(0))
+        if searched.shape != trainer.search.shape or searched.dtype != np.float64:
+            raise CheckpointError(
+                f"{self}: expected {trainer.search.size} float64 numbers of a line search, got "
+                f"{searched.dtype}{list(searched.shape)}; use another copy"
+            )
+        self.search = searched
         compare({n: a for n, a in arrays.items() if n not in kept}, shapes, trainer.dtype,
                  self.path)  # fmt: skip
         if (totals is None) != (metadata["cursor"] == 0) or (
@@ -187,6 +199,7 @@ class Loaded:
             view = trainer.store.view(trainer.session.memory[slot], parameter)
             _as_seen(view, parameter, copy=False)[...] = self.arrays[name]
         trainer.session.totals[:] = 0.0 if self.totals is None else self.totals
+        trainer.search[:] = self.search
         trainer.session.control[control_block.STEP] = metadata["step"]
         trainer.session.control[control_block.SEED] = trainer.seed = metadata["seed"]
         trainer.session.control[control_block.CURSOR] = metadata["cursor"]

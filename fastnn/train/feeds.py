@@ -26,7 +26,18 @@ Poll = Callable[[], None]
 AHEAD = 1024
 
 
-class ArrayFeed:
+class _MiniBatches:
+    """What is said of any run by mini-batches."""
+
+    #: why training ended by itself
+    stopped = ""
+
+    def logs(self) -> dict[str, float]:
+        """What is reported of an epoch beside losses and metrics."""
+        return {}
+
+
+class ArrayFeed(_MiniBatches):
     """Mini-batches gathered from arrays inside the compiled loop."""
 
     def __init__(
@@ -118,7 +129,7 @@ class ArrayFeed:
         return 0
 
 
-class BatchFeed:
+class BatchFeed(_MiniBatches):
     """Mini-batches from an iterable of (inputs, targets), one Python turn for each step."""
 
     def __init__(self, trainer: Trainer, batches: Iterable[Any], check_data: bool):

@@ -12,9 +12,11 @@ import numpy as np
 
 from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError, OptionError, is_whole
+from fastnn.optim.full_batch import FullBatch
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
+from fastnn.train.full_batch import FullFeed, check_request
 from fastnn.train.hooks import Callback
 from fastnn.train.slices import BALANCED, check_shuffle, nbytes, on_host
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
 
 LOG = logging.getLogger("fastnn")
+Feed = ArrayFeed | BatchFeed | FullFeed
 HeldOut = Callable[[], dict[str, float]]
 
 
@@ -43,25 +46,33 @@ class Request:
     sample_weight: Any
 
 
-def prepared(trainer: Trainer, asked: Request) -> tuple[ArrayFeed | BatchFeed, HeldOut | None]:
+def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
     """What gives the mini-batches, and what evaluates the validation data.
 
     Raises DataError, ShapeError, OptionError: what was asked for can't be done.
     """
     given = gives_batches(asked.x, asked.y)
     batch = checked_batch_size(asked.batch_size, 32)
+    full = trainer.optimizer if isinstance(trainer.optimizer, FullBatch) else None
     validation = asked.validation
     shuffle = BALANCED if asked.shuffle == BALANCED else asked.shuffle is not False
     if isinstance(validation, np.floating):
         validation = float(validation)
     held_out = _validation(trainer, validation, batch, asked.check_data)
     if given:
+        if full is not None:
+            check_request(full, True, None, 0, False, False)
         _refuse_for_batches(asked, validation)
         return BatchFeed(trainer, asked.x, asked.check_data), held_out
     data = trainer.checked(asked.x, asked.y, asked.sample_weight, asked.check_data, "training")
     if isinstance(validation, float):
         data, kept = _split(data, validation)
         held_out = _held_out(trainer, kept, batch)
+    if full is not None:
+        check_request(
+            full, False, asked.batch_size, len(data[0]), bool(asked.shuffle), asked.drop_last
+        )
+        return FullFeed(trainer, data), held_out
     check_shuffle(asked.shuffle, data)
     batch = _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)

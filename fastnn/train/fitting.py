@@ -9,8 +9,7 @@ from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.train import averages
-from fastnn.train.feeds import ArrayFeed, BatchFeed
-from fastnn.train.fit_data import HeldOut, Request, prepared
+from fastnn.train.fit_data import Feed, HeldOut, Request, prepared
 from fastnn.train.history import History
 from fastnn.train.hook_calls import HookCall
 from fastnn.train.hooks import CallbackList
@@ -64,8 +63,10 @@ def fit(trainer: Trainer, asked: Request) -> History:
     trainer.fitting = True
     try:
         Epochs(trainer, feed, held_out, last, hooks).run()
-        trainer.history.stopped = hooks.stopped_by or (
-            "stopped by a callback" if trainer.stop_training else "completed"
+        trainer.history.stopped = (
+            hooks.stopped_by
+            or feed.stopped
+            or ("stopped by a callback" if trainer.stop_training else "completed")
         )
     except KeyboardInterrupt:
         trainer.interrupted = True
@@ -117,7 +118,7 @@ class Epochs:
     """
 
     trainer: Trainer
-    feed: ArrayFeed | BatchFeed
+    feed: Feed
     held_out: HeldOut | None
     last: int
     hooks: CallbackList
@@ -210,7 +211,7 @@ class Epochs:
             trainer.history.stopped = "the loss was not finite"
             trainer.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
             raise NonFiniteError(message)
-        return trainer.report.values(session.totals)
+        return {**trainer.report.values(session.totals), **feed.logs()}
 
 
 class BatchHooks:

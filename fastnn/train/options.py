@@ -34,6 +34,8 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "irprop": optim.IRprop,
     "quickprop": optim.Quickprop,
     "delta_bar_delta": optim.DeltaBarDelta,
+    "lbfgs": optim.LBFGS,
+    "cg": optim.ConjugateGradient,
     "asgd": optim.ASGD,
     "schedule_free_adamw": optim.ScheduleFreeAdamW,
 }

@@ -19,6 +19,7 @@ from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import changes
+from fastnn.optim.full_batch import FullBatch
 from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
@@ -43,6 +44,11 @@ class Step(Training):
 
     def __init__(self, model: Module, options: Options, steps_per_epoch: int | None):
         super().__init__(model, options)
+        if isinstance(self.optimizer, FullBatch):
+            raise OptionError(
+                f"optimizer: {type(self.optimizer).__name__} takes the whole data set for each "
+                "step, so it has no steps of mini-batches; use fastnn.Trainer"
+            )
         self.steps_per_epoch = _steps_per_epoch(steps_per_epoch, self.optimizer.schedule)
         self._open(options.workers, bool(options.graphs))
         self._control[control_block.SEED] = self.seed

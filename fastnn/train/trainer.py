@@ -17,6 +17,7 @@ from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
+from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
@@ -143,6 +144,8 @@ class Trainer(Training):
         for k, chosen in enumerate(self.metrics, len(self.losses.factors)):
             if chosen.metric.finish is not None:
                 self.report.finish[k] = chosen.metric.finish
+        #: of a full-batch method's search, what it goes on from
+        self.search = np.zeros(self._search_size())
         self._open(workers, bool(graphs))
         self.session.control[control_block.SEED] = self.seed
         self.epoch = 0  # the current epoch; epochs done so far between runs
@@ -169,7 +172,12 @@ class Trainer(Training):
         self.version = 0  # grows when programs have to be built anew
 
     def _total_count(self) -> int:
-        return self.report.totals
+        return self.report.totals + self._search_size() // 2
+
+    def _search_size(self) -> int:
+        """Numbers that a full-batch method keeps, behind the totals."""
+        full = isinstance(self.optimizer, FullBatch)
+        return self.optimizer.state_size if full else 0  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         epoch, cursor = self.place  # in the middle of a hook, too
@@ -271,10 +279,14 @@ class Trainer(Training):
         self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
     ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
         data = super().describe(builder, x, y, w)
-        self._batch_sizes.settle(builder, x, y, w)
+        self.settle_batch_sizes(builder, x, y, w)
         if builder.graph.training and self.stop_on_nonfinite:
             builder.check_finite(builder.places["loss"])
         return data
+
+    def settle_batch_sizes(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
+        """Find out how the losses follow the batch's size."""
+        self._batch_sizes.settle(builder, x, y, w)
 
     # ---------------------------------------------------------------- fit
 

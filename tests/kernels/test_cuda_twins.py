@@ -21,6 +21,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 
 #: modules that one device has alone, and why
 ONLY_CPU = {
+    "descent": "full-batch methods run on the CPU",
     "matmul.blocked": "blocks for the CPU's caches",
 }
 ONLY_CUDA = {
@@ -32,6 +33,7 @@ ONLY_CUDA = {
 }
 #: kernels that one side has alone (`*`: any ending), and why
 KERNELS_ONLY_CPU = {
+    "add_scaled": "full-batch methods run on the CPU",
     "pack_panels": "CUDA's products read weights as they are",
     "pack_panels_transposed": "likewise",
     "linear_backward_input": "of packed weights; CUDA has linear_backward_input_unpacked",

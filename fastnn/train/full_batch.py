@@ -1,0 +1,310 @@
+"""Training by methods that take the whole data set for each step (`fastnn/optim/full_batch.py`).
+
+A program adds loss and gradient of a block of samples to sums; run over all blocks it evaluates the
+whole data set. Then a kernel either moves the parameters to the next trial step of its line search
+or ends the iteration. All of an epoch's evaluations are one run, without Python in between.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.engine import guard
+from fastnn.engine.arrays import Hold
+from fastnn.engine.builder import Built
+from fastnn.engine.session import Session, segments_for
+from fastnn.errors import OptionError
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
+from fastnn.kernels import control_block
+from fastnn.kernels.descent import search
+from fastnn.optim.full_batch import FullBatch
+from fastnn.runtime import devices
+from fastnn.runtime.interface import Bound
+from fastnn.train import reduction
+from fastnn.train.base import Data, Training
+from fastnn.train.build import StepBuilder
+
+if TYPE_CHECKING:
+    from fastnn.train.trainer import Trainer
+
+#: samples of a block, at most, and bytes of its data
+BLOCK, BLOCK_BYTES = 4096, 1 << 25
+#: evaluations in one run
+AHEAD = 64
+#: why training ended
+REASONS = {
+    search.SMALL_GRADIENT: "converged: the gradient is small",
+    search.SMALL_CHANGE: "converged: the loss hardly changes",
+    search.STUCK: "no step lowers the loss",
+}
+
+
+def check_request(
+    optimizer: FullBatch, batches: bool, batch: int | None, samples: int, shuffle: bool,
+    drop_last: bool,
+) -> None:  # fmt: skip
+    """Refuse what makes no sense where all samples make one step."""
+    name = type(optimizer).__name__
+    if batches:
+        raise OptionError(
+            f"{name} takes the whole data set for each step: expected arrays, got batches; pass "
+            "arrays, or take a method for mini-batches (optim.Adam)"
+        )
+    if batch is not None and batch < samples:
+        raise OptionError(
+            f"batch_size: {name} takes all {samples} samples for each step, got {batch}; leave it "
+            "out (data are read in blocks anyway), or take a method for mini-batches (optim.Adam)"
+        )
+    if shuffle:
+        raise OptionError(
+            f"shuffle: {name} takes all samples for each step, in order; expected False; leave it "
+            "out, or take a method for mini-batches (optim.Adam)"
+        )
+    if drop_last:
+        raise OptionError(f"drop_last: {name} takes all samples for each step; leave it out")
+
+
+class FullFeed:
+    """Runs the iterations of a full-batch method over arrays; beside `ArrayFeed`."""
+
+    def __init__(self, trainer: Trainer, data: Data):
+        x, y, w = data
+        self.trainer, self.data = trainer, data
+        self.samples = self.batch = len(x)
+        self.steps = 1
+        self.description = {
+            "samples": len(x), "batch_size": len(x), "shuffle": False, "drop_last": False,
+        }  # fmt: skip
+        self.hold = Hold(x, y, w)
+        self.stopped = ""
+        if not devices.on_host(trainer.device):
+            raise OptionError(
+                f"device: {self.name} runs on the CPU, got {trainer.device!r}; make the trainer "
+                "with device='cpu'"
+            )
+        if trainer.on_gradients is not None:
+            raise OptionError(f"on_gradients: {self.name} makes no updates of gradients; leave it")
+        session = trainer.session
+        session.set("order", np.arange(len(x), dtype=np.int64))
+        self.known = False  # whether the search goes on from where it ended
+        self.prepare()
+
+    @property
+    def name(self) -> str:
+        return type(self.trainer.optimizer).__name__
+
+    @property
+    def optimizer(self) -> FullBatch:
+        found: Any = self.trainer.optimizer
+        return found
+
+    def prepare(self) -> None:
+        """Build and bind the programs: at first, and when the trainer's model has changed."""
+        trainer = self.trainer
+        self.known = False
+        x, y, w = self.data
+        width = sum(a.nbytes for part in self.data for a in part.arrays) // max(len(x), 1)
+        self.block = min(len(x), max(min(BLOCK, BLOCK_BYTES // max(width, 1)), 64))
+        if self.block < len(x):
+            cut = trainer.evaluation().cuts(x.specs, y.specs, w.specs)
+            if not cut.evaluation or self._mixes(self.block):
+                self.block = len(x)
+        for part in self.data:
+            for name, source in part.sources().items():
+                trainer.session.set(name, source)
+        built = self._built(self.block)
+        built.check(x, y)
+        self.built = built
+        self.full = trainer.session.bind(built.program)
+        left = len(x) % self.block
+        self.rest: Bound | None = trainer.session.bind(self._built(left).program) if left else None
+        self.search = trainer.session.bind(self._search().program)
+        self.version = trainer.version
+
+    def _described(self, size: int) -> StepBuilder:
+        trainer = self.trainer
+        x, y, w = (part.specs for part in self.data)
+        builder = trainer.builder(size, True, "gather")
+        Training.describe(trainer, builder, x, y, w)
+        trainer.settle_batch_sizes(builder, x, y, w)
+        return builder
+
+    def _mixes(self, size: int) -> bool:
+        """Whether the loss of all samples is not made of that of blocks."""
+        builder = self._described(size)
+        kinds = {part.reduction for part in builder.parts}
+        several = len(builder.parts) > 1 and kinds not in ({reduction.SAMPLES}, {reduction.SUM})
+        return None in kinds or several or bool(guard.written_buffers(builder.lowered.calls))
+
+    def _built(self, size: int) -> Built:
+        """Loss and gradient of a block, added to their sums."""
+        trainer = self.trainer
+        builder = self._described(size)
+        graph = builder.graph
+        if any(map(_draws, graph.nodes)):
+            raise OptionError(
+                f"{self.name}: expected a loss that is the same each time it is computed, but the "
+                "model draws random numbers in training (dropout, noise); take them out, or take a "
+                "method for mini-batches (optim.Adam)"
+            )
+        loss = builder.places["loss"]
+        sums = graph.leaf(
+            "sums of the search", (2,), "totals", dtype="r", offset=self._offset, name="sums"
+        )
+        kind, denominator = builder.parts[0].reduction, builder.parts[0].denominator
+        factor, count = 1.0, None
+        if kind == reduction.WEIGHTS and self.block < self.samples:
+            count = denominator
+            graph.call("accumulate_by", value=loss, count=count, total=sums)
+        else:
+            alone = kind == reduction.SUM or self.block == self.samples
+            factor = 1.0 if alone else float(size)
+            graph.call("accumulate", value=loss, total=sums, count=int(factor))
+        for part in builder.parts:
+            if part.reduction == reduction.SUM:
+                trainer.report.kinds[builder.parts.index(part)] = reduction.SUM
+        builder.report(trainer.metrics)
+        leaves, gradients = builder.gradients(loss, trainer.trained, keep=False)
+        for name, gradient in gradients.items():
+            leaf = leaves[name]
+            target = _place(leaf, "gradient")
+            graph.call("add_scaled", x=gradient, count=count, y=target, factor=factor)
+        return builder.finish()
+
+    @property
+    def _offset(self) -> int:
+        return 2 * self.trainer.report.totals
+
+    def _search(self) -> Built:
+        """What follows an evaluation."""
+        trainer, optimizer = self.trainer, self.optimizer
+        builder = trainer.builder(1, True, "direct")
+        graph, size = builder.graph, trainer.store.size
+        arrays = {
+            slot: graph.leaf(slot, (size,), f"slots/{slot}", offset=0, name=slot)
+            for slot in optimizer.slots
+        }
+        graph.call(
+            optimizer.kernels()[0],
+            control=graph.control(),
+            totals=graph.leaf("totals", (self._offset,), "totals", dtype="r", offset=0),
+            state=graph.leaf(
+                "search", (optimizer.state_size,), "totals", dtype="r", offset=self._offset
+            ),
+            p=graph.leaf("params", (size,), "params", offset=0, name="params"),
+            g=arrays.pop("gradient"), **arrays, **optimizer.operands(), summed=int(self._summed()),
+            reported=self._offset,
+        )  # fmt: skip
+        return builder.finish(advance=False)
+
+    def _summed(self) -> bool:
+        parts = self._described(self.block).parts
+        return all(part.reduction == reduction.SUM for part in parts)
+
+    # ---------------------------------------------------------------- a run
+
+    def last_bound(self, session: Session) -> Bound:
+        """A program that evaluates the loss."""
+        return self.full
+
+    def steps_done(self, cursor: int) -> int:
+        """Steps that the first so many samples of an epoch make."""
+        return 0
+
+    def renew(self, rows: Any = ...) -> None:
+        """(Arrays are read where they lie.)"""
+
+    def logs(self) -> dict[str, float]:
+        """What is reported of an epoch beside losses and metrics."""
+        state = self.trainer.search
+        return {
+            "gradient": float(state[search.LARGEST]),
+            "evaluations": float(state[search.EVALUATIONS]),
+        }
+
+    def run_epoch(self, epoch: int, poll: Any, batches: Any) -> int:
+        """Make one iteration; returns why it stopped early, or 0."""
+        trainer, session = self.trainer, self.trainer.session
+        if batches is not None:
+            raise OptionError(
+                f"callbacks: {self.name} has no mini-batches, expected callbacks that are called "
+                "once an epoch; leave out those with on_train_batch_begin or on_train_batch_end"
+            )
+        trainer.refresh()
+        if self.version != trainer.version:
+            self.prepare()
+        self.hold.check()
+        self.built.check(*self.data[:2])
+        state = session.totals[self._offset :]
+        state[:] = trainer.search
+        self._take_up(state)
+        ready, done = state[search.PHASE] == search.READY, False
+        state[search.OUTCOME] = search.GOING
+        session.memory["slots/gradient"].fill(0.0)
+        begun = state.copy()
+        segments = segments_for(self.full, self.rest, self.samples, self.block)
+        segments.append((self.search, 1))
+        try:
+            if ready:
+                session.run([(self.search, 1)], poll)
+            while state[search.OUTCOME] == search.GOING:
+                session.control[control_block.CURSOR] = 0
+                reason = session.run(segments * AHEAD, poll)
+                if reason not in (0, control_block.REQUESTED):
+                    return reason
+            outcome = int(state[search.OUTCOME])
+            if outcome == search.STUCK:  # what is reported is of where the parameters are
+                session.totals[: self._offset] = 0.0
+                session.control[control_block.CURSOR] = 0
+                session.run(segments[:-1], poll)
+                state[search.LOSS : search.COUNT + 1] = 0.0
+            done = True
+        finally:
+            if done or state[search.OUTCOME] != search.GOING:
+                trainer.search[:] = state
+            else:
+                self._put_back(state, begun)
+            session.control[control_block.CURSOR] = 0
+            session.control[control_block.STEP] = int(trainer.search[search.ITERATIONS])
+        self.known = True
+        self.stopped = REASONS.get(outcome, "")
+        trainer.stop_training = trainer.stop_training or bool(self.stopped)
+        return 0
+
+    def _take_up(self, state: np.ndarray) -> None:
+        """Whether the search goes on as it is, looks at the loss anew, or begins anew."""
+        session = self.trainer.session
+        there = np.array_equal(session.memory["params"], session.memory["slots/origin"])
+        trained = float(zlib.crc32("\n".join(self.trainer.trained).encode()))
+        others = state[search.TRAINED] != trained
+        state[search.TRAINED] = trained
+        if state[search.PHASE] != search.READY or not there or others:
+            state[search.PHASE] = search.UNKNOWN
+        elif not self.known:
+            state[search.PHASE] = search.AGAIN
+        state[search.LOSS : search.COUNT + 1] = 0.0
+
+    def _put_back(self, state: np.ndarray, begun: np.ndarray) -> None:
+        """An iteration was cut off: the parameters are where it began."""
+        session, kept = self.trainer.session, self.trainer.search
+        session.settle()
+        if state[search.PHASE] in (search.SEARCHING, search.SETTLING):
+            session.memory["params"][:] = session.memory["slots/origin"]
+        if state[search.STEEPEST] != begun[search.STEEPEST]:
+            kept[search.PHASE] = search.UNKNOWN
+        self.known = False
+
+
+def _place(leaf: Value, slot: str) -> Value:
+    """A parameter's part of a slot."""
+    return leaf.graph.leaf(
+        (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
+    )
+
+
+def _draws(node: Node) -> bool:
+    return "stream" in node.attrs or "stream" in node.attrs.get("operands", ())

@@ -1,0 +1,1 @@
+"""Full-batch descent: line search, conjugate gradients, L-BFGS."""

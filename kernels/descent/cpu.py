@@ -1,0 +1,378 @@
+"""Full-batch descent over the flat memory of parameters.
+
+P elements of memory, S numbers of the search's state, T running totals, N rows of C columns.
+Kernels of the search are serial: one worker makes each, so their sums have one order. Sums are kept
+in float64.
+"""
+
+import math
+
+import numpy as np
+
+from ..control_block import CURSOR, NOT_FINITE, REQUESTED, STOP, STOP_REQUEST
+from ..control_block import STEP as STEPS
+from ..cpu.parts import load_part, store_part
+from ..declare import KERNELS, Kernel, helper, kernel
+from ..recorded import execute
+from ..simd import fma, lanes, splat, sum_lanes
+from .search import (
+    AGAIN,
+    BEST,
+    COUNT,
+    DONE,
+    DROP,
+    ENDED,
+    EVALUATIONS,
+    GIVE_UP,
+    GOING,
+    HEAD,
+    ITERATIONS,
+    LARGEST,
+    LOSS,
+    OUTCOME,
+    PHASE,
+    READY,
+    SEARCHING,
+    SETTLING,
+    SINCE,
+    SMALL_CHANGE,
+    SMALL_GRADIENT,
+    START_LOSS,
+    START_SLOPE,
+    STEEPEST,
+    STEP,
+    STORED,
+    STUCK,
+    TAKE,
+    TRIALS,
+    TRY,
+    UNKNOWN,
+    begin_search,
+    beyond,
+    search_step,
+)
+
+#: elements whose products are added up before the sum goes into a float64
+RUN = 1024
+
+
+@kernel
+def add_scaled(
+    x: "in rows f[N,C]",
+    count: "in whole f[U]",  # absent: 1
+    y: "inout rows f[N,C]",
+    factor: "real",
+    lo: "begin",
+    hi: "end",
+):
+    """y += x * count * factor."""
+    scale = count[0] * factor if count.size else factor
+    n = hi * x.shape[1]
+    for i in range(lo * x.shape[1], n, lanes(x)):
+        store_part(
+            y, i, fma(load_part(x, i, n - i), splat(x, scale), load_part(y, i, n - i)), n - i
+        )
+
+
+@helper
+def dot(x, y):
+    """The sum of x y: runs of RUN elements, added up in float64."""
+    total, n, w = np.float64(0.0), x.shape[0], lanes(x)
+    for j in range(0, n, RUN):
+        end = min(j + RUN, n)
+        a = b = splat(x, 0.0)
+        for i in range(j, end, 2 * w):
+            a = fma(load_part(x, i, end - i), load_part(y, i, end - i), a)
+            if i + w < end:
+                k = i + w
+                b = fma(load_part(x, k, end - k), load_part(y, k, end - k), b)
+        total += np.float64(sum_lanes(a + b))
+    return total
+
+
+@helper
+def largest(x):
+    """max |x|; NaN where there is one."""
+    found = np.float64(0.0)
+    for i in range(x.shape[0]):
+        size = abs(np.float64(x[i]))
+        if size > found or size != size:
+            found = size
+    return found
+
+
+@helper
+def combine(a, x, b, y, z):
+    """z = a x + b y."""
+    n = x.shape[0]
+    for i in range(0, n, lanes(x)):
+        v = splat(x, a) * load_part(x, i, n - i)
+        store_part(z, i, fma(splat(x, b), load_part(y, i, n - i), v), n - i)
+
+
+@helper
+def copy(x, y):
+    """y = x."""
+    n = x.shape[0]
+    for i in range(0, n, lanes(x)):
+        store_part(y, i, load_part(x, i, n - i), n - i)
+
+
+@helper
+def clear(x):
+    """x = 0."""
+    n = x.shape[0]
+    for i in range(0, n, lanes(x)):
+        store_part(x, i, splat(x, 0.0), n - i)
+
+
+@helper
+def depart(state, p, origin, direction):
+    """p = origin + step direction: where loss and gradient are wanted next."""
+    combine(1.0, origin, state[STEP], direction, p)
+
+
+@helper
+def take_totals(state, p, g, weight_decay, summed):
+    """The loss where p is, of its sum; the gradient likewise. L2 regularisation comes with it."""
+    scale = 1.0 if summed != 0 else 1.0 / state[COUNT]
+    loss = state[LOSS] * scale
+    state[LOSS], state[COUNT] = 0.0, 0.0
+    if scale != 1.0 or weight_decay != 0.0:
+        combine(scale, g, weight_decay, p, g)
+    if weight_decay != 0.0:
+        loss += 0.5 * weight_decay * dot(p, p)
+    state[EVALUATIONS] += 1
+    return loss
+
+
+@helper
+def steepest(state, g, direction):
+    """The direction of steepest descent; its slope."""
+    combine(-1.0, g, 0.0, g, direction)
+    state[STEEPEST], state[SINCE], state[STORED] = 1, 0, 0
+    return -dot(g, g)
+
+
+@helper
+def leave(control, state, outcome):
+    """The iteration is over."""
+    state[OUTCOME] = outcome
+    control[STOP] = REQUESTED
+
+
+@helper
+def first_length(slope, first):
+    """The first step along steepest descent, which has no scale of its own."""
+    return first * min(1.0, 1.0 / math.sqrt(-slope)) if slope < 0.0 else first
+
+
+@helper
+def move_on(state, loss, g, tolerance_gradient, tolerance_change):
+    """An iteration is done: whether it was the last."""
+    state[DROP] = state[START_LOSS] - loss
+    state[ENDED], state[LARGEST] = loss, largest(g)
+    state[ITERATIONS] += 1
+    state[SINCE] += 1
+    if state[LARGEST] <= tolerance_gradient:
+        return SMALL_GRADIENT
+    size = max(abs(loss), abs(state[START_LOSS]))
+    return SMALL_CHANGE if state[DROP] <= tolerance_change * size else DONE
+
+
+_DESCEND = '''
+def descend(control, totals, state, p, g, origin, before, direction, {arrays}first, decrease,
+            curvature, narrow, most_trials, tolerance_gradient, tolerance_change, weight_decay,
+            summed, reported, {options}):
+    """Loss and gradient have been summed over the data: the next place to look at, or the end of
+    the iteration."""
+    if control[STOP] != 0 and control[STOP] != REQUESTED:
+        return
+    control[STEPS] = np.int64(state[ITERATIONS])
+    phase = state[PHASE]
+    if phase == READY:
+        state[PHASE], state[OUTCOME] = SEARCHING, GOING
+        depart(state, p, origin, direction)
+        return
+    control[CURSOR] = 0
+    loss = take_totals(state, p, g, weight_decay, summed)
+    finite = math.isfinite(loss) and math.isfinite(dot(g, g))
+    answer = TRY
+    if phase == UNKNOWN or phase == AGAIN:
+        if not finite:
+            control[STOP] = NOT_FINITE
+            return
+        state[PHASE], state[OUTCOME] = SEARCHING, GOING
+        copy(p, origin)
+        copy(g, before)
+        if phase == UNKNOWN or loss != state[ENDED]:
+            slope = steepest(state, g, direction)
+            begin_search(state, loss, slope, first_length(slope, first))
+        state[ENDED], state[LARGEST] = loss, largest(g)
+        if state[LARGEST] <= tolerance_gradient:
+            clear(g)
+            state[PHASE] = READY
+            leave(control, state, SMALL_GRADIENT)
+            return
+    elif not finite:
+        state[TRIALS] += 1
+        beyond(state)
+    elif phase == SETTLING:
+        answer = TAKE
+    else:
+        slope = dot(g, direction)
+        answer = search_step(state, loss, slope, decrease, curvature, narrow)
+        if answer == GIVE_UP and state[STEP] != state[BEST]:
+            if loss <= state[START_LOSS] + decrease * state[STEP] * state[START_SLOPE]:
+                answer = TAKE
+    if answer == TRY and state[TRIALS] >= most_trials:
+        answer = GIVE_UP
+    if answer == TAKE:
+        outcome = move_on(state, loss, g, tolerance_gradient, tolerance_change)
+        previous = state[START_LOSS]
+        control[STEPS] = np.int64(state[ITERATIONS])
+        {direction}
+        copy(p, origin)
+        copy(g, before)
+        clear(g)
+        begin_search(state, loss, slope, length)
+        state[PHASE] = READY
+        leave(control, state, outcome)
+        return
+    if answer == GIVE_UP:
+        if state[BEST] > 0.0 and phase == SEARCHING:
+            state[PHASE], state[STEP] = SETTLING, state[BEST]
+        elif state[STEEPEST] == 0:
+            slope = steepest(state, before, direction)
+            begin_search(state, state[START_LOSS], slope, first_length(slope, first))
+            state[PHASE] = SEARCHING
+        else:
+            copy(origin, p)
+            clear(g)
+            state[PHASE], state[DROP] = UNKNOWN, 0.0
+            leave(control, state, STUCK)
+            return
+    depart(state, p, origin, direction)
+    clear(g)
+    for k in range(reported):
+        totals[k] = 0.0
+    if control[STOP_REQUEST] != 0 and control[STOP] == 0:
+        control[STOP] = REQUESTED
+'''
+
+_LBFGS = """
+        slope = lbfgs_direction(state, p, g, origin, before, direction, ({s},), ({y},), {m})
+        length = first
+        if state[STEEPEST] != 0:
+            length = first_length(slope, first)
+"""
+
+_CG = """
+        slope = cg_direction(state, g, before, direction, fletcher_reeves, restart)
+        length = min(first, -2.02 * (previous - loss) / slope)
+        if state[STEEPEST] != 0 and state[ITERATIONS] == 0 or not length > 0.0:
+            length = first_length(slope, first)
+"""
+
+
+@helper
+def lbfgs_direction(state, p, g, origin, before, direction, s, y, m):
+    """Minus the inverse Hessian times the gradient, by the two loops of Nocedal (1980)."""
+    k = (np.int64(state[ITERATIONS]) - 1) % m
+    newest, change = s[k], y[k]
+    combine(1.0, p, -1.0, origin, newest)
+    combine(1.0, g, -1.0, before, change)
+    bent, squares = dot(newest, change), dot(change, change)
+    if not bent > 1e-12 * squares:
+        # no pair: the history begins anew
+        return steepest(state, g, direction)
+    state[HEAD + k] = 1.0 / bent
+    stored = min(np.int64(state[STORED]) + 1, m)
+    state[STORED], state[STEEPEST] = stored, 0
+    combine(-1.0, g, 0.0, g, direction)
+    for j in range(stored):
+        i = (k - j) % m
+        a = state[HEAD + i] * dot(s[i], direction)
+        state[HEAD + m + i] = a
+        combine(1.0, direction, -a, y[i], direction)
+    combine(bent / squares, direction, 0.0, direction, direction)
+    for j in range(stored - 1, -1, -1):
+        i = (k - j) % m
+        b = state[HEAD + i] * dot(y[i], direction)
+        combine(1.0, direction, state[HEAD + m + i] - b, s[i], direction)
+    slope = dot(g, direction)
+    return slope if slope < 0.0 else steepest(state, g, direction)
+
+
+@helper
+def cg_direction(state, g, before, direction, fletcher_reeves, restart):
+    """-g + beta d, with beta of Polak & Ribiere, at least 0, or of Fletcher & Reeves."""
+    now, then, across = dot(g, g), dot(before, before), dot(g, before)
+    beta = now / then if fletcher_reeves != 0 else max(0.0, (now - across) / then)
+    if fletcher_reeves != 0 and abs(across) >= 0.2 * now:  # Powell 1977
+        beta = 0.0
+    if restart != 0 and state[SINCE] >= restart:
+        beta = 0.0
+    if beta == 0.0:
+        return steepest(state, g, direction)
+    combine(beta, direction, -1.0, g, direction)
+    state[STEEPEST] = 0
+    slope = dot(g, direction)
+    return slope if slope < -0.01 * now else steepest(state, g, direction)
+
+
+_SHARED = {
+    "control": "inout whole i[L]",
+    "totals": "inout whole r[T]",
+    "state": "inout whole r[S]",
+    "p": "inout whole f[P]",
+    "g": "inout whole f[P]",
+    "origin": "inout whole f[P]",
+    "before": "inout whole f[P]",
+    "direction": "inout whole f[P]",
+}
+_NUMBERS = (
+    "first", "decrease", "curvature", "narrow", "most_trials", "tolerance_gradient",
+    "tolerance_change", "weight_decay",
+)  # fmt: skip
+_SCOPE = {
+    f.__name__: f
+    for f in (
+        begin_search, beyond, cg_direction, clear, combine, copy, depart, dot, first_length,
+        largest, lbfgs_direction, leave, move_on, search_step, steepest, take_totals,
+    )
+}  # fmt: skip
+_SCOPE |= {
+    "AGAIN": AGAIN, "BEST": BEST, "CURSOR": CURSOR, "ENDED": ENDED, "GIVE_UP": GIVE_UP,
+    "GOING": GOING, "ITERATIONS": ITERATIONS, "LARGEST": LARGEST, "NOT_FINITE": NOT_FINITE,
+    "OUTCOME": OUTCOME, "PHASE": PHASE, "READY": READY, "REQUESTED": REQUESTED,
+    "SEARCHING": SEARCHING, "SETTLING": SETTLING, "SMALL_GRADIENT": SMALL_GRADIENT,
+    "START_LOSS": START_LOSS, "START_SLOPE": START_SLOPE, "STEEPEST": STEEPEST, "STEP": STEP,
+    "STEPS": STEPS, "STOP": STOP, "STOP_REQUEST": STOP_REQUEST, "STUCK": STUCK, "TAKE": TAKE,
+    "TRIALS": TRIALS, "TRY": TRY, "UNKNOWN": UNKNOWN, "DROP": DROP, "math": math, "np": np,
+}  # fmt: skip
+
+
+def make_descend(name: str, history: int) -> Kernel:
+    """The kernel of L-BFGS with so many pairs, or of conjugate gradients with none."""
+    if name in KERNELS:
+        return KERNELS[name]
+    s, y = [f"s{k}" for k in range(history)], [f"y{k}" for k in range(history)]
+    options = [] if history else ["fletcher_reeves", "restart"]
+    direction = _LBFGS.format(s=", ".join(s), y=", ".join(y), m=history) if history else _CG
+    source = _DESCEND.format(
+        arrays="".join(f"{n}, " for n in (*s, *y)), options=", ".join(options),
+        direction=direction.strip(),
+    )  # fmt: skip
+    scope = dict(_SCOPE)
+    execute(source, f"<kernel {name}>", scope)
+    function = scope["descend"]
+    function.__annotations__ = {
+        **_SHARED,
+        **dict.fromkeys((*s, *y), "inout whole f[P]"),
+        **dict.fromkeys(_NUMBERS, "double"),
+        "summed": "int",
+        "reported": "int",  # the totals before the state, which lies behind them
+        **dict.fromkeys(options, "int"),
+    }
+    return kernel(function, name=name, bookkeeping=True)
