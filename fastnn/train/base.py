@@ -77,7 +77,7 @@ class Training(ABC):
         self.device = devices.choose(options.device)
         self.stop_on_nonfinite, self.tf32 = bool(options.stop_on_nonfinite), bool(options.tf32)
         check_on_gradients(options.on_gradients)
-        self.on_gradients = options.on_gradients
+        self._on_gradients = options.on_gradients
         self.keep_gradients = bool(options.keep_gradients) or self.on_gradients is not None
         self._selection = options.parameters
         self.rate_factor = self.optimizer.rate_factor
@@ -148,6 +148,11 @@ class Training(ABC):
         counted = None if step is None else (step - 1) // self.optimizer.accumulate + 1
         self.optimizer.begin_average(counted)
         self._forget()
+
+    @property
+    def on_gradients(self) -> OnGradients | None:
+        """What each training step calls with its gradients; programs are made for it."""
+        return self._on_gradients
 
     # ---------------------------------------------------------------- what is trained, and how fast
 

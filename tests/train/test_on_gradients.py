@@ -6,9 +6,12 @@ import copy
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,6 +183,13 @@ def test_wrong_options(wrong: Any) -> None:
             make(network(), "cross_entropy", on_gradients=wrong)
 
 
+def test_it_is_chosen_once() -> None:
+    trainer: Any = trainer_of(None)
+    with pytest.raises(AttributeError):
+        trainer.on_gradients = see
+    assert trainer.on_gradients is None
+
+
 def test_new_arrays_are_not_taken_silently() -> None:
     def replaces(gradients: Any) -> None:
         gradients["0.weight"] = np.zeros((70, 12))
@@ -313,6 +323,51 @@ def test_a_signal_ends_a_wait(workers: int) -> None:
     before = contents(trainer)
     assert trainer.fit(X, Y, verbose=False).stopped == "interrupted"
     assert contents(trainer) == before
+
+
+INTERRUPTED = """
+import os, random, signal, sys, threading, time
+from tests.train.test_on_gradients import contents, fit, trainer_of
+
+def hook(gradients):
+    calls.append(sum(float(array.sum()) for array in gradients.values()))
+    time.sleep(0.001 * (len(calls) % 4))
+
+def handler(number, frame):
+    if inside.pop("fit", None):
+        raise KeyboardInterrupt
+
+def shoot():
+    for shots in range(10**9):  # fewer and fewer, so that a slow machine comes to an end
+        time.sleep(0.02 * random.random() * (1 + shots / 10))
+        os.kill(os.getpid(), signal.SIGINT)
+
+calls, inside, epochs = [], {}, 25
+expected = fit(plain := trainer_of(None, 1), epochs)
+trainer, found = trainer_of(hook, int(sys.argv[1])), {}
+signal.signal(signal.SIGINT, handler)
+threading.Thread(target=shoot, daemon=True).start()
+while trainer.epoch < epochs:
+    try:
+        inside["fit"] = True
+        fit(trainer, epochs - trainer.epoch)
+    except KeyboardInterrupt:
+        pass
+    found.update(zip(trainer.history.epoch, trainer.history.history.get("loss", ())))
+assert contents(trainer) == contents(plain)
+assert all(loss == expected["loss"][epoch] for epoch, loss in found.items())
+assert found
+print("the same")
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupts_at_any_moment_leave_the_same_run(workers: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(workers)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "the same" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("size", [np.nan, np.inf, 1e38])
