@@ -9,6 +9,7 @@ Within a model or a loss `fastnn.ops.gradient` and `fastnn.ops.tangent` do the s
 array([4., 2.], dtype=float32)
 """
 
+from fastnn.train.curvature import Rates, eigenvalues, learning_rates
 from fastnn.train.products import Products, gnvp, hvp, jvp
 
-__all__ = ["Products", "gnvp", "hvp", "jvp"]
+__all__ = ["Products", "Rates", "eigenvalues", "gnvp", "hvp", "jvp", "learning_rates"]
