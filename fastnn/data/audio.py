@@ -138,7 +138,7 @@ def mel_filters(
     Args:
         count: the number of filters.
         fft_size: points of the transform.
-        rate: samples a second.
+        rate: samples per second.
         low, high: the frequencies in Hz between which the filters lie; `high` is by default half
             the rate.
         scale: see `to_mel`.
@@ -225,11 +225,11 @@ def log_mel(
         signal: shape ``(samples,)``.
         rate: samples a second.
         filters: the number of filters.
-        frame, step: length of a frame, and from one to the next, in seconds.
+        frame, step: length of a frame and distance between frames, in seconds.
         emphasis: coefficient of the pre-emphasis; 0 for none.
         window: "hamming", "hann" or "none".
-        fft_size: points of the transform; by default the power of two not less than a frame, or
-            twice that where the filters are so many that they need it.
+        fft_size: points of the transform; by default the smallest power of two that holds a frame,
+            or twice that if the number of filters requires it.
         low, high, scale: see `mel_filters`.
         pad: see `frames`.
 
@@ -264,10 +264,10 @@ def mfcc(
     """Mel-frequency cepstral coefficients: the cosine transform of `log_mel`.
 
     Args:
-        coefficients: how many, the 0th included.
+        coefficients: number of coefficients, including the 0th.
         filters: the number of mel filters.
         lift: see `lifter`; 0 for none.
-        energy: put the logarithm of the frame's energy in the place of the 0th coefficient.
+        energy: replace the 0th coefficient by the logarithm of the frame's energy.
         signal, rate, frame, step, emphasis, window, fft_size, low, high, scale, pad: see `log_mel`.
 
     Returns float32, shape ``(frames, coefficients)``.

@@ -20,21 +20,22 @@ MULTIPLE = 8
 
 
 class Buckets:
-    """Mini-batches for `Trainer.fit` of sequences of about the same length, padded.
+    """Padded mini-batches for `Trainer.fit`, each of sequences of similar length.
 
-    Each batch is ((inputs..., lengths), targets): the inputs padded to the longest sequence of the
-    batch, rounded up to a multiple, and the valid steps of each sequence. All batches are full:
-    what remains is left out, other sequences in each epoch. The order follows from seed and epoch.
+    Each batch is ((inputs..., lengths), targets): inputs padded to the length of the longest
+    sequence in the batch, rounded up to a multiple, and the number of valid steps of each sequence.
+    All batches are full; the sequences left over are dropped, different ones in each epoch. The
+    order is determined by `seed` and the epoch.
 
     Args:
         inputs: one list of arrays, shapes ``(steps, ...)`` that differ in `steps`, or a tuple of
             such lists for a model with several inputs.
-        targets: one number for each sequence, shape ``(N,)``, or a list of arrays with one number
-            for each step, shapes ``(steps,)``.
-        batch_size: sequences in a mini-batch; N at most.
-        multiple: the steps of a batch are a multiple of it.
-        ignore: the target of steps past the end: the loss's `ignore_index`.
-        seed: of the order.
+        targets: one number per sequence, shape ``(N,)``, or a list of arrays with one number per
+            step, shapes ``(steps,)``.
+        batch_size: sequences per mini-batch; at most N.
+        multiple: the number of steps of a batch is rounded up to a multiple of this.
+        ignore: the target for steps past the end: the loss's `ignore_index`.
+        seed: seed of the order.
 
     >>> batches = Buckets([np.ones((n, 2)) for n in (3, 9, 4, 8)], [0, 1, 0, 1], batch_size=2)
     >>> sorted((x.shape, lengths.tolist()) for (x, lengths), y in batches)
@@ -69,7 +70,7 @@ class Buckets:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch; the trainer calls it."""
+        """Set the order for this epoch; the trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -97,13 +98,14 @@ def predict_sequences(
     multiple: int = MULTIPLE,
     per_step: bool = False,
 ) -> list[NDArray[Any]]:
-    """A model's outputs for sequences of different lengths, in their order.
+    """A model's outputs for sequences of different lengths, in the order of `inputs`.
 
     Args:
         model: a model of (inputs..., lengths) with one output.
         inputs, multiple: as for `Buckets`.
-        batch_size: sequences computed at a time, of about the same length.
-        per_step: whether the output has a row for each step; they are cut off at the end.
+        batch_size: sequences, of similar length, computed at a time.
+        per_step: whether the output has a row for each step; rows past a sequence's end are then
+            removed.
     """
     lists = _lists(inputs)
     lengths = _lengths(lists)

@@ -68,7 +68,7 @@ def load_conll2003(
         scheme: how the tags mark entities (see `convert_tags`); the files have IOB2.
         folder: a folder with other `train.txt`, `valid.txt` and `test.txt` (see `read_conll`),
             read unchecked; by default see `fastnn.data.sources`.
-        download: whether 4.9 MB may be downloaded where this machine has no copy.
+        download: whether 4.9 MB may be downloaded if this machine has no copy.
 
     Raises:
         DataError: the files are not those of the set.
@@ -130,13 +130,13 @@ def convert_tags(tags: Sequence[str], scheme: Scheme) -> list[str]:
     """The tags of one sentence in another scheme.
 
     Args:
-        tags: in any of the schemes, which need not be told: the entities are those that the CoNLL
-            evaluation script sees (`fastnn.data.metrics.entities`).
+        tags: in any of the schemes; you need not say which. The entities are those that the CoNLL
+            evaluation script recognises (`fastnn.data.metrics.entities`).
         scheme: "IOB1": `I-`, and `B-` for the first word of an entity right after another of the
             same type; "IOB2": `B-` for each first word, `I-` for the others; "IOBES": as IOB2, but
             `E-` for the last word, and `S-` for an entity of one word. Other words are `O`.
 
-    Raises DataError for a tag that is none, OptionError for another scheme.
+    Raises DataError for an invalid tag, OptionError for an unknown scheme.
 
     >>> convert_tags(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"], "IOB2")
     ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']

@@ -19,12 +19,12 @@ def deltas(features: ArrayLike, width: int = 2) -> Features:
     """The slope of each feature over time.
 
     d[t] = Σ n · (x[t+n] − x[t−n]) / (2 · Σ n²) for n = 1 … width: the slope of the straight line
-    that fits 2 · width + 1 frames best; the first and last frame are repeated beyond the ends (the
+    that best fits 2 · width + 1 frames; the first and last frame are repeated beyond the ends (the
     HTK book, 5.6). Deltas of deltas are accelerations.
 
     Args:
         features: shape ``(frames, features)``.
-        width: frames to either side.
+        width: number of frames on either side.
 
     Returns float32, shape ``(frames, features)``.
     """
@@ -44,7 +44,7 @@ def deltas(features: ArrayLike, width: int = 2) -> Features:
 
 
 def with_deltas(features: ArrayLike, order: int = 2, width: int = 2) -> Features:
-    """Features, their deltas, and deltas of deltas, side by side.
+    """Features, their deltas, and the deltas of the deltas, concatenated.
 
     Args:
         features: shape ``(frames, features)``.
@@ -64,17 +64,17 @@ def with_deltas(features: ArrayLike, order: int = 2, width: int = 2) -> Features
 
 
 def normalise(features: ArrayLike, *, variance: bool = True) -> Features:
-    """Features of one utterance with mean 0 over its frames, and (`variance`) deviation 1.
+    """Scale one utterance's features to mean 0 and, with `variance`, standard deviation 1.
 
-    It takes the microphone and the loudness out. A feature that does not change becomes 0. Input
-    and output: shape ``(frames, features)``, the output float32.
+    This removes the effect of microphone and loudness. A constant feature becomes 0. Input and
+    output have shape ``(frames, features)``; the output is float32.
     """
     return Normaliser.fit([features], variance=variance)(features)
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Features with mean 0 and deviation 1 over all training data.
+    """Scales features to mean 0 and standard deviation 1 over the training data.
 
     Attributes:
         mean: shape ``(features,)``, float32.
@@ -91,13 +91,13 @@ class Normaliser:
 
     @classmethod
     def fit(cls, utterances: Iterable[ArrayLike], *, variance: bool = True) -> Normaliser:
-        """Mean and deviation over all frames of all utterances.
+        """Compute mean and standard deviation over all frames of all utterances.
 
         Args:
             utterances: features of the training utterances, shape ``(frames, features)`` each.
-            variance: whether to scale the deviation to 1.
+            variance: whether to scale the standard deviation to 1.
 
-        Raises DataError without any frames.
+        Raises DataError if there are no frames.
         """
         arrays = [np.asarray(u, np.float64) for u in utterances]
         count = sum(len(a) for a in arrays)

@@ -80,7 +80,7 @@ class EntityScores(Scores):
 
 
 def entities(tags: Sequence[str]) -> list[Span]:
-    """The entities that the tags of one sentence mark, in their order.
+    """The entities marked by the tags of one sentence, in order.
 
     Args:
         tags: `O`, or a prefix (`B`, `I`, `E`, `S`), a hyphen and a type; a prefix alone marks an
@@ -114,13 +114,13 @@ _PREFIXES = frozenset("OBIES")
 def entity_scores(
     expected: Iterable[Sequence[str]], found: Iterable[Sequence[str]]
 ) -> EntityScores:
-    """How well predicted tags mark the entities.
+    """Score predicted tags by the entities that they mark.
 
     Args:
         expected: the right tags of each sentence.
         found: the predicted tags of each sentence, as many as there are words.
 
-    Raises DataError where sentences or words don't match in number, or a tag is none.
+    Raises DataError if the numbers of sentences or words differ, or a tag is invalid.
 
     >>> scores = entity_scores([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "O"]])
     >>> scores.precision, scores.recall, round(scores.f1, 3), scores.accuracy

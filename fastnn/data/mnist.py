@@ -37,7 +37,7 @@ def load_mnist(
             in 0..255 (47 MB).
         folder: a folder with four files of MNIST's format and names, read unchecked (for
             Fashion-MNIST and the like); by default see `fastnn.data.sources`.
-        download: whether 11.6 MB may be downloaded where this machine has no copy.
+        download: whether 11.6 MB may be downloaded if this machine has no copy.
 
     Raises:
         DataError: the files are not those of MNIST, or not in its format.

@@ -42,7 +42,7 @@ def load_ptb(*, folder: str | os.PathLike[str] | None = None, download: bool = T
     Args:
         folder: a folder with other `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` (a sentence
             a line, words between spaces), read unchecked; by default see `fastnn.data.sources`.
-        download: whether 6 MB may be downloaded where this machine has no copy.
+        download: whether 6 MB may be downloaded if this machine has no copy.
 
     Raises:
         DataError: the files are not those of the set.

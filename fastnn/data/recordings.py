@@ -21,15 +21,15 @@ _PIECE = 1 << 18
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
-    """Samples of an audio file, and their number a second.
+    """Read an audio file: its samples, and their number per second.
 
     WAV files of 8, 16, 24 and 32-bit integers are read by the standard library; all others (FLAC,
-    Ogg, WAV with floats) by soundfile where that is installed.
+    Ogg, WAV with floats) by soundfile, if it is installed.
 
     Returns float32 in [-1, 1), shape ``(samples,)`` for one channel and ``(samples, channels)`` for
     several.
 
-    Raises DataError where the file cannot be read.
+    Raises DataError if the file cannot be read.
     """
     path = files.as_path(path)
     content = files.read_bytes(path, "audio file")

@@ -14,17 +14,17 @@ from fastnn.errors import DataError
 def pad(
     sequences: Sequence[ArrayLike], value: float = 0, length: int | None = None
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Sequences of different lengths as one array, filled up at their ends.
+    """Put sequences of different lengths into one array, padded at their ends.
 
     Args:
         sequences: arrays of equal element type, shapes ``(steps, ...)`` that differ in `steps`.
-        value: what to fill up with.
-        length: steps of the result; by default those of the longest sequence.
+        value: the padding.
+        length: number of steps of the result; by default that of the longest sequence.
 
     Returns the array, shape ``(len(sequences), length, ...)``, and the lengths of the sequences,
     int64, shape ``(len(sequences),)``.
 
-    Raises DataError for no sequences, a sequence longer than `length`, or shapes that don't fit.
+    Raises DataError if there are no sequences, one is longer than `length`, or shapes do not fit.
 
     >>> pad([[1, 2, 3], [4]])
     (array([[1, 2, 3],
@@ -43,13 +43,13 @@ def pad(
 
 
 def unpad(padded: ArrayLike, lengths: ArrayLike) -> list[NDArray[Any]]:
-    """The sequences in a padded array: its rows, each as far as its length.
+    """The sequences of a padded array: its rows, each up to its length.
 
     Args:
         padded: shape ``(N, steps, ...)``, such as `pad` returns, or a model's outputs.
         lengths: the valid steps of each row, shape ``(N,)``.
 
-    Returns views of the rows. Raises DataError for lengths that don't fit.
+    Returns views of the rows. Raises DataError if the lengths do not fit.
 
     >>> unpad([[1, 2, 3], [4, 0, 0]], [3, 1])
     [array([1, 2, 3]), array([4])]
@@ -68,18 +68,18 @@ def unpad(padded: ArrayLike, lengths: ArrayLike) -> list[NDArray[Any]]:
 
 
 def pack(sequences: Sequence[ArrayLike]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Sequences of different lengths one after another in one array, without padding.
+    """Join sequences of different lengths end to end in one array, without padding.
 
-    It is how to keep many sequences in memory or in a file; `unpack` gives them back without a
-    copy, `pad` and `Buckets` make mini-batches of them. (Recurrent layers take padded arrays and
-    lengths, and do no work for the padding.)
+    Use it to keep many sequences in memory or in a file. `unpack` returns them without a copy;
+    `pad` and `Buckets` make mini-batches of them. (Recurrent layers take padded arrays with
+    lengths, and spend no work on padding.)
 
     Args:
         sequences: arrays, shapes ``(steps, ...)`` that differ in `steps`.
 
     Returns the array, shape ``(sum of steps, ...)``, and the lengths, int64, one for each sequence.
 
-    Raises DataError for no sequences or shapes that don't fit.
+    Raises DataError if there are no sequences or their shapes do not fit.
 
     >>> pack([[1, 2, 3], [4]])
     (array([1, 2, 3, 4]), array([3, 1]))
@@ -93,13 +93,13 @@ def pack(sequences: Sequence[ArrayLike]) -> tuple[NDArray[Any], NDArray[np.int64
 
 
 def unpack(packed: ArrayLike, lengths: ArrayLike) -> list[NDArray[Any]]:
-    """The sequences in a packed array, as views of it.
+    """The sequences of a packed array, as views of it.
 
     Args:
         packed: shape ``(sum of lengths, ...)``, such as `pack` returns.
         lengths: the steps of each sequence, in order.
 
-    Raises DataError for lengths that don't add up.
+    Raises DataError if the lengths do not add up.
 
     >>> unpack([1, 2, 3, 4], [3, 1])
     [array([1, 2, 3]), array([4])]

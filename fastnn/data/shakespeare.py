@@ -46,7 +46,7 @@ def load_shakespeare(
         valid_fraction: the share of the text, at its end, that is for validation; in (0, 1).
         folder: a folder with another `input.txt` (UTF-8), read unchecked; by default see
             `fastnn.data.sources`.
-        download: whether 1.1 MB may be downloaded where this machine has no copy.
+        download: whether 1.1 MB may be downloaded if this machine has no copy.
 
     Raises:
         DataError: the file is not that of the set.

@@ -91,7 +91,7 @@ def load_spoken_digits(
     Args:
         folder: a folder whose sub-folder `recordings` has files `<digit>_<speaker>_<index>.wav`,
             read unchecked; by default see `fastnn.data.sources`.
-        download: whether 16 MB may be downloaded where this machine has no copy.
+        download: whether 16 MB may be downloaded if this machine has no copy.
 
     Raises:
         DataError: the files are not those of the set.

@@ -25,10 +25,10 @@ class Vocabulary:
     """Symbols (words, characters, tags) and their ids 0, 1, 2, …
 
     Args:
-        symbols: the symbols in the order of their ids, each once.
-        unknown: the symbol that stands for all others; without one, encoding a symbol that is not
-            in the vocabulary is an error.
-        padding: the symbol that fills up short sequences.
+        symbols: the symbols in the order of their ids, without repetitions.
+        unknown: the symbol that stands for all others. Without it, encoding a symbol that is not in
+            the vocabulary is an error.
+        padding: the symbol that pads short sequences.
 
     `unknown` and `padding` must be among the symbols.
 
@@ -64,17 +64,18 @@ class Vocabulary:
         padding: str | None = None,
         special: Sequence[str] = (),
     ) -> Vocabulary:
-        """The vocabulary of a text: the most frequent symbols first, equal ones by alphabet.
+        """Build the vocabulary of a text: the most frequent symbols first, ties in alphabetical
+        order.
 
-        Padding comes before all (so its id is 0), then `special`. `unknown` has its place by count
-        where the text has it; where it has not, it comes after `special`.
+        `padding` comes first (so its id is 0), then `special`. `unknown` is placed by its count if
+        it occurs in the text, and after `special` if it does not.
 
         Args:
             tokens: all symbols of the text, in any order.
-            min_count: symbols that are rarer are left out.
-            max_size: the most symbols that the vocabulary may have, those above included.
+            min_count: leave out symbols that occur less often.
+            max_size: largest size of the vocabulary, including the symbols below.
             unknown, padding: as for the class; None for none.
-            special: further symbols that are always there.
+            special: further symbols to include in any case.
 
         >>> Vocabulary.build("to be or not to be".split(), min_count=2, padding="<pad>").symbols
         ('<pad>', '<unk>', 'be', 'to')
@@ -135,7 +136,7 @@ class Vocabulary:
     def encode(self, tokens: Iterable[str]) -> NDArray[np.int64]:
         """Ids of the symbols, int64, shape ``(len(tokens),)``; a string is read as characters.
 
-        Raises DataError for a symbol that is not there, in a vocabulary without `unknown`.
+        Raises DataError for a symbol that is not in a vocabulary without `unknown`.
         """
         if self.unknown is None:
             try:
@@ -168,7 +169,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read what `save` wrote. Raises DataError where it is something else."""
+        """Read what `save` wrote. Raises DataError if the file is something else."""
         path = files.as_path(path)
         text = files.read_text(path, "vocabulary")
         try:
@@ -193,23 +194,23 @@ class Vocabulary:
 def batchify(
     ids: ArrayLike, batch: int, steps: int, *, ignore: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A text as mini-batches of `batch` streams for a language model that keeps its state.
+    """Cut a text into mini-batches of `batch` streams, for a language model that keeps its state.
 
-    The text is cut into `batch` streams of equal length that are read side by side. Row b of
-    mini-batch k + 1 goes on where row b of mini-batch k ends. The targets are the inputs one
-    symbol later.
+    The text is divided into `batch` streams of equal length that are read in parallel. Row b of
+    mini-batch k + 1 continues where row b of mini-batch k ends. The targets are the inputs shifted
+    by one symbol.
 
     Args:
         ids: the text, shape ``(symbols,)``.
         batch: the number of streams.
         steps: the length of a sequence in a mini-batch.
-        ignore: None drops the end of the text that does not fill a mini-batch (less than
-            ``batch * steps`` symbols); a number keeps it: missing inputs are 0, their targets are
-            `ignore` (the loss counts them nothing if that is its `ignore_index`), and each symbol
-            but the first is a target once. With one stream that is the exact perplexity.
+        ignore: None drops the end of the text that does not fill a mini-batch (fewer than ``batch *
+            steps`` symbols). A number keeps it: missing inputs are 0 and their targets are `ignore`
+            (which do not count if that is the loss's `ignore_index`), so that every symbol but the
+            first is a target once. With one stream this gives the exact perplexity.
 
-    Returns inputs and targets, int64, shape ``(mini-batches, batch, steps)``. For a trainer that
-    takes rows in order, without shuffling: ``x.reshape(-1, steps)``, mini-batches of `batch` rows.
+    Returns inputs and targets, int64, shape ``(mini-batches, batch, steps)``. To train on them,
+    pass ``x.reshape(-1, steps)`` with ``batch_size=batch`` and ``shuffle=False``.
 
     Raises DataError for a text too short for one mini-batch.
 
@@ -251,15 +252,15 @@ def batchify(
 def windows(
     ids: ArrayLike, steps: int, stride: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pieces of a text, each on its own, for a language model that begins anew with each.
+    """Cut a text into separate pieces, for a language model that starts each from an empty state.
 
     Args:
         ids: the text, shape ``(symbols,)``.
         steps: the length of a piece.
-        stride: from the beginning of a piece to that of the next; by default `steps`.
+        stride: distance between the starts of successive pieces; by default `steps`.
 
     Returns inputs and targets (one symbol later), int64, shape ``(pieces, steps)``: read-only views
-    of the text, however much they overlap. What does not fill the last piece is left out.
+    of the text, even if they overlap. Symbols that do not fill the last piece are left out.
 
     Raises DataError for a text too short for one piece.
 
@@ -279,21 +280,21 @@ def windows(
 def bucket_batches(
     lengths: ArrayLike, batch_size: int, seed: int = 0, epoch: int = 0, *, drop_last: bool = False
 ) -> list[NDArray[np.int64]]:
-    """Mini-batches of sequences of about the same length, so that little is filled up.
+    """Group sequences of similar length into mini-batches, so that they need little padding.
 
-    The sequences are shuffled, sorted by length within pools of 100 mini-batches, cut into
-    mini-batches, and these shuffled. The order depends on the arguments alone: each epoch has its
-    own.
+    The sequences are shuffled, sorted by length within pools of 100 mini-batches and cut into
+    mini-batches, which are shuffled in turn. The order depends only on the arguments; each epoch
+    has its own.
 
     Args:
         lengths: steps of each sequence, shape ``(N,)``.
-        batch_size: sequences in a mini-batch.
-        seed, epoch: choose the order; both 0 or more.
-        drop_last: leave some sequences out, others in each epoch, so that all mini-batches are
-            full; otherwise one of them may be smaller.
+        batch_size: sequences per mini-batch.
+        seed, epoch: determine the order; both at least 0.
+        drop_last: leave out some sequences, different ones in each epoch, so that all mini-batches
+            are full. Otherwise one of them may be smaller.
 
-    Returns a list of rows, int64, of the sequences in each mini-batch; without `drop_last` each
-    sequence is in one of them.
+    Returns a list with the row numbers, int64, of the sequences in each mini-batch. Without
+    `drop_last` every sequence is in exactly one of them.
 
     >>> [rows.tolist() for rows in bucket_batches([5, 9, 5, 9], batch_size=2)]
     [[2, 0], [3, 1]]

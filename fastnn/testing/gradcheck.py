@@ -30,9 +30,9 @@ def gradcheck(
 ) -> bool:
     """Compare the gradients of a module or function with central differences, in float64.
 
-    The gradient to the outputs is random, so that no error cancels; every element of every
-    floating-point input and parameter is checked. Dropout is no obstacle: its mask is the same in
-    every evaluation. A module is copied first and stays as it is.
+    The gradient of the outputs is random, so that errors do not cancel, and every element of every
+    floating-point input and parameter is checked. Dropout works as well, since its mask is the same
+    in every evaluation. A module is copied first and left unchanged.
 
     Args:
         function: a module, or a function of symbolic values (an op, or several).
@@ -43,7 +43,7 @@ def gradcheck(
         eps: relative step of the differences.
         rtol, atol: two numbers agree if they differ by at most
             ``atol + rtol * max(|analytic|, |numeric|)``.
-        seed: of the output's gradient, of parameters not yet initialised, and of dropout.
+        seed: seed of the outputs' gradient, of parameters not yet initialised, and of dropout.
         parameters: whether to check a module's parameters, too.
         training: whether layers behave as in training (dropout, batch norm) or as in evaluation.
 
