@@ -13,6 +13,7 @@ from fastnn import nn, ops, optim
 from fastnn.engine import plans
 from fastnn.errors import DataError
 from fastnn.plan import sizes
+from fastnn.plan.spans import Span
 from fastnn.plan.verify import verify
 
 WORDS, TAGS, IGNORED = 30, 5, -1
@@ -324,6 +325,12 @@ def decayed(y: Any, lengths: Any) -> Any:
     return y + ops.reshape(last, (y.shape[0], 1, y.shape[2]))
 
 
+def in_turn(y: Any, lengths: Any) -> Any:
+    """Of eight units at eight steps rows are split alike that are not at other lengths."""
+    total = ops.relu(ops.sum(y, axis=0))
+    return y + ops.reshape(ops.tanh(ops.reshape(total, y.shape[2], y.shape[1])), *y.shape[1:])
+
+
 MIXING: dict[str, Callable[..., Any]] = {
     "mean": lambda y, _: y - ops.mean(y, axis=1, keepdims=True),
     "maximum": lambda y, _: y - ops.max(y, axis=1, keepdims=True),
@@ -338,6 +345,7 @@ MIXING: dict[str, Callable[..., Any]] = {
     "branch": branch,
     "no lengths": lambda y, _: ops.leaky(y)[0],
     "the last state of a loop": decayed,
+    "steps and units in turn": in_turn,
     "an array of the steps": lambda y, _: y * np.full(y.shape[2], 1.0 / y.shape[1]),
 }
 
@@ -594,3 +602,23 @@ def test_programs_of_a_size_take_little_memory():
     for steps in range(20, 40):
         step(*series(9, steps))
     assert (step._ready.nbytes - first) / 20 < first / 2
+
+
+def test_spans_that_meet_at_other_sizes_need_a_plan_of_their_own():
+    first, last, whole, other = Span(0, 1), Span(7, 8), Span(0, 8), Span(0, 3)
+    sizes._same_meetings((8, 4), [first, last, whole], [first, Span(3, 4), Span(0, 4)])
+    for mine, theirs in (
+        ([first, last], [first, first]),  # the last step is the first
+        ([whole], [other]),  # all of it
+        ([first, first], [first, other]),  # the very same, or in part
+    ):
+        with pytest.raises(sizes._Different):
+            sizes._same_meetings((8, 4), mine, theirs)
+
+
+@pytest.mark.parametrize("steps", [8, 4])
+def test_calls_that_are_split_alike_by_chance(steps):
+    step = fnn.compile(Tagger(between=in_turn), nn.CrossEntropyLoss(ignore_index=IGNORED))
+    step(*batch(8))
+    step(*batch(steps))
+    assert planned(step) == (1 if steps == 8 else 2)
