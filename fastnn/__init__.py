@@ -18,6 +18,7 @@ _PUBLIC = {
     "compile": "fastnn.train.step",
     "define_op": "fastnn.ops.user",
     "kernel": "fastnn.kernels.declare",
+    "profile": "fastnn.train.profile",
     "cuda_kernel": "fastnn.kernels.declare",
     "helper": "fastnn.kernels.declare",
     "range_test": "fastnn.train.range_test",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from fastnn.kernels.declare import kernel as kernel
     from fastnn.ops.user import define_op as define_op
     from fastnn.train.metrics import Metric as Metric
+    from fastnn.train.profile import profile as profile
     from fastnn.train.range_test import range_test as range_test
     from fastnn.train.step import compile as compile
     from fastnn.train.trainer import Trainer as Trainer

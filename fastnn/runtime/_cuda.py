@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from fastnn.errors import DeviceError
+from fastnn.errors import DeviceError, OptionError
 from fastnn.kernels import recorded
 from fastnn.runtime.signals import uninterrupted
 
@@ -157,6 +157,22 @@ def too_old(device: int) -> str:
 
 
 @functools.cache
+def ranges() -> Any:
+    """The module `nvtx` where `FASTNN_NVTX=1` asks for ranges with layers' names, else None.
+
+    Raises OptionError where the package is not there.
+    """
+    if os.environ.get("FASTNN_NVTX", "0") in ("", "0"):
+        return None
+    try:
+        return importlib.import_module("nvtx")
+    except ImportError:
+        raise OptionError(
+            "FASTNN_NVTX=1: expected the package nvtx, which is not installed; pip install nvtx, "
+            "or leave the variable unset"
+        ) from None
+
+
 def reason() -> str:
     """Why CUDA cannot be used here; empty if at least one device can."""
     if found := no_driver():

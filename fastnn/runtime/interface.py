@@ -11,7 +11,7 @@ freely.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -79,6 +79,13 @@ class Bound(Protocol):
 
     def run_call(self, number: int) -> None:
         """Make one of the planned calls, alone and over all its items."""
+
+    def timed(self) -> Iterator[tuple[Sequence[int], float]]:
+        """Make a step's calls one by one, in order: numbers of those made at once, and seconds.
+        Functions of the host are left out."""
+
+    def segment_sizes(self) -> dict[str, int]:
+        """Bytes of the memory that it uses, by segment."""
 
 
 class Single(Protocol):

@@ -81,6 +81,13 @@ class NullProgram:
     def run_call(self, number: int) -> None:
         """Computes nothing."""
 
+    def timed(self) -> Iterator[tuple[Sequence[int], float]]:
+        for number in range(len(self.planned)):
+            yield [number], 0.0
+
+    def segment_sizes(self) -> dict[str, int]:
+        return {name: size for name, size in self.program.sizes.items() if size}
+
 
 class NullRuntime:
     """See `fastnn/runtime/interface.py` for what each does on a device that computes."""

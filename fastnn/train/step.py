@@ -222,6 +222,13 @@ class Step(Training):
         names = [*x.names, *y.names, *w.names]
         return Single(self.session, built, names, [*x.arrays, *y.arrays, *w.arrays], found)
 
+    def ready(self, x: Any, y: Any, weight: Any) -> tuple[Single, Sequence[np.ndarray]]:
+        """The training step for these data with its learning rates, and the arrays to feed it."""
+        found = self._find("train", x, y, weight)
+        if self._control[control_block.RUN_STEP] >= AHEAD:
+            self._compute_rates()
+        return found
+
     def _compute_rates(self) -> None:
         """Fill the table of learning rates from the current step on."""
         averages.refuse_aside(self, "a step")

@@ -603,7 +603,7 @@ static void inspect(struct kernel *k, const unsigned char *elf)
         const unsigned char *at = elf + *(uint64_t *)(head + 0x18), *end = at + *(uint64_t *)(head + 0x20);
         if (!strncmp(name, ".nv.shared.fastnn", 17)) k->fixed_shared = end - at;
         if (!strncmp(name, ".text.fastnn_entry", 18)) k->registers = *(uint32_t *)(head + 0x2c) >> 24;
-        if (strcmp(name, ".nv.info.fastnn_entry")) continue;
+        if (strncmp(name, ".nv.info.fastnn_entry", 21)) continue;
         while (at < end) {
             int format = at[0], what = at[1];
             if (format == 4 && what == 0x17) {  /* a parameter: its number and size */
@@ -632,7 +632,7 @@ int cuLibraryLoadData(struct kernel **library, const void *code, int *a, void **
 int cuLibraryGetKernel(struct kernel **kernel, struct kernel *library, const char *name)
 {
     *kernel = library;
-    return strcmp(name, "fastnn_entry") ? NOT_FOUND : OK;
+    return strncmp(name, "fastnn_entry_", 13) ? NOT_FOUND : OK;
 }
 int cuLibraryUnload(struct kernel *library) { libraries--; say("LibraryUnload"); return OK; }
 int cuKernelGetLibrary(struct kernel **library, struct kernel *kernel) { *library = kernel; return OK; }

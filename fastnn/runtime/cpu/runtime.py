@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.errors import DataError, KernelError
 from fastnn.kernels import control_block
-from fastnn.kernels.declare import KERNELS
+from fastnn.kernels.declare import KERNELS, kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, fault
@@ -64,6 +65,24 @@ class CpuProgram(BoundProgram):
     def run_call(self, number: int) -> None:
         function, record, items = self.alone(number)
         function(record.ctypes.data, 0, items)
+
+    def timed(self) -> Iterator[tuple[Sequence[int], float]]:
+        clock = time.perf_counter
+        begin = clock()
+        idle = clock() - begin
+        for number, call in enumerate(self.planned):
+            if kernel_of(call.kernel).traits.host:
+                continue
+            function, record, items = self.alone(number)
+            address = record.ctypes.data
+            begin = clock()
+            function(address, 0, items)
+            yield [number], max(clock() - begin - idle, 0.0)
+
+    def segment_sizes(self) -> dict[str, int]:
+        used = {o.segment for call in self.planned for _, _, o in call.arrays()} - {"local"}
+        found = {name: self.memory[name].nbytes for name in sorted(used)}
+        return found | {n: size for n, size in self.program.sizes.items() if size and n in used}
 
     def alone(self, number: int) -> tuple[Any, np.ndarray, int]:
         """What makes a call over all its items: compiled function, record, number of items."""

@@ -50,6 +50,14 @@ class CudaProgram:
             self.gpu.prepared(kernel, program.dtype, data, operands)
             for kernel, data, operands in found
         ]
+        marks = _cuda.ranges()
+        if marks is not None:
+            launches = [
+                _marked(marks, launch, [self.planned[n] for n in group])
+                for group, launch in zip(own, launches, strict=True)
+            ]
+        #: numbers of the calls that each launch makes, and the launch
+        self._launches = list(zip(own, launches, strict=True))
         #: launches of single calls, by number
         self._single = {
             group[0]: launch for group, launch in zip(own, launches, strict=True) if len(group) == 1
@@ -78,7 +86,8 @@ class CudaProgram:
             self.touches[-1].append([Touch("buffers", 0, END, "r"), Touch("control", 0, END, "r")])
         #: what replays them, as a graph each
         self.replays: list[Launch | None] = [None] * len(self.parts)
-        self.runs, self.graphs = 0, runtime.graphs
+        # a graph that is replayed has no ranges
+        self.runs, self.graphs = 0, runtime.graphs and marks is None
 
     # ---------------------------------------------------------------- preparation
 
@@ -198,6 +207,17 @@ class CudaProgram:
             self._single[number] = self.gpu.prepared(kernel, self.program.dtype, data, operands)
         self._single[number]()
 
+    def timed(self) -> Iterator[tuple[Sequence[int], float]]:
+        self.runtime.acquire([self])
+        for numbers, launch in self._launches:
+            yield numbers, self.gpu.seconds(launch)
+
+    def segment_sizes(self) -> dict[str, int]:
+        sizes = self.program.sizes
+        return {
+            name: sizes.get(name) or self.segments[name].host.nbytes for name in sorted(self.used)
+        }
+
     # ---------------------------------------------------------------- contents
 
     def read(self, operand: Operand) -> np.ndarray:
@@ -235,6 +255,23 @@ class CudaProgram:
             return
         contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
         segment.write(self.gpu, place.offset, contents)
+
+
+def _marked(marks: Any, launch: Launch, calls: Sequence[PlannedCall]) -> Launch:
+    """A launch within NVTX ranges: the layer's name, and in it the kernel's."""
+    layer = " + ".join(dict.fromkeys(call.scope for call in calls if call.scope)) or "(step)"
+    kernel = joined.AND.join(call.kernel for call in calls)
+
+    def within() -> None:
+        marks.push_range(layer, domain="fastnn")
+        marks.push_range(kernel, domain="fastnn")
+        try:
+            launch()
+        finally:
+            marks.pop_range(domain="fastnn")
+            marks.pop_range(domain="fastnn")
+
+    return within
 
 
 def _launch_all(launches: Sequence[Launch]) -> None:

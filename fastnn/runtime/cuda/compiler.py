@@ -3,15 +3,17 @@
 As on the CPU (`fastnn/runtime/cpu/compiler.py`): the code is kept on disk under a hash of all that
 can change it, so a warm process neither imports Numba nor compiles. No driver is needed to compile.
 
-The compiled function is called `ENTRY` and takes, in the order of the kernel's parameters, for each
-array its address and its sizes (int64 each) and for each scalar a number: "real" the program's
-float type, "double" float64, "int" int64 (`arguments`). An absent array has address and sizes 0.
+The compiled function bears the kernel's name (`entry_name`) and takes, in the order of the kernel's
+parameters, for each array its address and its sizes (int64 each) and for each scalar a number:
+"real" the program's float type, "double" float64, "int" int64 (`arguments`). An absent array has
+address and sizes 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -31,7 +33,15 @@ from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 
+#: begins the names of compiled functions, which profilers show
 ENTRY = files.ENTRY
+
+
+def entry_name(kernel: CudaKernel) -> str:
+    """What the kernel's compiled function is called."""
+    return f"{ENTRY}_{re.sub('[^A-Za-z0-9_]+', '__', kernel.name)}"
+
+
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
     {"fastnn.kernels.simd"}
@@ -135,7 +145,7 @@ def compile_ptxs(
 
         entry, types = make_entry(kernel, dtype, data_dtype, bridge)
         try:
-            return _cuda.compile_ptx(entry, types, ccs, ENTRY, kernel.bounds)
+            return _cuda.compile_ptx(entry, types, ccs, entry_name(kernel), kernel.bounds)
         except NumbaError as error:
             raise ProgramError(
                 f"CUDA kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled "

@@ -213,7 +213,7 @@ class Gpu(Device):
             self.use()
             cubin = compiler.code(kernel, dtype, data_dtype, self.cc).cubin
             module = self.core.ObjectCode.from_cubin(cubin)
-            entry = module.get_kernel(compiler.ENTRY)
+            entry = module.get_kernel(compiler.entry_name(kernel))
             static = self._check(
                 self.driver.cuKernelGetAttribute(
                     self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
@@ -251,6 +251,15 @@ class Gpu(Device):
         graph = builder.complete()
         graph.upload(self.stream)
         return functools.partial(graph.launch, self.stream)
+
+    def seconds(self, launch: Launch) -> float:
+        """How long the device takes for a launch."""
+        options = self.core.EventOptions(timing_enabled=True)
+        begin = self.stream.record(options=options)
+        launch()
+        end = self.stream.record(options=options)
+        self.sync()
+        return float(end - begin) / 1e3
 
     def mark(self) -> Launch:
         """A function that waits until everything before this moment is done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -88,6 +89,11 @@ class SimulatedGpu(Device):
     def capture(self, launches: Sequence[Launch], places: Sequence[Branch]) -> Launch | None:
         """None: there is nothing to gain."""
         return None
+
+    def seconds(self, launch: Launch) -> float:
+        begin = time.perf_counter()
+        launch()
+        return time.perf_counter() - begin
 
     def mark(self) -> Launch:
         return lambda: None
