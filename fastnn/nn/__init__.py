@@ -7,6 +7,7 @@ from fastnn.nn.containers import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *
 from fastnn.nn.module import *
+from fastnn.nn.noise import *
 from fastnn.nn.parameter import *
 from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *

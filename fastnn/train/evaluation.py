@@ -145,7 +145,8 @@ class Evaluation:
             inputs, targets, weights = trainer.describe(builder, x, y, w)
         except ShapeError:  # a model for batches of its own size; what is wrong is said elsewhere
             return Cuts(True, True)
-        samples = Samples(builder.lowered, {*inputs, *targets, *weights})
+        data = {*inputs, *targets, *weights}
+        samples = Samples(builder.lowered, data)
         outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
 
         def traced(size: int) -> StepBuilder:
@@ -155,6 +156,7 @@ class Evaluation:
 
         if any(follows_size(builder, traced, fixed_batch(trainer.model) is not None)):
             return Cuts(False, False)
+        samples = Samples(builder.lowered, data, drawn=True)
         adding = all(_adds_up(part.value, part.reduction, samples) for part in builder.parts)
         return Cuts(adding and not _mixed_totals(builder, samples), outputs)
 

@@ -17,7 +17,15 @@ from fastnn.testing import gradcheck
 
 BUILT_IN = set(OPS)
 #: ops that give no gradient, because they count, or hand on what has none
-WITHOUT_GRADIENT = {"accuracy", "binary_accuracy", "largest", "target_weight", "top_k"}
+WITHOUT_GRADIENT = {
+    "accuracy",
+    "binary_accuracy",
+    "largest",
+    "normal",
+    "target_weight",
+    "top_k",
+    "uniform",
+}
 #: in test_symbolic.py; the recurrent ops, in tests of their own (sequences of different lengths)
 CHECKED_ELSEWHERE = {
     "clip", "compare_integers", "detach", "equal", "erf", "expand", "gather", "less", "less_equal",
@@ -330,6 +338,14 @@ def test_every_layer_has_a_case():
     here = {name.split()[0] for name in LAYERS}
     elsewhere = {"Add", "Concatenate", "Embedding", "Identity", "Module", "Multiply", "Sequential"}
     elsewhere |= {"ModuleDict", "ModuleList", "Recurrent"}
+    elsewhere |= {
+        "DropConnect",
+        "GaussianDropout",
+        "GaussianNoise",
+        "SpatialDropout",
+        "Standout",
+        "StochasticDepth",
+    }  # fmt: skip (in tests/nn/test_noise.py)
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 

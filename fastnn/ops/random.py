@@ -1,0 +1,50 @@
+"""Random numbers, drawn anew in each step."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+from fastnn.errors import OptionError
+from fastnn.graph.op import settle_as
+from fastnn.graph.value import Value
+from fastnn.ops.declare import Operand, like, op
+from fastnn.ops.operands import float_value
+from fastnn.public import publish
+
+
+@op(forward="normal", constant=("x",), settle=settle_as("y", like="x"))
+def _normal(x: Value, mean: float = 0.0, std: float = 1.0, stream: int = 0) -> Value:
+    return like(x)
+
+
+@op(forward="uniform", constant=("x",), settle=settle_as("y", like="x"))
+def _uniform(x: Value, low: float = 0.0, high: float = 1.0, stream: int = 0) -> Value:
+    return like(x)
+
+
+def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
+    """Normally distributed numbers in the shape of x.
+
+    They depend on the seed, the step, the place in the model and the element only, not on the
+    number of workers, and no gradient passes through them: ``mu + sigma * normal_like(mu)`` is the
+    reparametrisation of Kingma & Welling (2014).
+
+    Args:
+        x: whose shape is taken; its numbers do not matter.
+        mean, std: of the distribution; `std` is >= 0.
+    """
+    x = float_value(x, "normal_like")
+    if not std >= 0:
+        raise OptionError(f"normal_like: expected std >= 0, got {std}")
+    return _normal(x, mean, std, x.graph.stream())
+
+
+def uniform_like(x: Operand, low: float = 0.0, high: float = 1.0) -> Value:
+    """Numbers uniform within low..high in the shape of x; see `normal_like`."""
+    x = float_value(x, "uniform_like")
+    if not low <= high:
+        raise OptionError(f"uniform_like: expected low <= high, got {low} and {high}")
+    return _uniform(x, low, high, x.graph.stream())
+
+
+publish(globals(), FunctionType)
