@@ -12,7 +12,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import DataError, NonFiniteError
-from fastnn.train.feeds import permutation
+from fastnn.train.slices import permutation
 from tests import naive
 from tests.train.models import fresh, mlp, state, vectors
 
