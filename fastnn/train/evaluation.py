@@ -145,8 +145,7 @@ class Evaluation:
             inputs, targets, weights = trainer.describe(builder, x, y, w)
         except ShapeError:  # a model for batches of its own size; what is wrong is said elsewhere
             return Cuts(True, True)
-        data = {*inputs, *targets, *weights}
-        samples = Samples(builder.lowered, data)
+        samples = Samples(builder.lowered, {*inputs, *targets, *weights})
         outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
 
         def traced(size: int) -> StepBuilder:
@@ -156,7 +155,6 @@ class Evaluation:
 
         if any(follows_size(builder, traced, fixed_batch(trainer.model) is not None)):
             return Cuts(False, False)
-        samples = Samples(builder.lowered, data, drawn=True)
         adding = all(_adds_up(part.value, part.reduction, samples) for part in builder.parts)
         return Cuts(adding and not _mixed_totals(builder, samples), outputs)
 

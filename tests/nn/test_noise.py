@@ -227,12 +227,10 @@ class Sampled(nn.Module):
         return ops.dropout(self.layer(x), 0.5)
 
 
-def test_batches_do_not_show_in_evaluations_with_random_numbers() -> None:
+def test_batches_do_not_show_in_predictions_with_random_numbers() -> None:
     trainer = fnn.Trainer(Sampled(), "mse", optim.SGD(lr=0.01), device="cpu")
     y = RNG.normal(size=(3000, 3))
     trainer.fit(X, y, batch_size=100, verbose=False)  # such a model can be trained on batches
-    whole = trainer.evaluate(X, y)["loss"]
-    assert trainer.evaluate(X, y, batch_size=7)["loss"] == pytest.approx(whole, rel=1e-6)
     outputs = trainer.predict(X, batch_size=7)
     np.testing.assert_array_equal(outputs, trainer.predict(X, batch_size=3000))
     assert len({row.tobytes() for row in outputs == 0}) > 4
