@@ -44,7 +44,12 @@ class CpuProgram(BoundProgram):
     def __init__(self, program: Program, memory: Memory):
         super().__init__(program, memory)
         self.wholes: dict[int, np.ndarray] = {}
-        self.keeps = any(call.kernel == "keep" for call in program.calls())
+        #: whether buffers are copied after each good step
+        self.keeps = any(
+            parameter.writes and operand.segment == "saved/buffers"
+            for call in program.calls()
+            for _, parameter, operand in call.arrays()
+        )
 
     def reads(self, memory: Memory) -> bool:
         """Whether it reads the caller's arrays of this memory (its own it keeps)."""
