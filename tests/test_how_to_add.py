@@ -135,6 +135,10 @@ START = """
         np.testing.assert_allclose(values(found, *inputs), function(*inputs), rtol=1e-12)
         gradcheck(found, *inputs)
         gradcheck(twice(found), *inputs)
+        ways = [rng.normal(size=x.shape) for x in inputs]
+        near = [function(*(x + h * w for x, w in zip(inputs, ways))) for h in (-1e-6, 1e-6)]
+        along = values(lambda *xs: ops.tangent(found(*xs), list(xs), ways), *inputs)
+        np.testing.assert_allclose(along, (near[1] - near[0]) / 2e-6, atol=1e-8)
 """
 
 

@@ -200,7 +200,7 @@ def _power_again(node: Node, d: Gradients) -> Gradients:
     return {"a": d["y"] * b * a ** (safe - 1.0), "b": d["y"] * y * logarithm}
 
 
-@elementwise(backward=("power_backward_a", "power_backward_b"), derivative=_power_again)
+@elementwise(derivative=_power_again)
 def _power(a: Operand, b: Operand) -> Value:
     return like(a)
 
@@ -242,7 +242,7 @@ def _of_smaller(a: Value, b: Value, y: Value) -> Gradients:
     return {"a": less(a, b) + tie, "b": greater(a, b) + tie}
 
 
-@elementwise(_of_larger, backward=("maximum_backward_a", "maximum_backward_b"))
+@elementwise(_of_larger)
 def maximum(a: Operand, b: Operand) -> Value:
     """The larger of a and b, element by element; NaN where one of them is. Operands as in `add`.
 
@@ -251,7 +251,7 @@ def maximum(a: Operand, b: Operand) -> Value:
     return like(a)
 
 
-@elementwise(_of_smaller, backward=("minimum_backward_a", "minimum_backward_b"))
+@elementwise(_of_smaller)
 def minimum(a: Operand, b: Operand) -> Value:
     """The smaller of a and b, element by element; otherwise as `maximum`."""
     return like(a)
@@ -276,9 +276,7 @@ def clip(x: Operand, low: Any = None, high: Any = None) -> Value:
     return x if high is None else minimum(x, high)
 
 
-@elementwise(
-    backward=("where_backward_a", "where_backward_b"), constant=("mask",), linear=("a", "b")
-)
+@elementwise(constant=("mask",), linear=("a", "b"))
 def where(mask: Operand, a: Operand, b: Operand) -> Value:
     """a where the mask holds (is not 0), else b, element by element; operands as in `add`.
 

@@ -122,6 +122,9 @@ def _declared(
         result = rule(**{n: found.get(n) for n in inputs}, **attrs)
         return result if isinstance(result, dict) else {returns[0]: result}
 
+    if convert is common and len(inputs) > 1:  # a kernel for each operand's gradient
+        trained = [n for n in inputs if n not in rules.get("constant", ())]
+        rules.setdefault("backward", tuple(f"{name}_backward_{n}" for n in trained))
     if "expression" in rules:
         rules["expression"] = expressed_by(name, rules["expression"])
     register(
