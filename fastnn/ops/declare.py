@@ -19,7 +19,8 @@
   the decorator.
 
 `elementwise` declares functions of the elements at one place, whose kernels are made from formulas
-(`kernels/scalar.py`): they broadcast, and their gradient is the slope that they are declared with.
+(`kernels/scalar.py`, `kernels/arithmetic.py`): they broadcast, and their gradient is the slope that
+they are declared with.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..arithmetic import add, multiply
 from ..declare import Kernel, helper, kernel
-from ..scalar import add, multiply
 from ..simd import (
     Vector,
     fma,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..arithmetic import add, multiply
 from ..cuda.device import (
     block_number,
     block_sum,
@@ -25,7 +26,6 @@ from ..cuda.device import (
 )
 from ..declare import KERNELS, CudaKernel, cuda_kernel, helper
 from ..reduce.cuda import column_total, columns_launch
-from ..scalar import add, multiply
 from ..simd import fma, where
 from . import cpu
 

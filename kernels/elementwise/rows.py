@@ -1,12 +1,13 @@
 """The kernels that are computed element by element, a row each: those of the functions that
-`scalar` enters in the table, and arithmetic, whose formulas serve more than one."""
+`scalar` and `arithmetic` enter in the table, and those whose formulas serve more than one
+kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import scalar
+from .. import arithmetic, scalar  # noqa: F401  (both fill the table)
 from .table import TABLE, Formula
 
 
@@ -38,18 +39,18 @@ def _of_functions() -> Iterator[Row]:
 PAIR = ("a", "b")
 ROWS = (
     *_of_functions(),
-    _row("less", scalar.less, PAIR),
-    _row("less_equal", scalar.less_equal, PAIR),
-    _row("equal", scalar.equal, PAIR),
-    _row("not_equal", scalar.not_equal, PAIR),
-    _row("add_forward", scalar.add, PAIR, adds=True),
-    _row("subtract_forward", scalar.subtract, PAIR),
-    _row("multiply_forward", scalar.multiply, PAIR),
-    _row("multiply_backward_a", scalar.multiply, ("b", "dy"), "da"),
-    _row("multiply_backward_b", scalar.multiply, ("a", "dy"), "db"),
-    _row("divide_forward", scalar.divide, PAIR),
-    _row("divide_backward_a", scalar.divide, ("dy", "b"), "da"),
-    _row("divide_backward_b", scalar.divide_gradient_b, ("b", "y", "dy"), "db"),
-    _row("negate", scalar.negate, ("x",)),
-    _row("affine", scalar.affine, ("x",), "y", ("scale", "shift")),
+    _row("less", arithmetic.less, PAIR),
+    _row("less_equal", arithmetic.less_equal, PAIR),
+    _row("equal", arithmetic.equal, PAIR),
+    _row("not_equal", arithmetic.not_equal, PAIR),
+    _row("add_forward", arithmetic.add, PAIR, adds=True),
+    _row("subtract_forward", arithmetic.subtract, PAIR),
+    _row("multiply_forward", arithmetic.multiply, PAIR),
+    _row("multiply_backward_a", arithmetic.multiply, ("b", "dy"), "da"),
+    _row("multiply_backward_b", arithmetic.multiply, ("a", "dy"), "db"),
+    _row("divide_forward", arithmetic.divide, PAIR),
+    _row("divide_backward_a", arithmetic.divide, ("dy", "b"), "da"),
+    _row("divide_backward_b", arithmetic.divide_gradient_b, ("b", "y", "dy"), "db"),
+    _row("negate", arithmetic.negate, ("x",)),
+    _row("affine", arithmetic.affine, ("x",), "y", ("scale", "shift")),
 )

@@ -1,6 +1,7 @@
 """The functions that are computed element by element: formulas and their gradients.
 
-`scalar.py` fills the table: `gradient_of` enters a formula together with its gradient.
+`scalar.py` and `arithmetic.py` fill the table: `gradient_of` enters a formula together with its
+gradient.
 """
 
 from __future__ import annotations

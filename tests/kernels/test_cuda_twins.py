@@ -14,8 +14,8 @@ import pytest
 import fastnn.kernels
 from fastnn import optim
 from fastnn.kernels import topics
+from fastnn.kernels.arithmetic import add
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
-from fastnn.kernels.scalar import add
 
 FOLDER = Path(fastnn.kernels.__file__).parent
 
