@@ -31,6 +31,7 @@ _PUBLIC = {
     "nn": None,
     "ops": None,
     "optim": None,
+    "parallel": None,
     "testing": None,
 }
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fastnn import nn as nn
     from fastnn import ops as ops
     from fastnn import optim as optim
+    from fastnn import parallel as parallel
     from fastnn import testing as testing
     from fastnn.graph.value import Value as Value
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel

@@ -56,6 +56,10 @@ class KernelError(FastnnError, RuntimeError):
     """A kernel raised an exception: `raise`, `assert`, or an index out of bounds."""
 
 
+class ProcessError(FastnnError, RuntimeError):
+    """One of several processes that train together has failed."""
+
+
 class ProgramError(FastnnError, AssertionError):
     """The verifier found a fault in a program: a bug of fastnn's planner or of a user's op."""
 

@@ -28,7 +28,7 @@ ORDER: list[str] = [
     "engine",
     "nn",
     "train data",
-    "tasks testing autodiff callbacks metrics cuda",
+    "tasks testing autodiff callbacks metrics cuda parallel",
     "fastnn cli __main__",
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
