@@ -76,18 +76,18 @@ def define_op(
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> @fnn.kernel
-    ... def cube_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    ... def third_power_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
     ...     for i in range(lo, hi):
     ...         for j in range(x.shape[1]):
     ...             y[i, j] = x[i, j] ** 3
     >>> @fnn.kernel
-    ... def cube_backward(x: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]",
+    ... def third_power_backward(x: "in rows f[N,C]", dy: "in rows f[N,C]", dx: "out rows f[N,C]",
     ...                   lo: "begin", hi: "end"):
     ...     for i in range(lo, hi):
     ...         for j in range(x.shape[1]):
     ...             dx[i, j] = 3 * x[i, j] ** 2 * dy[i, j]
-    >>> cube = fnn.define_op("cube", cube_forward, cube_backward)
-    >>> fnn.testing.gradcheck(cube, np.random.default_rng(0).normal(size=(4, 3)))
+    >>> third_power = fnn.define_op("third_power", third_power_forward, third_power_backward)
+    >>> fnn.testing.gradcheck(third_power, np.random.default_rng(0).normal(size=(4, 3)))
     True
     """
     if not isinstance(name, str) or not name.isidentifier():
