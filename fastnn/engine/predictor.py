@@ -170,7 +170,7 @@ class Predictor:
             builder = Builder(self.model, self.session.store, batch, False, "direct")
             inputs = builder.inputs("x", specs)
             outputs = builder.outputs(inputs)
-            samples = Samples(builder.lowered, inputs, drawn=True)
+            samples = Samples(builder.lowered, inputs)
             kinds = [_join(samples, output) for output in outputs]
             followed = follows_size(
                 builder, lambda size: self._traced("predict", size, (specs,)), self._stateful

@@ -25,13 +25,10 @@ class Samples:
     Args:
         lowered: the graph's calls; its batch must be larger than 1 to tell anything.
         inputs: the values whose first dimension runs over the samples.
-        drawn: whether random numbers mix samples: they follow from a sample's place in its batch,
-            so that all batches of an evaluation have the same ones.
     """
 
-    def __init__(self, lowered: Lowering, inputs: Iterable[Value], drawn: bool = False):
+    def __init__(self, lowered: Lowering, inputs: Iterable[Value]):
         self.batch = lowered.batch
-        self.drawn = drawn
         #: by root, the elements of a slice; 0: samples are mixed; absent: depends on no sample
         self.slices: dict[Value, int] = {value.root: value.size for value in inputs}
         for item in nested(lowered.calls):
@@ -88,14 +85,6 @@ class Samples:
             and isinstance(value := call.operands[name], Value)
             and self.depends(value)
         ]
-        if (
-            self.drawn and "stream" in call.operands
-        ):  # a random number follows from its place among the samples
-            for name, parameter in arrays.items():
-                value = call.operands[name]
-                if parameter.writes and isinstance(value, Value) and (read or value.batched):
-                    self._note(value, 0)
-            return
         if not read:
             return
         slices = self._swapped(call) if kernel.traits.swaps_leading else self._counted(read)
