@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,29 +14,28 @@ from fastnn.engine.arrays import check_finite
 from fastnn.engine.builder import Built
 from fastnn.engine.turns import reading, settle, training
 from fastnn.errors import OptionError
-from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime.kept import Kept
 from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
-from fastnn.train.base import Data, OnGradients, Options, Specs, Training
+from fastnn.train.base import Data, OnGradients, Options, Training
 from fastnn.train.batch_sizes import BatchSizes
 from fastnn.train.batches import gives_batches
-from fastnn.train.build import StepBuilder
+from fastnn.train.epoch_programs import EpochPrograms
 from fastnn.train.evaluation import Evaluation
 from fastnn.train.fit_data import Request, checked_batch_size
 from fastnn.train.history import History
 from fastnn.train.hook_calls import HookCall
 from fastnn.train.hooks import Callback, CallbackList
-from fastnn.train.report import SUM, Report
+from fastnn.train.report import Report
 
 if TYPE_CHECKING:
     from fastnn.train.checkpoint import Loaded
 
 
-class Trainer(Training):
+class Trainer(EpochPrograms):
     """Trains a model on data, as in Keras. No Python runs between the steps of an epoch.
 
     Args:
@@ -231,62 +230,6 @@ class Trainer(Training):
     def set_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Copy these values into the parameters and buffers."""
         self.model.load_state_dict(dict(parameters))
-
-    # ---------------------------------------------------------------- building
-
-    def built(
-        self,
-        x: Specs,
-        y: Specs,
-        batch: int,
-        feed: str,
-        training: bool = True,
-        w: Specs = (),
-    ) -> Built:
-        """The planned step for these shapes (`w`: of sample weights); planned once."""
-        key = (x, y, batch, feed, training, self.keep_gradients, w)
-        if key not in self._built:
-            late = training and self.on_gradients is not None  # a step that it ends counts nowhere
-
-            def make(size: int, specs: Any) -> StepBuilder:
-                builder = self.builder(size, training, feed)
-                self._describe_losses(builder, *specs)
-                if not late:
-                    builder.report(self.metrics)
-                if training:
-                    self.add_updates(builder)
-                if late:
-                    builder.report(self.metrics)
-                return builder
-
-            kind = feed, training, self.keep_gradients
-            builder, built = self._plans.build(kind, make, batch, (x, y, w), grows=feed == "direct")
-            for k, part in enumerate(builder.parts):
-                if part.reduction == SUM:
-                    self.report.kinds[k] = SUM
-            self._built[key] = built
-        return self._built[key]
-
-    def describe(
-        self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
-    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
-        """Put data, model, losses and metrics into a graph; returns the values of the data."""
-        data = self._describe_losses(builder, x, y, w)
-        builder.report(self.metrics)
-        return data
-
-    def _describe_losses(
-        self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
-    ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
-        data = super().describe(builder, x, y, w)
-        self.settle_batch_sizes(builder, x, y, w)
-        if builder.graph.training and self.stop_on_nonfinite:
-            builder.check_finite(builder.places["loss"])
-        return data
-
-    def settle_batch_sizes(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
-        """Find out how the losses follow the batch's size."""
-        self._batch_sizes.settle(builder, x, y, w)
 
     # ---------------------------------------------------------------- fit
 
