@@ -38,9 +38,14 @@ class GaussianNoise(Module):
     Args:
         std: standard deviation, >= 0.
 
+    The input has any shape, the output the same.
+
     >>> from fastnn import nn
     >>> nn.Sequential(nn.GaussianNoise(0.1), nn.Linear(784, 10))
-    Sequential(GaussianNoise(0.1), Linear(784, 10))
+    Sequential(
+      (0): GaussianNoise(0.1)
+      (1): Linear(784, 10)
+    )
     """
 
     def __init__(self, std: float = 0.1):
@@ -64,6 +69,8 @@ class GaussianDropout(Module):
 
     Args:
         p: the rate of the dropout with this variance, in [0, 1).
+
+    The input has any shape, the output the same.
     """
 
     def __init__(self, p: float = 0.5):
@@ -205,6 +212,8 @@ class Standout(Module):
     Args:
         activation: the function of z, such as ``nn.ReLU()`` (the default).
         alpha, beta: scale and shift of the probabilities.
+
+    The input has any shape, the output the same.
 
     >>> from fastnn import nn
     >>> net = nn.Sequential(nn.Linear(784, 800), nn.Standout(), nn.Linear(800, 10))
