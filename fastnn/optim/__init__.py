@@ -10,6 +10,7 @@ from fastnn.optim.asgd import ASGD
 from fastnn.optim.averages import EMA, SWA, Lookahead
 from fastnn.optim.delta_bar_delta import DeltaBarDelta
 from fastnn.optim.full_batch import LBFGS, ConjugateGradient
+from fastnn.optim.gauss_newton import HessianFree, LevenbergMarquardt
 from fastnn.optim.lamb import LAMB
 from fastnn.optim.lion import Lion
 from fastnn.optim.muon import Muon
@@ -36,7 +37,9 @@ __all__ = [
     "Adamax",
     "ConjugateGradient",
     "DeltaBarDelta",
+    "HessianFree",
     "IRprop",
+    "LevenbergMarquardt",
     "Lion",
     "Lookahead",
     "Muon",

@@ -19,16 +19,28 @@ FORMULAS = ("polak-ribiere", "fletcher-reeves")
 
 
 class FullBatch(Optimizer):
-    """Base of the methods with a line search; see its subclasses.
+    """Base of all methods that take the whole data set for each step.
 
     Attributes:
-        state_size: numbers of the search's state.
+        state_size: numbers that it goes on from, beside the slots.
     """
+
+    elementwise: ClassVar[bool] = False
+
+    @property
+    def state_size(self) -> int:
+        return HEAD
+
+    def _refuse_unknown(self) -> None:
+        """(A subclass takes no options but its own.)"""
+
+
+class LineSearch(FullBatch):
+    """Base of the methods with a line search; see its subclasses."""
 
     #: how small the interval of the line search may become, relative to its upper end
     narrow: ClassVar[float] = 0.1
     pairs = 0
-    elementwise: ClassVar[bool] = False
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -38,9 +50,6 @@ class FullBatch(Optimizer):
     @property
     def state_size(self) -> int:
         return HEAD + 2 * self.pairs
-
-    def _refuse_unknown(self) -> None:
-        """(A subclass takes no options but its own.)"""
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         decrease, curvature = options["decrease"], options["curvature"]
@@ -70,7 +79,7 @@ class FullBatch(Optimizer):
         }  # fmt: skip
 
 
-class LBFGS(FullBatch):
+class LBFGS(LineSearch):
     """L-BFGS (Nocedal 1980; Liu & Nocedal 1989) with a strong-Wolfe line search (Moré & Thuente
     1994)::
 
@@ -115,7 +124,7 @@ class LBFGS(FullBatch):
         )  # fmt: skip
 
 
-class ConjugateGradient(FullBatch):
+class ConjugateGradient(LineSearch):
     """Non-linear conjugate gradients with a strong-Wolfe line search (Moré & Thuente 1994)::
 
         d = -g + beta d

@@ -13,10 +13,12 @@ import numpy as np
 from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.optim.full_batch import FullBatch
+from fastnn.optim.gauss_newton import GaussNewton
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
 from fastnn.train.full_batch import FullFeed, check_request
+from fastnn.train.gauss_newton import GaussNewtonFeed
 from fastnn.train.hooks import Callback
 from fastnn.train.slices import BALANCED, check_shuffle, nbytes, on_host
 
@@ -72,7 +74,8 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
         check_request(
             full, False, asked.batch_size, len(data[0]), bool(asked.shuffle), asked.drop_last
         )
-        return FullFeed(trainer, data), held_out
+        feed = GaussNewtonFeed if isinstance(full, GaussNewton) else FullFeed
+        return feed(trainer, data), held_out
     check_shuffle(asked.shuffle, data)
     batch = _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)

@@ -98,9 +98,8 @@ class FullFeed:
         return type(self.trainer.optimizer).__name__
 
     @property
-    def optimizer(self) -> FullBatch:
-        found: Any = self.trainer.optimizer
-        return found
+    def optimizer(self) -> Any:
+        return self.trainer.optimizer
 
     def prepare(self) -> None:
         """Build and bind the programs: at first, and when the trainer's model has changed."""
@@ -122,8 +121,12 @@ class FullFeed:
         self.full = trainer.session.bind(built.program)
         left = len(x) % self.block
         self.rest: Bound | None = trainer.session.bind(self._built(left).program) if left else None
-        self.search = trainer.session.bind(self._search().program)
+        self._bind_more()
         self.version = trainer.version
+
+    def _bind_more(self) -> None:
+        """Bind what goes with the evaluation of loss and gradient."""
+        self.search = self.trainer.session.bind(self._search().program)
 
     def _described(self, size: int) -> StepBuilder:
         trainer = self.trainer
@@ -140,29 +143,36 @@ class FullFeed:
         several = len(builder.parts) > 1 and kinds not in ({reduction.SAMPLES}, {reduction.SUM})
         return None in kinds or several or bool(guard.written_buffers(builder.lowered.calls))
 
-    def _built(self, size: int) -> Built:
-        """Loss and gradient of a block, added to their sums."""
-        trainer = self.trainer
+    def _steady(self, size: int) -> StepBuilder:
+        """A block's loss; refuses one that is another each time."""
         builder = self._described(size)
-        graph = builder.graph
-        if any(map(_draws, graph.nodes)):
+        if any(map(_draws, builder.graph.nodes)):
             raise OptionError(
                 f"{self.name}: expected a loss that is the same each time it is computed, but the "
                 "model draws random numbers in training (dropout, noise); take them out, or take a "
                 "method for mini-batches (optim.Adam)"
             )
-        loss = builder.places["loss"]
+        return builder
+
+    def _scale(self, builder: StepBuilder) -> tuple[Value | None, float]:
+        """What a block's mean is multiplied by to be a term of a sum: an array and a number."""
+        part = builder.parts[0]
+        if part.reduction == reduction.WEIGHTS and self.block < self.samples:
+            return part.denominator, 1.0
+        alone = part.reduction == reduction.SUM or self.block == self.samples
+        return None, 1.0 if alone else float(builder.graph.batch)
+
+    def _built(self, size: int) -> Built:
+        """Loss and gradient of a block, added to their sums."""
+        trainer, builder = self.trainer, self._steady(size)
+        graph, loss = builder.graph, builder.places["loss"]
         sums = graph.leaf(
             "sums of the search", (2,), "totals", dtype="r", offset=self._offset, name="sums"
         )
-        kind, denominator = builder.parts[0].reduction, builder.parts[0].denominator
-        factor, count = 1.0, None
-        if kind == reduction.WEIGHTS and self.block < self.samples:
-            count = denominator
+        count, factor = self._scale(builder)
+        if count is not None:
             graph.call("accumulate_by", value=loss, count=count, total=sums)
         else:
-            alone = kind == reduction.SUM or self.block == self.samples
-            factor = 1.0 if alone else float(size)
             graph.call("accumulate", value=loss, total=sums, count=int(factor))
         for part in builder.parts:
             if part.reduction == reduction.SUM:
@@ -171,7 +181,7 @@ class FullFeed:
         leaves, gradients = builder.gradients(loss, trainer.trained, keep=False)
         for name, gradient in gradients.items():
             leaf = leaves[name]
-            target = _place(leaf, "gradient")
+            target = place_of(leaf, "gradient")
             graph.call("add_scaled", x=gradient, count=count, y=target, factor=factor)
         return builder.finish()
 
@@ -226,19 +236,23 @@ class FullFeed:
             "evaluations": float(state[search.EVALUATIONS]),
         }
 
-    def run_epoch(self, epoch: int, poll: Any, batches: Any) -> int:
-        """Make one iteration; returns why it stopped early, or 0."""
-        trainer, session = self.trainer, self.trainer.session
+    def _begin(self, batches: Any) -> None:
+        """Look at the model and the data before an iteration."""
         if batches is not None:
             raise OptionError(
                 f"callbacks: {self.name} has no mini-batches, expected callbacks that are called "
                 "once an epoch; leave out those with on_train_batch_begin or on_train_batch_end"
             )
-        trainer.refresh()
-        if self.version != trainer.version:
+        self.trainer.refresh()
+        if self.version != self.trainer.version:
             self.prepare()
         self.hold.check()
         self.built.check(*self.data[:2])
+
+    def run_epoch(self, epoch: int, poll: Any, batches: Any) -> int:
+        """Make one iteration; returns why it stopped early, or 0."""
+        trainer, session = self.trainer, self.trainer.session
+        self._begin(batches)
         state = session.totals[self._offset :]
         state[:] = trainer.search
         self._take_up(state)
@@ -299,7 +313,7 @@ class FullFeed:
         self.known = False
 
 
-def _place(leaf: Value, slot: str) -> Value:
+def place_of(leaf: Value, slot: str) -> Value:
     """A parameter's part of a slot."""
     return leaf.graph.leaf(
         (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name

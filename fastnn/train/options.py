@@ -36,6 +36,8 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "delta_bar_delta": optim.DeltaBarDelta,
     "lbfgs": optim.LBFGS,
     "cg": optim.ConjugateGradient,
+    "levenberg_marquardt": optim.LevenbergMarquardt,
+    "hessian_free": optim.HessianFree,
     "asgd": optim.ASGD,
     "schedule_free_adamw": optim.ScheduleFreeAdamW,
 }

@@ -1,0 +1,115 @@
+"""Methods that solve with the Gauss-Newton matrix: Levenberg-Marquardt, Hessian-free.
+
+As those of `full_batch.py` they take the whole data set for each step, and an iteration is an
+epoch. What they compute is in `fastnn/train/gauss_newton.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastnn.errors import check_whole
+from fastnn.optim.full_batch import FullBatch
+
+
+class GaussNewton(FullBatch):
+    """Base of both; see its subclasses."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("gradient", "vector", "product", "direction")
+
+    def check(self, options: Mapping[str, Any]) -> str | None:
+        damping = options["damping"]
+        return None if damping > 0 else f"damping: expected a positive number, got {damping}"
+
+    def kernels(self) -> tuple[str, str]:
+        """(They have none of their own.)"""
+        return "add_scaled", "add_scaled"
+
+
+class LevenbergMarquardt(GaussNewton):
+    """Levenberg (1944) and Marquardt (1963), for small nets with sums of squares::
+
+        (G + damping diag(G)) d = -g         G = J^T L J, the Gauss-Newton matrix
+        p' = p + d where that lowers the loss: then damping / factor; else damping * factor, again
+
+    G is written out, by a product with each unit vector: time and memory grow with the square of
+    the number of parameters. It works with any loss that is convex in the outputs.
+
+    Args:
+        damping: at first.
+        factor: that it changes by.
+        max_evaluations: of the loss in one iteration.
+        max_parameters: refuse more.
+        tolerance_gradient, tolerance_change: as of `LBFGS`; 0: never stop for that reason.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> net = fnn.nn.Sequential(fnn.nn.Linear(1, 3), fnn.nn.Tanh(), fnn.nn.Linear(3, 1))
+    >>> trainer = fnn.Trainer(net, "mse", fnn.optim.LevenbergMarquardt(), dtype="float64")
+    >>> history = trainer.fit(x, np.sin(2 * x), epochs=30, verbose=False)
+    >>> bool(history["loss"][-1] < 1e-7)
+    True
+    """
+
+    name: ClassVar[str] = "levenberg_marquardt"
+
+    def __init__(
+        self, damping: float = 1e-2, factor: float = 10.0, max_evaluations: int = 20,
+        max_parameters: int = 2000, tolerance_gradient: float = 1e-10,
+        tolerance_change: float = 0.0,
+    ):  # fmt: skip
+        check_whole(
+            "LevenbergMarquardt", 1, max_evaluations=max_evaluations, max_parameters=max_parameters
+        )
+        super().__init__(
+            lr=1.0, damping=damping, factor=factor, max_evaluations=max_evaluations,
+            max_parameters=max_parameters, tolerance_gradient=tolerance_gradient,
+            tolerance_change=tolerance_change,
+        )  # fmt: skip
+
+    def check(self, options: Mapping[str, Any]) -> str | None:
+        factor = options["factor"]
+        if not factor > 1:
+            return f"factor: expected a number above 1, got {factor}"
+        return super().check(options)
+
+
+class HessianFree(GaussNewton):
+    """Hessian-free optimisation (Martens 2010): truncated Newton on Gauss-Newton products::
+
+        (G + damping I) d = -g               by conjugate gradients, begun at decay times the last d
+        p' = p + a d                         a = 1, 0.8, 0.64, ... until the loss falls enough
+        damping * 3/2 where the loss falls by less than 1/4 of what the model says, * 2/3 where by
+        more than 3/4 (Levenberg's rule)
+
+    Conjugate gradients end when k iterations bring less than 0.0005 k of progress, k = max(10, i /
+    10); the iterate is taken back to an earlier one as long as that lowers the loss.
+
+    Args:
+        damping: at first.
+        decay: of the last direction, where the next search begins.
+        max_iterations: of conjugate gradients, at most.
+        tolerance_gradient, tolerance_change: as of `LBFGS`.
+    """
+
+    name: ClassVar[str] = "hessian_free"
+
+    def __init__(
+        self, damping: float = 1.0, decay: float = 0.95, max_iterations: int = 250,
+        tolerance_gradient: float = 1e-7, tolerance_change: float = 0.0,
+    ):  # fmt: skip
+        check_whole("HessianFree", 1, max_iterations=max_iterations)
+        super().__init__(
+            lr=1.0, damping=damping, decay=decay, max_iterations=max_iterations,
+            tolerance_gradient=tolerance_gradient, tolerance_change=tolerance_change,
+        )  # fmt: skip
+
+    def check(self, options: Mapping[str, Any]) -> str | None:
+        decay = options["decay"]
+        if not 0 <= decay < 1:
+            return f"decay: expected a number in [0, 1), got {decay}"
+        return super().check(options)
