@@ -28,6 +28,11 @@ def load(name):
 EXAMPLES = {
     "mlp_digits": (["--epochs", "4", "--quiet"], lambda r: r > 0.9, "test accuracy"),
     "own_loop": (["--steps", "300"], lambda r: r > 0.9, "gradient norm"),
+    "optimizers": (
+        ["--epochs", "3", "--only", "adam", "muon"],
+        lambda r: r.keys() == {"adam", "muon"} and max(r.values()) < 0.05,
+        "| adam |",
+    ),
     "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
     "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
