@@ -18,7 +18,7 @@ import numpy as np
 from ..declare import Kernel, helper, kernel
 from ..guard.cpu import report
 from ..recorded import execute
-from ..simd import fma, lanes, load_first, splat, store_first, sum_lanes
+from ..simd import fma, lanes, load, load_first, splat, store, store_first, sum_lanes
 from ..step.cpu import RUN, sum_of
 from .cpu import _name_for
 from .shared import MADE, SHARED, Pass, shared_gradient
@@ -38,14 +38,25 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
         {row}
         for begin in range(0, C, RUN):
             {clear}
-            for j in range(begin, min(begin + RUN, C), w):
-                m, i = min(C - j, w), r * C + j
+            end = min(begin + RUN, C)
+            whole = end - (end - begin) % w
+            for j in range(begin, whole, w):
+                i = r * C + j
                 {load}
                 {decay}
                 {gradient}
                 new = rule({names})
                 {store}
                 {watch}
+                {add}
+            if whole < end:
+                j, m, i = whole, end - whole, r * C + whole
+                {load_first}
+                {decay}
+                {gradient_first}
+                new = rule({names})
+                {store_first}
+                {watch_first}
                 {add}
             {part}
         {sum}
@@ -79,7 +90,13 @@ def make_rows(name: str, what: Pass) -> Kernel:
     sums = [f"s{k}" for k in range(what.sums)]
     written = [*what.writes, *what.outs]
     factors = ["row", "col"] if what.factors else []
-    has_p = "p" in read
+    assert "p" not in what.writes or what.writes[0] == "p"
+
+    def gradient_line(p: str) -> str:
+        """The gradient as a rule sees it; a pass that has no p is for gradients without decay."""
+        given = f"{p}, factor, l2" if "p" in read else "g_here, factor, l2 * 0.0"
+        return f"g_here = shared(g_here, {given}, limit)"
+
     source = _ROWS.format(
         arrays="".join(f"{a}, " for a in [*arrays, *factors]),
         own="own, " if own else "",
@@ -96,19 +113,21 @@ def make_rows(name: str, what: Pass) -> Kernel:
         row="row_here = row[r]" if factors else "pass",
         clear=lines([f"{s}_here = splat({arrays[0]}, 0.0)" for s in sums]),
         load=lines(
+            [f"{a}_here = load({a}, i)" for a in read]
+            + (["col_here = load(col, j)"] if factors else [])
+        ),
+        load_first=lines(
             [f"{a}_here = load_first({a}, i, m)" for a in read]
             + (["col_here = load_first(col, j, m)"] if factors else [])
         ),
         decay="p_here = p_here * keep" if "p" in what.writes else "pass",
-        gradient=(
-            f"g_here = shared(g_here, {'load_first(p, i, m)' if has_p else 'g_here'}, factor, "
-            f"{'l2' if has_p else 'l2 * 0.0'}, limit)"
-            if "g" in read
-            else "pass"
-        ),
+        gradient=gradient_line("load(p, i)") if "g" in read else "pass",
+        gradient_first=gradient_line("load_first(p, i, m)") if "g" in read else "pass",
         names=", ".join([f"{a}_here" for a in [*read, *factors]] + scalars + own),
-        store=lines([f"store_first({a}, i, new[{k}], m)" for k, a in enumerate(written)]),
-        watch=(
+        store=lines([f"store({a}, i, new[{k}])" for k, a in enumerate(written)]),
+        store_first=lines([f"store_first({a}, i, new[{k}], m)" for k, a in enumerate(written)]),
+        watch="squares = fma(new[0], new[0], squares)" if "p" in what.writes else "pass",
+        watch_first=(
             "p_new = load_first(p, i, m); squares = fma(p_new, p_new, squares)"
             if "p" in what.writes
             else "pass"
@@ -121,7 +140,8 @@ def make_rows(name: str, what: Pass) -> Kernel:
         ),
     )  # fmt: skip
     scope = {
-        "lanes": lanes, "load_first": load_first, "store_first": store_first, "splat": splat,
+        "lanes": lanes, "load": load, "store": store, "load_first": load_first,
+        "store_first": store_first, "splat": splat,
         "fma": fma, "sum_lanes": sum_lanes, "shared": shared_gradient, "rule": helper(what.rule),
         "np": np, "RUN": RUN, "report": report, "__name__": __name__,
     }  # fmt: skip
