@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn.errors import ShapeError, where
-from fastnn.graph.graph import Graph
+from fastnn.graph.graph import Graph, runs_over_batch
 from fastnn.graph.node import Node
 from fastnn.graph.op import Op, Shape
 from fastnn.graph.value import Value
@@ -14,7 +14,7 @@ def _reshape_settle(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
     y.base, y.segment = x, x.root.segment
-    y.batched = x.batched and y.ndim > 0 and y.shape[0] % y.graph.batch == 0
+    y.batched = x.batched and runs_over_batch(y, y.shape)
 
 
 def reshaped(graph: Graph, x: Value, shape: tuple[int, ...], batched: bool) -> Value:
