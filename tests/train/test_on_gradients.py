@@ -351,6 +351,7 @@ while trainer.epoch < epochs:
     try:
         inside["fit"] = True
         fit(trainer, epochs - trainer.epoch)
+        inside.clear()
     except KeyboardInterrupt:
         pass
     found.update(zip(trainer.history.epoch, trainer.history.history.get("loss", ())))
