@@ -62,7 +62,6 @@ class Sizes:
         if len(changed) > len(self.changed) or not np.isin(numbers, self.differs).all():
             self.listed = False
             self.differs, self.changed = np.union1d(numbers, self.differs), sorted(changed)
-            self.values = self.words[self.differs]
         if not self.listed:
             self.renew()
         found.list_words()  # last: no other size is without the words that this one writes
@@ -72,6 +71,7 @@ class Sizes:
     def renew(self) -> None:
         """List the words of all sizes anew: there are more that differ, or they have moved."""
         self.listed, self._places = False, None
+        self.values = self.words[self.differs]
         if len(self.differs) or self.changed:
             for size in (self.own, *self._others):
                 size.list_words()
