@@ -2,7 +2,7 @@
 
 The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
 where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps). On CUDA
-that goes for all products, on the CPU for the gradients of weights.
+that goes for all products and for gradients of tables, on the CPU for the gradients of weights.
 """
 
 from __future__ import annotations
@@ -30,8 +30,25 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
 
     calls: list[Call] = []
     for call in with_endings(lowered.calls, kept):
-        calls += _product(lowered, call) if call.kernel in PLAIN else [call]
+        if call.kernel in PLAIN:
+            calls += _product(lowered, call)
+        elif call.kernel == "embedding_backward":
+            calls += _table(call)
+        else:
+            calls.append(call)
     return calls
+
+
+def _table(call: Call) -> list[Call]:
+    """A table's gradient: where there are more rows than ids, of the rows that occur alone."""
+    table, ids = call.operands["dtable"], call.operands["ids"]
+    if table.shape[0] <= ids.size:
+        return [call]
+    zeros = {"given": None, "state": table}
+    return [
+        replace(call, kernel="state_begin", operands=zeros),
+        replace(call, kernel="embedding_backward_occurring"),
+    ]
 
 
 def _names(call: Call) -> tuple[str, str, str]:

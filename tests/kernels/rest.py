@@ -76,6 +76,9 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         x=numbers(3, 5), target=ids(3), weight=None, loss=numbers(3), dlogits=numbers(3, 5),
         smoothing=0.1, ignore_index=1,
     ),
+    "embedding_backward_occurring": dict(
+        ids=ids(6), dy=numbers(6, 5), dtable=np.zeros((9, 5), np.float32), padding_index=1
+    ),
     "relu_forward": dict(x=numbers(3, 5), y=numbers(3, 5)),
     "relu_backward": dict(y=numbers(3, 5), dy=numbers(3, 5), dx=numbers(3, 5)),
 }  # fmt: skip

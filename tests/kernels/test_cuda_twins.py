@@ -57,6 +57,7 @@ PRODUCTS = (
 )  # fmt: skip
 KERNELS_ONLY_CUDA = {
     "*_update*_saving": "copies what it changes in a doubtful step; the CPU has safeguard",
+    "embedding_backward_occurring": "for tables of more rows than there are ids",
     "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
     **{
         f"{product}_{tile}": "tiles of other shapes, TF32"

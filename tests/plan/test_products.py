@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastnn as fnn
+from fastnn import nn
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul.cuda import PARTS, SHAPES, choose_product
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.products import chosen
+from fastnn.testing.null import null_device
+
+#: a table's gradient from the rows that occur
+TABLE = ["state_begin", "embedding_backward_occurring"]
 
 
 def calls_with(n: int, c: int, k: int, dtype: str = "float32", **more: Any) -> Lowering:
@@ -74,3 +80,14 @@ def test_on_the_cpu_nothing_changes() -> None:
     assert chosen(lowered) == before
     assert lowered.calls == before
     assert np.dtype(lowered.dtype) == np.float32
+
+
+@pytest.mark.parametrize(("rows", "kernels"), [(24, ["embedding_backward"]), (25, TABLE)])
+def test_a_table_of_more_rows_than_ids(rows: int, kernels: list[str]) -> None:
+    with null_device("cuda") as null:
+        model = nn.Sequential(nn.Embedding(rows, 5), nn.Linear(5, 2))
+        trainer = fnn.Trainer(model, "mse", "sgd")
+        y = np.zeros((8, 3, 2), np.float32)
+        trainer.fit(np.zeros((8, 3), np.int64), y, epochs=1, batch_size=8, verbose=False)
+    found = [call.kernel for call in null.programs[0].calls()]
+    assert [k for k in found if k in ("embedding_backward", *TABLE)] == kernels

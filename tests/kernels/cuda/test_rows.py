@@ -34,6 +34,24 @@ def test_embedding(C: int, dtype: Any) -> None:
     assert not np.isnan(y[3:]).any()
 
 
+@pytest.mark.parametrize(("N", "C", "bad"), [(1, 5, 7), (9, 33, 40), (9, 3, -1), (131, 2, 2**40)])
+def test_the_gradient_of_a_table_of_many_rows(N: int, C: int, bad: int) -> None:
+    """The bits of the kernel that looks at every row of the table."""
+    rng = np.random.default_rng(1)
+    V = 40
+    ids, dy = rng.integers(0, 9, N), rng.random((N, C)).astype(np.float32)
+    ids[N // 2], ids[0] = V - 1, bad
+    given = dict(ids=ids, dy=dy, padding_index=5)
+    want = np.zeros((V, C), np.float32)
+    for n, row in enumerate(ids):
+        if 0 <= row < V and row != 5:
+            want[row] += dy[n]
+    zeros = np.zeros((V, C))
+    got = compute_cuda("embedding_backward_occurring", np.float32, {}, dtable=zeros, **given)
+    assert got["dtable"].tobytes() == want.tobytes()
+    assert want.any()
+
+
 @pytest.mark.parametrize("C", [1, 8, 33])
 def test_full(C: int) -> None:
     for dtype in DTYPES:
