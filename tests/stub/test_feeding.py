@@ -238,3 +238,24 @@ section("end")
         assert len(beside) == 32, name
     assert any(line.startswith("HtoD size=65536 ") for line in ran.section("fits"))
     nothing_is_left(ran)
+
+
+def test_steps_that_call_the_host_are_made_one_by_one():
+    ran = run(
+        FED
+        + """
+seen = []
+model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4))
+t = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda",
+                on_gradients=lambda gradients: seen.append(sorted(gradients)))
+section("steps")
+fit(Batches(5), t)
+t.evaluate(Batches(3))
+section("end")
+print("seen", len(seen), seen[0], sending())
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    assert "seen 5 ['0.bias', '0.weight', '2.bias', '2.weight'] False" in ran.output
+    nothing_is_left(ran)
