@@ -110,14 +110,14 @@ class Adafactor(Passes):
         squared, over = graph.value(p.shape), graph.value((columns,))
         sums = self.run("squares", given, squared=squared, own=share)
         graph.call("sum_rows", x=squared, y=over)
-        scaled = graph.value((rows,), name="scaled")
+        scaled, roots = graph.value((rows,), name="scaled"), graph.value((columns,), name="roots")
         graph.call(
             "update_factors", sums=sums[0], cols=over, hyper=given["hyper"], row=row, col=col,
-            scaled=scaled,
+            scaled=scaled, roots=roots,
         )  # fmt: skip
-        sums = self.run("factored", given, row=scaled, col=col)
+        sums = self.run("factored", given, row=scaled, col=roots)
         own = self.settle("size", given, sums, p.size)
-        self.run("update", given, row=scaled, col=col, own=own)
+        self.run("update", given, row=scaled, col=roots, own=own)
 
 
 def squares(
@@ -134,11 +134,18 @@ def step_of(g: Any, v: Any, eps: Any) -> Any:
     return g / (twice_root(maximum(v, v * 0.0 + eps * eps)) * 0.5)
 
 
+@helper
+def factored_step(g: Any, row: Any, col: Any, eps: Any) -> Any:
+    """u, from the roots of both factors."""
+    root = col * row
+    return g / maximum(root * 0.0 + eps, root)  # a NaN passes
+
+
 def factored(
     p: Any, g: Any, row: Any, col: Any, beta: Any, rest: Any, eps: Any, rate: Any, least: Any,
     top: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    u = step_of(g, col * row, eps)
+    u = factored_step(g, row, col, eps)
     return p * p, u * u
 
 
@@ -170,4 +177,4 @@ def update_factored(
     p: Any, g: Any, row: Any, col: Any, beta: Any, rest: Any, eps: Any, rate: Any, least: Any,
     top: Any, scaled: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    return (fma(step_of(g, col * row, eps), scaled, p),)
+    return (fma(factored_step(g, row, col, eps), scaled, p),)

@@ -1,5 +1,7 @@
 """Means of squares by rows and by columns, on one block."""
 
+import math
+
 import numpy as np
 
 from ..cuda.device import block_sum, block_threads, thread_number
@@ -10,7 +12,7 @@ from .shared import SHARED
 
 
 @cuda_kernel(like=cpu.update_factors, launch=lambda s: sum_launch(max(s["R"], s["C"])))
-def update_factors(sums, cols, hyper, row, col, scaled):
+def update_factors(sums, cols, hyper, row, col, scaled, roots):
     if hyper[2] < 0:  # a stop is latched
         return
     beta, rest = np.float64(hyper[SHARED]), np.float64(hyper[SHARED + 1])
@@ -26,6 +28,7 @@ def update_factors(sums, cols, hyper, row, col, scaled):
     if mean < least:
         mean = least
     for i in range(first, R, step):
-        scaled[i] = np.float64(row[i]) / mean
+        scaled[i] = math.sqrt(np.float64(row[i]) / mean)
     for j in range(first, C, step):
         col[j] = beta * np.float64(col[j]) + rest * (np.float64(cols[j]) * np.float64(C))
+        roots[j] = math.sqrt(np.float64(col[j]))

@@ -119,9 +119,9 @@ def test_factors(dtype: Any) -> None:
     rng = np.random.default_rng(7)
     for rows, columns in ((2, 2), (40, 3)):
         compute_both(
-            "update_factors", dtype, {"scaled": (rows,)}, sums=rng.random(rows),
-            cols=rng.random(columns), hyper=0.1 + rng.random(9), row=rng.random(rows),
-            col=rng.random(columns),
+            "update_factors", dtype, {"scaled": (rows,), "roots": (columns,)},
+            sums=rng.random(rows), cols=rng.random(columns), hyper=0.1 + rng.random(9),
+            row=rng.random(rows), col=rng.random(columns),
         )  # fmt: skip
 
 
