@@ -162,9 +162,9 @@ def _binary(name: str, a: Any, b: Any) -> Value:
 def add(a: Operand, b: Operand) -> Value:
     """a + b, element by element.
 
-    As in all functions of two operands, either is a symbolic value, and the other one may be a
-    parameter, a NumPy array or a number; shapes broadcast by NumPy's rules, and gradients are
-    summed over what was repeated.
+    As in all functions of two operands, one of them is a symbolic value and the other may be a
+    parameter, a NumPy array or a number. Shapes broadcast as in NumPy, and gradients are summed
+    over the repeated axes.
     """
     if is_number(b):
         return affine(a, 1.0, float(b))
@@ -263,7 +263,7 @@ def _clip(x: Operand, low: float = -math.inf, high: float = math.inf) -> Value:
 
 
 def clip(x: Operand, low: Any = None, high: Any = None) -> Value:
-    """x bounded to low..high, min(max(x, low), high); NaN stays.
+    """x limited to the range low to high, min(max(x, low), high); NaN stays NaN.
 
     A bound is a number, or an array or value that broadcasts with x; None leaves an end open. The
     gradient passes where low <= x <= high. For bounds that are not numbers see `maximum`.
@@ -280,8 +280,9 @@ def clip(x: Operand, low: Any = None, high: Any = None) -> Value:
 def where(mask: Operand, a: Operand, b: Operand) -> Value:
     """a where the mask holds (is not 0), else b, element by element; operands as in `add`.
 
-    What was not chosen gets a gradient of 0, be it infinite or NaN. (An infinite slope before it
-    still makes NaN of that 0, as in other libraries: choose the argument of a logarithm first.)
+    The operand that was not chosen gets gradient 0, even where it is infinite or NaN. (If its own
+    slope is infinite, that 0 still becomes NaN, as in other libraries; apply `where` to the
+    argument of a logarithm instead of to its result.)
     """
     return like(a)
 
@@ -324,10 +325,10 @@ def _integers(graph: Graph, x: Any, name: str) -> Value:
 
 
 def less(a: Operand, b: Operand) -> Value:
-    """1.0 where a < b, else 0.0: a mask for `where` or a product.
+    """1.0 where a < b, else 0.0: a mask for `where` or for a product.
 
-    Operands as in `add`, or both integers (ids). Comparisons have no gradient;
-    with NaN only `not_equal` holds.
+    Operands as in `add`, or both integers (ids). Comparisons have no gradient; if an operand is
+    NaN, only `not_equal` is 1.
     """
     return _compare("less", a, b)
 
@@ -364,7 +365,7 @@ def _as_it_lies(node: Node) -> None:
 
 @op(settle=_as_it_lies, constant=("x",))
 def detach(x: Operand) -> Value:
-    """The same numbers, as a constant for the gradient."""
+    """The same numbers, treated as a constant by the gradient."""
     return like(x)
 
 

@@ -18,19 +18,19 @@ from fastnn.public import publish
 
 
 def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
-    """The gradient of a number to values or parameters that it was computed of.
+    """The gradient of a number with respect to values or parameters that it depends on.
 
-    For use in `forward` or in a loss. The result is a value like any other: what is computed of it
-    is trained through, and it can be differentiated again (as `torch.autograd.grad` with
-    ``create_graph=True``, or `jax.grad`). That is exact; of recurrent nets and loops it is that of
-    their steps, which takes longer. An op that has no second gradient says so when the model is
-    built.
+    For use in `forward` or in a loss. The result is a value like any other: training differentiates
+    through what is computed from it, and it can be differentiated again (like `torch.autograd.grad`
+    with ``create_graph=True``, or `jax.grad`). This is exact; recurrent nets and loops are
+    differentiated step by step, which takes longer. An op without a second gradient raises an error
+    when the model is built.
 
     Args:
         y: a symbolic value of one element (or of any shape with `seed`).
         wrt: a symbolic value, a parameter, or a list of such.
-        seed: the gradient that arrives at y, of y's shape: 1 by default. With a matrix of weights
-            it makes a vector-Jacobian product.
+        seed: the gradient of y itself, of y's shape; 1 by default. With other numbers the result is
+            a vector-Jacobian product.
 
     Returns:
         A value of the shape of `wrt`, or a list of them; zeros where y does not depend on it.

@@ -50,8 +50,8 @@ def _stacks(a: Value, b: Value) -> Value:
 def matmul(a: Operand, b: Operand) -> Value:
     """a @ b by NumPy's rules: the product of the last two axes; axes before them broadcast.
 
-    A vector on the left is a row, on the right a column; the axis is left out of the result. Either
-    operand may be an array or a parameter.
+    A vector on the left is treated as a row and on the right as a column; the result lacks that
+    axis. Either operand may be an array or a parameter.
     """
     graph = graph_of(a, b)
     if isinstance(b, Leaf) and b.transposed and isinstance(a, Value) and a.ndim > 1:

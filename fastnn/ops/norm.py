@@ -106,7 +106,7 @@ def _dropout(x: Value, keep: float = 0.5, scale: float = 2.0, stream: int = 0) -
 
 
 def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: float = 1e-5) -> Value:
-    """Each row to mean 0 and variance 1, then gain and bias (Ba, Kiros & Hinton 2016)."""
+    """Normalise each row to mean 0 and variance 1, then apply gain and bias (Ba et al. 2016)."""
     graph = graph_of(x)
     g, b = (None if p is None else as_value(graph, p) for p in (gain, bias))
     x = float_value(x, "layer_norm")
@@ -129,7 +129,7 @@ def batch_norm(
     running_var: Operand = None,
     eps: float = 1e-5, momentum: float = 0.1,
 ) -> Value:  # fmt: skip
-    """Each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
+    """Normalise each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
 
     In training the batch's statistics are used and the running ones updated; in evaluation the
     running ones are used, or the batch's where there are none (None). No gain means 1, no bias 0.

@@ -173,8 +173,8 @@ def sum(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
 
     Args:
         x: float values.
-        axis: a place, several, or None for all; negative ones count from the end.
-        keepdims: leave the reduced axes in the shape, with extent 1.
+        axis: an axis, several, or None for all; negative ones count from the end.
+        keepdims: keep the reduced axes, with size 1.
     """
     rows = _sum_columns
     return _reduced("sum", x, axis, keepdims, rows, "total", "sum_rows")
@@ -258,7 +258,7 @@ def cumsum(x: Operand, axis: int = -1, reverse: bool = False, exclusive: bool = 
         x: float values.
         axis: along which to add.
         reverse: from the end to the beginning.
-        exclusive: the sum of what comes before an element, without it.
+        exclusive: leave the element itself out of its sum.
     """
     flags = {"reverse": int(bool(reverse)), "exclusive": int(bool(exclusive))}
     return _along("cumsum", x, axis, lambda x: _running_sum(x, **flags))

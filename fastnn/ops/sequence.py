@@ -19,7 +19,7 @@ from fastnn.public import publish
 
 
 def load_state(x: Any, buffer: Leaf) -> Value:
-    """A copy of a buffer's rows, one for each sequence of `x`, as they are before the step."""
+    """A copy of a buffer's rows as they were before the step, one for each sequence of `x`."""
     graph = graph_of(x)
     value = graph.value(buffer.shape, name=f"before {buffer.name}")
     value.batched = x.batched
@@ -39,7 +39,7 @@ def zeros_state(x: Any, size: int) -> Value:
 
 
 def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[Any, Any]:
-    """Repeat a body over time, with gradient through it: a recurrent net of your own.
+    """Repeat a body over time, with gradients: for recurrent nets of your own.
 
     Args:
         body: function of (x_t, state) returning (y_t, new state): the inputs of one step, shape

@@ -18,7 +18,7 @@ from fastnn.public import publish
 
 
 def reshape(x: Any, *shape: Any) -> Value:
-    """The same elements under another shape (batch included); one extent may be -1."""
+    """The same elements with another shape, batch included; one size may be -1."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     x = symbolic(x, "reshape")
@@ -36,7 +36,7 @@ def flatten(x: Any, start: int = 1) -> Value:
 
 
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
-    """Leave out axes of extent 1: those of `axis`, or all but the batch."""
+    """Remove axes of size 1: those in `axis`, or all but the batch."""
     x = symbolic(x, "squeeze")
     if axis is None:
         axes = tuple(d for d, n in enumerate(x.shape) if n == 1 and d > 0)
@@ -51,7 +51,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 
 def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
-    """Insert axes of extent 1, at these places of the result."""
+    """Insert axes of size 1 at these positions of the result."""
     x = symbolic(x, "unsqueeze")
     places = (axis,) if isinstance(axis, int) else tuple(axis)
     rank = x.ndim + len(places)
@@ -66,8 +66,8 @@ def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
 
 
 def transpose(x: Any, *axes: Any) -> Value:
-    """The axes in another order, as in NumPy: ``transpose(x, 0, 2, 1)``; without axes the last two
-    change places (the batch stays).
+    """Reorder the axes, as in NumPy: ``transpose(x, 0, 2, 1)``. Without axes the last two are
+    exchanged (the batch stays in place).
 
     A copy. `permute` is the same.
     """
@@ -94,7 +94,7 @@ def transpose(x: Any, *axes: Any) -> Value:
 
 
 def swapaxes(x: Any, first: int, second: int) -> Value:
-    """With two axes in each other's place, as in NumPy (PyTorch's ``x.transpose(first, second)``).
+    """Exchange two axes, as in NumPy (PyTorch's ``x.transpose(first, second)``).
 
     A copy.
     """
@@ -109,8 +109,8 @@ permute = transpose
 
 
 def expand(x: Any, *shape: Any) -> Value:
-    """x repeated along axes of extent 1, or along new axes at the front, to `shape`; -1 keeps an
-    extent."""
+    """Repeat x along axes of size 1, or along new axes at the front, to `shape`; -1 keeps a
+    size."""
     x = symbolic(x, "expand")
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
@@ -131,7 +131,7 @@ def expand(x: Any, *shape: Any) -> Value:
 
 
 def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
-    """The elements along axes in reverse order."""
+    """Reverse the order of the elements along one axis or several."""
     x = symbolic(x, "flip")
     axes = whole_axes(x, axis, "flip")
     return _getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
@@ -141,7 +141,7 @@ def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
 
 
 def concatenate(*parts: Any, axis: int = -1) -> Value:
-    """Join along an axis, the last one by default."""
+    """Concatenate along an axis, by default the last."""
     if len(parts) == 1 and isinstance(parts[0], Sequence):
         parts = tuple(parts[0])
     graph = graph_of(*parts)
@@ -150,7 +150,7 @@ def concatenate(*parts: Any, axis: int = -1) -> Value:
 
 
 def stack(*parts: Any, axis: int = 0) -> Value:
-    """Join values of one shape along a new axis, which the result has at place `axis`."""
+    """Stack values of equal shape along a new axis, at position `axis` of the result."""
     if len(parts) == 1 and isinstance(parts[0], Sequence):
         parts = tuple(parts[0])
     graph = graph_of(*parts)
@@ -165,7 +165,7 @@ def stack(*parts: Any, axis: int = 0) -> Value:
 
 
 def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
-    """Cut along an axis: into so many equal parts, or into parts of these sizes."""
+    """Split along an axis, into a number of equal parts or into parts of the given sizes."""
     x = symbolic(x, "split")
     place = whole_axes(x, axis, "split")[0]
     extent = x.shape[place]
@@ -271,7 +271,7 @@ def _whole(x: Value, k: Any, extent: int, axis: int) -> int:
 
 
 def pad(x: Any, widths: Sequence[Any], mode: str = "constant", value: float = 0.0) -> Value:
-    """A frame around x.
+    """Pad x with a border.
 
     Args:
         x: float values.
