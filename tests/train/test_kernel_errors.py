@@ -114,6 +114,26 @@ def test_single_step(scaled: Any, workers: int, guarded: bool) -> None:
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_smaller_batch(scaled: Any, workers: int, guarded: bool) -> None:
+    """It runs with the tables of a larger one: what comes before the failure is told all the same,
+    and the good step before it stays."""
+    step = fnn.compile(
+        Model(scaled), "cross_entropy", optim.Adam(lr=0.01), workers=workers, device="cpu",
+        stop_on_nonfinite=guarded,
+    )  # fmt: skip
+    x, y = data()
+    bad, _ = data(bad=True)
+    for size in (SIZE, 200, SIZE, 250):
+        step(x[-size:], y[-size:])
+        before = contents(step.model, step.session)
+        with pytest.raises(KernelError, match=r"item 5: ValueError: too large$"):
+            step(bad[-size:], y[-size:])
+        assert contents(step.model, step.session) == before
+    assert step.steps == 4
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_fit(scaled: Any, workers: int) -> None:
     """The epoch is begun anew, after the steps that were done of it."""

@@ -68,7 +68,7 @@ def find(segments: Sequence[tuple[Any, int]], control: np.ndarray) -> tuple[Kern
                 return KernelError("a function of the host was cut off"), False
             where = bound.where(number, worker)
             found = error(KERNELS[call.kernel], record, lo, hi, dtype, bound.data_type(call), where)
-            return found, _after_updates(bound.program, call)
+            return found, _after_updates(bound.base.program, call)  # `called` has its calls
     return KernelError("a kernel has raised an exception"), True
 
 
