@@ -56,6 +56,7 @@ class Rule:
         self.sgd = SGD(lr=1.0)
         self.own, self.clip_global_norm = self.sgd.own, None
         self.slots, self.hyper_size, self.bounded = (), self.sgd.hyper_size, True
+        self.accumulate = 1
 
     def kernels(self) -> tuple[str, str]:
         return self.sgd.kernels()
