@@ -154,7 +154,7 @@ def make_prepare(
     `every`: it has an option of this name; only so many-th steps update anything, and are counted.
     """
     if every:
-        name, options = f"{name}_every", (*options, "every")
+        name, options = f"{name.removesuffix('_prepare')}_every_prepare", (*options, "every")
     name, known = _name_for(name, scalars)
     if known is not None:
         return known
