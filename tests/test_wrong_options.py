@@ -18,7 +18,7 @@ REQUIRED: dict[str, Any] = {
     "approximate": "none", "monitor": "loss", "filepath": "run", "filename": "log.csv",
     "schedules": [schedules.Constant()], "milestones": [], "boundaries": [2],
     "factors": [1.0, 0.5], "schedule": lambda epoch, rate: rate, "duration": 10, "shape": (3,),
-    "optimizer": optim.SGD(),
+    "optimizer": optim.SGD(), "block": nn.ReLU(),
 }  # fmt: skip
 WRONG = [
     None, "abc", -1, 1.5, math.nan, math.inf, [], {}, (1, "b"), object(), True, {"a": 1}, [None],
