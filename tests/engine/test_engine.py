@@ -56,10 +56,13 @@ class Rule:
         self.sgd = SGD(lr=1.0)
         self.own, self.clip_global_norm = self.sgd.own, None
         self.slots, self.hyper_size, self.bounded = (), self.sgd.hyper_size, True
-        self.accumulate = 1
+        self.arrays, self.accumulate, self.elementwise = (), 1, True
 
     def kernels(self) -> tuple[str, str]:
         return self.sgd.kernels()
+
+    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+        self.sgd.place(given, options, transposed)
 
     def group_of(self, parameter: str) -> int:
         return 0
