@@ -11,7 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.engine import plans
-from fastnn.errors import DataError
+from fastnn.errors import DataError, NonFiniteError
 from fastnn.plan import sizes
 from fastnn.plan.spans import Span
 from fastnn.plan.verify import verify
@@ -622,3 +622,23 @@ def test_calls_that_are_split_alike_by_chance(steps):
     step(*batch(8))
     step(*batch(steps))
     assert planned(step) == (1 if steps == 8 else 2)
+
+
+class Log(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return ops.log(ops.tanh(x) + 0.1)
+
+
+def test_what_is_not_finite_first_is_named_at_each_size():
+    """In local memory, too, of which calls that are made one by one have their own."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(Log(), nn.Linear(8, 5)))
+    step = fnn.compile(model, "mse", "sgd")
+    model[0].weight.value = np.full((8, 4), 0.1)
+    for samples, steps in [(16, 40), (16, 7), (5, 20), (3, 2)]:
+        x, y = np.ones((samples, steps, 4)), np.zeros((samples, steps, 5))
+        model[0].bias.value = np.ones(8)
+        step(x, y)
+        model[0].bias.value = -np.ones(8)
+        with pytest.raises(NonFiniteError, match=r"such number came from log_forward in 1\.0"):
+            step(x, y)
+    assert planned(step) == 1

@@ -117,7 +117,7 @@ class BoundProgram:
             if call is not None and KERNELS[call.kernel].traits.host
         }
         self.placed = Placed(program, tables)
-        self.moves = tables.moves
+        self.local, self.moves = tables.local, tables.moves
         self.sizes = Sizes(self, tables)
         self.size = self.sizes.own
         #: by input, what has written the address of its numbers to the records last

@@ -95,7 +95,7 @@ class CpuProgram(BoundProgram):
         self.ready(1)
         self.size.stand()
         record = self.records[at][0].copy()
-        for slot, operand in self.placed.local.get(at, ()):
+        for slot, operand in self.local.get(at, ()):
             record[slot] = self.whole(operand).ctypes.data
         for slot, depth, by in self.moves.get(at, ()):
             record[slot] += by * steps[depth]
@@ -120,7 +120,8 @@ class ResizedProgram(CpuProgram):
     def __init__(self, program: Program, base: CpuProgram, tables: Tables, size: Size):
         self.program, self.memory, self._base = program, base.memory, base
         self.poison, self.called, self.loops = base.poison, base.called, tables.table.loops
-        self.records, self.placed, self.moves = base.records, base.placed, tables.moves
+        self.records, self.placed = base.records, base.placed
+        self.local, self.moves = tables.local, tables.moves
         self.size, self.fed, self.rows, self.calls = size, base.fed, base.rows, base.calls
         self.asks, self.keeps, self.wholes = base.asks, base.keeps, {}
 
