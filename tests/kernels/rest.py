@@ -8,6 +8,9 @@ import numpy as np
 
 from fastnn import nn, ops
 from fastnn.kernels import control_block
+from fastnn.kernels.declare import Array, CudaKernel, Kernel
+from fastnn.kernels.update.shared import MADE, SAVING, SHARED
+from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
 
 
@@ -32,6 +35,23 @@ DIRECT: dict[str, dict[str, Any]] = {
     "uniform": dict(y=numbers(9, 5), control=control(), low=-1.0, high=2.0, stream=1),
     "scatter_rows": dict(x=numbers(3, 5), control=control(), y=numbers(9, 5)),
     "scatter_ids": dict(x=ids(3, 5), control=control(), y=ids(9, 5)),
+    "integers_to_floats": dict(x=ids(3, 5), y=numbers(3, 5)),
+    "accumulate_gradient": dict(
+        total=numbers(3, 5),
+        g=numbers(3, 5),
+        control=control(0),
+        guard=np.zeros(8, np.int64),
+        every=2,
+    ),
+    "update_factors": dict(
+        sums=np.ones(3),
+        cols=np.abs(numbers(4)),
+        hyper=np.abs(numbers(9)),
+        row=np.abs(numbers(3)),
+        col=np.abs(numbers(4)),
+        scaled=numbers(3),
+        roots=numbers(4),
+    ),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
 }
 
@@ -107,3 +127,26 @@ def more() -> None:
         nn.Linear(3, 4), numbers(8, 3), probabilities, "cross_entropy",
         metrics=["categorical_accuracy"],
     ).evaluate(numbers(8, 3), probabilities)  # fmt: skip
+
+
+#: the kernels of updates element by element, whose optimisers need not all be met in models
+UPDATES = [
+    name for name in MADE if MADE.get(name.replace("_prepare", "_update"), ("",))[0] == "update"
+]
+
+
+def update_operands(kernel: Kernel | CudaKernel) -> dict[str, Any]:
+    """Operands of an update or of what prepares it, by the kinds of its parameters."""
+    update = kernel.name.removesuffix(SAVING).replace("_prepare", "_update")
+    size = SHARED + MADE[update][1][3]  # of what is prepared
+    given: dict[str, Any] = {"control": control(0), "scale": None, "guard": np.zeros(8, np.int64)}
+    for name, parameter in kernel.params.items():
+        if name in given:
+            continue
+        if not isinstance(parameter, Array):
+            given[name] = 0 if parameter.kind == "int" else 0.5
+        elif parameter.dtype == "r":
+            given[name] = np.ones((1, 1))
+        else:
+            given[name] = np.abs(numbers(*((size,) if parameter.dims == ("H",) else (2, 5))))
+    return {name: given[name] for name in kernel.params}

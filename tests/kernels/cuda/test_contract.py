@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel
-from fastnn.kernels.update.shared import MADE, SAVING, SHARED
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.update.shared import MADE, SAVING
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
-from tests.golden.models import CASES, numbers
+from tests.golden.models import CASES
 from tests.kernels import contract
 from tests.kernels.planned import checking
-from tests.kernels.rest import DIRECT, DIRECT_CUDA, by_turns, control, more
+from tests.kernels.rest import DIRECT, DIRECT_CUDA, UPDATES, by_turns, more, update_operands
 
 report.declare_all()
 #: too large for the simulator; their kernels are called directly
 LARGE = ("wide", "wide_tf32", "lstm_by_turns", "gru_by_turns")
-
-
-#: the kernels of updates element by element, whose optimisers need not all be met in models
-UPDATES = [
-    name for name in MADE if MADE.get(name.replace("_prepare", "_update"), ("",))[0] == "update"
-]
-
-
-def update_operands(kernel: CudaKernel) -> contract.Arrays:
-    """Operands of an update or of what prepares it, by the kinds of its parameters."""
-    update = kernel.name.removesuffix(SAVING).replace("_prepare", "_update")
-    size = SHARED + MADE[update][1][3]  # of what is prepared
-    given: dict[str, Any] = {"control": control(0), "scale": None, "guard": np.zeros(8, np.int64)}
-    for name, parameter in kernel.params.items():
-        if name in given:
-            continue
-        if not isinstance(parameter, Array):
-            given[name] = 0 if parameter.kind == "int" else 0.5
-        elif parameter.dtype == "r":
-            given[name] = np.ones((1, 1))
-        else:
-            given[name] = np.abs(numbers(*((size,) if parameter.dims == ("H",) else (2, 5))))
-    return {name: given[name] for name in kernel.params}
 
 
 @pytest.mark.parametrize("name", UPDATES)
