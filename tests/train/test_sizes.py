@@ -642,3 +642,17 @@ def test_what_is_not_finite_first_is_named_at_each_size():
         with pytest.raises(NonFiniteError, match=r"such number came from log_forward in 1\.0"):
             step(x, y)
     assert planned(step) == 1
+
+
+def test_a_size_with_more_workers_leaves_the_others_their_arrays(monkeypatch):
+    """Its workers have records of their own, which arrays that are read in place are written to."""
+    rng, found = np.random.default_rng(0), []
+    shapes = [(16, 60), (16, 60), (16, 40)]
+    given = [(rng.normal(size=(*s, 5)).astype("f"), rng.normal(size=(*s, 3))) for s in shapes]
+    for counts in (False, True):
+        model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+        step = fnn.compile(model, "mse", workers="auto", seed=1)
+        runtime: Any = step.session.runtime
+        monkeypatch.setattr(runtime, "count", lambda p, more=counts: 2 if more and p.within else 1)
+        found.append([step(*given[k]) for k in (0, 1, 2, 0, 1, 0)])
+    assert same(*found)

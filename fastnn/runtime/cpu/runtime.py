@@ -358,10 +358,11 @@ class _Input:
         self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
         #: numbers that the program's float type may not hold
         self.wider = example.dtype.kind == "f" and example.itemsize > self.own.itemsize
+        #: list of records, number in it, word: for more workers a record is replaced
         self.places = [
-            (record, slot)
+            (bound.records, number, slot)
             for bound in bounds
-            for call, record in zip(bound.called, bound.records, strict=True)
+            for number, call in enumerate(bound.called)
             if call is not None
             for slot in _slots(call, place)
         ]
@@ -385,8 +386,8 @@ class _Input:
         if address != self.address or self.fed.get(self.name) is not self:
             self.fed[self.name] = self
             self.address = 0  # until all places are written, whatever comes between
-            for record, slot in self.places:
-                record[:, slot] = address
+            for records, number, slot in self.places:
+                records[number][:, slot] = address
             self.address = address
 
     @property
