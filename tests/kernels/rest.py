@@ -23,6 +23,7 @@ def control(cursor: int = 4) -> np.ndarray:
 #: operands of kernels that no model below has on the CPU
 DIRECT: dict[str, dict[str, Any]] = {
     "accumulate_by": dict(value=numbers(1), count=numbers(1), total=np.ones(2)),
+    "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),
     "batch_norm_inference_backward": dict(
         gain=numbers(5),
         running_var=np.abs(numbers(5)),
