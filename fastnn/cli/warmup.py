@@ -62,11 +62,13 @@ def warmup(
 
     if device == "cuda":
         if purpose != "all" or dtype != "float32" or jobs or verbose:
-            raise OptionError("--device cuda compiles everything; give no option but --capability")
+            raise OptionError(
+                "--device cuda compiles everything; expected no option but --capability"
+            )
         _for_cuda(capability)
         return
     if capability is not None:
-        raise OptionError("--capability applies to GPUs; give it with --device cuda")
+        raise OptionError("--capability applies to GPUs; expected it with --device cuda")
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     ahead.load_all()
     if purpose == "digits" and not everything:

@@ -218,7 +218,8 @@ def test_warmup_for_a_gpu(monkeypatch):
     assert {v[3] for v in asked} == {(9, 0)}
     names = {v[0].name for v in asked}
     assert {"linear_forward", "sgd_momentum_update", "adam_amsgrad_update"} <= names
-    assert names <= set(CUDA_KERNELS)
+    parts = {part for name in names for part in name.split("+")}  # some are joined in one launch
+    assert parts <= set(CUDA_KERNELS)
 
 
 def test_warmup_refuses_options_that_mean_nothing():
