@@ -23,7 +23,6 @@ def control(cursor: int = 4) -> np.ndarray:
 #: operands of kernels that no model below has on the CPU
 DIRECT: dict[str, dict[str, Any]] = {
     "accumulate_by": dict(value=numbers(1), count=numbers(1), total=np.ones(2)),
-    "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),
     "batch_norm_inference_backward": dict(
         gain=numbers(5),
         running_var=np.abs(numbers(5)),
@@ -55,6 +54,10 @@ DIRECT: dict[str, dict[str, Any]] = {
     ),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
 }
+#: the same, of kernels that only the CPU has
+DIRECT_CPU: dict[str, dict[str, Any]] = {
+    "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),
+}
 
 
 #: rows, inputs and outputs of a product
@@ -85,6 +88,11 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     ),
     "sum_parts": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
     "keep": dict(x=numbers(5), control=control(), saved=numbers(5)),
+    "safeguard": dict(
+        control=control(), schedule=np.ones((1, 1)), guard=np.zeros(8, np.int64), x=numbers(5),
+        saved=numbers(5), slot1=numbers(5), saved1=numbers(5), slot2=None, saved2=None,
+        slot3=None, saved3=None, always=1,
+    ),
     "sum_parts_relu": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
     "sum_parts_relu_gradient": dict(
         parts=numbers(2, N, C), y=numbers(N, C), dx=numbers(N, C)

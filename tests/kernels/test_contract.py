@@ -16,7 +16,7 @@ from fastnn.testing.kernels import call
 from tests.golden.models import CASES, numbers
 from tests.kernels import contract
 from tests.kernels.planned import checking
-from tests.kernels.rest import DIRECT, UPDATES, more, update_operands
+from tests.kernels.rest import DIRECT, DIRECT_CPU, UPDATES, more, update_operands
 
 ahead.load_all()
 
@@ -25,10 +25,10 @@ def run(name: str, operands: contract.Arrays, lo: int, hi: int | None) -> None:
     call(KERNELS[name], lo, hi, **operands)
 
 
-@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("name", [*DIRECT, *DIRECT_CPU])
 def test_called_directly(name: str) -> None:
-    made = KERNELS[name]
-    contract.check(made, DIRECT[name], lambda given, lo, hi: run(name, given, lo, hi))
+    made, operands = KERNELS[name], {**DIRECT, **DIRECT_CPU}[name]
+    contract.check(made, operands, lambda given, lo, hi: run(name, given, lo, hi))
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -59,7 +59,7 @@ def test_no_kernel_is_left_out(checked: set[str]) -> None:
     }
     # updates in passes have tests of their own; so have the steps of full-batch methods
     # (tests/optim), whose state is no state if its numbers are drawn at random
-    known = checked | set(MADE) | set(DIRECT)
+    known = checked | set(MADE) | set(DIRECT) | set(DIRECT_CPU)
     known |= {name for name in ours if name.endswith("_descend")}
     assert sorted(n for n in ours - known if _ours(n)) == []
 
