@@ -133,7 +133,7 @@ def feed(threads: int) -> tuple[dict[str, Any], float]:
     from fastnn.engine.specs import Spec
     from fastnn.runtime.cpu.execute import BoundProgram
     from fastnn.train.build import StepBuilder
-    from fastnn.train.feeds import permutation
+    from fastnn.train.slices import permutation
 
     layers = [nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 4)]
     model = nn.Sequential(*layers)

@@ -68,7 +68,7 @@ def check(sizes: Sequence[int], batch: int, optimizer: str, workers: int) -> flo
     """Ten steps from equal parameters against PyTorch: the largest relative difference."""
     import torch
 
-    from fastnn.train.feeds import permutation
+    from fastnn.train.slices import permutation
 
     steps, trainer = ours(sizes, batch, workers, optimizer)
     _, reference = peers.torch_mlp(sizes, batch, 1, optimizer)

@@ -110,7 +110,7 @@ def test_examples(name: str) -> None:
         text = inspect.getdoc(value) or ""
         tests = [doctest.DocTestParser().get_doctest(text, scope, name, None, 0)]
     for test in tests:
-        test.globs = {**vars(module), **test.globs}
+        test.globs = {**vars(module), **test.globs, "__name__": "example"}
         assert runner.run(test).failed == 0
 
 

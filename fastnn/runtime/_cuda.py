@@ -173,6 +173,7 @@ def ranges() -> Any:
         ) from None
 
 
+@functools.cache
 def reason() -> str:
     """Why CUDA cannot be used here; empty if at least one device can."""
     if found := no_driver():

@@ -20,16 +20,14 @@ class Streams:
     def __init__(self, gpu: Gpu, first: Any, places: Sequence[Place]):
         self.gpu, self.driver, self.places = gpu, gpu.driver, places
         count = max((place.branch for place in places), default=0)
-        while len(gpu.beside) < count:
-            gpu.beside.append(gpu.use().create_stream())
-        self.streams = [first, *gpu.beside[:count]]
+        self.streams = [first, *(self._free_stream() for _ in range(count))]
         #: launches that another branch waits for, and the last ones of the branches
         self.waited = {j for place in places for j in place.waits}
         self.last: dict[int, int] = {}
         for number, place in enumerate(places):
             self.last[place.branch] = number
         self.events: dict[int, Any] = {}
-        self.begun = {0}
+        self.begun, self.joined = {0}, False
         if count:
             self._record(-1, 0)
 
@@ -55,8 +53,18 @@ class Streams:
         for branch, number in self.last.items():
             if branch:
                 self._wait(0, number)
+        self.joined = True
+
+    def _free_stream(self) -> Any:
+        """One that no other thread's capture has meanwhile."""
+        try:
+            return self.gpu.beside.pop()
+        except IndexError:
+            return self.gpu.use().create_stream()
 
     def close(self) -> None:
+        if self.joined:  # else they are left in a capture that came to nothing
+            self.gpu.beside.extend(self.streams[1:])
         for event in self.events.values():
             self.driver.cuEventDestroy(event)
 
