@@ -9,6 +9,7 @@ from fastnn.nn.loss import *
 from fastnn.nn.module import *
 from fastnn.nn.noise import *
 from fastnn.nn.parameter import *
+from fastnn.nn.penalty import *
 from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *
 from fastnn.nn.rnn import *

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.methods import Methods
 from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value, of_numpy
+
+#: what a symbolic value computes by ``value.name(...)``
+_METHODS = frozenset(name for name in vars(Methods) if not name.startswith("_"))
 
 
 class Operators:
@@ -73,6 +77,14 @@ class Operators:
 
     def __ge__(self, other: Any) -> Value:
         return _applied("greater_equal", self, other)
+
+    def __getattr__(self, name: str) -> Any:
+        """While something is traced, the methods of a symbolic value: ``weight.abs().sum()``."""
+        if name in _METHODS and traced() is not None:
+            from fastnn.ops.operands import symbolic
+
+            return getattr(symbolic(self), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if traced() is not None:

@@ -91,7 +91,7 @@ def astype(x: Any, dtype: Any = "float32") -> Value:
     Raises:
         OptionError: another type. A mask of integers is made by comparing: ``x > 0``.
     """
-    x = symbolic(x, "astype")
+    x = symbolic(x)
     try:
         kind = np.dtype(dtype).kind
     except TypeError:

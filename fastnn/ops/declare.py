@@ -36,7 +36,7 @@ from fastnn.graph.node import Node
 from fastnn.graph.op import Derivative, Expression, Op, Shape, register
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
-from fastnn.ops.operands import as_value, common, float_value, graph_of, untransposed
+from fastnn.ops.operands import as_shown, common, float_value, graph_of
 
 #: what a function takes as an input: a symbolic value, a parameter, or an array
 Operand: TypeAlias = Any
@@ -162,7 +162,7 @@ def _each(name: str, *operands: Any) -> list[Value]:
     if len(operands) == 1:
         return [float_value(operands[0], name)]
     graph = graph_of(*operands)
-    return [float_value(as_value(graph, untransposed(x, name)), name) for x in operands]
+    return [float_value(as_shown(graph, x), name) for x in operands]
 
 
 def _by_slope(slope: Callable[..., Any]) -> Derivative:

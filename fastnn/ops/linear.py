@@ -14,7 +14,7 @@ from fastnn.graph.op import settle_as
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add, equal
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.operands import as_value, float_value, graph_of, untransposed
+from fastnn.ops.operands import as_shown, as_value, float_value, graph_of
 from fastnn.public import publish
 
 Values = dict[str, Value]
@@ -137,7 +137,7 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
 def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
     """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C)."""
     graph = graph_of(ids)
-    rows = as_value(graph, untransposed(table, "embedding"))
+    rows = as_shown(graph, table)
     result = _rows_of(ids, rows, padding_index)
     graph.limit(ids, 0, rows.shape[0])
     return result

@@ -12,12 +12,12 @@ from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.ops.declare import Operand, floats, need, op
 from fastnn.ops.operands import (
+    as_shown,
     as_value,
     broadcast_shape,
     expanded,
     float_value,
     graph_of,
-    untransposed,
 )
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
@@ -58,7 +58,7 @@ def matmul(a: Operand, b: Operand) -> Value:
         product: Value = graph.apply("linear_transposed", x=float_value(a, "matmul"),
                                      w=as_value(graph, b))  # fmt: skip
         return product
-    x, y = (float_value(as_value(graph, untransposed(v, "matmul")), "matmul") for v in (a, b))
+    x, y = (float_value(as_shown(graph, v), "matmul") for v in (a, b))
     if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise ShapeError(
             f"{where(graph.scope)}matmul: cannot multiply shapes {x.shape} and {y.shape}; expected "

@@ -48,13 +48,13 @@ def as_value(graph: Graph, operand: Any) -> Value:
     return graph.constant(np.asarray(operand, dtype=np.float64))
 
 
-def symbolic(x: Any, op: str) -> Any:
+def symbolic(x: Any) -> Any:
     """A parameter as the value that stands for it; anything else as it is."""
-    return as_value(graph_of(x), untransposed(x, op)) if isinstance(x, Leaf) else x
+    return as_shown(graph_of(x), x) if isinstance(x, Leaf) else x
 
 
 def float_value(x: Any, op: str) -> Value:
-    x = symbolic(x, op)
+    x = symbolic(x)
     if not isinstance(x, Value):
         raise ShapeError(f"{op}: expected a symbolic value, got {type(x).__name__}")
     if x.dtype != "f":
@@ -71,13 +71,14 @@ def unary(name: str, x: Any, **attrs: Any) -> Value:
     return result
 
 
-def untransposed(operand: Any, op: str) -> Any:
+def as_shown(graph: Graph, operand: Any) -> Value:
+    """A value for an operand, in the shape that users see: a parameter that is kept transposed for
+    matrix products is transposed back (a copy)."""
+    value = as_value(graph, operand)
     if isinstance(operand, Leaf) and operand.transposed:
-        raise ShapeError(
-            f"{op}: parameter {operand.name!r} is kept transposed for matrix products; use it with "
-            "ops.linear, or make it with transposed=False"
-        )
-    return operand
+        result: Value = graph.apply("transpose", x=value, axes=(1, 0))
+        return result
+    return value
 
 
 def broadcast_shape(shapes: Sequence[tuple[int, ...]], scope: str, name: str) -> tuple[int, ...]:
@@ -137,7 +138,7 @@ def expanded(x: Value, shape: tuple[int, ...], batched: bool = False) -> Value:
 
 
 def float_operand(graph: Graph, x: Any, name: str) -> Value:
-    return float_value(as_value(graph, untransposed(x, name)), name)
+    return float_value(as_shown(graph, x), name)
 
 
 def is_number(x: Any) -> bool:

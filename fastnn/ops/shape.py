@@ -21,14 +21,14 @@ def reshape(x: Any, *shape: Any) -> Value:
     """The same elements with another shape, batch included; one size may be -1."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    x = symbolic(x, "reshape")
+    x = symbolic(x)
     result: Value = graph_of(x).apply("reshape", x=x, shape=tuple(int(n) for n in shape))
     return result
 
 
 def flatten(x: Any, start: int = 1) -> Value:
     """Merge the dimensions from `start` on."""
-    x = symbolic(x, "flatten")
+    x = symbolic(x)
     size = 1
     for extent in x.shape[start:]:
         size *= extent
@@ -37,7 +37,7 @@ def flatten(x: Any, start: int = 1) -> Value:
 
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """Remove axes of size 1: those in `axis`, or all but the batch."""
-    x = symbolic(x, "squeeze")
+    x = symbolic(x)
     if axis is None:
         axes = tuple(d for d, n in enumerate(x.shape) if n == 1 and d > 0)
     else:
@@ -52,7 +52,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
     """Insert axes of size 1 at these positions of the result."""
-    x = symbolic(x, "unsqueeze")
+    x = symbolic(x)
     places = (axis,) if isinstance(axis, int) else tuple(axis)
     rank = x.ndim + len(places)
     found = {operator.index(a) % rank for a in places if -rank <= a < rank}
@@ -71,7 +71,7 @@ def transpose(x: Any, *axes: Any) -> Value:
 
     A copy. `permute` is the same.
     """
-    x = symbolic(x, "transpose")
+    x = symbolic(x)
     if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
         axes = tuple(axes[0])
     if not axes:
@@ -98,7 +98,7 @@ def swapaxes(x: Any, first: int, second: int) -> Value:
 
     A copy.
     """
-    x = symbolic(x, "swapaxes")
+    x = symbolic(x)
     one, other = (whole_axes(x, (axis,), "swapaxes")[0] for axis in (first, second))
     order = list(range(x.ndim))
     order[one], order[other] = other, one
@@ -111,7 +111,7 @@ permute = transpose
 def expand(x: Any, *shape: Any) -> Value:
     """Repeat x along axes of size 1, or along new axes at the front, to `shape`; -1 keeps a
     size."""
-    x = symbolic(x, "expand")
+    x = symbolic(x)
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     graph = graph_of(x)
@@ -132,7 +132,7 @@ def expand(x: Any, *shape: Any) -> Value:
 
 def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
     """Reverse the order of the elements along one axis or several."""
-    x = symbolic(x, "flip")
+    x = symbolic(x)
     axes = whole_axes(x, axis, "flip")
     return _getitem(x, tuple(slice(None, None, -1 if d in axes else 1) for d in range(x.ndim)))
 
@@ -166,7 +166,7 @@ def stack(*parts: Any, axis: int = 0) -> Value:
 
 def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
     """Split along an axis, into a number of equal parts or into parts of the given sizes."""
-    x = symbolic(x, "split")
+    x = symbolic(x)
     place = whole_axes(x, axis, "split")[0]
     extent = x.shape[place]
     if isinstance(sizes, (int, np.integer)):
@@ -211,7 +211,7 @@ def columns(x: Any, begin: int, end: int) -> Value:
 
 def _getitem(x: Any, key: Any) -> Value:
     """``x[key]`` with NumPy's basic indices: whole numbers, slices with any step, `...`, None."""
-    x = symbolic(x, "an index")
+    x = symbolic(x)
     keys = list(key) if isinstance(key, tuple) else [key]
     used = sum(k is not None and k is not Ellipsis for k in keys)
     dots = sum(k is Ellipsis for k in keys)

@@ -14,7 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, CudaKernel, Kernel
 from fastnn.kernels.types import TYPES
 from fastnn.ops.declare import expressed_by, number
-from fastnn.ops.operands import as_value, graph_of, untransposed
+from fastnn.ops.operands import as_shown, graph_of
 
 ShapeFunction = Callable[[dict[str, Shape], dict[str, Any]], Any]
 #: names of the ops that users have defined; these may be defined again
@@ -135,7 +135,7 @@ class UserOp:
         graph = graph_of(*(given[n] for n in op.inputs))
         inputs = {}
         for n in op.inputs:
-            value = as_value(graph, untransposed(given.pop(n), op.name))
+            value = as_shown(graph, given.pop(n))
             wanted = self._interface.arrays[n].dtype
             if value.dtype != wanted:
                 raise ShapeError(

@@ -29,6 +29,7 @@ from fastnn.runtime.interface import Bound
 from fastnn.train import averages, copies
 from fastnn.train.build import StepBuilder
 from fastnn.train.options import check_device_options, check_on_gradients, check_options
+from fastnn.train.penalties import Penalties
 
 Specs = tuple[Spec, ...]
 #: what users' functions of gradients look like
@@ -44,6 +45,7 @@ class Options:
     loss: Any
     optimizer: str | optim.Optimizer
     loss_weights: Any
+    penalties: Any
     parameters: Any
     seed: int
     dtype: str
@@ -72,6 +74,7 @@ class Training(ABC):
             options.loss_weights,
         )  # fmt: skip
         self.loss = self.losses.functions[0] if self.losses.single else self.losses
+        self.penalties = Penalties(model, options.penalties)
         check_device_options(options.device, options.graphs, options.tf32)
         self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
         self.device = devices.choose(options.device)
@@ -246,7 +249,9 @@ class Training(ABC):
         inputs = builder.inputs("x", x)
         targets = builder.inputs("y", y) if y else inputs
         weights = builder.inputs("w", w)
-        builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        if self.penalties and builder.graph.training:
+            builder.places["loss"] = self.penalties.add_to(loss, self.trained)
         return inputs, targets, weights
 
     def losses_alone(self, batch: int, training: bool, x: Specs, y: Specs, w: Specs) -> StepBuilder:

@@ -141,7 +141,10 @@ class FullFeed:
         builder = self._described(size)
         kinds = {part.reduction for part in builder.parts}
         several = len(builder.parts) > 1 and kinds not in ({reduction.SAMPLES}, {reduction.SUM})
-        return None in kinds or several or bool(guard.written_buffers(builder.lowered.calls))
+        # each block of a sum would have the penalties once
+        sums = bool(self.trainer.penalties) and reduction.SUM in kinds
+        carries = bool(guard.written_buffers(builder.lowered.calls))
+        return sums or None in kinds or several or carries
 
     def _steady(self, size: int) -> StepBuilder:
         """A block's loss; refuses one that is another each time."""

@@ -32,6 +32,11 @@ class GaussNewtonFeed(FullFeed):
     """Runs the iterations over arrays."""
 
     def _bind_more(self) -> None:
+        if self.trainer.penalties:
+            raise OptionError(
+                f"penalties: {self.name} takes the curvature of the loss by the outputs, where "
+                "penalties have none; leave them out, or take optim.LBFGS"
+            )
         session = self.trainer.session
         self.product_full = session.bind(self._product(self.block).program)
         left = self.samples % self.block

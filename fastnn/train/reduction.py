@@ -44,6 +44,8 @@ def reduction_of(
     name, inputs = node.op.name, node.inputs
     twins: Mapping[str, Value | None] = {} if other is None else other.inputs
     rows = inputs.get("x")
+    if samples is None and name in ("mean", "total", "weighted_mean") and not _of_data(value):
+        return (CONSTANT, None) if twin is None or alike(value, twin) else None
     if name in ("mean", "total", "weighted_mean"):
         assert rows is not None
         if samples is not None and (samples.mixed(rows) or value.shape != ()):
@@ -67,6 +69,21 @@ def reduction_of(
         first = reduction_of(a, samples, twins.get("a"))
         return _both(name, first, reduction_of(b, samples, twins.get("b")))
     return None
+
+
+def _of_data(value: Value) -> bool:
+    """Whether a number is made of the batch's data: not of parameters and constants alone."""
+    seen, left = set(), [value]
+    while left:
+        root = left.pop().root
+        if root in seen:
+            continue
+        seen.add(root)
+        if root.node is not None:
+            left += [v for v in root.node.inputs.values() if v is not None]
+        elif root.segment not in ("constant", "params", "buffers"):
+            return True
+    return False
 
 
 def _rescaled(

@@ -278,6 +278,7 @@ def compile(
     optimizer: str | optim.Optimizer = "adam",
     *,
     loss_weights: Any = None,
+    penalties: Any = None,
     parameters: Any = None,
     seed: int = 0,
     dtype: str = "float32",
@@ -304,6 +305,8 @@ def compile(
         optimizer: an optimiser from `fastnn.optim`, or its name.
         loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
             default.
+        penalties: terms of the loss in training that depend on parameters alone, by name pattern;
+            see `Trainer`. The loss that a step returns has them.
         parameters: what to train: name patterns ("encoder.*"), modules or parameters of the model,
             one or a list; None means all. Steps that train different parts of one model share its
             parameters. So do steps of models that have modules in common, if you first call
@@ -352,6 +355,7 @@ def compile(
     """
     options = Options(
         loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
+        penalties=penalties,
         seed=seed, dtype=dtype, workers=workers, device=device,
         stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
         tf32=tf32, on_gradients=on_gradients,

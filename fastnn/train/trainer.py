@@ -74,6 +74,12 @@ class Trainer(EpochPrograms):
             TF32 (10 bits of mantissa): faster but less accurate.
         loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
             default.
+        penalties: terms of the loss in training that depend on parameters alone: a dict of
+            penalties (`nn.L1Penalty`, `nn.L2Penalty`, `nn.ElasticNetPenalty`,
+            `nn.OrthogonalPenalty`, or a function of a symbolic parameter that returns a number), or
+            of lists of them, by name pattern (``{"*.weight": nn.L1Penalty(1e-4)}``). One alone is
+            on all weights with two axes or more. Frozen parameters have none. The losses that are
+            reported are those of the data.
         on_gradients: a function that is called in every training step after the gradients have been
             computed and before the update. Its argument maps the names of the trained parameters
             that the loss depends on to their gradients: NumPy arrays, before clipping and weight
@@ -128,10 +134,12 @@ class Trainer(EpochPrograms):
         graphs: bool = True,
         tf32: bool = False,
         loss_weights: Any = None,
+        penalties: Any = None,
         on_gradients: OnGradients | None = None,
     ):
         options = Options(
             loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
+            penalties=penalties,
             seed=seed, dtype=dtype, workers=workers, device=device,
             stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
             tf32=tf32, on_gradients=on_gradients,
