@@ -32,6 +32,7 @@ _PUBLIC = {
     "ops": None,
     "optim": None,
     "parallel": None,
+    "pretrain": None,
     "testing": None,
 }
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from fastnn import ops as ops
     from fastnn import optim as optim
     from fastnn import parallel as parallel
+    from fastnn import pretrain as pretrain
     from fastnn import testing as testing
     from fastnn.graph.value import Value as Value
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel

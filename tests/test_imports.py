@@ -28,6 +28,7 @@ ORDER: list[str] = [
     "engine",
     "nn",
     "train data",
+    "pretrain",
     "tasks testing autodiff callbacks metrics cuda parallel",
     "fastnn cli __main__",
 ]

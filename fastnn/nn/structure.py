@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastnn.nn.tree import Tree
 
 #: attributes that belong to a module's object and not to its contents
-OWN = frozenset({"_store", "_predictor", "_owners", "_changed", "_watch"})
+OWN = frozenset({"_store", "_predictor", "_methods", "_owners", "_changed", "_watch"})
 #: containers in which things have no name that stays
 NAMELESS = (set, frozenset)
 
