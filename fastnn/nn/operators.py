@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ class Operators:
         if name in _METHODS and traced() is not None:
             from fastnn.ops.operands import symbolic
 
-            return getattr(symbolic(self), name)
+            method = getattr(symbolic(self), name)
+            return functools.partial(_method, self, method) if callable(method) else method
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
@@ -91,6 +93,14 @@ class Operators:
             return of_numpy(ufunc, method, inputs, options)
         arrays = [np.asarray(x) if isinstance(x, Operators) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **options)
+
+
+def _method(parameter: Any, method: Any, /, *arguments: Any, **options: Any) -> Any:
+    """Call a symbolic value's method for a parameter; NumPy's functions, which would call it, too
+    (with an array to put the result in), want numbers."""
+    if "out" in options:
+        refuse_numbers(parameter)
+    return method(*arguments, **options)
 
 
 def _applied(name: str, *operands: Any) -> Value:
