@@ -21,7 +21,7 @@ test: $(VENV)/.test
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n auto --maxprocesses 8 --no-loadscope-reorder
 
 bench: peers
 	$(bin)/python -m benchmarks.run

@@ -1,11 +1,36 @@
-"""All tests run with poisoned memory: what a step reads without having written it is NaN."""
+"""All tests run with poisoned memory: what a step reads without having written it is NaN.
+
+Several processes share them (`pytest -n auto`), file by file.
+"""
 
 import os
 import signal
 import threading
+
+import pytest
 
 os.environ.setdefault("FASTNN_POISON", "1")
 
 # a shell that runs the tests in its background has them ignore Ctrl-C, which some of them send
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: files that take minutes: they come first, so that no process is left with one at the end
+LONG = ("test_cuda_simulator.py", "test_cuda_compile.py")
+#: files whose tests need nothing of each other, and may go to different processes
+APART = ("test_cuda_simulator.py",)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if any(name in nodeid for name in APART) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)

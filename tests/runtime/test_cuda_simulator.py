@@ -1,4 +1,4 @@
-"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, in a process of its own.
+"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, each file in a process.
 
 Numba decides on the simulator when it is imported, so the tests can't run beside the others.
 """
@@ -17,17 +17,21 @@ import pytest
 from fastnn.runtime import _cuda
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ["tests/kernels/cuda", "tests/cuda"]
+FILES = [
+    str(path.relative_to(ROOT))
+    for folder in ("tests/kernels/cuda", "tests/cuda")
+    for path in sorted((ROOT / folder).glob("test_*.py"))
+]
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
 )
 @pytest.mark.skipif(_cuda.available(), reason="these tests run on the CUDA device here")
-@pytest.mark.parametrize("folder", [f for f in FOLDERS if (ROOT / f).is_dir()])
-def test_in_the_simulator(folder: str) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_in_the_simulator(file: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -38,4 +42,4 @@ def test_in_the_simulator(folder: str) -> None:
     assert done.returncode == 0, f"{output[-20_000:]}"
     counts = re.search(r"(\d+) passed", output)
     assert counts, f"no test ran:\n{output}"
-    print(f"{folder}: {output.strip().splitlines()[-1]}")  # noqa: T201
+    print(f"{file}: {output.strip().splitlines()[-1]}")  # noqa: T201
