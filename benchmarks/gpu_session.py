@@ -35,7 +35,7 @@ TOTAL = 585
 #: processes that run tests side by side, at most
 SHARES = 12
 #: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, and
-#: blocks that wait for each other's flags
+#: blocks that wait for each other
 WATCHED = {
     "memcheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_recurrent.py",
                  "tests/kernels/cuda/test_softmax.py", "tests/kernels/cuda/test_update.py"],

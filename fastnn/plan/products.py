@@ -18,6 +18,7 @@ from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.endings import with_endings
+from fastnn.plan.exchanges import cleared_together
 from fastnn.plan.lower.lowering import Lowering
 
 
@@ -29,7 +30,7 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
 
     calls: list[Call] = []
-    for call in with_endings(lowered.calls, kept):
+    for call in with_endings(cleared_together(lowered, lowered.calls), kept):
         if call.kernel in PLAIN:
             calls += _product(lowered, call)
         elif call.kernel == "embedding_backward":

@@ -9,8 +9,8 @@ called ..._early.
 
 import numpy as np
 
-from ..cuda.device import block_number, cast, cuda, flat
-from ..cuda.flags import raise_flag, wait_for_flags
+from ..cuda.device import cast, cuda, flat
+from ..cuda.exchange import publish, receive
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -28,10 +28,10 @@ from ..recurrent.cuda import (
     output_before,
     place,
     rows_of_group,
-    stage,
     tiles_of,
     total,
     value_or_zero,
+    whole_tiles,
     zero_past_end,
 )
 from ..recurrent.shared import step_of
@@ -105,9 +105,8 @@ def _declare(suffix: str, early: bool) -> None:
         y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
         h_n: "out rows f[B,H]",
         saved: "out* rows f[B,Z]",
-        exchange: "scratch whole f[E]",
-        order: "in whole i[B]",
-        flags: "inout whole i[F]",
+        words: "inout whole i[E]",  # 0 before
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
         reverse: "int",
         groups: "int",
         blocks: "int",
@@ -126,24 +125,25 @@ def _declare(suffix: str, early: bool) -> None:
         parts = inputs + TILE * H
         state = parts + SPLITS * TILE * columns
         load_columns(s, 0, w_hh, first, units, 3)
-        rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-        tiles, size = tiles_of(order.size, groups), TILE * H
-        for r in range(row, rows, TILE):
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                b = numbers[r]
-                h = value_or_zero(h0, b, j)
-                exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
-                s[state + r * units + u] = h
-                if known[r] == 0:
-                    h_n[b, j] = h
-        raise_flag(flags, block_number(), 1)
+                h = cast(zx, 0)
+                if r < rows:
+                    b = numbers[r]
+                    h = value_or_zero(h0, b, j)
+                    s[state + r * units + u] = h
+                    if known[r] == 0:
+                        h_n[b, j] = h
+                publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
         zero_past_end(y, 1, first, units, H, rows, numbers, known)
         br, bz = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
         bn = bias_or_zero(b_hh, mine, 2 * H + j)
         reset = (2 * groups + group) * tiles  # the slot of r h
         z, outputs, kept = flat(zx), flat(y), flat(saved)
         zero = cast(zx, 0)
-        running, raised = rows, 1
+        running = rows
         for turn in range(T):
             while running > 0 and known[running - 1] <= turn:
                 running -= 1
@@ -156,14 +156,12 @@ def _declare(suffix: str, early: bool) -> None:
             for tile in range(last + 1):
                 r = tile * TILE + row
                 live = mine and r < running
-                xr, xz, xn = zero, zero, zero
+                xr, xz, xn, h, rh = zero, zero, zero, zero, zero
                 if live:  # before the wait: these come from far away
                     at = numbers[r] * T + step_of(turn, known[r], reverse)
                     k = at * 3 * H + j
                     xr, xz, xn = z[k], z[k + H], z[k + 2 * H]
-                if tile == 0:
-                    wait_for_flags(flags, group * blocks, blocks, raised)
-                stage(s, inputs, exchange, (now + tile) * size, size)
+                receive(s, inputs, words, (now + tile) * size, size, turn + 1)
                 some = 2 * units if early else columns
                 multiply(s, 0, columns, some, inputs, H, parts, SPLITS)
                 if live:
@@ -174,26 +172,28 @@ def _declare(suffix: str, early: bool) -> None:
                         k = at * 4 * H + j
                         kept[k] = gr
                         kept[k + H] = gz
-                        exchange[(reset + tile) * size + j * TILE + row] = gr * h
+                        rh = gr * h
                     else:
                         hn = bn + total(s, parts, SPLITS, some, row, 2 * units + u)
                         gn, h = forward_unit(gz, xn, gr * hn, h)
-                        exchange[(following + tile) * size + j * TILE + row] = h
                         s[state + r * units + u] = h
-                        if turn == known[r] - 1:
-                            h_n[numbers[r], j] = h
-                        if tile < last:
-                            keep_unit(gr, gz, gn, hn, h, kept, outputs, at, H, j)
-            raised += 1
-            raise_flag(flags, block_number(), raised)
+                if mine:
+                    if early:
+                        publish(words, (reset + tile) * size + j * TILE + row, rh, turn + 1)
+                    else:
+                        publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
+                if live and not early:
+                    if turn == known[r] - 1:
+                        h_n[numbers[r], j] = h
+                    if tile < last:
+                        keep_unit(gr, gz, gn, hn, h, kept, outputs, at, H, j)
             if live and not early:  # nobody waits for these
                 keep_unit(gr, gz, gn, hn, h, kept, outputs, at, H, j)
             if early:
                 for tile in range(last + 1):
                     r = tile * TILE + row
-                    if tile == 0:
-                        wait_for_flags(flags, group * blocks, blocks, raised)
-                    stage(s, inputs, exchange, (reset + tile) * size, size)
+                    h = zero
+                    receive(s, inputs, words, (reset + tile) * size, size, turn + 1)
                     multiply(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
@@ -202,13 +202,12 @@ def _declare(suffix: str, early: bool) -> None:
                         hn = bn + total(s, parts, SPLITS, units, row, u)
                         rh = gr * s[state + r * units + u]
                         gn, h = forward_unit(gz, xn, hn, s[state + r * units + u])
-                        exchange[(following + tile) * size + j * TILE + row] = h
                         s[state + r * units + u] = h
                         keep_unit(gr, gz, gn, rh, h, kept, outputs, at, H, j)
                         if turn == known[r] - 1:
                             h_n[numbers[r], j] = h
-                raised += 1
-                raise_flag(flags, block_number(), raised)
+                    if mine:
+                        publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
 
     @cuda_kernel(
         launch=launch,
@@ -231,9 +230,8 @@ def _declare(suffix: str, early: bool) -> None:
         reset: "out rows f[B,T,H]",  # r h; absent where the reset comes after the product
         dn: "out rows f[B,T,H]",  # gradient of n; likewise
         dh0: "out rows f[B,H]",
-        exchange: "scratch whole f[E]",
-        order: "in whole i[B]",
-        flags: "inout whole i[F]",
+        words: "inout whole i[E]",  # 0 before
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
         reverse: "int",
         bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
         groups: "int",
@@ -252,8 +250,8 @@ def _declare(suffix: str, early: bool) -> None:
         parts = inputs + TILE * 3 * H
         state = parts + BACKWARD_SPLITS * TILE * units
         load_rows(s, 0, w_hh, first, units)
-        rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-        tiles, size = tiles_of(order.size, groups), TILE * 3 * H
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        tiles, size = tiles_of(y.shape[0], groups), TILE * 3 * H
         zero_past_end(dz, 3, first, units, H, rows, numbers, known)
         zero_past_end(dz_h, 2 if early else 3, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
@@ -267,20 +265,21 @@ def _declare(suffix: str, early: bool) -> None:
         outputs, kept, incoming, begun = flat(y), flat(saved), flat(dy), flat(before)
         sums, sums_h, products, candidates = flat(dz), flat(dz_h), flat(reset), flat(dn)
         zero = cast(y, 0)
-        running, ran, top, raised = 0, 0, known[0] - 1, 0
+        running, ran, top = 0, 0, known[0] - 1
         for turn in range(top, -2, -1):
             while running < rows and known[running] > max(turn, 0):
                 running += 1
             cut = bptt > 0 and (turn + 1) % bptt == 0
             now = ((turn + 1) % 2 * groups + group) * tiles
             following = (turn % 2 * groups + group) * tiles
-            live, at, last = False, 0, (running - 1) // TILE
+            live, at, last, number = False, 0, (running - 1) // TILE, top - turn + 1
             dr, dzg, dng, dnh, h, fourth = zero, zero, zero, zero, zero, zero
             for tile in range(last + 1):
                 r = tile * TILE + row
                 live = mine and r < running
                 begins = live and turn == known[r] - 1
                 gr, gz, gn, dh, given = zero, zero, zero, zero, zero
+                dr, dzg, dng, dnh = zero, zero, zero, zero
                 if live:
                     b = numbers[r]
                     if begins:
@@ -292,11 +291,10 @@ def _declare(suffix: str, early: bool) -> None:
                         h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                         if dy.size > 0:
                             given = incoming[at * H + j]
-                if tile == 0:
-                    wait_for_flags(flags, group * blocks, blocks, raised)
-                if tile * TILE < ran and not cut:
-                    stage(s, inputs, exchange, (now + tile) * size, TILE * depth)
-                    multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
+                    receive(s, inputs, words, (now + tile) * size, TILE * depth, number - 1)
+                    if not cut:
+                        multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
                 if live:
                     if not (begins or cut):
                         dh = s[state + r * units + u]
@@ -306,22 +304,22 @@ def _declare(suffix: str, early: bool) -> None:
                     else:
                         dzg, dng, direct = gru_gradient(gz, gn, h, dh + given)
                         s[state + r * units + u] = direct
-                        k = (following + tile) * size + j * TILE + row
-                        exchange[k + H * TILE] = dzg
-                        if early:  # the rest needs the gradient of n of all units
-                            exchange[(slot + tile) * size + j * TILE + row] = dng
-                        else:
+                        if not early:  # else it needs the gradient of n of all units
                             dr, dnh = gate_product_gradient(gr, fourth, dng), dng * gr
-                            exchange[k] = dr
-                            exchange[k + 2 * H * TILE] = dnh
-                        if tile < last:
-                            keep_gradient(
-                                dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products,
-                                candidates, early, at, H, j,
-                            )  # fmt: skip
+                if mine and turn >= 0:
+                    k = (following + tile) * size + j * TILE + row
+                    publish(words, k + H * TILE, dzg, number)
+                    if early:
+                        publish(words, (slot + tile) * size + j * TILE + row, dng, number)
+                    else:
+                        publish(words, k, dr, number)
+                        publish(words, k + 2 * H * TILE, dnh, number)
+                if live and turn >= 0 and tile < last:
+                    keep_gradient(
+                        dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
+                        early, at, H, j,
+                    )  # fmt: skip
             ran = running
-            raised += 1
-            raise_flag(flags, block_number(), raised)
             if live and turn >= 0:  # nobody waits for these
                 keep_gradient(
                     dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
@@ -330,9 +328,8 @@ def _declare(suffix: str, early: bool) -> None:
             if early and turn >= 0:
                 for tile in range(last + 1):
                     r = tile * TILE + row
-                    if tile == 0:
-                        wait_for_flags(flags, group * blocks, blocks, raised)
-                    stage(s, inputs, exchange, (slot + tile) * size, TILE * H)
+                    dr = zero
+                    receive(s, inputs, words, (slot + tile) * size, TILE * H, number)
                     multiply(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
@@ -340,11 +337,10 @@ def _declare(suffix: str, early: bool) -> None:
                         drh = total(s, parts, BACKWARD_SPLITS, units, row, u)
                         dr = gate_product_gradient(gr, begun[at * H + j], drh)
                         s[state + r * units + u] += drh * gr
-                        exchange[(following + tile) * size + j * TILE + row] = dr
                         sums[at * 3 * H + j] = dr
                         sums_h[at * depth + j] = dr
-                raised += 1
-                raise_flag(flags, block_number(), raised)
+                    if mine:
+                        publish(words, (following + tile) * size + j * TILE + row, dr, number)
 
 
 _declare("", early=False)

@@ -6,8 +6,8 @@ work. `zx` is x W_ih + b_ih of all steps. A step's saved row is i, f, g, o, c'.
 
 import numpy as np
 
-from ..cuda.device import block_number, cast, cuda, flat
-from ..cuda.flags import raise_flag, wait_for_flags
+from ..cuda.device import cast, cuda, flat
+from ..cuda.exchange import publish, receive
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -26,10 +26,10 @@ from ..recurrent.cuda import (
     place,
     row_before,
     rows_of_group,
-    stage,
     tiles_of,
     total,
     value_or_zero,
+    whole_tiles,
     zero_past_end,
 )
 from ..recurrent.shared import step_of
@@ -74,9 +74,8 @@ def lstm_persistent_forward(
     h_n: "out rows f[B,H]",
     c_n: "out rows f[B,H]",
     saved: "out* rows f[B,Z]",
-    exchange: "scratch whole f[E]",
-    order: "in whole i[B]",
-    flags: "inout whole i[F]",
+    words: "inout whole i[E]",  # 0 before
+    order: "in whole i[O]",  # O is B, or 0: as long as each other
     reverse: "int",
     groups: "int",
     blocks: "int",
@@ -94,18 +93,19 @@ def lstm_persistent_forward(
     parts = inputs + TILE * H
     state = parts + SPLITS * TILE * columns
     load_columns(s, 0, w_hh, first, units, 4)
-    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-    tiles, size = tiles_of(order.size, groups), TILE * H
-    for r in range(row, rows, TILE):
+    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+    tiles, size = tiles_of(y.shape[0], groups), TILE * H
+    for r in range(row, whole_tiles(rows), TILE):
         if mine:
-            b = numbers[r]
-            h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
-            exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
-            s[state + r * units + j - first] = c
-            if known[r] == 0:
-                h_n[b, j] = h
-                c_n[b, j] = c
-    raise_flag(flags, block_number(), 1)
+            h = cast(zx, 0)
+            if r < rows:
+                b = numbers[r]
+                h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
+                s[state + r * units + j - first] = c
+                if known[r] == 0:
+                    h_n[b, j] = h
+                    c_n[b, j] = c
+            publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
     bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
@@ -126,14 +126,12 @@ def lstm_persistent_forward(
         for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
-            xi, xf, xg, xo = zero, zero, zero, zero
+            xi, xf, xg, xo, h = zero, zero, zero, zero, zero
             if live:  # before the wait: these come from far away
                 at = numbers[r] * T + step_of(turn, known[r], reverse)
                 k = at * 4 * H + j
                 xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
-            if tile == 0:
-                wait_for_flags(flags, group * blocks, blocks, turn + 1)
-            stage(s, inputs, exchange, (now + tile) * size, size)
+            receive(s, inputs, words, (now + tile) * size, size, turn + 1)
             multiply(s, 0, columns, columns, inputs, H, parts, SPLITS)
             if live:
                 u = j - first
@@ -143,14 +141,15 @@ def lstm_persistent_forward(
                 zo = (xo + bo) + total(s, parts, SPLITS, columns, row, 3 * units + u)
                 c = s[state + r * units + u]
                 gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
-                exchange[(following + tile) * size + j * TILE + row] = h
                 s[state + r * units + u] = c
+            if mine:
+                publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
+            if live:
                 if turn == known[r] - 1:
                     h_n[numbers[r], j] = h
                     c_n[numbers[r], j] = c
                 if tile < last:
                     keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
-        raise_flag(flags, block_number(), turn + 2)
         if live:  # nobody waits for these
             keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
 
@@ -211,9 +210,8 @@ def lstm_persistent_backward(
     dpeephole: "out rows f[B,R]",  # sums over the steps of each sequence; may be absent
     dh0: "out rows f[B,H]",
     dc0: "out rows f[B,H]",
-    exchange: "scratch whole f[E]",
-    order: "in whole i[B]",
-    flags: "inout whole i[F]",
+    words: "inout whole i[E]",  # 0 before
+    order: "in whole i[O]",  # O is B, or 0: as long as each other
     reverse: "int",
     bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
     groups: "int",
@@ -232,8 +230,8 @@ def lstm_persistent_backward(
     parts = inputs + TILE * depth
     state = parts + BACKWARD_SPLITS * TILE * units
     load_rows(s, 0, w_hh, first, units)
-    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-    tiles, size = tiles_of(order.size, groups), TILE * depth
+    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+    tiles, size = tiles_of(y.shape[0], groups), TILE * depth
     zero_past_end(dz, 4, first, units, H, rows, numbers, known)
     zero_past_end(before, 1, first, units, H, rows, numbers, known)
     for r in range(row, rows, TILE):
@@ -266,6 +264,7 @@ def lstm_persistent_backward(
             live = mine and r < running
             begins = live and turn == known[r] - 1
             gi, gf, gg, go, dh, given = zero, zero, zero, zero, zero, zero
+            di, df, dg, do = zero, zero, zero, zero
             if live:
                 b = numbers[r]
                 if begins:
@@ -278,11 +277,10 @@ def lstm_persistent_backward(
                     old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
                     if dy.size > 0:
                         given = incoming[at * H + j]
-            if tile == 0:
-                wait_for_flags(flags, group * blocks, blocks, top - turn)
-            if tile * TILE < ran and not cut:
-                stage(s, inputs, exchange, (now + tile) * size, size)
-                multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+            if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
+                receive(s, inputs, words, (now + tile) * size, size, top - turn)
+                if not cut:
+                    multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
             if live:
                 u = j - first
                 dc = s[state + r * units + u]
@@ -299,19 +297,17 @@ def lstm_persistent_backward(
                         gi, gf, gg, go, after, old, dh + given, dc, pi, pf, po
                     )
                     s[state + r * units + u] = dc
-                    k = (following + tile) * size + j * TILE + row
-                    exchange[k] = di
-                    exchange[k + H * TILE] = df
-                    exchange[k + 2 * H * TILE] = dg
-                    exchange[k + 3 * H * TILE] = do
-                    if tile < last:
-                        b = numbers[r]
-                        h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-                        keep_gradient(
-                            di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j
-                        )
+            if mine and turn >= 0:
+                k, number = (following + tile) * size + j * TILE + row, top - turn + 1
+                publish(words, k, di, number)
+                publish(words, k + H * TILE, df, number)
+                publish(words, k + 2 * H * TILE, dg, number)
+                publish(words, k + 3 * H * TILE, do, number)
+            if live and turn >= 0 and tile < last:
+                b = numbers[r]
+                h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)
         ran = running
-        raise_flag(flags, block_number(), top - turn + 1)
         if live and turn >= 0:  # nobody waits for these
             r = last * TILE + row
             b = numbers[r]

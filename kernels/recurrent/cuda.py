@@ -10,9 +10,9 @@ One launch walks a whole sequence. The grid is `groups` groups of `blocks` block
 sequences of rank q, q + groups, ..., so all groups have long and short ones; a block has `units`
 hidden units of them, with all their gates, and keeps its slice of the recurrent weights in shared
 memory over all turns. At each turn a block reads what its group wrote at the turn before (h, or on
-the way back the gradients of all gates; the `exchange` in global memory, which stays in the L2
-cache), and writes its own share. The exchange is kept twice, for even and odd turns, so one wait a
-turn is enough. See `together`.
+the way back the gradients of all gates; the `words` of the exchange in global memory, which stay in
+the L2 cache), and writes its own share. There are two slots, for even and odd turns; each number
+carries its turn, so nobody waits for anything else. See `kernels/cuda/exchange.py`.
 
 Rows of sequences are handled four at a time (a *tile*); once the sequences of a tile have ended,
 it costs nothing. A product of a tile with the slice [depth, columns] of the weights is split over
@@ -37,7 +37,7 @@ from ..cuda.device import (
     store4,
     thread_number,
 )
-from ..cuda.tile import commit_copies, copy1, copy4, wait_copies
+from ..cuda.tile import commit_copies, copy1, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from . import cpu
 from .shared import length_of, step_of
@@ -89,9 +89,9 @@ def backward_elements(sizes: dict[str, int], gates: int) -> int:
     return shared_elements(gates * sizes["H"], layout.units, BACKWARD_SPLITS, state)
 
 
-def exchange_elements(batch: int, depth: int, slots: int, layout: Layout) -> int:
-    """Elements of the exchange: `depth` numbers for each sequence, in so many slots."""
-    return slots * layout.groups * layout.rows(batch) * depth
+def exchange_words(batch: int, depth: int, slots: int, layout: Layout, itemsize: int) -> int:
+    """Words of the exchange: `depth` numbers for each sequence, in so many slots."""
+    return slots * layout.groups * layout.rows(batch) * depth * itemsize // 4
 
 
 def launch_cooperative(sizes: dict[str, int], most: int = MOST_THREADS) -> tuple[int, int]:
@@ -154,28 +154,30 @@ def output_before(y, h0, hidden, b, steps, turn, length, reverse, j):
     return value_or_zero(h0, b, j)
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(max(s["B"], s["F"]), THREADS), THREADS))
+@cuda_kernel(launch=lambda s: (ceil_div(s["B"], THREADS), THREADS))
 def sequence_order(
-    lengths: "in whole i[B]",  # absent: all steps
+    lengths: "in whole i[B]",
     order: "out whole i[B]",
-    flags: "out whole i[F]",
     steps: "int",
 ):
-    """order = the sequences, longest first, equal ones as they come; lowers the blocks' flags."""
+    """order = the sequences, longest first, equal ones as they come."""
     i = flat_index()
-    if i < flags.size:
-        flags[i] = 0
     if i < order.size:
         rank = 0
-        if lengths.size > 0:
-            length = length_of(lengths, i, steps)
-            for b in range(lengths.size):
-                other = length_of(lengths, b, steps)
-                if other > length or (other == length and b < i):
-                    rank += 1
-        else:
-            rank = i
+        length = length_of(lengths, i, steps)
+        for b in range(lengths.size):
+            other = length_of(lengths, b, steps)
+            if other > length or (other == length and b < i):
+                rank += 1
         order[rank] = i
+
+
+@cuda_kernel(launch=lambda s: (ceil_div(s["E"], THREADS), THREADS))
+def clear_words(words: "out whole i[E]"):
+    """words = 0: of no turn."""
+    i = flat_index()
+    if i < words.size:
+        words[i] = 0
 
 
 @helper
@@ -197,15 +199,25 @@ def tiles_of(batch, groups):
 
 
 @helper
-def rows_of_group(order, lengths, steps, group, groups, numbers, known):
-    """How many sequences the group has; their numbers and lengths go to shared memory."""
-    rows = divide_index(order.size - group + groups - 1, groups)
+def rows_of_group(order, lengths, batch, steps, group, groups, numbers, known):
+    """How many sequences the group has; their numbers and lengths go to shared memory. Without an
+    `order` they are as long as each other. The weights' slice is there, too, afterwards."""
+    rows = divide_index(batch - group + groups - 1, groups)
     for r in range(thread_number(), rows, block_threads()):
-        b = order[group + r * groups]
+        b = group + r * groups
+        if order.size > 0:
+            b = order[b]
         numbers[r] = b
         known[r] = length_of(lengths, b, steps)
+    wait_copies(0)
     cuda.syncthreads()
     return rows
+
+
+@helper
+def whole_tiles(rows):
+    """So many rows, filled up to whole tiles: whoever reads a tile waits for all of its rows."""
+    return (rows + TILE - 1) // TILE * TILE
 
 
 @helper
@@ -248,21 +260,6 @@ def load_rows(s, at, w, first, units):
         k = i - u * total
         copy1(s, at + k * units + u, w, (first + u) * total + k, first + u < hidden)
     commit_copies()
-
-
-@helper
-def stage(s, at, exchange, source, size):
-    """Copy `size` elements of the exchange (a multiple of 4) to shared memory.
-
-    The copies go past the L1 cache, which doesn't see what other blocks write.
-    """
-    i, step = 4 * thread_number(), 4 * block_threads()
-    while i < size:  # in hot code not `range`, which would divide for the number of turns
-        copy4(s, at + i, exchange, source + i, 4)
-        i += step
-    commit_copies()
-    wait_copies(0)
-    cuda.syncthreads()
 
 
 @helper

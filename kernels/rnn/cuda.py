@@ -6,8 +6,8 @@ x W_ih + b_ih of all steps.
 
 import numpy as np
 
-from ..cuda.device import block_number, cast, cuda, divide_index, flat, flat_index
-from ..cuda.flags import raise_flag, wait_for_flags
+from ..cuda.device import cast, cuda, divide_index, flat, flat_index
+from ..cuda.exchange import publish, receive
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -26,10 +26,10 @@ from ..recurrent.cuda import (
     output_before,
     place,
     rows_of_group,
-    stage,
     tiles_of,
     total,
     value_or_zero,
+    whole_tiles,
     zero_past_end,
 )
 from ..recurrent.shared import length_of, step_of
@@ -54,9 +54,8 @@ def rnn_persistent_forward(
     h0: "in rows f[B,H]",  # absent: zeros
     y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
     h_n: "out rows f[B,H]",
-    exchange: "scratch whole f[E]",
-    order: "in whole i[B]",
-    flags: "inout whole i[F]",
+    words: "inout whole i[E]",  # 0 before
+    order: "in whole i[O]",  # O is B, or 0: as long as each other
     reverse: "int",
     activation: "int",
     groups: "int",
@@ -73,16 +72,17 @@ def rnn_persistent_forward(
     inputs = H * units
     parts = inputs + TILE * H
     load_columns(s, 0, w_hh, first, units, 1)
-    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-    tiles, size = tiles_of(order.size, groups), TILE * H
-    for r in range(row, rows, TILE):
+    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+    tiles, size = tiles_of(y.shape[0], groups), TILE * H
+    for r in range(row, whole_tiles(rows), TILE):
         if mine:
-            b = numbers[r]
-            h = value_or_zero(h0, b, j)
-            exchange[(group * tiles + r // TILE) * size + j * TILE + row] = h
-            if known[r] == 0:
-                h_n[b, j] = h
-    raise_flag(flags, block_number(), 1)
+            h = cast(zx, 0)
+            if r < rows:
+                b = numbers[r]
+                h = value_or_zero(h0, b, j)
+                if known[r] == 0:
+                    h_n[b, j] = h
+            publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
     zero_past_end(y, 1, first, units, H, rows, numbers, known)
     bias = bias_or_zero(b_hh, mine, j)
     sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
@@ -98,23 +98,22 @@ def rnn_persistent_forward(
         for tile in range(last + 1):
             r = tile * TILE + row
             live = mine and r < running
-            x = zero
+            x, h = zero, zero
             if live:  # before the wait: this comes from far away
                 at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
                 x = sums[at]
-            if tile == 0:
-                wait_for_flags(flags, group * blocks, blocks, turn + 1)
-            stage(s, inputs, exchange, (now + tile) * size, size)
+            receive(s, inputs, words, (now + tile) * size, size, turn + 1)
             multiply(s, 0, units, units, inputs, H, parts, SPLITS)
             if live:
                 z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
                 h = activate(z, activation)
-                exchange[(following + tile) * size + j * TILE + row] = h
+            if mine:
+                publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
+            if live:
                 if turn == known[r] - 1:
                     h_n[numbers[r], j] = h
                 if tile < last:
                     outputs[at] = h
-        raise_flag(flags, block_number(), turn + 2)
         if live:  # nobody waits for this
             outputs[at] = h
 
@@ -135,9 +134,8 @@ def rnn_persistent_backward(
     dz: "out rows f[B,T,H]",  # gradients of the sums, 0 past the end
     before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
     dh0: "out rows f[B,H]",
-    exchange: "scratch whole f[E]",
-    order: "in whole i[B]",
-    flags: "inout whole i[F]",
+    words: "inout whole i[E]",  # 0 before
+    order: "in whole i[O]",  # O is B, or 0: as long as each other
     reverse: "int",
     activation: "int",
     bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
@@ -155,8 +153,8 @@ def rnn_persistent_backward(
     inputs = H * units
     parts = inputs + TILE * H
     load_rows(s, 0, w_hh, first, units)
-    rows = rows_of_group(order, lengths, T, group, groups, numbers, known)
-    tiles, size = tiles_of(order.size, groups), TILE * H
+    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+    tiles, size = tiles_of(y.shape[0], groups), TILE * H
     zero_past_end(dz, 1, first, units, H, rows, numbers, known)
     zero_past_end(before, 1, first, units, H, rows, numbers, known)
     for r in range(row, rows, TILE):
@@ -188,11 +186,10 @@ def rnn_persistent_backward(
                     earlier = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                     if dy.size > 0:
                         given = incoming[at]
-            if tile == 0:
-                wait_for_flags(flags, group * blocks, blocks, top - turn)
-            if tile * TILE < ran and not cut:
-                stage(s, inputs, exchange, (now + tile) * size, size)
-                multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
+            if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
+                receive(s, inputs, words, (now + tile) * size, size, top - turn)
+                if not cut:
+                    multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
             if live:
                 if not (begins or cut):
                     dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
@@ -200,12 +197,13 @@ def rnn_persistent_backward(
                     dh0[numbers[r], j] = dh
                 else:
                     dh = activate_gradient(h, dh + given, activation)
-                    exchange[(following + tile) * size + j * TILE + row] = dh
                     if tile < last:
                         sums[at] = dh
                         begun[at] = earlier
+            if mine and turn >= 0:
+                k = (following + tile) * size + j * TILE + row
+                publish(words, k, dh, top - turn + 1)
         ran = running
-        raise_flag(flags, block_number(), top - turn + 1)
         if live and turn >= 0:  # nobody waits for these
             sums[at] = dh
             begun[at] = earlier

@@ -83,6 +83,7 @@ KERNELS_ONLY_CUDA = {
     "gru_persistent_forward_early": "likewise, with the reset gate before the product",
     "gru_persistent_backward_early": "likewise",
     "sequence_order": "sequences by length, for blocks that walk together",
+    "clear_words": "what these blocks exchange, before the launch",
     "valid_steps": "which rows of the padded steps count in products over all steps",
 }
 

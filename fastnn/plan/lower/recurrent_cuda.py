@@ -14,7 +14,8 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
+from fastnn.kernels.recurrent.cuda import Layout, exchange_words, fits
+from fastnn.plan.exchanges import CLEAR
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need
 
@@ -37,17 +38,27 @@ def _kernel(node: Node, direction: str) -> str:
 
 def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str, Any]:
     """What kernels of blocks that work together take besides their inputs and outputs."""
-    batch, steps, _ = node.outputs["y"].shape
-    order = to.value((batch,), "i")
-    flags = to.value((layout.groups * layout.blocks,), "i")
-    lengths = node.inputs["lengths"]
-    to.call("sequence_order", lengths=lengths, order=order, flags=flags, steps=steps)
-    slots = 3 if node.attrs.get("reset_before") else 2
+    batch, slots = node.outputs["y"].shape[0], 3 if node.attrs.get("reset_before") else 2
+    count = exchange_words(batch, depth, slots, layout, np.dtype(to.dtype).itemsize)
+    words = to.value((count,), "i", name="exchange")
+    to.call(CLEAR, words=words)
     return {
-        "exchange": to.value((exchange_elements(batch, depth, slots, layout),)),
-        "order": order, "flags": flags, "groups": layout.groups, "blocks": layout.blocks,
-        "units": layout.units,
+        "words": words, "order": _order(to, node), "groups": layout.groups,
+        "blocks": layout.blocks, "units": layout.units,
     }  # fmt: skip
+
+
+def _order(to: Lowering, node: Node) -> Value | None:
+    """The sequences, longest first: found once for all nets that the lengths are given to. None
+    where all are as long as each other."""
+    lengths, (batch, steps, _) = node.inputs["lengths"], node.outputs["y"].shape
+    if lengths is None:
+        return None
+    key = ("order", lengths, steps)
+    if key not in to.memo:
+        to.memo[key] = to.value((batch,), "i", name="order")
+        to.call("sequence_order", lengths=lengths, order=to.memo[key], steps=steps)
+    return to.memo[key]
 
 
 # ---------------------------------------------------------------- forward

@@ -12,7 +12,7 @@ import pytest
 
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS, Array
-from fastnn.kernels.recurrent.cuda import Layout, exchange_elements, fits
+from fastnn.kernels.recurrent.cuda import Layout, exchange_words, fits
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests import naive, naive_recurrent
@@ -76,13 +76,11 @@ class Case:
 
     def shape_of(self, key: str, layout: Layout) -> tuple[int, ...] | None:
         B, T, H = self.sizes
-        depth = 3 * H if self.cell == "gru" else GATES[self.cell] * H
         wide = 2 * H if self.before else 3 * H
         shapes: dict[str, tuple[int, ...] | None] = {
             "y": (B, T, H), "before": (B, T, H), "saved": (B, T * SAVED[self.cell] * H),
             "dz": (B, T, GATES[self.cell] * H), "dz_h": (B, T, wide),
             "dz_step": (B, GATES[self.cell] * H),
-            "exchange": (exchange_elements(B, depth, 3, layout),),
             "dpeephole": None if self.arrays["peephole"] is None else (B, 3 * H),
             "reset": (B, T, H) if self.before else None, "dn": (B, T, H) if self.before else None,
             "dz_late": (B, H) if self.before else None,
@@ -109,13 +107,18 @@ class Case:
         return operands
 
     def order(self, layout: Layout) -> Arrays:
-        order, flags = np.empty((2, self.sizes[0]), np.int64)
-        flags = np.full(layout.groups * layout.blocks, 99)
-        call_cuda(
-            CUDA_KERNELS["sequence_order"], lengths=self.lengths, order=order, flags=flags,
-            steps=self.sizes[1],
-        )  # fmt: skip
-        return {"order": order, "flags": flags}
+        """The order of the sequences, and words that are as they are before the launch."""
+        B, T, H = self.sizes
+        order = None
+        if self.lengths is not None:
+            order = np.full(B, -1)
+            kernel = CUDA_KERNELS["sequence_order"]
+            call_cuda(kernel, lengths=self.lengths, order=order, steps=T)
+        depth = GATES[self.cell] * H
+        words = np.full(exchange_words(B, depth, 3, layout, np.dtype(self.dtype).itemsize), -1)
+        call_cuda(CUDA_KERNELS["clear_words"], words=words)
+        assert not words.any()
+        return {"order": order, "words": words}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
         return self.run(
@@ -317,13 +320,9 @@ def test_truncation_stops_gradients_at_its_turns(
 
 def test_sequences_are_sorted_by_length() -> None:
     known = np.array([2, 9, 0, 2, 5, -1, 4])
-    order, flags = np.full(7, 99), np.full(3, 99)
-    kernel = CUDA_KERNELS["sequence_order"]
-    call_cuda(kernel, lengths=known, order=order, flags=flags, steps=5)
+    order = np.full(7, 99)
+    call_cuda(CUDA_KERNELS["sequence_order"], lengths=known, order=order, steps=5)
     assert order.tolist() == [1, 4, 6, 0, 3, 2, 5]
-    assert not flags.any()
-    call_cuda(kernel, lengths=None, order=order, flags=flags, steps=5)
-    assert order.tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("reverse", [0, 1])
@@ -410,16 +409,18 @@ def test_steps_past_the_end_become_zeros() -> None:
 
 @pytest.mark.skipif(not _cuda.simulated(), reason="a device's blocks can't be slowed down")
 @pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("bptt", [0, 2])
 @pytest.mark.parametrize(("cell", "options"), CELLS[:1] + CELLS[4:])
 def test_blocks_wait_for_the_slowest(
-    monkeypatch: pytest.MonkeyPatch, cell: str, options: dict[str, Any], slow: int
+    monkeypatch: pytest.MonkeyPatch, cell: str, options: dict[str, Any], bptt: int, slow: int
 ) -> None:
-    case = Case(cell, options, (2, 3, 6))
+    """Also where a block has no use for what the others computed: it may change theirs."""
+    case = Case(cell, options, (2, 4, 6), bptt=bptt)
     layout = Layout(1, 2, 4)
     whole = case.forward(layout)
     back = case.backward(whole, layout)
     module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
-    stage, multiply = module.stage, module.multiply
+    receive, multiply = module.receive, module.multiply
 
     def late(function: Any) -> Any:
         def wrapped(*arguments: Any) -> None:
@@ -429,7 +430,7 @@ def test_blocks_wait_for_the_slowest(
 
         return wrapped
 
-    monkeypatch.setattr(module, "stage", late(stage))
+    monkeypatch.setattr(module, "receive", late(receive))
     monkeypatch.setattr(module, "multiply", late(multiply))
     other = case.forward(layout)
     again = case.backward(other, layout)
