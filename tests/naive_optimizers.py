@@ -254,3 +254,23 @@ def muon(
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
     size = 0.2 * np.sqrt(max(p.shape)) if match_rms else np.sqrt(max(1, p.shape[0] / p.shape[1]))
     return p - lr * size * (left * values) @ right
+
+
+# ---------------------------------------------------------------- beside any rule
+
+
+def proximal_l1(p: Any, limit: float) -> Any:
+    """sign(p) max(|p| - limit, 0) (Duchi & Singer 2009, equation 19)."""
+    return np.sign(p) * np.maximum(np.abs(p) - limit, 0.0)
+
+
+def max_norm(p: Any, limit: float) -> Any:
+    """Rows of at most this length (Srivastava et al. 2014, section 5.1)."""
+    p = np.array(p)
+    if p.ndim < 2:
+        return p
+    for row in p.reshape(len(p), -1):
+        size = np.sqrt((row**2).sum())
+        if size > limit:
+            row *= limit / size
+    return p

@@ -133,17 +133,28 @@ def add_updates(
     scale = None
     if optimizer.clip_global_norm is not None:
         scale = _clip(graph, list(gradients.values()), optimizer.clip_global_norm)
-    factors = dict.fromkeys(gradients, scale)
+    factors: dict[str, Value | None] = dict.fromkeys(gradients, scale)
     for name, gradient in gradients.items():
         options = optimizer.group_options(groups[name])
         if options["clip_norm"] is not None:
             factors[name] = _clip(graph, [gradient], options["clip_norm"])
+    given = {name: optimizer.group_options(groups[name]) for name in gradients}
+    gradients = dict(gradients)
+    for name in gradients:
+        if eta := given[name]["gradient_noise"]:
+            gradients[name] = _with_noise(gradients[name], factors[name], eta, every)
+            factors[name] = None
+    noisy = any(options["gradient_noise"] for options in given.values())
     pieces = [
         Piece(leaves[n], gradient, hyper[groups[n]], factors[n])
         for n, gradient in gradients.items()
     ]
-    if alone:
+    if alone and not noisy:
         pieces = side_by_side(pieces)
+    names_of = {
+        piece.parameter: [n for n in gradients if _covers(piece.parameter, leaves[n])]
+        for piece in pieces
+    }
     if every == 1:
         safeguard([piece.gradient for piece in pieces])
     for leaf, gradient, own_hyper, factor in pieces:
@@ -160,6 +171,10 @@ def add_updates(
             graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
         else:
             optimizer.place(operands, owns[own_hyper], leaf in transposed)
+        for name in names_of[leaf]:
+            group = objective.group_offset + groups[name]
+            upright = leaves[name] in transposed
+            _bound(leaves[name], own_hyper, schedule, group, given[name], upright)
     if guarded:
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
@@ -193,6 +208,53 @@ def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:
     scale = graph.value((1,), name="clip")
     graph.call("clip_scale", total=total, scale=scale, limit=float(limit))
     return scale
+
+
+def _with_noise(gradient: Value, factor: Value | None, eta: float, every: int) -> Value:
+    """The gradient times its factor, with noise."""
+    graph, shape = gradient.graph, gradient.shape
+    noise, noisy = graph.value(shape, name="noise"), graph.value(shape, name="noisy gradient")
+    control = graph.control()
+    graph.call("normal", y=noise, control=control, mean=0.0, std=1.0, stream=graph.stream())
+    graph.call(
+        "add_noise", g=gradient, noise=noise, y=noisy, scale=factor, control=control,
+        eta=float(eta), every=every,
+    )  # fmt: skip
+    return noisy
+
+
+def _bound(
+    leaf: Value, hyper: Value, schedule: Value, group: int, options: Mapping[str, Any],
+    upright: bool,
+) -> None:  # fmt: skip
+    """What follows the update of a parameter: small numbers become 0, long rows shorter.
+
+    A unit's weights are a row, or a column where the matrix lies transposed (`upright`).
+    """
+    graph = leaf.graph
+    if l1 := options["proximal_l1"]:
+        graph.call(
+            "shrink", p=leaf, hyper=hyper, control=graph.control(), schedule=schedule, group=group,
+            l1=float(l1),
+        )  # fmt: skip
+    if options["max_norm"] is None or leaf.ndim < 2:
+        return
+    limit, rows = float(options["max_norm"]), leaf.shape[0]
+    if upright:
+        factors = graph.value((leaf.shape[1],), "r")
+        graph.call("column_factors", p=leaf, factors=factors, limit=limit)
+        graph.call("limit_columns", p=leaf, factors=factors, hyper=hyper)
+        return
+    p = leaf if leaf.ndim == 2 else graph.view(leaf, (rows, leaf.size // rows), batched=False)
+    squares = graph.value((rows,), "r")
+    graph.call("squared_norm", x=p, y=squares)
+    graph.call("limit_rows", p=p, squares=squares, hyper=hyper, limit=limit)
+
+
+def _covers(piece: Value, leaf: Value) -> bool:
+    """Whether a parameter lies in the part of memory that is updated as one."""
+    first, begin = piece.offset or 0, leaf.offset or 0
+    return first <= begin < first + piece.size
 
 
 def side_by_side(pieces: Sequence[Piece]) -> list[Piece]:

@@ -20,7 +20,10 @@ from fastnn.kernels.update.shared import ACCUMULATED
 from fastnn.optim.schedule import Schedule
 
 #: options that every optimiser takes beside its own
-COMMON = ("lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize")
+COMMON = (
+    "lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize",
+    "max_norm", "proximal_l1", "gradient_noise",
+)  # fmt: skip
 #: options that are yes or no
 SWITCHES = (
     "maximize", "nesterov", "centered", "amsgrad", "match_rms", "orthogonal",
@@ -41,6 +44,18 @@ class Optimizer:
         clip_norm: scale the gradient of each parameter to at most this L2 norm.
         clip_global_norm: scale all gradients together to at most this L2 norm (Pascanu et al.
             2013). Clipping by value comes after clipping by a norm.
+        max_norm: after the update each unit's weights (a row of the array as `value` shows it, such
+            as those that come into one unit of a `Linear` layer) are scaled down to at most this L2
+            norm (Srebro & Shraibman 2005; Hinton et al. 2012). Arrays of one axis (biases) have no
+            such rows, and are left as they are.
+        proximal_l1: L1 regularisation by its proximal step: after the update each number moves
+            towards 0 by `lr * proximal_l1` and stops there (Daubechies, Defrise & De Mol 2004;
+            Duchi & Singer 2009), so weights become exactly 0. (`nn.L1Penalty` is the term of the
+            loss.)
+        gradient_noise: eta of normally distributed noise on the gradients, of variance
+            ``eta / (1 + t)**0.55`` in the update t = 0, 1, ... (Neelakantan et al. 2015, "Adding
+            gradient noise improves learning for very deep networks"; eta is 0.01, 0.3 or 1 there).
+            It comes after clipping by a norm and before clipping by value.
         maximize: go up the gradient instead of down; weight decay pulls to 0 all the same, as in
             PyTorch.
         accumulate: so many steps' gradients make one update, that of their mean, as of a batch so
@@ -73,6 +88,9 @@ class Optimizer:
         clip_value: float | None = None,
         clip_norm: float | None = None,
         clip_global_norm: float | None = None,
+        max_norm: float | None = None,
+        proximal_l1: float = 0.0,
+        gradient_noise: float = 0.0,
         maximize: bool = False,
         accumulate: int = 1,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
@@ -101,6 +119,9 @@ class Optimizer:
             "clip_value": _plain(clip_value),
             "clip_norm": _plain(clip_norm),
             "maximize": _plain(maximize),
+            "max_norm": _plain(max_norm),
+            "proximal_l1": _plain(proximal_l1),
+            "gradient_noise": _plain(gradient_noise),
             **options,
         }
         self.own = tuple(options)
@@ -199,7 +220,7 @@ class Optimizer:
 
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
         for name, value in options.items():
-            if value is None and name in ("clip_value", "clip_norm"):
+            if value is None and name in ("clip_value", "clip_norm", "max_norm"):
                 continue
             if name in SWITCHES:
                 if not isinstance(value, bool):
@@ -213,7 +234,7 @@ class Optimizer:
                 raise OptionError(
                     f"optimizer {prefix}{name}: expected a number that is not negative, got {value}"
                 )
-        for name in ("clip_value", "clip_norm"):
+        for name in ("clip_value", "clip_norm", "max_norm"):
             _positive(prefix + name, options[name])
         problem = self.check(options)
         if problem:

@@ -68,6 +68,11 @@ class ScheduleFreeAdamW(Optimizer):
             )
 
     def check(self, options: Mapping[str, Any]) -> str | None:
+        if options["max_norm"] is not None or options["proximal_l1"]:
+            return (
+                "max_norm and proximal_l1: expected None and 0 with ScheduleFreeAdamW, whose "
+                "parameters are made of two sequences; take optim.AdamW"
+            )
         if not 0 < options["beta1"] < 1:
             return f"betas: expected the first in (0, 1), got {options['beta1']}"
         return below_one(options, "beta2")

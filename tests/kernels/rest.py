@@ -43,6 +43,28 @@ DIRECT: dict[str, dict[str, Any]] = {
         guard=np.zeros(8, np.int64),
         every=2,
     ),
+    "shrink": dict(
+        p=numbers(3, 5),
+        hyper=np.abs(numbers(5)),
+        control=control(0),
+        schedule=np.full((9, 2), 0.5),
+        group=1,
+        l1=0.3,
+    ),
+    "limit_rows": dict(
+        p=numbers(3, 5), squares=np.array([0.1, 4.0, 9.0]), hyper=np.abs(numbers(5)), limit=1.5
+    ),
+    "column_factors": dict(p=numbers(3, 5), factors=np.ones(5), limit=0.5),
+    "limit_columns": dict(p=numbers(3, 5), factors=np.arange(5.0), hyper=np.abs(numbers(5))),
+    "add_noise": dict(
+        g=numbers(3, 5),
+        noise=numbers(3, 5),
+        y=numbers(3, 5),
+        scale=numbers(1),
+        control=control(4),
+        eta=0.3,
+        every=2,
+    ),
     "update_factors": dict(
         sums=np.ones(3),
         cols=np.abs(numbers(4)),
