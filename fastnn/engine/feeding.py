@@ -34,6 +34,7 @@ class Feeding:
 
     def __init__(self, session: Session, poll: Callable[[], None] = lambda: None):
         session.store.check()
+        session.store.check_set()
         session.settle()
         session.control[
             [control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]

@@ -51,6 +51,7 @@ class _Bound:
     """A forward pass that is ready to run again and again on arrays of one shape."""
 
     def __init__(self, session: Session, forward: Forward, x: Arrays):
+        session.store.check_set()
         self.forward, self.bound = forward, session.bind(forward.built.program)
         self.step = session.runtime.single([self.bound], x.names, x.arrays)
         self.names = [f"output{k}" for k in range(len(forward.shapes))]

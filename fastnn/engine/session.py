@@ -107,6 +107,7 @@ class Session:
         The control block's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
+        self.store.check_set()
         self.check_not_within("a run")
         self.settle()  # before the control block is set, which it counts in
         self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0

@@ -33,6 +33,7 @@ class Single:
         arrays: Sequence[np.ndarray],
         found: set[str],
     ):
+        session.store.check_set()
         self.built, self.found = built, found
         self.bound = session.bind(built.program)
         bounds = [self.bound]

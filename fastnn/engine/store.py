@@ -18,7 +18,7 @@ import numpy as np
 
 from fastnn.engine import turns
 from fastnn.engine.numbers import check_range
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, where
 from fastnn.runtime import devices
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.segment import Segment
@@ -45,6 +45,7 @@ class Stored(Protocol):
         _device: the device that its model is to run on, as long as it is in no store, or None.
         _drawn: how it was drawn without anybody having chosen a seed (seed, name, element type,
             checksum); None: it was not.
+        _unset: what an error says as long as it holds nothing but 0; "": it may.
     """
 
     store: ParameterStore | None
@@ -53,6 +54,7 @@ class Stored(Protocol):
     _contents: np.ndarray | None
     _device: str | None
     _drawn: tuple[int, str, str, int] | None
+    _unset: str
     value: Any
 
     @property
@@ -114,6 +116,7 @@ class ParameterStore:
         }
         self.segments = {name: Segment(name, array) for name, array in self._arrays.items()}
         self._members = [weakref.ref(parameter) for _, parameter in named]
+        self._unset = [weakref.ref(parameter) for _, parameter in named if parameter._unset]
         self._shown: list[weakref.ref[np.ndarray]] = []
         drawn = []
         for (name, parameter), offset in zip(named, offsets, strict=True):
@@ -186,6 +189,15 @@ class ParameterStore:
                 "compiled; make the model that contains all of them first (its store()), then "
                 "compile the parts, and use one dtype for all"
             )
+
+    def check_set(self) -> None:
+        """Raise an error if there is a buffer that has yet to be set."""
+        while self._unset:
+            parameter = self._unset[-1]()
+            if parameter is not None and parameter.store is self and not parameter.read().any():
+                name = parameter.name.rpartition(".")[0]
+                raise OptionError(f"{where(name)}{parameter._unset}")
+            self._unset.pop()
 
     def view(self, flat: np.ndarray, parameter: Stored) -> np.ndarray:
         """A parameter's part of a flat array, in its storage shape."""

@@ -8,6 +8,7 @@ from fastnn.nn.linear import *
 from fastnn.nn.loss import *
 from fastnn.nn.module import *
 from fastnn.nn.noise import *
+from fastnn.nn.normalization import *
 from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.recurrent import *

@@ -52,6 +52,8 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         transposed: keep the matrix transposed in memory, which matrix products prefer; `value`
             still has shape `shape`.
         trainable: False for a buffer, such as running statistics.
+        unset: of a buffer that has to be set or loaded before the model is used: what an error says
+            as long as it holds nothing but 0.
 
     Attributes:
         trainable: whether training changes it. Setting it to False freezes the parameter at any
@@ -75,7 +77,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
 
     __slots__ = (
         "__weakref__", "_contents", "_device", "_drawn", "_dtype", "_init", "_name",
-        "_shape", "_trainable", "_transposed", "buffer", "offset", "store",
+        "_shape", "_trainable", "_transposed", "_unset", "buffer", "offset", "store",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         *,
         transposed: bool = False,
         trainable: bool = True,
+        unset: str = "",
     ):
         self._shape = tuple(int(n) for n in shape)
         if any(n < 1 for n in self.shape):
@@ -94,6 +97,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         self._init = initializers.get(init)
         self._transposed = bool(transposed)
         self._trainable = bool(trainable)
+        self._unset = unset
         self.buffer = not trainable  # lies among the buffers, which a forward pass may write to
         self._name = ""
         self._free()
@@ -333,6 +337,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         return {
             "shape": self.shape, "init": init, "transposed": self.transposed,
             "trainable": self.trainable, "buffer": self.buffer, "name": self.name,
+            "unset": self._unset,
             "contents": np.array(self.read(), order="C") if store is not None else self._contents,
             "dtype": self._dtype if store is None else store.dtype,
             "device": self._device if store is None else store.device,
@@ -366,7 +371,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._free()
         for name in ("shape", "init", "transposed", "trainable", "name", "contents", "dtype",
-                     "device", "drawn"):  # fmt: skip
+                     "device", "drawn", "unset"):  # fmt: skip
             object.__setattr__(self, f"_{name}", state[name])
         self.buffer = state["buffer"]
         for name, value in state["more"].items():

@@ -279,5 +279,8 @@ class RBM(Module):
             shuffle=shuffle, resume=resume,
         )  # fmt: skip
 
+    def _sample_shape(self) -> tuple[int, ...]:
+        return (self.visible,)
+
     def extra(self) -> str:
         return f"{self.visible}, {self.hidden}, {self.units!r}"

@@ -346,6 +346,7 @@ def test_every_layer_has_a_case():
         "Standout",
         "StochasticDepth",
     }  # fmt: skip (in tests/nn/test_noise.py)
+    elsewhere |= {"MinMaxScale", "RobustScale", "Standardize", "UnitNorm", "Whiten"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 

@@ -1,0 +1,433 @@
+"""Layers that normalise data as they were adapted to training data.
+
+They have no trained parameters: what `adapt` finds are buffers, which model files and checkpoints
+hold, and which `predict` and `evaluate` apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from fastnn import ops
+from fastnn.engine.numbers import numbers
+from fastnn.errors import DataError, OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.statistics import Everything, Extremes, Moments, pieces, sizes
+from fastnn.public import publish
+
+_UNSET = "%s: expected it to be adapted to training data, or loaded, before use; call its adapt(x)"
+
+
+class _Adapted(Module):
+    """Base of layers that are adapted to data.
+
+    Attributes:
+        samples: a buffer of shape (1,), how many rows it was adapted to; 0: none yet.
+    """
+
+    #: rows that are needed at least
+    least = 1
+
+    def __init__(self, features: int | Sequence[int]):
+        self.shape = sizes(type(self).__name__, features)
+        self.samples = Parameter((1,), 0.0, trainable=False, unset=_UNSET % type(self).__name__)
+
+    def adapt(self, x: Any, lengths: Any = None, mask: Any = None) -> Self:
+        """Take the statistics of training data; those of an earlier call are forgotten.
+
+        Sums are in float64 and a block at a time, so `x` may be a memory map, or come in chunks
+        that together don't fit into memory.
+
+        Args:
+            x: an array of shape (..., features), or an iterable of such arrays (a list, a
+                generator), or of pairs (array, lengths).
+            lengths: of padded sequences, shape (samples,) with `x` of shape (samples, steps,
+                features): padding does not count.
+            mask: what counts, booleans of x's shape without the features.
+
+        Returns:
+            The layer.
+
+        Raises:
+            DataError: there are NaN or infinite numbers, or too few samples.
+            ShapeError: shapes do not fit.
+        """
+        name = type(self).__name__
+        found = self._statistics()
+        for rows in pieces(x, lengths, mask, self.shape, name):
+            found.add(rows)
+        if found.count < self.least:
+            raise DataError(
+                f"{name}.adapt: expected at least {self.least} samples, got {found.count}; "
+                "adapt it to all training data"
+            )
+        self._take(found)
+        self.samples.value = np.array([float(found.count)])
+        return self
+
+    def _statistics(self) -> Any:
+        raise NotImplementedError
+
+    def _take(self, found: Any) -> None:
+        raise NotImplementedError
+
+    def inverse(self, y: Any) -> np.ndarray:
+        """What was normalised to `y`, in NumPy: scaled back, as for targets of a regression.
+
+        Args:
+            y: an array of the layer's output's shape.
+
+        Returns:
+            An array of the input's shape, float64.
+        """
+        if not self.samples.read().any():
+            raise OptionError(_UNSET % type(self).__name__)
+        return self._back(np.asarray(numbers(y, f"{type(self).__name__}.inverse: y"), np.float64))
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _sample_shape(self) -> tuple[int, ...]:
+        return self.shape
+
+    def _input(self, x: Value) -> Value:
+        if x.ndim <= len(self.shape) or x.shape[-len(self.shape) :] != self.shape:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, ..., "
+                f"{', '.join(map(str, self.shape))}), got {x.shape}"
+            )
+        return x
+
+    @staticmethod
+    def _unpadded(y: Value, lengths: Value | None) -> Value:
+        """Zeros where sequences are over."""
+        if lengths is None:
+            return y
+        if y.ndim < 3 or lengths.shape != y.shape[:1]:
+            raise ShapeError(
+                f"{where(y.graph.scope)}expected lengths of shape {y.shape[:1]} and sequences of "
+                f"shape (batch, steps, features), got {lengths.shape} and {y.shape}"
+            )
+        y.graph.limit(lengths, 0, y.shape[1] + 1, steps=True)
+        steps = np.arange(y.shape[1])[None]
+        within = ops.less(steps, ops.reshape(lengths, -1, 1))
+        return ops.multiply(y, ops.reshape(within, *y.shape[:2], *[1] * (y.ndim - 2)))
+
+    def extra(self) -> str:
+        return ", ".join(map(str, self.shape)) if len(self.shape) == 1 else f"{self.shape}"
+
+
+class Standardize(_Adapted):
+    """Makes each feature have mean 0 and variance 1 over the training data, ``y = (x - mean) /
+    std``, as scikit-learn's `StandardScaler`.
+
+    A feature that is constant in the training data is shifted only (its `std` counts as 1).
+
+    Args:
+        features: C, the size of the last axis, or the sizes of several last axes.
+        center: whether the mean is subtracted.
+        scale: whether to divide by the standard deviation.
+
+    Attributes:
+        mean, std: buffers of the features' shape; the standard deviation is that of the data as a
+            whole population (divided by n).
+        samples: a buffer, how many rows it was adapted to.
+
+    Shapes: input and output (batch, ..., features). With `lengths` (batch,), what is beyond a
+    sequence's length is set to 0. A layer that was not adapted raises OptionError.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> x = np.array([[1.0, 50.0], [3.0, 50.0]])
+    >>> model = nn.Sequential(nn.Standardize(2).adapt(x), nn.Linear(2, 1))
+    >>> model[0].predict(x)
+    array([[-1.,  0.],
+           [ 1.,  0.]], dtype=float32)
+    """
+
+    least = 2
+
+    def __init__(self, features: int | Sequence[int], center: bool = True, scale: bool = True):
+        super().__init__(features)
+        self.center, self.scale = bool(center), bool(scale)
+        self.mean = Parameter(self.shape, 0.0, trainable=False)
+        self.std = Parameter(self.shape, 1.0, trainable=False)
+
+    def _statistics(self) -> Moments:
+        return Moments()
+
+    def _take(self, found: Moments) -> None:
+        variance = found.spread / found.count
+        # what rounding leaves of a constant is no variance
+        constant = variance <= np.square(found.count * np.finfo(float).eps * found.mean)
+        self.mean.value = found.mean.reshape(self.shape)
+        self.std.value = np.where(constant, 1.0, np.sqrt(variance)).reshape(self.shape)
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        y = self._input(x)
+        y = ops.subtract(y, self.mean) if self.center else y
+        y = ops.divide(y, self.std) if self.scale else y
+        return self._unpadded(y, lengths)
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        y = y * np.array(self.std, np.float64) if self.scale else y
+        return y + np.array(self.mean, np.float64) if self.center else y
+
+
+class MinMaxScale(_Adapted):
+    """Brings each feature into a range, ``y = low + (x - min) (high - low) / (max - min)``, as
+    scikit-learn's `MinMaxScaler`.
+
+    A feature that is constant in the training data becomes `low`.
+
+    Args:
+        features: C, the size of the last axis, or the sizes of several last axes.
+        low, high: of the range.
+        clip: whether other data are kept within the range, too.
+
+    Attributes:
+        minimum, maximum: buffers of the features' shape.
+        samples: a buffer, how many rows it was adapted to.
+
+    Shapes: as of `Standardize`.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.MinMaxScale(1).adapt(np.array([[0.0], [4.0]])).predict(np.array([[1.0], [8.0]]))
+    array([[0.25],
+           [2.  ]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        low: float = 0.0,
+        high: float = 1.0,
+        clip: bool = False,
+    ):
+        super().__init__(features)
+        check_numbers("MinMaxScale", low=low, high=high)
+        if not low < high:
+            raise OptionError(f"MinMaxScale: expected low < high, got {low} and {high}")
+        self.low, self.high, self.clip = float(low), float(high), bool(clip)
+        self.minimum = Parameter(self.shape, 0.0, trainable=False)
+        self.maximum = Parameter(self.shape, 1.0, trainable=False)
+
+    def _statistics(self) -> Extremes:
+        return Extremes()
+
+    def _take(self, found: Extremes) -> None:
+        self.minimum.value = found.low.reshape(self.shape)
+        self.maximum.value = found.high.reshape(self.shape)
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        apart = ops.subtract(self._input(x), self.minimum)
+        extent = ops.subtract(self.maximum, self.minimum)
+        extent = ops.where(ops.equal(extent, 0.0), 1.0, extent)
+        y = ops.affine(ops.divide(apart, extent), self.high - self.low, self.low)
+        y = ops.clip(y, self.low, self.high) if self.clip else y
+        return self._unpadded(y, lengths)
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        low, high = (np.array(p, np.float64) for p in (self.minimum, self.maximum))
+        return low + (y - self.low) / (self.high - self.low) * (high - low)
+
+
+class RobustScale(_Adapted):
+    """Subtracts the median and divides by the distance of two quantiles, ``y = (x - median) /
+    (upper - lower)``, which outliers hardly move, as scikit-learn's `RobustScaler`.
+
+    Where the quantiles are equal, only the median is subtracted. Quantiles are exact, so that
+    `adapt` keeps the data in memory as float64.
+
+    Args:
+        features: C, the size of the last axis, or the sizes of several last axes.
+        lower, upper: the quantiles, 0 <= lower < upper <= 1.
+
+    Attributes:
+        median, width: buffers of the features' shape; `width` is the quantiles' distance.
+        samples: a buffer, how many rows it was adapted to.
+
+    Shapes: as of `Standardize`.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0], [1000.0]])
+    >>> nn.RobustScale(1).adapt(x).predict(x).ravel()
+    array([ -1. ,  -0.5,   0. ,   0.5, 499. ], dtype=float32)
+    """
+
+    least = 2
+
+    def __init__(self, features: int | Sequence[int], lower: float = 0.25, upper: float = 0.75):
+        super().__init__(features)
+        check_numbers("RobustScale", lower=lower, upper=upper)
+        if not 0 <= lower < upper <= 1:
+            raise OptionError(
+                f"RobustScale: expected 0 <= lower < upper <= 1, got {lower} and {upper}"
+            )
+        self.lower, self.upper = float(lower), float(upper)
+        self.median = Parameter(self.shape, 0.0, trainable=False)
+        self.width = Parameter(self.shape, 1.0, trainable=False)
+
+    def _statistics(self) -> Everything:
+        return Everything()
+
+    def _take(self, found: Everything) -> None:
+        low, median, high = found.quantiles((self.lower, 0.5, self.upper))
+        self.median.value = median.reshape(self.shape)
+        self.width.value = np.where(high > low, high - low, 1.0).reshape(self.shape)
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        y = ops.divide(ops.subtract(self._input(x), self.median), self.width)
+        return self._unpadded(y, lengths)
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        return y * np.array(self.width, np.float64) + np.array(self.median, np.float64)
+
+
+class Whiten(_Adapted):
+    """Makes features uncorrelated, with variance 1: ``y = (x - mean) @ weight.T``, by the
+    eigenvectors U and eigenvalues s of the training data's covariance matrix.
+
+    - PCA: ``weight = (s + eps)^-1/2 U^T``, the largest eigenvalue first: `components` of them, as
+      scikit-learn's ``PCA(whiten=True)``;
+    - ZCA: ``weight = U (s + eps)^-1/2 U^T``, which stays as close to the data as possible (Bell &
+      Sejnowski 1997; Krizhevsky 2009).
+
+    A direction in which the training data do not vary becomes 0.
+
+    Args:
+        features: C, the size of the last axis.
+        method: "pca" or "zca".
+        components: of PCA, how many; None: all.
+        eps: added to the eigenvalues; for images 0.01 or so keeps noise small where there is hardly
+            any variance.
+
+    Attributes:
+        mean, variance: buffers of shapes (C,) and (components,); the variances along U, which are
+            the eigenvalues.
+        weight: a buffer of shape (components, C).
+        samples: a buffer, how many rows it was adapted to.
+
+    Shapes: input (batch, ..., C), output (batch, ..., components). `lengths` as of `Standardize`.
+    Without `eps`, adapting takes more samples than components.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> x = np.random.default_rng(0).normal(size=(500, 3)) @ np.diag([1.0, 5.0, 0.1])
+    >>> y = nn.Whiten(3).adapt(x).predict(x)
+    >>> bool(np.allclose(np.cov(y.T), np.eye(3), atol=1e-4))
+    True
+    """
+
+    def __init__(
+        self, features: int, method: str = "pca", components: int | None = None, eps: float = 0.0
+    ):
+        check_whole("Whiten", 1, features=features)
+        super().__init__(features)
+        if method not in ("pca", "zca"):
+            raise OptionError(f"Whiten: expected method to be 'pca' or 'zca', got {method!r}")
+        check_numbers("Whiten", eps=eps)
+        if not eps >= 0:
+            raise OptionError(f"Whiten: expected eps >= 0, got {eps}")
+        if components is not None:
+            check_whole("Whiten", 1, components=components)
+            if method == "zca" or components > features:
+                raise OptionError(
+                    f"Whiten: expected components to be None with method='zca', and at most "
+                    f"{features}, got {components}"
+                )
+        self.method, self.eps = method, float(eps)
+        self.components = int(features if components is None else components)
+        self.least = 2 if eps else self.components + 1
+        self.mean = Parameter(self.shape, 0.0, trainable=False)
+        self.variance = Parameter((self.components,), 1.0, trainable=False)
+        self.weight = Parameter(
+            (self.components, int(features)), "zeros", transposed=True, trainable=False
+        )
+
+    def _statistics(self) -> Moments:
+        return Moments(products=True)
+
+    def _take(self, found: Moments) -> None:
+        values, vectors = np.linalg.eigh(found.spread / (found.count - 1))
+        values, vectors = values[::-1], vectors[:, ::-1]
+        values, vectors = values[: self.components], vectors[:, : self.components]
+        largest = np.abs(vectors).argmax(
+            axis=0
+        )  # its sign is positive, so that there is one answer
+        vectors = vectors * np.sign(vectors[largest, np.arange(len(values))])
+        none = values <= max(float(values[0]), 0.0) * found.mean.size * np.finfo(float).eps
+        values = np.where(none, 0.0, values)
+        safe = np.where(values + self.eps > 0, values + self.eps, 1.0)
+        factors = np.where(none, 0.0, 1.0 / np.sqrt(safe))
+        weight = factors[:, None] * vectors.T
+        self.weight.value = vectors @ weight if self.method == "zca" else weight
+        self.mean.value, self.variance.value = found.mean, values
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        y = ops.linear(ops.subtract(self._input(x), self.mean), self.weight)
+        return self._unpadded(y, lengths)
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        back = np.linalg.pinv(np.array(self.weight, np.float64))
+        return y @ back.T + np.array(self.mean, np.float64)
+
+    def extra(self) -> str:
+        more = f", components={self.components}" if self.components != self.shape[0] else ""
+        return f"{self.shape[0]}, {self.method!r}{more}"
+
+
+class UnitNorm(Module):
+    """Divides each sample by its length, as scikit-learn's `Normalizer`; a sample of zeros stays.
+
+    Of each sample mean and variance are normalised by ``nn.LayerNorm(C, affine=False)``, and over
+    each mini-batch by ``nn.BatchNorm(C, affine=False)``.
+
+    Args:
+        norm: "l2" (the square root of the sum of squares), "l1" (the sum of sizes), or "max" (the
+            largest size).
+
+    Shapes: input and output (batch, ..., C); the last axis is normalised.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.UnitNorm().predict(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+
+    def __init__(self, norm: str = "l2"):
+        if norm not in ("l1", "l2", "max"):
+            raise OptionError(f"UnitNorm: expected norm to be 'l1', 'l2' or 'max', got {norm!r}")
+        self.norm = norm
+
+    def forward(self, x: Value) -> Value:
+        if x.ndim < 2:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, ..., features), "
+                f"got {x.shape}"
+            )
+        if self.norm == "l2":
+            top = ops.max(ops.absolute(x), axis=-1, keepdims=True)  # squares would leave the range
+            top = ops.detach(ops.where(ops.equal(top, 0.0), 1.0, top))
+            x = ops.divide(x, top)
+            total = ops.sum(ops.square(x), axis=-1, keepdims=True)
+            size = ops.sqrt(ops.where(ops.equal(total, 0.0), 1.0, total))
+        else:
+            reduce = ops.sum if self.norm == "l1" else ops.max
+            size = reduce(ops.absolute(x), axis=-1, keepdims=True)
+            size = ops.where(ops.equal(size, 0.0), 1.0, size)
+        return ops.divide(x, size)
+
+    def extra(self) -> str:
+        return repr(self.norm)
+
+
+publish(globals(), type)
