@@ -15,6 +15,8 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.nn.zoneout import probabilities, zoned
+from fastnn.ops.operands import as_value, graph_of
 from fastnn.public import publish
 
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -39,6 +41,15 @@ class Recurrent(Module, Stateful):
             multiple of this number; None means never. All steps of a batch stay in memory whatever
             `bptt` is. For long sequences, feed windows of k steps in order to a `stateful` layer
             instead: gradients stop between windows as well, and only one window is in memory.
+        weight_drop: probability that a weight of `weight_hh_l0` (and of the other layers) is zero
+            in training, with one mask for a mini-batch and the others multiplied by 1 / (1 - p):
+            DropConnect on the recurrent weights (Merity, Keskar & Socher 2018, "Regularizing and
+            optimizing LSTM language models"; 0.5 there). In [0, 1).
+        zoneout: probability that a unit keeps its state for a step in training; in evaluation the
+            state is the mean of the old and the new one, with these weights (Krueger et al. 2017,
+            "Zoneout: regularizing RNNs by randomly preserving hidden activations"). One number, or
+            for an LSTM a pair for (h, c): 0.05 and 0.5 there. The layer then runs as a loop of
+            single steps, which is slower, and takes no `bptt`.
         stateful: a batch size, or None. Each batch then starts from the final states of the batch
             before, kept in the buffers `state_h_l0` (and `state_c_l0`) until `reset_state`. All
             batches must have this size.
@@ -63,6 +74,8 @@ class Recurrent(Module, Stateful):
         merge: str = "concat",
         bptt: int | None = None,
         stateful: int | None = None,
+        weight_drop: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
     ):
         name = type(self).__name__
         check_whole(name, 1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -83,7 +96,17 @@ class Recurrent(Module, Stateful):
             )
         if stateful and bidirectional:
             raise OptionError(f"{name}: a bidirectional layer has no state to carry; stateful=None")
+        check_numbers(name, weight_drop=weight_drop)
+        if not 0 <= weight_drop < 1:
+            raise OptionError(f"{name}: expected weight_drop in [0, 1), got {weight_drop}")
+        self.weight_drop = float(weight_drop)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.zoneout = probabilities(name, zoneout, list(self._state_sizes()))
+        if bptt and any(self.zoneout):
+            raise OptionError(
+                f"{name}: zoneout takes no bptt; feed windows of {bptt} steps to a stateful layer, "
+                "or leave one of the two out"
+            )
         self.batch_first, self.dropout = batch_first, float(dropout)
         self.bidirectional, self.merge, self.bptt, self.stateful = (
             bidirectional, merge, bptt, stateful
@@ -138,7 +161,11 @@ class Recurrent(Module, Stateful):
     def _weights(self, suffix: str) -> dict[str, Any]:
         """A cell's parameters by the names that the ops have for them."""
         names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
-        return {key: getattr(self, name + suffix) for key, name in names.items()}
+        found = {key: getattr(self, name + suffix) for key, name in names.items()}
+        graph = graph_of(found["w_hh"]) if self.weight_drop else None
+        if graph is not None and graph.training:
+            found["w_hh"] = ops.dropout(as_value(graph, found["w_hh"]), self.weight_drop)
+        return found
 
     def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
         """Outputs and final states of one layer in one direction: what each kind defines."""
@@ -146,6 +173,24 @@ class Recurrent(Module, Stateful):
             f"{where(x.graph.scope)}{self!r}: expected a kind of recurrent layer, such as nn.RNN, "
             "nn.LSTM or nn.GRU; this is what they share, and has no cell"
         )
+
+    def _layer(self, x: Value, suffix: str, state: Any, lengths: Any, reverse: bool) -> Any:
+        """Outputs and final states of one layer in one direction."""
+        if not any(self.zoneout):
+            return self._cell(x, suffix, state, lengths, reverse=reverse, bptt=self.bptt or 0)
+        sizes = list(self._state_sizes().values())
+        given = state if isinstance(state, tuple | list) else [state] * len(sizes)
+        initial = [
+            x.graph.full((x.shape[0], size), 0.0, x.batched) if v is None else as_value(x.graph, v)
+            for v, size in zip(given, sizes, strict=True)
+        ]
+
+        def cell(x_t: Value, states: list[Value]) -> list[Value]:
+            before = states[0] if len(states) == 1 else tuple(states)
+            return list(self._cell(x_t, suffix, before, None, reverse=False, bptt=0)[1:])
+
+        y, finals = zoned(cell, x, initial, self.zoneout, lengths, reverse)
+        return y, *finals
 
     def forward(self, x: Value, state: Any = None, lengths: Any = None) -> tuple[Value, list[Any]]:
         """Run over sequences.
@@ -190,9 +235,7 @@ class Recurrent(Module, Stateful):
                 if k == layer:
                     first = None if given is None else given[place]
                     reverse = suffix.endswith("_reverse")
-                    y, *last = self._cell(
-                        x, suffix, first, lengths, reverse=reverse, bptt=self.bptt or 0
-                    )
+                    y, *last = self._layer(x, suffix, first, lengths, reverse)
                     outputs.append(y)
                     finals.append(last[0] if len(last) == 1 else tuple(last))
             x = outputs[0]
@@ -265,6 +308,10 @@ class Recurrent(Module, Stateful):
         text = f"{self.input_size}, {self.hidden_size}"
         if self.num_layers > 1:
             text += f", num_layers={self.num_layers}"
+        if self.weight_drop:
+            text += f", weight_drop={self.weight_drop}"
+        if any(self.zoneout):
+            text += f", zoneout={self.zoneout}"
         return text + (", bidirectional=True" if self.bidirectional else "")
 
 

@@ -52,6 +52,11 @@ class SCRN(Recurrent):
         check_numbers("SCRN", alpha=alpha)
         if not 0 <= alpha <= 1:
             raise OptionError(f"SCRN: expected alpha in [0, 1], got {alpha}")
+        if options.get("zoneout"):
+            raise OptionError(
+                "SCRN: expected no zoneout, as its slow units keep their state by themselves; "
+                "leave it out"
+            )
         self.context_size, self.alpha = context_size, float(alpha)
         super().__init__(input_size, hidden_size, num_layers, bias, **options)
 
