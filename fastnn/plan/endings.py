@@ -20,7 +20,8 @@ from fastnn.kernels.declare import kernel_of
 
 @dataclass(frozen=True)
 class Ending:
-    """A kernel that may end another: `taken` is what it reads of it, `given` what it writes."""
+    """A kernel that may end another: `taken` is what it reads of it, `given` what it writes;
+    `numbers` are operands that say what it does."""
 
     first: str
     after: str
@@ -29,13 +30,26 @@ class Ending:
     taken: str
     given: str
     also: str = ""  # what it reads besides
+    numbers: tuple[tuple[str, int], ...] = ()
 
 
+#: activations whose gradient follows from their output, by the number that kernels know them by
+#: (`kernels/rnn/shared.py`)
+ACTIVATIONS = {"tanh": 0, "relu": 1, "sigmoid": 2}
 ENDINGS = (
-    Ending("linear_forward", "relu_forward", "linear_forward_relu", "y", "x", "y"),
-    Ending(
-        "linear_backward_input_unpacked", "relu_backward", "linear_backward_input_relu", "dx",
-        "dy", "dx", "y",
+    *(
+        Ending(
+            "linear_forward", f"{name}_forward", "linear_forward_activated", "y", "x", "y",
+            numbers=(("activation", number),),
+        )
+        for name, number in ACTIVATIONS.items()
+    ),
+    *(
+        Ending(
+            "linear_backward_input_unpacked", f"{name}_backward",
+            "linear_backward_input_activated", "dx", "dy", "dx", "y", (("activation", number),),
+        )
+        for name, number in ACTIVATIONS.items()
     ),
     Ending(
         "cross_entropy_forward", "cross_entropy_backward", "cross_entropy_scaled", "dlogits",
@@ -53,7 +67,7 @@ def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
     found: list[Call | None] = list(calls)
     for number, call in enumerate(calls):
         for ending in ENDINGS:
-            if call.kernel == ending.first:
+            if found[number] is call and call.kernel == ending.first:
                 _end(users, kept, found, number, ending)
     for number, call in enumerate(calls):
         if call.kernel == "linear_backward_weight":
@@ -108,7 +122,7 @@ def _end(
     if after.kernel != ending.after or after.repeats != call.repeats:
         return
     result = after.operands[ending.given]
-    operands = {name: after.operands[name] for name in (ending.also,) if name}
+    operands: dict[str, Any] = {ending.also: after.operands[ending.also]} if ending.also else {}
     alike = result.size == given.size and result.shape[-1:] == given.shape[-1:]
     if not (alike and _same(after.operands[ending.taken], given)):
         return
@@ -120,6 +134,7 @@ def _end(
     if any(_later(users, v.root, number) for v in operands.values()):
         return
     before = {name: value for name, value in call.operands.items() if name != ending.written}
+    operands |= dict(ending.numbers)
     names = [n for n in kernel_of(ending.kernel).params if n not in {**before, **operands}]
     assert len(names) == 1
     found[number] = replace(

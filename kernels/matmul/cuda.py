@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ..cuda.device import cuda, flat, flat_index
 from ..declare import ceil_div, cuda_kernel, helper
-from ..scalar import relu, relu_gradient
+from ..rnn.shared import activate, activate_gradient
 from . import cpu
 from .cuda_product import Shape, product_of
 
@@ -91,16 +91,19 @@ PARTS = {
 
 #: the plain product of each one that ends with something else as well
 PLAIN = {name: name for name in PARTS} | {
-    "linear_forward_relu": "linear_forward",
-    "linear_backward_input_relu": "linear_backward_input_unpacked",
+    "linear_forward_activated": "linear_forward",
+    "linear_backward_input_activated": "linear_backward_input_unpacked",
     "linear_backward_weight_bias": "linear_backward_weight",
 }
 #: the kernels of products in parts: one for the parts, one that adds them
 SPLIT = {
     "linear_forward": ("linear_forward_parts", "sum_parts"),
-    "linear_forward_relu": ("linear_forward_parts", "sum_parts_relu"),
+    "linear_forward_activated": ("linear_forward_parts", "sum_parts_activated"),
     "linear_backward_input_unpacked": ("linear_backward_input_parts", "sum_parts"),
-    "linear_backward_input_relu": ("linear_backward_input_parts", "sum_parts_relu_gradient"),
+    "linear_backward_input_activated": (
+        "linear_backward_input_parts",
+        "sum_parts_activated_gradient",
+    ),
     "linear_backward_weight": ("linear_backward_weight_parts", "sum_parts"),
     "linear_backward_weight_bias": ("linear_backward_weight_bias_parts", "sum_parts_bias"),
 }
@@ -124,25 +127,28 @@ def _declare(suffix: str, shape: Shape) -> None:
     tf32 = suffix == "_tf32"
     only = {"only_float32": tf32}
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
-    product, product_relu = product_of(shape, tf32), product_of(shape, tf32, "relu")
-    product_masked = product_of(shape, tf32, "relu_gradient")
+    product = product_of(shape, tf32)
+    product_activated = product_of(shape, tf32, "activation")
+    product_sloped = product_of(shape, tf32, "activation_gradient")
     product_summed = product_of(shape, tf32, "column_sums")
 
     @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
-        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0)
+        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0, 0)
 
-    @cuda_kernel(**forward, name=f"linear_forward_relu{suffix}", **only)
-    def linear_forward_relu(
+    @cuda_kernel(**forward, name=f"linear_forward_activated{suffix}", **only)
+    def linear_forward_activated(
         x: "in whole f[N,C]",
         w: "in whole f[C,K]",
         bias: "in whole f[B]",  # B is K, or 0: no bias
         y: "out whole f[N,K]",
+        activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
     ):
-        """y = max(x @ w + bias, 0)"""
+        """y = f(x @ w + bias)"""
         (n, c), k = x.shape, w.shape[1]
-        product_relu(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0)
+        product_activated(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0,
+                          activation)  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_input_unpacked, **inputs,
@@ -151,19 +157,21 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_input_unpacked(dy, w, dx):
         (n, k), c = dy.shape, w.shape[0]
         out = flat(dx)
-        product(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, out, 0)
+        product(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, out, 0, 0)
 
-    @cuda_kernel(**inputs, name=f"linear_backward_input_relu{suffix}", **only)
-    def linear_backward_input_relu(
+    @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", **only)
+    def linear_backward_input_activated(
         dy: "in whole f[N,K]",
         w: "in whole f[C,K]",
-        y: "in whole f[N,C]",  # what ReLU gave
+        y: "in whole f[N,C]",  # f's outputs
         dx: "out whole f[N,C]",
+        activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
     ):
-        """dx = dy @ w.T where y > 0, else 0"""
+        """dx = (dy @ w.T) f', by f's outputs"""
         (n, k), c = dy.shape, w.shape[0]
         out, saved = flat(dx), flat(y)
-        product_masked(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, saved, 0)
+        product_sloped(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, saved, 0,
+                       activation)  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_weight, **weights, name=f"linear_backward_weight{suffix}", **only
@@ -171,7 +179,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_weight(x, dy, dw):
         (n, c), k = x.shape, dy.shape[1]
         out = flat(dw)
-        product(x, c, True, dy, k, True, dw, 0, out, False, c, k, 0, n, out, 0)
+        product(x, c, True, dy, k, True, dw, 0, out, False, c, k, 0, n, out, 0, 0)
 
     @cuda_kernel(**weights, name=f"linear_backward_weight_bias{suffix}", **only)
     def linear_backward_weight_bias(
@@ -182,7 +190,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     ):
         """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k]"""
         (n, c), k = x.shape, dy.shape[1]
-        product_summed(x, c, True, dy, k, True, dw, 0, dbias, False, c, k, 0, n, dbias, 0)
+        product_summed(x, c, True, dy, k, True, dw, 0, dbias, False, c, k, 0, n, dbias, 0, 0)
 
 
 for _suffix, _shape in SHAPES.items():
@@ -213,7 +221,7 @@ def _declare_parts() -> None:
         (n, c), k, part = x.shape, w.shape[1], cuda.blockIdx.z
         share, out = share_of(c, parts.shape[0], few_depth), flat(parts)
         few_product(x, c, False, w, k, True, parts, part * n * k, out, False, n, k,
-                    min(part * share, c), min((part + 1) * share, c), out, 0)  # fmt: skip
+                    min(part * share, c), min((part + 1) * share, c), out, 0, 0)  # fmt: skip
 
     @cuda_kernel(**_grid(few, "N", "C"))
     def linear_backward_input_parts(
@@ -225,7 +233,7 @@ def _declare_parts() -> None:
         (n, k), c, part = dy.shape, w.shape[0], cuda.blockIdx.z
         share, out = share_of(k, parts.shape[0], few_depth), flat(parts)
         few_product(dy, k, False, w, k, False, parts, part * n * c, out, False, n, c,
-                    min(part * share, k), min((part + 1) * share, k), out, 0)  # fmt: skip
+                    min(part * share, k), min((part + 1) * share, k), out, 0, 0)  # fmt: skip
 
     @cuda_kernel(**_grid(many, "C", "K"))
     def linear_backward_weight_parts(
@@ -237,7 +245,7 @@ def _declare_parts() -> None:
         (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
         share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
         many_product(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
-                     min(part * share, n), min((part + 1) * share, n), out, 0)  # fmt: skip
+                     min(part * share, n), min((part + 1) * share, n), out, 0, 0)  # fmt: skip
 
     @cuda_kernel(**_grid(many, "C", "K"))
     def linear_backward_weight_bias_parts(
@@ -251,7 +259,7 @@ def _declare_parts() -> None:
         share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
         many_summed(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
                     min(part * share, n), min((part + 1) * share, n),
-                    flat(bias_parts), part * k)  # fmt: skip
+                    flat(bias_parts), part * k, 0)  # fmt: skip
 
 
 _declare_parts()
@@ -282,31 +290,33 @@ def sum_parts(
 
 
 @cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
-def sum_parts_relu(
+def sum_parts_activated(
     parts: "in whole f[S,N,K]",
     bias: "in whole f[B]",  # B is K, or 0: no bias
     y: "out whole f[N,K]",
+    activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
 ):
-    """y = max(sum over s of parts[s], in order, + bias, 0)"""
+    """y = f(sum over s of parts[s], in order, + bias)"""
     i = flat_index()
     if i < y.size:
         total = part_total(flat(parts), i, y.size, parts.shape[0])
         if bias.size > 0:
             total += bias[i % y.shape[1]]
-        flat(y)[i] = relu(total)
+        flat(y)[i] = activate(total, activation)
 
 
 @cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
-def sum_parts_relu_gradient(
+def sum_parts_activated_gradient(
     parts: "in whole f[S,N,C]",
-    y: "in whole f[N,C]",  # what ReLU gave
+    y: "in whole f[N,C]",  # f's outputs
     dx: "out whole f[N,C]",
+    activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
 ):
-    """dx = sum over s of parts[s], in order, where y > 0, else 0"""
+    """dx = (sum over s of parts[s], in order) f', by f's outputs"""
     i = flat_index()
     if i < dx.size:
         total = part_total(flat(parts), i, dx.size, parts.shape[0])
-        flat(dx)[i] = relu_gradient(flat(y)[i], total)
+        flat(dx)[i] = activate_gradient(flat(y)[i], total, activation)
 
 
 @cuda_kernel(launch=lambda s: (ceil_div((s["C"] + 1) * s["K"], 256), 256))

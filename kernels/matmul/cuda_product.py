@@ -7,7 +7,7 @@ element; so do blocks whose rows don't begin at multiples of 16 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..cuda.device import can_load4, cuda
@@ -23,7 +23,9 @@ from ..cuda.tile import (
     wait_copies,
 )
 from ..declare import helper
-from ..scalar import relu, relu_gradient
+from ..recorded import execute
+from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
+from ..simd import where
 
 
 class Shape(NamedTuple):
@@ -112,12 +114,57 @@ def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
     return first_of, copy_whole, copy_edge
 
 
+def activator(count: int) -> Callable[..., None]:
+    """The function ``(sums, activation)`` that applies an activation to so many sums. They stand
+    there one by one: a loop that is not unrolled would keep the sums in memory."""
+    lines = ["def activate_sums(sums, activation):"]
+    for begin, function in (
+        ("if activation == 0", "tanh"), ("elif activation == 1", "relu"), ("else", "sigmoid"),
+    ):  # fmt: skip
+        lines.append(f"    {begin}:")
+        lines += [f"        sums[{k}] = {function}(sums[{k}])" for k in range(count)]
+    return _made("activate_sums", lines, tanh=tanh, relu=relu, sigmoid=sigmoid)
+
+
+def multiplier(rows: Sequence[int], columns: Sequence[int]) -> Callable[..., None]:
+    """The function ``(sums, outputs, row, column, M, N, activation)`` that multiplies sums, which
+    lie at these rows and columns from `row` and `column` on, by the slopes of an activation with
+    such outputs, M x N."""
+    lines = [
+        "def multiply_slopes(sums, outputs, row, column, M, N, activation):",
+        "    is_tanh, is_relu = activation == 0, activation == 1",
+    ]
+    for i, down in enumerate(rows):
+        for j, right in enumerate(columns):
+            k = i * len(columns) + j
+            lines += [
+                f"    if row + {down} < M and column + {right} < N:",
+                f"        y = outputs[(row + {down}) * N + column + {right}]",
+                f"        sums[{k}] = chosen_slope(y, sums[{k}], is_tanh, is_relu)",
+            ]
+    return _made("multiply_slopes", lines, chosen_slope=chosen_slope)
+
+
+@helper
+def chosen_slope(y, dy, is_tanh, is_relu):
+    """dy times the slope of tanh, ReLU or the sigmoid: all are computed, without branches."""
+    other = where(is_relu, relu_gradient(y, dy), sigmoid_gradient(y, dy))
+    return where(is_tanh, tanh_gradient(y, dy), other)
+
+
+def _made(name: str, lines: list[str], **scope: Any) -> Callable[..., None]:
+    scope["__name__"] = __name__
+    execute("\n".join(lines) + "\n", f"<{name} of {len(lines)} lines>", scope)
+    return helper(scope[name])
+
+
 def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None]:
     """The function with which a block computes its tile of a product.
 
-    `ending`: what else it does with the tile while it is there, "" for nothing: "relu"; the
-    "relu_gradient" of the product, by the `extra` array of ReLU's outputs; "column_sums", those of
-    B, into the `extra` array from `extra_at` on.
+    `ending`: what else it does with the tile while it is there, "" for nothing: an "activation",
+    that of this number (see `rnn/shared.py`); its "activation_gradient" times the product, by the
+    `extra` array of its outputs; "column_sums", those of B, into the `extra` array from `extra_at`
+    on.
     """
     rows, columns, m, n, groups, depth, stages, pad = shape
     threads, count = shape.threads, m * n
@@ -136,8 +183,17 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
         warp_rows, warp_columns = 8 * m, 4 * n
         row_piece, row_step, piece, piece_step = 1, 8, 2, 8
     across = columns // warp_columns
-    rectifies, masks, sums_columns = (
-        ending == name for name in ("relu", "relu_gradient", "column_sums")
+    activates, slopes, sums_columns = (
+        ending == name for name in ("activation", "activation_gradient", "column_sums")
+    )
+    activate_sums = activator(count) if activates else None
+    multiply_slopes = (
+        multiplier(
+            [place_of(i, row_piece, row_step) for i in range(m)],
+            [place_of(j, piece, piece_step) for j in range(n)],
+        )
+        if slopes
+        else None
     )
     sharing = threads // columns  # threads that sum a column
     assert threads == sharing * columns
@@ -146,7 +202,7 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
     @helper
     def product(
         a, a_ld, a_by_depth, b, b_ld, b_by_depth, c, c_at, bias, biased, M, N, begin, end,
-        extra, extra_at,
+        extra, extra_at, activation,
     ):  # fmt: skip
         """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]; C, M x N, lies in c
         from `c_at` on."""
@@ -241,16 +297,10 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
                 shift = bias[place] if place < N else bias[0]
                 for i in range(m):
                     sums[i * n + j] += shift
-        if rectifies:
-            for k in range(count):
-                sums[k] = relu(sums[k])
-        if masks:
-            for i in range(m):
-                for j in range(n):
-                    r = row + place_of(i, row_piece, row_step)
-                    q = column + place_of(j, piece, piece_step)
-                    if r < M and q < N:
-                        sums[i * n + j] = relu_gradient(extra[r * N + q], sums[i * n + j])
+        if activates:
+            activate_sums(sums, activation)
+        if slopes:
+            multiply_slopes(sums, extra, row, column, M, N, activation)
         vectors = piece == 4 and N % 4 == 0 and can_load4(c)
         store_tile(sums, c, c_at + row * N + column, N, M - row, N - column, vectors,
                    m, n, row_piece, row_step, piece, piece_step)  # fmt: skip

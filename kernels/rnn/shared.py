@@ -1,4 +1,5 @@
-"""The activations of simple recurrent nets, on vectors or single numbers."""
+"""Activations by number, on vectors or single numbers: those of simple recurrent nets, and what
+products on CUDA may end with."""
 
 from ..declare import helper
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient

@@ -92,8 +92,9 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     f"{product}{size}": operands
     for product, operands in (
         ("linear_forward", _FORWARD), ("linear_backward_input_unpacked", _INPUT),
-        ("linear_backward_weight", _WEIGHT), ("linear_forward_relu", _FORWARD),
-        ("linear_backward_input_relu", {**_INPUT, "y": numbers(N, C)}),
+        ("linear_backward_weight", _WEIGHT),
+        ("linear_forward_activated", {**_FORWARD, "activation": 0}),
+        ("linear_backward_input_activated", {**_INPUT, "y": numbers(N, C), "activation": 2}),
         ("linear_backward_weight_bias", {**_WEIGHT, "dbias": numbers(K)}),
     )
     for size in ("", "_tiny", "_middle", "_large", "_tf32")
@@ -115,9 +116,11 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         saved=numbers(5), slot1=numbers(5), saved1=numbers(5), slot2=None, saved2=None,
         slot3=None, saved3=None, always=1,
     ),
-    "sum_parts_relu": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
-    "sum_parts_relu_gradient": dict(
-        parts=numbers(2, N, C), y=numbers(N, C), dx=numbers(N, C)
+    "sum_parts_activated": dict(
+        parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K), activation=0
+    ),
+    "sum_parts_activated_gradient": dict(
+        parts=numbers(2, N, C), y=numbers(N, C), dx=numbers(N, C), activation=2
     ),
     "sum_parts_bias": dict(
         parts=numbers(2, C, K), bias_parts=numbers(2, K), dw=numbers(C, K), dbias=numbers(K)

@@ -80,6 +80,13 @@ def test_nothing_spills(reports: list) -> None:
     assert spilled == []
 
 
+def test_products_keep_their_sums_in_registers(reports: list) -> None:
+    """A loop over them that is not unrolled puts them into memory, which is no spill."""
+    products = [r for r in reports if fits(r.kernel, ("linear_*",)) and r.dtype == "float32"]
+    assert len(products) > 30
+    assert [str(r) for r in products if r.stack] == []
+
+
 def test_float32_stays_float32(reports: list) -> None:
     """A constant or an integer in the wrong place makes a formula float64, which is slow."""
     float64 = [

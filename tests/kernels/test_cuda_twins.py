@@ -52,8 +52,8 @@ KERNELS_ONLY_CPU = {
 }
 #: CUDA's products, and with what follows in the same launch
 PRODUCTS = (
-    "linear_forward", "linear_forward_relu", "linear_backward_input_unpacked",
-    "linear_backward_input_relu", "linear_backward_weight", "linear_backward_weight_bias",
+    "linear_forward", "linear_forward_activated", "linear_backward_input_unpacked",
+    "linear_backward_input_activated", "linear_backward_weight", "linear_backward_weight_bias",
 )  # fmt: skip
 KERNELS_ONLY_CUDA = {
     "*_update*_saving": "copies what it changes in a doubtful step; the CPU has safeguard",
@@ -64,8 +64,8 @@ KERNELS_ONLY_CUDA = {
         for product in PRODUCTS
         for tile in ("tiny", "middle", "large", "tf32")
     },
-    "linear_forward_relu": "the activation in the product's end",
-    "linear_backward_input_relu": "its gradient",
+    "linear_forward_activated": "the activation in the product's end",
+    "linear_backward_input_activated": "its gradient",
     "linear_backward_weight_bias": "the sums for the bias, too",
     "linear_forward_parts": "sums that are split over blocks",
     "linear_backward_input_parts": "likewise",
@@ -73,8 +73,8 @@ KERNELS_ONLY_CUDA = {
     "linear_backward_weight_bias_parts": "likewise",
     "sum_parts": "adds the parts of a split sum",
     "sum_parts_bias": "likewise",
-    "sum_parts_relu": "likewise",
-    "sum_parts_relu_gradient": "likewise",
+    "sum_parts_activated": "likewise",
+    "sum_parts_activated_gradient": "likewise",
     **{
         f"{net}_persistent_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")

@@ -35,11 +35,17 @@ def kernels(model: nn.Module, x: Any = X, y: Any = None, **options: Any) -> list
     return [name.removesuffix("_tiny").removesuffix("_parts") for name in names]
 
 
-def test_relu_its_gradient_and_biases_are_part_of_products() -> None:
-    found = kernels(nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 4)))
-    assert found.count("linear_forward_relu") == found.count("linear_backward_input_relu") == 1
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+def test_activations_their_gradients_and_biases_are_part_of_products(activation: Any) -> None:
+    found = kernels(nn.Sequential(nn.Linear(6, 20), activation(), nn.Linear(20, 4)))
+    assert (
+        found.count("linear_forward_activated")
+        == found.count("linear_backward_input_activated")
+        == 1
+    )
     assert found.count("linear_backward_weight_bias") == 2
-    assert not {"relu_forward", "relu_backward", "sum_rows"} & set(found)
+    assert "sum_rows" not in found
+    assert not any(name.split("_")[0] in ("relu", "tanh", "sigmoid") for name in found)
 
 
 def test_over_steps_of_sequences() -> None:
@@ -47,7 +53,7 @@ def test_over_steps_of_sequences() -> None:
         nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 4)),
         np.zeros((8, 3, 6), np.float32), np.zeros((8, 3, 4), np.float32),
     )  # fmt: skip
-    assert {"linear_forward_relu", "linear_backward_input_relu"} <= set(found)
+    assert {"linear_forward_activated", "linear_backward_input_activated"} <= set(found)
 
 
 def used_twice(m: Any, x: Any) -> Any:
@@ -76,7 +82,7 @@ def test_what_somebody_else_reads_stays(function: Any, own: str) -> None:
         model.b = nn.Linear(5, 4)
     found = kernels(model)
     assert own in found
-    assert "linear_forward_relu" not in found
+    assert "linear_forward_activated" not in found
 
 
 def test_an_output_stays() -> None:
@@ -87,7 +93,7 @@ def test_an_output_stays() -> None:
         shown = Calls(lambda m, x: _both(m.a(x)), a=nn.Linear(6, 4)).to("cuda")
         shown.predict(X)
     names = [{call.kernel for call in program.calls()} for program in null.programs]
-    assert "linear_forward_relu_tiny" in names[0]
+    assert "linear_forward_activated_tiny" in names[0]
     assert {"linear_forward_tiny", "relu_forward"} <= names[-1]
 
 

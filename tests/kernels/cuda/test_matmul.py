@@ -10,6 +10,7 @@ import pytest
 from fastnn.kernels.cuda import tile
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul import cuda as matmul
+from fastnn.plan.endings import ACTIVATIONS
 from tests.kernels.cuda.common import compute_both, compute_cuda
 
 #: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)
@@ -50,14 +51,21 @@ def endings(suffix: str, m: int, depth: int, n: int, dtype: Any = np.float32) ->
     a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
     given = {"x": a, "w": b, "bias": bias}
     plain = compute_cuda(f"linear_forward{suffix}", dtype, {"y": (m, n)}, **given)["y"]
-    y = compute_cuda(f"linear_forward_relu{suffix}", dtype, {"y": (m, n)}, **given)["y"]
-    np.testing.assert_array_equal(y, np.maximum(plain, 0))
-    assert m * n < 9 or 0 < np.count_nonzero(y) < y.size
-    given = {"dy": a, "w": b_t}
+    back = {"dy": a, "w": b_t}
     name = "linear_backward_input"
-    plain = compute_cuda(f"{name}_unpacked{suffix}", dtype, {"dx": (m, n)}, **given)["dx"]
-    dx = compute_cuda(f"{name}_relu{suffix}", dtype, {"dx": (m, n)}, y=y, **given)["dx"]
-    np.testing.assert_array_equal(dx, np.where(y > 0, plain, 0))
+    slope = compute_cuda(f"{name}_unpacked{suffix}", dtype, {"dx": (m, n)}, **back)["dx"]
+    for activation, number in ACTIVATIONS.items():
+        y = compute_cuda(
+            f"linear_forward_activated{suffix}", dtype, {"y": (m, n)}, activation=number, **given
+        )["y"]
+        want = compute_cuda(f"{activation}_forward", dtype, {"y": (m, n)}, x=plain)["y"]
+        np.testing.assert_array_equal(y, want)
+        assert m * n < 9 or 0 < np.count_nonzero(y > 0.25) < y.size
+        dx = compute_cuda(
+            f"{name}_activated{suffix}", dtype, {"dx": (m, n)}, y=y, activation=number, **back
+        )["dx"]
+        want = compute_cuda(f"{activation}_backward", dtype, {"dx": (m, n)}, y=y, dy=slope)["dx"]
+        np.testing.assert_array_equal(dx, want)
     given, name = {"x": a_t, "dy": b}, "linear_backward_weight"
     plain = compute_cuda(f"{name}{suffix}", dtype, {"dw": (m, n)}, **given)["dw"]
     got = compute_cuda(f"{name}_bias{suffix}", dtype, {"dw": (m, n), "dbias": (n,)}, **given)
@@ -87,8 +95,10 @@ def test_endings_with_tf32() -> None:
 def test_a_nan_passes_through_an_ending() -> None:
     x = np.full((1, 2), np.nan, np.float32)
     given = {"x": x, "w": np.ones((2, 3)), "bias": np.zeros(0)}
-    y = compute_cuda("linear_forward_relu_tiny", np.float32, {"y": (1, 3)}, **given)["y"]
-    assert np.isnan(y).all()
+    for number in ACTIVATIONS.values():
+        given["activation"] = number
+        y = compute_cuda("linear_forward_activated_tiny", np.float32, {"y": (1, 3)}, **given)["y"]
+        assert np.isnan(y).all()
 
 
 @pytest.mark.parametrize(("m", "depth", "n"), SIZES)
@@ -151,12 +161,19 @@ def test_endings_of_parts() -> None:
     parts = compute_cuda("linear_forward_parts", dtype, out, x=a, w=b)["parts"]
     shape = {"y": (m, n)}
     plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=bias)["y"]
-    y = compute_cuda("sum_parts_relu", dtype, shape, parts=parts, bias=bias)["y"]
-    np.testing.assert_array_equal(y, np.maximum(plain, 0))
+    ends = {}
+    for name, number in ACTIVATIONS.items():
+        given = {"parts": parts, "bias": bias, "activation": number}
+        ends[name] = compute_cuda("sum_parts_activated", dtype, shape, **given)["y"]
+        want = compute_cuda(f"{name}_forward", dtype, shape, x=plain)["y"]
+        np.testing.assert_array_equal(ends[name], want)
     parts = compute_cuda("linear_backward_input_parts", dtype, out, dy=a, w=b_t)["parts"]
     plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=np.zeros(0))["y"]
-    dx = compute_cuda("sum_parts_relu_gradient", dtype, {"dx": (m, n)}, parts=parts, y=y)["dx"]
-    np.testing.assert_array_equal(dx, np.where(y > 0, plain, 0))
+    for name, number in ACTIVATIONS.items():
+        given, shape = {"parts": parts, "y": ends[name], "activation": number}, {"dx": (m, n)}
+        dx = compute_cuda("sum_parts_activated_gradient", dtype, shape, **given)["dx"]
+        want = compute_cuda(f"{name}_backward", dtype, shape, y=ends[name], dy=plain)["dx"]
+        np.testing.assert_array_equal(dx, want)
     plain = compute_cuda("linear_backward_weight_parts", dtype, out, x=a_t, dy=b)["parts"]
     out["bias_parts"] = (2, n)
     got = compute_cuda("linear_backward_weight_bias_parts", dtype, out, x=a_t, dy=b)
