@@ -17,6 +17,7 @@ _PUBLIC = {
     "Value": "fastnn.graph.value",
     "compile": "fastnn.train.step",
     "define_op": "fastnn.ops.user",
+    "diagnose": "fastnn.diagnostics.diagnosis",
     "kernel": "fastnn.kernels.declare",
     "profile": "fastnn.train.profile",
     "cuda_kernel": "fastnn.kernels.declare",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "callbacks": None,
     "cuda": None,
     "data": None,
+    "diagnostics": None,
     "errors": None,
     "metrics": None,
     "nn": None,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from fastnn import callbacks as callbacks
     from fastnn import cuda as cuda
     from fastnn import data as data
+    from fastnn import diagnostics as diagnostics
     from fastnn import errors as errors
     from fastnn import metrics as metrics
     from fastnn import nn as nn
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from fastnn import parallel as parallel
     from fastnn import pretrain as pretrain
     from fastnn import testing as testing
+    from fastnn.diagnostics.diagnosis import diagnose as diagnose
     from fastnn.graph.value import Value as Value
     from fastnn.kernels.declare import cuda_kernel as cuda_kernel
     from fastnn.kernels.declare import helper as helper

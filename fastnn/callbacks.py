@@ -5,6 +5,7 @@
 ''
 """
 
+from fastnn.diagnostics.statistics import LayerStatistics
 from fastnn.train.average_trigger import AverageTrigger
 from fastnn.train.callbacks import (
     Callback,
@@ -30,6 +31,7 @@ __all__ = [
     "EarlyStopping",
     "GradientHealth",
     "LambdaCallback",
+    "LayerStatistics",
     "LearningRateScheduler",
     "Logs",
     "ModelCheckpoint",

@@ -1,0 +1,177 @@
+"""Each fault is found, and a sound model has none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn
+from fastnn.diagnostics import advise, diagnose
+from fastnn.errors import DataError, OptionError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 20)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64) + 2 * (X[:, 1] > 0)
+
+
+def net(*layers):
+    return nn.Sequential(nn.Linear(20, 32), *layers, nn.Linear(32, 4))
+
+
+def test_a_sound_model_has_no_fault() -> None:
+    model = net(nn.ReLU())
+    before = {k: v.copy() for k, v in model.state_dict().items()}
+    found = diagnose(model, X, Y)
+    assert [f.check for f in found.findings] == [
+        "inputs", "labels", "first loss", "signal", "gradient", "dead units", "gradient check",
+        "one batch by heart",
+    ]  # fmt: skip
+    assert all(f.verdict == "good" and not f.advice for f in found.findings), str(found)
+    assert found.ok
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert "1.386" in found["first loss"].found
+    with pytest.raises(OptionError, match="expected one of"):
+        found["luck"]
+
+
+def test_inputs() -> None:
+    bad = X.copy()
+    bad[7, 3] = np.nan
+    found = diagnose(net(), bad, Y)
+    assert not found.ok
+    assert "sample 7" in found["inputs"].advice
+    assert diagnose(net(), X * 100, Y, steps=0)["inputs"].verdict == "look"
+    assert diagnose(net(), X + 50, Y, steps=0)["inputs"].verdict == "look"
+    ids = RNG.integers(0, 9, size=(50, 20))
+    model = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(60, 4))
+    assert "ids from 0 to 8" in diagnose(model, ids, Y[:50], steps=0)["inputs"].found
+    constant = X.copy()
+    constant[:, 5] = 1.0
+    assert "1 of 20 features constant" in diagnose(net(), constant, Y, steps=0)["inputs"].found
+
+
+def test_labels() -> None:
+    few = np.where(np.arange(300) < 290, 0, Y)
+    assert "balanced" in diagnose(net(), X, few, steps=0)["labels"].advice
+    gap = np.where(Y == 1, 2, Y)
+    found = diagnose(net(), X, gap, steps=0)["labels"]
+    assert found.verdict == "look"
+    assert "none of 1" in found.found
+
+
+def test_first_loss() -> None:
+    probabilities = nn.Sequential(nn.Linear(20, 4), nn.Softmax())
+    found = diagnose(probabilities, X, Y, steps=0)["first loss"]
+    assert found.verdict == "bad"
+    assert "softmax" in found.advice
+    large = net(nn.ReLU())
+    large.named_parameters()["2.weight"].value = RNG.normal(size=(4, 32)) * 30
+    assert diagnose(large, X, Y, steps=0)["first loss"].verdict == "look"
+    targets = X[:, :4] * 3
+    found = diagnose(net(nn.ReLU()), X, targets, steps=0)["first loss"]
+    assert f"{(targets[:32] ** 2).mean():.4g}" in found.found
+
+
+def test_depth() -> None:
+    layers = [m for _ in range(12) for m in (nn.Linear(32, 32), nn.Sigmoid())]
+    found = diagnose(net(*layers), X, Y, steps=60)
+    assert found["gradient"].verdict == "bad"
+    assert "vanishes" in found["gradient"].advice
+    assert not found.ok
+    deep = net(*[nn.Linear(32, 32) for _ in range(5)])
+    for name, parameter in deep.named_parameters().items():
+        if name.endswith("weight"):
+            parameter.value = RNG.normal(size=parameter.shape)
+    found = diagnose(deep, X, Y, steps=0)
+    assert "grows" in found["signal"].advice
+    assert "explodes" in found["gradient"].advice
+    for parameter in deep.named_parameters().values():
+        parameter.value = RNG.normal(size=parameter.shape) * 1e-3
+    assert "fades" in diagnose(deep, X, Y, steps=0)["signal"].advice
+
+
+def test_units() -> None:
+    dead = net(nn.ReLU())
+    dead.named_parameters()["0.bias"].value = np.where(np.arange(32) < 24, -50.0, 0.0)
+    assert diagnose(dead, X, Y, steps=0)["dead units"].found.startswith("75%")
+    flat = net(nn.Tanh())
+    flat.named_parameters()["0.weight"].value = RNG.normal(size=(32, 20)) * 10
+    assert diagnose(flat, X, Y, steps=0)["saturation"].verdict == "bad"
+
+
+def test_a_wrong_gradient_is_found() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            self.a = nn.Linear(20, 4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return y + fnn.ops.detach(y)  # the gradient knows of half of it only
+
+    found = diagnose(Wrong(), X, Y, steps=0)["gradient check"]
+    assert found.verdict == "bad"
+    assert "gradcheck" in found.advice
+
+
+def test_what_cannot_be_learned() -> None:
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            self.a = nn.Linear(20, 4)
+
+        def forward(self, x):
+            return self.a(x * 0.0)
+
+    assert diagnose(Blind(), X, Y)["one batch by heart"].verdict == "bad"
+
+
+def test_text_and_picture(tmp_path) -> None:
+    found = diagnose(net(nn.Tanh()), X * 100, Y, steps=0)
+    assert "check" in str(found)
+    assert "inputs: bring every feature" in str(found)
+    pytest.importorskip("matplotlib")
+    found.plot(tmp_path / "d.png")
+    assert (tmp_path / "d.png").stat().st_size > 1000
+
+
+def test_bad_options() -> None:
+    with pytest.raises(OptionError, match="batch_size"):
+        diagnose(net(), X, Y, batch_size=0)
+    with pytest.raises(OptionError, match="loss"):
+        diagnose(net(), X, Y, "hinge-ish")
+
+
+@pytest.mark.parametrize(
+    ("history", "case"),
+    [
+        ({"loss": [2.3, 2.2, math.nan]}, "diverging"),
+        ({"loss": [2.3, 1.0, 5.0]}, "diverging"),
+        ({"loss": [2.3, 1.2, 1.2, 1.2, 1.2, 1.2]}, "training"),
+        ({"loss": [2.3, 1.2, 1.2, 1.2], "val_loss": [2.3, 2.0, 2.5, 3.0]}, "training"),
+        ({"loss": [2.3, 1.5, 1.3, 1.1]}, "unfinished"),
+        ({"loss": [2.3, 0.5, 0.1], "val_loss": [2.2, 0.9, 1.1]}, "validation"),
+        ({"loss": [2.3, 0.5, 0.1], "val_loss": [2.2, 0.45, 0.6]}, "good"),
+        ({"loss": [2.3, 0.1]}, "good"),
+    ],
+)
+def test_advice(history, case) -> None:
+    found = advise(history, goal=0.5)
+    assert found.case == case
+    assert str(found).count("\n") == len(found.remedies) >= 1
+
+
+def test_advice_of_a_metric_that_grows() -> None:
+    history = {"accuracy": [0.5, 0.99], "val_accuracy": [0.5, 0.8]}
+    assert advise(history, 0.95, monitor="accuracy", mode="max").case == "validation"
+    with pytest.raises(DataError, match="'loss'"):
+        advise(history, 0.95)
+    with pytest.raises(OptionError, match="mode"):
+        advise(history, 0.95, mode="up")
+
+
+def test_advice_of_a_run() -> None:
+    history = fnn.Trainer(net(nn.ReLU()), "cross_entropy", "adam").fit(X, Y, verbose=False)
+    assert advise(history, 1e-3).case in ("unfinished", "training")
