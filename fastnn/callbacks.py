@@ -6,6 +6,7 @@
 """
 
 from fastnn.diagnostics.statistics import LayerStatistics
+from fastnn.train.annealing import AnnealDropout
 from fastnn.train.average_trigger import AverageTrigger
 from fastnn.train.callbacks import (
     Callback,
@@ -24,6 +25,7 @@ from fastnn.train.callbacks import (
 )
 
 __all__ = [
+    "AnnealDropout",
     "AverageTrigger",
     "CSVLogger",
     "Callback",

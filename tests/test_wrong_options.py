@@ -29,7 +29,7 @@ PLACES = {
     "schedules": (schedules, [n for n in schedules.__all__ if n != "Schedule"]),
     "callbacks": (
         callbacks,
-        ["CSVLogger", "EarlyStopping", "LearningRateScheduler", "ModelCheckpoint",
+        ["AnnealDropout", "CSVLogger", "EarlyStopping", "LearningRateScheduler", "ModelCheckpoint",
          "ReduceLROnPlateau"],
     ),
 }  # fmt: skip

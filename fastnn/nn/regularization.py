@@ -50,6 +50,52 @@ class Dropout(Module):
         return f"{self.p}" + (", classic=True" if self.classic else "")
 
 
+class AnnealedDropout(Module):
+    """Dropout with a rate that may change while a model is trained (Rennie, Goel & Thomas 2014,
+    "Annealed dropout training of deep networks").
+
+    The rate is a number in the model's memory, the buffer `rate`, so a change needs no new program.
+    `callbacks.AnnealDropout` lets it fall from epoch to epoch; in a loop of your own call
+    `set_rate`. In training the elements that are kept are multiplied by 1 / (1 - rate); evaluation
+    changes nothing.
+
+    Args:
+        p: the rate in the beginning, in [0, 1].
+
+    Attributes:
+        rate: the rate now, a buffer of shape (1,).
+
+    >>> import fastnn as fnn
+    >>> from fastnn import callbacks, nn
+    >>> net = nn.Sequential(
+    ...     nn.Linear(784, 800), nn.ReLU(), nn.AnnealedDropout(0.5), nn.Linear(800, 10)
+    ... )
+    >>> trainer = fnn.Trainer(net, "cross_entropy", "adam")
+    >>> falling = callbacks.AnnealDropout(20)  # for `fit`: no dropout from epoch 20 on
+    """
+
+    def __init__(self, p: float = 0.5):
+        self.p = self._checked(p)
+        self.rate = Parameter((1,), self.p, trainable=False)
+
+    @staticmethod
+    def _checked(p: float) -> float:
+        check_numbers("AnnealedDropout", p=p)
+        if not 0 <= p <= 1:
+            raise OptionError(f"AnnealedDropout: expected p in [0, 1], got {p}")
+        return float(p)
+
+    def set_rate(self, p: float) -> None:
+        """Use this rate from now on, in [0, 1]."""
+        self.rate.value = [self._checked(p)]
+
+    def forward(self, x: Value) -> Value:
+        return ops.dropout(x, self.rate) if x.graph.training else x
+
+    def extra(self) -> str:
+        return f"{self.p}"
+
+
 def _normalized(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """The sizes of the last axes, which a layer normalises together."""
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)

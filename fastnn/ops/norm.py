@@ -7,6 +7,7 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
+from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.ops.activation import sqrt, square
@@ -102,6 +103,21 @@ def _dropout(x: Value, keep: float = 0.5, scale: float = 2.0, stream: int = 0) -
     return like(x)
 
 
+def _dropout_at_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    rate = node.inputs["rate"]
+    return {"x": graph.apply("dropout_at", x=douts["y"], rate=rate, **node.attrs)}
+
+
+@op(
+    forward="dropout_at", gradient=_dropout_at_gradient, constant=("rate",),
+    differentiable=("x",), linear=("x",),
+)  # fmt: skip
+def _dropout_at(x: Value, rate: Value, stream: int = 0) -> Value:
+    return like(x)
+
+
 # ---------------------------------------------------------------- functions
 
 
@@ -159,9 +175,24 @@ def _passing(x: Value) -> Value:
     return place
 
 
-def dropout(x: Operand, rate: float = 0.5, scale: float | None = None) -> Value:
-    """Zero elements with probability `rate` and multiply the others by `scale` (1 / (1 - rate))."""
+def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Value:
+    """Zero elements with probability `rate` and multiply the others by `scale` (1 / (1 - rate)).
+
+    Args:
+        x: of any shape.
+        rate: a number, or a value or buffer with one number in [0, 1], which may be another in each
+            step; it gets no gradient.
+        scale: what is kept is multiplied by this; only with a rate that is a number.
+    """
     graph = graph_of(x)
+    if isinstance(rate, (Value, Leaf)):
+        value = as_value(graph, rate)
+        if value.size != 1 or scale is not None:
+            raise ShapeError(
+                f"{where(graph.scope)}dropout: expected a rate of one number and no scale with it, "
+                f"got shape {value.shape} and scale={scale}"
+            )
+        return _dropout_at(float_value(x, "dropout"), value, graph.stream())
     keep = 1.0 - rate
     factor = (1.0 / keep if keep else 0.0) if scale is None else scale
     return _dropout(float_value(x, "dropout"), keep, factor, graph.stream())

@@ -93,6 +93,33 @@ def dropout(
             _drop(x, y, i + 3 * LANES, w3, begin, end, keep, scale)
 
 
+@kernel
+def dropout_at(
+    x: "in rows f[N,C]",
+    rate: "in whole f[U]",
+    y: "out rows f[N,C]",
+    control: "in whole i[L]",
+    stream: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """Dropout with a rate that is a number in memory: y = x/(1 - rate) where the element's uniform
+    number is below 1 - rate, else 0."""
+    keep = splat(x, 1.0) - splat(x, rate[0])
+    scale = splat(x, 0.0)
+    if rate[0] < 1.0:
+        scale = splat(x, 1.0) / keep
+    begin, end = lo * x.shape[1], hi * x.shape[1]
+    for start in range(begin // GROUP * GROUP, end, GROUP):
+        for lane in range(0, LANES, lanes(x)):
+            w0, w1, w2, w3 = random_words(x, start // 4 + lane, control, stream)
+            i = start + lane
+            _drop(x, y, i, w0, begin, end, keep, scale)
+            _drop(x, y, i + LANES, w1, begin, end, keep, scale)
+            _drop(x, y, i + 2 * LANES, w2, begin, end, keep, scale)
+            _drop(x, y, i + 3 * LANES, w3, begin, end, keep, scale)
+
+
 @helper
 def _put(y: Any, i: int, value: Vector, begin: int, end: int) -> None:
     """Write the vector of elements from i on, as far as it lies in begin to end."""

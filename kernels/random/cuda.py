@@ -54,6 +54,21 @@ def dropout(x, y, control, keep, scale, stream):
         _drop(x, y, i + 48, w3, keep, scale)
 
 
+@cuda_kernel(like=cpu.dropout_at, launch=lambda s: blocks_launch(s["N"] * s["C"]))
+def dropout_at(x, rate, y, control, stream):
+    i = first_element(flat_index())
+    if i < x.size:
+        keep = cast(x, 1.0) - rate[0]
+        scale = cast(x, 0.0)
+        if rate[0] < 1.0:
+            scale = cast(x, 1.0) / keep
+        w0, w1, w2, w3 = random_words(flat_index(), control, stream)
+        _drop(x, y, i, w0, keep, scale)
+        _drop(x, y, i + 16, w1, keep, scale)
+        _drop(x, y, i + 32, w2, keep, scale)
+        _drop(x, y, i + 48, w3, keep, scale)
+
+
 @helper
 def _put(y: Any, i: int, value: Any) -> None:
     if i < y.size:

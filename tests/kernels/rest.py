@@ -32,6 +32,9 @@ DIRECT: dict[str, dict[str, Any]] = {
     ),
     "fill": dict(memory=ids(5), word=3),
     "normal": dict(y=numbers(9, 5), control=control(), mean=0.5, std=2.0, stream=1),
+    "dropout_at": dict(
+        x=numbers(9, 5), rate=np.abs(numbers(1)) % 1, y=numbers(9, 5), control=control(), stream=1
+    ),
     "uniform": dict(y=numbers(9, 5), control=control(), low=-1.0, high=2.0, stream=1),
     "scatter_rows": dict(x=numbers(3, 5), control=control(), y=numbers(9, 5)),
     "scatter_ids": dict(x=ids(3, 5), control=control(), y=ids(9, 5)),

@@ -51,6 +51,7 @@ def weights(layer: nn.Module) -> dict[str, np.ndarray]:
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], np.ndarray]] = {
     "GaussianNoise": (lambda: nn.GaussianNoise(0.3), X),
+    "AnnealedDropout": (lambda: nn.AnnealedDropout(0.3), X),
     "GaussianDropout": (lambda: nn.GaussianDropout(0.2), X),
     "SpatialDropout": (lambda: nn.SpatialDropout(0.3), STEPS),
     "DropConnect": (lambda: nn.DropConnect(6, 6, 0.4, nn.Tanh()), X),
