@@ -7,11 +7,12 @@ N rows, C inputs, K outputs, weights [C, K], as in `cpu.py`; nothing is packed::
     dw[c,k] = sum over n of x[n,c] * dy[n,k]
 
 Each product exists in several shapes (see `SHAPES`): large tiles read shared memory and L2 least
-often, small ones keep all multiprocessors busy where the output is small. `choose_linear` picks by
-the sizes alone. In the shapes with one group every element is one chain of multiply-adds in the
-order of the summed index, as on the CPU; with several groups of warps each sums its share of every
-slice, and the groups' sums are added in halves. ``_parts`` kernels split a long sum over blocks:
-each writes its part, `sum_parts` adds them in order.
+often, small ones keep all multiprocessors busy where the output is small; products of a few rows
+have kernels of their own (`cuda_few.py`). `choose_product` picks by the sizes alone. In the shapes
+with one group every element is one chain of multiply-adds in the order of the summed index, as on
+the CPU; with several groups of warps each sums its share of every slice, and the groups' sums are
+added in halves. ``_parts`` kernels split a long sum over blocks: each writes its part, `sum_parts`
+adds them in order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 from ..cuda.device import cuda, flat, flat_index
 from ..declare import ceil_div, cuda_kernel, helper
 from ..rnn.shared import activate, activate_gradient
-from . import cpu
+from . import cpu, cuda_few
 from .cuda_product import Shape, product_of
 
 #: by the suffix of the kernels' names
@@ -41,6 +42,7 @@ MULTIPROCESSORS = 132  # of an H200; a constant, so that the same sizes give the
 START = 2000.0  # cycles of a launch, before the first multiply-add and after the last
 AGAIN = 3000.0  # cycles of a second launch that waits for the first
 BYTES = 2500.0  # bytes a cycle that pass to or from L2
+FEW_BYTES = 30.0  # bytes a cycle that a multiprocessor reads or writes in a product of few rows
 
 
 class Choice(NamedTuple):
@@ -65,6 +67,8 @@ def choose_product(
         return SHAPES[suffix].memory * itemsize <= shared_bytes
 
     def cycles(choice: Choice) -> float:
+        if choice.suffix == "_few":
+            return START + few_blocks[0] * few_blocks[1] * itemsize / FEW_BYTES
         shape = SHAPES[PARTS[product] if choice.parts > 1 else choice.suffix]
         tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns) * choice.parts
         work = shape.rows * shape.columns * ceil_div(depth, choice.parts)
@@ -74,8 +78,11 @@ def choose_product(
             total += AGAIN + 2 * choice.parts * rows * columns * itemsize / BYTES
         return total
 
+    few_blocks = cuda_few.blocks(product, rows, columns, depth, MULTIPROCESSORS)
     wide = [*(["_large"] if itemsize == 4 else []), *(["_tf32"] if tf32 and itemsize == 4 else [])]
     choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
+    if few_blocks[0]:  # most of a tile's rows would be empty
+        choices = [Choice("_few")]
     if room(PARTS[product]):
         choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
     return min(choices, key=cycles)

@@ -90,6 +90,11 @@ N, C, K = 9, 21, 19
 _FORWARD = dict(x=numbers(N, C), w=numbers(C, K), bias=numbers(K), y=numbers(N, K))
 _INPUT = dict(dy=numbers(N, K), w=numbers(C, K), dx=numbers(N, C))
 _WEIGHT = dict(x=numbers(N, C), dy=numbers(N, K), dw=numbers(C, K))
+#: the arrays with rows, in a product of few of them
+_FEW, _FEW_BACK = (
+    dict(x=numbers(3, C), y=numbers(3, K)), dict(dy=numbers(3, K), dx=numbers(3, C)),
+)  # fmt: skip
+_FEW_WEIGHT = dict(x=numbers(3, C), dy=numbers(3, K))
 #: the same, of kernels that only CUDA has
 DIRECT_CUDA: dict[str, dict[str, Any]] = {
     f"{product}{size}": operands
@@ -101,6 +106,19 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         ("linear_backward_weight_bias", {**_WEIGHT, "dbias": numbers(K)}),
     )
     for size in ("", "_tiny", "_middle", "_large", "_tf32")
+} | {
+    f"{product}_few": operands
+    for product, operands in (
+        ("linear_forward", {**_FORWARD, **_FEW}),
+        ("linear_forward_activated", {**_FORWARD, **_FEW, "activation": 0}),
+        ("linear_backward_input_unpacked", {**_INPUT, **_FEW_BACK}),
+        (
+            "linear_backward_input_activated",
+            {**_INPUT, **_FEW_BACK, "y": numbers(3, C), "activation": 2},
+        ),
+        ("linear_backward_weight", {**_WEIGHT, **_FEW_WEIGHT}),
+        ("linear_backward_weight_bias", {**_WEIGHT, **_FEW_WEIGHT, "dbias": numbers(K)}),
+    )
 } | {
     "linear_forward_parts": dict(x=numbers(N, C), w=numbers(C, K), parts=numbers(2, N, K)),
     "linear_backward_input_parts": dict(

@@ -25,6 +25,7 @@ ONLY_CPU = {
     "matmul.blocked": "blocks for the CPU's caches",
 }
 ONLY_CUDA = {
+    "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
     "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
     "rnn.steps": "likewise",
@@ -60,9 +61,9 @@ KERNELS_ONLY_CUDA = {
     "embedding_backward_occurring": "for tables of more rows than there are ids",
     "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
     **{
-        f"{product}_{tile}": "tiles of other shapes, TF32"
+        f"{product}_{tile}": "tiles of other shapes, TF32; few rows"
         for product in PRODUCTS
-        for tile in ("tiny", "middle", "large", "tf32")
+        for tile in ("tiny", "middle", "large", "tf32", "few")
     },
     "linear_forward_activated": "the activation in the product's end",
     "linear_backward_input_activated": "its gradient",

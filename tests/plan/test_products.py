@@ -71,7 +71,15 @@ def test_names() -> None:
     for product in PARTS:
         for suffix in SHAPES:
             assert product + suffix in CUDA_KERNELS
-        assert choose_product(product, 1, 1, 1).suffix in SHAPES
+        assert choose_product(product, 5, 5, 5).suffix in SHAPES
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_few_rows_have_kernels_of_their_own(rows: int) -> None:
+    kernels = [call.kernel for call in chosen(calls_with(rows, 1024, 1024))]
+    assert [name.rsplit("_", 1)[1] for name in kernels] == ["few"] * 3
+    kernels = [call.kernel for call in chosen(calls_with(5, 1024, 1024))]
+    assert not any(name.endswith("_few") for name in kernels)
 
 
 def test_on_the_cpu_nothing_changes() -> None:

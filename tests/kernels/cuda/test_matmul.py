@@ -10,6 +10,7 @@ import pytest
 from fastnn.kernels.cuda import tile
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul import cuda as matmul
+from fastnn.kernels.matmul import cuda_few
 from fastnn.plan.endings import ACTIVATIONS
 from tests.kernels.cuda.common import compute_both, compute_cuda
 
@@ -66,6 +67,8 @@ def endings(suffix: str, m: int, depth: int, n: int, dtype: Any = np.float32) ->
         )["dx"]
         want = compute_cuda(f"{activation}_backward", dtype, {"dx": (m, n)}, y=y, dy=slope)["dx"]
         np.testing.assert_array_equal(dx, want)
+    if suffix == "_few" and depth > cuda_few.FEW:
+        return  # rows of the other product are terms of the sum here
     given, name = {"x": a_t, "dy": b}, "linear_backward_weight"
     plain = compute_cuda(f"{name}{suffix}", dtype, {"dw": (m, n)}, **given)["dw"]
     got = compute_cuda(f"{name}_bias{suffix}", dtype, {"dw": (m, n), "dbias": (n,)}, **given)
@@ -120,6 +123,52 @@ def test_shapes(suffix: str, m: int, depth: int, n: int) -> None:
 def test_a_whole_tile(suffix: str) -> None:
     shape = matmul.SHAPES[suffix]
     products(suffix, shape.rows, 2 * shape.depth, shape.columns, np.float32, biased=False)
+
+
+#: (rows, C, K) of products of few rows, around the edges of what threads and blocks have
+FEW_SIZES = [(1, 1, 1), (3, 33, 36), (4, 131, 8), (2, 9, 133)]
+
+
+@pytest.mark.parametrize(("rows", "c", "k"), FEW_SIZES)
+def test_few_rows(rows: int, c: int, k: int) -> None:
+    dtype = np.float64 if rows == 3 else np.float32
+    x, w, dy = normal(0, rows, c, dtype=dtype), normal(1, c, k, dtype=dtype), normal(2, rows, k)
+    dy, bias = dy.astype(dtype), normal(3, k, dtype=dtype)
+    y = compute_cuda("linear_forward_few", dtype, {"y": (rows, k)}, x=x, w=w, bias=bias)["y"]
+    within(y, x, w, bias, dtype)
+    none = np.zeros(0)
+    plain = compute_cuda("linear_forward_few", dtype, {"y": (rows, k)}, x=x, w=w, bias=none)["y"]
+    within(plain, x, w, None, dtype)
+    out, name = {"dx": (rows, c)}, "linear_backward_input_unpacked_few"
+    within(compute_cuda(name, dtype, out, dy=dy, w=w)["dx"], dy, w.T, None, dtype)
+    out, name = {"dw": (c, k), "dbias": (k,)}, "linear_backward_weight_bias_few"
+    got = compute_cuda(name, dtype, out, x=x, dy=dy)
+    within(got["dw"], x.T, dy, None, dtype)
+    within(got["dbias"][None], np.ones((1, rows)), dy, None, dtype)
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), [(4, 3, 12)])
+def test_endings_of_few_rows(m: int, depth: int, n: int) -> None:
+    endings("_few", m, depth, n)
+
+
+def test_a_number_of_few_rows_depends_on_its_row_and_column_alone() -> None:
+    """Neighbours, and with them the grid, change no bits; nor does the way of reading weights."""
+    x, w, bias = normal(0, 4, 70), normal(1, 70, 36), normal(2, 36)
+    dy = normal(3, 4, 36)
+
+    def computed(rows: slice, columns: slice) -> tuple[np.ndarray, ...]:
+        a, b = (np.ascontiguousarray(v) for v in (x[rows], w[:, columns]))
+        out = {"y": (len(a), b.shape[1])}
+        y = compute_cuda("linear_forward_few", np.float32, out, x=a, w=b, bias=bias[columns])["y"]
+        a, b = (np.ascontiguousarray(v) for v in (dy[rows], w[columns]))
+        out, name = {"dx": (len(a), len(b))}, "linear_backward_input_unpacked_few"
+        return y, compute_cuda(name, np.float32, out, dy=a, w=b)["dx"]
+
+    whole = computed(slice(None), slice(None))
+    for rows, columns in ((slice(2, 3), slice(None)), (slice(None), slice(3, 35))):
+        for got, all_of_them in zip(computed(rows, columns), whole, strict=True):
+            np.testing.assert_array_equal(got, all_of_them[rows, columns])
 
 
 @pytest.mark.parametrize(("m", "depth", "n"), [(3, 21, 5)])
@@ -212,7 +261,7 @@ def test_infinity_in_a_product_stays_in_its_row() -> None:
 
 def test_shapes_fit_the_device() -> None:
     for name, kernel in CUDA_KERNELS.items():
-        if name.startswith("linear_"):
+        if name.startswith("linear_") and not name.endswith("_few"):
             sizes = dict.fromkeys("NCKBS", 100)
             assert kernel.shared is not None
             grid, threads = kernel.launch(sizes)
