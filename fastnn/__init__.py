@@ -34,6 +34,7 @@ _PUBLIC = {
     "ops": None,
     "optim": None,
     "parallel": None,
+    "plot": None,
     "pretrain": None,
     "testing": None,
 }
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from fastnn import ops as ops
     from fastnn import optim as optim
     from fastnn import parallel as parallel
+    from fastnn import plot as plot
     from fastnn import pretrain as pretrain
     from fastnn import testing as testing
     from fastnn.diagnostics.diagnosis import diagnose as diagnose

@@ -29,6 +29,7 @@ ORDER: list[str] = [
     "nn",
     "train data",
     "pretrain diagnostics",
+    "plot",
     "tasks testing autodiff callbacks metrics cuda parallel",
     "fastnn cli __main__",
 ]

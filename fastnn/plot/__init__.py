@@ -1,0 +1,36 @@
+"""Pictures: learning curves, paths of optimisers, loss surfaces, weights, activations and more.
+
+Each function returns a matplotlib figure, and saves it where it is given a path; it needs no
+display. Pictures of one object are its own: `RangeTest.plot`, `GradientHealth.plot`,
+`Diagnosis.plot` and others.
+
+Raises ImportError where matplotlib is missing: ``pip install 'fastnn-numba[plot]'``.
+
+>>> import fastnn as fnn
+>>> figure = fnn.plot.activations(["relu", "tanh"])
+>>> [ax.get_title() for ax in figure.axes]
+['relu', 'tanh']
+"""
+
+from fastnn.plot.confusion import confusion_matrix
+from fastnn.plot.curves import learning_curves
+from fastnn.plot.functions import activations
+from fastnn.plot.gradients import gradient_flow
+from fastnn.plot.images import weights
+from fastnn.plot.landscape import loss_surface
+from fastnn.plot.projection import embedding
+from fastnn.plot.surfaces import SURFACES, Surface, descend, optimizer_paths
+
+__all__ = [
+    "SURFACES",
+    "Surface",
+    "activations",
+    "confusion_matrix",
+    "descend",
+    "embedding",
+    "gradient_flow",
+    "learning_curves",
+    "loss_surface",
+    "optimizer_paths",
+    "weights",
+]

@@ -1,0 +1,77 @@
+"""Weights as images: what the units of a first layer look for."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.errors import OptionError, ShapeError, check_whole
+from fastnn.nn.parameter import Parameter
+from fastnn.plot._figure import Path, done, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def weights(
+    weight: Any,
+    shape: tuple[int, int] | None = None,
+    *,
+    count: int = 64,
+    columns: int = 8,
+    path: Path = None,
+) -> Figure:
+    """Draw each unit's weights as an image: blue below 0, white at 0, red above.
+
+    Args:
+        weight: a parameter or an array. Of shape (units, inputs) as in `nn.Linear`, or
+            (units, height, width); one image for each unit.
+        shape: height and width of an image, where `weight` is a matrix; by default a square, and
+            where the inputs are no square number the whole matrix is one image.
+        count: units that are drawn, at most: the first ones.
+        columns: images in a row.
+        path: where the picture is saved.
+
+    All images share one scale.
+
+    Raises:
+        ShapeError: the shape of the weights is another. OptionError: `shape` is not of as many
+            numbers as there are inputs.
+
+    >>> import fastnn as fnn
+    >>> figure = fnn.plot.weights(fnn.nn.Linear(64, 10).weight)
+    >>> figure.axes[0].images[0].get_array().shape
+    (8, 8)
+    """
+    check_whole("weights", 1, count=count, columns=columns)
+    values = np.asarray(weight.value if isinstance(weight, Parameter) else weight, np.float64)
+    if values.ndim == 1:
+        values = values[None]
+    if values.ndim not in (2, 3) or not values.size:
+        raise ShapeError(
+            f"weights: expected shape (units, inputs) or (units, height, width), got {values.shape}"
+        )
+    if values.ndim == 2:
+        inputs = values.shape[1]
+        side = math.isqrt(inputs)
+        if shape is None:
+            shape = (side, side) if side * side == inputs else None
+        elif math.prod(shape) != inputs:
+            raise OptionError(
+                f"weights shape: expected a product of {inputs}, the inputs of a unit, got {shape}"
+            )
+        values = values[None] if shape is None else values.reshape(-1, *shape)
+    values = values[:count]
+    bound = float(np.abs(values).max()) or 1.0
+    if len(values) == 1:
+        figure, axes = grid(1, 5.0, 4.0)
+        image = axes[0].imshow(values[0], cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+        figure.colorbar(image, ax=axes[0])
+        return done(figure, path)
+    figure, axes = grid(len(values), 1.1, 1.1, columns)
+    for image, ax in zip(values, axes, strict=True):
+        ax.imshow(image, cmap="RdBu_r", vmin=-bound, vmax=bound)
+        ax.set_axis_off()
+    return done(figure, path)

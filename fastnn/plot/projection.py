@@ -1,0 +1,78 @@
+"""Vectors of many dimensions on a page: their two principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastnn.errors import DataError, ShapeError
+from fastnn.nn.parameter import Parameter
+from fastnn.plot._figure import Path, done, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: beyond so many points their names would cover each other
+NAMED = 200
+
+
+def embedding(
+    vectors: Any,
+    labels: Any = None,
+    names: Sequence[str] | None = None,
+    path: Path = None,
+) -> Figure:
+    """Draw vectors by their two principal components (Pearson 1901; Hotelling 1933).
+
+    Args:
+        vectors: shape (count, dimensions): codes of samples, or the weight of an `nn.Embedding`.
+        labels: a class for each, as its colour.
+        names: a word for each, written beside it; of the first 200.
+        path: where the picture is saved.
+
+    The axes say which share of the variance they hold: what is near on the page need not be near
+    where that is small.
+
+    Raises:
+        ShapeError: `vectors` is no matrix, or labels or names are not as many. DataError: numbers
+            that are not finite, fewer than two vectors.
+
+    >>> import fastnn as fnn
+    >>> figure = fnn.plot.embedding(fnn.nn.Embedding(5, 8).weight, names=list("abcde"))
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    values = np.asarray(vectors.value if isinstance(vectors, Parameter) else vectors, np.float64)
+    if values.ndim != 2:
+        raise ShapeError(f"embedding: expected shape (count, dimensions), got {values.shape}")
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise DataError(
+            f"embedding: expected at least two vectors of finite numbers, got {len(values)}"
+        )
+    for what, given in (("labels", labels), ("names", names)):
+        if given is not None and len(given) != len(values):
+            raise ShapeError(
+                f"embedding: expected {len(values)} {what}, one for each vector, got {len(given)}"
+            )
+    centred = values - values.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    shares = sizes**2 / max(float((sizes**2).sum()), np.finfo(np.float64).tiny)
+    places = centred @ directions[:2].T
+    if places.shape[1] < 2:  # one dimension
+        places, shares = np.hstack([places, np.zeros_like(places)]), np.append(shares, 0.0)
+    figure, (ax,) = grid(1, 6.0, 5.0)
+    if labels is None:
+        ax.scatter(*places.T, s=10)
+    else:
+        kinds = np.asarray(labels)
+        for kind in np.unique(kinds):
+            ax.scatter(*places[kinds == kind].T, s=10, label=str(kind))
+        ax.legend(fontsize="small")
+    for name, place in list(zip(names or (), places, strict=False))[:NAMED]:
+        ax.annotate(name, place, xytext=(3, 3), textcoords="offset points", fontsize="small")
+    ax.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
+    ax.set_ylabel(f"second component, {shares[1]:.0%}")
+    ax.grid(alpha=0.3)
+    return done(figure, path)

@@ -1,0 +1,172 @@
+"""Pictures show the numbers that they are to show."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, optim, plot
+from fastnn.errors import DataError, OptionError, ShapeError
+
+pytest.importorskip("matplotlib")
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 16)).astype(np.float32)
+Y = RNG.integers(0, 3, 40)
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(16, 9), nn.Tanh(), nn.Linear(9, 3))
+
+
+def test_every_picture_is_saved(tmp_path) -> None:
+    model = net()
+    history = fnn.Trainer(model, "cross_entropy", "adam").fit(X, Y, epochs=2, verbose=False)
+    pictures = {
+        "curves": lambda path: plot.learning_curves(history, path),
+        "functions": lambda path: plot.activations(path=path),
+        "confusion": lambda path: plot.confusion_matrix(Y, model.predict(X), path=path),
+        "weights": lambda path: plot.weights(model[0].weight, path=path),
+        "projection": lambda path: plot.embedding(X, Y, path=path),
+        "gradients": lambda path: plot.gradient_flow(model, X, Y, "cross_entropy", path),
+        "landscape": lambda path: plot.loss_surface(
+            model, X, Y, "cross_entropy", points=3, path=path
+        ),
+        "paths": lambda path: plot.optimizer_paths("saddle", {"sgd": optim.SGD()}, 5, path),
+    }
+    for name, draw in pictures.items():
+        draw(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_without_matplotlib(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="pip install"):
+        plot.activations()
+
+
+def test_curves() -> None:
+    runs = {
+        "a": {"loss": [3.0, 2.0], "accuracy": [0.1, 0.2]},
+        "b": {"loss": [1.0], "val_loss": [2]},
+    }
+    axes = plot.learning_curves(runs).axes
+    assert [ax.get_title() for ax in axes] == ["loss", "accuracy"]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes[0].lines}
+    assert lines == {"a training": [3, 2], "b training": [1], "b validation": [2]}
+    with pytest.raises(DataError, match="epoch"):
+        plot.learning_curves({})
+
+
+def test_functions_and_slopes() -> None:
+    figure = plot.activations(["sigmoid", nn.ReLU(), lambda x: x * x * x])
+    assert [ax.get_title() for ax in figure.axes] == ["sigmoid", "ReLU", "function 3"]
+    for ax, value, slope in zip(
+        figure.axes,
+        (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.maximum(x, 0), lambda x: x**3),
+        (lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2, lambda x: x > 0, lambda x: 3 * x * x),
+        strict=True,
+    ):
+        lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
+        x = lines[0].get_xdata()
+        np.testing.assert_allclose(lines[0].get_ydata(), value(x), atol=1e-12)
+        np.testing.assert_allclose(lines[1].get_ydata(), slope(x), atol=1e-12)
+    with pytest.raises(OptionError, match="names such as"):
+        plot.activations(["wiggle"])
+    with pytest.raises(OptionError, match="low < high"):
+        plot.activations(low=1.0, high=1.0)
+
+
+def test_confusion() -> None:
+    figure = plot.confusion_matrix([[0, 1], [2, -100]], [[0, 2], [2, 1]])
+    table = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(table, [[1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    scores = np.eye(3)[[0, 2, 2, 1]]
+    figure = plot.confusion_matrix([0, 1, 2, 2], scores, normalize=True)
+    table = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(table, [[1, 0, 0], [0, 0, 1], [0, 0.5, 0.5]])
+    with pytest.raises(ShapeError, match=r"\(2,\)"):
+        plot.confusion_matrix([0, 1], [0, 1, 2])
+    with pytest.raises(DataError, match="class indices"):
+        plot.confusion_matrix([0.5, 1], [0, 1])
+    with pytest.raises(DataError, match="from 0 on"):
+        plot.confusion_matrix([-1], [0])
+    with pytest.raises(OptionError, match="each of 3"):
+        plot.confusion_matrix([0, 2], [0, 2], ["a", "b"])
+
+
+def test_images() -> None:
+    weight = RNG.normal(size=(5, 12))
+    figure = plot.weights(weight, (3, 4))
+    assert len(figure.axes) == 5
+    for ax, row in zip(figure.axes, weight, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(3, 4))
+    np.testing.assert_array_equal(plot.weights(weight).axes[0].images[0].get_array(), weight)
+    assert len(plot.weights(RNG.normal(size=(100, 4)), count=10).axes) == 10
+    with pytest.raises(OptionError, match="product of 12"):
+        plot.weights(weight, (3, 5))
+    with pytest.raises(ShapeError, match="height"):
+        plot.weights(np.zeros((2, 2, 2, 2)))
+
+
+@pytest.mark.peers
+def test_projection_is_that_of_scikit_learn() -> None:
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    found = plot.embedding(X, names=[str(k) for k in range(40)]).axes[0]
+    places = np.asarray(found.collections[0].get_offsets())
+    pca = decomposition.PCA(2).fit(X.astype(np.float64))
+    wanted = pca.transform(X.astype(np.float64))
+    for k in range(2):
+        sign = np.sign(places[0, k] * wanted[0, k])
+        np.testing.assert_allclose(places[:, k], sign * wanted[:, k], atol=1e-9)
+    assert f"{pca.explained_variance_ratio_[0]:.0%}" in found.get_xlabel()
+    assert len(found.texts) == 40
+
+
+def test_projection_of_little() -> None:
+    plot.embedding([[1.0], [2.0], [4.0]])
+    plot.embedding(np.ones((3, 4)))
+    with pytest.raises(DataError, match="finite"):
+        plot.embedding([[1.0, math.nan], [2.0, 3.0]])
+    with pytest.raises(ShapeError, match="labels"):
+        plot.embedding(X, Y[:3])
+
+
+def test_landscape() -> None:
+    model = net()
+    before = {k: v.copy() for k, v in model.state_dict().items()}
+    figure = plot.loss_surface(model, X, Y, "cross_entropy", points=3, span=0.5)
+    assert figure.axes[0].get_xlim() == (-0.5, 0.5)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    with pytest.raises(OptionError, match="matrix"):
+        plot.loss_surface(nn.Tanh(), X, X, "mse")
+    with pytest.raises(OptionError, match="span"):
+        plot.loss_surface(model, X, Y, "cross_entropy", span=0.0)
+
+
+@pytest.mark.parametrize("name", plot.SURFACES)
+def test_paths_follow_the_slope(name: str) -> None:
+    """One step of gradient descent against differences."""
+    surface = plot.SURFACES[name]
+    way = plot.descend(name, optim.SGD(lr=1e-3), steps=3)
+    assert way.shape == (4, 2)
+    np.testing.assert_allclose(way[0], surface.begin)
+    for begin, end in itertools.pairwise(way):
+        slope = [
+            (surface.height(*(begin + d)) - surface.height(*(begin - d))) / 2e-6
+            for d in np.eye(2) * 1e-6
+        ]
+        np.testing.assert_allclose(end - begin, -1e-3 * np.array(slope), rtol=1e-5, atol=1e-11)
+
+
+def test_paths_that_leave() -> None:
+    assert len(plot.descend("rosenbrock", optim.SGD(lr=10.0), steps=50)) < 51
+    with pytest.raises(OptionError, match="'valley'"):
+        plot.descend("hill", "sgd")
+    with pytest.raises(OptionError, match="at least one"):
+        plot.optimizer_paths("valley", {})
