@@ -26,8 +26,9 @@ from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, select
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
-from fastnn.train import averages, copies
+from fastnn.train import averages, copies, mixup
 from fastnn.train.build import StepBuilder
+from fastnn.train.mixup import Mixture
 from fastnn.train.options import check_device_options, check_on_gradients, check_options
 from fastnn.train.penalties import Penalties
 
@@ -46,6 +47,7 @@ class Options:
     optimizer: str | optim.Optimizer
     loss_weights: Any
     penalties: Any
+    mixup: float
     parameters: Any
     seed: int
     dtype: str
@@ -75,6 +77,7 @@ class Training(ABC):
         )  # fmt: skip
         self.loss = self.losses.functions[0] if self.losses.single else self.losses
         self.penalties = Penalties(model, options.penalties)
+        self.mixup = mixup.check(options.mixup)
         check_device_options(options.device, options.graphs, options.tf32)
         self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
         self.device = devices.choose(options.device)
@@ -249,7 +252,11 @@ class Training(ABC):
         inputs = builder.inputs("x", x)
         targets = builder.inputs("y", y) if y else inputs
         weights = builder.inputs("w", w)
-        loss = builder.loss(self.losses, builder.outputs(inputs), targets, weights)
+        mixture = Mixture(builder, self.mixup) if self.mixup and builder.graph.training else None
+        outputs = builder.outputs(inputs if mixture is None else mixture.inputs(inputs))
+        loss = builder.loss(self.losses, outputs, targets, weights)
+        if mixture is not None:
+            loss = builder.places["loss"] = mixture.loss(self.losses, loss, targets, weights)
         if self.penalties and builder.graph.training:
             builder.places["loss"] = self.penalties.add_to(loss, self.trained)
         return inputs, targets, weights

@@ -39,7 +39,7 @@ class StepBuilder(Builder):
         if out is None:
             out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
-            value, self.parts = losses.place(self.graph, out, self._target(targets), weights)
+            value, self.parts = losses.place(self.graph, out, self.target(targets), weights)
         if any(part.reduction == reduction.SUM for part in self.parts):
             samples = Samples(self.lowered, self.names)
             for part in self.parts:  # a sum of parameters alone doesn't grow with the samples
@@ -48,7 +48,7 @@ class StepBuilder(Builder):
         self.places["loss"] = value
         return value
 
-    def _target(self, targets: Sequence[Value]) -> Any:
+    def target(self, targets: Sequence[Value]) -> Any:
         """Targets as a loss gets them: one, a tuple, or a dict."""
         if targets and all(value in self.keys for value in targets):
             return {self.keys[value]: value for value in targets}

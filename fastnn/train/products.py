@@ -81,7 +81,7 @@ class Products(Training):
         device: str = "auto",
     ):
         options = Options(
-            loss=loss, optimizer=_Vectors(), loss_weights=loss_weights, penalties=None,
+            loss=loss, optimizer=_Vectors(), loss_weights=loss_weights, penalties=None, mixup=0.0,
             parameters=parameters,
             seed=seed, dtype=dtype or _dtype_of(model), workers=workers, device=device,
             stop_on_nonfinite=True, keep_gradients=True, graphs=True, tf32=False, on_gradients=None,

@@ -279,6 +279,7 @@ def compile(
     *,
     loss_weights: Any = None,
     penalties: Any = None,
+    mixup: float = 0.0,
     parameters: Any = None,
     seed: int = 0,
     dtype: str = "float32",
@@ -307,6 +308,7 @@ def compile(
             default.
         penalties: terms of the loss in training that depend on parameters alone, by name pattern;
             see `Trainer`. The loss that a step returns has them.
+        mixup: alpha of mixup, 0 for none; see `Trainer`.
         parameters: what to train: name patterns ("encoder.*"), modules or parameters of the model,
             one or a list; None means all. Steps that train different parts of one model share its
             parameters. So do steps of models that have modules in common, if you first call
@@ -355,7 +357,7 @@ def compile(
     """
     options = Options(
         loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
-        penalties=penalties,
+        penalties=penalties, mixup=mixup,
         seed=seed, dtype=dtype, workers=workers, device=device,
         stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
         tf32=tf32, on_gradients=on_gradients,

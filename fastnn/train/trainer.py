@@ -80,6 +80,12 @@ class Trainer(EpochPrograms):
             of lists of them, by name pattern (``{"*.weight": nn.L1Penalty(1e-4)}``). One alone is
             on all weights with two axes or more. Frozen parameters have none. The losses that are
             reported are those of the data.
+        mixup: alpha of mixup (Zhang et al. 2018, "mixup: beyond empirical risk minimization"; 0.1
+            to 0.4 there), 0 for none. In training the inputs are ``s x_i + (1 - s) x_j`` and the
+            loss is ``s L(output, y_i) + (1 - s) L(output, y_j)``, for cross-entropy that of soft
+            labels, with s from the beta distribution (alpha, alpha), one for each batch. j is the
+            sample at i's place from the batch's end, so it needs shuffled data, and s is the larger
+            share, so that metrics are by the label that has most. Inputs have to be floats.
         on_gradients: a function that is called in every training step after the gradients have been
             computed and before the update. Its argument maps the names of the trained parameters
             that the loss depends on to their gradients: NumPy arrays, before clipping and weight
@@ -135,11 +141,12 @@ class Trainer(EpochPrograms):
         tf32: bool = False,
         loss_weights: Any = None,
         penalties: Any = None,
+        mixup: float = 0.0,
         on_gradients: OnGradients | None = None,
     ):
         options = Options(
             loss=loss, optimizer=optimizer, loss_weights=loss_weights, parameters=parameters,
-            penalties=penalties,
+            penalties=penalties, mixup=mixup,
             seed=seed, dtype=dtype, workers=workers, device=device,
             stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
             tf32=tf32, on_gradients=on_gradients,

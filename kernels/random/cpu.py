@@ -33,7 +33,7 @@ from ..simd import (
     where,
     words,
 )
-from .shared import GROUP, LANES, MASK, philox, to_uniform
+from .shared import GROUP, LANES, MASK, larger_share, philox, to_uniform
 
 
 @helper
@@ -185,3 +185,10 @@ def normal(
             radius, angle = _radius(w2) * s, to_uniform(w3)
             _put(y, i + 2 * LANES, fma(radius, cos_turns(angle), m), begin, end)
             _put(y, i + 3 * LANES, fma(radius, sin_turns(angle), m), begin, end)
+
+
+@kernel
+def mixing_share(share: "out whole f[U]", control: "in whole i[L]", alpha: "double", stream: "int"):
+    """share = max(s, 1 - s), s of the beta distribution (alpha, alpha): how much of a sample is its
+    own in mixup (Zhang et al. 2018)."""
+    share[0] = larger_share(alpha, stream, int(control[STEP]), int(control[SEED]))

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..control_block import SEED, STEP
-from ..cuda.device import cast, flat, flat_index, word
+from ..cuda.device import ONE_THREAD, cast, flat, flat_index, thread_number, word
 from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import cos_turns, log, sin_turns, sqrt
 from ..simd import fma, where
 from . import cpu
-from .shared import GROUP, LANES, MASK, philox, to_uniform
+from .shared import GROUP, LANES, MASK, larger_share, philox, to_uniform
 
 
 def blocks_launch(count: int) -> tuple[int, int]:
@@ -104,3 +104,9 @@ def normal(y, control, mean, std, stream):
         radius, angle = _radius(cast(y, to_uniform(w2))) * std, cast(y, to_uniform(w3))
         _put(y, i + 32, fma(radius, cos_turns(angle), mean))
         _put(y, i + 48, fma(radius, sin_turns(angle), mean))
+
+
+@cuda_kernel(like=cpu.mixing_share, launch=lambda s: ONE_THREAD, one_block=True)
+def mixing_share(share, control, alpha, stream):
+    if thread_number() == 0:
+        share[0] = larger_share(alpha, stream, int(control[STEP]), int(control[SEED]))

@@ -35,6 +35,7 @@ DIRECT: dict[str, dict[str, Any]] = {
     "dropout_at": dict(
         x=numbers(9, 5), rate=np.abs(numbers(1)) % 1, y=numbers(9, 5), control=control(), stream=1
     ),
+    "mixing_share": dict(share=numbers(1), control=control(), alpha=0.3, stream=1),
     "uniform": dict(y=numbers(9, 5), control=control(), low=-1.0, high=2.0, stream=1),
     "scatter_rows": dict(x=numbers(3, 5), control=control(), y=numbers(9, 5)),
     "scatter_ids": dict(x=ids(3, 5), control=control(), y=ids(9, 5)),

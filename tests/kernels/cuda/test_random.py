@@ -25,6 +25,8 @@ def test_the_same_bits(shape: tuple[int, int], dtype: Any) -> None:
     compute_both("dropout", dtype, out, exact=True, x=x, keep=0.6, scale=1 / 0.6, **given)
     for rate in (0.0, 0.25, 0.4, 1.0):
         compute_both("dropout_at", dtype, out, exact=True, x=x, rate=[rate], **given)
+    for alpha in (0.1, 1.0, 3.0):
+        compute_both("mixing_share", dtype, {"share": (1,)}, alpha=alpha, **given)
     compute_both("uniform", dtype, out, exact=True, low=-2.0, high=3.0, **given)
     compute_both("normal", dtype, out, mean=1.0, std=2.0, **given)
 
