@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: what is drawn of heights on a logarithmic scale
+LOWEST = 1e-12
+
+
 @dataclass(frozen=True)
 class Surface:
     """A height over a plane.
@@ -160,6 +164,7 @@ def optimizer_paths(
     above.set_ylim(where.low[1], where.high[1])
     if least >= 0:
         curve.set_yscale("log")
+        curve.set_ylim(bottom=max(curve.get_ylim()[0], LOWEST))
     curve.set_xlabel("step")
     curve.set_ylabel("height")
     curve.grid(alpha=0.3)

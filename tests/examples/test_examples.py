@@ -33,6 +33,11 @@ EXAMPLES = {
         lambda r: r.keys() == {"adam", "muon"} and max(r.values()) < 0.05,
         "| adam |",
     ),
+    "experiments": (
+        ["all", "--epochs", "1", "--seeds", "1"],
+        lambda r: len(r) == 7 and float(r["universality"][-1][1]) < 0.1,
+        "| hidden layers |",
+    ),
     "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
     "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
