@@ -23,6 +23,7 @@ An array's annotation says, in this order:
   of which nobody may use what was there before or is there afterwards. ``out*`` (and ``part*``)
   has gaps that the call leaves as they are, and a call does not look at the gaps that an ``in*``
   has: for arrays whose layout two kernels share (padding between time steps, steps past the end);
+  ``inout*`` fills them;
   ``flag``: single words of it may be set, each to one value only, by any item in any order;
 - ``rows``: item ``i`` touches only row ``i`` (the first dimension), ``cols``: only column ``i``
   (the last dimension), ``whole``: any part of it;

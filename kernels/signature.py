@@ -12,7 +12,7 @@ from fastnn.errors import OptionError
 from .types import LETTERS, SCALARS
 
 _ARRAY = re.compile(
-    r"^(in\*?|out\*?|inout|part\*?|scratch|flag) (rows|cols|whole) "
+    r"^(in\*?|out\*?|inout\*?|part\*?|scratch|flag) (rows|cols|whole) "
     rf"([{LETTERS}])\[([A-Za-z0-9,]+)\]$"
 )
 

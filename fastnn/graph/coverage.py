@@ -7,7 +7,8 @@ value's memory for a step of a loop. `fastnn/graph/history.py` follows a program
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
@@ -16,7 +17,23 @@ from fastnn.kernels.declare import Array, CudaKernel, Kernel
 Share = tuple[int, int, int]
 #: what a span holds: all of it, all but gaps that nobody may look at, or some shares of it
 WHOLE, GAPS = "whole", "gaps"
-State = str | tuple[Share, ...]
+
+
+@dataclass(frozen=True)
+class Until:
+    """What a loop has written in the steps that it made: up to where `running`, a piece of memory,
+    says that sequences have ended.
+
+    Attributes:
+        running: whose memory.
+        state: of the steps that were made.
+    """
+
+    running: Hashable
+    state: State
+
+
+State = str | Until | tuple[Share, ...]
 Span = tuple[int, int, int, State]  # begin, end, owner, state
 
 
@@ -31,11 +48,15 @@ class Coverage:
         self.begins: list[int] = []
         self.spans: list[Span] = []  # sorted
 
-    def missing(self, begin: int, end: int, owner: int, gaps: bool = False) -> int | None:
+    def missing(
+        self, begin: int, end: int, owner: int, gaps: bool = False,
+        running: Container[Hashable] = (),
+    ) -> int | None:  # fmt: skip
         """The first position that does not hold the owner's data, or None.
 
         Args:
             gaps: whether the reader knows to leave out gaps that the writer left.
+            running: what says which steps loops have made, as far as the reader goes by it.
         """
         k = max(bisect.bisect_right(self.begins, begin) - 1, 0)
         while begin < end and k < len(self.spans):
@@ -43,6 +64,8 @@ class Coverage:
             if last > begin:
                 if first > begin or mine != owner:
                     return begin
+                while isinstance(state, Until) and state.running in running:
+                    state = state.state
                 if not (state == WHOLE or (gaps and state == GAPS)):
                     return begin
                 begin = last
@@ -51,6 +74,10 @@ class Coverage:
 
     def write(self, begin: int, end: int, owner: int, gaps: bool = False) -> None:
         self._put(begin, end, owner, GAPS if gaps else WHOLE)
+
+    def write_until(self, begin: int, end: int, owner: int, state: Until) -> None:
+        """A loop has written the span in the steps that it made."""
+        self._put(begin, end, owner, state)
 
     def write_share(
         self, begin: int, end: int, owner: int, share: Share | None, gaps: bool = False
@@ -64,7 +91,8 @@ class Coverage:
         shares: tuple[Share, ...] = () if share is None else (share,)
         k = bisect.bisect_left(self.begins, begin)
         if share is not None and k < len(self.spans) and self.spans[k][:3] == (begin, end, owner):
-            shares = (*self.spans[k][3], *shares)
+            before = self.spans[k][3]
+            shares = (*before, *shares) if isinstance(before, tuple) else shares
         full = GAPS if gaps else WHOLE
         self._put(begin, end, owner, full if _complete(shares) else shares)
 
@@ -92,7 +120,7 @@ class Coverage:
         kept: list[Span] = []
         while last < len(self.spans) and self.spans[last][0] < end:
             b, e, other, content = self.spans[last]
-            cut: State = content if isinstance(content, str) else ()
+            cut: State = () if isinstance(content, tuple) else content
             if e <= begin:
                 kept.append((b, e, other, content))
             else:
@@ -130,4 +158,4 @@ def note(
     elif parameter.mode == "part":
         cover.write_share(begin, end, owner, share, parameter.gaps)
     elif parameter.writes:
-        cover.write(begin, end, owner, parameter.gaps)
+        cover.write(begin, end, owner, parameter.gaps and parameter.mode != "inout")

@@ -5,15 +5,28 @@ written itself. The second stands for every later one: it reads what its own ste
 has written at the place that moves on alike (a carried state), or what was there before the loop at
 the places of all steps and was not taken over since. After the loop the places of all steps count
 as written.
+
+Of a loop that ends where its sequences do (`Repeat.running`) any step may be the first to be made
+in reverse, and what it writes is there only for those who go by the same ends (`Until`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastnn.errors import ProgramError, where
-from fastnn.graph.coverage import GAPS, WHOLE, Coverage, Share, Span, State, note, share_of
+from fastnn.graph.coverage import (
+    GAPS,
+    WHOLE,
+    Coverage,
+    Share,
+    Span,
+    State,
+    Until,
+    note,
+    share_of,
+)
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Value
@@ -39,8 +52,11 @@ def hull(begin: int, end: int, strides: Strides, lengths: Sequence[int]) -> tupl
 class _Loop:
     """A loop that is being followed."""
 
-    def __init__(self, length: int):
+    def __init__(self, length: int, running: Hashable, reverse: bool):
         self.length, self.step = length, 0
+        self.running = running
+        #: whether any step may be the first to be made
+        self.anywhere = reverse and running is not None
         #: what its steps have written, apart for places that move differently
         self.covers: dict[tuple[Piece, Strides], Coverage] = {}
         self.taken: dict[Taken, None] = {}
@@ -61,9 +77,17 @@ class History:
         self.covers: dict[Piece, Coverage] = {}
         self.loops: list[_Loop] = []
 
-    def follow(self, length: int, body: Callable[[], None]) -> None:
-        """A loop of so many steps, `body` being one."""
-        loop = _Loop(length)
+    def follow(
+        self, length: int, body: Callable[[], None], running: Hashable = None,
+        reverse: bool = False,
+    ) -> None:  # fmt: skip
+        """A loop of so many steps, `body` being one.
+
+        Args:
+            running: the piece of memory that says which steps are made; None: all are.
+            reverse: whether steps are left out at the beginning, not at the end.
+        """
+        loop = _Loop(length, running, reverse)
         self.loops.append(loop)
         body()
         loop.end_step()
@@ -87,34 +111,41 @@ class History:
         return self.covers.setdefault(piece, Coverage())
 
     def missing(
-        self, piece: Piece, begin: int, end: int, owner: int, gaps: bool, strides: Strides = ()
-    ) -> int | None:
+        self, piece: Piece, begin: int, end: int, owner: int, gaps: bool, strides: Strides = (),
+        running: Sequence[Hashable] = (),
+    ) -> int | None:  # fmt: skip
         """The first position that does not hold the owner's data, in some step, or None."""
-        return self._missing(len(self.loops), piece, begin, end, owner, gaps, strides)
+        ended = {*running, *(loop.running for loop in self.loops)} - {None}
+        return self._missing(len(self.loops), piece, begin, end, owner, gaps, strides, ended)
 
     def _missing(
         self, depth: int, piece: Piece, begin: int, end: int, owner: int, gaps: bool,
-        strides: Strides,
+        strides: Strides, ended: set[Hashable],
     ) -> int | None:  # fmt: skip
         if depth == 0:
-            return self.cover(piece).missing(begin, end, owner, gaps)
+            return self.cover(piece).missing(begin, end, owner, gaps, ended)
         loop, strides, stride = self.loops[depth - 1], strides[:depth], strides[depth - 1]
         cover, at = loop.covers.get((piece, strides)), stride * loop.step
-        if cover is not None and cover.missing(begin + at, end + at, owner, gaps) is None:
+        if cover is not None and cover.missing(begin + at, end + at, owner, gaps, ended) is None:
             return None
         outer = strides[:-1]
-        if loop.step == 0:
+        if loop.step == 0 and not loop.anywhere:
             if self._taken(depth, piece, begin, end, owner, outer):
                 return begin
-            return self._missing(depth - 1, piece, begin, end, owner, gaps, outer)
-        low, high = hull(begin + stride, end + stride, (stride,), (loop.length - 1,))
+            return self._missing(depth - 1, piece, begin, end, owner, gaps, outer, ended)
+        first = loop.step
+        low, high = hull(
+            begin + stride * first, end + stride * first, (stride,), (loop.length - first,)
+        )
         if self._taken(depth, piece, low, high, owner, outer):
             return begin
-        byte = self._missing(depth - 1, piece, low, high, owner, gaps, outer)
+        byte = self._missing(depth - 1, piece, low, high, owner, gaps, outer, ended)
         if byte is not None and abs(stride) > end - begin:  # of what lies between nothing is read
-            for t in range(1, loop.length):
+            for t in range(first, loop.length):
                 by = stride * t
-                found = self._missing(depth - 1, piece, begin + by, end + by, owner, gaps, outer)
+                found = self._missing(
+                    depth - 1, piece, begin + by, end + by, owner, gaps, outer, ended
+                )
                 if found is not None:
                     return found
             return None
@@ -180,7 +211,16 @@ class History:
             for begin, end, owner, state in spans:
                 for b, e in _everywhere(begin, end, strides[-1], loop.length, state):
                     for low, high in _undisputed(b, e, piece, owner, strides, loop.taken):
-                        _put(cover, low + at, high + at, owner, state)
+                        if loop.running is None:
+                            _put(cover, low + at, high + at, owner, state)
+                        elif (
+                            not isinstance(state, tuple)
+                            and self.missing(piece, low, high, owner, state == GAPS, outer)
+                            is not None
+                        ):  # else it is there, whichever steps are made
+                            cover.write_until(
+                                low + at, high + at, owner, Until(loop.running, state)
+                            )
 
 
 def _everywhere(
@@ -189,7 +229,7 @@ def _everywhere(
     """The places that a span has in a loop's steps, as few spans."""
     if stride == 0 or length == 1:
         yield begin, end
-    elif isinstance(state, str):  # parts of a place that moves never make up a whole
+    elif not isinstance(state, tuple):  # parts of a place that moves never make up a whole
         if abs(stride) <= end - begin:
             yield hull(begin, end, (stride,), (length,))
         else:
@@ -212,7 +252,9 @@ def _undisputed(
 def _put(cover: Coverage, begin: int, end: int, owner: int, state: State) -> None:
     if state in (WHOLE, GAPS):
         cover.write(begin, end, owner, state == GAPS)
-    for share in state if not isinstance(state, str) else ():
+    elif isinstance(state, Until):
+        cover.write_until(begin, end, owner, state)
+    for share in state if isinstance(state, tuple) else ():
         cover.write_share(begin, end, owner, share, gaps=True)
 
 
@@ -231,7 +273,18 @@ def follow(
             visit(item)
         else:
             loop, body = item
-            history.follow(loop.length, lambda: follow(history, body, visit, depth + 1))  # noqa: B023
+            history.follow(
+                loop.length,
+                lambda: follow(history, body, visit, depth + 1),  # noqa: B023
+                None if loop.running is None else id(loop.running.root),
+                loop.reverse,
+            )
+
+
+def beside(parameter: Array, pieces: Iterable[Hashable]) -> Sequence[Hashable]:
+    """By which memory of a call one of its operands knows what steps loops have made: what fills
+    gaps goes by what stands beside it."""
+    return list(pieces) if parameter.mode == "inout" and parameter.gaps else ()
 
 
 def unwritten(
@@ -252,8 +305,9 @@ def unwritten(
         mine = [found for found in call.arrays() if touched(call, *found)]
         for name, parameter, value in mine:
             begin, moving = value.shift, strides_of(value, call, depth)
+            ends = beside(parameter, (id(v.root) for _, _, v in call.arrays()))
             if parameter.reads and faults == [] and history.missing(
-                id(value.root), begin, begin + value.size, 0, parameter.gaps, moving
+                id(value.root), begin, begin + value.size, 0, parameter.gaps, moving, ends
             ) is not None:  # fmt: skip
                 faults.append((call, name))
         for _, parameter, value in mine:

@@ -88,17 +88,28 @@ def _is_final(value: Value) -> bool:
 class Loop:
     """One loop in a graph: its traced body.
 
+    Args:
+        graph, body, xs, states: as of `loop`.
+        length: the number of steps, where there are no sequences.
+        running: the number of the state that says which sequences go on, see `loop`.
+
     Attributes:
         length: the number of steps.
+        running: the placeholder for the state that says which sequences go on, or None.
         nodes: what is computed in each step.
         x_in, s_in: placeholders for a step of the sequences, and for the states before it.
         outputs, s_out: what a step gives, and the states after it.
         copies: those of them that are copies of something from outside.
     """
 
-    def __init__(self, graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value]):
+    def __init__(
+        self, graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value],
+        length: int | None = None, running: int | None = None,
+    ):  # fmt: skip
         self.graph = graph
         lengths = {x.shape[1] if x.ndim > 1 else 0 for x in xs}
+        if not xs and states and length:
+            lengths = {length}
         if len(lengths) != 1 or 0 in lengths:
             raise ShapeError(
                 f"{where(graph.scope)}loop: expected sequences of shape (batch, steps, ...) with "
@@ -110,6 +121,8 @@ class Loop:
             for x in xs
         ]
         self.s_in = [graph.value(s.shape, batched=True, name=f"state {s.name}") for s in states]
+        self.running = None if running is None else self.s_in[running]
+        batch = (*xs, *states)[0].shape[0]
         self._local: dict[Value, None] = dict.fromkeys((*self.x_in, *self.s_in))
         self.copies: list[Value] = []
         nodes: list[Node] = []
@@ -121,10 +134,10 @@ class Loop:
             )
         _grow(self._local, nodes)
         for output in outputs:
-            if output.ndim < 1 or output.shape[0] != xs[0].shape[0]:
+            if output.ndim < 1 or output.shape[0] != batch:
                 raise ShapeError(
                     f"{where(graph.scope)}loop: expected outputs of the body that run over the "
-                    f"batch of {xs[0].shape[0]}, got {output}"
+                    f"batch of {batch}, got {output}"
                 )
 
         def settle() -> None:
@@ -338,8 +351,9 @@ def _loop_gradient(
 
 
 def loop(
-    graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value]
-) -> tuple[list[Value], list[Value]]:
+    graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value],
+    length: int | None = None, running: int | None = None,
+) -> tuple[list[Value], list[Value]]:  # fmt: skip
     """Repeat `body` over the steps of sequences.
 
     Args:
@@ -347,11 +361,15 @@ def loop(
         body: of (one step of each sequence, each state); returns (outputs, new states).
         xs: sequences, each (batch, steps, ...).
         states: initial states, each (batch, ...).
+        length: the number of steps, where there are no sequences.
+        running: the number of a state, shape (batch,): floats that are 0 from the end of a sequence
+            on, else not. The body itself sees to it that outputs are 0 past it, and states stay as
+            they are; then steps are not made in which no sequence goes on.
 
     Returns:
         The outputs, each (batch, steps, ...), and the final states.
     """
-    made = Loop(graph, body, xs, states)
+    made = Loop(graph, body, xs, states, length, running)
     names: dict[str, Value | None] = {
         **{f"x{k}": x for k, x in enumerate(xs)},
         **{f"s{k}": s for k, s in enumerate(states)},

@@ -26,10 +26,17 @@ class Repeat:
     """A loop: calls that stand once and are made for each of `length` steps.
 
     With `reverse` the first step to be made is the last in time (the gradient of a loop).
+
+    With `running` steps need not be made of which nothing is wanted: floats, one for each sequence,
+    that are not zero (all bits of zero are 0) as long as the sequence goes on, as they are in the
+    first step made, with the strides by which they move on. Once zero, they stay so in time. With
+    `together` a step is made for all sequences or none: another loop uses what it leaves.
     """
 
     length: int
     reverse: bool = False
+    running: Value | None = None
+    together: bool = False
 
 
 @dataclass(frozen=True)

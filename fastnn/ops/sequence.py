@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import where
+from fastnn.ops.arithmetic import multiply, where
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
@@ -38,7 +39,10 @@ def zeros_state(x: Any, size: int) -> Value:
     return graph_of(x).full((x.shape[0], int(size)), 0.0, batched=True)
 
 
-def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[Any, Any]:
+def loop(
+    body: Any, sequences: Any, state: Any, lengths: Any = None, *, until: Any = None,
+    steps: int | None = None,
+) -> tuple[Any, ...]:  # fmt: skip
     """Repeat a body over time, with gradients: for recurrent nets of your own.
 
     Args:
@@ -49,9 +53,17 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
             `zeros_state`).
         lengths: number of valid steps of each sequence, integers of shape (batch,), or None. Past
             the end the state stays as it is and outputs are 0.
+        until: function of what the body returned for a step, (y_t, new state), returning a mask of
+            shape (batch,) or (batch, 1): where it is not 0, this step was the sequence's last, just
+            as if `lengths` said so. When all sequences have ended, no further steps are made.
+        steps: number of steps, at most, where `sequences` is None: the body then gets None for x_t.
 
     Returns:
-        Outputs of all steps, shape (batch, steps, ...), and the final state.
+        Outputs of all steps, shape (batch, steps, ...), and the final state; with `until` also how
+        many steps of each sequence were made, integers of shape (batch,).
+
+    Raises:
+        ShapeError: sequences and states do not fit, or the body returns something else.
 
     >>> from fastnn import nn, ops
     >>> class Elman(nn.Module):
@@ -63,19 +75,49 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
     ...             return h, h
     ...         outputs, last = ops.loop(step, x, ops.zeros_state(x, self.hidden))
     ...         return last
+
+    A decoder that writes one symbol after the other, the likeliest (here as a one-hot row), until
+    it has written symbol 0:
+
+    >>> class Decoder(nn.Module):
+    ...     def __init__(self, symbols, hidden):
+    ...         self.symbols = symbols
+    ...         self.cell, self.out = nn.GRUCell(symbols, hidden), nn.Linear(hidden, symbols)
+    ...     def forward(self, h):
+    ...         def step(_, state):
+    ...             symbol, h = state
+    ...             h = self.cell(symbol, h)
+    ...             scores = self.out(h)
+    ...             symbol = ops.equal(scores, ops.max(scores, axis=1, keepdims=True))
+    ...             return symbol, (symbol, h)
+    ...         ended = lambda symbol, state: symbol[:, 0]
+    ...         start = ops.zeros_state(h, self.symbols), h
+    ...         written, _, lengths = ops.loop(step, None, start, until=ended, steps=50)
+    ...         return written, lengths
+    >>> written, lengths = Decoder(8, 16).predict(np.ones((2, 16), np.float32))
+    >>> written.shape, lengths.shape
+    ((2, 50, 8), (2,))
     """
     from fastnn.graph.loop import loop as make
 
-    xs, states = _parts(sequences), _parts(state)
+    xs, states = () if sequences is None else _parts(sequences), _parts(state)
     graph = graph_of(*states if any(isinstance(s, Value) for s in states) else xs)
     _refuse_others("sequences", xs, graph, (Value,))
     _refuse_others("the initial state", states, graph, (Value, Leaf, np.ndarray))
+    batch, count = _sizes(graph, xs, states, steps, sequences)
     several: dict[str, bool] = {}
 
     def step(*parts: Value) -> tuple[list[Value], list[Value]]:
-        mask = parts[len(xs)] if lengths is not None else None
-        step_xs, old = parts[: len(xs)], parts[len(parts) - len(states) :]
-        returned = body(_like(sequences, step_xs), _like(state, old))
+        step_xs, parts = parts[: len(xs)], parts[len(xs) :]
+        mask = None
+        if lengths is not None:
+            mask, parts = parts[0], parts[1:]
+        old = parts[: len(states)]
+        if until is not None:
+            mask = parts[-1] if mask is None else multiply(parts[-1], mask)
+            # what stands past the end, be it NaN, reaches nothing
+            step_xs = tuple(_within(mask, x, 0.0) if x.dtype == "f" else x for x in step_xs)
+        returned = body(None if sequences is None else _like(sequences, step_xs), _like(state, old))
         if not isinstance(returned, (tuple, list)) or len(returned) != 2:
             raise ShapeError(
                 f"{errors.where(graph.scope)}loop: expected the body to return a pair, the outputs "
@@ -91,23 +133,66 @@ def loop(body: Any, sequences: Any, state: Any, lengths: Any = None) -> tuple[An
                 f"{errors.where(graph.scope)}loop: expected {len(old)} new states of the body, as "
                 f"there are initial ones, got {len(fresh)}"
             )
+        ended = None if until is None else _mask_of(until(y, new), batch, graph)
         if mask is not None:
             outputs = [_within(mask, output, 0.0) for output in outputs]
             fresh = [_within(mask, after, before) for before, after in zip(old, fresh, strict=True)]
+        if ended is not None:
+            outputs.append(mask)
+            fresh.append(where(ended, 0.0, mask))
         return outputs, fresh
 
     inputs = [*xs]
     if lengths is not None:
         if isinstance(lengths, Value):
-            graph.limit(lengths, 0, xs[0].shape[1] + 1, steps=True)
-        mask = graph.value((xs[0].shape[0], xs[0].shape[1]), batched=True, name="mask")
+            graph.limit(lengths, 0, count + 1, steps=True)
+        mask = graph.value((batch, count), batched=True, name="mask")
         graph.call("length_mask", lengths=lengths, y=mask)
         # what stands past the end, be it NaN, reaches neither the states nor a gradient
         inputs = [_within(mask, x, 0.0) if x.dtype == "f" else x for x in inputs]
         inputs.append(mask)
-    outputs, finals = make(graph, step, inputs, [as_value(graph, s) for s in states])
+    begin, running = [as_value(graph, s) for s in states], None
+    if until is not None:
+        running = len(begin)
+        begin.append(graph.full((batch,), 1.0, batched=True))
+    outputs, finals = make(graph, step, inputs, begin, count, running)
+    done = []
+    if until is not None:
+        done = [graph.value((batch,), "i", batched=True, name="steps done")]
+        graph.call("mask_length", mask=outputs.pop(), y=done[0])
+        finals = finals[:-1]
     y_all = tuple(outputs) if several["y"] else outputs[0]
-    return y_all, _like(state, finals)
+    return y_all, _like(state, finals), *done
+
+
+def _sizes(
+    graph: Graph, xs: Sequence[Any], states: Sequence[Any], steps: Any, sequences: Any
+) -> tuple[int, int]:
+    """Samples of the batch, and steps; what is not a sequence `Loop` refuses."""
+    if sequences is not None:
+        if steps is not None:
+            raise ShapeError(
+                f"{errors.where(graph.scope)}loop: expected either sequences or a number of steps, "
+                f"got both, steps={steps!r}; leave out steps, or give None for sequences"
+            )
+        return (xs[0].shape[0], xs[0].shape[1]) if xs[0].ndim > 1 else (0, 0)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ShapeError(
+            f"{errors.where(graph.scope)}loop: without sequences, expected steps to be how many "
+            f"there are at most, an integer from 1 on, got {steps!r}"
+        )
+    return states[0].shape[0] if states[0].shape else 0, steps
+
+
+def _mask_of(ended: Any, batch: int, graph: Graph) -> Value:
+    """What `until` has returned, as one number for each sequence."""
+    if not isinstance(ended, Value) or ended.shape not in ((batch,), (batch, 1)):
+        raise ShapeError(
+            f"{errors.where(graph.scope)}loop: expected until to return a mask with one number for "
+            f"each of {batch} sequences, got {_shown(ended)}; compare with ops.greater or == and "
+            "the like, over the last axis with ops.max or ops.sum"
+        )
+    return reshape(ended, batch)
 
 
 def _parts(given: Any) -> tuple[Any, ...]:

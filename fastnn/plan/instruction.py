@@ -145,9 +145,21 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
         else:
             body = instructions_of(item[1], batch, depth + 1)
             accesses = dict.fromkeys(access for inner in body for access in inner.accesses)
+            if (running := item[0].running) is not None:
+                around = _loops_around(item[1][0].repeats, item[0])
+                span = Span(
+                    running.shift, running.shift + running.size,
+                    tuple(running.strides.get(loop, 0) for loop in around),
+                    tuple(loop.length for loop in around),
+                )  # fmt: skip
+                accesses[Access(running.root, True, False, "rows", span)] = None
             found.append(Repeated(item[0], body, tuple(accesses)))
     split_alike(found)
     return found
+
+
+def _loops_around(loops: Sequence[Repeat], last: Repeat) -> tuple[Repeat, ...]:
+    return tuple(loops[: next(k for k, loop in enumerate(loops) if loop is last) + 1])
 
 
 def flat(work: Sequence[Work]) -> Iterator[Instruction]:

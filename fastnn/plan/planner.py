@@ -156,29 +156,39 @@ class _Layout:
             strides=tuple(stride * size for stride in strides),
         )  # fmt: skip
 
-    def phase(self, phase: Phase | Phases) -> PlannedPhase | PlannedRepeat:
+    def phase(
+        self, phase: Phase | Phases, loops: tuple[Repeat, ...] = ()
+    ) -> PlannedPhase | PlannedRepeat:
         if isinstance(phase, Phases):
-            body = tuple(self.phase(inner) for inner in phase.body)
-            return self.repeat(phase.loop, body)
+            inner = (*loops, phase.loop)
+            return self.repeat(phase.loop, tuple(self.phase(p, inner) for p in phase.body), inner)
         groups = tuple(
-            PlannedGroup(g.items, g.grain, g.block, tuple(self.planned(i) for i in g.instructions))
+            PlannedGroup(
+                g.items, g.grain, g.block, tuple(self.planned(i, loops) for i in g.instructions)
+            )
             for g in phase.groups
         )
         serial = tuple(self.call(i) for i in phase.serial)
         return PlannedPhase(groups, serial)
 
-    def repeat(self, loop: Repeat, body: tuple[Any, ...]) -> PlannedRepeat:
+    def repeat(
+        self, loop: Repeat, body: tuple[Any, ...], loops: tuple[Repeat, ...]
+    ) -> PlannedRepeat:
         used = {o.buffer for c in calls_of(body) for o in c.operands if isinstance(o, Operand)}
         fresh = tuple(
             self.operand(root, (root.size,))
             for root, loops in self.private.items()
             if loops[-1] is loop and self.numbers.get(root) in used
         )
-        return PlannedRepeat(loop.length, body, fresh, loop.reverse)
+        running = None
+        if loop.running is not None:
+            running = self.operand(loop.running, loop.running.shape, loops)
+        return PlannedRepeat(loop.length, body, fresh, loop.reverse, running)
 
-    def planned(self, work: Work) -> PlannedCall | PlannedRepeat:
+    def planned(self, work: Work, loops: tuple[Repeat, ...]) -> PlannedCall | PlannedRepeat:
         if isinstance(work, Repeated):
-            return self.repeat(work.loop, tuple(self.planned(inner) for inner in work.body))
+            inner = (*loops, work.loop)
+            return self.repeat(work.loop, tuple(self.planned(w, inner) for w in work.body), inner)
         return self.call(work)
 
     def call(self, instruction: Instruction) -> PlannedCall:

@@ -34,6 +34,9 @@ def shared_by_steps(
         step needs nothing that was there before it.
     """
     others, uses = set(kept), _uses(calls)
+    others |= {
+        loop.running.root for call in calls for loop in call.repeats if loop.running is not None
+    }
     private: dict[Value, tuple[Repeat, ...]] = {}
     moved: dict[Value, tuple[Value, int, tuple[Repeat, ...]]] = {}
     for root, found in uses.items():

@@ -98,12 +98,17 @@ class PlannedRepeat:
         body: what is done in each.
         fresh: buffers of which no step needs what was there before it.
         reverse: whether the first step to be made is the last in time.
+        running: floats, one for each sequence, that say whether it goes on (not 0) in the first
+            step made, and how they move on; None: all steps are made. Those may be left out of
+            which all are 0: the last ones in time, once zero they stay so. Of a loop in a group
+            each block of items is looked at alone.
     """
 
     length: int
     body: tuple[Any, ...]
     fresh: tuple[Operand, ...] = ()
     reverse: bool = False
+    running: Operand | None = None
 
     def time(self, step: int) -> int:
         return self.length - 1 - step if self.reverse else step
@@ -277,7 +282,8 @@ def _call_lines(calls: Sequence[PlannedCall | PlannedRepeat]) -> list[str]:
 
 
 def _times(repeat: PlannedRepeat) -> str:
-    return f"{repeat.length} times" + (", backward in time:" if repeat.reverse else ":")
+    ends = "" if repeat.running is None else f", while any of {repeat.running} is not 0"
+    return f"{repeat.length} times" + (", backward in time" if repeat.reverse else "") + ends + ":"
 
 
 def _line(call: PlannedCall) -> str:

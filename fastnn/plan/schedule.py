@@ -6,7 +6,8 @@ program order is enough. Otherwise a barrier has to stand between them.
 
 A loop whose instructions are all aligned, those of a step with those of others, too, stands in a
 group like an instruction: each worker takes its items through all steps without a barrier. The
-steps of any other loop are phases.
+steps of any other loop are phases: so are those of one that ends where its sequences do, if another
+loop goes through the same steps.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def gather(work: Repeated, depth: int) -> None:
         if isinstance(inner, Repeated):
             gather(inner, depth + 1)
     first = work.body[0]
-    if any(inner.key is None or inner.key != first.key for inner in work.body):
+    if work.loop.together or any(i.key is None or i.key != first.key for i in work.body):
         return
     for k, a in enumerate(work.body):
         for b in work.body[: k + 1]:  # in this step, or in others

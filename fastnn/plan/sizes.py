@@ -52,7 +52,7 @@ class _Outline(NamedTuple):
     """
 
     kernel: str
-    loops: tuple[tuple[int, bool], ...]
+    loops: tuple[tuple[int, bool, int | None], ...]
     final: bool
     split: str | None
     by_batch: bool
@@ -125,7 +125,10 @@ def _outline(one: Instruction, loops: _Numbers, roots: _Numbers) -> _Outline:
     )
     return _Outline(
         one.kernel.name,
-        tuple((loops[loop], loop.reverse) for loop in one.repeats),
+        tuple(
+            (loops[loop], loop.reverse, None if (r := loop.running) is None else roots[r.root])
+            for loop in one.repeats
+        ),
         one.final,
         None if one.key is None else one.key[0],
         one.key is not None and one.key[0] == "batch" and one.multiplier > 1,
@@ -215,7 +218,7 @@ class _Resized:
         self.roots = roots
         #: bytes of an item in local memory, by root
         self.per_item: dict[Value, int] = {}
-        self.lengths: list[int] = []  # of the loops around the call that was looked at last
+        self.loops: tuple[Repeat, ...] = ()  # around the call that was looked at last
         self.constants = dict(plan.program.constants)
         for root, buffer in zip(roots, plan.buffers, strict=True):
             self._same_place(root, buffer)
@@ -312,8 +315,13 @@ class _Resized:
         for operand in repeat.fresh:
             root = self.by_shown[operand.buffer][1]
             fresh.append(self._operand(root, (root.size,), ()))
-        length = self.lengths[depth]
-        return replace(repeat, length=length, body=tuple(body), fresh=tuple(fresh))
+        loops = self.loops[: depth + 1]
+        value, running = loops[-1].running, None
+        if value is not None:
+            running = self._operand(value, value.shape, loops)
+        return replace(
+            repeat, length=loops[-1].length, body=tuple(body), fresh=tuple(fresh), running=running
+        )
 
     def _call(self, one: Instruction, like: PlannedCall) -> PlannedCall:
         operands: list[Any] = []
@@ -325,7 +333,7 @@ class _Resized:
                 operands.append(Count(value.first, along(value.strides, one.repeats)))
             else:
                 operands.append(value)
-        self.lengths = [loop.length for loop in one.repeats]
+        self.loops = one.repeats
         made = PlannedCall(one.kernel.name, tuple(operands), one.multiplier, one.scope)
         return like if made == like else made
 

@@ -9,7 +9,8 @@ same step, by calls whose parts make up the whole, and was not taken over by ano
 scratch since; or it lies in a segment that holds something before a step begins (`GIVEN`). Local
 memory is checked likewise, within each group. What people may look at after a step (the program's
 places) has to be written by its end. Loops are proved by induction (`fastnn/graph/history.py`): the
-first step, any later one after the one before, and what follows the loop.
+first step, any later one after the one before, and what follows the loop. Of a loop that ends where
+its sequences do, what it has written is there for loops and calls that go by the same ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.graph.coverage import Share, share_of
-from fastnn.graph.history import History
+from fastnn.graph.history import History, beside
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared, kernel_of
 from fastnn.plan.program import (
@@ -92,7 +93,8 @@ def _verify_phases(
             written.phase = number
         if isinstance(phase, PlannedRepeat):
             inner = (*loops, phase.length)
-            _follow(written, phase, lambda: _verify_phases(phase.body, inner, written))  # noqa: B023
+            body = lambda: _verify_phases(phase.body, inner, written)  # noqa: B023, E731
+            _follow(written, phase, inner, None, body)
             continue
         touches: list[_Touch] = []
         for group in phase.groups:
@@ -113,11 +115,8 @@ def _verify_calls(
     for call in calls:
         if isinstance(call, PlannedRepeat):
             inner = (*loops, call.length)
-            _follow(
-                written,
-                call,
-                lambda: _verify_calls(call.body, inner, group, written, found),  # noqa: B023
-            )
+            body = lambda: _verify_calls(call.body, inner, group, written, found)  # noqa: B023, E731
+            found += _follow(written, call, inner, group, body)
         else:
             mine = _touches(written.program, call, group, loops)
             written.check(mine)
@@ -125,10 +124,52 @@ def _verify_calls(
             found += mine
 
 
-def _follow(written: _Written, loop: PlannedRepeat, body: Callable[[], None]) -> None:
+def _follow(
+    written: _Written, loop: PlannedRepeat, loops: tuple[int, ...], group: PlannedGroup | None,
+    body: Callable[[], None],
+) -> list[_Touch]:  # fmt: skip
+    """Follow a loop; returns what it touches itself, beside its body."""
     if loop.length < 1 or not loop.body:
         raise ProgramError(f"expected a loop of calls and at least one step, got {loop}")
-    written.history.follow(loop.length, body)
+    if loop.running is None:
+        written.history.follow(loop.length, body)
+        return []
+    looked = _looked_at(written.program, loop.running, loops, group)
+    alone = written.looked.setdefault(looked.buffer, {})
+    alone[id(loop)] = group is not None
+    if len(alone) > 1 and any(alone.values()):
+        raise ProgramError(
+            f"loops that look at {loop.running} must make the same steps, but of one that stands "
+            "in a group each block of items may end alone"
+        )
+
+    def step() -> None:
+        written.check([looked])
+        body()
+
+    written.history.follow(loop.length, step, looked.buffer, loop.reverse)
+    return [looked]
+
+
+def _looked_at(
+    program: Program, running: Operand, loops: tuple[int, ...], group: PlannedGroup | None
+) -> _Touch:
+    """What a loop looks at to see whether a step is to be made."""
+    count = math.prod(running.dims)
+    strides = running.strides or (0,) * len(loops)
+    split = None
+    if group is not None:
+        split = (group.items, group.grain, "rows", count * types.item_size("f", program.dtype))
+    fits = len(strides) == len(loops) and (group is None or count % group.items == 0)
+    if running.segment != "work" or running.dtype != "f" or not fits:
+        raise ProgramError(f"a loop cannot look at {running} to see whether sequences go on")
+    end = running.offset + count * types.item_size("f", program.dtype)
+    span = Span(running.offset, end, strides, loops)
+    if span.hull()[0] < 0 or span.hull()[1] > program.sizes["work"]:
+        raise ProgramError(f"{running}, which a loop looks at, lies outside 'work'")
+    call = PlannedCall("loop", (running,), 1, "")
+    parameter = Array("in", "rows", "f", ("B",))
+    return _Touch(call, "running", "work", span, parameter, None, running.buffer, split)
 
 
 def _touches(
@@ -248,6 +289,8 @@ class _Written:
 
     def __init__(self, program: Program) -> None:
         self.program, self.history, self.phase = program, History(), 0
+        #: loops by what they look at to see whether they go on: whether they stand in a group
+        self.looked: dict[int, dict[int, bool]] = {}
 
     def matters(self, segment: str) -> bool:
         """Whether a segment holds only what the step writes; not something from the start."""
@@ -264,7 +307,7 @@ class _Written:
         for touch in touches:
             if not self.matters(touch.segment) or not touch.parameter.reads:
                 continue
-            byte = self._missing(touch)
+            byte = self._missing(touch, touches)
             if byte is not None:
                 raise ProgramError(
                     f"phase {self.phase}: {touch.call.kernel}.{touch.name} reads {touch.segment} "
@@ -272,11 +315,13 @@ class _Written:
                     "or another buffer or scratch memory has taken it over"
                 )
 
-    def _missing(self, touch: _Touch) -> int | None:
+    def _missing(self, touch: _Touch, touches: list[_Touch]) -> int | None:
         begin, gaps, strides = touch.begin, touch.parameter.gaps, touch.span.strides
-        owner = _owner(touch)
+        owner, ends = _owner(touch), beside(touch.parameter, (t.buffer for t in touches))
         while (
-            byte := self.history.missing(touch.segment, begin, touch.end, owner, gaps, strides)
+            byte := self.history.missing(
+                touch.segment, begin, touch.end, owner, gaps, strides, ends
+            )
         ) is not None:
             if touch.segment != "grads":
                 return byte

@@ -1,4 +1,4 @@
-"""Kernels that rearrange sequences: swapping batch and time, masks from lengths.
+"""Kernels that rearrange sequences: swapping batch and time, masks and lengths, what has ended.
 
 B sequences of T steps; C numbers a step.
 """
@@ -38,3 +38,37 @@ def length_mask(lengths: "in rows i[B]", y: "out rows f[B,T]", lo: "begin", hi: 
     for b in range(lo, hi):
         for t in range(y.shape[1]):
             y[b, t] = 1.0 if t < lengths[b] else 0.0
+
+
+@kernel
+def mask_length(mask: "in rows f[B,T]", y: "out rows i[B]", lo: "begin", hi: "end"):
+    """y[b] is the number of steps of which mask[b,t] is not 0."""
+    for b in range(lo, hi):
+        count = 0
+        for t in range(mask.shape[1]):
+            if mask[b, t] != 0.0:
+                count += 1
+        y[b] = count
+
+
+@kernel
+def clear_ended(running: "in rows f[N]", y: "inout* rows f[N,C]", lo: "begin", hi: "end"):
+    """y[n] = 0 where running[n] is 0, whatever stands there; N counts sequences in steps."""
+    for n in range(lo, hi):
+        if running[n] == 0.0:
+            for c in range(y.shape[1]):
+                y[n, c] = 0.0
+
+
+@kernel
+def clear_idle(running: "in whole f[T,B]", y: "inout* rows f[T,C]", lo: "begin", hi: "end"):
+    """y[t] = 0 where running[t] is 0 for all sequences, whatever stands there."""
+    for t in range(lo, hi):
+        goes_on = False
+        for b in range(running.shape[1]):
+            if running[t, b] != 0.0:
+                goes_on = True
+                break
+        if not goes_on:
+            for c in range(y.shape[1]):
+                y[t, c] = 0.0

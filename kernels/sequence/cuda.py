@@ -1,4 +1,4 @@
-"""Kernels that rearrange sequences: swapping batch and time, masks from lengths.
+"""Kernels that rearrange sequences: swapping batch and time, masks and lengths, what has ended.
 
 B sequences of T steps; C numbers a step.
 """
@@ -54,3 +54,32 @@ def length_mask(lengths, y):
     if i < y.size:
         b = divide_index(i, T)
         flat(y)[i] = 1.0 if i - b * T < lengths[b] else 0.0
+
+
+@cuda_kernel(like=cpu.mask_length, launch=lambda s: fours_launch(4 * s["B"]))
+def mask_length(mask, y):
+    b = flat_index()
+    if b < y.size:
+        count = 0
+        for t in range(mask.shape[1]):
+            if mask[b, t] != 0.0:
+                count += 1
+        y[b] = count
+
+
+@cuda_kernel(like=cpu.clear_ended, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))
+def clear_ended(running, y):
+    i = flat_index()
+    if i < y.size and running[divide_index(i, y.shape[1])] == 0.0:
+        flat(y)[i] = 0.0
+
+
+@cuda_kernel(like=cpu.clear_idle, launch=lambda s: fours_launch(4 * s["T"] * s["C"]))
+def clear_idle(running, y):
+    i = flat_index()
+    if i < y.size:
+        t = divide_index(i, y.shape[1])
+        for b in range(running.shape[1]):
+            if running[t, b] != 0.0:
+                return
+        flat(y)[i] = 0.0

@@ -326,6 +326,23 @@ def loop_with_memory() -> None:
     fit(Calls(forward, **parts), (numbers(4, 3, 3), numbers(4, 3)), numbers(4, 3, 6), batch=4)
 
 
+@case
+def loop_until() -> None:
+    """Ends where the data say so; then a prediction, each block of which ends alone."""
+
+    def forward(m: Any, x: Any) -> Any:
+        def step(x_t: Any, h: Any) -> Any:
+            h = ops.tanh(m.mix(ops.concatenate(x_t, h)))
+            return h, h
+
+        ended = lambda y, _: ops.sum(y, axis=1) > 1.0  # noqa: E731
+        return ops.loop(step, x, ops.zeros_state(x, 6), until=ended)[0]
+
+    model = Calls(forward, mix=nn.Linear(9, 6))
+    fit(model, numbers(4, 3, 3), numbers(4, 3, 6), batch=4)
+    model.predict(numbers(4, 3, 3))
+
+
 # ---------------------------------------------------------------- losses, metrics, optimisers
 
 

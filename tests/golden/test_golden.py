@@ -47,7 +47,7 @@ def test_the_texts_say_all_of_a_program() -> None:
         PlannedPhase: "groups serial",
         PlannedGroup: "items grain block calls",
         PlannedCall: "kernel operands multiplier scope",
-        PlannedRepeat: "length body fresh reverse",
+        PlannedRepeat: "length body fresh reverse running",
         Operand: "segment offset dims dtype external buffer per_item strides",
         Count: "first strides",
     }

@@ -51,7 +51,8 @@ def _phases(phases: Iterable[PlannedPhase | PlannedRepeat], before: str) -> list
 
 def _times(loop: PlannedRepeat) -> str:
     fresh = f", each with its own {' '.join(map(_operand, loop.fresh))}" if loop.fresh else ""
-    return f"{loop.length} times{' backward' if loop.reverse else ''}{fresh}"
+    ends = f" while any {_operand(loop.running)}" if loop.running is not None else ""
+    return f"{loop.length} times{' backward' if loop.reverse else ''}{ends}{fresh}"
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -79,6 +79,9 @@ DIRECT: dict[str, dict[str, Any]] = {
         roots=numbers(4),
     ),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
+    "mask_length": dict(mask=np.eye(3, 4, dtype=np.float32), y=ids(3)),
+    "clear_ended": dict(running=np.float32([1, 0, 0, 2]), y=numbers(4, 5)),
+    "clear_idle": dict(running=np.eye(3, 2, dtype=np.float32), y=numbers(3, 5)),
 }
 #: the same, of kernels that only the CPU has
 DIRECT_CPU: dict[str, dict[str, Any]] = {

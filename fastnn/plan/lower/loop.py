@@ -11,11 +11,16 @@ the loop. Of gradients to what comes from outside, sums over the rows of a step 
 become one sum over the rows of all steps, after the loop: one large matrix product, not T small
 ones. Others are added up in place, step by step, in reverse time; memory that only one step's
 backward pass needs is used again by the next.
+
+A loop that ends where its sequences do (`Loop.running`) has steps that may not be made. What
+sequences go on is set to zero for all steps before, so that it is known in each. States and their
+gradients are carried in memory that does not move: it holds the last ones, whichever step that was.
+What is read of all steps together is made zero first in those that were not made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +65,10 @@ class _Steps:
 
     to: Lowering
     length: int
+    running: Value | None = None  # says which sequences go on in a step
     stacks: dict[Value, _Stack] = field(default_factory=dict)
+    cleared: set[Value] = field(default_factory=set)
+    repeats: list[Repeat] = field(default_factory=list)
 
     def add(self, root: Value, extra: int = 0, first: int = 0) -> _Stack:
         buffer = self.to.value(
@@ -88,10 +96,31 @@ class _Steps:
         begin = stack.first * value.root.size
         return self.to.view(stack.buffer, (self.length, *value.shape), False, begin)
 
+    def clear(self, values: Iterable[Value], ended: bool = False) -> None:
+        """Make zero what stands in steps that were not made; with `ended`, in those past the end of
+        each sequence, of values that run over the batch."""
+        if self.running is None:
+            return
+        batch = self.running.size
+        for root in dict.fromkeys(value.root for value in values):
+            if root in self.stacks and root not in self.cleared and root is not self.running:
+                self.cleared.add(root)
+                sides = (batch, root.size // batch) if ended else (root.size,)
+                y = self.to.view(self.all(root), (self.length, *sides), batched=False)
+                running = self.to.view(self.all(self.running), (self.length, batch))
+                self.to.call("clear_ended" if ended else "clear_idle", running=running, y=y)
+
     def emit(self, calls: Sequence[Call], reverse: bool = False) -> None:
         """Make calls in each step; random numbers get a stream of their own for each."""
         repeat = Repeat(self.length, reverse)
         first, by = (self.length - 1, -1) if reverse else (0, 1)
+        if self.running is not None:
+            repeat.running = self.at(self.running, first, repeat)
+            self.repeats.append(repeat)
+            for each in self.repeats:
+                each.together = len(self.repeats) > 1
+        for inner in dict.fromkeys(loop for call in calls for loop in call.repeats):
+            inner.running = self.at(inner.running, first, repeat)
         for call in calls:
             operands = {name: self.at(v, first, repeat) for name, v in call.operands.items()}
             if "stream" in operands:
@@ -113,9 +142,14 @@ def _stream(stream: int | Counter, first: int, repeat: Repeat, by: int) -> Count
     return Counter((inner.first << 20) + first + 1, {repeat: by, **strides})
 
 
+def _arrays(call: Call, *modes: str) -> list[Value]:
+    """The operands that a call uses in one of these ways."""
+    return [value for _, parameter, value in call.arrays() if parameter.mode in modes]
+
+
 def _roots(call: Call, *modes: str) -> list[Value]:
     """The memory that a call uses in one of these ways."""
-    return [value.root for _, parameter, value in call.arrays() if parameter.mode in modes]
+    return [value.root for value in _arrays(call, *modes)]
 
 
 def _reads(call: Call) -> list[Value]:
@@ -163,7 +197,7 @@ class _Lowered:
 def _loop(to: Lowering, node: Node) -> None:
     """All steps: the outputs (batch-first) and the final states."""
     loop: Loop = node.attrs["loop"]
-    steps = _Steps(to, loop.length)
+    steps = _Steps(to, loop.length, loop.running)
     with to.aside() as made:
         for inner in loop.nodes:
             to.lower(inner)
@@ -186,15 +220,45 @@ def _loop(to: Lowering, node: Node) -> None:
     for k, (placeholder, new) in enumerate(zip(loop.s_in, states, strict=True)):
         stack = steps.add(placeholder, extra=1)
         steps.stacks[new.root] = _Stack(stack.buffer, 1)
+        if placeholder is loop.running:
+            to.call("full", y=stack.buffer, number=0.0)
         copy(to, _given(node, f"s{k}"), steps.at(placeholder, 0))
     for root in local:
         if root not in steps.stacks and root.segment == "work":
             steps.add(root)
+    finals = [steps.at(new, loop.length - 1) for new in states]
+    if loop.running is not None:
+        finals = _carried(to, calls, [(s, _given(node, f"s{k}")) for k, s in enumerate(states)])
     steps.emit(calls)
+    steps.clear(outputs, ended=True)
     for k, output in enumerate(outputs):
         swap(to, steps.all(output), node.outputs[f"y{k}"])
-    for k, new in enumerate(states):
-        lie_in(node.outputs[f"f{k}"], steps.at(new, loop.length - 1))
+    for k, final in enumerate(finals):
+        lie_in(node.outputs[f"f{k}"], final)
+
+
+def _carried(
+    to: Lowering, calls: list[Call], pairs: Sequence[tuple[Value, Value | None]],
+    places: Sequence[Value] | None = None,
+) -> list[Value]:  # fmt: skip
+    """Memory that holds a value of the last step that was made: `calls` are those of a step.
+
+    Args:
+        pairs: values of a step, with what stands for them before the first one (None: zeros).
+        places: the memory; None: of its own.
+    """
+    found = list(places or ())
+    for k, (value, before) in enumerate(pairs):
+        if places is None:
+            found.append(to.value(value.shape, batched=True, name=f"last {value.name}"))
+        if before is None:
+            to.call("full", y=found[k], number=0.0)
+        else:
+            copy(to, before, found[k])
+        with to.aside() as keeping:
+            copy(to, value, found[k])
+        calls += keeping
+    return found
 
 
 def _own(to: Lowering, value: Value, local: dict[Value, None], taken: set[Value]) -> Value:
@@ -228,15 +292,20 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
             steps.stacks[seed] = _Stack(swap(to, douts[f"y{k}"]))
     pass_ = _Backward(to, backward, to.loops[node].local)
     to.add(pass_.before)
-    for k, (placeholder, found) in enumerate(zip(backward.d_new, pass_.d_states, strict=True)):
+    d_finals = [douts.get(f"f{k}") for k in range(len(loop.s_in))]
+    for placeholder, found, final in zip(
+        backward.d_new if loop.running is None else (), pass_.d_states, d_finals, strict=False
+    ):
         stack = steps.add(placeholder, extra=1, first=1)
         steps.stacks[found] = _Stack(stack.buffer, 0)
-        final = douts.get(f"f{k}")
         zeros = to.full(placeholder.shape, 0.0, batched=True) if final is None else final
         copy(to, zeros, steps.at(placeholder, last))
     for root in pass_.stacked:
         if root not in steps.stacks:
             steps.add(root)
+    d_first = [steps.at(found, 0) for found in pass_.d_states]
+    if loop.running is not None:
+        d_first = _carried_back(to, pass_, steps, backward.d_new, d_finals)
     sums = [_Sum(to, value, written.get(name)) for name, value, _ in backward.invariants]
     for running, parts in zip(sums, pass_.each, strict=True):
         if parts:
@@ -247,6 +316,7 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
                 running.add(part)
     steps.emit([*pass_.calls, *adding], reverse=True)
     for call in pass_.after:
+        steps.clear(_arrays(call, "in"))
         steps.emit_all(call)
     for running, parts in zip(sums, pass_.once, strict=True):
         for part in parts:
@@ -254,11 +324,29 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
     for running in sums:
         running.finish()
     needed = [k for k, x in enumerate(loop.x_in) if any(x is other for other in backward.xs)]
+    steps.clear(pass_.d_xs)
     for k, found in zip(needed, pass_.d_xs, strict=True):
         swap(to, steps.all(found), written[f"x{k}"])
-    for k, found in enumerate(pass_.d_states):
+    for k, found in enumerate(d_first):
         if f"s{k}" in written:
-            _settle(to, steps.at(found, 0), written[f"s{k}"])
+            _settle(to, found, written[f"s{k}"])
+
+
+def _carried_back(
+    to: Lowering, pass_: _Backward, steps: _Steps, seeds: Sequence[Value],
+    finals: Sequence[Value | None],
+) -> list[Value]:  # fmt: skip
+    """Memory that holds the gradient of a state before the step that was made last; a step begins
+    with it as the gradient of the state after it."""
+    places: list[Value] = []
+    for seed in reversed(seeds):
+        places.insert(0, seed)
+        if seed in steps.stacks:
+            places[0] = to.value(seed.shape, batched=True, name=f"last {seed.name}")
+            with to.aside() as taking:
+                copy(to, places[0], seed)
+            pass_.calls[:0] = taking
+    return _carried(to, pass_.calls, list(zip(pass_.d_states, finals, strict=True)), places)
 
 
 def _settle(to: Lowering, value: Value, target: Value) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,11 @@ class Tables:
         }
         self.numbers = sorted({*self.local, *self.moves})
         self.program = program
+        #: what loops look at, by their number
+        self.watches = {
+            loop: _watch(program, operand, items, begins)
+            for loop, (operand, items) in table.watches.items()
+        }
 
     def advances(self, number: int) -> list[tuple[int, int]]:
         """What a call's innermost loop adds to which words of its record."""
@@ -74,6 +80,7 @@ class Tables:
             {k: [slot for slot, _ in local] for k, local in self.local.items()},
             {k: [move[:2] for move in moves] for k, moves in self.moves.items()},
             self.by_loop,
+            {loop: len(watch) for loop, watch in self.watches.items()},
         )
 
     def vector(self) -> np.ndarray:
@@ -83,6 +90,8 @@ class Tables:
         found = [word for row in rows for word in row]
         found += [call.multiplier for call in self.table.calls if call is not None]
         found += self.table.lengths
+        for watch in self.watches.values():
+            found += watch
         for record in self.records:
             found += record
         for number in self.numbers:
@@ -139,6 +148,7 @@ class BoundProgram:
             _addresses(self.rows.reshape(-1)),
             self.calls.ctypes.data + self.calls.strides[0] * calls + 8 * 2,
             _addresses(self.placed.words[:, 0]),
+            *(_addresses(watch) for watch in self.placed.watches.values()),
         ]
         begin, copies = sum(map(len, found)), []
         for record in self.records:
@@ -270,6 +280,13 @@ def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[i
     return record
 
 
+def _watch(program: Program, operand: Operand, items: int, begins: dict[str, int]) -> list[int]:
+    """The words of what a loop looks at to see whether it goes on."""
+    size = math.prod(operand.dims) * types.item_size(operand.dtype, program.dtype)
+    begin = begins[operand.segment] + operand.offset
+    return [begin, size // items, items, len(operand.strides), *operand.strides]
+
+
 class Placed:
     """Operands whose addresses change while a program runs.
 
@@ -286,7 +303,10 @@ class Placed:
         self.numbers = tables.numbers
         #: the words of loops, and the lists in them
         self.words = np.zeros((len(table.lengths), layout.LOOP_WORDS), np.int64)
-        self.words[:, 0] = table.lengths
+        self.words[:, 0], self.words[:, 5] = table.lengths, table.reverse
+        self.watches = {k: np.array(watch, np.int64) for k, watch in tables.watches.items()}
+        for loop, watch in self.watches.items():
+            self.words[loop, 6] = watch.ctypes.data
         self.lists: dict[int, list[np.ndarray]] = {}
         #: for how many workers there is memory
         self.workers = 0 if self.numbers or table.depth else sys.maxsize

@@ -16,20 +16,25 @@ SEGMENT_WORDS = 7
 SIZE_WORDS = 3
 # row: kind, then for a group: items, grain, block, first call, calls, rotation;
 #      for a barrier: 0, 0, 0, first serial call, serial calls, 0
-#      where a loop of phases begins: depth, address of its words; where it ends: the same, and the
-#      row that its steps begin with
+#      where a loop of phases begins: depth, address of its words, the row after its end; where it
+#      ends: depth, address of its words, the row that its steps begin with
 ROW_WORDS = 8
 GROUP, BARRIER, BEGIN, AGAIN = 1, 2, 3, 4
 # call: kernel address, record address, multiplier, address of the placed operands' table or 0 (of a
 #       call in a loop that places them: less the bytes of a worker's copy of the record);
-#       where a loop begins: 0, depth, -1, address of its words; where it ends: 0, depth, call that
-#       its steps begin with (counted from the group's first), address of its words
+#       where a loop begins: 0, depth, less the call after its end, address of its words;
+#       where it ends: 0, depth, call that its steps begin with, address of its words (both calls
+#       are counted from the group's first)
 CALL_WORDS = 4
 # record of a call of the host: address of the team's table, number of the function
 # loop: number of steps, number of the tables of calls that it places, address of their addresses,
 # number of words that each step adds to, address of a list of them: address of the word in the
-# first worker's copy, bytes from one worker's copy to the next, what is added
-LOOP_WORDS = 5
+# first worker's copy, bytes from one worker's copy to the next, what is added; whether its first
+# step is the last in time, and the address of what it looks at to see whether it goes on, or 0
+LOOP_WORDS = 7
+# what a loop looks at: address in the first step of all loops, bytes of an item, items, how many
+# loops there are with its own; then how it moves in each of them, from the outermost on
+WATCH_WORDS = 4
 ADVANCE_WORDS = 3
 # placed operands: bytes from one worker's copy of the record to the next, address of the record as
 # it is in the first step of all loops, number of operands in local memory, number of moves;

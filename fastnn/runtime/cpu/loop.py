@@ -29,6 +29,7 @@ from fastnn.runtime.cpu.layout import (
     ROW_WORDS,
     SEGMENT_WORDS,
     SIZE_WORDS,
+    WATCH_WORDS,
 )
 from fastnn.runtime.cpu.numba_bridge import words
 
@@ -36,6 +37,8 @@ recorded.record()
 
 #: turns of the waiting loop before a worker lets others have the core
 SPINS = 400
+#: more items than there are
+ALL = 1 << 62
 
 _I64 = ir.IntType(64)
 _X86 = not binding.get_process_triple().startswith(("aarch64", "arm64"))
@@ -175,6 +178,28 @@ def _set_fpcr(builder: Any, value: Any) -> None:
     builder.call(function, [value])
 
 
+@intrinsic
+def short_at(tc: Any, address: Any) -> Any:
+    """The two bytes at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(16).as_pointer())
+        return builder.zext(builder.load(pointer), _I64)
+
+    return types.int64(types.int64), codegen
+
+
+@register_jitable
+def any_bits(begin: int, size: int) -> bool:
+    """Whether any of so many bytes, an even number, is not 0."""
+    at = begin + size
+    while at > begin:
+        at -= 2
+        if short_at(at) != 0:
+            return True
+    return False
+
+
 @register_jitable
 def placed(table: int, worker: int, begin: int, times: int) -> int:
     """The worker's own copy of a record, with the addresses that change: local operands lie so that
@@ -203,21 +228,41 @@ def placed(table: int, worker: int, begin: int, times: int) -> int:
 
 
 @register_jitable
-def enter(times: int, depth: int, loop: int, worker: int, begin: int) -> None:
-    """Begin a loop: place what moves in it where it is in the first step."""
-    head = words(loop)
-    tables = words(head[2])
-    words(times)[depth] = 0
-    for k in range(head[1]):
-        placed(tables[k], worker, begin, times)
+def wanted(times: int, loop: int, begin: int, end: int) -> bool:
+    """Whether the step in which a loop is has to be made for items `begin` to `end`: not where none
+    of their sequences goes on."""
+    watch = words(loop)[6]
+    if watch == 0:
+        return True
+    head, steps = words(watch), words(times)
+    at, size = head[0] + head[1] * begin, head[1] * (min(end, head[2]) - begin)
+    for depth in range(head[3]):
+        at += words(watch + 8 * WATCH_WORDS)[depth] * steps[depth]
+    return any_bits(at, size)
 
 
 @register_jitable
-def goes_on(times: int, depth: int, loop: int, worker: int) -> bool:
+def enter(times: int, depth: int, loop: int, worker: int, begin: int, end: int) -> bool:
+    """Begin a loop for items `begin` to `end`: is there a step? Then what moves is placed where it
+    is in the first one. In reverse time this is the last that was made."""
+    head, steps = words(loop), words(times)
+    steps[depth] = 0
+    while not wanted(times, loop, begin, end):
+        steps[depth] += 1
+        if head[5] == 0 or steps[depth] >= head[0]:
+            return False
+    tables = words(head[2])
+    for k in range(head[1]):
+        placed(tables[k], worker, begin, times)
+    return True
+
+
+@register_jitable
+def goes_on(times: int, depth: int, loop: int, worker: int, begin: int, end: int) -> bool:
     """End a step of a loop: is there another? Then the worker's records move on to it."""
     head, steps = words(loop), words(times)
     steps[depth] += 1
-    if steps[depth] >= head[0]:
+    if steps[depth] >= head[0] or not wanted(times, loop, begin, end):
         return False
     for k in range(head[3]):
         move = words(head[4] + 8 * ADVANCE_WORDS * k)
@@ -251,8 +296,9 @@ def run_blocks(
             c += 1
             if call[0] == 0:
                 if call[2] < 0:
-                    enter(times, call[1], call[3], worker, begin)
-                elif goes_on(times, call[1], call[3], worker):
+                    if not enter(times, call[1], call[3], worker, begin, end):
+                        c = -call[2]
+                elif goes_on(times, call[1], call[3], worker, begin, end):
                     c = call[2]
                 continue
             where = call[1]
@@ -357,8 +403,9 @@ def run(record: int, worker: int, workers: int) -> None:
                         stopped = True
                         break
                 elif row[0] == BEGIN:
-                    enter(times, row[1], row[2], worker, 0)
-                elif goes_on(times, row[1], row[2], worker):
+                    if not enter(times, row[1], row[2], worker, 0, ALL):
+                        r = row[3]
+                elif goes_on(times, row[1], row[2], worker, 0, ALL):
                     r = row[3]
             if stopped:
                 break

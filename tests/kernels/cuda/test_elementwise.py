@@ -147,3 +147,11 @@ def test_sequences(C: int, dtype: Any) -> None:
     lengths = np.array([0, 3, 6, 7])
     y = compute_both("length_mask", dtype, {"y": (4, 6)}, exact=True, lengths=lengths)["y"]
     np.testing.assert_array_equal(y.sum(1), [0, 3, 6, 6])
+    found = compute_both("mask_length", dtype, {"y": (4,)}, exact=True, mask=y)["y"]
+    np.testing.assert_array_equal(found, [0, 3, 6, 6])
+    running, full = y.T.copy(), np.full((6, 4, C), np.nan)
+    found = compute_both("clear_ended", dtype, {}, exact=True, running=running[4], y=full[4])["y"]
+    np.testing.assert_array_equal(np.isnan(found), np.repeat(running[4] != 0, C).reshape(4, C))
+    running[3:] = 0
+    found = compute_both("clear_idle", dtype, {}, exact=True, running=running, y=full[:, 0])["y"]
+    np.testing.assert_array_equal(np.isnan(found).all(axis=1), [1, 1, 1, 0, 0, 0])
