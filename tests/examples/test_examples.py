@@ -40,6 +40,11 @@ EXAMPLES = {
     ),
     "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
     "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
+    "pretraining": (
+        ["--data", "digits", "--layers", "60,60", "--pretrain-epochs", "5", "--batch-size", "20"],
+        lambda r: max(r["with"]) < 15 and len(r["without"]) == 1,
+        "with pre-training:",
+    ),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
     "gpu_digits_mlp": (["--epochs", "3", "--check"], lambda r: r[-1] < 0.6 * r[0], "agree to"),
 }

@@ -1,0 +1,116 @@
+"""A deep sigmoid net on MNIST, with and without pre-training, in the same processor time.
+
+With pre-training, restricted Boltzmann machines (or denoising autoencoders) learn one layer after
+the other from the images alone; the net that they start is then trained with the labels. Without,
+the net is trained with labels from the beginning, for as many processor seconds as the other took.
+
+    python examples/pretraining.py --pretrain-epochs 10 --epochs 15
+    python examples/pretraining.py --data digits --layers 100,100,50 --batch-size 20  # seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+
+import fastnn as fnn
+from fastnn import nn, optim, pretrain
+from fastnn.data import load_digits, load_mnist
+from fastnn.optim import schedules
+
+
+def images(name: str) -> tuple[Any, Any]:
+    """Training and test sets, images as rows within 0..1."""
+    train, test = load_mnist() if name == "mnist" else load_digits()
+    top = max(float(train[0].max()), 1.0)
+    return tuple((x.reshape(len(x), -1).astype(np.float32) / top, y) for x, y in (train, test))
+
+
+def plain_net(sizes: list[int], classes: int) -> nn.Sequential:
+    """The net that is not pre-trained, with Glorot & Bengio's (2010) initial weights."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, weight_init="glorot_uniform"), nn.Sigmoid()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
+
+
+def pretrained_net(
+    kind: str,
+    sizes: list[int],
+    classes: int,
+    x: np.ndarray,
+    epochs: int,
+    batch: int,
+    seed: int,
+    quiet: bool,
+) -> nn.Sequential:
+    """The net whose weights a stack has learned from images without labels."""
+    if kind == "rbm":
+        stack: Any = pretrain.DeepBeliefNet(sizes)
+        options: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 2e-4}
+    else:
+        stack, options = pretrain.StackedDenoisingAutoencoder(sizes, 0.25), {"lr": 1e-3}
+    histories = stack.fit(x, epochs=epochs, batch_size=batch, seed=seed, verbose=False, **options)
+    if not quiet:
+        for k, history in enumerate(histories):
+            errors = history["reconstruction_error"]
+            print(f"  layer {k}: reconstruction error {errors[0]:.4f} -> {errors[-1]:.4f}")
+    net: nn.Sequential = stack.to_mlp(classes)
+    return net
+
+
+def train(net: nn.Sequential, data: Any, epochs: int, lr: float, batch: int, seed: int) -> float:
+    """Train with labels; the error on the test set, in percent."""
+    (x, y), test = data
+    adam = optim.Adam(lr=lr, schedule=schedules.Polynomial(epochs, unit="epoch"))
+    trainer = fnn.Trainer(net, "cross_entropy", adam, ["accuracy"], seed=seed)
+    trainer.fit(x, y, epochs=epochs, batch_size=batch, verbose=False)
+    return 100 * (1 - trainer.evaluate(*test)["accuracy"])
+
+
+def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
+    parser.add_argument("--kind", choices=("rbm", "autoencoder"), default="rbm")
+    parser.add_argument("--layers", default="500,500,2000", help="sizes of the hidden layers")
+    parser.add_argument("--pretrain-epochs", type=int, default=10, help="for each layer")
+    parser.add_argument("--epochs", type=int, default=15, help="with labels")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-3, help="with labels, at the beginning")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(arguments)
+
+    data = images(options.data)
+    x, classes = data[0][0], int(data[0][1].max()) + 1
+    sizes = [x.shape[1], *map(int, options.layers.split(","))]
+    errors: dict[str, list[float]] = {"with": [], "without": []}
+    for seed in range(options.seeds):
+        last = options.lr, options.batch_size, seed
+        first = options.pretrain_epochs, options.batch_size, seed, options.quiet
+        begin = time.process_time()
+        net = pretrained_net(options.kind, sizes, classes, x, *first)
+        middle = time.process_time()
+        errors["with"].append(train(net, data, options.epochs, *last))
+        before, after = middle - begin, time.process_time() - middle
+
+        epochs = round(options.epochs * (before + after) / after)  # in the same time
+        begin = time.process_time()
+        errors["without"].append(train(plain_net(sizes, classes), data, epochs, *last))
+        alone = time.process_time() - begin
+        print(
+            f"seed {seed}: with pre-training {errors['with'][-1]:.2f} % test error "
+            f"({before:.0f} s + {after:.0f} s), without {errors['without'][-1]:.2f} % "
+            f"({epochs} epochs, {alone:.0f} s)"
+        )
+    for name, found in errors.items():
+        print(f"{name} pre-training: {np.mean(found):.2f} % test error, {len(found)} seeds")
+    return errors
+
+
+if __name__ == "__main__":
+    main()
