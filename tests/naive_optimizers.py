@@ -256,6 +256,43 @@ def muon(
     return p - lr * size * (left * values) @ right
 
 
+# ---------------------------------------------------------------- with a second gradient
+
+
+def vsgd(
+    p: Any, g: Any, second: Any, s: Any, lr: float, t: int, fd: bool = False, initial: int = 10,
+    slow: float = 2.0, eps: float = 1e-6,
+) -> Any:  # fmt: skip
+    """vSGD-l (Schaul, Zhang & LeCun 2013, algorithm 1; eqs. 8 and 9), or vSGD-fd (Schaul & LeCun
+    2013, algorithm 1). `second` is the gradient at p + `vsgd_shift`."""
+    h = np.abs(second - g) / (np.abs(vsgd_shift(g, s)) + eps) + eps
+    zero = np.zeros_like(p)
+    if t <= initial:
+        for name, value in (("g", g), ("v", g * g), ("h", h), ("h2", h * h)):
+            s[name] = s.get(name, zero) + (value - s.get(name, zero)) / t
+        if t == initial:
+            s["v"], s["h"] = s["v"] * slow, s["h"] * slow
+            s["h2"] = s["h2"] * slow**2
+        s["tau"] = np.full_like(p, float(t))
+        return p
+    tau = s["tau"]
+    if fd:
+        far = (g - s["g"]) ** 2 > 4 * (s["v"] - s["g"] ** 2)
+        bent = (h - s["h"]) ** 2 > 4 * (s["h2"] - s["h"] ** 2)
+        tau = tau + (far | bent)
+    for name, value in (("g", g), ("v", g * g), ("h", h), ("h2", h * h)):
+        s[name] = (1 - 1 / tau) * s[name] + value / tau
+    share = s["g"] ** 2 / (s["v"] + eps**2)
+    s["tau"] = (1 - share) * tau + 1
+    rate = share * s["h"] / s["h2"] if fd else share / s["h"]
+    return p - lr * rate * g
+
+
+def vsgd_shift(g: Any, s: Any) -> Any:
+    """How far away the second gradient is taken: by the mean gradient so far."""
+    return s.get("g", g)
+
+
 # ---------------------------------------------------------------- beside any rule
 
 

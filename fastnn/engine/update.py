@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.engine import guard
 from fastnn.engine.store import ParameterStore, Stored, padded
+from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.kernels.update.shared import ACCUMULATED, SAVING
@@ -70,6 +71,8 @@ class Objective:
     parameters: Mapping[str, Stored]
     optimizer: UpdateRule
     group_offset: int = 0  # first column of its groups in the schedule
+    #: the loss of the same batch where these values stand for parameters
+    again: Callable[[Mapping[Any, Value]], Value] | None = None
 
 
 class Piece(NamedTuple):
@@ -157,6 +160,7 @@ def add_updates(
     }
     if every == 1:
         safeguard([piece.gradient for piece in pieces])
+    seconds = _second_gradients(objective, leaves, gradients)
     for leaf, gradient, own_hyper, factor in pieces:
         slots = {
             slot: graph.leaf(
@@ -165,6 +169,8 @@ def add_updates(
             for slot in optimizer.slots
         }
         operands = dict(p=leaf, g=gradient, **slots, hyper=own_hyper, scale=factor, guard=flags)
+        if seconds:
+            operands["second"] = seconds[leaf]
         if guarded and alone:
             saving = guard.saved_beside(graph, leaf, optimizer.slots)
             saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
@@ -179,6 +185,37 @@ def add_updates(
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
         guard.keep_buffers(lowered, store.segments["buffers"].host.size)
+
+
+def _second_gradients(
+    objective: Objective, leaves: Mapping[str, Value], gradients: Mapping[str, Value]
+) -> dict[Value, Value]:
+    """The gradients of the same batch at a second point, for optimisers that have a `shift`."""
+    slot = getattr(objective.optimizer, "shift", None)
+    if slot is None:
+        return {}
+    assert objective.again is not None
+    moved: dict[Any, Value] = {}
+    for name, gradient in gradients.items():
+        leaf = leaves[name]
+        graph = leaf.graph
+        away = graph.leaf(
+            (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
+        )
+        moved[objective.parameters[name]] = point = graph.value(leaf.shape, name=f"shifted {name}")
+        graph.call(
+            "shift_parameter", p=leaf, shift=away, g=gradient, y=point, control=graph.control()
+        )
+    loss = objective.again(moved)
+    found = differentiate(loss.graph, loss, list(moved.values()))
+    result = {}
+    for name, second in zip(gradients, found, strict=True):
+        assert second is not None
+        same = second.shape == leaves[name].shape
+        result[leaves[name]] = (
+            second if same else second.graph.view(second, leaves[name].shape, batched=False)
+        )
+    return result
 
 
 def _accumulated(

@@ -21,6 +21,7 @@ from fastnn.optim.radam import RAdam
 from fastnn.optim.rprop import IRprop, Rprop
 from fastnn.optim.schedule_free import ScheduleFreeAdamW
 from fastnn.optim.sgd import SGD
+from fastnn.optim.vsgd import VSGD, VSGDfd
 
 __all__ = [
     "ASGD",
@@ -29,6 +30,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "SWA",
+    "VSGD",
     "Adadelta",
     "Adafactor",
     "Adagrad",
@@ -50,6 +52,7 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "ScheduleFreeAdamW",
+    "VSGDfd",
     "schedules",
 ]
 

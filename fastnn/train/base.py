@@ -252,13 +252,18 @@ class Training(ABC):
         inputs = builder.inputs("x", x)
         targets = builder.inputs("y", y) if y else inputs
         weights = builder.inputs("w", w)
-        mixture = Mixture(builder, self.mixup) if self.mixup and builder.graph.training else None
-        outputs = builder.outputs(inputs if mixture is None else mixture.inputs(inputs))
-        loss = builder.loss(self.losses, outputs, targets, weights)
-        if mixture is not None:
-            loss = builder.places["loss"] = mixture.loss(self.losses, loss, targets, weights)
-        if self.penalties and builder.graph.training:
-            builder.places["loss"] = self.penalties.add_to(loss, self.trained)
+        training = builder.graph.training
+        mixture = Mixture(builder, self.mixup) if self.mixup and training else None
+        given = inputs if mixture is None else mixture.inputs(inputs)
+
+        def traced() -> None:
+            loss = builder.loss(self.losses, builder.outputs(given), targets, weights)
+            if mixture is not None:
+                loss = builder.places["loss"] = mixture.loss(self.losses, loss, targets, weights)
+            if self.penalties and training:
+                builder.places["loss"] = self.penalties.add_to(loss, self.trained)
+
+        builder.trace(traced, again=training and hasattr(self.optimizer, "shift"))
         return inputs, targets, weights
 
     def losses_alone(self, batch: int, training: bool, x: Specs, y: Specs, w: Specs) -> StepBuilder:
@@ -277,7 +282,9 @@ class Training(ABC):
     def add_updates(self, builder: StepBuilder) -> None:
         """Make it a training step: gradients of the loss, and updates."""
         self.store.dropped = not self.keep_gradients
-        objective = Objective(builder.places["loss"], self.trained, self.optimizer)
+        objective = Objective(
+            builder.places["loss"], self.trained, self.optimizer, again=builder.loss_again
+        )
         builder.train(objective, self.keep_gradients, self.stop_on_nonfinite, self._host)
 
     def _show_gradients(self, bound: Bound) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastnn.engine.builder import Builder
 from fastnn.graph.value import Value
+from fastnn.ops.operands import as_value
 from fastnn.plan.samples import Samples
 from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part
@@ -25,6 +26,36 @@ class StepBuilder(Builder):
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.parts: list[Part] = []
+        self._copies: dict[Any, Value] = {}
+
+    def trace(self, describe: Callable[[], None], again: bool = False) -> None:
+        """Describe model and losses; with `again` in a way that `loss_again` can repeat."""
+        self._describe, self._streams = describe, self.graph.streams
+        if again:  # what the first trace writes, the second one has to read as it was
+            for parameter in self.arrays.values():
+                if parameter.buffer:
+                    leaf = as_value(self.graph, parameter)
+                    copy = self.graph.value(leaf.shape, name=f"copy of {leaf.name}")
+                    self.graph.call("affine", x=leaf, y=copy, scale=1.0, shift=0.0)
+                    self._copies[parameter] = copy
+        describe()
+
+    def loss_again(self, points: Mapping[Any, Value]) -> Value:
+        """The loss of the same batch, with the same random numbers, where these values stand for
+        parameters. Nothing else changes: buffers are copies of them."""
+        graph = self.graph
+        kept = dict(graph.leaves), graph.streams, self.tree, self.output_values, self.parts
+        places, ranges = dict(self.places), list(graph.ranges)
+        graph.leaves.update(self._copies)
+        graph.leaves.update(points)
+        graph.streams = self._streams
+        self._describe()
+        loss = self.places["loss"]
+        graph.leaves = {**graph.leaves, **kept[0]}
+        _, streams, self.tree, self.output_values, self.parts = kept
+        graph.streams = max(streams, graph.streams)
+        self.places, graph.ranges = places, ranges
+        return loss
 
     def loss(
         self,

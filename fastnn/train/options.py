@@ -40,6 +40,8 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "hessian_free": optim.HessianFree,
     "asgd": optim.ASGD,
     "schedule_free_adamw": optim.ScheduleFreeAdamW,
+    "vsgd": optim.VSGD,
+    "vsgd_fd": optim.VSGDfd,
 }
 
 

@@ -69,6 +69,9 @@ DIRECT: dict[str, dict[str, Any]] = {
         eta=0.3,
         every=2,
     ),
+    "shift_parameter": dict(
+        p=numbers(3, 5), shift=numbers(3, 5), g=numbers(3, 5), y=numbers(3, 5), control=control()
+    ),
     "update_factors": dict(
         sums=np.ones(3),
         cols=np.abs(numbers(4)),

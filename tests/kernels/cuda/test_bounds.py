@@ -44,3 +44,13 @@ def test_noise(shape: tuple[int, int], dtype: Any) -> None:
             "add_noise", dtype, {"y": shape}, g=g, noise=noise, scale=scale,
             control=block_of(STEP=5), eta=0.3, every=2,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_shift(dtype: Any) -> None:
+    p, shift, g = RNG.standard_normal((3, 3, 5))
+    for step in (0, 1):
+        compute_both(
+            "shift_parameter", dtype, {"y": (3, 5)}, p=p, shift=shift, g=g,
+            control=block_of(STEP=step),
+        )  # fmt: skip
