@@ -136,6 +136,7 @@ class VSGD(Shifted):
         p: Any, mean: Any, square: Any, curvature: Any, curvature_square: Any, memory: Any, g: Any,
         second: Any, rate: Any, looks: Any, share: Any, first: Any, last: Any, eps: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
+        """New values of the parameter and the slots."""
         mean, square, curvature, curvature_square, memory, variance = statistics(
             mean, square, curvature, curvature_square, memory, g, second, looks, share, first,
             last, eps,
@@ -173,6 +174,7 @@ class VSGDfd(VSGD):
         p: Any, mean: Any, square: Any, curvature: Any, curvature_square: Any, memory: Any, g: Any,
         second: Any, rate: Any, looks: Any, share: Any, first: Any, last: Any, eps: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
+        """New values of the parameter and the slots."""
         h = difference(mean, g, second, first, eps)
         away, aside = g - mean, h - curvature
         far = away * away - (square - mean * mean) * 4.0
