@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
-from fastnn.train import averages
+from fastnn.train import averages, exchange
 from fastnn.train.fit_data import Feed, HeldOut, Request, prepared
 from fastnn.train.history import History
 from fastnn.train.hook_calls import HookCall
@@ -184,6 +184,7 @@ class Epochs:
         """Train one epoch, or what is left of it; what is reported of it."""
         trainer, feed, hooks = self.trainer, self.feed, self.hooks
         session = trainer.session
+        exchange.agree(trainer)
         session.control[control_block.CURSOR] = trainer.cursor
         trainer.counting = True
         if trainer.cursor == 0:

@@ -76,7 +76,7 @@ def test_mpi_gives_the_bits_of_shared_memory(two: list[Any]) -> None:
 
 @pytest.mark.parametrize("chunk", [4, 12, 1 << 22])
 def test_a_mean_in_parts_is_summed_in_order(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(parallel, "CHUNK", chunk)
+    monkeypatch.setattr("fastnn.parallel.group.CHUNK", chunk)
     rng = np.random.default_rng(0)
     given = [
         {"a": rng.normal(size=(2, 5)).astype(np.float32), "b": rng.normal(size=3),
