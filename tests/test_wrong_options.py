@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import callbacks, nn, optim
+from fastnn import callbacks, nn, optim, pretrain
 from fastnn.errors import FastnnError
 from fastnn.optim import schedules
 
@@ -18,7 +18,8 @@ REQUIRED: dict[str, Any] = {
     "approximate": "none", "monitor": "loss", "filepath": "run", "filename": "log.csv",
     "schedules": [schedules.Constant()], "milestones": [], "boundaries": [2],
     "factors": [1.0, 0.5], "schedule": lambda epoch, rate: rate, "duration": 10, "shape": (3,),
-    "optimizer": optim.SGD(), "block": nn.ReLU(),
+    "optimizer": optim.SGD(), "block": nn.ReLU(), "sizes": [4, 3, 2],
+    "net": pretrain.DeepBeliefNet([4, 3, 2]),
 }  # fmt: skip
 WRONG = [
     None, "abc", -1, 1.5, math.nan, math.inf, [], {}, (1, "b"), object(), True, {"a": 1}, [None],
@@ -26,6 +27,7 @@ WRONG = [
 PLACES = {
     "nn": (nn, [name for name in nn.__all__ if name not in ("Module", "Loss", "Parameter")]),
     "optim": (optim, [name for name in optim.__all__ if name not in ("Optimizer", "schedules")]),
+    "pretrain": (pretrain, [name for name in pretrain.__all__ if name != "Partition"]),
     "schedules": (schedules, [n for n in schedules.__all__ if n != "Schedule"]),
     "callbacks": (
         callbacks,

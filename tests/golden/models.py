@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastnn as fnn
-from fastnn import metrics, nn, ops, optim
+from fastnn import metrics, nn, ops, optim, pretrain
 from fastnn.kernels.cuda.device import cuda
 from tests.train.models import MODELS, OPTIMIZERS
 
@@ -81,6 +81,25 @@ def batches() -> None:
     trainer = fnn.Trainer(nn.Linear(3, 2), "mse", optim.SGD(lr=0.1))
     trainer.fit(given, epochs=1, verbose=False)
     trainer.evaluate(given)
+
+
+@case
+def boltzmann_machine() -> None:
+    """Contrastive divergence from the data, and with chains that go on; evaluation; samples."""
+    x = np.abs(numbers(8, 6)) % 1
+    for options in ({}, {"chains": 4, "sparsity": 0.1}):
+        trainer = pretrain.RBM(6, 20).trainer(**options)
+        trainer.fit(x, epochs=1, batch_size=8, verbose=False)
+    trainer.evaluate(x)
+    pretrain.RBM(6, 20).sample(3, 1)
+
+
+@case
+def normalised() -> None:
+    layers = [nn.Standardize(6), nn.MinMaxScale(6, clip=True), nn.RobustScale(6), nn.Whiten(6)]
+    for layer in layers:
+        layer.adapt(numbers(20, 6))
+    fit(nn.Sequential(*layers, nn.UnitNorm(), nn.Linear(6, 3)), numbers(8, 6), numbers(8, 3))
 
 
 @case
