@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.tasks.conftest import rhyme, tones  # noqa: F401  (fixtures)
@@ -77,7 +78,36 @@ def test_example_on_small_data(name, rhyme, tones, capsys):  # noqa: F811
     assert "agree to" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [*EXAMPLES, *LARGE])
+def noisy_digits(count):
+    """Images of MNIST's shape: a bright row says which digit it is."""
+    source = np.random.default_rng(count)
+    labels = source.integers(0, 10, count)
+    images = source.uniform(0, 0.3, (count, 28, 28)).astype(np.float32)
+    images[np.arange(count), 2 * labels + 4] = 1.0
+    return images, labels
+
+
+def test_mnist_mlp(capsys):
+    data = [(x.reshape(len(x), -1), y) for x, y in (noisy_digits(400), noisy_digits(100))]
+    arguments = ["all", "--units", "20", "--epochs", "6", "--every", "3"]
+    errors = load("mnist_mlp").main(arguments, data)
+    assert errors.keys() == {"plain", "dropout", "maxout", "dropconnect", "standout"}
+    assert max(map(max, errors.values())) < 60.0
+    assert "epoch 3" in capsys.readouterr().out
+
+
+def test_deep_autoencoder(capsys):
+    data = noisy_digits(100)[0], noisy_digits(50)[0]
+    found = load("deep_autoencoder").main(["--seconds", "0.5"], data)
+    assert found.keys() == {"Adam", "Hessian-free"}
+    assert found["Hessian-free"] < 300.0
+    assert "epoch 1" in capsys.readouterr().out
+
+
+MORE = ("mnist_mlp", "deep_autoencoder")
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *LARGE, *MORE])
 def test_the_first_lines_say_how_to_run_it(name):
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
     assert f"python examples/{name}.py" in text
