@@ -11,6 +11,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
+from fastnn.diagnostics import signals
 from fastnn.errors import DataError, NonFiniteError
 from fastnn.kernels.cuda.device import cuda
 from fastnn.runtime.cuda.array import DeviceArray, interface
@@ -287,3 +288,17 @@ def test_no_code_depends_on_the_host_between_steps():
         for device in ("cpu", "cuda")
     ]  # fmt: skip
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-12)
+
+
+def test_signals_of_layers_are_those_of_the_cpu():
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    y = np.arange(6) % 3
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    wanted = signals(model, x, y, "cross_entropy")
+    found = signals(model.to("cuda"), x, y, "cross_entropy")
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-6)
+    for own, other in zip(found.layers, wanted.layers, strict=True):
+        np.testing.assert_allclose(own.output, other.output, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(own.gradient, other.gradient, rtol=1e-5, atol=1e-6)
+    for name, gradient in wanted.parameters.items():
+        np.testing.assert_allclose(found.parameters[name], gradient, rtol=1e-5, atol=1e-6)
