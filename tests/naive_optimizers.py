@@ -256,6 +256,42 @@ def muon(
     return p - lr * size * (left * values) @ right
 
 
+def adasecant(
+    p: Any, g: Any, s: Any, lr: float, t: int, decay: float = 0.95, clip: float = 1.8,
+    eps: float = 1e-6,
+) -> Any:  # fmt: skip
+    """AdaSecant (Gulcehre & Bengio 2014, algorithm 1 with sections 2 to 5)."""
+    zero = np.zeros_like(p)
+    g = g / (np.sqrt((g**2).sum()) + eps)  # block normalisation
+    tau = s.get("tau", np.full_like(p, 2.1))
+
+    def running(name: str, value: Any) -> Any:
+        s[name] = (1 - 1 / tau) * s.get(name, zero) + value / tau
+        return s[name]
+
+    s["m"] = decay * s.get("m", zero) + (1 - decay) * g
+    s["m2"] = decay * s.get("m2", zero) + (1 - decay) * g**2
+    m, c = s["m"], s.get("c", zero)
+    top, bottom = running("top", ((g - c) * (c - m)) ** 2), running("bot", ((g - m) * (c - m)) ** 2)
+    gamma = np.minimum(np.sqrt(top / (bottom + eps)), clip)
+    s["c"] = (g + gamma * m) / (1 + gamma)
+    a = g - s.get("g", zero)
+    s["g"] = g
+    a1, a2 = running("a", a), running("a2", a**2)
+    if t == 1:
+        s["d"], s["d2"] = g, g**2
+    rate = np.sqrt((s["d2"] + eps) / (a2 + eps)) - s.get("ad", zero) / (a2 + eps)
+    d = -lr * np.maximum(rate, 0.0) * s["c"]
+    after = (1 - s["d"] ** 2 / (s["d2"] + eps)) * tau + 1
+    far = (g - m) ** 2 > 4 * (s["m2"] - m**2)
+    bent = (a - a1) ** 2 > 4 * (a2 - a1**2)
+    s["tau"] = np.clip(np.where(far | bent, 2.2, after), 1.5, 1e8)
+    running("d", d)
+    running("d2", d**2)
+    running("ad", a * d)
+    return p + d
+
+
 # ---------------------------------------------------------------- with a second gradient
 
 

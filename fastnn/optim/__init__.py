@@ -6,6 +6,7 @@ from fastnn.optim.adafactor import Adafactor
 from fastnn.optim.adam import Adam, AdamW
 from fastnn.optim.adamax import Adamax
 from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
+from fastnn.optim.adasecant import AdaSecant
 from fastnn.optim.asgd import ASGD
 from fastnn.optim.averages import EMA, SWA, Lookahead
 from fastnn.optim.delta_bar_delta import DeltaBarDelta
@@ -31,6 +32,7 @@ __all__ = [
     "SGD",
     "SWA",
     "VSGD",
+    "AdaSecant",
     "Adadelta",
     "Adafactor",
     "Adagrad",

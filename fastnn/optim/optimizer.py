@@ -24,6 +24,10 @@ COMMON = (
     "lr", "weight_decay", "decoupled_weight_decay", "clip_value", "clip_norm", "maximize",
     "max_norm", "proximal_l1", "gradient_noise",
 )  # fmt: skip
+#: names that a rule's own options can't have, as the kernel that prepares a step has them
+RESERVED = frozenset(
+    ("control", "schedule", "hyper", "group", "l2", "decay", "limit", "sign", "every", "rate", "t")
+)
 #: options that are yes or no
 SWITCHES = (
     "maximize", "nesterov", "centered", "amsgrad", "match_rms", "orthogonal",
@@ -125,6 +129,11 @@ class Optimizer:
             **options,
         }
         self.own = tuple(options)
+        if taken := sorted(RESERVED & set(options)):
+            raise OptionError(
+                f"{type(self).__name__}: expected another name for the option {taken[0]!r}, which "
+                "kernels have for something else; rename it in __init__ and scalars"
+            )
         self._refuse_unknown()
         check_whole("optimizer", 1, accumulate=accumulate)
         self.accumulate = int(accumulate)

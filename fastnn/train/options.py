@@ -40,6 +40,7 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "hessian_free": optim.HessianFree,
     "asgd": optim.ASGD,
     "schedule_free_adamw": optim.ScheduleFreeAdamW,
+    "adasecant": optim.AdaSecant,
     "vsgd": optim.VSGD,
     "vsgd_fd": optim.VSGDfd,
 }

@@ -128,6 +128,12 @@ RULES = {
         partial(naive.adafactor, decay_rate=0.5, scale_eps=0.5, threshold=0.3),
         common=False,
     ),
+    "adasecant": Rule(optim.AdaSecant, naive.adasecant, common=False),
+    "adasecant with other options": Rule(
+        partial(optim.AdaSecant, beta=0.5, gamma_clip=0.3, eps=1e-3),
+        partial(naive.adasecant, decay=0.5, clip=0.3, eps=1e-3),
+        common=False,
+    ),
     "muon": Rule(optim.Muon, naive.muon, common=False),
     "muon as it was": Rule(
         partial(

@@ -184,3 +184,12 @@ def test_schedule_free_refuses_limits() -> None:
     for options in ({"max_norm": 1.0}, {"proximal_l1": 0.1}):
         with pytest.raises(OptionError, match="whose parameters are made of two sequences"):
             optim.ScheduleFreeAdamW(**options)
+
+
+def test_names_of_kernels_are_no_options() -> None:
+    class Mine(optim.SGD):
+        def __init__(self) -> None:
+            optim.Optimizer.__init__(self, lr=0.1, decay=0.5)
+
+    with pytest.raises(OptionError, match=r"another name for the option .decay."):
+        Mine()
