@@ -129,11 +129,6 @@ class Optimizer:
             **options,
         }
         self.own = tuple(options)
-        if taken := sorted(RESERVED & set(options)):
-            raise OptionError(
-                f"{type(self).__name__}: expected another name for the option {taken[0]!r}, which "
-                "kernels have for something else; rename it in __init__ and scalars"
-            )
         self._refuse_unknown()
         check_whole("optimizer", 1, accumulate=accumulate)
         self.accumulate = int(accumulate)
@@ -339,6 +334,11 @@ class Optimizer:
         return self._prepare_kernel(), update.name
 
     def _prepare_kernel(self) -> str:
+        if taken := sorted(RESERVED & set(self.own)):
+            raise OptionError(
+                f"{type(self).__name__}: expected another name for the option {taken[0]!r}, which "
+                "kernels have for something else; rename it in __init__ and scalars"
+            )
         name, every = f"{self.kernel_name}_prepare", self.accumulate > 1
         return make_prepare(name, self._scalars(), self.own, every).name
 

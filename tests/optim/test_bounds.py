@@ -192,4 +192,4 @@ def test_names_of_kernels_are_no_options() -> None:
             optim.Optimizer.__init__(self, lr=0.1, decay=0.5)
 
     with pytest.raises(OptionError, match=r"another name for the option .decay."):
-        Mine()
+        Mine().kernels()
