@@ -187,9 +187,16 @@ def test_schedule_free_refuses_limits() -> None:
 
 
 def test_names_of_kernels_are_no_options() -> None:
-    class Mine(optim.SGD):
-        def __init__(self) -> None:
-            optim.Optimizer.__init__(self, lr=0.1, decay=0.5)
+    class Mine(optim.Optimizer):
+        name = "mine"
+
+        @staticmethod
+        def scalars(t: int, lr: float, decay: float) -> tuple[float, ...]:
+            return lr, decay
+
+        @staticmethod
+        def rule(p: Any, g: Any, rate: Any, decay: Any) -> tuple[Any, ...]:
+            return (p * decay - g * rate,)
 
     with pytest.raises(OptionError, match=r"another name for the option .decay."):
-        Mine().kernels()
+        Mine(lr=0.1, decay=0.5).kernels()
