@@ -133,7 +133,9 @@ class CudaKernel:
     may have, to the elements (of the program's float type) of dynamic shared memory that it needs.
     ``bounds``: most threads of a block and, if wanted, fewest blocks that share a processor; the
     compiler gives a thread no more registers than fit that. ``share``: as of `Kernel`. ``like``:
-    its counterpart for the CPU, which has its annotations.
+    its counterpart for the CPU, which has its annotations. ``cluster``: from the same sizes to how
+    many neighbouring blocks are a cluster, whose blocks reach each other's shared memory (compute
+    capability 9.0).
     """
 
     name: str
@@ -146,6 +148,7 @@ class CudaKernel:
     share: ShareRule | None = None
     traits: Traits = NONE
     like: Kernel | None = None
+    cluster: Callable[[dict[str, int]], int] | None = None
     #: what the planner asks of a kernel: one that only CUDA has computes all items at once
     items: str | None = None
     grain: int = 1
@@ -160,6 +163,14 @@ class CudaKernel:
     @functools.cached_property
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
+
+    def runs_on(self, capability: tuple[int, int]) -> bool:
+        """Whether a device of this compute capability has what the kernel needs."""
+        return self.cluster is None or capability >= CLUSTERS
+
+
+#: compute capability from which on blocks form clusters
+CLUSTERS = (9, 0)
 
 
 class Table(dict[str, Any]):
@@ -307,6 +318,7 @@ def cuda_kernel(
     shared: Callable[[dict[str, int]], int] | None = None,
     bounds: int | tuple[int, int] | None = None,
     share: ShareRule | None = None,
+    cluster: Callable[[dict[str, int]], int] | None = None,
     name: str | None = None,
     **traits: Any,
 ) -> Any:
@@ -315,7 +327,7 @@ def cuda_kernel(
     Args:
         function: the function. With `like` its parameters are that kernel's, less ``lo`` and
             ``hi``, without annotations; otherwise they are annotated as of `kernel`.
-        launch, cooperative, shared, bounds, share: as of `CudaKernel`.
+        launch, cooperative, shared, bounds, share, cluster: as of `CudaKernel`.
         like: the kernel for the CPU that this one computes the same as: it gives the name, what
             parameters are, `share` and the traits.
         name: the kernel's name, where it is neither the function's nor that of `like`.
@@ -327,7 +339,7 @@ def cuda_kernel(
     if function is None:
         return lambda f: cuda_kernel(
             f, launch=launch, like=like, cooperative=cooperative, shared=shared, bounds=bounds,
-            share=share, name=name, **traits,
+            share=share, cluster=cluster, name=name, **traits,
         )  # fmt: skip
     label = name or function.__name__
     annotations = annotations_of(function)
@@ -339,7 +351,7 @@ def cuda_kernel(
         params, told, share = like.params, like.traits, share or like.share
     told = with_traits(label, told, traits)
     result = CudaKernel(
-        label, function, params, launch, cooperative, shared, bounds, share, told, like
+        label, function, params, launch, cooperative, shared, bounds, share, told, like, cluster
     )
     CUDA_KERNELS[label] = result
     return result

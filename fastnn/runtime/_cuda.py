@@ -23,6 +23,7 @@ from typing import Any
 
 from fastnn.errors import DeviceError, OptionError
 from fastnn.kernels import recorded
+from fastnn.kernels.declare import CLUSTERS
 from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
@@ -140,6 +141,8 @@ def check(result: tuple[Any, ...]) -> Any:
 
 
 #: the least compute capability: asynchronous copies to shared memory, TF32
+#: blocks of a cluster, at most, on any device that has them
+MOST_CLUSTER = 8
 OLDEST = (8, 0)
 
 
@@ -222,11 +225,12 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
 
 
 @functools.cache
-def block_limits() -> tuple[int, int]:
-    """Multiprocessors, and bytes of shared memory that a block may have: the least of all devices;
-    an H200's where there is none, few multiprocessors in the simulator."""
+def block_limits() -> tuple[int, int, int]:
+    """Multiprocessors, bytes of shared memory that a block may have, and blocks of a cluster (1:
+    there are none): the least of all devices; an H200's where there is none, few multiprocessors
+    in the simulator."""
     if reason() or simulated():
-        return (4 if simulated() else 132), 232_448
+        return (4 if simulated() else 132), 232_448, MOST_CLUSTER
     library = driver()
     wanted = library.CUdevice_attribute
     found = [
@@ -239,7 +243,9 @@ def block_limits() -> tuple[int, int]:
         ]
         for device in range(int(check(library.cuDeviceGetCount())))
     ]
-    return min(f[0] for f in found), min(f[1] for f in found)
+    oldest = min(compute_capability(device) for device in range(len(found)))
+    cluster = MOST_CLUSTER if oldest >= CLUSTERS else 1
+    return min(f[0] for f in found), min(f[1] for f in found), cluster
 
 
 # ---------------------------------------------------------------- compiling

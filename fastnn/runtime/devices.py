@@ -88,10 +88,10 @@ def _automatic() -> str:
     return f"cuda:{number}"
 
 
-def block_limits(kind: str) -> tuple[int, int]:
-    """What a plan for this kind of device depends on: multiprocessors, and bytes of shared memory
-    that a block may have. (A plan for the CPU depends on neither.)"""
-    return (0, 0) if kind == "cpu" else _cuda.block_limits()
+def block_limits(kind: str) -> tuple[int, int, int]:
+    """What a plan for this kind of device depends on: multiprocessors, bytes of shared memory that
+    a block may have, and blocks of a cluster. (A plan for the CPU depends on none of them.)"""
+    return (0, 0, 1) if kind == "cpu" else _cuda.block_limits()
 
 
 def runtime(

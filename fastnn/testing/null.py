@@ -26,7 +26,7 @@ from fastnn.plan.program import Operand, Program
 from fastnn.runtime import devices
 
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
-BLOCK_LIMITS = 132, 232_448
+BLOCK_LIMITS = 132, 232_448, 8
 
 
 class Null:
@@ -172,12 +172,13 @@ class NullSingle:
 
 
 @contextlib.contextmanager
-def null_device(kind: str = "cpu", block_limits: tuple[int, int] = BLOCK_LIMITS) -> Iterator[Null]:
+def null_device(kind: str = "cpu", block_limits: tuple[int, ...] = BLOCK_LIMITS) -> Iterator[Null]:
     """Within this context programs for a kind of device are planned, and nothing is computed.
 
     Args:
         kind: "cpu" or "cuda".
-        block_limits: the GPU's multiprocessors, and bytes of shared memory that a block may have.
+        block_limits: the GPU's multiprocessors, bytes of shared memory that a block may have, and
+            blocks of a cluster (none where left out).
 
     Returns:
         What is planned and counted, a `Null`.

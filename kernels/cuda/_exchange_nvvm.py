@@ -15,55 +15,64 @@ recorded.record()
 _LONG, _WORD = ir.IntType(64), ir.IntType(32)
 
 
-def _number(context: Any, builder: Any, sig: Any, args: Any, k: int) -> Any:
+def number_of(context: Any, builder: Any, sig: Any, args: Any, k: int) -> Any:
     return context.cast(builder, args[k], sig.args[k], types.int64)
 
 
-def _address(context: Any, builder: Any, sig: Any, args: Any, index: Any) -> Any:
+def address_of(context: Any, builder: Any, sig: Any, args: Any, index: Any) -> Any:
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     return builder.ptrtoint(builder.gep(data, [index]), _LONG)
 
 
-def _assembly(builder: Any, text: str, constraints: str, result: Any, args: list[Any]) -> Any:
+def assembly(builder: Any, text: str, constraints: str, result: Any, args: list[Any]) -> Any:
     # it touches memory: nothing is moved across it, and it is not taken out of a loop
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), args)
 
 
-def _constant(value: int) -> Any:
+def constant(value: int) -> Any:
     return ir.Constant(_LONG, value)
 
 
 def _words_each(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return _constant(sig.args[0].dtype.bitwidth // 32)
+    return constant(sig.args[0].dtype.bitwidth // 32)
+
+
+def words_of(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
+    """The words of a number (argument 2) of a turn (argument 3)."""
+    kind, turn = sig.args[2], number_of(context, builder, sig, args, 3)
+    high = builder.shl(turn, constant(32))
+    bits = builder.zext(builder.bitcast(args[2], ir.IntType(kind.bitwidth)), _LONG)
+    words = [builder.or_(high, builder.and_(bits, constant(0xFFFFFFFF)))]
+    if kind.bitwidth == 64:
+        words.append(builder.or_(high, builder.lshr(bits, constant(32))))
+    return words
 
 
 def _publish(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    kind = sig.args[2]
-    each = kind.bitwidth // 32
-    index, turn = (_number(context, builder, sig, args, k) for k in (1, 3))
-    address = _address(context, builder, sig, args, builder.mul(index, _constant(each)))
-    high = builder.shl(turn, _constant(32))
-    bits = builder.zext(builder.bitcast(args[2], ir.IntType(kind.bitwidth)), _LONG)
-    low = builder.and_(bits, _constant(0xFFFFFFFF))
-    words = [builder.or_(high, low)]
-    if each == 2:
-        words.append(builder.or_(high, builder.lshr(bits, _constant(32))))
+    words = words_of(context, builder, sig, args)
+    each, index = len(words), number_of(context, builder, sig, args, 1)
+    address = address_of(context, builder, sig, args, builder.mul(index, constant(each)))
     vector, operands = ("", "$1") if each == 1 else (".v2", "{$1, $2}")
     text = f"st.relaxed.gpu.global{vector}.b64 [$0], {operands};"
     constraints = ",".join(["l"] * (1 + each)) + ",~{memory}"
-    _assembly(builder, text, constraints, ir.VoidType(), [address, *words])
+    assembly(builder, text, constraints, ir.VoidType(), [address, *words])
     return context.get_dummy_value()
 
 
-def _load_words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    index, step, left = (_number(context, builder, sig, args, k) for k in (1, 2, 3))
+def places(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
+    """The four addresses at which `load_words` reads two words each."""
+    index, step, left = (number_of(context, builder, sig, args, k) for k in (1, 2, 3))
     addresses = []
     for k in range(4):
-        further = builder.mul(step, _constant(k))
+        further = builder.mul(step, constant(k))
         inside = builder.icmp_signed("<", further, left)
-        place = builder.add(index, builder.select(inside, further, _constant(0)))
-        addresses.append(_address(context, builder, sig, args, place))
+        place = builder.add(index, builder.select(inside, further, constant(0)))
+        addresses.append(address_of(context, builder, sig, args, place))
+    return addresses
+
+
+def _load_words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     # one text, so that all are on their way before the first is looked at
     count = exchange.AT_ONCE
     lines = (
@@ -72,17 +81,19 @@ def _load_words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     )
     constraints = ",".join(["=&l"] * count + ["l"] * 4) + ",~{memory}"
     kind = ir.LiteralStructType([_LONG] * count)
-    found = _assembly(builder, " ".join(lines), constraints, kind, addresses)
+    found = assembly(
+        builder, " ".join(lines), constraints, kind, places(context, builder, sig, args)
+    )
     words = [builder.extract_value(found, k) for k in range(count)]
     return context.make_tuple(builder, sig.return_type, words)
 
 
 def _store_words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array = sig.args[0]
-    at, i = (_number(context, builder, sig, args, k) for k in (1, 2))
+    at, i = (number_of(context, builder, sig, args, k) for k in (1, 2))
     data = context.make_array(array)(context, builder, args[0]).data
     each = array.dtype.bitwidth // 32
-    place = builder.add(at, i if each == 1 else builder.lshr(i, _constant(1)))
+    place = builder.add(at, i if each == 1 else builder.lshr(i, constant(1)))
     halves = [builder.trunc(args[k], _WORD) for k in (3, 4)]
     value: Any = ir.Constant(ir.VectorType(_WORD, 2), ir.Undefined)
     for k, half in enumerate(halves):
@@ -94,7 +105,7 @@ def _store_words(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _is_words(x: Any) -> bool:
+def is_words(x: Any) -> bool:
     return isinstance(x, types.Array) and x.dtype == types.int64
 
 
@@ -106,14 +117,14 @@ define(exchange.words_each, lambda x: types.int64 if _is_floats(x) else None, _w
 define(
     exchange.publish,
     lambda words, i, value, turn: (
-        types.none if _is_words(words) and isinstance(value, types.Float) else None
+        types.none if is_words(words) and isinstance(value, types.Float) else None
     ),
     _publish,
 )
 define(
     exchange.load_words,
     lambda words, i, step, left: (
-        types.UniTuple(types.int64, exchange.AT_ONCE) if _is_words(words) else None
+        types.UniTuple(types.int64, exchange.AT_ONCE) if is_words(words) else None
     ),
     _load_words,
 )

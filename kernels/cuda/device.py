@@ -57,6 +57,8 @@ class _SharedArrays:
         self._lock = threading.Lock()
         self._arrays: dict[Any, np.ndarray] = {}
         self._launch: Any = None
+        #: how often blocks have met, by cluster (see `near.py`)
+        self.met: dict[int, int] = {}
 
     def array(self, shape: Any, dtype: Any) -> np.ndarray:
         module = _provider[0]()
@@ -76,9 +78,20 @@ class _SharedArrays:
             if self._launch is not module:
                 self._launch = module
                 self._arrays.clear()
+                self.met.clear()
             if place not in self._arrays:
                 self._arrays[place] = np.full(size, 0xFF, np.uint8)
             return self._arrays[place].view(dtype).reshape(shape)
+
+    def of(self, block: tuple[int, int, int]) -> np.ndarray:
+        """The dynamic shared memory of a block that has begun and not ended."""
+        if (block, "dynamic") not in self._arrays:
+            raise RuntimeError(f"block {block} has no shared memory: not yet, or no longer")
+        return self._arrays[block, "dynamic"]
+
+    def close(self, block: tuple[int, int, int]) -> None:
+        """A block has ended: nobody can reach its memory any more."""
+        self._arrays.pop((block, "dynamic"), None)
 
 
 class _Cuda:
@@ -147,6 +160,11 @@ def flat_index() -> int:
 def block_number() -> int:
     """The number of this block in a grid of one dimension."""
     return cuda.blockIdx.x
+
+
+def shared_of(block: int) -> np.ndarray:
+    """The dynamic shared memory of a block in a grid of one dimension, as bytes (simulator)."""
+    return cuda.shared.of((block, 0, 0))
 
 
 def give_way() -> None:

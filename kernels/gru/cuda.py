@@ -10,7 +10,6 @@ called ..._early.
 import numpy as np
 
 from ..cuda.device import cast, cuda, flat
-from ..cuda.exchange import publish, receive
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -18,6 +17,7 @@ from ..recurrent.cuda import (
     MOST_ROWS,
     MOST_THREADS,
     TILE,
+    Exchange,
     backward_elements,
     bias_or_zero,
     forward_elements,
@@ -29,8 +29,10 @@ from ..recurrent.cuda import (
     place,
     rows_of_group,
     tiles_of,
+    together,
     total,
     value_or_zero,
+    ways,
     whole_tiles,
     zero_past_end,
 )
@@ -82,21 +84,24 @@ def keep_gradient(
         sums_h[x + 2 * H] = dnh
 
 
-def _declare(suffix: str, early: bool) -> None:
+def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange) -> None:
     """The kernels with the reset after the product, or (`early`) before it."""
+    begin, publish, receive, slot_of, place_of, end = exchange
     threads = EARLY_THREADS if early else MOST_THREADS
+    slots = 3 if early else 2
+    near_slots = slots if near else 0
 
     def launch(sizes: dict[str, int]) -> tuple[int, int]:
         return launch_cooperative(sizes, threads)
 
     @cuda_kernel(
         launch=launch,
-        shared=lambda s: forward_elements(s, 3),
-        cooperative=True,
+        shared=lambda s: forward_elements(s, 3, near_slots),
+        **together(near),
         bounds=threads,
-        name=f"gru_persistent_forward{suffix}",
+        name=f"gru_{how}_forward{suffix}",
     )
-    def gru_persistent_forward(
+    def gru_forward(
         zx: "in rows f[B,T,G]",
         lengths: "in rows i[B]",  # absent: all T
         w_hh: "in whole f[H,G]",
@@ -105,7 +110,7 @@ def _declare(suffix: str, early: bool) -> None:
         y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
         h_n: "out rows f[B,H]",
         saved: "out* rows f[B,Z]",
-        words: "inout whole i[E]",  # 0 before
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
         order: "in whole i[O]",  # O is B, or 0: as long as each other
         reverse: "int",
         groups: "int",
@@ -121,12 +126,14 @@ def _declare(suffix: str, early: bool) -> None:
         known = cuda.shared.array(MOST_ROWS, np.int64)
         s = cuda.shared.array(0, zx.dtype)
         columns = 3 * units
-        inputs = H * columns
+        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        weights = place_of(slots * tiles * size)
+        inputs = weights + H * columns
         parts = inputs + TILE * H
         state = parts + SPLITS * TILE * columns
-        load_columns(s, 0, w_hh, first, units, 3)
+        load_columns(s, weights, w_hh, first, units, 3)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-        tiles, size = tiles_of(y.shape[0], groups), TILE * H
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -136,11 +143,17 @@ def _declare(suffix: str, early: bool) -> None:
                     s[state + r * units + u] = h
                     if known[r] == 0:
                         h_n[b, j] = h
-                publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
+                publish(
+                    mail,
+                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    h,
+                    1,
+                    blocks,
+                )
         zero_past_end(y, 1, first, units, H, rows, numbers, known)
         br, bz = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
         bn = bias_or_zero(b_hh, mine, 2 * H + j)
-        reset = (2 * groups + group) * tiles  # the slot of r h
+        reset = slot_of(2, group, groups, tiles)  # the slot of r h
         z, outputs, kept = flat(zx), flat(y), flat(saved)
         zero = cast(zx, 0)
         running = rows
@@ -149,8 +162,8 @@ def _declare(suffix: str, early: bool) -> None:
                 running -= 1
             if running == 0:
                 break
-            now = (turn % 2 * groups + group) * tiles
-            following = ((turn + 1) % 2 * groups + group) * tiles
+            now = slot_of(turn % 2, group, groups, tiles)
+            following = slot_of((turn + 1) % 2, group, groups, tiles)
             live, at, last = False, 0, (running - 1) // TILE
             gr, gz, gn, hn, h = zero, zero, zero, zero, zero
             for tile in range(last + 1):
@@ -161,9 +174,9 @@ def _declare(suffix: str, early: bool) -> None:
                     at = numbers[r] * T + step_of(turn, known[r], reverse)
                     k = at * 3 * H + j
                     xr, xz, xn = z[k], z[k + H], z[k + 2 * H]
-                receive(s, inputs, words, (now + tile) * size, size, turn + 1)
+                receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
                 some = 2 * units if early else columns
-                multiply(s, 0, columns, some, inputs, H, parts, SPLITS)
+                multiply(s, weights, columns, some, inputs, H, parts, SPLITS)
                 if live:
                     gr = sigmoid((xr + br) + total(s, parts, SPLITS, some, row, u))
                     gz = sigmoid((xz + bz) + total(s, parts, SPLITS, some, row, units + u))
@@ -179,9 +192,11 @@ def _declare(suffix: str, early: bool) -> None:
                         s[state + r * units + u] = h
                 if mine:
                     if early:
-                        publish(words, (reset + tile) * size + j * TILE + row, rh, turn + 1)
+                        publish(mail, (reset + tile) * size + j * TILE + row, rh, turn + 1, blocks)
                     else:
-                        publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
+                        publish(
+                            mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks
+                        )
                 if live and not early:
                     if turn == known[r] - 1:
                         h_n[numbers[r], j] = h
@@ -193,8 +208,8 @@ def _declare(suffix: str, early: bool) -> None:
                 for tile in range(last + 1):
                     r = tile * TILE + row
                     h = zero
-                    receive(s, inputs, words, (reset + tile) * size, size, turn + 1)
-                    multiply(s, 2 * units, columns, units, inputs, H, parts, SPLITS)
+                    receive(s, inputs, mail, (reset + tile) * size, size, turn + 1)
+                    multiply(s, weights + 2 * units, columns, units, inputs, H, parts, SPLITS)
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
                         gr, gz = kept[at * 4 * H + j], kept[at * 4 * H + H + j]
@@ -207,16 +222,19 @@ def _declare(suffix: str, early: bool) -> None:
                         if turn == known[r] - 1:
                             h_n[numbers[r], j] = h
                     if mine:
-                        publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
+                        publish(
+                            mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks
+                        )
+        end(blocks)
 
     @cuda_kernel(
         launch=launch,
-        shared=lambda s: backward_elements(s, 3),
-        cooperative=True,
+        shared=lambda s: backward_elements(s, 3, near_slots),
+        **together(near),
         bounds=threads,
-        name=f"gru_persistent_backward{suffix}",
+        name=f"gru_{how}_backward{suffix}",
     )
-    def gru_persistent_backward(
+    def gru_backward(
         lengths: "in rows i[B]",
         w_hh: "in whole f[H,G]",
         h0: "in rows f[B,H]",
@@ -230,7 +248,7 @@ def _declare(suffix: str, early: bool) -> None:
         reset: "out rows f[B,T,H]",  # r h; absent where the reset comes after the product
         dn: "out rows f[B,T,H]",  # gradient of n; likewise
         dh0: "out rows f[B,H]",
-        words: "inout whole i[E]",  # 0 before
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
         order: "in whole i[O]",  # O is B, or 0: as long as each other
         reverse: "int",
         bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
@@ -246,12 +264,14 @@ def _declare(suffix: str, early: bool) -> None:
         numbers = cuda.shared.array(MOST_ROWS, np.int64)
         known = cuda.shared.array(MOST_ROWS, np.int64)
         s = cuda.shared.array(0, y.dtype)
-        inputs = 3 * H * units
+        tiles, size = tiles_of(y.shape[0], groups), TILE * 3 * H
+        weights = place_of(slots * tiles * size)
+        inputs = weights + 3 * H * units
         parts = inputs + TILE * 3 * H
         state = parts + BACKWARD_SPLITS * TILE * units
-        load_rows(s, 0, w_hh, first, units)
+        load_rows(s, weights, w_hh, first, units)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-        tiles, size = tiles_of(y.shape[0], groups), TILE * 3 * H
         zero_past_end(dz, 3, first, units, H, rows, numbers, known)
         zero_past_end(dz_h, 2 if early else 3, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
@@ -261,7 +281,9 @@ def _declare(suffix: str, early: bool) -> None:
             if mine and known[r] == 0:
                 dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
         depth = 2 * H if early else 3 * H  # of the product that leads to the turn before
-        slot = (2 * groups + group) * tiles  # of the gradient of n, where the reset comes before
+        slot = slot_of(
+            2, group, groups, tiles
+        )  # of the gradient of n, where the reset comes before
         outputs, kept, incoming, begun = flat(y), flat(saved), flat(dy), flat(before)
         sums, sums_h, products, candidates = flat(dz), flat(dz_h), flat(reset), flat(dn)
         zero = cast(y, 0)
@@ -270,8 +292,8 @@ def _declare(suffix: str, early: bool) -> None:
             while running < rows and known[running] > max(turn, 0):
                 running += 1
             cut = bptt > 0 and (turn + 1) % bptt == 0
-            now = ((turn + 1) % 2 * groups + group) * tiles
-            following = (turn % 2 * groups + group) * tiles
+            now = slot_of((turn + 1) % 2, group, groups, tiles)
+            following = slot_of(turn % 2, group, groups, tiles)
             live, at, last, number = False, 0, (running - 1) // TILE, top - turn + 1
             dr, dzg, dng, dnh, h, fourth = zero, zero, zero, zero, zero, zero
             for tile in range(last + 1):
@@ -292,9 +314,9 @@ def _declare(suffix: str, early: bool) -> None:
                         if dy.size > 0:
                             given = incoming[at * H + j]
                 if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
-                    receive(s, inputs, words, (now + tile) * size, TILE * depth, number - 1)
+                    receive(s, inputs, mail, (now + tile) * size, TILE * depth, number - 1)
                     if not cut:
-                        multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                        multiply(s, weights, units, units, inputs, depth, parts, BACKWARD_SPLITS)
                 if live:
                     if not (begins or cut):
                         dh = s[state + r * units + u]
@@ -308,12 +330,12 @@ def _declare(suffix: str, early: bool) -> None:
                             dr, dnh = gate_product_gradient(gr, fourth, dng), dng * gr
                 if mine and turn >= 0:
                     k = (following + tile) * size + j * TILE + row
-                    publish(words, k + H * TILE, dzg, number)
+                    publish(mail, k + H * TILE, dzg, number, blocks)
                     if early:
-                        publish(words, (slot + tile) * size + j * TILE + row, dng, number)
+                        publish(mail, (slot + tile) * size + j * TILE + row, dng, number, blocks)
                     else:
-                        publish(words, k, dr, number)
-                        publish(words, k + 2 * H * TILE, dnh, number)
+                        publish(mail, k, dr, number, blocks)
+                        publish(mail, k + 2 * H * TILE, dnh, number, blocks)
                 if live and turn >= 0 and tile < last:
                     keep_gradient(
                         dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
@@ -329,8 +351,10 @@ def _declare(suffix: str, early: bool) -> None:
                 for tile in range(last + 1):
                     r = tile * TILE + row
                     dr = zero
-                    receive(s, inputs, words, (slot + tile) * size, TILE * H, number)
-                    multiply(s, 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS)
+                    receive(s, inputs, mail, (slot + tile) * size, TILE * H, number)
+                    multiply(
+                        s, weights + 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS
+                    )
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
                         gr = kept[at * 4 * H + j]
@@ -340,8 +364,12 @@ def _declare(suffix: str, early: bool) -> None:
                         sums[at * 3 * H + j] = dr
                         sums_h[at * depth + j] = dr
                     if mine:
-                        publish(words, (following + tile) * size + j * TILE + row, dr, number)
+                        publish(
+                            mail, (following + tile) * size + j * TILE + row, dr, number, blocks
+                        )
+        end(blocks)
 
 
-_declare("", early=False)
-_declare("_early", early=True)
+for _way in ways():
+    _declare("", False, *_way)
+    _declare("_early", True, *_way)

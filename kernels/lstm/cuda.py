@@ -7,7 +7,6 @@ work. `zx` is x W_ih + b_ih of all steps. A step's saved row is i, f, g, o, c'.
 import numpy as np
 
 from ..cuda.device import cast, cuda, flat
-from ..cuda.exchange import publish, receive
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -15,6 +14,7 @@ from ..recurrent.cuda import (
     MOST_ROWS,
     MOST_THREADS,
     TILE,
+    Exchange,
     backward_elements,
     bias_or_zero,
     forward_elements,
@@ -27,8 +27,10 @@ from ..recurrent.cuda import (
     row_before,
     rows_of_group,
     tiles_of,
+    together,
     total,
     value_or_zero,
+    ways,
     whole_tiles,
     zero_past_end,
 )
@@ -56,102 +58,121 @@ def keep_unit(gi, gf, gg, go, after, out, saved, y, row, H, j):
     y[row * H + j] = out
 
 
-@cuda_kernel(
-    launch=launch_cooperative,
-    shared=lambda s: forward_elements(s, 4),
-    cooperative=True,
-    bounds=MOST_THREADS,
-)
-def lstm_persistent_forward(
-    zx: "in rows f[B,T,G]",
-    lengths: "in rows i[B]",  # absent: all T
-    w_hh: "in whole f[H,G]",
-    b_hh: "in whole f[G]",  # may be absent
-    peephole: "in whole f[R]",  # p_i, p_f, p_o; may be absent
-    h0: "in rows f[B,H]",  # absent: zeros
-    c0: "in rows f[B,H]",  # absent: zeros
-    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
-    h_n: "out rows f[B,H]",
-    c_n: "out rows f[B,H]",
-    saved: "out* rows f[B,Z]",
-    words: "inout whole i[E]",  # 0 before
-    order: "in whole i[O]",  # O is B, or 0: as long as each other
-    reverse: "int",
-    groups: "int",
-    blocks: "int",
-    units: "int",
-):
-    """y, h_n and c_n; saved holds the gates and c for the backward pass."""
-    T, H = y.shape[1], y.shape[2]
-    group, first, row, j = place(blocks, units)
-    mine = row < TILE and j < H
-    numbers = cuda.shared.array(MOST_ROWS, np.int64)
-    known = cuda.shared.array(MOST_ROWS, np.int64)
-    s = cuda.shared.array(0, zx.dtype)
-    columns = 4 * units
-    inputs = H * columns
-    parts = inputs + TILE * H
-    state = parts + SPLITS * TILE * columns
-    load_columns(s, 0, w_hh, first, units, 4)
-    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-    tiles, size = tiles_of(y.shape[0], groups), TILE * H
-    for r in range(row, whole_tiles(rows), TILE):
-        if mine:
-            h = cast(zx, 0)
-            if r < rows:
-                b = numbers[r]
-                h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
-                s[state + r * units + j - first] = c
-                if known[r] == 0:
-                    h_n[b, j] = h
-                    c_n[b, j] = c
-            publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
-    zero_past_end(y, 1, first, units, H, rows, numbers, known)
-    bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
-    bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
-    pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
-    po = bias_or_zero(peephole, mine, 2 * H + j)
-    z, outputs, kept = flat(zx), flat(y), flat(saved)
-    zero = cast(zx, 0)
-    running = rows
-    for turn in range(T):
-        while running > 0 and known[running - 1] <= turn:
-            running -= 1
-        if running == 0:
-            break
-        now = (turn % 2 * groups + group) * tiles
-        following = ((turn + 1) % 2 * groups + group) * tiles
-        live, at, last = False, 0, (running - 1) // TILE
-        gi, gf, gg, go, c, h = zero, zero, zero, zero, zero, zero
-        for tile in range(last + 1):
-            r = tile * TILE + row
-            live = mine and r < running
-            xi, xf, xg, xo, h = zero, zero, zero, zero, zero
-            if live:  # before the wait: these come from far away
-                at = numbers[r] * T + step_of(turn, known[r], reverse)
-                k = at * 4 * H + j
-                xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
-            receive(s, inputs, words, (now + tile) * size, size, turn + 1)
-            multiply(s, 0, columns, columns, inputs, H, parts, SPLITS)
-            if live:
-                u = j - first
-                zi = (xi + bi) + total(s, parts, SPLITS, columns, row, u)
-                zf = (xf + bf) + total(s, parts, SPLITS, columns, row, units + u)
-                zg = (xg + bg) + total(s, parts, SPLITS, columns, row, 2 * units + u)
-                zo = (xo + bo) + total(s, parts, SPLITS, columns, row, 3 * units + u)
-                c = s[state + r * units + u]
-                gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
-                s[state + r * units + u] = c
+def _declare_forward(near: bool, how: str, exchange: Exchange) -> None:
+    """The kernel of blocks that exchange in one way."""
+    begin, publish, receive, slot_of, place_of, end = exchange
+    near_slots = 2 if near else 0
+
+    @cuda_kernel(
+        launch=launch_cooperative,
+        shared=lambda s: forward_elements(s, 4, near_slots),
+        **together(near),
+        bounds=MOST_THREADS,
+        name=f"lstm_{how}_forward",
+    )
+    def lstm_forward(
+        zx: "in rows f[B,T,G]",
+        lengths: "in rows i[B]",  # absent: all T
+        w_hh: "in whole f[H,G]",
+        b_hh: "in whole f[G]",  # may be absent
+        peephole: "in whole f[R]",  # p_i, p_f, p_o; may be absent
+        h0: "in rows f[B,H]",  # absent: zeros
+        c0: "in rows f[B,H]",  # absent: zeros
+        y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+        h_n: "out rows f[B,H]",
+        c_n: "out rows f[B,H]",
+        saved: "out* rows f[B,Z]",
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
+        reverse: "int",
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """y, h_n and c_n; saved holds the gates and c for the backward pass."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, zx.dtype)
+        columns = 4 * units
+        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        weights = place_of(2 * tiles * size)
+        inputs = weights + H * columns
+        parts = inputs + TILE * H
+        state = parts + SPLITS * TILE * columns
+        load_columns(s, weights, w_hh, first, units, 4)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
-            if live:
-                if turn == known[r] - 1:
-                    h_n[numbers[r], j] = h
-                    c_n[numbers[r], j] = c
-                if tile < last:
-                    keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
-        if live:  # nobody waits for these
-            keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
+                h = cast(zx, 0)
+                if r < rows:
+                    b = numbers[r]
+                    h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
+                    s[state + r * units + j - first] = c
+                    if known[r] == 0:
+                        h_n[b, j] = h
+                        c_n[b, j] = c
+                publish(
+                    mail,
+                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    h,
+                    1,
+                    blocks,
+                )
+        zero_past_end(y, 1, first, units, H, rows, numbers, known)
+        bi, bf = bias_or_zero(b_hh, mine, j), bias_or_zero(b_hh, mine, H + j)
+        bg, bo = bias_or_zero(b_hh, mine, 2 * H + j), bias_or_zero(b_hh, mine, 3 * H + j)
+        pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
+        po = bias_or_zero(peephole, mine, 2 * H + j)
+        z, outputs, kept = flat(zx), flat(y), flat(saved)
+        zero = cast(zx, 0)
+        running = rows
+        for turn in range(T):
+            while running > 0 and known[running - 1] <= turn:
+                running -= 1
+            if running == 0:
+                break
+            now = slot_of(turn % 2, group, groups, tiles)
+            following = slot_of((turn + 1) % 2, group, groups, tiles)
+            live, at, last = False, 0, (running - 1) // TILE
+            gi, gf, gg, go, c, h = zero, zero, zero, zero, zero, zero
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                xi, xf, xg, xo, h = zero, zero, zero, zero, zero
+                if live:  # before the wait: these come from far away
+                    at = numbers[r] * T + step_of(turn, known[r], reverse)
+                    k = at * 4 * H + j
+                    xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
+                receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
+                multiply(s, weights, columns, columns, inputs, H, parts, SPLITS)
+                if live:
+                    u = j - first
+                    zi = (xi + bi) + total(s, parts, SPLITS, columns, row, u)
+                    zf = (xf + bf) + total(s, parts, SPLITS, columns, row, units + u)
+                    zg = (xg + bg) + total(s, parts, SPLITS, columns, row, 2 * units + u)
+                    zo = (xo + bo) + total(s, parts, SPLITS, columns, row, 3 * units + u)
+                    c = s[state + r * units + u]
+                    gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
+                    s[state + r * units + u] = c
+                if mine:
+                    publish(mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks)
+                if live:
+                    if turn == known[r] - 1:
+                        h_n[numbers[r], j] = h
+                        c_n[numbers[r], j] = c
+                    if tile < last:
+                        keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
+            if live:  # nobody waits for these
+                keep_unit(gi, gf, gg, go, c, h, kept, outputs, at, H, j)
+        end(blocks)
+
+
+for _way in ways():
+    _declare_forward(*_way)
 
 
 # ---------------------------------------------------------------- backward
@@ -188,128 +209,149 @@ def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H
         dpeephole[b, 2 * H + j] += do * after
 
 
-@cuda_kernel(
-    launch=launch_cooperative,
-    shared=lambda s: backward_elements(s, 4),
-    cooperative=True,
-    bounds=MOST_THREADS,
-)
-def lstm_persistent_backward(
-    lengths: "in rows i[B]",
-    w_hh: "in whole f[H,G]",
-    peephole: "in whole f[R]",
-    h0: "in rows f[B,H]",
-    c0: "in rows f[B,H]",
-    y: "in rows f[B,T,H]",
-    saved: "in* rows f[B,Z]",
-    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
-    dh_n: "in rows f[B,H]",
-    dc_n: "in rows f[B,H]",
-    dz: "out rows f[B,T,G]",  # gradients of the gates, 0 past the end
-    before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
-    dpeephole: "out rows f[B,R]",  # sums over the steps of each sequence; may be absent
-    dh0: "out rows f[B,H]",
-    dc0: "out rows f[B,H]",
-    words: "inout whole i[E]",  # 0 before
-    order: "in whole i[O]",  # O is B, or 0: as long as each other
-    reverse: "int",
-    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
-    groups: "int",
-    blocks: "int",
-    units: "int",
-):
-    """Backpropagation through time: from the last turn to the first, and once more for dh0."""
-    T, H = y.shape[1], y.shape[2]
-    group, first, row, j = place(blocks, units)
-    mine = row < TILE and j < H
-    numbers = cuda.shared.array(MOST_ROWS, np.int64)
-    known = cuda.shared.array(MOST_ROWS, np.int64)
-    s = cuda.shared.array(0, y.dtype)
-    depth = 4 * H
-    inputs = depth * units
-    parts = inputs + TILE * depth
-    state = parts + BACKWARD_SPLITS * TILE * units
-    load_rows(s, 0, w_hh, first, units)
-    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-    tiles, size = tiles_of(y.shape[0], groups), TILE * depth
-    zero_past_end(dz, 4, first, units, H, rows, numbers, known)
-    zero_past_end(before, 1, first, units, H, rows, numbers, known)
-    for r in range(row, rows, TILE):
-        if mine:
-            b = numbers[r]
-            dc = value_or_zero(dc_n, b, j)
-            s[state + r * units + j - first] = dc
-            if dpeephole.size > 0:
-                for k in range(3):
-                    dpeephole[b, k * H + j] = cast(y, 0)
-            if known[r] == 0:
-                dh0[b, j] = value_or_zero(dh_n, b, j)
-                dc0[b, j] = dc
-    outputs, kept, incoming, begun, sums = flat(y), flat(saved), flat(dy), flat(before), flat(dz)
-    pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
-    po = bias_or_zero(peephole, mine, 2 * H + j)
-    zero = cast(y, 0)
-    running, ran, top = 0, 0, known[0] - 1
-    for turn in range(top, -2, -1):
-        while running < rows and known[running] > max(turn, 0):
-            running += 1
-        cut = bptt > 0 and (turn + 1) % bptt == 0
-        now = ((turn + 1) % 2 * groups + group) * tiles
-        following = (turn % 2 * groups + group) * tiles
-        live, at, last = False, 0, (running - 1) // TILE
-        after, old = zero, zero
-        di, df, dg, do = zero, zero, zero, zero
-        for tile in range(last + 1):
-            r = tile * TILE + row
-            live = mine and r < running
-            begins = live and turn == known[r] - 1
-            gi, gf, gg, go, dh, given = zero, zero, zero, zero, zero, zero
-            di, df, dg, do = zero, zero, zero, zero
-            if live:
+def _declare_backward(near: bool, how: str, exchange: Exchange) -> None:
+    """The kernel of blocks that exchange in one way."""
+    begin, publish, receive, slot_of, place_of, end = exchange
+    near_slots = 2 if near else 0
+
+    @cuda_kernel(
+        launch=launch_cooperative,
+        shared=lambda s: backward_elements(s, 4, near_slots),
+        **together(near),
+        bounds=MOST_THREADS,
+        name=f"lstm_{how}_backward",
+    )
+    def lstm_backward(
+        lengths: "in rows i[B]",
+        w_hh: "in whole f[H,G]",
+        peephole: "in whole f[R]",
+        h0: "in rows f[B,H]",
+        c0: "in rows f[B,H]",
+        y: "in rows f[B,T,H]",
+        saved: "in* rows f[B,Z]",
+        dy: "in rows f[B,T,H]",  # may be absent, as may dh_n and dc_n
+        dh_n: "in rows f[B,H]",
+        dc_n: "in rows f[B,H]",
+        dz: "out rows f[B,T,G]",  # gradients of the gates, 0 past the end
+        before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
+        dpeephole: "out rows f[B,R]",  # sums over the steps of each sequence; may be absent
+        dh0: "out rows f[B,H]",
+        dc0: "out rows f[B,H]",
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
+        reverse: "int",
+        bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, y.dtype)
+        depth = 4 * H
+        tiles, size = tiles_of(y.shape[0], groups), TILE * depth
+        weights = place_of(2 * tiles * size)
+        inputs = weights + depth * units
+        parts = inputs + TILE * depth
+        state = parts + BACKWARD_SPLITS * TILE * units
+        load_rows(s, weights, w_hh, first, units)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        zero_past_end(dz, 4, first, units, H, rows, numbers, known)
+        zero_past_end(before, 1, first, units, H, rows, numbers, known)
+        for r in range(row, rows, TILE):
+            if mine:
                 b = numbers[r]
-                if begins:
-                    dh = value_or_zero(dh_n, b, j)
-                if turn >= 0:  # before the wait: these come from far away
-                    at = b * T + step_of(turn, known[r], reverse)
-                    k = at * 5 * H + j
-                    gi, gf, gg = kept[k], kept[k + H], kept[k + 2 * H]
-                    go, after = kept[k + 3 * H], kept[k + 4 * H]
-                    old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
-                    if dy.size > 0:
-                        given = incoming[at * H + j]
-            if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
-                receive(s, inputs, words, (now + tile) * size, size, top - turn)
-                if not cut:
-                    multiply(s, 0, units, units, inputs, depth, parts, BACKWARD_SPLITS)
-            if live:
-                u = j - first
-                dc = s[state + r * units + u]
-                if not begins:
-                    if cut:
-                        dc = zero
+                dc = value_or_zero(dc_n, b, j)
+                s[state + r * units + j - first] = dc
+                if dpeephole.size > 0:
+                    for k in range(3):
+                        dpeephole[b, k * H + j] = cast(y, 0)
+                if known[r] == 0:
+                    dh0[b, j] = value_or_zero(dh_n, b, j)
+                    dc0[b, j] = dc
+        outputs, kept, incoming, begun, sums = (
+            flat(y),
+            flat(saved),
+            flat(dy),
+            flat(before),
+            flat(dz),
+        )
+        pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
+        po = bias_or_zero(peephole, mine, 2 * H + j)
+        zero = cast(y, 0)
+        running, ran, top = 0, 0, known[0] - 1
+        for turn in range(top, -2, -1):
+            while running < rows and known[running] > max(turn, 0):
+                running += 1
+            cut = bptt > 0 and (turn + 1) % bptt == 0
+            now = slot_of((turn + 1) % 2, group, groups, tiles)
+            following = slot_of(turn % 2, group, groups, tiles)
+            live, at, last = False, 0, (running - 1) // TILE
+            after, old = zero, zero
+            di, df, dg, do = zero, zero, zero, zero
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                begins = live and turn == known[r] - 1
+                gi, gf, gg, go, dh, given = zero, zero, zero, zero, zero, zero
+                di, df, dg, do = zero, zero, zero, zero
+                if live:
+                    b = numbers[r]
+                    if begins:
+                        dh = value_or_zero(dh_n, b, j)
+                    if turn >= 0:  # before the wait: these come from far away
+                        at = b * T + step_of(turn, known[r], reverse)
+                        k = at * 5 * H + j
+                        gi, gf, gg = kept[k], kept[k + H], kept[k + 2 * H]
+                        go, after = kept[k + 3 * H], kept[k + 4 * H]
+                        old = cell_before(kept, c0, H, b, T, turn, known[r], reverse, j)
+                        if dy.size > 0:
+                            given = incoming[at * H + j]
+                if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
+                    receive(s, inputs, mail, (now + tile) * size, size, top - turn)
+                    if not cut:
+                        multiply(s, weights, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                if live:
+                    u = j - first
+                    dc = s[state + r * units + u]
+                    if not begins:
+                        if cut:
+                            dc = zero
+                        else:
+                            dh = total(s, parts, BACKWARD_SPLITS, units, row, u)
+                    if turn < 0:
+                        dh0[numbers[r], j] = dh
+                        dc0[numbers[r], j] = dc
                     else:
-                        dh = total(s, parts, BACKWARD_SPLITS, units, row, u)
-                if turn < 0:
-                    dh0[numbers[r], j] = dh
-                    dc0[numbers[r], j] = dc
-                else:
-                    di, df, dg, do, dc = backward_unit(
-                        gi, gf, gg, go, after, old, dh + given, dc, pi, pf, po
+                        di, df, dg, do, dc = backward_unit(
+                            gi, gf, gg, go, after, old, dh + given, dc, pi, pf, po
+                        )
+                        s[state + r * units + u] = dc
+                if mine and turn >= 0:
+                    k, number = (following + tile) * size + j * TILE + row, top - turn + 1
+                    publish(mail, k, di, number, blocks)
+                    publish(mail, k + H * TILE, df, number, blocks)
+                    publish(mail, k + 2 * H * TILE, dg, number, blocks)
+                    publish(mail, k + 3 * H * TILE, do, number, blocks)
+                if live and turn >= 0 and tile < last:
+                    b = numbers[r]
+                    h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                    keep_gradient(
+                        di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j
                     )
-                    s[state + r * units + u] = dc
-            if mine and turn >= 0:
-                k, number = (following + tile) * size + j * TILE + row, top - turn + 1
-                publish(words, k, di, number)
-                publish(words, k + H * TILE, df, number)
-                publish(words, k + 2 * H * TILE, dg, number)
-                publish(words, k + 3 * H * TILE, do, number)
-            if live and turn >= 0 and tile < last:
+            ran = running
+            if live and turn >= 0:  # nobody waits for these
+                r = last * TILE + row
                 b = numbers[r]
                 h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
                 keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)
-        ran = running
-        if live and turn >= 0:  # nobody waits for these
-            r = last * TILE + row
-            b = numbers[r]
-            h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-            keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)
+        end(blocks)
+
+
+for _way in ways():
+    _declare_backward(*_way)

@@ -12,7 +12,9 @@ hidden units of them, with all their gates, and keeps its slice of the recurrent
 memory over all turns. At each turn a block reads what its group wrote at the turn before (h, or on
 the way back the gradients of all gates; the `words` of the exchange in global memory, which stay in
 the L2 cache), and writes its own share. There are two slots, for even and odd turns; each number
-carries its turn, so nobody waits for anything else. See `kernels/cuda/exchange.py`.
+carries its turn, so nobody waits for anything else. See `kernels/cuda/exchange.py`. Where a group's
+blocks can be a cluster, the words lie in their shared memories (`kernels/cuda/near.py`): the same
+kernel, by the name ``..._cluster_...``, with the same bits.
 
 Rows of sequences are handled four at a time (a *tile*); once the sequences of a tile have ended,
 it costs nothing. A product of a tile with the slice [depth, columns] of the weights is split over
@@ -23,7 +25,9 @@ nor on padding, nor on the number of groups and blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..cuda.device import (
     block_number,
@@ -37,17 +41,21 @@ from ..cuda.device import (
     store4,
     thread_number,
 )
+from ..cuda.near import FAR, NEAR, place_near
 from ..cuda.tile import commit_copies, copy1, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from . import cpu
 from .shared import length_of, step_of
 
+#: the functions by which blocks exchange (see `kernels/cuda/near.py`)
+Exchange = tuple[Callable[..., Any], ...]
 TILE = 4  # rows of sequences
 THREADS = 256  # of kernels that go through elements
 MOST_THREADS = 512  # of blocks that work together: 16 for each unit, if they have no more than 32
 MOST_UNITS = 64  # of a block: each has four threads of its own, one for every row of a tile
 #: sequences of a group, whose lengths lie in shared memory
 MOST_ROWS = 256
+SPARE_BYTES = 4096  # of shared memory: lengths of sequences, what the driver takes
 #: over how many threads the depth of a product is split, by the number of gates
 FORWARD_SPLITS = {1: 64, 3: 16, 4: 16}
 BACKWARD_SPLITS = 64
@@ -64,6 +72,7 @@ class Layout:
     groups: int
     blocks: int  # of each group
     units: int  # of each block
+    near: bool = False  # the blocks of a group are a cluster
 
     def rows(self, batch: int) -> int:
         """Sequences of a group, filled up to whole tiles."""
@@ -75,18 +84,22 @@ def shared_elements(depth: int, columns: int, splits: int, state: int) -> int:
     return depth * columns + TILE * depth + splits * TILE * columns + state
 
 
-def forward_elements(sizes: dict[str, int], gates: int) -> int:
-    """Shared memory of a cell's forward kernel."""
+def forward_elements(sizes: dict[str, int], gates: int, near_slots: int = 0) -> int:
+    """Shared memory of a cell's forward kernel; `near_slots`: of words that lie there, too."""
     layout = Layout(sizes["groups"], sizes["blocks"], sizes["units"])
-    state = layout.rows(sizes["B"]) * layout.units
-    return shared_elements(sizes["H"], gates * layout.units, FORWARD_SPLITS[gates], state)
+    rows = layout.rows(sizes["B"])
+    elements = shared_elements(
+        sizes["H"], gates * layout.units, FORWARD_SPLITS[gates], rows * layout.units
+    )
+    return elements + place_near(near_slots * rows * sizes["H"])
 
 
-def backward_elements(sizes: dict[str, int], gates: int) -> int:
-    """Shared memory of a cell's backward kernel."""
+def backward_elements(sizes: dict[str, int], gates: int, near_slots: int = 0) -> int:
+    """Shared memory of a cell's backward kernel; `near_slots`: of words that lie there, too."""
     layout = Layout(sizes["groups"], sizes["blocks"], sizes["units"])
-    state = layout.rows(sizes["B"]) * layout.units
-    return shared_elements(gates * sizes["H"], layout.units, BACKWARD_SPLITS, state)
+    rows, depth = layout.rows(sizes["B"]), gates * sizes["H"]
+    elements = shared_elements(depth, layout.units, BACKWARD_SPLITS, rows * layout.units)
+    return elements + place_near(near_slots * rows * depth)
 
 
 def exchange_words(batch: int, depth: int, slots: int, layout: Layout, itemsize: int) -> int:
@@ -108,17 +121,48 @@ def fits(
     As many groups as there are tiles, as far as processors and shared memory go: a group of few
     blocks waits less and exchanges less. Blocks share a group's units evenly, four at a time.
     """
-    spare = 4096  # bytes: lengths of sequences, what the driver takes
     for groups in range(min(ceil_div(batch, TILE), processors), 0, -1):
         most = min(processors // groups, ceil_div(hidden, TILE))
         units = ceil_div(ceil_div(hidden, most), TILE) * TILE
         layout = Layout(groups, ceil_div(hidden, units), units)
         sizes = {"B": batch, "H": hidden, "groups": groups, "blocks": layout.blocks, "units": units}
         elements = max(forward_elements(sizes, gates), backward_elements(sizes, gates))
-        bytes_needed = elements * itemsize + spare
+        bytes_needed = elements * itemsize + SPARE_BYTES
         if units <= MOST_UNITS and layout.rows(batch) <= MOST_ROWS and bytes_needed <= shared_bytes:
             return layout
     return None
+
+
+#: estimates, not measured: multiply-adds that a multiprocessor does in a cycle here, and cycles of
+#: a turn in which a number is handed on, through the L2 cache or within a cluster
+RATE, FAR_TURN, NEAR_TURN = 64, 2000, 800
+
+
+def best(
+    far: Layout, batch: int, hidden: int, gates: int, itemsize: int, limits: tuple[int, ...],
+    slots: int, backward: bool,
+) -> Layout:  # fmt: skip
+    """The layout of a cell's kernel, from the one without clusters: with them where it fits and a
+    turn is shorter. `limits` as of `Lowering`; `slots` of words."""
+    processors, shared_bytes, cluster = (*limits, 1)[:3]
+    elements = backward_elements if backward else forward_elements
+
+    def turn(layout: Layout) -> float:
+        tiles = layout.rows(batch) // TILE
+        work = tiles * TILE * gates * hidden * layout.units
+        return work / RATE + (NEAR_TURN if layout.near else FAR_TURN)
+
+    found = [far]
+    for groups in range(min(ceil_div(batch, TILE), processors), 0, -1):
+        most = min(cluster, processors // groups, ceil_div(hidden, TILE))
+        units = ceil_div(ceil_div(hidden, most), TILE) * TILE
+        layout = Layout(groups, ceil_div(hidden, units), units, near=True)
+        sizes = {"B": batch, "H": hidden, "groups": groups, "blocks": layout.blocks, "units": units}
+        needed = elements(sizes, gates, slots) * itemsize + SPARE_BYTES
+        fitting = units <= MOST_UNITS and layout.rows(batch) <= MOST_ROWS
+        if cluster > 1 and fitting and needed <= shared_bytes:
+            found.append(layout)
+    return min(found, key=turn)
 
 
 # ---------------------------------------------------------------- sequences
@@ -190,6 +234,21 @@ def place(blocks, units):
     first = (block_number() - group * blocks) * units
     row = divide_index(thread_number(), units)
     return group, first, row, first + thread_number() - row * units
+
+
+def together(near: bool) -> dict[str, Any]:
+    """What is declared of kernels whose blocks work together: as a cluster, or in a cooperative
+    launch."""
+    if near:
+        return {"cluster": lambda sizes: sizes["blocks"]}
+    return {"cooperative": True}
+
+
+def ways() -> Iterator[tuple[bool, str, Exchange]]:
+    """The two ways in which blocks exchange: whether they are near, what names such kernels, and
+    the functions (see `kernels/cuda/near.py`)."""
+    yield False, "persistent", FAR
+    yield True, "cluster", NEAR
 
 
 @helper

@@ -7,7 +7,6 @@ x W_ih + b_ih of all steps.
 import numpy as np
 
 from ..cuda.device import cast, cuda, divide_index, flat, flat_index
-from ..cuda.exchange import publish, receive
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     BACKWARD_SPLITS,
@@ -16,6 +15,7 @@ from ..recurrent.cuda import (
     MOST_THREADS,
     THREADS,
     TILE,
+    Exchange,
     backward_elements,
     bias_or_zero,
     forward_elements,
@@ -27,8 +27,10 @@ from ..recurrent.cuda import (
     place,
     rows_of_group,
     tiles_of,
+    together,
     total,
     value_or_zero,
+    ways,
     whole_tiles,
     zero_past_end,
 )
@@ -40,173 +42,195 @@ from .shared import activate, activate_gradient
 SPLITS = FORWARD_SPLITS[1]
 
 
-@cuda_kernel(
-    launch=launch_cooperative,
-    shared=lambda s: forward_elements(s, 1),
-    cooperative=True,
-    bounds=MOST_THREADS,
-)
-def rnn_persistent_forward(
-    zx: "in rows f[B,T,H]",
-    lengths: "in rows i[B]",  # absent: all T
-    w_hh: "in whole f[H,H]",
-    b_hh: "in whole f[H]",  # may be absent
-    h0: "in rows f[B,H]",  # absent: zeros
-    y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
-    h_n: "out rows f[B,H]",
-    words: "inout whole i[E]",  # 0 before
-    order: "in whole i[O]",  # O is B, or 0: as long as each other
-    reverse: "int",
-    activation: "int",
-    groups: "int",
-    blocks: "int",
-    units: "int",
-):
-    """y and h_n."""
-    T, H = y.shape[1], y.shape[2]
-    group, first, row, j = place(blocks, units)
-    mine = row < TILE and j < H
-    numbers = cuda.shared.array(MOST_ROWS, np.int64)
-    known = cuda.shared.array(MOST_ROWS, np.int64)
-    s = cuda.shared.array(0, zx.dtype)
-    inputs = H * units
-    parts = inputs + TILE * H
-    load_columns(s, 0, w_hh, first, units, 1)
-    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-    tiles, size = tiles_of(y.shape[0], groups), TILE * H
-    for r in range(row, whole_tiles(rows), TILE):
-        if mine:
-            h = cast(zx, 0)
-            if r < rows:
-                b = numbers[r]
-                h = value_or_zero(h0, b, j)
-                if known[r] == 0:
-                    h_n[b, j] = h
-            publish(words, (group * tiles + r // TILE) * size + j * TILE + row, h, 1)
-    zero_past_end(y, 1, first, units, H, rows, numbers, known)
-    bias = bias_or_zero(b_hh, mine, j)
-    sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
-    running = rows
-    for turn in range(T):
-        while running > 0 and known[running - 1] <= turn:
-            running -= 1
-        if running == 0:
-            break
-        now = (turn % 2 * groups + group) * tiles
-        following = ((turn + 1) % 2 * groups + group) * tiles
-        live, at, h, last = False, 0, zero, (running - 1) // TILE
-        for tile in range(last + 1):
-            r = tile * TILE + row
-            live = mine and r < running
-            x, h = zero, zero
-            if live:  # before the wait: this comes from far away
-                at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
-                x = sums[at]
-            receive(s, inputs, words, (now + tile) * size, size, turn + 1)
-            multiply(s, 0, units, units, inputs, H, parts, SPLITS)
-            if live:
-                z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
-                h = activate(z, activation)
+def _declare(near: bool, how: str, exchange: Exchange) -> None:
+    """The kernels of blocks that exchange in one way."""
+    begin, publish, receive, slot_of, place_of, end = exchange
+    near_slots = 2 if near else 0
+
+    @cuda_kernel(
+        launch=launch_cooperative,
+        shared=lambda s: forward_elements(s, 1, near_slots),
+        **together(near),
+        bounds=MOST_THREADS,
+        name=f"rnn_{how}_forward",
+    )
+    def rnn_forward(
+        zx: "in rows f[B,T,H]",
+        lengths: "in rows i[B]",  # absent: all T
+        w_hh: "in whole f[H,H]",
+        b_hh: "in whole f[H]",  # may be absent
+        h0: "in rows f[B,H]",  # absent: zeros
+        y: "out rows f[B,T,H]",  # h of all steps, 0 past the end
+        h_n: "out rows f[B,H]",
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
+        reverse: "int",
+        activation: "int",
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """y and h_n."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, zx.dtype)
+        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        weights = place_of(2 * tiles * size)
+        inputs = weights + H * units
+        parts = inputs + TILE * H
+        load_columns(s, weights, w_hh, first, units, 1)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                publish(words, (following + tile) * size + j * TILE + row, h, turn + 2)
-            if live:
-                if turn == known[r] - 1:
-                    h_n[numbers[r], j] = h
-                if tile < last:
-                    outputs[at] = h
-        if live:  # nobody waits for this
-            outputs[at] = h
-
-
-@cuda_kernel(
-    launch=launch_cooperative,
-    shared=lambda s: backward_elements(s, 1),
-    cooperative=True,
-    bounds=MOST_THREADS,
-)
-def rnn_persistent_backward(
-    lengths: "in rows i[B]",
-    w_hh: "in whole f[H,H]",
-    h0: "in rows f[B,H]",
-    y: "in rows f[B,T,H]",
-    dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
-    dh_n: "in rows f[B,H]",
-    dz: "out rows f[B,T,H]",  # gradients of the sums, 0 past the end
-    before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
-    dh0: "out rows f[B,H]",
-    words: "inout whole i[E]",  # 0 before
-    order: "in whole i[O]",  # O is B, or 0: as long as each other
-    reverse: "int",
-    activation: "int",
-    bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
-    groups: "int",
-    blocks: "int",
-    units: "int",
-):
-    """Backpropagation through time: from the last turn to the first, and once more for dh0."""
-    T, H = y.shape[1], y.shape[2]
-    group, first, row, j = place(blocks, units)
-    mine = row < TILE and j < H
-    numbers = cuda.shared.array(MOST_ROWS, np.int64)
-    known = cuda.shared.array(MOST_ROWS, np.int64)
-    s = cuda.shared.array(0, y.dtype)
-    inputs = H * units
-    parts = inputs + TILE * H
-    load_rows(s, 0, w_hh, first, units)
-    rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-    tiles, size = tiles_of(y.shape[0], groups), TILE * H
-    zero_past_end(dz, 1, first, units, H, rows, numbers, known)
-    zero_past_end(before, 1, first, units, H, rows, numbers, known)
-    for r in range(row, rows, TILE):
-        if mine and known[r] == 0:
-            dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
-    outputs, incoming, begun, sums = flat(y), flat(dy), flat(before), flat(dz)
-    zero = cast(y, 0)
-    running, ran, top = 0, 0, known[0] - 1
-    for turn in range(top, -2, -1):
-        while running < rows and known[running] > max(turn, 0):
-            running += 1
-        cut = bptt > 0 and (turn + 1) % bptt == 0
-        now = ((turn + 1) % 2 * groups + group) * tiles
-        following = (turn % 2 * groups + group) * tiles
-        live, at, last = False, 0, (running - 1) // TILE
-        dh, earlier = zero, zero
-        for tile in range(last + 1):
-            r = tile * TILE + row
-            live = mine and r < running
-            begins = live and turn == known[r] - 1
-            dh, given, h = zero, zero, zero
-            if live:
-                b = numbers[r]
-                if begins:
-                    dh = value_or_zero(dh_n, b, j)
-                if turn >= 0:  # before the wait: these come from far away
-                    at = (b * T + step_of(turn, known[r], reverse)) * H + j
-                    h = outputs[at]
-                    earlier = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-                    if dy.size > 0:
-                        given = incoming[at]
-            if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
-                receive(s, inputs, words, (now + tile) * size, size, top - turn)
-                if not cut:
-                    multiply(s, 0, units, units, inputs, H, parts, BACKWARD_SPLITS)
-            if live:
-                if not (begins or cut):
-                    dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
-                if turn < 0:
-                    dh0[numbers[r], j] = dh
-                else:
-                    dh = activate_gradient(h, dh + given, activation)
+                h = cast(zx, 0)
+                if r < rows:
+                    b = numbers[r]
+                    h = value_or_zero(h0, b, j)
+                    if known[r] == 0:
+                        h_n[b, j] = h
+                publish(
+                    mail,
+                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    h,
+                    1,
+                    blocks,
+                )
+        zero_past_end(y, 1, first, units, H, rows, numbers, known)
+        bias = bias_or_zero(b_hh, mine, j)
+        sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
+        running = rows
+        for turn in range(T):
+            while running > 0 and known[running - 1] <= turn:
+                running -= 1
+            if running == 0:
+                break
+            now = slot_of(turn % 2, group, groups, tiles)
+            following = slot_of((turn + 1) % 2, group, groups, tiles)
+            live, at, h, last = False, 0, zero, (running - 1) // TILE
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                x, h = zero, zero
+                if live:  # before the wait: this comes from far away
+                    at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
+                    x = sums[at]
+                receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
+                multiply(s, weights, units, units, inputs, H, parts, SPLITS)
+                if live:
+                    z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
+                    h = activate(z, activation)
+                if mine:
+                    publish(mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks)
+                if live:
+                    if turn == known[r] - 1:
+                        h_n[numbers[r], j] = h
                     if tile < last:
-                        sums[at] = dh
-                        begun[at] = earlier
-            if mine and turn >= 0:
-                k = (following + tile) * size + j * TILE + row
-                publish(words, k, dh, top - turn + 1)
-        ran = running
-        if live and turn >= 0:  # nobody waits for these
-            sums[at] = dh
-            begun[at] = earlier
+                        outputs[at] = h
+            if live:  # nobody waits for this
+                outputs[at] = h
+        end(blocks)
+
+    @cuda_kernel(
+        launch=launch_cooperative,
+        shared=lambda s: backward_elements(s, 1, near_slots),
+        **together(near),
+        bounds=MOST_THREADS,
+        name=f"rnn_{how}_backward",
+    )
+    def rnn_backward(
+        lengths: "in rows i[B]",
+        w_hh: "in whole f[H,H]",
+        h0: "in rows f[B,H]",
+        y: "in rows f[B,T,H]",
+        dy: "in rows f[B,T,H]",  # may be absent, as may dh_n
+        dh_n: "in rows f[B,H]",
+        dz: "out rows f[B,T,H]",  # gradients of the sums, 0 past the end
+        before: "out rows f[B,T,H]",  # the h that each step began with, 0 past the end
+        dh0: "out rows f[B,H]",
+        words: "inout whole i[E]",  # 0 before; of a cluster absent
+        order: "in whole i[O]",  # O is B, or 0: as long as each other
+        reverse: "int",
+        activation: "int",
+        bptt: "int",  # gradients stop at turns that are multiples of it; 0: never
+        groups: "int",
+        blocks: "int",
+        units: "int",
+    ):
+        """Backpropagation through time: from the last turn to the first, and once more for dh0."""
+        T, H = y.shape[1], y.shape[2]
+        group, first, row, j = place(blocks, units)
+        mine = row < TILE and j < H
+        numbers = cuda.shared.array(MOST_ROWS, np.int64)
+        known = cuda.shared.array(MOST_ROWS, np.int64)
+        s = cuda.shared.array(0, y.dtype)
+        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        weights = place_of(2 * tiles * size)
+        inputs = weights + H * units
+        parts = inputs + TILE * H
+        load_rows(s, weights, w_hh, first, units)
+        mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
+        rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        zero_past_end(dz, 1, first, units, H, rows, numbers, known)
+        zero_past_end(before, 1, first, units, H, rows, numbers, known)
+        for r in range(row, rows, TILE):
+            if mine and known[r] == 0:
+                dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
+        outputs, incoming, begun, sums = flat(y), flat(dy), flat(before), flat(dz)
+        zero = cast(y, 0)
+        running, ran, top = 0, 0, known[0] - 1
+        for turn in range(top, -2, -1):
+            while running < rows and known[running] > max(turn, 0):
+                running += 1
+            cut = bptt > 0 and (turn + 1) % bptt == 0
+            now = slot_of((turn + 1) % 2, group, groups, tiles)
+            following = slot_of(turn % 2, group, groups, tiles)
+            live, at, last = False, 0, (running - 1) // TILE
+            dh, earlier = zero, zero
+            for tile in range(last + 1):
+                r = tile * TILE + row
+                live = mine and r < running
+                begins = live and turn == known[r] - 1
+                dh, given, h = zero, zero, zero
+                if live:
+                    b = numbers[r]
+                    if begins:
+                        dh = value_or_zero(dh_n, b, j)
+                    if turn >= 0:  # before the wait: these come from far away
+                        at = (b * T + step_of(turn, known[r], reverse)) * H + j
+                        h = outputs[at]
+                        earlier = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
+                        if dy.size > 0:
+                            given = incoming[at]
+                if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
+                    receive(s, inputs, mail, (now + tile) * size, size, top - turn)
+                    if not cut:
+                        multiply(s, weights, units, units, inputs, H, parts, BACKWARD_SPLITS)
+                if live:
+                    if not (begins or cut):
+                        dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
+                    if turn < 0:
+                        dh0[numbers[r], j] = dh
+                    else:
+                        dh = activate_gradient(h, dh + given, activation)
+                        if tile < last:
+                            sums[at] = dh
+                            begun[at] = earlier
+                if mine and turn >= 0:
+                    k = (following + tile) * size + j * TILE + row
+                    publish(mail, k, dh, top - turn + 1, blocks)
+            ran = running
+            if live and turn >= 0:  # nobody waits for these
+                sums[at] = dh
+                begun[at] = earlier
+        end(blocks)
+
+
+for _way in ways():
+    _declare(*_way)
 
 
 # ---------------------------------------------------------------- leaky sums

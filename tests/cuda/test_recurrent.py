@@ -32,7 +32,7 @@ def weighted_sum(y: Value, weight: Value) -> Value:
     return ops.total(ops.multiply(y, weight))
 
 
-@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("way", ["persistent", "cluster", "step"])
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -43,10 +43,11 @@ def weighted_sum(y: Value, weight: Value) -> Value:
     ],
 )
 def test_gradients_agree_with_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], fits: bool
+    monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], way: str
 ) -> None:
-    layout = Layout(1, 2, 4) if fits else None
+    layout = None if way == "step" else Layout(1, 2, 4, near=way == "cluster")
     monkeypatch.setattr(recurrent_cuda, "fits", lambda *sizes: layout)
+    monkeypatch.setattr(recurrent_cuda, "best", lambda *sizes: layout)
     called: set[str] = set()
     call_for = Lowering.call_for
 
@@ -70,6 +71,5 @@ def test_gradients_agree_with_the_cpu(
     for name, want in found[0].items():
         np.testing.assert_allclose(found[1][name], want, rtol=1e-12, atol=1e-12, err_msg=name)
         assert np.abs(want).max() > 0
-    way = "persistent" if fits else "step"
-    end = "_early" if fits and "reset" in options else ""
+    end = "_early" if way != "step" and "reset" in options else ""
     assert {f"{kind.lower()}_{way}_{d}{end}" for d in ("forward", "backward")} <= called

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 #: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers
-SPILLS_IN_FLOAT64 = ("*_persistent_*", "linear_*", "matmul_*")
+SPILLS_IN_FLOAT64 = ("*_persistent_*", "*_cluster_*", "linear_*", "matmul_*")
 #: kernels that compute in float64 on purpose in a float32 program, and why
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",
@@ -65,7 +65,7 @@ def test_every_kernel_becomes_machine_code(reports: list) -> None:
     assert {r.kernel for r in reports} >= ours | {f"{o}{m}" for o in ("sgd", "adam") for m in made}
     for cc in ((8, 0), (9, 0)):
         sizes = [r.cubin for r in reports if r.cc == cc and not r.error]
-        assert len(sizes) >= len(ours)
+        assert len(sizes) >= sum(CUDA_KERNELS[name].runs_on(cc) for name in ours)
         assert min(sizes) > 1000
     print("\n".join(map(str, reports)))  # noqa: T201
 
@@ -160,6 +160,26 @@ def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, 
     for n in loads:  # a block's threads meet before anything is computed with what they read
         after = [x for x in lines[n:] if "bar.sync" in x or "fma.rn" in x or "relaxed" in x]
         assert "bar.sync" in after[1]
+
+
+@pytest.mark.parametrize("name", ["rnn_cluster_forward", "gru_cluster_backward_early"])
+def test_blocks_of_a_cluster_write_into_each_others_memory_without_fences(name: str) -> None:
+    """They meet before the first word is written and when all have been read, never in between."""
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    kernel = CUDA_KERNELS[name]
+    ptx = compiler.compile_ptx(kernel, "float32", cc=(9, 0))
+    assert not kernel.cooperative
+    assert not kernel.runs_on((8, 9))
+    assert kernel.runs_on((9, 0))
+    relaxed = {x.split("{")[0].strip() for x in re.findall(r"[ls][dt]\.relaxed\S*", ptx)}
+    assert relaxed == {"st.relaxed.cluster.b64", "ld.relaxed.cluster.shared.v2.b64"}
+    assert ptx.count("mapa.u64") == ptx.count("st.relaxed")
+    assert not re.findall(r"membar|fence|ld\.acquire|st\.release|\batom\.|\bred\.", ptx)
+    order = re.findall(r"barrier\.cluster\.arrive|[ls][dt]\.relaxed", ptx)
+    assert order.count("barrier.cluster.arrive") == 2
+    assert order[0] == order[-1] == "barrier.cluster.arrive"
 
 
 def test_another_process_finds_the_compiled_kernels() -> None:

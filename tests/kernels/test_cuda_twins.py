@@ -77,12 +77,16 @@ KERNELS_ONLY_CUDA = {
     "sum_parts_activated": "likewise",
     "sum_parts_activated_gradient": "likewise",
     **{
-        f"{net}_persistent_{way}": "one launch walks all turns"
+        f"{net}_{how}_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")
+        for how in ("persistent", "cluster")
         for way in ("forward", "backward")
     },
-    "gru_persistent_forward_early": "likewise, with the reset gate before the product",
-    "gru_persistent_backward_early": "likewise",
+    **{
+        f"gru_{how}_{way}_early": "likewise, with the reset gate before the product"
+        for how in ("persistent", "cluster")
+        for way in ("forward", "backward")
+    },
     "sequence_order": "sequences by length, for blocks that walk together",
     "clear_words": "what these blocks exchange, before the launch",
     "valid_steps": "which rows of the padded steps count in products over all steps",
@@ -185,7 +189,7 @@ def test_launches_are_numbers_of_blocks_and_threads() -> None:
             count = 1
             for n in (threads,) if isinstance(threads, int) else threads:
                 count *= n
-            assert count % 32 == 0 or kernel.cooperative, f"{name}: {threads}"
+            assert count % 32 == 0 or kernel.cooperative or kernel.cluster, f"{name}: {threads}"
             assert 1 <= count <= 1024, f"{name}: {threads}"
             for n in (grid,) if isinstance(grid, int) else grid:
                 assert isinstance(n, int), f"{name}: {grid}"

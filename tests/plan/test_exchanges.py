@@ -37,8 +37,14 @@ class Looped(nn.Module):
         return self.out(ops.loop(step, x, ops.zeros_state(x, 4))[0])
 
 
-def calls(model: nn.Module, inputs: Any, steps: int) -> list[PlannedCall]:
-    with null_device("cuda") as null:
+#: of a device without clusters, and of one with them
+FAR, NEAR = (132, 232_448), (132, 232_448, 8)
+
+
+def calls(
+    model: nn.Module, inputs: Any, steps: int, limits: tuple[int, ...] = FAR
+) -> list[PlannedCall]:
+    with null_device("cuda", limits) as null:
         trainer = fnn.Trainer(model, "mse", optim.SGD(lr=0.1))
         target = np.zeros((8, steps, 4), np.float32)
         trainer.fit(inputs, target, epochs=1, batch_size=8, verbose=False)
@@ -65,6 +71,15 @@ def test_one_launch_clears_all_exchanges_and_lengths_are_sorted_once() -> None:
 def test_without_lengths_nothing_is_sorted() -> None:
     names = [call.kernel for call in calls(Tagger(), np.zeros((8, 5, 3), np.float32), 5)]
     assert "sequence_order" not in names
+
+
+def test_within_clusters_there_is_nothing_to_clear() -> None:
+    x = np.zeros((8, 5, 3), np.float32)
+    names = [call.kernel for call in calls(Tagger(), (x, np.full(8, 3)), 5, NEAR)]
+    assert sum("_cluster_" in name for name in names) == 10
+    assert not any("_persistent_" in name for name in names)
+    assert "clear_words" not in names
+    assert names.count("sequence_order") == 1
 
 
 def test_in_a_loop_each_step_clears_its_own() -> None:

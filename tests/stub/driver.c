@@ -678,14 +678,15 @@ struct launch { unsigned grid[3], block[3], shared; struct stream *stream; struc
 int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters, void **extra)
 {
     READY;
-    int cooperative = 0, bad = mine(l->stream, "Launch");
+    int cooperative = 0, cluster = 1, bad = mine(l->stream, "Launch");
     if (bad) return bad;
     for (unsigned i = 0; i < l->count; i++)
         if (l->attributes[i].id == 2) cooperative = l->attributes[i].value[0];
+        else if (l->attributes[i].id == 4) cluster = l->attributes[i].value[0] * l->attributes[i].value[1] * l->attributes[i].value[2];
     unsigned threads = l->block[0] * l->block[1] * l->block[2];
     unsigned long grid = (unsigned long)l->grid[0] * l->grid[1] * l->grid[2];
-    say("Launch grid=%u,%u,%u block=%u,%u,%u shared=%u static=%d cooperative=%d captured=%d", l->grid[0], l->grid[1],
-        l->grid[2], l->block[0], l->block[1], l->block[2], l->shared, k->fixed_shared, cooperative, capturing(l->stream));
+    say("Launch grid=%u,%u,%u block=%u,%u,%u shared=%u static=%d cooperative=%d cluster=%d captured=%d", l->grid[0], l->grid[1],
+        l->grid[2], l->block[0], l->block[1], l->block[2], l->shared, k->fixed_shared, cooperative, cluster, capturing(l->stream));
     if ((int)l->shared > k->dynamic_limit) {
         say("! Launch with %u bytes of dynamic shared memory, the kernel's limit is %d (static %d)", l->shared, k->dynamic_limit, k->fixed_shared);
         return INVALID_VALUE;
@@ -696,6 +697,11 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
     }
     if (k->most_threads && threads > (unsigned)k->most_threads) { say("! Launch beyond its bounds"); return INVALID_VALUE; }
     if (registers_of(k, threads) > 65536) { say("! Launch with too many registers"); return OUT_OF_RESOURCES; }
+    if (cluster > 1) {  /* 8 blocks are what every device takes that has clusters */
+        const char *cc = getenv("STUB_CC");
+        if (cc && atoi(cc) < 9) { say("! Launch of clusters on an older device"); return INVALID_VALUE; }
+        if (cluster > 8 || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
+    }
     if (cooperative) {
         int fit;
         cuOccupancyMaxActiveBlocksPerMultiprocessor(&fit, k, threads, l->shared);

@@ -39,6 +39,7 @@ fit("mlp launched one by one", mlp(), *data(50, 20), 16, graphs=False)
 for kind in (nn.RNN, nn.LSTM, nn.GRU):
     fit(kind.__name__, Tagger(kind(6, 8), 8), *data(8, 7, 6, steps=(7,)), 4)
 fit("bidirectional", Tagger(nn.LSTM(6, 8, bidirectional=True), 16), *data(8, 7, 6, steps=(7,)), 4)
+fit("wider than a cluster", Tagger(nn.LSTM(6, 512), 512), *data(4, 3, 6, steps=(3,)), 2)
 fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
 fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
 section("single steps")
@@ -69,8 +70,14 @@ def test_a_step_is_one_graph_from_the_second_on(ran: Ran, name: str):
 
 
 def test_recurrent_nets_wait_for_each_other_only_where_all_blocks_run_at_once(ran: Ran):
+    def largest(section: str, kind: str) -> int:
+        return max(numbers(x)[kind] for x in ran.section(section) if x.startswith("Launch"))
+
     for name in ("RNN", "LSTM", "GRU", "bidirectional"):
-        assert any(numbers(line).get("cooperative") for line in ran.section(name)), name
+        assert largest(name, "cluster") == 2, name
+        assert largest(name, "cooperative") == 0, name
+    assert largest("wider than a cluster", "cooperative") == 1
+    assert largest("wider than a cluster", "cluster") == 1
     launches = [x for x in ran.section("steps of an LSTM") if x.startswith("Launch")]
     assert launches
     assert not any(numbers(line)["cooperative"] for line in launches)
@@ -161,8 +168,8 @@ trainer.fit(*data(16, 7, 6, steps=(7,)), epochs=1, batch_size=4, verbose=False)
         before = [] if nodes == "-" else [int(n) for n in nodes.split(",")]
         depth.append(1 + max((depth[n] for n in before), default=0))
     assert max(depth) < 0.6 * len(depth)
-    cooperative = [x for x in log if x.startswith("Launch") and "captured=1" in x]
-    together = [k for k, x in enumerate(cooperative) if numbers(x)["cooperative"]]
+    launches = [x for x in log if x.startswith("Launch") and "captured=1" in x]
+    together = [k for k, x in enumerate(launches) if numbers(x)["cluster"] > 1]
     assert len(together) == 4
     assert depth[together[0]] == depth[together[1]]  # forward in time, and backward
     assert depth[together[2]] == depth[together[3]]

@@ -55,8 +55,8 @@ class Lowering:
         graph: the graph.
         device: "cpu" or "cuda".
         tf32: whether matrix products on CUDA may round their operands to TF32, for tensor cores.
-        limits: the GPU's multiprocessors, and bytes of shared memory that a block may have; an
-            H200's by default.
+        limits: the GPU's multiprocessors, bytes of shared memory that a block may have, and blocks
+            of a cluster (none where left out); an H200's by default.
         fuses: whether calls meet in the cache, a block of items at a time, so that what one call
             hands to the next need not be written out. Without, each call is a launch: the fewer,
             the better.
@@ -71,7 +71,7 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, device: str = "cpu", tf32: bool = False,
-        limits: tuple[int, int] = (132, 232_448),
+        limits: tuple[int, ...] = (132, 232_448, 8),
     ):  # fmt: skip
         self.graph, self.device, self.tf32, self.limits = graph, device, tf32, limits
         self.fuses = self.copies_buffers = device == "cpu"

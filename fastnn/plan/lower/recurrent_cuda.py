@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.recurrent.cuda import Layout, exchange_words, fits
+from fastnn.kernels.recurrent.cuda import Layout, best, exchange_words, fits
 from fastnn.plan.exchanges import CLEAR
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need
@@ -28,20 +28,35 @@ def _layout(to: Lowering, node: Node) -> Layout | None:
     batch, _, hidden = node.outputs["y"].shape
     itemsize = np.dtype(to.dtype).itemsize
     gates = GATES[node.op.name]
-    return fits(batch, hidden, gates, itemsize, *to.limits)
+    return fits(batch, hidden, gates, itemsize, *to.limits[:2])
 
 
-def _kernel(node: Node, direction: str) -> str:
+def _slots(node: Node) -> int:
+    return 3 if node.attrs.get("reset_before") else 2
+
+
+def _kernel(
+    to: Lowering, node: Node, far: Layout, direction: str, depth: int
+) -> tuple[str, dict[str, Any]]:
+    """The kernel that walks all turns, and what it takes besides the node's inputs and outputs."""
+    batch, _, hidden = node.outputs["y"].shape
+    layout = best(
+        far, batch, hidden, GATES[node.op.name], np.dtype(to.dtype).itemsize, to.limits,
+        _slots(node), direction == "backward",
+    )  # fmt: skip
     early = "_early" if node.attrs.get("reset_before") else ""
-    return f"{node.op.name}_persistent_{direction}{early}"
+    how = "cluster" if layout.near else "persistent"
+    return f"{node.op.name}_{how}_{direction}{early}", _together(to, node, layout, depth)
 
 
 def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str, Any]:
     """What kernels of blocks that work together take besides their inputs and outputs."""
-    batch, slots = node.outputs["y"].shape[0], 3 if node.attrs.get("reset_before") else 2
-    count = exchange_words(batch, depth, slots, layout, np.dtype(to.dtype).itemsize)
-    words = to.value((count,), "i", name="exchange")
-    to.call(CLEAR, words=words)
+    words = None
+    if not layout.near:
+        batch, itemsize = node.outputs["y"].shape[0], np.dtype(to.dtype).itemsize
+        count = exchange_words(batch, depth, _slots(node), layout, itemsize)
+        words = to.value((count,), "i", name="exchange")
+        to.call(CLEAR, words=words)
     return {
         "words": words, "order": _order(to, node), "groups": layout.groups,
         "blocks": layout.blocks, "units": layout.units,
@@ -76,8 +91,8 @@ def forward(to: Lowering, node: Node) -> None:
     if layout is None:
         _forward_by_steps(to, node, zx)
         return
-    extra = _together(to, node, layout, hidden)
-    to.call_for(_kernel(node, "forward"), node, {"zx": zx, **extra})
+    kernel, extra = _kernel(to, node, layout, "forward", hidden)
+    to.call_for(kernel, node, {"zx": zx, **extra})
 
 
 def _forward_by_steps(to: Lowering, node: Node, zx: Value) -> None:
@@ -110,9 +125,9 @@ def gradient(to: Lowering, node: Node, douts: Values, found: Values) -> None:
     if layout is None:
         _backward_by_steps(to, node, written, incoming)
     else:
-        extra = _together(to, node, layout, GATES[cell] * y.shape[2])
-        more = {**incoming, **written, **extra}
-        to.call_for(_kernel(node, "backward"), node, more)
+        depth = GATES[cell] * y.shape[2]
+        kernel, extra = _kernel(to, node, layout, "backward", depth)
+        to.call_for(kernel, node, {**incoming, **written, **extra})
     _products(to, node, found, written)
 
 

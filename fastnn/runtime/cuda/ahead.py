@@ -93,7 +93,7 @@ def common_variants(cc: tuple[int, int]) -> list[Variant]:
         (kernel, dtype, data, cc)
         for dtype in ("float32", "float64")
         for kernel in kernels
-        if not (dtype == "float64" and kernel.traits.only_float32)
+        if kernel.runs_on(cc) and not (dtype == "float64" and kernel.traits.only_float32)
         for data in (
             ("float32", "uint8", "int64")
             if any(p.dtype == "d" for p in kernel.arrays.values())

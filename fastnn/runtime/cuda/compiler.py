@@ -45,10 +45,10 @@ def entry_name(kernel: CudaKernel) -> str:
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
     {"fastnn.kernels.simd"}
-    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "exchange")}
+    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "exchange", "near")}
 )
 #: what code is generated for, by modules of such names
-NVVM = ("types", "simd", "device", "tile", "exchange")
+NVVM = ("types", "simd", "device", "tile", "exchange", "near")
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),
@@ -199,13 +199,15 @@ def arguments(kernel: CudaKernel, dtype: str, operands: Mapping[str, Any]) -> li
 class Launch:
     """How many blocks of how many threads, and bytes of dynamic shared memory.
 
-    `empty`: there are no items, so nothing is launched.
+    `empty`: there are no items, so nothing is launched. `cluster`: neighbouring blocks of a grid of
+    one dimension that form a cluster.
     """
 
     grid: tuple[int, int, int]
     threads: tuple[int, int, int]
     shared: int
     empty: bool = False
+    cluster: int = 1
 
     def __str__(self) -> str:
         grid, threads = ("x".join(map(str, size)) for size in (self.grid, self.threads))
@@ -218,7 +220,9 @@ def launch_of(kernel: CudaKernel, sizes: Mapping[str, int], dtype: str) -> Launc
     limit = _cuda.block_limits()[1] // np.dtype(dtype).itemsize
     shared = kernel.shared({**sizes, "shared_limit": limit}) if kernel.shared else 0
     empty = 0 in ((grid,) if isinstance(grid, int) else grid)
-    return Launch(_triple(grid), _triple(threads), shared * np.dtype(dtype).itemsize, empty)
+    cluster = kernel.cluster(dict(sizes)) if kernel.cluster else 1
+    size = shared * np.dtype(dtype).itemsize
+    return Launch(_triple(grid), _triple(threads), size, empty, cluster)
 
 
 def _triple(size: Any) -> tuple[int, int, int]:

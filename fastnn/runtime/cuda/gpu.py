@@ -182,8 +182,11 @@ class Gpu(Device):
         if how.empty:
             return nothing
         code = self._kernel(kernel, dtype, data_dtype, how.shared)
+        grid, cluster = how.grid, None
+        if how.cluster > 1:  # then the grid is one of clusters
+            grid, cluster = (grid[0] // how.cluster, 1, 1), (how.cluster, 1, 1)
         config = self.core.LaunchConfig(
-            grid=how.grid, block=how.threads, shmem_size=how.shared,
+            grid=grid, cluster=cluster, block=how.threads, shmem_size=how.shared,
             is_cooperative=kernel.cooperative,
         )  # fmt: skip
         values = {

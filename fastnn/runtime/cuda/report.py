@@ -55,7 +55,8 @@ def examine(name: str, dtype: str) -> list[Report]:
     """Compile a kernel for all compute capabilities and read what came out."""
     if name not in CUDA_KERNELS:  # somebody's own, which only the process that asks knows
         return []
-    kernel, ccs = CUDA_KERNELS[name], VARIANTS[dtype]
+    kernel = CUDA_KERNELS[name]
+    ccs = [cc for cc in VARIANTS[dtype] if kernel.runs_on(cc)]
     data = DATA if any(p.dtype == "d" for p in kernel.arrays.values()) else ""
     try:
         texts = compiler.compile_ptxs(kernel, dtype, data, ccs)

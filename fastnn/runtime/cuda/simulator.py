@@ -4,8 +4,8 @@ time.
 Threads pass control on where they wait (`syncthreads`, `device.give_way`), and a block whose
 threads wait at different places, or some of them not at all, is an error here (Numba's own
 simulator lets both pass), as is a negative index. Blocks run one after the other; those of a
-cooperative launch run together, so that they can wait for each other. What `cuda` offers besides
-(atomics, `grid`, ...) comes from Numba's simulator.
+cooperative launch or of a cluster run together, so that they can wait for each other. What `cuda`
+offers besides (atomics, `grid`, ...) comes from Numba's simulator.
 
 Blocks and threads take their turns in an order drawn from a seed, and now and then one is passed
 over: what a missing barrier would let be read too early, is. `FASTNN_SIMULATOR_SEED` draws other
@@ -172,6 +172,8 @@ class _Block:
         """Let the threads go on if all of them wait."""
         places = {t.place for t in self.threads}
         if places == {None}:
+            if all(t.ended for t in self.threads):
+                device.cuda.shared.close(tuple(self.index))
             return
         if any(t.ended for t in self.threads):
             raise SimulatedError(f"some threads of a block ended, others wait at {places - {None}}")
@@ -236,5 +238,9 @@ def run(
     with kernel._push_kernel_context(module):
         made = _Launch(function, launch, arguments)
         made.random.shuffle(indices)
-        for together in [indices] if cooperative else [[i] for i in indices]:
+        groups: dict[Any, list[tuple[int, int, int]]] = {}
+        for index in indices:
+            cluster = index[0] // launch.cluster
+            groups.setdefault(0 if cooperative else (cluster, *index[1:]), []).append(index)
+        for together in groups.values():
             made.run(together)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastnn.kernels.cuda import exchange
+from fastnn.kernels.cuda import near as near_exchange
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS, Array
-from fastnn.kernels.recurrent.cuda import Layout, exchange_words, fits
+from fastnn.kernels.recurrent.cuda import Layout, best, exchange_words, fits
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests import naive, naive_recurrent
@@ -25,6 +27,11 @@ CELLS = [
     ("gru", {"reset_before": 0}), ("gru", {"reset_before": 1}),
 ]  # fmt: skip
 Arrays = dict[str, Any]
+
+
+def how(layout: Layout) -> str:
+    """What kernels are called whose blocks exchange so."""
+    return "cluster" if layout.near else "persistent"
 
 
 @dataclass
@@ -114,6 +121,8 @@ class Case:
             order = np.full(B, -1)
             kernel = CUDA_KERNELS["sequence_order"]
             call_cuda(kernel, lengths=self.lengths, order=order, steps=T)
+        if layout.near:
+            return {"order": order, "words": None}
         depth = GATES[self.cell] * H
         words = np.full(exchange_words(B, depth, 3, layout, np.dtype(self.dtype).itemsize), -1)
         call_cuda(CUDA_KERNELS["clear_words"], words=words)
@@ -121,13 +130,13 @@ class Case:
         return {"order": order, "words": words}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
-        return self.run(
-            f"{self.cell}_persistent_forward{self.suffix}", self.order(layout), layout, byte
-        )
+        name = f"{self.cell}_{how(layout)}_forward{self.suffix}"
+        return self.run(name, self.order(layout), layout, byte)
 
     def backward(self, forward: Arrays, layout: Layout, byte: int = 0xFF) -> Arrays:
         given = self.order(layout) | {k: forward[k] for k in ("y", "saved") if k in forward}
-        return self.run(f"{self.cell}_persistent_backward{self.suffix}", given, layout, byte)
+        name = f"{self.cell}_{how(layout)}_backward{self.suffix}"
+        return self.run(name, given, layout, byte)
 
     def product(self, h: np.ndarray) -> np.ndarray:
         """h W_hh + b_hh, as `linear_forward` computes it."""
@@ -194,6 +203,8 @@ LAYOUTS = [
     ((1, 1, 1), Layout(1, 1, 4)),
     ((5, 3, 7), Layout(2, 2, 4)),
     ((9, 2, 5), Layout(1, 1, 8)),
+    ((5, 3, 7), Layout(2, 2, 4, near=True)),
+    ((9, 2, 3), Layout(1, 1, 4, near=True)),
 ]
 
 
@@ -225,14 +236,14 @@ def weight_gradient(case: Case, got: Arrays) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("by_steps", [False, True])
+@pytest.mark.parametrize(("by_steps", "near"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize(("cell", "options"), CELLS)
 def test_gradients_agree_with_central_differences(
-    cell: str, options: dict[str, Any], by_steps: bool
+    cell: str, options: dict[str, Any], by_steps: bool, near: bool
 ) -> None:
     reverse = 1 if cell == "gru" else 0
     case = Case(cell, options, (3, 4, 5), np.float64, reverse, np.array([3, 0, 4]))
-    layout = Layout(1, 2, 4)
+    layout = Layout(1, 2, 4, near)
     forward = case.forward(layout)
     got = case.backward_by_steps(forward) if by_steps else case.backward(forward, layout)
     incoming = [case.arrays["dh_n"], case.arrays["dc_n"]]
@@ -265,16 +276,17 @@ OUTPUTS = ("y", "h_n", "c_n", "saved")
 GRADIENTS = ("dz", "dz_h", "before", "reset", "dn", "dh0", "dc0", "dpeephole")
 
 
+@pytest.mark.parametrize("near", [False, True])
 @pytest.mark.parametrize(("cell", "options"), CELLS[:1] + CELLS[4:])
 def test_layout_neighbours_and_padding_do_not_change_bits(
-    cell: str, options: dict[str, Any]
+    cell: str, options: dict[str, Any], near: bool
 ) -> None:
     known = np.array([3, 0, 1, 2, 3])
     case = Case(cell, options, (5, 3, 7), np.float32, 0, known)
     whole = case.forward(Layout(1, 1, 8))
     back = case.backward(whole, Layout(1, 1, 8))
-    other = case.forward(Layout(2, 2, 4), byte=0)
-    again = case.backward(other, Layout(2, 2, 4), byte=0)
+    other = case.forward(Layout(2, 2, 4, near), byte=0)
+    again = case.backward(other, Layout(2, 2, 4, near), byte=0)
     for name, (left, right) in itertools.chain(
         ((n, (whole.get(n), other.get(n))) for n in OUTPUTS),
         ((n, (back.get(n), again.get(n))) for n in GRADIENTS),
@@ -397,6 +409,26 @@ def test_layouts_fit_the_device(
             assert found.blocks * found.units >= hidden
 
 
+def test_clusters_are_taken_where_they_fit_and_pay() -> None:
+    h200, gates = (132, 232_448, 8), 4
+
+    def chosen(batch: int, hidden: int, backward: bool, limits: tuple[int, ...] = h200) -> Layout:
+        far = fits(batch, hidden, gates, 4, *limits[:2])
+        assert far is not None
+        return best(far, batch, hidden, gates, 4, limits, 2, backward)
+
+    assert chosen(64, 256, False) == Layout(16, 8, 32, near=True)
+    assert not chosen(64, 256, True).near  # the words of four gates don't fit beside the weights
+    assert chosen(64, 128, True).near
+    assert not chosen(16, 512, False).near  # four times as many blocks share the work elsewhere
+    for limits in (h200[:2], (132, 232_448, 1)):
+        assert not chosen(64, 128, True, limits).near
+    for batch, hidden, way in itertools.product((1, 5, 64, 300), (1, 33, 200), (False, True)):
+        layout = chosen(batch, hidden, way)
+        assert not layout.near or layout.blocks <= 8
+        assert layout.blocks * layout.units >= hidden
+
+
 def test_steps_past_the_end_become_zeros() -> None:
     x = np.random.default_rng(0).standard_normal((3, 4, 2))
     x[1, 2:] = np.nan
@@ -408,30 +440,36 @@ def test_steps_past_the_end_become_zeros() -> None:
 
 
 @pytest.mark.skipif(not _cuda.simulated(), reason="a device's blocks can't be slowed down")
-@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize(("slow", "near"), [(0, False), (1, False), (1, True)])
 @pytest.mark.parametrize("bptt", [0, 2])
 @pytest.mark.parametrize(("cell", "options"), CELLS[:1] + CELLS[4:])
 def test_blocks_wait_for_the_slowest(
-    monkeypatch: pytest.MonkeyPatch, cell: str, options: dict[str, Any], bptt: int, slow: int
+    monkeypatch: pytest.MonkeyPatch,
+    cell: str,
+    options: dict[str, Any],
+    bptt: int,
+    slow: int,
+    near: bool,
 ) -> None:
     """Also where a block has no use for what the others computed: it may change theirs."""
     case = Case(cell, options, (2, 4, 6), bptt=bptt)
-    layout = Layout(1, 2, 4)
+    layout = Layout(1, 2, 4, near)
     whole = case.forward(layout)
     back = case.backward(whole, layout)
-    module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
-    receive, multiply = module.receive, module.multiply
 
     def late(function: Any) -> Any:
-        def wrapped(*arguments: Any) -> None:
+        def wrapped(*arguments: Any) -> Any:
             for _ in range(30 if block_number() == slow else 0):
                 give_way()
-            function(*arguments)
+            return function(*arguments)
 
         return wrapped
 
-    monkeypatch.setattr(module, "receive", late(receive))
-    monkeypatch.setattr(module, "multiply", late(multiply))
+    module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
+    slowed = [(module, name) for name in ("load_columns", "load_rows", "multiply")]
+    slowed += [(exchange, "load_words"), (near_exchange, "load_near")]
+    for place, name in slowed:
+        monkeypatch.setattr(place, name, late(getattr(place, name)))
     other = case.forward(layout)
     again = case.backward(other, layout)
     for name in OUTPUTS + GRADIENTS:
