@@ -109,7 +109,7 @@ def _kind(bound: Any, call: PlannedCall) -> Any:
 
 @contextlib.contextmanager
 def checking(
-    device: str, run: Run, table: Mapping[str, Any], limits: tuple[int, int] | None = None
+    device: str, run: Run, table: Mapping[str, Any], limits: tuple[int, ...] | None = None
 ) -> Iterator[set[Any]]:
     """Within this context every device is this one, and checks what it runs.
 
@@ -117,7 +117,8 @@ def checking(
         device: "cpu" or "cuda:0".
         run: runs a kernel, named, on operands for a range of items.
         table: the device's kernels by name.
-        limits: what plans take for a GPU's multiprocessors and a block's memory.
+        limits: what plans take for a GPU's multiprocessors, a block's memory and blocks of a
+            cluster (none where left out).
 
     Returns:
         The kinds of calls that were checked; the kernel's name is the first of each.

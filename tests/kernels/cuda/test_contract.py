@@ -17,6 +17,8 @@ from tests.kernels.rest import DIRECT, DIRECT_CUDA, UPDATES, by_turns, more, upd
 report.declare_all()
 #: too large for the simulator; their kernels are called directly
 LARGE = ("wide", "wide_tf32", "lstm_by_turns", "gru_by_turns")
+#: recurrent nets that are walked on a device without clusters, too
+WITHOUT_CLUSTERS = ("rnn", "gru", "gru_reset_before", "lstm_peepholes")
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -44,7 +46,10 @@ def checked() -> set[str]:
             case()
     with checking("cuda:0", run, CUDA_KERNELS, limits=(0, 232_448)) as few:
         by_turns()
-    return {kind[0] for kind in seen | few}
+    with checking("cuda:0", run, CUDA_KERNELS, limits=(4, 232_448)) as far:
+        for name in WITHOUT_CLUSTERS:
+            CASES[name]()
+    return {kind[0] for kind in seen | few | far}
 
 
 def test_in_models(checked: set[str]) -> None:
