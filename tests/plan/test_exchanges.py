@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
@@ -58,6 +59,7 @@ def test_one_launch_clears_all_exchanges_and_lengths_are_sorted_once() -> None:
     walks = [call for call in found if "_persistent_" in call.kernel]
     assert len(walks) == 10
     assert names.count("clear_words") == names.count("sequence_order") == 1
+    assert names.count("valid_steps") == 3  # for each layer's input, not for each direction
     assert names.index("clear_words") < min(found.index(call) for call in walks)
     (cleared,) = found[names.index("clear_words")].operands
     used = [o for call in walks for n, _, o in call.arrays() if n == "words"]
@@ -66,6 +68,46 @@ def test_one_launch_clears_all_exchanges_and_lengths_are_sorted_once() -> None:
     assert begins[-1][1] <= cleared.offset + 8 * cleared.dims[0]
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(begins))
     assert all(begin % 256 == 0 for begin, _ in begins)
+
+
+class Deep(nn.Module):
+    """A model of characters."""
+
+    def __init__(self) -> None:
+        self.table, self.net, self.out = (
+            nn.Embedding(65, 65),
+            nn.LSTM(65, 256, 2),
+            nn.Linear(256, 4),
+        )
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.net(self.table(x))[0])
+
+
+class Bidirectional(nn.Module):
+    """A tagger of words."""
+
+    def __init__(self) -> None:
+        self.table = nn.Embedding(50, 16)
+        self.net, self.out = nn.LSTM(16, 32, bidirectional=True), nn.Linear(64, 4)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        return self.out(self.net(self.table(x), lengths=lengths)[0])
+
+
+IDS = np.zeros((32, 20), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "launches"),
+    [(Bidirectional, (IDS, np.full(32, 7)), 32), (Deep, IDS.repeat(3, 1), 30)],
+)
+def test_a_step_has_few_launches(make: Any, inputs: Any, launches: int) -> None:
+    ids = inputs[0] if isinstance(inputs, tuple) else inputs
+    with null_device("cuda", NEAR) as null:
+        trainer = fnn.Trainer(make(), "cross_entropy", optim.Adam(1e-3))
+        trainer.fit(inputs, ids, epochs=1, batch_size=32, verbose=False)
+    assert len(null.programs[0].launches()) == launches
 
 
 def test_without_lengths_nothing_is_sorted() -> None:

@@ -190,6 +190,19 @@ def _backward_by_steps(
         )  # fmt: skip
 
 
+def _valid(to: Lowering, node: Node, x: Value) -> Value:
+    """The input with zeros past the sequences' ends: once for all nets (and directions) it is given
+    to."""
+    lengths = node.inputs["lengths"]
+    if lengths is None:
+        return x
+    key = ("valid", x, lengths)
+    if key not in to.memo:
+        to.memo[key] = to.value(x.shape, name="valid steps")
+        to.call("valid_steps", x=x, lengths=lengths, y=to.memo[key])
+    return to.memo[key]
+
+
 def _products(to: Lowering, node: Node, found: Values, written: dict[str, Any]) -> None:
     """Gradients to the input, to weights and biases, from those of the gates."""
     x, dz = need(node, "x"), written["dz"]
@@ -197,12 +210,7 @@ def _products(to: Lowering, node: Node, found: Values, written: dict[str, Any]) 
     if "x" in found:
         to.call("linear_backward_input_unpacked", dy=dz, w=need(node, "w_ih"), dx=found["x"])
     if "w_ih" in found:
-        lengths = node.inputs["lengths"]
-        if lengths is not None:
-            valid = to.value(x.shape)
-            to.call("valid_steps", x=x, lengths=lengths, y=valid)
-            x = valid
-        to.call("linear_backward_weight", x=x, dy=dz, dw=found["w_ih"])
+        to.call("linear_backward_weight", x=_valid(to, node, x), dy=dz, dw=found["w_ih"])
     if "w_hh" in found:
         pairs = [(written["before"], dz_h)]
         if written.get("reset") is not None:
