@@ -1,61 +1,38 @@
 """Optimisers and learning-rate schedules."""
 
 from fastnn.kernels import elsewhere
-from fastnn.optim import schedules
-from fastnn.optim.adafactor import Adafactor
-from fastnn.optim.adam import Adam, AdamW
-from fastnn.optim.adamax import Adamax
-from fastnn.optim.adaptive import Adadelta, Adagrad, RMSprop
-from fastnn.optim.adasecant import AdaSecant
-from fastnn.optim.asgd import ASGD
-from fastnn.optim.averages import EMA, SWA, Lookahead
-from fastnn.optim.delta_bar_delta import DeltaBarDelta
-from fastnn.optim.full_batch import LBFGS, ConjugateGradient
-from fastnn.optim.gauss_newton import HessianFree, LevenbergMarquardt
-from fastnn.optim.lamb import LAMB
-from fastnn.optim.lion import Lion
-from fastnn.optim.muon import Muon
-from fastnn.optim.nadam import NAdam
-from fastnn.optim.optimizer import Optimizer
-from fastnn.optim.quickprop import Quickprop
-from fastnn.optim.radam import RAdam
-from fastnn.optim.rprop import IRprop, Rprop
-from fastnn.optim.schedule_free import ScheduleFreeAdamW
-from fastnn.optim.sgd import SGD
-from fastnn.optim.vsgd import VSGD, VSGDfd
+from fastnn.optim import schedules as schedules
+from fastnn.optim.adafactor import Adafactor as Adafactor
+from fastnn.optim.adam import Adam as Adam
+from fastnn.optim.adam import AdamW as AdamW
+from fastnn.optim.adamax import Adamax as Adamax
+from fastnn.optim.adaptive import Adadelta as Adadelta
+from fastnn.optim.adaptive import Adagrad as Adagrad
+from fastnn.optim.adaptive import RMSprop as RMSprop
+from fastnn.optim.adasecant import AdaSecant as AdaSecant
+from fastnn.optim.asgd import ASGD as ASGD
+from fastnn.optim.averages import EMA as EMA
+from fastnn.optim.averages import SWA as SWA
+from fastnn.optim.averages import Lookahead as Lookahead
+from fastnn.optim.delta_bar_delta import DeltaBarDelta as DeltaBarDelta
+from fastnn.optim.full_batch import LBFGS as LBFGS
+from fastnn.optim.full_batch import ConjugateGradient as ConjugateGradient
+from fastnn.optim.gauss_newton import HessianFree as HessianFree
+from fastnn.optim.gauss_newton import LevenbergMarquardt as LevenbergMarquardt
+from fastnn.optim.lamb import LAMB as LAMB
+from fastnn.optim.lion import Lion as Lion
+from fastnn.optim.muon import Muon as Muon
+from fastnn.optim.nadam import NAdam as NAdam
+from fastnn.optim.optimizer import Optimizer as Optimizer
+from fastnn.optim.quickprop import Quickprop as Quickprop
+from fastnn.optim.radam import RAdam as RAdam
+from fastnn.optim.rprop import IRprop as IRprop
+from fastnn.optim.rprop import Rprop as Rprop
+from fastnn.optim.schedule_free import ScheduleFreeAdamW as ScheduleFreeAdamW
+from fastnn.optim.sgd import SGD as SGD
+from fastnn.optim.vsgd import VSGD as VSGD
+from fastnn.optim.vsgd import VSGDfd as VSGDfd
+from fastnn.public import publish
 
-__all__ = [
-    "ASGD",
-    "EMA",
-    "LAMB",
-    "LBFGS",
-    "SGD",
-    "SWA",
-    "VSGD",
-    "AdaSecant",
-    "Adadelta",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "ConjugateGradient",
-    "DeltaBarDelta",
-    "HessianFree",
-    "IRprop",
-    "LevenbergMarquardt",
-    "Lion",
-    "Lookahead",
-    "Muon",
-    "NAdam",
-    "Optimizer",
-    "Quickprop",
-    "RAdam",
-    "RMSprop",
-    "Rprop",
-    "ScheduleFreeAdamW",
-    "VSGDfd",
-    "schedules",
-]
-
+publish(globals(), type, "schedules")
 elsewhere.enter("fastnn.optim.forms")

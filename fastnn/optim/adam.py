@@ -36,6 +36,7 @@ class Adam(Optimizer):
     """
 
     name: ClassVar[str] = "adam"
+    variants: ClassVar = {"amsgrad": {"amsgrad": True}}
 
     def __init__(
         self,

@@ -31,8 +31,7 @@ def forms(optimizer: Callable[..., Optimizer]) -> list[Optimizer]:
     ]
 
 
-for name in optim.__all__:
-    kind: Any = getattr(optim, name)
+for kind in list(vars(optim).values()):
     if not isinstance(kind, type) or kind is Optimizer:
         continue
     if issubclass(kind, Wrapper):  # what is wrapped most

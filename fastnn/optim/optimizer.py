@@ -74,8 +74,10 @@ class Optimizer:
         options: the optimiser's own options.
     """
 
-    #: name of the kernels and of the slots in checkpoints
+    #: name of the kernels and of the slots in checkpoints, and for who names it by a string
     name: ClassVar[str] = ""
+    #: options by further names (`Trainer(..., optimizer="amsgrad")`)
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: whether each number is updated by itself, whatever parameter it belongs to
     elementwise: ClassVar[bool] = True
     #: the option that says from which step on parameters are averaged, where a callback may say it

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from fastnn import optim
 from fastnn.errors import OptionError, is_whole
 from fastnn.nn.module import Module
+from fastnn.optim.names import by_name
 from fastnn.runtime import devices
 from fastnn.train.losses import Losses
 
 #: an epsilon from which on what float32 loses of tiny gradients' squares does not matter
 LEAST_EPS = 1e-16
 #: optimisers by the names that a trainer accepts
-OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
-    "sgd": optim.SGD,
-    "adagrad": optim.Adagrad,
-    "rmsprop": optim.RMSprop,
-    "adadelta": optim.Adadelta,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "adamax": optim.Adamax,
-    "amsgrad": partial(optim.Adam, amsgrad=True),
-    "nadam": optim.NAdam,
-    "radam": optim.RAdam,
-    "lion": optim.Lion,
-    "lamb": optim.LAMB,
-    "adafactor": optim.Adafactor,
-    "muon": optim.Muon,
-    "rprop": optim.Rprop,
-    "irprop": optim.IRprop,
-    "quickprop": optim.Quickprop,
-    "delta_bar_delta": optim.DeltaBarDelta,
-    "lbfgs": optim.LBFGS,
-    "cg": optim.ConjugateGradient,
-    "levenberg_marquardt": optim.LevenbergMarquardt,
-    "hessian_free": optim.HessianFree,
-    "asgd": optim.ASGD,
-    "schedule_free_adamw": optim.ScheduleFreeAdamW,
-    "adasecant": optim.AdaSecant,
-    "vsgd": optim.VSGD,
-    "vsgd_fd": optim.VSGDfd,
-}
+OPTIMIZERS = by_name(list(vars(optim).values()))
 
 
 def check_options(
