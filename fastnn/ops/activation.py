@@ -11,8 +11,8 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import greater, less
 from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.comparison import greater, less
 from fastnn.ops.declare import Operand, elementwise, floats, like, op
 from fastnn.public import publish
 

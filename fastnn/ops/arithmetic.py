@@ -1,4 +1,4 @@
-"""Arithmetic and comparisons, element by element."""
+"""Arithmetic, element by element."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import OptionError
 from fastnn.errors import where as at
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
-from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
-from fastnn.graph.op import Op, register, settle_as
+from fastnn.graph.op import settle_as
 from fastnn.graph.value import Value
-from fastnn.ops.declare import Operand, elementwise, floats, like, need, op
+from fastnn.ops.comparison import equal, greater, less, less_equal
+from fastnn.ops.declare import Operand, elementwise, floats, like, need, op, same
 from fastnn.ops.operands import (
     broadcast_kind,
-    broadcast_shape,
     common,
-    expanded,
     float_operand,
     float_value,
     graph_of,
@@ -46,33 +44,36 @@ def _subtract_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[s
     return found
 
 
-def _multiply_again(node: Node, d: Gradients) -> Gradients:
+def _multiply_derivative(node: Node, d: Gradients) -> Gradients:
     return {"a": d["y"] * need(node, "b"), "b": d["y"] * need(node, "a")}
 
 
-def _divide_again(node: Node, d: Gradients) -> Gradients:
+def _divide_derivative(node: Node, d: Gradients) -> Gradients:
     part = d["y"] / need(node, "b")
     return {"a": part, "b": -part * node.outputs["y"]}
 
 
 _PAIR = ("a", "b")
-register(Op("add", inputs=_PAIR, gradient=_add_gradient))
-register(Op("subtract", inputs=_PAIR, gradient=_subtract_gradient))
-register(
-    Op("multiply", inputs=_PAIR, backward=("multiply_backward_a", "multiply_backward_b"),
-       derivative=_multiply_again)
-)  # fmt: skip
-register(
-    Op("divide", inputs=_PAIR, backward=("divide_backward_a", "divide_backward_b"),
-       derivative=_divide_again)
-)  # fmt: skip
-for _name in ("less", "less_equal", "equal", "not_equal"):
-    register(Op(_name, inputs=_PAIR, forward=_name, constant=_PAIR))
 
 
-@op(forward="compare_integers", constant=_PAIR)
-def _compare_integers(a: Value, b: Value, relation: int = 0) -> Value:
-    return floats(*a.shape)
+@op(gradient=_add_gradient)
+def _add(a: Value, b: Value) -> Value:
+    return same(a=a, b=b)
+
+
+@op(gradient=_subtract_gradient)
+def _subtract(a: Value, b: Value) -> Value:
+    return same(a=a, b=b)
+
+
+@op(backward=("multiply_backward_a", "multiply_backward_b"), derivative=_multiply_derivative)
+def _multiply(a: Value, b: Value) -> Value:
+    return same(a=a, b=b)
+
+
+@op(backward=("divide_backward_a", "divide_backward_b"), derivative=_divide_derivative)
+def _divide(a: Value, b: Value) -> Value:
+    return same(a=a, b=b)
 
 
 @op(forward="integers_to_floats", constant=("x",))
@@ -113,31 +114,40 @@ def _sum_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) 
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
-def _row_again(node: Node, d: Gradients) -> Gradients:
+def _row_derivative(node: Node, d: Gradients) -> Gradients:
     a, b = need(node, "a"), need(node, "b")
     sums = (a * d["y"]).reshape(-1, b.size).sum(0)
     return {"a": d["y"] * b, "b": sums.reshape(b.shape)}
 
 
-def _column_again(node: Node, d: Gradients) -> Gradients:
+def _column_derivative(node: Node, d: Gradients) -> Gradients:
     a, b = need(node, "a"), need(node, "b")
     column = b.reshape(*a.shape[:-1], 1)
     return {"a": d["y"] * column, "b": (a * d["y"]).sum(-1).reshape(b.shape)}
 
 
-for _kind, _again in (("row", _row_again), ("column", _column_again)):
-    _common: dict[str, Any] = {
-        "inputs": _PAIR, "shape": lambda inputs, *_: {"y": (inputs["a"].shape, "f")},
-        "settle": settle_as("y", like="a") if _kind == "row" else None,
-    }  # fmt: skip
-    register(
-        Op(f"add_{_kind}", forward=f"add_{_kind}", gradient=_sum_gradient, differentiable=("b",),
-           linear=_PAIR, **_common)
-    )  # fmt: skip
-    register(
-        Op(f"multiply_{_kind}", forward=f"multiply_{_kind}", differentiable=_PAIR,
-           derivative=_again, **_common)
-    )  # fmt: skip
+_by_rows = settle_as("y", like="a")
+
+
+@op(forward="add_row", gradient=_sum_gradient, differentiable=("b",), linear=_PAIR,
+    settle=_by_rows)  # fmt: skip
+def _add_row(a: Value, b: Value) -> Value:
+    return floats(*a.shape)
+
+
+@op(forward="add_column", gradient=_sum_gradient, differentiable=("b",), linear=_PAIR)
+def _add_column(a: Value, b: Value) -> Value:
+    return floats(*a.shape)
+
+
+@op(forward="multiply_row", differentiable=_PAIR, derivative=_row_derivative, settle=_by_rows)
+def _multiply_row(a: Value, b: Value) -> Value:
+    return floats(*a.shape)
+
+
+@op(forward="multiply_column", differentiable=_PAIR, derivative=_column_derivative)
+def _multiply_column(a: Value, b: Value) -> Value:
+    return floats(*a.shape)
 
 
 # ---------------------------------------------------------------- functions
@@ -192,7 +202,7 @@ def divide(a: Operand, b: Operand) -> Value:
     return _binary("divide", a, b)
 
 
-def _power_again(node: Node, d: Gradients) -> Gradients:
+def _power_derivative(node: Node, d: Gradients) -> Gradients:
     a, b, y = need(node, "a"), need(node, "b"), node.outputs["y"]
     nothing = equal(a, 0.0)
     logarithm = where(nothing, np.zeros(1), where(nothing, np.ones(1), a).log())
@@ -200,7 +210,7 @@ def _power_again(node: Node, d: Gradients) -> Gradients:
     return {"a": d["y"] * b * a ** (safe - 1.0), "b": d["y"] * y * logarithm}
 
 
-@elementwise(derivative=_power_again)
+@elementwise(derivative=_power_derivative)
 def _power(a: Operand, b: Operand) -> Value:
     return like(a)
 
@@ -285,77 +295,6 @@ def where(mask: Operand, a: Operand, b: Operand) -> Value:
     argument of a logarithm instead of to its result.)
     """
     return like(a)
-
-
-#: bits of `compare_integers`: less 1, equal 2, greater 4
-_RELATIONS = {"less": 1, "less_equal": 3, "equal": 2, "not_equal": 5, "greater": 4,
-              "greater_equal": 6}  # fmt: skip
-
-
-def _compare(name: str, a: Any, b: Any) -> Value:
-    """1.0 where the comparison holds, else 0.0; integers are compared as such."""
-    graph = graph_of(a, b)
-    if any(isinstance(v, Value) and v.dtype == "i" for v in (a, b)):
-        ids = [_integers(graph, v, name) for v in (a, b)]
-        shape = broadcast_shape([v.shape for v in ids], graph.scope, name)
-        batched = any(v.batched and v.shape == shape for v in ids)
-        x, y = (v if v.shape == shape else expanded(v, shape, batched) for v in ids)
-        mask: Value = graph.apply("compare_integers", a=x, b=y, relation=_RELATIONS[name])
-        return mask
-    if name in ("greater", "greater_equal"):
-        name, a, b = name.replace("greater", "less"), b, a
-    x, y = common(name, a, b)
-    result: Value = x.graph.apply(name, a=x, b=y)
-    return result
-
-
-def _integers(graph: Graph, x: Any, name: str) -> Value:
-    """An operand of a comparison of integers."""
-    if isinstance(x, Value) and x.dtype == "i":
-        return x
-    array = np.asarray(x) if not isinstance(x, (Value, Leaf)) else np.zeros(1)
-    if array.dtype.kind == "f" and is_number(x) and float(x).is_integer():
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise ShapeError(
-            f"{at(graph.scope)}{name}: integers are compared with integers, got "
-            f"{type(x).__name__}; convert the data with x.astype(np.float32)"
-        )
-    return graph.constant(array, "i")
-
-
-def less(a: Operand, b: Operand) -> Value:
-    """1.0 where a < b, else 0.0: a mask for `where` or for a product.
-
-    Operands as in `add`, or both integers (ids). Comparisons have no gradient; if an operand is
-    NaN, only `not_equal` is 1.
-    """
-    return _compare("less", a, b)
-
-
-def less_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a <= b, else 0.0; see `less`."""
-    return _compare("less_equal", a, b)
-
-
-def greater(a: Operand, b: Operand) -> Value:
-    """1.0 where a > b, else 0.0; see `less`."""
-    return _compare("greater", a, b)
-
-
-def greater_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a >= b, else 0.0; see `less`."""
-    return _compare("greater_equal", a, b)
-
-
-def equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a == b, else 0.0; see `less`."""
-    return _compare("equal", a, b)
-
-
-def not_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a != b, else 0.0; see `less`."""
-    return _compare("not_equal", a, b)
 
 
 def _as_it_lies(node: Node) -> None:

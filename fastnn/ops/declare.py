@@ -33,7 +33,7 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.node import Node
-from fastnn.graph.op import Derivative, Expression, Op, Shape, register
+from fastnn.graph.op import Derivative, Expression, Op, Shape, register, same_shape
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_shown, common, float_value, graph_of
@@ -47,6 +47,12 @@ R = TypeVar("R")
 def like(x: Value) -> Any:
     """An output of an input's shape and type."""
     return x.shape, x.dtype
+
+
+def same(**inputs: Value) -> Any:
+    """An output of the shape and type that all of these have: ShapeError if they differ."""
+    first = next(iter(inputs.values()))
+    return same_shape(inputs, {}, first.graph.scope)["y"]
 
 
 def output(shape: Shape, dtype: str) -> Any:

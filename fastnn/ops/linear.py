@@ -12,7 +12,8 @@ from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
 from fastnn.graph.op import settle_as
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import add, equal
+from fastnn.ops.arithmetic import add
+from fastnn.ops.comparison import equal
 from fastnn.ops.declare import Operand, floats, need, op
 from fastnn.ops.operands import as_shown, as_value, float_value, graph_of
 from fastnn.public import publish
@@ -24,7 +25,7 @@ def _rows(x: Value) -> Value:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
-def _product_again(node: Node, d: Values) -> Values:
+def _product_derivative(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
     return {
         "x": _product_transposed(dy, w), "w": _product(_rows(x).transpose(), _rows(dy), None),
@@ -47,7 +48,7 @@ def _product_tangent(graph: Graph, node: Node, moved: Values) -> Values:
 
 @op(
     name="linear", settle=settle_as("y"), differentiable=("x", "w", "bias"),
-    derivative=_product_again, tangent=_product_tangent,
+    derivative=_product_derivative, tangent=_product_tangent,
 )  # fmt: skip
 def _product(x: Value, w: Value, bias: Value | None) -> Value:
     """y = x W + b."""
@@ -62,7 +63,7 @@ def _product(x: Value, w: Value, bias: Value | None) -> Value:
     return floats(*x.shape[:-1], w.shape[1])
 
 
-def _transposed_again(node: Node, d: Values) -> Values:
+def _transposed_derivative(node: Node, d: Values) -> Values:
     x, w, dy = need(node, "x"), need(node, "w"), d["y"]
     return {"x": _product(dy, w, None), "w": _product(_rows(dy).transpose(), _rows(x), None)}
 
@@ -79,7 +80,7 @@ def _transposed_tangent(graph: Graph, node: Node, moved: Values) -> Values:
 
 @op(
     name="linear_transposed", settle=settle_as("y"), differentiable=("x", "w"),
-    derivative=_transposed_again, tangent=_transposed_tangent,
+    derivative=_transposed_derivative, tangent=_transposed_tangent,
 )  # fmt: skip
 def _product_transposed(x: Value, w: Value) -> Value:
     """y = x W^T for W of shape (K, C) as it lies in memory, such as an embedding's table."""

@@ -15,8 +15,9 @@ from fastnn.graph.node import Node
 from fastnn.graph.op import Op, register
 from fastnn.graph.value import Value
 from fastnn.ops.activation import absolute, exp, log, softplus, square
-from fastnn.ops.arithmetic import clip, equal, greater
+from fastnn.ops.arithmetic import clip
 from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.comparison import equal, greater
 from fastnn.ops.declare import expressed_by, floats, op, outputs
 from fastnn.ops.reduce import log_softmax, sum
 from fastnn.ops.shape import reshape

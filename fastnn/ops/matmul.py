@@ -34,11 +34,11 @@ def _gradient(
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
-def _again(node: Node, d: dict[str, Value]) -> dict[str, Value]:
+def _derivative(node: Node, d: dict[str, Value]) -> dict[str, Value]:
     return {"b": _stacks(need(node, "a").transpose(0, 2, 1), d["y"])}
 
 
-@op(name="matmul", gradient=_gradient, backward=("matmul_backward_b",), derivative=_again)
+@op(name="matmul", gradient=_gradient, backward=("matmul_backward_b",), derivative=_derivative)
 def _stacks(a: Value, b: Value) -> Value:
     """The products of two stacks of matrices."""
     return floats(*a.shape[:-1], b.shape[-1])

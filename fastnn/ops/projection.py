@@ -9,7 +9,8 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import add, equal, less, multiply, subtract
+from fastnn.ops.arithmetic import add, multiply, subtract
+from fastnn.ops.comparison import equal, less
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.recurrent import lstm

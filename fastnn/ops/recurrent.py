@@ -22,8 +22,9 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.ops.activation import relu, sigmoid, tanh
-from fastnn.ops.arithmetic import detach, greater
+from fastnn.ops.arithmetic import detach
 from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, like, op, outputs
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.shape import columns, reshape, stack

@@ -13,7 +13,8 @@ from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import affine, equal, negate
+from fastnn.ops.arithmetic import affine, negate
+from fastnn.ops.comparison import equal
 from fastnn.ops.declare import Operand, floats, like, need, op, outputs
 from fastnn.ops.operands import float_value, unary, whole_axes
 from fastnn.ops.shape import columns, reshape, transpose
@@ -27,13 +28,13 @@ def _for_each(y: Value) -> Value:
     return y.reshape(*y.shape, 1)
 
 
-def _max_again(node: Node, d: Values) -> Values:
+def _max_derivative(node: Node, d: Values) -> Values:
     largest = equal(need(node, "x"), _for_each(node.outputs["y"]))
     share = largest / sum(largest, -1, keepdims=True)
     return {"x": share * _for_each(d["y"])}
 
 
-@op(forward="max_columns", derivative=_max_again)
+@op(forward="max_columns", derivative=_max_derivative)
 def _max_columns(x: Value) -> Value:
     return floats(*x.shape[:-1])
 
@@ -50,12 +51,12 @@ def _product_columns(x: Value) -> Value:
     return floats(*x.shape[:-1])
 
 
-def _logsumexp_again(node: Node, d: Values) -> Values:
+def _logsumexp_derivative(node: Node, d: Values) -> Values:
     x, y = need(node, "x"), node.outputs["y"]
     return {"x": (x - _for_each(y)).exp() * _for_each(d["y"])}
 
 
-@op(forward="logsumexp_columns", derivative=_logsumexp_again)
+@op(forward="logsumexp_columns", derivative=_logsumexp_derivative)
 def _logsumexp_columns(x: Value) -> Value:
     return floats(*x.shape[:-1])
 
@@ -119,21 +120,21 @@ def _running_sum(x: Value, reverse: int = 0, exclusive: int = 0) -> Value:
     return like(x)
 
 
-def _softmax_again(node: Node, d: Values) -> Values:
+def _softmax_derivative(node: Node, d: Values) -> Values:
     y = node.outputs["y"]
     return {"x": y * (d["y"] - sum(d["y"] * y, -1, keepdims=True))}
 
 
-@op(name="softmax", derivative=_softmax_again)
+@op(name="softmax", derivative=_softmax_derivative)
 def _softmax_rows(x: Value) -> Value:
     return like(x)
 
 
-def _log_softmax_again(node: Node, d: Values) -> Values:
+def _log_softmax_derivative(node: Node, d: Values) -> Values:
     return {"x": d["y"] - node.outputs["y"].exp() * sum(d["y"], -1, keepdims=True)}
 
 
-@op(name="log_softmax", derivative=_log_softmax_again)
+@op(name="log_softmax", derivative=_log_softmax_derivative)
 def _log_softmax_rows(x: Value) -> Value:
     return like(x)
 
