@@ -11,8 +11,14 @@ import numpy as np
 from fastnn.plan.program import Count, Operand, PlannedCall, PlannedPhase, PlannedRepeat, Program
 
 #: short names of segments
-SEGMENTS = {"work": "w", "local": "l", "params": "p", "grads": "g", "input": "in", "constant": "k",
-            "control": "clock"}  # fmt: skip
+SEGMENTS = {
+    "work": "w",
+    "local": "l",
+    "params": "p",
+    "grads": "g",
+    "input": "in",
+    "constant": "k",
+}
 #: lines of a program that are kept; of the rest a hash
 LONGEST = 150
 
