@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.engine.arrays import as_arrays, check_lengths
-from fastnn.engine.model import first_fit, settled
+from fastnn.engine.model import first_fit, resolved
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError
@@ -156,7 +156,7 @@ def signals(
     if (y is None) != (loss is None):
         raise OptionError("signals: expected both y and loss, or neither")
     inputs = as_arrays(x, "x", "inputs")
-    inputs = inputs.with_specs(settled(model, inputs.specs))
+    inputs = inputs.with_specs(resolved(model, inputs.specs))
     store, data = model.store(), [inputs]
     session = Session(store, (), 0, 1, store.device)
 

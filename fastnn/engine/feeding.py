@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.session import Session
-from fastnn.engine.turns import Turn, turns
 from fastnn.kernels import control_block
 from fastnn.runtime.interface import Bound
 
@@ -35,18 +35,18 @@ class Feeding:
     def __init__(self, session: Session, poll: Callable[[], None] = lambda: None):
         session.store.check()
         session.store.check_set()
-        session.settle()
+        session.synchronize()
         session.control[
             [control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]
         ] = 0
         self.session, self.poll = session, poll
         self._polled = time.monotonic()
-        self._call = call = Turn("a run", sys._getframe(1))
+        self._call = call = Access("a run", sys._getframe(1))
         self._stream = stream = session.runtime.stream(call.held) if session.ahead else None
         self.ahead = stream is not None
         if stream is not None:
-            call.between = stream.settle
-            turns(session.store).running(call, session.settle)
+            call.between = stream.synchronize
+            access_to(session.store).running(call, session.synchronize)
 
     def step(self, bound: Bound, names: Sequence[str], arrays: Sequence[Any]) -> int:
         """Run a program on these inputs; the reason why a step has stopped the run, or 0."""
@@ -60,10 +60,10 @@ class Feeding:
             self._polled = time.monotonic()
         return 0 if good else self._reason
 
-    def settle(self) -> int:
+    def synchronize(self) -> int:
         """Wait until all steps are done; the reason why one has stopped the run, or 0."""
         if self._stream is not None:
-            self._stream.settle(self.poll)
+            self._stream.synchronize(self.poll)
         return self._reason
 
     def failed(self, last: Bound) -> Bound:
@@ -75,8 +75,8 @@ class Feeding:
     def close(self) -> None:
         """End, when all steps are done."""
         if self._stream is not None:
-            self.session.settle()
-            turns(self.session.store).ended(self._call)
+            self.session.synchronize()
+            access_to(self.session.store).ended(self._call)
 
     @property
     def _reason(self) -> int:

@@ -85,7 +85,7 @@ def inputs_by_name(
     return [named[name] for name in wanted]
 
 
-def settled(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
+def resolved(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
     """Specs of inputs in which small integers are numbers or ids, as the model can take them.
 
     Numbers, where it takes either.

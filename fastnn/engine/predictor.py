@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.access import Access, access_to, building
 from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
 from fastnn.engine.builder import Builder, Built, follows_size
-from fastnn.engine.model import PROBE, Model, fixed_batch, settled
+from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
 from fastnn.engine.plans import Plans
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
-from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import OptionError, is_whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.tree import leaves, rebuild
@@ -88,14 +88,14 @@ class Predictor:
         #: whether one call changes what the next one gives
         self._stateful = fixed_batch(model) is not None
         self._idle = deque([self])  # those that no thread is using
-        self._settled: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
+        self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
         self._plans = Plans(devices.on_host(self.session.device))
 
     def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
-        turn = turns(self.session.store).read(Turn("predict", sys._getframe()))
-        place: Turn | None = None
+        turn = access_to(self.session.store).read(Access("predict", sys._getframe()))
+        place: Access | None = None
         if self._stateful:
-            place = turns(self).train(Turn("predict", sys._getframe()), wait=True)
+            place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
         try:
             worker = self._idle.pop()
         except IndexError:  # other threads are predicting
@@ -124,10 +124,10 @@ class Predictor:
         if on_device and devices.on_host(self.session.device):
             raise OptionError("on_device: the model is on the CPU; move it with model.to('cuda')")
         self.session.store.check()
-        if x.specs not in self._settled:
+        if x.specs not in self._resolved:
             with building:
-                self._settled[x.specs] = settled(self.model, x.specs)
-        x = x.with_specs(self._settled[x.specs])
+                self._resolved[x.specs] = resolved(self.model, x.specs)
+        x = x.with_specs(self._resolved[x.specs])
         batch = min(int(batch_size), len(x))
         joins: tuple[str, ...] = (FIRST,)
         if batch < len(x):

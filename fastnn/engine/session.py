@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.arrays import Arrays
 from fastnn.engine.builder import Built
 from fastnn.engine.store import ParameterStore
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import BusyError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.plan.program import Program
@@ -53,7 +53,7 @@ class Session:
         self.memory = self.runtime.memory
         self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
-        self._call: Turn | None = None  # of a function of the host
+        self._call: Access | None = None  # of a function of the host
         self.doubt()
 
     @property
@@ -96,10 +96,10 @@ class Session:
         runtime: Any = self.runtime
         return runtime.team(program)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """End a run that was cut off, at the end of its step; a step that came to no good is
         undone."""
-        self.runtime.settle()
+        self.runtime.synchronize()
 
     def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
@@ -109,30 +109,30 @@ class Session:
         self.store.check()
         self.store.check_set()
         self.check_not_within("a run")
-        self.settle()  # before the control block is set, which it counts in
+        self.synchronize()  # before the control block is set, which it counts in
         self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0
         self.hold(lambda: self.runtime.run(segments, poll))
         return int(self.control[control_block.STOP])
 
     def hold(self, run: Callable[[], None]) -> None:
         """Do a run in threads that end before the call does, or as soon as somebody needs it."""
-        self.running, call = True, Turn("a run", sys._getframe())
-        turns(self.store).running(call, self.settle)
+        self.running, call = True, Access("a run", sys._getframe())
+        access_to(self.store).running(call, self.synchronize)
         try:
             run()
         except BaseException:
-            self.settle()
+            self.synchronize()
             raise
         finally:
             self.running = False
-        turns(self.store).ended(call)
+        access_to(self.store).ended(call)
 
     def on_host(self, what: str, function: Callable[[Bound], None]) -> int:
         """The number by which programs call a function of the host, which gets the bound program;
         `what` is what messages call it."""
 
         def call(bound: Bound) -> None:
-            self._call = Turn(what, sys._getframe())
+            self._call = Access(what, sys._getframe())
             function(bound)
             self._call.end()
 

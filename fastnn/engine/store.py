@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastnn.engine import turns
+from fastnn.engine import access
 from fastnn.engine.numbers import check_range
 from fastnn.errors import OptionError, where
 from fastnn.runtime import devices
@@ -87,7 +87,7 @@ class ParameterStore:
 
     Args:
         parameters: the parameters with their names. Those that have a place elsewhere move here;
-            those without contents are drawn from seed 0 and their name (see `settle`).
+            those without contents are drawn from seed 0 and their name (see `fill`).
         dtype: "float32" or "float64".
 
     Attributes:
@@ -140,7 +140,7 @@ class ParameterStore:
             self.chosen = self.chosen or (store.chosen and store.dtype == dtype)
             store._retire()
 
-    def settle(self, named: Iterable[tuple[str, Stored]], seed: int) -> None:
+    def fill(self, named: Iterable[tuple[str, Stored]], seed: int) -> None:
         """Draw anew, from a seed that somebody has chosen, what was drawn without one.
 
         What was assigned, loaded or changed since it was drawn stays. After this, no other seed
@@ -173,7 +173,7 @@ class ParameterStore:
 
     def bring_to_host(self, name: str | None = None) -> None:
         """Fetch a segment (or all) from its device, to be read and written on the host."""
-        turns.settle(self)
+        access.synchronize(self)
         if not self.away:
             return
         for key, segment in self.segments.items():

@@ -175,8 +175,8 @@ class Graph:
             shape, dtype = shapes[name]
             node.outputs[name] = self.value(shape, dtype, node=node, name=f"{row.name}.{name}")
         self.nodes.append(node)
-        if row.settle is not None:
-            row.settle(node)
+        if row.placement is not None:
+            row.placement(node)
         else:
             mark_batched(row.forward_kernel, {**inputs, **node.outputs})
         public = tuple(node.outputs[name] for name in row.returns)

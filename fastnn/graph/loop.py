@@ -18,7 +18,7 @@ from fastnn.graph.gradient import contributions, gradient_node, total
 from fastnn.graph.graph import Graph
 from fastnn.graph.methods import functions
 from fastnn.graph.node import Node
-from fastnn.graph.op import KERNEL, Op, settle_as
+from fastnn.graph.op import KERNEL, Op, batched_like
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
 
@@ -140,7 +140,7 @@ class Loop:
                     f"batch of {batch}, got {output}"
                 )
 
-        def settle() -> None:
+        def outputs_of_step() -> None:
             taken = {*self.x_in, *self.s_in}
             self.s_out: list[Value] = []
             for value in new:
@@ -148,7 +148,7 @@ class Loop:
                 taken.add(self.s_out[-1])
             self.outputs = [self._own(value) for value in outputs]
 
-        _record(graph, nodes, settle)
+        _record(graph, nodes, outputs_of_step)
         _grow(self._local, nodes)
         inside = [any(root in self._local for root in _writes(node)) for node in nodes]
         graph.nodes += [node for node, within in zip(nodes, inside, strict=True) if not within]
@@ -245,7 +245,7 @@ def _copy_gradient(
     return {"x": douts["y"]}
 
 
-_COPY = Op("copy", gradient=_copy_gradient, settle=settle_as())
+_COPY = Op("copy", gradient=_copy_gradient, placement=batched_like())
 
 
 # ---------------------------------------------------------------- step by step

@@ -65,7 +65,7 @@ class Op:
         differentiable: the inputs that such a node has gradients for, where `fastnn/plan/lower`
             knows how; by default those that backward kernels write.
         constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
-        settle: says where the outputs lie and which run over the batch; by default that follows
+        placement: says where the outputs lie and which run over the batch; by default that follows
             from the forward kernel.
     """
 
@@ -84,7 +84,7 @@ class Op:
     tangent: TangentRule | None = None
     differentiable: tuple[str, ...] | None = None
     constant: tuple[str, ...] = ()
-    settle: Callable[[Node], None] | None = None
+    placement: Callable[[Node], None] | None = None
 
     @property
     def forward_kernel(self) -> str:
@@ -114,12 +114,12 @@ def lookup(name: str) -> Op:
     return OPS[name]
 
 
-def settle_as(*outputs: str, like: str = "x") -> Callable[[Node], None]:
-    """A rule for `settle`: these outputs run over the batch if an input does."""
+def batched_like(*outputs: str, like: str = "x") -> Callable[[Node], None]:
+    """A rule for `placement`: these outputs run over the batch if an input does."""
 
-    def settle(node: Node) -> None:
+    def placement(node: Node) -> None:
         source = node.inputs[like]
         for name in outputs or ("y",):
             node.outputs[name].batched = source is not None and source.batched
 
-    return settle
+    return placement

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnn.engine.access import Access, access_to, building
 from fastnn.engine.model import Stateful
 from fastnn.engine.numbers import numbers
 from fastnn.engine.store import ParameterStore, Stored
-from fastnn.engine.turns import Turn, building, turns
 from fastnn.errors import DataError
 from fastnn.nn import structure
 from fastnn.nn.parameter import Parameter
@@ -52,7 +52,7 @@ class Contents(Tree):
                 found = _common(arrays, current, dtype) or self._gather(arrays, dtype)
         found.chosen = found.chosen or dtype is not None
         if seed is not None:
-            found.settle(arrays.items(), seed)
+            found.fill(arrays.items(), seed)
         if found is not current:
             self.__dict__["_store"] = found
             self.__dict__.pop("_predictor", None)
@@ -83,7 +83,7 @@ class Contents(Tree):
         Raises:
             BusyError: another thread is training the model (it waits for the end of a single step).
         """
-        turn = turns(self.store()).read(Turn("state_dict", sys._getframe()))
+        turn = access_to(self.store()).read(Access("state_dict", sys._getframe()))
         try:
             return {name: np.array(p) for name, p in self.named_arrays().items()}
         finally:
@@ -147,7 +147,7 @@ class Contents(Tree):
     def _set(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set parameters and buffers, all of them between two steps of another thread."""
         mine, store = self.named_arrays(), self.memory()
-        turn = None if store is None else turns(store).train(Turn("loading", sys._getframe()))
+        turn = None if store is None else access_to(store).train(Access("loading", sys._getframe()))
         try:
             for name, array in arrays.items():
                 mine[name].value = array

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastnn.engine.access import building
 from fastnn.engine.numbers import numbers
-from fastnn.engine.turns import building
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.graph import Graph
 from fastnn.graph.tracing import traced

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.engine.access import Access, access_to, look
 from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
-from fastnn.engine.turns import Turn, look, turns
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
@@ -239,7 +239,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
             kind = np.float64 if array.dtype.kind == "f" and array.itemsize >= 8 else np.float32
             self._contents = np.array(array, kind)
         else:
-            turn = turns(self.store).train(Turn(f"parameter {self._name!r}", sys._getframe()))
+            turn = access_to(self.store).train(Access(f"parameter {self._name!r}", sys._getframe()))
             try:
                 self.value[...] = array
             finally:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.turns import look
+from fastnn.engine.access import look
 from fastnn.graph.methods import functions
 from fastnn.graph.tracing import traced
 from fastnn.nn.operators import refuse_numbers

@@ -19,10 +19,10 @@ import numpy as np
 from fastnn import files
 from fastnn.engine import foreign
 from fastnn.engine import metadata as checks
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.metadata import PREFIX
 from fastnn.engine.model import streams
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def load_weights(model: Module, path: Any, strict: bool, prefix: str) -> None:
 
 def model_arrays(model: Module, prefix: str = PREFIX) -> Arrays:
     """What a file holds of a model: all parameters and buffers by name."""
-    turn = turns(model.store()).read(Turn("saving", sys._getframe()))
+    turn = access_to(model.store()).read(Access("saving", sys._getframe()))
     try:
         arrays = model.named_arrays()
         return {f"{prefix}{n}": np.array(p.read(), order="C") for n, p in arrays.items()}
@@ -131,7 +131,7 @@ def model_shapes(model: Module, prefix: str = PREFIX) -> dict[str, tuple[int, ..
 
 def set_model(model: Module, arrays: Arrays, prefix: str = PREFIX) -> None:
     """Copy arrays, which fit, into a model."""
-    turn = turns(model.store()).train(Turn("loading", sys._getframe()))
+    turn = access_to(model.store()).train(Access("loading", sys._getframe()))
     try:
         for name, parameter in model.named_arrays().items():
             parameter.value = arrays[f"{prefix}{name}"]

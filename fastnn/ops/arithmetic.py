@@ -14,7 +14,7 @@ from fastnn.errors import where as at
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import settle_as
+from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.comparison import equal, greater, less, less_equal
 from fastnn.ops.declare import Operand, elementwise, floats, like, need, op, same
@@ -126,11 +126,11 @@ def _column_derivative(node: Node, d: Gradients) -> Gradients:
     return {"a": d["y"] * column, "b": (a * d["y"]).sum(-1).reshape(b.shape)}
 
 
-_by_rows = settle_as("y", like="a")
+_by_rows = batched_like("y", like="a")
 
 
 @op(forward="add_row", gradient=_sum_gradient, differentiable=("b",), linear=_PAIR,
-    settle=_by_rows)  # fmt: skip
+    placement=_by_rows)  # fmt: skip
 def _add_row(a: Value, b: Value) -> Value:
     return floats(*a.shape)
 
@@ -140,7 +140,7 @@ def _add_column(a: Value, b: Value) -> Value:
     return floats(*a.shape)
 
 
-@op(forward="multiply_row", differentiable=_PAIR, derivative=_row_derivative, settle=_by_rows)
+@op(forward="multiply_row", differentiable=_PAIR, derivative=_row_derivative, placement=_by_rows)
 def _multiply_row(a: Value, b: Value) -> Value:
     return floats(*a.shape)
 
@@ -302,7 +302,7 @@ def _as_it_lies(node: Node) -> None:
     y.base, y.segment, y.batched = x, x.root.segment, x.batched
 
 
-@op(settle=_as_it_lies, constant=("x",))
+@op(placement=_as_it_lies, constant=("x",))
 def detach(x: Operand) -> Value:
     """The same numbers, treated as a constant by the gradient."""
     return like(x)

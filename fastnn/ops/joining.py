@@ -10,7 +10,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.declare import floats, op, output
 
 
-def _reshape_settle(node: Node) -> None:
+def _reshape_placement(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
     y.base, y.segment = x, x.root.segment
@@ -32,7 +32,7 @@ def _reshape_gradient(
     return {"x": reshaped(graph, douts["y"], x.shape, x.batched)}
 
 
-@op(settle=_reshape_settle, gradient=_reshape_gradient)
+@op(placement=_reshape_placement, gradient=_reshape_gradient)
 def _reshape(x: Value, shape: Shape = (-1,)) -> Value:
     extents, known = list(shape), 1
     for extent in extents:
@@ -83,13 +83,13 @@ def concatenate(graph: Graph, parts: list[Value], axis: int = -1) -> Value:
     shape = (*first[:axis], sum(p.shape[axis] for p in parts), *first[axis + 1 :])
     op = Op(
         "concatenate", inputs=names, defaults={"axis": axis},
-        shape=lambda *_: {"y": (shape, "f")}, settle=_joined, gradient=_concatenate_gradient,
+        shape=lambda *_: {"y": (shape, "f")}, placement=_joined, gradient=_concatenate_gradient,
     )  # fmt: skip
     result: Value = graph.apply(op, **dict(zip(names, parts, strict=True)))
     return result
 
 
-def _slice_settle(node: Node) -> None:
+def _slice_placement(node: Node) -> None:
     x, y = node.inputs["x"], node.outputs["y"]
     assert x is not None
     y.batched = x.batched and node.attrs["axis"] % x.ndim > 0
@@ -106,7 +106,7 @@ def _slice_gradient(
     return {"x": dx}
 
 
-@op(settle=_slice_settle, gradient=_slice_gradient)
+@op(placement=_slice_placement, gradient=_slice_gradient)
 def _slice(x: Value, offset: int = 0, width: int = 1, axis: int = -1) -> Value:
     axis %= x.ndim
     if offset < 0 or width < 1 or offset + width > x.shape[axis]:
@@ -127,7 +127,7 @@ def _into_gradient(
     return {"x": dx}
 
 
-@op(settle=_slice_settle, gradient=_into_gradient)
+@op(placement=_slice_placement, gradient=_into_gradient)
 def _slice_into(x: Value, shape: Shape = (), offset: int = 0, axis: int = -1) -> Value:
     """Zeros but for a slice: the gradient of `slice`."""
     return floats(*shape)

@@ -10,7 +10,7 @@ from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
-from fastnn.graph.op import settle_as
+from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add
 from fastnn.ops.comparison import equal
@@ -47,7 +47,7 @@ def _product_tangent(graph: Graph, node: Node, moved: Values) -> Values:
 
 
 @op(
-    name="linear", settle=settle_as("y"), differentiable=("x", "w", "bias"),
+    name="linear", placement=batched_like("y"), differentiable=("x", "w", "bias"),
     derivative=_product_derivative, tangent=_product_tangent,
 )  # fmt: skip
 def _product(x: Value, w: Value, bias: Value | None) -> Value:
@@ -79,7 +79,7 @@ def _transposed_tangent(graph: Graph, node: Node, moved: Values) -> Values:
 
 
 @op(
-    name="linear_transposed", settle=settle_as("y"), differentiable=("x", "w"),
+    name="linear_transposed", placement=batched_like("y"), differentiable=("x", "w"),
     derivative=_transposed_derivative, tangent=_transposed_tangent,
 )  # fmt: skip
 def _product_transposed(x: Value, w: Value) -> Value:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from types import FunctionType
 
 from fastnn.errors import OptionError
-from fastnn.graph.op import settle_as
+from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.declare import Operand, like, op
 from fastnn.ops.operands import float_value
 from fastnn.public import publish
 
 
-@op(forward="normal", constant=("x",), settle=settle_as("y", like="x"))
+@op(forward="normal", constant=("x",), placement=batched_like("y", like="x"))
 def _normal(x: Value, mean: float = 0.0, std: float = 1.0, stream: int = 0) -> Value:
     return like(x)
 
 
-@op(forward="uniform", constant=("x",), settle=settle_as("y", like="x"))
+@op(forward="uniform", constant=("x",), placement=batched_like("y", like="x"))
 def _uniform(x: Value, low: float = 0.0, high: float = 1.0, stream: int = 0) -> Value:
     return like(x)
 

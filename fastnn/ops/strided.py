@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 # ---------------------------------------------------------------- transpose
 
 
-def _transpose_settle(node: Node) -> None:
+def _transpose_placement(node: Node) -> None:
     x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and node.attrs["axes"][0] == 0
 
@@ -32,7 +32,7 @@ def _transpose_gradient(
     return {"x": dx}
 
 
-@op(settle=_transpose_settle, gradient=_transpose_gradient)
+@op(placement=_transpose_placement, gradient=_transpose_gradient)
 def _transpose(x: Value, axes: Shape = ()) -> Value:
     return output(tuple(x.shape[a] for a in axes), x.dtype)
 
@@ -40,7 +40,7 @@ def _transpose(x: Value, axes: Shape = ()) -> Value:
 # ---------------------------------------------------------------- repeated axes
 
 
-def _expand_settle(node: Node) -> None:
+def _expand_placement(node: Node) -> None:
     x, y = need(node, "x"), node.outputs["y"]
     y.batched = node.attrs["batched"] or (x.batched and x.ndim == y.ndim)
 
@@ -74,7 +74,7 @@ def _sum_over(graph: Graph, x: Value, axes: Shape) -> Value:
     return y
 
 
-@op(settle=_expand_settle, gradient=_expand_gradient)
+@op(placement=_expand_placement, gradient=_expand_gradient)
 def _expand(x: Value, shape: Shape = (), batched: bool = False) -> Value:
     return output(shape, x.dtype)
 
@@ -82,7 +82,7 @@ def _expand(x: Value, shape: Shape = (), batched: bool = False) -> Value:
 # ---------------------------------------------------------------- slices with steps, padding
 
 
-def _steps_settle(node: Node) -> None:
+def _steps_placement(node: Node) -> None:
     x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and y.shape[0] == x.shape[0] and node.attrs["steps"][0] == 1
 
@@ -98,12 +98,12 @@ def _steps_gradient(
     return {"x": dx}
 
 
-@op(settle=_steps_settle, gradient=_steps_gradient)
+@op(placement=_steps_placement, gradient=_steps_gradient)
 def _slice_steps(x: Value, starts: Shape = (), steps: Shape = (), counts: Shape = ()) -> Value:
     return output(counts, x.dtype)
 
 
-def _spread_settle(node: Node) -> None:
+def _spread_placement(node: Node) -> None:
     x, y = need(node, "x"), node.outputs["y"]
     y.batched = x.batched and x.shape[0] == y.shape[0]
 
@@ -119,7 +119,7 @@ def _spread_gradient(
     return {"x": dx}
 
 
-@op(settle=_spread_settle, gradient=_spread_gradient)
+@op(placement=_spread_placement, gradient=_spread_gradient)
 def _spread(x: Value, shape: Shape = (), starts: Shape = (), steps: Shape = ()) -> Value:
     """Zeros but for a slice with steps: the gradient of `slice_steps`."""
     return floats(*shape)
@@ -137,7 +137,7 @@ def _pad_gradient(
     return {"x": dx}
 
 
-@op(settle=_spread_settle, gradient=_pad_gradient)
+@op(placement=_spread_placement, gradient=_pad_gradient)
 def _pad(x: Value, before: Shape = (), after: Shape = (), value: float = 0.0) -> Value:
     return floats(*(n + a + b for n, a, b in zip(x.shape, before, after, strict=True)))
 

@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules."""
 
-from fastnn.kernels import elsewhere
+from fastnn.kernels import external
 from fastnn.optim import schedules as schedules
 from fastnn.optim.adafactor import Adafactor as Adafactor
 from fastnn.optim.adam import Adam as Adam
@@ -35,4 +35,4 @@ from fastnn.optim.vsgd import VSGDfd as VSGDfd
 from fastnn.public import publish
 
 publish(globals(), type, "schedules")
-elsewhere.enter("fastnn.optim.forms")
+external.enter("fastnn.optim.forms")

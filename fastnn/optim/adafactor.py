@@ -90,14 +90,14 @@ class Adafactor(Passes):
         }
 
     @property
-    def settles(self) -> Mapping[str, Any]:
+    def combines(self) -> Mapping[str, Any]:
         return {"size": (size, 2)}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
         p = given["p"]
         if p.ndim != 2 or min(p.shape) < 2:
             sums = self.run("whole", given)
-            own = self.settle("size", given, sums, p.size)
+            own = self.combine("size", given, sums, p.size)
             self.run("update_whole", given, own=own)
             return
         graph, (rows, columns) = p.graph, p.shape
@@ -116,7 +116,7 @@ class Adafactor(Passes):
             scaled=scaled, roots=roots,
         )  # fmt: skip
         sums = self.run("factored", given, row=scaled, col=roots)
-        own = self.settle("size", given, sums, p.size)
+        own = self.combine("size", given, sums, p.size)
         self.run("update", given, row=scaled, col=roots, own=own)
 
 

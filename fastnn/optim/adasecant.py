@@ -75,11 +75,11 @@ class AdaSecant(Passes):
         }
 
     @property
-    def settles(self) -> Mapping[str, Any]:
+    def combines(self) -> Mapping[str, Any]:
         return {"factor": (factor, 1)}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        own = self.settle("factor", given, self.run("norm", given), given["p"].size)
+        own = self.combine("factor", given, self.run("norm", given), given["p"].size)
         self.run("update", given, own=own)
 
 

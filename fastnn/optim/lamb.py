@@ -74,12 +74,12 @@ class LAMB(Passes):
         }
 
     @property
-    def settles(self) -> Mapping[str, Any]:
+    def combines(self) -> Mapping[str, Any]:
         return {"ratio": (ratio, 2)}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
         norms = self.run("moments", given)
-        own = self.settle("ratio", given, norms, given["p"].size)
+        own = self.combine("ratio", given, norms, given["p"].size)
         self.run("update", given, own=own)
 
 

@@ -105,7 +105,7 @@ class Muon(Passes):
         }
 
     @property
-    def settles(self) -> Mapping[str, Any]:
+    def combines(self) -> Mapping[str, Any]:
         return {"norm": (norm, 1)}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
@@ -117,7 +117,7 @@ class Muon(Passes):
         sums = self.run("momentum", given, u=u)
         rows, columns = p.shape[::-1] if transposed else p.shape
         size = 0.2 * sqrt(max(p.shape)) if options["match_rms"] else sqrt(max(1, rows / columns))
-        own = self.settle("norm", given, sums, size)
+        own = self.combine("norm", given, sums, size)
         self.run("scale", given, u=u, x=x, own=own)
         x = newton_schulz(x, int(options["steps"]))
         self.run("update", given, x=x, own=own)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.update.cpu_rows import make_rows, make_settle
+from fastnn.kernels.update.cpu_rows import make_combine, make_rows
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.optimizer import Optimizer
 
 
 class Passes(Optimizer):
-    """Base class of these. A subclass has `passes` and `settles`, by name, and `place`, which calls
-    them in order with `run` and `settle`."""
+    """Base class of these. A subclass has `passes` and `combines`, by name, and `place`, which
+    calls them in order with `run` and `combine`."""
 
     elementwise: ClassVar[bool] = False
 
@@ -27,23 +27,23 @@ class Passes(Optimizer):
         raise NotImplementedError
 
     @property
-    def settles(self) -> Mapping[str, tuple[Callable[..., Any], int]]:
+    def combines(self) -> Mapping[str, tuple[Callable[..., Any], int]]:
         """What is computed between passes, by name: a function of sums, their parameter's size and
         the step's scalars, and the number of sums."""
         raise NotImplementedError
 
     def kernels(self) -> tuple[str, str]:
         found = [self._pass(name) for name in self.passes]
-        for name in self.settles:
-            self._settle(name)
+        for name in self.combines:
+            self._combine(name)
         return self._prepare_kernel(), found[-1]
 
     def _pass(self, name: str) -> str:
         return make_rows(f"{self.kernel_name}_{name}", self.passes[name]).name
 
-    def _settle(self, name: str) -> str:
-        function, sums = self.settles[name]
-        made = make_settle(f"{self.kernel_name}_{name}", function, sums, self.scalar_count)
+    def _combine(self, name: str) -> str:
+        function, sums = self.combines[name]
+        made = make_combine(f"{self.kernel_name}_{name}", function, sums, self.scalar_count)
         return made.name
 
     def run(self, name: str, given: Mapping[str, Any], **more: Any) -> list[Any]:
@@ -69,15 +69,15 @@ class Passes(Optimizer):
         p.graph.call(self._pass(name), **operands, **sums, hyper=given["hyper"])
         return list(sums.values())
 
-    def settle(self, name: str, given: Mapping[str, Any], sums: list[Any], count: float) -> Any:
+    def combine(self, name: str, given: Mapping[str, Any], sums: list[Any], count: float) -> Any:
         """Add what is computed from sums, and one number more; returns the value of the results."""
         p = given["p"]
-        function, number = self.settles[name]
+        function, number = self.combines[name]
         scalars = type(self).scalars(1, 1.0, *self.own_values(self.options))
         found = function(*[1.0] * number, 1.0, *scalars)
         own = p.graph.value((len(found),), name=name)
         p.graph.call(
-            self._settle(name), **{f"s{k}": s for k, s in enumerate(sums)}, hyper=given["hyper"],
+            self._combine(name), **{f"s{k}": s for k, s in enumerate(sums)}, hyper=given["hyper"],
             own=own, count=float(count),
         )  # fmt: skip
         return own

@@ -125,7 +125,7 @@ class VSGD(Shifted):
         return {"update": Pass(rule, ("p", *SLOTS), ("g", "second"), scalars=6)}
 
     @property
-    def settles(self) -> Mapping[str, Any]:
+    def combines(self) -> Mapping[str, Any]:
         return {}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:

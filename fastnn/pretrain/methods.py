@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.access import building
 from fastnn.engine.predictor import Predictor
 from fastnn.engine.store import ParameterStore, Stored
-from fastnn.engine.turns import building
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.nn.structure import Watch

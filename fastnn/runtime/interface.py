@@ -115,7 +115,7 @@ class Stream(Protocol):
         """Have a step made on these inputs, which may be written to when this returns; whether all
         is well so far."""
 
-    def settle(self, poll: Poll = ...) -> bool:
+    def synchronize(self, poll: Poll = ...) -> bool:
         """Wait until all that was sent is done; whether it came to a good end."""
 
 
@@ -165,14 +165,14 @@ class Runtime(Protocol):
         boundary and goes on as an exception.
         """
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """End a run that exceptions, one upon another, have left going on, at a step's boundary."""
 
     def holds(self, nbytes: int) -> bool:
         """Whether so many bytes of data fit into the device's memory, beside the programs."""
 
     def stream(self, held: Callable[[], bool]) -> Stream | None:
-        """What sends steps ahead until `settle`, or until `held` says that nobody feeds it any
+        """What sends steps ahead until `synchronize`, or until `held` says that nobody feeds it any
         more; None where a step's inputs are written where it reads them."""
 
     def single(

@@ -133,7 +133,7 @@ class NullRuntime:
                 self.control[control_block.CURSOR] += steps * bound.program.batch
         poll()
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Nothing to do: runs end before they return."""
 
     def holds(self, nbytes: int) -> bool:

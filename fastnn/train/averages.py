@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.turns import Turn, turns
+from fastnn.engine.access import Access, access_to
 from fastnn.errors import OptionError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def averaged(owner: Training) -> Iterator[Any]:
 
 
 def _turn(owner: Training, change: Any) -> None:
-    turn = turns(owner.store).train(Turn("averaged", sys._getframe()))
+    turn = access_to(owner.store).train(Access("averaged", sys._getframe()))
     try:
         change(owner)
     finally:

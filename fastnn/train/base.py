@@ -14,7 +14,7 @@ import numpy as np
 from fastnn import optim
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
 from fastnn.engine.builder import GRADIENT
-from fastnn.engine.model import PROBE, first_fit, fixed_batch, settled
+from fastnn.engine.model import PROBE, first_fit, fixed_batch, resolved
 from fastnn.engine.plans import Plans
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
@@ -67,7 +67,7 @@ class Training(ABC):
     kind: ClassVar[str]
     #: attributes that a copy makes anew
     rebuilt: ClassVar[frozenset[str]] = frozenset(
-        {"_chosen", "_host", "store", "session", "_settled", "_plans", "_watch", "aside"}
+        {"_chosen", "_host", "store", "session", "_resolved", "_plans", "_watch", "aside"}
     )
 
     def __init__(self, model: Module, options: Options):
@@ -104,7 +104,7 @@ class Training(ABC):
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)
         self.aside: Any = None  # the parameters, while averages are in their place
-        self._settled: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
+        self._resolved: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
         self._plans = Plans(devices.on_host(self.device))
         self._watch = Watch(self.model)
 
@@ -190,7 +190,7 @@ class Training(ABC):
         """
         copies.refuse_new_parameters(self.model, self.store, self.kind)
         self._chosen = select(self.model, self._selection, "parameters")
-        self._settled.clear()
+        self._resolved.clear()
         self._plans.clear()
         self._forget()
         self._watch.accept()
@@ -222,13 +222,13 @@ class Training(ABC):
         """The same data, small integers among the inputs as the model takes them, and bool and
         uint8 among the targets as the losses do: as ids, or else as numbers."""
         key = x.specs, y.specs, w.specs
-        if key not in self._settled:
-            inputs = settled(self.model, x.specs)
-            self._settled[key] = inputs, self._settled_targets(inputs, y.specs, w.specs)
-        inputs, targets = self._settled[key]
+        if key not in self._resolved:
+            inputs = resolved(self.model, x.specs)
+            self._resolved[key] = inputs, self._resolved_targets(inputs, y.specs, w.specs)
+        inputs, targets = self._resolved[key]
         return x.with_specs(inputs), y.with_specs(targets), w
 
-    def _settled_targets(self, x: Specs, y: Specs, w: Specs) -> Specs:
+    def _resolved_targets(self, x: Specs, y: Specs, w: Specs) -> Specs:
         batch = fixed_batch(self.model) or PROBE
 
         def traced(found: Specs) -> None:

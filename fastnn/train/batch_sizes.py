@@ -30,7 +30,7 @@ class BatchSizes:
         self.trace = trace
         self._found: dict[Any, list[str | None]] = {}
 
-    def settle(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
+    def choose(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
         """Set `reduction` of the builder's parts to what it is for all batch sizes."""
         parts = builder.parts
         if not any(part.own and part.reduction is not None for part in parts):

@@ -26,9 +26,9 @@ import numpy as np
 
 from fastnn import files
 from fastnn.engine import metadata as checks
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.model import streams
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.kernels import control_block
 from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
@@ -63,7 +63,7 @@ def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
             "a checkpoint cannot be written while steps are running; save in on_epoch_end or "
             "on_train_batch_end, not in update"
         )
-    turn = turns(trainer.store).read(Turn("saving", sys._getframe()))
+    turn = access_to(trainer.store).read(Access("saving", sys._getframe()))
     try:
         arrays = model_arrays(trainer.model)
         for name, slot, parameter in _slots(trainer):
@@ -185,7 +185,7 @@ class Loaded:
 
     def apply(self) -> None:
         """Put the trainer into the state of the file."""
-        turn = turns(self.trainer.store).train(Turn("loading", sys._getframe()))
+        turn = access_to(self.trainer.store).train(Access("loading", sys._getframe()))
         try:
             self._apply()
         finally:

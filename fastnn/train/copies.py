@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.store import ParameterStore
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import OptionError
 from fastnn.nn.module import Module
 
@@ -35,7 +35,7 @@ def contents(owner: Any, rebuilt: Collection[str]) -> State:
             "between two calls, or in on_epoch_end"
         )
     owner.store.check()
-    turn = turns(owner.store).read(Turn("a copy", sys._getframe()))
+    turn = access_to(owner.store).read(Access("a copy", sys._getframe()))
     try:
         return _contents(owner, rebuilt)
     finally:

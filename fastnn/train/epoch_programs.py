@@ -72,11 +72,11 @@ class EpochPrograms(Training):
         self, builder: StepBuilder, x: Specs, y: Specs, w: Specs
     ) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
         data = super().describe(builder, x, y, w)
-        self.settle_batch_sizes(builder, x, y, w)
+        self.choose_batch_sizes(builder, x, y, w)
         if builder.graph.training and self.stop_on_nonfinite:
             builder.check_finite(builder.places["loss"])
         return data
 
-    def settle_batch_sizes(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
+    def choose_batch_sizes(self, builder: StepBuilder, x: Specs, y: Specs, w: Specs) -> None:
         """Find out how the losses follow the batch's size."""
-        self._batch_sizes.settle(builder, x, y, w)
+        self._batch_sizes.choose(builder, x, y, w)

@@ -119,7 +119,7 @@ class Evaluation:
                         )
                     states.before(form.built)
                     feeding.step(form.bound, form.names, arrays)
-                feeding.settle()
+                feeding.synchronize()
             finally:
                 feeding.close()
         if not count:

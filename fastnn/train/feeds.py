@@ -187,7 +187,7 @@ class BatchFeed(_MiniBatches):
             self._last = form.bound
             reason = feeding.step(form.bound, form.names, arrays)
             if batches is not None:
-                reason = reason or feeding.settle()
+                reason = reason or feeding.synchronize()
             if reason:
                 return reason
             if batches is not None:
@@ -196,11 +196,11 @@ class BatchFeed(_MiniBatches):
                 poll()
             step, next_step = step + 1, next_step + 1
             if trainer.stop_training:
-                return feeding.settle() or control_block.REQUESTED
+                return feeding.synchronize() or control_block.REQUESTED
         if step == 0:
             raise DataError("the iterable of batches gave none; expected at least one batch")
         self.steps = step
-        reason = feeding.settle()
+        reason = feeding.synchronize()
         poll()
         return reason
 
@@ -272,7 +272,7 @@ class Rates:
         trainer = self.trainer
         base = trainer.optimizer.rates(trainer.rate_factor)
         if base != self._base or self._used >= self._good:
-            self.feeding.settle()
+            self.feeding.synchronize()
             self._base, self._used = base, 0
             self.rows[:], self._good = self._found(step)
             self.session.control[control_block.RUN_STEP] = 0

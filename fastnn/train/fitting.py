@@ -73,7 +73,7 @@ def fit(trainer: Trainer, asked: Request) -> History:
         trainer.history.stopped = "interrupted"
     finally:
         trainer.fitting = False
-        settle(trainer)
+        synchronize(trainer)
         hooks.on_train_end({})
     return trainer.history
 
@@ -81,12 +81,12 @@ def fit(trainer: Trainer, asked: Request) -> History:
 def _count(trainer: Trainer) -> None:
     """Note how far the epoch's steps have come, also those of a run that Ctrl-C left behind."""
     if trainer.counting:
-        trainer.session.settle()
+        trainer.session.synchronize()
         trainer.cursor = int(trainer.session.control[control_block.CURSOR])
         trainer.counting = False
 
 
-def settle(trainer: Trainer) -> None:
+def synchronize(trainer: Trainer) -> None:
     """Finish what an exception left half done of an epoch, its end, or a validation."""
     _count(trainer)
     trainer.history.even()

@@ -133,7 +133,7 @@ class FullFeed:
         x, y, w = (part.specs for part in self.data)
         builder = trainer.builder(size, True, "gather")
         Training.describe(trainer, builder, x, y, w)
-        trainer.settle_batch_sizes(builder, x, y, w)
+        trainer.choose_batch_sizes(builder, x, y, w)
         return builder
 
     def _mixes(self, size: int) -> bool:
@@ -308,7 +308,7 @@ class FullFeed:
     def _put_back(self, state: np.ndarray, begun: np.ndarray) -> None:
         """An iteration was cut off: the parameters are where it began."""
         session, kept = self.trainer.session, self.trainer.search
-        session.settle()
+        session.synchronize()
         if state[search.PHASE] in (search.SEARCHING, search.SETTLING):
             session.memory["params"][:] = session.memory["slots/origin"]
         if state[search.STEEPEST] != begun[search.STEEPEST]:

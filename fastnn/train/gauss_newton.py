@@ -122,7 +122,7 @@ class GaussNewtonFeed(FullFeed):
             outcome, done = self._iterate(step, begin, loss, gradient), True
         finally:
             if not done:
-                session.settle()
+                session.synchronize()
                 session.memory["params"][:] = begin
             session.control[control_block.CURSOR] = 0
             session.control[control_block.STEP] = int(state[search.ITERATIONS])

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastnn import optim
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.arrays import Arrays
-from fastnn.engine.model import settled
+from fastnn.engine.model import resolved
 from fastnn.engine.nonfinite import explain
 from fastnn.engine.single import Single
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import DataError, NonFiniteError, OptionError
 from fastnn.graph.gradient import differentiate, needed_nodes, propagate
 from fastnn.graph.graph import Graph
@@ -131,7 +131,7 @@ class Products(Training):
 
     def jvp(self, x: Any, v: Vector) -> Any:
         """The derivative of the outputs along a vector, J v: as `predict` gives outputs."""
-        turn = turns(self.store).train(Turn("a product", sys._getframe()))
+        turn = access_to(self.store).train(Access("a product", sys._getframe()))
         try:
             inputs = self._inputs(x)
             self._check_changes()
@@ -153,7 +153,7 @@ class Products(Training):
 
     def _inputs(self, x: Any) -> Arrays:
         inputs, _, _ = self.arrays(x, None, None, "", "batch")
-        return inputs.with_specs(settled(self.model, inputs.specs)).on_host()
+        return inputs.with_specs(resolved(self.model, inputs.specs)).on_host()
 
     def _check_changes(self) -> None:
         self.store.check()
@@ -161,7 +161,7 @@ class Products(Training):
             self._take_changes()
 
     def _product(self, kind: str, x: Any, y: Any, v: Any, weight: Any) -> Any:
-        turn = turns(self.store).train(Turn("a product", sys._getframe()))
+        turn = access_to(self.store).train(Access("a product", sys._getframe()))
         try:
             self._check_changes()
             data = self.understood(*self.arrays(x, y, weight, "", "batch"))

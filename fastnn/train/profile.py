@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.single import Single
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.plan.program import PlannedCall
@@ -141,7 +141,7 @@ def profile(
         )
     if not is_whole(repeats, 1):
         raise OptionError(f"repeats: expected a whole number >= 1, got {repeats!r}")
-    turn = turns(training.store).train(Turn("a profile", sys._getframe()))
+    turn = access_to(training.store).train(Access("a profile", sys._getframe()))
     try:
         return _measured(training, x, y, sample_weight, repeats)
     finally:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastnn import optim
+from fastnn.engine.access import Access, access_to
 from fastnn.engine.arrays import Arrays
 from fastnn.engine.nonfinite import explain
 from fastnn.engine.session import CarriedStates
 from fastnn.engine.single import Single
-from fastnn.engine.turns import Turn, turns
 from fastnn.errors import NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
@@ -97,7 +97,7 @@ class Step(Training):
                 so; model, optimiser and running statistics are as they were.
             KernelError: a kernel of yours has raised an exception; likewise.
         """
-        turn = turns(self.store).train(Turn("a step", sys._getframe()))
+        turn = access_to(self.store).train(Access("a step", sys._getframe()))
         try:
             ready, arrays = self._find("train", x, y, sample_weight)
             # The control block alone says how many rates are used: the step itself counts it, so
@@ -113,7 +113,7 @@ class Step(Training):
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The loss of a mini-batch with the model in evaluation mode; arguments as for a step."""
-        turn = turns(self.store).train(Turn("a step's loss", sys._getframe()))
+        turn = access_to(self.store).train(Access("a step's loss", sys._getframe()))
         try:
             ready, arrays = self._find("evaluate", x, y, sample_weight)
             with CarriedStates(self.session) as states:
@@ -135,7 +135,7 @@ class Step(Training):
             For each trained parameter's name an array of its shape: zeros where the loss doesn't
             depend on it.
         """
-        turn = turns(self.store).train(Turn("gradients", sys._getframe()))
+        turn = access_to(self.store).train(Access("gradients", sys._getframe()))
         try:
             ready, arrays = self._find("gradients", x, y, sample_weight)
             saved = self.session.runtime.save(["buffers"])

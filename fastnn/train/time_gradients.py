@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.engine.arrays import as_arrays, check_lengths
-from fastnn.engine.model import first_fit, settled
+from fastnn.engine.model import first_fit, resolved
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError
@@ -47,7 +47,7 @@ def time_gradients(
     function = loss if isinstance(loss, Losses) else Losses(loss)
     inputs, targets = as_arrays(x, "x", "inputs"), as_arrays(y, "y", "targets")
     check_lengths(inputs, targets, "batch")
-    inputs = inputs.with_specs(settled(model, inputs.specs))
+    inputs = inputs.with_specs(resolved(model, inputs.specs))
     store = model.store()
 
     def traced(specs: tuple[Spec, ...]) -> tuple[StepBuilder, Value]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import optim
+from fastnn.engine.access import reading, synchronize, training
 from fastnn.engine.arrays import check_finite
 from fastnn.engine.builder import Built
-from fastnn.engine.turns import reading, settle, training
 from fastnn.errors import OptionError
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
@@ -219,7 +219,7 @@ class Trainer(EpochPrograms):
     @property
     def step(self) -> int:
         """Number of optimiser steps taken so far."""
-        settle(self.store)
+        synchronize(self.store)
         return int(self.session.control[control_block.STEP])
 
     @property

@@ -3,7 +3,7 @@
 A rule that needs, say, the norm of a parameter is a few passes with sums between: each pass is a
 function of values (see `Pass`) that gives what it writes, and numbers whose sum over the parameter
 is wanted. `make_rows` wraps it in the loop over memory; it
-leaves a sum for each row, in float64, and `make_settle` makes the serial kernel that adds those up
+leaves a sum for each row, in float64, and `make_combine` makes the serial kernel that adds those up
 and computes numbers for the next pass. A row is summed in one fixed order, and so are the rows: the
 bits do not depend on the number of workers.
 """
@@ -64,7 +64,7 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
 '''
 
 _SETTLE = '''
-def settle({sums}hyper, own, count):
+def combine({sums}hyper, own, count):
     """own = numbers from sums over the parameter, of `count` elements, and the step's scalars."""
     {scalars}
     {totals}
@@ -168,13 +168,13 @@ def make_rows(name: str, what: Pass) -> Kernel:
     return made
 
 
-def make_settle(name: str, function: Callable[..., Any], sums: int, scalars: int) -> Kernel:
+def make_combine(name: str, function: Callable[..., Any], sums: int, scalars: int) -> Kernel:
     """The serial kernel `name` that computes numbers from sums: `function(*sums, count,
     *scalars)` in float64."""
     name, known = _name_for(name, function)
     if known is not None:
         return known
-    source = settle_source(sums, scalars)
+    source = combine_source(sums, scalars)
     scope: dict[str, Any] = {
         "function": helper(function),
         "sum_of": sum_of,
@@ -182,7 +182,7 @@ def make_settle(name: str, function: Callable[..., Any], sums: int, scalars: int
         "__name__": __name__,
     }
     execute(source, f"<kernel {name}>", scope)
-    made_of = scope["settle"]
+    made_of = scope["combine"]
     made_of.__annotations__ = {
         **{f"s{k}": f"in whole r[R{k}]" for k in range(sums)},
         "hyper": "in whole f[H]",
@@ -190,11 +190,11 @@ def make_settle(name: str, function: Callable[..., Any], sums: int, scalars: int
         "count": "double",
     }
     made = kernel(made_of, name=name)
-    MADE[name] = "settle", (made, function, sums, scalars)
+    MADE[name] = "combine", (made, function, sums, scalars)
     return made
 
 
-def settle_source(sums: int, scalars: int) -> str:
+def combine_source(sums: int, scalars: int) -> str:
     return _SETTLE.format(
         sums="".join(f"s{k}, " for k in range(sums)),
         scalars=lines([f"h{k} = np.float64(hyper[{SHARED + k}])" for k in range(scalars)]),

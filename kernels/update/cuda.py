@@ -17,7 +17,7 @@ from ..guard.shared import doubtful
 from ..recorded import execute
 from ..topics import ON_DEMAND
 from .cpu import prepare_source
-from .cuda_rows import make_rows, make_settle
+from .cuda_rows import make_combine, make_rows
 from .shared import IDLE, MADE, SAVING, SHARED, shared_gradient
 
 #: stands for the limit of clipping where a stop is latched, too: workers leave then, but launches
@@ -193,7 +193,7 @@ def make_prepare(
 
 
 MAKERS: dict[str, Callable[..., CudaKernel]] = {
-    "update": make_update, "prepare": make_prepare, "rows": make_rows, "settle": make_settle,
+    "update": make_update, "prepare": make_prepare, "rows": make_rows, "combine": make_combine,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..declare import CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
 from ..recorded import execute
 from ..step.cuda import sum_launch, sum_of
-from .cpu_rows import lines, settle_source
+from .cpu_rows import combine_source, lines
 from .shared import SHARED, Pass, shared_gradient
 
 _ROWS = """
@@ -97,11 +97,11 @@ def make_rows(like: Kernel, what: Pass) -> CudaKernel:
     return made
 
 
-def make_settle(like: Kernel, function: Any, sums: int, scalars: int) -> CudaKernel:
+def make_combine(like: Kernel, function: Any, sums: int, scalars: int) -> CudaKernel:
     """The counterpart of the kernel that computes numbers from sums, on one block; every thread
     computes them, and the first writes them."""
     name = like.name
-    source = settle_source(sums, scalars).replace(
+    source = combine_source(sums, scalars).replace(
         "    for k in range(len(values)):\n        own[k] = values[k]",
         "    if thread_number() == 0:\n        for k in range(len(values)):\n"
         "            own[k] = values[k]",
@@ -111,7 +111,7 @@ def make_settle(like: Kernel, function: Any, sums: int, scalars: int) -> CudaKer
         "thread_number": thread_number,
     }  # fmt: skip
     execute(source, f"<CUDA kernel {name}>", scope)
-    made_of: Any = scope["settle"]
+    made_of: Any = scope["combine"]
 
     def launch(s: Any) -> tuple[int, int]:
         return sum_launch(max((s[f"R{k}"] for k in range(sums)), default=1))

@@ -11,7 +11,7 @@ import pytest
 from fastnn import nn, ops
 from fastnn.engine.arrays import as_arrays
 from fastnn.engine.builder import Builder
-from fastnn.engine.model import Stateful, fixed_batch, settled
+from fastnn.engine.model import Stateful, fixed_batch, resolved
 from fastnn.engine.predictor import Predictor
 from fastnn.engine.session import Session
 from fastnn.engine.store import ParameterStore
@@ -127,7 +127,7 @@ def test_a_moved_store_runs_no_more() -> None:
 def test_small_integers_are_what_the_model_takes() -> None:
     model = Scaled()
     pixels = as_arrays((X.astype(np.uint8), np.zeros(5, np.uint8)), "x", "inputs")
-    assert [spec.dtype for spec in settled(model, pixels.specs)] == ["f", "i"]
+    assert [spec.dtype for spec in resolved(model, pixels.specs)] == ["f", "i"]
 
 
 def test_parts_that_carry_states_fix_the_batch() -> None:

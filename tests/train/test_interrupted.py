@@ -177,7 +177,7 @@ def left_behind(model: nn.Module, monkeypatch: pytest.MonkeyPatch, bad: bool = F
     def line(frame: Any, event: str, argument: Any) -> Any:
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         if came and text.startswith("finish("):
-            monkeypatch.setattr(Session, "settle", interrupt)
+            monkeypatch.setattr(Session, "synchronize", interrupt)
             interrupt()
         return line
 

@@ -159,7 +159,7 @@ class Interrupt:
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
         code = frame.f_code
         self.begun |= code is fitting.Epochs.run.__code__
-        self.begun &= code is not fitting.settle.__code__  # the run is over
+        self.begun &= code is not fitting.synchronize.__code__  # the run is over
         if not self.begun or code.co_filename not in self.files:
             return None
         if code is Trainer.fit.__code__:

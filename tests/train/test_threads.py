@@ -16,7 +16,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
-from fastnn.engine.turns import Turn, Turns, turns
+from fastnn.engine.access import Access, AccessControl, access_to
 from fastnn.errors import BusyError
 from fastnn.train.hooks import LambdaCallback
 
@@ -289,17 +289,17 @@ def test_within_a_callback_the_model_may_be_used():
 def test_a_turn_ends_with_its_call():
     """Even where it could not say so: the thread has gone, or the call was left in between."""
     model = net()
-    among = turns(model.store())
+    among = access_to(model.store())
 
     def leave() -> None:
-        among.train(Turn("fit", sys._getframe(), True))
+        among.train(Access("fit", sys._getframe(), True))
 
     leave()
     assert together(lambda: model.predict(X[:2]).shape) == [(2, 3)]
     together(leave)
     fnn.Trainer(model, "cross_entropy").fit(X, Y, verbose=False)
     for again in (copy.deepcopy(among), pickle.loads(pickle.dumps(among))):
-        assert isinstance(again, Turns)
+        assert isinstance(again, AccessControl)
 
 
 def test_a_fit_in_a_thread():
@@ -318,18 +318,18 @@ def test_a_fit_in_a_thread():
 
 
 def test_training_waits_for_the_end_of_a_reading() -> None:
-    shared, events = Turns(), []
+    shared, events = AccessControl(), []
     reading, end = threading.Event(), threading.Event()
 
     def read() -> None:
-        turn = shared.read(Turn("a prediction", sys._getframe()))
+        turn = shared.read(Access("a prediction", sys._getframe()))
         reading.set()
         end.wait(PATIENCE)
         events.append("read")
         turn.end()
 
     def train() -> None:
-        turn = shared.train(Turn("a step", sys._getframe()))
+        turn = shared.train(Access("a step", sys._getframe()))
         events.append("train")
         turn.end()
 

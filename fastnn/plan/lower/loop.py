@@ -329,7 +329,7 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
         swap(to, steps.all(found), written[f"x{k}"])
     for k, found in enumerate(d_first):
         if f"s{k}" in written:
-            _settle(to, found, written[f"s{k}"])
+            _placement(to, found, written[f"s{k}"])
 
 
 def _carried_back(
@@ -349,7 +349,7 @@ def _carried_back(
     return _carried(to, pass_.calls, list(zip(pass_.d_states, finals, strict=True)), places)
 
 
-def _settle(to: Lowering, value: Value, target: Value) -> None:
+def _placement(to: Lowering, value: Value, target: Value) -> None:
     """Let a value be what stands at `target`, by a copy where that has a place of its own."""
     if target.segment == "work" and target.offset is None:
         lie_in(target, value)
@@ -460,7 +460,7 @@ class _Sum:
         if value.base is None and value.size == target.size:
             lie_in(value, target)
         else:
-            _settle(self.to, value, target)
+            _placement(self.to, value, target)
 
 
 def _after(

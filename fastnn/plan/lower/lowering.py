@@ -115,7 +115,7 @@ class Lowering:
         elif node.op.name in FORWARD:
             FORWARD[node.op.name](self, node)
         else:
-            self.call_for(node.op.forward_kernel, node, {}, settled=True)
+            self.call_for(node.op.forward_kernel, node, {}, placed=True)
         self.node, self._scope = outer, scope
 
     @contextmanager
@@ -148,10 +148,10 @@ class Lowering:
         self._calls += calls
 
     def call_for(
-        self, kernel: str, node: Node, extra: Mapping[str, Any], settled: bool = False
+        self, kernel: str, node: Node, extra: Mapping[str, Any], placed: bool = False
     ) -> None:
         """Call a kernel for a node: each parameter by name from `extra`, what the node keeps, its
-        outputs, inputs and attributes. `settled`: which outputs run over the batch is known."""
+        outputs, inputs and attributes. `placed`: which outputs run over the batch is known."""
         found = kernel_of(kernel)
         known = {**node.attrs, **node.inputs, **node.outputs, **self.kept.get(node, {}), **extra}
         operands: dict[str, Any] = {}
@@ -162,7 +162,7 @@ class Lowering:
                 operands[name] = known[name]
             else:
                 raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
-        if not settled:
+        if not placed:
             mark_batched(kernel, operands)
         self._calls.append(Call(kernel, operands, node.scope))
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fastnn.kernels import elsewhere, topics
+from fastnn.kernels import external, topics
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache, sources
@@ -188,7 +188,7 @@ def compile_all(
 def _start_worker() -> subprocess.Popen[str]:
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastnn.runtime.cpu.ahead", *elsewhere.MODULES],
+        [sys.executable, "-P", "-m", "fastnn.runtime.cpu.ahead", *external.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
@@ -243,7 +243,7 @@ def load_all(modules: Iterable[str] = ()) -> None:
     """Import everything that declares kernels, those that have entered themselves (`fastnn.optim`
     does when it is imported), and these modules."""
     topics.load("cpu")
-    elsewhere.load(modules)
+    external.load(modules)
 
 
 def common_variants(dtypes: Iterable[str] = ("float32",)) -> list[Variant]:

@@ -215,7 +215,7 @@ class CpuRuntime:
         return own_team(self.count(program))
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
-        self.settle()
+        self.synchronize()
         self.store.bring_to_host()
         self.begin(any(bound.keeps for bound, _ in segments))
         team = self.team(segments[0][0].program)
@@ -224,7 +224,7 @@ class CpuRuntime:
             self.fail(segments)
 
     def start(self, team: Team, description: Description, poll: Callable[[], None]) -> None:
-        """Do a run in the team's threads; `settle` knows of it if exceptions cut it off."""
+        """Do a run in the team's threads; `synchronize` knows of it if exceptions cut it off."""
         self._run = team, description
         team.start(description, poll)
         self._run = None
@@ -240,7 +240,7 @@ class CpuRuntime:
     def stream(self, held: Callable[[], bool]) -> None:
         """None: a step reads its inputs where the host writes them."""
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """End a run that exceptions, one upon another, have left behind, and undo its last step, if
         that came to no good: it is not counted, and who does it again is told."""
         if self._run is None:
@@ -338,7 +338,7 @@ class CpuSingle:
     def _start(self) -> None:
         """Run in threads, while this one calls functions of the host."""
         runtime = self.runtime
-        runtime.settle()
+        runtime.synchronize()
         self.control[[control_block.STOP_REQUEST, control_block.STOP]] = 0
         runtime.start(own_team(self.description.workers), self.description, lambda: None)
 

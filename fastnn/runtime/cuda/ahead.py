@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastnn.kernels import elsewhere
+from fastnn.kernels import external
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime.cpu.execute import available_cores
@@ -67,7 +67,7 @@ def _start(variants: list[Variant]) -> subprocess.Popen[str]:
     """A worker that compiles these."""
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead", *elsewhere.MODULES],
+        [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead", *external.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,

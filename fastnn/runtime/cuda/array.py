@@ -35,7 +35,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         return data
     if not hasattr(data, "__cuda_array_interface__"):
         view = _cuda.core().utils.StridedMemoryView.from_dlpack(data, -1)
-        gpu(f"cuda:{view.device_id}").settle()  # whoever made it may still be writing
+        gpu(f"cuda:{view.device_id}").synchronize()  # whoever made it may still be writing
         size = np.dtype(view.dtype).itemsize
         strides = None if view.strides is None else tuple(s * size for s in view.strides)
         return _contiguous(
@@ -43,7 +43,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         )
     seen = data.__cuda_array_interface__
     number = _number_of(data)
-    gpu(f"cuda:{number}").settle()
+    gpu(f"cuda:{number}").synchronize()
     return _contiguous(
         int(seen["data"][0]), tuple(seen["shape"]), np.dtype(seen["typestr"]),
         seen.get("strides"), data, number, what,

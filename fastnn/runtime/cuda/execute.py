@@ -72,7 +72,7 @@ class CudaRuntime:
         self._acquired: tuple[CudaProgram, ...] = ()  # for the last run or step
         self._stream: Stream | None = None
         self.slots: list[Slot] = []  # of the streams, kept from one to the next
-        self.memory.settle = self._between
+        self.memory.synchronize = self._between
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
@@ -175,7 +175,7 @@ class CudaRuntime:
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half. Functions
         of the host are called in this one."""
-        self.settle()
+        self.synchronize()
         self._run = run = _Run(self, segments)
         try:
             _thread.start_new_thread(run.work, ())
@@ -189,7 +189,7 @@ class CudaRuntime:
         if run.error is not None:
             raise run.error
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """End a run that exceptions, one upon another, have left behind."""
         if self._run is not None:
             self._run.finish()
@@ -214,7 +214,7 @@ class CudaRuntime:
         return not total or nbytes <= SHARE * (free + own)
 
     def stream(self, held: Callable[[], bool]) -> Stream:
-        self.settle()
+        self.synchronize()
         self._stream = Stream(self, held)
         return self._stream
 
@@ -226,7 +226,7 @@ class CudaRuntime:
         """Wait for steps on their way before the thread that feeds them looks at the memory."""
         stream = self._stream
         if stream is not None and stream.caller == _thread.get_ident() and not stream.ended:
-            stream.settle()
+            stream.synchronize()
 
     def single(
         self, bounds: Sequence[Any], names: Sequence[str], arrays: Sequence[Any]

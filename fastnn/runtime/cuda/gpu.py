@@ -50,7 +50,7 @@ class Gpu(Device):
         device.set_current()
         return device
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the work of all streams, those of other libraries included."""
         self.use().sync()
 

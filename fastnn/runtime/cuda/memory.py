@@ -77,10 +77,10 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
             self.segments[f"saved/{name}"] = Segment(f"saved/{name}", saved, blank=True)
         self._own = {"control": device_control.control, "totals": device_control.totals}
         #: what waits for steps that are on their way, before somebody looks
-        self.settle: Callable[[], None] = lambda: None
+        self.synchronize: Callable[[], None] = lambda: None
 
     def __getitem__(self, name: str) -> np.ndarray:
-        self.settle()
+        self.synchronize()
         if name in self._own:
             return self._own[name]
         if name in self.store.segments:

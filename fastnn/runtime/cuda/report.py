@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastnn.kernels import elsewhere, topics
+from fastnn.kernels import external, topics
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler
@@ -47,7 +47,7 @@ class Report:
 def declare_all(modules: Iterable[str] = ()) -> None:
     """Enter every kernel there is in the table: also those that have entered themselves
     (`fastnn.optim` does when it is imported), and those of these modules."""
-    elsewhere.load(modules)
+    external.load(modules)
     topics.load("cuda")  # also the counterparts of those that the modules have made
 
 
@@ -98,7 +98,7 @@ def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[R
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        workers, context, declare_all, (tuple(elsewhere.MODULES),)
+        workers, context, declare_all, (tuple(external.MODULES),)
     ) as pool:
         found = pool.map(examine, *zip(*tasks, strict=True), chunksize=4)
         return [report for reports in found for report in reports]

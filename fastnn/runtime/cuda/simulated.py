@@ -24,7 +24,7 @@ class SimulatedGpu(Device):
     def use(self) -> None:
         """Nothing to do."""
 
-    settle = use
+    synchronize = use
 
     def sync(self) -> None:
         """Everything is done already."""

@@ -7,8 +7,8 @@ launches the step. Every few steps the control block is read back: a buffer is w
 its step is known to have come to a good end, so that the inputs of a step which has not are there
 to be looked at.
 
-Who looks at what lies on the device between two steps has to call `settle` first: it returns when
-all that was sent is done. The next step then brings to the device what the host has changed.
+Who looks at what lies on the device between two steps has to call `synchronize` first: it returns
+when all that was sent is done. The next step then brings to the device what the host has changed.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Stream:
         """Have a step made on these inputs; whether all is well so far."""
         if any(hasattr(array, "copy_to") for array in arrays):
             # their owner may change them as soon as this returns
-            if self.settle(poll):
+            if self.synchronize(poll):
                 for name, array in zip(names, arrays, strict=True):
                     bound.write(name, array)
                 self._hand_over((None, bound))
-            return self.settle(poll)
+            return self.synchronize(poll)
         slots = self._slots(bound, poll)
         if not self._reach(self._sent - len(slots) + 1, poll):
             return False
@@ -86,7 +86,7 @@ class Stream:
         self._hand_over((slot, bound))
         return True
 
-    def settle(self, poll: Callable[[], None] = lambda: None) -> bool:
+    def synchronize(self, poll: Callable[[], None] = lambda: None) -> bool:
         """Wait until all that was sent is done; whether it came to a good end."""
         good = self._reach(self._sent, poll)
         self._there.clear()
@@ -119,7 +119,7 @@ class Stream:
     def _slots(self, bound: CudaProgram, poll: Callable[[], None]) -> list[Slot]:
         runtime, size = self.runtime, bound.program.sizes["input"]
         if not runtime.slots or runtime.slots[0].host.nbytes < size:
-            self.settle(poll)
+            self.synchronize(poll)
             runtime.slots = []
             runtime.slots = ring(self.gpu, size)
         return runtime.slots

@@ -108,7 +108,7 @@ def test_passes(name: str, dtype: Any) -> None:
             out = dict.fromkeys(what.outs, shape)
             out |= {f"s{k}": (shape[0],) for k in range(what.sums)}
             compute_both(f"{name}_{label}", dtype, out, hyper=hyper, **arrays)
-        for label, (_, count) in optimizer.settles.items():
+        for label, (_, count) in optimizer.combines.items():
             sums = {f"s{k}": rng.random(shape[0]) for k in range(count)}
             size = 2 if name == "muon" else 1
             compute_both(f"{name}_{label}", dtype, {"own": (size,)}, hyper=hyper, count=6.0, **sums)

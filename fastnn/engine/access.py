@@ -1,8 +1,8 @@
 """Who may use a model's memory: one thread trains it, or several read it.
 
-A turn is held by a call that is going on: it names the thread and the call's frame, and ends with
-the call, even where a Ctrl-C or a fork kept it from saying so. So there is no lock that could be
-left held.
+An access is held by a call that is going on: it names the thread and the call's frame, and ends
+with the call, even where a Ctrl-C or a fork kept it from saying so. So there is no lock that could
+be left held.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Turn:
+class Access:
     """One call's use of a model.
 
     Attributes:
@@ -51,7 +51,7 @@ class Turn:
         self.frame: FrameType | None = frame
         self.thread = get_ident()
         self.between: Callable[[], Any] | None = None
-        self._among: dict[Turn, None] = {}
+        self._among: dict[Access, None] = {}
 
     def held(self) -> bool:
         """Whether the call is going on."""
@@ -62,7 +62,7 @@ class Turn:
             frame = frame.f_back
         return False
 
-    def begin(self, among: dict[Turn, None]) -> None:
+    def begin(self, among: dict[Access, None]) -> None:
         self._among = among
         among[self] = None
 
@@ -71,19 +71,19 @@ class Turn:
         self.frame = None  # which holds this turn
 
 
-class Turns:
-    """The turns of one piece of memory. (Each change is one operation of a dict, hence atomic.)"""
+class AccessControl:
+    """Who has access to a piece of memory. (A change is one operation of a dict, hence atomic.)"""
 
     def __init__(self) -> None:
-        self._training: dict[Turn, None] = {}
-        self._reading: dict[Turn, None] = {}
+        self._training: dict[Access, None] = {}
+        self._reading: dict[Access, None] = {}
         #: runs of threads that work on the memory, each with what ends it
-        self._runs: dict[Turn, Callable[[], None]] = {}
+        self._runs: dict[Access, Callable[[], None]] = {}
 
     def __reduce__(self) -> Any:
-        return Turns, ()  # a copy is nobody's
+        return AccessControl, ()  # a copy is nobody's
 
-    def train(self, turn: Turn, wait: bool = False) -> Turn:
+    def train(self, turn: Access, wait: bool = False) -> Access:
         """The turn to change what lies in the memory. Waits for readers of other threads to end.
 
         Args:
@@ -95,7 +95,7 @@ class Turns:
         """
         turn.begin(self._training)
         if self._runs:
-            self.settle()
+            self.synchronize()
         if len(self._training) == 1 and not self._reading:
             return turn
         try:
@@ -114,7 +114,7 @@ class Turns:
             raise
         return turn
 
-    def _before(self, turn: Turn) -> Turn | None:
+    def _before(self, turn: Access) -> Access | None:
         """Another thread's turn that comes first."""
         for other in list(self._training):
             if other is turn:
@@ -129,33 +129,33 @@ class Turns:
                 return None  # this thread has it already: a callback
         return None
 
-    def running(self, call: Turn, settle: Callable[[], None]) -> None:
+    def running(self, call: Access, synchronize: Callable[[], None]) -> None:
         """A call begins a run of other threads, which ends before the call; or else, if exceptions
-        one upon another cut the call off, when somebody calls `settle`."""
-        self._runs[call] = settle
+        one upon another cut the call off, when somebody calls `synchronize`."""
+        self._runs[call] = synchronize
 
-    def ended(self, call: Turn) -> None:
+    def ended(self, call: Access) -> None:
         self._runs.pop(call, None)
         call.end()
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """End the runs that calls have left behind, each at the end of its step, and wait for the
         steps that this thread has sent ahead."""
-        for call, settle in list(self._runs.items()):
+        for call, synchronize in list(self._runs.items()):
             if not call.held():
-                settle()
+                synchronize()
                 self.ended(call)
             elif call.between is not None and call.thread == get_ident():
                 call.between()
 
-    def read(self, turn: Turn) -> Turn:
+    def read(self, turn: Access) -> Access:
         """The turn to read. Waits for a step of another thread.
 
         Raises:
             BusyError: another thread is in the middle of a long training.
         """
         if self._runs:
-            self.settle()
+            self.synchronize()
         while True:
             turn.begin(self._reading)
             other = self._changing(turn)
@@ -172,14 +172,14 @@ class Turns:
             BusyError: another thread is in the middle of a long training.
         """
         if self._runs:
-            self.settle()
+            self.synchronize()
         if self._training:
-            turn = Turn(what, sys._getframe())
+            turn = Access(what, sys._getframe())
             while (other := self._changing(turn)) is not None:
                 refuse_long(what, other)
                 time.sleep(PAUSE)
 
-    def _changing(self, turn: Turn) -> Turn | None:
+    def _changing(self, turn: Access) -> Access | None:
         """Another thread's turn to train that one to read has to wait for; not where this thread is
         reading already, which that one waits for."""
         if not self._training:
@@ -188,13 +188,13 @@ class Turns:
         return None if any(r.held() for r in mine) else self._before(turn)
 
 
-def turns(holder: Any) -> Turns:
-    """The turns of an object (a parameter store, a trainer), which keeps them."""
-    found: Turns | None = holder.__dict__.get("_turns")
-    return holder.__dict__.setdefault("_turns", Turns()) if found is None else found
+def access_to(holder: Any) -> AccessControl:
+    """Who has access to an object (a parameter store, a trainer), which keeps it."""
+    found: AccessControl | None = holder.__dict__.get("_access")
+    return holder.__dict__.setdefault("_access", AccessControl()) if found is None else found
 
 
-def refuse_long(what: str, other: Turn) -> None:
+def refuse_long(what: str, other: Access) -> None:
     if other.long:
         raise BusyError(
             f"{what}: another thread is training this model ({other.what}), its parameters change "
@@ -202,16 +202,16 @@ def refuse_long(what: str, other: Turn) -> None:
         )
 
 
-def settle(holder: Any) -> None:
+def synchronize(holder: Any) -> None:
     """End the runs that are left behind on an object's memory, before somebody looks at it."""
-    found: Turns | None = holder.__dict__.get("_turns")
+    found: AccessControl | None = holder.__dict__.get("_access")
     if found is not None and found._runs:
-        found.settle()
+        found.synchronize()
 
 
 def look(holder: Any, what: str) -> None:
-    """Before a single array of an object's memory is read; see `Turns.look`."""
-    found: Turns | None = holder.__dict__.get("_turns")
+    """Before a single array of an object's memory is read; see `AccessControl.look`."""
+    found: AccessControl | None = holder.__dict__.get("_access")
     if found is not None and (found._runs or found._training):
         found.look(what)
 
@@ -223,7 +223,7 @@ def training(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(method)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             this: Any = args[0]
-            turn = turns(this.store).train(Turn(what, sys._getframe(), True, this))
+            turn = access_to(this.store).train(Access(what, sys._getframe(), True, this))
             try:
                 return method(*args, **kwargs)
             finally:
@@ -242,8 +242,8 @@ def reading(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(method)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             this: Any = args[0]
-            turn = turns(this.store).read(Turn(what, sys._getframe()))
-            place = turns(this).train(Turn(what, sys._getframe()), wait=True)
+            turn = access_to(this.store).read(Access(what, sys._getframe()))
+            place = access_to(this).train(Access(what, sys._getframe()), wait=True)
             try:
                 return method(*args, **kwargs)
             finally:
