@@ -173,6 +173,6 @@ def written_buffers(calls: Sequence[Call]) -> list[Value]:
     found: dict[Value, None] = {}
     for call in calls:
         for _, parameter, value in call.arrays():
-            if parameter.writes and value.root.segment == "buffers":
-                found[value.root] = None
+            if parameter.writes and (root := value.root).segment == "buffers":
+                found[root] = None
     return list(found)

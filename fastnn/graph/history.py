@@ -260,6 +260,8 @@ def _put(cover: Coverage, begin: int, end: int, owner: int, state: State) -> Non
 
 def strides_of(value: Value, call: Call, depth: int = 0) -> Strides:
     """How an operand moves in the loops around a call, less the `depth` outermost ones."""
+    if len(call.repeats) <= depth:
+        return ()
     moving = value.strides
     return tuple(moving.get(loop, 0) for loop in call.repeats[depth:])
 

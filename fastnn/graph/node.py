@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastnn.errors import ShapeError, where
@@ -42,12 +43,18 @@ class Call:
     final: bool = False  # belongs to the very end of the step
     repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
 
-    def arrays(self) -> Iterator[tuple[str, Array, Value]]:
+    @cached_property
+    def _arrays(self) -> list[tuple[str, Array, Value]]:
+        operands = self.operands
+        return [
+            (name, parameter, value)
+            for name, parameter in kernel_of(self.kernel).arrays.items()
+            if isinstance(value := operands[name], Value)
+        ]
+
+    def arrays(self) -> list[tuple[str, Array, Value]]:
         """Its arrays that are not absent: name and use of the parameter, and the value."""
-        for name, parameter in kernel_of(self.kernel).arrays.items():
-            value = self.operands[name]
-            if isinstance(value, Value):
-                yield name, parameter, value
+        return self._arrays
 
 
 def check_operands(kernel: str, operands: Mapping[str, Any], scope: str) -> None:

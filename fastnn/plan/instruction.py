@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
 from fastnn.graph.history import strides_of
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
+from fastnn.kernels.declare import CudaKernel, Kernel, kernel_of
 from fastnn.plan.spans import Span
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(NamedTuple):
     """How an instruction touches the memory of a value.
 
     With the axis "rows" or "cols" item i of the instruction touches only the i-th equal part along
@@ -212,9 +211,11 @@ def instruction_of(call: Call, batch: int) -> Instruction:
     kernel = kernel_of(call.kernel)
     dims: dict[str, tuple[int, ...]] = {}
     accesses: list[Access] = []
+    letters: dict[str, int] = {}
     lengths = tuple(loop.length for loop in call.repeats)
+    batched, split_bytes, whole_bytes = False, 0, 0
     for name, parameter in kernel.arrays.items():
-        value = call.operands[name]
+        value, axis = call.operands[name], parameter.axis
         if value is None:
             dims[name] = (0,) * len(parameter.dims)
             continue
@@ -223,34 +224,39 @@ def instruction_of(call: Call, batch: int) -> Instruction:
                 f"{where(call.scope)}kernel {kernel.name!r}: operand {name!r} must be an array, "
                 f"got {type(value).__name__}"
             )
-        dims[name] = fold(value.shape, len(parameter.dims))
-        span = Span(value.shift, value.shift + value.size, strides_of(value, call), lengths)
-        flag = parameter.mode == "flag"
+        root, begin = value.root, value.shift
+        own = dims[name] = fold(value.shape, len(parameter.dims))
+        size = _elements(own)
+        span = Span(begin, begin + size, strides_of(value, call), lengths)
         accesses.append(
-            Access(value.root, parameter.reads, parameter.writes, parameter.axis, span, flag)
+            Access(root, parameter.reads, parameter.writes, axis, span, parameter.mode == "flag")
         )
-    letters = check_letters(kernel, dims, call)
+        batched = batched or (value.batched and axis == "rows")
+        if value.external:  # its sizes are known when the program is bound
+            continue
+        if axis == "whole":
+            whole_bytes += 4 * size
+        else:
+            split_bytes += 4 * size
+        for letter, extent in zip(parameter.dims, own, strict=True):
+            if letters.setdefault(letter, extent) != extent:
+                raise ShapeError(
+                    f"{where(call.scope)}op of kernel {kernel.name!r}: expected {name!r} with "
+                    f"{letter}={letters[letter]}, got shape {value.shape}; check the layer's sizes"
+                )
     if kernel.items is None:
         return Instruction(
             kernel, call.operands, dims, tuple(accesses), 1, 1, None, call.scope, 0,
             final=call.final, repeats=call.repeats,
         )  # fmt: skip
     count = letters[kernel.items]
-    batched = any(
-        p.axis == "rows" and isinstance(v := call.operands[n], Value) and v.batched
-        for n, p in kernel.arrays.items()
-    )
     if batched and count % batch == 0 and (batch >= 8 or count == batch):
         items, multiplier, key = batch, count // batch, ("batch", batch)
     else:
         items, multiplier, key = count, 1, ("batch" if batched else "weights", count)
-    sizes = {True: 0, False: 0}
-    for name, parameter in kernel.arrays.items():
-        if not _is_external(parameter, call.operands[name]):
-            sizes[parameter.axis == "whole"] += 4 * _elements(dims[name])
     return Instruction(
         kernel, call.operands, dims, tuple(accesses), items, multiplier, key, call.scope,
-        sizes[False] // max(items, 1), sizes[True], repeats=call.repeats,
+        split_bytes // max(items, 1), whole_bytes, repeats=call.repeats,
     )  # fmt: skip
 
 
@@ -259,25 +265,3 @@ def _elements(dims: tuple[int, ...]) -> int:
     for extent in dims:
         size *= extent
     return size
-
-
-def check_letters(
-    kernel: Kernel | CudaKernel, dims: dict[str, tuple[int, ...]], call: Call
-) -> dict[str, int]:
-    """Sizes by dimension letter; an error if one letter stands for two sizes."""
-    letters: dict[str, int] = {}
-    for name, parameter in kernel.arrays.items():
-        value = call.operands[name]
-        if value is None or _is_external(parameter, value):
-            continue
-        for letter, size in zip(parameter.dims, dims[name], strict=True):
-            if letters.setdefault(letter, size) != size:
-                raise ShapeError(
-                    f"{where(call.scope)}op of kernel {kernel.name!r}: expected {name!r} with "
-                    f"{letter}={letters[letter]}, got shape {value.shape}; check the layer's sizes"
-                )
-    return letters
-
-
-def _is_external(parameter: Array, value: Any) -> bool:
-    return isinstance(value, Value) and value.external

@@ -216,6 +216,10 @@ class _Resized:
         }
         _require(all(private.get(n, ())[: len(nest)] == nest for n, nest in plan.private.items()))
         self.roots = roots
+        #: bytes of an element, by its type's letter
+        self.sizes = {
+            letter: item_size(letter, graph.dtype) for letter in {root.dtype for root in roots}
+        }
         #: bytes of an item in local memory, by root
         self.per_item: dict[Value, int] = {}
         self.loops: tuple[Repeat, ...] = ()  # around the call that was looked at last
@@ -325,32 +329,48 @@ class _Resized:
 
     def _call(self, one: Instruction, like: PlannedCall) -> PlannedCall:
         operands: list[Any] = []
-        for name in one.kernel.params:
+        for name, theirs in zip(one.kernel.params, like.operands, strict=True):
             value = one.operands[name]
             if isinstance(value, Value):
-                operands.append(self._operand(value, one.dims[name], one.repeats))
+                assert isinstance(theirs, Operand)
+                operands.append(self._operand(value, one.dims[name], one.repeats, theirs))
             elif isinstance(value, Counter):
                 operands.append(Count(value.first, along(value.strides, one.repeats)))
             else:
                 operands.append(value)
         self.loops = one.repeats
-        made = PlannedCall(one.kernel.name, tuple(operands), one.multiplier, one.scope)
-        return like if made == like else made
+        same = one.multiplier == like.multiplier and one.scope == like.scope
+        if same and all(map(_same, operands, like.operands)):
+            return like
+        return PlannedCall(one.kernel.name, tuple(operands), one.multiplier, one.scope)
 
-    def _operand(self, value: Value, dims: Sequence[int], loops: Sequence[Repeat]) -> Operand:
+    def _operand(
+        self, value: Value, dims: tuple[int, ...], loops: Sequence[Repeat],
+        like: Operand | None = None,
+    ) -> Operand:  # fmt: skip
+        """An operand; `like`: the one in the larger program, which is taken if it is the same."""
         root = value.root
         buffer = self.plan.buffers[self.roots[root]]
         if buffer.per_item:
+            if like is not None and (like.dims, like.per_item) == (dims, self.per_item[root]):
+                return like
             return Operand(
-                "local", buffer.begin, tuple(dims), value.dtype, False, buffer.shown,
-                self.per_item[root],
-            )  # fmt: skip
-        size = item_size(value.dtype, self.graph.dtype)
-        offset, strides = buffer.begin + value.shift * size, along(value.strides, loops)
+                "local", buffer.begin, dims, value.dtype, False, buffer.shown, self.per_item[root]
+            )
+        size = self.sizes[value.dtype]
+        offset, strides = buffer.begin + value.shift * size, ()
+        if loops:
+            strides = tuple(stride * size for stride in along(value.strides, loops))
+        if like is not None and (like.offset, like.dims, like.strides) == (offset, dims, strides):
+            return like
         return Operand(
-            root.segment, offset, tuple(dims), value.dtype, root.external, buffer.shown,
-            strides=tuple(stride * size for stride in strides),
-        )  # fmt: skip
+            root.segment, offset, dims, value.dtype, root.external, buffer.shown, strides=strides
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two operands of a call are the same."""
+    return one is other or (type(one) is type(other) and bool(one == other))
 
 
 def _by_batch(one: Instruction, batch: int) -> Instruction:

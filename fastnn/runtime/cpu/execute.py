@@ -37,23 +37,41 @@ class Tables:
         moves: by call what changes in its record from step to step: word, depth of the loop, by how
             much.
         by_loop: calls that their innermost loop places once, with its number.
+
+    Args:
+        program: the program.
+        memory: its segments.
+        poisoned: what fills memory, of the larger program.
+        like: the tables of the larger program in the same memory.
     """
 
-    def __init__(self, program: Program, memory: Memory, poisoned: Poison | None = None):
+    def __init__(
+        self, program: Program, memory: Memory, poisoned: Poison | None = None,
+        like: Tables | None = None,
+    ):  # fmt: skip
         self.table = table = Table(poison.in_loops(program) if poison.enabled() else program)
         if poison.enabled():
             poisoned = poisoned or Poison(program, memory, len(table.calls))
             table.insert(poisoned.row)
         self.poison = poisoned
         begins = {segment: array.ctypes.data for segment, array in memory.items()}
-        self.records = [_record(call, memory, begins) if call else [] for call in table.calls]
-        calls = list(enumerate(table.calls))
+        self.records: list[list[int]] = []
         self.local: dict[int, list[tuple[int, Operand]]] = {}
         self.moves: dict[int, list[tuple[int, int, int]]] = {}
-        if program.sizes.get("local", 0):
-            self.local = {k: local for k, call in calls if (local := _local(call))}
-        if table.depth:
-            self.moves = {k: moves for k, call in calls if (moves := _moves(call))}
+        known = like.numbers_of if like is not None else {}
+        for k, call in enumerate(table.calls):
+            same = known.get(id(call))
+            if like is not None and same is not None:  # the very same call
+                self.records.append(like.records[same])
+                local, moves = like.local.get(same), like.moves.get(same)
+            else:
+                self.records.append(_record(call, memory, begins) if call else [])
+                local = _local(call) if program.sizes.get("local", 0) else None
+                moves = _moves(call) if table.depth else None
+            if local:
+                self.local[k] = local
+            if moves:
+                self.moves[k] = moves
         #: where local memory lies depends on the block
         self.by_loop = {
             k: loop
@@ -67,6 +85,11 @@ class Tables:
             loop: _watch(program, operand, items, begins)
             for loop, (operand, items) in table.watches.items()
         }
+
+    @functools.cached_property
+    def numbers_of(self) -> dict[int, int]:
+        """The numbers of its calls, by their identity."""
+        return {id(call): k for k, call in enumerate(self.table.calls) if call is not None}
 
     def advances(self, number: int) -> list[tuple[int, int]]:
         """What a call's innermost loop adds to which words of its record."""

@@ -199,7 +199,7 @@ class CpuRuntime:
         if base is None or base.program is not larger or not base.reads(self.memory):
             base = self._bases[id(larger)] = self.bind(larger)
         base.ready(self.count(larger))  # a smaller one has no more workers
-        tables = Tables(program, base.memory, base.poison)
+        tables = Tables(program, base.memory, base.poison, base.sizes.tables)
         size = base.sizes.add(tables)
         return ResizedProgram(program, base, tables, size) if size is not None else None
 
@@ -397,9 +397,13 @@ class _Input:
 
 def _slots(call: PlannedCall, place: Operand) -> list[int]:
     """Words of a call's record that hold the address of what lies at `place`."""
-    where = place.segment, place.offset
-    return [
-        slot
-        for slot, operand in slots(call)
-        if isinstance(operand, Operand) and (operand.segment, operand.offset) == where
-    ]
+    segment, offset = place.segment, place.offset
+
+    def there(operand: Any) -> bool:
+        return (
+            isinstance(operand, Operand) and operand.offset == offset and operand.segment == segment
+        )
+
+    if not any(map(there, call.operands)):
+        return []
+    return [slot for slot, operand in slots(call) if there(operand)]
