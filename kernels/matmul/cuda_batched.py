@@ -32,7 +32,7 @@ def matmul_forward(a, b, y):
     for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
         cuda.syncthreads()
         PRODUCT(a[p], c, False, b[p], k, True, y, p * m * k, flat(y), False, m, k, 0, c,
-                flat(y), 0)  # fmt: skip
+                flat(y), 0, 0)  # fmt: skip
 
 
 @cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
@@ -41,4 +41,4 @@ def matmul_backward_b(a, dy, db):
     for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
         cuda.syncthreads()
         PRODUCT(a[p], c, True, dy[p], k, True, db, p * c * k, flat(db), False, c, k, 0, m,
-                flat(db), 0)  # fmt: skip
+                flat(db), 0, 0)  # fmt: skip
