@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import os
 from typing import Any
 
@@ -57,7 +58,7 @@ def group() -> Any:
 
         def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
             suggest(ctx, self, args, {f"train {task}": task for task in TASKS})
-            return super().resolve_command(ctx, args)
+            return check_values(ctx, super().resolve_command(ctx, args))
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):
@@ -105,6 +106,27 @@ def suggest(ctx: Any, group: Any, args: Any, others: dict[str, str] | None = Non
         f"There is {', '.join(group.list_commands(ctx))}."
     )  # fmt: skip
     raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
+
+
+def check_values(ctx: Any, resolved: Any) -> Any:
+    """What `click.Group.resolve_command` found, with an error where an option stands in the place
+    of another one's value (click takes it for the value)."""
+    import click
+
+    _, command, args = resolved
+    takes = {
+        name: isinstance(option, click.Option) and not option.is_flag
+        for option in command.get_params(ctx)
+        for name in option.opts
+    }
+    for name, value in itertools.pairwise(args):
+        if name == "--":
+            break
+        if takes.get(name) and value.startswith("-") and value in takes:
+            raise click.UsageError(
+                f"Option {name!r} requires a value, got the option {value!r}.", ctx
+            )
+    return resolved
 
 
 def _version(click: Any, version: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnn.cli import TASKS, options, suggest
+from fastnn.cli import TASKS, check_values, options, suggest
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.ahead import Variant
@@ -30,7 +30,7 @@ class Tasks(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         suggest(ctx, self, args)
-        return super().resolve_command(ctx, args)
+        return check_values(ctx, super().resolve_command(ctx, args))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
@@ -108,7 +108,7 @@ def digits_trainer(
 
     if optimizer not in OPTIMIZERS:
         raise OptionError(
-            f"--optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}"
+            f"--optimizer: expected one of {', '.join(sorted(OPTIMIZERS))}, got {optimizer!r}"
         )
     layers: list[nn.Module] = [nn.Dropout(dropout / 2)]
     size = 64

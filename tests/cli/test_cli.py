@@ -132,10 +132,12 @@ def test_a_batch_larger_than_the_data_is_cut(small, caplog):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--optimizer", "sdg"], 1, "--optimizer: expected one of sgd, adagrad"),
+        (["--optimizer", "sdg"], 1, "--optimizer: expected one of adadelta, adafactor"),
         (["--device", "tpu"], 1, "device: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got 'tpu'"),
         (["--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
         (["--resume", "nowhere.safetensors"], 1, "no such file"),
+        (["--resume", "--output", "runs"], 2, "'--resume' requires a value, got the option '--ou"),
+        (["--output", "--quiet"], 2, "'--output' requires a value, got the option '--quiet'"),
         (["--hidden", "64,x"], 2, "expected sizes such as 256,128, got '64,x'"),
         (["--hidden", "0"], 2, "expected sizes"),
         (["--workers", "none"], 2, "expected 'auto' or a number"),
