@@ -186,16 +186,17 @@ class Graph:
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:
     """Outputs run over the batch whose first dimension is that of an input that does: the kernel's
     signature says so, by the letter that both begin with."""
-    arrays = {
-        name: (parameter, value)
+    arrays = [
+        (parameter, value)
         for name, parameter in kernel_of(kernel).arrays.items()
         if parameter.axis != "whole" and isinstance(value := operands.get(name), Value)
-    }
-    letters = {
-        parameter.dims[0] for parameter, value in arrays.values() if value.batched and
-        runs_over_batch(value, fold(value.shape, len(parameter.dims)))
-    }  # fmt: skip
-    for parameter, value in arrays.values() if letters else ():
+    ]
+    letters = [
+        parameter.dims[0]
+        for parameter, value in arrays
+        if value.batched and runs_over_batch(value, fold(value.shape, len(parameter.dims)))
+    ]
+    for parameter, value in arrays if letters else ():
         if parameter.mode in ("out", "scratch") and value.segment == "work":
             among = parameter.dims[0] in letters and runs_over_batch(value, value.shape)
             value.batched = value.batched or among

@@ -50,7 +50,9 @@ def as_value(graph: Graph, operand: Any) -> Value:
 
 def symbolic(x: Any) -> Any:
     """A parameter as the value that stands for it; anything else as it is."""
-    return as_shown(graph_of(x), x) if isinstance(x, Leaf) else x
+    if isinstance(x, Value) or not isinstance(x, Leaf):
+        return x
+    return as_shown(graph_of(x), x)
 
 
 def float_value(x: Any, op: str) -> Value:
@@ -74,6 +76,8 @@ def unary(name: str, x: Any, **attrs: Any) -> Value:
 def as_shown(graph: Graph, operand: Any) -> Value:
     """A value for an operand, in the shape that users see: a parameter that is kept transposed for
     matrix products is transposed back (a copy)."""
+    if isinstance(operand, Value):
+        return operand
     value = as_value(graph, operand)
     if isinstance(operand, Leaf) and operand.transposed:
         result: Value = graph.apply("transpose", x=value, axes=(1, 0))
@@ -124,7 +128,10 @@ def common(name: str, *operands: Any) -> list[Value]:
     """The operands as float values of one shape, by NumPy's rules of broadcasting."""
     graph = graph_of(*operands)
     values = [float_operand(graph, x, name) for x in operands]
-    shape = broadcast_shape([v.shape for v in values], graph.scope, name)
+    shapes = [v.shape for v in values]
+    if shapes.count(shapes[0]) == len(shapes):
+        return values
+    shape = broadcast_shape(shapes, graph.scope, name)
     batched = any(v.batched and v.shape == shape for v in values)
     return [v if v.shape == shape else expanded(v, shape, batched) for v in values]
 
