@@ -17,14 +17,14 @@ from ..recurrent.cuda import (
     MOST_ROWS,
     MOST_THREADS,
     TILE,
-    Exchange,
     backward_elements,
     bias_or_zero,
+    bounds_of,
     forward_elements,
+    functions_of,
     launch_cooperative,
     load_columns,
     load_rows,
-    multiply,
     output_before,
     place,
     rows_of_group,
@@ -84,9 +84,10 @@ def keep_gradient(
         sums_h[x + 2 * H] = dnh
 
 
-def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange) -> None:
+def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None:
     """The kernels with the reset after the product, or (`early`) before it."""
-    begin, publish, receive, slot_of, place_of, end = exchange
+    functions, count = functions_of(near, held)
+    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
     threads = EARLY_THREADS if early else MOST_THREADS
     slots = 3 if early else 2
     near_slots = slots if near else 0
@@ -98,7 +99,7 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
         launch=launch,
         shared=lambda s: forward_elements(s, 3, near_slots),
         **together(near),
-        bounds=threads,
+        **({"bounds": threads} if early else bounds_of(held)),
         name=f"gru_{how}_forward{suffix}",
     )
     def gru_forward(
@@ -134,6 +135,8 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
         load_columns(s, weights, w_hh, first, units, 3)
         mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, zx.dtype)
+        hold(registers, s, weights, columns, columns, H, SPLITS)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -176,7 +179,7 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
                     xr, xz, xn = z[k], z[k + H], z[k + 2 * H]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
                 some = 2 * units if early else columns
-                multiply(s, weights, columns, some, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, columns, some, inputs, H, parts, SPLITS)
                 if live:
                     gr = sigmoid((xr + br) + total(s, parts, SPLITS, some, row, u))
                     gz = sigmoid((xz + bz) + total(s, parts, SPLITS, some, row, units + u))
@@ -209,7 +212,9 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
                     r = tile * TILE + row
                     h = zero
                     receive(s, inputs, mail, (reset + tile) * size, size, turn + 1)
-                    multiply(s, weights + 2 * units, columns, units, inputs, H, parts, SPLITS)
+                    multiply(
+                        s, registers, weights + 2 * units, columns, units, inputs, H, parts, SPLITS
+                    )
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
                         gr, gz = kept[at * 4 * H + j], kept[at * 4 * H + H + j]
@@ -231,7 +236,7 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
         launch=launch,
         shared=lambda s: backward_elements(s, 3, near_slots),
         **together(near),
-        bounds=threads,
+        **({"bounds": threads} if early else bounds_of(held)),
         name=f"gru_{how}_backward{suffix}",
     )
     def gru_backward(
@@ -272,6 +277,8 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
         load_rows(s, weights, w_hh, first, units)
         mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, y.dtype)
+        hold(registers, s, weights, units, units, 3 * H, BACKWARD_SPLITS)
         zero_past_end(dz, 3, first, units, H, rows, numbers, known)
         zero_past_end(dz_h, 2 if early else 3, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
@@ -316,7 +323,17 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
                 if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
                     receive(s, inputs, mail, (now + tile) * size, TILE * depth, number - 1)
                     if not cut:
-                        multiply(s, weights, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                        multiply(
+                            s,
+                            registers,
+                            weights,
+                            units,
+                            units,
+                            inputs,
+                            depth,
+                            parts,
+                            BACKWARD_SPLITS,
+                        )
                 if live:
                     if not (begins or cut):
                         dh = s[state + r * units + u]
@@ -353,7 +370,15 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
                     dr = zero
                     receive(s, inputs, mail, (slot + tile) * size, TILE * H, number)
                     multiply(
-                        s, weights + 2 * H * units, units, units, inputs, H, parts, BACKWARD_SPLITS
+                        s,
+                        registers,
+                        weights + 2 * H * units,
+                        units,
+                        units,
+                        inputs,
+                        H,
+                        parts,
+                        BACKWARD_SPLITS,
                     )
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
@@ -372,4 +397,5 @@ def _declare(suffix: str, early: bool, near: bool, how: str, exchange: Exchange)
 
 for _way in ways():
     _declare("", False, *_way)
+for _way in ways(held=False):
     _declare("_early", True, *_way)

@@ -12,16 +12,15 @@ from ..recurrent.cuda import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
     MOST_ROWS,
-    MOST_THREADS,
     TILE,
-    Exchange,
     backward_elements,
     bias_or_zero,
+    bounds_of,
     forward_elements,
+    functions_of,
     launch_cooperative,
     load_columns,
     load_rows,
-    multiply,
     output_before,
     place,
     row_before,
@@ -58,16 +57,17 @@ def keep_unit(gi, gf, gg, go, after, out, saved, y, row, H, j):
     y[row * H + j] = out
 
 
-def _declare_forward(near: bool, how: str, exchange: Exchange) -> None:
-    """The kernel of blocks that exchange in one way."""
-    begin, publish, receive, slot_of, place_of, end = exchange
+def _declare_forward(how: str, near: bool, held: bool) -> None:
+    """The kernel of one of the ways."""
+    functions, count = functions_of(near, held)
+    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
     near_slots = 2 if near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
         shared=lambda s: forward_elements(s, 4, near_slots),
         **together(near),
-        bounds=MOST_THREADS,
+        **bounds_of(held),
         name=f"lstm_{how}_forward",
     )
     def lstm_forward(
@@ -105,6 +105,8 @@ def _declare_forward(near: bool, how: str, exchange: Exchange) -> None:
         load_columns(s, weights, w_hh, first, units, 4)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, zx.dtype)
+        hold(registers, s, weights, columns, columns, H, SPLITS)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -148,7 +150,7 @@ def _declare_forward(near: bool, how: str, exchange: Exchange) -> None:
                     k = at * 4 * H + j
                     xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
-                multiply(s, weights, columns, columns, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, columns, columns, inputs, H, parts, SPLITS)
                 if live:
                     u = j - first
                     zi = (xi + bi) + total(s, parts, SPLITS, columns, row, u)
@@ -209,16 +211,17 @@ def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H
         dpeephole[b, 2 * H + j] += do * after
 
 
-def _declare_backward(near: bool, how: str, exchange: Exchange) -> None:
-    """The kernel of blocks that exchange in one way."""
-    begin, publish, receive, slot_of, place_of, end = exchange
+def _declare_backward(how: str, near: bool, held: bool) -> None:
+    """The kernel of one of the ways."""
+    functions, count = functions_of(near, held)
+    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
     near_slots = 2 if near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
         shared=lambda s: backward_elements(s, 4, near_slots),
         **together(near),
-        bounds=MOST_THREADS,
+        **bounds_of(held),
         name=f"lstm_{how}_backward",
     )
     def lstm_backward(
@@ -261,6 +264,8 @@ def _declare_backward(near: bool, how: str, exchange: Exchange) -> None:
         load_rows(s, weights, w_hh, first, units)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, y.dtype)
+        hold(registers, s, weights, units, units, depth, BACKWARD_SPLITS)
         zero_past_end(dz, 4, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
         for r in range(row, rows, TILE):
@@ -315,7 +320,17 @@ def _declare_backward(near: bool, how: str, exchange: Exchange) -> None:
                 if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
                     receive(s, inputs, mail, (now + tile) * size, size, top - turn)
                     if not cut:
-                        multiply(s, weights, units, units, inputs, depth, parts, BACKWARD_SPLITS)
+                        multiply(
+                            s,
+                            registers,
+                            weights,
+                            units,
+                            units,
+                            inputs,
+                            depth,
+                            parts,
+                            BACKWARD_SPLITS,
+                        )
                 if live:
                     u = j - first
                     dc = s[state + r * units + u]

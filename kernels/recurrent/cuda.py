@@ -14,7 +14,8 @@ the way back the gradients of all gates; the `words` of the exchange in global m
 the L2 cache), and writes its own share. There are two slots, for even and odd turns; each number
 carries its turn, so nobody waits for anything else. See `kernels/cuda/exchange.py`. Where a group's
 blocks can be a cluster, the words lie in their shared memories (`kernels/cuda/near.py`): the same
-kernel, by the name ``..._cluster_...``, with the same bits.
+kernel, by the name ``..._cluster_...``, with the same bits. So are those called ``..._held_...``,
+whose threads take their weights from shared memory into registers once.
 
 Rows of sequences are handled four at a time (a *tile*); once the sequences of a tile have ended,
 it costs nothing. A product of a tile with the slice [depth, columns] of the weights is split over
@@ -26,7 +27,7 @@ nor on padding, nor on the number of groups and blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..cuda.device import (
@@ -44,17 +45,18 @@ from ..cuda.device import (
 from ..cuda.near import FAR, NEAR, place_near
 from ..cuda.tile import commit_copies, copy1, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
+from ..recorded import execute
 from . import cpu
 from .shared import length_of, step_of
 
-#: the functions by which blocks exchange (see `kernels/cuda/near.py`)
-Exchange = tuple[Callable[..., Any], ...]
 TILE = 4  # rows of sequences
 THREADS = 256  # of kernels that go through elements
 MOST_THREADS = 512  # of blocks that work together: 16 for each unit, if they have no more than 32
 MOST_UNITS = 64  # of a block: each has four threads of its own, one for every row of a tile
 #: sequences of a group, whose lengths lie in shared memory
 MOST_ROWS = 256
+#: weights that a thread holds are four times so many, where blocks have no more than so many units
+HELD_TERMS, HELD_UNITS = 16, 16
 SPARE_BYTES = 4096  # of shared memory: lengths of sequences, what the driver takes
 #: over how many threads the depth of a product is split, by the number of gates
 FORWARD_SPLITS = {1: 64, 3: 16, 4: 16}
@@ -73,6 +75,12 @@ class Layout:
     blocks: int  # of each group
     units: int  # of each block
     near: bool = False  # the blocks of a group are a cluster
+    held: bool = False  # threads hold their weights in registers
+
+    @property
+    def how(self) -> str:
+        """What kernels are called that work so."""
+        return ("cluster" if self.near else "persistent") + ("_held" if self.held else "")
 
     def rows(self, batch: int) -> int:
         """Sequences of a group, filled up to whole tiles."""
@@ -140,10 +148,11 @@ RATE, FAR_TURN, NEAR_TURN = 64, 2000, 800
 
 def best(
     far: Layout, batch: int, hidden: int, gates: int, itemsize: int, limits: tuple[int, ...],
-    slots: int, backward: bool,
+    slots: int, backward: bool, holds: bool = True,
 ) -> Layout:  # fmt: skip
     """The layout of a cell's kernel, from the one without clusters: with them where it fits and a
-    turn is shorter. `limits` as of `Lowering`; `slots` of words."""
+    turn is shorter, and with weights in registers where they fit. `limits` as of `Lowering`;
+    `slots` of words; `holds`: whether there are kernels that hold weights."""
     processors, shared_bytes, cluster = (*limits, 1)[:3]
     elements = backward_elements if backward else forward_elements
 
@@ -162,7 +171,11 @@ def best(
         fitting = units <= MOST_UNITS and layout.rows(batch) <= MOST_ROWS
         if cluster > 1 and fitting and needed <= shared_bytes:
             found.append(layout)
-    return min(found, key=turn)
+    chosen = min(found, key=turn)
+    depth = gates * hidden if backward else hidden
+    splits = BACKWARD_SPLITS if backward else FORWARD_SPLITS[gates]
+    few = itemsize == 4 and chosen.units <= HELD_UNITS and depth <= splits * HELD_TERMS
+    return replace(chosen, held=few and holds)
 
 
 # ---------------------------------------------------------------- sequences
@@ -244,11 +257,27 @@ def together(near: bool) -> dict[str, Any]:
     return {"cooperative": True}
 
 
-def ways() -> Iterator[tuple[bool, str, Exchange]]:
-    """The two ways in which blocks exchange: whether they are near, what names such kernels, and
-    the functions (see `kernels/cuda/near.py`)."""
-    yield False, "persistent", FAR
-    yield True, "cluster", NEAR
+def ways(held: bool = True) -> Iterator[tuple[str, bool, bool]]:
+    """The ways in which kernels are declared: what names them, whether blocks are near each other,
+    and whether threads hold their weights in registers."""
+    for how, near in (("persistent", False), ("cluster", True)):
+        yield how, near, False
+        if held:
+            yield f"{how}_held", near, True
+
+
+def functions_of(near: bool, held: bool) -> tuple[tuple[Callable[..., Any], ...], int]:
+    """The functions by which blocks exchange (see `kernels/cuda/near.py`), threads take their
+    weights and multiply with them, and how many weights a thread holds."""
+    own = (_hold, multiply_held) if held else (hold_nothing, multiply)
+    return (*(NEAR if near else FAR), *own), 4 * HELD_TERMS if held else 1
+
+
+def bounds_of(held: bool) -> dict[str, Any]:
+    """The registers that threads may have: as many as there are where they hold weights."""
+    if held:
+        return {"bounds": 16 * HELD_UNITS, "only_float32": True}
+    return {"bounds": MOST_THREADS}
 
 
 @helper
@@ -357,6 +386,69 @@ def add_product(s, weights, row, columns, inputs, depth, parts, splits):
         item += block_threads()
 
 
+def _holding(terms: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The functions by which a thread keeps its weights of a product, `terms` times four of them,
+    in registers for all turns, and multiplies with them: the sums of `add_product`, term by term.
+    They stand there one by one: a loop that is not unrolled would keep them in memory."""
+    hold = [
+        "def hold(held, s, weights, row, columns, depth, splits):",
+        "    split = divide_index(thread_number(), columns // 4)",
+        "    at = weights + split * row + 4 * (thread_number() - split * (columns // 4))",
+    ]
+    add = [
+        "def add_held(s, held, columns, inputs, depth, parts, splits):",
+        "    quads, zero = columns // 4, cast(s, 0)",
+        "    split = divide_index(thread_number(), quads)",
+        "    if split >= splits:",
+        "        return",
+    ]
+    add += [
+        f"    {', '.join(f'{c}{i}' for i in range(4))} = zero, zero, zero, zero" for c in "abcd"
+    ]
+    add.append("    x = inputs + split * TILE")
+    for k in range(terms):
+        w = [f"held[{4 * k + i}]" for i in range(4)]
+        inside = f"    if split < splits and split + {k} * splits < depth:"
+        hold += [inside, f"        {', '.join(w)} = load4(s, at + {k} * splits * row)"]
+        add += [
+            f"    if split + {k} * splits < depth:",
+            f"        x0, x1, x2, x3 = load4(s, x + {k} * splits * TILE)",
+        ]
+        add += [
+            f"        {c}{i} = {c}{i} + x{r} * {w[i]}"
+            for r, c in enumerate("abcd")
+            for i in range(4)
+        ]
+    add.append("    to = parts + split * TILE * columns + 4 * (thread_number() - split * quads)")
+    add += [
+        f"    store4(s, to + {r} * columns, {c}0, {c}1, {c}2, {c}3)" for r, c in enumerate("abcd")
+    ]
+    scope: dict[str, Any] = {
+        "__name__": __name__, "cast": cast, "divide_index": divide_index, "load4": load4,
+        "store4": store4, "thread_number": thread_number, "TILE": TILE,
+    }  # fmt: skip
+    for lines in (hold, add):
+        execute("\n".join(lines) + "\n", f"<weights in registers, {terms} terms>", scope)
+    return helper(scope["hold"]), helper(scope["add_held"])
+
+
+_hold, _add_held = _holding(HELD_TERMS)
+
+
+@helper
+def hold_nothing(held, s, weights, row, columns, depth, splits):
+    """The weights stay in shared memory."""
+
+
+@helper
+def multiply_held(s, held, weights, row, columns, inputs, depth, parts, splits):
+    """As `multiply`, with the weights that the threads hold."""
+    _add_held(s, held, columns, inputs, depth, parts, splits)
+    cuda.syncthreads()
+    add_parts(s, parts, splits, columns)
+    cuda.syncthreads()
+
+
 @helper
 def add_parts(s, parts, splits, columns):
     """Sixteen parts each become one, which takes the first one's place: chain q of `splits` / 16
@@ -373,7 +465,7 @@ def add_parts(s, parts, splits, columns):
 
 
 @helper
-def multiply(s, weights, row, columns, inputs, depth, parts, splits):
+def multiply(s, held, weights, row, columns, inputs, depth, parts, splits):
     """The product of a tile with `columns` columns of the weights (see `add_product`); `total` has
     its elements then."""
     add_product(s, weights, row, columns, inputs, depth, parts, splits)

@@ -12,17 +12,16 @@ from ..recurrent.cuda import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
     MOST_ROWS,
-    MOST_THREADS,
     THREADS,
     TILE,
-    Exchange,
     backward_elements,
     bias_or_zero,
+    bounds_of,
     forward_elements,
+    functions_of,
     launch_cooperative,
     load_columns,
     load_rows,
-    multiply,
     output_before,
     place,
     rows_of_group,
@@ -42,16 +41,17 @@ from .shared import activate, activate_gradient
 SPLITS = FORWARD_SPLITS[1]
 
 
-def _declare(near: bool, how: str, exchange: Exchange) -> None:
-    """The kernels of blocks that exchange in one way."""
-    begin, publish, receive, slot_of, place_of, end = exchange
+def _declare(how: str, near: bool, held: bool) -> None:
+    """The kernels of one of the ways."""
+    functions, count = functions_of(near, held)
+    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
     near_slots = 2 if near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
         shared=lambda s: forward_elements(s, 1, near_slots),
         **together(near),
-        bounds=MOST_THREADS,
+        **bounds_of(held),
         name=f"rnn_{how}_forward",
     )
     def rnn_forward(
@@ -84,6 +84,8 @@ def _declare(near: bool, how: str, exchange: Exchange) -> None:
         load_columns(s, weights, w_hh, first, units, 1)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, zx.dtype)
+        hold(registers, s, weights, units, units, H, SPLITS)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -119,7 +121,7 @@ def _declare(near: bool, how: str, exchange: Exchange) -> None:
                     at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
                     x = sums[at]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
-                multiply(s, weights, units, units, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, units, units, inputs, H, parts, SPLITS)
                 if live:
                     z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
                     h = activate(z, activation)
@@ -138,7 +140,7 @@ def _declare(near: bool, how: str, exchange: Exchange) -> None:
         launch=launch_cooperative,
         shared=lambda s: backward_elements(s, 1, near_slots),
         **together(near),
-        bounds=MOST_THREADS,
+        **bounds_of(held),
         name=f"rnn_{how}_backward",
     )
     def rnn_backward(
@@ -174,6 +176,8 @@ def _declare(near: bool, how: str, exchange: Exchange) -> None:
         load_rows(s, weights, w_hh, first, units)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
+        registers = cuda.local.array(count, y.dtype)
+        hold(registers, s, weights, units, units, H, BACKWARD_SPLITS)
         zero_past_end(dz, 1, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
         for r in range(row, rows, TILE):
@@ -208,7 +212,9 @@ def _declare(near: bool, how: str, exchange: Exchange) -> None:
                 if tile * TILE < ran:  # also where it is not needed: see `kernels/cuda/exchange.py`
                     receive(s, inputs, mail, (now + tile) * size, size, top - turn)
                     if not cut:
-                        multiply(s, weights, units, units, inputs, H, parts, BACKWARD_SPLITS)
+                        multiply(
+                            s, registers, weights, units, units, inputs, H, parts, BACKWARD_SPLITS
+                        )
                 if live:
                     if not (begins or cut):
                         dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)

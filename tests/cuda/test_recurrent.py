@@ -32,7 +32,7 @@ def weighted_sum(y: Value, weight: Value) -> Value:
     return ops.total(ops.multiply(y, weight))
 
 
-@pytest.mark.parametrize("way", ["persistent", "cluster", "step"])
+@pytest.mark.parametrize("way", ["persistent", "cluster_held", "step"])
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -45,9 +45,12 @@ def weighted_sum(y: Value, weight: Value) -> Value:
 def test_gradients_agree_with_the_cpu(
     monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], way: str
 ) -> None:
-    layout = None if way == "step" else Layout(1, 2, 4, near=way == "cluster")
+    layout = None
+    if way != "step":
+        held = way.endswith("_held") and "reset" not in options
+        layout = Layout(1, 2, 4, near=way.startswith("cluster"), held=held)
     monkeypatch.setattr(recurrent_cuda, "fits", lambda *sizes: layout)
-    monkeypatch.setattr(recurrent_cuda, "best", lambda *sizes: layout)
+    monkeypatch.setattr(recurrent_cuda, "best", lambda *sizes, **more: layout)
     called: set[str] = set()
     call_for = Lowering.call_for
 
@@ -72,4 +75,6 @@ def test_gradients_agree_with_the_cpu(
         np.testing.assert_allclose(found[1][name], want, rtol=1e-12, atol=1e-12, err_msg=name)
         assert np.abs(want).max() > 0
     end = "_early" if way != "step" and "reset" in options else ""
+    if "reset" in options:  # two products a turn
+        way = way.removesuffix("_held")
     assert {f"{kind.lower()}_{way}_{d}{end}" for d in ("forward", "backward")} <= called

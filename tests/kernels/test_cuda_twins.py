@@ -79,7 +79,7 @@ KERNELS_ONLY_CUDA = {
     **{
         f"{net}_{how}_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")
-        for how in ("persistent", "cluster")
+        for how in ("persistent", "cluster", "persistent_held", "cluster_held")
         for way in ("forward", "backward")
     },
     **{

@@ -42,11 +42,10 @@ def _kernel(
     batch, _, hidden = node.outputs["y"].shape
     layout = best(
         far, batch, hidden, GATES[node.op.name], np.dtype(to.dtype).itemsize, to.limits,
-        _slots(node), direction == "backward",
+        _slots(node), direction == "backward", holds=not node.attrs.get("reset_before"),
     )  # fmt: skip
     early = "_early" if node.attrs.get("reset_before") else ""
-    how = "cluster" if layout.near else "persistent"
-    return f"{node.op.name}_{how}_{direction}{early}", _together(to, node, layout, depth)
+    return f"{node.op.name}_{layout.how}_{direction}{early}", _together(to, node, layout, depth)
 
 
 def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.recurrent import cuda as recurrent
 from fastnn.kernels.update.shared import MADE, SAVING
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
@@ -17,8 +18,8 @@ from tests.kernels.rest import DIRECT, DIRECT_CUDA, UPDATES, by_turns, more, upd
 report.declare_all()
 #: too large for the simulator; their kernels are called directly
 LARGE = ("wide", "wide_tf32", "lstm_by_turns", "gru_by_turns")
-#: recurrent nets that are walked on a device without clusters, too
-WITHOUT_CLUSTERS = ("rnn", "gru", "gru_reset_before", "lstm_peepholes")
+#: recurrent nets that are walked without clusters, too, and with weights in shared memory
+RECURRENT = ("rnn", "gru", "lstm_peepholes", "gru_reset_before")
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -47,9 +48,17 @@ def checked() -> set[str]:
     with checking("cuda:0", run, CUDA_KERNELS, limits=(0, 232_448)) as few:
         by_turns()
     with checking("cuda:0", run, CUDA_KERNELS, limits=(4, 232_448)) as far:
-        for name in WITHOUT_CLUSTERS:
+        for name in RECURRENT:
             CASES[name]()
-    return {kind[0] for kind in seen | few | far}
+    found = seen | few | far
+    with pytest.MonkeyPatch.context() as patch:  # as if weights were too many to be held
+        patch.setattr(recurrent, "HELD_UNITS", 0)
+        for limits in ((4, 232_448), (4, 232_448, 8)):
+            with checking("cuda:0", run, CUDA_KERNELS, limits=limits) as shared:
+                for name in RECURRENT[:3]:
+                    CASES[name]()
+            found |= shared
+    return {kind[0] for kind in found}
 
 
 def test_in_models(checked: set[str]) -> None:

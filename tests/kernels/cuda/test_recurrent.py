@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastnn.kernels.cuda import exchange
 from fastnn.kernels.cuda import near as near_exchange
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS, Array
+from fastnn.kernels.recurrent import cuda as recurrent
 from fastnn.kernels.recurrent.cuda import Layout, best, exchange_words, fits
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
@@ -27,11 +28,6 @@ CELLS = [
     ("gru", {"reset_before": 0}), ("gru", {"reset_before": 1}),
 ]  # fmt: skip
 Arrays = dict[str, Any]
-
-
-def how(layout: Layout) -> str:
-    """What kernels are called whose blocks exchange so."""
-    return "cluster" if layout.near else "persistent"
 
 
 @dataclass
@@ -67,6 +63,10 @@ class Case:
     @property
     def before(self) -> bool:
         return bool(self.options.get("reset_before"))
+
+    def how(self, layout: Layout) -> str:
+        """What kernels are called that work so; those of two products hold no weights."""
+        return replace(layout, held=layout.held and not self.before).how
 
     @property
     def suffix(self) -> str:
@@ -130,12 +130,12 @@ class Case:
         return {"order": order, "words": words}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
-        name = f"{self.cell}_{how(layout)}_forward{self.suffix}"
+        name = f"{self.cell}_{self.how(layout)}_forward{self.suffix}"
         return self.run(name, self.order(layout), layout, byte)
 
     def backward(self, forward: Arrays, layout: Layout, byte: int = 0xFF) -> Arrays:
         given = self.order(layout) | {k: forward[k] for k in ("y", "saved") if k in forward}
-        name = f"{self.cell}_{how(layout)}_backward{self.suffix}"
+        name = f"{self.cell}_{self.how(layout)}_backward{self.suffix}"
         return self.run(name, given, layout, byte)
 
     def product(self, h: np.ndarray) -> np.ndarray:
@@ -204,7 +204,8 @@ LAYOUTS = [
     ((5, 3, 7), Layout(2, 2, 4)),
     ((9, 2, 5), Layout(1, 1, 8)),
     ((5, 3, 7), Layout(2, 2, 4, near=True)),
-    ((9, 2, 3), Layout(1, 1, 4, near=True)),
+    ((9, 2, 3), Layout(1, 1, 4, near=True, held=True)),
+    ((2, 3, 18), Layout(1, 2, 12, held=True)),
 ]
 
 
@@ -243,7 +244,7 @@ def test_gradients_agree_with_central_differences(
 ) -> None:
     reverse = 1 if cell == "gru" else 0
     case = Case(cell, options, (3, 4, 5), np.float64, reverse, np.array([3, 0, 4]))
-    layout = Layout(1, 2, 4, near)
+    layout = Layout(1, 2, 4, near, held=near)
     forward = case.forward(layout)
     got = case.backward_by_steps(forward) if by_steps else case.backward(forward, layout)
     incoming = [case.arrays["dh_n"], case.arrays["dc_n"]]
@@ -276,17 +277,17 @@ OUTPUTS = ("y", "h_n", "c_n", "saved")
 GRADIENTS = ("dz", "dz_h", "before", "reset", "dn", "dh0", "dc0", "dpeephole")
 
 
-@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize(("near", "held"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(("cell", "options"), CELLS[:1] + CELLS[4:])
 def test_layout_neighbours_and_padding_do_not_change_bits(
-    cell: str, options: dict[str, Any], near: bool
+    cell: str, options: dict[str, Any], near: bool, held: bool
 ) -> None:
     known = np.array([3, 0, 1, 2, 3])
     case = Case(cell, options, (5, 3, 7), np.float32, 0, known)
     whole = case.forward(Layout(1, 1, 8))
     back = case.backward(whole, Layout(1, 1, 8))
-    other = case.forward(Layout(2, 2, 4, near), byte=0)
-    again = case.backward(other, Layout(2, 2, 4, near), byte=0)
+    other = case.forward(Layout(2, 2, 4, near, held), byte=0)
+    again = case.backward(other, Layout(2, 2, 4, near, held), byte=0)
     for name, (left, right) in itertools.chain(
         ((n, (whole.get(n), other.get(n))) for n in OUTPUTS),
         ((n, (back.get(n), again.get(n))) for n in GRADIENTS),
@@ -417,9 +418,14 @@ def test_clusters_are_taken_where_they_fit_and_pay() -> None:
         assert far is not None
         return best(far, batch, hidden, gates, 4, limits, 2, backward)
 
-    assert chosen(64, 256, False) == Layout(16, 8, 32, near=True)
+    assert chosen(64, 256, False) == Layout(16, 8, 32, near=True)  # too many weights to hold
     assert not chosen(64, 256, True).near  # the words of four gates don't fit beside the weights
-    assert chosen(64, 128, True).near
+    assert chosen(64, 128, True) == Layout(16, 8, 16, near=True, held=True)
+    for size, held in ((4, True), (8, False)):
+        far = fits(32, 256, gates, size, 132, 232_448)
+        assert far is not None
+        assert best(far, 32, 256, gates, size, h200, 2, True).held == held
+        assert not best(far, 32, 256, gates, size, h200, 2, True, holds=False).held
     assert not chosen(16, 512, False).near  # four times as many blocks share the work elsewhere
     for limits in (h200[:2], (132, 232_448, 1)):
         assert not chosen(64, 128, True, limits).near
@@ -466,7 +472,7 @@ def test_blocks_wait_for_the_slowest(
         return wrapped
 
     module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
-    slowed = [(module, name) for name in ("load_columns", "load_rows", "multiply")]
+    slowed = [(module, "load_columns"), (module, "load_rows"), (recurrent, "add_parts")]
     slowed += [(exchange, "load_words"), (near_exchange, "load_near")]
     for place, name in slowed:
         monkeypatch.setattr(place, name, late(getattr(place, name)))
