@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn.engine.access import building
 from fastnn.engine.numbers import numbers
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value
@@ -61,8 +61,22 @@ class Module(Contents):
             )
         inputs = tuple(_constant(graph, x) for x in inputs)
         with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
-            return self.forward(*inputs, **options)
+            try:
+                return self.forward(*inputs, **options)
+            except ValueError as error:
+                hints = [
+                    h
+                    for h in (m._unpacking for m in vars(self).values() if isinstance(m, Module))
+                    if h
+                ]
+                if not (hints and "values to unpack" in str(error)):
+                    raise
+                raise ShapeError(
+                    f"{where(graph.scope)}{type(self).__name__}.forward: {error}; {hints[0]}"
+                ) from error
 
+    #: how to take the result of the layer apart, where that is easily mistaken
+    _unpacking: ClassVar[str] = ""
     #: whether the layer takes ids
     _takes_ids: ClassVar[bool] = False
 

@@ -61,6 +61,10 @@ class Recurrent(Module, Stateful):
     """
 
     gates = 1
+    _unpacking = (
+        "a recurrent layer returns its outputs and a list of final states, one for each layer and "
+        "direction: write 'y, states = layer(x)', or for one LSTM layer 'y, [(h, c)] = layer(x)'"
+    )
 
     def __init__(
         self,
@@ -209,7 +213,8 @@ class Recurrent(Module, Stateful):
 
         Returns:
             The outputs of all steps, zero past each sequence's end, and a list of final states in
-            the form of `state` (PyTorch stacks them into one array).
+            the form of `state` (PyTorch stacks them into one array): of one LSTM layer
+            ``y, [(h, c)] = lstm(x)``.
 
         Raises:
             ShapeError: the input, a state or the lengths do not fit.

@@ -330,3 +330,24 @@ def test_initial_states_of_another_form_are_refused(kind: str, start: Any, messa
     x, states = np.ones((6, 5, 4), np.float32), np.ones((6, 2, 3), np.float32)
     with pytest.raises(errors.ShapeError, match=message):
         Started(kind, 2, False, start).predict([x, states])
+
+
+class Unpacked(nn.Module):
+    """Takes an LSTM's result apart as PyTorch has it, or as it is."""
+
+    def __init__(self, as_torch: bool):
+        self.layer, self.as_torch = nn.LSTM(3, 4), as_torch
+
+    def forward(self, x: Value) -> Value:
+        if self.as_torch:
+            y, (h, c) = self.layer(x)
+        else:
+            y, [(h, c)] = self.layer(x)
+        return y[:, -1] - h + ops.multiply(c, 0.0)
+
+
+def test_final_states_taken_apart_as_in_pytorch_name_the_remedy() -> None:
+    x = np.ones((2, 5, 3), np.float32)
+    assert not Unpacked(False).predict(x).any()
+    with pytest.raises(errors.ShapeError, match=r"Unpacked.forward.*y, \[\(h, c\)\] = layer"):
+        Unpacked(True).predict(x)

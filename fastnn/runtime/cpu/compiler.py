@@ -33,6 +33,7 @@ from fastnn.errors import ProgramError, warn
 from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
+from fastnn.runtime.compile_errors import refuse
 from fastnn.runtime.cpu.checks import checked
 from fastnn.runtime.signals import uninterrupted
 
@@ -344,11 +345,10 @@ def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
         try:
             text = numba_bridge.optimised_llvm(entry, ENTRY)
         except NumbaError as error:
-            raise ProgramError(
-                f"kernel {kernel.shown!r} ({kernel.function.__module__}) cannot be compiled for "
-                f"{dtype}. A kernel may use loops, arithmetic, the math module and functions that "
-                f"are decorated with @fnn.helper; it must not make arrays. Numba says: {error}"
-            ) from None
+            refuse(
+                f"kernel {kernel.shown!r}", kernel.function, dtype, error,
+                "loops, arithmetic, the math module",
+            )  # fmt: skip
     if needed := NEEDS_PYTHON.search(text):
         raise ProgramError(
             f"kernel {kernel.shown!r} ({kernel.function.__module__}) does something that needs "

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import ProgramError
 from fastnn.kernels import recorded
 from fastnn.kernels import types as element_types
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda, cache, keys
+from fastnn.runtime.compile_errors import refuse
 from fastnn.runtime.cpu import compiler as files
 from fastnn.runtime.signals import uninterrupted
 
@@ -147,12 +147,10 @@ def compile_ptxs(
         try:
             return _cuda.compile_ptx(entry, types, ccs, entry_name(kernel), kernel.bounds)
         except NumbaError as error:
-            raise ProgramError(
-                f"CUDA kernel {kernel.name!r} ({kernel.function.__module__}) cannot be compiled "
-                f"for {dtype}. A kernel may use loops, arithmetic, the math module, `cuda` and "
-                "functions that are decorated with @fnn.helper; it must not make arrays. "
-                f"Numba says: {error}"
-            ) from None
+            refuse(
+                f"CUDA kernel {kernel.name!r}", kernel.function, dtype, error,
+                "loops, arithmetic, the math module, `cuda`",
+            )  # fmt: skip
 
 
 def make_entry(

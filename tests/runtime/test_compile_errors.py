@@ -1,0 +1,63 @@
+"""A kernel that does not compile: one line that says where, what, and what kernels may do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn.errors import ProgramError
+from fastnn.kernels.declare import Kernel
+from fastnn.runtime.cpu.compiler import compile_llvm
+
+
+@fnn.helper
+def zeros(x):
+    return np.zeros(3) + x  # makes an array
+
+
+@fnn.kernel
+def adds_text(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        y[i] = x[i] + "one"
+
+
+@fnn.kernel
+def calls_helper(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        y[i] = zeros(x[i])[0]
+
+
+@fnn.kernel
+def unknown_name(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        y[i] = x[i] + nowhere
+
+
+CASES: list[tuple[Kernel, str, str]] = [
+    (adds_text, "y[i] = x[i] + \"one\"", "Numba has no add(float32, one)"),
+    (calls_helper, "return np.zeros(3) + x", "Numba has no zeros(3)"),
+    (unknown_name, "", "name 'nowhere' is not defined"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kernel", "line", "reason"), CASES)
+def test_the_error_is_one_line_with_place_cause_and_remedy(
+    kernel: Kernel, line: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTNN_DEBUG", raising=False)
+    with pytest.raises(ProgramError) as caught:
+        compile_llvm(kernel, "float32", "")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"kernel {kernel.name!r} ({__file__}, line ")
+    for part in (line, reason, "cannot be compiled for float32", "@fnn.helper"):
+        assert part in message
+    assert caught.value.__cause__ is None
+
+
+def test_all_that_numba_says_is_the_cause_when_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTNN_DEBUG", "1")
+    with pytest.raises(ProgramError) as caught:
+        compile_llvm(adds_text, "float32", "")
+    assert "No implementation of function" in str(caught.value.__cause__)
