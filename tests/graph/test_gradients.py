@@ -31,7 +31,7 @@ CHECKED_ELSEWHERE = {
     "clip", "compare_integers", "detach", "equal", "erf", "expand", "gather", "less", "less_equal",
     "logsumexp_columns", "matmul", "max_columns", "maximum", "minimum", "not_equal", "pad", "power",
     "product_columns", "running_sum", "slice_steps", "sum_rows", "transpose", "where",
-    "to_floats", "gru", "leaky", "lstm", "rnn", "swap_time",
+    "to_floats", "gru", "leaky", "lstm", "rnn", "swap_time", "dropout_at",
 }  # fmt: skip
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
@@ -339,6 +339,7 @@ def test_every_layer_has_a_case():
     elsewhere = {"Add", "Concatenate", "Embedding", "Identity", "Module", "Multiply", "Sequential"}
     elsewhere |= {"ModuleDict", "ModuleList", "Recurrent"}
     elsewhere |= {
+        "AnnealedDropout",
         "DropConnect",
         "GaussianDropout",
         "GaussianNoise",
