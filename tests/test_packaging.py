@@ -127,6 +127,10 @@ def test_cuda_hint_is_the_extra(project):
     assert extras["cuda13"] == wanted
     assert extras["cuda12"] == [w.replace("cu13", "cu12") for w in wanted]
     assert {re.sub(r";.*", "", e) for e in extras["test"]} >= set(wanted)
+    for number in ("12", "13"):
+        package, library = extras[f"nccl{number}"]
+        assert f"pip install '{package}'" in _cuda.NCCL
+        assert library in _cuda.NCCL
 
 
 def test_no_machine_paths():

@@ -9,6 +9,7 @@ import numpy as np
 from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import Model
 from fastnn.engine.session import Session
+from fastnn.errors import ProcessError
 from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
@@ -26,6 +27,11 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
             "not before this step; load or set finite parameters."
         )
     origin, expected = first_nonfinite(bound, session)
+    if session.partnered and not broken and overflowed and origin in ("the loss", "on_gradients"):
+        raise ProcessError(
+            f"parallel: the loss of another process was not finite in {where}; its error says "
+            "more. Parameters, optimiser and running statistics are those before this step"
+        )
     if not broken and overflowed and lost:
         what = f"{where} made {lost[0]!r} not finite: the first such number came from {origin}"
     elif not broken:

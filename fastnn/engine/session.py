@@ -41,6 +41,7 @@ class Session:
     Attributes:
         runtime, memory, control, totals: see `fastnn/runtime/interface.py`.
         running: whether workers may be in the middle of a step.
+        partnered: whether devices take the mean of gradients over other processes by themselves.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class Session:
         self.memory = self.runtime.memory
         self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
+        self.partnered = False
         self._call: Access | None = None  # of a function of the host
         self.doubt()
 
     @property
     def ahead(self) -> bool:
         """Whether steps that the host feeds are sent ahead."""
-        return self.runtime.ahead and not self.runtime.functions
+        return self.runtime.ahead and (self.partnered or not self.runtime.functions)
 
     def doubt(self) -> None:
         """The next training step is not beyond doubt (`engine/guard.py`): the host has set
@@ -138,6 +140,11 @@ class Session:
 
         self.runtime.functions.append(call)
         return len(self.runtime.functions) - 1
+
+    def together(self, number: int, partners: Any) -> None:
+        """The function of this number takes the mean over other processes with devices of their
+        own: these may do it without the host."""
+        self.partnered = self.runtime.together(number, partners)
 
     def check_not_within(self, what: str) -> None:
         """Raise BusyError in a function of the host: a step is going on in this memory."""

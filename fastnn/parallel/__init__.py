@@ -2,7 +2,7 @@
 
 Every process has the same model from the same seed. Between the gradients and the update of each
 step the processes exchange their gradients, and each goes on with the mean over all of them. It is
-summed in the order of the processes, whatever carries the numbers, so all models stay the same to
+summed in the order of the processes (through memory and MPI alike), so all models stay the same to
 the last bit, and two runs with as many processes give the same bits.
 
     def work(group):
@@ -12,6 +12,11 @@ the last bit, and two runs with as many processes give the same bits.
         return trainer.get_parameters() if group.rank == 0 else None
 
     parameters, *_ = fnn.parallel.run(work, processes=4)     # on this machine
+
+On a machine with several GPUs ``run(work, processes=4, device="cuda")`` gives each process one of
+its own: with ``Trainer(..., device=group.device)`` the gradients go from GPU to GPU, by NCCL,
+within the step. All models are the same to the last bit there, too; the order of the sums is
+NCCL's.
 
 Between machines the same `work` runs under MPI (``pip install mpi4py``, and Open MPI or MPICH):
 

@@ -13,8 +13,8 @@ from fastnn.train.exchange import Exchanging
 #: bytes of each process that are exchanged at once
 CHUNK = 1 << 22
 #: what a process comes to a meeting for: to leave, to average so many numbers, to begin an epoch
-#: with such contents, to hand over bytes
-LEAVE, AVERAGE, BEGIN, GATHER = 0, 1, 2, 3
+#: with such contents, to hand over bytes, to plan steps that exchange so many numbers
+LEAVE, AVERAGE, BEGIN, GATHER, PLAN = 0, 1, 2, 3, 4
 
 
 class Group(Exchanging):
@@ -23,6 +23,8 @@ class Group(Exchanging):
     Attributes:
         rank: this process's number, from 0.
         size: how many there are.
+        device: the device to train on that no other process has ("cuda:0", "cuda:1", ...), where
+            `run` was asked for such; else that of the host.
     """
 
     rank: int
@@ -108,7 +110,7 @@ def disagreement(rows: Sequence[tuple[int, int]]) -> str:
             "steps (group.share, one batch size)"
         )
     numbers = [number for _, number in rows]
-    if len(set(numbers)) > 1 and rows[0][0] == AVERAGE:
+    if len(set(numbers)) > 1 and rows[0][0] in (AVERAGE, PLAN):
         return (
             f"parallel: expected gradients of one model in all processes, got {numbers} numbers; "
             "build the same model in each"

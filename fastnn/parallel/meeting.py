@@ -8,6 +8,8 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
+import numpy as np
+
 from fastnn.errors import ProcessError
 from fastnn.parallel.group import disagreement
 from fastnn.parallel.messages import GO, HERE, MESSAGE
@@ -22,12 +24,13 @@ class Meeting:
     """The processes, their ends, what they wait for and what has become of them.
 
     Args:
-        size: how many there will be.
+        begun: how many exchanges the GPU of each process has begun, as the process says.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, begun: np.ndarray):
+        self.size, self.begun = len(begun), begun
         self.ends: list[Any] = []
+        self.alarms: list[Any] = []
         self.children: list[Any] = []
         self.waiting: dict[int, tuple[int, int]] = {}
         self.found: dict[int, Any] = {}
@@ -35,9 +38,10 @@ class Meeting:
         #: why nobody can go on; "" as long as all can
         self.broken = ""
 
-    def add(self, end: Any, child: Any) -> None:
-        """A process that was started, and its end."""
+    def add(self, end: Any, alarm: Any, child: Any) -> None:
+        """A process that was started, its end, and what it is told by while it waits elsewhere."""
         self.ends.append(end)
+        self.alarms.append(alarm)
         self.children.append(child)
 
     def results(self) -> list[Any]:
@@ -55,6 +59,8 @@ class Meeting:
                 if gone or (end in ready and not self._hear(rank, end)):
                     del left[rank]
                     self._ended(rank)
+            if not ready and (text := self._apart()):
+                self._break(text)
             if self.failed:
                 until = min(until, time.monotonic() + GRACE)
         if self.failed:
@@ -110,11 +116,27 @@ class Meeting:
         if self.broken:
             self._release(self.broken.encode())
         elif len(self.waiting) == self.size:
-            text = disagreement([self.waiting[rank] for rank in range(self.size)])
+            text = disagreement([self.waiting[rank] for rank in range(self.size)]) or self._apart()
             self._release(text.encode() or GO)
 
+    def _apart(self) -> str:
+        """Why a GPU waits in vain for that of a process which is here, and can't go on before."""
+        for rank in self.waiting:
+            other = int(self.begun.argmax())
+            if self.begun[other] > self.begun[rank]:
+                return (
+                    f"parallel: process {rank} is through with its steps while process {other} "
+                    "makes more; give all processes as many (group.share, one batch size)"
+                )
+        return ""
+
     def _break(self, why: str) -> None:
-        self.broken = self.broken or why
+        if not self.broken:
+            self.broken = why
+            for alarm in self.alarms:
+                if alarm is not None:
+                    with contextlib.suppress(OSError):
+                        alarm.send_bytes(why.encode())
         self._release(self.broken.encode())
 
     def _release(self, answer: bytes) -> None:

@@ -10,26 +10,59 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastnn.errors import OptionError, ProcessError, check_whole
-from fastnn.parallel.group import AVERAGE, CHUNK, GATHER, LEAVE, Group
+from fastnn.parallel.group import AVERAGE, CHUNK, GATHER, LEAVE, PLAN, Group
 from fastnn.parallel.meeting import Meeting
 from fastnn.parallel.messages import END, GO, HERE, MESSAGE
+from fastnn.runtime import devices
+
+#: what is said where the process that has started the others is not there any more
+GONE = "parallel: the process that has called parallel.run has ended"
 
 
 class LocalGroup(Group):
-    """Processes of this machine, which exchange arrays in shared memory."""
+    """Processes of this machine, which exchange arrays in shared memory, or from GPU to GPU.
 
-    def __init__(self, rank: int, size: int, shared: Any, end: Any):
-        self.rank, self.size, self._end = rank, size, end
+    Args:
+        rank, size: which one it is, of how many.
+        device: see `Group`.
+        shared: memory for what is exchanged.
+        begun: memory for the numbers of exchanges that GPUs have begun, by rank.
+        end: to the process that has started them.
+    """
+
+    def __init__(self, rank: int, size: int, device: str, shared: Any, begun: Any, end: Any):
+        self.rank, self.size, self.device, self._end = rank, size, device, end
         # two places, in turn: nobody writes the next numbers where somebody may still read these
         self._rows = np.frombuffer(shared, np.uint8).reshape(2, size, CHUNK)
+        self.begun = np.frombuffer(begun, np.int64)
+        #: what exchanges numbers from GPU to GPU, once there is something
+        self.link: Any = None
         self._turn = 0
         self._announced: tuple[int, int] | None = None
+
+    def gather(self, mine: np.ndarray) -> np.ndarray:
+        """The arrays of all processes, by rank."""
+        return self._gather(mine).copy()
+
+    def same(self, numbers: int) -> None:
+        """See that all processes are to exchange so many numbers in a step."""
+        self._wait(PLAN, numbers)
+
+    def lost(self, alarm: Any) -> None:
+        """Wait until the others can't go on, and free what waits for them on a GPU."""
+        try:
+            why = alarm.recv_bytes().decode()
+        except (EOFError, OSError):
+            why = GONE
+        if self.link is not None:
+            self.link.abort(why)
 
     def _gather(self, mine: np.ndarray) -> np.ndarray:
         rows = self._rows[self._turn]
@@ -51,12 +84,15 @@ class LocalGroup(Group):
             self._end.send_bytes(MESSAGE.pack(HERE, purpose, number))
             answer = self._end.recv_bytes()
         except (OSError, EOFError):
-            answer = b"parallel: the process that has called parallel.run has ended"
+            answer = GONE.encode()
         if answer != GO:
             raise ProcessError(answer.decode())
 
 
-def run(work: Callable[[Group], Any], processes: int, method: str = "spawn") -> list[Any]:
+def run(
+    work: Callable[[Group], Any], processes: int, method: str = "spawn",
+    device: str = devices.HOST,
+) -> list[Any]:  # fmt: skip
     """Call a function in so many processes of this machine, each with its `Group`.
 
     Where one fails, or is killed, the others end with it at their next exchange; those that come to
@@ -67,15 +103,26 @@ def run(work: Callable[[Group], Any], processes: int, method: str = "spawn") -> 
             be picklable.
         processes: how many, at least 1.
         method: how processes are started, as `multiprocessing.get_context` has it.
+        device: "cuda" gives each process a GPU of its own, `group.device`, for the `device` of its
+            `Trainer`. With ``on_gradients=group.average`` gradients go from GPU to GPU by NCCL
+            then, within the step; what else is exchanged goes through the host.
 
     Returns:
         What each process's call returned, by rank.
 
     Raises:
-        OptionError: `processes` is no whole number from 1 on, or `work` can't be imported.
+        OptionError: `processes` is no whole number from 1 on, there are fewer GPUs, NCCL is not
+            installed, or `work` can't be imported.
         ProcessError: a process has failed, and with it all of them.
     """
     check_whole("parallel.run", 1, processes=processes)
+    own = devices.each(device, processes)
+    alone = devices.on_host(device)
+    if method == "fork" and not alone:
+        raise OptionError(
+            f"parallel.run: expected method='spawn' with device={device!r}, got 'fork': a forked "
+            "process can't use a GPU that its parent has looked at"
+        )
     try:
         pickle.dumps(work)
     except Exception as error:  # of whatever kind of function it is
@@ -85,36 +132,49 @@ def run(work: Callable[[Group], Any], processes: int, method: str = "spawn") -> 
         ) from None
     context: Any = multiprocessing.get_context(method)
     shared = context.RawArray("B", 2 * processes * CHUNK)
-    meeting = Meeting(processes)
+    begun = context.RawArray("q", processes)
+    meeting = Meeting(np.frombuffer(begun, np.int64))
     try:
         for rank in range(processes):
             mine, theirs = context.Pipe()
+            heard, alarm = (None, None) if alone else context.Pipe(duplex=False)
             # what a forked process has of its parent's ends would keep them open when that dies
             inherited = [*meeting.ends, mine] if method == "fork" else []
-            arguments = (work, rank, processes, shared, theirs, inherited)
+            memory = own[rank], shared, begun
+            arguments = (work, rank, processes, memory, theirs, heard, inherited)
             child = context.Process(target=_call, args=arguments)
             child.start()
             theirs.close()
-            meeting.add(mine, child)
+            if heard is not None:
+                heard.close()
+            meeting.add(mine, alarm, child)
         return meeting.results()
     finally:
         meeting.close()
 
 
 def _call(
-    work: Callable[[Group], Any], rank: int, size: int, shared: Any, end: Any, inherited: list[Any]
-) -> None:
+    work: Callable[[Group], Any], rank: int, size: int, memory: tuple[str, Any, Any], end: Any,
+    alarm: Any, inherited: list[Any],
+) -> None:  # fmt: skip
     """What a process does."""
     for other in inherited:
         other.close()
-    group = LocalGroup(rank, size, shared, end)
+    group = LocalGroup(rank, size, *memory, end)
+    if alarm is not None:
+        threading.Thread(target=group.lost, args=(alarm,), daemon=True).start()
     try:
         value = work(group)
+        if group.link is not None:
+            group.link.finish()
         group._meet(LEAVE, 0)
+        group.link = None  # nothing waits for others any more
         answer = pickle.dumps((True, value, False))
     except BaseException as error:  # Ctrl-C, too: the others must not wait
         follows = isinstance(error, ProcessError) and "another process" in str(error)
         answer = pickle.dumps((False, f"{type(error).__name__}: {error}", follows))
+        if group.link is not None:
+            group.link.abort("parallel: this process has failed")
     with contextlib.suppress(OSError):
         end.send_bytes(END + answer)
         end.close()

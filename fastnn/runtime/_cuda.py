@@ -1,4 +1,4 @@
-"""The only module that imports CUDA packages: numba.cuda, cuda.core and cuda.bindings.
+"""The only module that imports CUDA packages: numba.cuda, cuda.core, cuda.bindings and nccl.
 
 Everything is imported at the first use, so fastnn works, and costs the same, without them. What the
 rest of fastnn needs of CUDA is listed here; another compiler package would take over by this file
@@ -31,7 +31,8 @@ recorded.record()
 #: what fastnn's extra "cuda13" brings; a test compares the two
 NUMBA_CUDA, CUDA_CORE, NUMPY = "numba-cuda[cu13]>=0.30", "cuda-core>=1.0", "numpy<2.5"
 INSTALL = f"pip install '{NUMBA_CUDA}' '{CUDA_CORE}' '{NUMPY}' ([cu12] for a driver of CUDA 12)"
-
+#: what exchanges numbers between GPUs, as the extra "nccl13" brings it
+NCCL = "pip install 'nccl4py>=0.6' nvidia-nccl-cu13 (nvidia-nccl-cu12 for a driver of CUDA 12)"
 
 _importing = threading.RLock()
 
@@ -124,6 +125,29 @@ def core() -> Any:
     _require_fit()
     with uninterrupted(), _importing:  # two threads at once would see it half-made
         return importlib.import_module("cuda.core")
+
+
+def without_nccl() -> str:
+    """Why GPUs can't exchange numbers by NCCL; empty if they can."""
+    if _found("nccl"):
+        return ""
+    return f"nccl4py is not installed: {NCCL}"
+
+
+def nccl() -> Any:
+    """The module nccl.bindings.nccl: NCCL's C functions.
+
+    Raises DeviceError where the package, or NCCL itself, is not there.
+    """
+    try:
+        with uninterrupted(), _importing:
+            found = importlib.import_module("nccl.bindings.nccl")
+            found.get_version()
+    except Exception as error:  # whatever the bindings raise where there is no library
+        raise DeviceError(
+            f"NCCL cannot be used ({type(error).__name__}: {error}): {NCCL}"
+        ) from None
+    return found
 
 
 def driver() -> Any:

@@ -36,6 +36,26 @@ def cuda_reason() -> str:
     return _cuda.reason()
 
 
+def each(kind: str, count: int) -> list[str]:
+    """Devices for so many processes: the host's for all, or with "cuda" a GPU for each.
+
+    Raises OptionError where there are fewer GPUs, or nothing that connects them.
+    """
+    if kind == HOST:
+        return [HOST] * count
+    if kind != "cuda":
+        raise OptionError(f"device: expected 'cpu' or 'cuda', got {kind!r}")
+    if reason := cuda_reason() or ("" if _cuda.simulated() else _cuda.without_nccl()):
+        raise OptionError(f"device='cuda' cannot be used: {reason}; use device='cpu'")
+    found = [k for k in range(machine.device_count()) if not _cuda.too_old(k)]
+    if len(found) < count:
+        raise OptionError(
+            f"processes: expected at most {len(found)}, as many as there are GPUs that kernels can "
+            f"run on, got {count}; use fewer, or device='cpu'"
+        )
+    return [f"cuda:{k}" for k in found[:count]]
+
+
 def choose(device: str = "auto") -> str:
     """The device that "auto", "cpu", "cuda" or "cuda:N" means here: "cpu", "cuda:0", ...
 

@@ -143,6 +143,10 @@ class Runtime(Protocol):
     def memory(self) -> MutableMapping[str, np.ndarray]:
         """The segments by name."""
 
+    def together(self, number: int, partners: Any) -> bool:
+        """A function of the host takes the mean of its arrays over other processes, which have
+        devices of their own; whether the devices do it by themselves."""
+
     def provide(self, name: str, array: Any) -> None:
         """Provide an external segment; it may lie on the device already."""
 

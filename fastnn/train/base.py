@@ -28,6 +28,7 @@ from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
 from fastnn.train import averages, copies, mixup
 from fastnn.train.build import StepBuilder
+from fastnn.train.exchange import partners
 from fastnn.train.mixup import Mixture
 from fastnn.train.options import check_device_options, check_on_gradients, check_options
 from fastnn.train.penalties import Penalties
@@ -100,6 +101,10 @@ class Training(ABC):
         self._host: int | None = None
         if self.on_gradients is not None:
             self._host = self.session.on_host("on_gradients", self._show_gradients)
+            group = partners(self.on_gradients)
+            both = group is not None and not devices.on_host(group.device)
+            if both and not devices.on_host(self.device):
+                self.session.together(self._host, group)
         for slot in self.optimizer.arrays:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.runtime import devices
+
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
 
 
 class Exchanging(ABC):
-    """Several processes that train one model: what a trainer knows of `fastnn.parallel`."""
+    """Several processes that train one model: what a trainer knows of `fastnn.parallel`.
+
+    Attributes:
+        device: the device that each process has for itself; the host's where it has none.
+    """
+
+    device: str = devices.HOST
 
     @abstractmethod
     def average(self, gradients: Mapping[str, np.ndarray]) -> None:

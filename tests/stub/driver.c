@@ -172,7 +172,8 @@ int cuCtxGetStreamPriorityRange(int *low, int *high) { READY; *low = 0; *high = 
    An event that was recorded there holds its tip; a stream that waits for it joins the capture. */
 #define MOST_NODES 4096
 typedef struct { uint64_t bits[MOST_NODES / 64]; } nodes;
-struct graph { int nodes, cooperative, edges, forked; nodes tips;  /* `tips`: nodes that no other waits for */ };
+struct act { void (*run)(void *); void *argument; struct act *next; };  /* what other libraries do, in a graph's order */
+struct graph { int nodes, cooperative, edges, forked; nodes tips;  /* `tips`: nodes that no other waits for */ struct act *acts; };
 struct stream { struct context *context; unsigned flags; int capturing; struct graph *graph; nodes tip; struct stream *origin; };
 struct event { unsigned flags; struct graph *graph; struct stream *origin; nodes tip; };
 static long streams, events, graphs;
@@ -217,6 +218,27 @@ static void node(struct stream *stream)
     graph->tips.bits[n / 64] |= 1ull << n % 64;
     say("Node %d after %s", n, count ? waits : "-");
 }
+
+static struct block *block_of(address at, size_t size);
+
+/* For stand-ins of libraries that work on streams: their work as a node, done when the graph is launched; or
+   done now. */
+int stub_enqueue(struct stream *stream, void (*run)(void *), void *argument)
+{
+    int bad = ready("a library's work") | mine(stream, "a library's work");
+    if (bad) return bad;
+    if (!capturing(stream)) { run(argument); return OK; }
+    node(stream);
+    struct act **last = &stream->graph->acts;
+    while (*last) last = &(*last)->next;
+    *last = calloc(1, sizeof **last);
+    **last = (struct act){ run, argument, NULL };
+    return OK;
+}
+int stub_device(void) { return current() ? current()->device : -1; }
+int stub_capturing(struct stream *stream) { return capturing(stream); }
+int stub_device_memory(address at, size_t size);
+void stub_say(const char *text) { say("%s", text); }
 
 int cuStreamCreateWithPriority(struct stream **stream, unsigned flags, int priority)
 {
@@ -387,6 +409,7 @@ int cuGraphLaunch(struct graph *graph, struct stream *stream)
     say("GraphLaunch %p nodes=%d", (void *)stream, graph->nodes);
     long limit = setting("STUB_LOST", 0);
     if (limit && (launches += graph->nodes) >= limit) lost = 1;
+    for (struct act *act = graph->acts; act && !lost; act = act->next) act->run(act->argument);
     return lost ? LAUNCH_FAILED : mine(stream, "GraphLaunch");
 }
 int cuGraphDestroy(struct graph *graph) { graphs--; say("GraphDestroy"); return OK; }
@@ -408,6 +431,13 @@ static struct block *block_of(address at, size_t size)
     for (struct block *b = blocks; b; b = b->next)
         if (b->begin <= at && at + size <= b->begin + b->size) return b;
     return NULL;
+}
+
+/* the number of the device that has this memory; -1 if none */
+int stub_device_memory(address at, size_t size)
+{
+    struct block *b = block_of(at, size);
+    return b && !b->host ? b->device : -1;
 }
 
 static int take(address *result, size_t size, struct stream *stream, const char *call)

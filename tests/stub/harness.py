@@ -8,6 +8,7 @@ tests with that reason.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import shutil
@@ -91,8 +92,23 @@ def driver() -> Path:
     return folder
 
 
-def run(script: str, **settings: object) -> Ran:
-    """Run a script on the stand-in, with settings such as ``CC="7.5"`` (see `driver.c`)."""
+@functools.cache
+def nccl() -> Path:
+    """The stand-in for NCCL, in the driver's folder."""
+    if importlib.util.find_spec("nccl") is None:
+        pytest.skip("nccl4py is not installed")
+    library = driver() / "libnccl.so.2"
+    command = ["cc", "-shared", "-fPIC", "-O1", "-Wl,-soname,libnccl.so.2", "-o", str(library)]
+    made = subprocess.run(
+        [*command, str(Path(__file__).with_name("nccl.c")), "-ldl"], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    return library
+
+
+def run(script: str, preloaded: Path | None = None, **settings: object) -> Ran:
+    """Run a script on the stand-in, with settings such as ``CC="7.5"`` (see `driver.c`), and with
+    another library loaded before all."""
     folder = driver()
     log = Path(tempfile.mkstemp(prefix="log-", dir=folder)[1])
     environment = {
@@ -101,6 +117,8 @@ def run(script: str, **settings: object) -> Ran:
         if name not in ("FASTNN_DEVICE", "NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_JIT")
     }
     environment |= {"LD_LIBRARY_PATH": str(folder), "STUB_LOG": str(log)}
+    if preloaded is not None:  # whatever the machine has of it
+        environment["LD_PRELOAD"] = str(preloaded)
     environment |= {f"STUB_{name}": str(value) for name, value in settings.items()}
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],

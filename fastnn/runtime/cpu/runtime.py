@@ -172,6 +172,9 @@ class CpuRuntime:
         #: the run that is going on, or that an exception has cut off
         self._run: tuple[Team, Description] | None = None
 
+    def together(self, number: int, partners: Any) -> bool:
+        return False
+
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = np.asarray(array)
         if name.startswith("result/") and poison.enabled():

@@ -40,15 +40,26 @@ class CudaProgram:
             raise ProgramError(f"no memory for {name!r}")
         groups = program.launches()
         numbers = [self._host_number(group) for group in groups]
+        #: what takes the place of functions of the host, by the first call of its launch
+        exchanges = {
+            group[0]: runtime.exchanges[number]
+            for group, number in zip(groups, numbers, strict=True)
+            if number in runtime.exchanges
+        }
+        self.exchanges = list(exchanges.values())
+        numbers = [None if number in runtime.exchanges else number for number in numbers]
         #: the functions of the host that are called between the parts of a step
         self.hosts = [number for number in numbers if number is not None]
         own = [group for group, number in zip(groups, numbers, strict=True) if number is None]
-        found = [self._launch(group) for group in own]
+        found = [self._launch(group) for group in own if group[0] not in exchanges]
         if not _cuda.simulated():
             ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
+        kernels = iter(found)
         launches = [
-            self.gpu.prepared(kernel, program.dtype, data, operands)
-            for kernel, data, operands in found
+            self._exchange(group[0], exchanges[group[0]])
+            if group[0] in exchanges
+            else self._prepared(*next(kernels))
+            for group in own
         ]
         marks = _cuda.ranges()
         if marks is not None:
@@ -64,7 +75,7 @@ class CudaProgram:
         }
         self.saved: Any = None
         checks = any(kernel_of(call.kernel).traits.checks for call in self.planned)
-        if "buffers" in self.written and (checks or self.hosts):
+        if "buffers" in self.written and (checks or self.hosts or exchanges):
             self.saved = runtime.saved_buffers(segments["buffers"])
             launches.append(self._keep())
         poisons, touches = self._poison() if poison.enabled() else ([], [])
@@ -76,8 +87,12 @@ class CudaProgram:
         for number in numbers:
             if number is None:
                 self.parts[-1].append(next(rest))
-                calls = (self.planned[k] for k in next(groups_left))
-                self.touches[-1].append([t for c in calls for t in touches_of(program, c)])
+                group = next(groups_left)
+                calls = (self.planned[k] for k in group)
+                touched = [t for c in calls for t in touches_of(program, c)]
+                if group[0] in exchanges:  # a stop is exchanged, too
+                    touched.append(Touch("control", 0, END, "w"))
+                self.touches[-1].append(touched)
             else:
                 self.parts.append([])
                 self.touches.append([])
@@ -124,6 +139,16 @@ class CudaProgram:
         """Which function of the host a launch stands for; None for one of the device."""
         call = self.planned[numbers[0]]
         return int(call.operands[0]) if kernel_of(call.kernel).traits.host else None  # type: ignore
+
+    def _prepared(self, kernel: CudaKernel, data: str, operands: dict[str, Any]) -> Launch:
+        return self.gpu.prepared(kernel, self.program.dtype, data, operands)
+
+    def _exchange(self, number: int, exchange: Any) -> Launch:
+        """What stands for a call of the host that takes the mean over other processes."""
+        operands = [o for _, _, o in self.planned[number].arrays()]
+        stop = self.place(Operand("control", 0, (control_block.LENGTH,), "i"))
+        launch: Launch = exchange.launch([self.place(o) for o in operands], stop)
+        return launch
 
     def _launch(self, numbers: Sequence[int]) -> tuple[CudaKernel, str, dict[str, Any]]:
         """`_operands` of a launch that makes so many calls."""
@@ -174,6 +199,8 @@ class CudaProgram:
         """Send one step: as graphs from the second time on. `call_host` calls functions of the
         host for a program."""
         self.runs += 1
+        for exchange in self.exchanges:
+            exchange.begin()
         for number, part in enumerate(self.parts):
             if number and call_host is not None:
                 call_host(self, self.hosts[number - 1])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError
+from fastnn.errors import DeviceError, FastnnError, OutOfMemoryError, ProcessError
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import guards, machine
 from fastnn.runtime.cuda.guards import Guards
@@ -30,6 +30,8 @@ class Device(ABC):
         self.name = machine.device_name(number)
         self.cc = _cuda.compute_capability(number)
         self.guards = Guards(self)
+        #: why the GPUs of other processes, which this one trains with, are not there any more
+        self.lost = ""
 
     def allocate(self, size: int, name: str) -> Piece:
         """So many bytes, all zero; `name` says what for."""
@@ -76,6 +78,11 @@ class Device(ABC):
     def trim(self) -> None:
         """Give freed memory that is kept for later back to the device."""
 
+    def check_partners(self) -> None:
+        """Raise ProcessError where what was computed lacks the numbers of other processes."""
+        if self.lost:
+            raise ProcessError(self.lost)
+
     def works(self) -> bool:
         """Whether the device still does what it is asked for."""
         return True
@@ -88,6 +95,8 @@ class Device(ABC):
         """
         if isinstance(error, FastnnError):
             return error
+        if self.lost:
+            return ProcessError(self.lost)
         what = f"{self.device} ({self.name}) failed{during}: {error}. "
         if self.works():
             return DeviceError(

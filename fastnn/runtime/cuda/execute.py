@@ -18,15 +18,18 @@ import _thread
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from fastnn.errors import OptionError
 from fastnn.kernels import control_block
 from fastnn.plan.program import Program
+from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.bound import CudaProgram
-from fastnn.runtime.cuda.gpu import gpu
+from fastnn.runtime.cuda.exchange import Exchange, Partners
+from fastnn.runtime.cuda.gpu import Gpu, gpu
 from fastnn.runtime.cuda.memory import CudaMemory, DeviceControl
 from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.cuda.ring import Slot
@@ -40,6 +43,8 @@ from fastnn.runtime.signals import uninterrupted
 CHUNK = 0.02
 #: steps sent at most between two looks
 MOST_STEPS = 4096
+#: the same where other GPUs take part: all have to send as many, so time must not decide
+STEPS_TOGETHER = 64
 #: how much of the free memory data may take; what is larger is streamed
 SHARE = 0.75
 #: seconds between two calls of `poll`
@@ -66,6 +71,7 @@ class CudaRuntime:
         self.control, self.totals = self.device_control.control, self.device_control.totals
         self.memory = CudaMemory(self.gpu, store, slots, self.device_control)
         self.functions: list[Callable[[Any], None]] = []
+        self.exchanges: dict[int, Exchange] = {}
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
         self._run: _Run | None = None  # the last one
@@ -73,6 +79,19 @@ class CudaRuntime:
         self._stream: Stream | None = None
         self.slots: list[Slot] = []  # of the streams, kept from one to the next
         self.memory.synchronize = self._between
+
+    def together(self, number: int, partners: Partners) -> bool:
+        if partners.device != self.device:
+            raise OptionError(
+                "device: expected the device that parallel.run has given to the process, "
+                f"group.device ({partners.device!r}), got {self.device!r}"
+            )
+        if _cuda.simulated():
+            return False
+        if partners.link is None:
+            partners.link = Exchange(cast(Gpu, self.gpu), partners)
+        self.exchanges[number] = partners.link
+        return True
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
@@ -275,6 +294,8 @@ class _Run:
         runtime.acquire(bounds)
         sent: list[tuple[Launch, np.ndarray, int]] = []  # chunks on their way
         chunk, since, cut = 1, time.perf_counter(), False
+        if runtime.exchanges:
+            chunk = STEPS_TOGETHER
 
         def receive() -> None:
             nonlocal chunk, since
@@ -284,6 +305,8 @@ class _Run:
             now = time.perf_counter()
             step = max(now - since, 1e-7) / count
             chunk, since = max(1, min(int(CHUNK / step), 2 * chunk, MOST_STEPS)), now
+            if runtime.exchanges:
+                chunk = STEPS_TOGETHER
 
         def call_host(bound: CudaProgram, number: int) -> None:
             while sent:

@@ -208,6 +208,10 @@ class Gpu(Device):
 
         return launch
 
+    def current_stream(self) -> int:
+        """The handle of the stream on which this thread's launches go."""
+        return int(getattr(self._capture, "stream", self.stream).handle)
+
     def _kernel(self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int) -> Any:
         from fastnn.runtime.cuda import compiler
 

@@ -52,6 +52,7 @@ class DeviceControl:
 
     def take(self, answer: np.ndarray) -> None:
         """Use what `ask` returned, when it is there."""
+        self.gpu.check_partners()
         self.host[:] = self._known[:] = answer
 
 
