@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: what is drawn of heights on a logarithmic scale
 LOWEST = 1e-12
+#: places further away are not drawn
+FAR = 1e9
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def optimizer_paths(
     least = float(heights.min())
     above.contourf(x, y, np.log1p(heights - least), 30, cmap="Greys")
     for label, way in paths.items():
-        inside = way[np.isfinite(way).all(axis=1)]
+        inside = way[(np.abs(way) < FAR).all(axis=1)]
         above.plot(*inside.T, ".-", markersize=3, linewidth=1, label=label)
         curve.plot(np.asarray(where.height(inside[:, 0], inside[:, 1])), label=label)
     above.plot(*where.begin, "k+", markersize=10)

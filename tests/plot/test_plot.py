@@ -166,6 +166,10 @@ def test_paths_follow_the_slope(name: str) -> None:
 
 def test_paths_that_leave() -> None:
     assert len(plot.descend("rosenbrock", optim.SGD(lr=10.0), steps=50)) < 51
+    figure = plot.optimizer_paths("rosenbrock", {"sgd": optim.SGD(lr=10.0)}, steps=50)
+    drawn = figure.axes[1].lines[0].get_ydata()
+    assert 1 <= len(drawn) < 10
+    assert np.isfinite(drawn).all()
     with pytest.raises(OptionError, match="'valley'"):
         plot.descend("hill", "sgd")
     with pytest.raises(OptionError, match="at least one"):
