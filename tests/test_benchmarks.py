@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_models, kernels, matmul, mlp, profile, recurrent
+from benchmarks import (
+    gpu,
+    gpu_kernels,
+    gpu_models,
+    gpu_timing,
+    kernels,
+    matmul,
+    mlp,
+    profile,
+    recurrent,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,13 +98,13 @@ def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", ["GRU H8 B4 T7", "sgemm", "Adam", "softmax"])
 def test_gpu_benchmark_on_the_cpu(name: str) -> None:
     options = SimpleNamespace(device="cpu", tf32=False, turns=1, budget=0.001, ways="all")
-    timer = gpu.Timer("cpu")
+    timer = gpu_timing.Timer("cpu")
     if name == "sgemm":
-        row = gpu.sgemm(16, options, timer)
+        row = gpu_kernels.sgemm(16, options, timer)
     elif name == "Adam":
-        row = gpu.adam(1000, options, timer)
+        row = gpu_kernels.adam(1000, options, timer)
     elif name == "softmax":
-        row = gpu.cross_entropy(8, options, timer)
+        row = gpu_kernels.cross_entropy(8, options, timer)
     else:
         case = next(case for case in gpu_models.cases(small=True) if case.name == name)
         row = gpu.training_step(case, options, timer)

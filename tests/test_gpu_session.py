@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_session
+from benchmarks import gpu_session, gpu_timing
 from benchmarks.gpu_session import Part, Session
 
 ROOT = Path(__file__).parents[1]
@@ -150,11 +150,12 @@ def test_verdicts() -> None:
         "name": "n", "goal": {"eager": 1.5, "reduce-overhead": 1.2},
         "ratios": {"eager": 2.0, "copy": 0.1}, "seconds": {"fastnn": {}, "eager": {}},
     }  # fmt: skip
-    gpu.judge(row)
+    gpu_timing.judge(row)
     assert (row["best"], row["times_best"], row["verdict"]) == ("eager", 2.0, "open")
-    both = gpu.joined(row, {"ratios": {"reduce-overhead": 1.1}, "seconds": {"reduce-overhead": {}}})
+    more: dict[str, Any] = {"ratios": {"reduce-overhead": 1.1}, "seconds": {"reduce-overhead": {}}}
+    both = gpu_timing.joined(row, more)
     assert (both["best"], both["times_best"], both["verdict"]) == ("reduce-overhead", 1.1, "short")
-    both = gpu.joined(row, {"ratios": {"reduce-overhead": 1.3}, "seconds": {}})
+    both = gpu_timing.joined(row, {"ratios": {"reduce-overhead": 1.3}, "seconds": {}})
     assert both["verdict"] == "met"
 
 

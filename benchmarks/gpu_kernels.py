@@ -1,0 +1,137 @@
+"""Single kernels on a GPU beside those of cuBLAS and PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_timing import MOST, Ours, Side, Timer, chosen, finish
+from fastnn import nn, optim
+from fastnn.engine.update import Objective, add_updates
+from fastnn.nn.parameter import Parameter
+from fastnn.train.build import StepBuilder
+
+
+def program(
+    device: str, fill: Callable[[StepBuilder], None], size: int = 1, tf32: bool = False
+) -> Ours:
+    """A program of the calls that `fill` adds."""
+    from fastnn.engine.session import Session
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            self.w = Parameter((size,))
+
+    model = Flat()
+    store = model.store()
+    session = Session(store, ("exp_avg", "exp_avg_sq"), 1, "auto", device)
+    session.set("schedule", np.full((MOST, 1), 1e-4))
+    builder = StepBuilder(model, store, 1, True, "direct", session.runtime.kind, tf32)
+    fill(builder)
+    return Ours(session, session.bind(builder.finish().program))
+
+
+def sgemm(n: int, options: Any, timer: Timer) -> dict[str, Any]:
+    """y = x w, all of n by n."""
+    import torch
+
+    from fastnn import ops
+
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, n, n)).astype(np.float32)
+
+    def fill(builder: StepBuilder) -> None:
+        graph = builder.graph
+        x = graph.value((n, n), segment="input", name="x")
+        w = graph.value((n, n), segment="input", name="w")
+        builder.places.update({"x": x, "w": w, "y": ops.linear(x, w)})
+
+    side = program(options.device, fill, tf32=options.tf32)
+    side.bound.write("x", a)
+    side.bound.write("w", b)
+    side.run(1)
+    x, w = (torch.from_numpy(v).to(options.device) for v in (a, b))
+    want = (x @ w).cpu().numpy()
+    worst = float(np.abs(side.bound.view("y") - want).max() / np.abs(want).max())
+    assert worst < (1e-5 if not options.tf32 else 1e-2), f"sgemm {n}: {worst}"
+    sides = {"fastnn": side, "cuBLAS": Side(lambda: torch.matmul(x, w))}
+    row = finish(f"sgemm {n}", sides, {"cuBLAS": 0.7}, options, timer, difference=worst)
+    row["tflops"] = 2 * n**3 / row["seconds"]["fastnn"]["median"] / 1e12
+    return row
+
+
+def adam(count: int, options: Any, timer: Timer) -> dict[str, Any]:
+    """One update of so many parameters, beside `fused=True` and beside a copy."""
+    import torch
+
+    def fill(builder: StepBuilder) -> None:
+        graph = builder.graph
+        (parameter,) = builder.store.parameters.values()
+        leaf = graph.leaf(parameter, (count,), "params", offset=0, name="w")
+        gradient = graph.value((count,), segment="input", name="dw")
+        update = optim.Adam(lr=1e-4)
+        objective = Objective(leaf, {"w": parameter}, update)
+        add_updates(builder.lowered, builder.store, objective, {"w": leaf}, {"w": gradient}, False)
+
+    side = program(options.device, fill, count)
+    weight = torch.zeros(count, device=options.device, requires_grad=True)
+    weight.grad = torch.zeros_like(weight)
+    update = torch.optim.Adam([weight], lr=1e-4, fused=True)
+    source, target = torch.zeros((2, count), device=options.device)
+    sides = {
+        "fastnn": side, "fused=True": Side(update.step), "copy": Side(lambda: target.copy_(source)),
+    }  # fmt: skip
+    row = finish(f"Adam {count:,}", sides, {"fused=True": 1.0}, options, timer)
+    seconds = row["seconds"]
+    row["bandwidth"] = 28.0 * count / seconds["fastnn"]["median"]
+    row["of_copy"] = row["bandwidth"] / (8.0 * count / seconds["copy"]["median"])
+    return row
+
+
+def cross_entropy(classes: int, options: Any, timer: Timer) -> dict[str, Any]:
+    """Softmax, cross-entropy and the gradient to the scores."""
+    import torch
+    from torch.nn import functional
+
+    from fastnn.graph.gradient import differentiate
+
+    rows = 4096
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((rows, classes)).astype(np.float32)
+    targets = rng.integers(0, classes, rows)
+
+    def fill(builder: StepBuilder) -> None:
+        graph = builder.graph
+        x = graph.value((rows, classes), segment="input", name="x")
+        y = graph.value((rows,), "i", segment="input", name="y")
+        loss = builder.loss(nn.CrossEntropyLoss(), (x,), (y,))
+        (dx,) = differentiate(graph, loss, [x])
+        assert dx is not None
+        builder.places.update({"x": x, "y": y, "dx": dx})
+
+    side = program(options.device, fill)
+    side.bound.write("x", scores)
+    side.bound.write("y", targets)
+    side.run(1)
+    x = torch.from_numpy(scores).to(options.device).requires_grad_()
+    y = torch.from_numpy(targets).to(options.device)
+
+    def both() -> None:
+        x.grad = None
+        functional.cross_entropy(x, y).backward()
+
+    both()
+    want = x.grad.cpu().numpy()
+    worst = float(np.abs(side.bound.view("dx") - want).max() / np.abs(want).max())
+    assert worst < 1e-5, f"cross-entropy {classes}: {worst}"
+    sides: dict[str, Side] = {"fastnn": side}
+    if "eager" in chosen(("eager", "compile"), options):
+        sides["eager"] = Side(both)
+    if "compile" in chosen(("eager", "compile"), options):
+        compiled = torch.compile(both) if options.device != "cpu" else both
+        compiled()
+        sides["compile"] = Side(compiled)
+    name = f"softmax + cross-entropy, {rows} rows, V={classes}"
+    return finish(name, sides, {"eager": 1.5}, options, timer, difference=worst)
