@@ -10,7 +10,8 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.testing import gradcheck
-from tests.graph.test_symbolic import compute, gradient
+from tests.graph.test_symbolic import compute
+from tests.graph.test_symbolic_edges import gradient
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 pytestmark = pytest.mark.peers
