@@ -94,10 +94,11 @@ def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
 
 
 def _depends_on(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
-    """All values that depend on one of `wrt`, these included."""
+    """All values to which gradients pass on the way to one of `wrt`, these included."""
     found = set(wrt)
     for node in nodes:
-        if any(v in found for v in node.inputs.values() if v is not None):
+        constant = node.op.constant
+        if any(v in found for k, v in node.inputs.items() if v is not None and k not in constant):
             found.update(node.outputs.values())
     return found
 

@@ -7,6 +7,8 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.errors import FastnnError, ShapeError
+from fastnn.graph.gradient import differentiate
+from fastnn.graph.graph import Graph
 from fastnn.testing import gradcheck
 from tests.graph.test_symbolic import RNG, Function, X, compute
 from tests.naive import logsumexp
@@ -88,6 +90,28 @@ def test_detached_values_have_no_gradient():
     got = gradient(lambda v: ops.sum(v * ops.detach(v * v)), X)
     np.testing.assert_allclose(got, X * X)
     np.testing.assert_array_equal(gradient(lambda v: ops.sum(ops.detach(v)), X), 0 * X)
+
+
+@pytest.mark.parametrize(
+    "constant", [ops.detach, lambda v: ops.less(v, 0.5), lambda v: ops.uniform_like(v)]
+)
+def test_what_counts_as_a_constant_costs_no_gradient(constant):
+    """No product is computed for what stands behind it, though it depends on a parameter."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.second(constant(self.first(x)))
+
+    graph = Graph(5)
+    model = Twice()
+    loss = ops.sum(model(graph.input("x", (3,))))
+    weight = graph.leaves[model.first.weight]
+    before = len(graph.nodes)
+    assert differentiate(graph, loss, [weight]) == [None]
+    assert len(graph.nodes) == before
 
 
 def test_products_have_gradients_through_zeros():
