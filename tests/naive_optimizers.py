@@ -297,7 +297,7 @@ def adasecant(
 
 def vsgd(
     p: Any, g: Any, second: Any, s: Any, lr: float, t: int, fd: bool = False, initial: int = 10,
-    slow: float = 2.0, eps: float = 1e-6,
+    slow: float = 2.0, eps: float = 1e-3,
 ) -> Any:  # fmt: skip
     """vSGD-l (Schaul, Zhang & LeCun 2013, algorithm 1; eqs. 8 and 9), or vSGD-fd (Schaul & LeCun
     2013, algorithm 1). `second` is the gradient at p + `vsgd_shift`."""

@@ -74,14 +74,15 @@ class VSGD(Shifted):
         lr: factor of the rates.
         initial: steps in the beginning that only look.
         slow_start: how much too large the first means are taken, >= 1.
-        eps: added to what is divided by.
+        eps: added to what is divided by; 1 / eps is the largest rate. (The papers have none. With
+            a smaller one, units whose loss is flat for a while take huge steps.)
         common: see `Optimizer`; weight decay into the gradient, clipping, noise and accumulation
             are refused, as they would change one of the two gradients.
 
     Each step costs two forward and two backward passes.
 
     >>> VSGD()
-    VSGD(lr=1.0, initial=10, slow_start=2.0, eps=1e-06)
+    VSGD(lr=1.0, initial=10, slow_start=2.0, eps=0.001)
     """
 
     name: ClassVar[str] = "vsgd"
@@ -89,7 +90,7 @@ class VSGD(Shifted):
     shift = "mean"
 
     def __init__(
-        self, lr: float = 1.0, initial: int = 10, slow_start: float = 2.0, eps: float = 1e-6,
+        self, lr: float = 1.0, initial: int = 10, slow_start: float = 2.0, eps: float = 1e-3,
         **common: Any,
     ):  # fmt: skip
         check_whole(type(self).__name__, 1, initial=initial)
@@ -164,7 +165,7 @@ class VSGDfd(VSGD):
             ``slow_start**2``.
 
     >>> VSGDfd(initial=20)
-    VSGDfd(lr=1.0, initial=20, slow_start=2.0, eps=1e-06)
+    VSGDfd(lr=1.0, initial=20, slow_start=2.0, eps=0.001)
     """
 
     name: ClassVar[str] = "vsgd_fd"

@@ -33,7 +33,7 @@ def slopes(p: dict[str, Any], x: Any, y: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("options", [{}, {"initial": 2, "slow_start": 5.0, "eps": 1e-3}])
+@pytest.mark.parametrize("options", [{}, {"initial": 2, "slow_start": 5.0, "eps": 1e-6}])
 def test_is_the_papers(name: str, options: dict[str, Any]) -> None:
     x, y = RNG.normal(size=(40, 8, 3)), RNG.normal(size=(40, 8, 17))
     x[25] *= 30.0  # an outlier
@@ -42,7 +42,7 @@ def test_is_the_papers(name: str, options: dict[str, Any]) -> None:
     step = fnn.compile(model, "mse", optimizer, dtype="float64")
     p = {n: np.array(v) for n, v in model.state_dict().items()}
     s: dict[str, Any] = {n: {} for n in p}
-    given = {"initial": 10, "slow_start": 2.0, "eps": 1e-6, **options}
+    given = {"initial": 10, "slow_start": 2.0, "eps": 1e-3, **options}
     slow = given.pop("slow_start")
     for t in range(1, 41):
         g = slopes(p, x[t - 1], y[t - 1])
@@ -98,7 +98,7 @@ def test_curvature_of_a_quadratic_is_exact_whatever_is_dropped() -> None:
     step(x, x)
     slot = step.session.memory["slots/curvature"]
     g = step.session.memory["slots/mean"][0]
-    assert slot[0] == pytest.approx(g / 2.0 * g / (g + 1e-6) + 1e-6, rel=1e-9)  # |2m w| / w = 2m
+    assert slot[0] == pytest.approx(g / 2.0 * g / (g + 1e-3) + 1e-3, rel=1e-9)  # |2m w| / w = 2m
 
 
 @pytest.mark.parametrize("name", KINDS)
