@@ -25,7 +25,7 @@ import numpy as np
 
 import fastnn as fnn
 from benchmarks import gpu_models, harness
-from benchmarks.gpu_kernels import adam, cross_entropy, sgemm
+from benchmarks.gpu_kernels import adam, cross_entropy, precision_of, sgemm
 from benchmarks.gpu_timing import AGREE, MOST, Ours, Side, Timer, chosen, finish, joined
 from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
@@ -36,7 +36,9 @@ from fastnn.engine.arrays import as_arrays
 def ours(case: Any, device: str, model: nn.Module, tf32: bool) -> Ours:
     """The whole training step: gather, forward, backward, Adam."""
     loss = nn.CrossEntropyLoss(ignore_index=-100 if len(case.x) > 1 else None)
-    trainer = fnn.Trainer(model, loss, optim.Adam(lr=1e-4), device=device, tf32=tf32)
+    trainer = fnn.Trainer(
+        model, loss, optim.Adam(lr=1e-4), device=device, precision=precision_of(tf32)
+    )
     x = as_arrays(case.x if len(case.x) > 1 else case.x[0], "x", "inputs")
     y = as_arrays(case.y, "y", "targets")
     session = trainer.session
@@ -51,7 +53,7 @@ def ours(case: Any, device: str, model: nn.Module, tf32: bool) -> Ours:
 def disagreement(case: Any, device: str, model: nn.Module, peer: Any, tf32: bool) -> float:
     """The largest relative difference of a gradient from PyTorch's."""
     loss = nn.CrossEntropyLoss(ignore_index=-100 if len(case.x) > 1 else None)
-    step = fnn.compile(model, loss, "sgd", device=device, tf32=tf32)
+    step = fnn.compile(model, loss, "sgd", device=device, precision=precision_of(tf32))
     mine = step.gradients(case.x if len(case.x) > 1 else case.x[0], case.y)
     theirs = peer.gradients()
     assert set(mine) == set(theirs), set(mine) ^ set(theirs)

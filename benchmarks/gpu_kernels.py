@@ -14,6 +14,11 @@ from fastnn.nn.parameter import Parameter
 from fastnn.train.build import StepBuilder
 
 
+def precision_of(tf32: bool) -> str:
+    """What fastnn calls it."""
+    return "medium" if tf32 else "highest"
+
+
 def program(
     device: str, fill: Callable[[StepBuilder], None], size: int = 1, tf32: bool = False
 ) -> Ours:
@@ -28,7 +33,7 @@ def program(
     store = model.store()
     session = Session(store, ("exp_avg", "exp_avg_sq"), 1, "auto", device)
     session.set("schedule", np.full((MOST, 1), 1e-4))
-    builder = StepBuilder(model, store, 1, True, "direct", session.runtime.kind, tf32)
+    builder = StepBuilder(model, store, 1, True, "direct", session.runtime.kind, precision_of(tf32))
     fill(builder)
     return Ours(session, session.bind(builder.finish().program))
 

@@ -31,6 +31,8 @@ class Traits:
     packed_as: str = ""
     #: what its array `x`, an output of the model, has to be; beyond that results are not finite
     expects: str = ""
+    #: factors of its products, which lower precisions round before it is called
+    rounds: tuple[str, ...] = ()
     #: copies its array `w` to `packed`, the layout that products read fastest
     packs: bool = False
     #: looks at numbers only, and may ask for the end of the run

@@ -66,16 +66,16 @@ class Builder:
         feed: "gather" (rows of arrays in memory, by the data order) or "direct" (the host writes
             the inputs before each step).
         device: the kind of device that the program is for, as the runtime's `kind` says.
-        tf32: whether matrix products on CUDA may round their operands to TF32.
+        precision: what the factors of matrix products are rounded to (`engine/precision.py`).
     """
 
     def __init__(
         self, model: Model, store: ParameterStore, batch: int, training: bool, feed: str,
-        device: str = devices.HOST, tf32: bool = False,
+        device: str = devices.HOST, precision: str = "highest",
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
         self.graph = Graph(batch, training, store.dtype)
-        self.lowered = Lowering(self.graph, device, tf32, devices.block_limits(device))
+        self.lowered = Lowering(self.graph, device, precision, devices.block_limits(device))
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
         self.places: dict[str, Value] = {}

@@ -14,6 +14,7 @@ from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
 from fastnn.engine.builder import Builder, Built, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
 from fastnn.engine.plans import Plans
+from fastnn.engine.precision import check_precision
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError, is_whole
@@ -88,11 +89,17 @@ class Predictor:
         #: whether one call changes what the next one gives
         self._stateful = fixed_batch(model) is not None
         self._idle = deque([self])  # those that no thread is using
+        self.precision = "highest"  # of the call that is going on
         self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
         self._plans = Plans(devices.on_host(self.session.device))
 
-    def __call__(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
-        turn = access_to(self.session.store).read(Access("predict", sys._getframe()))
+    def __call__(
+        self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
+        precision: str = "highest",
+    ) -> Any:  # fmt: skip
+        store = self.session.store
+        precision = check_precision(precision, self.session.device, store.dtype)
+        turn = access_to(store).read(Access("predict", sys._getframe()))
         place: Access | None = None
         if self._stateful:
             place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
@@ -101,6 +108,7 @@ class Predictor:
         except IndexError:  # other threads are predicting
             worker = self._twin()
         try:
+            worker.precision = precision
             return worker.outputs(*inputs, batch_size=batch_size, on_device=on_device)
         finally:
             self._idle.append(worker)
@@ -144,12 +152,14 @@ class Predictor:
 
     def forward(self, specs: tuple[Spec, ...], batch: int, feed: str) -> Forward:
         """The planned forward step for a batch size."""
-        key = (specs, batch, feed)
+        key = (specs, batch, feed, self.precision)
         if key not in self._forwards:
             kind = self.session.runtime.kind
 
             def make(size: int, parts: Any) -> Builder:
-                builder = Builder(self.model, self.model.store(), size, False, feed, kind)
+                builder = Builder(
+                    self.model, self.model.store(), size, False, feed, kind, self.precision
+                )
                 for k, output in enumerate(builder.outputs(builder.inputs("x", parts[0]))):
                     own = _own(builder.graph, output)
                     builder.places[f"output{k}"] = own
@@ -157,7 +167,7 @@ class Predictor:
                         _scatter(builder.graph, k, own)
                 return builder
 
-            builder, built = self._plans.build(feed, make, batch, (specs,))
+            builder, built = self._plans.build(f"{feed} {self.precision}", make, batch, (specs,))
             outputs = builder.output_values
             dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
             tree = rebuild(builder.tree, [None] * len(outputs))  # without the graph
@@ -214,7 +224,7 @@ class Predictor:
 
     def _ready(self, x: Arrays) -> _Bound:
         """A bound program for one batch; refuses integers out of range."""
-        key = (x.specs, len(x), *(a.dtype for a in x.arrays))
+        key = (x.specs, len(x), self.precision, *(a.dtype for a in x.arrays))
         if key not in self._bound:
             with building:
                 forward = self.forward(x.specs, len(x), "direct")

@@ -142,7 +142,10 @@ class Module(Contents):
             self.__dict__["_predictor"] = found
         return found
 
-    def predict(self, *inputs: Any, batch_size: int = 256, on_device: bool = False) -> Any:
+    def predict(
+        self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
+        precision: str = "highest",
+    ) -> Any:  # fmt: skip
         """The outputs for arrays of samples (first dimension), in evaluation mode.
 
         Args:
@@ -153,6 +156,7 @@ class Module(Contents):
                 samples are computed at once.
             on_device: leave the outputs on the model's CUDA device (see `to`), as
                 `fastnn.cuda.DeviceArray`, which CuPy and PyTorch accept without a copy.
+            precision: what the factors of matrix products are rounded to, as for `Trainer`.
 
         Returns:
             The output as an array, or as the tuple, list or dict of arrays that `forward` returns.
@@ -166,7 +170,9 @@ class Module(Contents):
         Several threads may predict with one model at the same time; each uses its own working
         memory.
         """
-        return self.predictor()(*inputs, batch_size=batch_size, on_device=on_device)
+        return self.predictor()(
+            *inputs, batch_size=batch_size, on_device=on_device, precision=precision
+        )
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and buffers to a safetensors file."""

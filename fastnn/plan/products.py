@@ -20,6 +20,7 @@ from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_together
 from fastnn.plan.lower.lowering import Lowering
+from fastnn.plan.rounding import rounded
 
 
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
@@ -67,7 +68,7 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     plain = PLAIN[call.kernel]
     rows, columns, depth = _sizes(plain, first, second)
     choice = choose_product(
-        plain, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.tf32,
+        plain, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.precision,
         lowered.limits[1],
     )  # fmt: skip
     if choice.parts == 1:
@@ -101,7 +102,7 @@ def _packed(lowered: Lowering) -> list[Call]:
     copies: dict[tuple[Any, ...], Value] = {}
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
-    for call in lowered.calls:
+    for call in rounded(lowered):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = {}, call.repeats
         if kernel_of(call.kernel).traits.packed_as:

@@ -16,6 +16,7 @@ from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, ch
 from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import PROBE, first_fit, fixed_batch, resolved
 from fastnn.engine.plans import Plans
+from fastnn.engine.precision import check_precision
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.update import Objective
@@ -57,7 +58,7 @@ class Options:
     stop_on_nonfinite: bool
     keep_gradients: bool
     graphs: bool
-    tf32: bool
+    precision: str
     on_gradients: OnGradients | None
 
 
@@ -79,10 +80,11 @@ class Training(ABC):
         self.loss = self.losses.functions[0] if self.losses.single else self.losses
         self.penalties = Penalties(model, options.penalties)
         self.mixup = mixup.check(options.mixup)
-        check_device_options(options.device, options.graphs, options.tf32)
+        check_device_options(options.device, options.graphs)
         self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
         self.device = devices.choose(options.device)
-        self.stop_on_nonfinite, self.tf32 = bool(options.stop_on_nonfinite), bool(options.tf32)
+        self.precision = check_precision(options.precision, self.device, self.dtype)
+        self.stop_on_nonfinite = bool(options.stop_on_nonfinite)
         check_on_gradients(options.on_gradients)
         self._on_gradients = options.on_gradients
         self.keep_gradients = bool(options.keep_gradients) or self.on_gradients is not None
@@ -247,7 +249,13 @@ class Training(ABC):
     def builder(self, batch: int, training: bool, feed: str) -> StepBuilder:
         """What puts a step's graph together."""
         return StepBuilder(
-            self.model, self.store, batch, training, feed, self.session.runtime.kind, self.tf32
+            self.model,
+            self.store,
+            batch,
+            training,
+            feed,
+            self.session.runtime.kind,
+            self.precision,
         )
 
     def describe(

@@ -57,11 +57,10 @@ def _check_eps(optimizer: optim.Optimizer, dtype: str) -> None:
             )
 
 
-def check_device_options(device: Any, graphs: bool, tf32: bool) -> None:
+def check_device_options(device: Any, graphs: bool) -> None:
     """Refuse options for GPUs where the CPU was asked for."""
-    if devices.on_host(device) and (tf32 or not graphs):
-        name = "tf32" if tf32 else "graphs"
-        raise OptionError(f"{name}: it is for GPUs, and the device is 'cpu'; leave it out")
+    if devices.on_host(device) and not graphs:
+        raise OptionError("graphs: it is for GPUs, and the device is 'cpu'; leave it out")
 
 
 def check_on_gradients(function: Any) -> None:

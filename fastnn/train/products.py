@@ -84,7 +84,8 @@ class Products(Training):
             loss=loss, optimizer=_Vectors(), loss_weights=loss_weights, penalties=None, mixup=0.0,
             parameters=parameters,
             seed=seed, dtype=dtype or _dtype_of(model), workers=workers, device=device,
-            stop_on_nonfinite=True, keep_gradients=True, graphs=True, tf32=False, on_gradients=None,
+            stop_on_nonfinite=True, keep_gradients=True, graphs=True, precision="highest",
+            on_gradients=None,
         )  # fmt: skip
         super().__init__(model, options)
         self._open(workers, True)

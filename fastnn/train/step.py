@@ -289,7 +289,7 @@ def compile(
     keep_gradients: bool = False,
     steps_per_epoch: int | None = None,
     graphs: bool = True,
-    tf32: bool = False,
+    precision: str = "highest",
     on_gradients: OnGradients | None = None,
 ) -> Step:
     """Make a step function, for training loops of your own.
@@ -327,8 +327,9 @@ def compile(
             refused if the optimiser has no such schedule.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
-        tf32: on a GPU, let float32 matrix products use tensor cores, which round their operands to
-            TF32 (10 bits of mantissa): faster but less accurate.
+        precision: what the factors of float32 matrix products are rounded to: "highest" (nothing is
+            rounded), "medium" (on a GPU: TF32, 10 bits of mantissa) or "bf16" (on a CPU: bfloat16,
+            7 bits). Parameters, optimiser state and sums stay float32. See docs/precision.md.
         on_gradients: a function that is called in every training step after the gradients have been
             computed and before the update. Its argument maps the names of the trained parameters
             that the loss depends on to their gradients: NumPy arrays, before clipping and weight
@@ -360,6 +361,6 @@ def compile(
         penalties=penalties, mixup=mixup,
         seed=seed, dtype=dtype, workers=workers, device=device,
         stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
-        tf32=tf32, on_gradients=on_gradients,
+        precision=precision, on_gradients=on_gradients,
     )  # fmt: skip
     return Step(model, options, steps_per_epoch)

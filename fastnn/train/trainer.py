@@ -70,8 +70,9 @@ class Trainer(EpochPrograms):
             one or a list; None means all.
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
-        tf32: on a GPU, let float32 matrix products use tensor cores, which round their operands to
-            TF32 (10 bits of mantissa): faster but less accurate.
+        precision: what the factors of float32 matrix products are rounded to: "highest" (nothing is
+            rounded), "medium" (on a GPU: TF32, 10 bits of mantissa) or "bf16" (on a CPU: bfloat16,
+            7 bits). Parameters, optimiser state and sums stay float32. See docs/precision.md.
         loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
             default.
         penalties: terms of the loss in training that depend on parameters alone: a dict of
@@ -138,7 +139,7 @@ class Trainer(EpochPrograms):
         keep_gradients: bool = False,
         parameters: Any = None,
         graphs: bool = True,
-        tf32: bool = False,
+        precision: str = "highest",
         loss_weights: Any = None,
         penalties: Any = None,
         mixup: float = 0.0,
@@ -149,7 +150,7 @@ class Trainer(EpochPrograms):
             penalties=penalties, mixup=mixup,
             seed=seed, dtype=dtype, workers=workers, device=device,
             stop_on_nonfinite=stop_on_nonfinite, keep_gradients=keep_gradients, graphs=graphs,
-            tf32=tf32, on_gradients=on_gradients,
+            precision=precision, on_gradients=on_gradients,
         )  # fmt: skip
         super().__init__(model, options)
         self.metrics = metric_names.choose(metrics, self.losses)
@@ -372,8 +373,9 @@ class Trainer(EpochPrograms):
         return self._evaluation
 
     def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
-        """The model's outputs for arrays of samples; see `Module.predict`."""
-        return self.model.predict(*inputs, batch_size=batch_size)
+        """The model's outputs for arrays of samples, at the trainer's precision; see
+        `Module.predict`."""
+        return self.model.predict(*inputs, batch_size=batch_size, precision=self.precision)
 
     # ---------------------------------------------------------------- checkpoints
 

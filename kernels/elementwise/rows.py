@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import arithmetic, scalar  # noqa: F401  (both fill the table)
+from .. import arithmetic, rounding, scalar  # noqa: F401  (both fill the table)
 from .table import TABLE, Formula
 
 
@@ -52,5 +52,6 @@ ROWS = (
     _row("divide_backward_a", arithmetic.divide, ("dy", "b"), "da"),
     _row("divide_backward_b", arithmetic.divide_gradient_b, ("b", "y", "dy"), "db"),
     _row("negate", arithmetic.negate, ("x",)),
+    _row("round_bf16", rounding.round_bf16, ("x",)),
     _row("affine", arithmetic.affine, ("x",), "y", ("scale", "shift")),
 )

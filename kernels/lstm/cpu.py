@@ -62,7 +62,7 @@ def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64)
+@kernel(block=64, rounds=("x", "w_ih", "w_hh"))
 def lstm_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T

@@ -172,7 +172,7 @@ def product(
                 break
 
 
-@kernel(**FORWARD)
+@kernel(**FORWARD, rounds=("x", "w"))
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -187,7 +187,7 @@ def linear_forward(
             bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
 
 
-@kernel(grain=64, **FORWARD, rows_apart=("x", "y"))
+@kernel(grain=64, **FORWARD, rows_apart=("x", "y"), rounds=("x", "w"))
 def linear_forward_columns(
     x: "in whole f[N,C]",
     w: "in cols f[C,K]",
@@ -202,7 +202,7 @@ def linear_forward_columns(
             bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
 
 
-@kernel(**BACKWARD)
+@kernel(**BACKWARD, rounds=("dy",))
 def linear_backward_input(
     dy: "in rows f[N,K]",
     w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`
@@ -216,7 +216,7 @@ def linear_backward_input(
             dy[0], -1, k, hi - lo, c)  # fmt: skip
 
 
-@kernel(**BACKWARD)
+@kernel(**BACKWARD, rounds=("dy", "w"))
 def linear_backward_input_unpacked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",
@@ -259,6 +259,7 @@ def linear_backward_input_unpacked(
     sums_rows=True,
     factors=("x", "dy"),
     packed_as="linear_backward_weight_packed",
+    rounds=("x", "dy"),
     **BACKWARD,
 )
 def linear_backward_weight(
@@ -306,7 +307,7 @@ def linear_backward_weight_packed(
             i += rows
 
 
-@kernel(family="linear", packs=True, slow_to_compile=True)
+@kernel(family="linear", packs=True, rounds=("w",), slow_to_compile=True)
 def pack_panels(
     w: "in whole f[C,K]",
     packed: "out rows f[Q,Z]",
@@ -329,7 +330,7 @@ def pack_panels(
                 packed[q, i * width + j] = 0.0
 
 
-@kernel(family="linear", packs=True, slow_to_compile=True)
+@kernel(family="linear", packs=True, rounds=("w",), slow_to_compile=True)
 def pack_panels_transposed(
     w: "in whole f[C,K]",
     packed: "out rows f[Q,Z]",

@@ -10,7 +10,7 @@ from ..declare import kernel
 from .cpu import product
 
 
-@kernel(product=("P", "M", "C", "K"))
+@kernel(product=("P", "M", "C", "K"), rounds=("a", "b"))
 def matmul_forward(
     a: "in rows f[P,M,C]", b: "in rows f[P,C,K]", y: "out rows f[P,M,K]", lo: "begin", hi: "end"
 ):
@@ -21,7 +21,7 @@ def matmul_forward(
                 a[p, 0], -1, c, m, k)  # fmt: skip
 
 
-@kernel(product=("P", "M", "C", "K"))
+@kernel(product=("P", "M", "C", "K"), rounds=("a", "dy"))
 def matmul_backward_b(
     a: "in rows f[P,M,C]", dy: "in rows f[P,M,K]", db: "out rows f[P,C,K]", lo: "begin", hi: "end"
 ):

@@ -91,7 +91,7 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
                           False)  # fmt: skip
 
 
-@kernel(block=64, **FORWARD)
+@kernel(block=64, **FORWARD, rounds=("x", "w"))
 def linear_forward_blocked(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -106,7 +106,7 @@ def linear_forward_blocked(
     blocked_product(x, w, False, bias, y, scratch, lo, hi, c, k)
 
 
-@kernel(block=64, **BACKWARD)
+@kernel(block=64, **BACKWARD, rounds=("dy", "w"))
 def linear_backward_input_blocked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",

@@ -38,6 +38,8 @@ SHAPES = {
 #: multiply-adds a multiprocessor does in a cycle with blocks of a shape (float32's peak is 128):
 #: estimates from what a multiply-add costs in other instructions and in reads of L2, not measured
 RATES = {"": 70.0, "_tiny": 35.0, "_middle": 90.0, "_large": 110.0, "_tf32": 400.0}
+#: the shape on tensor cores, by the precision that allows it
+UNIT = {"medium": "_tf32"}
 MULTIPROCESSORS = 132  # of an H200; a constant, so that the same sizes give the same bits anywhere
 START = 2000.0  # cycles of a launch, before the first multiply-add and after the last
 AGAIN = 3000.0  # cycles of a second launch that waits for the first
@@ -53,7 +55,8 @@ class Choice(NamedTuple):
 
 
 def choose_product(
-    product: str, rows: int, columns: int, depth: int, itemsize: int = 4, tf32: bool = False,
+    product: str, rows: int, columns: int, depth: int, itemsize: int = 4,
+    precision: str = "highest",
     shared_bytes: int = 232_448,
 ) -> Choice:  # fmt: skip
     """The fastest kernel for a product of these sizes, by an estimate that depends on them alone.
@@ -79,7 +82,10 @@ def choose_product(
         return total
 
     few_blocks = cuda_few.blocks(product, rows, columns, depth, MULTIPROCESSORS)
-    wide = [*(["_large"] if itemsize == 4 else []), *(["_tf32"] if tf32 and itemsize == 4 else [])]
+    wide = [
+        *(["_large"] if itemsize == 4 else []),
+        *([UNIT[precision]] if precision in UNIT and itemsize == 4 else []),
+    ]
     choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
     if few_blocks[0]:  # most of a tile's rows would be empty
         choices = [Choice("_few")]

@@ -94,7 +94,7 @@ def add_row(x, i, y, k, size):
 # ---------------------------------------------------------------- products
 
 
-@kernel(grain=16)
+@kernel(grain=16, rounds=("w",))
 def transpose_weights(
     w: "in whole f[C,K]",
     transposed: "out rows f[K,C]",

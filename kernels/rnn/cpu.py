@@ -43,7 +43,7 @@ def forward_part(s, z, bias, h, y, i, activation, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64)
+@kernel(block=64, rounds=("x", "w_ih", "w_hh"))
 def rnn_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T

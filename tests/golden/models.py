@@ -11,6 +11,7 @@ import numpy as np
 import fastnn as fnn
 from fastnn import metrics, nn, ops, optim, pretrain
 from fastnn.kernels.cuda.device import cuda
+from fastnn.runtime import devices
 from tests.train.models import MODELS, OPTIMIZERS
 
 Case = Callable[[], None]
@@ -164,9 +165,11 @@ def wide() -> None:
 
 
 @case
-def wide_tf32() -> None:
+def lower_precision() -> None:
+    """TF32 on tensor cores, factors rounded to bfloat16 on the CPU."""
     model = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512))
-    fit(model, numbers(128, 64), numbers(128, 512), batch=128, tf32=True)
+    precision = "bf16" if devices.on_host(devices.choose("auto")) else "medium"
+    fit(model, numbers(128, 64), numbers(128, 512), batch=128, precision=precision)
 
 
 @case

@@ -43,9 +43,9 @@ def test_every_choice_is_a_kernel(n: int, c: int, k: int) -> None:
 def test_large_products_take_large_tiles() -> None:
     calls = chosen(calls_with(2048, 2048, 2048))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["large"] * 3
-    calls = chosen(calls_with(2048, 2048, 2048, tf32=True))
+    calls = chosen(calls_with(2048, 2048, 2048, precision="medium"))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["tf32"] * 3
-    calls = chosen(calls_with(2048, 2048, 2048, dtype="float64", tf32=True))
+    calls = chosen(calls_with(2048, 2048, 2048, dtype="float64", precision="medium"))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["middle"] * 3
 
 

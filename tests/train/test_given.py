@@ -195,8 +195,6 @@ def test_options_that_do_not_apply_to_batches() -> None:
     ):  # fmt: skip
         with pytest.raises(OptionError, match=next(iter(options)).split("_")[0]):
             fresh("mlp").fit(batches, **options, **QUIET)
-    with pytest.raises(OptionError, match="tf32: it is for GPUs"):
-        fresh("mlp", device="cpu", tf32=True)
     with pytest.raises(OptionError, match="graphs: it is for GPUs"):
         fnn.compile(nn.Linear(2, 2), "mse", device="cpu", graphs=False)
     with pytest.raises(OptionError, match="steps_per_epoch: expected a whole number >= 1"):

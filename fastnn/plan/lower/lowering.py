@@ -54,7 +54,7 @@ class Lowering:
     Attributes:
         graph: the graph.
         device: "cpu" or "cuda".
-        tf32: whether matrix products on CUDA may round their operands to TF32, for tensor cores.
+        precision: what the factors of matrix products are rounded to; "highest": nothing.
         limits: the GPU's multiprocessors, bytes of shared memory that a block may have, and blocks
             of a cluster (none where left out); an H200's by default.
         fuses: whether calls meet in the cache, a block of items at a time, so that what one call
@@ -70,10 +70,11 @@ class Lowering:
     """
 
     def __init__(
-        self, graph: Graph, device: str = "cpu", tf32: bool = False,
+        self, graph: Graph, device: str = "cpu", precision: str = "highest",
         limits: tuple[int, ...] = (132, 232_448, 8),
     ):  # fmt: skip
-        self.graph, self.device, self.tf32, self.limits = graph, device, tf32, limits
+        self.graph, self.device, self.limits = graph, device, limits
+        self.precision = precision
         self.fuses = self.copies_buffers = device == "cpu"
         self.node: Node | None = None
         self.memo: dict[Any, Value] = {}

@@ -17,7 +17,7 @@ from tests.kernels.rest import DIRECT, DIRECT_CUDA, UPDATES, by_turns, more, upd
 
 report.declare_all()
 #: too large for the simulator; their kernels are called directly
-LARGE = ("wide", "wide_tf32", "lstm_by_turns", "gru_by_turns")
+LARGE = ("wide", "lower_precision", "lstm_by_turns", "gru_by_turns")
 #: recurrent nets that are walked without clusters, too, and with weights in shared memory
 RECURRENT = ("rnn", "gru", "lstm_peepholes", "gru_reset_before")
 
