@@ -335,6 +335,9 @@ class Case:
         kind = np.dtype(self.dtype).type
         # PyTorch's own rounding says how much a case makes of it
         alike, alike_loss, rounded = self.theirs(parameters, getattr(torch, self.dtype))
+        if not np.isfinite(alike).all():  # too large for this type, and for ours as well
+            assert not np.isfinite(output).all(), f"{self}: finite outputs"
+            return
         close(output, want, alike, f"{self}: outputs")
         close(kind(loss), np.float64(want_loss), np.float64(alike_loss), f"{self}: loss")
         for name, gradient in wanted.items():
