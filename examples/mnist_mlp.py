@@ -69,10 +69,10 @@ def standout(units: int) -> nn.Module:
 METHODS: dict[str, tuple[Callable[[int], nn.Module], float, float | None]] = {
     # maker, rate, largest norm of a unit's weights
     "plain": (plain, 0.1, None),
-    "dropout": (dropout, 0.1, 2.0),
-    "maxout": (maxout, 0.1, 2.0),
-    "dropconnect": (dropconnect, 0.1, None),
-    "standout": (standout, 0.1, 2.0),
+    "dropout": (dropout, 0.05, 2.0),
+    "maxout": (maxout, 0.02, 2.0),
+    "dropconnect": (dropconnect, 0.03, None),
+    "standout": (standout, 0.03, 2.0),
 }
 
 

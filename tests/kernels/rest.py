@@ -127,6 +127,7 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         ("linear_backward_weight_bias", {**_WEIGHT, **_FEW_WEIGHT, "dbias": numbers(K)}),
     )
 } | {
+    "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "linear_forward_parts": dict(x=numbers(N, C), w=numbers(C, K), parts=numbers(2, N, K)),
     "linear_backward_input_parts": dict(
         dy=numbers(N, K), w=numbers(C, K), parts=numbers(2, N, C)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.stub.harness import run
 
 MODEL = """
-model = nn.Sequential(nn.Linear(20, 8), nn.Tanh(), nn.Linear(8, 4))
+model = nn.Sequential(nn.Linear(20, 8), nn.GELU(), nn.Linear(8, 4))
 step = fnn.compile(model, "cross_entropy", optim.Adam(1e-3), device="cuda")
 """
 #: writes ranges to the driver's log, among its launches
