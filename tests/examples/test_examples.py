@@ -89,7 +89,7 @@ def noisy_digits(count):
 
 def test_mnist_mlp(capsys):
     data = [(x.reshape(len(x), -1), y) for x, y in (noisy_digits(400), noisy_digits(100))]
-    arguments = ["all", "--units", "40", "--epochs", "40", "--every", "3"]
+    arguments = ["all", "--units", "40", "--epochs", "100", "--every", "3"]
     errors = load("mnist_mlp").main(arguments, data)
     assert errors.keys() == {"plain", "dropout", "maxout", "dropconnect", "standout"}
     assert max(map(max, errors.values())) < 60.0
