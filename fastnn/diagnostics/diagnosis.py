@@ -164,7 +164,7 @@ def diagnose(
         loss = "cross_entropy" if whole else "mse"
     check_options(model, loss, optim.Adam(lr=learning_rate), seed, "float32")
     findings = [_inputs(x), *_labels(y)]
-    if findings[0].verdict == BAD:
+    if findings[0].verdict == BAD:  # what follows would speak of the data, not of the model
         return Diagnosis(tuple(findings), Signals([]))
     part = _first(x, batch_size), _first(y, batch_size)
     found = signals(model, *part, loss)
@@ -205,6 +205,8 @@ def _inputs(x: Any) -> Finding:
         said.append(f"mean {flat.mean():.3g}, standard deviation {flat.std():.3g}")
         if constant:
             said.append(f"{constant} of {len(stds)} features constant")
+        if constant == len(stds):
+            return Finding(check, BAD, "; ".join(said), "every sample is the same: check the data")
         spread = stds[stds > 0]
         wide = len(spread) and (spread.max() > 10 or spread.max() < 0.1)
         uneven = len(spread) and spread.max() > 100 * np.median(spread)
@@ -386,4 +388,4 @@ def _by_heart(
         "do inputs and targets belong together, is the loss the right one, is all that is to learn "
         "connected; then a higher rate, more steps, or a larger model"
     )
-    return Finding(check, LOOK if lowest < 0.7 * first else BAD, text, advice)
+    return Finding(check, LOOK if lowest < 0.9 * first else BAD, text, advice)

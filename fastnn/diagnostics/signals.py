@@ -21,7 +21,6 @@ from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.plan.lower import Lowering
 from fastnn.train.build import StepBuilder
 from fastnn.train.losses import Losses
 
@@ -160,25 +159,26 @@ def signals(
     store, data = model.store(), [inputs]
     session = Session(store, (), 0, 1, store.device)
 
-    def traced(specs: tuple[Spec, ...] | None) -> tuple[StepBuilder, Value | None]:
+    def traced(specs: tuple[Spec, ...] | None) -> tuple[StepBuilder, Value | None, list[Node]]:
         kind = session.runtime.kind
         builder = StepBuilder(model, store, len(inputs), training, "direct", kind)
         given = builder.inputs("x", inputs.specs)
         outputs = builder.outputs(given)
+        nodes = list(builder.graph.nodes)  # without those of the loss
         if specs is None:
-            return builder, None
+            return builder, None, nodes
         function = loss if isinstance(loss, Losses) else Losses(loss)
-        return builder, builder.loss(function, outputs, builder.inputs("y", specs))
+        return builder, builder.loss(function, outputs, builder.inputs("y", specs)), nodes
 
     if y is None:
-        builder, value = traced(None)
+        builder, value, nodes = traced(None)
     else:
         targets = as_arrays(y, "y", "targets")
         check_lengths(inputs, targets, "batch")
         targets = targets.with_specs(first_fit(targets.specs, "if", traced))
-        builder, value = traced(targets.specs)
+        builder, value, nodes = traced(targets.specs)
         data.append(targets)
-    layers = _layers(builder.graph.nodes, builder.lowered)
+    layers = _layers(nodes)
     values = [v for _, _, v in layers]
     names = {
         name: leaf
@@ -228,7 +228,7 @@ def _own(graph: Graph, value: Value) -> Value:
     return copy
 
 
-def _layers(nodes: list[Node], lowered: Lowering) -> list[tuple[str, str, Value]]:
+def _layers(nodes: list[Node]) -> list[tuple[str, str, Value]]:
     """Names, ops and values: the last value of each layer, and each function that the model's
     `forward` applies itself."""
     found: dict[str, tuple[str, Value]] = {}
@@ -236,8 +236,6 @@ def _layers(nodes: list[Node], lowered: Lowering) -> list[tuple[str, str, Value]
         value = node.outputs.get("y")
         if value is None or value.dtype != "f" or (not node.scope and node.op.name in VIEWS):
             continue
-        if node.scope == "loss":
-            break
         name = node.scope
         if not name:
             name, count = node.op.name, 1

@@ -45,7 +45,7 @@ def embedding(
     ['a', 'b', 'c', 'd', 'e']
     """
     values = np.asarray(vectors.value if isinstance(vectors, Parameter) else vectors, np.float64)
-    if values.ndim != 2:
+    if values.ndim != 2 or not values.shape[1]:
         raise ShapeError(f"embedding: expected shape (count, dimensions), got {values.shape}")
     if len(values) < 2 or not np.isfinite(values).all():
         raise DataError(

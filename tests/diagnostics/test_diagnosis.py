@@ -49,6 +49,9 @@ def test_inputs() -> None:
     ids = RNG.integers(0, 9, size=(50, 20))
     model = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(60, 4))
     assert "ids from 0 to 8" in diagnose(model, ids, Y[:50], steps=0)["inputs"].found
+    found = diagnose(net(), np.zeros_like(X), Y, steps=0)
+    assert found["inputs"].verdict == "bad"
+    assert [f.check for f in found.findings] == ["inputs", "labels"]
     constant = X.copy()
     constant[:, 5] = 1.0
     assert "1 of 20 features constant" in diagnose(net(), constant, Y, steps=0)["inputs"].found
@@ -126,6 +129,14 @@ def test_what_cannot_be_learned() -> None:
             return self.a(x * 0.0)
 
     assert diagnose(Blind(), X, Y)["one batch by heart"].verdict == "bad"
+
+
+def test_what_is_learned_slowly_is_no_fault() -> None:
+    """Random labels and a few units: the loss falls, but not to nothing."""
+    few = nn.Sequential(nn.Linear(20, 2), nn.Tanh(), nn.Linear(2, 4))
+    found = diagnose(few, X, RNG.integers(0, 4, 300))
+    assert found["one batch by heart"].verdict == "look"
+    assert found.ok
 
 
 def test_text_and_picture(tmp_path) -> None:

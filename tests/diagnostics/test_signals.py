@@ -117,6 +117,20 @@ def test_a_layer_that_is_used_twice_shows_its_last_output() -> None:
     np.testing.assert_allclose(np.tanh(found["a"].output), found["tanh_2"].output, atol=1e-6)
 
 
+def test_losses_are_no_layers() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return {"c": self.a(x), "v": self.b(x)}
+
+    targets = {"c": Y, "v": X[:, :1]}
+    for loss in ({"c": "cross_entropy", "v": "mse"}, lambda out, y: ops.mean(out["v"] - y["v"])):
+        found = signals(Two(), X, targets, loss)
+        assert [s.name for s in found.layers] == ["a", "b"]
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(OptionError, match="both y and loss"):
         signals(Net(), X, Y)

@@ -132,6 +132,8 @@ def test_projection_of_little() -> None:
     plot.embedding(np.ones((3, 4)))
     with pytest.raises(DataError, match="finite"):
         plot.embedding([[1.0, math.nan], [2.0, 3.0]])
+    with pytest.raises(ShapeError, match="dimensions"):
+        plot.embedding(np.zeros((3, 0)))
     with pytest.raises(ShapeError, match="labels"):
         plot.embedding(X, Y[:3])
 
