@@ -30,7 +30,5 @@ def check_precision(precision: Any, device: str, dtype: str) -> str:
     known = BY_DEVICE[device.split(":")[0]]
     if precision not in known:
         found = " or ".join(repr(name) for name in known)
-        raise OptionError(
-            f"precision={precision!r}: products on {device!r} are not computed so; take {found}"
-        )
+        raise OptionError(f"precision: expected {found} on {device!r}, got {precision!r}")
     return str(precision)

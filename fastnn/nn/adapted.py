@@ -1,0 +1,117 @@
+"""What layers have in common that are adapted to training data: `fastnn/nn/normalization.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from fastnn import ops
+from fastnn.engine.numbers import numbers
+from fastnn.errors import DataError, OptionError, ShapeError, where
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.statistics import pieces, sizes
+
+_UNSET = "%s: expected it to be adapted to training data, or loaded, before use; call its adapt(x)"
+
+
+class Adapted(Module):
+    """Base of layers that are adapted to data.
+
+    Attributes:
+        samples: a buffer of shape (1,), how many rows it was adapted to; 0: none yet.
+    """
+
+    #: rows that are needed at least
+    least = 1
+
+    def __init__(self, features: int | Sequence[int]):
+        self.shape = sizes(type(self).__name__, features)
+        self.samples = Parameter((1,), 0.0, trainable=False, unset=_UNSET % type(self).__name__)
+
+    def adapt(self, x: Any, lengths: Any = None, mask: Any = None) -> Self:
+        """Take the statistics of training data; those of an earlier call are forgotten.
+
+        Sums are in float64 and a block at a time, so `x` may be a memory map, or come in chunks
+        that together don't fit into memory.
+
+        Args:
+            x: an array of shape (..., features), or an iterable of such arrays (a list, a
+                generator), or of pairs (array, lengths).
+            lengths: of padded sequences, shape (samples,) with `x` of shape (samples, steps,
+                features): padding does not count.
+            mask: what counts, booleans of x's shape without the features.
+
+        Returns:
+            The layer.
+
+        Raises:
+            DataError: there are NaN or infinite numbers, or too few samples.
+            ShapeError: shapes do not fit.
+        """
+        name = type(self).__name__
+        found = self._statistics()
+        for rows in pieces(x, lengths, mask, self.shape, name):
+            found.add(rows)
+        if found.count < self.least:
+            raise DataError(
+                f"{name}.adapt: expected at least {self.least} samples, got {found.count}; "
+                "adapt it to all training data"
+            )
+        self._take(found)
+        self.samples.value = np.array([float(found.count)])
+        return self
+
+    def _statistics(self) -> Any:
+        raise NotImplementedError
+
+    def _take(self, found: Any) -> None:
+        raise NotImplementedError
+
+    def inverse(self, y: Any) -> np.ndarray:
+        """What was normalised to `y`, in NumPy: scaled back, as for targets of a regression.
+
+        Args:
+            y: an array of the layer's output's shape.
+
+        Returns:
+            An array of the input's shape, float64.
+        """
+        if not self.samples.read().any():
+            raise OptionError(_UNSET % type(self).__name__)
+        return self._back(np.asarray(numbers(y, f"{type(self).__name__}.inverse: y"), np.float64))
+
+    def _back(self, y: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _sample_shape(self) -> tuple[int, ...]:
+        return self.shape
+
+    def _input(self, x: Value) -> Value:
+        if x.ndim <= len(self.shape) or x.shape[-len(self.shape) :] != self.shape:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, ..., "
+                f"{', '.join(map(str, self.shape))}), got {x.shape}"
+            )
+        return x
+
+    @staticmethod
+    def _unpadded(y: Value, lengths: Value | None) -> Value:
+        """Zeros where sequences are over."""
+        if lengths is None:
+            return y
+        if y.ndim < 3 or lengths.shape != y.shape[:1]:
+            raise ShapeError(
+                f"{where(y.graph.scope)}expected lengths of shape {y.shape[:1]} and sequences of "
+                f"shape (batch, steps, features), got {lengths.shape} and {y.shape}"
+            )
+        y.graph.limit(lengths, 0, y.shape[1] + 1, steps=True)
+        steps = np.arange(y.shape[1])[None]
+        within = ops.less(steps, ops.reshape(lengths, -1, 1))
+        return ops.multiply(y, ops.reshape(within, *y.shape[:2], *[1] * (y.ndim - 2)))
+
+    def extra(self) -> str:
+        return ", ".join(map(str, self.shape)) if len(self.shape) == 1 else f"{self.shape}"
