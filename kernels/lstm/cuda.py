@@ -9,16 +9,9 @@ import numpy as np
 from ..cuda.device import cast, cuda, flat
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
-    BACKWARD_SPLITS,
-    FORWARD_SPLITS,
-    MOST_ROWS,
-    TILE,
-    backward_elements,
     bias_or_zero,
     bounds_of,
-    forward_elements,
     functions_of,
-    launch_cooperative,
     load_columns,
     load_rows,
     output_before,
@@ -32,6 +25,15 @@ from ..recurrent.cuda import (
     ways,
     whole_tiles,
     zero_past_end,
+)
+from ..recurrent.cuda_layout import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    TILE,
+    backward_elements,
+    forward_elements,
+    launch_cooperative,
 )
 from ..recurrent.shared import step_of
 from .shared import lstm_cell, lstm_cell_gradient

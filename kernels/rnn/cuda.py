@@ -9,17 +9,9 @@ import numpy as np
 from ..cuda.device import cast, cuda, divide_index, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
-    BACKWARD_SPLITS,
-    FORWARD_SPLITS,
-    MOST_ROWS,
-    THREADS,
-    TILE,
-    backward_elements,
     bias_or_zero,
     bounds_of,
-    forward_elements,
     functions_of,
-    launch_cooperative,
     load_columns,
     load_rows,
     output_before,
@@ -32,6 +24,16 @@ from ..recurrent.cuda import (
     ways,
     whole_tiles,
     zero_past_end,
+)
+from ..recurrent.cuda_layout import (
+    BACKWARD_SPLITS,
+    FORWARD_SPLITS,
+    MOST_ROWS,
+    THREADS,
+    TILE,
+    backward_elements,
+    forward_elements,
+    launch_cooperative,
 )
 from ..recurrent.shared import length_of, step_of
 from ..simd import fma

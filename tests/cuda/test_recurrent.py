@@ -10,7 +10,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.value import Value
-from fastnn.kernels.recurrent.cuda import Layout
+from fastnn.kernels.recurrent.cuda_layout import Layout
 from fastnn.plan.lower import Lowering, recurrent_cuda
 
 LENGTHS = np.array([3, 0, 2])

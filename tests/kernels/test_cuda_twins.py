@@ -27,6 +27,7 @@ ONLY_CPU = {
 ONLY_CUDA = {
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
+    "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
     "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
     "rnn.steps": "likewise",
     "lstm.steps": "likewise",

@@ -2,7 +2,7 @@
 
 The input projection of all steps is one product, and so are the gradients of weights and input; in
 between one launch walks the whole sequence, if the recurrent weights fit into the shared memory of
-the device's blocks (`kernels/recurrent/cuda.py`), else a few launches make a turn
+the device's blocks (`kernels/recurrent/cuda_layout.py`), else a few launches make a turn
 (`kernels/recurrent/cuda_steps.py`).
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.recurrent.cuda import Layout, best, exchange_words, fits
+from fastnn.kernels.recurrent.cuda_layout import Layout, best, exchange_words, fits
 from fastnn.plan.exchanges import CLEAR
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need

@@ -6,7 +6,7 @@ import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels.declare import CUDA_KERNELS
-from fastnn.kernels.recurrent import cuda as recurrent
+from fastnn.kernels.recurrent import cuda_layout
 from fastnn.kernels.update.shared import MADE, SAVING
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
@@ -52,7 +52,7 @@ def checked() -> set[str]:
             CASES[name]()
     found = seen | few | far
     with pytest.MonkeyPatch.context() as patch:  # as if weights were too many to be held
-        patch.setattr(recurrent, "HELD_UNITS", 0)
+        patch.setattr(cuda_layout, "HELD_UNITS", 0)
         for limits in ((4, 232_448), (4, 232_448, 8)):
             with checking("cuda:0", run, CUDA_KERNELS, limits=limits) as shared:
                 for name in RECURRENT[:3]:

@@ -15,7 +15,7 @@ from fastnn.kernels.cuda import near as near_exchange
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS, Array
 from fastnn.kernels.recurrent import cuda as recurrent
-from fastnn.kernels.recurrent.cuda import Layout, best, exchange_words, fits
+from fastnn.kernels.recurrent.cuda_layout import Layout, best, exchange_words, fits
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests import naive, naive_recurrent
