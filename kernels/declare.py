@@ -54,13 +54,13 @@ that only CUDA has is annotated like one for the CPU.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from fastnn.cached import cached
 from fastnn.errors import OptionError
 
 from .signature import Array as Array  # others take both from here
@@ -108,7 +108,7 @@ class Kernel:
         """Run as plain Python (NumPy arrays in, results written in place)."""
         self.function(*args, **kwargs)
 
-    @functools.cached_property
+    @cached
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
@@ -160,7 +160,7 @@ class CudaKernel:
         """What the kernel computes; its counterpart says it where it has nothing to add."""
         return inspect.getdoc(self.function) or (self.like.doc if self.like else "")
 
-    @functools.cached_property
+    @cached
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 

@@ -11,6 +11,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 
+from fastnn.interrupts import uninterrupted
+
 #: folders of what kernels are built on
 BUILDING_BLOCKS = ("cpu", "cuda")
 #: called when a device's kernels are asked for, by device: declares those that are made on demand
@@ -31,10 +33,15 @@ def modules(device: str) -> Iterator[str]:
 
 
 def load(device: str) -> None:
-    """Declare all kernels for a device."""
+    """Declare all kernels for a device.
+
+    Ctrl-C waits for the end: Python's import would lose one that comes while a module's lock is
+    dropped, and the run would go on as if there had been none.
+    """
     if device not in _loaded:
-        for name in modules(device):
-            importlib.import_module(name)
-        _loaded.add(device)
+        with uninterrupted():
+            for name in modules(device):
+                importlib.import_module(name)
+            _loaded.add(device)
     for declare in ON_DEMAND[device]:
         declare()

@@ -18,8 +18,8 @@ import fastnn.kernels
 #: from the bottom to the top; a folder imports from those before it. Names in one line stand side
 #: by side and know nothing of each other.
 ORDER: list[str] = [
-    "errors _version public",
-    "files",
+    "errors _version public cached",
+    "files interrupts",
     "kernels",
     "graph optim",
     "ops",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+from fastnn.cached import cached
 from fastnn.errors import ShapeError, where
 from fastnn.graph.op import Op
 from fastnn.graph.value import Repeat, Value
@@ -43,7 +43,7 @@ class Call:
     final: bool = False  # belongs to the very end of the step
     repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
 
-    @cached_property
+    @cached
     def _arrays(self) -> list[tuple[str, Array, Value]]:
         operands = self.operands
         return [

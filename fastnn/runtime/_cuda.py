@@ -22,9 +22,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastnn.errors import DeviceError, OptionError
+from fastnn.interrupts import uninterrupted
 from fastnn.kernels import recorded
 from fastnn.kernels.declare import CLUSTERS
-from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 

@@ -11,11 +11,11 @@ import pytest
 from fastnn import nn
 from fastnn.engine.arrays import as_arrays, check_finite
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
+from fastnn.interrupts import uninterrupted
 from fastnn.kernels import control_block
 from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.array import interface
 from fastnn.runtime.cuda.simulated import SimulatedGpu
-from fastnn.runtime.signals import uninterrupted
 from tests.cuda.programs import build, runtime
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastnn.runtime.signals import uninterrupted
+from fastnn.interrupts import uninterrupted
+from fastnn.kernels import topics
 
 #: the first compilation imports Numba; a Ctrl-C comes when that is half done
 FIRST_USE = """
@@ -69,7 +70,7 @@ def test_the_default_action_is_kept_too() -> None:
     """A process that ends by the signal ends by it, afterwards."""
     code = """
 import signal
-from fastnn.runtime.signals import uninterrupted
+from fastnn.interrupts import uninterrupted
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 with uninterrupted():
     signal.raise_signal(signal.SIGINT)
@@ -78,3 +79,21 @@ print("not reached", flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "done\n")
+
+
+def test_ctrl_c_while_kernels_are_declared_waits_for_the_last(monkeypatch) -> None:
+    """Python's import would lose it where a module's lock is dropped."""
+    declared = []
+
+    def load(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        declared.append(name)
+
+    monkeypatch.setattr(topics, "_loaded", set())
+    monkeypatch.setattr(topics, "modules", lambda device: ["one", "two"])
+    monkeypatch.setattr(topics.importlib, "import_module", load)
+    with pytest.raises(KeyboardInterrupt):
+        topics.load("cpu")
+    assert declared == ["one", "two"]
+    topics.load("cpu")
+    assert declared == ["one", "two"]

@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.errors import ProgramError, warn
+from fastnn.interrupts import uninterrupted
 from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.compile_errors import refuse
 from fastnn.runtime.cpu.checks import checked
-from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 

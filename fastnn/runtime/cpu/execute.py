@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import types
@@ -86,7 +86,7 @@ class Tables:
             for loop, (operand, items) in table.watches.items()
         }
 
-    @functools.cached_property
+    @cached
     def numbers_of(self) -> dict[int, int]:
         """The numbers of its calls, by their identity."""
         return {id(call): k for k, call in enumerate(self.table.calls) if call is not None}
@@ -196,7 +196,7 @@ class BoundProgram:
             self.base.sizes.renew()
             self.placed.workers = workers
 
-    @functools.cached_property
+    @cached
     def order(self) -> list[tuple[int, PlannedCall, tuple[int, ...]]]:
         """The calls of a step in the order in which one worker makes them, those of loops as often
         as they are made: number in the table, call, and the steps of the loops around it."""

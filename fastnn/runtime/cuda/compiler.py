@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.interrupts import uninterrupted
 from fastnn.kernels import recorded
 from fastnn.kernels import types as element_types
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda, cache, keys
 from fastnn.runtime.compile_errors import refuse
 from fastnn.runtime.cpu import compiler as files
-from fastnn.runtime.signals import uninterrupted
 
 recorded.record()
 

@@ -23,6 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from fastnn.errors import OptionError
+from fastnn.interrupts import uninterrupted
 from fastnn.kernels import control_block
 from fastnn.plan.program import Program
 from fastnn.runtime import _cuda
@@ -37,7 +38,6 @@ from fastnn.runtime.cuda.stream import Stream
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
-from fastnn.runtime.signals import uninterrupted
 
 #: seconds of work that are sent before the control block is read back
 CHUNK = 0.02
