@@ -179,12 +179,15 @@ print("threads", sending())
 
 
 def test_ctrl_c_at_any_moment():
-    """Signals at times drawn at random: each ends the run, and the next one goes on from there."""
+    """Signals at times drawn at random: each ends the run, and the next one goes on from there.
+
+    Kernels are compiled before: there a `__del__` of Python's own may have a signal and lose it.
+    """
     ran = run(
         FED
         + """
 import os, signal, time
-t, hits = trainer(), 0
+t, hits = fit(Batches(2)), 0
 draw = np.random.default_rng(5)
 for _ in range(12):
     delay = float(draw.uniform(0.0, 0.03))
