@@ -38,6 +38,16 @@ class Tasks(click.Group):
             formatter.write_dl([*own.items(), *TASKS.items()])
 
 
+class OptimizerName(click.Option):
+    """An option for an optimiser's name; its help lists those there are, looked up when asked."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from fastnn.train.options import OPTIMIZERS
+
+        self.help = f"One of {', '.join(sorted(OPTIMIZERS))}."
+        return super().get_help_record(ctx)
+
+
 @click.group(cls=Tasks)
 def train() -> None:
     """Train a model on a task's data and test it."""
@@ -51,12 +61,7 @@ def train() -> None:
     callback=options.check_sizes,
     help="Sizes of the hidden layers.",
 )
-@click.option(
-    "--optimizer",
-    default="adam",
-    show_default=True,
-    help="sgd, adagrad, rmsprop, adadelta, adam or adamw.",
-)
+@click.option("--optimizer", cls=OptimizerName, default="adam", show_default=True)
 @options.share("--dropout", 0.3, "Probability of dropping a hidden unit; half of it for pixels.")
 @options.running(
     output="runs/digits",

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import fastnn
 from fastnn import cli
 from fastnn.runtime.cpu import ahead, compiler
+from fastnn.train.options import OPTIMIZERS
 from fastnn.train.trainer import Trainer
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -267,6 +268,11 @@ def test_programs_exit_codes(tmp_path):
     assert len(failed.stderr.splitlines()) == 1
     assert program("info").returncode == 0
     assert program("warmup", "--jobs", "0").returncode == 2
+
+
+def test_help_lists_every_optimizer():
+    words = run("train", "digits", "--help").stdout.replace(",", " ").replace(".", " ").split()
+    assert set(OPTIMIZERS) <= set(words)
 
 
 def test_help_loads_neither_numba_nor_numpy():
