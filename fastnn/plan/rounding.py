@@ -16,7 +16,7 @@ from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
 #: those that products are computed at, by the kind of device
-BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "medium")}
+BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "high", "medium")}
 #: the kernel that rounds, by precision
 ROUNDING = {"bf16": "round_bf16"}
 

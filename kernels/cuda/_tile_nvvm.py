@@ -244,47 +244,99 @@ MMA_OPERANDS = "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"
 FOUR = ir.LiteralStructType([F32] * 4)
 
 
-def _tf32(builder: Any, place: Any) -> Any:
-    """The number there, rounded to TF32."""
-    return _assembly(
-        builder, "cvt.rna.tf32.f32 $0, $1;", "=r,f", I32, [builder.load(place, align=4)]
-    )
+def _tf32(builder: Any, number: Any) -> Any:
+    """The number rounded to TF32."""
+    return _assembly(builder, "cvt.rna.tf32.f32 $0, $1;", "=r,f", I32, [number])
+
+
+def _mma(builder: Any, a: list[Any], b: list[Any], sums: list[Any]) -> list[Any]:
+    result = _assembly(builder, MMA, MMA_OPERANDS, FOUR, [*a, *b, *sums])
+    return [builder.extract_value(result, k) for k in range(4)]
+
+
+class _Pieces:
+    """What a warp's products on tensor cores are made of: its sums in registers, where its numbers
+    of both factors lie."""
+
+    def __init__(self, context: Any, builder: Any, sig: Any, args: Any):
+        a_step, b_step, m, n, self.depth = _constants([sig.args[k] for k in (3, 5, 6, 7, 8)])
+        self.builder, self.m, self.n = builder, m, n
+        self.places = _elements(context, builder, sig, args, 4 * m * n)
+        self.values = [builder.load(p) for p in self.places]
+        lane = _index(context, builder, sig, args, 9)
+        g, q = builder.lshr(lane, ir.Constant(I64, 2)), builder.and_(lane, ir.Constant(I64, 3))
+        self.sides = [
+            (
+                builder.gep(
+                    _place(context, builder, sig, args, 1, k),
+                    [builder.add(g, builder.mul(q, ir.Constant(I64, step)))],
+                ),
+                step,
+                size,
+            )
+            for k, step, size in ((2, a_step, 16), (4, b_step, 8))
+        ]
+
+    def numbers(self, side: int, t: int, p: int) -> list[Any]:
+        """The thread's numbers of piece `p` of A (side 0) or B, for eight terms from `t` on."""
+        base, step, size = self.sides[side]
+        places = [
+            _at(self.builder, base, (t + d) * step + size * p + i)
+            for d in (0, 4)
+            for i in range(0, size, 8)
+        ]
+        return [self.builder.load(place, align=4) for place in places]
+
+    def own(self, p: int, c: int) -> list[int]:
+        """Which sums are those of a piece."""
+        return [((2 * p + h) * self.n + c) * 2 + e for h in (0, 1) for e in (0, 1)]
+
+    def store(self) -> None:
+        for value, place in zip(self.values, self.places, strict=True):
+            self.builder.store(value, place)
 
 
 def _multiply_tf32(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    a_step, b_step, m, n, depth = _constants([sig.args[k] for k in (3, 5, 6, 7, 8)])
-    places = _elements(context, builder, sig, args, 4 * m * n)
-    values = [builder.load(p) for p in places]
-    lane = _index(context, builder, sig, args, 9)
-    g, q = builder.lshr(lane, ir.Constant(I64, 2)), builder.and_(lane, ir.Constant(I64, 3))
-    own_a, own_b = (
-        builder.gep(
-            _place(context, builder, sig, args, 1, k),
-            [builder.add(g, builder.mul(q, ir.Constant(I64, step)))],
-        )
-        for k, step in ((2, a_step), (4, b_step))
-    )
-    for t in range(0, depth, 8):
+    pieces = _Pieces(context, builder, sig, args)
+    for t in range(0, pieces.depth, 8):
         a, b = (
-            [
-                [
-                    _tf32(builder, _at(builder, base, (t + d) * step + size * p + i))
-                    for d in (0, 4)
-                    for i in range(0, size, 8)
-                ]
-                for p in range(count)
-            ]
-            for base, step, size, count in ((own_a, a_step, 16, m), (own_b, b_step, 8, n))
+            [[_tf32(builder, x) for x in pieces.numbers(side, t, p)] for p in range(count)]
+            for side, count in ((0, pieces.m), (1, pieces.n))
         )
-        for p in range(m):
-            for c in range(n):
-                own = [((2 * p + h) * n + c) * 2 + e for h in (0, 1) for e in (0, 1)]
-                operands = [*a[p], *b[c], *(values[k] for k in own)]
-                result = _assembly(builder, MMA, MMA_OPERANDS, FOUR, operands)
-                for number, k in enumerate(own):
-                    values[k] = builder.extract_value(result, number)
-    for value, place in zip(values, places, strict=True):
-        builder.store(value, place)
+        for p in range(pieces.m):
+            for c in range(pieces.n):
+                own = pieces.own(p, c)
+                result = _mma(builder, a[p], b[c], [pieces.values[k] for k in own])
+                for k, value in zip(own, result, strict=True):
+                    pieces.values[k] = value
+    pieces.store()
+    return context.get_dummy_value()
+
+
+def _split(builder: Any, numbers: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The nearest TF32 number of each, and what is left of it."""
+    big = [_tf32(builder, x) for x in numbers]
+    rest = [
+        _tf32(builder, builder.fsub(x, builder.bitcast(y, F32)))
+        for x, y in zip(numbers, big, strict=True)
+    ]
+    return big, rest
+
+
+def _multiply_tf32x3(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    pieces = _Pieces(context, builder, sig, args)
+    nothing = [ir.Constant(F32, 0.0)] * 4
+    for t in range(0, pieces.depth, 8):
+        b = [_split(builder, pieces.numbers(1, t, c)) for c in range(pieces.n)]
+        for p in range(pieces.m):
+            big, rest = _split(builder, pieces.numbers(0, t, p))
+            for c in range(pieces.n):
+                part = _mma(builder, rest, b[c][0], nothing)
+                part = _mma(builder, big, b[c][1], part)
+                part = _mma(builder, big, b[c][0], part)
+                for k, value in zip(pieces.own(p, c), part, strict=True):
+                    pieces.values[k] = builder.fadd(pieces.values[k], value)
+    pieces.store()
     return context.get_dummy_value()
 
 
@@ -294,3 +346,4 @@ def _multiply_tf32_type(sums: Any, *rest: Any) -> Any:
 
 
 define(tile.multiply_tile_tf32, _multiply_tf32_type, _multiply_tf32)
+define(tile.multiply_tile_tf32x3, _multiply_tf32_type, _multiply_tf32x3)

@@ -32,14 +32,17 @@ SHAPES = {
     "_middle": Shape(64, 64, 8, 4, groups=1, depth=16, stages=4),
     "_large": Shape(128, 128, 8, 8, groups=1, depth=16, stages=3),
     "_tf32": Shape(128, 128, 8, 8, groups=1, depth=16, stages=3, pad=8),
+    "_tf32x3": Shape(128, 64, 4, 8, groups=1, depth=16, stages=3, pad=8),
 }
-
+#: shapes whose products are computed on tensor cores
+UNITS = {"_tf32": "tf32", "_tf32x3": "tf32x3"}
 
 #: multiply-adds a multiprocessor does in a cycle with blocks of a shape (float32's peak is 128):
 #: estimates from what a multiply-add costs in other instructions and in reads of L2, not measured
-RATES = {"": 70.0, "_tiny": 35.0, "_middle": 90.0, "_large": 110.0, "_tf32": 400.0}
+RATES = {"": 70.0, "_tiny": 35.0, "_middle": 90.0, "_large": 110.0}
+RATES |= {"_tf32": 400.0, "_tf32x3": 140.0}
 #: the shape on tensor cores, by the precision that allows it
-UNIT = {"medium": "_tf32"}
+UNIT = {"high": "_tf32x3", "medium": "_tf32"}
 MULTIPROCESSORS = 132  # of an H200; a constant, so that the same sizes give the same bits anywhere
 START = 2000.0  # cycles of a launch, before the first multiply-add and after the last
 AGAIN = 3000.0  # cycles of a second launch that waits for the first
@@ -137,13 +140,13 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
 
 def _declare(suffix: str, shape: Shape) -> None:
     """The three products in one shape, and with what comes after them."""
-    tf32 = suffix == "_tf32"
-    only = {"only_float32": tf32}
+    unit = UNITS.get(suffix, "")
+    only = {"only_float32": unit != ""}
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
-    product = product_of(shape, tf32)
-    product_activated = product_of(shape, tf32, "activation")
-    product_sloped = product_of(shape, tf32, "activation_gradient")
-    product_summed = product_of(shape, tf32, "column_sums")
+    product = product_of(shape, unit)
+    product_activated = product_of(shape, unit, "activation")
+    product_sloped = product_of(shape, unit, "activation_gradient")
+    product_summed = product_of(shape, unit, "column_sums")
 
     @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):
@@ -220,8 +223,8 @@ def share_of(total, parts, depth):
 def _declare_parts() -> None:
     """The products in parts of their sum: part s of the output is ``parts[s]``."""
     few, many = SHAPES["_tiny"], SHAPES["_middle"]
-    few_product, many_product = product_of(few, False), product_of(many, False)
-    many_summed = product_of(many, False, "column_sums")
+    few_product, many_product = product_of(few), product_of(many)
+    many_summed = product_of(many, ending="column_sums")
     few_depth, many_depth = few.depth, many.depth
 
     @cuda_kernel(**_grid(few, "N", "K"))

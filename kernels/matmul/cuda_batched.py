@@ -12,7 +12,7 @@ from .cuda_product import product_of
 
 MOST = 65535  # blocks in a grid's third dimension
 SHAPE = SHAPES[""]
-PRODUCT = product_of(SHAPE, False)
+PRODUCT = product_of(SHAPE)
 
 
 def _grid(rows: str, columns: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..cuda.tile import (
     copy4,
     multiply_tile,
     multiply_tile_tf32,
+    multiply_tile_tf32x3,
     place_of,
     store_tile,
     wait_copies,
@@ -158,8 +159,11 @@ def _made(name: str, lines: list[str], **scope: Any) -> Callable[..., None]:
     return helper(scope[name])
 
 
-def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None]:
+def product_of(shape: Shape, unit: str = "", ending: str = "") -> Callable[..., None]:
     """The function with which a block computes its tile of a product.
+
+    `unit`: "" for multiply-adds; on tensor cores "tf32", factors rounded to it, or "tf32x3", three
+    such products with float32's accuracy.
 
     `ending`: what else it does with the tile while it is there, "" for nothing: an "activation",
     that of this number (see `rnn/shared.py`); its "activation_gradient" times the product, by the
@@ -179,7 +183,9 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
     row_piece, row_step, piece, piece_step = 4, 16, min(n, 4), 32
     lane_rows, lane_columns = row_piece, piece
     pieces_m, pieces_n = m // 2, n // 2
-    if tf32:
+    pieces = unit != ""  # of 16 rows and 8 columns, on tensor cores
+    multiply_pieces = multiply_tile_tf32x3 if unit == "tf32x3" else multiply_tile_tf32
+    if pieces:
         warp_rows, warp_columns = 8 * m, 4 * n
         row_piece, row_step, piece, piece_step = 1, 8, 2, 8
     across = columns // warp_columns
@@ -220,7 +226,7 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
         i0, j0 = warp // across * warp_rows, warp % across * warp_columns
         a_at = group * share * a_row + i0
         b_at = group * share * b_row + j0 + b_part
-        if not tf32:
+        if not pieces:
             a_at += lane // 8 * lane_rows
             b_at += lane % 8 * lane_columns
         a_d, a_i = first_a(thread, a_by_depth)
@@ -253,9 +259,9 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
             fill = fill + stage if fill < (stages - 1) * stage else 0
             if t < begin:
                 continue  # the first slices are on their way
-            if tf32:
-                multiply_tile_tf32(sums, memory, use + a_at, a_row, use + b_at, b_row,
-                                   pieces_m, pieces_n, share, lane)  # fmt: skip
+            if pieces:
+                multiply_pieces(sums, memory, use + a_at, a_row, use + b_at, b_row,
+                                pieces_m, pieces_n, share, lane)  # fmt: skip
             else:
                 multiply_tile(sums, memory, use + a_at, a_row, use + b_at, b_row, m, n, share)
             if sums_columns and cuda.blockIdx.x == 0:
@@ -287,7 +293,7 @@ def product_of(shape: Shape, tf32: bool, ending: str = "") -> Callable[..., None
             half //= 2
         if group > 0:
             return
-        if tf32:
+        if pieces:
             row, column = top + i0 + lane // 4, left + j0 + lane % 4 * 2
         else:
             row, column = top + i0 + lane // 8 * lane_rows, left + j0 + lane % 8 * lane_columns

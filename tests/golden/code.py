@@ -49,7 +49,7 @@ def every(names: list[str], cuda: bool) -> dict[str, str]:
             ("cuda", *v)
             for n, k in sorted(CUDA_KERNELS.items())
             for v in _variants(n, k)
-            if not (n.endswith("_tf32") and v[1] == "float64")
+            if not (k.traits.only_float32 and v[1] == "float64")
         ]
     if names:
         tasks = [task for task in tasks if task[1] in names]

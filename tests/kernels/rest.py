@@ -112,7 +112,7 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         ("linear_backward_input_activated", {**_INPUT, "y": numbers(N, C), "activation": 2}),
         ("linear_backward_weight_bias", {**_WEIGHT, "dbias": numbers(K)}),
     )
-    for size in ("", "_tiny", "_middle", "_large", "_tf32")
+    for size in ("", "_tiny", "_middle", "_large", "_tf32", "_tf32x3")
 } | {
     f"{product}_few": operands
     for product, operands in (

@@ -64,7 +64,7 @@ KERNELS_ONLY_CUDA = {
     **{
         f"{product}_{tile}": "tiles of other shapes, TF32; few rows"
         for product in PRODUCTS
-        for tile in ("tiny", "middle", "large", "tf32", "few")
+        for tile in ("tiny", "middle", "large", "tf32", "tf32x3", "few")
     },
     "linear_forward_activated": "the activation in the product's end",
     "linear_backward_input_activated": "its gradient",

@@ -45,6 +45,8 @@ def test_large_products_take_large_tiles() -> None:
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["large"] * 3
     calls = chosen(calls_with(2048, 2048, 2048, precision="medium"))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["tf32"] * 3
+    calls = chosen(calls_with(2048, 2048, 2048, precision="high"))
+    assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["tf32x3"] * 3
     calls = chosen(calls_with(2048, 2048, 2048, dtype="float64", precision="medium"))
     assert [c.kernel.rsplit("_", 1)[1] for c in calls] == ["middle"] * 3
 

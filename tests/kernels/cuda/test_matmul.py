@@ -16,7 +16,7 @@ from tests.kernels.cuda.common import compute_both, compute_cuda
 
 #: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)
 SIZES = [(1, 1, 1), (17, 65, 3), (3, 200, 18)]
-OTHERS = [s for s in matmul.SHAPES if s not in ("_tiny", "_tf32")]
+OTHERS = [s for s in matmul.SHAPES if s not in ("_tiny", *matmul.UNITS)]
 
 
 def normal(seed: int, *shape: int, dtype: Any = np.float32) -> np.ndarray:
@@ -90,9 +90,10 @@ def test_endings_in_other_shapes(suffix: str) -> None:
     endings(suffix, 34, 67, 36)
 
 
-def test_endings_with_tf32() -> None:
+@pytest.mark.parametrize("suffix", matmul.UNITS)
+def test_endings_on_tensor_cores(suffix: str) -> None:
     """The sums of columns are of the numbers as they are."""
-    endings("_tf32", 20, 19, 12)
+    endings(suffix, 20, 19, 12)
 
 
 def test_a_nan_passes_through_an_ending() -> None:
@@ -241,6 +242,20 @@ def test_tf32() -> None:
     within(y, a, b, bias, np.float32, eps=2.0**-10)
     with pytest.raises(AssertionError):
         within(y, a, b, bias, np.float32)
+
+
+def test_three_products_of_parts_have_float32s_accuracy() -> None:
+    """All three products; with each factor nearly in the middle between two TF32 numbers, too."""
+    products("_tf32x3", 37, 40, 12, np.float32, biased=True)
+    a = (1 + 2.0**-11 - 2.0**-23) * np.ones((3, 24), np.float32)
+    for sign in (1, -1):
+        b = np.ascontiguousarray(a.T * np.float32(sign))[:, :2]
+        given = {"x": a, "w": b, "bias": np.zeros(0)}
+        y = compute_cuda("linear_forward_tf32x3", np.float32, {"y": (3, 2)}, **given)["y"]
+        within(y, a, b, None, np.float32, eps=2.0**-21)  # what is left out has one sign
+        y = compute_cuda("linear_forward_tf32", np.float32, {"y": (3, 2)}, **given)["y"]
+        with pytest.raises(AssertionError):
+            within(y, a, b, None, np.float32, eps=2.0**-21)
 
 
 def test_round_tf32() -> None:
