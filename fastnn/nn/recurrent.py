@@ -20,6 +20,8 @@ from fastnn.ops.operands import as_value, graph_of
 from fastnn.public import publish
 
 Initial = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+#: a cell's parameters by the names that the ops have for them
+Weights = dict[str, Any]
 
 
 class Recurrent(Module, Stateful):
@@ -162,7 +164,7 @@ class Recurrent(Module, Stateful):
             bias = None if fill is None else Parameter((self.gates * self.hidden_size,), fill)
             object.__setattr__(self, f"{name}{suffix}", bias)
 
-    def _weights(self, suffix: str) -> dict[str, Any]:
+    def _weights(self, suffix: str) -> Weights:
         """A cell's parameters by the names that the ops have for them."""
         names = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh"}
         found = {key: getattr(self, name + suffix) for key, name in names.items()}
@@ -171,7 +173,9 @@ class Recurrent(Module, Stateful):
             found["w_hh"] = ops.dropout(as_value(graph, found["w_hh"]), self.weight_drop)
         return found
 
-    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+    def _cell(
+        self, x: Value, suffix: str, weights: Weights, state: Any, lengths: Any, **options: Any
+    ) -> Any:
         """Outputs and final states of one layer in one direction: what each kind defines."""
         raise OptionError(
             f"{where(x.graph.scope)}{self!r}: expected a kind of recurrent layer, such as nn.RNN, "
@@ -180,8 +184,10 @@ class Recurrent(Module, Stateful):
 
     def _layer(self, x: Value, suffix: str, state: Any, lengths: Any, reverse: bool) -> Any:
         """Outputs and final states of one layer in one direction."""
+        weights = self._weights(suffix)  # with zoneout, too, before the loop: once for all steps
         if not any(self.zoneout):
-            return self._cell(x, suffix, state, lengths, reverse=reverse, bptt=self.bptt or 0)
+            bptt = self.bptt or 0
+            return self._cell(x, suffix, weights, state, lengths, reverse=reverse, bptt=bptt)
         sizes = list(self._state_sizes().values())
         given = state if isinstance(state, tuple | list) else [state] * len(sizes)
         initial = [
@@ -191,7 +197,7 @@ class Recurrent(Module, Stateful):
 
         def cell(x_t: Value, states: list[Value]) -> list[Value]:
             before = states[0] if len(states) == 1 else tuple(states)
-            return list(self._cell(x_t, suffix, before, None, reverse=False, bptt=0)[1:])
+            return list(self._cell(x_t, suffix, weights, before, None, reverse=False, bptt=0)[1:])
 
         y, finals = zoned(cell, x, initial, self.zoneout, lengths, reverse)
         return y, *finals

@@ -13,7 +13,7 @@ from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.recurrent import Initial, Recurrent
+from fastnn.nn.recurrent import Initial, Recurrent, Weights
 from fastnn.public import publish
 
 
@@ -61,9 +61,11 @@ class RNN(Recurrent):
             getattr(self, f"weight_hh{suffix}").init = identity
             self._bias(suffix, init.get("zeros") if bias else None)
 
-    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+    def _cell(
+        self, x: Value, suffix: str, weights: Weights, state: Any, lengths: Any, **options: Any
+    ) -> Any:
         return ops.rnn(
-            x, **self._weights(suffix), h0=state, lengths=lengths, activation=self.nonlinearity,
+            x, **weights, h0=state, lengths=lengths, activation=self.nonlinearity,
             **options,
         )  # fmt: skip
 
@@ -143,14 +145,16 @@ class LSTM(Recurrent):
     def _features(self) -> int:
         return self.proj_size or self.hidden_size
 
-    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+    def _cell(
+        self, x: Value, suffix: str, weights: Weights, state: Any, lengths: Any, **options: Any
+    ) -> Any:
         h0, c0 = (None, None) if state is None else state
         options["peephole"] = getattr(self, f"weight_peephole{suffix}") if self.peepholes else None
-        weights = {**self._weights(suffix), "h0": h0, "c0": c0, "lengths": lengths}
+        given = {**weights, "h0": h0, "c0": c0, "lengths": lengths}
         if self.proj_size:
             w_hr = getattr(self, f"weight_hr{suffix}")
-            return ops.projected_lstm(x, w_hr=w_hr, **weights, **options)
-        return ops.lstm(x, **weights, **options)
+            return ops.projected_lstm(x, w_hr=w_hr, **given, **options)
+        return ops.lstm(x, **given, **options)
 
 
 class GRU(Recurrent):
@@ -178,10 +182,10 @@ class GRU(Recurrent):
         self.reset = reset
         super().__init__(input_size, hidden_size, num_layers, **options)
 
-    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
-        return ops.gru(
-            x, **self._weights(suffix), h0=state, lengths=lengths, reset=self.reset, **options
-        )
+    def _cell(
+        self, x: Value, suffix: str, weights: Weights, state: Any, lengths: Any, **options: Any
+    ) -> Any:
+        return ops.gru(x, **weights, h0=state, lengths=lengths, reset=self.reset, **options)
 
 
 publish(globals(), type)

@@ -10,7 +10,7 @@ from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.recurrent import Recurrent
+from fastnn.nn.recurrent import Recurrent, Weights
 from fastnn.public import publish
 
 
@@ -74,12 +74,14 @@ class SCRN(Recurrent):
         )
         setattr(self, f"weight_context{suffix}", weight)
 
-    def _cell(self, x: Value, suffix: str, state: Any, lengths: Any, **options: Any) -> Any:
+    def _cell(
+        self, x: Value, suffix: str, weights: Weights, state: Any, lengths: Any, **options: Any
+    ) -> Any:
         h0, s0 = (None, None) if state is None else state
         slow = ops.linear(x, getattr(self, f"weight_context{suffix}"))
         s, s_n = ops.leaky(slow, self.alpha, s0, lengths, **options)
         h, h_n = ops.rnn(
-            ops.concatenate(x, s), **self._weights(suffix), h0=h0, lengths=lengths,
+            ops.concatenate(x, s), **weights, h0=h0, lengths=lengths,
             activation="sigmoid", **options,
         )  # fmt: skip
         return ops.concatenate(h, s), h_n, s_n

@@ -141,6 +141,25 @@ def test_weight_drop_has_one_mask_for_all_steps() -> None:
     assert seen == {0.0, 2.0}
 
 
+def test_weight_drop_has_one_mask_for_all_steps_beside_zoneout() -> None:
+    """Each step keeps the state, or makes one by the same weights as the others."""
+    layer = nn.RNN(1, 1, bias=False, weight_drop=0.5, zoneout=0.3)
+    seen = set()
+    for seed in range(12):
+        y, _ = trained(Outputs(layer), np.ones((1, 12, 1)), 1, seed=seed)
+        u, v = (float(p.value[0, 0]) for p in layer.named_parameters().values())
+        h = y[0, :, 0]
+        moved = h[1:] != h[:-1]
+        fits = [
+            factor
+            for factor in (0.0, 2.0)
+            if np.allclose(h[1:][moved], np.tanh(u + factor * v * h[:-1])[moved], atol=1e-12)
+        ]
+        assert fits, h
+        seen.update(fits)
+    assert seen == {0.0, 2.0}
+
+
 def test_weights_are_dropped_at_their_rate_and_only_in_training() -> None:
     layer = nn.LSTM(3, 32, weight_drop=0.3, num_layers=2)
     plain = nn.LSTM(3, 32, num_layers=2)
