@@ -2,6 +2,7 @@
 
 python examples/optimizers.py                       # 8x8 digits that come with scikit-learn
 python examples/optimizers.py --usps FOLDER         # 16x16 digits: zip.train.gz and zip.test.gz
+python examples/optimizers.py --mnist --epochs 3 --factors 0.1 1 10 100
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastnn as fnn
 from fastnn import nn, optim
-from fastnn.data.digits import load_digits
+from fastnn.data import load_digits, load_mnist
 from fastnn.train.hooks import Callback
 from fastnn.train.options import OPTIMIZERS
 
 #: these look at single signs or differences of gradients: the whole data set is their batch
 FULL_BATCH = ("rprop", "irprop", "quickprop", "delta_bar_delta")
+#: these take the whole data set in any case, and have no rate to tune
+SECOND_ORDER = ("lbfgs", "cg", "hessian_free")
+#: this one writes out a square matrix of all parameters
+TOO_LARGE = ("levenberg_marquardt",)
 #: factors of the default rate that are tried
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ENOUGH = 0.97
@@ -38,36 +43,61 @@ def usps(folder: Path) -> tuple[Data, Data]:
     return found[0], found[1]
 
 
+def mnist() -> tuple[Data, Data]:
+    """28x28 digits, pixels in [0, 1]."""
+    (x, y), (x_test, y_test) = load_mnist()
+    return (x.reshape(len(x), -1), y), (x_test.reshape(len(x_test), -1), y_test)
+
+
 class Reached(Callback):
-    """Notes the first epoch with enough accuracy, and the seconds until then."""
+    """Notes the first epoch with enough accuracy, and the processor seconds until then."""
 
     def __init__(self) -> None:
-        self.begin, self.epoch, self.seconds = time.perf_counter(), 0, float("nan")
+        self.begin, self.epoch, self.seconds = time.process_time(), 0, float("nan")
 
     def on_epoch_end(self, epoch: int, logs: Any) -> None:
         if not self.epoch and logs["accuracy"] >= ENOUGH:
-            self.epoch, self.seconds = epoch + 1, time.perf_counter() - self.begin
+            self.epoch, self.seconds = epoch + 1, time.process_time() - self.begin
+
+
+class Result(NamedTuple):
+    """Epochs and processor seconds to enough accuracy in training; loss and test error after it."""
+
+    epoch: int
+    seconds: float
+    loss: float
+    error: float
+
+    def cells(self, rate: float | None) -> list[str]:
+        return [
+            "-" if rate is None else f"{rate:.3g}", str(self.epoch or "-"),
+            f"{self.seconds:.2f}" if self.epoch else "-",
+            f"{100 * self.error:.1f} %" if np.isfinite(self.error) else "diverged",
+        ]  # fmt: skip
 
 
 def run(
-    optimizer: optim.Optimizer, train: Data, test: Data, epochs: int, batch: int
-) -> tuple[int, float, float]:
-    """Epochs and seconds to enough accuracy in training, and the test error at the end."""
+    optimizer: optim.Optimizer, train: Data, test: Data, epochs: int, batch: int | None
+) -> Result:
+    """Train a net of one hidden layer on one worker, `batch` None: as the method has it."""
     inputs = train[0].shape[1]
     model = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 10))
-    trainer = fnn.Trainer(model, "cross_entropy", optimizer, metrics=["accuracy"], device="cpu")
+    trainer = fnn.Trainer(
+        model, "cross_entropy", optimizer, metrics=["accuracy"], device="cpu", workers=1
+    )
     trainer.fit(*train, batch_size=batch, epochs=0, verbose=False)  # what is compiled is compiled
     reached = Reached()
+    given = {"epochs": epochs, "callbacks": [reached], "verbose": False}
     try:
-        trainer.fit(*train, batch_size=batch, epochs=epochs, callbacks=[reached], verbose=False)
+        history = trainer.fit(*train, batch_size=batch, **given)
     except fnn.errors.NonFiniteError:
-        return 0, float("nan"), float("nan")
+        return Result(0, float("nan"), float("inf"), float("nan"))
     try:
         with trainer.averaged():
             error = 1 - trainer.evaluate(*test)["accuracy"]
     except fnn.errors.OptionError:  # it keeps no average
         error = 1 - trainer.evaluate(*test)["accuracy"]
-    return reached.epoch, reached.seconds, error
+    return Result(reached.epoch, reached.seconds, history["loss"][-1], error)
 
 
 def makers() -> dict[str, Callable[..., optim.Optimizer]]:
@@ -87,33 +117,45 @@ def makers() -> dict[str, Callable[..., optim.Optimizer]]:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--usps", type=Path, help="folder with zip.train.gz and zip.test.gz")
-    parser.add_argument("--epochs", type=int, default=20)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--usps", type=Path, help="folder with zip.train.gz and zip.test.gz")
+    source.add_argument("--mnist", action="store_true", help="28x28 digits; needs 0.3 GB of memory")
+    parser.add_argument("--epochs", type=int, default=20, help="ten times as many of full batches")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--factors", type=float, nargs="*", default=FACTORS, help="of the rate")
     parser.add_argument("--only", nargs="*", help="names of optimisers")
     options = parser.parse_args(arguments)
-    train, test = usps(options.usps) if options.usps else load_digits()
+    if options.usps:
+        train, test = usps(options.usps)
+    else:
+        train, test = mnist() if options.mnist else load_digits()
     print("| optimiser | rate | epochs to 97 % | seconds | test error | best rate | epochs "
           "| seconds | test error |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     errors = {}
     for name, make in makers().items():
-        if options.only and name not in options.only:
+        if name in TOO_LARGE or (options.only and name not in options.only):
+            continue
+        if name in SECOND_ORDER:
+            epochs = options.epochs if name == "hessian_free" else 10 * options.epochs
+            found = run(make(), train, test, epochs, None)
+            print(f"| {name} (full batch) | " + " | ".join(found.cells(None)) + " |", flush=True)
+            errors[name] = found.error
             continue
         full = name in FULL_BATCH
-        batch, epochs = (len(train[0]), 10 * options.epochs) if full else (32, options.epochs)
+        batch = len(train[0]) if full else options.batch_size
+        epochs = 10 * options.epochs if full else options.epochs
         default = float(make().options["lr"])
-        found = {}
-        for factor in FACTORS:
-            rate = default * factor
-            found[rate] = run(make(lr=rate), train, test, epochs, batch)
-        best = min(found, key=lambda r: (found[r][0] or 10**6, found[r][2]))
+        tried = {
+            factor: run(make(lr=default * factor), train, test, epochs, batch)
+            for factor in {1.0, *options.factors}
+        }
+        best = min(tried, key=lambda f: (tried[f].epoch or 10**6, tried[f].loss))
         cells = [f"{name}{' (full batch)' if full else ''}"]
-        for rate in (default, best):
-            reached, seconds, error = found[rate]
-            cells += [f"{rate:.3g}", str(reached or "-"), f"{seconds:.2f}" if reached else "-",
-                      f"{100 * error:.1f} %"]  # fmt: skip
+        for factor in (1.0, best):
+            cells += tried[factor].cells(default * factor)
         print("| " + " | ".join(cells) + " |", flush=True)
-        errors[name] = found[best][2]
+        errors[name] = tried[best].error
     return errors
 
 

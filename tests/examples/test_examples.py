@@ -30,8 +30,8 @@ EXAMPLES = {
     "mlp_digits": (["--epochs", "4", "--quiet"], lambda r: r > 0.9, "test accuracy"),
     "own_loop": (["--steps", "300"], lambda r: r > 0.9, "gradient norm"),
     "optimizers": (
-        ["--epochs", "3", "--only", "adam", "muon"],
-        lambda r: r.keys() == {"adam", "muon"} and max(r.values()) < 0.05,
+        ["--epochs", "3", "--only", "adam", "muon", "lbfgs"],
+        lambda r: r.keys() == {"adam", "muon", "lbfgs"} and max(r.values()) < 0.05,
         "| adam |",
     ),
     "experiments": (
