@@ -18,9 +18,9 @@ from fastnn.graph.value import Value
 
 
 def has_numbers(graph: Graph) -> bool:
-    """Whether a graph has factors or constants, which may have been made of the batch's size."""
+    """Whether a graph has attributes or constants that may have been made of the batch's size."""
     return any(
-        node.op.name == "affine"
+        any(isinstance(attribute, float) for attribute in node.attrs.values())
         or any(v is not None and v.data is not None for v in node.inputs.values())
         for node in graph.nodes
     )

@@ -103,6 +103,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Any, bool]] = {
     "by the batch's size": (
         lambda: Function(lambda m, x: m.fc(x) / x.shape[0], fc=linear()), VECTORS, False
     ),
+    "an option by the batch's size": (
+        lambda: Function(lambda m, x: ops.leaky_relu(m.fc(x), 1 / x.shape[0]), fc=linear()),
+        VECTORS,
+        False,
+    ),
+    "an option of the model's own": (
+        lambda: Function(lambda m, x: ops.leaky_relu(m.fc(x), 0.25), fc=linear()), VECTORS, True
+    ),
     "places among the samples": (
         lambda: Function(lambda m, x: x + np.arange(x.shape[0])[:, None]), VECTORS, False
     ),
