@@ -9,6 +9,9 @@ from __future__ import annotations
 from .declare import helper
 from .simd import Vector, bits, from_bits, pick, shift_right, where
 
+#: the kernel that rounds, by precision
+KERNELS = {"bf16": "round_bf16"}
+
 
 @helper
 def round_bf16(x: Vector) -> Vector:

@@ -9,6 +9,41 @@ from fastnn.errors import OptionError
 
 
 @dataclass(frozen=True)
+class Ending:
+    """Says what a kernel does at once: a call of one kernel and the call of `after` that takes what
+    the first has written, which nobody else looks at.
+
+    Names are those of parameters: the first writes `written`, the other reads it as `taken` and
+    writes `given`. The kernel's own parameters are called as theirs, its result by a name that is
+    left.
+    """
+
+    first: str
+    after: str
+    written: str
+    taken: str
+    given: str
+    #: what the other reads besides
+    also: str = ""
+    #: parameters that say which of several kernels the other is
+    numbers: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Besides:
+    """Says what a kernel does at once: a call of one kernel and the call of `other`, which reads
+    the same array (`read` of the first, `taken` of the other). What the other writes (`given`) is
+    called `written` here."""
+
+    first: str
+    other: str
+    read: str
+    taken: str
+    given: str
+    written: str
+
+
+@dataclass(frozen=True)
 class Traits:
     """What graph, planner and compilers have to know of a kernel beside its signature."""
 
@@ -50,6 +85,16 @@ class Traits:
     adds: bool = False
     #: is compiled first, because it takes long
     slow_to_compile: bool = False
+    #: pairs of calls that it may stand for
+    endings: tuple[Ending, ...] = ()
+    besides: tuple[Besides, ...] = ()
+    #: the kernel whose sums it computes too, added to an array of zeros (its "inout" array), and
+    #: faster where that has more rows than there are ids
+    occurring_of: str = ""
+    #: clears an array for others: such arrays may lie side by side and be cleared at once
+    clears: bool = False
+    #: counts the step
+    advances: bool = False
     #: on CUDA one block computes all of it, and may compute other kernels in turn
     #: (`cuda/joined.py`)
     one_block: bool = False

@@ -32,8 +32,8 @@ BOUNDED = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 RECTIFIED = ("relu",)
 #: where the slope is below this share of its largest, a unit is saturated
 FLAT = 0.05
-#: nodes that only look at their input in another way
-VIEWS = ("reshape", "transpose", "flatten", "slice", "swap_leading")
+#: ops that only look at their input in another way
+VIEWS = ("reshape", "transpose", "slice")
 
 
 @dataclass

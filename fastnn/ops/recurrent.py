@@ -21,6 +21,7 @@ from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
+from fastnn.kernels.rnn.shared import ACTIVATIONS
 from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach
 from fastnn.ops.arithmetic import where as choose
@@ -126,7 +127,6 @@ def _gates(z: Value, count: int) -> list[Value]:
 
 # ---------------------------------------------------------------- simple recurrent nets
 
-ACTIVATIONS = ("tanh", "relu", "sigmoid")
 _TRAINED = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "h0")
 
 
@@ -176,10 +176,12 @@ def rnn(
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).
     """
     if activation not in ACTIVATIONS:
-        raise OptionError(f"rnn: expected activation one of {ACTIVATIONS}, got {activation!r}")
+        raise OptionError(
+            f"rnn: expected activation one of {tuple(ACTIVATIONS)}, got {activation!r}"
+        )
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     result: tuple[Value, Value] = _sequence(
-        _rnn, x, lengths, {"h0": h0}, weights, activation=ACTIVATIONS.index(activation),
+        _rnn, x, lengths, {"h0": h0}, weights, activation=ACTIVATIONS[activation],
         reverse=int(reverse), bptt=int(bptt),
     )  # fmt: skip
     return result

@@ -4,58 +4,21 @@ An activation of the product and its gradient need no pass over memory of their 
 are in registers; the sums of a gradient's columns, a bias's gradient, are summed while the product
 for the weights reads the same numbers; a loss whose own gradient is known beforehand (a mean's)
 gives the logits' at once. It is the same call with another kernel, so that it holds for whatever
-layers the calls come from.
+layers the calls come from. Which kernels do that is declared with them (`Ending` and `Besides` in
+`kernels/traits.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import kernel_of
-
-
-@dataclass(frozen=True)
-class Ending:
-    """A kernel that may end another: `taken` is what it reads of it, `given` what it writes;
-    `numbers` are operands that say what it does."""
-
-    first: str
-    after: str
-    kernel: str  # does both
-    written: str  # by the first
-    taken: str
-    given: str
-    also: str = ""  # what it reads besides
-    numbers: tuple[tuple[str, int], ...] = ()
-
-
-#: activations whose gradient follows from their output, by the number that kernels know them by
-#: (`kernels/rnn/shared.py`)
-ACTIVATIONS = {"tanh": 0, "relu": 1, "sigmoid": 2}
-ENDINGS = (
-    *(
-        Ending(
-            "linear_forward", f"{name}_forward", "linear_forward_activated", "y", "x", "y",
-            numbers=(("activation", number),),
-        )
-        for name, number in ACTIVATIONS.items()
-    ),
-    *(
-        Ending(
-            "linear_backward_input_unpacked", f"{name}_backward",
-            "linear_backward_input_activated", "dx", "dy", "dx", "y", (("activation", number),),
-        )
-        for name, number in ACTIVATIONS.items()
-    ),
-    Ending(
-        "cross_entropy_forward", "cross_entropy_backward", "cross_entropy_scaled", "dlogits",
-        "dlogits", "dx", "dloss",
-    ),
-)  # fmt: skip
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
+from fastnn.kernels.topics import load
+from fastnn.kernels.traits import Besides, Ending
 
 
 def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
@@ -63,15 +26,20 @@ def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
 
     `kept`: memory that is looked at after the step.
     """
+    load("cuda")
+    kernels = list(CUDA_KERNELS.values())
     users, kept = _Users(calls), frozenset(kept)
     found: list[Call | None] = list(calls)
-    for number, call in enumerate(calls):
-        for ending in ENDINGS:
-            if found[number] is call and call.kernel == ending.first:
-                _end(users, kept, found, number, ending)
-    for number, call in enumerate(calls):
-        if call.kernel == "linear_backward_weight":
-            _sum_columns(users, found, number)
+    for kernel in kernels:
+        for ending in kernel.traits.endings:
+            for number in users.numbers(ending.first):
+                if found[number] is calls[number]:
+                    _end(users, kept, found, number, kernel, ending)
+    for kernel in kernels:
+        for besides in kernel.traits.besides:
+            for number in users.numbers(besides.first):
+                if found[number] is calls[number]:
+                    _join(users, found, number, kernel, besides)
     return [call for call in found if call is not None]
 
 
@@ -81,9 +49,15 @@ class _Users:
     def __init__(self, calls: Sequence[Call]):
         self.calls = calls
         self.of: dict[Value, list[int]] = {}
+        self._of_kernel: dict[str, list[int]] = {}
         for number, call in enumerate(calls):
+            self._of_kernel.setdefault(call.kernel, []).append(number)
             for root in dict.fromkeys(value.root for _, _, value in call.arrays()):
                 self.of.setdefault(root, []).append(number)
+
+    def numbers(self, kernel: str) -> Sequence[int]:
+        """The calls of a kernel."""
+        return self._of_kernel.get(kernel, ())
 
     def between(self, root: Value, a: int, b: int, writers: bool = False) -> bool:
         """Whether a call between these two touches memory, or writes it."""
@@ -110,8 +84,9 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _end(
-    users: _Users, kept: Collection[Value], found: list[Call | None], number: int, ending: Ending
-) -> None:
+    users: _Users, kept: Collection[Value], found: list[Call | None], number: int,
+    kernel: CudaKernel, ending: Ending,
+) -> None:  # fmt: skip
     """Let a kernel end with what follows it, where nobody else looks at what it gives."""
     call = users.calls[number]
     given: Value = call.operands[ending.written]
@@ -135,11 +110,8 @@ def _end(
         return
     before = {name: value for name, value in call.operands.items() if name != ending.written}
     operands |= dict(ending.numbers)
-    names = [n for n in kernel_of(ending.kernel).params if n not in {**before, **operands}]
-    assert len(names) == 1
-    found[number] = replace(
-        call, kernel=ending.kernel, operands={**before, **operands, names[0]: result}
-    )
+    (left,) = (n for n in kernel.params if n not in before and n not in operands)
+    found[number] = replace(call, kernel=kernel.name, operands={**before, **operands, left: result})
     found[both[1]] = None
 
 
@@ -149,23 +121,26 @@ def _later(users: _Users, root: Value, number: int) -> bool:
     return root.segment == "work" and first > number
 
 
-def _sum_columns(users: _Users, found: list[Call | None], number: int) -> None:
-    """Let the product for a weight's gradient sum the columns of what it reads, where a call does
-    that for a bias."""
+def _join(
+    users: _Users, found: list[Call | None], number: int, kernel: CudaKernel, besides: Besides
+) -> None:
+    """Let a kernel do what another call does with an array that it reads anyway: sum the columns of
+    a gradient, say."""
     call = users.calls[number]
-    dy: Value = call.operands["dy"]
-    for other in users.of[dy.root]:
+    read: Value = call.operands[besides.read]
+    own = [value.root for _, p, value in call.arrays() if p.writes]
+    for other in users.of[read.root]:
         after = found[other]
-        if after is None or after.kernel != "sum_rows" or after.repeats != call.repeats:
+        if after is None or after.kernel != besides.other or after.repeats != call.repeats:
             continue
-        bias: Value = after.operands["y"]
+        result: Value = after.operands[besides.given]
         if (
-            _same(after.operands["x"], dy)
-            and bias.root is not call.operands["dw"].root
-            and not users.between(bias.root, number, other)
-            and not users.between(dy.root, number, other, writers=True)
+            _same(after.operands[besides.taken], read)
+            and all(result.root is not root for root in own)
+            and not users.between(result.root, number, other)
+            and not users.between(read.root, number, other, writers=True)
         ):
-            operands = {**call.operands, "dbias": bias}
-            found[number] = replace(call, kernel="linear_backward_weight_bias", operands=operands)
+            operands = {**call.operands, besides.written: result}
+            found[number] = replace(call, kernel=kernel.name, operands=operands)
             found[other] = None
             return

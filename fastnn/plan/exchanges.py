@@ -7,27 +7,30 @@ from dataclasses import replace
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
+from fastnn.kernels.declare import kernel_of
 from fastnn.plan.lower.lowering import Lowering, lie_in
 
-#: the kernel that clears an exchange before it is used
-CLEAR = "clear_words"
 #: words between the beginnings of two exchanges: whole cache lines
 LINE = 32
 
 
 def cleared_together(lowered: Lowering, calls: Sequence[Call]) -> list[Call]:
     """The calls with the first clearing for all that follow; in a loop each step has its own."""
-    own = [call.operands["words"] for call in calls if call.kernel == CLEAR and not call.repeats]
+    own = [call.operands["words"] for call in calls if _clears(call)]
     if len(own) < 2:
         return list(calls)
     whole = _whole(lowered, own)
     found: list[Call] = []
     for call in calls:
-        if call.kernel != CLEAR or call.repeats:
+        if not _clears(call):
             found.append(call)
         elif call.operands["words"] is own[0]:
             found.append(replace(call, operands={"words": whole}, scope=""))
     return found
+
+
+def _clears(call: Call) -> bool:
+    return kernel_of(call.kernel).traits.clears and not call.repeats
 
 
 def _whole(lowered: Lowering, own: Sequence[Value]) -> Value:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_together
@@ -31,25 +31,28 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
 
     calls: list[Call] = []
+    occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
     for call in with_endings(cleared_together(lowered, lowered.calls), kept):
         if call.kernel in PLAIN:
             calls += _product(lowered, call)
-        elif call.kernel == "embedding_backward":
-            calls += _table(call)
+        elif call.kernel in occurring:
+            calls += _table(call, occurring[call.kernel])
         else:
             calls.append(call)
     return calls
 
 
-def _table(call: Call) -> list[Call]:
+def _table(call: Call, occurring: CudaKernel) -> list[Call]:
     """A table's gradient: where there are more rows than ids, of the rows that occur alone."""
-    table, ids = call.operands["dtable"], call.operands["ids"]
+    arrays = occurring.arrays
+    table = next(call.operands[name] for name, p in arrays.items() if p.writes)
+    ids = next(call.operands[name] for name, p in arrays.items() if p.dtype == "i")
     if table.shape[0] <= ids.size:
         return [call]
     zeros = {"given": None, "state": table}
     return [
         replace(call, kernel="state_begin", operands=zeros),
-        replace(call, kernel="embedding_backward_occurring"),
+        replace(call, kernel=occurring.name),
     ]
 
 
@@ -66,7 +69,7 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     left, right, written = _names(call)
     first, second, result = (call.operands[name] for name in (left, right, written))
     plain = PLAIN[call.kernel]
-    rows, columns, depth = _sizes(plain, first, second)
+    rows, columns, depth = _sizes(call, left, right, written)
     choice = choose_product(
         plain, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.precision,
         lowered.limits[1],
@@ -78,22 +81,24 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
         parts["bias_parts"] = lowered.value((choice.parts, columns), name="parts of a bias")
     name, after = SPLIT[call.kernel]
     known = {"bias": None, **call.operands, **parts}
-    if after == "sum_parts":
-        known["y"] = result
     return [
         replace(call, kernel=name, operands={left: first, right: second, **parts}),
-        replace(call, kernel=after, operands={n: known[n] for n in kernel_of(after).params}),
+        replace(
+            call, kernel=after, operands={n: known.get(n, result) for n in kernel_of(after).params}
+        ),
     ]
 
 
-def _sizes(product: str, first: Value, second: Value) -> tuple[int, int, int]:
+def _sizes(call: Call, left: str, right: str, written: str) -> tuple[int, int, int]:
     """Rows and columns of the result, and the length of the sums."""
-    n, (a, b) = first.size // max(first.shape[-1], 1), (first.shape[-1], second.shape[-1])
-    if product == "linear_backward_weight":
-        return a, b, n
-    if product == "linear_forward":
-        return n, b, a
-    return n, second.shape[0], a
+    arrays = kernel_of(call.kernel).arrays
+    sizes: dict[str, int] = {}
+    for name in (left, right):
+        value, (row, column) = call.operands[name], arrays[name].dims
+        sizes |= {row: value.size // max(value.shape[-1], 1), column: value.shape[-1]}
+    rows, columns = arrays[written].dims
+    (summed,) = (letter for letter in arrays[left].dims if letter not in (rows, columns))
+    return sizes[rows], sizes[columns], sizes[summed]
 
 
 def _packed(lowered: Lowering) -> list[Call]:
@@ -119,7 +124,7 @@ def _packed_gradient(
 ) -> Call:
     traits = kernel_of(call.kernel).traits
     operands = {name: call.operands[name] for name in traits.factors}
-    c, k, rows = _sizes(call.kernel, *operands.values())
+    c, k, rows = _sizes(call, *_names(call))
     if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
         return call
     packed = {}

@@ -11,19 +11,18 @@ from typing import Any
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
+from fastnn.kernels import rounding
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
 #: those that products are computed at, by the kind of device
 BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "high", "medium")}
-#: the kernel that rounds, by precision
-ROUNDING = {"bf16": "round_bf16"}
 
 
 def rounded(lowered: Lowering) -> list[Call]:
     """The graph's calls, with the factors of products rounded as the precision says."""
-    kernel = ROUNDING.get(lowered.precision)
+    kernel = rounding.KERNELS.get(lowered.precision)
     if kernel is None:
         return lowered.calls
     calls: list[Call] = []

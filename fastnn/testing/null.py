@@ -22,6 +22,7 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.kernels import control_block, types
+from fastnn.kernels.declare import kernel_of
 from fastnn.plan.program import Operand, Program
 from fastnn.runtime import devices
 
@@ -60,7 +61,7 @@ class NullProgram:
 
     def __init__(self, program: Program):
         self.program, self.planned = program, [call for _, call, _ in program.steps()]
-        self.advances = any(call.kernel == "advance" for call in program.calls())
+        self.advances = any(kernel_of(call.kernel).traits.advances for call in program.calls())
 
     @property
     def nbytes(self) -> int:

@@ -91,7 +91,7 @@ def _occurring_launch(s: dict[str, int]) -> tuple[tuple[int, int], int]:
     return (s["N"], ceil_div(s["C"], threads)), threads
 
 
-@cuda_kernel(launch=_occurring_launch)
+@cuda_kernel(launch=_occurring_launch, occurring_of=cpu.embedding_backward.name)
 def embedding_backward_occurring(
     ids: "in whole i[N]",
     dy: "in whole f[N,C]",

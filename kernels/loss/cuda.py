@@ -14,6 +14,7 @@ from ..declare import ceil_div, cuda_kernel, helper
 from ..scalar import log
 from ..simd import fma, where
 from ..softmax.cuda import ROWS, row_exp, row_exp_sum, row_top
+from ..traits import Ending
 from ..vector_math import NAN
 from . import cpu
 from .shared import weight_of
@@ -154,7 +155,15 @@ def cross_entropy_forward(x, target, weight, loss, dlogits, smoothing, ignore_in
     cross_entropy_of(x, target, weight, loss, dlogits, smoothing, ignore_index, loss[:0])
 
 
-@cuda_kernel(**ROWS)
+@cuda_kernel(
+    **ROWS,
+    endings=(
+        Ending(
+            "cross_entropy_forward", "cross_entropy_backward", "dlogits", "dlogits", "dx",
+            also="dloss",
+        ),
+    ),
+)  # fmt: skip
 def cross_entropy_scaled(
     x: "in whole f[N,C]",
     target: "in whole i[N]",

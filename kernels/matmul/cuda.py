@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from ..cuda.device import cuda, flat, flat_index
 from ..declare import ceil_div, cuda_kernel, helper
-from ..rnn.shared import activate, activate_gradient
+from ..rnn.shared import ACTIVATIONS, activate, activate_gradient
+from ..traits import Besides, Ending
 from . import cpu, cuda_few
 from .cuda_product import Shape, product_of
 
@@ -125,6 +126,21 @@ SPLIT = {
 }
 
 
+#: what the products that end with something else stand for
+ACTIVATED = tuple(
+    Ending("linear_forward", f"{name}_forward", "y", "x", "y", numbers=(("activation", number),))
+    for name, number in ACTIVATIONS.items()
+)
+SLOPED = tuple(
+    Ending(
+        "linear_backward_input_unpacked", f"{name}_backward", "dx", "dy", "dx", also="y",
+        numbers=(("activation", number),),
+    )
+    for name, number in ACTIVATIONS.items()
+)  # fmt: skip
+SUMMED = (Besides("linear_backward_weight", "sum_rows", "dy", "x", "y", "dbias"),)
+
+
 def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     """Launch geometry: a block for each tile of the output, and for each part of the sum (S)."""
 
@@ -143,6 +159,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     unit = UNITS.get(suffix, "")
     only = {"only_float32": unit != ""}
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
+    # the planner asks for the plain names; which shape it is, sizes decide afterwards
+    activated, sloped, summed = ((), (), ()) if suffix else (ACTIVATED, SLOPED, SUMMED)
     product = product_of(shape, unit)
     product_activated = product_of(shape, unit, "activation")
     product_sloped = product_of(shape, unit, "activation_gradient")
@@ -153,7 +171,9 @@ def _declare(suffix: str, shape: Shape) -> None:
         (n, c), k = x.shape, w.shape[1]
         product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0, 0)
 
-    @cuda_kernel(**forward, name=f"linear_forward_activated{suffix}", **only)
+    @cuda_kernel(
+        **forward, name=f"linear_forward_activated{suffix}", endings=activated, **only
+    )  # fmt: skip
     def linear_forward_activated(
         x: "in whole f[N,C]",
         w: "in whole f[C,K]",
@@ -175,7 +195,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         out = flat(dx)
         product(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, out, 0, 0)
 
-    @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", **only)
+    @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", endings=sloped, **only)
     def linear_backward_input_activated(
         dy: "in whole f[N,K]",
         w: "in whole f[C,K]",
@@ -197,7 +217,9 @@ def _declare(suffix: str, shape: Shape) -> None:
         out = flat(dw)
         product(x, c, True, dy, k, True, dw, 0, out, False, c, k, 0, n, out, 0, 0)
 
-    @cuda_kernel(**weights, name=f"linear_backward_weight_bias{suffix}", **only)
+    @cuda_kernel(
+        **weights, name=f"linear_backward_weight_bias{suffix}", besides=summed, **only
+    )  # fmt: skip
     def linear_backward_weight_bias(
         x: "in whole f[N,C]",
         dy: "in whole f[N,K]",

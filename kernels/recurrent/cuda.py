@@ -100,7 +100,7 @@ def sequence_order(
         order[rank] = i
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["E"], THREADS), THREADS))
+@cuda_kernel(launch=lambda s: (ceil_div(s["E"], THREADS), THREADS), clears=True)
 def clear_words(words: "out whole i[E]"):
     """words = 0: of no turn."""
     i = flat_index()

@@ -4,6 +4,9 @@ products on CUDA may end with."""
 from ..declare import helper
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 
+#: the activations' numbers by their ops; the gradient of each follows from its output
+ACTIVATIONS = {"tanh": 0, "relu": 1, "sigmoid": 2}
+
 
 @helper
 def activate(v, activation):

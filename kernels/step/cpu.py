@@ -195,7 +195,7 @@ def check_finite(value: "in whole f[U]", control: "inout whole i[L]"):
             control[STOP] = NOT_FINITE
 
 
-@kernel(bookkeeping=True)
+@kernel(bookkeeping=True, advances=True)
 def advance(control: "inout whole i[L]", batch: "int"):
     """The end of a step: next step, next batch; latch the host's request to stop.
 

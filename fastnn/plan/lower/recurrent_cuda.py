@@ -15,7 +15,6 @@ import numpy as np
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.kernels.recurrent.cuda_layout import Layout, best, exchange_words, fits
-from fastnn.plan.exchanges import CLEAR
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need
 
@@ -55,7 +54,7 @@ def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str,
         batch, itemsize = node.outputs["y"].shape[0], np.dtype(to.dtype).itemsize
         count = exchange_words(batch, depth, _slots(node), layout, itemsize)
         words = to.value((count,), "i", name="exchange")
-        to.call(CLEAR, words=words)
+        to.call("clear_words", words=words)
     return {
         "words": words, "order": _order(to, node), "groups": layout.groups,
         "blocks": layout.blocks, "units": layout.units,

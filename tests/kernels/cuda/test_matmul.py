@@ -11,7 +11,7 @@ from fastnn.kernels.cuda import tile
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul import cuda as matmul
 from fastnn.kernels.matmul import cuda_few
-from fastnn.plan.endings import ACTIVATIONS
+from fastnn.kernels.rnn.shared import ACTIVATIONS
 from tests.kernels.cuda.common import compute_both, compute_cuda
 
 #: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)
