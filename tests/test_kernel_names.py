@@ -29,7 +29,7 @@ def names() -> set[str]:
     for device in ("cpu", "cuda"):
         topics.load(device)
     found = [kernel for kernels in (KERNELS, CUDA_KERNELS) for kernel in kernels.values()]
-    own = {k.name for k in found if k.function.__module__.startswith("fastnn.kernels.")}
+    own = {k.name for k in found if (k.function.__module__ or "").startswith("fastnn.kernels.")}
     return {name for name in own - OPS.keys() if "_" in name}
 
 
