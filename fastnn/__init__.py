@@ -35,6 +35,7 @@ _PUBLIC = {
     "optim": None,
     "parallel": None,
     "plot": None,
+    "generative": None,
     "pretrain": None,
     "testing": None,
 }
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from fastnn import data as data
     from fastnn import diagnostics as diagnostics
     from fastnn import errors as errors
+    from fastnn import generative as generative
     from fastnn import metrics as metrics
     from fastnn import nn as nn
     from fastnn import ops as ops

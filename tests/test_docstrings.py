@@ -15,7 +15,7 @@ import pytest
 PACKAGES = (
     "fastnn", "fastnn.nn", "fastnn.ops", "fastnn.optim", "fastnn.data", "fastnn.train",
     "fastnn.testing", "fastnn.callbacks", "fastnn.metrics", "fastnn.cuda", "fastnn.errors",
-    "fastnn.pretrain",
+    "fastnn.pretrain", "fastnn.generative",
 )  # fmt: skip
 #: examples that need data sets: `tests/data/test_sets.py` runs them
 DOWNLOADED = tuple(

@@ -28,7 +28,7 @@ ORDER: list[str] = [
     "engine",
     "nn",
     "train data",
-    "pretrain diagnostics",
+    "pretrain generative diagnostics",
     "plot",
     "tasks testing autodiff callbacks metrics cuda parallel",
     "fastnn cli __main__",

@@ -3,6 +3,7 @@
 from fastnn.nn import init as init
 from fastnn.nn.activation import *
 from fastnn.nn.cells import *
+from fastnn.nn.constant import *
 from fastnn.nn.containers import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *
@@ -18,4 +19,4 @@ from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
 from fastnn.public import publish
 
-publish(globals(), type, "init")
+publish(globals(), type, "init", "detached")

@@ -11,9 +11,9 @@ from fastnn import ops, optim
 from fastnn.errors import OptionError, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import Linear, ModuleList, Sequential, Sigmoid
+from fastnn.nn.method import apply
 from fastnn.nn.module import Module
 from fastnn.pretrain.contrastive import check_data
-from fastnn.pretrain.methods import apply
 from fastnn.pretrain.rbm import RBM
 from fastnn.pretrain.stack import Stack, layer_sizes, to_mlp
 from fastnn.pretrain.units import bernoulli

@@ -11,10 +11,10 @@ from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
+from fastnn.nn.method import apply
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.pretrain.contrastive import check_data
-from fastnn.pretrain.methods import apply
 from fastnn.pretrain.stack import Stack, layer_sizes
 from fastnn.pretrain.units import UNITS
 from fastnn.train.metrics import Metric

@@ -12,10 +12,10 @@ from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError, ShapeError, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
+from fastnn.nn.method import Sampler, apply
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.pretrain import contrastive, partition
-from fastnn.pretrain.methods import Sampler, apply
 from fastnn.pretrain.partition import Partition
 from fastnn.pretrain.units import UNITS, bernoulli, drawn
 

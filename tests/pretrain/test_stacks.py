@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.nn.method import Sampler
 from fastnn.pretrain import (
     RBM,
     DeepBeliefNet,
@@ -18,7 +19,6 @@ from fastnn.pretrain import (
     StackedDenoisingAutoencoder,
     UpDown,
 )
-from fastnn.pretrain.methods import Sampler
 from tests import naive_rbm as naive
 from tests.naive_rbm import Machine, sigmoid
 

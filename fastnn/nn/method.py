@@ -74,6 +74,6 @@ class Sampler:
         self.predictor = Predictor(Method(module, getattr(module, name)))
         self.predictor.session.control[control_block.SEED] = seed
 
-    def __call__(self, step: int, x: np.ndarray) -> Any:
+    def __call__(self, step: int, *inputs: np.ndarray) -> Any:
         self.predictor.session.control[control_block.STEP] = step
-        return self.predictor(x, batch_size=len(x))
+        return self.predictor(*inputs, batch_size=len(inputs[0]))

@@ -1,0 +1,12 @@
+"""Models that make data like those they were trained on: autoencoders, VAE, GAN.
+
+Each is a module; `fit` trains it by an ordinary trainer, so a whole epoch is one compiled run.
+"""
+
+from fastnn.generative.autoencoder import Autoencoder
+from fastnn.generative.gan import GAN
+from fastnn.generative.joined import Joined
+from fastnn.generative.latent import interpolate, manifold
+from fastnn.generative.vae import VAE
+
+__all__ = ["GAN", "VAE", "Autoencoder", "Joined", "interpolate", "manifold"]

@@ -1,0 +1,62 @@
+"""Parts of a model that count as constants while something is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastnn import ops
+from fastnn.errors import OptionError
+from fastnn.graph.tracing import traced
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.ops.operands import as_value
+
+
+@contextmanager
+def detached(*modules: Module) -> Iterator[None]:
+    """A context, in a `forward` or a loss, in which the parameters of modules count as constants.
+
+    Gradients pass through the modules to their inputs, but not to their parameters. So one player
+    of a game learns what the other one makes of its work, and both are trained by one step: see
+    `fastnn.generative.GAN`. (`Module.freeze` keeps parameters from being trained at all.)
+
+    Args:
+        modules: layers or models that belong to the model that is traced.
+
+    Raises:
+        OptionError: nothing is being traced.
+
+    >>> import numpy as np
+    >>> import fastnn as fnn
+    >>> from fastnn import nn
+    >>> class Twice(nn.Module):
+    ...     def __init__(self):
+    ...         self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 1)
+    ...     def forward(self, x):
+    ...         with nn.detached(self.second):
+    ...             return self.second(self.first(x))
+    >>> step = fnn.compile(Twice(), "mse")
+    >>> x = np.ones((4, 2), np.float32)
+    >>> {name: bool(g.any()) for name, g in step.gradients(x, x[:, :1]).items()}
+    {'first.weight': True, 'first.bias': True, 'second.weight': False, 'second.bias': False}
+    """
+    graph = traced()
+    if graph is None:
+        raise OptionError(
+            "detached: expected to be used in a forward or a loss, where values are symbolic; to "
+            "keep parameters from being trained use model.freeze(...)"
+        )
+    kept: dict[object, Value] = {}
+    for module in modules:
+        for parameter in module.named_parameters().values():
+            if parameter not in kept:
+                kept[parameter] = as_value(graph, parameter)
+    graph.leaves.update({parameter: ops.detach(value) for parameter, value in kept.items()})
+    try:
+        yield
+    finally:
+        graph.leaves.update(kept)
+
+
+__all__ = ["detached"]
