@@ -12,6 +12,7 @@ from fastnn.graph.history import strides_of
 from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CudaKernel, Kernel, kernel_of
+from fastnn.kernels.types import item_size
 from fastnn.plan.spans import Span
 
 
@@ -20,14 +21,42 @@ class Access(NamedTuple):
 
     With the axis "rows" or "cols" item i of the instruction touches only the i-th equal part along
     the first or the last dimension.
+
+    Attributes:
+        root: the value that owns the memory.
+        span: elements of the root.
+        memory, place: the segment's name and the bytes of it, where the root has a place there from
+            the start; else, of a buffer that the planner places, its identity and its elements.
+        low, high: from where to where of the memory it moves in loops.
+        flag: whether it writes words in any order: flags don't wait for each other.
     """
 
     root: Value
     reads: bool
     writes: bool
     axis: str  # "rows", "cols", "whole"
-    span: Span  # elements of the root
-    flag: bool = False  # writes words in any order: flags don't wait for each other
+    span: Span
+    memory: int | str
+    place: Span
+    low: int
+    high: int
+    flag: bool = False
+
+
+def access_of(
+    root: Value, reads: bool, writes: bool, axis: str, span: Span, flag: bool = False
+) -> Access:
+    """An access, given the elements of the root that it touches."""
+    if root.offset is None and (root.segment == "work" or not root.external):
+        low, high = span.hull() if span.strides else span[:2]
+        return Access(root, reads, writes, axis, span, id(root), span, low, high, flag)
+    offset, size = root.offset or 0, item_size(root.dtype, root.graph.dtype)
+    low, high = (offset + span.begin) * size, (offset + span.end) * size
+    place = Span(low, high)
+    if span.strides:
+        place = Span(low, high, tuple(stride * size for stride in span.strides), span.lengths)
+        low, high = place.hull()
+    return Access(root, reads, writes, axis, span, root.segment, place, low, high, flag)
 
 
 @dataclass(eq=False)
@@ -151,7 +180,7 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
                     tuple(running.strides.get(loop, 0) for loop in around),
                     tuple(loop.length for loop in around),
                 )  # fmt: skip
-                accesses[Access(running.root, True, False, "rows", span)] = None
+                accesses[access_of(running.root, True, False, "rows", span)] = None
             found.append(Repeated(item[0], body, tuple(accesses)))
     split_alike(found)
     return found
@@ -229,7 +258,7 @@ def instruction_of(call: Call, batch: int) -> Instruction:
         size = _elements(own)
         span = Span(begin, begin + size, strides_of(value, call), lengths)
         accesses.append(
-            Access(root, parameter.reads, parameter.writes, axis, span, parameter.mode == "flag")
+            access_of(root, parameter.reads, parameter.writes, axis, span, parameter.mode == "flag")
         )
         batched = batched or (value.batched and axis == "rows")
         if value.external:  # its sizes are known when the program is bound

@@ -1,6 +1,6 @@
 """The schedule: which instructions run between which barriers, and in which groups.
 
-Two instructions that touch the same memory, one of them writing, are *aligned* if their items are
+Two instructions that touch the same bytes, one of them writing, are *aligned* if their items are
 split alike and each item touches only its own part: then every worker meets only its own data and
 program order is enough. Otherwise a barrier has to stand between them.
 
@@ -12,10 +12,11 @@ loop goes through the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastnn.graph.value import Repeat, Value
+from fastnn.graph.value import Repeat
 from fastnn.plan.instruction import Access, Instruction, Repeated, Work
 from fastnn.plan.spans import alike, apart
 
@@ -68,9 +69,11 @@ def conflict(a: Work, b: Work, shared: int = 0) -> str | None:
     result = None
     for x in a.accesses:
         for y in b.accesses:
-            if x.root is not y.root or not (x.writes or y.writes):
+            if x.memory != y.memory or not (x.writes or y.writes):
                 continue
-            if apart(x.span, y.span, shared) or (x.flag and y.flag):
+            if x.high <= y.low or y.high <= x.low:
+                continue
+            if apart(x.place, y.place, shared) or (x.flag and y.flag):
                 continue
             if not aligned(a, x, b, y, shared):
                 return "barrier"
@@ -83,7 +86,7 @@ def aligned(a: Work, x: Access, b: Work, y: Access, shared: int = 0) -> bool:
         a.key is not None
         and a.key == b.key
         and x.axis == y.axis != "whole"
-        and alike(x.span, y.span, shared)
+        and alike(x.place, y.place, shared)
     )
 
 
@@ -102,12 +105,15 @@ def schedule(instructions: list[Work], depth: int = 0) -> list[Phase | Phases]:
     for work in instructions:
         if work.key is not None:
             grains[work.key] = max(grains.get(work.key, 1), work.grain)
+    waits: dict[Work, set[Work]] = {work: set() for work in instructions}
+    for i, j, _ in edges:
+        waits[instructions[j]].add(instructions[i])
     phases: list[Phase | Phases] = []
     for p in range(count):
         mine = [i for i, q in zip(instructions, phase_of, strict=True) if q == p]
         loops = [i for i in mine if isinstance(i, Repeated) and i.serial]
         serial = [i for i in mine if isinstance(i, Instruction) and i.serial]
-        groups = _groups([i for i in mine if not i.serial], grains, depth)
+        groups = _groups([i for i in mine if not i.serial], grains, waits)
         if groups or serial or not loops:
             phases.append(Phase(groups, serial))
         phases += [Phases(i.loop, schedule(i.body, depth + 1)) for i in loops]
@@ -133,46 +139,58 @@ def gather(work: Repeated, depth: int) -> None:
 Edge = tuple[int, int, bool]
 
 
+#: instructions that touched a span: the last one to write it, and those that have read it since
+_Users = tuple[list[int], list[int]]
+
+
 class _Touched:
-    """Who touched which spans of a buffer last: the last writer, and the readers since."""
+    """Who touched which spans of a piece of memory last.
+
+    Most spans lie side by side: these are in order. Those that overlap others are looked through.
+    """
 
     def __init__(self) -> None:
-        self.spans: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
-        self.size = 0  # of all spans, where they are slices of one size side by side; else -1
+        self.users: dict[tuple[int, int], _Users] = {}
+        self.begins: list[int] = []  # of the spans that lie side by side
+        self.beside: list[tuple[int, int]] = []
+        self.across: list[tuple[int, int]] = []
 
-    def users(self, access: Access) -> Iterator[int]:
+    def before(self, access: Access) -> Iterator[int]:
         """Whom an access has to come after."""
-        span = access.span.hull()
-        if self._slice(span):
-            found = [self.spans[span]] if span in self.spans else []
-        else:
-            found = [
-                touched
-                for (begin, end), touched in self.spans.items()
-                if begin < span[1] and span[0] < end
-            ]
-        for writers, readers in found:
+        begin, end = access.low, access.high
+        found = self.beside[slice(*self._among(begin, end))]
+        if self.across:
+            found += [span for span in self.across if begin < span[1] and span[0] < end]
+        for span in found:
+            writers, readers = self.users[span]
             yield from writers
             if access.writes:
                 yield from readers
 
-    def _slice(self, span: tuple[int, int]) -> bool:
-        return self.size == span[1] - span[0] and span[0] % max(self.size, 1) == 0
+    def _among(self, begin: int, end: int) -> tuple[int, int]:
+        """From which to which of the spans side by side something meets."""
+        first = bisect.bisect_right(self.begins, begin)
+        if first and self.beside[first - 1][1] > begin:
+            first -= 1
+        return first, max(first, bisect.bisect_left(self.begins, end))
 
     def note(self, access: Access, user: int) -> None:
-        span = access.span.hull()
-        if not self.spans:
-            size = span[1] - span[0]
-            self.size = size if span[0] % max(size, 1) == 0 else -1
-        elif not self._slice(span):
-            self.size = -1
-        if access.flag or (access.writes and access.span.strides and any(access.span.strides)):
+        span = access.low, access.high
+        if span not in self.users:
+            first, last = self._among(*span)
+            if first == last:
+                self.begins.insert(first, span[0])
+                self.beside.insert(first, span)
+            else:
+                self.across.append(span)
+            self.users[span] = ([], [])
+        if access.flag or (access.writes and any(access.place.strides)):
             # one of many, or there may be gaps: what came before still has to be waited for
-            self.spans.setdefault(span, ([], []))[0].append(user)
+            self.users[span][0].append(user)
         elif access.writes:
-            self.spans[span] = ([user], [])
+            self.users[span] = ([user], [])
         else:
-            self.spans.setdefault(span, ([], []))[1].append(user)
+            self.users[span][1].append(user)
 
 
 def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
@@ -184,14 +202,14 @@ def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
     After calls of the host so do running totals.
     """
     edges: list[Edge] = []
-    last: dict[Value, _Touched] = {}
+    last: dict[int | str, _Touched] = {}
     raising: list[int] = []
     hosts: list[int] = []
     for j, b in enumerate(instructions):
         found: set[int] = set()
         for access in b.accesses:
-            if access.root in last:
-                found.update(last[access.root].users(access))
+            if access.memory in last:
+                found.update(last[access.memory].before(access))
         for i in sorted(found):
             a = instructions[i]
             kind = conflict(a, b, depth)
@@ -206,7 +224,7 @@ def dependencies(instructions: Sequence[Work], depth: int = 0) -> list[Edge]:
         if isinstance(b, Instruction) and b.kernel.traits.host:
             hosts.append(j)
         for access in b.accesses:
-            last.setdefault(access.root, _Touched()).note(access, j)
+            last.setdefault(access.memory, _Touched()).note(access, j)
     return edges
 
 
@@ -263,8 +281,12 @@ def _writes(instruction: Work, segment: str) -> bool:
     return any(a.writes and a.root.segment == segment for a in instruction.accesses)
 
 
+#: for each instruction those that it has to come after (or after what comes after them)
+_Waits = Mapping[Work, set[Work]]
+
+
 def _groups(
-    instructions: Sequence[Work], grains: dict[tuple[str, int], int], depth: int
+    instructions: Sequence[Work], grains: dict[tuple[str, int], int], waits: _Waits
 ) -> list[Group]:
     """Gather instructions with equal keys, keeping the order wherever one depends on another."""
     groups: list[Group] = []
@@ -272,25 +294,24 @@ def _groups(
     while remaining:
         key = remaining[0].key
         taken: list[Work] = []
-        left: list[Work] = []
+        left: dict[Work, None] = {}
         for instruction in remaining:
-            blocked = any(conflict(earlier, instruction, depth) for earlier in left)
-            if instruction.key == key and not blocked:
+            if instruction.key == key and waits[instruction].isdisjoint(left):
                 taken.append(instruction)
             else:
-                left.append(instruction)
+                left[instruction] = None
         assert key is not None
-        parts = [taken] if key[0] == "batch" else _connected(taken, depth)
+        parts = [taken] if key[0] == "batch" else _connected(taken, waits)
         groups.extend(_group(part, grains[key]) for part in parts)
-        remaining = left
+        remaining = list(left)
     return groups
 
 
-def _connected(instructions: Sequence[Work], depth: int) -> list[list[Work]]:
+def _connected(instructions: Sequence[Work], waits: _Waits) -> list[list[Work]]:
     """Split a group of weight instructions into those that share data: one for each weight."""
     parts: list[list[Work]] = []
     for instruction in instructions:
-        joined = [p for p in parts if any(conflict(a, instruction, depth) for a in p)]
+        joined = [p for p in parts if not waits[instruction].isdisjoint(p)]
         merged = [i for p in joined for i in p] + [instruction]
         parts = [p for p in parts if not any(p is q for q in joined)] + [merged]
     return parts
