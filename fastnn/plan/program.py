@@ -46,6 +46,10 @@ class Count:
     first: int
     strides: tuple[int, ...]
 
+    def at(self, steps: Sequence[int]) -> int:
+        """The number in one step of the loops."""
+        return moved(self.first, self.strides, steps)
+
     def __str__(self) -> str:
         return f"{self.first}{_moving(self.strides)}"
 
@@ -83,10 +87,16 @@ class PlannedCall:
 
 
 def _at(operand: Operand | Count, steps: Sequence[int]) -> Operand | int:
-    moved = sum(stride * t for stride, t in zip(operand.strides, steps, strict=True))
     if isinstance(operand, Count):
-        return operand.first + moved
-    return replace(operand, offset=operand.offset + moved, strides=())
+        return operand.at(steps)
+    return replace(operand, offset=moved(operand.offset, operand.strides, steps), strides=())
+
+
+def moved(first: int, strides: Sequence[int], steps: Sequence[int]) -> int:
+    """What is `first` in the first step of loops, in another one."""
+    if not strides:
+        return first
+    return first + sum(stride * t for stride, t in zip(strides, steps, strict=True))
 
 
 @dataclass(frozen=True)
@@ -220,6 +230,11 @@ class Program:
             before = launch
         return found
 
+    @property
+    def launch_count(self) -> int:
+        """How many launches a step has, on a device on which a phase is one."""
+        return _count(self.phases)
+
     def __str__(self) -> str:
         lines = [f"program: {self.dtype}, batch {self.batch}, {self.sizes}"]
         return "\n".join(lines + _phase_lines(self.phases, "phase "))
@@ -231,6 +246,13 @@ def _leaves(phases: Iterable[PlannedPhase | PlannedRepeat]) -> Iterator[PlannedP
             yield from _leaves(phase.body)
         else:
             yield phase
+
+
+def _count(phases: Iterable[PlannedPhase | PlannedRepeat]) -> int:
+    return sum(
+        phase.length * _count(phase.body) if isinstance(phase, PlannedRepeat) else 1
+        for phase in phases
+    )
 
 
 def time_steps(loops: Sequence[PlannedRepeat], steps: Sequence[int]) -> str:

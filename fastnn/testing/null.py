@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.errors import OptionError
 from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import kernel_of
-from fastnn.plan.program import Operand, Program
+from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import devices
 
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
@@ -60,8 +61,12 @@ class NullProgram:
     """A program whose places hold zeros."""
 
     def __init__(self, program: Program):
-        self.program, self.planned = program, [call for _, call, _ in program.steps()]
+        self.program = program
         self.advances = any(kernel_of(call.kernel).traits.advances for call in program.calls())
+
+    @cached
+    def planned(self) -> list[PlannedCall]:
+        return [call for _, call, _ in self.program.steps()]
 
     @property
     def nbytes(self) -> int:

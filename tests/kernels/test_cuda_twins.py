@@ -202,3 +202,16 @@ def test_every_kernel_says_what_it_computes() -> None:
         if (kernel.function.__module__ or "").startswith("fastnn.kernels."):
             assert kernel.doc, name
     assert CUDA_KERNELS["gelu_forward"].doc
+
+
+def test_the_launch_is_the_same_for_all_streams() -> None:
+    """In a loop each step draws numbers of its own, and all steps have one launch."""
+    topics.load("cuda")
+    drawing = {n: k for n, k in CUDA_KERNELS.items() if "stream" in k.params}
+    assert "dropout" in drawing
+    for kernel in drawing.values():
+        letters = {letter for array in kernel.arrays.values() for letter in array.dims}
+        others = {n for n in kernel.params if n not in kernel.arrays} - {"stream"}
+        sizes = dict.fromkeys(letters, 8) | dict.fromkeys(others, 1)
+        assert kernel.launch(sizes), kernel.name  # an error if it asks for the stream
+        assert kernel.shared is None or kernel.shared({**sizes, "shared_limit": 1 << 14}) >= 0

@@ -3,108 +3,118 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import control_block, types
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
-from fastnn.plan.branches import END, Touch, branches, touches_of
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.branches import END, Touch, touches_of
+from fastnn.plan.program import (
+    Operand,
+    PlannedCall,
+    PlannedPhase,
+    PlannedRepeat,
+    Program,
+    calls_of,
+    time_steps,
+)
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
+from fastnn.runtime.cuda.order import Again, Item, Other, Part, Sent, Steps
 from fastnn.runtime.cuda.place import Launch, Place
 from fastnn.runtime.segment import Segment
 
 if TYPE_CHECKING:
+    from fastnn.runtime.cuda.exchange import Exchange
     from fastnn.runtime.cuda.execute import CudaRuntime
 
 
 class CudaProgram:
-    """A program with its memory on a device, ready to be launched."""
+    """A program with its memory on a device, ready to be launched.
+
+    Each call is prepared once, those of loops too: steps differ in the words that move.
+    """
 
     def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
         self.program, self.runtime = program, runtime
-        #: the calls of a step, loops unrolled: their launches are recorded in one graph
-        self.planned = [call for _, call, _ in program.steps()]
+        #: the program's calls, those of loops once
+        self.calls = program.calls()
         self.gpu, self.device_control = runtime.gpu, runtime.device_control
         self.segments = segments
-        uses = [(o, p.writes) for call in self.planned for _, p, o in call.arrays()]
+        uses = [(o, p.writes) for call in self.calls for _, p, o in call.arrays()]
         self.written = {o.segment for o, writes in uses if writes} - {"control", "totals"}
         self.used = {o.segment for o, _ in uses} - {"control", "totals"}
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
-        groups = program.launches()
-        numbers = [self._host_number(group) for group in groups]
-        #: what takes the place of functions of the host, by the first call of its launch
-        exchanges = {
-            group[0]: runtime.exchanges[number]
-            for group, number in zip(groups, numbers, strict=True)
-            if number in runtime.exchanges
-        }
-        self.exchanges = list(exchanges.values())
-        numbers = [None if number in runtime.exchanges else number for number in numbers]
+        #: what takes the place of functions of the host
+        self.exchanges: list[Exchange] = []
         #: the functions of the host that are called between the parts of a step
-        self.hosts = [number for number in numbers if number is not None]
-        own = [group for group, number in zip(groups, numbers, strict=True) if number is None]
-        found = [self._launch(group) for group in own if group[0] not in exchanges]
-        if not _cuda.simulated():
-            ahead.compile_missing((k, program.dtype, data, self.gpu.cc) for k, data, _ in found)
-        kernels = iter(found)
-        launches = [
-            self._exchange(group[0], exchanges[group[0]])
-            if group[0] in exchanges
-            else self._prepared(*next(kernels))
-            for group in own
-        ]
-        marks = _cuda.ranges()
-        if marks is not None:
-            launches = [
-                _marked(marks, launch, [self.planned[n] for n in group])
-                for group, launch in zip(own, launches, strict=True)
-            ]
-        #: numbers of the calls that each launch makes, and the launch
-        self._launches = list(zip(own, launches, strict=True))
+        self.hosts: list[int] = []
         #: launches of single calls, by number
-        self._single = {
-            group[0]: launch for group, launch in zip(own, launches, strict=True) if len(group) == 1
-        }
+        self._single: dict[int, Launch] = {}
         self.saved: Any = None
-        checks = any(kernel_of(call.kernel).traits.checks for call in self.planned)
-        if "buffers" in self.written and (checks or self.hosts or exchanges):
+        order = self._prepared_order()
+        checks = any(kernel_of(call.kernel).traits.checks for call in self.calls)
+        if "buffers" in self.written and (checks or self.hosts or self.exchanges):
             self.saved = runtime.saved_buffers(segments["buffers"])
-            launches.append(self._keep())
-        poisons, touches = self._poison() if poison.enabled() else ([], [])
+            order[-1].append(self._keep())
+        if poison.enabled():
+            order[0][:0] = self._poison()
         #: the launches of a step, in the parts between which functions of the host are called
-        self.parts: list[list[Launch]] = [poisons]
-        #: what each of them touches
-        self.touches: list[list[list[Touch]]] = [touches]
-        rest, groups_left = iter(launches), iter(own)
-        for number in numbers:
-            if number is None:
-                self.parts[-1].append(next(rest))
-                group = next(groups_left)
-                calls = (self.planned[k] for k in group)
-                touched = [t for c in calls for t in touches_of(program, c)]
-                if group[0] in exchanges:  # a stop is exchanged, too
-                    touched.append(Touch("control", 0, END, "w"))
-                self.touches[-1].append(touched)
-            else:
-                self.parts.append([])
-                self.touches.append([])
-        for keep in rest:
-            self.parts[-1].append(keep)
-            self.touches[-1].append([Touch("buffers", 0, END, "r"), Touch("control", 0, END, "r")])
+        self.parts = [Part(program, items) for items in order]
         #: what replays them, as a graph each
         self.replays: list[Launch | None] = [None] * len(self.parts)
         # a graph that is replayed has no ranges
-        self.runs, self.graphs = 0, runtime.graphs and marks is None
+        self.runs, self.graphs = 0, runtime.graphs and _cuda.ranges() is None
 
     # ---------------------------------------------------------------- preparation
+
+    def _prepared_order(self) -> list[list[Item]]:
+        """The launches of a step in its parts; notes exchanges and functions of the host."""
+        groups = [tuple(calls_of([leaf])) for leaf in self.program.leaves()]
+        found = [self._launch(calls) for calls in groups if _host_number(calls) is None]
+        if not _cuda.simulated():
+            ahead.compile_missing(
+                (k, self.program.dtype, data, self.gpu.cc) for k, data, _ in found
+            )
+        kernels, numbers, marks = iter(found), itertools.count(), _cuda.ranges()
+
+        def launched(phase: PlannedPhase | PlannedRepeat, loops: tuple[Any, ...]) -> Sent | Again:
+            if isinstance(phase, PlannedRepeat):
+                body = tuple(launched(one, (*loops, phase)) for one in phase.body)
+                return Again(phase.length, body)
+            calls, launch = tuple(calls_of([phase])), self._prepared(*next(kernels))
+            if marks is not None:
+                launch = _marked(marks, launch, calls, loops)
+            first, *more = [next(numbers) for _ in calls]
+            if not more:
+                self._single[first] = launch
+            return Sent(launch, calls)
+
+        parts: list[list[Item]] = [[]]
+        for phase in self.program.phases:
+            calls = () if isinstance(phase, PlannedRepeat) else tuple(calls_of([phase]))
+            number = _host_number(calls)
+            if number is None:
+                parts[-1].append(launched(phase, ()))
+                continue
+            next(numbers)
+            exchange = self.runtime.exchanges.get(number)
+            if exchange is None:
+                self.hosts.append(number)
+                parts.append([])
+            else:
+                self.exchanges.append(exchange)
+                parts[-1].append(self._exchange(calls[0], exchange))
+        return parts
 
     def _dtype(self, operand: Operand) -> str:
         kind = types.storage(operand.dtype, self.program.dtype)
@@ -113,13 +123,14 @@ class CudaProgram:
     def place(self, operand: Operand, rank: int | None = None) -> Place:
         """Where an operand lies on the device."""
         dtype, dims, offset = self._dtype(operand), operand.dims, operand.offset
+        strides = operand.strides
         if operand.segment in ("control", "totals"):
             at = 0 if operand.segment == "control" else 8 * control_block.LENGTH
-            return Place(self.device_control.piece, at + offset, dims, dtype)
+            return Place(self.device_control.piece, at + offset, dims, dtype, strides)
         segment = self.segments[operand.segment]
         if operand.external:
             dims = fold(segment.host.shape, rank or len(dims))
-        return Place(segment.place(self.gpu), offset, dims, dtype)
+        return Place(segment.place(self.gpu), offset, dims, dtype, strides)
 
     def _operands(self, call: PlannedCall) -> tuple[CudaKernel, str, dict[str, Any]]:
         """A call's kernel, the element type of the data that it reads, and its operands."""
@@ -135,24 +146,23 @@ class CudaProgram:
                 operands[name] = operand
         return kernel, data_dtype, operands
 
-    def _host_number(self, numbers: Sequence[int]) -> int | None:
-        """Which function of the host a launch stands for; None for one of the device."""
-        call = self.planned[numbers[0]]
-        return int(call.operands[0]) if kernel_of(call.kernel).traits.host else None  # type: ignore
-
     def _prepared(self, kernel: CudaKernel, data: str, operands: dict[str, Any]) -> Launch:
         return self.gpu.prepared(kernel, self.program.dtype, data, operands)
 
-    def _exchange(self, number: int, exchange: Any) -> Launch:
+    def _exchange(self, call: PlannedCall, exchange: Exchange) -> Other:
         """What stands for a call of the host that takes the mean over other processes."""
-        operands = [o for _, _, o in self.planned[number].arrays()]
+        operands = [o for _, _, o in call.arrays()]
         stop = self.place(Operand("control", 0, (control_block.LENGTH,), "i"))
-        launch: Launch = exchange.launch([self.place(o) for o in operands], stop)
-        return launch
+        launch = exchange.launch([self.place(o) for o in operands], stop)
+        if (marks := _cuda.ranges()) is not None:
+            launch = _marked(marks, launch, [call], ())
+        # a stop is exchanged, too
+        touched = (*touches_of(self.program, call), Touch("control", 0, END, "w"))
+        return Other(launch, touched, 1)
 
-    def _launch(self, numbers: Sequence[int]) -> tuple[CudaKernel, str, dict[str, Any]]:
+    def _launch(self, calls: Sequence[PlannedCall]) -> tuple[CudaKernel, str, dict[str, Any]]:
         """`_operands` of a launch that makes so many calls."""
-        found = [self._operands(self.planned[number]) for number in numbers]
+        found = [self._operands(call) for call in calls]
         if len(found) == 1:
             return found[0]
         kernels = [kernel for kernel, _, _ in found]
@@ -163,23 +173,25 @@ class CudaProgram:
         }
         return joined.joined(kernels), "", operands
 
-    def _keep(self) -> Launch:
+    def _keep(self) -> Other:
         size = self.segments["buffers"].host.size
         own = Operand("buffers", 0, (size,), "f")
         control = Operand("control", 0, (control_block.LENGTH,), "i")
         saved = Place(self.saved, 0, (size,), self.program.dtype)
         operands = {"x": self.place(own), "control": self.place(control), "saved": saved}
-        return self.gpu.prepared(CUDA_KERNELS["keep"], self.program.dtype, "", operands)
+        launch = self._prepared(CUDA_KERNELS["keep"], "", operands)
+        return Other(launch, (Touch("buffers", 0, END, "r"), Touch("control", 0, END, "r")))
 
-    def _poison(self) -> tuple[list[Launch], list[list[Touch]]]:
-        """Launches that fill memory before a step (see `fastnn/runtime/poison.py`), and where."""
-        found, touches = [], []
+    def _poison(self) -> list[Other]:
+        """What fills memory before a step (see `fastnn/runtime/poison.py`)."""
+        found = []
         for segment, begin, size in poison.spans(self.program):
             memory = self.place(Operand(segment, begin, (size // 8,), "i"))
-            operands: dict[str, Any] = {"memory": memory, "word": poison.WORD}
-            found.append(self.gpu.prepared(CUDA_KERNELS["fill"], self.program.dtype, "", operands))
-            touches.append([Touch(segment, begin, begin + size, "w")])
-        return found, touches
+            launch = self._prepared(
+                CUDA_KERNELS["fill"], "", {"memory": memory, "word": poison.WORD}
+            )
+            found.append(Other(launch, (Touch(segment, begin, begin + size, "w"),)))
+        return found
 
     # ---------------------------------------------------------------- running
 
@@ -205,12 +217,12 @@ class CudaProgram:
             if number and call_host is not None:
                 call_host(self, self.hosts[number - 1])
             if self.graphs and self.runs == 2:
-                self.replays[number] = self.gpu.capture(part, branches(self.touches[number]))
+                self.replays[number] = self.gpu.capture(part.launches(), part.branches())
             replay = self.replays[number]
             if replay is not None:
                 replay()
             else:
-                _launch_all(part)
+                part.send()
 
     def put_back(self) -> None:
         """After a stop: the buffers as they were after the last good step."""
@@ -222,22 +234,37 @@ class CudaProgram:
         """What updates copy in a doubtful step: segment, first byte, bytes."""
         return [
             (o.segment.removeprefix("saved/"), o.offset, self.place(o).nbytes)
-            for call in self.planned
+            for call in self.calls
             for _, parameter, o in call.arrays()
             if parameter.writes and o.segment.startswith("saved/")
         ]
 
+    @cached
+    def _order(self) -> list[tuple[int, PlannedCall, Steps]]:
+        """The calls of a step as they are made, those of loops in each of theirs."""
+        return list(self.program.steps())
+
+    @property
+    def planned(self) -> list[PlannedCall]:
+        return [call for _, call, _ in self._order]
+
     def run_call(self, number: int) -> None:
         self.runtime.acquire([self])
-        if number not in self._single:
-            kernel, data, operands = self._launch([number])
-            self._single[number] = self.gpu.prepared(kernel, self.program.dtype, data, operands)
-        self._single[number]()
+        which, _, steps = self._order[number]
+        if which not in self._single:
+            self._single[which] = self._prepared(*self._launch([self.calls[which]]))
+        self._single[which](*steps)
 
     def timed(self) -> Iterator[tuple[Sequence[int], float]]:
         self.runtime.acquire([self])
-        for numbers, launch in self._launches:
-            yield numbers, self.gpu.seconds(launch)
+        begin = 0
+        for number, part in enumerate(self.parts):
+            begin += number > 0  # the call of the host before it
+            for one, steps in part.each():
+                if one.count:
+                    seconds = self.gpu.seconds(functools.partial(one.launch, *steps))
+                    yield range(begin, begin + one.count), seconds
+                    begin += one.count
 
     def segment_sizes(self) -> dict[str, int]:
         sizes = self.program.sizes
@@ -284,23 +311,28 @@ class CudaProgram:
         segment.write(self.gpu, place.offset, contents)
 
 
-def _marked(marks: Any, launch: Launch, calls: Sequence[PlannedCall]) -> Launch:
+def _host_number(calls: Sequence[PlannedCall]) -> int | None:
+    """Which function of the host calls stand for; None for a launch or a loop of them."""
+    if not calls or not kernel_of(calls[0].kernel).traits.host:
+        return None
+    return int(calls[0].operands[0])  # type: ignore[arg-type]
+
+
+def _marked(
+    marks: Any, launch: Launch, calls: Sequence[PlannedCall], loops: Sequence[PlannedRepeat]
+) -> Launch:
     """A launch within NVTX ranges: the layer's name, and in it the kernel's."""
-    layer = " + ".join(dict.fromkeys(call.scope for call in calls if call.scope)) or "(step)"
     kernel = joined.AND.join(call.kernel for call in calls)
 
-    def within() -> None:
-        marks.push_range(layer, domain="fastnn")
+    def within(*steps: int) -> None:
+        time = time_steps(loops, steps)
+        layers = dict.fromkeys(call.scope + time for call in calls if call.scope or time)
+        marks.push_range(" + ".join(layers) or "(step)", domain="fastnn")
         marks.push_range(kernel, domain="fastnn")
         try:
-            launch()
+            launch(*steps)
         finally:
             marks.pop_range(domain="fastnn")
             marks.pop_range(domain="fastnn")
 
     return within
-
-
-def _launch_all(launches: Sequence[Launch]) -> None:
-    for launch in launches:
-        launch()

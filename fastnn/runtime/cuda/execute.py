@@ -170,7 +170,7 @@ class CudaRuntime:
         return saved or not broken
 
     def note(self, program: Program) -> str:
-        launches = f"{len(program.launches())} launches a step"
+        launches = f"{program.launch_count} launches a step"
         graphs = "as one CUDA graph" if self.graphs else "one by one"
         return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
 

@@ -10,17 +10,27 @@ import ctypes
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels.declare import CudaKernel
 from fastnn.plan.branches import Place as Branch
+from fastnn.plan.program import Count, moved
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import guards
 from fastnn.runtime.cuda.device import Device
-from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
+from fastnn.runtime.cuda.place import (
+    Launch,
+    Operands,
+    Piece,
+    Place,
+    argument_numbers,
+    moving_of,
+    nothing,
+    sizes_of,
+)
 from fastnn.runtime.cuda.simulated import SimulatedGpu
 from fastnn.runtime.cuda.streams import Streams
 
@@ -175,7 +185,10 @@ class Gpu(Device):
     def prepared(
         self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands
     ) -> Launch:
-        """A function that launches a kernel; compiles it if need be."""
+        """A function that launches a kernel; compiles it if need be.
+
+        All is prepared once. In a step of loops only the words of operands that move differ.
+        """
         from fastnn.runtime.cuda import compiler
 
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
@@ -194,15 +207,20 @@ class Gpu(Device):
             if isinstance(v, Place)
             else (0, (0,) * len(kernel.arrays[n].dims))
             if v is None
+            else v.first
+            if isinstance(v, Count)
             else v
             for n, v in operands.items()
         }
         arguments = compiler.arguments(kernel, dtype, values)
+        numbers = argument_numbers(kernel)
+        words = [(numbers[name], v.strides) for name, v in moving_of(operands).items()]
         start, capture, stream = self.core.launch, self._capture, self.stream
 
-        def launch() -> None:
+        def launch(*steps: int) -> None:
+            given = _moved(arguments, words, steps) if words else arguments
             try:
-                start(getattr(capture, "stream", stream), config, code, *arguments)
+                start(getattr(capture, "stream", stream), config, code, *given)
             except Exception as error:
                 raise self.failure(error, f" to launch {kernel.name!r}, {how}") from error
 
@@ -240,9 +258,9 @@ class Gpu(Device):
             found[1] = shared
         return found[0]
 
-    def capture(self, launches: Sequence[Launch], places: Sequence[Branch]) -> Launch | None:
+    def capture(self, launches: Iterable[Launch], places: Sequence[Branch]) -> Launch | None:
         """A function that replays launches as one graph (nothing runs now), each where its place
-        says."""
+        says; without places in one branch."""
         builder = self.use().create_graph_builder().begin_building()
         streams = Streams(self, builder.stream, places)
         try:
@@ -279,6 +297,17 @@ class Gpu(Device):
                 raise self.failure(error) from error
 
         return wait
+
+
+def _moved(
+    arguments: Sequence[Any], words: Sequence[tuple[int, Sequence[int]]], steps: Sequence[int]
+) -> list[Any]:
+    """A launch's arguments in a step of loops; `words`: the number of each that moves, and its
+    strides."""
+    given = list(arguments)
+    for number, strides in words:
+        given[number] = np.int64(moved(int(given[number]), strides, steps))
+    return given
 
 
 class Owner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,15 @@ from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.plan.branches import Place as Branch
 from fastnn.runtime.cuda import guards
 from fastnn.runtime.cuda.device import Device
-from fastnn.runtime.cuda.place import Launch, Operands, Piece, Place, nothing, sizes_of
+from fastnn.runtime.cuda.place import (
+    Launch,
+    Operands,
+    Piece,
+    Place,
+    moving_of,
+    nothing,
+    sizes_of,
+)
 
 
 class SimulatedGpu(Device):
@@ -68,25 +76,29 @@ class SimulatedGpu(Device):
         if how.empty:
             return nothing
         number: dict[str, Any] = {"real": np.dtype(dtype).type, "double": np.float64, "int": int}
-        arguments: list[Any] = []
-        for name, parameter in kernel.params.items():
-            value = operands[name]
-            if not isinstance(parameter, Array):
-                arguments.append(number[parameter.kind](value))
-            elif isinstance(value, Place):
-                arguments.append(array_of(value))
-            else:
-                kind = types.storage(parameter.dtype, dtype, data_dtype)
-                arguments.append(np.empty((0,) * len(parameter.dims), kind))
 
-        def launch() -> None:
+        def argument(name: str, value: Any) -> Any:
+            parameter = kernel.params[name]
+            if not isinstance(parameter, Array):
+                return number[parameter.kind](value)
+            if isinstance(value, Place):
+                return array_of(value)
+            kind = types.storage(parameter.dtype, dtype, data_dtype)
+            return np.empty((0,) * len(parameter.dims), kind)
+
+        moving = moving_of(operands)
+        arguments = {n: None if n in moving else argument(n, operands[n]) for n in kernel.params}
+
+        def launch(*steps: int) -> None:
+            own = {name: argument(name, value.at(steps)) for name, value in moving.items()}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
-                simulator.run(kernel.function, how, arguments, kernel.cooperative)
+                given = list({**arguments, **own}.values())
+                simulator.run(kernel.function, how, given, kernel.cooperative)
 
         return launch
 
-    def capture(self, launches: Sequence[Launch], places: Sequence[Branch]) -> Launch | None:
+    def capture(self, launches: Iterable[Launch], places: Sequence[Branch]) -> Launch | None:
         """None: there is nothing to gain."""
         return None
 

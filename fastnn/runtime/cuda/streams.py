@@ -15,7 +15,10 @@ WITHOUT_TIME = 2
 
 
 class Streams:
-    """The streams on which the branches of a graph are captured, and the events between them."""
+    """The streams on which the branches of a graph are captured, and the events between them.
+
+    Without places all launches are in one branch.
+    """
 
     def __init__(self, gpu: Gpu, first: Any, places: Sequence[Place]):
         self.gpu, self.driver, self.places = gpu, gpu.driver, places
@@ -33,6 +36,8 @@ class Streams:
 
     def begin(self, number: int) -> Any:
         """The stream of a launch, after what it has to wait for."""
+        if not self.places:
+            return self.streams[0]
         place = self.places[number]
         waits = place.waits
         if place.branch not in self.begun:
@@ -44,6 +49,8 @@ class Streams:
 
     def end(self, number: int) -> None:
         """After a launch."""
+        if not self.places:
+            return
         branch = self.places[number].branch
         if number in self.waited or (branch and self.last[branch] == number):
             self._record(number, branch)
