@@ -7,7 +7,8 @@ good: accuracy 0.97 in training, wanted 0.95
 """
 
 from fastnn.diagnostics.advice import Advice, advise
-from fastnn.diagnostics.diagnosis import Diagnosis, Finding, diagnose
+from fastnn.diagnostics.data_checks import Finding
+from fastnn.diagnostics.diagnosis import Diagnosis, diagnose
 from fastnn.diagnostics.signals import Signal, Signals, signals
 
 __all__ = ["Advice", "Diagnosis", "Finding", "Signal", "Signals", "advise", "diagnose", "signals"]

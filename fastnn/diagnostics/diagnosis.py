@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from fastnn import files, optim
+from fastnn.diagnostics import data_checks
+from fastnn.diagnostics.data_checks import BAD, GOOD, LOOK, Finding
 from fastnn.diagnostics.signals import Signal, Signals, signals
-from fastnn.engine.arrays import as_arrays
-from fastnn.errors import DataError, FastnnError, NonFiniteError, OptionError, check_whole
+from fastnn.engine.arrays import as_arrays, check_lengths
+from fastnn.engine.model import resolved
+from fastnn.errors import FastnnError, NonFiniteError, OptionError, check_whole
 from fastnn.nn.module import Module
 from fastnn.train.options import check_options
 from fastnn.train.step import compile as compile_step
@@ -23,30 +27,12 @@ from fastnn.train.step import compile as compile_step
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GOOD, LOOK, BAD = "good", "look", "bad"
 #: a layer's signal or gradient beyond these multiples of the first's or the last's
 FADED, GROWN = 1e-2, 1e2
 #: shares of units
 MANY_DEAD, MANY_FLAT = 0.5, 0.3
 #: relative difference of slopes that a gradient check allows
 AGREE = 1e-4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check's result.
-
-    Attributes:
-        check: what was looked at.
-        verdict: "good", "look" (may be meant) or "bad".
-        found: what was found, with numbers.
-        advice: what to do; empty where the verdict is "good".
-    """
-
-    check: str
-    verdict: str
-    found: str
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,15 +144,17 @@ def diagnose(
     """
     check_whole("diagnose", 1, batch_size=batch_size)
     check_whole("diagnose", 0, steps=steps)
-    targets = as_arrays(y, "y", "targets").arrays
+    inputs, targets = as_arrays(x, "x", "inputs"), as_arrays(y, "y", "targets")
+    check_lengths(inputs, targets)
     if loss is None:
-        whole = len(targets) == 1 and np.asarray(targets[0]).dtype.kind in "iub"
+        whole = len(targets.arrays) == 1 and np.asarray(targets.arrays[0]).dtype.kind in "iub"
         loss = "cross_entropy" if whole else "mse"
     check_options(model, loss, optim.Adam(lr=learning_rate), seed, "float32")
-    findings = [_inputs(x), *_labels(y)]
-    if findings[0].verdict == BAD:  # what follows would speak of the data, not of the model
+    inputs = inputs.with_specs(resolved(model, inputs.specs))
+    findings = [data_checks.inputs(inputs), *data_checks.targets(targets, loss)]
+    if any(f.verdict == BAD for f in findings):  # what follows would speak of the data
         return Diagnosis(tuple(findings), Signals([]))
-    part = _first(x, batch_size), _first(y, batch_size)
+    part = (_first(x, batch_size), _first(y, batch_size))
     found = signals(model, *part, loss)
     findings += _loss(found, part[1], loss)
     findings += [_forward(found, part[0]), _backward(found), *_units(found.layers)]
@@ -177,72 +165,7 @@ def diagnose(
 
 
 def _first(data: Any, count: int) -> Any:
-    """The first samples of arrays, tuples and dicts of them."""
-    if isinstance(data, Mapping):
-        return {key: _first(part, count) for key, part in data.items()}
-    if isinstance(data, tuple):
-        return tuple(_first(part, count) for part in data)
-    return np.asarray(data)[:count]
-
-
-def _inputs(x: Any) -> Finding:
-    check = "inputs"
-    said = []
-    verdict, advice = GOOD, ""
-    for array in as_arrays(x, "x", "inputs").arrays:
-        values = np.asarray(array)
-        if values.dtype.kind != "f":
-            said.append(f"ids from {values.min()} to {values.max()}")
-            continue
-        bad = int((~np.isfinite(values)).sum())
-        if bad:
-            rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-            advice = f"remove or mend them: the first is in sample {rows[0]}"
-            return Finding(check, BAD, f"{bad} of {values.size} numbers are not finite", advice)
-        flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-        means, stds = flat.mean(axis=0), flat.std(axis=0)
-        constant = int((stds == 0).sum())
-        said.append(f"mean {flat.mean():.3g}, standard deviation {flat.std():.3g}")
-        if constant:
-            said.append(f"{constant} of {len(stds)} features constant")
-        if constant == len(stds):
-            return Finding(check, BAD, "; ".join(said), "every sample is the same: check the data")
-        spread = stds[stds > 0]
-        wide = len(spread) and (spread.max() > 10 or spread.max() < 0.1)
-        uneven = len(spread) and spread.max() > 100 * np.median(spread)
-        if wide or uneven or np.abs(means).max() > 3 * max(float(flat.std()), 1.0):
-            verdict = LOOK
-            advice = (
-                "bring every feature to mean 0 and standard deviation 1, by numbers of the "
-                "training data alone"
-            )
-    return Finding(check, verdict, "; ".join(said), advice)
-
-
-def _labels(y: Any) -> list[Finding]:
-    arrays = as_arrays(y, "y", "targets").arrays
-    if len(arrays) != 1 or np.asarray(arrays[0]).dtype.kind not in "iub":
-        return []
-    labels = np.asarray(arrays[0]).reshape(-1)
-    labels = labels[labels >= 0]  # below 0 stands what does not count
-    if not labels.size:
-        raise DataError("diagnose: expected class indices among the targets, found none from 0 on")
-    counts = np.bincount(labels)
-    shares = counts / counts.sum()
-    missing = [int(k) for k in np.flatnonzero(counts == 0)]
-    found = f"{len(counts)} classes, the most frequent one {shares.max():.1%}"
-    if missing:
-        found += f", none of {', '.join(map(str, missing[:5]))}" + " ..." * (len(missing) > 5)
-    uneven = shares.max() > 3 * shares[shares > 0].min()
-    advice = ""
-    if uneven:
-        advice = (
-            f"accuracy begins at {shares.max():.1%}: look at the recall of each class, draw "
-            'batches with shuffle="balanced", or weigh the classes in the loss'
-        )
-    elif missing:
-        advice = "check the numbers of the classes: they are to be 0, 1, 2, ..."
-    return [Finding("labels", LOOK if uneven or missing else GOOD, found, advice)]
+    return data_checks.each(data, lambda array: array[:count])
 
 
 def _loss(found: Signals, y: Any, loss: Any) -> list[Finding]:
@@ -253,6 +176,8 @@ def _loss(found: Signals, y: Any, loss: Any) -> list[Finding]:
     check, advice = "first loss", ""
     if not math.isfinite(found.loss):
         return [Finding(check, BAD, f"{found.loss}", "check the targets and the last layer")]
+    if getattr(loss, "reduction", "mean") == "sum":
+        return [Finding(check, GOOD, f"{found.loss:.4g}, the sum of the samples' losses")]
     if kind == "crossentropy":
         wanted, why = math.log(output.shape[-1]), f"log {output.shape[-1]}"
         total = output.sum(axis=-1)
@@ -328,11 +253,15 @@ def _slopes(model: Module, x: Any, y: Any, loss: Any, seed: int) -> Finding:
     """The loss's slope along random directions, from gradients and from differences."""
     check = "gradient check"
     own = copy.deepcopy(model).to("float64")
-    data = (_doubled(x), _doubled(y))
+    data = data_checks.each(x, _doubled), data_checks.each(y, _doubled)
     try:
-        gradients = signals(own, *data, loss).parameters
+        found = signals(own, *data, loss)
     except FastnnError as error:
         return Finding(check, LOOK, f"not possible in float64: {error}")
+    if found.detached:
+        why = f"left out: no gradient passes {found.detached}, which differences do not know"
+        return Finding(check, GOOD, why)
+    gradients = found.parameters
     if not gradients:
         return Finding(check, BAD, "the loss depends on no parameter", "check the model's forward")
     parameters = own.named_parameters()
@@ -359,12 +288,7 @@ def _slopes(model: Module, x: Any, y: Any, loss: Any, seed: int) -> Finding:
     return Finding(check, BAD if bad else GOOD, f"relative difference {worst:.1g}", advice)
 
 
-def _doubled(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {key: _doubled(part) for key, part in data.items()}
-    if isinstance(data, tuple):
-        return tuple(_doubled(part) for part in data)
-    array = np.asarray(data)
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
@@ -375,13 +299,11 @@ def _by_heart(
     step = compile_step(copy.deepcopy(model), loss, optim.Adam(lr=learning_rate), seed=seed)
     try:
         first = lowest = step(x, y)
-        for done in range(1, steps):  # noqa: B007  (said below)
+        while step.steps < steps and lowest >= 0.05 * first:
             lowest = min(lowest, step(x, y))
-            if lowest < 0.05 * first:
-                break
     except NonFiniteError as error:
         return Finding(check, BAD, str(error), "a lower rate, or normalised inputs")
-    text = f"loss {first:.3g} to {lowest:.3g} in {done + 1} steps"
+    text = f"loss {first:.3g} to {lowest:.3g} in {step.steps} steps"
     if lowest < 0.2 * first or lowest < 1e-3:
         return Finding(check, GOOD, text)
     advice = (

@@ -101,12 +101,15 @@ class Signals:
         loss: of the mini-batch; NaN without targets.
         outputs: of the whole model, in the order of `forward`'s result.
         parameters: gradients of the parameters that are trained, by name.
+        detached: where something that depends on parameters lets no gradient pass (`ops.detach`,
+            truncated backpropagation): the layer's name, or the op's; "" where nothing does.
     """
 
     layers: list[Signal]
     loss: float = math.nan
     outputs: list[Array] = field(default_factory=list)
     parameters: dict[str, Array] = field(default_factory=dict)
+    detached: str = ""
 
     def __getitem__(self, name: str) -> Signal:
         """The layer with this name."""
@@ -179,6 +182,7 @@ def signals(
         builder, value, nodes = traced(targets.specs)
         data.append(targets)
     layers = _layers(nodes)
+    detached = _detached(builder.graph.nodes)
     values = [v for _, _, v in layers]
     names = {
         name: leaf
@@ -210,6 +214,7 @@ def signals(
         number,
         [view[f"outcome{k}"] for k in range(len(builder.output_values))],
         {n: _as_seen(model.named_parameters()[n], view[f"parameter {n}"]) for n in trained},
+        detached,
     )
 
 
@@ -226,6 +231,27 @@ def _own(graph: Graph, value: Value) -> Value:
     copy = graph.value(value.shape, value.dtype, name="signal")
     graph.call("affine", x=value, y=copy, scale=1.0, shift=0.0)
     return copy
+
+
+def _detached(nodes: list[Node], moved: set[Value] | None = None) -> str:
+    """Where a gradient to parameters ends, see `Signals.detached`.
+
+    `moved`: values that depend on parameters, which those of the nodes are added to.
+    """
+    moved = set() if moved is None else moved
+    for node in nodes:
+        given = [value.root for value in node.inputs.values() if value is not None]
+        if not any(value in moved or value.segment == "params" for value in given):
+            continue
+        if node.op.name == "detach" or node.attrs.get("bptt"):
+            return node.scope or node.op.name
+        if "loop" in node.attrs:
+            inner = node.attrs["loop"]
+            moved.update((*inner.x_in, *inner.s_in))
+            if place := _detached(inner.nodes, moved):
+                return place
+        moved.update(value.root for value in node.outputs.values())
+    return ""
 
 
 def _layers(nodes: list[Node]) -> list[tuple[str, str, Value]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import fastnn as fnn
 from fastnn import nn
 from fastnn.diagnostics import advise, diagnose
 from fastnn.errors import DataError, OptionError
+from fastnn.graph.op import OPS
+from fastnn.kernels.declare import KERNELS, kernel
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 20)).astype(np.float32)
@@ -66,6 +70,72 @@ def test_labels() -> None:
     assert "none of 1" in found.found
 
 
+def test_labels_are_those_of_a_loss_of_classes() -> None:
+    padded = np.where(np.arange(300) < 20, Y, 9)
+    loss = nn.CrossEntropyLoss(ignore_index=9)
+    assert "4 classes" in diagnose(net(), X, padded, loss, steps=0)["labels"].found
+    with pytest.raises(DataError, match=r"integers in 0\.\.3, got 10000000000000"):
+        diagnose(net(), X, np.where(Y == 1, 10**13, Y), steps=0)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_targets_that_are_not_finite(wrong: float) -> None:
+    y = X[:, :4].copy()
+    y[7, 2] = wrong
+    found = diagnose(net(), X, y, steps=0)
+    assert not found.ok
+    assert "sample 7" in found["targets"].advice
+
+
+def test_as_many_targets_as_inputs() -> None:
+    with pytest.raises(DataError, match="300 inputs and 299 targets"):
+        diagnose(net(), X, Y[:-1])
+
+
+class Beside(nn.Module):
+    """Two inputs, the second one number for each sample."""
+
+    def __init__(self):
+        self.layer = nn.Linear(21, 4)
+
+    def forward(self, x, extra):
+        return self.layer(fnn.ops.concatenate(x, fnn.ops.reshape(extra, -1, 1)))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_several_inputs_and_inputs_of_one_number(kind) -> None:
+    found = diagnose(Beside(), kind((X, X[:, 0])), Y, steps=0)
+    assert found["inputs"].verdict == "good", str(found)
+    assert found.ok
+
+
+def test_pixels_are_numbers() -> None:
+    pixels = (X * 40 + 128).clip(0, 255).astype(np.uint8)
+    assert diagnose(net(), pixels, Y, steps=0)["inputs"].verdict == "look"
+
+
+def test_one_step() -> None:
+    assert "in 1 steps" in diagnose(net(), X, Y, steps=1)["one batch by heart"].found
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Standout(), nn.LSTM(32, 32, bptt=2)],
+    ids=["Standout", "bptt"],
+)
+def test_no_gradient_check_where_gradients_are_cut(layer) -> None:
+    x = np.repeat(X[:, None], 5, axis=1) if isinstance(layer, nn.LSTM) else X
+    y = np.repeat(Y[:, None], 5, axis=1) if isinstance(layer, nn.LSTM) else Y
+    found = diagnose(net(layer), x, y, steps=0)["gradient check"]
+    assert (found.verdict, "left out" in found.found) == ("good", True)
+
+
+def test_first_loss_of_a_sum() -> None:
+    for loss, y in (("cross_entropy", Y), (nn.MSELoss(reduction="sum"), X[:, :4])):
+        total = nn.CrossEntropyLoss(reduction="sum") if isinstance(loss, str) else loss
+        assert diagnose(net(), X, y, total, steps=0)["first loss"].verdict == "good"
+
+
 def test_first_loss() -> None:
     probabilities = nn.Sequential(nn.Linear(20, 4), nn.Softmax())
     found = diagnose(probabilities, X, Y, steps=0)["first loss"]
@@ -106,14 +176,33 @@ def test_units() -> None:
     assert diagnose(flat, X, Y, steps=0)["saturation"].verdict == "bad"
 
 
-def test_a_wrong_gradient_is_found() -> None:
+def twice_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = 2.0 * x[i, j]
+
+
+def twice_backward(dy: "in rows f[N,C]", dx: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        for j in range(dy.shape[1]):
+            dx[i, j] = dy[i, j]  # half of what it is
+
+
+@pytest.fixture
+def twice() -> Iterator[Any]:
+    yield fnn.define_op("twice", kernel(twice_forward), kernel(twice_backward))
+    for name in ("twice_forward", "twice_backward"):
+        del KERNELS[name]
+    OPS.pop("twice", None)
+
+
+def test_a_wrong_gradient_is_found(twice: Any) -> None:
     class Wrong(nn.Module):
         def __init__(self) -> None:
             self.a = nn.Linear(20, 4)
 
         def forward(self, x):
-            y = self.a(x)
-            return y + fnn.ops.detach(y)  # the gradient knows of half of it only
+            return twice(self.a(x))
 
     found = diagnose(Wrong(), X, Y, steps=0)["gradient check"]
     assert found.verdict == "bad"
