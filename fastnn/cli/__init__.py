@@ -14,7 +14,7 @@ from typing import Any
 #: command -> one line about it, for `--help`; the command is called so in the module of its name
 COMMANDS = {
     "train": "Train a model on a task's data and test it.",
-    "sample": "Generate text with a trained language model.",
+    "sample": "Generate text or images with a trained model.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
 }
@@ -25,6 +25,9 @@ TASKS = {
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
     "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
+    "autoencoder": "Codes of handwritten digits from which they are had back.",
+    "vae": "A variational autoencoder that makes handwritten digits.",
+    "gan": "A generative adversarial net that makes handwritten digits.",
     "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
 

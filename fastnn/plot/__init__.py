@@ -19,6 +19,7 @@ from fastnn.plot.gradients import gradient_flow
 from fastnn.plot.images import weights
 from fastnn.plot.landscape import loss_surface
 from fastnn.plot.projection import embedding
+from fastnn.plot.samples import samples
 from fastnn.plot.surfaces import SURFACES, Surface, descend, optimizer_paths
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "learning_curves",
     "loss_surface",
     "optimizer_paths",
+    "samples",
     "weights",
 ]

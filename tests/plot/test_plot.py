@@ -36,6 +36,7 @@ def test_every_picture_is_saved(tmp_path) -> None:
         "landscape": lambda path: plot.loss_surface(
             model, X, Y, "cross_entropy", points=3, path=path
         ),
+        "samples": lambda path: plot.samples(X, columns=8, path=path),
         "paths": lambda path: plot.optimizer_paths("saddle", {"sgd": optim.SGD()}, 5, path),
     }
     for name, draw in pictures.items():
@@ -176,3 +177,32 @@ def test_paths_that_leave() -> None:
         plot.descend("hill", "sgd")
     with pytest.raises(OptionError, match="at least one"):
         plot.optimizer_paths("valley", {})
+
+
+def test_samples_lie_side_by_side() -> None:
+    images = np.arange(5 * 2 * 3).reshape(5, 2, 3) / 29
+    sheet = plot.samples(images, columns=3).axes[0].images[0].get_array()
+    assert sheet.shape == (5, 11)
+    for k, image in enumerate(images):
+        top, left = 3 * (k // 3), 4 * (k % 3)
+        np.testing.assert_allclose(sheet[top : top + 2, left : left + 3], image)
+    assert (sheet[2] == 1).all()  # between them, and where there is none
+    assert (sheet[3:, 8:] == 1).all()
+    rows = plot.samples(images.reshape(5, 6), (2, 3), columns=3).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(rows, sheet)
+    colours = plot.samples(np.full((2, 2, 2, 3), 4.0), limits=(0, 8)).axes[0].images[0].get_array()
+    assert colours.shape == (2, 5, 3)
+    assert colours[0, 0, 0] == 0.5
+
+
+def test_samples_of_another_shape_are_refused() -> None:
+    with pytest.raises(OptionError, match="6 pixels"):
+        plot.samples(np.zeros((5, 6)))
+    with pytest.raises(OptionError, match="product of 6"):
+        plot.samples(np.zeros((5, 6)), (2, 2))
+    with pytest.raises(OptionError, match="lower one first"):
+        plot.samples(np.zeros((5, 4)), limits=(1, 0))
+    with pytest.raises(ShapeError, match="height, width"):
+        plot.samples(np.zeros((5, 2, 2, 4)))
+    with pytest.raises(ShapeError, match="height, width"):
+        plot.samples(np.zeros((0, 4)))

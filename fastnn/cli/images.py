@@ -1,0 +1,120 @@
+"""What `fastnn train autoencoder`, `vae` and `gan` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastnn.cli import options
+
+Command = Callable[..., Any]
+
+
+def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
+    """The options of data and layers.
+
+    Args:
+        hidden, latent: their defaults.
+    """
+    own: list[Any] = [
+        click.option(
+            "--data", type=click.Choice(["mnist", "digits"]), default="mnist", show_default=True,
+            help="MNIST, or the 1,797 smaller digits that come with scikit-learn.",
+        ),
+        click.option(
+            "--hidden", default=hidden, show_default=True, callback=options.check_sizes,
+            help="Sizes of the layers from pixels to codes, and in reverse back.",
+        ),
+        options.count("--latent", latent, "Numbers in a code."),
+    ]  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(own):
+            command = option(command)
+        return command
+
+    return add
+
+
+def run(
+    ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], latent: int,
+    own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int, lr: float,
+    seed: int, device: str, workers: int | str, resume: Path | None,
+) -> None:  # fmt: skip
+    """Train a model, write it with its pictures, and say how good it is.
+
+    `own` are the options of its class.
+    """
+    from fastnn.tasks import images as task
+
+    images = task.load_images(data)
+    model = task.make(kind, images.train.shape[1], hidden, latent, **own)
+    steps = epochs * -(-len(images.train) // batch_size)
+    where = dict(seed=seed, device=device, workers=workers)
+    trainer = task.trainer_of(model, steps, lr, **where)
+    history = task.fit(
+        model, trainer, images, epochs=epochs, batch_size=batch_size, resume=resume,
+        verbose=not quiet, callbacks=[options.KeepCheckpoint(output)],
+    )  # fmt: skip
+    written = options.write(trainer, history, output)
+    task.save_description(written[0][1], kind, images.shape, hidden, latent, own)
+    for what, name, shown in _pictures(kind, model, images):
+        path = options.folder(output) / name
+        if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]
+            written.append((what, path))
+    options.conclude(ctx, trainer, history, written, _measures(kind, model, images, latent, where))
+
+
+def _pictures(kind: str, model: Any, images: Any) -> list[tuple[str, str, Any]]:
+    """What is drawn: its name, its file, the images."""
+    import numpy as np
+
+    from fastnn.generative import manifold
+
+    found = []
+    if kind != "gan":
+        seen = images.test[:40]
+        pairs = np.concatenate(
+            [seen.reshape(4, 10, -1), model.reconstruct(seen).reshape(4, 10, -1)], 1
+        )
+        found.append(("test images", "reconstructions.png", pairs.reshape(80, -1)))
+    if kind != "autoencoder":
+        found.append(("samples", "samples.png", model.sample(100)))
+    if kind == "vae" and model.latent == 2:
+        found.append(("manifold", "manifold.png", model.decode(manifold(20))))
+    return found
+
+
+def _draw(shown: Any, shape: tuple[int, int], path: Path) -> None:
+    from fastnn import plot
+
+    plot.samples(shown, shape, columns=20 if len(shown) == 400 else 10, path=path)
+
+
+def _measures(
+    kind: str, model: Any, images: Any, latent: int, where: dict[str, Any]
+) -> list[tuple[str, str]]:
+    from fastnn.tasks import images as task
+
+    if kind == "autoencoder":
+        import numpy as np
+
+        error = float(np.square(images.test - model.reconstruct(images.test)).mean())
+        best = task.component_error(images, latent)
+        return [
+            ("test error", f"{error:.5f} a pixel, mean square"),
+            ("of components", f"{error / best:.2f} of {best:.5f}, which {latent} of PCA leave"),
+        ]
+    if kind == "vae":
+        return [
+            ("test bound", f"{model.bound(images.test):.2f} nats"),
+            ("of 50 draws", f"{model.bound(images.test, draws=50):.2f} nats"),
+        ]
+    sure, digits = task.judged(task.train_judge(images, **where), model.sample(5000))
+    return [
+        ("recognised", f"{100 * sure:.1f} % of 5,000 samples, with 0.9 or more"),
+        ("digits", f"each {100 * digits.min():.1f} to {100 * digits.max():.1f} % of them"),
+    ]

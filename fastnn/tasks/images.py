@@ -1,0 +1,218 @@
+"""Models that make images of handwritten digits: an autoencoder, a VAE, a GAN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import files, nn, optim
+from fastnn.data.digits import load_digits
+from fastnn.data.mnist import load_mnist
+from fastnn.errors import OptionError
+from fastnn.generative import GAN, VAE, Autoencoder, interpolate
+from fastnn.optim.schedules import CosineAnnealing
+from fastnn.tasks import description
+from fastnn.train.hooks import Callback
+from fastnn.train.trainer import Trainer
+
+Model = Autoencoder | VAE | GAN
+#: what trains each model, by which its parameters are named in a checkpoint
+PREFIXES = {"autoencoder": "model.", "vae": "vae.", "gan": "gan."}
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as rows of pixels within 0..1, with the digits that they show.
+
+    Attributes:
+        train, test: shape (samples, pixels).
+        train_labels, test_labels: shape (samples,).
+        shape: height and width.
+    """
+
+    train: NDArray[np.float32]
+    train_labels: NDArray[np.int64]
+    test: NDArray[np.float32]
+    test_labels: NDArray[np.int64]
+    shape: tuple[int, int]
+
+
+def load_images(data: str = "mnist", **source: Any) -> Images:
+    """Handwritten digits.
+
+    Args:
+        data: "mnist" (60,000 and 10,000 of 28×28 pixels) or "digits" (1,438 and 359 of 8×8 pixels,
+            which come with scikit-learn).
+        source: options of `load_mnist`.
+    """
+    if data not in ("mnist", "digits"):
+        raise OptionError(f"data: expected 'mnist' or 'digits', got {data!r}")
+    (x, y), (x_test, y_test) = load_mnist(**source) if data == "mnist" else load_digits()
+    side = 28 if data == "mnist" else 8
+    rows, test = (np.ascontiguousarray(part.reshape(len(part), -1)) for part in (x, x_test))
+    return Images(rows, y, test, y_test, (side, side))
+
+
+def make(kind: str, pixels: int, hidden: Sequence[int], latent: int, **options: Any) -> Model:
+    """A model of fully connected layers.
+
+    Args:
+        kind: "autoencoder", "vae" or "gan".
+        pixels: numbers in an image.
+        hidden: units of the layers from pixels to codes; in reverse from codes to pixels.
+        latent: numbers in a code.
+        options: of the model's class.
+    """
+    if kind == "autoencoder":
+        return Autoencoder.mlp(pixels, hidden, latent, output="bernoulli", **options)
+    if kind == "vae":
+        return VAE.mlp(pixels, hidden, latent, **options)
+    if kind != "gan":
+        raise OptionError(f"kind: expected one of {', '.join(PREFIXES)}, got {kind!r}")
+    up: list[nn.Module] = []
+    size = latent
+    for units in reversed(hidden):
+        up += [nn.Linear(size, units), nn.BatchNorm(units), nn.ReLU()]
+        size = units
+    down: list[nn.Module] = []
+    inputs = pixels
+    for units in hidden:
+        down += [nn.Linear(inputs, units), nn.LeakyReLU(0.2), nn.Dropout(0.3)]
+        inputs = units
+    generator = nn.Sequential(*up, nn.Linear(size, pixels), nn.Sigmoid())
+    discriminator = nn.Sequential(*down, nn.Linear(inputs, 1))
+    return GAN(generator, discriminator, latent, **options)
+
+
+def trainer_of(model: Model, steps: int, lr: float, **options: Any) -> Trainer:
+    """A model's trainer with Adam, whose rate falls to 0 along a cosine in so many steps.
+
+    `options` are those of `Trainer`.
+    """
+    more: dict[str, Any] = {"betas": (0.5, 0.999)} if isinstance(model, GAN) else {}
+    return model.trainer(
+        optimizer=optim.Adam(lr=lr, schedule=CosineAnnealing(steps), **more), **options
+    )
+
+
+def fit(
+    model: Model, trainer: Trainer, images: Images, *, epochs: int, batch_size: int,
+    callbacks: Sequence[Callback] = (), resume: str | Path | None = None, verbose: bool = True,
+) -> Any:  # fmt: skip
+    """Train on images; returns the history, with the loss on the test images where a model has
+    one."""
+    x, test = images.train, images.test
+    more: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, callbacks=list(callbacks), resume=resume,
+        verbose=verbose,
+    )  # fmt: skip
+    if isinstance(model, GAN):
+        nothing = np.zeros(len(x), np.float32)
+        return trainer.fit(x, {"discriminator": nothing, "generator": nothing}, **more)
+    return trainer.fit(x, x, validation=(test, test), **more)
+
+
+# -------------------------------------------------------------------- what they are measured by
+
+
+def component_error(images: Images, components: int) -> float:
+    """The mean square that principal components leave of a test image's pixel, for as many numbers
+    as a code has."""
+    x, test = images.train.astype(np.float64), images.test.astype(np.float64)
+    centre = x.mean(axis=0)
+    x, test = x - centre, test - centre
+    _, vectors = np.linalg.eigh(x.T @ x)
+    kept = vectors[:, -min(components, x.shape[1]) :]
+    return float(np.square(test - test @ kept @ kept.T).mean())
+
+
+def train_judge(images: Images, *, epochs: int = 6, seed: int = 0, **options: Any) -> nn.Module:
+    """A classifier of real digits, which says what digits a model makes.
+
+    `options` are those of `Trainer`.
+    """
+    judge = nn.Sequential(
+        nn.Dropout(0.2), nn.Linear(images.train.shape[1], 256), nn.ReLU(), nn.Dropout(0.4),
+        nn.Linear(256, CLASSES),
+    )  # fmt: skip
+    trainer = Trainer(judge, "cross_entropy", optim.Adam(lr=1e-3), seed=seed, **options)
+    trainer.fit(images.train, images.train_labels, epochs=epochs, batch_size=64, verbose=False)
+    return judge
+
+
+def judged(judge: nn.Module, made: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
+    """The share of images that a classifier recognises with a probability of 0.9 or more, and the
+    share of each digit among all of them."""
+    logits = judge.predict(made).astype(np.float64)
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    digits = np.bincount(chances.argmax(axis=1), minlength=CLASSES) / len(made)
+    return float((chances.max(axis=1) >= 0.9).mean()), digits
+
+
+def drawn_samples(model: Model, count: int, seed: int = 0, walk: bool = False) -> NDArray[Any]:
+    """Images that a model makes, shape (count, pixels).
+
+    Args:
+        model: a VAE or a GAN.
+        count: how many.
+        seed: of the codes.
+        walk: whether each ten images are on the way from one drawn code to another.
+
+    Raises OptionError for an autoencoder, whose codes have no distribution to draw from.
+    """
+    if isinstance(model, Autoencoder):
+        raise OptionError(
+            "sample: expected a VAE or a GAN, got an autoencoder, whose codes have no distribution "
+            "to draw from; use its reconstruct"
+        )
+    if not walk:
+        return model.sample(count, seed=seed)
+    rows = -(-count // 10)
+    ends = np.random.default_rng(seed).normal(size=(rows, 2, model.latent))
+    codes = np.concatenate([interpolate(a, b, 10, spherical=True) for a, b in ends])[:count]
+    codes = codes.astype(np.float32)
+    made: NDArray[Any] = model.decode(codes) if isinstance(model, VAE) else model.predict(codes)
+    return made
+
+
+# -------------------------------------------------------------------- beside a checkpoint
+
+
+def save_description(
+    checkpoint: Path, kind: str, shape: tuple[int, int], hidden: Sequence[int], latent: int,
+    options: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write what is needed to make the model again, as JSON beside a checkpoint."""
+    state = dict(
+        kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=options
+    )  # fmt: skip
+    return description.write(checkpoint, state)
+
+
+def load_image_model(path: str | os.PathLike[str]) -> tuple[Model, tuple[int, int]]:
+    """A trained model and the height and width of its images.
+
+    Args:
+        path: a checkpoint with its description beside it, or the folder that `fastnn train vae` (or
+            `gan`, or `autoencoder`) wrote.
+
+    Raises DataError where there is no description, CheckpointError for a bad checkpoint.
+    """
+    with description.read(path, "a model of images", "fastnn train vae") as (checkpoint, state):
+        kind, (height, width) = state["kind"], state["shape"]
+        files.check_options(
+            {**state["options"], "height": height, "width": width, "latent": state["latent"]}
+        )
+        hidden = [int(units) for units in state["hidden"]]
+        options = dict(state["options"])
+        model = make(kind, height * width, hidden, state["latent"], **options)
+    model.load(checkpoint, prefix=PREFIXES[kind])
+    return model, (height, width)

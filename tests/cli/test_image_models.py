@@ -1,0 +1,82 @@
+"""`fastnn train autoencoder`, `vae` and `gan`, and samples of them."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from fastnn import cli
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+SMALL = ("--data", "digits", "--epochs", 2, "--hidden", "24", "--batch-size", 64, "--workers", 1)
+MEASURES = {
+    "autoencoder": r"of components +[\d.]+ of 0\.\d+, which 2 of PCA leave\n",
+    "vae": r"test bound +-[\d.]+ nats\n.*of 50 draws +-[\d.]+ nats\n",
+    "gan": r"recognised +[\d.]+ % of 5,000 samples, with 0.9 or more\ndigits +each",
+}
+PICTURES = {
+    "autoencoder": {"reconstructions.png"},
+    "vae": {"reconstructions.png", "samples.png", "manifold.png"},
+    "gan": {"samples.png"},
+}
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.group(), [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+def test_trains_and_draws(kind, tmp_path):
+    folder = tmp_path / "run"
+    result = run("train", kind, *SMALL, "--latent", 2, "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert re.search(MEASURES[kind], result.stdout, re.DOTALL)
+    written = {path.name for path in folder.iterdir()}
+    shared = {"model.safetensors", "model.json", "history.csv", "learning-curve.png"}
+    assert written == shared | PICTURES[kind]
+    picture = tmp_path / "made.png"
+    for more in ([], ["--walk"]):
+        sampled = run("sample", folder, "--count", 12, "--output", picture, "--seed", 3, *more)
+        if kind == "autoencoder":
+            assert sampled.exit_code == 1
+            assert "no distribution to draw from" in sampled.output
+        else:
+            assert sampled.exit_code == 0, sampled.output
+            assert picture.stat().st_size > 500
+    text = run("sample", folder, "--prime", "to be")
+    assert text.exit_code == 2
+    assert "with a model of text only" in text.output
+    more = run("train", kind, *SMALL, "--latent", 2, "--output", folder, "--resume",
+               folder / "model.safetensors")  # fmt: skip
+    assert more.exit_code == 0, more.output
+
+
+def test_a_checkpoint_gives_the_model_again(tmp_path):
+    from fastnn.tasks import images as task
+
+    data = task.load_images("digits")
+    model = task.make("vae", 64, (16,), 3, draws=2)
+    trainer = task.trainer_of(model, 40, 1e-3, seed=4, workers=1)
+    task.fit(model, trainer, data, epochs=1, batch_size=128, verbose=False)
+    trainer.save(tmp_path / "model.safetensors")
+    task.save_description(tmp_path / "model.safetensors", "vae", (8, 8), (16,), 3, {"draws": 2})
+    again, shape = task.load_image_model(tmp_path)
+    assert shape == (8, 8)
+    assert again.draws == 2
+    assert (again.sample(5, seed=2) == model.sample(5, seed=2)).all()
+    assert task.drawn_samples(again, 25, walk=True).shape == (25, 64)
+
+
+def test_components_leave_what_they_leave():
+    """Beside scikit-learn's."""
+    import numpy as np
+    from sklearn.decomposition import PCA
+
+    from fastnn.tasks import images as task
+
+    data = task.load_images("digits")
+    pca = PCA(7).fit(data.train)
+    left = np.square(data.test - pca.inverse_transform(pca.transform(data.test))).mean()
+    assert task.component_error(data, 7) == pytest.approx(left, rel=1e-3)
