@@ -100,6 +100,8 @@ class Traits:
     one_block: bool = False
     #: exists in float32 programs alone
     only_float32: bool = False
+    #: may compute on the CPU's tile unit
+    tile_unit: bool = False
 
     def __repr__(self) -> str:
         told = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -1,13 +1,15 @@
-"""What the CPU offers: vector width, fused multiply-add, number of vector registers.
+"""What the CPU offers: vector width, fused multiply-add, number of vector registers, tile unit.
 
-`FASTNN_VECTOR_BITS` (128, 256 or 512) forces a narrower width than the CPU has; it is read once, by
-the first compilation in a process, because compiled helpers are shared between kernels.
+`FASTNN_VECTOR_BITS` (128, 256 or 512) forces a narrower width than the CPU has, with
+`FASTNN_TILE_UNIT=0` no use is made of its tile unit; both are read once, by the first compilation
+in a process, because compiled helpers are shared between kernels.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 from dataclasses import dataclass
 
 from llvmlite import binding
@@ -27,6 +29,7 @@ class Target:
     vector_bits: int
     has_fma: bool
     registers: int
+    tile_unit: bool = False  # multiplies tiles of bfloat16 numbers (see `tile_unit`)
 
     def lanes(self, itemsize: int) -> int:
         """Elements in a vector of elements of `itemsize` bytes."""
@@ -63,6 +66,7 @@ def host() -> Target:
                 "width of this CPU; unset it to use the full width"
             )
         bits = int(wanted)
+    unit = features.get("amx-tile") and features.get("amx-bf16") and sys.platform == "linux"
     return Target(
         binding.get_host_cpu_name(),
         ",".join(("+" if on else "-") + f for f, on in sorted(features.items())),
@@ -70,4 +74,5 @@ def host() -> Target:
         bits,
         fma,
         registers,
+        bool(unit) and os.environ.get("FASTNN_TILE_UNIT") != "0",
     )

@@ -9,6 +9,7 @@ import numpy as np
 from fastnn import nn, ops
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
+from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.update.shared import MADE, SAVING, SHARED
 from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
@@ -102,6 +103,26 @@ _FEW, _FEW_BACK = (
     dict(x=numbers(3, C), y=numbers(3, K)), dict(dy=numbers(3, K), dx=numbers(3, C)),
 )  # fmt: skip
 _FEW_WEIGHT = dict(x=numbers(3, C), dy=numbers(3, K))
+_UNIT = {"parts": 2}
+DIRECT_CPU |= {
+    "linear_forward_unit": {
+        **_FORWARD, **_UNIT, "scratch": np.zeros((N, product_scratch(C, 2)), np.float32)
+    },
+    "linear_backward_input_unit": {
+        **_INPUT, **_UNIT, "scratch": np.zeros((N, product_scratch(K, 2)), np.float32)
+    },
+    "pack_unit": {
+        **_UNIT, "w": numbers(N, K), "packed": np.zeros(unit_shape(N, K, 2), np.float32)
+    },
+    "pack_unit_transposed": {
+        **_UNIT, "w": numbers(K, N), "packed": np.zeros(unit_shape(N, K, 2), np.float32)
+    },
+    "linear_backward_weight_unit": {
+        **_UNIT, "x": numbers(N, C), "dw": numbers(C, K),
+        "dy_packed": np.zeros(unit_shape(N, K, 2), np.float32),
+        "scratch": np.zeros((C, gradient_scratch(N, 2)), np.float32),
+    },
+}  # fmt: skip
 #: the same, of kernels that only CUDA has
 DIRECT_CUDA: dict[str, dict[str, Any]] = {
     f"{product}{size}": operands

@@ -23,6 +23,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 ONLY_CPU = {
     "descent": "full-batch methods run on the CPU",
     "matmul.blocked": "blocks for the CPU's caches",
+    "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
 }
 ONLY_CUDA = {
     "matmul.few": "products of a few rows",

@@ -45,7 +45,9 @@ OUT_OF_BOUNDS = "fastnn_out_of_bounds"
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
 #: modules whose functions have code generators: they count in a kernel's key by name
-GENERATED = frozenset(f"fastnn.kernels.{name}" for name in ("simd", "cpu.tile", "cpu.target"))
+GENERATED = frozenset(
+    f"fastnn.kernels.{name}" for name in ("simd", "cpu.tile", "cpu.tile_unit", "cpu.target")
+)
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),
@@ -55,6 +57,7 @@ GENERATORS = (
     "fastnn.kernels.cpu._bounds_llvm",
     "fastnn.kernels.cpu._simd_llvm",
     "fastnn.kernels.cpu._tile_llvm",
+    "fastnn.kernels.cpu._tile_unit_llvm",
     "fastnn.runtime.cpu.compiler",
     "fastnn.runtime.cpu.numba_bridge",
 )
@@ -154,6 +157,10 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
                 GENERATED,
             )
             found = _loaded[kernel, dtype, data_dtype] = load_object(code)
+            if kernel.traits.tile_unit:
+                from fastnn.kernels.cpu.tile_unit import usable
+
+                usable()  # asks for the permission
         return found
 
 

@@ -16,7 +16,8 @@ from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
 import fastnn.kernels.cpu._simd_llvm
-import fastnn.kernels.cpu._tile_llvm  # noqa: F401  (registers the register tile)
+import fastnn.kernels.cpu._tile_llvm
+import fastnn.kernels.cpu._tile_unit_llvm  # noqa: F401  (each registers its functions)
 from fastnn.kernels import recorded
 from fastnn.kernels.cpu import _bounds_llvm, _types_llvm
 from fastnn.kernels.declare import HELPERS
