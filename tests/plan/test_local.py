@@ -20,7 +20,7 @@ from fastnn.plan.program import Operand, Program
 from fastnn.plan.verify import verify
 from fastnn.runtime.cpu import layout
 from fastnn.runtime.cpu.execute import BoundProgram
-from fastnn.runtime.cpu.runtime import CpuSingle
+from fastnn.runtime.cpu.single import CpuSingle
 from tests.plan.models import training_program
 from tests.runtime import interrupting
 

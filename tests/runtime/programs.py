@@ -13,8 +13,8 @@ from fastnn.kernels import control_block
 from fastnn.kernels.declare import kernel
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
-from fastnn.runtime.cpu.execute import BoundProgram, Memory, allocate
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.cpu.execute import BoundProgram, allocate
+from fastnn.runtime.cpu.memory import Memory, aligned_zeros
 from fastnn.runtime.cpu.team import Team
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 import fastnn as fnn
 from fastnn import nn, ops
-from fastnn.runtime.cpu.execute import Tables
+from fastnn.runtime.cpu.records import Tables
 from fastnn.runtime.cpu.runtime import CpuProgram, ResizedProgram
 from fastnn.runtime.cpu.sizes import Size
 from tests.runtime import interrupting

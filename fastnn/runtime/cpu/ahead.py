@@ -29,7 +29,8 @@ from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
 from fastnn.runtime import cache, sources
 from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.execute import Memory, available_cores, data_type_of
+from fastnn.runtime.cpu.execute import available_cores, data_type_of
+from fastnn.runtime.cpu.memory import Memory
 from fastnn.runtime.keys import Unkeyed
 
 #: kernel, float type, type of the data ("" where the kernel reads none); see `compiler.address`

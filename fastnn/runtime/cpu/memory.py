@@ -9,6 +9,9 @@ import numpy as np
 from fastnn.errors import OutOfMemoryError
 from fastnn.plan.program import Program
 
+#: the memory of a run: segment name -> array
+Memory = dict[str, np.ndarray]
+
 
 def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
     """An array of `size` elements that begins on a page boundary, filled with zeros.

@@ -18,7 +18,8 @@ from fastnn.runtime.cpu import layout
 from fastnn.runtime.cpu.memory import in_words
 
 if TYPE_CHECKING:
-    from fastnn.runtime.cpu.execute import BoundProgram, Tables
+    from fastnn.runtime.cpu.execute import BoundProgram
+    from fastnn.runtime.cpu.records import Tables
 
 _numbers = itertools.count(1)
 
