@@ -35,6 +35,8 @@ TYPES = {
         ElementType("r", "double-precision", "float64", "float64"),
         ElementType("i", "integer", "int64", "int64"),
         ElementType("d", "user's", DATA, PROGRAM),
+        ElementType("b", "bfloat16", "uint16", PROGRAM),
+        ElementType("h", "float16", "uint16", PROGRAM),
     )
 }
 LETTERS = "".join(TYPES)

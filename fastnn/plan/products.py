@@ -19,6 +19,8 @@ from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_together
+from fastnn.plan.factors import names_of, sizes_of
+from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.rounding import rounded
 
@@ -29,10 +31,14 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     if lowered.device == "cpu":
         return _packed(lowered)
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
+    from fastnn.kernels.matmul.cuda_half import LETTERS
 
     calls: list[Call] = []
     occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
-    for call in with_endings(cleared_together(lowered, lowered.calls), kept):
+    given = with_endings(cleared_together(lowered, lowered.calls), kept)
+    if lowered.precision in LETTERS:
+        given = rounded(lowered, in_halves(lowered, given, kept))
+    for call in given:
         if call.kernel in PLAIN:
             calls += _product(lowered, call)
         elif call.kernel in occurring:
@@ -56,20 +62,13 @@ def _table(call: Call, occurring: CudaKernel) -> list[Call]:
     ]
 
 
-def _names(call: Call) -> tuple[str, str, str]:
-    """The parameters of a product that are its two factors and its result."""
-    kernel = kernel_of(call.kernel)
-    read = [name for name, p in kernel.arrays.items() if p.reads]
-    return read[0], read[1], next(name for name, p in kernel.arrays.items() if p.writes)
-
-
 def _product(lowered: Lowering, call: Call) -> list[Call]:
     from fastnn.kernels.matmul.cuda import PLAIN, SPLIT, choose_product
 
-    left, right, written = _names(call)
+    left, right, written = names_of(call)
     first, second, result = (call.operands[name] for name in (left, right, written))
     plain = PLAIN[call.kernel]
-    rows, columns, depth = _sizes(call, left, right, written)
+    rows, columns, depth = sizes_of(call)
     choice = choose_product(
         plain, rows, columns, depth, np.dtype(lowered.dtype).itemsize, lowered.precision,
         lowered.limits[1],
@@ -89,25 +88,13 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     ]
 
 
-def _sizes(call: Call, left: str, right: str, written: str) -> tuple[int, int, int]:
-    """Rows and columns of the result, and the length of the sums."""
-    arrays = kernel_of(call.kernel).arrays
-    sizes: dict[str, int] = {}
-    for name in (left, right):
-        value, (row, column) = call.operands[name], arrays[name].dims
-        sizes |= {row: value.size // max(value.shape[-1], 1), column: value.shape[-1]}
-    rows, columns = arrays[written].dims
-    (summed,) = (letter for letter in arrays[left].dims if letter not in (rows, columns))
-    return sizes[rows], sizes[columns], sizes[summed]
-
-
 def _packed(lowered: Lowering) -> list[Call]:
     """The graph's calls with the operands of large weight gradients packed, each once."""
     calls: list[Call] = []
     copies: dict[tuple[Any, ...], Value] = {}
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
-    for call in rounded(lowered):
+    for call in rounded(lowered, lowered.calls):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = {}, call.repeats
         if kernel_of(call.kernel).traits.packed_as:
@@ -124,7 +111,7 @@ def _packed_gradient(
 ) -> Call:
     traits = kernel_of(call.kernel).traits
     operands = {name: call.operands[name] for name in traits.factors}
-    c, k, rows = _sizes(call, *_names(call))
+    c, k, rows = sizes_of(call)
     if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
         return call
     packed = {}

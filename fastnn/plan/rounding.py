@@ -7,6 +7,7 @@ that is packed before it is packed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph.node import Call
@@ -17,19 +18,19 @@ from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
 #: those that products are computed at, by the kind of device
-BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "high", "medium")}
+BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "high", "medium", "bf16")}
 
 
-def rounded(lowered: Lowering) -> list[Call]:
-    """The graph's calls, with the factors of products rounded as the precision says."""
+def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
+    """The calls, with the factors of products rounded as the precision says."""
     kernel = rounding.KERNELS.get(lowered.precision)
     if kernel is None:
-        return lowered.calls
+        return list(given)
     calls: list[Call] = []
     copies: dict[tuple[Any, ...], Value] = {}
     done: set[Value] = set()  # packed from rounded numbers
     loops: tuple[Repeat, ...] = ()
-    for call in lowered.calls:
+    for call in given:
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = {}, call.repeats
         traits = kernel_of(call.kernel).traits

@@ -64,7 +64,7 @@ class _Copies:
         self.groups: list[list[tuple[Any, Any]]] = [[]]  # the last one is not committed yet
 
     def begin(self, target: Any, value: Any) -> None:
-        target[:] = np.nan
+        target[:] = np.nan if target.dtype.kind == "f" else 0xFFFF  # a NaN of 16 bits
         self.groups[-1].append((target, value))
 
     def finish(self, left: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..cuda.device import can_load4, cuda
+from ..cuda.half import half_value
 from ..cuda.tile import (
     commit_copies,
     computed_here,
@@ -127,10 +128,12 @@ def activator(count: int) -> Callable[..., None]:
     return _made("activate_sums", lines, tanh=tanh, relu=relu, sigmoid=sigmoid)
 
 
-def multiplier(rows: Sequence[int], columns: Sequence[int]) -> Callable[..., None]:
+def multiplier(
+    rows: Sequence[int], columns: Sequence[int], before: str = "", after: str = ""
+) -> Callable[..., None]:
     """The function ``(sums, outputs, row, column, M, N, activation)`` that multiplies sums, which
     lie at these rows and columns from `row` and `column` on, by the slopes of an activation with
-    such outputs, M x N."""
+    such outputs, M x N. `before` and `after` an output stands what makes it a number."""
     lines = [
         "def multiply_slopes(sums, outputs, row, column, M, N, activation):",
         "    is_tanh, is_relu = activation == 0, activation == 1",
@@ -140,10 +143,10 @@ def multiplier(rows: Sequence[int], columns: Sequence[int]) -> Callable[..., Non
             k = i * len(columns) + j
             lines += [
                 f"    if row + {down} < M and column + {right} < N:",
-                f"        y = outputs[(row + {down}) * N + column + {right}]",
+                f"        y = {before}outputs[(row + {down}) * N + column + {right}]{after}",
                 f"        sums[{k}] = chosen_slope(y, sums[{k}], is_tanh, is_relu)",
             ]
-    return _made("multiply_slopes", lines, chosen_slope=chosen_slope)
+    return _made("multiply_slopes", lines, chosen_slope=chosen_slope, half_value=half_value)
 
 
 @helper

@@ -122,10 +122,10 @@ def place(blocks, units):
 
 def together(near: bool) -> dict[str, Any]:
     """What is declared of kernels whose blocks work together: as a cluster, or in a cooperative
-    launch."""
+    launch; and that lower precisions round their weights."""
     if near:
-        return {"cluster": lambda sizes: sizes["blocks"]}
-    return {"cooperative": True}
+        return {"cluster": lambda sizes: sizes["blocks"], "rounds": ("w_hh",)}
+    return {"cooperative": True, "rounds": ("w_hh",)}
 
 
 def ways(held: bool = True) -> Iterator[tuple[str, bool, bool]]:

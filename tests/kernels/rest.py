@@ -15,6 +15,11 @@ from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
 
 
+def words(*shape: int) -> np.ndarray:
+    """Small numbers of 16 bits: in bfloat16 and in float16."""
+    return (numbers(*shape).astype(np.float32).view(np.uint32) >> 18).astype(np.uint16)
+
+
 def control(cursor: int = 4) -> np.ndarray:
     found = np.zeros(control_block.LENGTH, np.int64)
     found[control_block.CURSOR] = cursor
@@ -148,7 +153,22 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
         ("linear_backward_weight_bias", {**_WEIGHT, **_FEW_WEIGHT, "dbias": numbers(K)}),
     )
 } | {
+    f"{product}_{kind}{shape}": operands
+    for product, operands in (
+        ("linear_forward", dict(x=words(N, C), w=words(C, K), bias=numbers(K), y=numbers(N, K),
+                                y_half=words(N, K), activation=0)),
+        ("linear_backward_input", dict(dy=words(N, K), w=words(C, K), y=words(N, C),
+                                       dx=numbers(N, C), dx_half=words(N, C), activation=2)),
+        ("linear_backward_weight", dict(x=words(N, C), dy=words(N, K), dw=numbers(C, K),
+                                        dbias=numbers(K))),
+    )
+    for kind in ("bf16", "fp16")
+    for shape in ("", "_middle", "_tiny")
+} | {
+    f"to_{kind}": dict(x=numbers(9, 5), y=words(9, 5)) for kind in ("bf16", "fp16")
+} | {
     "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
+    "round_fp16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "linear_forward_parts": dict(x=numbers(N, C), w=numbers(C, K), parts=numbers(2, N, K)),
     "linear_backward_input_parts": dict(
         dy=numbers(N, K), w=numbers(C, K), parts=numbers(2, N, C)

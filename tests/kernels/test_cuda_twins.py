@@ -28,6 +28,7 @@ ONLY_CPU = {
 ONLY_CUDA = {
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
+    "matmul.half": "factors of 16 bits, for tensor cores",
     "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
     "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
     "rnn.steps": "likewise",
@@ -67,6 +68,14 @@ KERNELS_ONLY_CUDA = {
         for product in PRODUCTS
         for tile in ("tiny", "middle", "large", "tf32", "tf32x3", "few")
     },
+    **{
+        f"{product}_{kind}{shape}": "factors of 16 bits"
+        for product in ("linear_forward", "linear_backward_input", "linear_backward_weight")
+        for kind in ("bf16", "fp16")
+        for shape in ("", "_middle", "_tiny")
+    },
+    "to_bf16": "copies of numbers in 16 bits",
+    "to_fp16": "likewise",
     "linear_forward_activated": "the activation in the product's end",
     "linear_backward_input_activated": "its gradient",
     "linear_backward_weight_bias": "the sums for the bias, too",

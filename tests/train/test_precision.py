@@ -11,7 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn
 from fastnn.errors import OptionError
-from fastnn.kernels.rounding import round_bf16
+from fastnn.kernels.rounding import round_bf16, round_fp16
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 20)).astype(np.float32)
@@ -62,6 +62,21 @@ def test_round_bf16() -> None:
     special = np.array([np.inf, -np.inf, np.nan], np.float32)
     np.testing.assert_array_equal(round_bf16(special), special)
     assert round_bf16(np.float32(3.4e38)) == np.inf  # beyond the largest by more than half
+
+
+def test_round_fp16() -> None:
+    """NumPy's float16 is the reference: subnormal numbers and the ends of the range, too."""
+    edges = [65504, 65519.9, 65520, 1e30, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 2.0**-14, 1e-30]
+    special = [0.0, np.inf, np.nan, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-14 - 2.0**-26]
+    x = np.concatenate([RNG.normal(size=1000), 1e-6 * RNG.normal(size=1000), edges, special])
+    for numbers in (x, -x):
+        for dtype in (np.float32, np.float64):
+            given = numbers.astype(dtype)
+            with np.errstate(over="ignore"):
+                want = given.astype(np.float16).astype(dtype)
+            got = round_fp16(given)
+            np.testing.assert_array_equal(got, want)
+            np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(1, 1, 1), (3, 17, 5), (64, 130, 33), (70, 520, 1030)])

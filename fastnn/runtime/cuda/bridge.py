@@ -31,7 +31,7 @@ types: Any = numba.types
 # these register compiled functions with Numba when they are imported
 _device: Any = importlib.import_module("fastnn.kernels.cuda._device_nvvm")
 _simd: Any = importlib.import_module("fastnn.kernels.cuda._simd_nvvm")
-for _name in ("tile", "exchange", "near"):
+for _name in ("tile", "half", "exchange", "near"):
     importlib.import_module(f"fastnn.kernels.cuda._{_name}_nvvm")
 
 _registered: set[int] = set()

@@ -45,10 +45,10 @@ def entry_name(kernel: CudaKernel) -> str:
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
     {"fastnn.kernels.simd"}
-    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "exchange", "near")}
+    | {f"fastnn.kernels.cuda.{name}" for name in ("device", "tile", "half", "exchange", "near")}
 )
 #: what code is generated for, by modules of such names
-NVVM = ("types", "simd", "device", "tile", "exchange", "near")
+NVVM = ("types", "simd", "device", "tile", "half", "exchange", "near")
 #: modules that make the code of every kernel: they are part of every key as a whole
 GENERATORS = (
     *sorted(GENERATED),

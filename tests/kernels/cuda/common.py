@@ -82,7 +82,7 @@ def prepared(
     fixed, inout = {}, {}
     for key, value in operands.items():
         parameter = kernel.params[key]
-        if isinstance(parameter, Array):
+        if isinstance(parameter, Array) and value is not None:
             value = np.ascontiguousarray(value, types.get(parameter.dtype))
             if value.ndim == 0:
                 value = value.reshape(1)

@@ -1,0 +1,95 @@
+"""Numbers of 16 bits on CUDA: words in memory, factors of products on tensor cores.
+
+An array of them holds words (uint16). Which type they are of, bfloat16 or float16, a kernel knows:
+the functions take `is_bf16`, a constant, 1 or 0. Sums and all other arithmetic are float32's.
+
+Products are computed in pieces of 16 x 8, 16 terms at a time (``mma.sync.m16n8k16``). A slice of a
+factor lies in shared memory as in global memory: *by depth*, a row for each term of the sum, or
+else a row for each row of A (column of B). ``ldmatrix`` turns it on its way to the registers where
+that is needed. Rows have eight elements more than they need, so that those that are read together
+lie in different banks.
+
+The bodies are the plain-Python twins for the simulator; `_half_nvvm` has the compiled ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import recorded
+from .tile import _copies
+
+recorded.record()
+
+PAD = 8  # elements between rows of shared memory
+
+
+def half_value(word: Any, is_bf16: int) -> Any:
+    """The number that a word is, as float32."""
+    words = np.asarray(word, np.uint16)
+    if is_bf16:
+        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)[()]
+    return words.view(np.float16).astype(np.float32)[()]
+
+
+def half_word(x: Any, is_bf16: int) -> Any:
+    """The word of the nearest number, ties to even; infinite beyond the largest."""
+    numbers = np.asarray(x, np.float32)
+    if not is_bf16:
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float16).view(np.uint16)[()]
+    words = numbers.view(np.uint32)
+    up = (words >> np.uint32(16)) & np.uint32(1)
+    rounded = ((words + np.uint32(0x7FFF) + up) >> np.uint32(16)).astype(np.uint16)
+    return np.where(np.isnan(numbers), np.uint16(0x7FFF), rounded)[()]
+
+
+def copy8(memory: Any, at: int, x: Any, i: int, count: int) -> None:
+    """memory[at:at+8] = x[i:i+8] (flat) of words, the last 8 - `count` 0; asynchronous.
+
+    Both places have to be multiples of 16 bytes. Nothing of x is read where `count` is 0.
+    """
+    value = np.zeros(8, np.uint16)
+    value[:count] = x.reshape(-1)[i : i + count]
+    _copies().begin(memory[at : at + 8], value)
+
+
+def multiply_halves(
+    sums: Any, memory: Any, a_at: int, a_row: int, a_by_depth: int, b_at: int, b_row: int,
+    b_by_depth: int, rows: int, columns: int, depth: int, lane: int, is_bf16: int,
+) -> None:  # fmt: skip
+    """sums[i, j] += sum over t of A[i, t] * B[t, j], of words, by `rows` x `columns` pieces.
+
+    A[i, t] is ``memory[a_at + t*a_row + i]`` if `a_by_depth`, else ``memory[a_at + i*a_row + t]``;
+    B[t, j] likewise. `columns` is even, `depth` a multiple of 16. Which numbers are whose is as of
+    `tile.multiply_tile_tf32`.
+    """
+    g, q = lane // 4, lane % 4
+    at_i = np.array([16 * (i // 2) + 8 * (i % 2) + g for i in range(2 * rows)])
+    at_j = np.array([8 * (j // 2) + 2 * q + j % 2 for j in range(2 * columns)])
+    t = np.arange(depth)
+    sides = (a_at, a_row, a_by_depth, at_i), (b_at, b_row, b_by_depth, at_j)
+    places = [
+        at + (t * row + i[:, None] if by_depth else i[:, None] * row + t)
+        for at, row, by_depth, i in sides
+    ]
+    a, b = (half_value(memory[place], is_bf16).astype(np.float64) for place in places)
+    total = sums.reshape(2 * rows, 2 * columns).astype(np.float64)
+    sums[:] = (total + a @ b.T).reshape(-1)
+
+
+def store_halves(
+    sums: Any, c: Any, at: int, step: int, rows_left: int, columns_left: int, vectors: bool,
+    rows: int, columns: int, is_bf16: int,
+) -> None:  # fmt: skip
+    """The sums of `multiply_halves` as words: c[at + i*step + j] (flat) for each thread's rows and
+    columns, what is not below `rows_left` and `columns_left` left out. `vectors`: pairs of columns
+    begin at multiples of 4 bytes and are never cut."""
+    out, total = c.reshape(-1), sums.reshape(2 * rows, 2 * columns)
+    for i in range(2 * rows):
+        for j in range(2 * columns):
+            row, column = 8 * i, 8 * (j // 2) + j % 2
+            if row < rows_left and column < columns_left:
+                out[at + row * step + column] = half_word(total[i, j], is_bf16)

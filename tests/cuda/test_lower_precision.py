@@ -1,0 +1,43 @@
+"""Trainings with products of 16-bit factors, on the device or in the simulator, beside the CPU's.
+
+The CPU rounds the same factors, but keeps activations' slopes and biases' gradients from numbers
+that are not rounded; so losses agree to TOLERANCE, that of bfloat16's numbers over a few steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import optim
+from tests.cuda.test_training import Sequences, mlp, sentences, vectors
+
+TOLERANCE = {"bf16": 4e-3, "fp16": 5e-4}
+CASES = {"mlp": (mlp, vectors), "sequences": (Sequences, sentences)}
+
+
+def losses(name: str, device: str, **options) -> list[float]:
+    make, data = CASES[name]
+    x, y = data(8)
+    trainer = fnn.Trainer(make(), "cross_entropy", optim.Adam(lr=0.02), device=device, **options)
+    history = trainer.fit(x, y, epochs=3, batch_size=8, verbose=False)
+    return list(history["loss"])
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_losses(name: str, precision: str) -> None:
+    device = losses(name, "cuda", precision=precision)
+    highest, lower = losses(name, "cpu"), losses(name, "cpu", precision=precision)
+    np.testing.assert_allclose(device, lower, rtol=TOLERANCE[precision])
+    np.testing.assert_allclose(device, highest, rtol=2 * TOLERANCE[precision])
+    assert device != highest
+    assert device[-1] < device[0]
+
+
+def test_predictions() -> None:
+    model, (x, _) = mlp().to("cuda"), vectors(6)
+    whole = model.predict(x, precision="bf16")
+    np.testing.assert_allclose(whole, model.predict(x), atol=0.03)
+    assert (whole != model.predict(x)).any()

@@ -1,0 +1,112 @@
+"""Products of factors of 16 bits against float64, in every shape and for both types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn.kernels.cuda import half
+from fastnn.kernels.matmul.cuda_half import LETTERS, SHAPES, choose_shape
+from tests.kernels.cuda.common import compute_cuda
+from tests.kernels.cuda.test_matmul import normal, within
+
+KINDS = sorted(LETTERS)
+#: (rows, sum, columns): edges of tiles, of slices, and of pieces of eight words
+SIZES = [(1, 1, 1), (17, 33, 10), (33, 136, 24)]
+
+
+def words(x: np.ndarray, kind: str) -> np.ndarray:
+    return np.asarray(half.half_word(np.ascontiguousarray(x), int(kind == "bf16")))
+
+
+def numbers(x: np.ndarray, kind: str) -> np.ndarray:
+    return np.asarray(half.half_value(x, int(kind == "bf16")))
+
+
+def products(kind: str, suffix: str, m: int, depth: int, n: int) -> None:
+    """All three as (m, depth) @ (depth, n), of words, each against float64."""
+    a, b = words(normal(0, m, depth), kind), words(normal(1, depth, n), kind)
+    a_t, b_t, bias = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), normal(2, n)
+    left, right = numbers(a, kind), numbers(b, kind)
+    end = f"{kind}{suffix}"
+    both = {"y": (m, n), "y_half": (m, n)}
+    given: dict[str, Any] = {"x": a, "w": b, "bias": bias, "activation": -1}
+    y = compute_cuda(f"linear_forward_{end}", np.float32, both, **given)
+    within(y["y"], left, right, bias, np.float32)
+    np.testing.assert_array_equal(y["y_half"], words(y["y"], kind))
+    both = {"dx": (m, n), "dx_half": (m, n)}
+    given = {"dy": a, "w": b_t, "y": None, "activation": -1}
+    dx = compute_cuda(f"linear_backward_input_{end}", np.float32, both, **given)
+    within(dx["dx"], left, right, None, np.float32)
+    np.testing.assert_array_equal(dx["dx_half"], words(dx["dx"], kind))
+    out = {"dw": (m, n), "dbias": (n,)}
+    got = compute_cuda(f"linear_backward_weight_{end}", np.float32, out, x=a_t, dy=b)
+    within(got["dw"], left, right, None, np.float32)
+    within(got["dbias"][None], np.ones((1, depth)), right, None, np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("m", "depth", "n"), SIZES)
+def test_tiny(kind: str, m: int, depth: int, n: int) -> None:
+    products(kind, "_tiny", m, depth, n)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("bf16", ""), ("fp16", "_middle")])
+def test_shapes(kind: str, suffix: str) -> None:
+    shape = SHAPES[suffix]
+    products(kind, suffix, shape.rows, shape.depth + 8, shape.columns - 8)
+    products(kind, suffix, 20, 35, 12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_endings(kind: str) -> None:
+    """One output alone, activations and their slopes: as of float32 kernels on the same numbers."""
+    m, depth, n = 9, 20, 12
+    a, b = words(normal(0, m, depth), kind), words(normal(1, depth, n), kind)
+    b_t, bias = np.ascontiguousarray(b.T), normal(2, n)
+    forward, back = (f"linear_{way}_{kind}_tiny" for way in ("forward", "backward_input"))
+    given: dict[str, Any] = {"x": a, "w": b, "bias": bias, "y_half": None}
+    plain = compute_cuda(forward, np.float32, {"y": (m, n)}, activation=-1, **given)["y"]
+    backward: dict[str, Any] = {"dy": a, "w": b_t, "dx_half": None}
+    slope = compute_cuda(back, np.float32, {"dx": (m, n)}, activation=-1, y=None, **backward)["dx"]
+    for activation, name in enumerate(("tanh", "relu", "sigmoid")):
+        y = compute_cuda(forward, np.float32, {"y": (m, n)}, activation=activation, **given)["y"]
+        want = compute_cuda(f"{name}_forward", np.float32, {"y": (m, n)}, x=plain)["y"]
+        np.testing.assert_array_equal(y, want)
+        saved = words(y, kind)
+        dx = compute_cuda(
+            back, np.float32, {"dx": (m, n)}, activation=activation, y=saved, **backward
+        )["dx"]
+        want = compute_cuda(
+            f"{name}_backward", np.float32, {"dx": (m, n)}, y=numbers(saved, kind), dy=slope
+        )["dx"]
+        np.testing.assert_array_equal(dx, want)
+    alone = {"x": a, "w": b, "bias": np.zeros(0), "y": None, "activation": -1}
+    got = compute_cuda(forward, np.float32, {"y_half": (m, n)}, **alone)["y_half"]
+    within(numbers(got, kind), numbers(a, kind), numbers(b, kind), None, np.float32, eps=2.0**-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounding(kind: str) -> None:
+    """To the nearest number, ties to even; infinite beyond the largest, and NaN stays NaN."""
+    bits, largest = (8, 3.3895313892515355e38) if kind == "bf16" else (11, 65504.0)
+    x = np.concatenate([normal(0, 1000), [0.0, 1 + 2.0**-bits, 1 + 3 * 2.0**-bits, largest]])
+    mantissa, exponent = np.frexp(x)
+    want = np.ldexp(np.rint(mantissa * 2.0**bits), exponent - bits)
+    if kind == "fp16":  # its smallest numbers have fewer bits
+        want = np.where(np.abs(x) < 2.0**-14, np.rint(x * 2.0**24) * 2.0**-24, want)
+    given = np.float32(x).reshape(1, -1)
+    got = compute_cuda(f"to_{kind}", np.float32, {"y": given.shape}, x=given)["y"]
+    np.testing.assert_array_equal(numbers(got, kind)[0], np.float32(want))
+    special = np.float32([[np.inf, -np.inf, np.nan, largest * 1.003]])
+    got = numbers(compute_cuda(f"to_{kind}", np.float32, {"y": (1, 4)}, x=special)["y"], kind)
+    np.testing.assert_array_equal(got, np.float32([[np.inf, -np.inf, np.nan, np.inf]]))
+
+
+def test_a_shape_is_chosen_by_the_sizes() -> None:
+    assert choose_shape(8192, 8192, 8192, 132) == ""
+    assert choose_shape(1024, 1024, 512, 132) in ("", "_middle")
+    assert choose_shape(128, 128, 784, 132) == "_tiny"
+    assert choose_shape(1, 1, 1, 132) == "_tiny"
