@@ -17,6 +17,7 @@ from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
+from fastnn.graph.leaf import as_seen
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
@@ -221,7 +222,7 @@ def signals(
 def _as_seen(parameter: Parameter, gradient: Array) -> Array:
     """A gradient as it lies in memory, in the shape that users see."""
     stored = gradient.reshape(parameter.storage_shape)
-    return stored.T if parameter.transposed else stored
+    return as_seen(stored) if parameter.transposed else stored
 
 
 def _own(graph: Graph, value: Value) -> Value:

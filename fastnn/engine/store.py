@@ -19,6 +19,7 @@ import numpy as np
 from fastnn.engine import access
 from fastnn.engine.numbers import check_range
 from fastnn.errors import OptionError, where
+from fastnn.graph.leaf import as_seen, as_stored
 from fastnn.runtime import devices
 from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.segment import Segment
@@ -215,7 +216,7 @@ class ParameterStore:
     def seen(self, parameter: Stored, segment: str = "") -> np.ndarray:
         """A parameter's part of a segment (its own one) as users see it."""
         view = self.view(self._arrays[segment or parameter.segment], parameter)
-        return view.T if parameter.transposed else view
+        return as_seen(view) if parameter.transposed else view
 
     def show(self, parameter: Stored) -> np.ndarray:
         """The same for somebody to keep; read-only as soon as the store is stale."""
@@ -250,5 +251,5 @@ def _contents(
             how = None  # changed since
         elif how is not None and how[2] != dtype:  # with all digits of the new type
             array = parameter.draw(how[0], how[1])
-    array = array.T if parameter.transposed else array
+    array = as_stored(array) if parameter.transposed else array
     return array, None if how is None else (how[0], how[1], dtype)

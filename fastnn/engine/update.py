@@ -278,7 +278,7 @@ def _bound(
         return
     limit, rows = float(options["max_norm"]), leaf.shape[0]
     if upright:
-        factors = graph.value((leaf.shape[1],), "r")
+        factors = graph.value((leaf.shape[-1],), "r")
         graph.call("column_factors", p=leaf, factors=factors, limit=limit)
         graph.call("limit_columns", p=leaf, factors=factors, hyper=hyper)
         return

@@ -47,6 +47,8 @@ class Graph:
     #: whether layers that carry states from batch to batch leave that out, and take a batch of any
     #: size: the graph is not for running but for a look at it
     stateless: bool = False
+    #: of values whose channels come first, what they are the transpose of (`ops/layout.py`)
+    last: dict[Value, Value] = field(default_factory=dict)
     #: parameters of the model that is traced; None: not known, the graph is not for running
     owned: frozenset[Any] | None = None
 

@@ -5,6 +5,7 @@ from fastnn.nn.activation import *
 from fastnn.nn.cells import *
 from fastnn.nn.constant import *
 from fastnn.nn.containers import *
+from fastnn.nn.convolution import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *
 from fastnn.nn.module import *

@@ -21,6 +21,7 @@ from fastnn.engine.access import Access, access_to, look
 from fastnn.engine.numbers import check_range, numbers
 from fastnn.engine.store import ParameterStore
 from fastnn.errors import OptionError, ShapeError, UnknownAttributeError
+from fastnn.graph.leaf import stored_axes
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
@@ -49,8 +50,9 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
     Args:
         shape: the shape that users see (as in PyTorch).
         init: an initialiser's name, a number, or a function of (shape, rng); see `nn.init`.
-        transposed: keep the matrix transposed in memory, which matrix products prefer; `value`
-            still has shape `shape`.
+        transposed: keep the matrix transposed in memory, which matrix products prefer; of more
+            dimensions, as a convolution's weight has, (out, in, *kernel) lies as (*kernel, in,
+            out). `value` still has shape `shape`.
         trainable: False for a buffer, such as running statistics.
         unset: of a buffer that has to be set or loaded before the model is used: what an error says
             as long as it holds nothing but 0.
@@ -62,8 +64,8 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
             moves it in memory, so create new trainers and steps afterwards.
 
     Raises:
-        ShapeError: a size below 1, a value of another shape, or a transposed array that is no
-            matrix.
+        ShapeError: a size below 1, a value of another shape, or a vector that is to be
+            transposed.
         OptionError: an unknown initialiser.
         DataError: a value that the element type cannot hold.
 
@@ -92,8 +94,8 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         self._shape = tuple(int(n) for n in shape)
         if any(n < 1 for n in self.shape):
             raise ShapeError(f"expected a parameter's sizes to be at least 1, got {self.shape}")
-        if transposed and len(self.shape) != 2:
-            raise ShapeError(f"only a matrix can be kept transposed, got shape {self.shape}")
+        if transposed and len(self.shape) < 2:
+            raise ShapeError(f"a vector can't be kept transposed, got shape {self.shape}")
         self._init = initializers.get(init)
         self._transposed = bool(transposed)
         self._trainable = bool(trainable)
@@ -178,7 +180,8 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
     @property
     def storage_shape(self) -> tuple[int, ...]:
         """The shape in memory."""
-        return self.shape[::-1] if self.transposed else self.shape
+        axes = stored_axes(self.ndim)
+        return tuple(self.shape[d] for d in axes) if self.transposed else self.shape
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.engine.access import look
+from fastnn.graph.leaf import strides_of
 from fastnn.graph.methods import functions
 from fastnn.graph.tracing import traced
 from fastnn.nn.operators import refuse_numbers
@@ -25,6 +26,7 @@ class ArrayProtocols:
         _name: str
         name: Any
         shape: Any
+        storage_shape: Any
         segment: Any
         transposed: Any
         value: Any
@@ -45,7 +47,7 @@ class ArrayProtocols:
 
         address, flat = self._on_device()
         item = np.dtype(flat.dtype).itemsize
-        strides = (item, self.shape[0] * item) if self.transposed else None
+        strides = strides_of(self.storage_shape, item) if self.transposed else None
         return device.interface(
             address + item * (self.offset or 0), self.shape, flat.dtype, strides
         )

@@ -14,6 +14,7 @@ from fastnn.graph.methods import provide
 from fastnn.ops.activation import *
 from fastnn.ops.arithmetic import *
 from fastnn.ops.comparison import *
+from fastnn.ops.convolution import *
 from fastnn.ops.derivative import *
 from fastnn.ops.linear import *
 from fastnn.ops.matmul import *

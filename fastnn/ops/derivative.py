@@ -9,7 +9,7 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
-from fastnn.graph.leaf import Leaf
+from fastnn.graph.leaf import Leaf, seen_axes, stored_axes
 from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_value, graph_of
@@ -73,7 +73,7 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
         if result.shape != value.shape:
             result = graph.apply("reshape", x=result, shape=value.shape)
         transposed = isinstance(given, Leaf) and given.transposed
-        found.append(transpose(result) if transposed else result)
+        found.append(transpose(result, seen_axes(result.ndim)) if transposed else result)
     return found if several else found[0]
 
 
@@ -122,7 +122,7 @@ def tangent(y: Any, wrt: Any, along: Any) -> Value:
                 f"{direction.shape}"
             )
         if isinstance(given, Leaf) and given.transposed:
-            direction = transpose(direction)
+            direction = transpose(direction, stored_axes(direction.ndim))
         if direction.batched != value.batched:
             direction = graph.view(direction, value.shape, value.batched)
         moved[value] = direction

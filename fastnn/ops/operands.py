@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
-from fastnn.graph.leaf import Leaf
+from fastnn.graph.leaf import Leaf, seen_axes
 from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value
 
@@ -75,12 +75,12 @@ def unary(name: str, x: Any, **attrs: Any) -> Value:
 
 def as_shown(graph: Graph, operand: Any) -> Value:
     """A value for an operand, in the shape that users see: a parameter that is kept transposed for
-    matrix products is transposed back (a copy)."""
+    products is transposed back (a copy)."""
     if isinstance(operand, Value):
         return operand
     value = as_value(graph, operand)
     if isinstance(operand, Leaf) and operand.transposed:
-        result: Value = graph.apply("transpose", x=value, axes=(1, 0))
+        result: Value = graph.apply("transpose", x=value, axes=seen_axes(value.ndim))
         return result
     return value
 

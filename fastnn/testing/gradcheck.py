@@ -13,6 +13,7 @@ from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.errors import DataError
 from fastnn.graph.gradient import differentiate
+from fastnn.graph.leaf import as_seen
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.runtime.interface import Bound
@@ -225,7 +226,7 @@ class _Check:
             if parameter is None:
                 yield name, total, self.forward.view(name)
             else:
-                yield name, total.T if parameter.transposed else total, parameter.value
+                yield name, as_seen(total) if parameter.transposed else total, parameter.value
 
     def value(self) -> float:
         """The number whose gradients are checked: the outputs' dot product with `douts`."""

@@ -21,6 +21,7 @@ from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
 from fastnn.engine.update import Objective
 from fastnn.errors import OptionError
+from fastnn.graph.leaf import as_seen
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -308,7 +309,7 @@ class Training(ABC):
             for place in names:
                 name = place.removeprefix(GRADIENT)
                 array = arrays[place]
-                gradients[name] = array.T if self._chosen[name].transposed else array
+                gradients[name] = as_seen(array) if self._chosen[name].transposed else array
             result: Any = self.on_gradients(MappingProxyType(gradients))  # type: ignore[misc]
         if result is not None:
             raise OptionError(

@@ -30,6 +30,7 @@ from fastnn.engine.access import Access, access_to
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.model import streams
 from fastnn.errors import CheckpointError, DataError, warn
+from fastnn.graph.leaf import as_seen
 from fastnn.kernels import control_block
 from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
 from fastnn.train.hooks import CallbackList
@@ -312,7 +313,7 @@ def _as_seen(stored: np.ndarray, parameter: Parameter, copy: bool = True) -> np.
 
     (safetensors writes the bytes of a strided array in memory order, without a word.)
     """
-    seen = stored.T if parameter.transposed else stored
+    seen = as_seen(stored) if parameter.transposed else stored
     return np.array(seen, order="C") if copy else seen
 
 

@@ -17,6 +17,7 @@ from fastnn.engine.single import Single
 from fastnn.errors import DataError, NonFiniteError, OptionError
 from fastnn.graph.gradient import differentiate, needed_nodes, propagate
 from fastnn.graph.graph import Graph
+from fastnn.graph.leaf import as_seen, as_stored
 from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
@@ -252,14 +253,14 @@ class Products(Training):
         flat = self.session.memory["slots/vector"]
         for name, part in self._parts(v).items():
             place = self.store.view(flat, self.trained[name])
-            place[...] = part.T if self.trained[name].transposed else part
+            place[...] = as_stored(part) if self.trained[name].transposed else part
 
     def _read(self, like: Any) -> Any:
         flat = self.session.memory["slots/product"]
         found = {}
         for name, parameter in self.trained.items():
             stored = self.store.view(flat, parameter)
-            found[name] = stored.T if parameter.transposed else stored
+            found[name] = as_seen(stored) if parameter.transposed else stored
         if isinstance(like, Mapping):
             return {name: np.array(part, order="C") for name, part in found.items()}
         return np.concatenate([part.reshape(-1) for part in found.values()])

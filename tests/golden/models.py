@@ -76,6 +76,20 @@ def mlp() -> None:
 
 
 @case
+def convolutional() -> None:
+    """Convolutions of images and sequences, in groups, depthwise and transposed."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6),
+        nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2), nn.Tanh(), nn.Flatten(),
+    )  # fmt: skip
+    compiled(model)(numbers(9, 2, 7, 6), numbers(9, 32))
+    sequences = Calls(
+        lambda m, x, n: m.conv(x, n)[0], conv=nn.Conv1d(3, 4, 3, padding="causal", channels="last")
+    )
+    compiled(sequences)((numbers(3, 5, 3), np.array([5, 2, 3])), numbers(3, 5, 4))
+
+
+@case
 def batches() -> None:
     """Batches that the host writes, of two lengths."""
     given = [(numbers(4, 5, 3), numbers(4, 5, 2)), (numbers(4, 7, 3), numbers(4, 7, 2))]

@@ -33,6 +33,8 @@ CHECKED_ELSEWHERE = {
     "product_columns", "running_sum", "slice_steps", "sum_rows", "transpose", "where",
     "to_floats", "gru", "leaky", "lstm", "rnn", "swap_time", "dropout_at",
 }  # fmt: skip
+#: in test_convolution.py, which has images
+CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
 
@@ -348,6 +350,7 @@ def test_every_layer_has_a_case():
         "StochasticDepth",
     }  # fmt: skip (in tests/nn/test_noise.py)
     elsewhere |= {"MinMaxScale", "RobustScale", "Standardize", "UnitNorm", "Whiten"}
+    elsewhere |= {"Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 

@@ -1,0 +1,119 @@
+"""Convolutions: which kernels, and the memory in which they lay out windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
+from fastnn.kernels.convolution.shared import windows_at_once
+from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
+from fastnn.plan.lower.products import need, packed
+
+
+def _room(to: Lowering, x: Value, depth: int, positions: int) -> Value | None:
+    """Scratch memory for windows, a row for each sample of `x`."""
+    if to.device == "cuda":
+        return None
+    columns = windows_at_once(depth, positions, np.dtype(to.dtype).itemsize) * depth
+    key = ("windows", x.shape[0], columns, x.batched)
+    if key not in to.memo:
+        to.memo[key] = to.value((x.shape[0], columns), name="windows", batched=x.batched)
+    return to.memo[key]
+
+
+def _depth(w: Value) -> int:
+    return w.size // w.shape[3]
+
+
+def _depthwise(x: Value, w: Value) -> bool:
+    """Whether each channel is convolved on its own, with one kernel."""
+    return w.shape[2] == 1 and w.shape[3] == x.shape[3] > 1
+
+
+def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, y: Value) -> None:
+    extra: dict[str, Any] = {"x": x, "w": w, "bias": bias, "y": y}
+    if _depthwise(x, w):
+        to.call_for("depthwise_forward", node, extra)
+        return
+    extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2])
+    to.call_for("convolution_forward", node, extra)
+
+
+def _to_input(to: Lowering, node: Node, dy: Value, w: Value, dx: Value) -> None:
+    extra: dict[str, Any] = {"dy": dy, "w": w, "dx": dx}
+    if _depthwise(dx, w):
+        to.call_for("depthwise_backward_input", node, extra)
+        return
+    extra["room"] = _room(to, dy, _depth(w), dy.shape[1] * dy.shape[2])
+    extra["w_packed"] = packed(to, _matrix(to, w), transposed=True) if to.device == "cpu" else None
+    to.call_for("convolution_backward_input", node, extra)
+
+
+def _matrix(to: Lowering, w: Value) -> Value:
+    """Weights as the matrix of windows' elements and outputs; the same value each time."""
+    key = ("matrix", w)
+    if key not in to.memo:
+        to.memo[key] = to.view(w, (_depth(w), w.shape[3]), batched=False)
+    return to.memo[key]
+
+
+def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None:
+    depth = _depth(dw)
+    extra: dict[str, Any] = {"x": x, "dy": dy, "dw": dw, "kernel_w": dw.shape[1]}
+    if _depthwise(x, dw):
+        to.call_for("depthwise_backward_weight", node, extra)
+        return
+    extra["room"] = None
+    if to.device == "cpu":
+        item = np.dtype(to.dtype).itemsize
+        count = windows_at_once(depth, dy.shape[1] * dy.shape[2], item)
+        extra["room"] = to.value((depth, count), name="windows")
+    to.call_for("convolution_backward_weight", node, extra)
+
+
+@forward("convolution")
+def _convolution(to: Lowering, node: Node) -> None:
+    bias = node.inputs["bias"]
+    _convolve(to, node, need(node, "x"), need(node, "w"), bias, node.outputs["y"])
+
+
+@gradient("convolution")
+def _convolution_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
+    if "x" in written:
+        _to_input(to, node, dy, w, written["x"])
+    if "w" in written:
+        _to_weight(to, node, x, dy, written["w"])
+    if "bias" in written:
+        to.call_for("sum_rows", node, {"x": dy, "y": written["bias"]})
+
+
+@forward("convolution_transposed")
+def _transposed(to: Lowering, node: Node) -> None:
+    _to_input(to, node, need(node, "x"), need(node, "w"), node.outputs["y"])
+
+
+@gradient("convolution_transposed")
+def _transposed_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
+    if "x" in written:
+        _convolve(to, node, dy, w, None, written["x"])
+    if "w" in written:
+        _to_weight(to, node, dy, x, written["w"])
+
+
+@forward("convolution_weight")
+def _weight(to: Lowering, node: Node) -> None:
+    _to_weight(to, node, need(node, "x"), need(node, "dy"), node.outputs["y"])
+
+
+@gradient("convolution_weight")
+def _weight_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    x, dy, dw = need(node, "x"), need(node, "dy"), douts["y"]
+    if "x" in written:
+        _to_input(to, node, dy, dw, written["x"])
+    if "dy" in written:
+        _convolve(to, node, x, dw, None, written["dy"])

@@ -1,0 +1,273 @@
+"""Convolutions: forward pass and the two gradients, as products with windows of the input.
+
+Memory is channels-last: x [N,H,W,C], y [N,P,Q,K], weights [I,J,G,K] (rows and columns of the
+kernel, input channels of a group, output channels); with `groups` groups C = groups*G, and group g
+has the output channels from g*K/groups on. One dimension is two with H = P = I = 1. ::
+
+    y[n,p,q,k] = bias[k] + sum over i, j, c of
+        x[n, p*stride_h + i*dilation_h - top, q*stride_w + j*dilation_w - left, g*G + c]*w[i,j,c,k]
+
+where x is 0 outside. *Positions* are the places (p, q) of a sample, one after the other; the
+*depth* of a window are its i, j, c, in this order, as the rows of the weights lie in memory.
+Windows of a few positions are laid out side by side in scratch memory, which stays in the cache;
+the rest is the product of matrices. Copying takes one vector of memory where the product takes K
+multiply-adds, so it is a few percent of the time; in exchange every tile is full, whatever stride,
+dilation and padding.
+
+Each element is one chain of fused multiply-adds in the order of the summed index: of y in that of
+the depth, of the weights' gradient in that of samples and positions. The input's gradient adds
+windows to it in the order of positions. So bits depend on nothing else.
+"""
+
+from __future__ import annotations
+
+from ..cpu.parts import copy_run, fill_row
+from ..cpu.tile import tile_width
+from ..declare import helper, kernel
+from ..matmul.cpu import panel, product
+from ..simd import lanes, load, load_first, store, store_first
+
+#: traits of kernels with products
+PRODUCT = {"family": "convolution", "slow_to_compile": True}
+
+
+@helper
+def add_run(source, i, target, k, size):
+    """target[k:k+size] += source[i:i+size] (flat)."""
+    n, j = lanes(source), 0
+    while j + n <= size:
+        store(target, k + j, load(target, k + j) + load(source, i + j))
+        j += n
+    if j < size:
+        rest = size - j
+        v = load_first(target, k + j, rest) + load_first(source, i + j, rest)
+        store_first(target, k + j, v, rest)
+
+
+@helper
+def take_window(x, row, left, columns, channels, channel, group, step, first, last, room, at):
+    """room[at:] = elements `first` to `last` of one row of a window.
+
+    The image's row begins at `row` (flat index of x) and has `columns` places of `channels`; the
+    window's places are `left`, `left` + `step` and so on, of each of which it has `group` channels
+    from `channel` on. Places outside are 0.
+    """
+    if step == 1 and group == channels:
+        begin = min(max(first, -left * channels), last)
+        end = max(min(last, (columns - left) * channels), begin)
+        if begin > first:
+            fill_row(room, at, begin - first, 0.0)
+        if end > begin:
+            copy_run(x, row + left * channels + begin, room, at + begin - first, end - begin)
+        if last > end:
+            fill_row(room, at + end - first, last - end, 0.0)
+        return
+    t = first
+    while t < last:
+        j = t // group
+        stop = min(last, (j + 1) * group)
+        column = left + j * step
+        if 0 <= column < columns:
+            source = row + column * channels + channel + t - j * group
+            copy_run(x, source, room, at + t - first, stop - t)
+        else:
+            fill_row(room, at + t - first, stop - t, 0.0)
+        t = stop
+
+
+@helper
+def add_window(room, at, left, columns, channels, channel, group, step, size, x, row):
+    """Add one row of a window, of `size` elements, to the image's row: the reverse of
+    `take_window`; what falls outside is dropped."""
+    if step == 1 and group == channels:
+        begin = min(max(0, -left * channels), size)
+        end = max(min(size, (columns - left) * channels), begin)
+        add_run(room, at + begin, x, row + left * channels + begin, end - begin)
+        return
+    for j in range(size // group):
+        column = left + j * step
+        if 0 <= column < columns:
+            add_run(room, at + j * group, x, row + column * channels + channel, group)
+
+
+@helper
+def take_windows(
+    x, n, width, first, count, kernel_w, group, channel, stride_h, stride_w, dilation_h, dilation_w,
+    top, left, lo, hi, room, at,
+):  # fmt: skip
+    """room[at:] = the elements `lo` to `hi` of the windows at `count` positions of sample n from
+    `first` on; `width` positions are a row."""
+    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    line, size = kernel_w * group, hi - lo
+    p, q = first // width, first % width
+    for t in range(count):
+        to = at + t * size
+        for i in range(lo // line, (hi + line - 1) // line):
+            begin, end = max(lo - i * line, 0), min(hi - i * line, line)
+            row = p * stride_h + i * dilation_h - top
+            if 0 <= row < rows:
+                take_window(x, (n * rows + row) * columns * channels, q * stride_w - left, columns,
+                            channels, channel, group, dilation_w, begin, end, room, to)  # fmt: skip
+            else:
+                fill_row(room, to, end - begin, 0.0)
+            to += end - begin
+        q += 1
+        if q == width:
+            p, q = p + 1, 0
+
+
+@kernel(**PRODUCT)
+def convolution_forward(
+    x: "in rows f[N,H,W,C]",
+    w: "in whole f[I,J,G,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,P,Q,K]",
+    room: "scratch rows f[N,S]",  # of windows, at least one; only the range's first row is used
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    groups: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x * w + bias, a cross-correlation (see the module's text)."""
+    kernel_w, group, outputs = w.shape[1], w.shape[2], w.shape[3]
+    depth = w.shape[0] * kernel_w * group
+    width = y.shape[2]
+    positions = y.shape[1] * width
+    own = outputs // groups
+    at = lo * room.shape[1]
+    block = room.shape[1] // depth
+    for n in range(lo, hi):
+        for g in range(groups):
+            first = 0
+            while first < positions:
+                count = min(block, positions - first)
+                take_windows(
+                    x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
+                    dilation_h, dilation_w, top, left, 0, depth, room, at,
+                )  # fmt: skip
+                product(
+                    room, at, depth, 1, w, g * own, outputs, tile_width(w), y,
+                    (n * positions + first) * outputs + g * own, outputs, bias,
+                    g * own if bias.size else -1, depth, count, own,
+                )  # fmt: skip
+                first += count
+
+
+@kernel(**PRODUCT)
+def convolution_backward_input(
+    dy: "in rows f[N,P,Q,K]",
+    w: "in whole f[I,J,G,K]",
+    w_packed: "in whole f[U,Z]",  # the transposed w by `pack_panels_transposed`; not on CUDA
+    dx: "out rows f[N,H,W,C]",
+    room: "scratch rows f[N,S]",  # as in `convolution_forward`
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    groups: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dx[n,h,w,c] = the sum of dy*w over all windows that this element is in."""
+    rows, columns, channels = dx.shape[1], dx.shape[2], dx.shape[3]
+    width, outputs = dy.shape[2], dy.shape[3]
+    group, own = channels // groups, outputs // groups
+    kernel_h = w.shape[0]
+    line = w.shape[1] * group
+    depth = kernel_h * line
+    positions = dy.shape[1] * width
+    panel_columns = tile_width(dy)
+    at = lo * room.shape[1]
+    block = room.shape[1] // depth
+    for n in range(lo, hi):
+        fill_row(dx, n * rows * columns * channels, rows * columns * channels, 0.0)
+        for g in range(groups):
+            first = 0
+            while first < positions:
+                count = min(block, positions - first)
+                product(
+                    dy, (n * positions + first) * outputs + g * own, outputs, 1, w_packed,
+                    g * own * panel_columns, panel_columns, w_packed.shape[1], room, at, depth,
+                    room, -1, own, count, depth,
+                )  # fmt: skip
+                p, q = first // width, first % width
+                for t in range(count):
+                    for i in range(kernel_h):
+                        row = p * stride_h + i * dilation_h - top
+                        if 0 <= row < rows:
+                            add_window(
+                                room, at + t * depth + i * line, q * stride_w - left, columns,
+                                channels, g * group, group, dilation_w, line, dx,
+                                (n * rows + row) * columns * channels,
+                            )  # fmt: skip
+                    q += 1
+                    if q == width:
+                        p, q = p + 1, 0
+                first += count
+
+
+@kernel(grain=8, factors=("x", "dy"), **PRODUCT)
+def convolution_backward_weight(
+    x: "in whole f[N,H,W,C]",
+    dy: "in whole f[N,P,Q,K]",
+    dw: "out rows f[D,K]",  # D = I*J*G
+    room: "scratch rows f[D,Z]",  # windows at Z positions, of each its elements lo to hi
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    groups: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dw[d,k] = sum over samples and positions of element d of x's window times dy[...,k]."""
+    outputs, channels = dw.shape[1], x.shape[3]
+    group, own = channels // groups, outputs // groups
+    width = dy.shape[2]
+    positions = dy.shape[1] * width
+    block = room.shape[1]
+    at, size = lo * block, hi - lo
+    panel_columns = tile_width(dw)
+    for g in range(groups):
+        for n in range(x.shape[0]):
+            first = 0
+            while first < positions:
+                count = min(block, positions - first)
+                take_windows(
+                    x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
+                    dilation_h, dilation_w, top, left, lo, hi, room, at,
+                )  # fmt: skip
+                for k in range(g * own, (g + 1) * own, panel_columns):
+                    panel(
+                        room, at, 1, size, dy, (n * positions + first) * outputs + k, outputs, dw,
+                        lo * outputs + k, outputs, room, -1, count, size,
+                        min(panel_columns, (g + 1) * own - k), n == 0 and first == 0, False, -1,
+                        False,
+                    )  # fmt: skip
+                first += count
+
+
+@kernel
+def count_windows(
+    lengths: "in rows i[B]",
+    y: "out rows i[B]",
+    span: "int",
+    stride: "int",
+    both: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = how many windows of `span` steps lie in a sequence with `both` zeros around it."""
+    for b in range(lo, hi):
+        rest = lengths[b] + both - span
+        y[b] = rest // stride + 1 if rest >= 0 and lengths[b] > 0 else 0

@@ -1,0 +1,230 @@
+"""Convolutions: gradients against central differences, first and second; sequences of different
+lengths, layouts, bits over workers, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import nn, ops
+from fastnn.errors import FastnnError, OptionError, ShapeError
+from fastnn.testing import gradcheck
+from tests.convolved import results
+from tests.graph.test_gradients import away, weight
+from tests.graph.test_second_gradients import first
+
+RNG = np.random.default_rng(0)
+
+
+def kept(array: np.ndarray) -> nn.Parameter:
+    """A parameter that lies in memory as convolutions need it."""
+    return nn.Parameter(array.shape, lambda shape, rng: array, transposed=True)
+
+
+Case = tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], int]
+#: label -> function of input, weight and bias; shapes of input and weight; outputs
+CASES: dict[str, Case] = {
+    "plain": (lambda x, w, b: ops.conv2d(x, w, b), (3, 2, 5, 6), (4, 2, 3, 2), 4),
+    "all options": (
+        lambda x, w, b: ops.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2),
+        (2, 4, 5, 6), (6, 2, 3, 2), 6,
+    ),
+    "one by one": (lambda x, w, b: ops.conv2d(x, w, b), (2, 3, 4, 5), (2, 3, 1, 1), 2),
+    "depthwise": (
+        lambda x, w, b: ops.conv2d(x, w, b, 2, "same", 1, 5), (2, 5, 7, 6), (5, 1, 3, 3), 5,
+    ),
+    "two outputs a channel": (
+        lambda x, w, b: ops.conv2d(x, w, b, groups=3), (2, 3, 4, 4), (6, 1, 2, 2), 6,
+    ),
+    "causal": (
+        lambda x, w, b: ops.conv1d(x, w, b, padding="causal", dilation=2), (2, 3, 7), (4, 3, 3), 4,
+    ),
+    "transposed": (
+        lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, 1, (0, 1), 2, (1, 2)),
+        (2, 4, 3, 4), (4, 3, 3, 2), 6,
+    ),
+    "transposed in time": (
+        lambda x, w, b: ops.conv_transpose1d(x, w, b, 3), (2, 4, 5), (4, 2, 4), 2,
+    ),
+    "transposed depthwise": (
+        lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, groups=3), (2, 3, 4, 3), (3, 1, 3, 2), 3,
+    ),
+}  # fmt: skip
+
+
+def given(name: str, make: Callable[..., Any] = weight) -> tuple[Callable[..., Any], list[Any]]:
+    function, image, kernel, outputs = CASES[name]
+    return function, [away(image), make(away(kernel, 1)), weight(away((outputs,), 2))]
+
+
+@pytest.mark.parametrize("make", [weight, kept], ids=["as shown", "transposed"])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name: str, make: Callable[..., Any]) -> None:
+    function, inputs = given(name, make)
+    assert gradcheck(function, *inputs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_second_gradients(name: str) -> None:
+    function, inputs = given(name, kept)
+    assert gradcheck(first(function), *inputs)
+
+
+def test_third_gradients() -> None:
+    """The gradient of a convolution's weight is an op that is differentiated in its turn."""
+    function, inputs = given("all options")
+    assert gradcheck(first(first(function)), *inputs)
+
+
+def test_gradient_penalty() -> None:
+    """WGAN's (Gulrajani et al. 2017): the norm of the gradient to the input, as a loss."""
+
+    def penalty(x: Any, w: Any, v: Any) -> Any:
+        score = ops.sum(ops.conv2d(ops.tanh(ops.conv2d(x, w, None, 2, 1)), v), (1, 2, 3))
+        slope = ops.gradient(ops.sum(score), x)
+        norm = ops.sqrt(ops.sum(ops.square(slope), (1, 2, 3)))
+        return ops.mean(ops.square(norm - 1.0))
+
+    assert gradcheck(penalty, away((3, 2, 6, 5)), kept(away((4, 2, 3, 3), 1)),
+                     kept(away((2, 4, 2, 2), 2)))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bits_are_the_same_on_any_number_of_workers(name: str) -> None:
+    function, image, kernel, outputs = CASES[name]
+    arrays = [RNG.normal(size=s).astype(np.float32) for s in ((9, *image[1:]), kernel, (outputs,))]
+    dy = RNG.normal(size=results(function, *arrays, seed=None)[0].shape).astype(np.float32)
+    alone = results(function, *arrays, seed=dy)
+    for workers in (2, 3):
+        for one, other in zip(
+            alone, results(function, *arrays, seed=dy, workers=workers), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+# ---------------------------------------------------------------- sequences
+
+
+@pytest.mark.parametrize("padding", [0, 2, "same", "valid", "causal"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_sequence_does_not_depend_on_its_padding(padding: Any, stride: int) -> None:
+    layer = nn.Conv1d(3, 4, 3, stride=stride, padding=padding, dilation=2, channels="last")
+    lengths = np.array([12, 7, 5, 9])
+    x = RNG.normal(size=(4, 12, 3)).astype(np.float32)
+    other = x.copy()
+    for k, n in enumerate(lengths):
+        other[k, n:] = np.nan
+    y, ends = layer.predict(other, lengths)
+    for k, n in enumerate(lengths):
+        alone, one = layer.predict(x[k : k + 1, :n], lengths[k : k + 1])
+        assert one[0] == ends[k] == alone.shape[1]
+        np.testing.assert_array_equal(alone[0], y[k, : ends[k]])
+        assert not y[k, ends[k] :].any()
+    plain = layer.predict(x[:1])
+    np.testing.assert_array_equal(plain, layer.predict(x[:1], lengths[:1])[0])
+
+
+def test_padding_gets_no_gradient() -> None:
+    def function(x: Any, w: Any) -> Any:
+        lengths = x.graph.constant(np.array([4, 2]), "i")
+        return ops.conv1d(x, w, padding="same", channels="last", lengths=lengths)[0]
+
+    x, w = RNG.normal(size=(2, 5, 3)), RNG.normal(size=(4, 3, 3))
+    _, dx, _ = results(function, x, w, seed=RNG.normal(size=(2, 5, 4)))
+    assert not dx[0, 4:].any()
+    assert not dx[1, 2:].any()
+    x[0, 4:], x[1, 2:] = np.nan, np.inf
+    assert np.isfinite(results(function, x, w, seed=np.ones((2, 5, 4)))[2]).all()
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_both_layouts_are_the_same() -> None:
+    x = RNG.normal(size=(3, 2, 8, 9)).astype(np.float32)
+    first_, last = (nn.Conv2d(2, 5, 3, padding=1, channels=c) for c in ("first", "last"))
+    last.load_state_dict(first_.state_dict())
+    assert first_.weight.shape == last.weight.shape == (5, 2, 3, 3)
+    got = last.predict(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    np.testing.assert_array_equal(got.transpose(0, 3, 1, 2), first_.predict(x))
+
+
+def test_what_is_shown() -> None:
+    assert repr(nn.Conv2d(3, 8, 3)) == "Conv2d(3, 8, kernel_size=3)"
+    layer = nn.Conv1d(3, 6, 5, padding="causal", dilation=2, groups=3, bias=False, channels="last")
+    assert repr(layer) == (
+        "Conv1d(3, 6, kernel_size=5, padding='causal', dilation=2, groups=3, channels='last', "
+        "bias=False)"
+    )
+    layer = nn.ConvTranspose2d(3, 6, (3, 2), stride=2, output_padding=(1, 0))
+    assert repr(layer) == (
+        "ConvTranspose2d(3, 6, kernel_size=(3, 2), stride=2, output_padding=(1, 0))"
+    )
+
+
+def image(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
+    "a kernel larger than the input": (
+        lambda: nn.Conv2d(1, 1, 5).predict(image(2, 1, 4, 9)), ShapeError,
+        r"a kernel of 5 covers 5 places, more than the 4 of input \(4, 9\) with padding; use",
+    ),
+    "dilated": (
+        lambda: nn.Conv1d(1, 1, 3, dilation=4).predict(image(2, 1, 8)), ShapeError,
+        "a kernel of 3 at dilation 4 covers 9 places",
+    ),
+    "groups": (
+        lambda: nn.Conv2d(4, 6, 3, groups=3), OptionError,
+        "expected channels that 3 groups divide, got 4 in and 6 out; choose groups",
+    ),
+    "layout": (
+        lambda: nn.Conv2d(3, 6, 3).predict(image(2, 8, 8, 3)), ShapeError,
+        r"expected 3 channels, first, got input of shape \(2, 8, 8, 3\); change in_channels, or",
+    ),
+    "dimensions": (
+        lambda: nn.Conv2d(1, 6, 3).predict(image(2, 8, 8)), ShapeError,
+        r"expected an input of 4 dimensions, \(N, C, H, W\), got shape \(2, 8, 8\); reshape",
+    ),
+    "padding": (
+        lambda: nn.Conv2d(1, 6, 3, padding="causal").predict(image(2, 1, 8, 8)), OptionError,
+        "expected padding to be a number or one of 'same', 'valid', got 'causal'",
+    ),
+    "stride": (lambda: nn.Conv1d(1, 6, 3, stride=0), OptionError, "expected stride to be an int"),
+    "kernel": (lambda: nn.Conv2d(1, 6, (3, 3, 3)), OptionError, "expected kernel_size to be an"),
+    "channels": (
+        lambda: nn.Conv1d(1, 6, 3, channels="NHWC"), OptionError, "expected channels 'first' or",
+    ),
+    "no output": (
+        lambda: nn.ConvTranspose1d(1, 6, 3, padding=2).predict(image(2, 1, 2)), ShapeError,
+        "expected outputs, but a kernel",
+    ),
+    "output padding": (
+        lambda: nn.ConvTranspose1d(1, 6, 3, output_padding=1).predict(image(2, 1, 2)), OptionError,
+        "expected output_padding below stride or dilation, got 1 at stride 1",
+    ),
+    "a transposed one's padding": (
+        lambda: nn.ConvTranspose1d(1, 6, 3, padding="same"), OptionError,  # type: ignore[arg-type]
+        "expected padding to be a number, got 'same'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused(name: str) -> None:
+    function, kind, message = REFUSED[name]
+    with pytest.raises(kind, match=message):
+        function()
+
+
+def test_weights_are_initialised_as_pytorchs() -> None:
+    layer = nn.Conv2d(3, 64, 5)
+    bound = 1 / np.sqrt(75)
+    values = np.array(layer.weight)
+    assert abs(values).max() <= bound
+    assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+    assert abs(np.array(layer.bias)).max() <= bound

@@ -1,0 +1,106 @@
+"""Convolutions beside PyTorch's: values and all gradients over random shapes, in both layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import ops
+from tests.convolved import results
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+pytestmark = pytest.mark.peers
+
+#: of float32 and float64, as a share of the largest element
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+def compared(ours: list[np.ndarray], theirs: list[Any], dtype: str) -> None:
+    assert len(ours) == len(theirs)
+    for got, tensor in zip(ours, theirs, strict=True):
+        want = tensor.detach().numpy()
+        assert got.shape == want.shape
+        np.testing.assert_allclose(
+            got, want, rtol=0, atol=TOLERANCE[dtype] * max(1.0, abs(want).max())
+        )
+
+
+def moved(x: np.ndarray, channels: str) -> np.ndarray:
+    """An array of PyTorch's layout in the one that is tried."""
+    return x if channels == "first" else np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def back(x: np.ndarray, channels: str) -> np.ndarray:
+    return x if channels == "first" else np.moveaxis(x, -1, 1)
+
+
+def numbers_for(rng: np.random.Generator, rank: int, transposed: bool) -> dict[str, Any]:
+    """A random convolution that has an output."""
+    while True:
+        groups = int(rng.choice([1, 1, 1, 2, 3, 4, 8]))
+        group, own = (int(rng.integers(1, 6)) for _ in range(2))
+        if groups == 8:
+            group = own = 1
+        kernel, stride, dilation = (
+            tuple(int(n) for n in rng.integers(1, most + 1, rank)) for most in (7, 3, 4)
+        )
+        extents = tuple(int(rng.choice([1, 5, 8, 13, 16, 21])) for _ in range(rank))
+        padding = tuple(int(rng.integers(0, k)) for k in kernel)
+        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        case = {
+            "batch": int(rng.choice([1, 2, 5])), "groups": groups, "inputs": group * groups,
+            "outputs": own * groups, "kernel": kernel, "stride": stride, "dilation": dilation,
+            "padding": padding, "extents": extents,
+        }  # fmt: skip
+        if transposed:
+            more = tuple(
+                int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True)
+            )
+            case["more"] = more
+            sizes = [
+                (n - 1) * s - 2 * p + span + m
+                for n, s, p, span, m in zip(extents, stride, padding, spans, more, strict=True)
+            ]
+            if min(sizes) > 0 and max(sizes) < 60:
+                return case
+        elif all(s <= n + 2 * p for s, n, p in zip(spans, extents, padding, strict=True)):
+            return case
+
+
+@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("kind", ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"])
+def test_random_shapes(kind: str, number: int) -> None:
+    """Five shapes each, 320 in all."""
+    rank, transposed = 1 if "1d" in kind else 2, "transpose" in kind
+    for part in range(5):
+        rng = np.random.default_rng([number, part, rank, transposed])
+        c = numbers_for(rng, rank, transposed)
+        dtype = ("float32", "float64")[(number + part) % 2]
+        channels = ("first", "last")[part // 2 % 2]
+        x, w, b = (
+            rng.normal(size=shape).astype(dtype)
+            for shape in (
+                (c["batch"], c["inputs"], *c["extents"]),
+                (c["inputs"], c["outputs"] // c["groups"], *c["kernel"])
+                if transposed
+                else (c["outputs"], c["inputs"] // c["groups"], *c["kernel"]),
+                (c["outputs"],),
+            )
+        )
+        options = {name: c[name] for name in ("stride", "padding", "dilation", "groups")}
+        if transposed:
+            options["output_padding"] = c["more"]
+        tensors = [torch.tensor(v, requires_grad=True) for v in (x, w, b)]
+        y = getattr(torch.nn.functional, kind)(*tensors, **options)
+        dy = rng.normal(size=tuple(y.shape)).astype(dtype)
+        y.backward(torch.tensor(dy))
+
+        function = getattr(ops, kind)
+        got = results(
+            lambda *v, f=function, o=options, ch=channels: f(*v, **o, channels=ch),
+            moved(x, channels), w, b, seed=moved(dy, channels),
+        )  # fmt: skip
+        got[0], got[1] = (back(v, channels) for v in got[:2])
+        compared(got, [y, *(t.grad for t in tensors)], dtype)
