@@ -6,27 +6,60 @@ epoch. What they compute is in `fastnn/train/gauss_newton.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastnn.errors import check_whole
+from fastnn.kernels.declare import Kernel
+from fastnn.kernels.descent import cpu_hessian_free, cpu_marquardt
+from fastnn.kernels.descent.gauss_newton import SIZE
 from fastnn.optim.full_batch import FullBatch
 
 
 class GaussNewton(FullBatch):
-    """Base of both; see its subclasses."""
+    """Base of both; see its subclasses.
+
+    Attributes:
+        kinds: the kernel's arrays beside the slots, by name: their element types.
+    """
+
+    #: arrays of the parameters' size, beside those of a subclass
+    common_slots: ClassVar[tuple[str, ...]] = (
+        "gradient", "before", "origin", "vector", "product",
+    )  # fmt: skip
+    kinds: ClassVar[Mapping[str, str]] = {}
+    make: ClassVar[Callable[[], Kernel]]
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return ("gradient", "vector", "product", "direction")
+        return self.common_slots
+
+    @property
+    def state_size(self) -> int:
+        return SIZE
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         damping = options["damping"]
         return None if damping > 0 else f"damping: expected a positive number, got {damping}"
 
     def kernels(self) -> tuple[str, str]:
-        """(They have none of their own.)"""
-        return "add_scaled", "add_scaled"
+        name = type(self).make().name
+        return name, name
+
+    def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
+        """New arrays of the kernel's own.
+
+        Args:
+            places: where the trained parameters are in flat memory.
+            memory: that memory.
+        """
+        raise NotImplementedError
+
+    def operands(self) -> dict[str, float]:
+        """The kernel's numbers."""
+        return {name: self.options[name] for name in ("tolerance_gradient", "tolerance_change")}
 
 
 class LevenbergMarquardt(GaussNewton):
@@ -56,6 +89,8 @@ class LevenbergMarquardt(GaussNewton):
     """
 
     name: ClassVar[str] = "levenberg_marquardt"
+    kinds: ClassVar[Mapping[str, str]] = {"matrix": "r", "numbers": "r", "places": "i"}
+    make = staticmethod(cpu_marquardt.make_step)
 
     def __init__(
         self, damping: float = 1e-2, factor: float = 10.0, max_evaluations: int = 20,
@@ -77,6 +112,20 @@ class LevenbergMarquardt(GaussNewton):
             return f"factor: expected a number above 1, got {factor}"
         return super().check(options)
 
+    def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
+        n = len(places)
+        return {
+            "matrix": np.zeros((n, n)),
+            "numbers": np.zeros((3, n)),
+            "places": places.astype(np.int64),
+        }
+
+    def operands(self) -> dict[str, float]:
+        return {
+            **super().operands(), "growth": self.options["factor"],
+            "most_trials": self.options["max_evaluations"],
+        }  # fmt: skip
+
 
 class HessianFree(GaussNewton):
     """Hessian-free optimisation (Martens 2010): truncated Newton on Gauss-Newton products::
@@ -97,6 +146,8 @@ class HessianFree(GaussNewton):
     """
 
     name: ClassVar[str] = "hessian_free"
+    kinds: ClassVar[Mapping[str, str]] = {"values": "r", "iterates": "f"}
+    make = staticmethod(cpu_hessian_free.make_step)
 
     def __init__(
         self, damping: float = 1.0, decay: float = 0.95, max_iterations: int = 250,
@@ -113,3 +164,21 @@ class HessianFree(GaussNewton):
         if not 0 <= decay < 1:
             return f"decay: expected a number in [0, 1), got {decay}"
         return super().check(options)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return (*self.common_slots, "direction", "iterate", "residual")
+
+    def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
+        rounds = int(self.options["max_iterations"])
+        kept = cpu_hessian_free.kept_iterates(rounds)
+        return {
+            "values": np.zeros(rounds + 1 + kept),
+            "iterates": np.zeros((kept, memory.size), memory.dtype),
+        }
+
+    def operands(self) -> dict[str, float]:
+        return {
+            **super().operands(), "decay": self.options["decay"],
+            "rounds": self.options["max_iterations"],
+        }  # fmt: skip

@@ -17,6 +17,7 @@ from fastnn.engine.arrays import Hold
 from fastnn.engine.builder import Built
 from fastnn.engine.session import Session, segments_for
 from fastnn.errors import OptionError
+from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
@@ -209,10 +210,14 @@ class FullFeed:
                 "search", (optimizer.state_size,), "totals", dtype="r", offset=self._offset
             ),
             p=graph.leaf("params", (size,), "params", offset=0, name="params"),
-            g=arrays.pop("gradient"), **arrays, **optimizer.operands(), summed=int(self._summed()),
-            reported=self._offset,
+            g=arrays.pop("gradient"), **arrays, **self._operands(graph), **optimizer.operands(),
+            summed=int(self._summed()), reported=self._offset,
         )  # fmt: skip
         return builder.finish(advance=False)
+
+    def _operands(self, graph: Graph) -> dict[str, Any]:
+        """What else the kernel takes."""
+        return {}
 
     def _summed(self) -> bool:
         parts = self._described(self.block).parts
@@ -263,21 +268,17 @@ class FullFeed:
         state[search.OUTCOME] = search.GOING
         session.memory["slots/gradient"].fill(0.0)
         begun = state.copy()
-        segments = segments_for(self.full, self.rest, self.samples, self.block)
-        segments.append((self.search, 1))
         try:
             if ready:
                 session.run([(self.search, 1)], poll)
-            while state[search.OUTCOME] == search.GOING:
-                session.control[control_block.CURSOR] = 0
-                reason = session.run(segments * AHEAD, poll)
-                if reason not in (0, control_block.REQUESTED):
-                    return reason
+            reason = self._run(state, poll)
+            if reason:
+                return reason
             outcome = int(state[search.OUTCOME])
             if outcome == search.STUCK:  # what is reported is of where the parameters are
                 session.totals[: self._offset] = 0.0
                 session.control[control_block.CURSOR] = 0
-                session.run(segments[:-1], poll)
+                session.run(self._over_data(), poll)
                 state[search.LOSS : search.COUNT + 1] = 0.0
             done = True
         finally:
@@ -290,6 +291,21 @@ class FullFeed:
         self.known = True
         self.stopped = REASONS.get(outcome, "")
         trainer.stop_training = trainer.stop_training or bool(self.stopped)
+        return 0
+
+    def _over_data(self) -> list[tuple[Bound, int]]:
+        """Loss and gradient of all samples."""
+        return segments_for(self.full, self.rest, self.samples, self.block)
+
+    def _run(self, state: np.ndarray, poll: Any) -> int:
+        """Evaluate until the iteration is over, or cut off: why, or 0."""
+        session = self.trainer.session
+        segments = [*self._over_data(), (self.search, 1)]
+        while state[search.OUTCOME] == search.GOING:
+            session.control[control_block.CURSOR] = 0
+            reason = session.run(segments * AHEAD, poll)
+            if reason not in (0, control_block.REQUESTED):
+                return reason
         return 0
 
     def _take_up(self, state: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from ..control_block import STEP as STEPS
 from ..cpu.parts import load_part, store_part
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..recorded import execute
-from ..simd import fma, lanes, splat, sum_lanes
+from ..simd import fma, lanes, splat
 from .search import (
     AGAIN,
     BEST,
@@ -51,9 +51,7 @@ from .search import (
     beyond,
     search_step,
 )
-
-#: elements whose products are added up before the sum goes into a float64
-RUN = 1024
+from .vectors import clear, combine, copy, dot, largest
 
 
 @kernel
@@ -72,58 +70,6 @@ def add_scaled(
         store_part(
             y, i, fma(load_part(x, i, n - i), splat(x, scale), load_part(y, i, n - i)), n - i
         )
-
-
-@helper
-def dot(x, y):
-    """The sum of x y: runs of RUN elements, added up in float64."""
-    total, n, w = np.float64(0.0), x.shape[0], lanes(x)
-    for j in range(0, n, RUN):
-        end = min(j + RUN, n)
-        a = b = splat(x, 0.0)
-        for i in range(j, end, 2 * w):
-            a = fma(load_part(x, i, end - i), load_part(y, i, end - i), a)
-            if i + w < end:
-                k = i + w
-                b = fma(load_part(x, k, end - k), load_part(y, k, end - k), b)
-        total += np.float64(sum_lanes(a + b))
-    return total
-
-
-@helper
-def largest(x):
-    """max |x|; NaN where there is one."""
-    found = np.float64(0.0)
-    for i in range(x.shape[0]):
-        size = abs(np.float64(x[i]))
-        if size > found or size != size:
-            found = size
-    return found
-
-
-@helper
-def combine(a, x, b, y, z):
-    """z = a x + b y."""
-    n = x.shape[0]
-    for i in range(0, n, lanes(x)):
-        v = splat(x, a) * load_part(x, i, n - i)
-        store_part(z, i, fma(splat(x, b), load_part(y, i, n - i), v), n - i)
-
-
-@helper
-def copy(x, y):
-    """y = x."""
-    n = x.shape[0]
-    for i in range(0, n, lanes(x)):
-        store_part(y, i, load_part(x, i, n - i), n - i)
-
-
-@helper
-def clear(x):
-    """x = 0."""
-    n = x.shape[0]
-    for i in range(0, n, lanes(x)):
-        store_part(x, i, splat(x, 0.0), n - i)
 
 
 @helper

@@ -22,6 +22,8 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 #: modules that one device has alone, and why
 ONLY_CPU = {
     "descent": "full-batch methods run on the CPU",
+    "descent.hessian_free": "likewise",
+    "descent.marquardt": "likewise",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
 }

@@ -9,6 +9,7 @@ import fastnn as fnn
 import fastnn.train.full_batch as full_batch
 from fastnn import nn, ops, optim
 from fastnn.errors import OptionError
+from fastnn.kernels.descent import cpu_marquardt
 from tests.train.test_full_batch import X, Y, state, trainer_of
 
 METHODS = {"lm": optim.LevenbergMarquardt, "hf": optim.HessianFree}
@@ -116,3 +117,182 @@ def test_what_is_refused():
         optim.HessianFree(damping=0.0)
     with pytest.raises(OptionError, match="decay"):
         optim.HessianFree(decay=1.0)
+
+
+# ---------------------------------------------------------------- against the formulas in NumPy
+
+
+class Written:
+    """Both methods in plain NumPy, on a net's loss, gradient and products."""
+
+    def __init__(self, net, x, y):
+        self.net, self.data = net, (x, y)
+        self.products = fnn.autodiff.Products(net, "mse", dtype="float64")
+        self.step = fnn.compile(net, "mse", dtype="float64")
+        self.p = np.concatenate([a.reshape(-1) for a in net.state_dict().values()])
+
+    def at(self, p):
+        begin, found = 0, {}
+        for name, a in self.net.state_dict().items():
+            found[name] = p[begin : begin + a.size].reshape(a.shape)
+            begin += a.size
+        self.net.load_state_dict(found)
+        gradients = self.step.gradients(*self.data)
+        loss = float(np.mean((self.net.predict(self.data[0]) - self.data[1]) ** 2))
+        return loss, np.concatenate([gradients[n].reshape(-1) for n in found])
+
+    def marquardt(self, damping, factor=10.0):
+        loss, g = self.at(self.p)
+        matrix = np.stack([self.products.gnvp(*self.data, e) for e in np.eye(len(g))])
+        while True:
+            damped = matrix + damping * np.diag(np.diag(matrix))
+            after, _ = self.at(self.p + np.linalg.solve(damped, -g))
+            if after < loss:
+                self.p = self.p + np.linalg.solve(damped, -g)
+                return after, damping / factor
+            damping *= factor
+
+    def free(self, damping, start, most):
+        """Martens (2010): conjugate gradients, back along them, Levenberg's rule, line search."""
+        loss, g = self.at(self.p)
+
+        def multiply(v):
+            return self.products.gnvp(*self.data, v) + damping * v
+
+        x, kept, after = start, [], 1
+        r = multiply(x) + g if x.any() else g
+        d = -r
+        values = [0.5 * (x @ r + x @ g)]
+        for i in range(1, most + 1):
+            product = multiply(d)
+            a = (r @ r) / (d @ product)
+            x, new = x + a * d, r + a * product
+            values.append(0.5 * (x @ new + x @ g))
+            if i >= after:
+                kept.append((x, values[-1]))
+                after = int(np.ceil(after * 1.3 + 1e-9))
+            k = max(10, i // 10)
+            if i > k and values[-1] < 0 and values[-1] - values[-1 - k] > values[-1] * k * 0.0005:
+                break
+            d, r = (new @ new) / (r @ r) * d - new, new
+        if kept[-1][0] is not x:
+            kept.append((x, values[-1]))
+        step, model = kept.pop()
+        last, best = step, self.at(self.p + step)[0]
+        while kept and self.at(self.p + kept[-1][0])[0] < best:
+            step, model = kept.pop()
+            best = self.at(self.p + step)[0]
+        ratio = (best - loss) / model
+        damping *= 1.5 if ratio < 0.25 else 1 / 1.5 if ratio > 0.75 else 1.0
+        rate = 1.0
+        while self.at(self.p + rate * step)[0] > loss + 1e-2 * rate * min(g @ step, 0.0):
+            rate *= 0.8
+        self.p = self.p + rate * step
+        return self.at(self.p)[0], damping, last
+
+
+def written_and_trained(method):
+    """Two equal nets, one with NumPy's formulas, one to be trained."""
+    trainer = trainer_of(method)
+    trainer.fit(X, Y, epochs=0, verbose=False)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    trainer_of(optim.SGD(), net=net).fit(X, Y, epochs=0, verbose=False)
+    net.load_state_dict(trainer.model.state_dict())
+    return Written(net, X, Y), trainer
+
+
+def test_marquardts_steps_are_those_of_the_formulas():
+    written, trainer = written_and_trained(optim.LevenbergMarquardt(damping=1e-4))
+    losses = trainer.fit(X, Y, epochs=6, verbose=False)["loss"]
+    damping, wanted = 1e-4, []
+    for _ in range(6):
+        loss, damping = written.marquardt(damping)
+        wanted.append(loss)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize("most", [3, 60])
+def test_hessian_free_steps_are_those_of_the_formulas(most):
+    method = optim.HessianFree(damping=0.1, max_iterations=most)
+    written, trainer = written_and_trained(method)
+    losses = trainer.fit(X, Y, epochs=4, verbose=False)["loss"]
+    damping, last, wanted = 0.1, np.zeros(44), []
+    for _ in range(4):
+        loss, damping, last = written.free(damping, 0.95 * last, most)
+        wanted.append(loss)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 15, 16, 17, 33])
+def test_the_factor_solves(n):
+    """Of sizes around the vectors and the rows that are factored together."""
+    rng = np.random.default_rng(n)
+    a = rng.normal(size=(n, n + 2))
+    whole, b = a @ a.T, rng.normal(size=n)
+    matrix, diagonal, roots, x = whole + np.triu(rng.normal(size=(n, n)), 1), *np.zeros((2, n)), b
+    wanted = (matrix + matrix.T) / 2
+    cpu_marquardt.symmetric(matrix, diagonal)
+    damped = wanted + 100.0 * np.diag(np.diag(wanted))
+    for _ in range(2):  # what it was made of is still there
+        x = b.copy()
+        assert cpu_marquardt.factor(matrix, diagonal, roots, 100.0)
+        cpu_marquardt.solve(matrix, roots, x)
+        np.testing.assert_allclose(x, np.linalg.solve(damped, b), rtol=1e-9, atol=1e-12)
+    assert not cpu_marquardt.factor(matrix, diagonal, roots, -2.0)
+
+
+def test_rounds_run_without_python():
+    """All products of an iteration are one run, or as many as a request to stop takes to be
+    looked at; so are the evaluations that follow."""
+    method = optim.HessianFree(damping=1e-4, max_iterations=60)
+    trainer, runs = trainer_of(method), []
+    trainer.fit(X, Y, epochs=1, verbose=False)
+    run = trainer.session.run
+
+    def counted(segments, poll):
+        runs.append(1)
+        return run(segments, poll)
+
+    trainer.session.run = counted
+    history = trainer.fit(X, Y, epochs=3, verbose=False)
+    assert len(history["loss"]) == 3
+    assert len(runs) <= 3 * 3  # loss, products, losses
+    small = trainer_of(optim.LevenbergMarquardt())
+    small.fit(X, Y, epochs=1, verbose=False)
+    runs.clear()
+    run, small.session.run = small.session.run, counted
+    small.fit(X, Y, epochs=1, verbose=False)
+    assert len(runs) <= 3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_parameters_stay(name):
+    trainer = trainer_of(METHODS[name]())
+    trainer.fit(X, Y, epochs=2, verbose=False)
+    kept = trainer.model.state_dict()["0.weight"].copy()
+    trainer.model.freeze("0.*")
+    losses = trainer.fit(X, Y, epochs=3, verbose=False)["loss"]
+    np.testing.assert_array_equal(trainer.model.state_dict()["0.weight"], kept)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_cut_off_is_where_the_iteration_began(name):
+    trainer = trainer_of(METHODS[name]())
+    trainer.fit(X, Y, epochs=2, verbose=False)
+    before, run = state(trainer), trainer.session.run
+    calls = []
+
+    def cut(segments, poll):
+        run(segments[:3], poll)
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return 1
+
+    trainer.session.run = cut
+    history = trainer.fit(X, Y, epochs=1, verbose=False)
+    trainer.session.run = run
+    assert history.stopped == "interrupted"
+    np.testing.assert_array_equal(state(trainer), before)
+    assert trainer.fit(X, Y, epochs=1, verbose=False)["loss"]

@@ -1,0 +1,207 @@
+"""Levenberg-Marquardt: the Gauss-Newton matrix column by column, and its damped solutions.
+
+N trained parameters, P elements of memory. All is made by one worker; the matrix is in float64.
+"""
+
+import math
+
+import numpy as np
+
+from ..declare import KERNELS, Kernel, helper, kernel
+from ..simd import fma, lanes, load, splat, sum_lanes
+from .cpu import leave, move_on
+from .gauss_newton import (
+    BEGIN,
+    COLUMN,
+    DAMPING,
+    arrive,
+    fail,
+    is_finite,
+    stay,
+    want_evaluation,
+    want_product,
+)
+from .search import ENDED, LARGEST, LOSS, PHASE, SMALL_GRADIENT, START_LOSS, TRIALS
+from .vectors import clear, copy, dot_parts, largest
+
+#: PHASE: columns of the matrix are being made; loss and gradient are those of a step
+COLUMNS, TRIAL = 1, 2
+#: rows that are factored together
+ROWS = 4
+
+
+@helper
+def symmetric(matrix, diagonal):
+    """The half above the diagonal becomes the mean of both; the diagonal is copied, its elements
+    at least a tiny share of the largest."""
+    n, top = matrix.shape[0], np.float64(0.0)
+    for i in range(n):
+        for j in range(i):
+            matrix[j, i] = (matrix[i, j] + matrix[j, i]) / 2
+        top = max(top, matrix[i, i])
+    for i in range(n):
+        diagonal[i] = max(matrix[i, i], 1e-12 * max(top, 1e-300))
+
+
+@helper
+def four_dots(matrix, i, j, n):
+    """Products of row j with rows i to i + 3, of their first n columns."""
+    C, w = matrix.shape[1], lanes(matrix)
+    a = b = c = d = splat(matrix, 0.0)
+    whole = n - n % w
+    for k in range(0, whole, w):
+        other = load(matrix, j * C + k)
+        a = fma(load(matrix, i * C + k), other, a)
+        b = fma(load(matrix, (i + 1) * C + k), other, b)
+        c = fma(load(matrix, (i + 2) * C + k), other, c)
+        d = fma(load(matrix, (i + 3) * C + k), other, d)
+    s, t, u, v = sum_lanes(a), sum_lanes(b), sum_lanes(c), sum_lanes(d)
+    for k in range(whole, n):
+        other = matrix[j, k]
+        s += matrix[i, k] * other
+        t += matrix[i + 1, k] * other
+        u += matrix[i + 2, k] * other
+        v += matrix[i + 3, k] * other
+    return s, t, u, v
+
+
+@helper
+def factor_rows(matrix, diagonal, roots, damping, i, begin):
+    """Row i of the factor from column `begin` on; whether its root exists."""
+    C = matrix.shape[1]
+    for j in range(begin, i):
+        inner = dot_parts(matrix, i * C, matrix, j * C, j)
+        matrix[i, j] = (matrix[j, i] - inner) / roots[j]
+    rest = matrix[i, i] + damping * diagonal[i] - dot_parts(matrix, i * C, matrix, i * C, i)
+    if not rest > 0.0:
+        return False
+    roots[i] = math.sqrt(rest)
+    return True
+
+
+@helper
+def factor(matrix, diagonal, roots, damping):
+    """Cholesky's factor of matrix + damping diag(diagonal): its rows below the diagonal, which
+    leaves the matrix above it as it is, and `roots` for the diagonal. False where the matrix is
+    not positive definite."""
+    n = matrix.shape[0]
+    for i in range(0, n, ROWS):
+        together = i + ROWS <= n
+        if together:
+            for j in range(i):
+                s, t, u, v = four_dots(matrix, i, j, j)
+                matrix[i, j] = (matrix[j, i] - s) / roots[j]
+                matrix[i + 1, j] = (matrix[j, i + 1] - t) / roots[j]
+                matrix[i + 2, j] = (matrix[j, i + 2] - u) / roots[j]
+                matrix[i + 3, j] = (matrix[j, i + 3] - v) / roots[j]
+        for k in range(i, min(i + ROWS, n)):
+            if not factor_rows(matrix, diagonal, roots, damping, k, i if together else 0):
+                return False
+    return True
+
+
+@helper
+def solve(matrix, roots, x):
+    """x = the solution for x, by the factor."""
+    n, C = matrix.shape[0], matrix.shape[1]
+    for i in range(n):
+        x[i] = (x[i] - dot_parts(matrix, i * C, x, 0, i)) / roots[i]
+    for i in range(n - 1, -1, -1):
+        x[i] = x[i] / roots[i]
+        for j in range(i):
+            x[j] -= x[i] * matrix[i, j]
+
+
+@helper
+def damped_step(state, p, before, origin, matrix, places, diagonal, roots, x, growth, trials):
+    """p = the end of the next step for which the matrix has a factor; False: there is none among
+    those that are left."""
+    while state[TRIALS] < trials:
+        state[TRIALS] += 1
+        if factor(matrix, diagonal, roots, state[DAMPING]):
+            for i in range(matrix.shape[0]):
+                x[i] = -np.float64(before[places[i]])
+            solve(matrix, roots, x)
+            copy(origin, p)
+            for i in range(matrix.shape[0]):
+                p[places[i]] += x[i]
+            return True
+        state[DAMPING] = min(state[DAMPING] * growth, 1e15)
+    return False
+
+
+def levenberg_marquardt_step(
+    control: "inout whole i[L]",
+    totals: "inout whole r[T]",
+    state: "inout whole r[S]",
+    p: "inout whole f[P]",
+    g: "inout whole f[P]",
+    before: "inout whole f[P]",
+    origin: "inout whole f[P]",
+    vector: "inout whole f[P]",
+    product: "inout whole f[P]",
+    matrix: "inout whole r[N,N]",
+    numbers: "inout whole r[K,N]",
+    places: "in whole i[N]",
+    growth: "double",
+    most_trials: "int",
+    tolerance_gradient: "double",
+    tolerance_change: "double",
+    summed: "int",
+    reported: "int",
+):
+    """Loss and gradient, or a product with a unit vector, have been summed over the data: the next
+    column, the next step to try, or the end of the iteration."""
+    if not arrive(control, state, g, product, summed):
+        return
+    n = matrix.shape[0]
+    diagonal, roots, x = numbers[0], numbers[1], numbers[2]
+    if state[PHASE] == BEGIN:
+        if not is_finite(state, g):
+            fail(control)
+            return
+        state[START_LOSS] = state[ENDED] = state[LOSS]
+        state[LARGEST] = largest(g)
+        if state[LARGEST] <= tolerance_gradient:
+            leave(control, state, SMALL_GRADIENT)
+            return
+        copy(p, origin)
+        copy(g, before)
+        clear(vector)
+        vector[places[0]] = 1.0
+        state[PHASE], state[COLUMN] = COLUMNS, 0
+        want_product(control, state, product)
+        return
+    if state[PHASE] == COLUMNS:
+        k = np.int64(state[COLUMN])
+        for j in range(n):
+            matrix[k, j] = product[places[j]]
+        vector[places[k]] = 0.0
+        if k + 1 < n:
+            vector[places[k + 1]] = 1.0
+            state[COLUMN] = k + 1
+            want_product(control, state, product)
+            return
+        symmetric(matrix, diagonal)
+        state[PHASE], state[TRIALS] = TRIAL, 0
+    elif is_finite(state, g) and state[LOSS] < state[START_LOSS]:
+        state[DAMPING] = max(state[DAMPING] / growth, 1e-15)
+        leave(control, state, move_on(state, state[LOSS], g, tolerance_gradient, tolerance_change))
+        return
+    else:
+        state[DAMPING] = min(state[DAMPING] * growth, 1e15)
+    if damped_step(
+        state, p, before, origin, matrix, places, diagonal, roots, x, growth,
+        most_trials,
+    ):  # fmt: skip
+        want_evaluation(control, state, totals, g, reported)
+    else:
+        stay(control, state, p, origin)
+
+
+def make_step() -> Kernel:
+    """The kernel between the programs over the data."""
+    name = levenberg_marquardt_step.__name__
+    if name not in KERNELS:
+        kernel(levenberg_marquardt_step, name=name, bookkeeping=True)
+    return KERNELS[name]
