@@ -1,4 +1,4 @@
-"""Data sets, and what makes text and sound into arrays.
+"""Data sets, and functions that turn text and sound into arrays.
 
 Importing it is cheap: each part is loaded when it is first used.
 """

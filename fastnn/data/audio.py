@@ -1,11 +1,12 @@
-"""Speech as features: reading, framing, spectra, mel filters, cepstra, their changes over time.
+"""Speech as features: reading, framing, spectra, mel filters, cepstra, and their changes over time.
 
 From a waveform, shape ``(samples,)``, to features, float32, shape ``(frames, features)``: `log_mel`
-and `mfcc` do all of it, the other functions are their steps. The defaults are the usual ones of
-speech recognition: frames of 25 ms every 10 ms, pre-emphasis 0.97, Hamming window, power spectrum,
-triangular filters on the mel scale, logarithm, and for cepstra the cosine transform and lifter.
+and `mfcc` do the whole of it; the other functions are their steps. The defaults are the usual ones
+of speech recognition: frames of 25 ms every 10 ms, pre-emphasis 0.97, Hamming window, power
+spectrum, triangular filters on the mel scale, logarithm, and for cepstra the cosine transform and
+lifter.
 
-The computation is in the waveform's precision: float32, or float64 where it is given.
+Computation is in the precision of the waveform, float32 or float64.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FLOOR = 1e-10
 
 
 def pre_emphasis(signal: ArrayLike, coefficient: float = 0.97) -> Floats:
-    """y[n] = x[n] − c·x[n−1], y[0] = x[0]: raises high frequencies, which speech has little of."""
+    """y[n] = x[n] − c·x[n−1], y[0] = x[0]: raises high frequencies, which are weak in speech."""
     x = _signal(signal)
     y = x.copy()
     y[1:] -= x.dtype.type(coefficient) * x[:-1]
@@ -60,7 +61,7 @@ def frames(signal: ArrayLike, length: int, step: int, *, pad: bool = False) -> F
             out, as HTK does. A signal shorter than `length` always gives one piece with zeros.
 
     Returns shape ``(frames, length)``, where frames is 1 + (samples − length) / step, rounded down
-    (up with `pad`): a read-only view of the signal where nothing had to be added.
+    (up with `pad`): a read-only view of the signal if nothing had to be added.
     """
     x = _signal(signal)
     if length < 1 or step < 1:
@@ -147,8 +148,8 @@ def mel_filters(
 
     Returns shape ``(count, fft_size // 2 + 1)``, read-only.
 
-    Raises OptionError where the frequencies are out of range, or so many filters that one lies
-    between two bins and holds nothing.
+    Raises OptionError if the frequencies are out of range, or if there are so many filters that one
+    falls between two bins and is empty.
     """
     half = rate / 2
     high = half if high is None else high
@@ -194,8 +195,8 @@ def dct_matrix(count: int, size: int) -> NDArray[np.float64]:
 def lifter(cepstra: ArrayLike, size: float = 22) -> Floats:
     """Cepstra, shape ``(..., coefficients)``, times 1 + size / 2 · sin(π · k / size).
 
-    It brings the higher coefficients, which are small, to about the size of the others (the HTK
-    book, 5.4). 0 leaves them as they are.
+    It scales the higher coefficients, which are small, to about the size of the others (the HTK
+    book, 5.4). Size 0 leaves them as they are.
     """
     x = as_floats(cepstra)
     if size <= 0:

@@ -61,8 +61,7 @@ def load_conll2003(
 
     Elsewhere validation is called "testa" and testing "testb". They have 203,621, 51,362
     and 46,435 words; 23,499, 5,942 and 5,648 entities of the types LOC, MISC, ORG and PER. The
-    lines that begin documents are not among the sentences: they are what `Sentences.documents`
-    counts.
+    lines that begin documents are not counted as sentences; see `Sentences.documents`.
 
     Args:
         scheme: how the tags mark entities (see `convert_tags`); the files have IOB2.
@@ -92,14 +91,14 @@ def load_conll2003(
 def read_conll(path: str | os.PathLike[str], *, scheme: Scheme = "IOB2") -> Sentences:
     """Sentences in a file of CoNLL-2003's format.
 
-    A word a line: the word, its part of speech, the tag of its phrase, the tag of its entity,
-    between spaces; an empty line after each sentence. The tags may be in any scheme.
+    One word per line: the word, its part of speech, the tag of its phrase and the tag of its
+    entity, separated by spaces; an empty line after each sentence. The tags may be in any scheme.
 
     Args:
         path: the file, UTF-8.
-        scheme: that of the entities' tags returned.
+        scheme: the scheme of the entity tags returned.
 
-    Raises DataError for a line that has not four columns, or a tag that is none.
+    Raises DataError for a line without four columns, or an invalid tag.
     """
     _check(scheme)
     columns: list[tuple[list[str], ...]] = []
@@ -130,7 +129,7 @@ def convert_tags(tags: Sequence[str], scheme: Scheme) -> list[str]:
     """The tags of one sentence in another scheme.
 
     Args:
-        tags: in any of the schemes; you need not say which. The entities are those that the CoNLL
+        tags: in any of the schemes, which is recognised. The entities are those that the CoNLL
             evaluation script recognises (`fastnn.data.metrics.entities`).
         scheme: "IOB1": `I-`, and `B-` for the first word of an entity right after another of the
             same type; "IOB2": `B-` for each first word, `I-` for the others; "IOBES": as IOB2, but

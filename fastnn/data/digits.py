@@ -21,7 +21,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> tuple[Split, Split
     testing, chosen at random by `seed`; with the defaults 1,438 and 359 images. The same arguments
     give the same split on every machine.
 
-    Raises ImportError where scikit-learn is missing, OptionError for a `test_fraction` that is not
+    Raises ImportError if scikit-learn is missing, OptionError for a `test_fraction` that is not
     between 0 and 1.
 
     The images are the test part of Alpaydin and Kaynak, "Optical recognition of handwritten

@@ -32,7 +32,7 @@ _BLOCK = 1 << 16
 
 
 class DownloadError(FastnnError, OSError):
-    """A data set is neither on this machine nor to be had from its addresses."""
+    """A data set is not on this machine and cannot be downloaded from its addresses."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is made of features, ``(frames, features)``: their changes over time, and normal ones."""
+"""Features derived from features, ``(frames, features)``: changes over time, and normalisation."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Normaliser:
 
     Attributes:
         mean: shape ``(features,)``, float32.
-        scale: what to multiply by, 1 / standard deviation, shape ``(features,)``, float32.
+        scale: the factor, 1 / standard deviation, shape ``(features,)``, float32.
 
     >>> normaliser = Normaliser.fit([[[1.0], [2.0]], [[3.0]]])
     >>> normaliser([[2.0], [2.0]])

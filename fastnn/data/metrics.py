@@ -2,8 +2,8 @@
 
 An entity counts as found when its first word, its last word and its type are all right. The rules
 by which tags become entities are those of `conlleval` (Tjong Kim Sang and Buchholz, "Introduction
-to the CoNLL-2000 shared task: chunking", 2000; used again in 2003). They take tags in IOB1, IOB2
-and IOBES alike, and tags that fit no scheme, as a net writes them:
+to the CoNLL-2000 shared task: chunking", 2000; used again in 2003). They accept tags in IOB1, IOB2
+and IOBES, and tags that fit no scheme, which a net may predict:
 
 - `B-` and `S-` always begin an entity;
 - `I-` and `E-` go on with the entity of the word before where that has the same type and is tagged
@@ -40,17 +40,17 @@ class Scores:
 
     @property
     def precision(self) -> float:
-        """Share of the predicted entities that are right; 0 where none was predicted."""
+        """Share of the predicted entities that are correct; 0 if none was predicted."""
         return self.correct / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the entities in the data that were found; 0 where there are none."""
+        """Share of the entities in the data that were found; 0 if there are none."""
         return self.correct / self.expected if self.expected else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 where both are."""
+        """Harmonic mean of precision and recall; 0 if both are 0."""
         both = self.expected + self.found
         return 2 * self.correct / both if both else 0.0
 
@@ -61,7 +61,7 @@ class EntityScores(Scores):
 
     Attributes:
         accuracy: share of the words whose tag is right.
-        types: type -> its scores, in the order of the alphabet.
+        types: type -> its scores, in alphabetical order.
     """
 
     accuracy: float

@@ -29,8 +29,8 @@ def load_mnist(
     """60,000 images of handwritten digits for training and 10,000 for testing.
 
     Returns ``(x_train, y_train), (x_test, y_test)``: images, shape ``(N, 28, 28)``, and labels,
-    int64, shape ``(N,)``. As they are, the images are sequences of 28 rows of 28 pixels for
-    recurrent nets; ``x.reshape(len(x), 784)`` are rows of pixels for other nets.
+    int64, shape ``(N,)``. For recurrent nets the images are sequences of 28 rows of 28 pixels; for
+    other nets ``x.reshape(len(x), 784)`` makes each a row of pixels.
 
     Args:
         dtype: "float32" for pixels in [0, 1] (188 MB for the training images), "uint8" for pixels
@@ -81,10 +81,10 @@ def read_idx(path: str | os.PathLike[str], *, most: int | None = None) -> NDArra
 
     Args:
         path: the file.
-        most: the most bytes that a compressed file may expand to; by default 64 MiB, or 200 times
-            the file's size where that is more.
+        most: the most bytes that a compressed file may expand to; by default 64 MiB or 200 times
+            the size of the file, whichever is larger.
 
-    Raises DataError where the file is no such file, or expands to more.
+    Raises DataError if the file has another format, or expands to more.
     """
     path = files.as_path(path)
     size = files.regular(path, "idx file")

@@ -36,8 +36,8 @@ def load_ptb(*, folder: str | os.PathLike[str] | None = None, download: bool = T
     """929,589 words for training, 73,760 for validation, 82,430 for testing; 10,000 different ones.
 
     The text is lower-case, without punctuation; numbers are `N`, words outside the vocabulary
-    `<unk>`, and `<eos>` stands at the end of each sentence and counts as a word. All published
-    perplexities "on PTB" are on this form.
+    `<unk>`, and `<eos>` ends each sentence and counts as a word. All published perplexities "on
+    PTB" refer to this form.
 
     Args:
         folder: a folder with other `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` (a sentence

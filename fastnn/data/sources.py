@@ -1,17 +1,17 @@
-"""Where the data sets come from: a folder of the user's, the cache, or their canonical addresses.
+"""Where the data sets come from: a folder of your own, the cache, or their canonical addresses.
 
 A set is looked for in this order:
 
-1. the folder that the environment variable `FASTNN_DATA` names, in a sub-folder called like the set
-   (`mnist`, `fsdd`, `tinyshakespeare`, `ptb`, `conll2003`), for sets put there by hand;
+1. the folder that the environment variable `FASTNN_DATA` names, in a sub-folder named after the set
+   (`mnist`, `fsdd`, `tinyshakespeare`, `ptb`, `conll2003`), for sets that you put there yourself;
 2. the cache: the folder `FASTNN_DATA_CACHE`, or `fastnn/data` in the user's cache;
 3. the addresses below, downloaded into the cache.
 
-Whatever the way, the bytes are the same: their SHA-256 sums are checked. A loader's argument
-`folder` reads other files of the same format, unchecked.
+Either way the bytes are the same: their SHA-256 sums are checked. A loader's argument `folder`
+reads other files of the same format, unchecked.
 
-fastnn ships none of the data. Each set has its own licence, named beside its address and in its
-loader; the Penn Treebank and CoNLL-2003 may not be passed on.
+fastnn ships none of the data. Each set has its own licence, stated next to its address and in its
+loader; the Penn Treebank and CoNLL-2003 may not be redistributed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def data_cache() -> Path:
 def find(
     source: Source, *, folder: str | os.PathLike[str] | None = None, download: bool = True
 ) -> Path:
-    """The folder that holds all parts of `source`, downloaded if need be.
+    """The folder that holds all parts of `source`, downloaded if necessary.
 
     Args:
         source: the set.

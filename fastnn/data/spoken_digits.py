@@ -43,7 +43,7 @@ class SpokenDigits:
         return len(self.waveforms)
 
     def take(self, rows: Any) -> SpokenDigits:
-        """Some of the recordings: `rows` are their places, or a truth value for each."""
+        """Some of the recordings: `rows` are their indices, or a boolean for each."""
         places = np.arange(len(self))[rows]
         return SpokenDigits(
             [self.waveforms[k] for k in places],

@@ -1,4 +1,4 @@
-"""Diagnostics: what passes through a model, what is wrong with it, what to try next.
+"""Diagnostics: the signals in a model, what is wrong with it, and what to try next.
 
 >>> from fastnn.diagnostics import advise
 >>> print(advise({"accuracy": [0.6, 0.97]}, goal=0.95, mode="max", monitor="accuracy"))

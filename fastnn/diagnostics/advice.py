@@ -44,12 +44,12 @@ CASES = tuple(REMEDIES)
 
 @dataclass(frozen=True)
 class Advice:
-    """What `advise` says; its text is the whole.
+    """What `advise` says; print it for the whole text.
 
     Attributes:
         case: "diverging", "training" (bad on training data), "unfinished" (still falling),
             "validation" (good on training data, bad on validation data) or "good".
-        reason: the numbers that say so.
+        reason: the numbers behind it.
         remedies: what to try, the most promising first.
     """
 
@@ -64,15 +64,15 @@ class Advice:
 
 
 def advise(history: Any, goal: float, *, monitor: str = "loss", mode: str = "min") -> Advice:
-    """What to try next: the recipe that courses teach.
+    """What to try next, by the recipe that courses teach.
 
-    Is the model good enough on the training data? If not, it is the training or the model that has
-    to change, and regularisation would make it worse. If it is, but not on validation data, it
-    overfits. The order matters: a model that is bad on validation data may simply be bad.
+    Is the model good enough on the training data? If not, the training or the model has to change,
+    and regularisation would make things worse. If it is, but not on validation data, it overfits.
+    The order matters: a model that is bad on validation data may simply be bad.
 
     Args:
-        history: what `Trainer.fit` returns, or a dict of lists of numbers: `monitor`, and with
-            validation data "val_" and its name.
+        history: what `Trainer.fit` returns, or a dict of lists of numbers, with the keys `monitor`
+            and, for validation data, "val_" followed by its name.
         goal: what is good enough.
         monitor: the loss or a metric.
         mode: "min" or "max": which direction is better.

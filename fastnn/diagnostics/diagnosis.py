@@ -1,4 +1,4 @@
-"""What is wrong with a model, its data or its loss, looked for before the training."""
+"""Finds what is wrong with a model, its data or its loss before training."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def diagnose(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> Diagnosis:
-    """Look for what goes wrong most often, before a model is trained.
+    """Look for the most common faults before a model is trained.
 
     In this order: are the inputs finite and normalised; is a class missing or much more frequent
-    than others; is the first loss that of a model that knows nothing; does the signal fade or grow
-    from layer to layer, and the gradient on its way back; are units dead or saturated; do the
-    gradients agree with differences of the loss (in float64, along random directions); can the
+    than others; is the first loss that of a model that knows nothing; does the signal vanish or
+    explode from layer to layer, or the gradient on its way back; are units dead or saturated; do
+    the gradients agree with differences of the loss (in float64, along random directions); can the
     model learn one mini-batch by heart (with Adam). The model, its parameters and the data are
     unchanged afterwards.
 
@@ -117,11 +117,11 @@ def diagnose(
 
     Args:
         model: the model, trained or not.
-        x, y: inputs and targets, as for `Trainer.fit`. The data are looked at as a whole, the model
-            with the first `batch_size` samples.
+        x, y: inputs and targets, as for `Trainer.fit`. The data are checked as a whole, the model
+            on the first `batch_size` samples.
         loss: a loss or its name; by default "cross_entropy" for integer targets, else "mse".
         batch_size: samples in the mini-batch.
-        steps: how often the mini-batch is trained with; 0 leaves this check out.
+        steps: number of training steps on the mini-batch; 0 leaves this check out.
         learning_rate: of these steps.
         seed: of directions and steps.
 

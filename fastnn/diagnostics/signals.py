@@ -46,8 +46,8 @@ class Signal:
             function's.
         kind: the last op that made it: "linear", "tanh", "lstm", ...
         output: shape (batch, ...).
-        gradient: of the loss to them, of the same shape; None where there is no loss, or where it
-            does not depend on them.
+        gradient: of the loss with respect to them, of the same shape; None if there is no loss, or
+            if it does not depend on them.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Signal:
 
     @property
     def gradient_rms(self) -> float:
-        """Root of the mean square of a sample's gradient (times the batch's size where the loss is
-        a mean); NaN without one."""
+        """Root mean square of a sample's gradient (multiplied by the batch size if the loss is a
+        mean); NaN without one."""
         if self.gradient is None:
             return math.nan
         square = float((self.gradient.astype(np.float64) ** 2).mean())
@@ -76,8 +76,8 @@ class Signal:
 
     @property
     def saturated(self) -> float:
-        """The share of outputs in a flat part, where the slope is below 5 % of its largest; NaN for
-        functions without one (all but sigmoid and tanh)."""
+        """The share of outputs in a flat part, where the slope is below 5 % of its maximum; NaN for
+        functions without flat parts (all but sigmoid and tanh)."""
         if self.kind not in BOUNDED:
             return math.nan
         low, high = BOUNDED[self.kind]
@@ -86,8 +86,8 @@ class Signal:
 
     @property
     def dead(self) -> float:
-        """The share of units that give 0 for every sample (and time step); NaN for functions that
-        cannot die (all but ReLU)."""
+        """The share of units whose output is 0 for every sample (and time step); NaN for functions
+        whose units cannot die (all but ReLU)."""
         if self.kind not in RECTIFIED:
             return math.nan
         return float((self.output.reshape(-1, self.output.shape[-1]) == 0).all(axis=0).mean())
@@ -130,9 +130,9 @@ def signals(
     *,
     training: bool = False,
 ) -> Signals:
-    """Each layer's outputs for a mini-batch, and the loss's gradients to them.
+    """Each layer's outputs for a mini-batch, and the gradients of the loss with respect to them.
 
-    Nothing of the model, its statistics or its last gradients is changed.
+    The model, its statistics and its last gradients are not changed.
 
     Args:
         model: any model. Layers inside a loop (`ops.loop`) are left out, and those that compute

@@ -33,11 +33,11 @@ class LayerStatistics(Callback):
         layers: by layer, lists with one number for each epoch, by name: "mean" and "std" of its
             outputs, "saturated" (the share of them in the flat parts of sigmoid or tanh), "dead"
             (the share of ReLU units that give 0 for all samples), "gradient_rms" (of a sample's
-            gradient to them). What does not apply is NaN.
+            gradient to them). Values that do not apply are NaN.
         updates: by parameter, the norm of its change in each epoch relative to its norm, divided by
             the number of steps. A healthy step is about 1e-3 of the weights at the beginning of a
-            training; far below, the rate is too low or the gradient has vanished; far above, the
-            rate is too high. Steps that go back and forth count less here than one by one.
+            training; if it is far below, the rate is too low or the gradient has vanished; if far
+            above, the rate is too high. Steps that go back and forth partly cancel here.
 
     Nothing of the run is changed.
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 class Autoencoder(Module):
-    """Learns a code from which data can be had back: ``decoder(encoder(x))`` is compared with x.
+    """Learns a code from which data can be reconstructed: ``decoder(encoder(x))`` is compared with
+    x.
 
-    As a layer it gives the code, so that ``Sequential(autoencoder.encoder, nn.Linear(..., 10))`` is
-    a classifier that starts from what was learned without labels.
+    As a layer it returns the code, so ``Sequential(autoencoder.encoder, nn.Linear(..., 10))`` is a
+    classifier that starts from what was learned without labels.
 
     Args:
         encoder: a module, from data to codes, shape (batch, ...).
@@ -76,8 +77,8 @@ class Autoencoder(Module):
         cls, features: int, hidden: Sequence[int] = (128,), latent: int = 30, *,
         activation: type[Module] = ReLU, **options: Any,
     ) -> Autoencoder:  # fmt: skip
-        """An autoencoder of fully connected layers: `hidden` from data to codes, and in reverse
-        back; the code itself is linear.
+        """An autoencoder of fully connected layers: `hidden` from data to codes, the reverse from
+        codes to data; the code itself is linear.
 
         Args:
             features: numbers in a sample, of shape (features,).
@@ -115,7 +116,7 @@ class Autoencoder(Module):
         return found
 
     def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """What is had back from data."""
+        """The reconstruction of data."""
         found: np.ndarray = apply(self, "_reconstruction", x, batch_size=batch_size)
         return found
 

@@ -56,14 +56,14 @@ PENALTIES = ("gradient", "r1")
 
 
 class GAN(Module):
-    """A generative adversarial net (Goodfellow et al. 2014): a generator makes samples of noise, a
-    discriminator tells them from real ones, and each learns from the other.
+    """A generative adversarial net (Goodfellow et al. 2014): a generator makes samples from noise,
+    a discriminator tells them from real ones, and each learns from the other.
 
     Both players' gradients are those at the parameters before the step, and one compiled program
     makes the whole step: the generator runs once, and the discriminator's parameters count as
     constants in what the generator minimises (`nn.detached`).
 
-    As a layer it makes samples of noise.
+    As a layer it turns noise into samples.
 
     Args:
         generator: a module, from noise of shape (batch, latent) to samples.
@@ -172,7 +172,7 @@ class GAN(Module):
             optimizer: as for `Trainer`, for both players (parameter groups: "gan.generator.*" and
                 "gan.discriminator.*"); None is Adam with the options that follow.
             lr: the learning rate.
-            generator_lr: that of the generator, if it is another (Heusel et al. 2017).
+            generator_lr: the generator's learning rate, if different (Heusel et al. 2017).
             betas: of Adam (Radford et al. 2016).
             options: as for `Trainer`.
         """

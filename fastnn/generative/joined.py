@@ -1,4 +1,4 @@
-"""A module that takes a condition beside its input."""
+"""A module that takes a condition in addition to its input."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastnn.nn.module import Module
 class Joined(Module):
     """Gives a module of one input a second one: both are joined along the last axis.
 
-    An encoder, decoder, generator or discriminator of a conditional model takes the class as a
-    second input, and a `Joined` one has it beside its features (Mirza & Osindero 2014).
+    The encoder, decoder, generator or discriminator of a conditional model takes the class as a
+    second input; `Joined` appends it to the features (Mirza & Osindero 2014).
 
     Args:
         module: takes (batch, features + condition).

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class VAE(Module):
-    """A variational autoencoder (Kingma & Welling 2014): data x are made of a code z that is
-    normally distributed, and an encoder says which codes a sample may come from::
+    """A variational autoencoder (Kingma & Welling 2014): data x are generated from a normally
+    distributed code z, and an encoder says which codes a sample may come from::
 
         z ~ N(0, I),   x ~ p(x | decoder(z)),   q(z | x) = N(mu, diag(sigma^2))
 
-    Trained is the lower bound of log p(x), ``E_q log p(x | z) - beta KL(q(z | x) || N(0, I))``, or
-    with several draws the tighter ``E log (1/K) sum_k p(x, z_k) / q(z_k | x)``
-    (importance-weighted, Burda et al. 2016).
+    Training maximises the lower bound of log p(x),
+    ``E_q log p(x | z) - beta KL(q(z | x) || N(0, I))``, or with several draws the tighter
+    ``E log (1/K) sum_k p(x, z_k) / q(z_k | x)`` (importance-weighted, Burda et al. 2016).
 
-    As a layer it gives mu, the code's mean.
+    As a layer it returns mu, the mean of the code.
 
     Args:
         encoder: a module, from data to 2 * latent numbers: mu and log sigma^2.
@@ -46,8 +46,8 @@ class VAE(Module):
             is the mean).
         std: the standard deviation of data around that mean, for "gaussian".
         beta: the factor of the divergence (Higgins et al. 2017).
-        free_bits: what each number of the code may cost without being pressed, in nats, on the
-            mini-batch's average (Kingma et al. 2016); 0: none.
+        free_bits: the divergence in nats that each number of the code may have without being
+            penalised, averaged over the mini-batch (Kingma et al. 2016); 0 means none.
         draws: K, codes drawn of each sample in training. More than one train the
             importance-weighted bound, which takes beta 1 and no free bits.
         classes: C > 0 for a conditional VAE (Sohn et al. 2015): encoder and decoder get the class
@@ -90,7 +90,8 @@ class VAE(Module):
         cls, features: int, hidden: Sequence[int] = (400,), latent: int = 20, *,
         activation: type[Module] = ReLU, classes: int = 0, **options: Any,
     ) -> VAE:  # fmt: skip
-        """A VAE of fully connected layers: `hidden` from data to codes, and in reverse back.
+        """A VAE of fully connected layers: `hidden` from data to codes, the reverse from codes to
+        data.
 
         Args:
             features: numbers in a sample, of shape (features,).

@@ -1,4 +1,5 @@
-"""What layers have in common that are adapted to training data: `fastnn/nn/normalization.py`."""
+"""What the layers that are adapted to training data have in common (see
+`fastnn/nn/normalization.py`)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Adapted(Module):
     """Base of layers that are adapted to data.
 
     Attributes:
-        samples: a buffer of shape (1,), how many rows it was adapted to; 0: none yet.
+        samples: a buffer of shape (1,): the number of rows it was adapted to, 0 before that.
     """
 
     #: rows that are needed at least
@@ -33,23 +34,23 @@ class Adapted(Module):
         self.samples = Parameter((1,), 0.0, trainable=False, unset=_UNSET % type(self).__name__)
 
     def adapt(self, x: Any, lengths: Any = None, mask: Any = None) -> Self:
-        """Take the statistics of training data; those of an earlier call are forgotten.
+        """Take the statistics of training data, replacing those of an earlier call.
 
-        Sums are in float64 and a block at a time, so `x` may be a memory map, or come in chunks
-        that together don't fit into memory.
+        Sums are in float64 and taken a block at a time, so `x` may be a memory map, or come in
+        chunks that do not fit into memory together.
 
         Args:
             x: an array of shape (..., features), or an iterable of such arrays (a list, a
                 generator), or of pairs (array, lengths).
-            lengths: of padded sequences, shape (samples,) with `x` of shape (samples, steps,
-                features): padding does not count.
-            mask: what counts, booleans of x's shape without the features.
+            lengths: of padded sequences, shape (samples,), with `x` of shape (samples, steps,
+                features); padding is ignored.
+            mask: booleans of x's shape without the features: which rows count.
 
         Returns:
             The layer.
 
         Raises:
-            DataError: there are NaN or infinite numbers, or too few samples.
+            DataError: the data contain NaN or infinity, or there are too few samples.
             ShapeError: shapes do not fit.
         """
         name = type(self).__name__
@@ -72,13 +73,14 @@ class Adapted(Module):
         raise NotImplementedError
 
     def inverse(self, y: Any) -> np.ndarray:
-        """What was normalised to `y`, in NumPy: scaled back, as for targets of a regression.
+        """Undo the normalisation, in NumPy: the input that gives `y`, for instance the targets of a
+        regression.
 
         Args:
-            y: an array of the layer's output's shape.
+            y: an array of the shape of the layer's output.
 
         Returns:
-            An array of the input's shape, float64.
+            A float64 array of the shape of the input.
         """
         if not self.samples.read().any():
             raise OptionError(_UNSET % type(self).__name__)

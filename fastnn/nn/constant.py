@@ -18,7 +18,7 @@ def detached(*modules: Module) -> Iterator[None]:
     """A context, in a `forward` or a loss, in which the parameters of modules count as constants.
 
     Gradients pass through the modules to their inputs, but not to their parameters. So one player
-    of a game learns what the other one makes of its work, and both are trained by one step: see
+    of a game learns how the other one judges its work, and both are trained in one step: see
     `fastnn.generative.GAN`. (`Module.freeze` keeps parameters from being trained at all.)
 
     Args:

@@ -36,13 +36,14 @@ class Contents(Tree):
     def store(self, dtype: str | None = None, seed: int | None = None) -> ParameterStore:
         """The flat memory of all parameters; made on the first call.
 
-        A part of a model shares the memory of the whole. Where parts have memory already, or that
-        of another element type, it is made anew for all that share it, and the contents move.
+        A part of a model shares the memory of the whole. If parts already have memory of their own,
+        or memory of another element type, new memory is made for everything that shares it, and the
+        contents are moved there.
 
         Args:
-            dtype: "float32" or "float64"; None: as it is, float32 for a new model.
-            seed: what parameters are drawn from to which nothing was assigned yet, and for which
-                nobody chose a seed before; None: nobody has chosen, seed 0 for the time being.
+            dtype: "float32" or "float64"; None keeps the present type (float32 for a new model).
+            seed: the seed for parameters that have not been assigned and for which no seed has been
+                chosen yet; None leaves the choice open (seed 0 until then).
         """
         arrays = self.named_arrays()
         current: ParameterStore | None = self.__dict__.get("_store")
@@ -73,7 +74,7 @@ class Contents(Tree):
         return ParameterStore(everything.values(), dtype or _widest(arrays.values()))
 
     def memory(self) -> ParameterStore | None:
-        """The store that the parameters have, or None if none was made yet."""
+        """The store that holds the parameters, or None if there is none yet."""
         stores = {id(p.store): p.store for p in self.named_arrays().values()}
         return next(iter(stores.values())) if len(stores) == 1 else None
 
@@ -94,23 +95,23 @@ class Contents(Tree):
     ) -> Loaded:
         """Set parameters and buffers from arrays by name, such as PyTorch's ``state_dict()``.
 
-        PyTorch's ``num_batches_tracked`` is left out, and a shared parameter may come under any of
-        its names, or under all.
+        PyTorch's ``num_batches_tracked`` is left out, and a shared parameter may appear under any
+        or all of its names.
 
         Args:
             arrays: NumPy arrays, PyTorch's tensors, or anything else that NumPy makes an array of.
-            strict: whether the names have to match exactly. False: what is missing stays as it is,
-                what is unknown is left out; both are returned. States that a `stateful` layer
-                carries for another number of sequences are left out, too: they begin with zeros.
-            prefix: take only the names that begin with it, without it: "encoder." for a part of a
+            strict: whether the names must match exactly. If False, missing parameters keep their
+                values and unknown ones are ignored; both are returned. States that a `stateful`
+                layer carried for another number of sequences are ignored too: they start as zeros.
+            prefix: load only the names that begin with this, and strip it: "encoder." for part of a
                 larger model's dict.
 
         Returns:
             Two lists of names, `missing_keys` and `unexpected_keys`.
 
         Raises:
-            DataError: names or shapes don't fit, not even one with ``strict=False``, or what comes
-                are no numbers. Nothing is changed.
+            DataError: names or shapes do not fit, no name fits with ``strict=False``, or values are
+                not numbers. Nothing is changed.
             BusyError: another thread is training the model. Nothing is changed.
 
         >>> from fastnn import nn

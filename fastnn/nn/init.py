@@ -300,7 +300,7 @@ INITIALIZERS: dict[str, Callable[..., Weights]] = {
 def get(init: str | float | Callable[..., Weights], **options: Any) -> Initializer:
     """The initialiser for a name, a number (constant) or a function, with `options` bound to it.
 
-    Raises OptionError for an unknown name or option, an option that is missing, and anything else.
+    Raises OptionError for an unknown name or option, a missing option, or any other kind of object.
 
     >>> get("orthogonal", gain=0.5)((2, 2), np.random.default_rng(0)).shape
     (2, 2)

@@ -2,8 +2,8 @@
 
 A loss says what each row contributes (`rows`), what a row weighs in the mean (`weights`) and which
 rows count at all (`counted`); batches, epochs and evaluations add these up. `reduction` is "mean"
-(the sum of the rows by the sum of their weights), "sum", or "none" (the rows themselves, for losses
-of your own).
+(the sum of the rows divided by the sum of their weights), "sum", or "none" (the rows themselves,
+for losses of your own).
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class CrossEntropyLoss(_ClassLoss):
 
     Args:
         weight: weight of each class.
-        ignore_index: a class index, of padding for instance, whose rows do not count, not even in
-            the mean's denominator. None means that all rows count; PyTorch's default is -100.
+        ignore_index: a class index, for instance of padding, whose rows do not count, not even in
+            the denominator of the mean. None means that all rows count; PyTorch's default is -100.
         label_smoothing: share of the target that is spread evenly over the classes (Szegedy et al.
             2016).
         reduction: "mean" (weighted by the targets' class weights, as in PyTorch), "sum" or "none".

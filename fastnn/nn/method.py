@@ -1,4 +1,4 @@
-"""Functions of a model beside its `forward`, compiled for arrays like `predict`."""
+"""Functions of a model other than its `forward`, compiled for arrays as `predict` is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastnn.nn.structure import Watch
 
 
 class Method:
-    """A module with another function in the place of its `forward`.
+    """A module with another function in place of its `forward`.
 
     Args:
         module: whose parameters it has.

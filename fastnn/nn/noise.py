@@ -1,7 +1,7 @@
-"""Regularisation by chance: noise, and forms of dropout beside `Dropout`.
+"""Random regularisation: noise, and forms of dropout other than `Dropout`.
 
-In evaluation each is what it is on average. The random numbers depend on the seed, the step, the
-layer and the element only, not on the number of workers.
+In evaluation each layer applies its average effect. The random numbers depend only on the seed, the
+step, the layer and the element, not on the number of workers.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def _probability(name: str, p: Any, most: str = "1)") -> float:
 class GaussianNoise(Module):
     """Adds normally distributed noise in training, ``y = x + N(0, std²)``.
 
-    At the inputs this is training with noise (Bishop 1995), which for small `std` is a penalty on
-    the slope of the model.
+    Applied to the inputs this is training with noise (Bishop 1995), which for a small `std` acts as
+    a penalty on the slope of the model.
 
     Args:
         std: standard deviation, >= 0.
@@ -86,7 +86,7 @@ class GaussianDropout(Module):
 
 
 class SpatialDropout(Module):
-    """Sets features to zero in training, each at all places of a sample or at none.
+    """Sets whole features to zero in training: each at all positions of a sample or at none.
 
     Over images these are feature maps (Tompson et al. 2015); over sequences one mask for all steps,
     the variational dropout of Gal & Ghahramani (2016). The kept elements are multiplied by
@@ -123,17 +123,17 @@ class DropConnect(Module):
     """A `Linear` layer whose weights are set to zero in training, each with probability `p` (Wan
     et al. 2013), with one mask for a mini-batch.
 
-    In training ``y = x (M ∘ W)ᵀ + b``, which is not scaled. In evaluation the sum over all such
-    masks is taken for normally distributed, as in the paper, with mean ``(1 - p) x Wᵀ + b`` and
-    variance ``p (1 - p) x² (W²)ᵀ``. With ``points=n`` the result is the mean of the activation over
-    that distribution, by Gauss-Hermite quadrature with n points (the paper draws samples, which
-    tend to the same); with ``points=0`` it is the activation of the mean.
+    In training ``y = x (M ∘ W)ᵀ + b``, which is not scaled. In evaluation the distribution over all
+    masks is taken to be normal, as in the paper, with mean ``(1 - p) x Wᵀ + b`` and variance
+    ``p (1 - p) x² (W²)ᵀ``. With ``points=n`` the result is the mean of the activation over that
+    distribution, by Gauss-Hermite quadrature with n points (the paper draws samples, which converge
+    to the same); with ``points=0`` it is the activation of the mean.
 
     Args:
         in_features, out_features: sizes C and K.
         p: probability of zero, in [0, 1).
-        activation: what follows, a module of values such as ``nn.ReLU()``, or None.
-        points: of the quadrature; each costs one activation.
+        activation: the activation that follows, a module such as ``nn.ReLU()``, or None.
+        points: points of the quadrature; each costs one evaluation of the activation.
         bias: whether to add a bias.
 
     Attributes:
@@ -235,14 +235,14 @@ class Standout(Module):
 
 
 class StochasticDepth(Module):
-    """A residual block that some samples of a batch go around in training (Huang et al. 2016):
+    """A residual block that some samples of a batch bypass in training (Huang et al. 2016):
     ``y = x + block(x) / (1 - p)``, or ``y = x`` with probability `p`.
 
     In evaluation ``y = x + block(x)``.
 
     Args:
         block: a module whose output has its input's shape.
-        p: probability that a sample goes around the block, in [0, 1).
+        p: probability that a sample bypasses the block, in [0, 1).
 
     >>> from fastnn import nn
     >>> block = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))

@@ -1,7 +1,7 @@
-"""Layers that normalise data as they were adapted to training data.
+"""Layers that normalise data by statistics of the training data.
 
-They have no trained parameters: what `adapt` finds are buffers, which model files and checkpoints
-hold, and which `predict` and `evaluate` apply.
+They have no trained parameters: what `adapt` finds is kept in buffers, which are saved with models
+and checkpoints and which `predict` and `evaluate` apply.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Standardize(Adapted):
     """Makes each feature have mean 0 and variance 1 over the training data, ``y = (x - mean) /
     std``, as scikit-learn's `StandardScaler`.
 
-    A feature that is constant in the training data is shifted only (its `std` counts as 1).
+    A feature that is constant in the training data is only shifted (its `std` counts as 1).
 
     Args:
         features: C, the size of the last axis, or the sizes of several last axes.
@@ -36,8 +36,8 @@ class Standardize(Adapted):
             whole population (divided by n).
         samples: a buffer, how many rows it was adapted to.
 
-    Shapes: input and output (batch, ..., features). With `lengths` (batch,), what is beyond a
-    sequence's length is set to 0. A layer that was not adapted raises OptionError.
+    Shapes: input and output (batch, ..., features). With `lengths` (batch,), everything past the
+    end of a sequence is set to 0. A layer that has not been adapted raises OptionError.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -85,8 +85,8 @@ class MinMaxScale(Adapted):
 
     Args:
         features: C, the size of the last axis, or the sizes of several last axes.
-        low, high: of the range.
-        clip: whether other data are kept within the range, too.
+        low, high: the ends of the range.
+        clip: whether other data are clipped to the range as well.
 
     Attributes:
         minimum, maximum: buffers of the features' shape.
@@ -137,7 +137,7 @@ class MinMaxScale(Adapted):
 
 
 class RobustScale(Adapted):
-    """Subtracts the median and divides by the distance of two quantiles, ``y = (x - median) /
+    """Subtracts the median and divides by the distance between two quantiles, ``y = (x - median) /
     (upper - lower)``, which outliers hardly move, as scikit-learn's `RobustScaler`.
 
     Where the quantiles are equal, only the median is subtracted. Quantiles are exact, so that
@@ -203,7 +203,7 @@ class Whiten(Adapted):
     Args:
         features: C, the size of the last axis.
         method: "pca" or "zca".
-        components: of PCA, how many; None: all.
+        components: how many to keep (PCA); None keeps all.
         eps: added to the eigenvalues; for images 0.01 or so keeps noise small where there is hardly
             any variance.
 
@@ -214,7 +214,7 @@ class Whiten(Adapted):
         samples: a buffer, how many rows it was adapted to.
 
     Shapes: input (batch, ..., C), output (batch, ..., components). `lengths` as of `Standardize`.
-    Without `eps`, adapting takes more samples than components.
+    Without `eps`, adapting needs more samples than components.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -283,10 +283,11 @@ class Whiten(Adapted):
 
 
 class UnitNorm(Module):
-    """Divides each sample by its length, as scikit-learn's `Normalizer`; a sample of zeros stays.
+    """Divides each sample by its length, as scikit-learn's `Normalizer`; a sample of zeros stays as
+    it is.
 
-    Of each sample mean and variance are normalised by ``nn.LayerNorm(C, affine=False)``, and over
-    each mini-batch by ``nn.BatchNorm(C, affine=False)``.
+    To normalise the mean and variance of each sample use ``nn.LayerNorm(C, affine=False)``, and
+    over each mini-batch ``nn.BatchNorm(C, affine=False)``.
 
     Args:
         norm: "l2" (the square root of the sum of squares), "l1" (the sum of sizes), or "max" (the

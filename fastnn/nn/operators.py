@@ -19,8 +19,8 @@ _METHODS = frozenset(name for name in vars(Methods) if not name.startswith("_"))
 class Operators:
     """What a parameter computes with in `forward`: the operators of a symbolic `Value`.
 
-    Outside of a `forward` NumPy's functions take a parameter's numbers, and operators are refused:
-    the result would be an array that is no parameter and does not follow it.
+    Outside a `forward`, NumPy's functions read a parameter's numbers, and operators are refused:
+    the result would be an array that does not follow the parameter.
     """
 
     __slots__ = ()
@@ -117,8 +117,8 @@ def _applied(name: str, *operands: Any) -> Value:
 
 
 def refuse_numbers(parameter: Any) -> None:
-    """Raise ShapeError while a `forward` is traced: numbers taken there would stay what they are
-    now, whatever training makes of the parameter."""
+    """Raise ShapeError while a `forward` is traced: numbers read there would keep their present
+    values while training changes the parameter."""
     graph = traced()
     if graph is not None:
         raise ShapeError(

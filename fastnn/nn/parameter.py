@@ -50,12 +50,12 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
     Args:
         shape: the shape that users see (as in PyTorch).
         init: an initialiser's name, a number, or a function of (shape, rng); see `nn.init`.
-        transposed: keep the matrix transposed in memory, which matrix products prefer; of more
-            dimensions, as a convolution's weight has, (out, in, *kernel) lies as (*kernel, in,
+        transposed: keep the matrix transposed in memory, which matrix products prefer; with more
+            dimensions, as in a convolution's weight, (out, in, *kernel) is stored as (*kernel, in,
             out). `value` still has shape `shape`.
         trainable: False for a buffer, such as running statistics.
-        unset: of a buffer that has to be set or loaded before the model is used: what an error says
-            as long as it holds nothing but 0.
+        unset: for a buffer that must be set or loaded before the model is used: the text of the
+            error that is raised while it holds only zeros.
 
     Attributes:
         trainable: whether training changes it. Setting it to False freezes the parameter at any
@@ -139,7 +139,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
 
     @property
     def name(self) -> str:
-        """Its dotted name in the model that was traversed last."""
+        """Its dotted name in the model that was last traversed."""
         return self._name
 
     @property
@@ -271,7 +271,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         return self.store
 
     def read(self) -> np.ndarray:
-        """The contents, like `value`, but only to be read."""
+        """The contents, like `value`, but read-only."""
         store = self._placed()
         look(store, f"parameter {self._name!r}")
         if store.away:

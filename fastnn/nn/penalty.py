@@ -1,7 +1,7 @@
 """Penalties on parameters: terms of a loss, for `penalties` of a trainer or in a loss of your own.
 
-A penalty depends on parameters alone, so it belongs to training: what `evaluate` reports, and what
-an epoch reports as its loss, is the loss of the data.
+A penalty depends only on the parameters, so it is part of training alone: the losses that
+`evaluate` and an epoch report are those of the data.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def _factors(name: str, **given: Any) -> list[float]:
 
 
 class Penalty:
-    """A number that grows with what a parameter should not be; the base of those below.
+    """Base class of penalties: a number that grows as a parameter moves away from what it should
+    be.
 
-    A subclass defines `value`. It is called with a parameter (or any symbolic value) where
-    something is traced: in `forward`, or in a loss.
+    A subclass defines `value`. It is called with a parameter (or any symbolic value) while a
+    `forward` or a loss is traced.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -87,8 +88,8 @@ class L2Penalty(Penalty):
     1992).
 
     The same as ``weight_decay=l2`` of an optimiser, which costs less; as a term of the loss it is
-    also in what a step returns and in the searches of full-batch methods. (Keras' factor is half as
-    large.)
+    included in what a step returns and in the line searches of full-batch methods. (Keras' factor
+    is half as large.)
 
     Args:
         l2: factor, >= 0.
@@ -137,7 +138,7 @@ class OrthogonalPenalty(Penalty):
     Args:
         factor: >= 0.
 
-    Raises ShapeError for what is no matrix.
+    Raises ShapeError for anything but a matrix.
 
     >>> import fastnn as fnn
     >>> from fastnn import nn

@@ -55,12 +55,12 @@ class AnnealedDropout(Module):
     "Annealed dropout training of deep networks").
 
     The rate is a number in the model's memory, the buffer `rate`, so a change needs no new program.
-    `callbacks.AnnealDropout` lets it fall from epoch to epoch; in a loop of your own call
+    `callbacks.AnnealDropout` lowers it from epoch to epoch; in a training loop of your own, call
     `set_rate`. In training the elements that are kept are multiplied by 1 / (1 - rate); evaluation
     changes nothing.
 
     Args:
-        p: the rate in the beginning, in [0, 1].
+        p: the rate at the beginning, in [0, 1].
 
     Attributes:
         rate: the rate now, a buffer of shape (1,).
@@ -86,7 +86,7 @@ class AnnealedDropout(Module):
         return float(p)
 
     def set_rate(self, p: float) -> None:
-        """Use this rate from now on, in [0, 1]."""
+        """Set the rate, in [0, 1], from now on."""
         self.rate.value = [self._checked(p)]
 
     def forward(self, x: Value) -> Value:

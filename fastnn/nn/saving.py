@@ -1,9 +1,9 @@
 """Files of a model's parameters: written by fastnn, or by others such as PyTorch.
 
-A file of a model alone has the names of its state dict. In a trainer's, where there are other
-arrays, too, and in files of older versions ``model.`` stands before them.
+A file that holds a model alone uses the names of its state dict. In a trainer's file, which holds
+other arrays as well, and in files of older versions, they begin with ``model.``.
 
-Nothing is changed before all of a file has been checked.
+Nothing is changed until the whole file has been checked.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
 
     PyTorch reads them with ``module.load_state_dict(safetensors.torch.load_file(path))``.
 
-    The file appears at once and whole: it is written beside `path`, flushed to the disk and
-    renamed. Missing folders are made.
+    The file appears whole or not at all: it is written next to `path`, flushed to disk and renamed.
+    Missing folders are created.
 
     Args:
-        model: the model; it is initialised if it is not yet.
-        path: the file to write; an old one is replaced.
+        model: the model; it is initialised if it has not been yet.
+        path: the file to write; an existing one is replaced.
 
     Raises:
-        CheckpointError: the file cannot be written. An old file is still there then.
+        CheckpointError: the file cannot be written. An existing file is left as it was.
         BusyError: another thread is training the model (it waits for the end of a single step).
 
     >>> import tempfile
@@ -61,7 +61,7 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
 def load_model(model: Module, path: str | os.PathLike[str]) -> None:
     """Read parameters and buffers from a file of `save_model` or `save_trainer`.
 
-    A model that is new takes the file's element type.
+    A new model takes the element type of the file.
 
     Args:
         model: a model with the same parameter names and shapes.
@@ -69,7 +69,7 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit the model; the message says
-            what differs. The model is unchanged then.
+            what differs. The model is left unchanged.
     """
     source = files.as_path(path, "checkpoint", CheckpointError)
     arrays, texts = read(source)

@@ -28,8 +28,8 @@ def summarize(
 ) -> str:
     """A table of layers with type, output shape and number of parameters, and the totals.
 
-    The model is traced, nothing is computed or initialised. A layer inside another is indented; one
-    that `forward` does not use has no output shape; one used several times shows the last.
+    The model is traced; nothing is computed or initialised. A layer inside another is indented, one
+    that `forward` does not use has no output shape, and one used several times shows the last.
 
     Args:
         model: any module.
@@ -39,7 +39,7 @@ def summarize(
             differ.
 
     Raises:
-        OptionError: no layer tells the input's shape, or `dtype` is unknown.
+        OptionError: the input's shape does not follow from the layers, or `dtype` is unknown.
         ShapeError: the model does not accept inputs of this shape.
 
     >>> from fastnn import nn

@@ -118,21 +118,21 @@ class Tree(structure.Part):
     # ---------------------------------------------------------------- what is trained
 
     def freeze(self, *chosen: str | Module | Parameter) -> Self:
-        """Keep parameters as they are: training moves them no more, nor do weight decay or
-        momentum. It may be done at any time, between two calls of `fit` or in a callback.
+        """Keep parameters as they are: training no longer changes them, and neither do weight decay
+        or momentum. This may be done at any time, between two calls of `fit` or in a callback.
 
         Running statistics of `BatchNorm` are buffers and follow the data all the same, as in
         PyTorch.
 
         Args:
             chosen: name patterns ("body.*", "*.bias"), names of modules ("body"), modules or
-                parameters of this model; all parameters if there are none.
+                parameters of this model; all parameters if none are given.
 
         Returns:
             The model.
 
         Raises:
-            OptionError: one of them has no parameter of this model.
+            OptionError: one of them matches no parameter of this model.
 
         >>> from fastnn import nn
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).freeze("0.*")
@@ -143,8 +143,8 @@ class Tree(structure.Part):
         return self
 
     def unfreeze(self, *chosen: str | Module | Parameter) -> Self:
-        """Train parameters again that `freeze` has frozen; arguments as there. The optimiser goes
-        on with the state that it had for them."""
+        """Train parameters again that `freeze` has frozen; it takes the same arguments. The
+        optimiser continues with the state it had for them."""
         self._set_trainable(chosen, True)
         return self
 

@@ -47,7 +47,7 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
     array([[ 3., 12.]], dtype=float32)
 
     A Hessian-vector product is the gradient of the gradient's product with the vector; the penalty
-    of Gulrajani et al. (2017) is ``(norm - 1) ** 2`` of such a gradient to the input.
+    of Gulrajani et al. (2017) is ``(norm - 1) ** 2`` of such a gradient with respect to the input.
     """
     graph = graph_of(y)
     several = isinstance(wrt, (list, tuple))
@@ -78,11 +78,11 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
 
 
 def tangent(y: Any, wrt: Any, along: Any) -> Value:
-    """The derivative of a value along a direction of values or parameters that it was computed of:
-    a Jacobian-vector product, in forward mode.
+    """The derivative of a value along a direction in the values or parameters that it was computed
+    from: a Jacobian-vector product, in forward mode.
 
-    For use in `forward` or in a loss, as `gradient`; of a gradient it gives Hessian-vector products
-    (the R-operator of Pearlmutter 1994). As `jax.jvp`.
+    For use in `forward` or in a loss, like `gradient`. Applied to a gradient it gives
+    Hessian-vector products (the R-operator of Pearlmutter 1994). It corresponds to `jax.jvp`.
 
     Args:
         y: a symbolic value of any shape.

@@ -147,8 +147,8 @@ def batch_norm(
 ) -> Value:  # fmt: skip
     """Normalise each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
 
-    In training the batch's statistics are used and the running ones updated; in evaluation the
-    running ones are used, or the batch's where there are none (None). No gain means 1, no bias 0.
+    Training uses the batch's statistics and updates the running ones; evaluation uses the running
+    ones, or the batch's if these are None. Without a gain it is 1, without a bias 0.
     """
     graph = graph_of(x)
     x = float_value(x, "batch_norm")
@@ -180,9 +180,9 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
 
     Args:
         x: of any shape.
-        rate: a number, or a value or buffer with one number in [0, 1], which may be another in each
-            step; it gets no gradient.
-        scale: what is kept is multiplied by this; only with a rate that is a number.
+        rate: a number, or a value or buffer with one number in [0, 1], which may change from step
+            to step; it gets no gradient.
+        scale: factor of the elements that are kept; only with a rate that is a number.
     """
     graph = graph_of(x)
     if isinstance(rate, (Value, Leaf)):

@@ -25,13 +25,13 @@ def _uniform(x: Value, low: float = 0.0, high: float = 1.0, stream: int = 0) -> 
 def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
     """Normally distributed numbers in the shape of x.
 
-    They depend on the seed, the step, the place in the model and the element only, not on the
+    They depend only on the seed, the step, the place in the model and the element, not on the
     number of workers, and no gradient passes through them: ``mu + sigma * normal_like(mu)`` is the
     reparametrisation of Kingma & Welling (2014).
 
     Args:
-        x: whose shape is taken; its numbers do not matter.
-        mean, std: of the distribution; `std` is >= 0.
+        x: gives the shape; its numbers do not matter.
+        mean, std: mean and standard deviation of the distribution; `std` is >= 0.
     """
     x = float_value(x, "normal_like")
     if not std >= 0:

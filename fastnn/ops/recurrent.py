@@ -166,11 +166,11 @@ def rnn(
         x: shape (B, T, I).
         w_ih, w_hh: parameters of PyTorch's shapes (H, I) and (H, H), kept transposed.
         b_ih, b_hh: shape (H,), or None.
-        h0: the state before the first step, shape (B, H); zeros if None.
+        h0: initial state, shape (B, H); zeros if None.
         lengths: valid steps of each sequence, integers of shape (B,); all T if None.
         activation: "tanh", "relu" or "sigmoid".
         reverse: from each sequence's last valid step to its first.
-        bptt: gradients through time stop at steps that are multiples of it; 0: never.
+        bptt: gradients through time stop at steps that are multiples of it; 0 means never.
 
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).

@@ -76,8 +76,8 @@ def loop(
     ...         outputs, last = ops.loop(step, x, ops.zeros_state(x, self.hidden))
     ...         return last
 
-    A decoder that writes one symbol after the other, the likeliest (here as a one-hot row), until
-    it has written symbol 0:
+    A decoder that writes the likeliest symbol (here as a one-hot row) in each step, until it has
+    written symbol 0:
 
     >>> class Decoder(nn.Module):
     ...     def __init__(self, symbols, hidden):

@@ -359,8 +359,8 @@ def _rows(x: Value) -> Value:
 
 
 def take(x: Any, indices: Any, axis: int = -1) -> Value:
-    """The places of an axis that `indices` name, in their order (NumPy's `take`): the axis becomes
-    the axes of `indices`. For rows of a table of parameters use `embedding`."""
+    """The elements of an axis at `indices`, in their order (NumPy's `take`): the axis is replaced
+    by the axes of `indices`. For rows of a table of parameters use `embedding`."""
     x = float_value(x, "take")
     place = whole_axes(x, axis, "take")[0]
     index = _indices(x.graph, indices, x.shape[place], "take")

@@ -37,26 +37,28 @@ def define_op(
     cuda: CudaKernel | Sequence[CudaKernel] = (),
     expression: Callable[..., Any] | None = None,
 ) -> UserOp:
-    """Define an op of your own, by the mechanism of the built-in ones.
+    """Define an op of your own, in the same way as the built-in ones.
 
     Kernels are plain Python functions of NumPy arrays, decorated with `fastnn.kernel`; its module,
-    `fastnn.kernels.declare`, says how their parameters are annotated. They are compiled when a
+    `fastnn.kernels.declare`, explains how their parameters are annotated. They are compiled when a
     model that has the op first runs, once per machine, and may use loops, arithmetic, the `math`
-    module, and functions of yours that are decorated with `fastnn.helper`. They must not make
-    arrays, and must not rely on what other items (rows) do.
+    module, and functions of yours that are decorated with `fastnn.helper`. They must not create
+    arrays, and must not depend on other items (rows).
 
     Args:
-        name: the op's name; that of a built-in op is refused. Defining an op again replaces it.
+        name: the op's name, which must not be that of a built-in op. Defining an op again replaces
+            it.
         forward: parameters that are "in" arrays are the op's inputs, "out" arrays its outputs, and
             numbers ("real", "int") its attributes. Float arrays are "f", integers "i".
         backward: one kernel or several. A parameter ``d<output>`` is the gradient that comes in,
             ``d<input>`` ("out") one that goes out; others are inputs, outputs and attributes of
-            forward, by name. Kernels whose items are rows can't sum over them: a gradient of a
-            weight is a kernel of its own, with "cols" arrays. An input without a gradient can't be
-            trained through: that is an error when a model tries.
+            forward, by name. Kernels whose items are rows cannot sum over them, so the gradient of
+            a weight is a kernel of its own, with "cols" arrays. A model that needs the gradient of
+            an input without one raises an error.
         shape: function of (shapes of the inputs, attributes), both dicts by name, that returns the
-            output's shape, or a dict of them by output. By default the dimension letters say it:
-            ``y: f[N,K]`` has x's leading dimensions if x is ``f[N,C]``, and K of whatever input.
+            output's shape, or a dict of them by output. By default it follows from the dimension
+            letters: ``y: f[N,K]`` has x's leading dimensions if x is ``f[N,C]``, and K from
+            whichever input has it.
         defaults: attributes' defaults; an attribute without one has to be given at each use.
         cuda: the same kernels for CUDA, made with `fastnn.cuda_kernel`: with the names and the
             parameters of those above, less ``lo`` and ``hi``. They compute all items; threads find
@@ -64,14 +66,15 @@ def define_op(
             CPU only.
         expression: the same op written with functions of `fastnn.ops`: of the inputs in order and
             the attributes by name, it returns the output, or a tuple of them. Gradients of
-            gradients (`fastnn.ops.gradient`) are made of it; without it they are an error.
+            gradients (`fastnn.ops.gradient`) are built from it; without it they raise an error.
 
     Returns:
         A function for use in a module's `forward`: inputs first, in the order of the forward
         kernel's parameters, then attributes. Inputs may be symbolic values, parameters or arrays.
 
     Raises:
-        OptionError: the kernels' parameters don't fit each other; says what was expected.
+        OptionError: the kernels' parameters do not fit each other; the message says what was
+            expected.
 
     >>> import numpy as np
     >>> import fastnn as fnn

@@ -31,15 +31,15 @@ class Adafactor(Passes):
     column) keep v itself: ``v = b * v + (1 - b) * g**2``; PyTorch factors the last two dimensions
     of larger ones.
 
-    r and c lie at the beginning of a slot of the parameter's size: one slot where Adam has two, so
-    that memory is not sublinear here.
+    r and c are kept at the beginning of a slot of the parameter's size, so memory is not sublinear
+    here: one slot where Adam has two.
 
     Args:
         lr: the largest relative step.
         decay_rate: of b, above 0.
         eps: the least root of v.
         scale_eps: the least size of weights that steps are relative to.
-        threshold: above which u is scaled down (the paper's d), above 0.
+        threshold: the root mean square above which u is scaled down (the paper's d), above 0.
         weight_decay: decoupled, as in `AdamW`.
         groups, common: see `Optimizer`.
 

@@ -30,16 +30,16 @@ class AdaSecant(Passes):
         d = -lr * rate * c,  p = p + d
         memory = (1 - E[d]**2 / E[d**2]) * memory + 1            (section 5.1); 2.2 for outliers
 
-    In gamma c is that of the step before, and so are E[d], E[d**2] and E[a d] in rate and memory;
-    an outlier is g or a farther from its mean than two deviations. That order, the root mean
-    squares of gamma, and memory's limits of 1.5 and 1e8 are those of the authors' code. In the
-    first step d**2 counts as g**2, and c as 0. It keeps twelve numbers for each parameter.
+    In gamma, c is that of the previous step, as are E[d], E[d**2] and E[a d] in rate and memory; an
+    outlier is a g or a that is more than two standard deviations from its mean. That order, the
+    root mean squares of gamma, and memory's limits of 1.5 and 1e8 are those of the authors' code.
+    In the first step d**2 counts as g**2, and c as 0. Twelve numbers are kept for each parameter.
 
     Args:
         lr: factor of the rates.
         beta: decay rate of the mean gradient and its square, in [0, 1).
         gamma_clip: the largest gamma.
-        eps: added to squares that are divided by, and to the norm.
+        eps: added to squares in denominators, and to the norm.
         common: see `Optimizer`.
 
     >>> AdaSecant()

@@ -19,14 +19,14 @@ class ASGD(Optimizer):
         p = (1 - lambd * eta) * p - eta * g
         average = average + (p - average) / max(1, t - 1 - t0)
 
-    Validation during `Trainer.fit` is that of the average; ``with trainer.averaged():`` puts it in
-    the parameters' place to evaluate, predict and save.
+    `Trainer.fit` validates the average; ``with trainer.averaged():`` puts it in place of the
+    parameters to evaluate, predict and save.
 
     Args:
         lr: learning rate.
         lambd: decay of the parameters and of the rate.
         alpha: power of the rate's decay; 0 for a constant one (AWD-LSTM).
-        t0: the step after which the average begins. None: when a callback says so
+        t0: the step after which averaging begins. None means when a callback says so
             (`callbacks.AverageTrigger`, the non-monotonic trigger of Merity et al. 2018).
         common: see `Optimizer`.
 

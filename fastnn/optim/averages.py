@@ -27,12 +27,12 @@ class EMA(Wrapper):
         average = p                                          (first step)
         average = decay * average + (1 - decay) * p          (later)
 
-    Training goes on with p. Validation during `Trainer.fit` is that of the average;
-    ``with trainer.averaged():`` puts it in the parameters' place to evaluate, predict and save.
+    Training continues with p. `Trainer.fit` validates the average; ``with trainer.averaged():``
+    puts it in place of the parameters to evaluate, predict and save.
 
     Args:
         optimizer: the optimiser to wrap.
-        decay: in [0, 1); some 1 - 1 / (a fifth of all steps) to 0.9999.
+        decay: in [0, 1); usually between 1 - 5 / (number of steps) and 0.9999.
 
     >>> from fastnn.optim import Adam
     >>> EMA(Adam(lr=0.01), decay=0.99)
@@ -71,12 +71,12 @@ class SWA(Wrapper):
     With ``every=1`` it is the average of all iterates since `start` (Polyak & Juditsky 1992). The
     paper averages once an epoch, at a constant or cyclic rate: ``every`` steps of an epoch, and a
     schedule such as ``Sequential([CosineAnnealing(n), Constant(0.2)], [n])``. Validation and
-    `Trainer.averaged` are as for `EMA`. Running statistics of batch norms are those of training,
-    not of the averaged weights.
+    `Trainer.averaged` work as for `EMA`. The running statistics of batch norms are those of
+    training, not of the averaged weights.
 
     Args:
         optimizer: the optimiser to wrap.
-        start: the step (from 1) that the average begins with; None: when a callback says so
+        start: the step (from 1) at which averaging begins; None means when a callback says so
             (`callbacks.AverageTrigger`).
         every: steps from one averaged point to the next.
 
@@ -126,8 +126,8 @@ class Lookahead(Wrapper):
         p = what the optimiser makes of it
         slow = slow + alpha * (p - slow),  p = slow          (every `k`-th step)
 
-    `slow` begins with the parameters before the first step. What the inner optimiser remembers is
-    kept as it is, as in the paper's experiments.
+    `slow` starts as the parameters before the first step. The state of the inner optimiser is kept
+    as it is, as in the paper's experiments.
 
     Args:
         optimizer: the optimiser to wrap.

@@ -1,4 +1,4 @@
-"""Delta-bar-delta: a gain for every weight, by whether its gradients keep their sign."""
+"""Delta-bar-delta: a gain for every weight, which grows while its gradients keep their sign."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class DeltaBarDelta(Optimizer):
         theta: decay rate of the average of earlier gradients, in [0, 1).
         common: see `Optimizer`.
 
-    It is meant for full batches, or mini-batches so large that signs are no noise.
+    It is meant for full batches, or for mini-batches large enough that the signs are not just
+    noise.
 
     >>> DeltaBarDelta(lr=0.1)
     DeltaBarDelta(lr=0.1, up=0.05, down=0.95, smallest=0.1, largest=10.0)

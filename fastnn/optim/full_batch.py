@@ -86,15 +86,15 @@ class LBFGS(LineSearch):
         d = -H g              H from the last pairs s = p' - p, y = g' - g (two loops)
         p' = p + a d          f' <= f + decrease a g.d,  |g'.d| <= curvature |g.d|
 
-    It needs the whole data set for each step: ``Trainer.fit`` gives it all, in blocks, and an epoch
-    is one iteration. The loss has to be the same each time (no dropout). Training ends when a
-    tolerance is reached.
+    It uses the whole data set for each step: ``Trainer.fit`` passes it in blocks, and an epoch is
+    one iteration. The loss must be deterministic (no dropout). Training ends when a tolerance is
+    reached.
 
     Args:
         lr: the first step to try along a direction; 1 is right for L-BFGS.
         history_size: pairs that are kept; each takes twice the parameters' memory.
         decrease, curvature: constants of the Wolfe conditions.
-        max_evaluations: of loss and gradient in one line search.
+        max_evaluations: most evaluations of loss and gradient in one line search.
         tolerance_gradient: stop where no element of the gradient is larger.
         tolerance_change: stop where an iteration lowers the loss by no more than this share of it.
         weight_decay: L2 regularisation: ``weight_decay / 2 * sum(p**2)`` is added to the loss.
@@ -132,14 +132,13 @@ class ConjugateGradient(LineSearch):
         beta = g.g / g_before.g_before                           fletcher-reeves
 
     (Polak & Ribière 1969, at least 0 as of Gilbert & Nocedal 1992; Fletcher & Reeves 1964, with
-    Powell's restarts of 1977.) It begins anew with steepest descent where beta is 0 or the
-    direction hardly goes down. As `LBFGS` it takes the whole data set, and an epoch is one
-    iteration.
+    Powell's restarts of 1977.) It restarts with steepest descent where beta is 0 or the direction
+    hardly descends. Like `LBFGS` it uses the whole data set, and an epoch is one iteration.
 
     Args:
         lr: the largest first step to try along a direction.
         formula: "polak-ribiere" or "fletcher-reeves".
-        restart: begin anew after so many iterations, too; 0: never for that reason.
+        restart: also restart after this many iterations; 0 means never for this reason.
         decrease, curvature, max_evaluations, tolerance_gradient, tolerance_change, weight_decay: as
             of `LBFGS`.
     """

@@ -1,7 +1,7 @@
 """Methods that solve with the Gauss-Newton matrix: Levenberg-Marquardt, Hessian-free.
 
-As those of `full_batch.py` they take the whole data set for each step, and an iteration is an
-epoch. What they compute is in `fastnn/train/gauss_newton.py`.
+Like those of `full_batch.py` they use the whole data set for each step, and an epoch is one
+iteration. What they compute is in `fastnn/train/gauss_newton.py`.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class LevenbergMarquardt(GaussNewton):
         (G + damping diag(G)) d = -g         G = J^T L J, the Gauss-Newton matrix
         p' = p + d where that lowers the loss: then damping / factor; else damping * factor, again
 
-    G is written out, by a product with each unit vector: time and memory grow with the square of
-    the number of parameters. It works with any loss that is convex in the outputs.
+    G is formed explicitly, by a product with each unit vector, so time and memory grow with the
+    square of the number of parameters. It works with any loss that is convex in the outputs.
 
     Args:
         damping: at first.
         factor: that it changes by.
-        max_evaluations: of the loss in one iteration.
-        max_parameters: refuse more.
-        tolerance_gradient, tolerance_change: as of `LBFGS`; 0: never stop for that reason.
+        max_evaluations: most evaluations of the loss in one iteration.
+        max_parameters: models with more parameters are refused.
+        tolerance_gradient, tolerance_change: as for `LBFGS`; 0 means never stop for that reason.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -136,13 +136,13 @@ class HessianFree(GaussNewton):
         more than 3/4 (Levenberg's rule)
 
     Conjugate gradients end when k iterations bring less than 0.0005 k of progress, k = max(10, i /
-    10); the iterate is taken back to an earlier one as long as that lowers the loss.
+    10); the step goes back to earlier iterates as long as that lowers the loss.
 
     Args:
         damping: at first.
-        decay: of the last direction, where the next search begins.
-        max_iterations: of conjugate gradients, at most.
-        tolerance_gradient, tolerance_change: as of `LBFGS`.
+        decay: factor of the last direction, from which the next search starts.
+        max_iterations: most iterations of conjugate gradients.
+        tolerance_gradient, tolerance_change: as for `LBFGS`.
     """
 
     name: ClassVar[str] = "hessian_free"

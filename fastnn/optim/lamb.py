@@ -31,7 +31,7 @@ class LAMB(Passes):
         lr: learning rate.
         betas: decay rates of the two moments, each in [0, 1).
         eps: added to the denominator.
-        weight_decay: of r, so that it takes part in the norm.
+        weight_decay: added to r, so it is part of the norm.
         groups, common: see `Optimizer`.
 
     >>> LAMB(weight_decay=0.01, groups={"*.bias": {"weight_decay": 0.0}})

@@ -24,7 +24,7 @@ class Lion(Optimizer):
 
     Args:
         lr: learning rate.
-        betas: of what the sign is taken of, and of the momentum, each in [0, 1).
+        betas: decay rates of the average whose sign is taken and of the momentum, each in [0, 1).
         weight_decay: decoupled, as in `AdamW`.
         groups, common: see `Optimizer`.
 

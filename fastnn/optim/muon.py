@@ -33,14 +33,14 @@ class Muon(Passes):
     ``match_rms=False`` sqrt(max(1, rows / columns)), of the matrix as users see it, and rates are
     some 20 times larger. PyTorch's Muon has that by default, and computes X in bfloat16.
 
-    Parameters that are no matrices, and those of groups with ``orthogonal=False`` (embeddings, the
-    last layer), are updated by AdamW's rule with the same rate, which needs a second slot.
+    Parameters that are not matrices, and those in groups with ``orthogonal=False`` (embeddings, the
+    last layer), are updated by AdamW's rule at the same rate, which needs a second slot.
 
     Args:
         lr: learning rate.
         momentum: in [0, 1).
         nesterov: Nesterov's momentum.
-        steps: of Newton-Schulz, at least 1.
+        steps: Newton-Schulz steps, at least 1.
         match_rms: see above.
         betas, eps: of AdamW's rule.
         weight_decay: decoupled, as in `AdamW`.

@@ -60,17 +60,17 @@ class Optimizer:
             ``eta / (1 + t)**0.55`` in the update t = 0, 1, ... (Neelakantan et al. 2015, "Adding
             gradient noise improves learning for very deep networks"; eta is 0.01, 0.3 or 1 there).
             It comes after clipping by a norm and before clipping by value.
-        maximize: go up the gradient instead of down; weight decay pulls to 0 all the same, as in
+        maximize: go up the gradient instead of down; weight decay still pulls towards 0, as in
             PyTorch.
-        accumulate: so many steps' gradients make one update, that of their mean, as of a batch so
-            many times larger (batch norms apart). Decay and clipping are of the mean. Schedules
-            count steps; the rules' corrections and averages count updates. What an epoch leaves
-            over is gone on with in the next one.
+        accumulate: number of steps whose gradients are averaged into one update, as if the batch
+            were that many times larger (except for batch norms). Decay and clipping apply to the
+            average. Schedules count steps; the bias corrections and averages of the rules count
+            updates. Gradients left over at the end of an epoch carry over into the next one.
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
-            matches a parameter's name counts.
-        schedule: learning-rate schedule; multiplies nothing, but gives the rate for each step from
-            the group's `lr` (see `fastnn.optim.schedules`).
+            matches a parameter's name applies.
+        schedule: learning-rate schedule: gives the rate of each step from the group's `lr` (see
+            `fastnn.optim.schedules`).
         options: the optimiser's own options.
     """
 

@@ -1,4 +1,5 @@
-"""Quickprop: to the bottom of a parabola through two slopes, for every weight by itself."""
+"""Quickprop: a step to the bottom of the parabola through two slopes, for every weight by
+itself."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Rprop(Resilient):
         step_sizes: smallest and largest size.
         common: see `Optimizer`.
 
-    Signs of gradients of small batches are noise: give it the whole data set, as one batch.
+    The signs of small batches' gradients are noise: give it the whole data set as one batch.
 
     >>> Rprop()
     Rprop(lr=0.01, down=0.5, up=1.2, smallest=1e-06, largest=50.0)

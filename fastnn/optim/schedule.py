@@ -70,8 +70,8 @@ class Schedule:
     ) -> Array:
         """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``.
 
-        With `epoch` all of them are steps of this epoch (from 0), however many steps those before
-        had; without, of ``step // steps_per_epoch``.
+        With `epoch`, all of them belong to this epoch (from 0), however many steps the earlier ones
+        had; without it, to epoch ``step // steps_per_epoch``.
 
         >>> from fastnn.optim.schedules import StepDecay
         >>> StepDecay(2, gamma=0.5).rates(1.0, first_step=0, n_steps=5)

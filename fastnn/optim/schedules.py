@@ -6,7 +6,7 @@ any optimiser and any parameter group:
 >>> schedule = LinearWarmup(500) * StepDecay(10, gamma=0.5, unit="epoch")
 >>> rate = schedule(250, base_lr=0.1, steps_per_epoch=100)
 
-Steps count from 0 and go on through all epochs. `unit` says what a schedule's own durations are
+Steps count from 0 and continue through all epochs. `unit` says what a schedule's own durations are
 counted in: "step" (the default) or "epoch", in which case the rate changes only between epochs, as
 with a PyTorch scheduler that is stepped once an epoch. An epoch is the trainer's: a pass over the
 data, whatever it holds. Nothing is remembered from one step to the next, so a resumed run gets the
@@ -159,7 +159,7 @@ class InverseTime(Schedule):
 class Polynomial(Schedule):
     """final + (1 - final) · (1 - t / duration)^power, then `final`; PyTorch's PolynomialLR.
 
-    PyTorch's `final` is 0. With power 1 a line.
+    PyTorch's `final` is 0. Power 1 gives a straight line.
     """
 
     duration: int
@@ -251,7 +251,7 @@ class CosineRestarts(Schedule):
 
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """min((t + 1) / warmup, √(warmup / (t + 1))): up in a line, down with the inverse root.
+    """min((t + 1) / warmup, √(warmup / (t + 1))): linear up, down with the inverse root.
 
     Its peak is 1. The original counts from step 1 and writes d_model^-½ · min(step^-½,
     step · warmup^-1.5), which is this one with ``base_lr = (d_model · warmup) ** -0.5``. Vaswani et
@@ -271,9 +271,9 @@ class InverseSqrt(Schedule):
 
 @dataclass(frozen=True)
 class Trapezoid(Schedule):
-    """Up in a line, (t + 1) / warmup, then 1, then down in a line to `final`.
+    """A straight line up, (t + 1) / warmup, then 1, then a straight line down to `final`.
 
-    The way down takes the last `cooldown` of `duration` steps. Also called warm-up, stable, decay:
+    The descent takes the last `cooldown` of `duration` steps. Also called warm-up, stable, decay:
     Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations",
     2024.
 
@@ -307,9 +307,9 @@ class Cyclic(Schedule):
     """From `low` to 1 in `up` steps, back in `down`, again and again; PyTorch's CyclicLR with
     ``max_lr=lr`` and ``base_lr=low · lr`` (the momentum is left as it is).
 
-    `down` is `up` where it isn't given. `mode`: "triangular"; "triangular2", each cycle half as
-    high as the one before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning
-    rates for training neural networks", 2017.
+    `down` defaults to `up`. `mode`: "triangular"; "triangular2", each cycle half as high as the one
+    before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning rates for
+    training neural networks", 2017.
     """
 
     up: int

@@ -65,19 +65,19 @@ class VSGD(Shifted):
         memory = (1 - mean**2 / square) * memory + 1              (eq. 9)
         p = p - lr * mean**2 / (curvature * square) * g            (eq. 8)
 
-    The paper takes the curvature h from a backward pass of second derivatives; here it is the
-    difference of two gradients of the same batch, as in `VSGDfd`. A mini-batch counts as one
+    The paper computes the curvature h by a backward pass of second derivatives; here it is the
+    difference between two gradients of the same batch, as in `VSGDfd`. A mini-batch counts as one
     sample. In the first `initial` steps the means are plain ones and nothing is updated; then
     `square` and `curvature` are multiplied by `slow_start` (section 4.2).
 
     Args:
         lr: factor of the rates.
-        initial: steps in the beginning that only look.
-        slow_start: how much too large the first means are taken, >= 1.
-        eps: added to what is divided by; 1 / eps is the largest rate. (The papers have none. With
-            a smaller one, units whose loss is flat for a while take huge steps.)
-        common: see `Optimizer`; weight decay into the gradient, clipping, noise and accumulation
-            are refused, as they would change one of the two gradients.
+        initial: steps at the beginning that gather statistics without updating.
+        slow_start: factor by which the first means are enlarged, >= 1.
+        eps: added to the denominators; 1 / eps is the largest rate. (The papers have none. With a
+            smaller value, units whose loss is flat for a while take huge steps.)
+        common: see `Optimizer`; weight decay in the gradient, clipping, noise and accumulation are
+            refused, because they would change only one of the two gradients.
 
     Each step costs two forward and two backward passes.
 

@@ -95,25 +95,25 @@ def run(
 ) -> list[Any]:  # fmt: skip
     """Call a function in so many processes of this machine, each with its `Group`.
 
-    Where one fails, or is killed, the others end with it at their next exchange; those that come to
-    none within ten seconds are terminated.
+    If one fails or is killed, the others end at their next exchange; those that reach none within
+    ten seconds are terminated.
 
     Args:
-        work: a function at the top of a module (the processes import it). What it returns has to
-            be picklable.
+        work: a function at the top level of a module (the processes import it). Its result must be
+            picklable.
         processes: how many, at least 1.
         method: how processes are started, as `multiprocessing.get_context` has it.
         device: "cuda" gives each process a GPU of its own, `group.device`, for the `device` of its
-            `Trainer`. With ``on_gradients=group.average`` gradients go from GPU to GPU by NCCL
-            then, within the step; what else is exchanged goes through the host.
+            `Trainer`. With ``on_gradients=group.average`` gradients then go from GPU to GPU by
+            NCCL, within the step; everything else that is exchanged goes through the host.
 
     Returns:
         What each process's call returned, by rank.
 
     Raises:
-        OptionError: `processes` is no whole number from 1 on, there are fewer GPUs, NCCL is not
+        OptionError: `processes` is not a whole number >= 1, there are fewer GPUs, NCCL is not
             installed, or `work` can't be imported.
-        ProcessError: a process has failed, and with it all of them.
+        ProcessError: a process has failed, which ends all of them.
     """
     check_whole("parallel.run", 1, processes=processes)
     own = devices.each(device, processes)

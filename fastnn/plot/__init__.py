@@ -1,10 +1,9 @@
 """Pictures: learning curves, paths of optimisers, loss surfaces, weights, activations and more.
 
-Each function returns a matplotlib figure, and saves it where it is given a path; it needs no
-display. Pictures of one object are its own: `RangeTest.plot`, `GradientHealth.plot`,
-`Diagnosis.plot` and others.
+Each function returns a matplotlib figure, and saves it if given a path; no display is needed. Some
+objects draw themselves: `RangeTest.plot`, `GradientHealth.plot`, `Diagnosis.plot` and others.
 
-Raises ImportError where matplotlib is missing: ``pip install 'fastnn-numba[plot]'``.
+Raises ImportError if matplotlib is missing: ``pip install 'fastnn-numba[plot]'``.
 
 >>> import fastnn as fnn
 >>> figure = fnn.plot.activations(["relu", "tanh"])

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Which classes are confused with which."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def confusion_matrix(
     normalize: bool = False,
     path: Path = None,
 ) -> Figure:
-    """Draw how often each class was taken for each: rows are the true classes, columns the
+    """Draw how often each class was predicted for each: rows are the true classes, columns the
     predicted ones.
 
     Args:
-        targets: class indices of any shape; what is below 0 does not count.
-        predictions: class indices of the same shape, or scores with one more dimension, of which
-            the largest counts.
+        targets: class indices of any shape; those below 0 are ignored.
+        predictions: class indices of the same shape, or scores with one more dimension, whose
+            largest gives the class.
         classes: names of the classes.
         normalize: shares of each row instead of counts.
         path: where the picture is saved.
 
     Raises:
-        ShapeError: targets and predictions do not fit. DataError: targets are not whole numbers,
-            or none counts. OptionError: there are more classes than names.
+        ShapeError: targets and predictions do not fit. DataError: targets are not whole numbers, or
+            all are ignored. OptionError: there are more classes than names.
 
     >>> import fastnn as fnn
     >>> figure = fnn.plot.confusion_matrix([0, 0, 1], [0, 1, 1], ["cat", "dog"])

@@ -19,8 +19,8 @@ def learning_curves(histories: Any, path: Path = None) -> Figure:
     """Draw learning curves: a panel for the loss and one for each metric.
 
     Args:
-        histories: what `Trainer.fit` returned, or a dict of such by label, to compare runs; a
-            history may also be a dict of lists of numbers, one for each epoch.
+        histories: what `Trainer.fit` returned, or a dict of these by label, to compare runs; a
+            history may also be a dict of lists with one number for each epoch.
         path: where the picture is saved.
 
     Validation is drawn solid and training dashed, in one colour for each run.

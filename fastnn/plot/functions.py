@@ -39,8 +39,7 @@ def activations(
 ) -> Figure:
     """Draw activation functions, with their gradients dashed.
 
-    What is drawn is what is trained with: the functions run as they do in a model, and the
-    gradients by differentiation.
+    The functions are computed exactly as in a model, and the gradients by differentiation.
 
     Args:
         names: names in `fastnn.ops`, or functions of a symbolic value, such as layers.

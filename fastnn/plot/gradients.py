@@ -22,8 +22,8 @@ def gradient_flow(
     """Draw the size of the loss's gradient at each layer's outputs, and at each time step of
     recurrent layers, for a mini-batch.
 
-    Bars (or curves) that fall from the loss's end to the other by orders of magnitude: the gradient
-    vanishes; the layers far from the loss learn nothing. The model is unchanged.
+    Bars (or curves) that fall by orders of magnitude with the distance from the loss show a
+    vanishing gradient: layers far from the loss learn nothing. The model is unchanged.
 
     Args:
         model, x, y, loss: as for `fastnn.diagnostics.signals`.

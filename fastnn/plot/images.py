@@ -28,17 +28,17 @@ def weights(
     Args:
         weight: a parameter or an array. Of shape (units, inputs) as in `nn.Linear`, or
             (units, height, width); one image for each unit.
-        shape: height and width of an image, where `weight` is a matrix; by default a square, and
-            where the inputs are no square number the whole matrix is one image.
-        count: units that are drawn, at most: the first ones.
+        shape: height and width of an image if `weight` is a matrix; by default a square, or one
+            image of the whole matrix if the number of inputs is not a square.
+        count: most units to draw: the first ones.
         columns: images in a row.
         path: where the picture is saved.
 
     All images share one scale.
 
     Raises:
-        ShapeError: the shape of the weights is another. OptionError: `shape` is not of as many
-            numbers as there are inputs.
+        ShapeError: the weights have another shape. OptionError: `shape` does not match the number
+            of inputs.
 
     >>> import fastnn as fnn
     >>> figure = fnn.plot.weights(fnn.nn.Linear(64, 10).weight)

@@ -31,8 +31,8 @@ def loss_surface(
     """Draw the loss of some samples around a model, along two random directions.
 
     (Li, Xu, Taylor, Studer & Goldstein 2018, "Visualizing the loss landscape of neural nets".) Each
-    direction is Gaussian, and scaled so that its part for each unit has the norm of the unit's
-    weights; biases and gains stay as they are. So pictures of different models can be compared.
+    direction is Gaussian, scaled so that its part for each unit has the norm of that unit's
+    weights; biases and gains stay as they are. This makes pictures of different models comparable.
 
     Args:
         model, x, y, loss: as for `fastnn.diagnostics.signals`; all samples at once.

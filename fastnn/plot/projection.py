@@ -1,4 +1,4 @@
-"""Vectors of many dimensions on a page: their two principal components."""
+"""Vectors of many dimensions in the plane: their two principal components."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def embedding(
 
     Args:
         vectors: shape (count, dimensions): codes of samples, or the weight of an `nn.Embedding`.
-        labels: a class for each, as its colour.
-        names: a word for each, written beside it; of the first 200.
+        labels: a class for each, shown as its colour.
+        names: a word for each, written next to it, for the first 200.
         path: where the picture is saved.
 
-    The axes say which share of the variance they hold: what is near on the page need not be near
-    where that is small.
+    The axes are labelled with their share of the variance: if it is small, points that are close in
+    the picture need not be close in reality.
 
     Raises:
-        ShapeError: `vectors` is no matrix, or labels or names are not as many. DataError: numbers
-            that are not finite, fewer than two vectors.
+        ShapeError: `vectors` is not a matrix, or the number of labels or names differs. DataError:
+            numbers are not finite, or there are fewer than two vectors.
 
     >>> import fastnn as fnn
     >>> figure = fnn.plot.embedding(fnn.nn.Embedding(5, 8).weight, names=list("abcde"))

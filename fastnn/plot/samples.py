@@ -1,4 +1,4 @@
-"""Images side by side: data, what was had back, what a model makes."""
+"""Images side by side: data, reconstructions, samples of a model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def samples(
     Args:
         images: of shape (count, height, width) in grey values, (count, height, width, 3) in
             colours, or (count, pixels).
-        shape: height and width of an image, where `images` has rows of pixels; by default a square.
+        shape: height and width of an image if `images` has rows of pixels; by default a square.
         columns: images in a row.
-        limits: the numbers that are black and white; what is beyond them counts as they do.
+        limits: the numbers shown as black and white; numbers beyond them are clipped.
         path: where the picture is saved.
 
     Raises:

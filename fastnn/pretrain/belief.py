@@ -29,7 +29,7 @@ class DeepBeliefNet(Stack):
     on the probabilities of the hidden units of the one below.
 
     Two machines make a model in which the upper one is the prior of the lower one's hidden units;
-    below it, the weights go downward only. As a layer it gives the probabilities of the highest
+    below it, weights only point downward. As a layer it gives the probabilities of the highest
     hidden units.
 
     Args:
@@ -76,13 +76,13 @@ class DeepBeliefNet(Stack):
 
 
 class UpDown(Module):
-    """A deep belief net whose weights upward and downward are no longer the same, for fine-tuning
-    by the up-down algorithm (Hinton, Osindero & Teh 2006, appendix B; wake-sleep: Hinton et al.
-    1995).
+    """A deep belief net with separate upward and downward weights, for fine-tuning by the up-down
+    algorithm (Hinton, Osindero & Teh 2006, appendix B; wake-sleep: Hinton et al. 1995).
 
-    `fit` learns from data: a pass upward draws hidden units, and the weights downward learn to give
-    back each layer from the one above; the highest machine goes on by contrastive divergence from
-    there; a pass downward from its sample lets the weights upward learn to find what it came from.
+    `fit` learns from data: an upward pass draws hidden units, and the downward weights learn to
+    reconstruct each layer from the one above; the highest machine continues from there by
+    contrastive divergence; a downward pass from its sample lets the upward weights learn to recover
+    the units it came from.
 
     Args:
         net: the net, trained greedily, of two machines or more; its weights are copied.
@@ -173,7 +173,7 @@ class UpDown(Module):
             options: as for `trainer`.
 
         Returns:
-            The history, with "downward" and "upward" (how many nats the units of each layer take,
+            The history, with "downward" and "upward" (the nats needed for the units of each layer,
             given the one above and the one below) and "reconstruction_error", the mean square.
         """
         if self.units == "bernoulli":

@@ -32,11 +32,11 @@ class ContrastiveDivergence(Module):
     Args:
         rbm: the machine.
         k: steps of Gibbs sampling in each training step.
-        chains: number of chains that go on from step to step (Tieleman 2008); 0: each step starts
-            from the data (Hinton 2002).
+        chains: number of chains that continue from step to step (Tieleman 2008); 0 means that each
+            step starts from the data (Hinton 2002).
         sample_visible: whether visible units are drawn in the chain; False takes their means, which
             has less noise, in chains that start from data (Hinton 2012, section 3.2).
-        sparsity: p, what share of the time a hidden unit is to be on, or None.
+        sparsity: p, the share of the time that a hidden unit should be on, or None.
         sparsity_cost: factor of the penalty, ``sum_j -p log q_j - (1 - p) log(1 - q_j)`` for the
             units' mean probabilities q over the mini-batch (Hinton 2012, section 11).
     """
@@ -126,20 +126,20 @@ def trainer(
 ) -> Trainer:  # fmt: skip
     """The trainer of a restricted Boltzmann machine by contrastive divergence.
 
-    Its `fit(x)` trains, `save` and ``fit(x, resume=path)`` keep and continue a run, ``evaluate(x)``
-    gives free energy and reconstruction error of other data.
+    Its `fit(x)` trains, `save` and ``fit(x, resume=path)`` save and continue a run, and
+    ``evaluate(x)`` returns the free energy and reconstruction error of other data.
 
     Args:
         rbm: the machine.
         k: steps of Gibbs sampling in each training step (CD-k).
         chains: number of persistent chains (PCD), or 0 for chains that start from the data.
         sample_visible: whether the chain draws its visible units; see `ContrastiveDivergence`.
-        sparsity, sparsity_cost: how often hidden units are to be on, and the penalty's factor.
+        sparsity, sparsity_cost: how often hidden units should be on, and the factor of the penalty.
         lr: learning rate, a number or a schedule, of the mean gradient of a mini-batch. For
             Gaussian units take 0.001 or so.
         momentum: in [0, 1).
         weight_decay: of the weights, not of the biases.
-        optimizer: one of `fastnn.optim` in the place of SGD with `lr`, `momentum`, `weight_decay`.
+        optimizer: one of `fastnn.optim` in place of SGD with `lr`, `momentum` and `weight_decay`.
         options: `seed`, `workers`, `device`, `dtype` and so on, as for `Trainer`.
 
     >>> import numpy as np
@@ -167,7 +167,7 @@ def difference(output: dict[str, Value], target: Any) -> Value:
 
 
 def check_data(data: Any, name: str) -> None:
-    """Raise DataError for data that are no probabilities."""
+    """Raise DataError for data that are not probabilities."""
     if isinstance(data, np.ndarray) and data.size and data.dtype.kind in "fiu":
         low, high = data.min(), data.max()
         if low < 0 or high > 1:

@@ -27,7 +27,7 @@ NOISES = ("mask", "salt_pepper", "gaussian")
 
 
 class DenoisingAutoencoder(Module):
-    """Finds features from which data can be had back that were damaged (Vincent et al. 2010)::
+    """Learns features from which damaged data can be restored (Vincent et al. 2010)::
 
         h = sigmoid(W x' + c)         of the damaged x'
         z = Wᵀ h + b                  compared with the undamaged x
@@ -39,17 +39,17 @@ class DenoisingAutoencoder(Module):
     Args:
         visible: V, the number of visible units.
         hidden: H, the number of hidden units.
-        corruption: p, how much is damaged.
+        corruption: p, the strength of the damage (see `noise`).
         noise: "mask" (each unit is set to 0 with probability p), "salt_pepper" (with probability p
             to 0 or to 1, half and half), or "gaussian" (normal noise of standard deviation p is
             added).
         units: "bernoulli", for data within 0..1, or "gaussian".
-        tied: whether the weights back are Wᵀ; otherwise they are parameters of their own.
+        tied: whether the decoder's weights are Wᵀ; otherwise they are separate parameters.
 
     Attributes:
         weight: W, shape (H, V).
         hidden_bias, visible_bias: c and b, shapes (H,) and (V,).
-        decoder: the weights back, shape (V, H), or None if they are tied.
+        decoder: the decoder's weights, shape (V, H), or None if they are tied.
 
     >>> import numpy as np
     >>> from fastnn.pretrain import DenoisingAutoencoder
@@ -134,7 +134,7 @@ class DenoisingAutoencoder(Module):
         return found
 
     def reconstruct(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """What is had back from data, damaged or not, shape (samples, V)."""
+        """The reconstruction of data, damaged or not, shape (samples, V)."""
         found: np.ndarray = apply(self, "_reconstruction", x, batch_size=batch_size)
         return found
 
@@ -218,9 +218,9 @@ class StackedDenoisingAutoencoder(Stack):
 
     Args:
         sizes: of the layers from the data upward, [V, H1, H2, ...].
-        corruption: how much is damaged, one number, or one for each layer.
+        corruption: strength of the damage: one number, or one for each layer.
         noise: as for `DenoisingAutoencoder`.
-        units: kind of the data; those of the layers above are Bernoulli.
+        units: kind of the visible units; those of the higher layers are Bernoulli.
         tied: as for `DenoisingAutoencoder`.
 
     Attributes:

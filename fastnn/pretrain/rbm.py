@@ -33,7 +33,7 @@ class RBM(Module):
       data.
 
     As a layer it gives the probabilities of the hidden units, ``sigmoid(W v + c)``. It learns by
-    contrastive divergence: `fit` is all that is needed, and `trainer` gives the trainer for
+    contrastive divergence: `fit` is usually all you need, and `trainer` returns the trainer for
     checkpoints, callbacks and evaluation. A whole epoch is one compiled run.
 
     Args:
@@ -89,7 +89,7 @@ class RBM(Module):
         return ops.linear(v, self.weight, self.hidden_bias)
 
     def visible_mean(self, h: Value) -> Value:
-        """What visible units are on average, given hidden ones of shape (..., H)."""
+        """Means of the visible units, given hidden ones of shape (..., H)."""
         z = ops.add(ops.matmul(h, self.weight), self.visible_bias)
         return ops.sigmoid(z) if self.units == "bernoulli" else z
 
@@ -140,19 +140,20 @@ class RBM(Module):
         return found
 
     def free_energy_gap(self, x: Any, held_out: Any) -> float:
-        """Mean free energy of held-out data less that of training data: around 0 while the model
-        does not overfit, and growing when it begins to (Hinton 2012, section 6)."""
+        """Mean free energy of held-out data minus that of training data: about 0 while the model
+        does not overfit, and growing once it does (Hinton 2012, section 6)."""
         return float(np.mean(self.free_energy(held_out)) - np.mean(self.free_energy(x)))
 
     def sample(
         self, count: int = 1, steps: int = 1000, *, start: Any = None, seed: int = 0
     ) -> np.ndarray:
-        """Draw visible units by Gibbs sampling, one chain for each sample.
+        """Draw samples of the visible units by Gibbs sampling, one chain for each.
 
         Args:
             count: number of chains.
             steps: steps of each chain; hidden and visible units are drawn once in each.
-            start: what the chains start from, shape (count, V); None: each unit is drawn by itself.
+            start: initial state of the chains, shape (count, V); if None, each unit is drawn
+                independently.
             seed: of all that is drawn. The result does not depend on the number of workers.
 
         Returns:
@@ -199,7 +200,7 @@ class RBM(Module):
         """log Z exactly, by a sum over all states of the hidden or of the visible units (float64).
 
         Raises:
-            OptionError: there are more than 25 of them; `estimate_log_partition` does not mind.
+            OptionError: there are more than 25 of them; use `estimate_log_partition` instead.
         """
         return partition.exact(*self._numbers())
 
@@ -212,8 +213,8 @@ class RBM(Module):
             runs: number of independent chains.
             temperatures: number of inverse temperatures, evenly spaced from 0 to 1, or an
                 increasing array of them that begins with 0 and ends with 1.
-            base: data, shape (samples, V), whose means the distribution at inverse temperature 0
-                takes, which helps; None: all units alike. Bernoulli units only.
+            base: data, shape (samples, V), whose means give the distribution at inverse temperature
+                0, which makes the estimate better; None means equal units. Bernoulli units only.
             seed: of all that is drawn.
 
         Returns:
@@ -223,7 +224,7 @@ class RBM(Module):
         return partition.annealed(*self._numbers(), runs, temperatures, means, seed)
 
     def log_likelihood(self, x: Any, log_partition: float | None = None) -> np.ndarray:
-        """log p(v) for each sample; `log_partition` is log Z, computed exactly where it is None."""
+        """log p(v) for each sample; `log_partition` is log Z, computed exactly if it is None."""
         log_z = self.log_partition() if log_partition is None else float(log_partition)
         return -self.free_energy(x).astype(np.float64) - log_z
 
@@ -260,15 +261,16 @@ class RBM(Module):
             x: data of shape (samples, V); uint8 and bool are read as numbers.
             epochs: passes over the data.
             batch_size: samples in a step.
-            validation: held-out data, shape (samples, V). After each epoch the history then has
-                "val_free_energy", too: if it rises over "free_energy", the model overfits.
+            validation: held-out data, shape (samples, V). The history then also has
+                "val_free_energy" after each epoch: if it rises above "free_energy", the model
+                overfits.
             callbacks, verbose, shuffle, resume: as for `Trainer.fit`.
             options: as for `fastnn.pretrain.contrastive.trainer`: `k`, `chains`, `lr`, `momentum`,
                 `weight_decay`, `sparsity` and so on.
 
         Returns:
-            The history: "loss" (the mean free energy of data less that of the model's fantasies),
-            "free_energy" of the data, and "reconstruction_error", the mean square.
+            The history: "loss" (the mean free energy of the data minus that of the model's
+            samples), "free_energy" of the data, and "reconstruction_error", the mean square.
         """
         if self.units == "bernoulli":
             for name, data in (("x", x), ("validation", validation)):

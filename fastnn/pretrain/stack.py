@@ -1,4 +1,4 @@
-"""Stacks of layers that are trained one after the other, each on what the one below gives."""
+"""Stacks of layers that are trained one after the other, each on the output of the one below."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Stack(Module):
         return v
 
     def transform(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """What the highest layer gives for data of shape (samples, V), in evaluation mode."""
+        """The output of the highest layer for data of shape (samples, V), in evaluation mode."""
         found: np.ndarray = self.predict(x, batch_size=batch_size)
         return found
 
     def below(self, x: Any, layer: int) -> Any:
-        """What layer number `layer` gets for these data: `x` itself for number 0."""
+        """The input of layer number `layer` for these data: `x` itself for number 0."""
         for lower in self.layers[: self._number(layer)]:
             x = lower.transform(x)
         return x
@@ -63,8 +63,8 @@ class Stack(Module):
             x: data of shape (samples, V).
             epochs: passes over the data, for each layer, or one number for each.
             batch_size: samples in a step.
-            layers: numbers of the layers to train; None: all. A run that was cut off goes on with
-                those that are left.
+            layers: numbers of the layers to train; None means all. To continue an interrupted run,
+                give those that are left.
             layer_options: further options for each layer.
             verbose: whether to show progress.
             options: of the layers' `fit`.
@@ -107,9 +107,10 @@ class Stack(Module):
         """An ordinary net with copies of the weights, to be trained with labels.
 
         Args:
-            outputs: size of a last linear layer, which is not trained yet, such as the number of
-                classes; None: there is none.
-            activation: makes the activation after each layer; what was trained is a sigmoid.
+            outputs: size of a last, untrained linear layer, such as the number of classes; None
+                means no such layer.
+            activation: called to make the activation after each layer; the layers were trained with
+                a sigmoid.
 
         Returns:
             ``Linear, activation, Linear, activation, ..., Linear``.

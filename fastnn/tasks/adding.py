@@ -1,7 +1,7 @@
 """The adding problem: what a recurrent net can remember over many steps.
 
 Each step brings a random number in [0, 1] and a mark; two steps are marked, one in each half of the
-sequence, and the answer after the last step is the sum of their numbers. To answer 1 always gives a
+sequence, and the answer after the last step is the sum of their numbers. Always answering 1 gives a
 mean squared error of 1/6; a net that does better has carried numbers over many steps. Hochreiter
 and Schmidhuber, "Long short-term memory", Neural Computation 9 (8), 1997, 5.4; the IRNN is from Le,
 Jaitly and Hinton, "A simple way to initialize recurrent networks of rectified linear units", 2015.
@@ -122,14 +122,14 @@ def train_adding(
     workers: int | str = "auto",
     verbose: bool = False,
 ) -> list[float]:
-    """Train on fresh sequences until the problem is solved, or for so many updates.
+    """Train on fresh sequences until the problem is solved, or for a number of updates.
 
     Args:
         net, hidden: see `AddingNet`.
         steps: the length of the sequences.
         updates: the most mini-batches to train on.
-        every: measure after so many updates.
-        lr: learning rate of Adam; by default that of `RATES`.
+        every: number of updates between measurements.
+        lr: learning rate of Adam; by default the one in `RATES`.
 
     Returns the mean squared error on 500 other sequences after each `every` updates.
     """
@@ -152,7 +152,7 @@ def draw_adding(
 ) -> Figure:  # fmt: skip
     """The errors of (net, steps) over updates, a panel for each length, as a picture.
 
-    Raises ImportError where matplotlib is missing.
+    Raises ImportError if matplotlib is missing.
     """
     lengths = sorted({steps for _, steps in curves})
     figure = files.new_figure(4.8 * len(lengths), 3.6)

@@ -1,7 +1,8 @@
 """Language models over symbols (characters or words): an LSTM that reads a text from end to end.
 
-A text is cut into streams that are read side by side; the state goes on from mini-batch to
-mini-batch, gradients stop at the mini-batch's first step (truncated backpropagation through time).
+A text is cut into streams that are read side by side; the state is carried from mini-batch to
+mini-batch, gradients stop at the first step of the mini-batch (truncated backpropagation through
+time).
 """
 
 from __future__ import annotations
@@ -112,11 +113,12 @@ def train_language_model(
     Args:
         model: the model; its number of streams is the batch size.
         train, valid: ids of the two texts.
-        steps: the length of a sequence in a mini-batch; gradients go back so far.
+        steps: the length of a sequence in a mini-batch, which is how far gradients go back.
         epochs, seed, device, workers, resume, verbose: see `Trainer`.
         lr: the learning rate at the beginning.
         clip: limit of the norm of all gradients together.
-        measure: a name, and what makes it of the mean loss (nats); it lands in the history.
+        measure: a name, and a function that computes it from the mean loss (in nats); it goes into
+            the history.
 
     Returns the trainer and the history. The measure of the validation text in it leaves out the
     text's end, which does not fill a mini-batch; for the exact one see `mean_loss`.
@@ -148,8 +150,8 @@ def mean_loss(
 ) -> float:
     """Mean negative log-likelihood of a text's symbols, in nats; each but the first counts once.
 
-    The streams of the model begin with an empty state each: with many streams the figure is a
-    little higher than with one.
+    Each stream of the model begins with an empty state, so the figure is a little higher with many
+    streams than with one.
     """
     batch = model.streams
     x, y = batchify(ids, batch, steps, ignore=IGNORED)
@@ -272,11 +274,11 @@ def write_text(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> str:
-    """A text: `prime` and what the model goes on with; see `sample`.
+    """A text: `prime` and the model's continuation of it; see `sample`.
 
     Without `prime` it begins after the end of a line (of a sentence, for words).
 
-    Raises DataError where `prime` has a character that the model does not know.
+    Raises DataError if `prime` has a character that the model does not know.
     """
     end = END if unit == "word" else "\n"
     start = end if end in vocabulary else vocabulary.symbols[0]

@@ -171,9 +171,10 @@ class Tagger(nn.Module):
 
 
 class HiddenWords(Buckets):
-    """Mini-batches in which some words are unknown words, others in each epoch.
+    """Mini-batches in which some words are replaced by the unknown word, different ones in each
+    epoch.
 
-    So the net learns to tag words that it does not know.
+    This teaches the net to tag words that it does not know.
 
     Args:
         rare: for each word of the vocabulary whether it may be hidden.

@@ -11,18 +11,18 @@ from fastnn.train.hooks import Callback, Logs
 
 
 class AnnealDropout(Callback):
-    """Before each epoch sets the rates of all `nn.AnnealedDropout` layers of the model.
+    """Sets the rates of all `nn.AnnealedDropout` layers of the model before each epoch.
 
-    With a whole number N a layer's rate is ``p * max(0, 1 - epoch / N)``, of its first rate p and
-    the epochs 0, 1, ... (Rennie, Goel & Thomas 2014, equation 5). Programs stay as they are. After
-    the run the rates are those of the last epoch. Writes "dropout", the largest of the rates, into
-    the logs.
+    With a whole number N a layer's rate is ``p * max(0, 1 - epoch / N)``, where p is its first rate
+    and epochs count from 0 (Rennie, Goel & Thomas 2014, equation 5). Nothing is planned anew. After
+    the run the rates are those of the last epoch. The largest rate is logged as "dropout".
 
     Args:
         schedule: epochs until there is no dropout, or a function of (epoch, p) that returns the
             rate in [0, 1], such as one of `fastnn.optim.schedules`.
 
-    Raises OptionError where the model has no such layer, or the schedule gives another number.
+    Raises OptionError if the model has no such layer, or the schedule returns a number outside [0,
+    1].
 
     >>> from fastnn.optim import schedules
     >>> AnnealDropout(schedules.Exponential(0.9)).schedule(1, 0.5)

@@ -12,8 +12,8 @@ from fastnn.train.monitor import Monitor
 
 
 class AverageTrigger(Monitor):
-    """Begins the average of `optim.ASGD(t0=None)` or `optim.SWA(..., start=None)` after an epoch
-    whose value is no better than the best that lies more than `patience` epochs back: the
+    """Begins the averaging of `optim.ASGD(t0=None)` or `optim.SWA(..., start=None)` after an epoch
+    whose value is no better than the best value of more than `patience` epochs ago: the
     non-monotonic trigger of NT-ASGD (Merity, Keskar & Socher 2018, "Regularizing and optimizing
     LSTM language models", algorithm 1).
 
@@ -23,10 +23,10 @@ class AverageTrigger(Monitor):
         mode, min_delta: as for `EarlyStopping`.
 
     Attributes:
-        begun: the step (from 1) that the average begins with, or None.
+        begun: the step (from 1) at which averaging began, or None.
 
     Raises:
-        OptionError: on `fit`, where the optimiser's average waits for nobody.
+        OptionError: in `fit`, if the optimiser does not wait for a trigger.
     """
 
     def __init__(

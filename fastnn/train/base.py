@@ -130,15 +130,16 @@ class Training(ABC):
         copies.fill(self, copied)
 
     def averaged(self) -> AbstractContextManager[Module]:
-        """A context in which the model's parameters are the averages that the optimiser keeps
-        (`optim.EMA`, `SWA`, `ASGD`, `ScheduleFreeAdamW`), to evaluate, predict and save with.
+        """A context manager that replaces the model's parameters by the averages that the optimiser
+        keeps (`optim.EMA`, `SWA`, `ASGD`, `ScheduleFreeAdamW`), to evaluate, predict and save with.
 
-        Afterwards they are those of training again, to the last bit. (Validation in `fit` is that
-        of the averages anyway.) What isn't a trained parameter, as the running statistics of a
-        batch norm, stays as it is.
+        Afterwards they are exactly those of training again. (`fit` validates the averages anyway.)
+        Anything that is not a trained parameter, such as the running statistics of a batch norm,
+        stays as it is.
 
         Raises:
-            OptionError: the optimiser keeps no averages; or, on `fit`, a step or `save` within.
+            OptionError: the optimiser keeps no averages; or `fit`, a step or `save` is called
+                inside the context.
 
         >>> import numpy as np
         >>> import fastnn as fnn
@@ -177,7 +178,7 @@ class Training(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """The base learning rate; setting it scales those of all parameter groups alike."""
+        """The base learning rate; setting it scales the rates of all parameter groups equally."""
         return self.optimizer.rate_for(self.rate_factor)
 
     @learning_rate.setter

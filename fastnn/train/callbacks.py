@@ -58,13 +58,13 @@ def _arrays(value: Any) -> bool:
 class EarlyStopping(Monitor):
     """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    With a `baseline`, patience also runs out while that value is not beaten. The first
-    `start_from_epoch` epochs don't count. `restore_best_weights` (here on by default) puts the
-    parameters of the best epoch back when training ends, whatever ended it, Ctrl-C excepted: then
-    the run stays where it stopped, so that it can go on from there (`best_parameters` has those of
-    the best epoch; they are in checkpoints too). After training
-    ``best``, ``best_epoch`` and ``stopped_epoch`` (None where the run was not stopped by it) tell
-    what happened. Prechelt, "Early stopping - but when?", 1998.
+    With a `baseline`, patience also runs out while that value has not been beaten. The first
+    `start_from_epoch` epochs don't count. `restore_best_weights` (on by default) restores the
+    parameters of the best epoch when training ends for whatever reason except Ctrl-C: the run then
+    stays where it stopped, so that it can continue from there (`best_parameters` holds those of the
+    best epoch; they are also in checkpoints). After training, ``best``, ``best_epoch`` and
+    ``stopped_epoch`` (None if this callback did not stop the run) say what happened. Prechelt,
+    "Early stopping - but when?", 1998.
 
     >>> EarlyStopping("val_accuracy", patience=5).mode
     'max'
@@ -154,7 +154,8 @@ class ModelCheckpoint(Monitor):
     `save_freq` is "epoch", or a number of training steps, after which the path may also name
     ``{batch}`` (from 1) and training returns to Python at every step. With `save_best_only` it
     saves only when `monitor` is better than ever before, or than `initial_value_threshold`. Missing
-    folders are made. Its hooks come after those of other callbacks, whose states are in the file.
+    folders are created. Its hooks are called after those of other callbacks, whose states are in
+    the file.
 
     >>> callback = ModelCheckpoint("run/{epoch:02d}-{val_loss:.3f}.safetensors")
     >>> callback.path_for(4, {"val_loss": 0.25}).name
@@ -192,7 +193,7 @@ class ModelCheckpoint(Monitor):
     remembered = MappingProxyType({"steps": whole})
 
     def path_for(self, epoch: int, logs: Mapping[str, float]) -> Path:
-        """The path with its fields filled in. Raises OptionError for a field that is not there."""
+        """The path with its fields filled in. Raises OptionError for an unknown field."""
         try:
             text = self.filepath.format(epoch=epoch + 1, **logs)
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:

@@ -2,15 +2,16 @@
 
 Arrays are called ``model.<parameter>`` (trained parameters and buffers, in PyTorch's shapes),
 ``optimizer.<slot>.<parameter>``, ``optimizer.search`` (a line search's numbers), ``totals``
-(running loss and metrics of an epoch that is not done), and ``callback.<name>...`` (what callbacks
-keep). See `engine/container.py` for the file and `engine/metadata.py` for what its metadata look
-like.
+(running loss and metrics of an unfinished epoch), and ``callback.<name>...`` (the states of
+callbacks). See `engine/container.py` for the file and `engine/metadata.py` for what its metadata
+look like.
 
-A trainer's checkpoint holds all that the rest of the run follows from: parameters, optimiser state,
-step, seed, epoch and the place in its data order (the order itself follows from seed and epoch),
-the learning rate as callbacks left it, and what callbacks remember (`hooks.Callback.state_dict`).
+A trainer's checkpoint holds everything that determines the rest of the run: parameters, optimiser
+state, step, seed, epoch and the place in its data order (the order itself follows from seed and
+epoch), the learning rate as callbacks left it, and the states of callbacks
+(`hooks.Callback.state_dict`).
 
-Nothing is changed before all of a file has been checked.
+Nothing is changed until the whole file has been checked.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ SEARCH = "optimizer.search"
 
 
 def save_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Write what `fit(..., resume=path)` needs to go on as if it had not been interrupted.
+    """Write what `fit(..., resume=path)` needs to continue as if it had not been interrupted.
 
-    See `nn/saving.py` for how the file is written. Callable between steps, that is, outside of
-    `fit` or in any callback but `update`.
+    See `nn/saving.py` for how the file is written. It may be called between steps, that is, outside
+    `fit` or in any callback hook but `update`.
 
     Raises:
         CheckpointError: the file cannot be written, or the workers are in the middle of steps.
@@ -211,11 +212,11 @@ class Loaded:
 
 
 def load_trainer(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Put a trainer into the state that `save_trainer` wrote; the next `fit` goes on from there.
+    """Put a trainer into the state that `save_trainer` wrote; the next `fit` continues from there.
 
-    Model, optimiser (with all its options) and element type have to be the same; the seed, the
-    learning rate as callbacks left it, and the place in the data are taken over. The callbacks of
-    the next `fit` take up their states.
+    Model, optimiser (with all its options) and element type must be the same; the seed, the
+    learning rate as callbacks left it, and the position in the data come from the file. The
+    callbacks of the next `fit` restore their states.
 
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit; the message says what

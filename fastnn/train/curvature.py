@@ -18,8 +18,8 @@ class Rates(NamedTuple):
 
     Attributes:
         largest: the largest eigenvalue of the Hessian.
-        optimal: 1 / largest: along that direction the minimum is reached in one step.
-        stable: 2 / largest: from here on gradient descent diverges.
+        optimal: 1 / largest, which reaches the minimum along that direction in one step.
+        stable: 2 / largest, above which gradient descent diverges.
     """
 
     largest: float
@@ -32,20 +32,21 @@ def eigenvalues(
     steps: int = 200, tolerance: float = 1e-6, seed: int = 0, sample_weight: Any = None,
     **options: Any,
 ) -> np.ndarray:  # fmt: skip
-    """The largest eigenvalues (by size, with their signs) of the Hessian of a loss to a model's
-    parameters, by Lanczos's method on Hessian-vector products, with full reorthogonalisation.
+    """The largest eigenvalues (by magnitude, with their signs) of the Hessian of a loss with
+    respect to a model's parameters, by Lanczos's method on Hessian-vector products, with full
+    reorthogonalisation.
 
     Args:
         model, loss, options: as for `Products`.
-        x, y, sample_weight: the samples that the loss is of; all at once.
+        x, y, sample_weight: the samples that the loss is computed on, all at once.
         count: how many.
         matrix: "hessian" or "gauss_newton".
-        steps: products, at most; and no more than there are parameters.
-        tolerance: stop when the residuals of all are below this share of the largest.
+        steps: most products; never more than there are parameters.
+        tolerance: stop when all residuals are below this share of the largest eigenvalue.
         seed: of the first vector.
 
     Returns:
-        Shape (count,), the largest size first; in float64.
+        Shape (count,), float64, largest magnitude first.
 
     Raises:
         OptionError: there are fewer parameters than eigenvalues wanted.
@@ -107,14 +108,14 @@ def learning_rates(model: Module, loss: Any, x: Any, y: Any, **options: Any) -> 
     the Hessian (LeCun, Bottou, Orr & Müller 1998, "Efficient BackProp", section 4).
 
     On a quadratic loss gradient descent diverges beyond 2 / largest; in one dimension
-    1 / largest is best. A loss that is not quadratic has another Hessian everywhere: these are the
-    rates for where the parameters are.
+    1 / largest is best. The Hessian of a loss that is not quadratic varies from place to place:
+    these are the rates at the present parameters.
 
     Args:
         model, loss, x, y, options: as for `eigenvalues`.
 
     Raises:
-        OptionError: the loss bends upward nowhere.
+        OptionError: the loss does not curve upward in any direction.
     """
     found = eigenvalues(model, loss, x, y, **options)
     largest = float(found[0])

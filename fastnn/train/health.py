@@ -31,12 +31,12 @@ EXPLODED = 1e3
 class GradientHealth(Callback):
     """Records norms of gradients after each epoch, and shows them as numbers and as a picture.
 
-    Writes "gradient_norm" (of all parameters together, in the epoch's last step, before clipping)
-    into the logs.
+    The norm of all gradients together, in the last step of the epoch and before clipping, is logged
+    as "gradient_norm".
 
     Args:
-        x, y: a mini-batch to measure the norms at each time step of recurrent layers with (see
-            `time_gradients`); None: only layers are measured.
+        x, y: a mini-batch on which to measure the norms at each time step of recurrent layers (see
+            `time_gradients`); None measures only layers.
         loss: the loss for it; by default the trainer's.
 
     Attributes:
@@ -83,7 +83,8 @@ class GradientHealth(Callback):
                 self.times.setdefault(layer, []).append(norms)
 
     def verdict(self, layer: str) -> str:
-        """ "vanishing", "exploding" or "healthy": a recurrent layer's last norms over time."""
+        """ "vanishing", "exploding" or "healthy", judged by a recurrent layer's last norms over
+        time."""
         norms = self.times[layer][-1]
         top = float(norms.max())
         if not math.isfinite(top):

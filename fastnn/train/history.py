@@ -23,7 +23,8 @@ class History(Mapping[str, list[float]]):
     - ``history``: the lists in a dict; ``history["loss"]`` of this object is the same list;
     - ``epoch``: the numbers of the epochs, from 0, one for each value;
     - ``params``: what the run was called with (epochs, batch_size, steps, …);
-    - ``stopped``: why it ended: "completed", "interrupted", "early stopping", …; "" while it runs.
+    - ``stopped``: why the run ended: "completed", "interrupted", "early stopping", …; "" while it
+    is running.
 
     >>> record = History({"epochs": 2})
     >>> record.append(0, {"loss": 0.7, "val_loss": 0.8})
@@ -42,7 +43,7 @@ class History(Mapping[str, list[float]]):
         self.stopped = ""
 
     def append(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """Add an epoch's values. What an epoch lacks is NaN, so all lists keep the same length."""
+        """Add an epoch's values. Missing values are NaN, so all lists keep the same length."""
         row = {name: float(value) for name, value in logs.items()}
         for name in row:
             self.history.setdefault(name, [math.nan] * len(self.epoch))
@@ -79,7 +80,7 @@ class History(Mapping[str, list[float]]):
         return f"History({head}: {last})" if last else f"History({head})"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table with the columns epoch, loss, …; one row an epoch, nothing for NaN."""
+        """Write a table with the columns epoch, loss, …; one row per epoch, empty for NaN."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["epoch", *self.history])
@@ -91,8 +92,9 @@ class History(Mapping[str, list[float]]):
         """Draw the learning curves: a panel for the loss and one for each metric.
 
         Training and validation ("val_" before the name) share a panel. With a path the picture is
-        saved there, in the format that its ending says; the figure is returned either way. Needs no
-        display. Raises ImportError where matplotlib is missing, DataError where there is no epoch.
+        saved there, in the format given by its extension; the figure is returned either way. No
+        display is needed. Raises ImportError if matplotlib is missing, DataError if there is no
+        epoch.
         """
         if not self.epoch:
             raise DataError("there is nothing to plot: no epoch has ended")

@@ -17,7 +17,8 @@ State: TypeAlias = Mapping[str, Any]
 
 
 class TrainerLike(Protocol):
-    """What callbacks ask of a trainer; setting `stop_training` ends the run at a step boundary."""
+    """What callbacks can use of a trainer; setting `stop_training` ends the run at a step
+    boundary."""
 
     stop_training: bool
     learning_rate: float
@@ -39,19 +40,19 @@ class TrainerLike(Protocol):
 class Callback:
     """Base of all callbacks: override the hooks that you need; each does nothing here.
 
-    ``logs`` holds what is known by then ("loss", metrics, with "val_" before them at an epoch's
-    end); values written into it at an epoch's end land in the history. ``self.trainer`` is the
-    trainer (`TrainerLike`), ``self.model`` the model, ``self.params`` a dict with "epochs", "steps"
-    (an epoch), "samples" (an epoch) and "batch_size".
+    ``logs`` holds what is known at that time ("loss", metrics, and at the end of an epoch the same
+    with "val_"); values written into it at the end of an epoch go into the history.
+    ``self.trainer`` is the trainer (`TrainerLike`), ``self.model`` the model, ``self.params`` a
+    dict with "epochs", "steps" (an epoch), "samples" (an epoch) and "batch_size".
 
     `on_train_batch_begin` and `on_train_batch_end` are called only if some callback overrides them,
-    because then the compiled loop has to return to Python after every step, which costs time. For a
-    look now and then use `update`.
+    because then the compiled loop has to return to Python after every step, which costs time. For
+    an occasional look use `update`.
 
-    A callback that remembers something that the run depends on gives it away in `state_dict` and
-    takes it up in `load_state_dict`: it is in checkpoints then, and a run that is resumed goes on
-    as if it had not been interrupted. A hook that Ctrl-C cuts off is called again after a resume,
-    with the state before it.
+    A callback with state that the run depends on returns it from `state_dict` and restores it in
+    `load_state_dict`: the state is then in checkpoints, and a resumed run continues as if it had
+    not been interrupted. A hook that Ctrl-C cuts off is called again after a resume, with the state
+    from before the call.
 
     >>> class Shout(Callback):
     ...     def on_epoch_end(self, epoch, logs):
@@ -73,23 +74,24 @@ class Callback:
     saves: bool = False
 
     def state_dict(self) -> State:
-        """What it remembers, for a checkpoint: a dict with strings as keys of numbers, strings,
-        NumPy arrays, None, lists and such dicts. Empty: nothing.
+        """Its state for a checkpoint: a dict with string keys and numbers, strings, NumPy arrays,
+        None, lists or such dicts as values; empty if there is none.
 
-        It may refer to what changes later.
+        The values may change later.
         """
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Take up what `state_dict` of a callback of the same class gave (tuples come as lists).
+        """Restore what `state_dict` of a callback of the same class returned (tuples come back as
+        lists).
 
-        Called after `on_train_begin`; where the run goes on within an epoch, after `on_epoch_begin`
-        too.
+        Called after `on_train_begin`, and after `on_epoch_begin` if the run continues within an
+        epoch.
         """
 
     def check_state(self, state: State) -> None:
-        """Raise CheckpointError where `load_state_dict` could not take this up. Called before
-        anything is changed, after `set_model`."""
+        """Raise CheckpointError if `load_state_dict` could not restore this state. Called after
+        `set_model`, before anything is changed."""
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         """Receive the run's settings; they are then in `self.params`."""
@@ -134,7 +136,7 @@ class Callback:
         """After a prediction."""
 
     def update(self, step: int, logs: Logs) -> None:
-        """Some times a second while the compiled loop runs: `step` steps of the epoch are done.
+        """A few times per second while the compiled loop runs; `step` steps of the epoch are done.
 
         ``logs`` holds the means of this epoch so far. Not in Keras.
         """

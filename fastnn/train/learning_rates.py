@@ -16,10 +16,10 @@ from fastnn.train.monitor import Monitor
 class ReduceLROnPlateau(Monitor):
     """Multiplies the learning rate by `factor` after `patience` epochs without improvement.
 
-    Then it waits `cooldown` epochs before it counts again, as PyTorch's does (Keras's waits one
-    less); the rate never falls below `min_lr`.
-    Writes "learning_rate" into the logs. PyTorch's scheduler of this name reduces one epoch later
-    (patience + 1 epochs without improvement) and takes `min_delta` relative to the best value.
+    It then waits `cooldown` epochs before it counts again, as PyTorch's does (Keras's waits one
+    less). The rate never falls below `min_lr`. Writes "learning_rate" into the logs. PyTorch's
+    scheduler of this name reduces one epoch later (patience + 1 epochs without improvement) and
+    takes `min_delta` relative to the best value.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ReduceLROnPlateau(Monitor):
 
 
 class LearningRateScheduler(Callback):
-    """Before each epoch sets the learning rate to ``schedule(epoch, learning_rate)``.
+    """Sets the learning rate to ``schedule(epoch, learning_rate)`` before each epoch.
 
     Writes "learning_rate" into the logs. For a rate that changes at every step give the trainer a
     schedule of `fastnn.optim.schedules`: those need no return to Python.

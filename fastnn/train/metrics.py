@@ -30,13 +30,15 @@ class Metric:
 
     Args:
         name: what the history calls it.
-        function: of symbolic (output, target). It returns one number for each row, which are
-            averaged; or a pair of such: the metric is the sum of the first by the sum of the second
-            (of hits by found ones, for a precision). The mean of numbers for each row is one, too.
-        finish: a function of the quotient at the end (``math.sqrt`` of a mean square, say).
+        function: of symbolic (output, target). It returns one number for each row, and the metric
+            is their mean; or a pair of these, and the metric is the sum of the first divided by the
+            sum of the second (hits divided by predictions, for a precision). It may also return the
+            mean over rows itself.
+        finish: a function applied to the final quotient (say ``math.sqrt``, for the root of a mean
+            square).
 
-    Rows that the loss leaves out (its `ignore_index`) and samples' weights count here as they do in
-    the loss, where there is a number, or there are several, for each row of the loss.
+    Rows that the loss ignores (its `ignore_index`) are ignored and sample weights apply as in the
+    loss, provided that there is one number, or several, for each row of the loss.
 
     >>> from fastnn import ops
     >>> import math
@@ -75,7 +77,7 @@ def categorical_accuracy(output: Value, target: Value, ignored: int | None = Non
     """1 for a row whose largest output is the target class, else 0.
 
     The target is a class index, or numbers of the output's shape (one-hot, probabilities), of which
-    the largest counts.
+    the largest gives the class.
     """
     result: Value = output.graph.apply(
         "accuracy", x=output, target=_classes(output, target, ignored)

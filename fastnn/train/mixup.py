@@ -27,7 +27,7 @@ class Mixture:
     """A batch's mixture: each sample with the one at its place from the end (the order of samples
     is random), in the same shares for the whole batch.
 
-    The larger share is the sample's own: what metrics compare with is the label that has most.
+    The larger share is the sample's own, so metrics use the label with the larger weight.
 
     Args:
         builder: of a training step.

@@ -19,8 +19,8 @@ LARGER_IS_BETTER = ("acc", "auc", "bleu", "f1", "precision", "recall", "top")
 class Monitor(Callback):
     """Base of callbacks that follow one value of the logs and know when it has improved.
 
-    `mode` is "min", "max" or "auto": "max" where the name speaks of accuracy, top-k, precision,
-    recall, F1, AUC or BLEU, else "min". NaN is never an improvement.
+    `mode` is "min", "max" or "auto": "max" if the name mentions accuracy, top-k, precision, recall,
+    F1, AUC or BLEU, else "min". NaN is never an improvement.
     """
 
     def __init__(self, monitor: str, mode: str = "auto", min_delta: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class Monitor(Callback):
         return math.inf if self.mode == "min" else -math.inf
 
     def current(self, logs: Logs) -> float:
-        """The monitored value. Raises OptionError where the logs don't have it."""
+        """The monitored value. Raises OptionError if it is not in the logs."""
         if self.monitor not in logs:
             validated = any(name.startswith("val_") for name in logs)
             missing = self.monitor.startswith("val_") and not validated

@@ -47,16 +47,16 @@ class _Vectors(optim.Optimizer):
 class Products(Training):
     """Derivatives of a model's outputs and loss along directions of its parameters.
 
-    A vector is a dict of arrays by parameter's name, or one flat array of all of them in the order
-    of `parameters` (as of PyTorch's ``parameters_to_vector``); products come in the same form. All
-    are exact, in forward mode (Pearlmutter 1994; Schraudolph 2002), in one compiled program for
-    each shape of the data. Layers behave as in training; buffers stay as they are.
+    A vector is a dict of arrays by parameter name, or one flat array of all of them in the order of
+    `parameters` (as PyTorch's ``parameters_to_vector`` gives); products come in the same form. All
+    products are exact, in forward mode (Pearlmutter 1994; Schraudolph 2002), in one compiled
+    program for each shape of the data. Layers behave as in training, but buffers are not changed.
 
     Args:
         model: the module.
         loss: as for `fastnn.compile`.
-        loss_weights, parameters, seed, dtype, workers, device: as for `fastnn.compile`; the element
-            type is that of the model where it has one already.
+        loss_weights, parameters, seed, dtype, workers, device: as for `fastnn.compile`; a model
+            that already has an element type keeps it.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -101,11 +101,11 @@ class Products(Training):
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters that vectors run over, by name: those chosen that are not frozen."""
+        """The parameters that vectors refer to, by name: those chosen that are not frozen."""
         return self.trained
 
     def hvp(self, x: Any, y: Any, v: Vector, sample_weight: Any = None) -> Vector:
-        """The product of the Hessian of the loss to the parameters with a vector.
+        """The product of the Hessian of the loss (with respect to the parameters) with a vector.
 
         Args:
             x, y, sample_weight: a mini-batch, as for a step of `fastnn.compile`.
@@ -123,10 +123,11 @@ class Products(Training):
 
     def gnvp(self, x: Any, y: Any, v: Vector, sample_weight: Any = None) -> Vector:
         """The product of the (generalised) Gauss-Newton matrix with a vector: J^T (L (J v)), with
-        the outputs' Jacobian J and the loss's Hessian L to the outputs; arguments as for `hvp`.
+        the Jacobian J of the outputs and the Hessian L of the loss with respect to the outputs;
+        arguments as for `hvp`.
 
-        It is positive semi-definite where the loss is convex in the outputs; of the cross entropy
-        after a softmax it is the Fisher information matrix.
+        It is positive semi-definite if the loss is convex in the outputs; for the cross-entropy of
+        a softmax it is the Fisher information matrix.
         """
         found: Vector = self._product("gnvp", x, y, v, sample_weight)
         return found
@@ -353,14 +354,14 @@ def hvp(
     sample_weight: Any = None,
     **options: Any,
 ) -> Vector:
-    """The product of the Hessian of a loss, to a model's parameters, with a vector.
+    """The product of the Hessian of a loss (with respect to a model's parameters) with a vector.
 
     Args:
         model, loss: the model and its loss, as for `Products`.
         x, y, sample_weight: a mini-batch.
         v: a dict of arrays by parameter's name, or a flat array of all of them.
-        options: those of `Products`. Take one of these where products are wanted more than once:
-            each call of this function plans anew.
+        options: those of `Products`. For more than one product use `Products` itself: each call of
+            this function plans anew.
 
     Returns:
         H v, in the form of v.

@@ -30,11 +30,11 @@ class Timing:
     """How long a kernel took.
 
     Attributes:
-        kernel: its name; names joined by "+" where a GPU's launch makes several calls.
+        kernel: its name; names joined by "+" if one launch on a GPU makes several calls.
         layer: the layer that it belongs to, by its name in the model; "loss", "metric accuracy", or
             "(step)" for data, checks and updates.
         seconds: the median over the repeats.
-        least: the least of them.
+        least: the shortest time.
     """
 
     kernel: str
@@ -45,11 +45,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Profile:
-    """What `fastnn.profile` has found; printed, a report.
+    """What `fastnn.profile` has found; print it for a report.
 
     Attributes:
         device: where the step ran.
-        calls: the kernels of a step, in order, each alone and over all its rows.
+        calls: the kernels of a step, in order, each timed alone and over all its rows.
         step: seconds of a whole step, the median; on the CPU with all its workers.
         memory: bytes by segment: "params", "grads", "slots/...", "work" (activations and what else
             lives within a step), "saved/..." (copies for the guard), data, and so on.
@@ -61,11 +61,11 @@ class Profile:
     memory: dict[str, int]
 
     def by_layer(self) -> dict[str, float]:
-        """Seconds of all kernels of a layer, most first."""
+        """Seconds of all kernels of each layer, longest first."""
         return _sums((call.layer, call.seconds) for call in self.calls)
 
     def by_kernel(self) -> dict[str, float]:
-        """Seconds of all calls of a kernel, most first."""
+        """Seconds of all calls of each kernel, longest first."""
         return _sums((call.kernel, call.seconds) for call in self.calls)
 
     def __str__(self) -> str:
@@ -104,12 +104,12 @@ def profile(
 ) -> Profile:  # fmt: skip
     """Measure a training step: its kernels by layer, the whole, and its memory by segment.
 
-    The step is planned for this mini-batch and run, then its kernels one by one, in order, so that
-    each finds the caches as the one before has left them. The model, the optimiser and the counts
-    of steps are afterwards as they were. On the CPU a kernel is timed on one worker, over all its
-    rows; in a step workers share them, and go from kernel to kernel block by block, so that the
-    whole takes less than its parts. On a GPU a kernel is timed by events around its launch; in a
-    step launches follow each other without a gap, some side by side.
+    The step is planned for this mini-batch and run; then its kernels are run one by one, in order,
+    so that each finds the caches as the one before left them. Afterwards the model, the optimiser
+    and the step counts are as they were. On the CPU a kernel is timed on one worker, over all its
+    rows; in a step the workers share the rows and go from kernel to kernel block by block, so the
+    whole takes less time than the sum of its parts. On a GPU a kernel is timed by events around its
+    launch; in a step launches follow each other without a gap, some side by side.
 
     Args:
         training: a step of `fastnn.compile`, or a trainer.
@@ -120,7 +120,7 @@ def profile(
         A `Profile`: print it, or see its `calls`, `by_layer()`, `by_kernel()`, `step`, `memory`.
 
     Raises:
-        OptionError: `training` is neither, or `repeats` is no whole number of at least 1.
+        OptionError: `training` is neither, or `repeats` is not a whole number of at least 1.
         DataError, ShapeError: bad input.
         BusyError: another thread is training the model.
         NonFiniteError: the loss is NaN or infinite, or the update breaks a parameter.

@@ -1,4 +1,4 @@
-"""A live progress bar, or one line an epoch where the output is no terminal."""
+"""A live progress bar, or one line per epoch if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _BAR = "{desc} {bar:20} {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
 class ProgressBar(Callback):
     """Shows epoch, step, samples per second, running loss and metrics.
 
-    On a terminal a bar (tqdm) for each epoch, drawn anew at every `update`; elsewhere (a log file,
-    a pipe) one line at each epoch's end. `stream` is standard error by default, so that a program's
-    results stay apart.
+    On a terminal it is a bar (tqdm) for each epoch, redrawn at every `update`; elsewhere (a log
+    file, a pipe) one line at the end of each epoch. `stream` is standard error by default, to keep
+    it apart from a program's results.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

@@ -33,8 +33,8 @@ class RangeTest:
         rates: the learning rates, one a step.
         losses: the loss of each step, before its update.
         smoothed: their exponential average, corrected for its start.
-        suggestion: where the smoothed loss falls most for a growing rate; None where it never does.
-        diverged: whether the losses rose so far (or to no number) that the test ended early.
+        suggestion: the rate at which the smoothed loss falls fastest; None if it never falls.
+        diverged: whether the test ended early because the loss rose too far or became NaN.
     """
 
     rates: NDArray[np.float64]
@@ -45,7 +45,7 @@ class RangeTest:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw losses over rates, with the suggestion; with a path the picture is saved there, in
-        the format that its ending says. Raises ImportError where matplotlib is missing."""
+        the format given by its extension. Raises ImportError if matplotlib is missing."""
         figure = files.new_figure(6.0, 4.0)
         ax = figure.subplots()
         ax.plot(self.rates, self.losses, color="0.8", label="loss")
@@ -83,13 +83,13 @@ def range_test(
     """Train a copy of the model for a few steps, at a rate that grows from step to step.
 
     (Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.) The model,
-    the optimiser and the data are as they were afterwards. A schedule of the optimiser's is left
-    out; groups keep the ratio of their rates to the optimiser's.
+    the optimiser and the data are left as they were. The optimiser's schedule is ignored; groups
+    keep the ratio of their rates to the base rate.
 
     Args:
         model, loss, optimizer, seed, dtype, device: as for `fastnn.compile`.
         x, y: arrays of samples, as for `Trainer.fit`; batches are drawn from them.
-        low, high: the first and the last rate; between them rates grow by one factor.
+        low, high: the first and the last rate; between them rates grow by a constant factor.
         steps: how many steps.
         batch_size: samples in a step: what you train with.
 

@@ -1,4 +1,4 @@
-"""Single training steps, for people who write their own loops."""
+"""Single training steps, for training loops of your own."""
 
 from __future__ import annotations
 

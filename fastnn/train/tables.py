@@ -1,4 +1,4 @@
-"""A table of the epochs, written as training goes."""
+"""A table of the epochs, written during training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fastnn.train.hooks import Callback, Logs
 
 
 class CSVLogger(Callback):
-    """Writes a row an epoch as training goes: epoch and the values of its logs.
+    """Writes one row after each epoch: its number and the values of its logs.
 
-    The file is complete after every epoch. `append` continues a file that is there: its rows and
-    columns are kept, and a value that it has no column for gets one, empty in the rows before. (So
-    does a value that comes with a later epoch; the file is written anew then, whole.) A value that
-    an epoch lacks stays empty. Where a run goes on from a checkpoint, the rows of the epochs before
-    it are kept, whatever `append` says, and later ones are written anew.
+    The file is complete after every epoch. `append` continues an existing file: its rows and
+    columns are kept, and a new value gets a new column, empty in earlier rows. (So does a value
+    that first appears in a later epoch; the whole file is then rewritten.) A missing value is left
+    empty. If a run continues from a checkpoint, the rows of earlier epochs are kept, whatever
+    `append` says, and later ones are rewritten.
 
-    Raises DataError where a file that is to be continued is no such table.
+    Raises DataError if the file to continue is not such a table.
     """
 
     passive = True

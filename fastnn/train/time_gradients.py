@@ -29,9 +29,10 @@ def time_gradients(
 ) -> dict[str, Norms]:
     """Norms of the loss's gradient at each time step of each recurrent layer.
 
-    The gradient is that to what the gates' functions (the tanh of an RNN) are applied to, through
-    all later steps: what a step adds to the gradient of the weights is made of it. It is that of
-    the model in evaluation, without dropout. Nothing of the model or its last gradients is changed.
+    The gradient is taken with respect to the pre-activations (the argument of an RNN's tanh),
+    through all later steps: it determines what a step contributes to the gradient of the weights.
+    The model is in evaluation mode, without dropout. Neither the model nor its last gradients are
+    changed.
 
     Args:
         model: a model with `nn.RNN`, `nn.LSTM` or `nn.GRU`; cells in `ops.loop` are left out.
@@ -42,7 +43,7 @@ def time_gradients(
         For each layer and direction ("lstm.l0", "lstm.l0_reverse", ...) the norms, shape (steps,),
         over the mini-batch and the units.
 
-    Raises OptionError where the model has no such layer that the loss depends on.
+    Raises OptionError if the model has no such layer that the loss depends on.
     """
     function = loss if isinstance(loss, Losses) else Losses(loss)
     inputs, targets = as_arrays(x, "x", "inputs"), as_arrays(y, "y", "targets")

@@ -79,15 +79,16 @@ class Trainer(EpochPrograms):
         penalties: terms of the loss in training that depend on parameters alone: a dict of
             penalties (`nn.L1Penalty`, `nn.L2Penalty`, `nn.ElasticNetPenalty`,
             `nn.OrthogonalPenalty`, or a function of a symbolic parameter that returns a number), or
-            of lists of them, by name pattern (``{"*.weight": nn.L1Penalty(1e-4)}``). One alone is
-            on all weights with two axes or more. Frozen parameters have none. The losses that are
-            reported are those of the data.
+            of lists of them, by name pattern (``{"*.weight": nn.L1Penalty(1e-4)}``). A single
+            penalty applies to all weights with two axes or more, and none to frozen parameters.
+            Reported losses are those of the data alone.
         mixup: alpha of mixup (Zhang et al. 2018, "mixup: beyond empirical risk minimization"; 0.1
             to 0.4 there), 0 for none. In training the inputs are ``s x_i + (1 - s) x_j`` and the
             loss is ``s L(output, y_i) + (1 - s) L(output, y_j)``, for cross-entropy that of soft
-            labels, with s from the beta distribution (alpha, alpha), one for each batch. j is the
-            sample at i's place from the batch's end, so it needs shuffled data, and s is the larger
-            share, so that metrics are by the label that has most. Inputs have to be floats.
+            labels, with s from the beta distribution (alpha, alpha), one for each batch. Sample j
+            is at i's place counted from the end of the batch, so the data must be shuffled; s is
+            the larger share, so metrics use the label with the larger weight. Inputs must be
+            floats.
         on_gradients: a function that is called in every training step after the gradients have been
             computed and before the update. Its argument maps the names of the trained parameters
             that the loss depends on to their gradients: NumPy arrays, before clipping and weight
