@@ -4,7 +4,7 @@ Batches of sequences come in hundreds of lengths, and the last batch of an epoch
 others. The first program is planned for its own sizes. Programs for smaller batches or shorter
 sequences then are that program at other sizes, wherever they have the same calls
 (`plan/sizes.py`): they are traced, but not planned, and on the CPU they are a list of words to
-write into the tables of the larger one. Where larger sizes keep coming, a plan has room for more
+write into the tables of the larger one; on a GPU they are launched in its memory. Where larger sizes keep coming, a plan has room for more
 than the sizes at hand: up to the next power of two.
 """
 
@@ -33,14 +33,9 @@ Sizes = tuple[int, ...]
 
 
 class Plans:
-    """The plans of one trainer, step or predictor.
+    """The plans of one trainer, step or predictor."""
 
-    Args:
-        shared: whether programs share them; else each has its own.
-    """
-
-    def __init__(self, shared: bool = True):
-        self.shared = shared
+    def __init__(self) -> None:
         self._plans: dict[Hashable, list[Plan]] = {}
         self._seen: dict[Hashable, list[Sizes]] = {}
 
@@ -63,8 +58,6 @@ class Plans:
             grows: whether its inputs may have other sizes than the data in memory.
         """
         builder = make(batch, specs)
-        if not self.shared:
-            return builder, builder.finish(advance)
         builder.close(advance)
         family = kind, tuple(tuple(map(_without_size, part)) for part in specs)
         plans = self._plans.setdefault(family, [])

@@ -91,7 +91,7 @@ class Predictor:
         self._idle = deque([self])  # those that no thread is using
         self.precision = "highest"  # of the call that is going on
         self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
-        self._plans = Plans(devices.on_host(self.session.device))
+        self._plans = Plans()
 
     def __call__(
         self, *inputs: Any, batch_size: int = 256, on_device: bool = False,

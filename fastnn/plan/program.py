@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.kernels.declare import Array, kernel_of
 
 #: what a call and an operand of it take as objects of Python, about
@@ -183,7 +184,7 @@ class Program:
     carried: tuple[str, ...] = ()
     within: Program | None = field(default=None, repr=False, compare=False)
 
-    @property
+    @cached
     def nbytes(self) -> int:
         """About how much memory the program's own description takes, beside the larger one's."""
         calls, constants = self.calls(), [data for _, data in self.constants]
@@ -214,6 +215,10 @@ class Program:
             if loops:
                 call = replace(call.at(steps), scope=call.scope + time_steps(loops, steps))
             yield number, call, steps
+
+    def times(self) -> Iterator[tuple[PlannedCall, int]]:
+        """All calls, and how often a step makes each."""
+        return _times(self.phases, 1)
 
     def launches(self) -> list[list[int]]:
         """The steps (by place in `steps`) of each launch, for a device on which a phase is one."""
@@ -248,6 +253,18 @@ def _leaves(phases: Iterable[PlannedPhase | PlannedRepeat]) -> Iterator[PlannedP
             yield phase
 
 
+def _times(items: Iterable[Any], count: int) -> Iterator[tuple[PlannedCall, int]]:
+    for item in items:
+        if isinstance(item, PlannedCall):
+            yield item, count
+        elif isinstance(item, PlannedRepeat):
+            yield from _times(item.body, count * item.length)
+        elif isinstance(item, PlannedGroup):
+            yield from _times(item.calls, count)
+        else:
+            yield from _times((*item.groups, *item.serial), count)
+
+
 def _count(phases: Iterable[PlannedPhase | PlannedRepeat]) -> int:
     return sum(
         phase.length * _count(phase.body) if isinstance(phase, PlannedRepeat) else 1
@@ -280,7 +297,7 @@ def _phase_lines(phases: Sequence[PlannedPhase | PlannedRepeat], name: str) -> l
     lines: list[str] = []
     for number, phase in enumerate(phases):
         if isinstance(phase, PlannedRepeat):
-            lines.append(f"{name}{number}: {_times(phase)}")
+            lines.append(f"{name}{number}: {_head(phase)}")
             lines += [f"    {line}" for line in _phase_lines(phase.body, f"{name}{number}.")]
             continue
         for group in phase.groups:
@@ -297,13 +314,13 @@ def _call_lines(calls: Sequence[PlannedCall | PlannedRepeat]) -> list[str]:
     lines: list[str] = []
     for call in calls:
         if isinstance(call, PlannedRepeat):
-            lines += [_times(call), *(f"    {line}" for line in _call_lines(call.body))]
+            lines += [_head(call), *(f"    {line}" for line in _call_lines(call.body))]
         else:
             lines.append(_line(call))
     return lines
 
 
-def _times(repeat: PlannedRepeat) -> str:
+def _head(repeat: PlannedRepeat) -> str:
     ends = "" if repeat.running is None else f", while any of {repeat.running} is not 0"
     return f"{repeat.length} times" + (", backward in time" if repeat.reverse else "") + ends + ":"
 

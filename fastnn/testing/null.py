@@ -53,8 +53,8 @@ class Null:
 
     def ran(self, program: Program, steps: int) -> None:
         self.steps += steps
-        for _, call, _ in program.steps():
-            self.launches[call.kernel] += steps
+        for call, times in program.times():
+            self.launches[call.kernel] += steps * times
 
 
 class NullProgram:

@@ -113,7 +113,7 @@ class Training(ABC):
         averages.begin(self)
         self.aside: Any = None  # the parameters, while averages are in their place
         self._resolved: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
-        self._plans = Plans(devices.on_host(self.device))
+        self._plans = Plans()
         self._watch = Watch(self.model)
 
     def _total_count(self) -> int:

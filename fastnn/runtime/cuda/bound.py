@@ -81,10 +81,11 @@ class CudaProgram:
         """The launches of a step in its parts; notes exchanges and functions of the host."""
         groups = [tuple(calls_of([leaf])) for leaf in self.program.leaves()]
         found = [self._launch(calls) for calls in groups if _host_number(calls) is None]
-        if not _cuda.simulated():
-            ahead.compile_missing(
-                (k, self.program.dtype, data, self.gpu.cc) for k, data, _ in found
-            )
+        ahead.compile_missing(
+            (kernel, self.program.dtype, data, self.gpu.cc)
+            for kernel, data, _ in found
+            if not self.gpu.has(kernel, self.program.dtype, data)
+        )
         kernels, numbers, marks = iter(found), itertools.count(), _cuda.ranges()
 
         def launched(phase: PlannedPhase | PlannedRepeat, loops: tuple[Any, ...]) -> Sent | Again:

@@ -123,7 +123,8 @@ class CudaRuntime:
 
     def bind(self, program: Program) -> CudaProgram:
         self._between()
-        segments = self.memory.make_room(program)
+        larger = self._bound.get(id(program.within)) if program.within is not None else None
+        segments = self.memory.make_room(program, larger)
         known = self._bound.get(id(program))
         if known is None or any(
             segments[name] is not known.segments[name] for name in known.used - {"constant"}

@@ -230,6 +230,10 @@ class Gpu(Device):
         """The handle of the stream on which this thread's launches go."""
         return int(getattr(self._capture, "stream", self.stream).handle)
 
+    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str) -> bool:
+        """Whether a kernel's code has been loaded."""
+        return (kernel, dtype, data_dtype) in self._kernels
+
     def _kernel(self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int) -> Any:
         from fastnn.runtime.cuda import compiler
 

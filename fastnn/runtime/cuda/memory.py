@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,14 @@ from fastnn.plan.program import Program
 from fastnn.runtime.cuda.place import Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
+
+
+class Bound(Protocol):
+    """A program that is bound, and its memory."""
+
+    program: Program
+    segments: dict[str, Segment]
+
 
 #: how many answers of the control block may be on their way
 ANSWERS = 4
@@ -114,14 +122,25 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.segments) + len(self._own)
 
-    def make_room(self, program: Program) -> dict[str, Segment]:
-        """The segments for a program: work and input memory large enough, its own constants."""
+    def make_room(self, program: Program, larger: Bound | None) -> dict[str, Segment]:
+        """The segments for a program: work and input memory large enough, constants.
+
+        These are its own, or those of the larger program whose memory it has (`larger`, where that
+        is bound), if they are the same.
+        """
         for name in ("work", "input"):
             size = program.sizes[name]
             if name not in self.segments or self.segments[name].host.nbytes < size:
                 self.segments[name] = Segment(name, np.zeros(size, np.uint8), blank=True)
+        if larger is not None and _same(larger.program.constants, program.constants):
+            return {**self.segments, "constant": larger.segments["constant"]}
         constants = np.zeros(program.sizes["constant"], np.uint8)
         for offset, data in program.constants:
             raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
             constants[offset : offset + raw.nbytes] = raw
         return {**self.segments, "constant": Segment("constant", constants)}
+
+
+def _same(one: Sequence[tuple[int, np.ndarray]], other: Sequence[tuple[int, np.ndarray]]) -> bool:
+    """Whether constants are the very same arrays in the same places."""
+    return [(at, id(data)) for at, data in one] == [(at, id(data)) for at, data in other]

@@ -39,12 +39,14 @@ class Slot:
     def fill(self, program: Program, names: Sequence[str], arrays: Sequence[Any]) -> None:
         """Write a program's inputs, in the program's element types."""
         if self._program is not program:
-            self._program, self._views, self.size = None, {}, program.sizes["input"]
+            self._program, self._views, self.size = None, {}, 0
             for name, place in program.places.items():
                 if place.segment == "input":
                     kind = np.dtype(types.storage(place.dtype, program.dtype))
                     count = int(np.prod(place.dims, dtype=np.int64))
-                    raw = self.host[place.offset : place.offset + count * kind.itemsize]
+                    end = place.offset + count * kind.itemsize
+                    raw = self.host[place.offset : end]
+                    self.size = max(self.size, end)
                     self._views[name] = raw.view(kind).reshape(place.dims)
             self._program = program
         for name, array in zip(names, arrays, strict=True):

@@ -98,6 +98,10 @@ class SimulatedGpu(Device):
 
         return launch
 
+    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str) -> bool:
+        """Yes: kernels are plain Python."""
+        return True
+
     def capture(self, launches: Iterable[Launch], places: Sequence[Branch]) -> Launch | None:
         """None: there is nothing to gain."""
         return None

@@ -1,0 +1,115 @@
+"""Sizes that share a plan, on a stand-in for the driver: what it is asked for, what is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stub.harness import Ran, numbers, run
+
+SCRIPT = """
+import os
+os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
+from fastnn.engine import plans
+from fastnn.runtime.cuda import ahead
+
+class Tagger(nn.Module):
+    def __init__(self):
+        self.cell, self.out = nn.LSTM(6, 8), nn.Linear(8, 4)
+    def forward(self, x):
+        return self.out(self.cell(x)[0])
+
+class Loop(nn.Module):
+    def __init__(self):
+        self.cell, self.out = nn.GRUCell(6, 8), nn.Linear(8, 4)
+    def forward(self, x):
+        def body(x, h):
+            h = self.cell(x, h)
+            return h, h
+        return self.out(ops.loop(body, x, ops.zeros_state(x, 8))[0])
+
+def steps(name, model, lengths, times=3):
+    step = fnn.compile(model, "cross_entropy", optim.SGD(0.1), device="cuda")
+    for length in lengths:
+        for k in range(times):
+            section(f"{name} {length} {k}")
+            step(*data(4, length, 6, steps=(length,)))
+    section("")
+    print(name, sum(map(len, step._plans._plans.values())))
+    return step
+
+LENGTHS = (20, 9, 14, 3)
+kept = [steps("shared lstm", Tagger(), LENGTHS), steps("shared loop", Loop(), LENGTHS)]
+looked = []
+there = ahead._is_there
+ahead._is_there = lambda variant: looked.append(variant) or there(variant)
+kept[0](*data(4, 11, 6, steps=(11,)))
+print("asked for", len(looked), "kernels of the cache")
+x, y = data(50, 12, 6, steps=(12,))
+trainer = fnn.Trainer(Loop(), "cross_entropy", device="cuda")
+def batches():
+    for begin, end in ((0, 32), (32, 50)) * 4:
+        yield x[begin:end], y[begin:end]
+section("batches")
+trainer.fit(batches(), epochs=1, verbose=False)
+section("")
+class Shifted(nn.Module):
+    def __init__(self):
+        self.out = nn.Linear(6, 4)
+    def forward(self, x):
+        return self.out(x) + np.arange(4, dtype=np.float32)
+step = fnn.compile(Shifted(), lambda out, y: ops.sum(ops.square(out)), device="cuda")
+for length in (20, 9, 14):
+    step(*data(4, length, 6, steps=(length,)))
+bounds = [single.bound for single in step._ready.values()]
+print("constants", len({id(bound.segments["constant"]) for bound in bounds}), len(bounds),
+      bounds[0].program.constants[0][1].tolist())
+plans.resized, plans.EXACT = (lambda *_: None), 10**9
+steps("own lstm", Tagger(), LENGTHS), steps("own loop", Loop(), LENGTHS)
+"""
+
+
+@pytest.fixture(scope="module")
+def ran() -> Ran:
+    return run(SCRIPT)
+
+
+def test_nothing_is_refused_and_all_is_given_back(ran: Ran):
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    assert {ran.left[name] for name in ("blocks", "streams", "events", "graphs")} == {0}
+
+
+@pytest.mark.parametrize("kind", ["lstm", "loop"])
+def test_a_smaller_size_makes_the_launches_of_its_own_program(ran: Ran, kind: str):
+    plans = {
+        x.split(" ")[0]: int(x.split(" ")[2]) for x in ran.output.splitlines() if f" {kind} " in x
+    }
+    assert plans == {"shared": 1, "own": 4}
+    for length in (20, 9, 14, 3):
+        for k in range(3):
+            both = [
+                [x for x in ran.section(f"{how} {kind} {length} {k}") if x.startswith("Launch")]
+                for how in ("shared", "own")
+            ]
+            assert both[0] == both[1]
+            assert bool(both[0]) == (k < 2)  # the third time its graph is there
+
+
+@pytest.mark.parametrize("kind", ["lstm", "loop"])
+def test_memory_is_shared_by_all_sizes(ran: Ran, kind: str):
+    """The first size takes it; one that is smaller has its own constants at most."""
+    for length in (9, 14, 3):
+        log = ran.section(f"shared {kind} {length} 0")
+        taken = [numbers(line)["size"] for line in log if line.startswith("MemAlloc")]
+        assert sum(taken) <= 512
+    assert "constants 1 6 [0.0, 1.0, 2.0, 3.0]" in ran.output
+
+
+def test_kernels_that_are_loaded_are_not_looked_for(ran: Ran):
+    assert "asked for 0 kernels" in ran.output
+
+
+def test_a_smaller_batch_sends_no_more_than_it_has(ran: Ran):
+    sent = [numbers(x)["size"] for x in ran.section("batches") if x.startswith("HtoD")]
+    sizes = sorted({size for size in sent if size > 4 * 18 * 12 * 6})
+    assert 4 * 18 * 12 * 6 + 8 * 18 * 12 <= sizes[-2] < 0.6 * sizes[-1]
