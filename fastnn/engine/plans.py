@@ -3,9 +3,9 @@
 Batches of sequences come in hundreds of lengths, and the last batch of an epoch is smaller than the
 others. The first program is planned for its own sizes. Programs for smaller batches or shorter
 sequences then are that program at other sizes, wherever they have the same calls
-(`plan/sizes.py`): they are traced, but not planned, and on the CPU they are a list of words to
-write into the tables of the larger one; on a GPU they are launched in its memory. Where larger sizes keep coming, a plan has room for more
-than the sizes at hand: up to the next power of two.
+(`plan/sizes.py`): they are traced, but not planned. On the CPU they are a list of words to write
+into the tables of the larger one, on a GPU they are launched in its memory. Where larger sizes keep
+coming, a plan has room for more than the sizes at hand: up to the next power of two.
 """
 
 from __future__ import annotations
