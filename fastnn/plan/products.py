@@ -17,6 +17,7 @@ from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu_unit import gradient_scratch, pays, unit_shape
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_together
 from fastnn.plan.factors import names_of, sizes_of
@@ -112,6 +113,8 @@ def _packed_gradient(
     traits = kernel_of(call.kernel).traits
     operands = {name: call.operands[name] for name in traits.factors}
     c, k, rows = sizes_of(call)
+    if lowered.parts and pays(c, rows, k, lowered.parts):
+        return _on_unit(lowered, call, calls, copies, (c, k, rows))
     if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
         return call
     packed = {}
@@ -126,6 +129,26 @@ def _packed_gradient(
         packed[f"{name}_packed"] = copies[key]
     rest = {name: v for name, v in call.operands.items() if name not in operands}
     return replace(call, kernel=traits.packed_as, operands={**packed, **rest})
+
+
+def _on_unit(
+    lowered: Lowering, call: Call, calls: list[Call], copies: dict[Any, Value],
+    sizes: tuple[int, int, int],
+) -> Call:  # fmt: skip
+    """A weight's gradient on the CPU's tile unit, its right factor cut into parts once."""
+    (c, k, rows), parts = sizes, lowered.parts
+    dy = call.operands["dy"]
+    key = (dy.root, dy.shift, dy.shape, *dy.strides.items())
+    if key not in copies:
+        copies[key] = lowered.value(unit_shape(rows, k, parts), name=f"packed {dy.name}")
+        whole = {"w": dy, "packed": copies[key], "parts": parts}
+        calls.append(replace(call, kernel="pack_unit", operands=whole))
+    scratch = lowered.value((c, gradient_scratch(rows, parts)), name="scratch")
+    operands = {
+        "x": call.operands["x"], "dy_packed": copies[key], "dw": call.operands["dw"],
+        "scratch": scratch, "parts": parts,
+    }  # fmt: skip
+    return replace(call, kernel="linear_backward_weight_unit", operands=operands)
 
 
 def _written(call: Call) -> set[Value]:

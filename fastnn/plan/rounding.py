@@ -18,13 +18,14 @@ from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
 #: those that products are computed at, by the kind of device
-BY_DEVICE = {"cpu": ("highest", "bf16"), "cuda": ("highest", "high", "medium", "bf16")}
+_COMPUTED = ("highest", "high", "medium", "bf16")
+BY_DEVICE = {"cpu": _COMPUTED, "cuda": _COMPUTED}
 
 
 def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
     """The calls, with the factors of products rounded as the precision says."""
     kernel = rounding.KERNELS.get(lowered.precision)
-    if kernel is None:
+    if kernel is None or lowered.parts:  # the tile unit's products round what they cut
         return list(given)
     calls: list[Call] = []
     copies: dict[tuple[Any, ...], Value] = {}

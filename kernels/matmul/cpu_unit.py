@@ -33,7 +33,8 @@ DEEP = 512
 PANELS = 4
 #: words of a packed right factor that stay in L2 while rows pass over them
 RIGHT_WORDS = 1 << 17
-#: multiply-adds, rows, depth and columns from which on a product is quicker on the unit
+#: multiply-adds and depth from which on a product is quicker on the unit; rows and columns, for
+#: each part: the factors are cut for them
 FEWEST = 1 << 17
 SHORTEST = 16
 
@@ -41,9 +42,10 @@ SHORTEST = 16
 PARTS = {"bf16": 1, "medium": 2, "high": 3}
 
 
-def pays(rows: int, depth: int, columns: int) -> bool:
+def pays(rows: int, depth: int, columns: int, parts: int) -> bool:
     """Whether a product of these sizes is quicker on the unit, cutting included."""
-    return min(rows, depth, columns) >= SHORTEST and rows * depth * columns >= FEWEST
+    least = min(depth, rows // parts, columns // parts)
+    return least >= SHORTEST and rows * depth * columns >= FEWEST
 
 
 def unit_shape(depth: int, columns: int, parts: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn
 from fastnn.errors import OptionError
+from fastnn.kernels.cpu import tile_unit
 from fastnn.kernels.rounding import round_bf16, round_fp16
 
 RNG = np.random.default_rng(0)
@@ -18,6 +19,12 @@ X = RNG.normal(size=(96, 20)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] > 0).astype(np.int64)
 SEQUENCES = RNG.normal(size=(24, 11, 5)).astype(np.float32)
 LABELS = (SEQUENCES.sum((1, 2)) > 0).astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def without_tile_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What any CPU computes; tests/train/test_precision_unit.py has the tile unit."""
+    monkeypatch.setattr(tile_unit, "usable", lambda: False)
 
 
 def bf16(x: np.ndarray) -> np.ndarray:
@@ -172,12 +179,18 @@ def test_a_trainer_predicts_at_its_precision() -> None:
     np.testing.assert_array_equal(lower, own.predict(X, batch_size=7))
 
 
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_more_than_is_asked_for(precision: str) -> None:
+    """Without a tile unit parts of factors save nothing."""
+    assert losses(mlp(), X, Y, precision=precision) == losses(mlp(), X, Y)
+
+
 def test_what_is_refused() -> None:
     for given in ("tf32", "bfloat16", None, 16):
         with pytest.raises(OptionError, match="precision: expected one of"):
             trainer(mlp(), precision=given)
-    with pytest.raises(OptionError, match="expected 'highest' or 'bf16' on 'cpu', got"):
-        trainer(mlp(), precision="medium")
+    with pytest.raises(OptionError, match="'medium' or 'bf16' on 'cpu', got 'fp16'"):
+        trainer(mlp(), precision="fp16")
     with pytest.raises(OptionError, match="it is for float32, and the dtype is 'float64'"):
         fnn.compile(mlp(), "cross_entropy", dtype="float64", precision="bf16", device="cpu")
     with pytest.raises(OptionError, match="precision: expected one of"):

@@ -16,7 +16,9 @@ from fastnn.graph.graph import Graph, mark_batched
 from fastnn.graph.node import Call, Node, check_operands
 from fastnn.graph.op import KERNEL
 from fastnn.graph.value import Repeat, Value
+from fastnn.kernels.cpu import tile_unit
 from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.matmul.cpu_unit import PARTS
 
 Values = dict[str, Value]
 ForwardRule = Callable[["Lowering", Node], None]
@@ -55,6 +57,8 @@ class Lowering:
         graph: the graph.
         device: "cpu" or "cuda".
         precision: what the factors of matrix products are rounded to; "highest": nothing.
+        parts: the bfloat16 numbers that factors are cut into on the CPU's tile unit; 0: it is not
+            used (`kernels/cpu/tile_unit.py`).
         limits: the GPU's multiprocessors, bytes of shared memory that a block may have, and blocks
             of a cluster (none where left out); an H200's by default.
         fuses: whether calls meet in the cache, a block of items at a time, so that what one call
@@ -75,6 +79,8 @@ class Lowering:
     ):  # fmt: skip
         self.graph, self.device, self.limits = graph, device, limits
         self.precision = precision
+        wanted = PARTS.get(precision, 0) if device == "cpu" and graph.dtype == "float32" else 0
+        self.parts = wanted if wanted and tile_unit.usable() else 0
         self.fuses = self.copies_buffers = device == "cpu"
         self.node: Node | None = None
         self.memo: dict[Any, Value] = {}

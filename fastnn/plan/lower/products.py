@@ -11,10 +11,13 @@ from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
+from fastnn.kernels.matmul.cpu_unit import pays, product_scratch
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 
 #: the products on CUDA, where nothing is packed
 ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")
+#: those on the CPU's tile unit; how gradients of weights are computed is chosen later
+ON_TILE_UNIT = ("linear_forward_unit", "linear_backward_input_unit", "linear_backward_weight")
 #: weights from which a product with few rows is split by columns instead of rows
 WIDE = 1 << 19
 
@@ -39,14 +42,21 @@ def packed(to: Lowering, w: Value, *, transposed: bool = False) -> Value:
     return to.memo[key]
 
 
-def _scratch(to: Lowering, x: Value) -> Value:
-    """Scratch memory with a part for each row of `x`; products with as many rows share it."""
-    rows = x.size // x.shape[-1]
-    key = ("scratch", rows, x.batched)
+def _scratch(to: Lowering, product: str, x: Value) -> dict[str, Any]:
+    """The scratch memory that a product with the left factor `x` takes, a part for each row, and
+    how many parts factors are cut into; products of the same sizes share the memory."""
+    if not _takes(product, "scratch"):
+        return {}
+    rows, parts = x.size // x.shape[-1], to.parts if _takes(product, "parts") else 0
+    columns = (
+        product_scratch(x.shape[-1], parts)
+        if parts
+        else scratch_columns(rows, np.dtype(to.dtype).itemsize)
+    )
+    key = ("scratch", rows, columns, x.batched)
     if key not in to.memo:
-        columns = scratch_columns(rows, np.dtype(to.dtype).itemsize)
         to.memo[key] = to.value((rows, columns), name="scratch")
-    return to.memo[key]
+    return {"scratch": to.memo[key], **({"parts": parts} if parts else {})}
 
 
 def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
@@ -57,6 +67,8 @@ def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
     if to.device == "cuda":
         return LinearChoice(*ON_CUDA)
     n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
+    if to.parts and pays(n, c, k, to.parts):
+        return LinearChoice(*ON_TILE_UNIT)
     wide = n < 8 and c * k >= WIDE  # few rows, many weights: workers share the columns
     return choose_linear(n, c, k, np.dtype(to.dtype).itemsize, workers=2 if wide else 1)
 
@@ -71,7 +83,7 @@ def _takes(product: str, name: str) -> bool:
 def _linear(to: Lowering, node: Node) -> None:
     x = need(node, "x")
     kernel = _choice(to, x, need(node, "w")).forward
-    to.call_for(kernel, node, {"scratch": _scratch(to, x)} if _takes(kernel, "scratch") else {})
+    to.call_for(kernel, node, _scratch(to, kernel, x))
 
 
 @gradient("linear")
@@ -79,11 +91,9 @@ def _linear_gradient(to: Lowering, node: Node, douts: Values, written: Values) -
     x, w, dy = need(node, "x"), need(node, "w"), douts["y"]
     choice = _choice(to, x, w)
     if "x" in written:
-        extra = {"dy": dy, "dx": written["x"]}
+        extra = {"dy": dy, "dx": written["x"], **_scratch(to, choice.backward_input, dy)}
         if _takes(choice.backward_input, "w_packed"):
             extra["w_packed"] = packed(to, w, transposed=True)
-        elif _takes(choice.backward_input, "scratch"):
-            extra["scratch"] = _scratch(to, x)
         to.call_for(choice.backward_input, node, extra)
     if "w" in written:
         # x and dy are packed where it pays: only later all rows are known (see the loop)
@@ -96,11 +106,9 @@ def _linear_gradient(to: Lowering, node: Node, douts: Values, written: Values) -
 def _transposed(to: Lowering, node: Node) -> None:
     x, w, y = need(node, "x"), need(node, "w"), node.outputs["y"]
     kernel = _choice(to, y, w).backward_input
-    extra: dict[str, Any] = {"dy": x, "dx": y}
+    extra: dict[str, Any] = {"dy": x, "dx": y, **_scratch(to, kernel, x)}
     if _takes(kernel, "w_packed"):
         extra["w_packed"] = packed(to, w, transposed=True)
-    elif _takes(kernel, "scratch"):
-        extra["scratch"] = _scratch(to, y)
     to.call_for(kernel, node, extra)
 
 
@@ -110,8 +118,7 @@ def _transposed_gradient(to: Lowering, node: Node, douts: Values, written: Value
     choice = _choice(to, dy, w)
     if "x" in written:
         extra: dict[str, Any] = {"x": dy, "y": written["x"], "bias": None}
-        if _takes(choice.forward, "scratch"):
-            extra["scratch"] = _scratch(to, dy)
+        extra |= _scratch(to, choice.forward, dy)
         to.call_for(choice.forward, node, extra)
     if "w" in written:
         to.call_for("linear_backward_weight", node, {"x": dy, "dy": x, "dw": written["w"]})
