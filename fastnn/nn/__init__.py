@@ -6,6 +6,7 @@ from fastnn.nn.cells import *
 from fastnn.nn.constant import *
 from fastnn.nn.containers import *
 from fastnn.nn.convolution import *
+from fastnn.nn.gated import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *
 from fastnn.nn.module import *
@@ -15,6 +16,7 @@ from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *
+from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *

@@ -1,16 +1,29 @@
-"""Parts of a model that count as constants while something is traced."""
+"""Values in the place of parameters while something is traced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fastnn import ops
 from fastnn.errors import OptionError
+from fastnn.graph.graph import Graph
+from fastnn.graph.leaf import Leaf
 from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.ops.operands import as_value
+
+
+@contextmanager
+def standing_for(graph: Graph, values: Mapping[Leaf, Value]) -> Iterator[None]:
+    """A context in which values stand for parameters; each has its parameter's shape in memory."""
+    kept = {parameter: as_value(graph, parameter) for parameter in values}
+    graph.leaves.update(values)
+    try:
+        yield
+    finally:
+        graph.leaves.update(kept)
 
 
 @contextmanager
@@ -47,16 +60,9 @@ def detached(*modules: Module) -> Iterator[None]:
             "detached: expected to be used in a forward or a loss, where values are symbolic; to "
             "keep parameters from being trained use model.freeze(...)"
         )
-    kept: dict[object, Value] = {}
-    for module in modules:
-        for parameter in module.named_parameters().values():
-            if parameter not in kept:
-                kept[parameter] = as_value(graph, parameter)
-    graph.leaves.update({parameter: ops.detach(value) for parameter, value in kept.items()})
-    try:
+    parameters = [p for module in modules for p in module.named_parameters().values()]
+    with standing_for(graph, {p: ops.detach(as_value(graph, p)) for p in parameters}):
         yield
-    finally:
-        graph.leaves.update(kept)
 
 
 __all__ = ["detached"]

@@ -31,6 +31,32 @@ Weights: TypeAlias = NDArray[np.float64]
 Initializer: TypeAlias = Callable[[Shape, np.random.Generator], Weights]
 
 
+class Following:
+    """An initialiser that is computed of another parameter's contents: those that it has, or is
+    about to get.
+
+    Args:
+        of: the other parameter.
+        path: its name, seen from the module that has this one.
+        function: of its contents.
+    """
+
+    def __init__(self, of: Any, path: str, function: Callable[[Weights], Weights]):
+        self.of, self.path, self.function = of, path, function
+
+    def drawn(self, seed: int, name: str) -> Weights:
+        """The contents for the parameter of a name, where the other one is drawn from a seed."""
+        how = self.of._drawn  # what was drawn without a chosen seed is about to be drawn anew
+        if self.of.initialized and (how is None or how[3] != self.of.checksum()):
+            return self.function(self.of.read())
+        before = name.rpartition(".")[0]
+        path = f"{before}.{self.path}" if before else self.path
+        return self.function(self.of.draw(seed, path))
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Weights:
+        raise OptionError("this initialiser follows a parameter and is drawn with it")
+
+
 def fans(shape: Shape) -> tuple[int, int]:
     """``(fan_in, fan_out)`` of a weight of shape ``(out, in, *kernel)``.
 

@@ -211,6 +211,10 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
 
     def draw(self, seed: int, name: str) -> np.ndarray:
         """The initial contents for a seed and a name."""
+        if isinstance(self.init, initializers.Following):
+            following = numbers(self.init.drawn(seed, name), f"parameter {name!r}")
+            self._fits(following)
+            return following
         rng = np.random.Generator(
             np.random.Philox(key=np.array([seed, zlib.crc32(name.encode())], np.uint64))
         )

@@ -1,0 +1,75 @@
+"""Units with gates: half of the features decide what passes of the other half."""
+
+from __future__ import annotations
+
+from fastnn import ops
+from fastnn.errors import OptionError, ShapeError, is_whole, where
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.public import publish
+
+
+class _Gated(Module):
+    """Halves of an axis, of which the second one is the gate."""
+
+    def __init__(self, axis: int = -1):
+        if not (is_whole(axis, -100) and axis != 0):
+            raise OptionError(f"{type(self).__name__}: expected an axis of the sample, got {axis}")
+        self.axis = int(axis)
+
+    def _passing(self, half: Value) -> Value:
+        raise NotImplementedError
+
+    def forward(self, x: Value) -> Value:
+        inside = -x.ndim < self.axis < x.ndim
+        if not inside or x.shape[self.axis] % 2:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected an even number of features along axis "
+                f"{self.axis}, got input of shape {x.shape}"
+            )
+        half, gate = ops.split(x, 2, self.axis)
+        return ops.multiply(self._passing(half), ops.sigmoid(gate))
+
+    def extra(self) -> str:
+        return "" if self.axis == -1 else f"axis={self.axis}"
+
+
+class GLU(_Gated):
+    """The gated linear unit: a * sigmoid(b) for the halves a and b of the features (Dauphin et al.
+    2017).
+
+    Args:
+        axis: along which the features lie.
+
+    Shapes: (batch, ..., 2 C) to (batch, ..., C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GLU().predict(np.array([[3.0, 4.0, 0.0, 100.0]]))
+    array([[1.5, 4. ]], dtype=float32)
+    """
+
+    def _passing(self, half: Value) -> Value:
+        return half
+
+
+class GTU(_Gated):
+    """The gated tanh unit: tanh(a) * sigmoid(b) for the halves a and b of the features, as in
+    WaveNet (van den Oord et al. 2016).
+
+    Args:
+        axis: along which the features lie.
+
+    Shapes: (batch, ..., 2 C) to (batch, ..., C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GTU().predict(np.array([[100.0, 0.0]]))
+    array([[0.5]], dtype=float32)
+    """
+
+    def _passing(self, half: Value) -> Value:
+        return ops.tanh(half)
+
+
+publish(globals(), type)
