@@ -13,7 +13,10 @@ CURSOR = 2  # position of this batch's first sample in the data order
 RUN_STEP = 3  # steps since this run of the program began; indexes the schedule
 STOP_REQUEST = 4  # set by the host at any time: please stop after this step
 STOP = 5  # set in serial sections only: leave the loop now (one of the reasons below)
+SCALE = 6  # exponent of the loss's factor, where gradients are scaled (`guard/cpu_scaling.py`)
+GOOD = 7  # steps since that was changed
 FAULT = 8  # a kernel has raised: address of its call's row, of its record, items, worker
+SKIPPED = 13  # of the steps done, those that updated nothing because gradients had overflowed
 LENGTH = 16
 
 REQUESTED = 1  # reasons in STOP
@@ -26,4 +29,5 @@ DOUBT = 0  # this step needs copies of what it changes
 LARGE = 1  # an update wrote a huge number: the next step needs copies
 BROKEN = 2  # an update wrote a number that is not finite
 SAVED = 3  # the copies are those of this step
+OVERFLOW = 4  # a scaled gradient was not finite: this step updates nothing
 GUARD_LENGTH = 8

@@ -11,6 +11,7 @@ import numpy as np
 from fastnn.engine import guard
 from fastnn.engine.arrays import Arrays, check_ranges
 from fastnn.engine.model import Model, inputs_by_name
+from fastnn.engine.scaling import SCALED, Scaling
 from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
 from fastnn.engine.update import Objective, add_updates
@@ -78,6 +79,7 @@ class Builder:
         self.lowered = Lowering(self.graph, device, precision, devices.block_limits(device))
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
+        self._scaling: Scaling | None = None
         self.places: dict[str, Value] = {}
         self.names: dict[Value, str] = {}
         self.tree: Any = None  # what forward returned
@@ -138,11 +140,14 @@ class Builder:
         objective.optimizer.check_groups(n for n, p in self.arrays.items() if not p.buffer)
         keep = keep or not self.lowered.fuses or host is not None
         leaves, gradients = self.gradients(objective.loss, objective.parameters, keep)
+        scaling = self._scaling
         if host is not None:
             self.places |= {f"{GRADIENT}{name}": value for name, value in gradients.items()}
             arrays = {f"x{k}": value for k, value in enumerate(gradients.values())}
             self.graph.call(host_call(len(arrays)), number=host, **arrays)
-        add_updates(self.lowered, self.store, objective, leaves, gradients, guarded)
+            if scaling is not None:
+                scaling.check(leaves, gradients)
+        add_updates(self.lowered, self.store, objective, leaves, gradients, guarded, scaling)
 
     def gradients(
         self, loss: Value, parameters: Mapping[str, Stored], keep: bool = True
@@ -154,11 +159,15 @@ class Builder:
             for name, parameter in parameters.items()
             if (leaf := self.graph.leaves.get(parameter)) is not None
         }
-        found = differentiate(self.graph, loss, list(leaves.values()))
+        scaling = self.scaling()
+        seed = None if scaling is None else scaling.seed(loss)
+        found = differentiate(self.graph, loss, list(leaves.values()), seed)
         gradients = {}
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
             if gradient is None:
                 continue
+            if scaling is not None and not keep:
+                gradient = scaling.divide(gradient)
             if keep:
                 gradients[name] = self._pinned(gradient, leaf)
             elif gradient.shape == leaf.shape:
@@ -178,7 +187,15 @@ class Builder:
             raise OptionError(
                 "the loss does not depend on any trained parameter; check the model's forward"
             )
+        if scaling is not None and keep:
+            scaling.divide_kept(leaves, gradients)
         return leaves, gradients
+
+    def scaling(self) -> Scaling | None:
+        """The factor of the step's gradients, where the precision needs one."""
+        if self._scaling is None and self.lowered.precision in SCALED:
+            self._scaling = Scaling(self.lowered)
+        return self._scaling
 
     def _pinned(self, gradient: Value, leaf: Value) -> Value:
         """The gradient in the gradient segment, where the parameter's `grad` shows it."""

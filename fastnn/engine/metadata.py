@@ -46,6 +46,12 @@ def _optimizer(value: Any) -> bool:
     )
 
 
+def _scaling(value: Any) -> bool:
+    """The exponent of the gradients' factor, steps since it changed, steps that were left out."""
+    right = isinstance(value, list) and len(value) == 3 and all(map(whole, value))
+    return value is None or (right and value[0] <= 24)
+
+
 def _states(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(state, dict)
@@ -97,6 +103,7 @@ OPTIONAL: dict[str, tuple[str, Check, Any]] = {
     "feed": ("a description of the data", _feed, None),
     "callbacks": ("states by callback", _states, {}),
     "turn": ("a hook that was not finished", _turn, None),
+    "scaling": ("an exponent and two numbers of steps", _scaling, None),
     "frozen": ("a list of names", lambda v: v is None or _names(v), None),
 }
 

@@ -10,6 +10,7 @@ from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import Model
 from fastnn.engine.session import Session
 from fastnn.errors import ProcessError
+from fastnn.kernels import control_block
 from fastnn.kernels.declare import Array, kernel_of
 from fastnn.plan.program import Operand
 from fastnn.runtime.interface import Bound
@@ -19,6 +20,7 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
     """Undo the step that was stopped, and name the layer where the first such number arose."""
     overflowed = _finite(bound.view("loss"))  # as far as the loss goes, nothing is wrong
     lost = [n for n, p in model.named_arrays().items() if p.buffer and not _finite(p.read())]
+    too_large = bool(session.runtime.read("guard")[control_block.OVERFLOW])  # scaled gradients
     broken, restored = session.undo()
     damaged = [n for n, p in model.named_parameters().items() if not _finite(p.read())]
     if damaged and not broken:
@@ -34,6 +36,11 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
         )
     if not broken and overflowed and lost:
         what = f"{where} made {lost[0]!r} not finite: the first such number came from {origin}"
+    elif not broken and too_large and overflowed:
+        what = (
+            f"the gradients of {where} do not fit into float16, whatever they are multiplied by; "
+            f"precision='bf16' has float32's range. The first such number came from {origin}"
+        )
     elif not broken:
         what = f"the loss was not finite in {where}: the first such number came from {origin}"
     else:

@@ -98,7 +98,7 @@ class Predictor:
         precision: str = "highest",
     ) -> Any:  # fmt: skip
         store = self.session.store
-        precision = check_precision(precision, self.session.device, store.dtype)
+        precision = check_precision(precision, store.dtype)
         turn = access_to(store).read(Access("predict", sys._getframe()))
         place: Access | None = None
         if self._stateful:

@@ -75,6 +75,22 @@ class Objective:
     again: Callable[[Mapping[Any, Value]], Value] | None = None
 
 
+class LossScaling(Protocol):
+    """What updates have to know of scaled gradients (`engine/scaling.py`)."""
+
+    def seed(self, loss: Value) -> Value:
+        """The gradient of a loss to itself."""
+
+    def divide(self, gradient: Value) -> Value:
+        """A gradient without the factor."""
+
+    def skip(self, hyper: Value) -> None:
+        """Let an update, by its numbers, change nothing where gradients have overflowed."""
+
+    def adapt(self) -> None:
+        """The factor of the next step follows from how this one went."""
+
+
 class Piece(NamedTuple):
     """What one update needs."""
 
@@ -86,7 +102,7 @@ class Piece(NamedTuple):
 
 def add_updates(
     lowered: Lowering, store: ParameterStore, objective: Objective, leaves: Mapping[str, Value],
-    gradients: Mapping[str, Value], guarded: bool,
+    gradients: Mapping[str, Value], guarded: bool, scaling: LossScaling | None = None,
 ) -> None:  # fmt: skip
     """Update the parameters that have gradients.
 
@@ -95,6 +111,7 @@ def add_updates(
         leaves: the parameters in the graph, by name.
         gradients: their gradients.
         guarded: whether a step that would make a parameter non-finite is undone.
+        scaling: the factor that gradients had while they were computed.
     """
     graph, optimizer = lowered.graph, objective.optimizer
     prepare, update = optimizer.kernels()
@@ -116,6 +133,8 @@ def add_updates(
             limit=options["clip_value"] or np.inf,
             sign=-1.0 if options["maximize"] else 1.0, **own, **every_step,
         )  # fmt: skip
+        if scaling is not None:
+            scaling.skip(hyper[number])
     flags = guard.guard_of(graph) if guarded else None
     every = optimizer.accumulate
     # an update of one call copies what it changes itself, where each call is a launch
@@ -160,7 +179,7 @@ def add_updates(
     }
     if every == 1:
         safeguard([piece.gradient for piece in pieces])
-    seconds = _second_gradients(objective, leaves, gradients)
+    seconds = _second_gradients(objective, leaves, gradients, scaling)
     for leaf, gradient, own_hyper, factor in pieces:
         slots = {
             slot: graph.leaf(
@@ -181,6 +200,8 @@ def add_updates(
             group = objective.group_offset + groups[name]
             upright = leaves[name] in transposed
             _bound(leaves[name], own_hyper, schedule, group, given[name], upright)
+    if scaling is not None:
+        scaling.adapt()
     if guarded:
         graph.call_last("latch", control=graph.control(), guard=flags)
     if guarded or guard.may_raise(lowered.calls):
@@ -188,8 +209,9 @@ def add_updates(
 
 
 def _second_gradients(
-    objective: Objective, leaves: Mapping[str, Value], gradients: Mapping[str, Value]
-) -> dict[Value, Value]:
+    objective: Objective, leaves: Mapping[str, Value], gradients: Mapping[str, Value],
+    scaling: LossScaling | None,
+) -> dict[Value, Value]:  # fmt: skip
     """The gradients of the same batch at a second point, for optimisers that have a `shift`."""
     slot = getattr(objective.optimizer, "shift", None)
     if slot is None:
@@ -207,10 +229,13 @@ def _second_gradients(
             "shift_parameter", p=leaf, shift=away, g=gradient, y=point, control=graph.control()
         )
     loss = objective.again(moved)
-    found = differentiate(loss.graph, loss, list(moved.values()))
+    seed = None if scaling is None else scaling.seed(loss)
+    found = differentiate(loss.graph, loss, list(moved.values()), seed)
     result = {}
     for name, second in zip(gradients, found, strict=True):
         assert second is not None
+        if scaling is not None:
+            second = scaling.divide(second)
         same = second.shape == leaves[name].shape
         result[leaves[name]] = (
             second if same else second.graph.view(second, leaves[name].shape, batched=False)

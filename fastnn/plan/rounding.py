@@ -17,9 +17,6 @@ from fastnn.kernels.declare import kernel_of
 from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
-#: those that products are computed at, by the kind of device
-_COMPUTED = ("highest", "high", "medium", "bf16")
-BY_DEVICE = {"cpu": _COMPUTED, "cuda": _COMPUTED}
 
 
 def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:

@@ -50,8 +50,11 @@ def spans(program: Program) -> list[tuple[str, int, int]]:
     found = {("work", 0, program.sizes["work"])}
     item = np.dtype(program.dtype).itemsize
     for call in program.calls():
-        for _, parameter, operand in call.arrays():
-            if operand.segment == "grads" and parameter.writes:
+        arrays = [(parameter, operand) for _, parameter, operand in call.arrays()]
+        changed = [operand for parameter, operand in arrays if parameter.reads]
+        for parameter, operand in arrays:
+            # what is changed in place has been written before
+            if operand.segment == "grads" and parameter.writes and operand not in changed:
                 size = int(np.prod(operand.dims, dtype=np.int64)) * item
                 found.add(("grads", operand.offset, size))
     return sorted(span for span in found if span[2] >= 8)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnn import optim
+from fastnn.engine import scaling
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
 from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import PROBE, first_fit, fixed_batch, resolved
@@ -26,6 +27,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.structure import Watch, select
+from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
 from fastnn.train import averages, copies, mixup
@@ -84,7 +86,8 @@ class Training(ABC):
         check_device_options(options.device, options.graphs)
         self.model, self.seed, self.dtype = model, int(options.seed), options.dtype
         self.device = devices.choose(options.device)
-        self.precision = check_precision(options.precision, self.device, self.dtype)
+        self.precision = check_precision(options.precision, self.dtype)
+        scaling.check(self.precision, self.optimizer, isinstance(self.optimizer, FullBatch))
         self.stop_on_nonfinite = bool(options.stop_on_nonfinite)
         check_on_gradients(options.on_gradients)
         self._on_gradients = options.on_gradients
@@ -111,10 +114,17 @@ class Training(ABC):
         for slot in self.optimizer.arrays:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)
+        scaling.begin(self.session.control, self.precision)
         self.aside: Any = None  # the parameters, while averages are in their place
         self._resolved: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
         self._plans = Plans()
         self._watch = Watch(self.model)
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor that the next step's gradients have while they are computed: a power of two at
+        precision="fp16", 1.0 at any other (docs/precision.md)."""
+        return scaling.factor_of(self.session.control, self.precision)
 
     def _total_count(self) -> int:
         """How many running totals of losses and metrics there are."""

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: what a full-batch method's search goes on from
 SEARCH = "optimizer.search"
+#: the words of the control block that scaled gradients go on from
+SCALING = [control_block.SCALE, control_block.GOOD, control_block.SKIPPED]
 
 # -------------------------------------------------------------------- public
 
@@ -205,6 +207,8 @@ class Loaded:
         trainer.session.control[control_block.STEP] = metadata["step"]
         trainer.session.control[control_block.SEED] = trainer.seed = metadata["seed"]
         trainer.session.control[control_block.CURSOR] = metadata["cursor"]
+        scale = int(trainer.session.control[control_block.SCALE])
+        trainer.session.control[SCALING] = metadata["scaling"] or [scale, 0, 0]
         trainer.epoch, trainer.cursor = metadata["epoch"], metadata["cursor"]
         trainer.epoch_done = False
         trainer.rate_factor = metadata["rate_factor"]
@@ -263,6 +267,7 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "optimizer": describe(trainer.optimizer),
         "step": trainer.step,
         "seed": trainer.seed,
+        "scaling": _scaling(trainer),
         "epoch": epoch,  # epochs done, beside
         "cursor": cursor,  # samples of the next one that are done
         "rate_factor": factor,
@@ -273,6 +278,12 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "callbacks": states,
         "turn": None if call is None else call.describe(trainer),
     }
+
+
+def _scaling(trainer: Trainer) -> list[int] | None:
+    """How gradients are scaled, or were in steps before."""
+    words = [int(word) for word in trainer.session.control[SCALING]]
+    return words if any(words) else None
 
 
 def _frozen(model: Module) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..control_block import RUN_STEP, STEP
+from ..control_block import RUN_STEP, SKIPPED, STEP
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..guard.cpu import report
 from ..recorded import execute
@@ -73,7 +73,7 @@ def update(p, g, {slots}hyper, scale, guard, lo, hi):
 _PREPARE = '''
 def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     """hyper = l2, 1 - rate * decay, limit, sign, then the rule's scalars for this step."""
-    t = control[STEP] + 1
+    t = control[STEP] - control[SKIPPED] + 1
     rate = schedule[control[RUN_STEP], group]
     values = scalars(t, rate, {options})
     hyper[0] = l2
@@ -86,7 +86,7 @@ def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
 
 
 _PREPARE_EVERY = _PREPARE.replace(
-    "t = control[STEP] + 1", "t = control[STEP] // every + 1"
+    "t = control[STEP] - control[SKIPPED] + 1", "t = control[STEP] // every + 1"
 ).replace("hyper[2] = limit", "hyper[2] = limit if (control[STEP] + 1) % every == 0 else IDLE")
 
 
@@ -160,7 +160,7 @@ def make_prepare(
         return known
     scope = {
         "scalars": helper(scalars), "STEP": STEP, "RUN_STEP": RUN_STEP, "SHARED": SHARED,
-        "IDLE": IDLE,
+        "IDLE": IDLE, "SKIPPED": SKIPPED,
     }  # fmt: skip
     execute(
         prepare_source(_PREPARE_EVERY if every else _PREPARE, options), f"<kernel {name}>", scope

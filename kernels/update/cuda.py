@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..control_block import RUN_STEP, SAVED, STEP, STOP
+from ..control_block import RUN_STEP, SAVED, SKIPPED, STEP, STOP
 from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from ..cuda.device import thread_number as thread
 from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
@@ -82,7 +82,7 @@ def update(p, g, {slots}hyper, scale, guard, control, schedule, saved_p, {saved}
 _PREPARE = """
 def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     if thread() == 0:
-        t = control[STEP] + 1
+        t = control[STEP] - control[SKIPPED] + 1
         rate = schedule[control[RUN_STEP], group]
         values = scalars(t, rate, {options})
         hyper[0] = l2
@@ -95,7 +95,7 @@ def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
 
 
 _PREPARE_EVERY = _PREPARE.replace(
-    "t = control[STEP] + 1", "t = control[STEP] // every + 1"
+    "t = control[STEP] - control[SKIPPED] + 1", "t = control[STEP] // every + 1"
 ).replace(
     "if control[STOP] == 0 else", "if control[STOP] == 0 and (control[STEP] + 1) % every == 0 else"
 )
@@ -182,6 +182,7 @@ def make_prepare(
     scope = {
         "__name__": __name__, "scalars": helper(scalars), "thread": thread, "STEP": STEP,
         "RUN_STEP": RUN_STEP, "SHARED": SHARED, "STOP": STOP, "STOPPED": STOPPED,
+        "SKIPPED": SKIPPED,
     }  # fmt: skip
     source = prepare_source(_PREPARE_EVERY if every else _PREPARE, options)
     execute(source, f"<CUDA kernel {name}>", scope)

@@ -25,7 +25,7 @@ def losses(name: str, device: str, **options) -> list[float]:
     return list(history["loss"])
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("name", CASES)
 def test_losses(name: str, precision: str) -> None:
     device = losses(name, "cuda", precision=precision)
@@ -34,6 +34,22 @@ def test_losses(name: str, precision: str) -> None:
     np.testing.assert_allclose(device, highest, rtol=2 * TOLERANCE[precision])
     assert device != highest
     assert device[-1] < device[0]
+
+
+def test_a_step_whose_gradients_overflow_is_left_out() -> None:
+    x, y = vectors(4)
+    step = fnn.compile(
+        mlp(), lambda out, t: 64.0 * out.sum(), optim.SGD(lr=0.01), device="cuda", precision="fp16"
+    )
+    before = np.array(step.model[2].weight)
+    seen = []
+    for _ in range(8):
+        step(x, y)
+        seen.append((step.loss_scale, (np.array(step.model[2].weight) != before).any()))
+    assert seen[0] == (2.0**15, False)
+    first = next(k for k, (_, moved) in enumerate(seen) if moved)
+    assert [scale for scale, _ in seen[:first]] == [2.0 ** (15 - k) for k in range(first)]
+    assert all(moved and scale == seen[first - 1][0] for scale, moved in seen[first:])
 
 
 def test_predictions() -> None:

@@ -75,6 +75,14 @@ DIRECT: dict[str, dict[str, Any]] = {
         eta=0.3,
         every=2,
     ),
+    "loss_scale": dict(
+        control=control(), guard=np.zeros(8, np.int64), scale=numbers(1), inverse=numbers(1)
+    ),
+    "unscale": dict(
+        x=numbers(9, 5), inverse=numbers(1), y=numbers(9, 5), guard=np.zeros(8, np.int64)
+    ),
+    "skip_overflow": dict(guard=np.ones(8, np.int64), hyper=numbers(9)),
+    "adapt_scale": dict(control=control(), guard=np.ones(8, np.int64)),
     "shift_parameter": dict(
         p=numbers(3, 5), shift=numbers(3, 5), g=numbers(3, 5), y=numbers(3, 5), control=control()
     ),

@@ -395,6 +395,7 @@ WRONG = {
     "rate_factor": [None, "NaN", "Infinity", "-1", '"1"', "true", "9" * 400, "9" * 5000],
     "names": [None, "3", "[3]", '"loss"'],
     "optimizer": [None, "null", "[]", "{}", '{"kind": "Adam"}', '{"kind": 1, "options": {}}'],
+    "scaling": ["3", "[1, 2]", "[-1, 0, 0]", "[25, 0, 0]", "[1, true, 0]"],
     "streams": ["3", '{"a": -1}', '{"a": "b"}'],
     "feed": ["3", '{"a": []}'],
     "callbacks": ["[]", '{"A": 3}', '{"A": {"state": 3, "passive": true}}',
