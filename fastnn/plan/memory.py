@@ -84,6 +84,7 @@ def lifetimes(
     """For each work buffer the first and last phase that touches it, counted from `first` on.
 
     What a loop of phases touches lives as long as the loop, unless it is of use in one step only.
+    So does what the loop looks at to see whether it goes on, be it that no call does.
     """
     lives: dict[Value, tuple[int, int]] = {}
     number = first
@@ -91,6 +92,8 @@ def lifetimes(
         if isinstance(phase, Phases):
             found = lifetimes(phase.body, private, number)
             last = number + sum(1 for _ in leaves(phase.body)) - 1
+            if phase.loop.running is not None:
+                found[phase.loop.running.root] = number, last
             found = {
                 root: life if phase.loop in private.get(root, ()) else (number, last)
                 for root, life in found.items()

@@ -129,6 +129,33 @@ def test_same_bits_on_any_number_of_workers(way: str) -> None:
             assert value.tobytes() == results[0][-1][name].tobytes()
 
 
+class Repeated(nn.Module):
+    """In each step another loop, of no sequences, makes the state longer until it is enough."""
+
+    def __init__(self) -> None:
+        self.new = nn.Linear(F, H)
+
+    def forward(self, x: Any) -> Any:
+        def longer(_: Any, h: Any) -> Any:
+            h = ops.tanh(1.5 * h)
+            return h, h
+
+        def step(x_t: Any, h: Any) -> Any:
+            start = 0.3 * (h + ops.tanh(self.new(x_t)))
+            h = ops.loop(
+                longer, None, start, until=lambda _, h: ops.sum(h * h, axis=1) > 1.0, steps=4
+            )[1]
+            return h, h
+
+        return ops.loop(step, x, ops.zeros_state(x, H))[0]
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (5, 3)])
+def test_gradients_of_a_loop_of_no_sequences_in_another(batch: int, steps: int) -> None:
+    """Which steps were made is known until the gradient, be it that nothing else needs it."""
+    assert gradcheck(Repeated(), data(batch, steps))
+
+
 def present_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
     for i in range(lo, hi):
         if x[i, 0] == 0.0:
