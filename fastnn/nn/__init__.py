@@ -3,6 +3,7 @@
 from fastnn.nn import init as init
 from fastnn.nn.activation import *
 from fastnn.nn.cells import *
+from fastnn.nn.channels import *
 from fastnn.nn.constant import *
 from fastnn.nn.containers import *
 from fastnn.nn.convolution import *

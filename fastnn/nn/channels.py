@@ -1,0 +1,226 @@
+"""Normalisation of channels: over the batch, over groups of them, over each one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from fastnn import ops
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.nn.regularization import BatchNorm
+from fastnn.ops.layout import from_last, to_last
+from fastnn.public import publish
+
+
+def _checked(name: str, channels: str) -> str:
+    if channels not in ("first", "last"):
+        raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
+    return channels
+
+
+class _OfChannels(Module):
+    """What the layers share: an input's channels, and where they are."""
+
+    channels: str
+    num_features: int
+    #: numbers of axes beside batch and channels that are taken
+    ranks: ClassVar[tuple[int, ...]] = (0, 1, 2)
+
+    def _check(self, x: Value) -> None:
+        count = x.shape[1 if self.channels == "first" else -1] if x.ndim > 1 else 0
+        if x.ndim - 2 not in self.ranks or count != self.num_features:
+            shapes = " or ".join(self._shape(rank) for rank in self.ranks)
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected an input of shape {shapes}, got "
+                f"{x.shape}; set the number of channels, or say where they are by "
+                "channels='first' or 'last'"
+            )
+
+    def _shape(self, rank: int) -> str:
+        """What an input looks like, for messages."""
+        names = [str(self.num_features)]
+        others = ["T"] if rank == 1 else ["H", "W"][:rank]
+        names = [*names, *others] if self.channels == "first" else [*others, *names]
+        return f"(N, {', '.join(names)})"
+
+    def _last(self, x: Value) -> Value:
+        label = f"{where(x.graph.scope)}{type(self).__name__}"
+        return x if x.ndim == 2 else to_last(x, x.ndim - 2, self.channels, label)
+
+    def _back(self, y: Value) -> Value:
+        return y if y.ndim == 2 else from_last(y, self.channels)
+
+
+class _BatchNorm(BatchNorm, _OfChannels):
+    """Batch normalisation of channels, wherever they are."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
+        track_running_stats: bool = True, channels: str = "first",
+    ):  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        self.channels = _checked(type(self).__name__, channels)
+
+    def forward(self, x: Value) -> Value:
+        self._check(x)
+        return self._back(super().forward(self._last(x)))
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalises each channel over the batch and the steps of its sequences (Ioffe & Szegedy 2015).
+
+    Arguments and attributes as of `BatchNorm`, and
+
+    Args:
+        num_features: C, the number of channels.
+        eps, momentum, affine, track_running_stats: as of `BatchNorm`.
+        channels: where they are, "first" as in PyTorch or "last".
+
+    Shapes: input and output (N, C), or (N, C, T), with ``channels="last"`` (N, T, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.BatchNorm1d(3).predict(np.ones((2, 3, 10), np.float32)).shape
+    (2, 3, 10)
+    """
+
+    ranks = (0, 1)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalises each channel over the batch and the pixels of its images (Ioffe & Szegedy 2015).
+
+    Args:
+        num_features: C, the number of channels.
+        eps, momentum, affine, track_running_stats: as of `BatchNorm`.
+        channels: where they are, "first" as in PyTorch or "last".
+
+    Shapes: input and output (N, C, H, W), with ``channels="last"`` (N, H, W, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.BatchNorm2d(3).predict(np.ones((2, 3, 4, 4), np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    ranks = (2,)
+
+
+class GroupNorm(_OfChannels):
+    """Normalises groups of channels of each sample to mean 0 and variance 1, then applies a gain
+    and a bias to each channel (Wu & He 2018).
+
+    Args:
+        num_groups: G, which divides the number of channels.
+        num_channels: C.
+        eps: added to the variance.
+        affine: whether to apply a gain and a bias.
+        channels: where the channels are, "first" as in PyTorch or "last".
+
+    Attributes:
+        weight, bias: gain and bias, each of shape (C,), or None.
+
+    Shapes: input and output (N, C), (N, C, T) or (N, C, H, W), or with the channels last. In
+    memory a group's numbers have to lie together, so channels that come last are transposed.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.GroupNorm(2, 4).predict(np.ones((2, 4, 5), np.float32)).shape
+    (2, 4, 5)
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+        channels: str = "first",
+    ):  # fmt: skip
+        name = type(self).__name__
+        check_whole(name, 1, num_groups=num_groups, num_channels=num_channels)
+        check_numbers(name, eps=eps)
+        if num_channels % num_groups:
+            raise OptionError(
+                f"{name}: expected a number of groups that divides {num_channels} channels, got "
+                f"{num_groups}"
+            )
+        self.num_groups, self.num_features = int(num_groups), int(num_channels)
+        self.eps, self.channels = float(eps), _checked(name, channels)
+        self.weight = Parameter((self.num_features,), 1.0) if affine else None
+        self.bias = Parameter((self.num_features,), 0.0) if affine else None
+
+    def forward(self, x: Value) -> Value:
+        self._check(x)
+        last = self.channels == "last" and x.ndim > 2
+        first = ops.transpose(x, (0, x.ndim - 1, *range(1, x.ndim - 1))) if last else x
+        grouped = ops.reshape(first, (x.shape[0], self.num_groups, -1))
+        if grouped.shape[-1] < 2:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected at least 2 numbers in a group, got an "
+                f"input of shape {x.shape}; use fewer groups or larger samples"
+            )
+        y = ops.reshape(ops.layer_norm(grouped, eps=self.eps), first.shape)
+        shape = (-1, *[1] * (x.ndim - 2))
+        if self.weight is not None and self.bias is not None:
+            gain, bias = (
+                ops.reshape(ops.as_value(x.graph, p), shape) for p in (self.weight, self.bias)
+            )
+            y = ops.add(ops.multiply(y, gain), bias)
+        return ops.transpose(y, (0, *range(2, x.ndim), 1)) if last else y
+
+    def extra(self) -> str:
+        return f"{self.num_groups}, {self.num_features}"
+
+
+class _InstanceNorm(GroupNorm):
+    """Each channel of each sample by itself."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, affine: bool = False, channels: str = "first"
+    ):
+        super().__init__(num_features, num_features, eps, affine, channels)
+
+    def extra(self) -> str:
+        return f"{self.num_features}"
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalises each channel of each sequence to mean 0 and variance 1 (Ulyanov et al. 2016).
+
+    Args:
+        num_features: C, the number of channels.
+        eps: added to the variance.
+        affine: whether to apply a gain and a bias to each channel.
+        channels: where the channels are, "first" as in PyTorch or "last".
+
+    Shapes: input and output (N, C, T), with ``channels="last"`` (N, T, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.InstanceNorm1d(3).predict(np.arange(12.0).reshape(1, 3, 4)).mean(axis=2).round(3) + 0.0
+    array([[0., 0., 0.]], dtype=float32)
+    """
+
+    ranks = (1,)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalises each channel of each image to mean 0 and variance 1 (Ulyanov et al. 2016).
+
+    Args:
+        num_features: C, the number of channels.
+        eps: added to the variance.
+        affine: whether to apply a gain and a bias to each channel.
+        channels: where the channels are, "first" as in PyTorch or "last".
+
+    Shapes: input and output (N, C, H, W), with ``channels="last"`` (N, H, W, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.InstanceNorm2d(3).predict(np.ones((2, 3, 4, 4), np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    ranks = (2,)
+
+
+publish(globals(), type)

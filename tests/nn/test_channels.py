@@ -1,0 +1,117 @@
+"""Normalisation of channels beside PyTorch's, in both layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, testing
+from fastnn.errors import OptionError, ShapeError
+from fastnn.testing.null import null_device
+
+RNG = np.random.default_rng(4)
+SHAPES = {0: (6, 4), 1: (5, 4, 7), 2: (3, 4, 5, 2)}
+CASES: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
+    "BatchNorm1d flat": (lambda **o: nn.BatchNorm1d(4, **o), "BatchNorm1d", SHAPES[0]),
+    "BatchNorm1d": (lambda **o: nn.BatchNorm1d(4, **o), "BatchNorm1d", SHAPES[1]),
+    "BatchNorm2d": (lambda **o: nn.BatchNorm2d(4, **o), "BatchNorm2d", SHAPES[2]),
+    "GroupNorm flat": (lambda **o: nn.GroupNorm(2, 4, **o), "GroupNorm", SHAPES[0]),
+    "GroupNorm 1": (lambda **o: nn.GroupNorm(1, 4, **o), "GroupNorm", SHAPES[1]),
+    "GroupNorm": (lambda **o: nn.GroupNorm(2, 4, **o), "GroupNorm", SHAPES[2]),
+    "InstanceNorm1d": (lambda **o: nn.InstanceNorm1d(4, **o), "InstanceNorm1d", SHAPES[1]),
+    "InstanceNorm2d": (lambda **o: nn.InstanceNorm2d(4, **o), "InstanceNorm2d", SHAPES[2]),
+}
+
+
+def moved(x: np.ndarray, channels: str) -> np.ndarray:
+    """Channels first, or moved to the end."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if channels == "last" else x
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("channels", ["first", "last"])
+@pytest.mark.parametrize("name", CASES)
+def test_as_pytorch(name: str, channels: str) -> None:
+    """A step with its update, its running statistics, and evaluation after it."""
+    torch = pytest.importorskip("torch")
+    make, kind, shape = CASES[name]
+    ours = make(affine=True, channels=channels)
+    ours.to("float64")
+    for p in ours.named_parameters().values():
+        p.value = RNG.normal(size=p.shape) + 1
+    arguments = {"GroupNorm": (getattr(ours, "num_groups", 0), 4)}.get(kind, (4,))
+    theirs = getattr(torch.nn, kind)(*arguments, affine=True).double()
+    theirs.load_state_dict(
+        {n: torch.tensor(np.array(a)) for n, a in ours.state_dict().items()}, strict=False
+    )
+    x, target = RNG.normal(size=shape), RNG.normal(size=shape)
+    given = torch.tensor(x, requires_grad=True)
+    torch.nn.functional.mse_loss(theirs(given), torch.tensor(target)).backward()
+    step = fnn.compile(ours, "mse", fnn.optim.SGD(lr=0.3), dtype="float64")
+    found = step.gradients(moved(x, channels), moved(target, channels))
+    for p, gradient in found.items():
+        np.testing.assert_allclose(gradient, getattr(theirs, p).grad, rtol=1e-9, atol=1e-12)
+    step(moved(x, channels), moved(target, channels))
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p -= 0.3 * p.grad
+    theirs.eval()
+    wanted = theirs(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(
+        ours.predict(moved(x, channels)), moved(wanted, channels), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name: str, channels: str) -> None:
+    make, _, shape = CASES[name]
+    assert testing.gradcheck(make(channels=channels), moved(RNG.normal(size=shape), channels))
+
+
+def test_between_convolutions_nothing_is_transposed() -> None:
+    """In a net with channels first: one transpose of the input, one of the output."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+        nn.Tanh(), nn.Conv2d(8, 2, 3),
+    )  # fmt: skip
+    with null_device() as null:
+        net.predict(np.zeros((2, 3, 12, 12), np.float32))
+    assert str(null.programs[-1]).count("copy_strided") <= 2
+
+
+def test_same_bits_on_any_number_of_workers() -> None:
+    x = RNG.normal(size=(33, 3, 8, 8)).astype(np.float32)
+    y = RNG.integers(0, 2, 33)
+    states = []
+    for workers in (1, 2, 3):
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.WeightNorm(nn.Conv2d(6, 6, 3)),
+            nn.GroupNorm(3, 6), nn.SpectralNorm(nn.Conv2d(6, 4, 2)), nn.InstanceNorm2d(4),
+            nn.Flatten(), nn.Linear(36, 2),
+        )  # fmt: skip
+        trainer = fnn.Trainer(net, "cross_entropy", workers=workers)
+        trainer.fit(x, y, epochs=2, batch_size=8, verbose=False)
+        states.append(net.state_dict())
+    for state in states[1:]:
+        for name, array in state.items():
+            np.testing.assert_array_equal(array, states[0][name])
+
+
+def test_bad_options_and_shapes() -> None:
+    with pytest.raises(OptionError, match="divides 6 channels"):
+        nn.GroupNorm(4, 6)
+    with pytest.raises(OptionError, match="'first' or 'last'"):
+        nn.BatchNorm2d(3, channels="middle")
+    x = np.zeros((2, 3, 5), np.float32)
+    with pytest.raises(ShapeError, match=r"\(N, 3, H, W\)"):
+        nn.BatchNorm2d(3).predict(x)
+    with pytest.raises(ShapeError, match=r"\(N, 3\) or \(N, T, 3\)"):
+        nn.BatchNorm1d(3, channels="last").predict(x)
+    with pytest.raises(ShapeError, match=r"\(N, 4, T\)"):
+        nn.InstanceNorm1d(4).predict(x)
+    with pytest.raises(ShapeError, match="2 numbers in a group"):
+        nn.GroupNorm(3, 3).predict(x[:, :, 0])
