@@ -30,10 +30,12 @@ class AdaSecant(Passes):
         d = -lr * rate * c,  p = p + d
         memory = (1 - E[d]**2 / E[d**2]) * memory + 1            (section 5.1); 2.2 for outliers
 
-    In gamma, c is that of the previous step, as are E[d], E[d**2] and E[a d] in rate and memory; an
-    outlier is a g or a that is more than two standard deviations from its mean. That order, the
-    root mean squares of gamma, and memory's limits of 1.5 and 1e8 are those of the authors' code.
-    In the first step d**2 counts as g**2, and c as 0. Twelve numbers are kept for each parameter.
+    Sections are those of the paper's version of December 2014. In gamma, c is that of the previous
+    step, as are E[d], E[d**2] and E[a d] in rate and memory; an outlier is a g or a that is more
+    than two standard deviations from its mean. That order, the root mean squares of gamma, and
+    memory's limits of 1.5 and 1e8 are those of the authors' code, which takes gamma from means that
+    are one step older. In the first step d**2 counts as g**2, and c as 0. The paper's optional
+    Adagrad, thresholded, is left out. Twelve numbers are kept for each parameter.
 
     Args:
         lr: factor of the rates.

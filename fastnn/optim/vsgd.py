@@ -159,6 +159,8 @@ class VSGDfd(VSGD):
         p = p - lr * curvature / curvature_square * mean**2 / square * g
 
     A mini-batch counts as one sample (n = 1 in the paper), so the variance is that of its gradient.
+    Means, memory, rate and the difference along the mean gradient are those of the authors' code,
+    too, which calls outliers what is farther than one deviation.
 
     Args:
         lr, initial, slow_start, eps, common: as `VSGD`; `curvature_square` is multiplied by

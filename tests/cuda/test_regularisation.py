@@ -33,7 +33,9 @@ def net() -> nn.Module:
     "optimizer",
     [
         lambda: optim.Adam(lr=0.1, max_norm=0.5, proximal_l1=0.1),
+        lambda: optim.VSGD(initial=1),
         lambda: optim.VSGDfd(initial=1),
+        lambda: optim.AdaSecant(),
         lambda: optim.SGD(lr=0.1, gradient_noise=0.3, max_norm=0.5, clip_norm=0.1),
         lambda: optim.LAMB(lr=0.1, gradient_noise=0.3, proximal_l1=0.1, accumulate=2),
     ],

@@ -51,6 +51,10 @@ MAKERS: dict[str, tuple[Callable[..., optim.Optimizer], tuple[float, float, floa
     "swa": (lambda lr: optim.SWA(optim.Adam(lr=lr), start=3900), (0.02, 0.05, 0.05)),
     "lookahead": (lambda lr: optim.Lookahead(optim.Adam(lr=lr)), (0.03, 0.05, 0.05)),
     "muon": (lambda lr: optim.Muon(lr=lr, weight_decay=0.0), (0.02, 0.05, 0.05)),
+    # these have rates of their own
+    "vsgd": (optim.VSGD, (2.0, 1.0, 1.0)),
+    "vsgd_fd": (optim.VSGDfd, (5.0, 1.0, 1.0)),
+    "adasecant": (optim.AdaSecant, (1.0, 1.0, 1.0)),
 }
 
 
