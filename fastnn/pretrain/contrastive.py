@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import ops, optim
+from fastnn.engine.arrays import as_arrays, is_array
 from fastnn.errors import DataError, OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
@@ -167,13 +168,17 @@ def difference(output: dict[str, Value], target: Any) -> Value:
 
 
 def check_data(data: Any, name: str) -> None:
-    """Raise DataError for data that are not probabilities."""
-    if isinstance(data, np.ndarray) and data.size and data.dtype.kind in "fiu":
-        low, high = data.min(), data.max()
-        if low < 0 or high > 1:
+    """Raise DataError for data that are not probabilities; batches that an iterable yields are not
+    looked at."""
+    if not (is_array(data) or isinstance(data, (list, tuple))):
+        return
+    for array in as_arrays(data, "x", name).arrays:
+        values = np.asarray(array)
+        if values.size and values.dtype.kind in "fiu" and (values.min() < 0 or values.max() > 1):
             raise DataError(
-                f"RBM.fit: expected {name} within 0..1 for Bernoulli units, got {low}..{high}; "
-                "scale them (divide pixels by 255), or use units='gaussian' with standardised data"
+                f"RBM.fit: expected {name} within 0..1 for Bernoulli units, got {values.min()}.."
+                f"{values.max()}; scale them (divide pixels by 255), or use units='gaussian' with "
+                "standardised data"
             )
 
 

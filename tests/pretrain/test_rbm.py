@@ -360,6 +360,8 @@ def test_wrong_options(make: Any, text: str) -> None:
     [
         (np.full((4, 3), 255, np.uint8), "divide pixels by 255"),
         (np.full((4, 3), -0.1), "within 0..1"),
+        ([[0.0, 1.0, 2.0]], "within 0..1"),
+        (memoryview(np.full((4, 3), 255, np.uint8)), "divide pixels by 255"),
         (np.full((4, 3), np.nan), "NaN|finite"),
         (np.zeros((4, 5)), "expected input of shape"),
         (np.zeros((0, 3)), "sample"),
