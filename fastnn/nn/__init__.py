@@ -15,6 +15,7 @@ from fastnn.nn.noise import *
 from fastnn.nn.normalization import *
 from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
+from fastnn.nn.pooling import *
 from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *
 from fastnn.nn.reparametrization import *

@@ -92,7 +92,7 @@ def each(label: str, name: str, given: Any, rank: int, least: int = 1) -> Shape:
 
 def sizes(
     label: str, extents: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape,
-    causal: bool = False,
+    causal: bool = False, ceil_mode: bool = False,
 ) -> tuple[Shape, Shape, Shape]:  # fmt: skip
     """For each axis zeros before its first place, zeros on both sides, and how many windows."""
     rank, before, around, out = len(extents), [], [], []
@@ -120,21 +120,30 @@ def sizes(
             )
         before.append(first)
         around.append(both)
-        out.append((n + both - span) // s + 1)
+        count = (n + both - span) // s + 1
+        if ceil_mode and (n + both - span) % s and count * s < n + first:
+            count += 1  # a window over the end, which has a place of the input or its padding
+        out.append(count)
     return tuple(before), tuple(around), tuple(out)
 
 
 # ---------------------------------------------------------------- valid steps
 
 
-def within(x: Value, lengths: Value) -> Value:
-    """x (N, T, C) where steps are valid, else 0."""
-    graph = x.graph
+def valid_steps(lengths: Value, steps: int) -> Value:
+    """1 where a step is valid, else 0: (N, steps)."""
+    graph = lengths.graph
     if lengths.segment == "input" or lengths.node is not None:
-        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
-    mask = graph.value(x.shape[:2], batched=True, name="mask")
+        graph.limit(lengths, 0, steps + 1, steps=True)
+    mask = graph.value((lengths.shape[0], steps), batched=True, name="mask")
     graph.call("length_mask", lengths=lengths, y=mask)
-    return where(reshape(mask, *mask.shape, 1), x, 0.0)
+    return mask
+
+
+def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
+    """x (N, T, C) where steps are valid, else another number."""
+    mask = valid_steps(lengths, x.shape[1])
+    return where(reshape(mask, *mask.shape, 1), x, otherwise)
 
 
 def windows_of(lengths: Value, span: int, stride: int, both: int) -> Value:

@@ -90,6 +90,21 @@ def convolutional() -> None:
 
 
 @case
+def pooled() -> None:
+    """Maxima and averages of windows, and the gradient of such a gradient."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 2), nn.MaxPool2d(3, 2, 1), nn.Tanh(), nn.AvgPool2d(2, 1), nn.Flatten()
+    )
+    compiled(model)(numbers(9, 1, 7, 6), numbers(9, 12))
+
+    def slope(m: Any, x: Any) -> Any:
+        found = ops.gradient(ops.sum(ops.square(ops.max_pool1d(m.conv(x), 2))), x)
+        return ops.global_avg_pool(ops.upsample(ops.square(found), scale_factor=2))
+
+    compiled(Calls(slope, conv=nn.Conv1d(2, 3, 2)))(numbers(9, 2, 5), numbers(9, 2))
+
+
+@case
 def batches() -> None:
     """Batches that the host writes, of two lengths."""
     given = [(numbers(4, 5, 3), numbers(4, 5, 2)), (numbers(4, 7, 3), numbers(4, 7, 2))]

@@ -15,6 +15,7 @@ from fastnn.testing import gradcheck
 from tests.convolved import results
 from tests.graph.test_gradients import away, weight
 from tests.graph.test_second_gradients import first
+from tests.graph.test_symbolic import compute
 
 RNG = np.random.default_rng(0)
 
@@ -53,6 +54,40 @@ CASES: dict[str, Case] = {
         lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, groups=3), (2, 3, 4, 3), (3, 1, 3, 2), 3,
     ),
 }  # fmt: skip
+
+
+POOLED: dict[str, Callable[..., Any]] = {
+    "max": lambda x: ops.max_pool2d(x, 3, 2, 1),
+    "max, dilated": lambda x: ops.max_pool2d(x, 2, 1, 0, 2),
+    "average": lambda x: ops.avg_pool2d(x, 3, 2, 1, True, False),
+    "adaptive": lambda x: ops.adaptive_avg_pool2d(x, (2, 4)),
+    "norm": lambda x: ops.lp_pool2d(x, 2, 2),
+    "global average": ops.global_avg_pool,
+    "global maximum": ops.global_max_pool,
+    "nearest": lambda x: ops.upsample(x, (7, 12)),
+    "linear": lambda x: ops.upsample(x, (7, 9), mode="linear"),
+}
+
+
+def apart(*shape: int) -> np.ndarray:
+    """Numbers of which no two are nearly the same."""
+    return RNG.permutation(np.linspace(-2.0, 2.0, int(np.prod(shape)))).reshape(shape)
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_gradients_of_pooling(name: str) -> None:
+    assert gradcheck(POOLED[name], apart(3, 2, 5, 6))
+    assert gradcheck(first(lambda x: ops.square(POOLED[name](x))), apart(3, 2, 5, 6))
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_tangents_of_pooling(name: str) -> None:
+    """Forward mode beside central differences, of the function and of its gradient."""
+    x, v = apart(3, 2, 5, 6), RNG.normal(size=(3, 2, 5, 6))
+    for function in (POOLED[name], lambda x: ops.gradient(ops.sum(POOLED[name](x) ** 2), x)):
+        got = compute(lambda x, f=function: ops.tangent(f(x), x, v), x)
+        ahead, behind = (compute(function, x + h * v) for h in (1e-5, -1e-5))
+        np.testing.assert_allclose(got, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
 def given(name: str, make: Callable[..., Any] = weight) -> tuple[Callable[..., Any], list[Any]]:
@@ -125,6 +160,39 @@ def test_a_sequence_does_not_depend_on_its_padding(padding: Any, stride: int) ->
         assert not y[k, ends[k] :].any()
     plain = layer.predict(x[:1])
     np.testing.assert_array_equal(plain, layer.predict(x[:1], lengths[:1])[0])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda s: nn.MaxPool1d(3, s, 1, channels="last"),
+        lambda s: nn.AvgPool1d(3, s, 1, channels="last"),
+        lambda s: nn.AvgPool1d(4, s, 2, count_include_pad=False, channels="last"),
+    ],
+)
+def test_pooling_over_time_does_not_depend_on_padding(layer: Any, stride: int) -> None:
+    layer, lengths = layer(stride), np.array([12, 7, 5, 9])
+    x = RNG.normal(size=(4, 12, 3)).astype(np.float32)
+    other = x.copy()
+    for k, n in enumerate(lengths):
+        other[k, n:] = np.nan
+    y, ends = layer.predict(other, lengths)
+    for k, n in enumerate(lengths):
+        plain = layer.predict(x[k : k + 1, :n])
+        assert ends[k] == plain.shape[1]
+        np.testing.assert_allclose(plain[0], y[k, : ends[k]], rtol=1e-6)
+        assert not y[k, ends[k] :].any()
+
+
+@pytest.mark.parametrize("layer", [nn.GlobalAvgPool1d("last"), nn.GlobalMaxPool1d("last")])
+def test_global_pooling_over_time(layer: Any) -> None:
+    x, lengths = RNG.normal(size=(3, 8, 4)).astype(np.float32), np.array([8, 3, 0])
+    x[1, 3:] = x[2] = np.nan
+    reduce = np.mean if isinstance(layer, nn.GlobalAvgPool1d) else np.max
+    want = [reduce(x[0], 0), reduce(x[1, :3], 0), np.zeros(4)]
+    np.testing.assert_allclose(layer.predict(x, lengths), want, rtol=1e-6)
+    np.testing.assert_allclose(layer.predict(x[:1]), want[:1], rtol=1e-6)
 
 
 def test_padding_gets_no_gradient() -> None:
@@ -207,6 +275,20 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
         lambda: nn.ConvTranspose1d(1, 6, 3, output_padding=1).predict(image(2, 1, 2)), OptionError,
         "expected output_padding below stride or dilation, got 1 at stride 1",
     ),
+    "half a window of padding": (
+        lambda: nn.MaxPool1d(3, padding=2).predict(image(2, 1, 8)), OptionError,
+        "expected padding of at most half the kernel, got 2 for a kernel of 3; use less padding",
+    ),
+    "a window larger than the input": (
+        lambda: nn.MaxPool2d(5).predict(image(2, 1, 4, 9)), ShapeError, "covers 5 places, more",
+    ),
+    "a window over a sequence's end": (
+        lambda: nn.MaxPool1d(2, ceil_mode=True).predict(image(2, 1, 8), np.array([3, 8])),
+        OptionError, "expected ceil_mode=False with lengths",
+    ),
+    "norm": (lambda: nn.LPPool1d(0, 2), OptionError, "expected norm_type above 0, got 0"),
+    "two sizes": (lambda: nn.Upsample(3, 2), OptionError, "expected either size or scale_factor"),
+    "mode": (lambda: nn.Upsample(3, mode="cubic"), OptionError, "expected mode 'nearest'"),
     "a transposed one's padding": (
         lambda: nn.ConvTranspose1d(1, 6, 3, padding="same"), OptionError,  # type: ignore[arg-type]
         "expected padding to be a number, got 'same'",

@@ -35,6 +35,7 @@ CHECKED_ELSEWHERE = {
 }  # fmt: skip
 #: in test_convolution.py, which has images
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
+CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
 
@@ -350,6 +351,7 @@ def test_every_layer_has_a_case():
         "StochasticDepth",
     }  # fmt: skip (in tests/nn/test_noise.py)
     elsewhere |= {"MinMaxScale", "RobustScale", "Standardize", "UnitNorm", "Whiten"}
+    elsewhere |= {name for name in layers if "Pool" in name} | {"Upsample"}
     elsewhere |= {"Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere

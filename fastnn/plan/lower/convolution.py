@@ -110,6 +110,12 @@ def _weight(to: Lowering, node: Node) -> None:
     _to_weight(to, node, need(node, "x"), need(node, "dy"), node.outputs["y"])
 
 
+@forward("max_pool_spread")
+def _spread(to: Lowering, node: Node) -> None:
+    extra = {"y": node.inputs["best"], "dy": node.inputs["t"], "dx": node.outputs["y"]}
+    to.call_for("max_pool_backward", node, extra)
+
+
 @gradient("convolution_weight")
 def _weight_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
     x, dy, dw = need(node, "x"), need(node, "dy"), douts["y"]

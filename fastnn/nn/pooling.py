@@ -1,0 +1,401 @@
+"""Pooling and up-sampling layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastnn import ops
+from fastnn.errors import OptionError
+from fastnn.graph.value import Value
+from fastnn.nn.module import Module
+from fastnn.ops.layout import each
+from fastnn.public import publish
+
+
+class _Pool(Module):
+    """What layers with windows share: their options, checked, and how they are shown."""
+
+    _rank: int
+    #: options with their defaults, in the order in which they are shown
+    _usual: dict[str, Any]
+
+    def _keep(self, kernel_size: Any, stride: Any, **options: Any) -> None:
+        name = type(self).__name__
+        self.kernel_size = each(name, "kernel_size", kernel_size, self._rank)
+        given = self.kernel_size if stride is None else stride
+        self.stride = each(name, "stride", given, self._rank)
+        for option, value in options.items():
+            if option in ("padding", "dilation"):
+                value = each(name, option, value, self._rank, int(option == "dilation"))
+            setattr(self, option, value)
+        _check_channels(name, options["channels"])
+        self._usual = {
+            "padding": 0, "dilation": 1, "ceil_mode": False, "count_include_pad": True,
+            "divisor_override": None, "channels": "first",
+        }  # fmt: skip
+        self._given = tuple(options)
+
+    def _options(self) -> dict[str, Any]:
+        return {"stride": self.stride, **{name: getattr(self, name) for name in self._given}}
+
+    def extra(self) -> str:
+        shown = [f"kernel_size={_brief(self.kernel_size)}"]
+        if self.stride != self.kernel_size:
+            shown.append(f"stride={_brief(self.stride)}")
+        for name in self._given:
+            value = _brief(getattr(self, name))
+            if value != self._usual.get(name):
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)
+
+
+def _brief(value: Any) -> Any:
+    """Equal numbers of all axes as one."""
+    return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+
+def _check_channels(name: str, channels: str) -> None:
+    if channels not in ("first", "last"):
+        raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
+
+
+class MaxPool1d(_Pool):
+    """The largest element of each window over time, of each channel.
+
+    Args:
+        kernel_size: steps of a window.
+        stride: steps from one window to the next; None: `kernel_size`.
+        padding: steps added on both sides, which are never the largest.
+        dilation: steps from one element of a window to the next.
+        ceil_mode: whether a last window may reach over the end.
+        channels: where the channels are, "first" as in PyTorch or "last".
+
+    Shapes: input (N, C, T), output (N, C, steps); with ``channels="last"`` (N, T, C) and
+    (N, steps, C). Called with ``lengths``, integers of shape (N,), it returns outputs and their
+    lengths: what is past a sequence's end is never the largest, and windows past it are 0.
+
+    Raises:
+        OptionError: options that do not fit.
+        ShapeError: an input of another shape, or shorter than the kernel.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.MaxPool1d(2).predict(np.array([[[1, 5, 2, 4]]], np.float32))
+    array([[[5., 4.]]], dtype=float32)
+    """
+
+    _rank = 1
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, padding: int = 0, dilation: int = 1,
+        ceil_mode: bool = False, channels: str = "first",
+    ):  # fmt: skip
+        self._keep(kernel_size, stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
+                  channels=channels)  # fmt: skip
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Any:
+        return ops.max_pool1d(x, self.kernel_size, **self._options(), lengths=lengths)
+
+
+class MaxPool2d(_Pool):
+    """The largest element of each window of an image, of each channel.
+
+    Args:
+        kernel_size, stride, padding, dilation: as of `MaxPool1d`, a number or one for rows and one
+            for columns.
+        ceil_mode, channels: as of `MaxPool1d`.
+
+    Shapes: input (N, C, H, W), output (N, C, rows, columns); with ``channels="last"`` (N, H, W, C)
+    and (N, rows, columns, C).
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.MaxPool2d(2).predict(np.zeros((2, 6, 28, 28), np.float32)).shape
+    (2, 6, 14, 14)
+    """
+
+    _rank = 2
+
+    def __init__(
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        ceil_mode: bool = False, channels: str = "first",
+    ):  # fmt: skip
+        self._keep(kernel_size, stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
+                  channels=channels)  # fmt: skip
+
+    def forward(self, x: Value) -> Value:
+        return ops.max_pool2d(x, self.kernel_size, **self._options())
+
+
+class AvgPool1d(_Pool):
+    """The average of each window over time, of each channel.
+
+    Args:
+        kernel_size, stride, ceil_mode, channels: as of `MaxPool1d`.
+        padding: zeros on both sides.
+        count_include_pad: whether they count as elements of a window.
+
+    Shapes: as of `MaxPool1d`; called with ``lengths`` what is past a sequence's end is padding.
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.AvgPool1d(2).predict(np.array([[[1, 5, 2, 4]]], np.float32))
+    array([[[3., 3.]]], dtype=float32)
+    """
+
+    _rank = 1
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, padding: int = 0,
+        ceil_mode: bool = False, count_include_pad: bool = True, channels: str = "first",
+    ):  # fmt: skip
+        self._keep(kernel_size, stride, padding=padding, ceil_mode=ceil_mode,
+                  count_include_pad=count_include_pad, channels=channels)  # fmt: skip
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Any:
+        return ops.avg_pool1d(x, self.kernel_size, **self._options(), lengths=lengths)
+
+
+class AvgPool2d(_Pool):
+    """The average of each window of an image, of each channel.
+
+    Args:
+        kernel_size, stride, padding: as of `AvgPool1d`, a number or one for rows and one for
+            columns.
+        ceil_mode, count_include_pad, channels: as of `AvgPool1d`.
+        divisor_override: what sums are divided by instead of the number of a window's elements.
+
+    Shapes: as of `MaxPool2d`.
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+    """
+
+    _rank = 2
+
+    def __init__(
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+        channels: str = "first",
+    ):  # fmt: skip
+        self._keep(kernel_size, stride, padding=padding, ceil_mode=ceil_mode,
+                  count_include_pad=count_include_pad, divisor_override=divisor_override,
+                  channels=channels)  # fmt: skip
+
+    def forward(self, x: Value) -> Value:
+        return ops.avg_pool2d(x, self.kernel_size, **self._options())
+
+
+class _NormPool(_Pool):
+    def __init__(
+        self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
+        channels: str = "first",
+    ):  # fmt: skip
+        if isinstance(norm_type, bool) or not norm_type > 0:
+            raise OptionError(
+                f"{type(self).__name__}: expected norm_type above 0, got {norm_type!r}"
+            )
+        self.norm_type = float(norm_type)
+        self._keep(kernel_size, stride, ceil_mode=ceil_mode, channels=channels)
+
+    def extra(self) -> str:
+        return f"norm_type={self.norm_type:g}, {super().extra()}"
+
+
+class LPPool1d(_NormPool):
+    """The p-norm of each window over time, ``(sum of x^p)^(1/p)``.
+
+    Args:
+        norm_type: p.
+        kernel_size, stride, ceil_mode, channels: as of `MaxPool1d`.
+
+    Where the sum is not above 0 the result is 0, and so is its gradient (PyTorch's is NaN).
+
+    Shapes: as of `MaxPool1d`, without lengths.
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+    """
+
+    _rank = 1
+
+    def forward(self, x: Value) -> Value:
+        return ops.lp_pool1d(x, self.norm_type, self.kernel_size, **self._options())
+
+
+class LPPool2d(_NormPool):
+    """The p-norm of each window of an image; arguments as of `LPPool1d`, shapes as of
+    `MaxPool2d`."""
+
+    _rank = 2
+
+    def forward(self, x: Value) -> Value:
+        return ops.lp_pool2d(x, self.norm_type, self.kernel_size, **self._options())
+
+
+class _Sized(Module):
+    _rank: int
+
+    def __init__(self, output_size: Any, channels: str = "first"):
+        name = type(self).__name__
+        _check_channels(name, channels)
+        given = output_size if isinstance(output_size, tuple) else (output_size,)
+        each(name, "output_size", tuple(1 if n is None else n for n in given), len(given))
+        self.output_size, self.channels = output_size, channels
+
+    def extra(self) -> str:
+        last = "" if self.channels == "first" else f", channels={self.channels!r}"
+        return f"output_size={self.output_size}{last}"
+
+
+class AdaptiveAvgPool1d(_Sized):
+    """The averages of `output_size` windows that share out a sequence, as in PyTorch.
+
+    Args:
+        output_size: how many windows; window p has the steps from ``floor(p*T / output_size)`` to
+            ``ceil((p + 1)*T / output_size)``.
+        channels: as of `MaxPool1d`.
+
+    Shapes: as of `MaxPool1d`, without lengths.
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+    """
+
+    def forward(self, x: Value) -> Value:
+        return ops.adaptive_avg_pool1d(x, self.output_size, self.channels)
+
+
+class AdaptiveAvgPool2d(_Sized):
+    """The averages of windows that share out an image, as in PyTorch.
+
+    Args:
+        output_size: how many windows for both axes, or for each (None: as many as there are
+            places).
+        channels: as of `MaxPool1d`.
+
+    Shapes: as of `MaxPool2d`.
+
+    Raises:
+        OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.AdaptiveAvgPool2d((2, None)).predict(np.zeros((1, 6, 7, 5), np.float32)).shape
+    (1, 6, 2, 5)
+    """
+
+    def forward(self, x: Value) -> Value:
+        return ops.adaptive_avg_pool2d(x, self.output_size, self.channels)
+
+
+class _Global(Module):
+    def __init__(self, channels: str = "first"):
+        _check_channels(type(self).__name__, channels)
+        self.channels = channels
+
+    def extra(self) -> str:
+        return "" if self.channels == "first" else f"channels={self.channels!r}"
+
+
+class GlobalAvgPool1d(_Global):
+    """The average of each channel over time; called with ``lengths``, integers of shape (N,), that
+    of the valid steps.
+
+    Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+    """
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        return ops.global_avg_pool(x, self.channels, lengths)
+
+
+class GlobalAvgPool2d(_Global):
+    """The average of each channel over the image.
+
+    Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+    """
+
+    def forward(self, x: Value) -> Value:
+        return ops.global_avg_pool(x, self.channels)
+
+
+class GlobalMaxPool1d(_Global):
+    """The largest element of each channel over time; called with ``lengths``, integers of shape
+    (N,), that of the valid steps.
+
+    Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+    """
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        return ops.global_max_pool(x, self.channels, lengths)
+
+
+class GlobalMaxPool2d(_Global):
+    """The largest element of each channel of the image.
+
+    Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+    """
+
+    def forward(self, x: Value) -> Value:
+        return ops.global_max_pool(x, self.channels)
+
+
+class Upsample(Module):
+    """Enlarges sequences or images, as PyTorch's.
+
+    Args:
+        size: places of the result, one number or one for each axis; or
+        scale_factor: how often the input's, rounded down.
+        mode: "nearest", or "linear" (for images also called "bilinear").
+        align_corners: for "linear": whether the first and last places of input and output are the
+            same; otherwise their outer edges are.
+        channels: as of `MaxPool1d`.
+
+    Shapes: input (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C);
+    output likewise.
+
+    Raises:
+        OptionError: options that do not fit.
+        ShapeError: an input of another shape.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.Upsample(scale_factor=2).predict(np.array([[[1, 2]]], np.float32))
+    array([[[1., 1., 2., 2.]]], dtype=float32)
+    """
+
+    def __init__(
+        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+        align_corners: bool = False, channels: str = "first",
+    ):  # fmt: skip
+        _check_channels("Upsample", channels)
+        if mode not in ("nearest", "linear", "bilinear"):
+            raise OptionError(
+                f"Upsample: expected mode 'nearest', 'linear' or 'bilinear', got {mode!r}"
+            )
+        if (size is None) == (scale_factor is None):
+            raise OptionError("Upsample: expected either size or scale_factor; give one of the two")
+        self.size, self.scale_factor, self.mode = size, scale_factor, mode
+        self.align_corners, self.channels = align_corners, channels
+
+    def forward(self, x: Value) -> Value:
+        return ops.upsample(
+            x, self.size, self.scale_factor, self.mode, self.align_corners, self.channels
+        )
+
+    def extra(self) -> str:
+        given = {"size": self.size, "scale_factor": self.scale_factor}
+        return ", ".join(
+            [f"{n}={v}" for n, v in given.items() if v is not None] + [f"mode={self.mode!r}"]
+        )
+
+
+publish(globals(), type)

@@ -1,0 +1,488 @@
+"""Pooling: maxima, averages and norms of windows; and its reverse, up-sampling."""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node
+from fastnn.graph.value import Value
+from fastnn.ops.arithmetic import divide, maximum, multiply, power
+from fastnn.ops.arithmetic import where as chosen
+from fastnn.ops.comparison import greater
+from fastnn.ops.declare import Operand, floats, need, op
+from fastnn.ops.layout import each, from_last, sizes, to_last, valid_steps, windows_of, within
+from fastnn.ops.linear import linear
+from fastnn.ops.operands import as_value, float_value, graph_of
+from fastnn.ops.shape import expand, reshape, take, transpose
+from fastnn.public import publish
+
+Values = dict[str, Value]
+
+
+# ---------------------------------------------------------------- ops
+
+
+def _max_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    x, y = need(node, "x"), node.outputs["y"]
+    return {"x": graph.apply("max_pool_spread", x=x, best=y, t=douts["y"], **node.attrs)}
+
+
+def _max_tangent(graph: Graph, node: Node, moved: Values) -> Values:
+    x, y = need(node, "x"), node.outputs["y"]
+    return {"y": graph.apply("max_pool_pick", x=x, best=y, t=moved["x"], **node.attrs)}
+
+
+@op(gradient=_max_gradient, tangent=_max_tangent)
+def _max_pool(
+    x: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1, stride_w: int = 1,
+    dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0, height: int = 1,
+    width: int = 1,
+) -> Value:  # fmt: skip
+    """x (N, H, W, C): the largest element of each window, (N, height, width, C)."""
+    return floats(x.shape[0], height, width, x.shape[3])
+
+
+def _spread_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    x, best = need(node, "x"), need(node, "best")
+    return {"t": graph.apply("max_pool_pick", x=x, best=best, t=douts["y"], **node.attrs)}
+
+
+@op(
+    forward="max_pool_backward", gradient=_spread_gradient, constant=("x", "best"), linear=("t",),
+    placement=lambda node: _as(node, "x"),
+)  # fmt: skip
+def _max_pool_spread(
+    x: Value, best: Value, t: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
+    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
+    height: int = 1, width: int = 1,
+) -> Value:  # fmt: skip
+    """`t` of each window where x has its first largest element, `best`; else 0."""
+    return floats(*x.shape)
+
+
+def _pick_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
+    x, best = need(node, "x"), need(node, "best")
+    return {"t": graph.apply("max_pool_spread", x=x, best=best, t=douts["y"], **node.attrs)}
+
+
+@op(
+    forward="max_pool_pick", gradient=_pick_gradient, constant=("x", "best"), linear=("t",),
+    placement=lambda node: _as(node, "x"),
+)  # fmt: skip
+def _max_pool_pick(
+    x: Value, best: Value, t: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
+    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
+    height: int = 1, width: int = 1,
+) -> Value:  # fmt: skip
+    """What `t` has where x has the first largest element of a window, `best`."""
+    return floats(*best.shape)
+
+
+def _as(node: Node, name: str) -> None:
+    node.outputs["y"].batched = need(node, name).batched
+
+
+@op(linear=("x",))
+def _avg_pool(
+    x: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1, stride_w: int = 1,
+    top: int = 0, left: int = 0, adaptive: int = 0, padding_counts: int = 1, divisor: int = 0,
+    height: int = 1, width: int = 1,
+) -> Value:  # fmt: skip
+    """x (N, H, W, C): the average of each window, (N, height, width, C)."""
+    return floats(x.shape[0], height, width, x.shape[3])
+
+
+# ---------------------------------------------------------------- windows
+
+
+class _Windows:
+    """The windows of an input with channels last, as (N, H, W, C)."""
+
+    def __init__(
+        self, name: str, rank: int, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
+        ceil_mode: bool, channels: str,
+    ):  # fmt: skip
+        graph = graph_of(x)
+        self.label, self.rank, self.channels = f"{where(graph.scope)}{name}", rank, channels
+        x = to_last(float_value(x, name), rank, channels, self.label)
+        self.kernel = each(self.label, "kernel_size", kernel, rank)
+        stride = self.kernel if stride is None else stride
+        self.stride = each(self.label, "stride", stride, rank)
+        self.dilation = each(self.label, "dilation", dilation, rank)
+        before = each(self.label, "padding", padding, rank, 0)
+        for p, k, d in zip(before, self.kernel, self.dilation, strict=True):
+            if 2 * p > d * (k - 1) + 1:
+                raise OptionError(
+                    f"{self.label}: expected padding of at most half the kernel, got {p} for a "
+                    f"kernel of {k}; use less padding"
+                )
+        self.before, self.both, self.out = sizes(
+            self.label, x.shape[1:-1], self.kernel, self.stride, before, self.dilation,
+            ceil_mode=ceil_mode,
+        )  # fmt: skip
+        self.x = x
+
+    @property
+    def image(self) -> Value:
+        return self.x if self.rank == 2 else reshape(self.x, self.x.shape[0], 1, *self.x.shape[1:])
+
+    def attributes(self, dilated: bool) -> dict[str, Any]:
+        def two(numbers: tuple[int, ...], other: int) -> tuple[int, ...]:
+            return (other,) * (2 - self.rank) + tuple(numbers)
+
+        named = {"kernel": (self.kernel, 1), "stride": (self.stride, 1)}
+        if dilated:
+            named["dilation"] = (self.dilation, 1)
+        found = {
+            f"{name}_{axis}": n
+            for name, (numbers, other) in named.items()
+            for axis, n in zip("hw", two(numbers, other), strict=True)
+        }
+        found["top"], found["left"] = two(self.before, 0)
+        found["height"], found["width"] = two(self.out, 1)
+        return found
+
+    def result(self, y: Value) -> Value:
+        """The pooled image, with its axes and channels where they are wanted."""
+        return from_last(self.lines(y), self.channels)
+
+    def lines(self, y: Value) -> Value:
+        return y if self.rank == 2 else reshape(y, y.shape[0], *y.shape[2:])
+
+    def ends(self, lengths: Value) -> Value:
+        span = self.dilation[0] * (self.kernel[0] - 1) + 1
+        return windows_of(lengths, span, self.stride[0], self.both[0])
+
+
+def _max(found: _Windows, lengths: Any) -> Any:
+    if lengths is not None:
+        found.x = within(found.x, lengths, -np.inf)
+    y = _max_pool(found.image, **found.attributes(True))
+    if lengths is None:
+        return found.result(y)
+    ends = found.ends(lengths)
+    return from_last(within(found.lines(y), ends), found.channels), ends
+
+
+def max_pool1d(
+    x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, channels: str = "first", lengths: Any = None,
+) -> Any:  # fmt: skip
+    """The largest element of each window over time, of each channel.
+
+    Args:
+        x: shape (N, C, T), or with ``channels="last"`` (N, T, C).
+        kernel_size: steps of a window.
+        stride: steps from one window to the next; None: `kernel_size`.
+        padding: steps added on both sides, which are never the largest.
+        dilation: steps from one element of a window to the next.
+        ceil_mode: whether a last window may reach over the end.
+        channels: where the channels are, "first" or "last".
+        lengths: number of valid steps of each sequence, integers of shape (N,): what is past the
+            end is never the largest, and windows past it are 0.
+
+    Returns:
+        Shape (N, C, steps) or (N, steps, C); with `lengths` also how many of them are valid.
+
+    Raises:
+        ShapeError, OptionError: sizes or options that do not fit.
+    """
+    found = _Windows(
+        "max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, channels
+    )
+    _no_ceil(found.label, ceil_mode, lengths)
+    return _max(found, lengths)
+
+
+def max_pool2d(
+    x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, channels: str = "first",
+) -> Value:  # fmt: skip
+    """The largest element of each window of an image; as `max_pool1d`, with one number for both
+    axes or one each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C)."""
+    found = _Windows(
+        "max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, channels
+    )
+    result: Value = _max(found, None)
+    return result
+
+
+def _no_ceil(label: str, ceil_mode: bool, lengths: Any) -> None:
+    if ceil_mode and lengths is not None:
+        raise OptionError(
+            f"{label}: expected ceil_mode=False with lengths, got True: a window over a sequence's "
+            "end would depend on its padding; use padding"
+        )
+
+
+def _average(found: _Windows, padding_counts: bool, divisor: int | None, lengths: Any) -> Any:
+    if divisor is not None and (
+        isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1
+    ):
+        raise OptionError(
+            f"{found.label}: expected divisor_override to be an integer from 1 on or None, got "
+            f"{divisor!r}"
+        )
+    options = {"padding_counts": int(padding_counts), "divisor": divisor or 0}
+    a = found.attributes(False)
+    if lengths is None:
+        return found.result(_avg_pool(found.image, **a, **options))
+    found.x = within(found.x, lengths)
+    if not padding_counts:
+        options["divisor"] = 1
+    y = found.lines(_avg_pool(found.image, **a, **options))
+    if not padding_counts:
+        mask = valid_steps(lengths, found.x.shape[1])
+        count = _avg_pool(reshape(mask, mask.shape[0], 1, mask.shape[1], 1), **a, **options)
+        y = divide(y, maximum(found.lines(count), 1.0))
+    ends = found.ends(lengths)
+    return from_last(within(y, ends), found.channels), ends
+
+
+def avg_pool1d(
+    x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, channels: str = "first", lengths: Any = None,
+) -> Any:  # fmt: skip
+    """The average of each window over time, of each channel.
+
+    Args:
+        x, kernel_size, stride, ceil_mode, channels: as of `max_pool1d`.
+        padding: zeros on both sides.
+        count_include_pad: whether they count as elements of a window.
+        lengths: number of valid steps of each sequence, integers of shape (N,): what is past the
+            end is padding, and windows past it are 0.
+
+    Returns:
+        Shape (N, C, steps) or (N, steps, C); with `lengths` also how many of them are valid.
+
+    Raises:
+        ShapeError, OptionError: sizes or options that do not fit.
+    """
+    found = _Windows("avg_pool1d", 1, x, kernel_size, stride, padding, 1, ceil_mode, channels)
+    _no_ceil(found.label, ceil_mode, lengths)
+    return _average(found, count_include_pad, None, lengths)
+
+
+def avg_pool2d(
+    x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None, channels: str = "first",
+) -> Value:  # fmt: skip
+    """The average of each window of an image; as `avg_pool1d`, with one number for both axes or one
+    each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C). `divisor_override` is what sums
+    are divided by instead of the number of a window's elements."""
+    found = _Windows("avg_pool2d", 2, x, kernel_size, stride, padding, 1, ceil_mode, channels)
+    result: Value = _average(found, count_include_pad, divisor_override, None)
+    return result
+
+
+def _norm(found: _Windows, norm_type: float) -> Value:
+    if not norm_type > 0:
+        raise OptionError(f"{found.label}: expected norm_type above 0, got {norm_type!r}")
+    found.x = power(found.x, float(norm_type))
+    mean = _avg_pool(found.image, **found.attributes(False))
+    total = multiply(mean, float(np.prod(found.kernel)))
+    some = greater(total, 0.0)  # where the sum is 0 the root has no slope
+    root = power(chosen(some, total, 1.0), 1.0 / norm_type)
+    return found.result(multiply(root, some))
+
+
+def lp_pool1d(
+    x: Operand, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
+    channels: str = "first",
+) -> Value:  # fmt: skip
+    """The p-norm of each window over time, (sum of x^p)^(1/p) with ``p = norm_type``; the rest as
+    of `max_pool1d`. (A window over the end counts as if it were whole.) Where the sum is not above
+    0 the result is 0, and so is its gradient (PyTorch's is NaN)."""
+    args = 1, x, kernel_size, stride, 0, 1, ceil_mode, channels
+    return _norm(_Windows("lp_pool1d", *args), norm_type)
+
+
+def lp_pool2d(
+    x: Operand, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
+    channels: str = "first",
+) -> Value:  # fmt: skip
+    """The p-norm of each window of an image; as `lp_pool1d`."""
+    args = 2, x, kernel_size, stride, 0, 1, ceil_mode, channels
+    return _norm(_Windows("lp_pool2d", *args), norm_type)
+
+
+# ---------------------------------------------------------------- of any size
+
+
+def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> Value:
+    graph = graph_of(x)
+    label = f"{where(graph.scope)}{name}"
+    x = to_last(float_value(x, name), rank, channels, label)
+    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * rank
+    wanted = tuple(
+        n if g is None else g for n, g in zip(x.shape[1:-1], given, strict=len(given) == rank)
+    )
+    out = each(label, "output_size", wanted, rank)
+    high, wide = (1,) * (2 - rank) + out
+    image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
+    y = _avg_pool(image, adaptive=1, height=high, width=wide)
+    return from_last(y if rank == 2 else reshape(y, y.shape[0], *y.shape[2:]), channels)
+
+
+def adaptive_avg_pool1d(x: Operand, output_size: int, channels: str = "first") -> Value:
+    """The averages of `output_size` windows that share out the sequence, as in PyTorch: window p
+    has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``."""
+    return _adaptive("adaptive_avg_pool1d", 1, x, output_size, channels)
+
+
+def adaptive_avg_pool2d(x: Operand, output_size: Any, channels: str = "first") -> Value:
+    """The averages of windows that share out the image; `output_size`: how many for both axes, or
+    for each (None: as many as there are places). As `adaptive_avg_pool1d`."""
+    return _adaptive("adaptive_avg_pool2d", 2, x, output_size, channels)
+
+
+def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) -> Value:
+    """The average of each channel over all places: (N, C).
+
+    Args:
+        x: shape (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C).
+        channels: where the channels are.
+        lengths: number of valid steps of each sequence, integers of shape (N,): the average of
+            these alone; 0 where there are none.
+    """
+    x = float_value(x, "global_avg_pool")
+    rank = x.ndim - 2
+    label = f"{where(x.graph.scope)}global_avg_pool"
+    x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    if lengths is None:
+        image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
+        return reshape(_avg_pool(image, adaptive=1), x.shape[0], x.shape[-1])
+    _over_time(label, rank)
+    x = within(x, lengths)
+    image = reshape(x, x.shape[0], 1, *x.shape[1:])
+    total = _avg_pool(image, adaptive=1, divisor=1)
+    count = maximum(_counted(lengths, x.shape[1]), 1.0)
+    return divide(reshape(total, x.shape[0], x.shape[-1]), count)
+
+
+def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) -> Value:
+    """The largest element of each channel over all places: (N, C). Arguments as of
+    `global_avg_pool`; 0 where a sequence has no valid step."""
+    x = float_value(x, "global_max_pool")
+    rank = x.ndim - 2
+    label = f"{where(x.graph.scope)}global_max_pool"
+    x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    if lengths is not None:
+        _over_time(label, rank)
+        x = within(x, lengths, -np.inf)
+    image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
+    _, high, wide, _ = image.shape
+    y = reshape(_max_pool(image, kernel_h=high, kernel_w=wide), x.shape[0], x.shape[-1])
+    return y if lengths is None else chosen(greater(_counted(lengths, x.shape[1]), 0.0), y, 0.0)
+
+
+def _counted(lengths: Value, steps: int) -> Value:
+    """The lengths as floats, (N, 1)."""
+    mask = valid_steps(lengths, steps)
+    image = reshape(mask, mask.shape[0], 1, mask.shape[1], 1)
+    return reshape(_avg_pool(image, adaptive=1, divisor=1), mask.shape[0], 1)
+
+
+def _over_time(label: str, rank: int) -> None:
+    if rank != 1:
+        raise ShapeError(
+            f"{label}: expected a sequence of 3 dimensions with lengths, got an image; leave out "
+            "lengths"
+        )
+
+
+# ---------------------------------------------------------------- up-sampling
+
+
+def upsample(
+    x: Operand, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool = False, channels: str = "first",
+) -> Value:  # fmt: skip
+    """Enlarge sequences or images, as PyTorch's `interpolate`.
+
+    Args:
+        x: shape (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C).
+        size: places of the result, one number or one for each axis; or
+        scale_factor: how often the input's, rounded down.
+        mode: "nearest", or "linear" (between the two neighbours of each axis, which for images is
+            also called "bilinear").
+        align_corners: for "linear": whether the first and last places of input and output are the
+            same; otherwise their outer edges are.
+        channels: where the channels are, "first" or "last".
+
+    Raises:
+        ShapeError, OptionError: sizes or options that do not fit.
+    """
+    x = float_value(x, "upsample")
+    rank, label = x.ndim - 2, f"{where(x.graph.scope)}upsample"
+    x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    if mode not in ("nearest", "linear", "bilinear") or (mode == "bilinear" and rank == 1):
+        raise OptionError(
+            f"{label}: expected mode 'nearest' or 'linear' ('bilinear' for images), got {mode!r}"
+        )
+    if (size is None) == (scale_factor is None):
+        raise OptionError(f"{label}: expected either size or scale_factor; give one of the two")
+    scales: tuple[float, ...] | None = None
+    if size is not None:
+        out = each(label, "size", size, rank)
+    else:
+        given = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * rank
+        if len(given) != rank or not all(
+            isinstance(s, (int, float)) and not isinstance(s, bool) and s > 0 for s in given
+        ):
+            raise OptionError(
+                f"{label}: expected scale_factor to be a number above 0 or {rank} of them, got "
+                f"{scale_factor!r}"
+            )
+        scales = tuple(1.0 / s for s in given)
+        out = tuple(int(n * s) for n, s in zip(x.shape[1:-1], given, strict=True))
+        each(label, "the size after scaling", out, rank)
+    for axis, places in enumerate(out, 1):
+        step = x.shape[axis] / places if scales is None else scales[axis - 1]
+        if mode == "nearest":
+            x = _nearest(x, axis, places, step)
+        else:
+            x = _interpolated(x, axis, _weights(x.shape[axis], places, step, align_corners))
+    return from_last(x, channels)
+
+
+def _nearest(x: Value, axis: int, places: int, step: float) -> Value:
+    count = x.shape[axis]
+    if places % count == 0 and step == count / places:
+        shape, times = x.shape, places // count
+        wide = reshape(x, *shape[: axis + 1], 1, *shape[axis + 1 :])
+        wide = expand(wide, *shape[: axis + 1], times, *shape[axis + 1 :])
+        return reshape(wide, *shape[:axis], places, *shape[axis + 1 :])
+    sources = np.minimum(np.floor(np.arange(places) * step), count - 1).astype(np.int64)
+    return take(x, sources, axis)
+
+
+def _weights(count: int, places: int, step: float, align: bool) -> np.ndarray:
+    """The matrix (count, places) that interpolates along an axis."""
+    if align:
+        at = np.arange(places) * ((count - 1) / (places - 1) if places > 1 else 0.0)
+    else:
+        at = np.maximum((np.arange(places) + 0.5) * step - 0.5, 0.0)
+    low = np.minimum(np.floor(at).astype(np.int64), count - 1)
+    high = np.minimum(low + 1, count - 1)
+    found = np.zeros((count, places))
+    share = np.where(low < count - 1, at - low, 0.0)
+    np.add.at(found, (low, np.arange(places)), 1.0 - share)
+    np.add.at(found, (high, np.arange(places)), share)
+    return found
+
+
+def _interpolated(x: Value, axis: int, weights: np.ndarray) -> Value:
+    order = (*(d for d in range(x.ndim) if d != axis), axis)
+    y = linear(transpose(x, order), as_value(x.graph, weights))
+    back = list(range(x.ndim - 1))
+    back.insert(axis, x.ndim - 1)
+    return transpose(y, back)
+
+
+publish(globals(), FunctionType)

@@ -1,0 +1,240 @@
+"""Pooling: the largest element or the average of each window, of each channel on its own.
+
+x [N,H,W,C], y [N,P,Q,C]; a window of `kernel_h` x `kernel_w` places, `dilation` apart, begins at
+``p*stride_h - top, q*stride_w - left``. Places outside of x count for no maximum, and in averages
+as 0. One vector has the channels of one position.
+"""
+
+from __future__ import annotations
+
+from ..cpu.parts import fill_row, load_part, store_part
+from ..declare import helper, kernel
+from ..simd import fill_like, lanes, splat, where
+from .shared import window_begin, window_end, window_size
+
+
+@helper
+def larger(v, best):
+    """The larger of each pair; NaN where one is."""
+    return where(v > best, v, where(v != v, v, best))
+
+
+@kernel
+def max_pool_forward(
+    x: "in rows f[N,H,W,C]",
+    y: "out rows f[N,P,Q,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = the largest element of each window; NaN where there is one."""
+    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    for n in range(lo, hi):
+        at = n * y.shape[1] * y.shape[2] * channels
+        for p in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                for c in range(0, channels, lanes(x)):
+                    rest = channels - c
+                    best = splat(x, -float("inf"))
+                    for i in range(kernel_h):
+                        h = p * stride_h + i * dilation_h - top
+                        if h < 0 or h >= rows:
+                            continue
+                        for j in range(kernel_w):
+                            w = q * stride_w + j * dilation_w - left
+                            if 0 <= w < columns:
+                                source = ((n * rows + h) * columns + w) * channels + c
+                                best = larger(load_part(x, source, rest), best)
+                    store_part(y, at + c, best, rest)
+                at += channels
+
+
+@kernel
+def max_pool_backward(
+    x: "in rows f[N,H,W,C]",
+    y: "in rows f[N,P,Q,C]",
+    dy: "in rows f[N,P,Q,C]",
+    dx: "out rows f[N,H,W,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = the sum of dy over the windows whose first largest element it is."""
+    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    size = rows * columns * channels
+    for n in range(lo, hi):
+        fill_row(dx, n * size, size, 0.0)
+        at = n * y.shape[1] * y.shape[2] * channels
+        for p in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                for c in range(0, channels, lanes(x)):
+                    rest = channels - c
+                    best = load_part(y, at + c, rest)
+                    left_over = load_part(dy, at + c, rest)
+                    zero = fill_like(best, 0.0)
+                    for i in range(kernel_h):
+                        h = p * stride_h + i * dilation_h - top
+                        if h < 0 or h >= rows:
+                            continue
+                        for j in range(kernel_w):
+                            w = q * stride_w + j * dilation_w - left
+                            if 0 <= w < columns:
+                                place = ((n * rows + h) * columns + w) * channels + c
+                                v = load_part(x, place, rest)
+                                own = where(v == best, left_over, where(v != v, left_over, zero))
+                                left_over = where(v == best, zero, where(v != v, zero, left_over))
+                                store_part(dx, place, load_part(dx, place, rest) + own, rest)
+                at += channels
+
+
+@kernel
+def max_pool_pick(
+    x: "in rows f[N,H,W,C]",
+    best: "in rows f[N,P,Q,C]",  # of x by `max_pool_forward`
+    t: "in rows f[N,H,W,C]",
+    y: "out rows f[N,P,Q,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = what `t` has where x has the first largest element of the window."""
+    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    for n in range(lo, hi):
+        at = n * y.shape[1] * y.shape[2] * channels
+        for p in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                for c in range(0, channels, lanes(x)):
+                    rest = channels - c
+                    largest = load_part(best, at + c, rest)
+                    found = fill_like(largest, 0.0)
+                    for k in range(kernel_h * kernel_w - 1, -1, -1):  # the first one comes last
+                        h = p * stride_h + k // kernel_w * dilation_h - top
+                        w = q * stride_w + k % kernel_w * dilation_w - left
+                        if h < 0 or h >= rows or w < 0 or w >= columns:
+                            continue
+                        source = ((n * rows + h) * columns + w) * channels + c
+                        v, picked = load_part(x, source, rest), load_part(t, source, rest)
+                        found = where(v == largest, picked, where(v != v, picked, found))
+                    store_part(y, at + c, found, rest)
+                at += channels
+
+
+@helper
+def share(p, q, rows, columns, places_h, places_w, kernel_h, kernel_w, stride_h, stride_w, top,
+          left, adaptive, padding_counts, divisor):  # fmt: skip
+    """How many elements a window's sum is divided by."""
+    if divisor > 0:
+        return divisor
+    if padding_counts:
+        return window_size(p, stride_h, top, kernel_h, rows, places_h, adaptive) * window_size(
+            q, stride_w, left, kernel_w, columns, places_w, adaptive
+        )
+    high = window_end(p, stride_h, top, kernel_h, rows, places_h, adaptive) - window_begin(
+        p, stride_h, top, kernel_h, rows, places_h, adaptive
+    )
+    return high * (
+        window_end(q, stride_w, left, kernel_w, columns, places_w, adaptive)
+        - window_begin(q, stride_w, left, kernel_w, columns, places_w, adaptive)
+    )
+
+
+@kernel
+def avg_pool_forward(
+    x: "in rows f[N,H,W,C]",
+    y: "out rows f[N,P,Q,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    top: "int",
+    left: "int",
+    adaptive: "int",  # 1: windows share out the image, whatever kernel and stride
+    padding_counts: "int",  # 1: places outside are elements of the window
+    divisor: "int",  # what sums are divided by instead of the number of elements, or 0
+    lo: "begin",
+    hi: "end",
+):
+    """y = the sum of each window, divided by the number of its elements."""
+    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    high, wide = y.shape[1], y.shape[2]
+    for n in range(lo, hi):
+        at = n * high * wide * channels
+        for p in range(high):
+            h0 = window_begin(p, stride_h, top, kernel_h, rows, high, adaptive)
+            h1 = window_end(p, stride_h, top, kernel_h, rows, high, adaptive)
+            for q in range(wide):
+                w0 = window_begin(q, stride_w, left, kernel_w, columns, wide, adaptive)
+                w1 = window_end(q, stride_w, left, kernel_w, columns, wide, adaptive)
+                count = share(p, q, rows, columns, high, wide, kernel_h, kernel_w, stride_h,
+                              stride_w, top, left, adaptive, padding_counts, divisor)  # fmt: skip
+                for c in range(0, channels, lanes(x)):
+                    rest = channels - c
+                    total = splat(x, 0.0)
+                    for h in range(h0, h1):
+                        for w in range(w0, w1):
+                            source = ((n * rows + h) * columns + w) * channels + c
+                            total = total + load_part(x, source, rest)
+                    store_part(y, at + c, total / splat(x, count), rest)
+                at += channels
+
+
+@kernel
+def avg_pool_backward(
+    dy: "in rows f[N,P,Q,C]",
+    dx: "out rows f[N,H,W,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    top: "int",
+    left: "int",
+    adaptive: "int",
+    padding_counts: "int",
+    divisor: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dx = the sum of dy over all windows that this element is in, by what each is divided by."""
+    rows, columns, channels = dx.shape[1], dx.shape[2], dx.shape[3]
+    high, wide = dy.shape[1], dy.shape[2]
+    size = rows * columns * channels
+    for n in range(lo, hi):
+        fill_row(dx, n * size, size, 0.0)
+        at = n * high * wide * channels
+        for p in range(high):
+            h0 = window_begin(p, stride_h, top, kernel_h, rows, high, adaptive)
+            h1 = window_end(p, stride_h, top, kernel_h, rows, high, adaptive)
+            for q in range(wide):
+                w0 = window_begin(q, stride_w, left, kernel_w, columns, wide, adaptive)
+                w1 = window_end(q, stride_w, left, kernel_w, columns, wide, adaptive)
+                count = share(p, q, rows, columns, high, wide, kernel_h, kernel_w, stride_h,
+                              stride_w, top, left, adaptive, padding_counts, divisor)  # fmt: skip
+                for c in range(0, channels, lanes(dx)):
+                    rest = channels - c
+                    part = load_part(dy, at + c, rest) / splat(dx, count)
+                    for h in range(h0, h1):
+                        for w in range(w0, w1):
+                            place = ((n * rows + h) * columns + w) * channels + c
+                            store_part(dx, place, load_part(dx, place, rest) + part, rest)
+                at += channels
