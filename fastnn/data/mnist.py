@@ -108,7 +108,9 @@ def _read(source: Any, path: Path, most: int, packed: bool) -> NDArray[np.uint8]
     head = source.read(4)
     if head[:3] != b"\0\0\x08" or len(head) < 4:
         source.read(_BLOCK)  # says so where it is the compression that is damaged
-        raise DataError(f"{path}: expected an idx file of bytes, got one that begins otherwise")
+        raise DataError(
+            f"{path}: expected an idx file of bytes, got a file that does not begin like one"
+        )
     dimensions = source.read(4 * head[3])
     if len(dimensions) < 4 * head[3]:
         raise DataError(f"{path}: expected {head[3]} dimensions; is the file truncated?")

@@ -59,7 +59,7 @@ def unpad(padded: ArrayLike, lengths: ArrayLike) -> list[NDArray[Any]]:
         raise DataError(f"unpad: expected shape (sequences, steps, ...), got {array.shape}")
     steps = _lengths("unpad", lengths)
     if len(steps) != len(array):
-        raise DataError(f"unpad: expected {len(array)} lengths, one a row, got {len(steps)}")
+        raise DataError(f"unpad: expected {len(array)} lengths, one for each row, got {len(steps)}")
     if steps.max(initial=0) > array.shape[1]:
         raise DataError(
             f"unpad: expected lengths of at most {array.shape[1]} steps, got {steps.max()}"

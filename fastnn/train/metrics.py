@@ -345,7 +345,7 @@ def _scalar(metric: Metric, value: Value, pair: bool, weight: Value | None, tota
         raise ShapeError(
             f"metric {metric.name}: expected a number for each row, got a single number, which "
             "can't be averaged over batches; return rows, a pair of rows (the metric is the sum of "
-            "the first by the sum of the second), or fastnn.metrics.Metric(name, function, "
+            "the first divided by that of the second), or fastnn.metrics.Metric(name, function, "
             "finish)"
         )
     if found[1] is not None:

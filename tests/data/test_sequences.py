@@ -73,7 +73,7 @@ def test_errors():
         unpack(np.zeros(5), [3, 1])
     with pytest.raises(DataError, match="lengths of at most 3 steps, got 4"):
         unpad(np.zeros((2, 3)), [4, 1])
-    with pytest.raises(DataError, match="expected 2 lengths, one a row, got 1"):
+    with pytest.raises(DataError, match="expected 2 lengths, one for each row, got 1"):
         unpad(np.zeros((2, 3)), [1])
     with pytest.raises(DataError, match="whole numbers >= 0"):
         unpad(np.zeros((2, 3)), [-1, 2])
