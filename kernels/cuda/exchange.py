@@ -25,6 +25,7 @@ The first bodies are the plain-Python twins for the simulator; the compiled ones
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,28 +76,39 @@ def of_turn(a, b, turn):
     return a >> 32 == turn and b >> 32 == turn
 
 
-@helper
-def receive(s, at, words, source, size, turn):
-    """s[at:at+size] = the numbers of the exchange from `source` on, of this turn; waits for them.
+def receiving(load: Callable[..., Any], first_of: Callable[..., Any]) -> Callable[..., Any]:
+    """The function by which a block takes numbers; `load` reads words, `first_of` is of the number
+    of the thread, from which it computes its first word."""
 
-    `size` is a multiple of 2. All threads of the block come here; when they leave, all is there.
-    """
-    each = words_each(s)
-    first, count, step = source * each, size * each, 2 * block_threads()
-    i = 2 * computed_here(thread_number())
-    while i < count:
-        left = count - i
-        a0, a1, b0, b1, c0, c1, d0, d1 = load_words(words, first + i, step, left)
-        here = of_turn(a0, a1, turn) and of_turn(b0, b1, turn)
-        if here and of_turn(c0, c1, turn) and of_turn(d0, d1, turn):
-            store_words(s, at, i, a0, a1)
-            if step < left:
-                store_words(s, at, i + step, b0, b1)
-            if 2 * step < left:
-                store_words(s, at, i + 2 * step, c0, c1)
-            if 3 * step < left:
-                store_words(s, at, i + 3 * step, d0, d1)
-            i += 4 * step
-        else:
-            give_way()
-    cuda.syncthreads()
+    @helper
+    def receive(s, at, words, source, size, turn):
+        """s[at:at+size] = the numbers of the exchange from `source` on, of this turn; waits for
+        them.
+
+        `size` is a multiple of 2. All threads of the block come here; when they leave, all is
+        there.
+        """
+        each = words_each(s)
+        first, count, step = source * each, size * each, 2 * block_threads()
+        i = 2 * first_of(thread_number())
+        while i < count:
+            left = count - i
+            a0, a1, b0, b1, c0, c1, d0, d1 = load(words, first + i, step, left)
+            here = of_turn(a0, a1, turn) and of_turn(b0, b1, turn)
+            if here and of_turn(c0, c1, turn) and of_turn(d0, d1, turn):
+                store_words(s, at, i, a0, a1)
+                if step < left:
+                    store_words(s, at, i + step, b0, b1)
+                if 2 * step < left:
+                    store_words(s, at, i + 2 * step, c0, c1)
+                if 3 * step < left:
+                    store_words(s, at, i + 3 * step, d0, d1)
+                i += 4 * step
+            else:
+                give_way()
+        cuda.syncthreads()
+
+    return receive
+
+
+receive = receiving(load_words, computed_here)

@@ -21,7 +21,7 @@ from .. import recorded
 from ..declare import helper
 from . import exchange
 from .device import block_number, block_threads, cuda, give_way, shared_of, thread_number
-from .exchange import of_turn, store_words, words_each
+from .exchange import words_each
 
 recorded.record()
 
@@ -62,27 +62,13 @@ def begin_near(words, near, like, numbers, blocks):
 
 
 @helper
-def receive_near(s, at, words, source, size, turn):
-    """As `exchange.receive`, of the block's own words."""
-    each = words_each(s)
-    first, count, step = source * each, size * each, 2 * block_threads()
-    i = 2 * thread_number()
-    while i < count:
-        left = count - i
-        a0, a1, b0, b1, c0, c1, d0, d1 = load_near(words, first + i, step, left)
-        here = of_turn(a0, a1, turn) and of_turn(b0, b1, turn)
-        if here and of_turn(c0, c1, turn) and of_turn(d0, d1, turn):
-            store_words(s, at, i, a0, a1)
-            if step < left:
-                store_words(s, at, i + step, b0, b1)
-            if 2 * step < left:
-                store_words(s, at, i + 2 * step, c0, c1)
-            if 3 * step < left:
-                store_words(s, at, i + 3 * step, d0, d1)
-            i += 4 * step
-        else:
-            give_way()
-    cuda.syncthreads()
+def unchanged(i):
+    """The number of a thread as it is."""
+    return i
+
+
+#: as `exchange.receive`, of the block's own words
+receive_near = exchange.receiving(load_near, unchanged)
 
 
 @helper

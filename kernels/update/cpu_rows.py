@@ -78,18 +78,48 @@ def lines(parts: Sequence[str]) -> str:
     return "; ".join(parts) or "pass"
 
 
+class Parts:
+    """What a pass's kernel is made of, by the names that its source has for it, on any device."""
+
+    def __init__(self, what: Pass):
+        self.what = what
+        self.arrays = [*what.writes, *what.reads, *what.outs]
+        self.first = self.arrays[0]
+        self.read, self.written = [*what.writes, *what.reads], [*what.writes, *what.outs]
+        self.scalars = [f"h{k}" for k in range(what.scalars)]
+        self.own = [f"o{k}" for k in range(what.own)]
+        self.sums = [f"s{k}" for k in range(what.sums)]
+        self.factors = ["row", "col"] if what.factors else []
+
+    def fields(self) -> dict[str, str]:
+        """What stands in the source alike for each device."""
+        writes_p = "p" in self.what.writes
+        values = [f"{a}_here" for a in [*self.read, *self.factors]]
+        return {
+            "arrays": "".join(f"{a}, " for a in [*self.arrays, *self.factors]),
+            "own": "own, " if self.own else "",
+            "sums": "".join(f"{s}, " for s in self.sums),
+            "scale": "scale, " if "g" in self.read else "",
+            "guard": "guard, " if writes_p else "",
+            "first": self.first,
+            "scalars": lines(
+                [f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(self.scalars)]
+                + [f"{o} = own[{k}]" for k, o in enumerate(self.own)]
+            ),
+            "zero": lines([f"{s}_all = np.float64(0.0)" for s in self.sums]),
+            "row": "row_here = row[r]" if self.factors else "pass",
+            "decay": "p_here = p_here * keep" if writes_p else "pass",
+            "names": ", ".join(values + self.scalars + self.own),
+        }
+
+
 def make_rows(name: str, what: Pass) -> Kernel:
     """The kernel `name` of one pass."""
     name, known = _name_for(name, what.rule)
     if known is not None:
         return known
-    arrays = [*what.writes, *what.reads, *what.outs]
-    read = [*what.writes, *what.reads]
-    scalars = [f"h{k}" for k in range(what.scalars)]
-    own = [f"o{k}" for k in range(what.own)]
-    sums = [f"s{k}" for k in range(what.sums)]
-    written = [*what.writes, *what.outs]
-    factors = ["row", "col"] if what.factors else []
+    parts = Parts(what)
+    read, written, sums = parts.read, parts.written, parts.sums
     assert "p" not in what.writes or what.writes[0] == "p"
 
     def gradient_line(p: str) -> str:
@@ -98,32 +128,19 @@ def make_rows(name: str, what: Pass) -> Kernel:
         return f"g_here = shared(g_here, {given}, limit)"
 
     source = _ROWS.format(
-        arrays="".join(f"{a}, " for a in [*arrays, *factors]),
-        own="own, " if own else "",
-        sums="".join(f"{s}, " for s in sums),
-        scale="scale, " if "g" in read else "",
-        guard="guard, " if "p" in what.writes else "",
-        first=arrays[0],
+        **parts.fields(),
         factor="factor = scale[0] * sign if scale.size else sign" if "g" in read else "pass",
-        scalars=lines(
-            [f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(scalars)]
-            + [f"{o} = own[{k}]" for k, o in enumerate(own)]
-        ),
-        zero=lines([f"{s}_all = np.float64(0.0)" for s in sums]),
-        row="row_here = row[r]" if factors else "pass",
-        clear=lines([f"{s}_here = splat({arrays[0]}, 0.0)" for s in sums]),
+        clear=lines([f"{s}_here = splat({parts.first}, 0.0)" for s in sums]),
         load=lines(
             [f"{a}_here = load({a}, i)" for a in read]
-            + (["col_here = load(col, j)"] if factors else [])
+            + (["col_here = load(col, j)"] if what.factors else [])
         ),
         load_first=lines(
             [f"{a}_here = load_first({a}, i, m)" for a in read]
-            + (["col_here = load_first(col, j, m)"] if factors else [])
+            + (["col_here = load_first(col, j, m)"] if what.factors else [])
         ),
-        decay="p_here = p_here * keep" if "p" in what.writes else "pass",
         gradient=gradient_line("load(p, i)") if "g" in read else "pass",
         gradient_first=gradient_line("load_first(p, i, m)") if "g" in read else "pass",
-        names=", ".join([f"{a}_here" for a in [*read, *factors]] + scalars + own),
         store=lines([f"store({a}, i, new[{k}])" for k, a in enumerate(written)]),
         store_first=lines([f"store_first({a}, i, new[{k}], m)" for k, a in enumerate(written)]),
         watch="squares = fma(new[0], new[0], squares)" if "p" in what.writes else "pass",
@@ -152,10 +169,10 @@ def make_rows(name: str, what: Pass) -> Kernel:
         **dict.fromkeys(what.reads, "in rows f[R,C]"),
         **dict.fromkeys(what.outs, "out rows f[R,C]"),
     }
-    if factors:
+    if what.factors:
         notes |= {"row": "in rows f[R]", "col": "in whole f[C]"}
     notes["hyper"] = "in whole f[H]"
-    if own:
+    if what.own:
         notes["own"] = "in whole f[O]"
     notes |= dict.fromkeys(sums, "out rows r[R]")
     if "g" in read:

@@ -11,8 +11,8 @@ from ..declare import CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
 from ..recorded import execute
 from ..step.cuda import sum_launch, sum_of
-from .cpu_rows import combine_source, lines
-from .shared import SHARED, Pass, shared_gradient
+from .cpu_rows import Parts, combine_source, lines
+from .shared import Pass, shared_gradient
 
 _ROWS = """
 def rows({arrays}hyper, {own}{sums}{scale}{guard}):
@@ -39,41 +39,25 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}):
 def make_rows(like: Kernel, what: Pass) -> CudaKernel:
     """The counterpart of a pass's kernel."""
     name = like.name
-    read, written = [*what.writes, *what.reads], [*what.writes, *what.outs]
-    arrays = [*what.writes, *what.reads, *what.outs]
-    scalars = [f"h{k}" for k in range(what.scalars)]
-    own = [f"o{k}" for k in range(what.own)]
-    sums = [f"s{k}" for k in range(what.sums)]
-    factors = ["row", "col"] if what.factors else []
+    parts = Parts(what)
+    read, written, sums = parts.read, parts.written, parts.sums
     has_p = "p" in read
     total = [f"{s}_all = block_sum({s}_all)" for s in sums]
     if sums:
         total.append("at = thread_number()")
     source = _ROWS.format(
-        arrays="".join(f"{a}, " for a in [*arrays, *factors]),
-        own="own, " if own else "",
-        sums="".join(f"{s}, " for s in sums),
-        scale="scale, " if "g" in read else "",
-        guard="guard, " if "p" in what.writes else "",
-        first=arrays[0],
+        **parts.fields(),
         factor="factor = scale[0] * sign if scale.size > 0 else sign" if "g" in read else "pass",
-        scalars=lines(
-            [f"{h} = hyper[{SHARED + k}]" for k, h in enumerate(scalars)]
-            + [f"{o} = own[{k}]" for k, o in enumerate(own)]
-        ),
-        zero=lines([f"{s}_all = np.float64(0.0)" for s in sums]),
-        row="row_here = row[r]" if factors else "pass",
         load=lines(
-            [f"{a}_here = {a}[r, j]" for a in read] + (["col_here = col[j]"] if factors else [])
+            [f"{a}_here = {a}[r, j]" for a in read]
+            + (["col_here = col[j]"] if what.factors else [])
         ),
-        decay="p_here = p_here * keep" if "p" in what.writes else "pass",
         gradient=(
             f"g_here = shared(g_here, {'p_here' if has_p else 'g_here'}, factor, "
             f"{'l2' if has_p else 'l2 * 0.0'}, limit)"
             if "g" in read
             else "pass"
         ),
-        names=", ".join([f"{a}_here" for a in [*read, *factors]] + scalars + own),
         store=lines([f"{a}[r, j] = new[{k}]" for k, a in enumerate(written)]),
         watch=f"report(guard, new[{written.index('p')}])" if "p" in written else "pass",
         add=lines(
