@@ -2,10 +2,8 @@
 
 import csv
 import doctest
-import io
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,52 +22,7 @@ from fastnn.train.callbacks import (
     ProgressBar,
     ReduceLROnPlateau,
 )
-
-
-class FakeTrainer:
-    """Has one parameter, the number of epochs it has trained, and replays the logs it is given."""
-
-    def __init__(self, *callbacks: Callback):
-        self.callbacks = CallbackList(callbacks)
-        self.callbacks.set_trainer(self)
-        self.callbacks.set_params({"epochs": 9, "steps": 4, "samples": 30, "batch_size": 8})
-        self.stop_training = False
-        self.learning_rate = 1.0
-        self.epoch = 0
-        self.parameters = {"weight": np.zeros(2)}
-        self.saved = []
-
-    def get_parameters(self):
-        return {name: value.copy() for name, value in self.parameters.items()}
-
-    def set_parameters(self, parameters):
-        for name, value in parameters.items():
-            self.parameters[name][...] = value
-
-    def save(self, path):
-        Path(path).write_bytes(b"checkpoint")
-        self.saved.append(Path(path).name)
-
-    def fit(self, name, values, steps=4):
-        """The logs of each epoch that ran, with `values` as its values of `name`."""
-        seen = []
-        self.callbacks.on_train_begin({})
-        for self.epoch, value in enumerate(values):
-            self.callbacks.on_epoch_begin(self.epoch, {})
-            self.parameters["weight"] += 1
-            for step in range(steps):
-                if self.callbacks.needs_batches:
-                    self.callbacks.on_train_batch_begin(step, {})
-                    self.callbacks.on_train_batch_end(step, {name: value})
-                self.callbacks.update(step + 1, {name: value})
-            self.callbacks.on_test_begin({})
-            self.callbacks.on_test_end({name: value})
-            seen.append({name: value})
-            self.callbacks.on_epoch_end(self.epoch, seen[-1])
-            if self.stop_training:
-                break
-        self.callbacks.on_train_end({})
-        return seen
+from tests.train.callbacks import FakeTrainer
 
 
 class Recorder(Callback):
@@ -346,48 +299,6 @@ def test_learning_rate_scheduler():
 def test_errors_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_on_a_terminal():
-    stream = Terminal()
-    FakeTrainer(ProgressBar(stream)).fit("loss", [0.5, 0.25])
-    text = stream.getvalue()
-    assert "epoch 1/9" in text
-    assert "epoch 2/9" in text
-    assert "2/4" in text
-    assert "samples/s, loss 0.5" in text
-    last = text.rstrip().splitlines()[-1].split("\r")[-1]
-    assert "4/4" in last
-    assert "loss 0.25" in last
-
-
-def test_progress_closes_an_interrupted_bar():
-    stream = Terminal()
-    bar = ProgressBar(stream)
-    trainer = FakeTrainer(bar)
-    bar.on_epoch_begin(0, {})
-    bar.update(1, {"loss": 2.0})
-    trainer.callbacks.on_train_end({})
-    length = len(stream.getvalue())
-    bar.update(2, {"loss": 1.0})
-    assert len(stream.getvalue()) == length
-    assert stream.getvalue().endswith("\n")
-
-
-def test_progress_elsewhere_is_a_line_an_epoch(monkeypatch):
-    control = iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: next(control))
-    stream = io.StringIO()
-    FakeTrainer(ProgressBar(stream)).fit("loss", [0.5, 0.25])
-    assert stream.getvalue().splitlines() == [
-        "epoch 1/9, 30 samples/s, loss 0.5",
-        "epoch 2/9, 30 samples/s, loss 0.25",
-    ]
 
 
 @pytest.mark.parametrize("examined", [module, hooks], ids=["callbacks", "hooks"])

@@ -5,7 +5,7 @@ import pytest
 
 from fastnn.errors import CheckpointError, DataError
 from fastnn.train.callbacks import Callback, ModelCheckpoint, ReduceLROnPlateau
-from tests.train.test_checkpoint import (
+from tests.train.checkpoints import (
     BATCH,
     SAMPLES,
     StopAfter,
