@@ -77,7 +77,8 @@ def _operands(node: Node, read: bool) -> dict[str, Any]:
     found = {**node.attrs, **inputs, **node.attrs.get("operands", {})}
     made = node.attrs.get("loop")
     if made is not None:
-        found |= {f"step {k}": v for k, v in enumerate([*made.outputs, *made.s_out])}
+        terms = [term for _, parts in made.sums for term in parts]
+        found |= {f"step {k}": v for k, v in enumerate([*made.outputs, *made.s_out, *terms])}
     return found
 
 

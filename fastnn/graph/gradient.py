@@ -1,9 +1,9 @@
 """Reverse-mode differentiation: one walk over the nodes, last to first.
 
 A gradient node is differentiated by way of an expression in other ops: the op says what its
-gradients are (`Op.derivative`), or what it is itself (`Op.expression`), or in which inputs it is
-linear (`Op.linear`: then the gradient's gradient is the op). What the expression computes only for
-itself is left out again.
+gradients are (`Op.derivative`, `Op.adjoint`), or what it is itself (`Op.expression`), or in which
+inputs it is linear (`Op.linear`: then the gradient's gradient is the op). What the expression
+computes only for itself is left out again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def contributions(
 ) -> list[list[Value]]:
     """For each value in `wrt` the terms of its gradient, from each of its uses one."""
     nodes = list(graph.nodes)
-    needed = _depends_on(nodes, wrt)
+    needed = depending(nodes, wrt)
     parts: dict[Value, list[Value]] = {}
     for value, gradient in seeds:
         parts.setdefault(value, []).append(gradient)
@@ -93,7 +93,7 @@ def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
     return terms[0] if terms else None
 
 
-def _depends_on(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
+def depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
     """All values to which gradients pass on the way to one of `wrt`, these included."""
     found = set(wrt)
     for node in nodes:
@@ -199,6 +199,8 @@ def expressed(graph: Graph, of: Node, incoming: Values, wanted: Sequence[str]) -
     op = of.op
     if op.derivative is not None:
         return op.derivative(of, incoming)
+    if op.adjoint is not None:
+        return op.adjoint(of, incoming, wanted)
     if op.expression is None:
         raise ShapeError(
             f"{where(of.scope)}the gradient of op {op.name!r} can't be differentiated: expected an "

@@ -126,6 +126,14 @@ class Graph:
             steps=steps or {},
         )  # fmt: skip
 
+    def same(self, value: Value, like: Value | None = None) -> Value:
+        """The same numbers as another value (of the shape of `like`), through which gradients and
+        tangents pass."""
+        like = value if like is None else like
+        result: Value = self.apply("reshape", x=value, shape=like.shape)
+        result.batched = like.batched
+        return result
+
     def limit(
         self, ids: Value, low: int, high: int, ignored: int | None = None, steps: bool = False
     ) -> None:

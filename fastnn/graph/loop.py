@@ -3,26 +3,29 @@
 The body is traced once, on placeholders for one step. What belongs to a step is what depends on it;
 all the rest of the body (a layer applied to something from outside) stands before the loop, as if
 it were written there. The gradient traces the gradient of the body once, from gradients of a step's
-outputs and new states. `fastnn/plan/lower/loop.py` says how both passes are computed.
+outputs and new states. `fastnn/plan/lower/loop.py` says how both passes are computed, and
+`loop_again.py` what a loop's tangent and the gradient of its gradient are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import contributions, gradient_node, total
 from fastnn.graph.graph import Graph
-from fastnn.graph.methods import functions
 from fastnn.graph.node import Node
 from fastnn.graph.op import KERNEL, Op, batched_like
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
 
-Body = Callable[..., tuple[Sequence[Value], Sequence[Value]]]
+#: of steps of the sequences and states: the outputs, the new states, and maybe sums
+Body = Callable[..., Sequence[Any]]
+#: what has the shape of a sum, and the terms that each step adds to it
+Sum = tuple[Value, list[Value]]
 
 
 def _record(graph: Graph, nodes: list[Node], action: Callable[[], Any]) -> Any:
@@ -30,8 +33,8 @@ def _record(graph: Graph, nodes: list[Node], action: Callable[[], Any]) -> Any:
     saved, graph.nodes = graph.nodes, nodes
     try:
         return action()
-    finally:
-        graph.nodes = saved
+    finally:  # differentiating again leaves another list there
+        nodes[:], graph.nodes = graph.nodes, saved
 
 
 def _reads(node: Node) -> Iterator[Value]:
@@ -40,7 +43,7 @@ def _reads(node: Node) -> Iterator[Value]:
             yield value.root
 
 
-def _writes(node: Node) -> Iterator[Value]:
+def memory_written(node: Node) -> Iterator[Value]:
     """The memory that a node writes: its outputs, and what its kernel changes of its inputs."""
     yield from (value.root for value in node.outputs.values())
     kernel = node.attrs["kernel"] if node.op is KERNEL else node.op.forward_kernel
@@ -66,11 +69,11 @@ def _grow(local: dict[Value, None], nodes: Sequence[Node]) -> None:
         before = len(local)
         for node in nodes:
             if _belongs(node, local):
-                local.update(dict.fromkeys(_writes(node)))
+                local.update(dict.fromkeys(memory_written(node)))
         used = {root for node in nodes if _belongs(node, local) for root in _reads(node)}
         for node in nodes:  # working memory of a step
             if node.op is KERNEL:
-                local.update((root, None) for root in _writes(node) if root in used)
+                local.update((root, None) for root in memory_written(node) if root in used)
 
 
 def whole(value: Value, local: Container[Value]) -> bool:
@@ -92,6 +95,9 @@ class Loop:
         graph, body, xs, states: as of `loop`.
         length: the number of steps, where there are no sequences.
         running: the number of the state that says which sequences go on, see `loop`.
+        reverse: whether the last step in time is made first.
+        derived: whether it comes of differentiating another one: then some of what it computes may
+            be of no use.
 
     Attributes:
         length: the number of steps.
@@ -99,14 +105,16 @@ class Loop:
         nodes: what is computed in each step.
         x_in, s_in: placeholders for a step of the sequences, and for the states before it.
         outputs, s_out: what a step gives, and the states after it.
+        sums: what all steps add up.
         copies: those of them that are copies of something from outside.
     """
 
     def __init__(
         self, graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value],
-        length: int | None = None, running: int | None = None,
+        length: int | None = None, running: int | None = None, reverse: bool = False,
+        derived: bool = False,
     ):  # fmt: skip
-        self.graph = graph
+        self.graph, self.reverse, self.derived = graph, reverse, derived
         lengths = {x.shape[1] if x.ndim > 1 else 0 for x in xs}
         if not xs and states and length:
             lengths = {length}
@@ -126,7 +134,8 @@ class Loop:
         self._local: dict[Value, None] = dict.fromkeys((*self.x_in, *self.s_in))
         self.copies: list[Value] = []
         nodes: list[Node] = []
-        outputs, new = _record(graph, nodes, lambda: body(*self.x_in, *self.s_in))
+        outputs, new, *more = _record(graph, nodes, lambda: body(*self.x_in, *self.s_in))
+        self.sums: list[Sum] = more[0] if more else []
         if [s.shape for s in new] != [s.shape for s in states]:
             raise ShapeError(
                 f"{where(graph.scope)}loop: expected new states of shapes "
@@ -150,7 +159,7 @@ class Loop:
 
         _record(graph, nodes, outputs_of_step)
         _grow(self._local, nodes)
-        inside = [any(root in self._local for root in _writes(node)) for node in nodes]
+        inside = [any(root in self._local for root in memory_written(node)) for node in nodes]
         graph.nodes += [node for node, within in zip(nodes, inside, strict=True) if not within]
         self.nodes = [node for node, within in zip(nodes, inside, strict=True) if within]
 
@@ -178,11 +187,12 @@ class Loop:
     def invariants(self) -> list[Value]:
         """Values from outside that the body's nodes use."""
         inside = {v for node in self.nodes for v in node.outputs.values()}
+        read = [value for node in self.nodes for value in node.inputs.values()]
+        read += [term for _, terms in self.sums for term in terms]
         found: dict[Value, None] = {}
-        for node in self.nodes:
-            for value in node.inputs.values():
-                if value is not None and value not in inside and value.root not in self._local:
-                    found[value] = None
+        for value in read:
+            if value is not None and value not in inside and value.root not in self._local:
+                found[value] = None
         return list(found)
 
     def seed(self, value: Value) -> Value:
@@ -198,6 +208,7 @@ class Backward:
         nodes: those that compute it from the seeds.
         seeds: by output (None where no gradient arrives) what stands for its gradient.
         d_new: what stands for the gradients of the new states.
+        d_sums: by sum what stands for its gradient, the same in each step (None: it has none).
         xs, states: the placeholders of the sequences and states whose gradients are found.
         sums: for each of these its gradient (None: it has none), with the nodes that add it up.
         invariants: values from outside, with the terms of their gradients.
@@ -206,6 +217,7 @@ class Backward:
     nodes: list[Node]
     seeds: list[Value | None]
     d_new: list[Value]
+    d_sums: list[Value | None]
     xs: list[Value]
     states: list[Value]
     sums: list[tuple[Value | None, list[Node]]]
@@ -213,17 +225,24 @@ class Backward:
 
 
 def _trace_backward(
-    made: Loop, given: Sequence[bool], x_needed: Sequence[bool], invariants: dict[str, Value]
+    made: Loop, given: Container[str], x_needed: Sequence[bool], invariants: dict[str, Value]
 ) -> Backward:
-    """Differentiate a body, for the outputs that a gradient is given of."""
+    """Differentiate a body, for the outputs and sums that a gradient is given of."""
     graph = made.graph
     seeds = [
-        made.seed(output) if known else None
-        for output, known in zip(made.outputs, given, strict=True)
+        made.seed(output) if f"y{k}" in given else None for k, output in enumerate(made.outputs)
     ]
     d_new = [made.seed(new) for new in made.s_out]
+    d_sums = [
+        graph.value(like.shape, batched=like.batched, name=f"d{like.name}")
+        if f"g{k}" in given else None
+        for k, (like, _) in enumerate(made.sums)
+    ]  # fmt: skip
     pairs = [(o, s) for o, s in zip(made.outputs, seeds, strict=True) if s is not None]
     pairs += zip(made.s_out, d_new, strict=True)
+    for (_, parts), seed in zip(made.sums, d_sums, strict=True):
+        if seed is not None:
+            pairs += [(part, graph.view(seed, part.shape, part.batched)) for part in parts]
     wanted = [x for x, needed in zip(made.x_in, x_needed, strict=True) if needed]
     nodes = list(made.nodes)
     targets = [*wanted, *made.s_in, *invariants.values()]
@@ -236,7 +255,7 @@ def _trace_backward(
         (name, value, parts)
         for (name, value), parts in zip(invariants.items(), found[len(sums) :], strict=True)
     ]
-    return Backward(nodes[len(made.nodes) :], seeds, d_new, wanted, made.s_in, sums, terms)
+    return Backward(nodes[len(made.nodes) :], seeds, d_new, d_sums, wanted, made.s_in, sums, terms)
 
 
 def _copy_gradient(
@@ -245,101 +264,16 @@ def _copy_gradient(
     return {"x": douts["y"]}
 
 
-_COPY = Op("copy", gradient=_copy_gradient, placement=batched_like())
+_COPY = Op("copy", gradient=_copy_gradient, linear=("x",), placement=batched_like())
 
 
-# ---------------------------------------------------------------- step by step
-
-
-def _unrolled(node: Node, known: dict[Value, Value] | None = None) -> dict[str, Value]:
-    """A loop's outputs with the nodes of its body there for each step.
-
-    `known`: what stands for values of a loop around this one.
-    """
-    made: Loop = node.attrs["loop"]
-    graph = made.graph
-    step = dict(known or {})
-    given = {n: _stand_in(v, step) for n, v in node.inputs.items() if v is not None}
-    states = [given[f"s{k}"] for k in range(len(made.s_in))]
-    outputs: list[list[Value]] = [[] for _ in made.outputs]
-    for t in range(made.length):
-        step = dict(known or {})
-        for k, placeholder in enumerate(made.x_in):
-            x = given[f"x{k}"]
-            counts = (x.shape[0], 1, *x.shape[2:])
-            starts = tuple(t if d == 1 else 0 for d in range(x.ndim))
-            cut = graph.apply("slice_steps", x=x, starts=starts, steps=(1,) * x.ndim, counts=counts)
-            step[placeholder] = graph.apply("reshape", x=cut, shape=placeholder.shape)
-        step.update(zip(made.s_in, states, strict=True))
-        clones: dict[Node, Node] = {}
-        for inner in made.nodes:
-            _clone(graph, inner, step, clones, t)
-        for values, output in zip(outputs, made.outputs, strict=True):
-            values.append(_stand_in(output, step))
-        states = [_stand_in(new, step) for new in made.s_out]
-    found = {f"f{k}": state for k, state in enumerate(states)}
-    for k, values in enumerate(outputs):
-        if values[0].dtype == "f":
-            first = values[0].shape
-            wide = [
-                graph.apply("reshape", x=value, shape=(first[0], 1, *first[1:])) for value in values
-            ]
-            found[f"y{k}"] = functions().concatenate(wide, axis=1)
-    return found
-
-
-def _stand_in(value: Value, known: dict[Value, Value]) -> Value:
-    """What stands for a value, or for the part of one, in a step."""
-    if value in known:
-        return known[value]
-    if value.base is not None:
-        base = _stand_in(value.base, known)
-        if base is not value.base:
-            return value.graph.view(base, value.shape, value.batched, value.begin)
-    return value
-
-
-def _clone(
-    graph: Graph, node: Node, known: dict[Value, Value], clones: dict[Node, Node], t: int
-) -> None:
-    """The node once more, of what stands for its inputs."""
-    if "loop" in node.attrs and node.of is None:
-        found = _unrolled(node, known)
-        known.update((v, found[n]) for n, v in node.outputs.items() if n in found)
-        return
-    attrs = dict(node.attrs)
-    if "stream" in attrs:
-        attrs["stream"] = (attrs["stream"] << 20) + t + 1
-    if node.op is KERNEL:
-        for root in _writes(node):
-            if root.segment == "work" and root not in known:
-                known[root] = graph.value(
-                    root.shape, root.dtype, batched=root.batched, name=root.name
-                )
-        attrs["operands"] = {
-            n: _stand_in(v, known) if isinstance(v, Value) else v
-            for n, v in node.attrs["operands"].items()
-        }
-    inputs = {n: None if v is None else _stand_in(v, known) for n, v in node.inputs.items()}
-    of = None if node.of is None else clones.get(node.of, node.of)
-    made = Node(node.op, inputs, {}, attrs, node.scope, of=of)
-    for n, value in node.outputs.items():
-        fresh = graph.value(value.shape, value.dtype, batched=value.batched, name=value.name)
-        if value.base is not None:
-            fresh.base = _stand_in(value.base, known)
-            fresh.begin, fresh.segment = value.begin, fresh.base.root.segment
-        fresh.node, known[value], made.outputs[n] = made, fresh, fresh
-    graph.nodes.append(made)
-    clones[node] = made
-
-
-def _loop_gradient(
+def loop_gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
 ) -> dict[str, Value]:
     made: Loop = node.attrs["loop"]
     backward = _trace_backward(
         made,
-        [f"y{k}" in douts for k in range(len(made.outputs))],
+        douts,
         [f"x{k}" in needed for k in range(len(made.x_in))],
         {n: v for n, v in node.inputs.items() if n[:3] == "inv" and n in needed and v is not None},
     )
@@ -350,33 +284,20 @@ def _loop_gradient(
     return found
 
 
-def loop(
-    graph: Graph, body: Body, xs: Sequence[Value], states: Sequence[Value],
-    length: int | None = None, running: int | None = None,
-) -> tuple[list[Value], list[Value]]:  # fmt: skip
-    """Repeat `body` over the steps of sequences.
+def loop_node(rules: Op, made: Loop, xs: Sequence[Value], states: Sequence[Value]) -> Node:
+    """Add a loop to its graph: `y<k>` are its outputs, `f<k>` its final states, `g<k>` its sums.
 
     Args:
-        graph: the graph.
-        body: of (one step of each sequence, each state); returns (outputs, new states).
-        xs: sequences, each (batch, steps, ...).
-        states: initial states, each (batch, ...).
-        length: the number of steps, where there are no sequences.
-        running: the number of a state, shape (batch,): floats that are 0 from the end of a sequence
-            on, else not. The body itself sees to it that outputs are 0 past it, and states stay as
-            they are; then steps are not made in which no sequence goes on.
-
-    Returns:
-        The outputs, each (batch, steps, ...), and the final states.
+        rules: the op, less the names of its inputs.
+        xs, states: sequences and initial states.
     """
-    made = Loop(graph, body, xs, states, length, running)
+    graph = made.graph
     names: dict[str, Value | None] = {
         **{f"x{k}": x for k, x in enumerate(xs)},
         **{f"s{k}": s for k, s in enumerate(states)},
         **{f"inv{k}": v for k, v in enumerate(made.invariants())},
     }
-    op = Op("loop", inputs=tuple(names), outputs=(), gradient=_loop_gradient,
-            expression=_unrolled, differentiable=tuple(names))  # fmt: skip
+    op = replace(rules, inputs=tuple(names), differentiable=tuple(names))
     node = Node(op, names, {}, {"loop": made}, graph.scope)
     for k, output in enumerate(made.outputs):
         shape = (output.shape[0], made.length, *output.shape[1:])
@@ -387,8 +308,14 @@ def loop(
         node.outputs[f"f{k}"] = graph.value(
             new.shape, batched=new.batched, node=node, name=f"loop.f{k}"
         )
+    for k, (like, _) in enumerate(made.sums):
+        node.outputs[f"g{k}"] = graph.value(
+            like.shape, batched=like.batched, node=node, name=f"loop.g{k}"
+        )
     graph.nodes.append(node)
-    outputs, finals = (
-        [v for n, v in node.outputs.items() if n[0] == letter] for letter in ("y", "f")
-    )
-    return outputs, finals
+    return node
+
+
+def outputs_of(node: Node, letter: str) -> list[Value]:
+    """A loop's outputs of one kind."""
+    return [value for name, value in node.outputs.items() if name[0] == letter]

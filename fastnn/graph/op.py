@@ -11,7 +11,7 @@ Ops know no device. What is more than one call of a kernel by its name is said i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ ShapeRule = Callable[[dict[str, "Value"], dict[str, Any], str], dict[str, tuple[
 GradientRule = Callable[["Graph", "Node", dict[str, "Value"], set[str]], dict[str, "Value"]]
 TangentRule = Callable[["Graph", "Node", dict[str, "Value"]], dict[str, "Value"]]
 Derivative = Callable[["Node", dict[str, "Value"]], dict[str, "Value"]]
+Adjoint = Callable[["Node", dict[str, "Value"], Sequence[str]], dict[str, "Value"]]
 Expression = Callable[["Node"], dict[str, "Value"]]
 
 
@@ -57,6 +58,8 @@ class Op:
         gradient: a rule that makes the gradients of other ops; by default they are one node.
         derivative: of (node, gradients that arrive at its outputs): the gradients to its inputs,
             made of other ops, so that they can be differentiated in their turn.
+        adjoint: of (node, gradients that arrive at its outputs, names of inputs): the same, to
+            these inputs alone.
         expression: of a node: its outputs, made of other ops; another way to say the same.
         linear: the inputs in which it is linear, taken together, all else a constant: then the
             gradient's gradient is the op.
@@ -79,6 +82,7 @@ class Op:
     backward: tuple[str, ...] | None = None
     gradient: GradientRule | None = None
     derivative: Derivative | None = None
+    adjoint: Adjoint | None = None
     expression: Expression | None = None
     linear: tuple[str, ...] = ()
     tangent: TangentRule | None = None

@@ -38,11 +38,11 @@ def tangents(
         For each value in `wanted` its tangent, or None where it does not depend on one of `along`.
     """
     known = dict(along)
-    _push(graph, needed_nodes(graph.nodes, wanted), known)
+    push(graph, needed_nodes(graph.nodes, wanted), known)
     return [known.get(value) for value in wanted]
 
 
-def _push(graph: Graph, nodes: Sequence[Node], known: dict[Value, Value]) -> None:
+def push(graph: Graph, nodes: Sequence[Node], known: dict[Value, Value]) -> None:
     """Add the tangents of what these nodes compute to those that are known."""
     for node in nodes:
         if node.op is KERNEL:
@@ -85,13 +85,14 @@ def _of_gradient(graph: Graph, node: Node, of: Node, known: dict[Value, Value]) 
             terms[f"d{name}"].append(value)
     names = (*of.op.inputs, *of.outputs)
     if not of.op.linear and any(node.inputs.get(n) in known for n in names):
+        # what arrives may be one of the inputs: here it stays as it is
+        fixed = {n: graph.same(v) if v in known else v for n, v in arriving.items()}
         outer, graph.nodes = graph.nodes, []
         try:
-            fixed = {n: graph.view(v, v.shape, v.batched) for n, v in arriving.items()}
             found = expressed(graph, of, fixed, sorted(wanted))
             inner = dict(known)
             parts = {n: found[n] for n in wanted if n in found}
-            _push(graph, needed_nodes(graph.nodes, parts.values()), inner)
+            push(graph, needed_nodes(graph.nodes, parts.values()), inner)
             results = {f"d{n}": inner[v] for n, v in parts.items() if v in inner}
             graph.nodes = needed_nodes(graph.nodes, results.values())
         finally:
@@ -113,7 +114,7 @@ def _of_expression(graph: Graph, node: Node, known: dict[Value, Value]) -> Value
     try:
         outputs = node.op.expression(node)
         inner = dict(known)
-        _push(graph, list(graph.nodes), inner)
+        push(graph, list(graph.nodes), inner)
         found = {n: inner[v] for n, v in outputs.items() if v in inner}
         graph.nodes = needed_nodes(graph.nodes, found.values())
         return found

@@ -22,9 +22,9 @@ def gradient(y: Any, wrt: Any, seed: Any = None) -> Any:
 
     For use in `forward` or in a loss. The result is a value like any other: training differentiates
     through what is computed from it, and it can be differentiated again (like `torch.autograd.grad`
-    with ``create_graph=True``, or `jax.grad`). This is exact; recurrent nets and loops are
-    differentiated step by step, which takes longer. An op without a second gradient raises an error
-    when the model is built.
+    with ``create_graph=True``, or `jax.grad`). This is exact; a recurrent net is differentiated
+    again as a loop of its steps. An op without a second gradient raises an error when the model is
+    built.
 
     Args:
         y: a symbolic value of one element (or of any shape with `seed`).
@@ -124,7 +124,7 @@ def tangent(y: Any, wrt: Any, along: Any) -> Value:
         if isinstance(given, Leaf) and given.transposed:
             direction = transpose(direction, stored_axes(direction.ndim))
         if direction.batched != value.batched:
-            direction = graph.view(direction, value.shape, value.batched)
+            direction = graph.same(direction, value)
         moved[value] = direction
     (found,) = tangents(graph, moved, [y])
     return graph.full(y.shape, 0.0, y.batched) if found is None else found

@@ -5,8 +5,7 @@ G = gates * H, and return y (B, T, H), zero past the end, and the final states. 
 of a cell writes the gradients of the gates, `dz`, of all steps; gradients to x and to the weights
 are products with those.
 
-A second gradient of a fused net is that of its steps, each with nodes of its own (`_<cell>_steps`):
-right, but slower than the net, and planned for as many steps as there are.
+A second gradient or a tangent of a fused net is that of a loop of its steps (`_<cell>_steps`).
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
+from fastnn.graph.loop_again import loop
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.kernels.rnn.shared import ACTIVATIONS
 from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach
 from fastnn.ops.arithmetic import where as choose
-from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, like, op, outputs
 from fastnn.ops.operands import as_value, float_value, graph_of
-from fastnn.ops.shape import columns, reshape, stack
+from fastnn.ops.shape import columns, reshape
 from fastnn.public import publish
 
 #: of (the gates' part from the input, the states before): the states after
@@ -96,23 +95,31 @@ def _steps(
             f"{where(z.graph.scope)}{net}: expected no lengths for a second gradient of a net that "
             "runs backwards with bptt; leave one of the three out"
         )
-    states = [z.graph.full((batch, size), 0.0, batched=True) if v is None else v for v in initial]
-    ys: list[Value] = []
-    for turn in range(steps):
-        t = steps - 1 - turn if reverse else turn
-        if bptt and turn and turn % bptt == 0:
-            states = [detach(state) for state in states]
-        after = cell(z[:, t], states)
+    graph, xs = z.graph, [z]
+    states = [graph.full((batch, size), 0.0, batched=True) if v is None else v for v in initial]
+    if lengths is not None:
+        xs.append(graph.value((batch, steps), batched=True, name="mask"))
+        graph.call("length_mask", lengths=lengths, y=xs[-1])
+    if bptt:
+        turns = np.arange(steps)[::-1] if reverse else np.arange(steps)
+        cut = np.broadcast_to(turns % bptt == 0, (batch, steps))
+        xs.append(graph.constant(cut.astype(float), name="cuts"))
+        xs[-1].batched = True
+
+    def step(z_t: Value, *more: Value) -> tuple[list[Value], list[Value]]:
+        masks, before = more[: len(xs) - 1], list(more[len(xs) - 1 :])
+        marks, carried = [reshape(mask, (-1, 1)) for mask in masks], before
+        if bptt:
+            carried = [choose(marks[-1], detach(state), state) for state in before]
+        after = cell(z_t, carried)
         y = after[0]
         if lengths is not None:
-            valid = greater(reshape(lengths, (-1, 1)), np.full((1, 1), t))
-            y = choose(valid, y, np.zeros((1, 1)))
-            after = [choose(valid, a, b) for a, b in zip(after, states, strict=True)]
-        states = after
-        ys.append(y)
-    if reverse:
-        ys.reverse()
-    return stack(ys, axis=1), *states
+            y = choose(marks[0], y, np.zeros((1, 1)))
+            after = [choose(marks[0], a, b) for a, b in zip(after, before, strict=True)]
+        return [y], after
+
+    (ys,), finals = loop(graph, step, xs, states, reverse=bool(reverse))
+    return ys, *finals
 
 
 def _product(x: Value, w: Value, bias: Value | None) -> Value:

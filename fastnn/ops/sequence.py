@@ -98,7 +98,7 @@ def loop(
     >>> written.shape, lengths.shape
     ((2, 50, 8), (2,))
     """
-    from fastnn.graph.loop import loop as make
+    from fastnn.graph.loop_again import loop as make
 
     xs, states = () if sequences is None else _parts(sequences), _parts(state)
     graph = graph_of(*states if any(isinstance(s, Value) for s in states) else xs)

@@ -29,7 +29,7 @@ from fastnn.plan.program import (
 )
 from fastnn.plan.schedule import Phase, Phases, leaves, schedule
 from fastnn.plan.sizes import Looked, Plan, plan_of
-from fastnn.plan.unread import without_unread
+from fastnn.plan.unread import of_use, without_unread
 from fastnn.plan.verify import verify
 
 #: bytes beyond the fewest that work memory may take so that launches can run side by side
@@ -57,6 +57,8 @@ def look(lowered: Lowering, places: Mapping[str, Value]) -> Looked:
     _ = lowered.calls  # lowers what is left: from here on it is known where values lie
     kept = [v.root for v in places.values()]
     calls = without_unread(chosen(lowered, kept), lowered.graph.last, kept)
+    if lowered.derived:
+        calls = of_use(calls, kept)
     calls, private = shared_by_steps(calls, kept)
     return Looked(calls, places, private, lowered.batch, lowered.dtype)
 

@@ -108,6 +108,23 @@ def test_a_value_twice_in_one_op():
     np.testing.assert_allclose(model.predict(x), wanted, rtol=1e-12)
 
 
+def test_what_a_second_derivative_depends_on():
+    """The gradient that arrives, and the direction, may depend on what a third one is taken to."""
+
+    def bent(x):
+        a, h = x[:, :2], x[:, 2:]
+        slope = ops.gradient(ops.sum(ops.tanh(a * h) * h), h, seed=ops.sum(a * a))
+        return ops.tangent(slope, h, a)
+
+    def of_a_mean(x):
+        along = ops.expand(ops.mean(x, axis=0, keepdims=True), *x.shape)
+        return ops.tangent(ops.tanh(x) * x, x, along)
+
+    x = np.random.default_rng(3).normal(size=(3, 4))
+    for function in (bent, of_a_mean):
+        assert tangents_agree(function, (x,))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

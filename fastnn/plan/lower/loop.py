@@ -24,6 +24,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastnn.errors import ProgramError, where
 from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
 from fastnn.graph.node import Call, Node
@@ -187,10 +188,17 @@ def _split(calls: list[Call], local: Container[Value]) -> tuple[list[Call], list
 
 @dataclass
 class _Lowered:
-    """A loop whose forward pass is there: the memory of its steps."""
+    """A loop whose forward pass is there.
+
+    Attributes:
+        steps: the memory of its steps.
+        local: what belongs to a step.
+        once: what was computed once for all steps.
+    """
 
     steps: _Steps
     local: dict[Value, None]
+    once: set[Value]
 
 
 @forward("loop")
@@ -212,24 +220,31 @@ def _loop(to: Lowering, node: Node) -> None:
         outputs = [_own(to, output, local, set()) for output in loop.outputs]
     made += settling
     before, calls = _split(made, local)
+    calls, after = _after(calls, local, [*states, *outputs]) if loop.sums else (calls, [])
+    once = {root for call in after for root in _writes(call)}
+    local = {root: None for root in local if root not in once}
     check_written(calls, local, [*loop.x_in, *loop.s_in], "loop")
-    to.loops[node] = _Lowered(steps, local)
+    to.loops[node] = _Lowered(steps, local, once)
+    to.derived = to.derived or loop.derived
     to.add(before)
+    first, last = (loop.length - 1, 0) if loop.reverse else (0, loop.length - 1)
     for k, placeholder in enumerate(loop.x_in):
         steps.stacks[placeholder] = _Stack(swap(to, _given(node, f"x{k}")))
     for k, (placeholder, new) in enumerate(zip(loop.s_in, states, strict=True)):
-        stack = steps.add(placeholder, extra=1)
-        steps.stacks[new.root] = _Stack(stack.buffer, 1)
+        stack = steps.add(placeholder, extra=1, first=int(loop.reverse))
+        steps.stacks[new.root] = _Stack(stack.buffer, 1 - int(loop.reverse))
         if placeholder is loop.running:
             to.call("full", y=stack.buffer, number=0.0)
-        copy(to, _given(node, f"s{k}"), steps.at(placeholder, 0))
+        copy(to, _given(node, f"s{k}"), steps.at(placeholder, first))
     for root in local:
         if root not in steps.stacks and root.segment == "work":
             steps.add(root)
-    finals = [steps.at(new, loop.length - 1) for new in states]
+    finals = [steps.at(new, last) for new in states]
     if loop.running is not None:
         finals = _carried(to, calls, [(s, _given(node, f"s{k}")) for k, s in enumerate(states)])
-    steps.emit(calls)
+    sums = [_Sum(to, like, node.outputs[f"g{k}"]) for k, (like, _) in enumerate(loop.sums)]
+    parts = [terms for _, terms in loop.sums]
+    _add_up(to, steps, calls, after, sums, parts, loop.reverse)
     steps.clear(outputs, ended=True)
     for k, output in enumerate(outputs):
         swap(to, steps.all(output), node.outputs[f"y{k}"])
@@ -286,43 +301,33 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
     assert to.node is not None
     loop: Loop = node.attrs["loop"]
     backward: Backward = to.node.attrs["backward"]
-    steps, last = to.loops[node].steps, loop.length - 1
+    steps, back = to.loops[node].steps, int(not loop.reverse)
+    first, last = (0, loop.length - 1) if back else (loop.length - 1, 0)
     for k, seed in enumerate(backward.seeds):
         if seed is not None:
             steps.stacks[seed] = _Stack(swap(to, douts[f"y{k}"]))
-    pass_ = _Backward(to, backward, to.loops[node].local)
+    for k, seed in enumerate(backward.d_sums):
+        if seed is not None:
+            lie_in(seed, douts[f"g{k}"])
+    pass_ = _Backward(to, backward, to.loops[node])
     to.add(pass_.before)
     d_finals = [douts.get(f"f{k}") for k in range(len(loop.s_in))]
     for placeholder, found, final in zip(
         backward.d_new if loop.running is None else (), pass_.d_states, d_finals, strict=False
     ):
-        stack = steps.add(placeholder, extra=1, first=1)
-        steps.stacks[found] = _Stack(stack.buffer, 0)
+        stack = steps.add(placeholder, extra=1, first=back)
+        steps.stacks[found] = _Stack(stack.buffer, 1 - back)
         zeros = to.full(placeholder.shape, 0.0, batched=True) if final is None else final
         copy(to, zeros, steps.at(placeholder, last))
     for root in pass_.stacked:
         if root not in steps.stacks:
             steps.add(root)
-    d_first = [steps.at(found, 0) for found in pass_.d_states]
+    d_first = [steps.at(found, first) for found in pass_.d_states]
     if loop.running is not None:
         d_first = _carried_back(to, pass_, steps, backward.d_new, d_finals)
     sums = [_Sum(to, value, written.get(name)) for name, value, _ in backward.invariants]
-    for running, parts in zip(sums, pass_.each, strict=True):
-        if parts:
-            running.begin()
-    with to.aside() as adding:
-        for running, parts in zip(sums, pass_.each, strict=True):
-            for part in parts:
-                running.add(part)
-    steps.emit([*pass_.calls, *adding], reverse=True)
-    for call in pass_.after:
-        steps.clear(_arrays(call, "in"))
-        steps.emit_all(call)
-    for running, parts in zip(sums, pass_.once, strict=True):
-        for part in parts:
-            running.add_kept(part)
-    for running in sums:
-        running.finish()
+    terms = [parts for _, _, parts in backward.invariants]
+    _add_up(to, steps, pass_.calls, pass_.after, sums, terms, not loop.reverse)
     needed = [k for k, x in enumerate(loop.x_in) if any(x is other for other in backward.xs)]
     steps.clear(pass_.d_xs)
     for k, found in zip(needed, pass_.d_xs, strict=True):
@@ -365,15 +370,14 @@ class _Backward:
         calls: those made in each step.
         after: those made once for all steps, after the loop.
         d_xs, d_states: gradients of the steps of sequences and of carried states, a step's own.
-        each, once: for each invariant the terms of its gradient: a step's, and of all steps.
         stacked: memory of which each step has a slice of its own; other memory is used again.
     """
 
-    def __init__(self, to: Lowering, traced: Backward, forward: dict[Value, None]):
+    def __init__(self, to: Lowering, traced: Backward, forward: _Lowered):
         self.to = to
         known = set(to.memo)
         seeds = [*(seed for seed in traced.seeds if seed is not None), *traced.d_new]
-        given = dict.fromkeys((*forward, *seeds))
+        given = dict.fromkeys((*forward.local, *seeds))
         with to.aside() as calls:
             for node in traced.nodes:
                 to.lower(node)
@@ -396,9 +400,7 @@ class _Backward:
         self.before, inside = _split(calls, local)
         self.calls, self.after = _after(inside, local, [*sums, *seeds])
         made_once = {root for call in self.after for root in _writes(call)}
-        terms = [parts for _, _, parts in traced.invariants]
-        self.once = [[v for v in parts if v.root in made_once] for parts in terms]
-        self.each = [[v for v in parts if v.root not in made_once] for parts in terms]
+        check_summed([*inside, *self.before], forward.once)
         check_written(self.calls, local, list(given), "gradient of the loop")
         read_after = {root for call in self.after for root in _reads(call)}
         self.stacked = [
@@ -461,6 +463,47 @@ class _Sum:
             lie_in(value, target)
         else:
             _placement(self.to, value, target)
+
+
+def _add_up(
+    to: Lowering, steps: _Steps, calls: Sequence[Call], after: Sequence[Call],
+    sums: Sequence[_Sum], terms: Sequence[list[Value]], reverse: bool,
+) -> None:  # fmt: skip
+    """Make all steps, and add up the terms of sums: those that are there once for all steps after
+    the loop, the others in each.
+
+    Args:
+        calls, after: those of a step, and those made once for all.
+    """
+    made_once = {root for call in after for root in _writes(call)}
+    once = [[v for v in parts if v.root in made_once] for parts in terms]
+    each = [[v for v in parts if v.root not in made_once] for parts in terms]
+    for running, parts in zip(sums, each, strict=True):
+        if parts:
+            running.begin()
+    with to.aside() as adding:
+        for running, parts in zip(sums, each, strict=True):
+            for part in parts:
+                running.add(part)
+    steps.emit([*calls, *adding], reverse)
+    for call in after:
+        steps.clear(_arrays(call, "in"))
+        steps.emit_all(call)
+    for running, parts in zip(sums, once, strict=True):
+        for part in parts:
+            running.add_kept(part)
+    for running in sums:
+        running.finish()
+
+
+def check_summed(calls: Sequence[Call], once: Container[Value]) -> None:
+    """Refuse a gradient that reads a step's part of what was computed for all steps together."""
+    for call in calls:
+        if any(root in once for root in _reads(call)):
+            raise ProgramError(
+                f"{where(call.scope)}gradient of the loop: {call.kernel} reads a term of a sum "
+                "over the steps, which is computed for all of them at once"
+            )
 
 
 def _after(

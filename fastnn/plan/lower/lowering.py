@@ -71,6 +71,8 @@ class Lowering:
         kept: by node, what its kernels keep besides the outputs: for its gradient, and the gradient
             of a recurrent cell's gates, `dz`.
         loops: by node, the memory of a loop's steps.
+        derived: whether a loop has been differentiated more than once, by which there may be calls
+            that are of no use.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Lowering:
         self.memo: dict[Any, Value] = {}
         self.kept: dict[Node, Values] = {}
         self.loops: dict[Node, Any] = {}
+        self.derived = False
         self._calls: list[Call] = []
         self._scope = ""
         self._done = 0
