@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 from fastnn.engine.builder import Builder, Built
 from fastnn.engine.specs import Spec
+from fastnn.plan.outline import Plan
 from fastnn.plan.planner import look, plan_for_sizes
-from fastnn.plan.sizes import Plan, resized
+from fastnn.plan.sizes import resized
 
 #: different sizes that come before a plan has room for more
 EXACT = 2

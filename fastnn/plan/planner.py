@@ -14,6 +14,7 @@ from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, Repeated, Work, flat, instructions_of
 from fastnn.plan.launches import in_order, in_turn
 from fastnn.plan.lower import Lowering
+from fastnn.plan.outline import Looked, Plan, plan_of
 from fastnn.plan.private import shared_by_steps
 from fastnn.plan.products import chosen
 from fastnn.plan.program import (
@@ -28,7 +29,6 @@ from fastnn.plan.program import (
     calls_of,
 )
 from fastnn.plan.schedule import Phase, Phases, leaves, schedule
-from fastnn.plan.sizes import Looked, Plan, plan_of
 from fastnn.plan.unread import of_use, without_unread
 from fastnn.plan.verify import verify
 

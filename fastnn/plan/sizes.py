@@ -14,14 +14,14 @@ that a program computes with, and constants of a few words, may differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
+from fastnn.plan.outline import Buffer, Looked, Numbers, Plan, outline_of, spans_of
 from fastnn.plan.program import (
     Count,
     Operand,
@@ -44,143 +44,6 @@ class _Different(Exception):
     """The program can't be had from the other one."""
 
 
-class _Outline(NamedTuple):
-    """What planning sees of a call, whatever its sizes.
-
-    `split`: what its items are of. `by_batch`: an item is a sample, which has several rows.
-    `operands`: the buffers' numbers, or the types of what are no arrays.
-    """
-
-    kernel: str
-    loops: tuple[tuple[int, bool, int | None], ...]
-    final: bool
-    split: str | None
-    by_batch: bool
-    operands: tuple[Any, ...]
-
-
-class _Buffer(NamedTuple):
-    """A piece of memory: what graphs know of it, its sizes, and where the planner has put it.
-
-    `per_item`: bytes of an item in local memory. `shown`: its number in the program's operands.
-    """
-
-    segment: str
-    dtype: str
-    offset: int | None
-    nbytes: int
-    size: int
-    begin: int
-    per_item: int
-    shown: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A planned program, and what has to be the same for one at other sizes.
-
-    Attributes:
-        program: the program.
-        order: for each of its calls the number among the graph's calls.
-        outlines, keys: of the graph's calls; those with equal keys are split alike.
-        spans: by the buffers' numbers, in the order of the calls.
-        buffers: by number.
-        private: by number the loops, from the outermost on, of which a step needs nothing that was
-            there before it.
-        places: buffers of the places, by name.
-    """
-
-    program: Program
-    order: tuple[int, ...]
-    outlines: tuple[_Outline, ...]
-    keys: tuple[tuple[str, int] | None, ...]
-    spans: tuple[tuple[Span, ...], ...]
-    buffers: tuple[_Buffer, ...]
-    private: Mapping[int, tuple[int, ...]]
-    places: Mapping[str, int]
-
-
-class Looked(NamedTuple):
-    """A lowered graph, as far as the planner looks at it: all that is compared."""
-
-    calls: Sequence[Call]
-    places: Mapping[str, Value]
-    private: Mapping[Value, tuple[Repeat, ...]]
-    batch: int
-    dtype: str
-
-
-class _Numbers(dict[Any, int]):
-    """Numbers things in the order in which they come."""
-
-    def __missing__(self, key: Any) -> int:
-        self[key] = len(self)
-        return self[key]
-
-
-def _outline(one: Instruction, loops: _Numbers, roots: _Numbers) -> _Outline:
-    operands = tuple(
-        roots[v.root] if isinstance(v := one.operands[name], Value) else type(v)
-        for name in one.kernel.params
-    )
-    return _Outline(
-        one.kernel.name,
-        tuple(
-            (loops[loop], loop.reverse, None if (r := loop.running) is None else roots[r.root])
-            for loop in one.repeats
-        ),
-        one.final,
-        None if one.key is None else one.key[0],
-        one.key is not None and one.key[0] == "batch" and one.multiplier > 1,
-        operands,
-    )
-
-
-def _spans(found: Sequence[Instruction], roots: Mapping[Value, int]) -> tuple[list[Span], ...]:
-    """By number of a buffer the spans that the calls touch, in their order."""
-    spans: tuple[list[Span], ...] = tuple([] for _ in roots)
-    for one in found:
-        for access in one.accesses:
-            spans[roots[access.root]].append(access.span)
-    return spans
-
-
-def plan_of(
-    program: Program, found: Sequence[Instruction], order: Sequence[Instruction], graph: Looked,
-    begins: Mapping[Value, tuple[int, int]], shown: Mapping[Value, int],
-) -> Plan:  # fmt: skip
-    """What a program is compared by.
-
-    Args:
-        program: planned just now.
-        found: its instructions in the graph's order.
-        order: the same as they stand in the program.
-        begins: where each piece of memory begins in its segment, and the bytes of an item in local
-            memory.
-        shown: their numbers in the program's operands.
-    """
-    loops, roots = _Numbers(), _Numbers()
-    outlines = tuple(_outline(one, loops, roots) for one in found)
-    places = {name: roots[value.root] for name, value in graph.places.items()}
-    buffers: list[_Buffer] = []
-    for root in roots:
-        nbytes = root.size * item_size(root.dtype, graph.dtype)
-        buffers.append(
-            _Buffer(
-                root.segment, root.dtype, root.offset, nbytes, root.size, *begins[root], shown[root]
-            )
-        )
-    numbers = {id(one): k for k, one in enumerate(found)}
-    private = {
-        roots[v]: tuple(loops[r] for r in nest) for v, nest in graph.private.items() if v in roots
-    }
-    spans = tuple(tuple(part) for part in _spans(found, roots))
-    return Plan(
-        program, tuple(numbers[id(one)] for one in order), outlines,
-        tuple(one.key for one in found), spans, tuple(buffers), private, places,
-    )  # fmt: skip
-
-
 def resized(plan: Plan, graph: Looked) -> Program | None:
     """The program of a graph, in the memory of one for larger sizes; None: it can't be had so."""
     if len(graph.calls) != len(plan.outlines) or graph.dtype != plan.program.dtype:
@@ -196,7 +59,7 @@ class _Resized:
 
     def __init__(self, plan: Plan, graph: Looked):
         self.plan, self.graph = plan, graph
-        loops, roots = _Numbers(), _Numbers()
+        loops, roots = Numbers(), Numbers()
         self.found: list[Instruction] = []
         keys: dict[Any, Any] = {}
         named = [mine.kernel for mine in plan.outlines]
@@ -205,7 +68,7 @@ class _Resized:
         for one, mine, key in zip(work, plan.outlines, plan.keys, strict=True):
             if mine.by_batch and one.key is not None and one.key[0] == "batch":
                 one = _by_batch(one, graph.batch)
-            outline = _outline(one, loops, roots)
+            outline = outline_of(one, loops, roots)
             _require(outline[:4] == mine[:4] and outline.operands == mine.operands)
             _require(keys.setdefault(key, one.key) == one.key)
             self.found.append(one)
@@ -227,7 +90,7 @@ class _Resized:
         for root, buffer in zip(roots, plan.buffers, strict=True):
             self._same_place(root, buffer)
         sizes = [(b.size, root.size) for b, root in zip(plan.buffers, roots, strict=True)]
-        for size, *spans in zip(sizes, plan.spans, _spans(self.found, roots), strict=True):
+        for size, *spans in zip(sizes, plan.spans, spans_of(self.found, roots), strict=True):
             _same_meetings(size, *spans)
         self.by_shown = {
             buffer.shown: (buffer, root) for buffer, root in zip(plan.buffers, roots, strict=True)
@@ -237,7 +100,7 @@ class _Resized:
             if one.key is not None:
                 self.grains[one.key] = max(self.grains.get(one.key, 1), one.grain)
 
-    def _same_place(self, root: Value, buffer: _Buffer) -> None:
+    def _same_place(self, root: Value, buffer: Buffer) -> None:
         """A buffer fits into the place of the other one."""
         place = (root.segment, root.dtype, root.offset)
         _require(place == (buffer.segment, buffer.dtype, buffer.offset))
