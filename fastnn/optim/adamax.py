@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastnn.kernels.simd import absolute, fma, maximum
-from fastnn.optim.common import below_one, betas_of
-from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.moments import Moments
 
 
-class Adamax(Optimizer):
+class Adamax(Moments):
     """AdaMax (Kingma & Ba 2015, algorithm 2)::
 
         m = beta1 * m + (1 - beta1) * g
@@ -40,11 +38,7 @@ class Adamax(Optimizer):
         eps: float = 1e-8,
         **common: Any,
     ):
-        beta1, beta2 = betas_of(betas)
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, eps=eps, **common)
-
-    def check(self, options: Mapping[str, Any]) -> str | None:
-        return below_one(options, "beta1", "beta2")
+        super().__init__(lr, betas, eps, **common)
 
     @staticmethod
     def scalars(t: int, lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:

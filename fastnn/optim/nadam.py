@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import exp, sqrt
 from typing import Any, ClassVar
 
 from fastnn.kernels.declare import helper
 from fastnn.kernels.simd import fma
-from fastnn.optim.common import below_one, betas_of
-from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.moments import Moments
 from fastnn.optim.root import over_root
 
 
-class NAdam(Optimizer):
+class NAdam(Moments):
     """NAdam (Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2), with the
     schedule of its momentum (eq. 9 and below), as in PyTorch::
 
@@ -45,13 +43,7 @@ class NAdam(Optimizer):
         momentum_decay: float = 4e-3,
         **common: Any,
     ):
-        beta1, beta2 = betas_of(betas)
-        super().__init__(
-            lr=lr, beta1=beta1, beta2=beta2, eps=eps, momentum_decay=momentum_decay, **common
-        )
-
-    def check(self, options: Mapping[str, Any]) -> str | None:
-        return below_one(options, "beta1", "beta2")
+        super().__init__(lr, betas, eps, momentum_decay=momentum_decay, **common)
 
     @staticmethod
     def scalars(

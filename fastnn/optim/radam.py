@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
 from fastnn.kernels.simd import fma
-from fastnn.optim.common import below_one, betas_of
-from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.moments import Moments
 from fastnn.optim.root import over_root
 
 
-class RAdam(Optimizer):
+class RAdam(Moments):
     """Rectified Adam (Liu et al. 2020, "On the variance of the adaptive learning rate and beyond",
     algorithm 2)::
 
@@ -38,19 +36,6 @@ class RAdam(Optimizer):
 
     name: ClassVar[str] = "radam"
     slots = ("exp_avg", "exp_avg_sq")
-
-    def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        **common: Any,
-    ):
-        beta1, beta2 = betas_of(betas)
-        super().__init__(lr=lr, beta1=beta1, beta2=beta2, eps=eps, **common)
-
-    def check(self, options: Mapping[str, Any]) -> str | None:
-        return below_one(options, "beta1", "beta2")
 
     @staticmethod
     def scalars(t: int, lr: float, beta1: float, beta2: float, eps: float) -> tuple[float, ...]:
