@@ -91,10 +91,9 @@ def advise(history: Any, goal: float, *, monitor: str = "loss", mode: str = "min
     if mode not in ("min", "max"):
         raise OptionError(f"advise mode: expected 'min' or 'max', got {mode!r}")
     found: Mapping[str, Sequence[float]] = getattr(history, "history", history)
-    if monitor not in found or not len(found[monitor]):
-        raise DataError(
-            f"advise: expected a history with {monitor!r}, got {list(found) or 'an empty one'}"
-        )
+    if not isinstance(found, Mapping) or monitor not in found or not len(found[monitor]):
+        got = (list(found) or "an empty one") if isinstance(found, Mapping) else repr(found)
+        raise DataError(f"advise: expected a history with {monitor!r}, got {got}")
     sign = 1.0 if mode == "min" else -1.0
     training = sign * np.asarray(found[monitor], np.float64)
     validation = sign * np.asarray(found.get(f"val_{monitor}", ()), np.float64)

@@ -187,7 +187,7 @@ def _loss(found: Signals, y: Any, loss: Any) -> list[Finding]:
     elif kind in ("bce", "bcewithlogits"):
         wanted, why = math.log(2.0), "log 2"
     elif kind == "mse":
-        target = np.asarray(y, np.float64)
+        target = np.asarray(as_arrays(y, "y", "targets").arrays[0], np.float64)
         wanted, why = float((target**2).mean()), "that of outputs of 0"
     else:
         return [Finding(check, GOOD, f"{found.loss:.4g}")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.plot._figure import Path, done, grid
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: beyond so many classes the numbers are not written into the fields
 WRITTEN = 20
+#: classes of which a picture can show anything
+MOST = 10_000
 
 
 def confusion_matrix(
@@ -37,15 +40,16 @@ def confusion_matrix(
         path: where the picture is saved.
 
     Raises:
-        ShapeError: targets and predictions do not fit. DataError: targets are not whole numbers, or
-            all are ignored. OptionError: there are more classes than names.
+        ShapeError: targets and predictions do not fit. DataError: targets are no whole numbers, are
+            10,000 or more, or all are ignored. OptionError: there are more classes than names.
 
     >>> import fastnn as fnn
     >>> figure = fnn.plot.confusion_matrix([0, 0, 1], [0, 1, 1], ["cat", "dog"])
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['1', '1', '0', '1']
     """
-    wanted, found = np.asarray(targets), np.asarray(predictions)
+    wanted = numbers(targets, "confusion_matrix: targets")
+    found = numbers(predictions, "confusion_matrix: predictions")
     if found.ndim == wanted.ndim + 1:
         found = found.argmax(axis=-1)
     if wanted.shape != found.shape:
@@ -64,7 +68,14 @@ def confusion_matrix(
     if not wanted.size or found.min() < 0:
         raise DataError("confusion_matrix: expected class indices from 0 on, got none, or below 0")
     size = int(max(wanted.max(), found.max())) + 1
+    if size > MOST:
+        raise DataError(
+            f"confusion_matrix: expected class indices below {MOST}, got {size - 1}; leave out "
+            "what is no class, or give the classes numbers from 0 on"
+        )
     if classes is not None:
+        if not isinstance(classes, Sequence):
+            raise OptionError(f"confusion_matrix classes: expected names, got {classes!r}")
         if len(classes) < size:
             raise OptionError(
                 f"confusion_matrix classes: expected a name for each of {size}, got {len(classes)}"

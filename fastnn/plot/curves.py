@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError
 from fastnn.plot._figure import Path, done, grid
 from fastnn.train.history import History
@@ -33,8 +34,13 @@ def learning_curves(histories: Any, path: Path = None) -> Figure:
     >>> len(fnn.plot.learning_curves(runs).axes[0].lines)
     3
     """
+    if not isinstance(histories, (Mapping, History)):
+        raise DataError(
+            f"learning_curves: expected what fit returned, or a dict of it by label, got a "
+            f"{type(histories).__name__}"
+        )
     single = isinstance(histories, History) or not any(
-        isinstance(h, Mapping) for h in histories.values()
+        isinstance(h, (Mapping, History)) for h in histories.values()
     )
     runs: dict[str, Any] = {"": histories} if single else dict(histories)
     panels = list(dict.fromkeys(n.removeprefix("val_") for run in runs.values() for n in run))
@@ -47,7 +53,7 @@ def learning_curves(histories: Any, path: Path = None) -> Figure:
                 (panel, "training", "--"), (f"val_{panel}", "validation", "-"),
             ):  # fmt: skip
                 if name in run:
-                    values = np.asarray(run[name], np.float64)
+                    values = numbers(run[name], f"learning_curves: {name}").astype(float)
                     own = " ".join(part for part in (label, what) if part)
                     ax.plot(
                         np.arange(1, len(values) + 1), values, style, color=f"C{number}", label=own,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, ShapeError, check_whole
+from fastnn.engine.numbers import numbers
+from fastnn.errors import DataError, ShapeError, check_whole
 from fastnn.nn.parameter import Parameter
-from fastnn.plot._figure import Path, done, grid
+from fastnn.plot._figure import Path, check_shape, done, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +38,8 @@ def weights(
     All images share one scale.
 
     Raises:
-        ShapeError: the weights have another shape. OptionError: `shape` does not match the number
-            of inputs.
+        ShapeError: the weights have another shape. DataError: they are not finite numbers.
+            OptionError: `shape` does not match the number of inputs.
 
     >>> import fastnn as fnn
     >>> figure = fnn.plot.weights(fnn.nn.Linear(64, 10).weight)
@@ -46,22 +47,23 @@ def weights(
     (8, 8)
     """
     check_whole("weights", 1, count=count, columns=columns)
-    values = np.asarray(weight.value if isinstance(weight, Parameter) else weight, np.float64)
+    given = weight.value if isinstance(weight, Parameter) else weight
+    values = numbers(given, "weights").astype(np.float64)
     if values.ndim == 1:
         values = values[None]
     if values.ndim not in (2, 3) or not values.size:
         raise ShapeError(
             f"weights: expected shape (units, inputs) or (units, height, width), got {values.shape}"
         )
+    if not np.isfinite(values).all():
+        raise DataError("weights: expected finite numbers, got some that are not")
     if values.ndim == 2:
         inputs = values.shape[1]
         side = math.isqrt(inputs)
         if shape is None:
             shape = (side, side) if side * side == inputs else None
-        elif math.prod(shape) != inputs:
-            raise OptionError(
-                f"weights shape: expected a product of {inputs}, the inputs of a unit, got {shape}"
-            )
+        else:
+            check_shape("weights", shape, inputs)
         values = values[None] if shape is None else values.reshape(-1, *shape)
     values = values[:count]
     bound = float(np.abs(values).max()) or 1.0

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, ShapeError
 from fastnn.nn.parameter import Parameter
-from fastnn.plot._figure import Path, done, grid
+from fastnn.plot._figure import Path, check_each, done, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,18 +45,16 @@ def embedding(
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['a', 'b', 'c', 'd', 'e']
     """
-    values = np.asarray(vectors.value if isinstance(vectors, Parameter) else vectors, np.float64)
+    given = vectors.value if isinstance(vectors, Parameter) else vectors
+    values = numbers(given, "embedding").astype(np.float64)
     if values.ndim != 2 or not values.shape[1]:
         raise ShapeError(f"embedding: expected shape (count, dimensions), got {values.shape}")
     if len(values) < 2 or not np.isfinite(values).all():
         raise DataError(
-            f"embedding: expected at least two vectors of finite numbers, got {len(values)}"
+            "embedding: expected at least two vectors of finite numbers, got "
+            f"{len(values) if len(values) < 2 else 'some that are not finite'}"
         )
-    for what, given in (("labels", labels), ("names", names)):
-        if given is not None and len(given) != len(values):
-            raise ShapeError(
-                f"embedding: expected {len(values)} {what}, one for each vector, got {len(given)}"
-            )
+    check_each("embedding", len(values), labels=labels, names=names)
     centred = values - values.mean(axis=0)
     _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
     shares = sizes**2 / max(float((sizes**2).sum()), np.finfo(np.float64).tiny)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.engine.numbers import numbers
 from fastnn.errors import OptionError, ShapeError, check_whole
-from fastnn.plot._figure import Path, done, grid
+from fastnn.plot._figure import Path, check_shape, done, grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,8 +53,8 @@ def samples(
         side = math.isqrt(pixels)
         if shape is None and side * side != pixels:
             raise OptionError(f"samples: expected the shape of images of {pixels} pixels, got none")
-        if shape is not None and math.prod(shape) != pixels:
-            raise OptionError(f"samples shape: expected a product of {pixels}, got {shape}")
+        if shape is not None:
+            check_shape("samples", shape, pixels)
         values = values.reshape(-1, *((side, side) if shape is None else shape))
     if not values.size or values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] != 3):
         raise ShapeError(

@@ -151,6 +151,11 @@ def optimizer_paths(
     where = _surface(surface)
     if not optimizers:
         raise OptionError("optimizer_paths: expected at least one optimiser, got none")
+    if not isinstance(optimizers, Mapping):
+        raise OptionError(
+            "optimizer_paths: expected a dict of optimisers by label, got a "
+            f"{type(optimizers).__name__}"
+        )
     paths = {label: descend(where, optimizer, steps) for label, optimizer in optimizers.items()}
     figure, (above, curve) = grid(2, 5.4, 4.2)
     x, y = (np.linspace(a, b, 200) for a, b in zip(where.low, where.high, strict=True))

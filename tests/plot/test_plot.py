@@ -206,3 +206,24 @@ def test_samples_of_another_shape_are_refused() -> None:
         plot.samples(np.zeros((5, 2, 2, 4)))
     with pytest.raises(ShapeError, match="height, width"):
         plot.samples(np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "text"),
+    [
+        (lambda: plot.weights(nn.Linear(4, 2)), DataError, "expected real numbers, got Linear"),
+        (lambda: plot.weights(np.full((2, 4), np.nan)), DataError, "finite"),
+        (lambda: plot.weights(np.ones((2, 6)), shape=(6,)), OptionError, "height and width"),
+        (lambda: plot.samples(np.ones((2, 6)), shape=(2, 4)), OptionError, "product of 6"),
+        (lambda: plot.confusion_matrix([0, 10**9], [0, 1]), DataError, "below 10000"),
+        (lambda: plot.confusion_matrix([0, 1], [0, 1], classes=2), OptionError, "names"),
+        (lambda: plot.embedding(np.ones((3, 4)), labels=3), ShapeError, "3 labels"),
+        (lambda: plot.embedding(np.full((3, 4), np.nan)), DataError, "not finite"),
+        (lambda: plot.learning_curves([{"loss": [1.0]}]), DataError, "got a list"),
+        (lambda: plot.learning_curves({"loss": ["low"]}), DataError, "numbers"),
+        (lambda: plot.optimizer_paths("valley", ["sgd"]), OptionError, "dict of optimisers"),
+    ],
+)
+def test_what_cannot_be_drawn(draw, error, text) -> None:
+    with pytest.raises(error, match=text):
+        draw()
