@@ -46,6 +46,11 @@ EXAMPLES = {
         lambda r: max(r["with"]) < 15 and len(r["without"]) == 1,
         "with pre-training:",
     ),
+    "few_labels": (
+        ["--epochs", "10", "--labels", "2", "100", "--repeats", "1"],
+        lambda r: r[2][0] < 50 and r[100][0] < 8,
+        "labels a class",
+    ),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
     "gpu_digits_mlp": (["--epochs", "3", "--check"], lambda r: r[-1] < 0.6 * r[0], "agree to"),
 }
