@@ -92,9 +92,10 @@ class Graph:
 
     def full(self, shape: tuple[int, ...], number: float, batched: bool = False) -> Value:
         """A constant with one number everywhere."""
-        value = self.constant(np.full(shape, float(number)), name=f"{number:g}")
-        value.batched = batched
-        return value
+        name = f"{number:g}"
+        self.check_range(float(number), name)
+        data = np.ascontiguousarray(np.full(shape, float(number)))
+        return self.value(data.shape, segment="constant", data=data, batched=batched, name=name)
 
     def leaf(self, key: Any, shape: tuple[int, ...], segment: str, **more: Any) -> Value:
         """The value that stands for something outside the graph; one value per key."""

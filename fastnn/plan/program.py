@@ -71,12 +71,14 @@ class PlannedCall:
     multiplier: int
     scope: str
 
-    def arrays(self) -> Iterator[tuple[str, Array, Operand]]:
+    def arrays(self) -> list[tuple[str, Array, Operand]]:
         """Its arrays that are not absent: name and use of the parameter, and the operand."""
         params = kernel_of(self.kernel).params.items()
-        for (name, parameter), operand in zip(params, self.operands, strict=True):
-            if isinstance(parameter, Array) and isinstance(operand, Operand):
-                yield name, parameter, operand
+        return [
+            (name, parameter, operand)
+            for (name, parameter), operand in zip(params, self.operands, strict=True)
+            if type(operand) is Operand and isinstance(parameter, Array)
+        ]
 
     def at(self, steps: Sequence[int]) -> PlannedCall:
         """The call in one step of the loops around it."""

@@ -42,25 +42,38 @@ def call_seconds(call: PlannedCall) -> float:
     return moved / BYTES
 
 
+class _Cost:
+    """What a step takes: groups' times, by the number of blocks that workers share; times of what
+    one worker does alone; and barriers."""
+
+    def __init__(self, program: Program) -> None:
+        self.groups: dict[int, float] = {}
+        self.serial, self.barriers = 0.0, 0
+        self._add(program.phases, 1)
+
+    def _add(self, phases: Sequence[PlannedPhase | PlannedRepeat], times: int) -> None:
+        for phase in phases:
+            if isinstance(phase, PlannedRepeat):
+                self._add(phase.body, times * phase.length)
+                continue
+            for group in phase.groups:
+                blocks = max(-(-group.items // group.grain), 1)
+                seconds = times * _calls_seconds(group.calls)
+                self.groups[blocks] = self.groups.get(blocks, 0.0) + seconds
+            self.serial += times * _calls_seconds(phase.serial)
+            self.barriers += times
+
+    def seconds(self, workers: int) -> float:
+        """Rough time of a step on so many workers."""
+        shared = sum(
+            seconds * -(-blocks // workers) / blocks for blocks, seconds in self.groups.items()
+        )
+        return shared + self.serial + (self.barriers * BARRIER if workers > 1 else 0.0)
+
+
 def step_seconds(program: Program, workers: int = 1) -> float:
     """Rough time of a step on so many workers."""
-    return _phases_seconds(program.phases, workers)
-
-
-def _phases_seconds(phases: Sequence[PlannedPhase | PlannedRepeat], workers: int) -> float:
-    total = 0.0
-    for phase in phases:
-        if isinstance(phase, PlannedRepeat):
-            total += phase.length * _phases_seconds(phase.body, workers)
-            continue
-        for group in phase.groups:
-            blocks = max(-(-group.items // group.grain), 1)
-            share = -(-blocks // workers) / blocks
-            total += share * _calls_seconds(group.calls)
-        total += _calls_seconds(phase.serial)
-        if workers > 1:
-            total += BARRIER
-    return total
+    return _Cost(program).seconds(workers)
 
 
 def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
@@ -72,9 +85,10 @@ def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
 
 def default_workers(program: Program) -> int:
     """The number of workers that "auto" means for a program on this machine."""
-    best, seconds = 1, step_seconds(program, 1)
+    cost = _Cost(program)
+    best, seconds = 1, cost.seconds(1)
     for workers in range(2, available_cores() + 1):
-        estimate = step_seconds(program, workers)
+        estimate = cost.seconds(workers)
         if estimate * GAIN < seconds:
             best, seconds = workers, estimate
     return best
