@@ -33,7 +33,12 @@ WORKLOADS: list[tuple[str, tuple[int, ...], int, str]] = [
 
 
 def ours(
-    sizes: Sequence[int], batch: int, workers: int | str, optimizer: str, samples: int = 2048
+    sizes: Sequence[int],
+    batch: int,
+    workers: int | str,
+    optimizer: str,
+    samples: int = 2048,
+    precision: str = "highest",
 ) -> tuple[peers.Steps, Any]:
     """fastnn: steps of the compiled loop, the gather of the mini-batch included."""
     layers: list[nn.Module] = []
@@ -43,7 +48,7 @@ def ours(
             layers.append(nn.ReLU())
     model = nn.Sequential(*layers)
     rule = optim.Adam(lr=1e-3) if optimizer == "adam" else optim.SGD(lr=1e-2, momentum=0.9)
-    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), rule, workers=workers)
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), rule, workers=workers, precision=precision)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((samples, sizes[0])).astype(np.float32)
     y = rng.integers(0, sizes[-1], samples)

@@ -55,12 +55,17 @@ class Data:
 
 
 def ours(
-    kind: str, size: tuple[int, ...], data: Data, workers: int, every: bool
+    kind: str,
+    size: tuple[int, ...],
+    data: Data,
+    workers: int,
+    every: bool,
+    precision: str = "highest",
 ) -> tuple[peers.Steps, Any, Callable[[], dict[str, np.ndarray]]]:
     """fastnn: a compiled step as users call it, its model, and its gradients."""
     model = Model(kind, size[2], size[3], every)
     loss = nn.CrossEntropyLoss(ignore_index=None if data.lengths is None else -100)
-    step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers=workers)
+    step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers=workers, precision=precision)
     inputs = data.x if data.lengths is None else (data.x, data.lengths)
     step(inputs, data.y)
 

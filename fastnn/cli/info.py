@@ -9,7 +9,19 @@ from collections.abc import Iterator
 import click
 
 #: features that fastnn's kernels can make use of, by LLVM's names
-FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512dq", "neon", "asimd")
+FEATURES = (
+    "sse2",
+    "avx",
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512vl",
+    "avx512dq",
+    "amx-tile",
+    "amx-bf16",
+    "neon",
+    "asimd",
+)
 
 
 @click.command()
@@ -36,7 +48,7 @@ def _devices() -> Iterator[tuple[str, str]]:
 def facts() -> Iterator[tuple[str, str]]:
     """What `fastnn info` shows, line by line."""
     import fastnn
-    from fastnn.kernels.cpu import target
+    from fastnn.kernels.cpu import target, tile_unit
     from fastnn.nn.summary import _bytes
     from fastnn.runtime.cpu import ahead, compiler
     from fastnn.runtime.cpu.execute import available_cores
@@ -54,6 +66,9 @@ def facts() -> Iterator[tuple[str, str]]:
         f"{host.vector_bits} bits: {host.lanes(4)} float32 or {host.lanes(8)} float64; "
         f"fused multiply-add: {'yes' if host.has_fma else 'no'}",
     )
+    used = 'used by precision="high", "medium" and "bf16"'
+    none = 'none: precision="high" and "medium" are as "highest" on this CPU, "bf16" is not faster'
+    yield "tile unit", f"AMX, bfloat16: {used}" if tile_unit.usable() else none
     yield (
         "workers",
         f"1 to {cores}: for each model as many as pay for the barriers of its step, by estimate; "

@@ -328,10 +328,10 @@ def compile(
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
         precision: what the factors of float32 matrix products are rounded to: "highest" (nothing is
-            rounded), "high" (on a GPU: float32's accuracy by parts on tensor cores), "medium" (on a
-            GPU: TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or "fp16" (float16, up to
-            65,504; gradients are scaled). Parameters, optimiser state and sums stay float32. See
-            docs/precision.md.
+            rounded), "high" (float32's accuracy, by parts), "medium" (two bfloat16 parts on a CPU
+            with a tile unit; on a GPU TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or
+            "fp16" (float16, up to 65,504; gradients are scaled). Parameters, optimiser state and
+            sums stay float32. See docs/precision.md.
         on_gradients: a function that is called in every training step after the gradients have been
             computed and before the update. Its argument maps the names of the trained parameters
             that the loss depends on to their gradients: NumPy arrays, before clipping and weight

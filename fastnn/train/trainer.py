@@ -71,10 +71,10 @@ class Trainer(EpochPrograms):
         graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
             for debugging.
         precision: what the factors of float32 matrix products are rounded to: "highest" (nothing is
-            rounded), "high" (on a GPU: float32's accuracy by parts on tensor cores), "medium" (on a
-            GPU: TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or "fp16" (float16, up to
-            65,504; gradients are scaled). Parameters, optimiser state and sums stay float32. See
-            docs/precision.md.
+            rounded), "high" (float32's accuracy, by parts), "medium" (two bfloat16 parts on a CPU
+            with a tile unit; on a GPU TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or
+            "fp16" (float16, up to 65,504; gradients are scaled). Parameters, optimiser state and
+            sums stay float32. See docs/precision.md.
         loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
             default.
         penalties: terms of the loss in training that depend on parameters alone: a dict of

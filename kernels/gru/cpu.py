@@ -10,15 +10,16 @@ h W_hn + b_hn, or r h where the reset comes before.
 """
 
 from ..cpu.parts import load_part, store_part
+from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
     add_row,
     copy_or_zero,
     copy_row,
-    multiply,
     multiply_inputs,
     multiply_state,
+    packing_of,
     running,
     sort_by_length,
     zero_row,
@@ -78,7 +79,7 @@ def forward_part(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, rounds=("x", "w_ih", "w_hh"))
+@kernel(block=64, rounds=("x", "w_ih", "w_hh"), tile_unit=True)
 def gru_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -92,7 +93,7 @@ def gru_forward(
     saved: "out* rows f[B,Z]",
     scratch: "scratch rows f[B,S]",
     order: "scratch rows i[B]",
-    packed: "int",
+    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts
     reverse: "int",
     reset_before: "int",  # whether the reset comes before the product
     lo: "begin",
@@ -108,6 +109,7 @@ def gru_forward(
     zs = xs + count * wide
     rs = zs + count * deep
     bias = rs + count * cell
+    room = bias + deep
     sort_by_length(lengths, order, lo, hi, T)
     copy_or_zero(b_ih, 0, scratch, bias, 3 * H)
     if reset_before:
@@ -120,6 +122,8 @@ def gru_forward(
     vector = lanes(x)
     whole = H - H % vector
     rows = count
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T):
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
@@ -134,13 +138,13 @@ def gru_forward(
             else:
                 copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
         if packed:
-            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 3 * H,
-                     True)  # fmt: skip
+            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
+                           3 * H, True, room)  # fmt: skip
         multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
-                       2 * H, False)  # fmt: skip
+                       2 * H, False, room)  # fmt: skip
         if not reset_before:
             multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs + 3 * H, deep, H,
-                           rows, 2 * H, 3 * H, True)  # fmt: skip
+                           rows, 2 * H, 3 * H, True, room)  # fmt: skip
         if reset_before:
             for r in range(rows):
                 b = order[lo + r]
@@ -152,7 +156,7 @@ def gru_forward(
                 if whole < H:
                     reset_part(scratch, z, bias, h, rh, saved, k, H, whole, H - whole)
             multiply_state(scratch, rs, cell, w_hh, packed, H, 0, scratch, zs + 2 * H, deep, H,
-                           rows, 2 * H, 3 * H, False)  # fmt: skip
+                           rows, 2 * H, 3 * H, False, room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -162,6 +166,8 @@ def gru_forward(
                 forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, j, vector)
             if whole < H:
                 forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, whole, H - whole)
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
@@ -216,7 +222,7 @@ def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, 
     store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
 
 
-@kernel(block=64)
+@kernel(block=64, tile_unit=True)
 def gru_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [3H,H], packed or plain
@@ -244,12 +250,15 @@ def gru_backward(
     zs = lo * scratch.shape[1]
     hs = zs + count * deep
     rs = hs + count * cell
+    room = rs + count * cell
     sort_by_length(lengths, order, lo, hi, T)
     zero_row(dbias_ih, lo * 3 * H, count * 3 * H)
     zero_row(dbias_hh, lo * 3 * H, count * 3 * H)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
-    in_panels = w_transposed.shape[1] != H
+    packed = packing_of(w_transposed, 3 * H, H)
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -268,8 +277,8 @@ def gru_backward(
                     backward_part(scratch, z, dh, h0, b * H, reset_before, saved, k, dy, e, dz, d,
                                   dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
         if reset_before and rows > 0:
-            multiply_state(scratch, zs + 2 * H, deep, w_transposed, in_panels, 3 * H, 2 * H,
-                           scratch, rs, cell, H, rows, 0, H, True)  # fmt: skip
+            multiply_state(scratch, zs + 2 * H, deep, w_transposed, packed, 3 * H, 2 * H,
+                           scratch, rs, cell, H, rows, 0, H, True, room)  # fmt: skip
             for r in range(rows):
                 b = order[lo + r]
                 length = length_of(lengths, b, T)
@@ -289,8 +298,10 @@ def gru_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * cell, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, in_panels, 3 * H, 0, scratch, hs, cell,
-                           2 * H if reset_before else 3 * H, rows, 0, H, False)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_transposed, packed, 3 * H, 0, scratch, hs, cell,
+                           2 * H if reset_before else 3 * H, rows, 0, H, False, room)  # fmt: skip
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
         copy_row(scratch, hs + r * cell, dh0, b * H, H)

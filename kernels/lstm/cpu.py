@@ -8,15 +8,16 @@ letters and *turns* mean. A step's saved row is i, f, g, o, c'.
 """
 
 from ..cpu.parts import load_part, store_part
+from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
     add_row,
     copy_or_zero,
     copy_row,
-    multiply,
     multiply_inputs,
     multiply_state,
+    packing_of,
     running,
     sort_by_length,
     zero_row,
@@ -62,7 +63,7 @@ def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, rounds=("x", "w_ih", "w_hh"))
+@kernel(block=64, rounds=("x", "w_ih", "w_hh"), tile_unit=True)
 def lstm_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -79,7 +80,7 @@ def lstm_forward(
     saved: "out* rows f[B,Z]",
     scratch: "scratch rows f[B,S]",
     order: "scratch rows i[B]",
-    packed: "int",
+    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts
     reverse: "int",
     lo: "begin",
     hi: "end",
@@ -94,6 +95,7 @@ def lstm_forward(
     zs = xs + count * wide
     cs = zs + count * deep
     bias = cs + count * cell
+    room = bias + deep
     sort_by_length(lengths, order, lo, hi, T)
     copy_or_zero(b_ih, 0, scratch, bias, 4 * H)
     add_row(b_hh, 0, scratch, bias, 4 * H)
@@ -104,6 +106,8 @@ def lstm_forward(
     vector = lanes(x)
     whole = H - H % vector
     rows = count
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T):
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
@@ -118,10 +122,10 @@ def lstm_forward(
             else:
                 copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
         if packed:
-            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, 4 * H,
-                     True)  # fmt: skip
+            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
+                           4 * H, True, room)  # fmt: skip
         multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
-                       4 * H, False)  # fmt: skip
+                       4 * H, False, room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -132,6 +136,8 @@ def lstm_forward(
             if whole < H:
                 forward_part(scratch, z, bias, c, h, peephole, saved, k, y, i, H, whole,
                              H - whole)  # fmt: skip
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
@@ -181,7 +187,7 @@ def backward_part(
     store_part(dbias, q + 3 * H + j, load_part(dbias, q + 3 * H + j, n) + do, n)
 
 
-@kernel(block=64)
+@kernel(block=64, tile_unit=True)
 def lstm_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [4H,H], packed or plain
@@ -212,6 +218,7 @@ def lstm_backward(
     zs = lo * scratch.shape[1]
     hs = zs + count * deep
     cs = hs + count * cell
+    room = cs + count * cell
     sort_by_length(lengths, order, lo, hi, T)
     for b in range(lo, hi):
         zero_row(dbias, b * 4 * H, 4 * H)
@@ -222,7 +229,9 @@ def lstm_backward(
         copy_or_zero(dc_n, b * H, scratch, cs + r * cell, H)
     vector = lanes(scratch)
     whole = H - H % vector
-    in_panels = w_transposed.shape[1] != H
+    packed = packing_of(w_transposed, 4 * H, H)
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -249,8 +258,10 @@ def lstm_backward(
                 zero_row(scratch, hs + r * cell, H)
                 zero_row(scratch, cs + r * cell, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, in_panels, 4 * H, 0, scratch, hs, cell,
-                           4 * H, rows, 0, H, True)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_transposed, packed, 4 * H, 0, scratch, hs, cell,
+                           4 * H, rows, 0, H, True, room)  # fmt: skip
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
         copy_row(scratch, hs + r * cell, dh0, b * H, H)

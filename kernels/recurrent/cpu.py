@@ -7,14 +7,17 @@ so those still running at turn s are the first rows of compact scratch matrices,
 with the weights serves all of them. Every element of a product is one chain of fused multiply-adds
 (see `cpu/tile.py`), so a sequence's numbers depend neither on its neighbours nor on padding.
 
-Weights are [I,G] and [H,G], either packed by `pack_panels` (`packed` = 1) or plain (`packed` = 0,
-better for up to four sequences). Saved and returned per-step rows have a stride of `padded` size.
+Weights are [I,G] and [H,G], packed by `pack_panels` (`packed` = 1), plain (`packed` = 0, better for
+up to four sequences) or, for the tile unit, cut into P parts by `pack_unit` (`packed` = 1 + P).
+Saved and returned per-step rows have a stride of `padded` size.
 """
 
 from ..cpu.parts import load_part, store_part, strip_lanes, strip_load, strip_splat, strip_store
 from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
+from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
 from ..matmul.cpu import PREFETCH_BYTES, panel
+from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
 from ..simd import fma, is32, lanes, load, splat
 from .shared import length_of, padded, step_of
 
@@ -225,16 +228,43 @@ def multiply(
 
 @helper
 def multiply_state(
-    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
-):
-    """`multiply` for the products of a turn, where there may be one row only."""
-    if rows == 1 and not packed:
+    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin,
+    room,
+):  # fmt: skip
+    """`multiply` for the products of a turn, where there may be one row only.
+
+    With `packed` - 1 parts (`packed` > 1) it is computed on the tile unit: a and c are one array,
+    where A's parts go to `room`; `skip` is a multiple of 32, `first` of 64.
+    """
+    if packed > 1:
+        parts = packed - 1
+        pack_left(a, a_at, a_row, 1, rows, depth, a, room, parts)
+        at = first // WIDTH * weight.shape[1] + skip // STEPS * parts * PANEL
+        unit_rows(a, room, rows, weight, at, weight.shape[1], last - first, c, c_at, c_row, c, -1,
+                  (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
+    elif rows == 1 and not packed:
         columns = weight.shape[1]
         multiply_row(a, a_at, weight, skip * columns + first, columns, c, c_at, depth,
                      last - first, begin)  # fmt: skip
     else:
         multiply(a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first,
                  last, begin)  # fmt: skip
+
+
+@helper
+def packing_of(weight, height, columns):
+    """`packed` for a weight of so many rows and columns, by its layout: 0 plain, 1 in panels, 2 and
+    more cut into parts for the tile unit. No two of them have rows of one length."""
+    if weight.shape[1] == columns:
+        return 0
+    words = (height + STEPS - 1) // STEPS * PANEL
+    return 1 + weight.shape[1] // words if weight.shape[1] % words == 0 else 1
+
+
+@helper
+def unit_scratch(depth, parts):
+    """Scratch elements for each sequence for the parts of a left factor: a tile has 16 rows."""
+    return (depth + STEPS - 1) // STEPS * WORDS * parts
 
 
 @helper

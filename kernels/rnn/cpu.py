@@ -6,15 +6,16 @@ See `recurrent` for what letters and *turns* mean.
 """
 
 from ..cpu.parts import load_part, store_part
+from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
     add_row,
     copy_or_zero,
     copy_row,
-    multiply,
     multiply_inputs,
     multiply_state,
+    packing_of,
     running,
     sort_by_length,
     zero_row,
@@ -43,7 +44,7 @@ def forward_part(s, z, bias, h, y, i, activation, j, n):
     store_part(y, i + j, out, n)
 
 
-@kernel(block=64, rounds=("x", "w_ih", "w_hh"))
+@kernel(block=64, tile_unit=True, rounds=("x", "w_ih", "w_hh"))
 def rnn_forward(
     x: "in rows f[B,T,I]",
     lengths: "in rows i[B]",  # absent: all T
@@ -56,7 +57,7 @@ def rnn_forward(
     h_n: "out rows f[B,H]",
     scratch: "scratch rows f[B,S]",
     order: "scratch rows i[B]",
-    packed: "int",
+    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts
     reverse: "int",
     activation: "int",
     lo: "begin",
@@ -70,6 +71,7 @@ def rnn_forward(
     xs = lo * scratch.shape[1]
     zs = xs + count * wide
     bias = zs + count * deep
+    room = bias + deep
     sort_by_length(lengths, order, lo, hi, T)
     copy_or_zero(b_ih, 0, scratch, bias, H)
     add_row(b_hh, 0, scratch, bias, H)
@@ -78,6 +80,8 @@ def rnn_forward(
     vector = lanes(x)
     whole = H - H % vector
     rows = count
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T):
         rows = running(lengths, order, lo, rows, turn, T)
         if rows == 0:
@@ -92,10 +96,10 @@ def rnn_forward(
             else:
                 copy_row(y, (b * T + t) * H, scratch, zs + r * deep, H)
         if packed:
-            multiply(scratch, xs, wide, w_ih, 1, I, 0, scratch, zs, deep, I, rows, 0, H,
-                     True)  # fmt: skip
+            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
+                           H, True, room)  # fmt: skip
         multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0, H,
-                       False)  # fmt: skip
+                       False, room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -104,6 +108,8 @@ def rnn_forward(
                 forward_part(scratch, z, bias, h, y, i, activation, j, vector)
             if whole < H:
                 forward_part(scratch, z, bias, h, y, i, activation, whole, H - whole)
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
@@ -122,7 +128,7 @@ def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
     store_part(dbias, q + j, load_part(dbias, q + j, n) + gradient, n)
 
 
-@kernel(block=64)
+@kernel(block=64, tile_unit=True)
 def rnn_backward(
     lengths: "in rows i[B]",
     w_transposed: "in whole f[Q,Y]",  # the transposed w_hh [H,H], packed or plain
@@ -146,13 +152,16 @@ def rnn_backward(
     deep = padded(H)
     zs = lo * scratch.shape[1]
     hs = zs + count * deep
+    room = hs + count * deep
     sort_by_length(lengths, order, lo, hi, T)
     zero_row(dbias, lo * H, count * H)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * deep, H)
     vector = lanes(scratch)
     whole = H - H % vector
-    in_panels = w_transposed.shape[1] != H
+    packed = packing_of(w_transposed, H, H)
+    if packed > 1:
+        unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
         rows = running(lengths, order, lo, count, turn, T)
         for r in range(rows):
@@ -169,8 +178,10 @@ def rnn_backward(
             for r in range(rows):
                 zero_row(scratch, hs + r * deep, H)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, in_panels, H, 0, scratch, hs, deep, H,
-                           rows, 0, H, True)  # fmt: skip
+            multiply_state(scratch, zs, deep, w_transposed, packed, H, 0, scratch, hs, deep, H,
+                           rows, 0, H, True, room)  # fmt: skip
+    if packed > 1:
+        unit_end(scratch)
     for r in range(count):
         copy_row(scratch, hs + r * deep, dh0, order[lo + r] * H, H)
 

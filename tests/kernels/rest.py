@@ -10,6 +10,7 @@ from fastnn import nn, ops
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
+from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.update.shared import MADE, SAVING, SHARED
 from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
@@ -134,6 +135,21 @@ DIRECT_CPU |= {
         **_UNIT, "x": numbers(N, C), "dw": numbers(C, K),
         "dy_packed": np.zeros(unit_shape(N, K, 2), np.float32),
         "scratch": np.zeros((C, gradient_scratch(N, 2)), np.float32),
+    },
+}  # fmt: skip
+#: two sequences of 5 steps, of which one has 3
+_SEQUENCES = {**_UNIT, "lengths": np.array([3, 5]), "dz": numbers(2, 5 * 48)}
+DIRECT_CPU |= {
+    "sequence_backward_input_unit": {
+        **_SEQUENCES, "dx": numbers(2, 5, 7), "step": 48, "gates": 40,
+        "w_transposed": np.zeros(unit_shape(40, 7, 2), np.float32),
+        "scratch": np.zeros((2, input_scratch(40, 2)), np.float32),
+    },
+    "sequence_backward_weight_unit": {
+        **_SEQUENCES, "x": numbers(2, 5 * 7), "before": numbers(2, 7), "dw": numbers(7, 40),
+        "scratch": np.zeros((7, GRADIENT_WORDS * 2), np.float32), "x_step": 7, "x_first": 0,
+        "dz_step": 48, "dz_first": 0, "column": 20, "columns": 20, "shift": 1, "reverse": 0,
+        "steps": 5,
     },
 }  # fmt: skip
 #: the same, of kernels that only CUDA has

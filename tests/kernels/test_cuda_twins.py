@@ -26,6 +26,7 @@ ONLY_CPU = {
     "descent.marquardt": "likewise",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
+    "recurrent.unit": "likewise",
 }
 ONLY_CUDA = {
     "matmul.few": "products of a few rows",

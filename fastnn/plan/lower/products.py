@@ -11,7 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import LinearChoice, choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
-from fastnn.kernels.matmul.cpu_unit import pays, product_scratch
+from fastnn.kernels.matmul.cpu_unit import pays, product_scratch, unit_shape
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 
 #: the products on CUDA, where nothing is packed
@@ -29,15 +29,20 @@ def need(node: Node, name: str) -> Value:
     return value
 
 
-def packed(to: Lowering, w: Value, *, transposed: bool = False) -> Value:
-    """The packed copy of a matrix (or of its transpose), made once a step however often used."""
-    key = ("packed", w, transposed)
+def packed(to: Lowering, w: Value, *, transposed: bool = False, parts: int = 0) -> Value:
+    """The packed copy of a matrix (or of its transpose), made once a step however often used.
+
+    With `parts` it is cut into so many bfloat16 parts for the tile unit.
+    """
+    key = ("packed", w, transposed, parts)
     if key not in to.memo:
         rows, columns = w.shape[::-1] if transposed else w.shape
         itemsize = np.dtype(to.dtype).itemsize
-        value = to.value(packed_shape(rows, columns, itemsize), name=f"packed {w.name}")
-        kernel = "pack_panels_transposed" if transposed else "pack_panels"
-        to.call(kernel, w=w, packed=value)
+        shape = unit_shape(rows, columns, parts) if parts else packed_shape(rows, columns, itemsize)
+        value = to.value(shape, name=f"packed {w.name}")
+        kernel = "pack_unit" if parts else "pack_panels"
+        more = {"parts": parts} if parts else {}
+        to.call(kernel + "_transposed" * transposed, w=w, packed=value, **more)
         to.memo[key] = value
     return to.memo[key]
 

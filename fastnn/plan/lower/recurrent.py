@@ -14,7 +14,8 @@ from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.kernels.gru import cpu as gru
 from fastnn.kernels.lstm import cpu as lstm
-from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH
+from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, unit_scratch
+from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.recurrent.shared import padded
 from fastnn.kernels.rnn import cpu as rnn
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
@@ -22,6 +23,8 @@ from fastnn.plan.lower.products import need, packed
 
 #: batches up to this size use the weights as they are
 PLAIN_BATCH = 4
+#: hidden units from which on the tile unit is quicker
+UNIT_HIDDEN = 32
 
 
 @forward("rnn", "lstm", "gru")
@@ -52,10 +55,18 @@ def _cell_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
         {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[node.op.name](to, node, douts, written)
 
 
-def _transposed(to: Lowering, w: Value, batch: int) -> Value:
+def _parts(to: Lowering, node: Node) -> int:
+    """How many parts weights are cut into for the tile unit; 0: it would not be quicker."""
+    batch, hidden = need(node, "x").shape[0], node.outputs["y"].shape[2]
+    fits = hidden % 32 == 0 or node.op.name != "gru"  # whose groups of gates are computed apart
+    pays = batch > PLAIN_BATCH * to.parts and hidden >= UNIT_HIDDEN
+    return to.parts if fits and pays else 0
+
+
+def _transposed(to: Lowering, w: Value, batch: int, parts: int) -> Value:
     """The transposed matrix for a backward kernel: packed, or plain for few sequences."""
     if batch > PLAIN_BATCH:
-        return packed(to, w, transposed=True)
+        return packed(to, w, transposed=True, parts=parts)
     key = ("transposed", w)
     if key not in to.memo:
         to.memo[key] = to.value(w.shape[::-1], name=f"transposed {w.name}")
@@ -71,12 +82,13 @@ def _rows(to: Lowering, node: Node, size: int, dtype: str = "f") -> Value:
 
 def _forward(to: Lowering, node: Node, kernel: str, scratch: int) -> None:
     """Call a cell's forward kernel with its weights packed, where that pays."""
-    use_packed = need(node, "x").shape[0] > PLAIN_BATCH
+    use_packed, parts = need(node, "x").shape[0] > PLAIN_BATCH, _parts(to, node)
     weights = {name: need(node, name) for name in ("w_ih", "w_hh")}
     if use_packed:
-        weights = {name: packed(to, w, transposed=False) for name, w in weights.items()}
+        weights = {name: packed(to, w, parts=parts) for name, w in weights.items()}
+        scratch += unit_scratch(max(w.shape[0] for w in (need(node, n) for n in weights)), parts)
     extra = {
-        **weights, "packed": int(use_packed), "scratch": _rows(to, node, scratch),
+        **weights, "packed": int(use_packed) + parts, "scratch": _rows(to, node, scratch),
         "order": _rows(to, node, 1, "i"),
     }  # fmt: skip
     to.call_for(kernel, node, extra)
@@ -97,13 +109,15 @@ def _backward(
     sizes: dict[str, int],
 ) -> Values:
     """Call a cell's backward kernel; returns what it writes. `sizes` gives the rows' lengths."""
+    parts, w_hh = _parts(to, node), need(node, "w_hh")
+    sizes["scratch"] += unit_scratch(w_hh.shape[1], parts)
     written = {name: _rows(to, node, size) for name, size in sizes.items()}
     written |= {f"d{name}": value for name, value in found.items() if name in ("h0", "c0")}
     incoming = {f"d{name}": douts.get(name) for name in node.op.returns}
     absent = {"dpeephole": None}
     extra = {
         **absent, **incoming, **written, "order": _rows(to, node, 1, "i"),
-        "w_transposed": _transposed(to, need(node, "w_hh"), need(node, "x").shape[0]),
+        "w_transposed": _transposed(to, w_hh, need(node, "x").shape[0], parts),
         "steps": need(node, "x").shape[1],
     }  # fmt: skip
     to.call_for(kernel, node, extra)
@@ -128,29 +142,31 @@ def _gradients(
     x, dz = need(node, "x"), written["dz"]
     batch, steps, inputs = x.shape
     gates = need(node, "w_ih").shape[1]
+    parts = _parts(to, node)
+    on_unit = {"parts": parts} if parts else {}
+    ending = "_unit" * bool(parts)
     if "x" in found:
-        transposed = packed(to, need(node, "w_ih"), transposed=True)
+        transposed = packed(to, need(node, "w_ih"), transposed=True, parts=parts)
         more = {"w_transposed": transposed, "dx": found["x"], "step": step, "gates": gates}
-        to.call_for("sequence_backward_input", node, {"dz": dz, **more})
-    common = {"dz": dz, "dz_step": step, "steps": steps}
+        if parts:
+            more["scratch"] = _rows(to, node, input_scratch(gates, parts))
+        to.call_for(f"sequence_backward_input{ending}", node, {"dz": dz, **more, **on_unit})
+    common = {"dz": dz, "dz_step": step, "steps": steps, **on_unit}
+    kernel = f"sequence_backward_weight{ending}"
+    wide = GRADIENT_WORDS * parts if parts else GRADIENT_SCRATCH
     if "w_ih" in found:
-        scratch = to.value((inputs, GRADIENT_SCRATCH))
-        to.call_for(
-            "sequence_backward_weight", node,
-            {
-                "x": to.view(x, (batch, steps * inputs)), "x_step": inputs, "x_first": 0,
-                "before": None, "dw": found["w_ih"], "scratch": scratch, "dz_first": 0,
-                "column": 0, "columns": gates, "shift": 0, **common,
-            },
-        )  # fmt: skip
+        scratch = to.value((inputs, wide))
+        of_input = {
+            "x": to.view(x, (batch, steps * inputs)), "x_step": inputs, "x_first": 0,
+            "before": None, "dw": found["w_ih"], "scratch": scratch,
+            "dz_first": 0, "column": 0, "columns": gates, "shift": 0,
+        }  # fmt: skip
+        to.call_for(kernel, node, {**of_input, **common})
     if "w_hh" in found:
-        scratch = to.value((found["w_hh"].shape[0], GRADIENT_SCRATCH))
+        scratch = to.value((found["w_hh"].shape[0], wide))
         for part in recurrent:
-            to.call_for(
-                "sequence_backward_weight",
-                node,
-                {"dw": found["w_hh"], "scratch": scratch, **common, **part},
-            )
+            given = {"dw": found["w_hh"], "scratch": scratch, **common, **part}
+            to.call_for(kernel, node, given)
     for name, source in zip(("b_ih", "b_hh"), biases, strict=True):
         if name in found:
             to.call_for("sum_rows", node, {"x": written[source], "y": found[name]})
