@@ -169,7 +169,7 @@ class Builder:
             if scaling is not None and not keep:
                 gradient = scaling.divide(gradient)
             if keep:
-                gradients[name] = self._pinned(gradient, leaf)
+                gradients[name] = self.pinned(gradient, leaf)
             elif gradient.shape == leaf.shape:
                 gradients[name] = gradient
             else:
@@ -197,14 +197,16 @@ class Builder:
             self._scaling = Scaling(self.lowered)
         return self._scaling
 
-    def _pinned(self, gradient: Value, leaf: Value) -> Value:
-        """The gradient in the gradient segment, where the parameter's `grad` shows it."""
-        free = gradient.base is None and gradient.segment == "work" and gradient.offset is None
-        if free and all(gradient is not place.root for place in self.places.values()):
-            gradient.segment, gradient.offset = "grads", leaf.offset
-            return gradient
-        copy = self.graph.value(leaf.shape, segment="grads", offset=leaf.offset, name=leaf.name)
-        source = self.graph.view(gradient, leaf.shape, batched=False)
+    def pinned(self, value: Value, leaf: Value, segment: str = "grads") -> Value:
+        """A value of a parameter's size at the parameter's place in a segment: in that of gradients
+        the parameter's `grad` shows it. It is computed there, or copied where it can't be."""
+        free = value.base is None and value.segment == "work" and value.offset is None
+        whole = value.shape == leaf.shape
+        if free and whole and all(value is not place.root for place in self.places.values()):
+            value.segment, value.offset = segment, leaf.offset
+            return value
+        copy = self.graph.value(leaf.shape, segment=segment, offset=leaf.offset, name=leaf.name)
+        source = self.graph.view(value, leaf.shape, batched=False)
         self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
         return copy
 

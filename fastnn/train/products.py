@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fastnn.engine.single import Single
 from fastnn.errors import DataError, NonFiniteError, OptionError
 from fastnn.graph.gradient import differentiate, needed_nodes, propagate
 from fastnn.graph.graph import Graph
-from fastnn.graph.leaf import as_seen, as_stored
+from fastnn.graph.leaf import as_seen
 from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
@@ -27,6 +27,8 @@ from fastnn.runtime.kept import Kept
 from fastnn.train.base import Options, Training
 from fastnn.train.build import StepBuilder
 
+#: columns of a matrix that are copied at a time
+COLUMNS = 64
 Vector = TypeVar("Vector", np.ndarray, Mapping[str, Any])
 
 
@@ -95,9 +97,11 @@ class Products(Training):
     def _open(self, workers: int | str, graphs: bool) -> None:
         super()._open(workers, graphs)
         self._ready: Kept[Single] = Kept()
+        self._layout: list[Place] | None = None
 
     def _forget(self) -> None:
         self._ready.clear()
+        self._layout = None
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -209,13 +213,8 @@ class Products(Training):
         found = PRODUCTS[kind](graph, builder.output_values, loss, leaves, self._vectors(leaves))
         kept = [loss]
         for leaf, value in zip(leaves, found, strict=True):
-            target = graph.value(
-                leaf.shape, segment="slots/product", offset=leaf.offset, name=leaf.name
-            )
             source = graph.full(leaf.shape, 0.0) if value is None else value
-            view = graph.view(source, leaf.shape, batched=False)
-            graph.call("affine", x=view, y=target, scale=1.0, shift=0.0)
-            kept.append(target)
+            kept.append(builder.pinned(source, leaf, "slots/product"))
         graph.nodes = needed_nodes(graph.nodes, kept)
 
     def _leaves(self, graph: Graph) -> list[Value]:
@@ -249,51 +248,90 @@ class Products(Training):
 
     # ---------------------------------------------------------------- vectors
 
+    def _places(self) -> list[Place]:
+        """Where the trained parameters are: in a flat vector, and in flat memory."""
+        if self._layout is None:
+            found: list[Place] = []
+            begin = 0
+            for name, p in self.trained.items():
+                self.store.view(self.session.memory["slots/vector"], p)  # it lies in this memory
+                how = p.offset or 0, p.storage_shape, p.transposed
+                found.append(Place(name, begin, p.size, p.shape, *how))
+                begin += p.size
+            self._layout = found
+        return self._layout
+
     def _write(self, v: Any) -> None:
         """Put a vector beside the parameters."""
-        flat = self.session.memory["slots/vector"]
-        for name, part in self._parts(v).items():
-            place = self.store.view(flat, self.trained[name])
-            place[...] = as_stored(part) if self.trained[name].transposed else part
+        flat, places = self.session.memory["slots/vector"], self._places()
+        for place, part in zip(places, self._parts(v, places), strict=True):
+            copy_blocks(part, place.seen(flat))
 
     def _read(self, like: Any) -> Any:
-        flat = self.session.memory["slots/product"]
-        found = {}
-        for name, parameter in self.trained.items():
-            stored = self.store.view(flat, parameter)
-            found[name] = as_seen(stored) if parameter.transposed else stored
+        flat, places = self.session.memory["slots/product"], self._places()
+        found = np.empty(places[-1].begin + places[-1].size, flat.dtype)
+        for place in places:
+            copy_blocks(place.seen(flat), place.part(found))
         if isinstance(like, Mapping):
-            return {name: np.array(part, order="C") for name, part in found.items()}
-        return np.concatenate([part.reshape(-1) for part in found.values()])
+            return {place.name: np.array(place.part(found)) for place in places}
+        return found
 
-    def _parts(self, v: Any) -> dict[str, np.ndarray]:
-        trained = self.trained
+    @staticmethod
+    def _parts(v: Any, places: Sequence[Place]) -> list[np.ndarray]:
+        names = [place.name for place in places]
         if isinstance(v, Mapping):
-            if set(v) != set(trained):
-                odd = sorted(set(v) ^ set(trained))[0]
+            if set(v) != set(names):
+                odd = sorted(set(v) ^ set(names))[0]
                 raise DataError(
-                    f"the vector: expected an array for each of {list(trained)}, got {list(v)}; "
+                    f"the vector: expected an array for each of {names}, got {list(v)}; "
                     f"the difference begins with {odd!r}"
                 )
-            found = {n: np.asarray(part) for n, part in v.items()}
-            for name, part in found.items():
-                if part.shape != trained[name].shape:
+            found = [np.asarray(v[name]) for name in names]
+            for place, part in zip(places, found, strict=True):
+                if part.shape != place.shape:
                     raise DataError(
-                        f"the vector: expected shape {trained[name].shape} for {name!r}, got "
+                        f"the vector: expected shape {place.shape} for {place.name!r}, got "
                         f"{part.shape}"
                     )
             return found
-        flat, size = np.asarray(v), sum(p.size for p in trained.values())
+        flat, size = np.asarray(v), places[-1].begin + places[-1].size
         if flat.shape != (size,):
             raise DataError(
                 f"the vector: expected a dict of arrays by name, or one of shape ({size},), got "
                 f"shape {flat.shape}"
             )
-        found, begin = {}, 0
-        for name, parameter in trained.items():
-            found[name] = flat[begin : begin + parameter.size].reshape(parameter.shape)
-            begin += parameter.size
-        return found
+        return [place.part(flat) for place in places]
+
+
+class Place(NamedTuple):
+    """A parameter in a flat vector, where it begins at `begin`, and in flat memory."""
+
+    name: str
+    begin: int
+    size: int
+    shape: tuple[int, ...]
+    offset: int
+    stored: tuple[int, ...]
+    transposed: bool
+
+    def part(self, vector: np.ndarray) -> np.ndarray:
+        """Of a flat vector."""
+        return vector[self.begin : self.begin + self.size].reshape(self.shape)
+
+    def seen(self, memory: np.ndarray) -> np.ndarray:
+        """Of flat memory, as users see it."""
+        view = memory[self.offset : self.offset + self.size].reshape(self.stored)
+        return as_seen(view) if self.transposed else view
+
+
+def copy_blocks(source: np.ndarray, target: np.ndarray) -> None:
+    """target = source: some columns of a matrix at a time, so that one of them that is transposed
+    stays in the cache."""
+    if source.ndim != 2 or source.flags.c_contiguous == target.flags.c_contiguous:
+        target[...] = source
+        return
+    for begin in range(0, source.shape[1], COLUMNS):
+        target[:, begin : begin + COLUMNS] = source[:, begin : begin + COLUMNS]
 
 
 def _dtype_of(model: Any) -> str:

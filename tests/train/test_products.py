@@ -9,6 +9,7 @@ import fastnn as fnn
 from fastnn import nn
 from fastnn.autodiff import Products
 from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.plan.program import calls_of
 from tests.graph.test_second_gradients import CELLS, NETS, Own
 
 
@@ -173,3 +174,42 @@ def test_errors():
         products.hvp(x, np.full_like(y, np.inf), v)
     with pytest.raises(OptionError, match=r"expected an nn.Module"):
         Products(np.ones(3), "mse")
+
+
+@pytest.mark.parametrize("inputs", [1, 63, 64, 65, 127, 130])
+def test_flat_vectors_are_dicts_one_after_the_other(inputs):
+    """Also where matrices lie transposed and are copied a few columns at a time."""
+    net = nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, 2, bias=False))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, inputs)), rng.normal(size=(7, 2))
+    products = Products(net, "mse", dtype="float64")
+    products.hvp(x, y, np.zeros(sum(p.size for p in products.parameters.values())))
+    v = vector_of(net)
+    flat = np.concatenate([part.reshape(-1) for part in v.values()])
+    for function in (products.hvp, products.gnvp):
+        by_name = function(x, y, v)
+        wanted = np.concatenate([by_name[n].reshape(-1) for n in v])
+        np.testing.assert_array_equal(function(x, y, flat), wanted)
+        np.testing.assert_array_equal(function(x, y, np.repeat(flat, 2)[::2]), wanted)
+    net.freeze("0.*")
+    alone = products.hvp(x, y, {"2.weight": v["2.weight"]})
+    assert alone.keys() == {"2.weight"}
+    assert products.hvp(x, y, flat[-10:]).shape == (10,)
+
+
+def test_products_are_computed_where_they_are_read():
+    """A copy of each matrix costs as much as a tenth of a product."""
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    products = Products(net, "mse", dtype="float64")
+    made = []
+    build = products._build
+    products._build = lambda *given: made.append(build(*given)) or made[-1]
+    x, y = np.ones((3, 6)), np.ones((3, 2))
+    products.hvp(x, y, np.ones(47))
+    writing = {
+        call.kernel
+        for call in calls_of(made[0].built.program.phases)
+        for _, parameter, operand in call.arrays()
+        if operand.segment == "slots/product" and operand.dims == (6, 5) and parameter.writes
+    }
+    assert writing == {"linear_backward_weight"}
