@@ -50,6 +50,8 @@ class Adafactor(Passes):
     name: ClassVar[str] = "adafactor"
     slots = ("exp_avg_sq",)
 
+    decouples = True
+
     def __init__(
         self,
         lr: float = 1e-2,

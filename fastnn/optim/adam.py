@@ -107,6 +107,8 @@ class AdamW(Adam):
     0.1
     """
 
+    decouples = True
+
     def __init__(
         self,
         lr: float = 1e-3,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from fastnn.errors import OptionError
 
@@ -37,3 +39,22 @@ def decoupled(groups: Any, name: str = "decoupled_weight_decay") -> Any:
         pattern: {name if k == "weight_decay" else k: v for k, v in g.items()}
         for pattern, g in groups.items()
     }
+
+
+def refuse_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Raise OptionError for the first option that is not known."""
+    for name in unknown:
+        raise OptionError(f"{owner}: unknown option {name!r}; expected some of {sorted(known)}")
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers (also arrays of one, without dimensions) as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def check_positive(name: str, value: float | None) -> None:
+    """Raise OptionError for what is neither None nor positive."""
+    if value is not None and not value > 0:
+        raise OptionError(f"optimizer {name}: expected a positive number or None, got {value!r}")

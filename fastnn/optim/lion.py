@@ -35,6 +35,8 @@ class Lion(Optimizer):
     name: ClassVar[str] = "lion"
     slots = ("exp_avg",)
 
+    decouples = True
+
     def __init__(
         self,
         lr: float = 1e-4,

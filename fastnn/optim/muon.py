@@ -54,6 +54,8 @@ class Muon(Passes):
     name: ClassVar[str] = "muon"
     slots = ("momentum_buffer", "exp_avg_sq")
 
+    decouples = True
+
     def __init__(
         self,
         lr: float = 1e-3,

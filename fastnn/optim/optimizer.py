@@ -10,13 +10,12 @@ import fnmatch
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any, ClassVar, Self
 
 from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
 from fastnn.kernels.update.shared import ACCUMULATED
+from fastnn.optim.common import check_positive, plain, refuse_unknown
 from fastnn.optim.schedule import Schedule
 
 #: options that every optimiser takes beside its own
@@ -85,6 +84,20 @@ class Optimizer:
     #: the step from which on they are, once a callback has said it
     begun: int | None = None
 
+    #: whether the constructor's `weight_decay` is the decoupled one
+    decouples: ClassVar[bool] = False
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        """Refuses the names that only a rule knows, as "beta1" for what `betas` holds."""
+        takes = inspect.signature(cls.__init__).parameters
+        if cls.__module__.startswith("fastnn.optim.") and "common" in takes:
+            known = {*takes, *inspect.signature(Optimizer.__init__).parameters}
+            known -= {"self", "common", "options"}
+            if cls.decouples:
+                known.remove("decoupled_weight_decay")
+            refuse_unknown(cls.__name__, set(options) - known, known)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -116,18 +129,18 @@ class Optimizer:
                 "optimizer schedule: expected one of fastnn.optim.schedules, got "
                 f"{type(schedule).__name__}"
             )
-        clip_global_norm = _plain(clip_global_norm)
-        options = {name: _plain(value) for name, value in options.items()}
+        clip_global_norm = plain(clip_global_norm)
+        options = {name: plain(value) for name, value in options.items()}
         self.options: dict[str, Any] = {
-            "lr": _plain(lr),
-            "weight_decay": _plain(weight_decay),
-            "decoupled_weight_decay": _plain(decoupled_weight_decay),
-            "clip_value": _plain(clip_value),
-            "clip_norm": _plain(clip_norm),
-            "maximize": _plain(maximize),
-            "max_norm": _plain(max_norm),
-            "proximal_l1": _plain(proximal_l1),
-            "gradient_noise": _plain(gradient_noise),
+            "lr": plain(lr),
+            "weight_decay": plain(weight_decay),
+            "decoupled_weight_decay": plain(decoupled_weight_decay),
+            "clip_value": plain(clip_value),
+            "clip_norm": plain(clip_norm),
+            "maximize": plain(maximize),
+            "max_norm": plain(max_norm),
+            "proximal_l1": plain(proximal_l1),
+            "gradient_noise": plain(gradient_noise),
             **options,
         }
         self.own = tuple(options)
@@ -143,11 +156,11 @@ class Optimizer:
                 f"{{'*.bias': {{'weight_decay': 0.0}}}}, got {groups!r}"
             )
         self.groups = {
-            k: {name: _plain(value) for name, value in v.items()} for k, v in (groups or {}).items()
+            k: {name: plain(value) for name, value in v.items()} for k, v in (groups or {}).items()
         }
         self.schedule = schedule
         self._check(self.options, "")
-        _positive("clip_global_norm", clip_global_norm)
+        check_positive("clip_global_norm", clip_global_norm)
         for pattern, changes in self.groups.items():
             unknown = set(changes) - set(self.options)
             if unknown:
@@ -216,13 +229,9 @@ class Optimizer:
             return
         count = len(takes) - 2  # without t and lr
         if len(self.own) > count:
-            known = sorted(
-                {*COMMON, "clip_global_norm", "accumulate", "groups", "schedule", *self.own[:count]}
-            )
-            raise OptionError(
-                f"{type(self).__name__}: unknown option {self.own[count]!r}; "
-                f"expected some of {known}"
-            )
+            known = {*COMMON, "clip_global_norm", "accumulate", "groups", "schedule"}
+            known.update(self.own[:count])
+            refuse_unknown(type(self).__name__, self.own[count:], known)
 
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
         for name, value in options.items():
@@ -241,7 +250,7 @@ class Optimizer:
                     f"optimizer {prefix}{name}: expected a number that is not negative, got {value}"
                 )
         for name in ("clip_value", "clip_norm", "max_norm"):
-            _positive(prefix + name, options[name])
+            check_positive(prefix + name, options[name])
         problem = self.check(options)
         if problem:
             raise OptionError(f"optimizer {prefix}{problem}")
@@ -368,7 +377,7 @@ class Optimizer:
 
     def adopt(self, other: Optimizer, own: Mapping[str, float]) -> None:
         """Take over another's options, groups and schedule, and options of one's own beside."""
-        own = {name: _plain(value) for name, value in own.items()}
+        own = {name: plain(value) for name, value in own.items()}
         self.options = {**other.options, **own}
         self.own = (*other.own, *own)
         self.groups, self.schedule = other.groups, other.schedule
@@ -383,15 +392,3 @@ class Optimizer:
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in self.options.items() if v not in (None, 0.0))
         return f"{type(self).__name__}({options})"
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers (also arrays of one, without dimensions) as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
-        return value.item()
-    return value
-
-
-def _positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise OptionError(f"optimizer {name}: expected a positive number or None, got {value!r}")

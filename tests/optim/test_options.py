@@ -255,3 +255,18 @@ def test_amsgrad_as_pytorch(name: str) -> None:
     np.testing.assert_allclose(np.array(model.weight), p.detach().numpy(), rtol=1e-12)
     slots = {n for n in step.session.memory if n.startswith("slots/")}
     assert slots == {"slots/exp_avg", "slots/exp_avg_sq", "slots/max_exp_avg_sq"}
+
+
+@pytest.mark.parametrize(
+    ("make", "unknown", "known"),
+    [
+        (lambda: optim.AdamW(decoupled_weight_decay=0.1), "decoupled_weight_decay", "weight_decay"),
+        (lambda: optim.Muon(decoupled_weight_decay=0.1), "decoupled_weight_decay", "weight_decay"),
+        (lambda: optim.Adam(beta1=0.9), "beta1", "betas"),
+        (lambda: optim.LAMB(ratio_decay=0.1), "ratio_decay", "weight_decay"),
+        (lambda: optim.Rprop(largest=1.0), "largest", "step_sizes"),
+    ],
+)
+def test_names_that_only_a_rule_knows_are_refused(make: Any, unknown: str, known: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown option '{unknown}'; expected .*'{known}'"):
+        make()
