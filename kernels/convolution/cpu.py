@@ -12,7 +12,8 @@ where x is 0 outside. *Positions* are the places (p, q) of a sample, one after t
 Windows of a few positions are laid out side by side in scratch memory, which stays in the cache;
 the rest is the product of matrices. Copying takes one vector of memory where the product takes K
 multiply-adds, so it is a few percent of the time; in exchange every tile is full, whatever stride,
-dilation and padding.
+dilation and padding. Of one input channel a window's rows are short: there the turned product is
+made, of the turned weights and of lines, which hold one element of the windows of a whole line.
 
 Each element is one chain of fused multiply-adds in the order of the summed index: of y in that of
 the depth, of the weights' gradient in that of samples and positions. The input's gradient adds
@@ -21,8 +22,8 @@ windows to it in the order of positions. So bits depend on nothing else.
 
 from __future__ import annotations
 
-from ..cpu.parts import copy_run, fill_row
-from ..cpu.tile import tile_width
+from ..cpu.parts import copy_run, fill_row, load_part, store_part
+from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..matmul.cpu import panel, product
 from ..simd import lanes, load, load_first, store, store_first
@@ -116,6 +117,70 @@ def take_windows(
             p, q = p + 1, 0
 
 
+@helper
+def take_lines(
+    x, n, width, p, lines, kernel_w, stride_h, dilation_h, dilation_w, top, left, lo, hi, room, at
+):
+    """Of an image with one channel, whose windows lie side by side: elements `lo` to `hi` of the
+    windows at `lines` lines of `width` positions from line p on, one element of all after another.
+    They are runs of the image."""
+    rows, columns = x.shape[1], x.shape[2]
+    for d in range(lo, hi):
+        i, j = d // kernel_w, d % kernel_w
+        for line in range(p, p + lines):
+            row = line * stride_h + i * dilation_h - top
+            if 0 <= row < rows:
+                take_window(x, (n * rows + row) * columns, j * dilation_w - left, columns, 1, 0, 1,
+                            1, 0, width, room, at)  # fmt: skip
+            else:
+                fill_row(room, at, width, 0.0)
+            at += width
+
+
+@helper
+def turn_lines(room, at, count, outputs, bias, y, to, end):
+    """y[to + t*outputs + k] = room[at + k*count + t] + bias[k] for t < count; `end` is the end of
+    what may be written in y."""
+    step = lanes(y)
+    for k in range(outputs if bias.size else 0):
+        line = at + k * count
+        for t in range(0, count, step):
+            store_part(room, line + t, load_part(room, line + t, count - t) + bias[k], count - t)
+    t = 0
+    if outputs < step or outputs % step == 0:
+        # where outputs are fewer than a vector has, the rest of each is written over by the next
+        while t + step <= count and to + (t + step - 1) * outputs + step <= end:
+            for k in range(0, outputs, step):
+                transpose_block(room, at + k * count + t, count, y, to + t * outputs + k, outputs)
+            t += step
+    while t < count:
+        for k in range(outputs):
+            store_first(y, to + t * outputs + k, load_first(room, at + k * count + t, 1), 1)
+        t += 1
+
+
+@helper
+def forward_lines(
+    x, w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, top, left, lines, room, at
+):
+    """A sample's outputs, of one input channel: the product of turned weights and lines, turned."""
+    outputs, width = w.shape[3], y.shape[2]
+    depth = w.shape[0] * kernel_w
+    positions = y.shape[1] * width
+    p = 0
+    while p < y.shape[1]:
+        some = min(lines, y.shape[1] - p)
+        count = some * width
+        take_lines(x, n, width, p, some, kernel_w, stride_h, dilation_h, dilation_w, top, left, 0,
+                   depth, room, at)  # fmt: skip
+        made = at + depth * count
+        product(w, 0, 1, outputs, room, at, count, tile_width(w), room, made, count, room, -1,
+                depth, outputs, count)  # fmt: skip
+        turn_lines(room, made, count, outputs, bias, y, (n * positions + p * width) * outputs,
+                   (n + 1) * positions * outputs)  # fmt: skip
+        p += some
+
+
 @kernel(**PRODUCT)
 def convolution_forward(
     x: "in rows f[N,H,W,C]",
@@ -141,7 +206,14 @@ def convolution_forward(
     own = outputs // groups
     at = lo * room.shape[1]
     block = room.shape[1] // depth
+    vector = tile_lanes(x)
+    line = (depth + (outputs + vector - 1) // vector * vector) * width
+    by_lines = x.shape[3] == 1 and stride_w == 1 and room.shape[1] >= line
     for n in range(lo, hi):
+        if by_lines:
+            forward_lines(x, w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, top, left,
+                          room.shape[1] // line, room, at)  # fmt: skip
+            continue
         for g in range(groups):
             first = 0
             while first < positions:
@@ -238,18 +310,29 @@ def convolution_backward_weight(
     block = room.shape[1]
     at, size = lo * block, hi - lo
     panel_columns = tile_width(dw)
+    by_lines = channels == 1 and stride_w == 1 and block >= width
+    if by_lines:
+        block = block // width * width
     for g in range(groups):
         for n in range(x.shape[0]):
             first = 0
             while first < positions:
                 count = min(block, positions - first)
-                take_windows(
-                    x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                    dilation_h, dilation_w, top, left, lo, hi, room, at,
-                )  # fmt: skip
+                row, step = 1, size
+                if by_lines:
+                    row, step = count, 1
+                    take_lines(
+                        x, n, width, first // width, count // width, kernel_w, stride_h,
+                        dilation_h, dilation_w, top, left, lo, hi, room, at,
+                    )  # fmt: skip
+                else:
+                    take_windows(
+                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
+                        dilation_h, dilation_w, top, left, lo, hi, room, at,
+                    )  # fmt: skip
                 for k in range(g * own, (g + 1) * own, panel_columns):
                     panel(
-                        room, at, 1, size, dy, (n * positions + first) * outputs + k, outputs, dw,
+                        room, at, row, step, dy, (n * positions + first) * outputs + k, outputs, dw,
                         lo * outputs + k, outputs, room, -1, count, size,
                         min(panel_columns, (g + 1) * own - k), n == 0 and first == 0, False, -1,
                         False,

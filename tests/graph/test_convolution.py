@@ -33,6 +33,15 @@ CASES: dict[str, Case] = {
         lambda x, w, b: ops.conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2),
         (2, 4, 5, 6), (6, 2, 3, 2), 6,
     ),
+    "one channel": (
+        lambda x, w, b: ops.conv2d(x, w, b, (2, 1), (1, 2), (1, 2)), (3, 1, 9, 11), (6, 1, 3, 4), 6,
+    ),
+    "one channel, whole vectors": (
+        lambda x, w, b: ops.conv2d(x, w, b), (2, 1, 20, 21), (16, 1, 2, 3), 16,
+    ),
+    "one channel, outputs beyond a vector": (
+        lambda x, w, b: ops.conv1d(x, w, b, padding=1), (2, 1, 23), (19, 1, 4), 19,
+    ),
     "one by one": (lambda x, w, b: ops.conv2d(x, w, b), (2, 3, 4, 5), (2, 3, 1, 1), 2),
     "depthwise": (
         lambda x, w, b: ops.conv2d(x, w, b, 2, "same", 1, 5), (2, 5, 7, 6), (5, 1, 3, 3), 5,

@@ -8,7 +8,8 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.convolution.shared import windows_at_once
+from fastnn.kernels.convolution.shared import lines_at_once, windows_at_once
+from fastnn.kernels.cpu import target
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed
 
@@ -22,6 +23,15 @@ def _room(to: Lowering, x: Value, depth: int, positions: int) -> Value | None:
     if key not in to.memo:
         to.memo[key] = to.value((x.shape[0], columns), name="windows", batched=x.batched)
     return to.memo[key]
+
+
+def _room_for_lines(to: Lowering, x: Value, depth: int, y: Value) -> Value:
+    """The same for an image with one channel."""
+    lanes = target.host().lanes(np.dtype(to.dtype).itemsize)
+    _, height, width, outputs = y.shape
+    lines = lines_at_once(depth, outputs, width, height, lanes)
+    columns = lines * (depth + -(-outputs // lanes) * lanes) * width
+    return to.value((x.shape[0], columns), name="lines", batched=x.batched)
 
 
 def _depth(w: Value) -> int:
@@ -39,6 +49,8 @@ def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, 
         to.call_for("depthwise_forward", node, extra)
         return
     extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2])
+    if to.device == "cpu" and x.shape[3] == 1 and node.attrs["stride_w"] == 1:
+        extra["room"] = _room_for_lines(to, x, _depth(w), y)
     to.call_for("convolution_forward", node, extra)
 
 
