@@ -21,6 +21,7 @@ COMMANDS = {
 
 #: tasks of `train` in files of their own -> one line about each, for `--help`
 TASKS = {
+    "mnist-cnn": "Handwritten digits of MNIST: a small convolutional net.",
     "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
