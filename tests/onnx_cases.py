@@ -354,7 +354,8 @@ def _mean_pool(c: Case, x: Any) -> Any:
     if c.op == "LpPool":
         x = _padded(x, before, after, 0.0)
         return _by_rank("lp_pool", x)(abs(x), float(c.get("p", 2)), kernel, strides, _ceil(c))
-    if before == after and c.op == "AveragePool":
+    fits = all(2 * p <= k for p, k in zip(before, kernel, strict=True))
+    if before == after and fits and c.op == "AveragePool":
         counted = bool(c.get("count_include_pad", 0))
         pool = _by_rank("avg_pool", x)
         return pool(x, kernel, strides, tuple(before), _ceil(c), counted)
