@@ -66,8 +66,8 @@ def _table(call: Call, occurring: CudaKernel) -> list[Call]:
 def _product(lowered: Lowering, call: Call) -> list[Call]:
     from fastnn.kernels.matmul.cuda import PLAIN, SPLIT, choose_product
 
-    left, right, written = names_of(call)
-    first, second, result = (call.operands[name] for name in (left, right, written))
+    _, _, written = names_of(call)
+    result = call.operands[written]
     plain = PLAIN[call.kernel]
     rows, columns, depth = sizes_of(call)
     choice = choose_product(
@@ -76,17 +76,21 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     )  # fmt: skip
     if choice.parts == 1:
         return [replace(call, kernel=call.kernel + choice.suffix)]
-    parts = {"parts": lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")}
+    kernel = kernel_of(SPLIT[call.kernel])
+    parts = lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")
+    known: dict[str, Any] = {"bias": None, "y": None, "activation": -1, **call.operands}
+    known |= {"parts": parts, "counts": _counts(lowered)}
     if "dbias" in call.operands:
-        parts["bias_parts"] = lowered.value((choice.parts, columns), name="parts of a bias")
-    name, after = SPLIT[call.kernel]
-    known = {"bias": None, **call.operands, **parts}
-    return [
-        replace(call, kernel=name, operands={left: first, right: second, **parts}),
-        replace(
-            call, kernel=after, operands={n: known.get(n, result) for n in kernel_of(after).params}
-        ),
-    ]
+        known["bias_parts"] = lowered.value((choice.parts, columns), name="parts of a bias")
+    operands = {name: known[name] for name in kernel.params}
+    return [replace(call, kernel=kernel.name, operands=operands)]
+
+
+def _counts(lowered: Lowering) -> Value:
+    """Words that are 0 between launches, one for each tile of a product in parts."""
+    from fastnn.kernels.matmul.cuda import TILES
+
+    return lowered.constant(np.zeros(TILES, np.int64), "i", name="counts")
 
 
 def _packed(lowered: Lowering) -> list[Call]:

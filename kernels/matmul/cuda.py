@@ -11,15 +11,17 @@ often, small ones keep all multiprocessors busy where the output is small; produ
 have kernels of their own (`cuda_few.py`). `choose_product` picks by the sizes alone. In the shapes
 with one group every element is one chain of multiply-adds in the order of the summed index, as on
 the CPU; with several groups of warps each sums its share of every slice, and the groups' sums are
-added in halves. ``_parts`` kernels split a long sum over blocks: each writes its part, `sum_parts`
-adds them in order.
+added in halves. ``_parts`` kernels split a long sum over blocks: each writes its part, and the last
+block of a tile adds them, in order.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..cuda.device import cuda, flat, flat_index
+import numpy as np
+
+from ..cuda.device import cuda, flat, thread_number
 from ..declare import ceil_div, cuda_kernel, helper
 from ..rnn.shared import ACTIVATIONS, activate, activate_gradient
 from ..traits import Besides, Ending
@@ -46,7 +48,7 @@ RATES |= {"_tf32": 400.0, "_tf32x3": 140.0}
 UNIT = {"high": "_tf32x3", "medium": "_tf32"}
 MULTIPROCESSORS = 132  # of an H200; a constant, so that the same sizes give the same bits anywhere
 START = 2000.0  # cycles of a launch, before the first multiply-add and after the last
-AGAIN = 3000.0  # cycles of a second launch that waits for the first
+AGAIN = 1500.0  # cycles until the last block of a tile knows that it is
 BYTES = 2500.0  # bytes a cycle that pass to or from L2
 FEW_BYTES = 30.0  # bytes a cycle that a multiprocessor reads or writes in a product of few rows
 
@@ -65,7 +67,7 @@ def choose_product(
 ) -> Choice:  # fmt: skip
     """The fastest kernel for a product of these sizes, by an estimate that depends on them alone.
 
-    `product` is the kernel's name without a suffix; ``_parts`` needs `sum_parts` afterwards.
+    `product` is the kernel's name without a suffix; ``_parts``: in parts.
     Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
     with 99 KiB two of float64's).
     """
@@ -82,7 +84,8 @@ def choose_product(
         name = PARTS[product] if choice.parts > 1 else choice.suffix
         total = START + ceil_div(tiles, MULTIPROCESSORS) * work / RATES[name]
         if choice.parts > 1:
-            total += AGAIN + 2 * choice.parts * rows * columns * itemsize / BYTES
+            total += AGAIN + choice.parts * rows * columns * itemsize / BYTES
+            total += choice.parts * shape.rows * shape.columns * itemsize / FEW_BYTES
         return total
 
     few_blocks = cuda_few.blocks(product, rows, columns, depth, MULTIPROCESSORS)
@@ -93,7 +96,9 @@ def choose_product(
     choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
     if few_blocks[0]:  # most of a tile's rows would be empty
         choices = [Choice("_few")]
-    if room(PARTS[product]):
+    shape = SHAPES[PARTS[product]]
+    tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns)
+    if room(PARTS[product]) and tiles <= TILES:
         choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
     return min(choices, key=cycles)
 
@@ -112,18 +117,17 @@ PLAIN = {name: name for name in PARTS} | {
     "linear_backward_input_activated": "linear_backward_input_unpacked",
     "linear_backward_weight_bias": "linear_backward_weight",
 }
-#: the kernels of products in parts: one for the parts, one that adds them
+#: the kernels of products in parts
 SPLIT = {
-    "linear_forward": ("linear_forward_parts", "sum_parts"),
-    "linear_forward_activated": ("linear_forward_parts", "sum_parts_activated"),
-    "linear_backward_input_unpacked": ("linear_backward_input_parts", "sum_parts"),
-    "linear_backward_input_activated": (
-        "linear_backward_input_parts",
-        "sum_parts_activated_gradient",
-    ),
-    "linear_backward_weight": ("linear_backward_weight_parts", "sum_parts"),
-    "linear_backward_weight_bias": ("linear_backward_weight_bias_parts", "sum_parts_bias"),
+    "linear_forward": "linear_forward_parts",
+    "linear_forward_activated": "linear_forward_parts",
+    "linear_backward_input_unpacked": "linear_backward_input_parts",
+    "linear_backward_input_activated": "linear_backward_input_parts",
+    "linear_backward_weight": "linear_backward_weight_parts",
+    "linear_backward_weight_bias": "linear_backward_weight_bias_parts",
 }
+#: most tiles of a product in parts: a word counts those of each
+TILES = 1024
 
 
 #: what the products that end with something else stand for
@@ -242,65 +246,21 @@ def share_of(total, parts, depth):
     return (slices + parts - 1) // parts * depth
 
 
-def _declare_parts() -> None:
-    """The products in parts of their sum: part s of the output is ``parts[s]``."""
-    few, many = SHAPES["_tiny"], SHAPES["_middle"]
-    few_product, many_product = product_of(few), product_of(many)
-    many_summed = product_of(many, ending="column_sums")
-    few_depth, many_depth = few.depth, many.depth
-
-    @cuda_kernel(**_grid(few, "N", "K"))
-    def linear_forward_parts(
-        x: "in whole f[N,C]",
-        w: "in whole f[C,K]",
-        parts: "out whole f[S,N,K]",
-    ):
-        """Sum over s of parts[s] = x @ w"""
-        (n, c), k, part = x.shape, w.shape[1], cuda.blockIdx.z
-        share, out = share_of(c, parts.shape[0], few_depth), flat(parts)
-        few_product(x, c, False, w, k, True, parts, part * n * k, out, False, n, k,
-                    min(part * share, c), min((part + 1) * share, c), out, 0, 0)  # fmt: skip
-
-    @cuda_kernel(**_grid(few, "N", "C"))
-    def linear_backward_input_parts(
-        dy: "in whole f[N,K]",
-        w: "in whole f[C,K]",
-        parts: "out whole f[S,N,C]",
-    ):
-        """Sum over s of parts[s] = dy @ w.T"""
-        (n, k), c, part = dy.shape, w.shape[0], cuda.blockIdx.z
-        share, out = share_of(k, parts.shape[0], few_depth), flat(parts)
-        few_product(dy, k, False, w, k, False, parts, part * n * c, out, False, n, c,
-                    min(part * share, k), min((part + 1) * share, k), out, 0, 0)  # fmt: skip
-
-    @cuda_kernel(**_grid(many, "C", "K"))
-    def linear_backward_weight_parts(
-        x: "in whole f[N,C]",
-        dy: "in whole f[N,K]",
-        parts: "out whole f[S,C,K]",
-    ):
-        """Sum over s of parts[s] = x.T @ dy"""
-        (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
-        share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
-        many_product(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
-                     min(part * share, n), min((part + 1) * share, n), out, 0, 0)  # fmt: skip
-
-    @cuda_kernel(**_grid(many, "C", "K"))
-    def linear_backward_weight_bias_parts(
-        x: "in whole f[N,C]",
-        dy: "in whole f[N,K]",
-        parts: "out whole f[S,C,K]",
-        bias_parts: "out whole f[S,K]",
-    ):
-        """Sum over s of parts[s] = x.T @ dy, of bias_parts[s,k] = sum over n of dy[n,k]"""
-        (n, c), k, part = x.shape, dy.shape[1], cuda.blockIdx.z
-        share, out = share_of(n, parts.shape[0], many_depth), flat(parts)
-        many_summed(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
-                    min(part * share, n), min((part + 1) * share, n),
-                    flat(bias_parts), part * k, 0)  # fmt: skip
-
-
-_declare_parts()
+@helper
+def comes_last(counts, parts):
+    """Whether this block is the last of its tile's to write its part; then it can read all parts.
+    The last one sets the count to 0 again."""
+    found = cuda.shared.array(1, np.int64)
+    cuda.threadfence()  # what each thread has written is there for all before it counts
+    cuda.syncthreads()
+    if thread_number() == 0:
+        tile = cuda.blockIdx.x + cuda.blockIdx.y * cuda.gridDim.x
+        found[0] = cuda.atomic.add(counts, tile, 1)
+        if found[0] == parts - 1:
+            counts[tile] = 0
+    cuda.syncthreads()
+    cuda.threadfence()
+    return found[0] == parts - 1
 
 
 @helper
@@ -312,62 +272,118 @@ def part_total(parts, i, size, count):
     return total
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
-def sum_parts(
-    parts: "in whole f[S,N,K]",
-    bias: "in whole f[B]",  # B is K, or 0: no bias
-    y: "out whole f[N,K]",
-):
-    """y = sum over s of parts[s], in order, + bias"""
-    i = flat_index()
-    if i < y.size:
-        total = part_total(flat(parts), i, y.size, parts.shape[0])
-        if bias.size > 0:
-            total += bias[i % y.shape[1]]
-        flat(y)[i] = total
+@helper
+def part_element(e, rows, columns, M, N):
+    """Where element e of a block's tile lies in the output, M x N, and its column; -1: beyond."""
+    row, column = cuda.blockIdx.x * rows + e // columns, cuda.blockIdx.y * columns + e % columns
+    return (row * N + column if row < M and column < N else -1), column
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["K"], 256), 256))
-def sum_parts_activated(
-    parts: "in whole f[S,N,K]",
-    bias: "in whole f[B]",  # B is K, or 0: no bias
-    y: "out whole f[N,K]",
-    activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
-):
-    """y = f(sum over s of parts[s], in order, + bias)"""
-    i = flat_index()
-    if i < y.size:
-        total = part_total(flat(parts), i, y.size, parts.shape[0])
-        if bias.size > 0:
-            total += bias[i % y.shape[1]]
-        flat(y)[i] = activate(total, activation)
+def _declare_parts() -> None:
+    """The products in parts of their sum: blocks write part s of the output to ``parts[s]``; the
+    last one of a tile adds them, in order, and does what follows."""
+    few, many = SHAPES["_tiny"], SHAPES["_middle"]
+    few_product, many_product = product_of(few), product_of(many)
+    many_summed = product_of(many, ending="column_sums")
+    few_depth, many_depth = few.depth, many.depth
+    few_rows, few_columns, few_threads = few.rows, few.columns, few.threads
+    many_rows, many_columns, many_threads = many.rows, many.columns, many.threads
+
+    @cuda_kernel(**_grid(few, "N", "K"))
+    def linear_forward_parts(
+        x: "in whole f[N,C]",
+        w: "in whole f[C,K]",
+        bias: "in whole f[B]",  # B is K, or 0: no bias
+        parts: "scratch whole f[S,N,K]",
+        counts: "inout whole i[T]",  # 0, and 0 again afterwards
+        y: "out whole f[N,K]",
+        activation: "int",  # tanh (0), ReLU (1), sigmoid (2) or none (-1)
+    ):
+        """y = f(x @ w + bias), the sum in S parts"""
+        (n, c), k, part, count = x.shape, w.shape[1], cuda.blockIdx.z, parts.shape[0]
+        share, out, result = share_of(c, count, few_depth), flat(parts), flat(y)
+        few_product(x, c, False, w, k, True, parts, part * n * k, out, False, n, k,
+                    min(part * share, c), min((part + 1) * share, c), out, 0, 0)  # fmt: skip
+        if comes_last(counts, count):
+            for e in range(thread_number(), few_rows * few_columns, few_threads):
+                i, column = part_element(e, few_rows, few_columns, n, k)
+                if i >= 0:
+                    total = part_total(out, i, n * k, count)
+                    if bias.size > 0:
+                        total += bias[column]
+                    if activation >= 0:
+                        total = activate(total, activation)
+                    result[i] = total
+
+    @cuda_kernel(**_grid(few, "N", "C"))
+    def linear_backward_input_parts(
+        dy: "in whole f[N,K]",
+        w: "in whole f[C,K]",
+        y: "in whole f[N,C]",  # f's outputs, absent without f
+        parts: "scratch whole f[S,N,C]",
+        counts: "inout whole i[T]",  # 0, and 0 again afterwards
+        dx: "out whole f[N,C]",
+        activation: "int",  # tanh (0), ReLU (1), sigmoid (2) or none (-1)
+    ):
+        """dx = (dy @ w.T) f', by f's outputs, the sum in S parts"""
+        (n, k), c, part, count = dy.shape, w.shape[0], cuda.blockIdx.z, parts.shape[0]
+        share, out, saved = share_of(k, count, few_depth), flat(parts), flat(y)
+        result = flat(dx)
+        few_product(dy, k, False, w, k, False, parts, part * n * c, out, False, n, c,
+                    min(part * share, k), min((part + 1) * share, k), out, 0, 0)  # fmt: skip
+        if comes_last(counts, count):
+            for e in range(thread_number(), few_rows * few_columns, few_threads):
+                i, _ = part_element(e, few_rows, few_columns, n, c)
+                if i >= 0:
+                    total = part_total(out, i, n * c, count)
+                    if activation >= 0:
+                        total = activate_gradient(saved[i], total, activation)
+                    result[i] = total
+
+    @cuda_kernel(**_grid(many, "C", "K"))
+    def linear_backward_weight_parts(
+        x: "in whole f[N,C]",
+        dy: "in whole f[N,K]",
+        parts: "scratch whole f[S,C,K]",
+        counts: "inout whole i[T]",  # 0, and 0 again afterwards
+        dw: "out whole f[C,K]",
+    ):
+        """dw = x.T @ dy, the sum in S parts"""
+        (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
+        share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
+        many_product(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
+                     min(part * share, n), min((part + 1) * share, n), out, 0, 0)  # fmt: skip
+        if comes_last(counts, count):
+            for e in range(thread_number(), many_rows * many_columns, many_threads):
+                i, _ = part_element(e, many_rows, many_columns, c, k)
+                if i >= 0:
+                    result[i] = part_total(out, i, c * k, count)
+
+    @cuda_kernel(**_grid(many, "C", "K"))
+    def linear_backward_weight_bias_parts(
+        x: "in whole f[N,C]",
+        dy: "in whole f[N,K]",
+        parts: "scratch whole f[S,C,K]",
+        bias_parts: "scratch whole f[S,K]",
+        counts: "inout whole i[T]",  # 0, and 0 again afterwards
+        dw: "out whole f[C,K]",
+        dbias: "out whole f[K]",
+    ):
+        """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k], the sums in S parts"""
+        (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
+        share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
+        sums = flat(bias_parts)
+        many_summed(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
+                    min(part * share, n), min((part + 1) * share, n),
+                    sums, part * k, 0)  # fmt: skip
+        if comes_last(counts, count):
+            for e in range(thread_number(), many_rows * many_columns, many_threads):
+                i, _ = part_element(e, many_rows, many_columns, c, k)
+                if i >= 0:
+                    result[i] = part_total(out, i, c * k, count)
+            column = cuda.blockIdx.y * many_columns + thread_number()
+            if cuda.blockIdx.x == 0 and thread_number() < many_columns and column < k:
+                dbias[column] = part_total(sums, column, k, count)
 
 
-@cuda_kernel(launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
-def sum_parts_activated_gradient(
-    parts: "in whole f[S,N,C]",
-    y: "in whole f[N,C]",  # f's outputs
-    dx: "out whole f[N,C]",
-    activation: "int",  # tanh (0), ReLU (1) or sigmoid (2)
-):
-    """dx = (sum over s of parts[s], in order) f', by f's outputs"""
-    i = flat_index()
-    if i < dx.size:
-        total = part_total(flat(parts), i, dx.size, parts.shape[0])
-        flat(dx)[i] = activate_gradient(flat(y)[i], total, activation)
-
-
-@cuda_kernel(launch=lambda s: (ceil_div((s["C"] + 1) * s["K"], 256), 256))
-def sum_parts_bias(
-    parts: "in whole f[S,C,K]",
-    bias_parts: "in whole f[S,K]",
-    dw: "out whole f[C,K]",
-    dbias: "out whole f[K]",
-):
-    """dw = sum over s of parts[s], dbias = sum over s of bias_parts[s], in order"""
-    i = flat_index()
-    if i < dw.size:
-        flat(dw)[i] = part_total(flat(parts), i, dw.size, parts.shape[0])
-    elif i < dw.size + dbias.size:
-        i -= dw.size
-        dbias[i] = part_total(flat(bias_parts), i, dbias.size, parts.shape[0])
+_declare_parts()

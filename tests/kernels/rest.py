@@ -193,31 +193,25 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
 } | {
     "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "round_fp16": dict(x=numbers(9, 5), y=numbers(9, 5)),
-    "linear_forward_parts": dict(x=numbers(N, C), w=numbers(C, K), parts=numbers(2, N, K)),
+    "linear_forward_parts": dict(
+        **_FORWARD, parts=numbers(2, N, K), counts=np.zeros(9, np.int64), activation=0
+    ),
     "linear_backward_input_parts": dict(
-        dy=numbers(N, K), w=numbers(C, K), parts=numbers(2, N, C)
+        **_INPUT, y=numbers(N, C), parts=numbers(2, N, C), counts=np.zeros(9, np.int64),
+        activation=2,
     ),
     "linear_backward_weight_parts": dict(
-        x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K)
+        **_WEIGHT, parts=numbers(2, C, K), counts=np.zeros(9, np.int64)
     ),
     "linear_backward_weight_bias_parts": dict(
-        x=numbers(N, C), dy=numbers(N, K), parts=numbers(2, C, K), bias_parts=numbers(2, K)
+        **_WEIGHT, dbias=numbers(K), parts=numbers(2, C, K), bias_parts=numbers(2, K),
+        counts=np.zeros(9, np.int64),
     ),
-    "sum_parts": dict(parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K)),
     "keep": dict(x=numbers(5), control=control(), saved=numbers(5)),
     "safeguard": dict(
         control=control(), schedule=np.ones((1, 1)), guard=np.zeros(8, np.int64), x=numbers(5),
         saved=numbers(5), slot1=numbers(5), saved1=numbers(5), slot2=None, saved2=None,
         slot3=None, saved3=None, always=1,
-    ),
-    "sum_parts_activated": dict(
-        parts=numbers(2, N, K), bias=numbers(K), y=numbers(N, K), activation=0
-    ),
-    "sum_parts_activated_gradient": dict(
-        parts=numbers(2, N, C), y=numbers(N, C), dx=numbers(N, C), activation=2
-    ),
-    "sum_parts_bias": dict(
-        parts=numbers(2, C, K), bias_parts=numbers(2, K), dw=numbers(C, K), dbias=numbers(K)
     ),
     "cross_entropy_backward": dict(dlogits=numbers(3, 5), dloss=numbers(3), dx=numbers(3, 5)),
     "cross_entropy_forward": dict(

@@ -188,6 +188,59 @@ def test_blocks_of_a_cluster_write_into_each_others_memory_without_fences(name: 
     assert order[0] == order[-1] == "barrier.cluster.arrive"
 
 
+def inside_a_loop(ptx: str, instruction: str) -> int:
+    """How often an instruction stands between a label and a later branch back to it."""
+    lines = ptx.splitlines()
+    labels = {line.strip()[:-1]: n for n, line in enumerate(lines) if line.strip().endswith(":")}
+    loops = [
+        (labels[name], n)
+        for n, line in enumerate(lines)
+        for name in re.findall(r"bra(?:\.uni)?\s+(\S+);", line)
+        if labels.get(name, n) < n
+    ]
+    found = [n for n, line in enumerate(lines) if instruction in line]
+    return sum(any(begin < n < end for begin, end in loops) for n in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "mma", "count", "others"),
+    [
+        # for a warp's tile and a slice of the sum: pieces down x across x steps (x products)
+        ("linear_forward_bf16", "m16n8k16.row.col.f32.bf16.bf16.f32", 4 * 4 * 2, ("ldmatrix",)),
+        ("linear_backward_input_fp16", "m16n8k16.row.col.f32.f16.f16.f32", 32, ("ldmatrix",)),
+        ("linear_backward_weight_bf16_middle", "m16n8k16", 2 * 4 * 2, (".trans",)),
+        ("linear_forward_tf32", "m16n8k8.row.col.f32.tf32.tf32.f32", 4 * 4 * 2, ()),
+        ("linear_forward_tf32x3", "m16n8k8.row.col.f32.tf32.tf32.f32", 2 * 4 * 2 * 3, ()),
+    ],
+)  # fmt: skip
+def test_products_use_tensor_cores_in_their_loop(
+    name: str, mma: str, count: int, others: tuple[str, ...]
+) -> None:
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    ptx = compiler.compile_ptx(CUDA_KERNELS[name], "float32", cc=(8, 0))
+    assert ptx.count("mma.sync.aligned") == inside_a_loop(ptx, mma) == count
+    for other in (*others, "cp.async.cg" if "tf32" not in name else "cp.async.ca"):
+        assert inside_a_loop(ptx, other)
+
+
+def test_the_last_block_of_a_tile_sees_all_parts() -> None:
+    """A fence after the parts are written and before the block counts, and one before it reads."""
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    kernel = CUDA_KERNELS["linear_backward_weight_bias_parts"]
+    ptx = compiler.compile_ptx(kernel, "float32", cc=(9, 0))
+    order = re.findall(r"membar\.gl|fence\.\S*gpu|atom\.\S*add|bar\.sync", ptx)
+    place = next(n for n, text in enumerate(order) if text.startswith("atom"))
+    kinds = ["bar" if text == "bar.sync" else "fence" for text in order]
+    assert kinds[place - 2 : place] == ["fence", "bar"]
+    assert kinds[place + 1 : place + 3] == ["bar", "fence"]
+    assert "ld.global.nc" not in ptx
+    assert ptx.rindex("st.global") > ptx.index("atom.")
+
+
 def test_another_process_finds_the_compiled_kernels() -> None:
     """Paths in the cache are the same everywhere: nothing of a process goes into their hash."""
     code = (

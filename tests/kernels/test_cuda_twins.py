@@ -86,10 +86,6 @@ KERNELS_ONLY_CUDA = {
     "linear_backward_input_parts": "likewise",
     "linear_backward_weight_parts": "likewise",
     "linear_backward_weight_bias_parts": "likewise",
-    "sum_parts": "adds the parts of a split sum",
-    "sum_parts_bias": "likewise",
-    "sum_parts_activated": "likewise",
-    "sum_parts_activated_gradient": "likewise",
     **{
         f"{net}_{how}_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")

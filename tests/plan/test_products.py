@@ -11,7 +11,7 @@ import fastnn as fnn
 from fastnn import nn
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import CUDA_KERNELS
-from fastnn.kernels.matmul.cuda import PARTS, SHAPES, choose_product
+from fastnn.kernels.matmul.cuda import PARTS, SHAPES, TILES, choose_product
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.products import chosen
@@ -52,21 +52,32 @@ def test_large_products_take_large_tiles() -> None:
 
 
 def test_long_sums_are_split() -> None:
+    """In one launch; the words in which it counts are its own, and 0 when a step begins."""
     lowered = calls_with(50_000, 40, 30)
-    calls = chosen(lowered)
-    parts, total = calls[-2:]
-    assert (parts.kernel, total.kernel) == ("linear_backward_weight_parts", "sum_parts")
+    parts = chosen(lowered)[-1]
+    assert parts.kernel == "linear_backward_weight_parts"
     assert parts.operands["parts"].shape[1:] == (40, 30)
-    assert total.operands["y"] is lowered.calls[-1].operands["dw"]
+    assert parts.operands["dw"] is lowered.calls[-1].operands["dw"]
+    counts = parts.operands["counts"]
+    assert counts.segment == "constant"
+    assert not counts.data.any()
+    assert chosen(lowered)[-1].operands["counts"] is not counts
+
+
+def test_more_tiles_than_words_are_not_split() -> None:
+    rows, columns = 64 * (TILES // 4 + 1), 64 * 4
+    for depth in (1 << 10, 1 << 20):
+        choice = choose_product("linear_backward_weight", rows, columns, depth)
+        assert choice.parts == 1
 
 
 def test_the_bias_is_added_once() -> None:
     lowered = calls_with(2, 9000, 16)
     lowered.calls[0].operands["bias"] = bias = lowered.value((16,))
-    parts, total = chosen(lowered)[:2]
+    parts = chosen(lowered)[0]
     assert parts.kernel == "linear_forward_parts"
-    assert "bias" not in parts.operands
-    assert total.operands["bias"] is bias
+    assert parts.operands["bias"] is bias
+    assert parts.operands["activation"] == -1
 
 
 def test_names() -> None:

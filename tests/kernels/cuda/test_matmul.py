@@ -186,52 +186,59 @@ def test_one_group_sums_in_order(m: int, depth: int, n: int) -> None:
     np.testing.assert_allclose(got["y"], want["y"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("m", "depth", "n"), [(3, 150, 8)])
+def in_parts(name: str, count: int, out: dict[str, Any], **operands: Any) -> dict[str, Any]:
+    """A product in so many parts; the counts of its tiles are 0 again afterwards."""
+    kernel = CUDA_KERNELS[name]
+    m, n = next(iter(out.values()))
+    out = {**out, "parts": (count, m, n)}
+    if "bias_parts" in kernel.params:
+        out["bias_parts"] = (count, n)
+    given = {"counts": np.zeros(matmul.TILES), **operands}
+    got = compute_cuda(name, np.float32, out, **given)
+    assert not got["counts"].any()
+    assert got["parts"].any(axis=(1, 2))[:2].all()
+    return got
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), [(3, 150, 8), (33, 150, 20)])
 def test_parts(m: int, depth: int, n: int) -> None:
     a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
     a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
     for count in (2, 3):
-        out = {"parts": (count, m, n)}
-        for name, operands in (
-            ("linear_forward_parts", {"x": a, "w": b}),
-            ("linear_backward_input_parts", {"dy": a, "w": b_t}),
-            ("linear_backward_weight_parts", {"x": a_t, "dy": b}),
-        ):
-            parts = compute_cuda(name, np.float32, out, **operands)["parts"]
-            assert parts.any(axis=(1, 2))[:2].all()
-            y = compute_cuda("sum_parts", np.float32, {"y": (m, n)}, parts=parts, bias=bias)["y"]
-            within(y, a, b, bias, np.float32)
+        plain: dict[str, Any] = {"activation": -1}
+        out = {"y": (m, n)}
+        y = in_parts("linear_forward_parts", count, out, x=a, w=b, bias=bias, **plain)["y"]
+        within(y, a, b, bias, np.float32)
+        out, back = {"dx": (m, n)}, "linear_backward_input_parts"
+        dx = in_parts(back, count, out, dy=a, w=b_t, y=None, **plain)["dx"]
+        within(dx, a, b, None, np.float32)
+        out = {"dw": (m, n)}
+        dw = in_parts("linear_backward_weight_parts", count, out, x=a_t, dy=b)["dw"]
+        within(dw, a, b, None, np.float32)
 
 
 def test_endings_of_parts() -> None:
+    """The bits of the product, and of what would come after it."""
     m, depth, n = 3, 150, 8
     a, b, bias = normal(0, m, depth), normal(1, depth, n), normal(2, n)
     a_t, b_t = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
-    dtype, out = np.float32, {"parts": (2, m, n)}
-    parts = compute_cuda("linear_forward_parts", dtype, out, x=a, w=b)["parts"]
-    shape = {"y": (m, n)}
-    plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=bias)["y"]
-    ends = {}
+    forward, back, dtype = "linear_forward_parts", "linear_backward_input_parts", np.float32
+    given = {"x": a, "w": b, "bias": bias}
+    plain = in_parts(forward, 2, {"y": (m, n)}, activation=-1, **given)["y"]
+    backward = {"dy": a, "w": b_t}
+    slope = in_parts(back, 2, {"dx": (m, n)}, y=None, activation=-1, **backward)["dx"]
     for name, number in ACTIVATIONS.items():
-        given = {"parts": parts, "bias": bias, "activation": number}
-        ends[name] = compute_cuda("sum_parts_activated", dtype, shape, **given)["y"]
-        want = compute_cuda(f"{name}_forward", dtype, shape, x=plain)["y"]
-        np.testing.assert_array_equal(ends[name], want)
-    parts = compute_cuda("linear_backward_input_parts", dtype, out, dy=a, w=b_t)["parts"]
-    plain = compute_cuda("sum_parts", dtype, shape, parts=parts, bias=np.zeros(0))["y"]
-    for name, number in ACTIVATIONS.items():
-        given, shape = {"parts": parts, "y": ends[name], "activation": number}, {"dx": (m, n)}
-        dx = compute_cuda("sum_parts_activated_gradient", dtype, shape, **given)["dx"]
-        want = compute_cuda(f"{name}_backward", dtype, shape, y=ends[name], dy=plain)["dx"]
+        y = in_parts(forward, 2, {"y": (m, n)}, activation=number, **given)["y"]
+        want = compute_cuda(f"{name}_forward", dtype, {"y": (m, n)}, x=plain)["y"]
+        np.testing.assert_array_equal(y, want)
+        dx = in_parts(back, 2, {"dx": (m, n)}, y=y, activation=number, **backward)["dx"]
+        want = compute_cuda(f"{name}_backward", dtype, {"dx": (m, n)}, y=y, dy=slope)["dx"]
         np.testing.assert_array_equal(dx, want)
-    plain = compute_cuda("linear_backward_weight_parts", dtype, out, x=a_t, dy=b)["parts"]
-    out["bias_parts"] = (2, n)
-    got = compute_cuda("linear_backward_weight_bias_parts", dtype, out, x=a_t, dy=b)
-    np.testing.assert_array_equal(got["parts"], plain)
-    assert got["bias_parts"].any(axis=1).all()
-    sums = compute_cuda("sum_parts_bias", dtype, {"dw": (m, n), "dbias": (n,)}, **got)
-    within(sums["dw"], a, b, None, dtype)
-    within(sums["dbias"][None], np.ones((1, depth)), b, None, dtype)
+    plain = in_parts("linear_backward_weight_parts", 2, {"dw": (m, n)}, x=a_t, dy=b)["dw"]
+    out = {"dw": (m, n), "dbias": (n,)}
+    got = in_parts("linear_backward_weight_bias_parts", 2, out, x=a_t, dy=b)
+    np.testing.assert_array_equal(got["dw"], plain)
+    within(got["dbias"][None], np.ones((1, depth)), b, None, dtype)
 
 
 def test_tf32() -> None:
