@@ -5,8 +5,10 @@ the caller's scale makes it a sum (1) or a mean (1 / C). Formulas are PyTorch's
 (`torch.nn.functional`); a dx may be x or target.
 """
 
+from typing import Any
+
 from ..cpu.parts import keep_part, load_part, store_part
-from ..declare import helper, kernel
+from ..declare import Kernel, helper, kernel
 from ..scalar import exp, log1p_fraction
 from ..simd import absolute, fma, lanes, maximum, splat, sum_lanes, where
 from .shared import (
@@ -45,68 +47,73 @@ def pair_slope(slope, x, target, dx, i, parameter, factor):
         store_part(dx, i * C + j, slope(v, t, parameter) * factor, C - j)
 
 
-# ---------------------------------------------------------------- squared error
+# ---------------------------------------------------------------- losses without a parameter
 
 
-@kernel
-def mse_forward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    loss: "out rows f[N]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """loss = scale sum (x - target)^2."""
-    for i in range(lo, hi):
-        loss[i] = pair_sum(mse_term, x, target, i, 0.0) * scale
+def pair_loss(
+    name: str, term: Any, slope: Any, loss_is: str, dx_is: str, **traits: Any
+) -> tuple[Kernel, Kernel]:
+    """The kernels `<name>_forward` and `<name>_backward` of a loss whose term and slope are given;
+    what they compute, in words, is their documentation."""
+
+    def forward(
+        x: "in rows f[N,C]",
+        target: "in rows f[N,C]",
+        loss: "out rows f[N]",
+        scale: "real",
+        lo: "begin",
+        hi: "end",
+    ):
+        for i in range(lo, hi):
+            loss[i] = pair_sum(term, x, target, i, 0.0) * scale
+
+    def backward(
+        x: "in rows f[N,C]",
+        target: "in rows f[N,C]",
+        dloss: "in rows f[N]",
+        dx: "out rows f[N,C]",
+        scale: "real",
+        lo: "begin",
+        hi: "end",
+    ):
+        for i in range(lo, hi):
+            pair_slope(slope, x, target, dx, i, 0.0, dloss[i] * scale)
+
+    forward.__doc__, backward.__doc__ = loss_is, dx_is
+    return (
+        kernel(forward, name=f"{name}_forward", **traits),
+        kernel(backward, name=f"{name}_backward"),
+    )
 
 
-@kernel
-def mse_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """dx = dloss scale 2 (x - target)."""
-    for i in range(lo, hi):
-        pair_slope(mse_slope, x, target, dx, i, 0.0, dloss[i] * scale)
-
-
-# ---------------------------------------------------------------- absolute error
-
-
-@kernel
-def mae_forward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    loss: "out rows f[N]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """loss = scale sum |x - target|."""
-    for i in range(lo, hi):
-        loss[i] = pair_sum(mae_term, x, target, i, 0.0) * scale
-
-
-@kernel
-def mae_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """dx = dloss scale sign(x - target)."""
-    for i in range(lo, hi):
-        pair_slope(mae_slope, x, target, dx, i, 0.0, dloss[i] * scale)
+mse_forward, mse_backward = pair_loss(
+    "mse", mse_term, mse_slope,
+    "loss = scale sum (x - target)^2.", "dx = dloss scale 2 (x - target).",
+)  # fmt: skip
+mae_forward, mae_backward = pair_loss(
+    "mae", mae_term, mae_slope,
+    "loss = scale sum |x - target|.", "dx = dloss scale sign(x - target).",
+)  # fmt: skip
+#: of probabilities, and targets in 0..1
+bce_forward, bce_backward = pair_loss(
+    "bce", bce_term, bce_slope,
+    "loss = -scale sum (t log x + (1 - t) log(1 - x)), each log at least -100, as PyTorch's.",
+    "dx = dloss scale (x - t) / max(x (1 - x), 1e-12).",
+    expects="BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
+    "'bce_with_logits'",
+)  # fmt: skip
+#: of log-probabilities, and targets that are probabilities
+kl_div_forward, kl_div_backward = pair_loss(
+    "kl_div", kl_div_term, kl_div_slope,
+    "loss = scale sum t (log t - x); 0 where t = 0.", "dx = -dloss scale t.",
+    expects="KLDivLoss takes outputs that are logarithms of probabilities, and targets that are "
+    "probabilities",
+)  # fmt: skip
+#: of log-probabilities, and targets that are log-probabilities
+kl_div_log_forward, kl_div_log_backward = pair_loss(
+    "kl_div_log", kl_div_log_term, kl_div_log_slope,
+    "loss = scale sum exp(t) (t - x); 0 where exp(t) = 0.", "dx = -dloss scale exp(t).",
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- Huber
@@ -202,99 +209,3 @@ def bce_with_logits_backward(
             up, down = where(v > 0.0, large, small), where(v > 0.0, small, large)
             g = (1.0 - t) * up - t * positive_part(x, pos_weight, j, n) * down
             store_part(dx, i * C + j, g * factor, n)
-
-
-@kernel(
-    expects="BCELoss takes outputs in [0, 1]: end the model with nn.Sigmoid(), or use "
-    "'bce_with_logits'"
-)
-def bce_forward(
-    x: "in rows f[N,C]",  # probabilities
-    target: "in rows f[N,C]",  # 0..1
-    loss: "out rows f[N]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """loss = -scale sum (t log x + (1 - t) log(1 - x)), each log at least -100, as PyTorch's."""
-    for i in range(lo, hi):
-        loss[i] = pair_sum(bce_term, x, target, i, 0.0) * scale
-
-
-@kernel
-def bce_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """dx = dloss scale (x - t) / max(x (1 - x), 1e-12)."""
-    for i in range(lo, hi):
-        pair_slope(bce_slope, x, target, dx, i, 0.0, dloss[i] * scale)
-
-
-# ---------------------------------------------------------------- Kullback-Leibler
-
-
-@kernel(
-    expects="KLDivLoss takes outputs that are logarithms of probabilities, and targets that are "
-    "probabilities"
-)
-def kl_div_forward(
-    x: "in rows f[N,C]",  # log-probabilities
-    target: "in rows f[N,C]",  # probabilities
-    loss: "out rows f[N]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """loss = scale sum t (log t - x); 0 where t = 0."""
-    for i in range(lo, hi):
-        loss[i] = pair_sum(kl_div_term, x, target, i, 0.0) * scale
-
-
-@kernel
-def kl_div_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """dx = -dloss scale t."""
-    for i in range(lo, hi):
-        pair_slope(kl_div_slope, x, target, dx, i, 0.0, dloss[i] * scale)
-
-
-@kernel
-def kl_div_log_forward(
-    x: "in rows f[N,C]",  # log-probabilities
-    target: "in rows f[N,C]",  # log-probabilities
-    loss: "out rows f[N]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """loss = scale sum exp(t) (t - x); 0 where exp(t) = 0."""
-    for i in range(lo, hi):
-        loss[i] = pair_sum(kl_div_log_term, x, target, i, 0.0) * scale
-
-
-@kernel
-def kl_div_log_backward(
-    x: "in rows f[N,C]",
-    target: "in rows f[N,C]",
-    dloss: "in rows f[N]",
-    dx: "out rows f[N,C]",
-    scale: "real",
-    lo: "begin",
-    hi: "end",
-):
-    """dx = -dloss scale exp(t)."""
-    for i in range(lo, hi):
-        pair_slope(kl_div_log_slope, x, target, dx, i, 0.0, dloss[i] * scale)

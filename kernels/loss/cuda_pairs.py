@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cuda.device import divide_index, flat, flat_index
 from ..cuda.rows import row_place, row_sum, rows_launch
-from ..declare import ceil_div, cuda_kernel, helper
+from ..declare import Kernel, ceil_div, cuda_kernel, helper
 from ..scalar import exp, log1p_fraction
 from ..simd import absolute, fma, maximum, where
 from . import cpu_pairs as cpu
@@ -60,30 +60,26 @@ def pair_slope(
         flat(dx)[i] = slope(flat(x)[i], flat(target)[i], parameter) * factor
 
 
-# ---------------------------------------------------------------- squared error
+# ---------------------------------------------------------------- losses without a parameter
 
 
-@cuda_kernel(like=cpu.mse_forward, **BY_ROWS)
-def mse_forward(x, target, loss, scale):
-    pair_sum(mse_term, x, target, loss, scale, scale)
+def pair_loss(forward: Kernel, backward: Kernel, term: Any, slope: Any) -> None:
+    """The counterparts of a loss's kernels, of its term and slope."""
+
+    @cuda_kernel(like=forward, name=forward.name, **BY_ROWS)
+    def sums(x, target, loss, scale):
+        pair_sum(term, x, target, loss, scale, scale)
+
+    @cuda_kernel(like=backward, name=backward.name, **BY_ELEMENTS)
+    def slopes(x, target, dloss, dx, scale):
+        pair_slope(slope, x, target, dloss, dx, scale, scale)
 
 
-@cuda_kernel(like=cpu.mse_backward, **BY_ELEMENTS)
-def mse_backward(x, target, dloss, dx, scale):
-    pair_slope(mse_slope, x, target, dloss, dx, scale, scale)
-
-
-# ---------------------------------------------------------------- absolute error
-
-
-@cuda_kernel(like=cpu.mae_forward, **BY_ROWS)
-def mae_forward(x, target, loss, scale):
-    pair_sum(mae_term, x, target, loss, scale, scale)
-
-
-@cuda_kernel(like=cpu.mae_backward, **BY_ELEMENTS)
-def mae_backward(x, target, dloss, dx, scale):
-    pair_slope(mae_slope, x, target, dloss, dx, scale, scale)
+pair_loss(cpu.mse_forward, cpu.mse_backward, mse_term, mse_slope)
+pair_loss(cpu.mae_forward, cpu.mae_backward, mae_term, mae_slope)
+pair_loss(cpu.bce_forward, cpu.bce_backward, bce_term, bce_slope)
+pair_loss(cpu.kl_div_forward, cpu.kl_div_backward, kl_div_term, kl_div_slope)
+pair_loss(cpu.kl_div_log_forward, cpu.kl_div_log_backward, kl_div_log_term, kl_div_log_slope)
 
 
 # ---------------------------------------------------------------- Huber
@@ -138,36 +134,3 @@ def bce_with_logits_backward(x, target, pos_weight, dloss, dx, scale):
         up, down = where(v > 0.0, large, small), where(v > 0.0, small, large)
         g = (1.0 - t) * up - t * positive_weight(pos_weight, i - row * C) * down
         flat(dx)[i] = g * (dloss[row] * scale)
-
-
-@cuda_kernel(like=cpu.bce_forward, **BY_ROWS)
-def bce_forward(x, target, loss, scale):
-    pair_sum(bce_term, x, target, loss, scale, scale)
-
-
-@cuda_kernel(like=cpu.bce_backward, **BY_ELEMENTS)
-def bce_backward(x, target, dloss, dx, scale):
-    pair_slope(bce_slope, x, target, dloss, dx, scale, scale)
-
-
-# ---------------------------------------------------------------- Kullback-Leibler
-
-
-@cuda_kernel(like=cpu.kl_div_forward, **BY_ROWS)
-def kl_div_forward(x, target, loss, scale):
-    pair_sum(kl_div_term, x, target, loss, scale, scale)
-
-
-@cuda_kernel(like=cpu.kl_div_backward, **BY_ELEMENTS)
-def kl_div_backward(x, target, dloss, dx, scale):
-    pair_slope(kl_div_slope, x, target, dloss, dx, scale, scale)
-
-
-@cuda_kernel(like=cpu.kl_div_log_forward, **BY_ROWS)
-def kl_div_log_forward(x, target, loss, scale):
-    pair_sum(kl_div_log_term, x, target, loss, scale, scale)
-
-
-@cuda_kernel(like=cpu.kl_div_log_backward, **BY_ELEMENTS)
-def kl_div_log_backward(x, target, dloss, dx, scale):
-    pair_slope(kl_div_log_slope, x, target, dloss, dx, scale, scale)
