@@ -28,7 +28,7 @@ from fastnn.plan.program import (
 )
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
-from fastnn.runtime.cuda.order import Again, Item, Other, Part, Sent, Steps
+from fastnn.runtime.cuda.order import Again, Other, Part, Sent, Steps, cut, ends_early
 from fastnn.runtime.cuda.place import Launch, Place
 from fastnn.runtime.segment import Segment
 
@@ -56,29 +56,30 @@ class CudaProgram:
             raise ProgramError(f"no memory for {name!r}")
         #: what takes the place of functions of the host
         self.exchanges: list[Exchange] = []
-        #: the functions of the host that are called between the parts of a step
-        self.hosts: list[int] = []
         #: launches of single calls, by number
         self._single: dict[int, Launch] = {}
         self.saved: Any = None
-        order = self._prepared_order()
+        #: the launches of a step, in parts
+        self.parts = self._prepared_parts()
         checks = any(kernel_of(call.kernel).traits.checks for call in self.calls)
         if "buffers" in self.written and (checks or self.hosts or self.exchanges):
             self.saved = runtime.saved_buffers(segments["buffers"])
-            order[-1].append(self._keep())
+            self.parts[-1].items.append(self._keep())
         if poison.enabled():
-            order[0][:0] = self._poison()
-        #: the launches of a step, in the parts between which functions of the host are called
-        self.parts = [Part(program, items) for items in order]
-        #: what replays them, as a graph each
-        self.replays: list[Launch | None] = [None] * len(self.parts)
+            self.parts[0].items[:0] = self._poison()
         # a graph that is replayed has no ranges
-        self.runs, self.graphs = 0, runtime.graphs and _cuda.ranges() is None
+        self.graphs = runtime.graphs and _cuda.ranges() is None
 
     # ---------------------------------------------------------------- preparation
 
-    def _prepared_order(self) -> list[list[Item]]:
-        """The launches of a step in its parts; notes exchanges and functions of the host."""
+    @property
+    def hosts(self) -> list[int]:
+        """The functions of the host that are called between parts of a step."""
+        return [part.host for part in self.parts if part.host is not None]
+
+    def _prepared_parts(self) -> list[Part]:
+        """The launches of a step, in parts between which the host does something; notes exchanges
+        with other processes."""
         groups = [tuple(calls_of([leaf])) for leaf in self.program.leaves()]
         found = [self._launch(calls) for calls in groups if _host_number(calls) is None]
         ahead.compile_missing(
@@ -100,22 +101,35 @@ class CudaProgram:
                 self._single[first] = launch
             return Sent(launch, calls)
 
-        parts: list[list[Item]] = [[]]
+        parts = [Part(self.program, [])]
         for phase in self.program.phases:
             calls = () if isinstance(phase, PlannedRepeat) else tuple(calls_of([phase]))
             number = _host_number(calls)
             if number is None:
-                parts[-1].append(launched(phase, ()))
+                one = launched(phase, ())
+                if isinstance(phase, PlannedRepeat) and ends_early(phase):
+                    assert isinstance(one, Again)
+                    parts += self._cut(phase, one.body)
+                else:
+                    parts[-1].items.append(one)
                 continue
             next(numbers)
             exchange = self.runtime.exchanges.get(number)
             if exchange is None:
-                self.hosts.append(number)
-                parts.append([])
+                parts.append(Part(self.program, [], number))
             else:
                 self.exchanges.append(exchange)
-                parts[-1].append(self._exchange(calls[0], exchange))
+                parts[-1].items.append(self._exchange(calls[0], exchange))
         return parts
+
+    def _cut(self, loop: PlannedRepeat, body: tuple[Sent | Again, ...]) -> Iterator[Part]:
+        """Parts of a long loop that ends where its sequences do, and one for what follows it."""
+        assert loop.running is not None
+        mask = self.place(loop.running)
+        for steps, first in cut(loop, body):
+            wanted = None if first is None else mask.at((first,))
+            yield Part(self.program, [steps], wanted=wanted)
+        yield Part(self.program, [])
 
     def _dtype(self, operand: Operand) -> str:
         kind = types.storage(operand.dtype, self.program.dtype)
@@ -211,17 +225,18 @@ class CudaProgram:
     def launch(self, call_host: Callable[[CudaProgram, int], None] | None = None) -> None:
         """Send one step: as graphs from the second time on. `call_host` calls functions of the
         host for a program."""
-        self.runs += 1
         for exchange in self.exchanges:
             exchange.begin()
-        for number, part in enumerate(self.parts):
-            if number and call_host is not None:
-                call_host(self, self.hosts[number - 1])
-            if self.graphs and self.runs == 2:
-                self.replays[number] = self.gpu.capture(part.launches(), part.branches())
-            replay = self.replays[number]
-            if replay is not None:
-                replay()
+        for part in self.parts:
+            if part.host is not None and call_host is not None:
+                call_host(self, part.host)
+            if part.wanted is not None and not self._contents(part.wanted).any():
+                continue
+            part.sent += 1
+            if self.graphs and part.sent == 2 and len(part):
+                part.replay = self.gpu.capture(part.launches(), part.branches())
+            if part.replay is not None:
+                part.replay()
             else:
                 part.send()
 
@@ -259,8 +274,8 @@ class CudaProgram:
     def timed(self) -> Iterator[tuple[Sequence[int], float]]:
         self.runtime.acquire([self])
         begin = 0
-        for number, part in enumerate(self.parts):
-            begin += number > 0  # the call of the host before it
+        for part in self.parts:
+            begin += part.host is not None
             for one, steps in part.each():
                 if one.count:
                     seconds = self.gpu.seconds(functools.partial(one.launch, *steps))
@@ -274,6 +289,12 @@ class CudaProgram:
         }
 
     # ---------------------------------------------------------------- contents
+
+    def _contents(self, place: Place) -> np.ndarray:
+        """What lies on the device, when all that was sent is done."""
+        found = np.empty(place.dims, place.dtype)
+        self.gpu.fetch(place.piece, found, place.offset)
+        return found
 
     def read(self, operand: Operand) -> np.ndarray:
         place = self.place(operand)

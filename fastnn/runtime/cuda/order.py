@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fastnn.plan.branches import MOST_LAUNCHES, Place, Touch, branches, touches_of
-from fastnn.plan.program import PlannedCall, Program
+from fastnn.plan.program import PlannedCall, PlannedRepeat, Program
 from fastnn.runtime.cuda.place import Launch
+from fastnn.runtime.cuda.place import Place as Where
 
 #: steps of the loops around something, the outermost first
 Steps = tuple[int, ...]
@@ -47,21 +48,37 @@ class Other:
 
 @dataclass(frozen=True)
 class Again:
-    """A loop: what is launched so many times."""
+    """Steps of a loop: what is launched so many times, from step `begin` on."""
 
     length: int
     body: tuple[Sent | Again, ...]
+    begin: int = 0
 
 
+#: steps of a loop that ends where its sequences do, between two looks whether any goes on
+STEPS_TOGETHER = 32
 #: what a step launches, loops as loops
 Item = Sent | Other | Again
 
 
 class Part:
-    """Launches that are sent together, as one graph where there are graphs."""
+    """Launches that are sent together, as one graph where there are graphs.
 
-    def __init__(self, program: Program, items: Sequence[Item]):
-        self.program, self.items = program, items
+    Attributes:
+        host: the function of the host that is called before them; None: there is none.
+        wanted: floats on the device; where all are 0 when it comes to these launches, they are
+            left out. None: they are always made.
+        sent: how often they have been sent.
+        replay: what replays them as a graph.
+    """
+
+    def __init__(
+        self, program: Program, items: list[Item], host: int | None = None,
+        wanted: Where | None = None,
+    ):  # fmt: skip
+        self.program, self.items, self.host, self.wanted = program, items, host, wanted
+        self.sent = 0
+        self.replay: Launch | None = None
 
     def __len__(self) -> int:
         """How many launches, those of loops as often as they are made."""
@@ -86,6 +103,26 @@ class Part:
             one.launch(*steps)
 
 
+def ends_early(loop: PlannedRepeat) -> bool:
+    """Whether the host looks, now and then, if any sequence of a loop goes on."""
+    return loop.running is not None and loop.length > STEPS_TOGETHER
+
+
+def cut(loop: PlannedRepeat, body: tuple[Sent | Again, ...]) -> Iterator[tuple[Again, int | None]]:
+    """A loop that ends where its sequences do, in pieces of which the host decides whether they are
+    made: each with the step whose mask says so (None: it is made in any case).
+
+    Pieces lie between the same points in time on the way back as on the way forward, and go by the
+    mask of the same step, the first in time: so both make the same steps.
+    """
+    pieces = range(0, loop.length, STEPS_TOGETHER)
+    for time in reversed(pieces) if loop.reverse else pieces:
+        length = min(STEPS_TOGETHER, loop.length - time)
+        begin = loop.length - time - length if loop.reverse else time
+        first = begin + length - 1 if loop.reverse else begin
+        yield Again(length, body, begin), first if time else None
+
+
 def _count(items: Sequence[Item]) -> int:
     return sum(i.length * _count(i.body) if isinstance(i, Again) else 1 for i in items)
 
@@ -93,7 +130,7 @@ def _count(items: Sequence[Item]) -> int:
 def _each(items: Sequence[Item], steps: Steps) -> Iterator[tuple[Sent | Other, Steps]]:
     for item in items:
         if isinstance(item, Again):
-            for t in range(item.length):
+            for t in range(item.begin, item.begin + item.length):
                 yield from _each(item.body, (*steps, t))
         else:
             yield item, steps
