@@ -17,7 +17,7 @@ from fastnn.cli import options
 @options.share("--dropout", 0.4, "Dropout probability; half of it before the first linear layer.")
 @options.running(
     output="runs/mnist-cnn",
-    epochs=12,
+    epochs=6,
     batch_size=64,
     lr=2e-3,
     rate="Initial learning rate; it decays to 0 along a cosine.",

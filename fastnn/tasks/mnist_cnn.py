@@ -63,7 +63,7 @@ def train_mnist_cnn(
     units: int = 128,
     dropout: float = 0.4,
     batch_size: int = 64,
-    epochs: int = 12,
+    epochs: int = 6,
     lr: float = 2e-3,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
