@@ -273,3 +273,17 @@ def test_the_plan_of_a_product_has_as_many_calls_for_any_number_of_steps(net, wa
         return [call.kernel for call in null.programs[-1].calls()]
 
     assert calls(20) == calls(90)
+
+
+@pytest.mark.parametrize("net", ["lstm", "loop"])
+def test_the_bits_of_a_product_are_the_same_on_any_number_of_workers(net):
+    x = np.random.default_rng(6).normal(size=(64, 7, 3)).astype(np.float32)
+    model = Last(net)
+    found = []
+    for workers in (1, 2, 3):
+        products = fnn.autodiff.Products(model, "mse", workers=workers)
+        v = {name: np.ones(p.shape, np.float32) for name, p in products.parameters.items()}
+        found.append(products.hvp(x, np.zeros((64, 2), np.float32), v))
+    for other in found[1:]:
+        for name, array in found[0].items():
+            np.testing.assert_array_equal(array, other[name])
