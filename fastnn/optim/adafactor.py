@@ -84,7 +84,7 @@ class Adafactor(Passes):
     @property
     def passes(self) -> Mapping[str, Pass]:
         return {
-            "squares": Pass(squares, (), ("p", "g"), ("squared",), scalars=6, own=1, sums=1),
+            "squares": Pass(squares, (), ("g",), ("squared",), scalars=6, own=1, sums=1),
             "factored": Pass(factored, (), ("p", "g"), scalars=6, sums=2, factors=True),
             "whole": Pass(whole, ("exp_avg_sq",), ("p", "g"), scalars=6, sums=2),
             "update_whole": Pass(update_whole, ("p",), ("g", "exp_avg_sq"), scalars=6, own=1),
@@ -123,7 +123,7 @@ class Adafactor(Passes):
 
 
 def squares(
-    p: Any, g: Any, beta: Any, rest: Any, eps: Any, rate: Any, least: Any, top: Any, share: Any
+    g: Any, beta: Any, rest: Any, eps: Any, rate: Any, least: Any, top: Any, share: Any
 ) -> tuple[Any, ...]:
     """g**2 divided by the number of elements, so that sums stay in range."""
     square = g * share * g

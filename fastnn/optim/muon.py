@@ -100,7 +100,7 @@ class Muon(Passes):
     def passes(self) -> Mapping[str, Pass]:
         given = {"scalars": COUNT}
         return {
-            "momentum": Pass(momenta, ("momentum_buffer",), ("g", "p"), ("u",), sums=1, **given),
+            "momentum": Pass(momenta, ("momentum_buffer",), ("g",), ("u",), sums=1, **given),
             "scale": Pass(scale, (), ("u",), ("x",), own=2, **given),
             "adam": Pass(adam, ("p", *self.slots), ("g",), **given),
             "update": Pass(update, ("p",), ("x",), own=2, **given),
@@ -137,7 +137,7 @@ def newton_schulz(x: Any, steps: int) -> Any:
 
 
 def momenta(
-    m: Any, g: Any, p: Any, rate: Any, momentum: Any, rest: Any, ahead: Any, mean: Any,
+    m: Any, g: Any, rate: Any, momentum: Any, rest: Any, ahead: Any, mean: Any,
     square: Any, beta1: Any, beta2: Any, eps: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
     """The momentum, what is made orthogonal, and its square."""
