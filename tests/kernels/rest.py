@@ -38,6 +38,8 @@ DIRECT: dict[str, dict[str, Any]] = {
         eps=1e-5,
     ),
     "fill": dict(memory=ids(5), word=3),
+    "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
+    "round_fp16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "normal": dict(y=numbers(9, 5), control=control(), mean=0.5, std=2.0, stream=1),
     "dropout_at": dict(
         x=numbers(9, 5), rate=np.abs(numbers(1)) % 1, y=numbers(9, 5), control=control(), stream=1
@@ -191,8 +193,6 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
 } | {
     f"to_{kind}": dict(x=numbers(9, 5), y=words(9, 5)) for kind in ("bf16", "fp16")
 } | {
-    "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
-    "round_fp16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "linear_forward_parts": dict(
         **_FORWARD, parts=numbers(2, N, K), counts=np.zeros(9, np.int64), activation=0
     ),
