@@ -142,13 +142,15 @@ def recurrent_table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--only", choices=(*SIDES, "costs"))
+    parser.add_argument("--only", choices=(*SIDES, "precision", "costs"))
     options = parser.parse_args()
     cores = os.cpu_count() or 1
     for name in SIDES:
         if options.only in (None, name):
             for threads in (1, 2) if cores > 1 else (1,):
                 run(f"benchmarks.{name}", threads, options.turns)
+    if options.only in (None, "precision"):
+        run("benchmarks.precision", 1, options.turns)
     if options.only in (None, "costs"):
         run("benchmarks.costs", min(2, cores), options.turns)
     page = harness.RESULTS / "README.md"

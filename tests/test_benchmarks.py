@@ -19,6 +19,7 @@ from benchmarks import (
     kernels,
     matmul,
     mlp,
+    precision,
     profile,
     recurrent,
 )
@@ -33,6 +34,14 @@ def test_training_steps_of_an_mlp(optimizer: str) -> None:
     steps(3)
     assert all((a != trainer.model.state_dict()[n]).any() for n, a in before.items())
     assert mlp.workers_of(trainer) == 1
+
+
+def test_training_steps_at_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "with_torch", lambda side: {})
+    monkeypatch.setattr(precision.peers, "jax_mlp", lambda *given: (lambda count: None, None))
+    monkeypatch.setattr(precision, "MLPS", [((6, 8, 3), 16, "adam")])
+    (row,) = precision.measure(2, {"6-8-3"}, budget=0.01)
+    assert set(row["ratios"]) == set(precision.LEVELS)
 
 
 @pytest.mark.peers
