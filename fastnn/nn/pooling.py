@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_numbers
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.ops.layout import each
@@ -199,7 +199,8 @@ class _NormPool(_Pool):
         self, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
         channels: str = "first",
     ):  # fmt: skip
-        if isinstance(norm_type, bool) or not norm_type > 0:
+        check_numbers(type(self).__name__, norm_type=norm_type)
+        if not norm_type > 0:
             raise OptionError(
                 f"{type(self).__name__}: expected norm_type above 0, got {norm_type!r}"
             )

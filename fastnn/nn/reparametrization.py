@@ -28,7 +28,8 @@ class _Reparametrized(Module):
     def _choose(self, layer: Module, name: str) -> Parameter:
         """The parameter, a matrix or more."""
         kind = type(self).__name__
-        parameter = getattr(layer, name, None) if isinstance(layer, Module) else None
+        named = isinstance(layer, Module) and isinstance(name, str)
+        parameter = getattr(layer, name, None) if named else None
         if not isinstance(parameter, Parameter) or len(parameter.shape) < 2 or parameter.buffer:
             raise OptionError(
                 f"{kind}: expected a layer that has a parameter {name!r} of two axes or more, got "

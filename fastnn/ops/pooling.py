@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
@@ -281,6 +281,7 @@ def avg_pool2d(
 
 
 def _norm(found: _Windows, norm_type: float) -> Value:
+    check_numbers(found.label, norm_type=norm_type)
     if not norm_type > 0:
         raise OptionError(f"{found.label}: expected norm_type above 0, got {norm_type!r}")
     found.x = power(found.x, float(norm_type))
