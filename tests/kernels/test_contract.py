@@ -60,7 +60,8 @@ def test_no_kernel_is_left_out(checked: set[str]) -> None:
     # updates in passes have tests of their own; so have the steps of full-batch methods
     # (tests/optim), whose state is no state if its numbers are drawn at random
     known = checked | set(MADE) | set(DIRECT) | set(DIRECT_CPU)
-    known |= {name for name in ours if name.endswith("_descend")}
+    steps = ("_descend", "hessian_free_step", "marquardt_step")
+    known |= {name for name in ours if name.endswith(steps)}
     assert sorted(n for n in ours - known if _ours(n)) == []
 
 
