@@ -19,7 +19,8 @@ from fastnn.plan import sizes
 from fastnn.plan.program import Operand, PlannedRepeat
 from fastnn.plan.verify import verify
 from fastnn.testing.null import null_device
-from tests.train.test_sizes import IGNORED, Looping, Tagger, batch, planned, series, trainer
+from tests.train.sizes.tagger import IGNORED, Tagger, batch, planned, trainer
+from tests.train.sizes.test_in_turn import Looping, series
 
 LENGTHS = [int(n) for n in np.random.default_rng(3).permutation(np.arange(6, 106))]
 
