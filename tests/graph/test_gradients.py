@@ -353,6 +353,9 @@ def test_every_layer_has_a_case():
     elsewhere |= {"MinMaxScale", "RobustScale", "Standardize", "UnitNorm", "Whiten"}
     elsewhere |= {name for name in layers if "Pool" in name} | {"Upsample"}
     elsewhere |= {"Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"}
+    # in tests/nn: test_channels.py, test_reparametrization.py, test_gated.py
+    elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
+    elsewhere |= {"GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 
