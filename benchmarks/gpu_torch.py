@@ -84,10 +84,15 @@ class Peer:
         case: of `benchmarks.gpu_models`.
         parameters: arrays by name.
         device: PyTorch's name of the device.
+        precision: fastnn's name of it; "bf16" and "fp16" are autocast's, fp16 with a scale of the
+            loss (none in a captured graph, where steps can't be skipped).
     """
 
-    def __init__(self, case: Any, parameters: dict[str, np.ndarray], device: str):
+    def __init__(
+        self, case: Any, parameters: dict[str, np.ndarray], device: str, precision: str = "highest"
+    ):
         self.case, self.device = case, device
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.model = case.peer()
         self.model.load_state_dict({k: torch.from_numpy(v) for k, v in parameters.items()})
         self.model.to(device)
@@ -96,8 +101,11 @@ class Peer:
         self.y = torch.from_numpy(case.y).to(device)
 
     def loss(self, packed: bool = False) -> Any:
-        scores = self.model(*self.x, self.lengths) if packed else self.model(*self.x)
-        return functional.cross_entropy(scores.flatten(0, -2), self.y.flatten())
+        kind, half = self.device.split(":")[0], self.half
+        # no copies of weights are kept, as a captured graph has to make its own in each replay
+        with torch.autocast(kind, half, enabled=half is not None, cache_enabled=False):
+            scores = self.model(*self.x, self.lengths) if packed else self.model(*self.x)
+            return functional.cross_entropy(scores.flatten(0, -2), self.y.flatten())
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Gradients by the parameter's name. Steps past a sequence's length have no loss, and so
@@ -115,13 +123,16 @@ class Peer:
         loss: Any = self.loss
         if way == "reduce-overhead":
             loss = torch.compile(self.loss, mode="reduce-overhead")
+        scaled = self.half is torch.float16 and way != "graph"
+        scaler = torch.amp.GradScaler(self.device.split(":")[0], enabled=scaled)
 
         def run() -> None:
             if way == "reduce-overhead":
                 torch.compiler.cudagraph_mark_step_begin()
             update.zero_grad(set_to_none=way != "graph")
-            (self.loss(True) if way == "packed" else loss()).backward()
-            update.step()
+            scaler.scale(self.loss(True) if way == "packed" else loss()).backward()
+            scaler.step(update)
+            scaler.update()
 
         if way != "graph" or not cuda:
             return run

@@ -104,9 +104,18 @@ def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", ["GRU H8 B4 T7", "sgemm", "Adam", "softmax"])
-def test_gpu_benchmark_on_the_cpu(name: str) -> None:
-    options = SimpleNamespace(device="cpu", tf32=False, turns=1, budget=0.001, ways="all")
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "highest") for name in ("GRU H8 B4 T7", "sgemm", "Adam", "softmax")),
+        *(("MLP 20-16-10 B8", level) for level in ("bf16", "fp16", "medium")),
+        ("sgemm", "bf16"),
+    ],
+)
+def test_gpu_benchmark_on_the_cpu(name: str, precision: str) -> None:
+    options = SimpleNamespace(
+        device="cpu", precision=precision, turns=1, budget=0.001, ways="quick"
+    )
     timer = gpu_timing.Timer("cpu")
     if name == "sgemm":
         row = gpu_kernels.sgemm(16, options, timer)
