@@ -13,6 +13,9 @@ from ..cpu.parts import copy_run, fill_row
 from ..declare import helper, kernel
 from ..simd import lanes, splat, store, store_first
 
+#: rows of a transpose that are copied at once; more of them would fall on one set of the cache
+TOGETHER = 8
+
 
 @helper
 def fill_run(target: Any, k: int, size: int, value: Any) -> None:
@@ -35,6 +38,14 @@ def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
     return at
 
 
+@helper
+def together(row: int, extents: Any, strides: Any) -> bool:
+    """Whether this row and those after it read neighbours, as in a transpose: then TOGETHER rows
+    are copied at once, so that a line of the cache that is read is used up."""
+    last = extents.shape[0] - 1
+    return strides[last] == 1 and row % extents[last] + TOGETHER <= extents[last]
+
+
 @kernel
 def copy_strided(
     x: "in whole f[X]",
@@ -48,9 +59,15 @@ def copy_strided(
 ):
     """y[n,c] = x[begin + n_0*strides[0] + n_1*strides[1] + ... + c*step], where n_0, n_1, ... is
     the place of n in an array of `extents`. No aliases."""
-    width = y.shape[1]
-    for row in range(lo, hi):
+    width, row = y.shape[1], lo
+    while row < hi:
         at = place_in(row, begin, extents, strides)
+        if step > 1 and row + TOGETHER <= hi and together(row, extents, strides):
+            for c in range(width):
+                for j in range(TOGETHER):
+                    y[row + j, c] = x[at + c * step + j]
+            row += TOGETHER
+            continue
         if step == 1:
             copy_run(x, at, y, row * width, width)
         elif step == 0:
@@ -58,6 +75,7 @@ def copy_strided(
         else:
             for c in range(width):
                 y[row, c] = x[at + c * step]
+        row += 1
 
 
 @kernel
@@ -76,8 +94,15 @@ def copy_strided_rows(
     x[n, begin + r_0*strides[0] + ... + c*step]. No aliases."""
     X, Y = x.shape[1], y.shape[1]
     for n in range(lo, hi):
-        for r in range(Y // width):
+        r, runs = 0, Y // width
+        while r < runs:
             at, k = place_in(r, begin, extents, strides), r * width
+            if step > 1 and r + TOGETHER <= runs and together(r, extents, strides):
+                for c in range(width):
+                    for j in range(TOGETHER):
+                        y[n, k + j * width + c] = x[n, at + c * step + j]
+                r += TOGETHER
+                continue
             if step == 1:
                 copy_run(x, n * X + at, y, n * Y + k, width)
             elif step == 0:
@@ -85,6 +110,7 @@ def copy_strided_rows(
             else:
                 for c in range(width):
                     y[n, k + c] = x[n, at + c * step]
+            r += 1
 
 
 @kernel

@@ -6,6 +6,8 @@ import pytest
 import fastnn.kernels.matmul.cpu_batched
 import fastnn.kernels.reduce.cpu_along
 import fastnn.kernels.strided.cpu  # noqa: F401
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, close, compute
 
@@ -124,3 +126,22 @@ def test_stacks_of_products(m, c, k, dtype):
     close(y, a.astype(float) @ b, dtype, 20)
     db = compute("matmul_backward_b", dtype, {"db": (3, c, k)}, a=a, dy=dy)["db"]
     close(db, a.transpose(0, 2, 1).astype(float) @ dy, dtype, 20)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 23])
+@pytest.mark.parametrize("columns", [2, 5, 8, 33])
+def test_transposes_of_any_size_and_in_any_parts(rows, columns):
+    """Eight rows are copied at once where there are so many, in an axis and in a worker's part."""
+    x = np.random.default_rng(0).normal(size=(3, columns, rows)).astype(np.float32)
+    extents, strides = np.array([3, rows]), np.array([columns * rows, 1])
+    given = dict(extents=extents, strides=strides, begin=0, step=rows)
+    for cut in {0, 1, min(5, 3 * rows), 3 * rows - 1}:
+        y = np.full((3 * rows, columns), np.nan, np.float32)
+        for lo, hi in ((0, cut), (cut, 3 * rows)):
+            call(KERNELS["copy_strided"], lo, hi, x=x.ravel(), y=y, **given)
+        np.testing.assert_array_equal(y.reshape(3, rows, columns), x.transpose(0, 2, 1))
+    y = np.full((2, 3 * rows * columns), np.nan, np.float32)
+    twice = np.stack([x.ravel(), -x.ravel()])
+    call(KERNELS["copy_strided_rows"], x=twice, y=y, **given, width=columns)
+    want = x.transpose(0, 2, 1).ravel()
+    np.testing.assert_array_equal(y, np.stack([want, -want]))
