@@ -37,9 +37,13 @@ SHARES = 12
 #: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, and
 #: blocks that wait for each other
 WATCHED = {
-    "memcheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_recurrent.py",
-                 "tests/kernels/cuda/test_softmax.py", "tests/kernels/cuda/test_update.py"],
-    "racecheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_recurrent.py"],
+    "memcheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_half.py",
+                 "tests/kernels/cuda/test_recurrent.py", "tests/kernels/cuda/test_softmax.py",
+                 "tests/kernels/cuda/test_recurrent_layout.py",
+                 "tests/kernels/cuda/test_update.py"],
+    "racecheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_half.py",
+                  "tests/kernels/cuda/test_recurrent.py",
+                  "tests/kernels/cuda/test_recurrent_layout.py"],
 }  # fmt: skip
 #: of those, the tests with few launches: a sanitizer makes each some hundred times slower
 QUICK = "not central_differences and not round_tf32 and not neighbours"

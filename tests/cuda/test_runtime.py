@@ -52,6 +52,7 @@ class Counting(SimulatedGpu):
         self.captures = self.replays = 0
 
     def capture(self, launches, places):
+        launches = list(launches)
         assert len(launches) == len(places)
         self.captures += 1
 
@@ -107,7 +108,7 @@ def test_a_failing_device_is_an_error_not_another_device(monkeypatch):
     def fail():
         raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
-    bound.parts[0][0] = fail
+    bound.parts[0].send = fail
     monkeypatch.setattr(type(run.gpu), "works", lambda self: False)
     with pytest.raises(DeviceError, match=r"cuda:0 .* failed: CUDA_ERROR_ILLEGAL_ADDRESS.*resume"):
         run.run([(bound, 2)], lambda: None)

@@ -41,6 +41,6 @@ def test_some_of_mnist(real_data) -> None:  # type: ignore[no-untyped-def]
         whole.shape,
     )  # fmt: skip
     *_, accuracy = task.train_mnist_cnn(
-        images, channels=(6, 16), units=32, batch_size=50, epochs=2, workers=1, verbose=False
+        images, channels=(6, 16), units=32, batch_size=50, epochs=4, workers=1, verbose=False
     )
     assert accuracy > 0.8
