@@ -47,8 +47,8 @@ EXAMPLES = {
         "with pre-training:",
     ),
     "few_labels": (
-        ["--epochs", "10", "--labels", "2", "100", "--repeats", "1"],
-        lambda r: r[2][0] < 50 and r[100][0] < 8,
+        ["--epochs", "4", "--labels", "50", "--repeats", "1", "--latent", "32"],
+        lambda r: r[50][0] < 12,
         "labels a class",
     ),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),

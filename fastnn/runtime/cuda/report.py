@@ -6,11 +6,11 @@ import concurrent.futures
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fastnn.kernels import external, topics
-from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler
 
@@ -86,15 +86,28 @@ def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log
     )
 
 
-def examine_all(names: Iterable[str] = (), workers: int | None = None) -> list[Report]:
-    """Reports of all variants of these kernels (of all by default), in several processes."""
+def examine_all(
+    names: Iterable[str] = (),
+    workers: int | None = None,
+    in_float64: Callable[[CudaKernel], bool] | None = None,
+) -> list[Report]:
+    """Reports of the variants of these kernels (of all by default), in several processes.
+
+    Args:
+        names: of the kernels.
+        workers: number of processes; by default one for each core.
+        in_float64: which kernels are looked at in float64, too; by default all that have it.
+    """
     declare_all()
-    tasks = [
-        (name, dtype)
-        for name in (list(names) or sorted(CUDA_KERNELS))
-        for dtype in VARIANTS
-        if dtype == "float32" or not CUDA_KERNELS[name].traits.only_float32
-    ]
+
+    def wanted(name: str, dtype: str) -> bool:
+        kernel = CUDA_KERNELS[name]
+        if dtype == "float32":
+            return True
+        return not kernel.traits.only_float32 and (in_float64 is None or in_float64(kernel))
+
+    known = list(names) or sorted(CUDA_KERNELS)
+    tasks = [(name, dtype) for name in known for dtype in VARIANTS if wanted(name, dtype)]
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
