@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import struct
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -51,7 +53,30 @@ def mpi(communicator: Any = None) -> Group:
     return _world(MPI.COMM_WORLD)
 
 
+#: seconds that the launcher has for a message before it is told to end all; the shorter ones are
+#: for the way from its process on this machine to the one that was called
+LONGEST, MOMENT = 5.0, 0.3
+
 _all: list[MPIGroup] = []
+
+
+def _until_read() -> None:
+    """Wait until what was written to stderr is on its way: `Abort` ends the processes that pass it
+    on, too, and the reason would be lost with them."""
+    sys.stderr.flush()
+    until = time.monotonic() + LONGEST
+    try:
+        import fcntl
+        import termios
+
+        while time.monotonic() < until:
+            left = fcntl.ioctl(sys.stderr.fileno(), termios.FIONREAD, struct.pack("i", 0))
+            if not struct.unpack("i", left)[0]:
+                break
+            time.sleep(0.01)
+    except (ImportError, OSError, ValueError):  # no pipe: a file or a terminal has it already
+        pass
+    time.sleep(MOMENT)
 
 
 def _world(communicator: Any) -> Group:
@@ -65,7 +90,7 @@ def _world(communicator: Any) -> Group:
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         before(kind, error, trace)
-        sys.stderr.flush()
+        _until_read()
         communicator.Abort(1)
 
     def leave() -> None:
@@ -73,7 +98,7 @@ def _world(communicator: Any) -> Group:
             group._meet(LEAVE, 0)
         except ProcessError as error:
             sys.stderr.write(f"{error}\n")
-            sys.stderr.flush()
+            _until_read()
             communicator.Abort(1)
 
     if group.size > 1:
