@@ -151,7 +151,10 @@ def _is_library(module: Any) -> bool:
 
 
 def _module_of(value: Any) -> Any:
-    """The module that a function or class comes from; "numpy" for functions of elements."""
+    """The module that a function or class comes from; "numpy" for functions of elements; a module
+    itself."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
     return "numpy" if isinstance(value, np.ufunc) else getattr(value, "__module__", None)
 
 
@@ -225,7 +228,9 @@ class _Walk:
                         warnings.simplefilter("ignore")
                         value = getattr(module, name)
                     if _is_library(module.__name__) and _is_library(_module_of(value)):
-                        continue  # the source says its name; another Python's `math` has others
+                        # The source says its name; another Python's `math` has others, and a
+                        # package has the modules in it that somebody has imported.
+                        continue
                     self.add(f"{number}.{name}".encode())
                     self.value(value)
                     done = False

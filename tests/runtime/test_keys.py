@@ -322,3 +322,12 @@ def test_an_edit_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     edit("step/cpu.py", "control[STEP] += 1", "control[STEP] += 1 + 0 * control[STEP]")
     third = names()
     assert changed(second, third) == [{"advance"}, set()]
+
+
+def test_modules_that_somebody_imports_later_change_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper called like a module of NumPy's, which is an attribute of `numpy` once imported."""
+
+    source = "def polynomial(x): return x\ndef f(x): return np.sqrt(polynomial(x))"
+    imported = print_of(source, np=np)
+    monkeypatch.delitem(vars(np), "polynomial")
+    assert print_of(source, np=np) == imported
