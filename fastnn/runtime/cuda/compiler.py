@@ -111,6 +111,13 @@ def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -
         return _loaded[key]
 
 
+def keep(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int], made: Code) -> None:
+    """Put a variant that was compiled elsewhere into the cache, if it is not there."""
+    files.obtain(
+        lambda: code_path(kernel, dtype, data_dtype, cc), lambda: _pack(made), kernel, GENERATED
+    )
+
+
 def _pack(made: Code) -> bytes:
     return json.dumps({"report": made.report}).encode() + b"\n" + made.cubin
 

@@ -52,7 +52,8 @@ def declare_all(modules: Iterable[str] = ()) -> None:
 
 
 def examine(name: str, dtype: str) -> list[Report]:
-    """Compile a kernel for all compute capabilities and read what came out."""
+    """Compile a kernel for all compute capabilities and read what came out; runs to come find it in
+    the cache."""
     if name not in CUDA_KERNELS:  # somebody's own, which only the process that asks knows
         return []
     kernel = CUDA_KERNELS[name]
@@ -60,10 +61,12 @@ def examine(name: str, dtype: str) -> list[Report]:
     data = DATA if any(p.dtype == "d" for p in kernel.arrays.values()) else ""
     try:
         texts = compiler.compile_ptxs(kernel, dtype, data, ccs)
-        return [
-            read(name, dtype, cc, ptx, *_cuda.link(ptx, cc))
-            for cc, ptx in zip(ccs, texts, strict=True)
-        ]
+        found = []
+        for cc, ptx in zip(ccs, texts, strict=True):
+            made = compiler.Code(*_cuda.link(ptx, cc))
+            compiler.keep(kernel, dtype, data, cc, made)
+            found.append(read(name, dtype, cc, ptx, made.cubin, made.report))
+        return found
     except Exception as error:  # reported, so that one kernel doesn't hide the others
         return [Report(name, dtype, cc, error=f"{type(error).__name__}: {error}") for cc in ccs]
 
