@@ -23,6 +23,7 @@ from .simd import (
     where,
 )
 from .vector_math import (
+    cos,
     cos_turns,
     erf,
     exp,
@@ -32,12 +33,14 @@ from .vector_math import (
     normal_density,
     normal_distribution,
     sigmoid,
+    sin,
     sin_turns,
     tanh,
 )
 
 __all__ = [  # the mathematics that other kernels take from here
     "absolute",
+    "cos",
     "cos_turns",
     "erf",
     "exp",
@@ -47,6 +50,7 @@ __all__ = [  # the mathematics that other kernels take from here
     "normal_density",
     "normal_distribution",
     "sigmoid",
+    "sin",
     "sin_turns",
     "sqrt",
     "tanh",
@@ -231,3 +235,15 @@ def absolute_gradient(x: Vector, dy: Vector) -> Vector:
 def erf_gradient(x: Vector, dy: Vector) -> Vector:
     """2/sqrt(pi) e^(-x^2)*dy."""
     return normal_density(x * 1.4142135623730950488) * 2.8284271247461900976 * dy
+
+
+@gradient_of(sin)
+def sin_gradient(x: Vector, dy: Vector) -> Vector:
+    """cos(x)*dy."""
+    return cos(x) * dy
+
+
+@gradient_of(cos)
+def cos_gradient(x: Vector, dy: Vector) -> Vector:
+    """-sin(x)*dy."""
+    return -sin(x) * dy

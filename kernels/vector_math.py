@@ -147,6 +147,28 @@ _COS_DOUBLE = (
     1.0,
 )
 
+# (sin(r) - r)/r^3 and (cos(r) - 1 + r^2/2)/r^4 as polynomials in r^2, |r| <= pi/4 + 0.1
+_SIN_TERMS_SINGLE = (2.716723933e-6, -1.98393627e-4, 8.333330346e-3, -1.666666666e-1)
+_SIN_TERMS_DOUBLE = (
+    -7.57039880829721487e-13,
+    1.60582176999601872e-10,
+    -2.50521039731211796e-8,
+    2.7557319211884659e-6,
+    -1.98412698412540342e-4,
+    8.33333333333332559e-3,
+    -1.66666666666666667e-1,
+)
+_COS_TERMS_SINGLE = (-2.723193204e-7, 2.479999597e-5, -1.38888864e-3, 4.166666666e-2)
+_COS_TERMS_DOUBLE = (
+    4.7368093966306084e-14,
+    -1.14702863362974732e-11,
+    2.08767545348081584e-9,
+    -2.75573192172578441e-7,
+    2.4801587301578513e-5,
+    -1.38888888888888846e-3,
+    4.16666666666666667e-2,
+)
+
 
 @helper
 def _whole_part(x: Vector) -> Vector:
@@ -305,3 +327,33 @@ def sin_turns(u: Vector) -> Vector:
 def cos_turns(u: Vector) -> Vector:
     """cos(2 pi u) for 0 <= u <= 1."""
     return _quarter_turn(u, 1.0)
+
+
+@helper
+def _wave(x: Vector, shift: float) -> Vector:
+    """sin(x + shift pi/2), shift 0 or 1; pi/2 in three parts (Cody and Waite 1980)."""
+    n = rint(x * 0.63661977236758134308)
+    r = fma(n, pick(x, -1.5707963705062866211, -1.570796326794896558), x)
+    r = fma(n, pick(x, 4.3711388286737928865e-8, -6.1232339957367660359e-17), r)
+    r = fma(n, pick(x, 1.7151245100058818728e-15, 1.4973849048591698329e-33), r)
+    z = r * r
+    sine = fma(r * z, polynomial(z, _SIN_TERMS_SINGLE, _SIN_TERMS_DOUBLE), r)
+    cosine = fma(z * z, polynomial(z, _COS_TERMS_SINGLE, _COS_TERMS_DOUBLE), fma(z, -0.5, 1.0))
+    n = n + shift
+    quadrant = fma(rint(n * 0.25), -4.0, n)  # -2 to 2
+    value = where((quadrant == 1.0) | (quadrant == -1.0), cosine, sine)
+    negative = (quadrant == 2.0) | (quadrant == -2.0) | (quadrant == -1.0)
+    value = where(negative, -value, value)
+    return where(absolute(x) <= pick(x, 1e6, 1e14), value, fill_like(x, NAN))
+
+
+@helper
+def sin(x: Vector) -> Vector:
+    """The sine; NaN beyond 1e6 (1e14), where neighbouring numbers are 1/16 (1/64) apart."""
+    return _wave(x, 0.0)
+
+
+@helper
+def cos(x: Vector) -> Vector:
+    """The cosine; NaN where `sin` is."""
+    return _wave(x, 1.0)

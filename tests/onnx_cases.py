@@ -144,7 +144,7 @@ for _name, _function in {
     "GreaterOrEqual": ops.greater_equal, "Less": ops.less, "LessOrEqual": ops.less_equal,
     "Where": ops.where, "MatMul": ops.matmul, "Relu": ops.relu, "Sigmoid": ops.sigmoid,
     "Tanh": ops.tanh, "Softplus": ops.softplus, "PRelu": lambda x, s: ops.where(x > 0, x, x * s),
-    "Identity": lambda x: x * 1.0, "Clip": ops.clip,
+    "Identity": lambda x: x * 1.0, "Sin": ops.sin, "Cos": ops.cos, "Clip": ops.clip,
 }.items():  # fmt: skip
     plain(_name, _function)
 

@@ -16,6 +16,7 @@ from fastnn.ops.arithmetic import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
 from fastnn.ops.derivative import *
+from fastnn.ops.framing import *
 from fastnn.ops.linear import *
 from fastnn.ops.matmul import *
 from fastnn.ops.norm import *

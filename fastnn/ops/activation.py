@@ -56,6 +56,22 @@ def erf(x: Operand) -> Value:
     return like(x)
 
 
+def _sin_slope(x: Value, y: Value) -> Value:
+    return cos(x)
+
+
+@elementwise(_sin_slope)
+def sin(x: Operand) -> Value:
+    """The sine; NaN beyond 1e6 in float32 (1e14 in float64), where numbers lie too far apart."""
+    return like(x)
+
+
+@elementwise(lambda x, y: -sin(x))
+def cos(x: Operand) -> Value:
+    """The cosine; NaN where `sin` is."""
+    return like(x)
+
+
 @elementwise(lambda x, y: y * (1.0 - y))
 def sigmoid(x: Operand) -> Value:
     """1 / (1 + exp(-x))."""

@@ -80,7 +80,7 @@ def case(
 
 for _name in (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus", "exp",
-    "square", "absolute", "softmax", "log_softmax", "negate",
+    "sin", "cos", "square", "absolute", "softmax", "log_softmax", "negate",
 ):  # fmt: skip
     case(_name, getattr(ops, _name))
 case(
@@ -353,8 +353,9 @@ def test_every_layer_has_a_case():
     elsewhere |= {"MinMaxScale", "RobustScale", "Standardize", "UnitNorm", "Whiten"}
     elsewhere |= {name for name in layers if "Pool" in name} | {"Upsample"}
     elsewhere |= {"Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"}
-    # in tests/nn: test_channels.py, test_reparametrization.py, test_gated.py
+    # in tests/nn: test_audio.py, test_channels.py, test_reparametrization.py, test_gated.py
     elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
+    elsewhere |= {"Frames", "SincConv"}
     elsewhere |= {"GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere

@@ -157,6 +157,8 @@ SLOPES = {
     "softplus": (lambda x: 1 / (1 + mpmath.exp(-x)), {"beta": 1.0, "threshold": 1e9}),
     "silu": (lambda x: (1 + x / (1 + mpmath.exp(x))) / (1 + mpmath.exp(-x)), {}),
     "gelu": (lambda x: mpmath.ncdf(x) + x * mpmath.npdf(x), {}),
+    "sin": (mpmath.cos, {}),
+    "cos": (lambda x: -mpmath.sin(x), {}),
     "erf": (lambda x: 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x), {}),
 }
 

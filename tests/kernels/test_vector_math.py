@@ -140,6 +140,25 @@ def test_limits_of_exp_and_log(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sine_and_cosine(dtype):
+    """2 ULP up to the bound, near the roots too; beyond it none is right, and none given."""
+    most = 1e6 if dtype is np.float32 else 1e14
+    rng = np.random.default_rng(2)
+    x = np.concatenate([
+        rng.uniform(-10, 10, 300), most * rng.uniform(-1, 1, 100), 10 ** rng.uniform(-30, 0, 50),
+        np.arange(-40, 40) * (np.pi / 2), 10 ** rng.uniform(0, np.log10(most), 100),
+    ]).astype(dtype)  # fmt: skip
+    for name, exact in (("sin", mpmath.sin), ("cos", mpmath.cos)):
+        with mpmath.workdps(60):
+            for a, b in zip(x.tolist(), run(name, x).tolist(), strict=True):
+                want = exact(mpmath.mpf(a))
+                error = abs(mpmath.mpf(b) - want) / np.spacing(dtype(abs(float(want))))
+                assert error <= 2, f"{name}({a!r}) = {b!r}"
+        beyond = np.array([most * 1.01, -most * 1.01, np.inf, -np.inf, np.nan], dtype)
+        assert np.isnan(run(name, beyond)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_turns(dtype):
     @kernel(name="test_turns")
     def turns(

@@ -37,6 +37,8 @@ SAME: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
                lambda x: torch.gather(x, 1, torch.tensor(INDEX))),
     "pow": (lambda x: x**5, lambda x: x**5),
     "erf": (ops.erf, torch.erf),
+    "sin": (ops.sin, torch.sin),
+    "cos": (ops.cos, torch.cos),
     "where": (lambda x: ops.where(x > 0, x, -2.0 * x), lambda x: torch.where(x > 0, x, -2.0 * x)),
     "matmul": (lambda x: x @ ops.transpose(x), lambda x: x @ x.transpose(1, 2)),
     "slices": (lambda x: x[:, ::2, -2], lambda x: x[:, ::2, -2]),
