@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastnn import ops, optim
+from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.generative.outputs import Output, sum_from
 from fastnn.graph.value import Value
@@ -17,14 +17,10 @@ from fastnn.nn.containers import Sequential
 from fastnn.nn.linear import Linear
 from fastnn.nn.method import apply
 from fastnn.nn.module import Module
-from fastnn.train.metrics import Metric
-from fastnn.train.trainer import Trainer
-
-if TYPE_CHECKING:
-    from fastnn.train.history import History
+from fastnn.train.unlabelled import Reconstructing
 
 
-class Autoencoder(Module):
+class Autoencoder(Reconstructing):
     """Learns a code from which data can be reconstructed: ``decoder(encoder(x))`` is compared with
     x.
 
@@ -120,40 +116,13 @@ class Autoencoder(Module):
         found: np.ndarray = apply(self, "_reconstruction", x, batch_size=batch_size)
         return found
 
-    def trainer(self, *, optimizer: Any = None, lr: Any = 1e-3, **options: Any) -> Trainer:
-        """The trainer; in evaluation nothing is corrupted, and the loss is that of reconstruction.
+    # ---------------------------------------------------------------- training
 
-        Args:
-            optimizer: as for `Trainer`; None is Adam with `lr`.
-            lr: its learning rate.
-            options: as for `Trainer`.
-        """
-        optimizer = optim.Adam(lr=lr) if optimizer is None else optimizer
-        metrics = [Metric("reconstruction_error", _error)]
-        return Trainer(Reconstruction(self), _loss, optimizer, metrics, **options)
+    def _trained(self) -> Module:
+        return Reconstruction(self)
 
-    def fit(
-        self, x: Any, *, epochs: int = 10, batch_size: int = 100, verbose: bool = True,
-        callbacks: Any = (), validation: Any = None, resume: Any = None, **options: Any,
-    ) -> History:  # fmt: skip
-        """Learn from data.
-
-        Args:
-            x: data of shape (samples, ...).
-            epochs, batch_size, verbose, callbacks, resume: as for `Trainer.fit`.
-            validation: held-out data.
-            options: as for `trainer`.
-
-        Returns:
-            The history, with "loss" and "reconstruction_error", the mean square of a number.
-        """
-        self.output.check(x)
-        if validation is not None:
-            self.output.check(validation, "validation")
-        return self.trainer(**options).fit(
-            x, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks,
-            validation=None if validation is None else (validation, validation), resume=resume,
-        )  # fmt: skip
+    def _check_data(self, x: Any, name: str) -> None:
+        self.output.check(x, name)
 
     def extra(self) -> str:
         return self.output.kind
@@ -198,11 +167,3 @@ def _chain(sizes: Sequence[int], activation: type[Module]) -> Sequential:
     for inputs, units in itertools.pairwise(sizes):
         layers += [Linear(inputs, units), activation()]
     return Sequential(*layers[:-1])
-
-
-def _loss(output: dict[str, Value], target: Any) -> Value:
-    return ops.mean(output["loss"])
-
-
-def _error(output: dict[str, Value], target: Any) -> Value:
-    return output["error"]

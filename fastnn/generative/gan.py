@@ -165,8 +165,9 @@ class GAN(Module):
         self, *, optimizer: Any = None, lr: float = 2e-4, generator_lr: float | None = None,
         betas: tuple[float, float] = (0.5, 0.999), **options: Any,
     ) -> Trainer:  # fmt: skip
-        """The trainer. "loss" is the sum of both players'; "discriminator" and "generator" are each
-        one's own.
+        """The trainer, whose `fit` takes samples alone: ``fit(x)``, or ``fit((x, y))`` with class
+        numbers for a conditional GAN. "loss" is the sum of both players';
+        "discriminator_loss" and "generator_loss" are each one's own.
 
         Args:
             optimizer: as for `Trainer`, for both players (parameter groups: "gan.generator.*" and
@@ -203,10 +204,9 @@ class GAN(Module):
             The history, with "discriminator_loss" and "generator_loss".
         """
         given = x if y is None else (x, y)
-        nothing = np.zeros(len(x), np.float32)
         return self.trainer(**options).fit(
-            given, {"discriminator": nothing, "generator": nothing}, epochs=epochs,
-            batch_size=batch_size, verbose=verbose, callbacks=callbacks, resume=resume,
+            given, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks,
+            resume=resume,
         )  # fmt: skip
 
     def extra(self) -> str:

@@ -21,6 +21,7 @@ from fastnn.nn.method import Sampler, apply
 from fastnn.nn.module import Module
 from fastnn.train.metrics import Metric
 from fastnn.train.trainer import Trainer
+from fastnn.train.unlabelled import mean_loss
 
 if TYPE_CHECKING:
     from fastnn.train.history import History
@@ -246,7 +247,7 @@ class VAE(Module):
         metrics = []
         if self.draws == 1:
             metrics = [Metric("reconstruction", _reconstruction), Metric("divergence", _divergence)]
-        return Trainer(Bound(self), _loss, optimizer, metrics, **options)
+        return Trainer(Bound(self), mean_loss, optimizer, metrics, **options)
 
     def fit(
         self, x: Any, y: Any = None, *, epochs: int = 10, batch_size: int = 100,
@@ -330,10 +331,6 @@ def _repeated(rows: Value, count: int) -> Value:
     batch, size = rows.shape
     wide = ops.expand(ops.reshape(rows, (batch, 1, size)), (batch, count, size))
     return ops.reshape(wide, (batch * count, size))
-
-
-def _loss(output: dict[str, Value], target: Any) -> Value:
-    return ops.mean(output["loss"])
 
 
 def _reconstruction(output: dict[str, Value], target: Any) -> Value:

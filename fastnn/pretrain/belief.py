@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,7 @@ from fastnn.pretrain.stack import Stack, layer_sizes, to_mlp
 from fastnn.pretrain.units import bernoulli
 from fastnn.train.metrics import Metric
 from fastnn.train.trainer import Trainer
-
-if TYPE_CHECKING:
-    from fastnn.train.history import History
+from fastnn.train.unlabelled import Unlabelled
 
 
 class DeepBeliefNet(Stack):
@@ -75,7 +73,7 @@ class DeepBeliefNet(Stack):
         return _downward(self.layers[-1], lower, count, steps, seed)
 
 
-class UpDown(Module):
+class UpDown(Unlabelled):
     """A deep belief net with separate upward and downward weights, for fine-tuning by the up-down
     algorithm (Hinton, Osindero & Teh 2006, appendix B; wake-sleep: Hinton et al. 1995).
 
@@ -148,7 +146,9 @@ class UpDown(Module):
 
     def trainer(self, *, k: int = 3, lr: Any = 0.01, momentum: float = 0.0, optimizer: Any = None,
                 **options: Any) -> Trainer:  # fmt: skip
-        """The trainer of the up-down algorithm.
+        """The trainer of the up-down algorithm. Its metrics are "downward" and "upward" (the nats
+        needed for the units of each layer, given the one above and the one below) and
+        "reconstruction_error", the mean square.
 
         Args:
             k: steps of Gibbs sampling in the highest machine.
@@ -161,27 +161,9 @@ class UpDown(Module):
         metrics.append(Metric("reconstruction_error", _row("error")))
         return Trainer(WakeSleep(self, k), _total, optimizer, metrics, **options)
 
-    def fit(
-        self, x: Any, *, epochs: int = 10, batch_size: int = 100, verbose: bool = True,
-        callbacks: Any = (), resume: Any = None, **options: Any,
-    ) -> History:  # fmt: skip
-        """Learn from data by the up-down algorithm.
-
-        Args:
-            x: data of shape (samples, V).
-            epochs, batch_size, verbose, callbacks, resume: as for `Trainer.fit`.
-            options: as for `trainer`.
-
-        Returns:
-            The history, with "downward" and "upward" (the nats needed for the units of each layer,
-            given the one above and the one below) and "reconstruction_error", the mean square.
-        """
+    def _check_data(self, x: Any, name: str) -> None:
         if self.units == "bernoulli":
-            check_data(x, "x")
-        return self.trainer(**options).fit(
-            x, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks,
-            resume=resume,
-        )  # fmt: skip
+            check_data(x, name)
 
     def _sample_shape(self) -> tuple[int, ...]:
         return (self.up[0].in_features,)

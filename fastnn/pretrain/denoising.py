@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +17,12 @@ from fastnn.nn.parameter import Parameter
 from fastnn.pretrain.contrastive import check_data
 from fastnn.pretrain.stack import Stack, layer_sizes
 from fastnn.pretrain.units import UNITS
-from fastnn.train.metrics import Metric
-from fastnn.train.trainer import Trainer
-
-if TYPE_CHECKING:
-    from fastnn.train.history import History
+from fastnn.train.unlabelled import Reconstructing
 
 NOISES = ("mask", "salt_pepper", "gaussian")
 
 
-class DenoisingAutoencoder(Module):
+class DenoisingAutoencoder(Reconstructing):
     """Learns features from which damaged data can be restored (Vincent et al. 2010)::
 
         h = sigmoid(W x' + c)         of the damaged x'
@@ -138,41 +134,14 @@ class DenoisingAutoencoder(Module):
         found: np.ndarray = apply(self, "_reconstruction", x, batch_size=batch_size)
         return found
 
-    def trainer(self, *, optimizer: Any = None, lr: Any = 1e-3, **options: Any) -> Trainer:
-        """The trainer; in evaluation nothing is damaged.
+    # ---------------------------------------------------------------- training
 
-        Args:
-            optimizer: as for `Trainer`; None is Adam with `lr`.
-            lr: its learning rate.
-            options: as for `Trainer`.
-        """
-        from fastnn import optim
+    def _trained(self) -> Module:
+        return Denoising(self)
 
-        optimizer = optim.Adam(lr=lr) if optimizer is None else optimizer
-        metrics = [Metric("reconstruction_error", _error)]
-        return Trainer(Denoising(self), _loss, optimizer, metrics, **options)
-
-    def fit(
-        self, x: Any, *, epochs: int = 10, batch_size: int = 100, verbose: bool = True,
-        callbacks: Any = (), validation: Any = None, resume: Any = None, **options: Any,
-    ) -> History:  # fmt: skip
-        """Learn from data.
-
-        Args:
-            x: data of shape (samples, V).
-            epochs, batch_size, verbose, callbacks, resume: as for `Trainer.fit`.
-            validation: held-out data, shape (samples, V).
-            options: as for `trainer`.
-
-        Returns:
-            The history, with "loss" and "reconstruction_error", the mean square.
-        """
+    def _check_data(self, x: Any, name: str) -> None:
         if self.units == "bernoulli":
-            check_data(x, "x")
-        return self.trainer(**options).fit(
-            x, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks,
-            validation=None if validation is None else (validation, validation), resume=resume,
-        )  # fmt: skip
+            check_data(x, name)
 
     def _sample_shape(self) -> tuple[int, ...]:
         return (self.visible,)
@@ -200,14 +169,6 @@ class Denoising(Module):
             nats, mean = ops.affine(ops.square(ops.subtract(v, z)), 0.5, 0.0), z
         apart = ops.subtract(ops.detach(v), ops.detach(mean))
         return {"loss": ops.sum(nats, axis=-1), "error": ops.mean(ops.square(apart), axis=-1)}
-
-
-def _loss(output: dict[str, Value], target: Any) -> Value:
-    return ops.mean(output["loss"])
-
-
-def _error(output: dict[str, Value], target: Any) -> Value:
-    return output["error"]
 
 
 class StackedDenoisingAutoencoder(Stack):

@@ -13,18 +13,17 @@ from fastnn.errors import DataError, OptionError, ShapeError, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.method import Sampler, apply
-from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.pretrain import contrastive, partition
 from fastnn.pretrain.partition import Partition
 from fastnn.pretrain.units import UNITS, bernoulli, drawn
+from fastnn.train.unlabelled import Unlabelled
 
 if TYPE_CHECKING:
-    from fastnn.train.history import History
     from fastnn.train.trainer import Trainer
 
 
-class RBM(Module):
+class RBM(Unlabelled):
     """A restricted Boltzmann machine (Smolensky 1986; Hinton 2002): a distribution of visible units
     v with binary hidden units h, ``p(v, h) = e^(-E(v, h)) / Z`` with the energy
 
@@ -247,39 +246,14 @@ class RBM(Module):
 
     def trainer(self, **options: Any) -> Trainer:
         """The trainer of contrastive divergence; see `fastnn.pretrain.contrastive.trainer` for its
-        options."""
+        options. Its "loss" is the mean free energy of the data minus that of the model's samples.
+        Its metrics are "free_energy" of the data (if that of held-out data rises above it, the
+        model overfits) and "reconstruction_error", the mean square."""
         return contrastive.trainer(self, **options)
 
-    def fit(
-        self, x: Any, *, epochs: int = 10, batch_size: int = 100, validation: Any = None,
-        callbacks: Any = (), verbose: bool = True, shuffle: Any = None, resume: Any = None,
-        **options: Any,
-    ) -> History:  # fmt: skip
-        """Learn from data by contrastive divergence.
-
-        Args:
-            x: data of shape (samples, V); uint8 and bool are read as numbers.
-            epochs: passes over the data.
-            batch_size: samples in a step.
-            validation: held-out data, shape (samples, V). The history then also has
-                "val_free_energy" after each epoch: if it rises above "free_energy", the model
-                overfits.
-            callbacks, verbose, shuffle, resume: as for `Trainer.fit`.
-            options: as for `fastnn.pretrain.contrastive.trainer`: `k`, `chains`, `lr`, `momentum`,
-                `weight_decay`, `sparsity` and so on.
-
-        Returns:
-            The history: "loss" (the mean free energy of the data minus that of the model's
-            samples), "free_energy" of the data, and "reconstruction_error", the mean square.
-        """
+    def _check_data(self, x: Any, name: str) -> None:
         if self.units == "bernoulli":
-            for name, data in (("x", x), ("validation", validation)):
-                contrastive.check_data(data, name)
-        return self.trainer(**options).fit(
-            x, epochs=epochs, batch_size=batch_size, callbacks=callbacks, verbose=verbose,
-            validation=None if validation is None else (validation, validation),
-            shuffle=shuffle, resume=resume,
-        )  # fmt: skip
+            contrastive.check_data(x, name)
 
     def _sample_shape(self) -> tuple[int, ...]:
         return (self.visible,)

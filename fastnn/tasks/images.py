@@ -114,8 +114,7 @@ def fit(
         verbose=verbose,
     )  # fmt: skip
     if isinstance(model, GAN):
-        nothing = np.zeros(len(x), np.float32)
-        return trainer.fit(x, {"discriminator": nothing, "generator": nothing}, **more)
+        return trainer.fit(x, **more)
     return trainer.fit(x, x, validation=(test, test), **more)
 
 

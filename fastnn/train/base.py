@@ -276,6 +276,7 @@ class Training(ABC):
         """Put data, model and losses into a graph; returns the values of the data."""
         inputs = builder.inputs("x", x)
         targets = builder.inputs("y", y) if y else inputs
+        builder.of_inputs = not y
         weights = builder.inputs("w", w)
         training = builder.graph.training
         mixture = Mixture(builder, self.mixup) if self.mixup and training else None

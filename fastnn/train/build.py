@@ -21,11 +21,13 @@ class StepBuilder(Builder):
 
     Attributes:
         parts: the losses.
+        of_inputs: whether there are no targets but the inputs.
     """
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.parts: list[Part] = []
+        self.of_inputs = False
         self._copies: dict[Any, Value] = {}
 
     def trace(self, describe: Callable[[], None], again: bool = False) -> None:
@@ -70,7 +72,8 @@ class StepBuilder(Builder):
         if out is None:
             out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
-            value, self.parts = losses.place(self.graph, out, self.target(targets), weights)
+            target = self.target(targets)
+            value, self.parts = losses.place(self.graph, out, target, weights, self.of_inputs)
         if any(part.reduction == reduction.SUM for part in self.parts):
             samples = Samples(self.lowered, self.names)
             for part in self.parts:  # a sum of parameters alone doesn't grow with the samples

@@ -111,7 +111,12 @@ class Losses:
         return self.keys is None
 
     def place(
-        self, graph: Graph, output: Any, target: Any, weights: Sequence[Value] = ()
+        self,
+        graph: Graph,
+        output: Any,
+        target: Any,
+        weights: Sequence[Value] = (),
+        of_inputs: bool = False,
     ) -> tuple[Value, list[Part]]:
         """Add the losses to a graph: their weighted sum, and each of them.
 
@@ -119,12 +124,17 @@ class Losses:
             output: what the model's forward returned.
             target: a value, or a tuple or dict of them.
             weights: the samples' weights: none, one for all losses, or one for each.
+            of_inputs: whether the target is the model's inputs, for lack of another: losses find
+                theirs among them by name or number, and where they are not there each gets all.
         """
         if self.keys is None:
             part = self._part(graph, self.functions[0], output, target, _one(weights, 1, 0))
             return part.value, [part]
         outputs = self._matched("outputs", output, self.keys, whole=True)
-        targets = self._matched("targets", target, self.keys, whole=False)
+        if of_inputs and not self._finds(target):
+            targets = [target] * len(self.keys)
+        else:
+            targets = self._matched("targets", target, self.keys, whole=False)
         parts, total = [], None
         for k, function in enumerate(self.functions):
             weight = _one(weights, len(self.functions), k)
@@ -136,6 +146,14 @@ class Losses:
                 total = term if total is None else ops.add(total, term)
         assert total is not None
         return total, parts
+
+    def _finds(self, inputs: Any) -> bool:
+        """Whether the inputs have the names of the losses' targets, or their number."""
+        assert self.keys is not None
+        if self.named:
+            names = [name for name, _ in branches(inputs)] if isinstance(inputs, Mapping) else []
+            return all(str(key) in names for key in self.keys)
+        return is_branch(inputs) and len(branches(inputs)) == len(self.keys)
 
     def _matched(self, what: str, tree: Any, keys: list[Any], whole: bool) -> list[Any]:
         """The outputs or targets that the losses are of, in the order of the losses."""

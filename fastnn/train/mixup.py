@@ -64,9 +64,8 @@ class Mixture:
         builder = self.builder
         with builder.graph.inside_scope("loss"):
             out = builder.tree
-            other, parts = losses.place(
-                builder.graph, out, builder.target(self.others(targets)), self.others(weights)
-            )
+            target, weights = builder.target(self.others(targets)), self.others(weights)
+            other, parts = losses.place(builder.graph, out, target, weights, builder.of_inputs)
             for part, twin in zip(builder.parts, parts, strict=True):
                 part.value = self._mean(_number(part.value), _number(twin.value))
                 if part.reduction == reduction.WEIGHTS:

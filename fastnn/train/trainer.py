@@ -284,8 +284,9 @@ class Trainer(EpochPrograms):
                 (inputs, targets) or (inputs, targets, sample weights), or any other iterable of
                 these, which is iterated over once per epoch.
             y: targets, one for each sample, or a tuple or dict of several. None means that the
-                inputs are the targets (autoencoders). bool and uint8 are classes if the loss takes
-                classes and numbers otherwise (0 and 1 for binary cross-entropy).
+                inputs are the targets (autoencoders); each of several losses then finds its target
+                among them by name or number, or else gets all of them. bool and uint8 are classes
+                if the loss takes classes, and numbers otherwise (0 and 1 for binary cross-entropy).
             epochs: passes over the data, in addition to earlier ones; with `resume`, in total.
             batch_size: samples per step, 32 by default. The last batch of an epoch may be smaller,
                 and so is every batch if there are fewer samples.

@@ -11,7 +11,8 @@ import fastnn as fnn
 from fastnn import nn, testing
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.generative import Autoencoder
-from fastnn.generative.autoencoder import Reconstruction, _loss
+from fastnn.generative.autoencoder import Reconstruction
+from fastnn.train.unlabelled import mean_loss
 
 RNG = np.random.default_rng(5)
 
@@ -68,7 +69,7 @@ def test_loss_and_error() -> None:
 def test_contraction_is_the_jacobians_norm_on_average() -> None:
     x = RNG.random((3, 5))
     model = small(contraction=1.0)
-    step = fnn.compile(Reconstruction(model), _loss, "sgd", dtype="float64", seed=2)
+    step = fnn.compile(Reconstruction(model), mean_loss, "sgd", dtype="float64", seed=2)
     step.optimizer.options["lr"] = 0.0
     step.learning_rate = 0.0
     found = np.mean([step(x) for _ in range(3000)])
@@ -139,3 +140,11 @@ def test_bad_options_and_data() -> None:
         Autoencoder.mlp(4, output="bernoulli").fit(np.full((8, 4), 3.0), verbose=False)
     with pytest.raises(ShapeError, match="data's shape"):
         Autoencoder(nn.Linear(4, 2), nn.Linear(2, 3)).fit(np.zeros((8, 4)), verbose=False)
+
+
+def test_a_share_of_the_data_is_held_out() -> None:
+    x = np.random.default_rng(0).random((40, 6)).astype(np.float32)
+    shared, given = (Autoencoder.mlp(6, hidden=[5], latent=2) for _ in range(2))
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "verbose": False}
+    history = shared.fit(x, validation=0.2, **options)
+    assert dict(history) == dict(given.fit(x[:32], validation=x[32:], **options))
