@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -262,7 +263,8 @@ def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:
     """The factor that brings the norm of these gradients down to the limit."""
     total = graph.constant(np.zeros(1), dtype="r", name="0")
     for gradient in gradients:
-        rows = gradient.shape[0] if gradient.ndim else 1
+        # its last axis is a row, however many there are before (of a convolution three)
+        rows = math.prod(gradient.shape[: max(gradient.ndim - 1, 1)])
         partial, after = graph.value((rows,), "r"), graph.value((1,), "r")
         graph.call("squared_norm", x=gradient, y=partial)
         graph.call("norm_sum", partial=partial, before=total, after=after)
