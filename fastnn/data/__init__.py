@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 #: public name -> module that has it
 _PUBLIC = {
+    "AddNoise": "augment",
+    "Augment": "augment",
     "Buckets": "bucketing",
+    "Gain": "augment",
     "Normaliser": "audio",
+    "Room": "augment",
+    "Speed": "augment",
     "Vocabulary": "text",
+    "add_noise": "augment",
     "batchify": "text",
     "bucket_batches": "text",
+    "change_gain": "augment",
+    "change_speed": "signals",
     "convert_tags": "conll2003",
     "deltas": "audio",
     "entities": "metrics",
     "entity_scores": "metrics",
+    "frames": "audio",
     "load_conll2003": "conll2003",
     "load_digits": "digits",
     "load_mnist": "mnist",
@@ -32,6 +41,9 @@ _PUBLIC = {
     "pad": "sequences",
     "predict_sequences": "bucketing",
     "read_audio": "audio",
+    "resample": "signals",
+    "reverberate": "augment",
+    "room_response": "augment",
     "unpack": "sequences",
     "unpad": "sequences",
     "windows": "text",
@@ -42,11 +54,23 @@ if TYPE_CHECKING:
     from fastnn.data.audio import (
         Normaliser,
         deltas,
+        frames,
         log_mel,
         mfcc,
         normalise,
         read_audio,
         with_deltas,
+    )
+    from fastnn.data.augment import (
+        AddNoise,
+        Augment,
+        Gain,
+        Room,
+        Speed,
+        add_noise,
+        change_gain,
+        reverberate,
+        room_response,
     )
     from fastnn.data.bucketing import Buckets, predict_sequences
     from fastnn.data.conll2003 import convert_tags, load_conll2003
@@ -56,14 +80,17 @@ if TYPE_CHECKING:
     from fastnn.data.ptb import load_ptb
     from fastnn.data.sequences import pack, pad, unpack, unpad
     from fastnn.data.shakespeare import load_shakespeare
+    from fastnn.data.signals import change_speed, resample
     from fastnn.data.spoken_digits import load_spoken_digits
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
 
 __all__ = [
-    "Buckets", "Normaliser", "Vocabulary", "batchify", "bucket_batches", "convert_tags", "deltas",
-    "entities", "entity_scores", "load_conll2003", "load_digits", "load_mnist", "load_ptb",
-    "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pack",
-    "pad", "predict_sequences", "read_audio", "unpack", "unpad", "windows", "with_deltas",
+    "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Room", "Speed", "Vocabulary",
+    "add_noise", "batchify", "bucket_batches", "change_gain", "change_speed", "convert_tags",
+    "deltas", "entities", "entity_scores", "frames", "load_conll2003", "load_digits", "load_mnist",
+    "load_ptb", "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pack",
+    "pad", "predict_sequences", "read_audio", "resample", "reverberate", "room_response", "unpack",
+    "unpad", "windows", "with_deltas",
 ]  # fmt: skip
 
 

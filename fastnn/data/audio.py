@@ -27,7 +27,8 @@ from fastnn.data.features import (
     with_deltas,
 )
 from fastnn.data.recordings import read_audio
-from fastnn.errors import DataError, OptionError
+from fastnn.data.signals import as_signal
+from fastnn.errors import OptionError
 
 __all__ = [
     "FLOOR", "Features", "Floats", "Normaliser", "Scale", "Window", "dct_matrix", "deltas",
@@ -44,7 +45,7 @@ FLOOR = 1e-10
 
 def pre_emphasis(signal: ArrayLike, coefficient: float = 0.97) -> Floats:
     """y[n] = x[n] − c·x[n−1], y[0] = x[0]: raises high frequencies, which are weak in speech."""
-    x = _signal(signal)
+    x = as_signal(signal)
     y = x.copy()
     y[1:] -= x.dtype.type(coefficient) * x[:-1]
     return y
@@ -63,7 +64,7 @@ def frames(signal: ArrayLike, length: int, step: int, *, pad: bool = False) -> F
     Returns shape ``(frames, length)``, where frames is 1 + (samples − length) / step, rounded down
     (up with `pad`): a read-only view of the signal if nothing had to be added.
     """
-    x = _signal(signal)
+    x = as_signal(signal)
     if length < 1 or step < 1:
         raise OptionError(f"frames: expected length and step of 1 or more, got {length}, {step}")
     beyond = max(len(x) - length, 0)
@@ -307,7 +308,7 @@ def _log_energies(
 ) -> tuple[Floats, Floats]:
     """Logarithms of the filters' energies, ``(frames, filters)``, and of all, ``(frames,)``."""
     length = round(frame * rate)
-    x = pre_emphasis(signal, emphasis) if emphasis else _signal(signal)
+    x = pre_emphasis(signal, emphasis) if emphasis else as_signal(signal)
     pieces = frames(x, length, round(step * rate), pad=pad)
     if window != "none":
         pieces = pieces * _window(window, length).astype(x.dtype)
@@ -322,15 +323,6 @@ def _log_energies(
     power = power_spectrum(pieces, size)
     energies = power @ bank.T.astype(power.dtype)
     return _log(energies), _log(power.sum(axis=1))
-
-
-def _signal(signal: ArrayLike) -> Floats:
-    x = np.asarray(signal)
-    if x.ndim != 1 or len(x) == 0:
-        raise DataError(
-            f"expected a waveform of one channel, shape (samples,), got shape {x.shape}"
-        )
-    return as_floats(x)
 
 
 def _scale(scale: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class Buckets:
         multiple: the number of steps of a batch is rounded up to a multiple of this.
         ignore: the target for steps past the end: the loss's `ignore_index`.
         seed: seed of the order.
+        transform: a random change of each sequence, new in every epoch: a function of a sequence
+            and a `numpy.random.Generator` that returns another, whose length may differ, such as
+            `Augment`. The generator depends on the seed, the epoch and the sequence alone. Batches
+            are made by the lengths before.
 
     >>> batches = Buckets([np.ones((n, 2)) for n in (3, 9, 4, 8)], [0, 1, 0, 1], batch_size=2)
     >>> sorted((x.shape, lengths.tolist()) for (x, lengths), y in batches)
@@ -51,6 +55,7 @@ class Buckets:
         multiple: int = MULTIPLE,
         ignore: int = -1,
         seed: int = 0,
+        transform: Callable[[NDArray[Any], np.random.Generator], ArrayLike] | None = None,
     ):
         self.inputs = _lists(inputs)
         self.lengths = _lengths(self.inputs)
@@ -68,6 +73,12 @@ class Buckets:
         _check_multiple(multiple)
         self.batch_size, self.multiple, self.ignore, self.seed = batch_size, multiple, ignore, seed
         self.epoch = 0
+        self.transform = transform
+        if transform is not None and (len(self.inputs) > 1 or self.targets[0].ndim):
+            raise OptionError(
+                "Buckets: expected a transform with one input and one target for each sequence, "
+                "got several; change the sequences before"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Set the order for this epoch; the trainer calls it."""
@@ -82,12 +93,31 @@ class Buckets:
         )
         for rows in batches:
             targets = [self.targets[k] for k in rows]
+            if self.transform is not None:
+                yield self._changed(rows), np.array(targets)
+                continue
             if targets[0].ndim:
                 steps = _rounded(self.lengths[rows], self.multiple)
                 y = pad(targets, self.ignore, steps)[0]
             else:
                 y = np.array(targets)
             yield _padded(self.inputs, self.lengths, rows, self.multiple), y
+
+    def _changed(self, rows: Any) -> tuple[NDArray[Any], ...]:
+        """A batch of the sequences as the transform changes them in this epoch."""
+        (given,), changed = self.inputs, []
+        assert self.transform is not None
+        for k in rows:
+            rng = np.random.default_rng([self.seed, self.epoch, int(k)])
+            made = np.asarray(self.transform(given[k], rng))
+            if made.ndim != given[k].ndim or made.shape[1:] != given[k].shape[1:] or not len(made):
+                raise DataError(
+                    f"Buckets: expected the transform to return a sequence of shape (steps, "
+                    f"{', '.join(map(str, given[k].shape[1:]))}), got {made.shape}; of {k}"
+                )
+            changed.append(made.astype(given[k].dtype, copy=False))
+        lengths = np.array([len(sequence) for sequence in changed], np.int64)
+        return pad(changed, 0, _rounded(lengths, self.multiple))[0], lengths
 
 
 def predict_sequences(

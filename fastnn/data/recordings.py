@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files
+from fastnn.data.signals import as_signal, check_rate
 from fastnn.errors import DataError
 
 #: bytes that a compressed file may always expand to, and how many times it may expand beyond
@@ -20,18 +21,33 @@ _ALWAYS, _TIMES = 1 << 26, 200
 _PIECE = 1 << 18
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
+def read_audio(
+    path: str | os.PathLike[str], *, rate: int | None = None
+) -> tuple[NDArray[np.float32], int]:
     """Read an audio file: its samples, and their number per second.
 
     WAV files of 8, 16, 24 and 32-bit integers are read by the standard library; all others (FLAC,
     Ogg, WAV with floats) by soundfile, if it is installed.
 
+    Args:
+        path: the file.
+        rate: the samples a second that are expected; other files are refused.
+
     Returns float32 in [-1, 1), shape ``(samples,)`` for one channel and ``(samples, channels)`` for
     several.
 
-    Raises DataError if the file cannot be read.
+    Raises DataError if the file cannot be read, has another rate, or samples that are not finite.
     """
     path = files.as_path(path)
+    samples, found = _read(path)
+    if rate is not None:
+        check_rate(found, rate, str(path))
+    if samples.size and not np.isfinite(samples).all():
+        as_signal(samples.reshape(-1), str(path))  # says where
+    return samples, found
+
+
+def _read(path: Path) -> tuple[NDArray[np.float32], int]:
     content = files.read_bytes(path, "audio file")
     try:
         with wave.open(io.BytesIO(content)) as file:
