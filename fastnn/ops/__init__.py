@@ -13,6 +13,7 @@ import fastnn.ops.strided  # noqa: F401  (ops without a function here, and what 
 from fastnn.graph.methods import provide
 from fastnn.ops.activation import *
 from fastnn.ops.arithmetic import *
+from fastnn.ops.attention import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
 from fastnn.ops.derivative import *

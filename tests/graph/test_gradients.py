@@ -36,6 +36,7 @@ CHECKED_ELSEWHERE = {
 #: in test_convolution.py, which has images
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
+CHECKED_ELSEWHERE |= {"attention"}
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
 
@@ -355,7 +356,7 @@ def test_every_layer_has_a_case():
     elsewhere |= {"Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"}
     # in tests/nn: test_audio.py, test_channels.py, test_reparametrization.py, test_gated.py
     elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
-    elsewhere |= {"Frames", "SincConv", "SpecAugment"}
+    elsewhere |= {"Frames", "SincConv"}
     elsewhere |= {"GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere

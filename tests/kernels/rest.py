@@ -8,6 +8,7 @@ import numpy as np
 
 from fastnn import nn, ops
 from fastnn.kernels import control_block
+from fastnn.kernels.attention.shared import backward_scratch, forward_scratch
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
@@ -104,6 +105,21 @@ DIRECT: dict[str, dict[str, Any]] = {
     "clear_ended": dict(running=np.float32([1, 0, 0, 2]), y=numbers(4, 5)),
     "clear_idle": dict(running=np.eye(3, 2, dtype=np.float32), y=numbers(3, 5)),
 }
+#: three samples with two heads of 2 numbers: queries, keys and values
+_ATTENTION = dict(
+    q=numbers(3, 4, 4), k=numbers(3, 5, 4), v=numbers(3, 5, 6), key_lengths=np.array([5, 0, 3]),
+    query_lengths=np.array([4, 2, 3]), y=numbers(3, 4, 6), lse=np.abs(numbers(3, 8)) + 1.0,
+    control=control(), heads=2, apart=0, causal=1, first=1, scale=0.5, keep=0.7, stream=2,
+)  # fmt: skip
+DIRECT |= {
+    "attention_forward": {
+        **_ATTENTION, "scratch": np.zeros((3, forward_scratch(5, 2, 4)), np.float32)
+    },
+    "attention_backward": {
+        **_ATTENTION, "dy": numbers(3, 4, 6), "dq": numbers(3, 4, 4), "dk": numbers(3, 5, 4),
+        "dv": numbers(3, 5, 6), "scratch": np.zeros((3, backward_scratch(5, 2, 3, 4)), np.float32),
+    },
+}  # fmt: skip
 #: the same, of kernels that only the CPU has
 DIRECT_CPU: dict[str, dict[str, Any]] = {
     "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),

@@ -1,6 +1,14 @@
 """From nodes to calls of kernels: the place that knows both ops and devices."""
 
-from fastnn.plan.lower import convolution, loop, products, recurrent, rows, strided  # noqa: F401  (the rules)
+from fastnn.plan.lower import (  # noqa: F401  (the rules)
+    attention,
+    convolution,
+    loop,
+    products,
+    recurrent,
+    rows,
+    strided,
+)
 from fastnn.plan.lower.lowering import Lowering
 
 __all__ = ["Lowering"]

@@ -166,10 +166,10 @@ class Lowering:
         known = {**node.attrs, **node.inputs, **node.outputs, **self.kept.get(node, {}), **extra}
         operands: dict[str, Any] = {}
         for name in found.params:
-            if name == "control":
-                operands[name] = self.graph.control()
-            elif name in known:
+            if name in known:
                 operands[name] = known[name]
+            elif name == "control":
+                operands[name] = self.graph.control()
             else:
                 raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
         if not placed:
