@@ -1,4 +1,4 @@
-"""Layers for raw audio: framing, and filters that are learned by their two cut-off frequencies."""
+"""Layers for audio: framing, filters learned by two frequencies each, masks over spectra."""
 
 from __future__ import annotations
 
@@ -186,6 +186,90 @@ class SincConv(Module):
             if given != value:
                 shown.append(f"{name}={given!r}")
         return ", ".join(shown)
+
+
+class SpecAugment(Module):
+    """Hides bands of frequencies and stretches of time in training (Park et al. 2019,
+    "SpecAugment: a simple data augmentation method for automatic speech recognition").
+
+    Each mask has a random width, uniform within 0 to the greatest, and a random place, anew for
+    each sample and step. Evaluation changes nothing. (The paper's third change, the warping of
+    time, is left out: its authors found that it helps least.)
+
+    Args:
+        frequency_masks, frequency_width: number of bands, and the most features that one hides.
+        time_masks, time_width: number of stretches, and the most frames that one hides.
+        time_share: a stretch is at most this share of the sequence, within 0 to 1.
+        value: what stands in the place of what is hidden; the mean of normalised features is 0.
+
+    Shapes: input and output (N, frames, features). With ``lengths``, integers of shape (N,), masks
+    lie within the valid frames.
+
+    Raises:
+        OptionError: options out of range.
+        ShapeError: an input of another shape.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.SpecAugment().predict(np.ones((2, 98, 40), np.float32)).mean()
+    np.float32(1.0)
+    """
+
+    def __init__(
+        self, frequency_masks: int = 2, frequency_width: int = 8, time_masks: int = 2,
+        time_width: int = 20, time_share: float = 0.2, value: float = 0.0,
+    ):  # fmt: skip
+        name = "SpecAugment"
+        check_whole(
+            name, 0, frequency_masks=frequency_masks, frequency_width=frequency_width,
+            time_masks=time_masks, time_width=time_width,
+        )  # fmt: skip
+        check_numbers(name, time_share=time_share, value=value)
+        if not 0 <= time_share <= 1:
+            raise OptionError(f"{name}: expected time_share in [0, 1], got {time_share}")
+        self.frequency_masks, self.frequency_width = int(frequency_masks), int(frequency_width)
+        self.time_masks, self.time_width = int(time_masks), int(time_width)
+        self.time_share, self.value = float(time_share), float(value)
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        if x.ndim != 3:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected features of shape (batch, frames, "
+                f"features), got {x.shape}; reshape them"
+            )
+        if not x.graph.training:
+            return x
+        frames, features = x.shape[1:]
+        like = x[:, 0, :1]  # a number for each sample
+        widest: Any = min(self.frequency_width, features)
+        for _ in range(self.frequency_masks):
+            hidden = self._band(like, features, features, widest)
+            x = ops.where(ops.reshape(hidden, -1, 1, features), self.value, x)
+        extent: Any = frames
+        if lengths is not None:
+            extent = ops.reshape(ops.astype(lengths), -1, 1)
+        widest = (
+            ops.minimum(extent * self.time_share, self.time_width)
+            if lengths is not None
+            else min(frames * self.time_share, self.time_width)
+        )
+        for _ in range(self.time_masks):
+            hidden = self._band(like, frames, extent, widest)
+            x = ops.where(ops.reshape(hidden, -1, frames, 1), self.value, x)
+        return x
+
+    @staticmethod
+    def _band(like: Value, count: int, extent: Any, widest: Any) -> Value:
+        """1 at places whose middle a mask hides, (N, count)."""
+        width = ops.uniform_like(like) * widest
+        begin = ops.uniform_like(like) * (extent - width)
+        places = np.arange(0.5, count)[None]
+        return ops.greater_equal(places, begin) * ops.less(places, begin + width)
+
+    def extra(self) -> str:
+        return (
+            f"{self.frequency_masks}, {self.frequency_width}, {self.time_masks}, {self.time_width}"
+        )
 
 
 publish(globals(), type)
