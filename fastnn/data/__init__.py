@@ -36,6 +36,8 @@ _PUBLIC = {
     "load_spoken_digits": "spoken_digits",
     "log_mel": "audio",
     "mfcc": "audio",
+    "mu_law_decode": "companding",
+    "mu_law_encode": "companding",
     "normalise": "audio",
     "pack": "sequences",
     "pad": "sequences",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
         room_response,
     )
     from fastnn.data.bucketing import Buckets, predict_sequences
+    from fastnn.data.companding import mu_law_decode, mu_law_encode
     from fastnn.data.conll2003 import convert_tags, load_conll2003
     from fastnn.data.digits import load_digits
     from fastnn.data.metrics import entities, entity_scores
@@ -87,10 +90,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Room", "Speed", "Vocabulary",
     "add_noise", "batchify", "bucket_batches", "change_gain", "change_speed", "convert_tags",
-    "deltas", "entities", "entity_scores", "frames", "load_conll2003", "load_digits", "load_mnist",
-    "load_ptb", "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc", "normalise", "pack",
-    "pad", "predict_sequences", "read_audio", "resample", "reverberate", "room_response", "unpack",
-    "unpad", "windows", "with_deltas",
+    "deltas", "entities", "entity_scores", "frames", "load_conll2003", "load_digits",
+    "load_mnist", "load_ptb", "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc",
+    "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad", "predict_sequences",
+    "read_audio", "resample", "reverberate", "room_response", "unpack", "unpad", "windows",
+    "with_deltas",
 ]  # fmt: skip
 
 

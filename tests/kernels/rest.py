@@ -14,6 +14,7 @@ from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, un
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.rnn.shared import ACTIVATIONS
 from fastnn.kernels.update.shared import MADE, SAVING, SHARED
+from fastnn.kernels.wavenet.shared import room
 from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
 
@@ -99,6 +100,31 @@ DIRECT: dict[str, dict[str, Any]] = {
         col=np.abs(numbers(4)),
         scaled=numbers(3),
         roots=numbers(4),
+    ),
+    "wavenet_sample": dict(  # 2 sequences of 3 + 4 samples, 3 layers of 5 channels
+        given=np.array([[-1, 1, 0], [-1, 2, 2]]),
+        table=numbers(3, 5),
+        gate=numbers(30, 10),
+        gate_bias=numbers(3, 10),
+        each=numbers(2, 30),
+        frames=numbers(2, 2, 30),
+        residual=numbers(10, 5),
+        residual_bias=numbers(2, 5),
+        skip=numbers(15, 4),
+        skip_bias=numbers(4),
+        hidden=numbers(4, 4),
+        hidden_bias=numbers(4),
+        last=numbers(4, 3),
+        last_bias=numbers(3),
+        y=ids(2, 4),
+        room=numbers(2, room(3, 2, 2, 5, 4, 3)),
+        control=control(),
+        temperature=0.7,
+        cycle=2,
+        levels=3,
+        mixtures=0,
+        hop=3,
+        stream=1,
     ),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
     "mask_length": dict(mask=np.eye(3, 4, dtype=np.float32), y=ids(3)),

@@ -36,6 +36,7 @@ FLOAT64_INSIDE = {
     "limit_*": "likewise",
     "add_noise": "the noise's deviation, one number of the step",
     "mixing_share": "one number a step, drawn from a beta distribution",
+    "wavenet_sample": "the numbers that a sample is drawn by",
     "shrink": "the step's rate, which comes as float64",
     "update_factors": "likewise",
     "norm_sum": "likewise",

@@ -1,0 +1,1 @@
+"""Drawing samples from a WaveNet, one after the other."""
