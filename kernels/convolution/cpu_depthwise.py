@@ -4,20 +4,9 @@ vectors of channels, which are neighbours in memory. Shapes as in `cpu.py`, with
 from __future__ import annotations
 
 from ..cpu.parts import load_part, store_part
-from ..declare import helper, kernel
+from ..declare import kernel
 from ..simd import fma, lanes, splat
-
-
-@helper
-def first_inside(begin, step):
-    """The first i >= 0 with begin + i*step >= 0."""
-    return 0 if begin >= 0 else (-begin + step - 1) // step
-
-
-@helper
-def end_inside(begin, step, extent, count):
-    """The first i > 0 with begin + i*step >= extent, but no more than count."""
-    return min(count, max((extent - begin + step - 1) // step, 0))
+from .windows import end_inside, first_inside
 
 
 @kernel

@@ -9,29 +9,11 @@ parts are added in their order.
 from __future__ import annotations
 
 from ..cuda.device import cast, cuda, flat_index
-from ..declare import ceil_div, cuda_kernel
+from ..declare import cuda_kernel
 from ..simd import fma
 from . import cpu
-
-#: threads that share the samples of a weight's gradient
-PARTS = 8
-
-
-def elements(letters: str):
-    """A thread for each element of an array with these dimensions."""
-
-    def launch(s):
-        count = 1
-        for letter in letters:
-            count *= s[letter]
-        return ceil_div(count, 128), 128
-
-    return launch
-
-
-def weights_launch(s):
-    """Blocks of 32 channels of an element of the window, times `PARTS`."""
-    return (ceil_div(s["K"], 32), s["D"]), (32, PARTS)
+from .cuda_elements import PARTS, add_parts, elements, place_of, sum_of_samples, weights_launch
+from .windows import window_of
 
 
 @cuda_kernel(like=cpu.convolution_forward, launch=elements("NPQK"))
@@ -41,11 +23,7 @@ def convolution_forward(
     at = flat_index()
     N, P, Q, K = y.shape
     if at < N * P * Q * K:
-        place = at // K
-        k = at - place * K
-        q = place % Q
-        p = place // Q % P
-        n = place // (Q * P)
+        n, p, q, k = place_of(at, P, Q, K)
         group = w.shape[2]
         channel = k // (K // groups) * group
         total = cast(y, 0)
@@ -71,60 +49,40 @@ def convolution_backward_input(
     at = flat_index()
     N, H, W, C = dx.shape
     if at < N * H * W * C:
-        place = at // C
-        c = at - place * C
-        column = place % W
-        h = place // W % H
-        n = place // (W * H)
+        n, h, column, c = place_of(at, H, W, C)
         group, own = w.shape[2], w.shape[3] // groups
         g = c // group
         total = cast(dx, 0)
         for i in range(w.shape[0]):
-            up = h + top - i * dilation_h
-            p = up // stride_h
-            if up < 0 or p * stride_h != up or p >= dy.shape[1]:
+            p = window_of(h, i, stride_h, dilation_h, top, dy.shape[1])
+            if p < 0:
                 continue
             for j in range(w.shape[1]):
-                across = column + left - j * dilation_w
-                q = across // stride_w
-                if across < 0 or q * stride_w != across or q >= dy.shape[2]:
+                q = window_of(column, j, stride_w, dilation_w, left, dy.shape[2])
+                if q < 0:
                     continue
                 for k in range(g * own, (g + 1) * own):
                     total = fma(dy[n, p, q, k], w[i, j, c - g * group, k], total)
         dx[n, h, column, c] = total
 
 
-@cuda_kernel(like=cpu.convolution_backward_weight, launch=weights_launch)
+@cuda_kernel(like=cpu.convolution_backward_weight, launch=weights_launch("K"))
 def convolution_backward_weight(
     x, dy, dw, room, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
 ):
-    sums = cuda.shared.array((8, 32), dw.dtype)
+    sums = cuda.shared.array((PARTS, 32), dw.dtype)
     lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.y
     k = cuda.blockIdx.x * 32 + lane
     K = dw.shape[1]
     group = x.shape[3] // groups
-    i = d // (kernel_w * group)
-    j = d // group % kernel_w
     total = cast(dw, 0)
     if k < K:
-        channel = k // (K // groups) * group + d % group
-        for n in range(part, x.shape[0], 8):
-            sample = cast(dw, 0)
-            for p in range(dy.shape[1]):
-                h = p * stride_h + i * dilation_h - top
-                if h < 0 or h >= x.shape[1]:
-                    continue
-                for q in range(dy.shape[2]):
-                    v = q * stride_w + j * dilation_w - left
-                    if v >= 0 and v < x.shape[2]:
-                        sample = fma(x[n, h, v, channel], dy[n, p, q, k], sample)
-            total += sample
-    sums[part, lane] = total
-    cuda.syncthreads()
+        total = sum_of_samples(
+            x, dy, k // (K // groups) * group + d % group, k, d // (kernel_w * group),
+            d // group % kernel_w, part, stride_h, stride_w, dilation_h, dilation_w, top, left,
+        )  # fmt: skip
+    total = add_parts(sums, total, lane, part)
     if part == 0 and k < K:
-        total = sums[0, lane]
-        for other in range(1, 8):
-            total += sums[other, lane]
         dw[d, k] = total
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..cuda.device import cast, cuda, flat_index
-from ..declare import ceil_div, cuda_kernel
+from ..declare import cuda_kernel
 from ..simd import fma
 from . import cpu_depthwise as cpu
-from .cuda import elements
+from .cuda_elements import PARTS, add_parts, elements, place_of, sum_of_samples, weights_launch
+from .windows import window_of
 
 
 @cuda_kernel(like=cpu.depthwise_forward, launch=elements("NPQC"))
@@ -14,11 +15,7 @@ def depthwise_forward(x, w, bias, y, stride_h, stride_w, dilation_h, dilation_w,
     at = flat_index()
     N, P, Q, C = y.shape
     if at < N * P * Q * C:
-        place = at // C
-        c = at - place * C
-        q = place % Q
-        p = place // Q % P
-        n = place // (Q * P)
+        n, p, q, c = place_of(at, P, Q, C)
         total = cast(y, 0)
         for i in range(w.shape[0]):
             h = p * stride_h + i * dilation_h - top
@@ -38,57 +35,32 @@ def depthwise_backward_input(dy, w, dx, stride_h, stride_w, dilation_h, dilation
     at = flat_index()
     N, H, W, C = dx.shape
     if at < N * H * W * C:
-        place = at // C
-        c = at - place * C
-        column = place % W
-        h = place // W % H
-        n = place // (W * H)
+        n, h, column, c = place_of(at, H, W, C)
         total = cast(dx, 0)
         for i in range(w.shape[0]):
-            up = h + top - i * dilation_h
-            p = up // stride_h
-            if up < 0 or p * stride_h != up or p >= dy.shape[1]:
+            p = window_of(h, i, stride_h, dilation_h, top, dy.shape[1])
+            if p < 0:
                 continue
             for j in range(w.shape[1]):
-                across = column + left - j * dilation_w
-                q = across // stride_w
-                if across >= 0 and q * stride_w == across and q < dy.shape[2]:
+                q = window_of(column, j, stride_w, dilation_w, left, dy.shape[2])
+                if q >= 0:
                     total = fma(dy[n, p, q, c], w[i, j, 0, c], total)
         dx[n, h, column, c] = total
 
 
-def weights_launch(s):
-    """Blocks of 32 channels of a place of the window, times the rows that share the samples."""
-    return (ceil_div(s["C"], 32), s["D"]), (32, 8)
-
-
-@cuda_kernel(like=cpu.depthwise_backward_weight, launch=weights_launch)
+@cuda_kernel(like=cpu.depthwise_backward_weight, launch=weights_launch("C"))
 def depthwise_backward_weight(
     x, dy, dw, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left
 ):
-    sums = cuda.shared.array((8, 32), dw.dtype)
+    sums = cuda.shared.array((PARTS, 32), dw.dtype)
     lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.y
     c = cuda.blockIdx.x * 32 + lane
-    C = dw.shape[1]
-    i = d // kernel_w
-    j = d % kernel_w
     total = cast(dw, 0)
-    if c < C:
-        for n in range(part, x.shape[0], 8):
-            sample = cast(dw, 0)
-            for p in range(dy.shape[1]):
-                h = p * stride_h + i * dilation_h - top
-                if h < 0 or h >= x.shape[1]:
-                    continue
-                for q in range(dy.shape[2]):
-                    v = q * stride_w + j * dilation_w - left
-                    if v >= 0 and v < x.shape[2]:
-                        sample = fma(x[n, h, v, c], dy[n, p, q, c], sample)
-            total += sample
-    sums[part, lane] = total
-    cuda.syncthreads()
-    if part == 0 and c < C:
-        total = sums[0, lane]
-        for other in range(1, 8):
-            total += sums[other, lane]
+    if c < dw.shape[1]:
+        total = sum_of_samples(
+            x, dy, c, c, d // kernel_w, d % kernel_w, part, stride_h, stride_w, dilation_h,
+            dilation_w, top, left,
+        )  # fmt: skip
+    total = add_parts(sums, total, lane, part)
+    if part == 0 and c < dw.shape[1]:
         dw[d, c] = total

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..cpu.parts import fill_row, load_part, store_part
 from ..declare import helper, kernel
 from ..simd import fill_like, lanes, splat, where
-from .shared import window_begin, window_end, window_size
+from .shared import share, window_begin, window_end
 
 
 @helper
@@ -138,25 +138,6 @@ def max_pool_pick(
                         found = where(v == largest, picked, where(v != v, picked, found))
                     store_part(y, at + c, found, rest)
                 at += channels
-
-
-@helper
-def share(p, q, rows, columns, places_h, places_w, kernel_h, kernel_w, stride_h, stride_w, top,
-          left, adaptive, padding_counts, divisor):  # fmt: skip
-    """How many elements a window's sum is divided by."""
-    if divisor > 0:
-        return divisor
-    if padding_counts:
-        return window_size(p, stride_h, top, kernel_h, rows, places_h, adaptive) * window_size(
-            q, stride_w, left, kernel_w, columns, places_w, adaptive
-        )
-    high = window_end(p, stride_h, top, kernel_h, rows, places_h, adaptive) - window_begin(
-        p, stride_h, top, kernel_h, rows, places_h, adaptive
-    )
-    return high * (
-        window_end(q, stride_w, left, kernel_w, columns, places_w, adaptive)
-        - window_begin(q, stride_w, left, kernel_w, columns, places_w, adaptive)
-    )
 
 
 @kernel

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ..convolution.cuda import elements
+from ..convolution.cuda_elements import elements, place_of
+from ..convolution.windows import window_of
 from ..cuda.device import INFINITY, cast, flat_index
 from ..declare import cuda_kernel, helper
 from . import cpu
-from .shared import window_begin, window_end, window_size
+from .shared import share, window_begin, window_end
 
 
 @cuda_kernel(like=cpu.max_pool_forward, launch=elements("NPQC"))
@@ -16,11 +17,7 @@ def max_pool_forward(
     at = flat_index()
     N, P, Q, C = y.shape
     if at < N * P * Q * C:
-        place = at // C
-        c = at - place * C
-        q = place % Q
-        p = place // Q % P
-        n = place // (Q * P)
+        n, p, q, c = place_of(at, P, Q, C)
         best = cast(y, -INFINITY)
         for i in range(kernel_h):
             h = p * stride_h + i * dilation_h - top
@@ -57,21 +54,15 @@ def max_pool_backward(
     at = flat_index()
     N, H, W, C = dx.shape
     if at < N * H * W * C:
-        place = at // C
-        c = at - place * C
-        w = place % W
-        h = place // W % H
-        n = place // (W * H)
+        n, h, w, c = place_of(at, H, W, C)
         total = cast(dx, 0)
         for i in range(kernel_h - 1, -1, -1):  # windows in their order
-            up = h + top - i * dilation_h
-            p = up // stride_h
-            if up < 0 or p * stride_h != up or p >= y.shape[1]:
+            p = window_of(h, i, stride_h, dilation_h, top, y.shape[1])
+            if p < 0:
                 continue
             for j in range(kernel_w - 1, -1, -1):
-                across = w + left - j * dilation_w
-                q = across // stride_w
-                if across < 0 or q * stride_w != across or q >= y.shape[2]:
+                q = window_of(w, j, stride_w, dilation_w, left, y.shape[2])
+                if q < 0:
                     continue
                 found = first_largest(
                     x, n, p, q, c, y[n, p, q, c], kernel_h, kernel_w, stride_h, stride_w,
@@ -89,11 +80,7 @@ def max_pool_pick(
     at = flat_index()
     N, P, Q, C = y.shape
     if at < N * P * Q * C:
-        place = at // C
-        c = at - place * C
-        q = place % Q
-        p = place // Q % P
-        n = place // (Q * P)
+        n, p, q, c = place_of(at, P, Q, C)
         found = first_largest(
             x, n, p, q, c, best[n, p, q, c], kernel_h, kernel_w, stride_h, stride_w, dilation_h,
             dilation_w, top, left,
@@ -105,24 +92,6 @@ def max_pool_pick(
         y[n, p, q, c] = value
 
 
-@helper
-def share(p, q, rows, columns, places_h, places_w, kernel_h, kernel_w, stride_h, stride_w, top,
-          left, adaptive, padding_counts, divisor):  # fmt: skip
-    """How many elements a window's sum is divided by."""
-    if divisor > 0:
-        return divisor
-    high = window_size(p, stride_h, top, kernel_h, rows, places_h, adaptive)
-    wide = window_size(q, stride_w, left, kernel_w, columns, places_w, adaptive)
-    if not padding_counts:
-        high = window_end(p, stride_h, top, kernel_h, rows, places_h, adaptive) - window_begin(
-            p, stride_h, top, kernel_h, rows, places_h, adaptive
-        )
-        wide = window_end(q, stride_w, left, kernel_w, columns, places_w, adaptive) - window_begin(
-            q, stride_w, left, kernel_w, columns, places_w, adaptive
-        )
-    return high * wide
-
-
 @cuda_kernel(like=cpu.avg_pool_forward, launch=elements("NPQC"))
 def avg_pool_forward(
     x, y, kernel_h, kernel_w, stride_h, stride_w, top, left, adaptive, padding_counts, divisor
@@ -131,11 +100,7 @@ def avg_pool_forward(
     N, P, Q, C = y.shape
     H, W = x.shape[1], x.shape[2]
     if at < N * P * Q * C:
-        place = at // C
-        c = at - place * C
-        q = place % Q
-        p = place // Q % P
-        n = place // (Q * P)
+        n, p, q, c = place_of(at, P, Q, C)
         total = cast(y, 0)
         for h in range(
             window_begin(p, stride_h, top, kernel_h, H, P, adaptive),
@@ -159,11 +124,7 @@ def avg_pool_backward(
     N, H, W, C = dx.shape
     P, Q = dy.shape[1], dy.shape[2]
     if at < N * H * W * C:
-        place = at // C
-        c = at - place * C
-        w = place % W
-        h = place // W % H
-        n = place // (W * H)
+        n, h, w, c = place_of(at, H, W, C)
         # the windows that may have the element; those of an adaptive pooling overlap by one at most
         p0, p1 = max((h + top - kernel_h) // stride_h + 1, 0), (h + top) // stride_h + 1
         q0, q1 = max((w + left - kernel_w) // stride_w + 1, 0), (w + left) // stride_w + 1
