@@ -23,6 +23,7 @@ from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
+from fastnn.nn.upsampling import *
 from fastnn.public import publish
 
 publish(globals(), type, "init", "detached")

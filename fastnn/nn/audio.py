@@ -13,7 +13,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, w
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import each
+from fastnn.ops.layout import check_channels, each
 from fastnn.public import publish
 
 
@@ -105,8 +105,7 @@ class SincConv(Module):
                 f"sample rate less 30 Hz, got {min_low_hz:g} and {min_band_hz:g} at "
                 f"{sample_rate:g} samples a second"
             )
-        if channels not in ("first", "last"):
-            raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
+        check_channels(name, channels)
         self.out_channels, self.kernel_size = int(out_channels), int(kernel_size)
         self.sample_rate = float(sample_rate)
         self.min_low_hz, self.min_band_hz = float(min_low_hz), float(min_band_hz)

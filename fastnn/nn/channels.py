@@ -10,13 +10,12 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import BatchNorm
-from fastnn.ops.layout import from_last, to_last
+from fastnn.ops.layout import check_channels, from_last, to_last
 from fastnn.public import publish
 
 
 def _checked(name: str, channels: str) -> str:
-    if channels not in ("first", "last"):
-        raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
+    check_channels(name, channels)
     return channels
 
 

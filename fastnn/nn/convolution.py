@@ -11,7 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import each
+from fastnn.ops.layout import check_channels, each
 from fastnn.public import publish
 
 Init = str | float | Callable[..., Any] | None
@@ -36,8 +36,7 @@ class _Convolution(Module):
         self.padding = (
             padding if isinstance(padding, str) else each(name, "padding", padding, self._rank, 0)
         )
-        if channels not in ("first", "last"):
-            raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
+        check_channels(name, channels)
         self.channels = channels
         if in_channels % groups or out_channels % groups:
             raise OptionError(

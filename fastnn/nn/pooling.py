@@ -1,4 +1,4 @@
-"""Pooling and up-sampling layers."""
+"""Pooling layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastnn import ops
 from fastnn.errors import OptionError, check_numbers
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
-from fastnn.ops.layout import each
+from fastnn.ops.layout import check_channels, each
 from fastnn.public import publish
 
 
@@ -28,7 +28,7 @@ class _Pool(Module):
             if option in ("padding", "dilation"):
                 value = each(name, option, value, self._rank, int(option == "dilation"))
             setattr(self, option, value)
-        _check_channels(name, options["channels"])
+        check_channels(name, options["channels"])
         self._usual = {
             "padding": 0, "dilation": 1, "ceil_mode": False, "count_include_pad": True,
             "divisor_override": None, "channels": "first",
@@ -52,11 +52,6 @@ class _Pool(Module):
 def _brief(value: Any) -> Any:
     """Equal numbers of all axes as one."""
     return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
-
-
-def _check_channels(name: str, channels: str) -> None:
-    if channels not in ("first", "last"):
-        raise OptionError(f"{name}: expected channels 'first' or 'last', got {channels!r}")
 
 
 class MaxPool1d(_Pool):
@@ -247,7 +242,7 @@ class _Sized(Module):
 
     def __init__(self, output_size: Any, channels: str = "first"):
         name = type(self).__name__
-        _check_channels(name, channels)
+        check_channels(name, channels)
         given = output_size if isinstance(output_size, tuple) else (output_size,)
         each(name, "output_size", tuple(1 if n is None else n for n in given), len(given))
         self.output_size, self.channels = output_size, channels
@@ -300,7 +295,7 @@ class AdaptiveAvgPool2d(_Sized):
 
 class _Global(Module):
     def __init__(self, channels: str = "first"):
-        _check_channels(type(self).__name__, channels)
+        check_channels(type(self).__name__, channels)
         self.channels = channels
 
     def extra(self) -> str:
@@ -347,56 +342,6 @@ class GlobalMaxPool2d(_Global):
 
     def forward(self, x: Value) -> Value:
         return ops.global_max_pool(x, self.channels)
-
-
-class Upsample(Module):
-    """Enlarges sequences or images, as PyTorch's.
-
-    Args:
-        size: places of the result, one number or one for each axis; or
-        scale_factor: how often the input's, rounded down.
-        mode: "nearest", or "linear" (for images also called "bilinear").
-        align_corners: for "linear": whether the first and last places of input and output are the
-            same; otherwise their outer edges are.
-        channels: as of `MaxPool1d`.
-
-    Shapes: input (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C);
-    output likewise.
-
-    Raises:
-        OptionError: options that do not fit.
-        ShapeError: an input of another shape.
-
-    >>> import numpy as np
-    >>> from fastnn import nn
-    >>> nn.Upsample(scale_factor=2).predict(np.array([[[1, 2]]], np.float32))
-    array([[[1., 1., 2., 2.]]], dtype=float32)
-    """
-
-    def __init__(
-        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-        align_corners: bool = False, channels: str = "first",
-    ):  # fmt: skip
-        _check_channels("Upsample", channels)
-        if mode not in ("nearest", "linear", "bilinear"):
-            raise OptionError(
-                f"Upsample: expected mode 'nearest', 'linear' or 'bilinear', got {mode!r}"
-            )
-        if (size is None) == (scale_factor is None):
-            raise OptionError("Upsample: expected either size or scale_factor; give one of the two")
-        self.size, self.scale_factor, self.mode = size, scale_factor, mode
-        self.align_corners, self.channels = align_corners, channels
-
-    def forward(self, x: Value) -> Value:
-        return ops.upsample(
-            x, self.size, self.scale_factor, self.mode, self.align_corners, self.channels
-        )
-
-    def extra(self) -> str:
-        given = {"size": self.size, "scale_factor": self.scale_factor}
-        return ", ".join(
-            [f"{n}={v}" for n, v in given.items() if v is not None] + [f"mode={self.mode!r}"]
-        )
 
 
 publish(globals(), type)

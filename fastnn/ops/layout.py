@@ -23,10 +23,15 @@ Shape = tuple[int, ...]
 # ---------------------------------------------------------------- channels
 
 
-def to_last(x: Value, rank: int, channels: str, label: str) -> Value:
-    """x with its channels last; ShapeError if it has not `rank` axes beside batch and channels."""
+def check_channels(label: str, channels: Any) -> None:
+    """Raise OptionError for another option than "first" and "last"."""
     if channels not in ("first", "last"):
         raise OptionError(f"{label}: expected channels 'first' or 'last', got {channels!r}")
+
+
+def to_last(x: Value, rank: int, channels: str, label: str) -> Value:
+    """x with its channels last; ShapeError if it has not `rank` axes beside batch and channels."""
+    check_channels(label, channels)
     if x.ndim != rank + 2:
         axes = "T" if rank == 1 else "H, W"
         shape = f"(N, C, {axes})" if channels == "first" else f"(N, {axes}, C)"

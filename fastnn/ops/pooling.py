@@ -1,4 +1,4 @@
-"""Pooling: maxima, averages and norms of windows; and its reverse, up-sampling."""
+"""Pooling: maxima, averages and norms of windows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, need, op
 from fastnn.ops.layout import each, from_last, sizes, to_last, valid_steps, windows_of, within
-from fastnn.ops.linear import linear
-from fastnn.ops.operands import as_value, float_value, graph_of
-from fastnn.ops.shape import expand, reshape, take, transpose
+from fastnn.ops.operands import float_value, graph_of
+from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
 Values = dict[str, Value]
@@ -395,95 +394,6 @@ def _over_time(label: str, rank: int) -> None:
             f"{label}: expected a sequence of 3 dimensions with lengths, got an image; leave out "
             "lengths"
         )
-
-
-# ---------------------------------------------------------------- up-sampling
-
-
-def upsample(
-    x: Operand, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-    align_corners: bool = False, channels: str = "first",
-) -> Value:  # fmt: skip
-    """Enlarge sequences or images, as PyTorch's `interpolate`.
-
-    Args:
-        x: shape (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C).
-        size: places of the result, one number or one for each axis; or
-        scale_factor: how often the input's, rounded down.
-        mode: "nearest", or "linear" (between the two neighbours of each axis, which for images is
-            also called "bilinear").
-        align_corners: for "linear": whether the first and last places of input and output are the
-            same; otherwise their outer edges are.
-        channels: where the channels are, "first" or "last".
-
-    Raises:
-        ShapeError, OptionError: sizes or options that do not fit.
-    """
-    x = float_value(x, "upsample")
-    rank, label = x.ndim - 2, f"{where(x.graph.scope)}upsample"
-    x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
-    if mode not in ("nearest", "linear", "bilinear") or (mode == "bilinear" and rank == 1):
-        raise OptionError(
-            f"{label}: expected mode 'nearest' or 'linear' ('bilinear' for images), got {mode!r}"
-        )
-    if (size is None) == (scale_factor is None):
-        raise OptionError(f"{label}: expected either size or scale_factor; give one of the two")
-    scales: tuple[float, ...] | None = None
-    if size is not None:
-        out = each(label, "size", size, rank)
-    else:
-        given = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * rank
-        if len(given) != rank or not all(
-            isinstance(s, (int, float)) and not isinstance(s, bool) and s > 0 for s in given
-        ):
-            raise OptionError(
-                f"{label}: expected scale_factor to be a number above 0 or {rank} of them, got "
-                f"{scale_factor!r}"
-            )
-        scales = tuple(1.0 / s for s in given)
-        out = tuple(int(n * s) for n, s in zip(x.shape[1:-1], given, strict=True))
-        each(label, "the size after scaling", out, rank)
-    for axis, places in enumerate(out, 1):
-        step = x.shape[axis] / places if scales is None else scales[axis - 1]
-        if mode == "nearest":
-            x = _nearest(x, axis, places, step)
-        else:
-            x = _interpolated(x, axis, _weights(x.shape[axis], places, step, align_corners))
-    return from_last(x, channels)
-
-
-def _nearest(x: Value, axis: int, places: int, step: float) -> Value:
-    count = x.shape[axis]
-    if places % count == 0 and step == count / places:
-        shape, times = x.shape, places // count
-        wide = reshape(x, *shape[: axis + 1], 1, *shape[axis + 1 :])
-        wide = expand(wide, *shape[: axis + 1], times, *shape[axis + 1 :])
-        return reshape(wide, *shape[:axis], places, *shape[axis + 1 :])
-    sources = np.minimum(np.floor(np.arange(places) * step), count - 1).astype(np.int64)
-    return take(x, sources, axis)
-
-
-def _weights(count: int, places: int, step: float, align: bool) -> np.ndarray:
-    """The matrix (count, places) that interpolates along an axis."""
-    if align:
-        at = np.arange(places) * ((count - 1) / (places - 1) if places > 1 else 0.0)
-    else:
-        at = np.maximum((np.arange(places) + 0.5) * step - 0.5, 0.0)
-    low = np.minimum(np.floor(at).astype(np.int64), count - 1)
-    high = np.minimum(low + 1, count - 1)
-    found = np.zeros((count, places))
-    share = np.where(low < count - 1, at - low, 0.0)
-    np.add.at(found, (low, np.arange(places)), 1.0 - share)
-    np.add.at(found, (high, np.arange(places)), share)
-    return found
-
-
-def _interpolated(x: Value, axis: int, weights: np.ndarray) -> Value:
-    order = (*(d for d in range(x.ndim) if d != axis), axis)
-    y = linear(transpose(x, order), as_value(x.graph, weights))
-    back = list(range(x.ndim - 1))
-    back.insert(axis, x.ndim - 1)
-    return transpose(y, back)
 
 
 publish(globals(), FunctionType)
