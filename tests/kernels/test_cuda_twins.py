@@ -64,7 +64,6 @@ PRODUCTS = (
     "linear_backward_input_activated", "linear_backward_weight", "linear_backward_weight_bias",
 )  # fmt: skip
 KERNELS_ONLY_CUDA = {
-    "convolution.elements": "a thread for each element of an image, sums over samples",
     "*_update*_saving": "copies what it changes in a doubtful step; the CPU has safeguard",
     "embedding_backward_occurring": "for tables of more rows than there are ids",
     "cross_entropy_scaled": "the loss and its gradient at once, where the mean's is known",
