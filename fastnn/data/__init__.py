@@ -15,6 +15,7 @@ _PUBLIC = {
     "Buckets": "bucketing",
     "Gain": "augment",
     "Normaliser": "audio",
+    "Recordings": "audio_folder",
     "Room": "augment",
     "Speed": "augment",
     "Vocabulary": "text",
@@ -32,7 +33,9 @@ _PUBLIC = {
     "load_digits": "digits",
     "load_mnist": "mnist",
     "load_ptb": "ptb",
+    "load_recordings": "audio_folder",
     "load_shakespeare": "shakespeare",
+    "load_speech_commands": "speech_commands",
     "load_spoken_digits": "spoken_digits",
     "log_mel": "audio",
     "mfcc": "audio",
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
         read_audio,
         with_deltas,
     )
+    from fastnn.data.audio_folder import Recordings, load_recordings
     from fastnn.data.augment import (
         AddNoise,
         Augment,
@@ -84,17 +88,18 @@ if TYPE_CHECKING:
     from fastnn.data.sequences import pack, pad, unpack, unpad
     from fastnn.data.shakespeare import load_shakespeare
     from fastnn.data.signals import change_speed, resample
+    from fastnn.data.speech_commands import load_speech_commands
     from fastnn.data.spoken_digits import load_spoken_digits
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
 
 __all__ = [
-    "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Room", "Speed", "Vocabulary",
-    "add_noise", "batchify", "bucket_batches", "change_gain", "change_speed", "convert_tags",
-    "deltas", "entities", "entity_scores", "frames", "load_conll2003", "load_digits",
-    "load_mnist", "load_ptb", "load_shakespeare", "load_spoken_digits", "log_mel", "mfcc",
-    "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad", "predict_sequences",
-    "read_audio", "resample", "reverberate", "room_response", "unpack", "unpad", "windows",
-    "with_deltas",
+    "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Recordings", "Room", "Speed",
+    "Vocabulary", "add_noise", "batchify", "bucket_batches", "change_gain", "change_speed",
+    "convert_tags", "deltas", "entities", "entity_scores", "frames", "load_conll2003",
+    "load_digits", "load_mnist", "load_ptb", "load_recordings", "load_shakespeare",
+    "load_speech_commands", "load_spoken_digits", "log_mel", "mfcc", "mu_law_decode",
+    "mu_law_encode", "normalise", "pack", "pad", "predict_sequences", "read_audio", "resample",
+    "reverberate", "room_response", "unpack", "unpad", "windows", "with_deltas",
 ]  # fmt: skip
 
 

@@ -153,6 +153,31 @@ class Tree:
 Part: TypeAlias = File | Tree
 
 
+def unpack_all(archive: Path, target: Path) -> None:
+    """All files of a tar archive, with their folders, to `target`, which appears only when it is
+    complete. Links, devices and names that lead out of it are refused.
+
+    Raises DownloadError for an archive that can't be read.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target) as folder:
+        folder.mkdir()
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        except (
+            tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError,
+            ArithmeticError, RecursionError, MemoryError,
+        ) as error:  # fmt: skip
+            reason = files.one_line(error)
+            raise DownloadError(f"{archive}: not a readable tar archive ({reason})") from None
+        try:
+            folder.rename(target)
+        except OSError:  # another process was first
+            if not target.is_dir():
+                raise
+
+
 def _download(url: str, path: Path, size: int | None = None, most: int | None = None) -> None:
     """The bytes at `url` into the file `path`: `size` of them, or at most `most`."""
     if not url.startswith(("https://", "http://")):

@@ -3,7 +3,8 @@
 A set is looked for in this order:
 
 1. the folder that the environment variable `FASTNN_DATA` names, in a sub-folder named after the set
-   (`mnist`, `fsdd`, `tinyshakespeare`, `ptb`, `conll2003`), for sets that you put there yourself;
+   (`mnist`, `fsdd`, `speech_commands`, `tinyshakespeare`, `ptb`, `conll2003`), for sets that you
+   put there yourself;
 2. the cache: the folder `FASTNN_DATA_CACHE`, or `fastnn/data` in the user's cache;
 3. the addresses below, downloaded into the cache.
 
@@ -179,6 +180,23 @@ FSDD = Source(
         ),
     ),
     "CC BY-SA 4.0",
+)
+
+#: spoken words
+SPEECH_COMMANDS = Source(
+    "speech_commands",
+    _files(
+        (
+            "http://download.tensorflow.org/data/",
+            "https://storage.googleapis.com/download.tensorflow.org/data/",
+        ),
+        (
+            "speech_commands_v0.02.tar.gz",
+            2_428_923_189,
+            "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+        ),
+    ),
+    "CC BY 4.0",
 )
 
 #: plays of Shakespeare in one file; the text is in the public domain
