@@ -15,6 +15,7 @@ from typing import Any
 COMMANDS = {
     "train": "Train a model on a task's data and test it.",
     "sample": "Generate text or images with a trained model.",
+    "recognise": "Name the word, speaker or language in audio files.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
 }
@@ -23,6 +24,9 @@ COMMANDS = {
 TASKS = {
     "mnist-cnn": "Handwritten digits of MNIST: a small convolutional net.",
     "spoken-digits": "Spoken digits: LSTM on cepstra of 3,000 recordings.",
+    "speech-commands": "Spoken words: convolutional net on raw samples.",
+    "speaker-id": "Who speaks: convolutional net on raw samples.",
+    "language-id": "Which language is spoken: recordings in a folder of your own.",
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
     "ner": "Names of persons, places, organisations in news: CoNLL-2003.",

@@ -1,6 +1,7 @@
 """The commands of the tasks, on small data."""
 
 import re
+import wave
 
 import numpy as np
 import pytest
@@ -41,6 +42,55 @@ def test_spoken_digits(tmp_path, monkeypatch):
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / "run" / name).is_file()
     assert "val_accuracy" in (tmp_path / "run" / "history.csv").read_text()
+
+
+def write_tones(folder, classes, speakers, rate=8000):
+    """A folder of tones, a pitch for each class, three by each speaker."""
+    for k, name in enumerate(classes):
+        for speaker in speakers:
+            for n in range(3):
+                path = folder / name / f"{speaker}_{n}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                time = np.arange(rate // 4 + 50 * n) / rate
+                samples = 9000 * np.sin(2 * np.pi * (300 + 900 * k) * time)
+                with wave.open(str(path), "wb") as file:
+                    file.setparams((1, 2, rate, 0, "NONE", ""))
+                    file.writeframes(samples.astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("task", ["speech-commands", "speaker-id", "language-id"])
+def test_recordings_in_a_folder_and_recognise(tmp_path, task):
+    write_tones(tmp_path / "data", ["low", "high"], "abcde")
+    folder = tmp_path / "run"
+    small = ["--channels", 4, "--epochs", 8, "--batch-size", 6, "--lr", 0.02, "--workers", 1]
+    result = run(
+        "train", task, "--folder", tmp_path / "data", *small, "--output", folder, "--no-augment"
+    )
+    assert result.exit_code == 0, result.output
+    who = " of speakers not heard before" if task != "speaker-id" else " not heard before"
+    assert re.search(rf"test accuracy +100\.00 % of 6 recordings{who}\n", result.stdout)
+    for name in ("model.safetensors", "model.json", "history.csv"):
+        assert (folder / name).is_file()
+    files = [tmp_path / "data" / name / "a_1.wav" for name in ("low", "high")]
+    heard = run("recognise", folder, *files)
+    assert heard.exit_code == 0, heard.output
+    names = re.findall(r"a_1\.wav: (\w+) [\d.]+ %\n", heard.stdout)
+    assert names == ["low", "high"]
+    both = run("recognise", folder, files[0], "--top", 2)
+    assert re.search(r": low [\d.]+ %, high [\d.]+ %\n", both.stdout)
+
+
+def test_recognise_says_what_is_wrong(tmp_path):
+    write_tones(tmp_path, ["low"], "a")
+    lost = run("recognise", tmp_path, tmp_path / "low" / "a_0.wav")
+    assert lost.exit_code == 1
+    assert "as `fastnn train speech-commands` writes it" in lost.stderr
+    alone = run("train", "language-id", "--folder", tmp_path, "--output", tmp_path / "run")
+    assert alone.exit_code == 1
+    assert "class 'low': expected recordings of at least 2 speakers" in alone.stderr
+    none = run("train", "language-id")
+    assert none.exit_code == 2
+    assert "--folder" in none.stderr
 
 
 @pytest.fixture
