@@ -70,13 +70,20 @@ def upsample(
 
 
 def _nearest(x: Value, axis: int, places: int, step: float) -> Value:
-    count = x.shape[axis]
-    if places % count == 0 and step == count / places:
-        shape, times = x.shape, places // count
+    """Copies of places of an axis: which ones, is found as PyTorch finds it, in float32, and images
+    of one or two times the size have each place so many times, whatever the factor says."""
+    count, shape = x.shape[axis], x.shape
+    at = np.arange(places)
+    if x.ndim == 4 and places in (count, 2 * count):
+        sources = at * count // places
+    else:
+        found = np.floor(at.astype(np.float32) * np.float32(step)).astype(np.int64)
+        sources = np.minimum(found, count - 1)
+    if places % count == 0 and np.array_equal(sources, at * count // places):
+        times = places // count
         wide = reshape(x, *shape[: axis + 1], 1, *shape[axis + 1 :])
         wide = expand(wide, *shape[: axis + 1], times, *shape[axis + 1 :])
         return reshape(wide, *shape[:axis], places, *shape[axis + 1 :])
-    sources = np.minimum(np.floor(np.arange(places) * step), count - 1).astype(np.int64)
     return take(x, sources, axis)
 
 

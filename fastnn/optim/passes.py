@@ -55,7 +55,8 @@ class Passes(Optimizer):
         """
         what, p = self.passes[name], given["p"]
         arrays = {**given, **more}
-        rows = p.shape[0] if p.ndim else 1
+        # as kernels see it: the leading axes of a convolution's weight are rows
+        rows = p.size // p.shape[-1] if p.ndim > 1 else p.size
         sums = {f"s{k}": p.graph.value((rows,), "r") for k in range(what.sums)}
         operands = {a: arrays[a] for a in (*what.writes, *what.reads, *what.outs)}
         if what.factors:

@@ -270,3 +270,60 @@ def test_amsgrad_as_pytorch(name: str) -> None:
 def test_names_that_only_a_rule_knows_are_refused(make: Any, unknown: str, known: str) -> None:
     with pytest.raises(OptionError, match=f"unknown option '{unknown}'; expected .*'{known}'"):
         make()
+
+
+class Windows(nn.Module):
+    """Two convolutions, the first with a weight that lies transposed or as it is seen."""
+
+    def __init__(self, transposed: bool):
+        self.weight = nn.Parameter((3, 2, 4), 0.0, transposed=transposed)
+        self.second = nn.Parameter((2, 3, 1, 2), 0.0, transposed=transposed)
+
+    def forward(self, x: Any) -> Any:
+        y = ops.tanh(ops.conv1d(x, self.weight))
+        y = ops.conv2d(ops.reshape(y, x.shape[0], 3, 1, -1), self.second)
+        return ops.mean(ops.reshape(y, x.shape[0], 2, -1), -1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.SGD(lr=0.1, clip_norm=0.05),
+        lambda: optim.SGD(lr=0.1, clip_global_norm=0.05),
+        lambda: optim.SGD(lr=0.1, max_norm=0.3),
+        lambda: optim.LAMB(lr=0.1),
+        lambda: optim.Adafactor(lr=0.1),
+        lambda: optim.AdaSecant(),
+    ],
+    ids=["clip_norm", "clip_global_norm", "max_norm", "lamb", "adafactor", "adasecant"],
+)
+def test_weights_of_three_and_four_axes(make: Any) -> None:
+    """Sums over a weight have all its numbers, wherever these lie in memory."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3, 5, 2, 9)), rng.normal(size=(3, 5, 2))
+    given = {"weight": rng.normal(size=(3, 2, 4)), "second": rng.normal(size=(2, 3, 1, 2))}
+    found = []
+    for transposed in (True, False):
+        model = Windows(transposed)
+        step = fnn.compile(model, "mse", make(), dtype="float64", device="cpu")
+        model.load_state_dict(given)
+        for rows, target in zip(x, y, strict=True):
+            step(rows, target)
+        found.append(model.state_dict())
+    for name, first in found[0].items():
+        assert abs(first - given[name]).max() > 1e-4
+        np.testing.assert_allclose(first, found[1][name], rtol=0, atol=1e-12)
+
+
+def test_a_convolutions_gradient_is_clipped_by_its_whole_norm() -> None:
+    model = nn.Conv1d(2, 3, 4, bias=False, weight_init=1.0)
+    step = fnn.compile(
+        model, lambda o, y: ops.total(o * y), optim.SGD(lr=1.0, clip_norm=2.0), dtype="float64",
+        device="cpu",
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 2, 7)), rng.normal(size=(2, 3, 4))
+    g = step.gradients(x, y)["weight"]
+    step(x, y)
+    want = 1.0 - g * min(1.0, 2.0 / np.linalg.norm(g))
+    np.testing.assert_allclose(np.array(model.weight), want, rtol=1e-6)

@@ -134,3 +134,22 @@ def test_lenet_trains_as_pytorchs() -> None:
         assert float(step(x, t)) == pytest.approx(loss.item(), rel=1e-4)
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(value, peer.state_dict()[name].numpy(), rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_nearest_places_are_pytorchs(rank: int) -> None:
+    """Which place is the nearest is a matter of rounding: PyTorch's is that of float32, and for
+    images of up to twice the size not even the factor counts."""
+    for count in (1, 3, 5, 7, 9, 13, 29, 41):
+        x = np.broadcast_to(np.arange(count, dtype=np.float32), (1, 1, *[1] * (rank - 1), count))
+        for scale in (0.7, 1.2, 1.7, 2.0, 2.3, 3.3):
+            if int(count * scale) < 1:
+                continue
+            factors = scale if rank == 1 else (1.0, scale)
+            want = torch.nn.Upsample(scale_factor=factors)(torch.tensor(x)).numpy()
+            got = nn.Upsample(scale_factor=factors).predict(x)
+            np.testing.assert_array_equal(got, want)
+        for places in (3, 10, 15, 26, 41, 82, 100):
+            size = places if rank == 1 else (1, places)
+            want = torch.nn.Upsample(size=size)(torch.tensor(x)).numpy()
+            np.testing.assert_array_equal(nn.Upsample(size=size).predict(x), want)
