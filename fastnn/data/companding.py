@@ -47,8 +47,8 @@ def mu_law_decode(levels_of: Any, levels: int = 256) -> NDArray[np.float32]:
 
     Raises DataError for other numbers.
 
-    >>> mu_law_decode([0, 128, 255]).round(4).tolist()
-    [-1.0, 0.0001, 1.0]
+    >>> mu_law_decode([0, 200, 255]).astype(float).round(4).tolist()
+    [-1.0, 0.0879, 1.0]
     """
     mu = _mu("mu_law_decode", levels)
     given = numbers(levels_of, "mu_law_decode")

@@ -130,8 +130,7 @@ class WaveNet(Module):
                 z = ops.add(z, ops.reshape(each[:, part], (batch, 1, width)))
             if frames is not None:
                 z = ops.add(z, self._spread(frames[:, :, part], steps))
-            a, b = ops.split(z, 2, -1)
-            units.append(ops.multiply(ops.tanh(a), ops.sigmoid(b)))
+            units.append(ops.gtu(z))
             if layer < self.layers - 1:
                 h = ops.add(h, self.residuals[layer](units[-1]))
         joined = ops.concatenate(*units, axis=-1) if len(units) > 1 else units[0]

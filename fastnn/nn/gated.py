@@ -17,7 +17,8 @@ class _Gated(Module):
             raise OptionError(f"{type(self).__name__}: expected an axis of the sample, got {axis}")
         self.axis = int(axis)
 
-    def _passing(self, half: Value) -> Value:
+    def _gated(self, x: Value) -> Value:
+        """The op along the last axis."""
         raise NotImplementedError
 
     def forward(self, x: Value) -> Value:
@@ -27,8 +28,10 @@ class _Gated(Module):
                 f"{where(x.graph.scope)}{self!r}: expected an even number of features along axis "
                 f"{self.axis}, got input of shape {x.shape}"
             )
-        half, gate = ops.split(x, 2, self.axis)
-        return ops.multiply(self._passing(half), ops.sigmoid(gate))
+        axis = self.axis % x.ndim
+        if axis == x.ndim - 1:
+            return self._gated(x)
+        return ops.swapaxes(self._gated(ops.swapaxes(x, axis, -1)), axis, -1)
 
     def extra(self) -> str:
         return "" if self.axis == -1 else f"axis={self.axis}"
@@ -49,8 +52,8 @@ class GLU(_Gated):
     array([[1.5, 4. ]], dtype=float32)
     """
 
-    def _passing(self, half: Value) -> Value:
-        return half
+    def _gated(self, x: Value) -> Value:
+        return ops.glu(x)
 
 
 class GTU(_Gated):
@@ -68,8 +71,8 @@ class GTU(_Gated):
     array([[0.5]], dtype=float32)
     """
 
-    def _passing(self, half: Value) -> Value:
-        return ops.tanh(half)
+    def _gated(self, x: Value) -> Value:
+        return ops.gtu(x)
 
 
 publish(globals(), type)

@@ -18,6 +18,7 @@ from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
 from fastnn.ops.derivative import *
 from fastnn.ops.framing import *
+from fastnn.ops.gated import *
 from fastnn.ops.linear import *
 from fastnn.ops.matmul import *
 from fastnn.ops.norm import *

@@ -25,6 +25,7 @@ WITHOUT_GRADIENT = {
     "target_weight",
     "top_k",
     "uniform",
+    "wavenet_sample",
 }
 #: in test_symbolic.py; the recurrent ops, in tests of their own (sequences of different lengths)
 CHECKED_ELSEWHERE = {
@@ -104,6 +105,8 @@ case("sqrt", ops.sqrt, lambda s: (positive(s),))
 case("affine", lambda x: ops.affine(x, -1.7, 0.3))
 case("prelu", ops.prelu, lambda s: (away(s), weight(np.array([0.3]))), "prelu, one slope")
 case("prelu", ops.prelu, lambda s: (away(s), weight(away(s[-1:], 1))), "prelu, slopes")
+for _name in ("glu", "gtu"):
+    case(_name, getattr(ops, _name), lambda s: (away((*s[:-1], 2 * s[-1])),))
 case("maxout", lambda x: ops.maxout(x, 3), lambda s: (away((*s[:-1], 3 * s[-1])),))
 
 for _name in ("add", "subtract", "multiply", "divide"):
