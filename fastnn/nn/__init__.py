@@ -2,6 +2,7 @@
 
 from fastnn.nn import init as init
 from fastnn.nn.activation import *
+from fastnn.nn.attention import *
 from fastnn.nn.audio import *
 from fastnn.nn.cells import *
 from fastnn.nn.channels import *
@@ -24,6 +25,7 @@ from fastnn.nn.rnn import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
 from fastnn.nn.upsampling import *
+from fastnn.nn.transformer import *
 from fastnn.public import publish
 
 publish(globals(), type, "init", "detached")

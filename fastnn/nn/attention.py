@@ -1,0 +1,382 @@
+"""Multi-head attention, and positions of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn import ops
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.graph.value import Value
+from fastnn.nn import init
+from fastnn.nn.linear import Linear
+from fastnn.nn.module import Module
+from fastnn.nn.parameter import Parameter
+from fastnn.ops.operands import as_value
+from fastnn.public import publish
+
+#: keys and values as an attention reads them
+Pair = tuple[Value, Value]
+
+
+class MultiHeadAttention(Module):
+    """Attention by several heads (Vaswani et al. 2017, "Attention is all you need").
+
+    Queries, keys and values are projected, each head attends with a share of the columns
+    (`ops.attention`), and what the heads have found is projected once more. Names, shapes, order
+    and initial values of the parameters are those of PyTorch's `MultiheadAttention`; state dicts go
+    both ways unchanged.
+
+    Args:
+        embed_dim: E, the size of queries and of the output.
+        num_heads: H, which divides E.
+        dropout: share of the weights that is left out while training, in [0, 1).
+        bias: whether the projections have biases.
+        kdim, vdim: sizes of keys and values; E by default.
+        rotary: whether queries and keys are turned by their places (`RotaryPositions`), for self
+            attention.
+
+    Attributes:
+        in_proj_weight: the projections of queries, keys and values, shape (3E, E), one below the
+            other; with other sizes of keys or values there are `q_proj_weight` (E, E),
+            `k_proj_weight` (E, kdim) and `v_proj_weight` (E, vdim) instead.
+        in_proj_bias: shape (3E,), or None.
+        out_proj: the last projection, a `Linear`.
+
+    Shapes: query (batch, M, E); key (batch, N, kdim) and value (batch, N, vdim), by default the
+    query, or for the value the key; `key_lengths` and `query_lengths` (batch,); output (batch, M,
+    E).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> x = np.ones((2, 5, 8), np.float32)
+    >>> nn.MultiHeadAttention(8, 2).predict(x).shape
+    (2, 5, 8)
+    >>> nn.MultiHeadAttention(8, 2, kdim=6, vdim=6).predict(x, np.ones((2, 7, 6))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,
+        kdim: int | None = None, vdim: int | None = None, rotary: bool = False,
+    ):  # fmt: skip
+        kdim, vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
+        check_whole(
+            "MultiHeadAttention", 1, embed_dim=embed_dim, num_heads=num_heads, kdim=kdim, vdim=vdim
+        )
+        check_numbers("MultiHeadAttention", dropout=dropout)
+        if embed_dim % num_heads:
+            raise OptionError(
+                f"MultiHeadAttention: expected num_heads to divide embed_dim={embed_dim}, got "
+                f"{num_heads}"
+            )
+        if not 0 <= dropout < 1:
+            raise OptionError(f"MultiHeadAttention: expected dropout in [0, 1), got {dropout}")
+        self.embed_dim, self.num_heads = embed_dim, num_heads
+        self.kdim, self.vdim, self.dropout = kdim, vdim, float(dropout)
+        self.joined = kdim == vdim == embed_dim
+        if self.joined:
+            self.in_proj_weight = _projection(3 * embed_dim, embed_dim)
+        else:
+            self.q_proj_weight = _projection(embed_dim, embed_dim)
+            self.k_proj_weight = _projection(embed_dim, kdim)
+            self.v_proj_weight = _projection(embed_dim, vdim)
+        self.in_proj_bias = Parameter((3 * embed_dim,), 0.0) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias, bias_init=0.0)
+        self.positions = RotaryPositions(embed_dim // num_heads) if rotary else None
+
+    def forward(
+        self, query: Value, key: Value | None = None, value: Value | None = None,
+        key_lengths: Value | None = None, query_lengths: Value | None = None, causal: bool = False,
+    ) -> Value:  # fmt: skip
+        if key is None and value is None and self.joined:
+            self._check(query, "query", self.embed_dim)
+            q, k, v = ops.split(ops.linear(query, self.in_proj_weight, self.in_proj_bias), 3)
+            q, k = self._turned(q), self._turned(k)
+            if query_lengths is None:
+                query_lengths = key_lengths
+        else:
+            key = query if key is None else key
+            q = self._turned(self.project(query))
+            k, v = self.keys_and_values(key, value)
+        return self.attend(q, (k, v), key_lengths, query_lengths, causal)
+
+    def project(self, query: Value) -> Value:
+        """Queries as heads take them, shape (batch, M, E)."""
+        self._check(query, "query", self.embed_dim)
+        return self._project(query, 0)
+
+    def keys_and_values(self, key: Value, value: Value | None = None) -> Pair:
+        """Keys and values as heads take them: for those that several calls look at."""
+        value = key if value is None else value
+        self._check(key, "key", self.kdim)
+        self._check(value, "value", self.vdim)
+        if value is key and self.joined:
+            k, v = ops.split(self._project(key, 1, 2), 2)
+        else:
+            k, v = self._project(key, 1), self._project(value, 2)
+        return self._turned(k), v
+
+    def attend(
+        self, projected: Value, pair: Pair, key_lengths: Value | None = None,
+        query_lengths: Value | None = None, causal: bool = False,
+    ) -> Value:  # fmt: skip
+        """The output for projected queries, keys and values."""
+        found = ops.attention(
+            projected, *pair, heads=self.num_heads, causal=causal, key_lengths=key_lengths,
+            query_lengths=query_lengths, dropout=self.dropout,
+        )  # fmt: skip
+        return self.out_proj(found)
+
+    def cache(self, x: Value, steps: int) -> Pair:
+        """Keys and values of no step yet, with room for so many, for each sample of x."""
+        check_whole("MultiHeadAttention.cache", 1, steps=steps)
+        shape = (x.shape[0], steps, self.embed_dim)
+        return x.graph.full(shape, 0.0, batched=True), x.graph.full(shape, 0.0, batched=True)
+
+    def step(self, x: Value, cache: Pair, place: Place) -> tuple[Value, Pair]:
+        """One step of causal self attention, for generation: its keys and values join those of the
+        steps before, which are in the cache.
+
+        Args:
+            x: the step's input, shape (batch, E).
+            cache: what the step before has returned; in the beginning that of `cache`.
+            place: which step it is.
+
+        Returns:
+            The output of shape (batch, E), and the cache with this step. Both may be carried by
+            `ops.loop`.
+        """
+        one = ops.reshape(x, (x.shape[0], 1, x.shape[1]))
+        self._check(one, "input", self.embed_dim)
+        if self.joined:
+            q, k, v = ops.split(ops.linear(one, self.in_proj_weight, self.in_proj_bias), 3)
+        else:
+            q, (k, v) = self.project(one), (self._project(one, 1), self._project(one, 2))
+        if self.positions is not None:
+            q, k = (self.positions(y, self.num_heads, place) for y in (q, k))
+        keys, values = (
+            ops.where(place.now, new, old) for new, old in zip((k, v), cache, strict=True)
+        )
+        y = self.attend(q, (keys, values), place.lengths)
+        return ops.reshape(y, x.shape), (keys, values)
+
+    def _turned(self, x: Value) -> Value:
+        return x if self.positions is None else self.positions(x, self.num_heads)
+
+    def _project(self, x: Value, first: int, last: int | None = None) -> Value:
+        """The projections number `first` to `last` side by side."""
+        size, last = self.embed_dim, first if last is None else last
+        bias = self.in_proj_bias
+        if bias is not None:
+            bias = ops.columns(as_value(x.graph, bias), first * size, (last + 1) * size)
+        if self.joined:
+            weight = as_value(x.graph, self.in_proj_weight)
+            weight = ops.columns(weight, first * size, (last + 1) * size)
+        else:
+            given = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)[first]
+            weight = as_value(x.graph, given)
+        product: Value = x.graph.apply("linear", x=x, w=weight, bias=bias)
+        return product
+
+    def _check(self, x: Value, name: str, size: int) -> None:
+        if x.ndim != 3 or x.shape[2] != size:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected {name} of shape (batch, steps, {size}), "
+                f"got {x.shape}; change embed_dim, kdim or vdim, or reshape it"
+            )
+
+    def extra(self) -> str:
+        return f"{self.embed_dim}, {self.num_heads}"
+
+
+def _projection(rows: int, columns: int) -> Parameter:
+    return Parameter((rows, columns), init.get("xavier_uniform"), transposed=True)
+
+
+class Place:
+    """Which step of a generation is made, for each sample: what caches and positions go by.
+
+    Args:
+        written: what `start` gives, or the state that a loop carries: shape (batch, steps), 1 for
+            the steps made before, else 0.
+
+    Attributes:
+        now: shape (batch, steps, 1), 1 for this step.
+        after: shape (batch, steps), what the next step is given.
+        number: this step's number, integers of shape (batch,).
+        lengths: steps up to this one, integers of shape (batch,).
+    """
+
+    def __init__(self, written: Value):
+        graph, (batch, steps) = written.graph, written.shape
+        one = graph.full((batch, 1), 1.0, batched=True)
+        self.after = one if steps == 1 else ops.concatenate(one, ops.columns(written, 0, steps - 1))
+        self.now = ops.reshape(ops.subtract(self.after, written), (batch, steps, 1))
+        self.number = graph.value((batch,), "i", batched=True, name="place")
+        graph.call("mask_length", mask=written, y=self.number)
+        self.lengths = graph.value((batch,), "i", batched=True, name="places")
+        graph.call("mask_length", mask=self.after, y=self.lengths)
+
+    @staticmethod
+    def start(x: Value, steps: int) -> Value:
+        """The state before the first step, for each sample of x."""
+        return x.graph.full((x.shape[0], steps), 0.0, batched=True)
+
+
+def _waves(steps: int, size: int, base: float) -> np.ndarray:
+    """Angles of `size` frequencies at each step, shape (steps, size)."""
+    return np.arange(steps)[:, None] * base ** (-np.arange(size) / size)
+
+
+class SinusoidalPositions(Module):
+    """Adds sines and cosines of a step's number to its features (Vaswani et al. 2017)::
+
+        y[t, 2i] = x[t, 2i] + sin(t / base^(2i/C)),  y[t, 2i+1] = x[t, 2i+1] + cos(t / base^(2i/C))
+
+    Args:
+        features: C, the size of the last dimension.
+        base: the longest wave is 2 pi times as many steps.
+
+    Shapes: input and output (batch, steps, C); with a `Place`, one step, (batch, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.SinusoidalPositions(4).predict(np.zeros((1, 2, 4)))[0, 1].round(3)
+    array([0.841, 0.54 , 0.01 , 1.   ], dtype=float32)
+    """
+
+    def __init__(self, features: int, base: float = 10000.0):
+        check_whole(type(self).__name__, 1, features=features)
+        check_numbers(type(self).__name__, base=base)
+        self.features, self.base = features, float(base)
+
+    def table(self, steps: int) -> np.ndarray:
+        """What is added to so many steps, shape (steps, C)."""
+        angles = _waves(steps, -(-self.features // 2), self.base)
+        both = np.stack([np.sin(angles), np.cos(angles)], -1)
+        return both.reshape(steps, -1)[:, : self.features]
+
+    def forward(self, x: Value, place: Place | None = None) -> Value:
+        _check_steps(self, x, self.features, place)
+        if place is None:
+            return ops.add(x, self.table(x.shape[1]))
+        return ops.add(x, _row_of(self.table(place.now.shape[1]), place))
+
+    def extra(self) -> str:
+        return f"{self.features}"
+
+
+def _row_of(table: np.ndarray, place: Place) -> Value:
+    """The row of a constant table for each sample's step."""
+    steps = place.now.shape[1]
+    now = ops.reshape(place.now, (place.now.shape[0], steps))
+    return ops.matmul(now, table)
+
+
+class LearnedPositions(Module):
+    """Adds a trained vector for each step's number to its features.
+
+    Args:
+        max_steps: how many steps there are at most.
+        features: C, the size of the last dimension.
+        weight_init: initialiser of `weight`; normal with a deviation of 0.02 by default.
+
+    Attributes:
+        weight: the vectors, shape (max_steps, C).
+
+    Shapes: input and output (batch, steps, C); with a `Place`, one step, (batch, C).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.LearnedPositions(10, 4).predict(np.zeros((1, 2, 4))).shape
+    (1, 2, 4)
+    """
+
+    def __init__(self, max_steps: int, features: int, weight_init: Any = None):
+        check_whole("LearnedPositions", 1, max_steps=max_steps, features=features)
+        self.max_steps, self.features = max_steps, features
+        fill = init.get("normal", std=0.02) if weight_init is None else weight_init
+        self.weight = Parameter((max_steps, features), fill)
+
+    def forward(self, x: Value, place: Place | None = None) -> Value:
+        _check_steps(self, x, self.features, place)
+        steps = x.shape[1] if place is None else place.now.shape[1]
+        if steps > self.max_steps:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected at most {self.max_steps} steps, got "
+                f"{steps}; make max_steps larger, or cut the sequences"
+            )
+        if place is not None:
+            return ops.add(x, ops.embedding(place.number, self.weight))
+        return ops.add(x, as_value(x.graph, self.weight)[:steps])
+
+    def extra(self) -> str:
+        return f"{self.max_steps}, {self.features}"
+
+
+def _check_steps(layer: Module, x: Value, features: int, place: Place | None) -> None:
+    if x.ndim != (3 if place is None else 2) or x.shape[-1] != features:
+        wanted = f"(batch, steps, {features})" if place is None else f"(batch, {features})"
+        raise ShapeError(
+            f"{where(x.graph.scope)}{layer!r}: expected input of shape {wanted}, got {x.shape}; "
+            f"set features to {x.shape[-1]}, or reshape the input"
+        )
+
+
+class RotaryPositions(Module):
+    """Turns pairs of a head's numbers by angles that grow with the step (Su et al. 2021,
+    "RoFormer"), so that products of queries and keys depend on how far they are apart.
+
+    Number i is paired with number i + D/2 (as in GPT-NeoX and Llama; the paper pairs neighbours,
+    which is the same with columns in another order)::
+
+        y[i] = x[i] cos(a) - x[i + D/2] sin(a),  y[i + D/2] = x[i + D/2] cos(a) + x[i] sin(a)
+
+    with a = t / base^(2i/D).
+
+    Args:
+        size: D, the numbers of a head, even.
+        base: the longest wave is 2 pi times as many steps.
+
+    Shapes: input and output (batch, steps, heads * D).
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> nn.RotaryPositions(2).predict(np.array([[[1.0, 0.0], [1.0, 0.0]]]))[0].round(3)
+    array([[1.   , 0.   ],
+           [0.54 , 0.841]], dtype=float32)
+    """
+
+    def __init__(self, size: int, base: float = 10000.0):
+        check_whole("RotaryPositions", 2, size=size)
+        check_numbers("RotaryPositions", base=base)
+        if size % 2:
+            raise OptionError(f"RotaryPositions: expected an even size, got {size}")
+        self.size, self.base = size, float(base)
+
+    def forward(self, x: Value, heads: int | None = None, place: Place | None = None) -> Value:
+        heads = x.shape[-1] // self.size if heads is None else heads
+        if x.ndim != 3 or x.shape[-1] != heads * self.size:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected input of shape (batch, steps, "
+                f"{heads * self.size}), got {x.shape}; set size to a head's numbers"
+            )
+        steps = x.shape[1] if place is None else place.now.shape[1]
+        angles = _waves(steps, self.size // 2, self.base)
+        cosine, sine = (np.concatenate([f(angles)] * 2, -1) for f in (np.cos, np.sin))
+        sine[:, : self.size // 2] *= -1.0
+        factors: list[Any] = [np.tile(table, (1, heads)) for table in (cosine, sine)]
+        if place is not None:
+            rows = [_row_of(table, place) for table in factors]
+            factors = [ops.reshape(row, (row.shape[0], 1, row.shape[1])) for row in rows]
+        parts = ops.reshape(x, (*x.shape[:2], heads, 2, self.size // 2))
+        turned = ops.reshape(ops.flip(parts, 3), x.shape)
+        return ops.add(ops.multiply(x, factors[0]), ops.multiply(turned, factors[1]))
+
+    def extra(self) -> str:
+        return f"{self.size}"
+
+
+publish(globals(), type)
