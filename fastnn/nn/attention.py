@@ -207,9 +207,17 @@ class Place:
         after: shape (batch, steps), what the next step is given.
         number: this step's number, integers of shape (batch,).
         lengths: steps up to this one, integers of shape (batch,).
+
+    Raises:
+        ShapeError: `written` is something else.
     """
 
     def __init__(self, written: Value):
+        if not isinstance(written, Value) or written.ndim != 2 or written.dtype != "f":
+            raise ShapeError(
+                "Place: expected a symbolic mask of shape (batch, steps), as Place.start gives it, "
+                f"got {written if isinstance(written, Value) else type(written).__name__}"
+            )
         graph, (batch, steps) = written.graph, written.shape
         one = graph.full((batch, 1), 1.0, batched=True)
         self.after = one if steps == 1 else ops.concatenate(one, ops.columns(written, 0, steps - 1))
