@@ -21,13 +21,19 @@ REQUIRED: dict[str, Any] = {
     "optimizer": optim.SGD(), "block": nn.ReLU(), "sizes": [4, 3, 2],
     "net": pretrain.DeepBeliefNet([4, 3, 2]), "layer": nn.Linear(4, 3),
 }  # fmt: skip
-#: of options that may be left out, but not all of them
-ONE_OF: dict[str, dict[str, Any]] = {"Upsample": {"scale_factor": 2}}
+#: of options that may be left out, but not all of them, and those that 3 does not fit
+ONE_OF: dict[str, dict[str, Any]] = {
+    "Upsample": {"scale_factor": 2}, "RotaryPositions": {"size": 4},
+    "TransformerEncoder": {"layer": nn.TransformerEncoderLayer(4, 2)},
+    "TransformerDecoder": {"layer": nn.TransformerDecoderLayer(4, 2)},
+}  # fmt: skip
 WRONG = [
     None, "abc", -1, 1.5, math.nan, math.inf, [], {}, (1, "b"), object(), True, {"a": 1}, [None],
 ]  # fmt: skip
 PLACES = {
-    "nn": (nn, [name for name in nn.__all__ if name not in ("Module", "Loss", "Parameter")]),
+    "nn": (
+        nn, [name for name in nn.__all__ if name not in ("Module", "Loss", "Parameter", "Place")]
+    ),
     "optim": (optim, [name for name in optim.__all__ if name not in ("Optimizer", "schedules")]),
     "pretrain": (pretrain, [name for name in pretrain.__all__ if name != "Partition"]),
     "schedules": (schedules, [n for n in schedules.__all__ if n != "Schedule"]),

@@ -24,8 +24,8 @@ from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
-from fastnn.nn.upsampling import *
 from fastnn.nn.transformer import *
+from fastnn.nn.upsampling import *
 from fastnn.public import publish
 
 publish(globals(), type, "init", "detached")

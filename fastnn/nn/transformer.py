@@ -30,7 +30,7 @@ class _Layer(Module):
         name = type(self).__name__
         check_whole(name, 1, d_model=d_model, nhead=nhead, dim_feedforward=dim_feedforward)
         check_numbers(name, dropout=dropout, layer_norm_eps=layer_norm_eps)
-        if activation not in ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise OptionError(
                 f"{name}: expected activation to be one of {', '.join(ACTIVATIONS)}, got "
                 f"{activation!r}"
