@@ -168,9 +168,10 @@ class MultiHeadAttention(Module):
     def _project(self, x: Value, first: int, last: int | None = None) -> Value:
         """The projections number `first` to `last` side by side."""
         size, last = self.embed_dim, first if last is None else last
-        bias = self.in_proj_bias
-        if bias is not None:
-            bias = ops.columns(as_value(x.graph, bias), first * size, (last + 1) * size)
+        bias: Value | None = None
+        if self.in_proj_bias is not None:
+            whole = as_value(x.graph, self.in_proj_bias)
+            bias = ops.columns(whole, first * size, (last + 1) * size)
         if self.joined:
             weight = as_value(x.graph, self.in_proj_weight)
             weight = ops.columns(weight, first * size, (last + 1) * size)

@@ -184,7 +184,7 @@ class _Stack(Module):
                 f"{name}: expected a layer, nn.{self.kind.__name__}(...), got "
                 f"{type(layer).__name__}"
             )
-        self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers: Any = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = norm
 
     def _last(self, x: Value) -> Value:
@@ -254,7 +254,7 @@ class TransformerDecoder(_Stack):
             x = layer(x, memory, lengths, memory_lengths, causal=causal)
         return self._last(x)
 
-    def memory(self, memory: Value) -> list[Pair]:
+    def project_memory(self, memory: Value) -> list[Pair]:
         """What each layer looks at of an encoder's output, for `step`."""
         return [layer.multihead_attn.keys_and_values(memory) for layer in self.layers]
 

@@ -58,7 +58,7 @@ class Whole(nn.Module):
     def forward(self, x: Any, memory: Any, lengths: Any) -> Any:
         if not self.stepwise:
             return self.decoder(self.positions(x), memory, memory_lengths=lengths)
-        seen = self.decoder.memory(memory)
+        seen = self.decoder.project_memory(memory)
 
         def step(x_t: Any, state: Any) -> Any:
             place = Place(state[0])
