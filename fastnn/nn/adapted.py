@@ -15,6 +15,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.statistics import pieces, sizes
+from fastnn.ops.lengths import checked_lengths
 
 _UNSET = "%s: expected it to be adapted to training data, or loaded, before use; call its adapt(x)"
 
@@ -105,12 +106,12 @@ class Adapted(Module):
         """Zeros where sequences are over."""
         if lengths is None:
             return y
-        if y.ndim < 3 or lengths.shape != y.shape[:1]:
+        if y.ndim < 3:
             raise ShapeError(
-                f"{where(y.graph.scope)}expected lengths of shape {y.shape[:1]} and sequences of "
-                f"shape (batch, steps, features), got {lengths.shape} and {y.shape}"
+                f"{where(y.graph.scope)}expected sequences of shape (batch, steps, features) with "
+                f"lengths, got {y.shape}"
             )
-        y.graph.limit(lengths, 0, y.shape[1] + 1, steps=True)
+        lengths = checked_lengths(y.graph, lengths, *y.shape[:2], "normalisation")
         steps = np.arange(y.shape[1])[None]
         within = ops.less(steps, ops.reshape(lengths, -1, 1))
         return ops.multiply(y, ops.reshape(within, *y.shape[:2], *[1] * (y.ndim - 2)))

@@ -10,6 +10,7 @@ import numpy as np
 from fastnn import ops
 from fastnn.errors import OptionError, check_numbers
 from fastnn.graph.value import Value
+from fastnn.ops.lengths import checked_lengths
 
 
 def probabilities(name: str, given: Any, states: Sequence[str]) -> tuple[float, ...]:
@@ -54,7 +55,7 @@ def zoned(
     extra: list[Value] = []
     valid = None
     if lengths is not None:
-        graph.limit(lengths, 0, steps + 1, steps=True)
+        lengths = checked_lengths(graph, lengths, batch, steps, "zoneout")
         places = np.arange(steps).reshape(1, steps)
         valid = ops.reshape(ops.greater(ops.reshape(lengths, -1, 1), places), batch, steps, 1)
         x = ops.where(valid, x, np.zeros((1, 1, 1)))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, check_whole, where
-from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import multiply
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, op, outputs
+from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.matmul import matmul
 from fastnn.ops.operands import as_shown, float_value, graph_of
 from fastnn.ops.reduce import softmax
@@ -29,12 +29,6 @@ def _heads_first(x: Value, heads: int, apart: int) -> Value:
     if apart:
         return reshape(x, (x.shape[0], heads, x.shape[1] // heads, x.shape[2]))
     return reshape(x, (*x.shape[:2], heads, x.shape[2] // heads)).transpose(0, 2, 1, 3)
-
-
-def _mask_of(graph: Graph, lengths: Value, batch: int, steps: int) -> Value:
-    mask = graph.value((batch, steps), batched=True, name="mask")
-    graph.call("length_mask", lengths=lengths, y=mask)
-    return mask
 
 
 def _by_products(
@@ -59,7 +53,7 @@ def _by_products(
         if lengths is not None:
             wide = [batch, 1, 1, 1]
             wide[place] = steps
-            mask = reshape(_mask_of(q.graph, lengths, batch, steps), tuple(wide))
+            mask = reshape(valid_steps(lengths, steps), tuple(wide))
             seen = mask if seen is None else multiply(seen, mask)
     if seen is None:
         y = matmul(softmax(scores), c)
@@ -141,8 +135,8 @@ def attention(
         raise OptionError(f"{name}: expected a scale above 0, or None, got {scale!r}")
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise OptionError(f"{name}: expected dropout in [0, 1), got {dropout!r}")
-    ends = _checked_lengths(graph, f"{name}: key_lengths", key_lengths, q, k.shape[-2])
-    own = _checked_lengths(graph, f"{name}: query_lengths", query_lengths, q, q.shape[-2])
+    ends = _lengths(name, "key_lengths", key_lengths, q, k.shape[-2])
+    own = _lengths(name, "query_lengths", query_lengths, q, q.shape[-2])
     shape, apart = (*q.shape[:-1], v.shape[-1]), 0
     if q.ndim == 4 and not (ends is None and own is None):
         heads, apart = q.shape[1], 1
@@ -180,21 +174,13 @@ def _check_shapes(name: str, q: Value, k: Value, v: Value, heads: int) -> None:
         )
 
 
-def _checked_lengths(graph: Graph, name: str, lengths: Any, q: Value, steps: int) -> Value | None:
-    if lengths is None:
-        return None
-    if not isinstance(lengths, Value) or lengths.dtype != "i" or lengths.shape != q.shape[:1]:
-        shown = lengths if isinstance(lengths, Value) else type(lengths).__name__
-        raise ShapeError(
-            f"{name}: expected symbolic integers of shape {q.shape[:1]}, got {shown}; give lengths "
-            "as an input of the model, as astype(np.int64) makes them"
-        )
-    if q.ndim > 4:
+def _lengths(name: str, given: str, lengths: Any, q: Value, steps: int) -> Value | None:
+    if lengths is not None and q.ndim > 4:
         raise ShapeError(
             f"{name}: expected queries of 3 or 4 dimensions with lengths, got shape {q.shape}"
         )
-    graph.limit(lengths, 0, steps + 1, steps=True)
-    return lengths
+    found: Value | None = checked_lengths(q.graph, lengths, q.shape[0], steps, "attention", given)
+    return found
 
 
 publish(globals(), FunctionType)

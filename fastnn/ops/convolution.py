@@ -14,7 +14,8 @@ from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, from_last, sizes, to_last, windows_of, within
+from fastnn.ops.layout import each, from_last, sizes, to_last
+from fastnn.ops.lengths import checked_lengths, windows_of, within
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.shape import reshape, transpose
@@ -221,6 +222,7 @@ def _convolved(
         label, x.shape[1:-1], w.shape[:rank], stride, padding, dilation, causal=rank == 1
     )
     if lengths is not None:
+        lengths = checked_lengths(graph, lengths, *x.shape[:2], name)
         x = within(x, lengths)
     if w.size == group * outputs and stride == (1,) * rank and groups == 1 and not any(both):
         y = linear(x, reshape(w, group, outputs), b)

@@ -8,7 +8,7 @@ from typing import Any
 from fastnn.errors import ShapeError, check_whole, where
 from fastnn.ops.declare import Operand
 from fastnn.ops.joining import concatenate
-from fastnn.ops.layout import windows_of, within
+from fastnn.ops.lengths import checked_lengths, windows_of, within
 from fastnn.ops.operands import float_value
 from fastnn.ops.shape import pad, reshape
 from fastnn.public import publish
@@ -53,6 +53,7 @@ def frames(x: Operand, length: int, step: int, lengths: Any = None) -> Any:
             f"{x.shape[1]}; pad them, or use shorter pieces"
         )
     if lengths is not None:
+        lengths = checked_lengths(x.graph, lengths, *x.shape, "frames")
         x = reshape(within(reshape(x, *x.shape, 1), lengths), x.shape)
     count = 1 + (x.shape[1] - length) // step
     # a piece is some rows of `step` samples, one after another

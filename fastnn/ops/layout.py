@@ -1,4 +1,4 @@
-"""What convolutions and pooling share: where the channels are, sizes and padding, valid steps.
+"""What convolutions and pooling share: where the channels are, sizes and padding.
 
 Inside channels are last, (N, T, C) and (N, H, W, C): a window's row is then one run of memory, and
 the bias, activations and pooling that follow work on whole vectors of channels. A value whose
@@ -14,8 +14,7 @@ from typing import Any
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import where
-from fastnn.ops.shape import reshape, transpose
+from fastnn.ops.shape import transpose
 
 Shape = tuple[int, ...]
 
@@ -130,30 +129,3 @@ def sizes(
             count += 1  # a window over the end, which has a place of the input or its padding
         out.append(count)
     return tuple(before), tuple(around), tuple(out)
-
-
-# ---------------------------------------------------------------- valid steps
-
-
-def valid_steps(lengths: Value, steps: int) -> Value:
-    """1 where a step is valid, else 0: (N, steps)."""
-    graph = lengths.graph
-    if lengths.segment == "input" or lengths.node is not None:
-        graph.limit(lengths, 0, steps + 1, steps=True)
-    mask = graph.value((lengths.shape[0], steps), batched=True, name="mask")
-    graph.call("length_mask", lengths=lengths, y=mask)
-    return mask
-
-
-def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
-    """x (N, T, C) where steps are valid, else another number."""
-    mask = valid_steps(lengths, x.shape[1])
-    return where(reshape(mask, *mask.shape, 1), x, otherwise)
-
-
-def windows_of(lengths: Value, span: int, stride: int, both: int) -> Value:
-    """How many windows of `span` steps each sequence has, with `both` zeros around it."""
-    graph = lengths.graph
-    found = graph.value(lengths.shape, "i", batched=lengths.batched, name="lengths")
-    graph.call("count_windows", lengths=lengths, y=found, span=span, stride=stride, both=both)
-    return found

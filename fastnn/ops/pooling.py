@@ -15,7 +15,8 @@ from fastnn.ops.arithmetic import divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, from_last, sizes, to_last, valid_steps, windows_of, within
+from fastnn.ops.layout import each, from_last, sizes, to_last
+from fastnn.ops.lengths import checked_lengths, valid_steps, windows_of, within
 from fastnn.ops.operands import float_value, graph_of
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
@@ -108,6 +109,7 @@ class _Windows:
     ):  # fmt: skip
         graph = graph_of(x)
         self.label, self.rank, self.channels = f"{where(graph.scope)}{name}", rank, channels
+        self.name = name
         x = to_last(float_value(x, name), rank, channels, self.label)
         self.kernel = each(self.label, "kernel_size", kernel, rank)
         stride = self.kernel if stride is None else stride
@@ -153,6 +155,9 @@ class _Windows:
     def lines(self, y: Value) -> Value:
         return y if self.rank == 2 else reshape(y, y.shape[0], *y.shape[2:])
 
+    def checked(self, lengths: Any) -> Any:
+        return checked_lengths(self.x.graph, lengths, *self.x.shape[:2], self.name)
+
     def ends(self, lengths: Value) -> Value:
         span = self.dilation[0] * (self.kernel[0] - 1) + 1
         return windows_of(lengths, span, self.stride[0], self.both[0])
@@ -160,6 +165,7 @@ class _Windows:
 
 def _max(found: _Windows, lengths: Any) -> Any:
     if lengths is not None:
+        lengths = found.checked(lengths)
         found.x = within(found.x, lengths, -np.inf)
     y = _max_pool(found.image, **found.attributes(True))
     if lengths is None:
@@ -231,6 +237,7 @@ def _average(found: _Windows, padding_counts: bool, divisor: int | None, lengths
     a = found.attributes(False)
     if lengths is None:
         return found.result(_avg_pool(found.image, **a, **options))
+    lengths = found.checked(lengths)
     found.x = within(found.x, lengths)
     if not padding_counts:
         options["divisor"] = 1
@@ -358,6 +365,7 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
         image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
         return reshape(_avg_pool(image, adaptive=1), x.shape[0], x.shape[-1])
     _over_time(label, rank)
+    lengths = checked_lengths(x.graph, lengths, *x.shape[:2], "global_avg_pool")
     x = within(x, lengths)
     image = reshape(x, x.shape[0], 1, *x.shape[1:])
     total = _avg_pool(image, adaptive=1, divisor=1)
@@ -374,6 +382,7 @@ def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
     x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
     if lengths is not None:
         _over_time(label, rank)
+        lengths = checked_lengths(x.graph, lengths, *x.shape[:2], "global_max_pool")
         x = within(x, lengths, -np.inf)
     image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
     _, high, wide, _ = image.shape

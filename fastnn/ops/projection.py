@@ -11,6 +11,7 @@ from fastnn.errors import ShapeError, where
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add, multiply, subtract
 from fastnn.ops.comparison import equal, less
+from fastnn.ops.lengths import checked_lengths
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.recurrent import lstm
@@ -38,6 +39,8 @@ def projected_lstm(
         The outputs of all steps, (B, T, P), zero past the end, the last h (B, P) and c (B, H).
     """
     graph = graph_of(x)
+    if x.ndim == 3:  # else `lstm` says so
+        lengths = checked_lengths(graph, lengths, *x.shape[:2], "lstm")
     first, second, projection = (as_value(graph, w) for w in (w_ih, w_hh, w_hr))
     if h0 is not None:
         if h0.shape != (x.shape[0], projection.shape[1]):

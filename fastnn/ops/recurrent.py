@@ -26,6 +26,7 @@ from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, like, op, outputs
+from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.shape import columns, reshape
 from fastnn.public import publish
@@ -63,12 +64,6 @@ def _check_shapes(
                 f"{where(value.graph.scope)}{op}: expected {name} of shape {shape}, got "
                 f"{value.shape}"
             )
-    lengths = inputs.get("lengths")
-    if lengths is not None and lengths.dtype != "i":
-        raise ShapeError(
-            f"{where(lengths.graph.scope)}{op}: expected integer lengths, got floating-point "
-            "ones; convert them with astype(np.int64)"
-        )
 
 
 def _sequence(
@@ -78,17 +73,20 @@ def _sequence(
     graph = graph_of(x)
     given = {**states, **weights}
     values = {n: None if v is None else as_value(graph, v) for n, v in given.items()}
-    x = float_value(x, apply.__name__.removeprefix("_"))
-    if isinstance(lengths, Value):
-        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
+    name = apply.__name__.removeprefix("_")
+    x = float_value(x, name)
+    if x.ndim == 3:  # else the op says so
+        lengths = checked_lengths(graph, lengths, *x.shape[:2], name)
     return apply(x=x, lengths=lengths, **values, **attrs)
 
 
 def _steps(
-    net: str, cell: Cell, z: Value, lengths: Value | None, size: int, initial: list[Value | None],
-    reverse: int, bptt: int,
+    net: str, cell: Cell, x: Value, lengths: Value | None, w: Value, bias: Value | None, size: int,
+    initial: list[Value | None], reverse: int, bptt: int,
 ) -> tuple[Value, ...]:  # fmt: skip
-    """All steps; a sequence's states stay as they are past its end, and its outputs are 0."""
+    """All steps of a cell that takes x w + bias and the states; a sequence's states stay as they
+    are past its end, and its outputs are 0."""
+    z = _product(x, w, bias)
     batch, steps, _ = z.shape
     if bptt and reverse and lengths is not None:
         raise ShapeError(
@@ -98,8 +96,7 @@ def _steps(
     graph, xs = z.graph, [z]
     states = [graph.full((batch, size), 0.0, batched=True) if v is None else v for v in initial]
     if lengths is not None:
-        xs.append(graph.value((batch, steps), batched=True, name="mask"))
-        graph.call("length_mask", lengths=lengths, y=xs[-1])
+        xs.append(valid_steps(lengths, steps))
     if bptt:
         turns = np.arange(steps)[::-1] if reverse else np.arange(steps)
         cut = np.broadcast_to(turns % bptt == 0, (batch, steps))
@@ -147,8 +144,7 @@ def _rnn_steps(
     def cell(z: Value, states: list[Value]) -> list[Value]:
         return [function(z + _product(states[0], w_hh, b_hh))]
 
-    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
-    return _steps("rnn", cell, z, lengths, size, [h0], reverse, bptt)
+    return _steps("rnn", cell, x, lengths, w_ih, b_ih, w_hh.shape[0], [h0], reverse, bptt)
 
 
 @op(returns=("y", "h_n"), differentiable=_TRAINED, expression=_rnn_steps)
@@ -215,8 +211,7 @@ def _lstm_steps(
             o = o + p_o * c
         return [sigmoid(o) * tanh(c), c]
 
-    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
-    return _steps("lstm", cell, z, lengths, size, [h0, c0], reverse, bptt)
+    return _steps("lstm", cell, x, lengths, w_ih, b_ih, w_hh.shape[0], [h0, c0], reverse, bptt)
 
 
 @op(
@@ -277,8 +272,7 @@ def _gru_steps(
             new = tanh(z_n + r * h_n)
         return [(1.0 - gate) * new + gate * h]
 
-    z, size = _product(x, w_ih, b_ih), w_hh.shape[0]
-    return _steps("gru", cell, z, lengths, size, [h0], reverse, bptt)
+    return _steps("gru", cell, x, lengths, w_ih, b_ih, w_hh.shape[0], [h0], reverse, bptt)
 
 
 @op(returns=("y", "h_n"), differentiable=_TRAINED, expression=_gru_steps)

@@ -14,6 +14,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import multiply, where
+from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
@@ -144,10 +145,7 @@ def loop(
 
     inputs = [*xs]
     if lengths is not None:
-        if isinstance(lengths, Value):
-            graph.limit(lengths, 0, count + 1, steps=True)
-        mask = graph.value((batch, count), batched=True, name="mask")
-        graph.call("length_mask", lengths=lengths, y=mask)
+        mask = valid_steps(checked_lengths(graph, lengths, batch, count, "loop"), count)
         # what stands past the end, be it NaN, reaches neither the states nor a gradient
         inputs = [_within(mask, x, 0.0) if x.dtype == "f" else x for x in inputs]
         inputs.append(mask)

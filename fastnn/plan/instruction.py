@@ -253,6 +253,12 @@ def instruction_of(call: Call, batch: int) -> Instruction:
                 f"{where(call.scope)}kernel {kernel.name!r}: operand {name!r} must be an array, "
                 f"got {type(value).__name__}"
             )
+        if (parameter.dtype == "i") != (value.dtype == "i") and parameter.dtype != "d":
+            kinds = ("integers", "floating-point numbers")
+            raise ShapeError(
+                f"{where(call.scope)}kernel {kernel.name!r}: expected {name!r} to be "
+                f"{kinds[parameter.dtype != 'i']}, got {kinds[value.dtype != 'i']}; convert them"
+            )
         root, begin = value.root, value.shift
         own = dims[name] = fold(value.shape, len(parameter.dims))
         size = _elements(own)

@@ -1,0 +1,78 @@
+"""Lengths of the sequences of a batch: their checks, and what they say of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.errors import ShapeError, is_whole, where
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
+from fastnn.ops.arithmetic import where as chosen
+from fastnn.ops.shape import reshape
+
+
+def checked_lengths(
+    graph: Graph, lengths: Any, batch: int, steps: int, name: str, given: str = "lengths"
+) -> Any:
+    """Lengths of a batch's sequences, of at most `steps`; None if there are none.
+
+    Args:
+        lengths: what a user has passed: a value, an array (a constant), or None.
+        batch: how many sequences there are.
+        steps: of the padded sequences.
+        name: of the op.
+        given: what the op calls them.
+
+    Raises ShapeError if they are not integers of shape (batch,) that belong to the samples.
+    """
+    if lengths is None:
+        return None
+    wanted, label = (batch,), f"{where(graph.scope)}{name}"
+    whole = isinstance(lengths, np.ndarray) and lengths.dtype.kind in "iu"
+    if whole or (isinstance(lengths, (list, tuple)) and all(is_whole(n, 0) for n in lengths)):
+        lengths = graph.constant(np.asarray(lengths), "i", given)
+    if not isinstance(lengths, Value):
+        raise ShapeError(
+            f"{label}: expected {given} as an input of the model, a symbolic value of shape "
+            f"{wanted}, got {type(lengths).__name__}; make them an argument of forward, and pass "
+            "them with the data"
+        )
+    if lengths.shape != wanted:
+        raise ShapeError(f"{label}: expected {given} of shape {wanted}, got {lengths.shape}")
+    if lengths.dtype != "i":
+        raise ShapeError(
+            f"{label}: expected integers as {given}, got floating-point numbers; convert them with "
+            "astype(np.int64) before they are passed to the model"
+        )
+    known = lengths.data
+    if known is not None and known.size and not (known.min() >= 0 and known.max() <= steps):
+        raise ShapeError(
+            f"{label}: expected {given} within 0..{steps}, the steps of the sequences, got "
+            f"{known.min()}..{known.max()}; cut them"
+        )
+    if lengths.segment == "input" or lengths.node is not None:
+        graph.limit(lengths, 0, steps + 1, steps=True)
+    return lengths
+
+
+def valid_steps(lengths: Value, steps: int) -> Value:
+    """1 where a step is valid, else 0: (N, steps)."""
+    mask = lengths.graph.value((lengths.shape[0], steps), batched=True, name="mask")
+    lengths.graph.call("length_mask", lengths=lengths, y=mask)
+    return mask
+
+
+def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
+    """x (N, T, C) where steps are valid, else another number."""
+    mask = valid_steps(lengths, x.shape[1])
+    return chosen(reshape(mask, *mask.shape, 1), x, otherwise)
+
+
+def windows_of(lengths: Value, span: int, stride: int, both: int) -> Value:
+    """How many windows of `span` steps each sequence has, with `both` zeros around it."""
+    graph = lengths.graph
+    found = graph.value(lengths.shape, "i", batched=lengths.batched, name="lengths")
+    graph.call("count_windows", lengths=lengths, y=found, span=span, stride=stride, both=both)
+    return found
