@@ -111,7 +111,7 @@ class Adapted(Module):
                 f"{where(y.graph.scope)}expected sequences of shape (batch, steps, features) with "
                 f"lengths, got {y.shape}"
             )
-        lengths = checked_lengths(y.graph, lengths, *y.shape[:2], "normalisation")
+        lengths = checked_lengths(y.graph, lengths, y.shape[0], y.shape[1], "normalisation")
         steps = np.arange(y.shape[1])[None]
         within = ops.less(steps, ops.reshape(lengths, -1, 1))
         return ops.multiply(y, ops.reshape(within, *y.shape[:2], *[1] * (y.ndim - 2)))

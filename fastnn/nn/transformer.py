@@ -13,7 +13,7 @@ from fastnn.nn.containers import ModuleList
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
 from fastnn.nn.regularization import Dropout, LayerNorm
-from fastnn.ops.layout import within
+from fastnn.ops.lengths import checked_lengths, within
 from fastnn.public import publish
 
 ACTIVATIONS = {"relu": ops.relu, "gelu": ops.gelu, "silu": ops.silu}
@@ -215,6 +215,7 @@ class TransformerEncoder(_Stack):
     kind = TransformerEncoderLayer
 
     def forward(self, x: Value, lengths: Value | None = None, causal: bool = False) -> Value:
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         x = x if lengths is None else within(x, lengths)
         for layer in self.layers:
             x = layer(x, lengths, causal=causal)
@@ -249,6 +250,7 @@ class TransformerDecoder(_Stack):
         self, x: Value, memory: Value, lengths: Value | None = None,
         memory_lengths: Value | None = None, causal: bool = True,
     ) -> Value:  # fmt: skip
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         x = x if lengths is None else within(x, lengths)
         for layer in self.layers:
             x = layer(x, memory, lengths, memory_lengths, causal=causal)

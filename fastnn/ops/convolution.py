@@ -222,7 +222,7 @@ def _convolved(
         label, x.shape[1:-1], w.shape[:rank], stride, padding, dilation, causal=rank == 1
     )
     if lengths is not None:
-        lengths = checked_lengths(graph, lengths, *x.shape[:2], name)
+        lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], name)
         x = within(x, lengths)
     if w.size == group * outputs and stride == (1,) * rank and groups == 1 and not any(both):
         y = linear(x, reshape(w, group, outputs), b)

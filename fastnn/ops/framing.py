@@ -53,7 +53,7 @@ def frames(x: Operand, length: int, step: int, lengths: Any = None) -> Any:
             f"{x.shape[1]}; pad them, or use shorter pieces"
         )
     if lengths is not None:
-        lengths = checked_lengths(x.graph, lengths, *x.shape, "frames")
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "frames")
         x = reshape(within(reshape(x, *x.shape, 1), lengths), x.shape)
     count = 1 + (x.shape[1] - length) // step
     # a piece is some rows of `step` samples, one after another

@@ -156,7 +156,7 @@ class _Windows:
         return y if self.rank == 2 else reshape(y, y.shape[0], *y.shape[2:])
 
     def checked(self, lengths: Any) -> Any:
-        return checked_lengths(self.x.graph, lengths, *self.x.shape[:2], self.name)
+        return checked_lengths(self.x.graph, lengths, self.x.shape[0], self.x.shape[1], self.name)
 
     def ends(self, lengths: Value) -> Value:
         span = self.dilation[0] * (self.kernel[0] - 1) + 1
@@ -365,7 +365,7 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
         image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
         return reshape(_avg_pool(image, adaptive=1), x.shape[0], x.shape[-1])
     _over_time(label, rank)
-    lengths = checked_lengths(x.graph, lengths, *x.shape[:2], "global_avg_pool")
+    lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "global_avg_pool")
     x = within(x, lengths)
     image = reshape(x, x.shape[0], 1, *x.shape[1:])
     total = _avg_pool(image, adaptive=1, divisor=1)
@@ -382,7 +382,7 @@ def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
     x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
     if lengths is not None:
         _over_time(label, rank)
-        lengths = checked_lengths(x.graph, lengths, *x.shape[:2], "global_max_pool")
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "global_max_pool")
         x = within(x, lengths, -np.inf)
     image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
     _, high, wide, _ = image.shape

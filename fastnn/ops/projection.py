@@ -40,7 +40,7 @@ def projected_lstm(
     """
     graph = graph_of(x)
     if x.ndim == 3:  # else `lstm` says so
-        lengths = checked_lengths(graph, lengths, *x.shape[:2], "lstm")
+        lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], "lstm")
     first, second, projection = (as_value(graph, w) for w in (w_ih, w_hh, w_hr))
     if h0 is not None:
         if h0.shape != (x.shape[0], projection.shape[1]):

@@ -76,7 +76,7 @@ def _sequence(
     name = apply.__name__.removeprefix("_")
     x = float_value(x, name)
     if x.ndim == 3:  # else the op says so
-        lengths = checked_lengths(graph, lengths, *x.shape[:2], name)
+        lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], name)
     return apply(x=x, lengths=lengths, **values, **attrs)
 
 
