@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from fastnn.engine import guard
 from fastnn.engine.arrays import Arrays, check_ranges
@@ -99,7 +98,7 @@ class Builder:
         if self.feed == "direct":
             self.places[name] = value
             return value
-        width = int(np.prod(spec.shape, dtype=np.int64))
+        width = math.prod(spec.shape)
         source = graph.leaf(("data", name), (1, width), f"data/{name}", dtype="d", name=name)
         graph.call(
             "gather_rows" if spec.dtype == "f" else "gather_ids",

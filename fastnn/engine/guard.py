@@ -6,9 +6,9 @@ See "Finite parameters" in docs/architecture.md, and `kernels/guard/cpu.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import sqrt
 from typing import Any
 
+from fastnn.graph.extent import Memo, root
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
@@ -41,7 +41,7 @@ def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
         for _, parameter, value in call.arrays():
             if parameter.writes:
                 makers.setdefault(value.root, []).append(call)
-    seen: set[Any] = set()
+    seen = Memo()
     for gradient in gradients:
         for value, limit in _bounds(gradient, makers):
             _check(graph, value, limit, makers, seen)
@@ -64,7 +64,7 @@ def _bounds(gradient: Value, makers: dict[Value, list[Call]]) -> list[tuple[Valu
         unpacked = (_unpacked(call.operands[name], makers) for name in factors)
         values = [v for v in unpacked if v is not None]
         rows = max(v.size // v.shape[-1] for v in values)
-        limit = sqrt(GRADIENT / rows) / 2
+        limit = root(GRADIENT / rows) / 2
         found += [(value, limit) for value in values]
     return found or [(gradient, GRADIENT)]
 
@@ -82,7 +82,7 @@ def _unpacked(value: Value | None, makers: dict[Value, list[Call]]) -> Value | N
 
 
 def _check(
-    graph: Graph, value: Value, limit: float, makers: dict[Value, list[Call]], seen: set[Any]
+    graph: Graph, value: Value, limit: float, makers: dict[Value, list[Call]], seen: Memo
 ) -> None:
     """One check of a value, however many gradients it is in."""
     while value.base is not None and value.size == value.base.size:
@@ -90,7 +90,7 @@ def _check(
     key = value.root, value.shift, value.size
     if key in seen or value.segment == "constant":
         return
-    seen.add(key)
+    seen[key] = True
     if value.ndim == 2 and _made_by_columns(value, makers):
         graph.call("check_columns", x=value, guard=guard_of(graph), limit=limit)
         return

@@ -5,7 +5,9 @@ others. The first program is planned for its own sizes. Programs for smaller bat
 sequences then are that program at other sizes, wherever they have the same calls
 (`plan/sizes.py`): they are traced, but not planned. On the CPU they are a list of words to write
 into the tables of the larger one, on a GPU they are launched in its memory. Where larger sizes keep
-coming, a plan has room for more than the sizes at hand: up to the next power of two.
+coming, a plan has room for more than the sizes at hand: up to the next power of two. From the third
+smaller size on the program is a formula of the sizes, as far as what the model and the planner have
+asked of them is answered alike: further ones are not traced, either (`formulas.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastnn.engine.builder import Builder, Built
+from fastnn.engine.formulas import formulated
 from fastnn.engine.specs import Spec
-from fastnn.plan.outline import Plan
+from fastnn.plan.outline import Looked, Plan
 from fastnn.plan.planner import look, plan_for_sizes
 from fastnn.plan.sizes import resized
 
@@ -29,6 +32,7 @@ Specs = tuple[Spec, ...]
 #: of inputs, targets and sample weights
 All = tuple[Specs, ...]
 B = TypeVar("B", bound=Builder)
+N = TypeVar("N")
 #: samples, and the first number of each spec's shape
 Sizes = tuple[int, ...]
 
@@ -39,17 +43,24 @@ class Plans:
     def __init__(self) -> None:
         self._plans: dict[Hashable, list[Plan]] = {}
         self._seen: dict[Hashable, list[Sizes]] = {}
+        #: by family and batch
+        self._formulas: dict[Hashable, list[Any]] = {}
+        self._came: dict[Hashable, list[Sizes]] = {}
+        self._none: set[Hashable] = set()  # what is no formula
 
     def clear(self) -> None:
         """Forget everything: the model has changed."""
         self._plans.clear()
         self._seen.clear()
+        self._formulas.clear()
+        self._came.clear()
+        self._none.clear()
 
     def build(
         self, kind: Hashable, make: Callable[[int, All], B], batch: int, specs: All, *,
-        advance: bool = True, grows: bool = True,
-    ) -> tuple[B, Built]:  # fmt: skip
-        """A step for so many samples of these specs: its graph, and its program.
+        advance: bool = True, grows: bool = True, note: Callable[[B], N],
+    ) -> tuple[N, Built]:  # fmt: skip
+        """A step for so many samples of these specs: what is noted of its graph, and its program.
 
         Args:
             kind: of the step: what differs beside sizes.
@@ -57,29 +68,57 @@ class Plans:
             batch, specs: of the data.
             advance: whether the step counts.
             grows: whether its inputs may have other sizes than the data in memory.
+            note: what to note of a graph, beside its program: the same at all sizes.
         """
-        builder = make(batch, specs)
-        builder.close(advance)
         family = kind, tuple(tuple(map(_without_size, part)) for part in specs)
+        sizes = _sizes(specs)
+        known = self._formulas.setdefault((family, batch), [])
+        for step in known:
+            if (built := step.at(sizes)) is not None:
+                return step.note, built
+
+        def traced(specs: All) -> tuple[B, Looked]:
+            builder = make(batch, specs)
+            builder.close(advance)
+            return builder, look(builder.lowered, builder.places)
+
+        builder, looked = traced(specs)
+        noted = note(builder)
         plans = self._plans.setdefault(family, [])
-        looked = look(builder.lowered, builder.places)
         for plan in reversed(plans):
             if (program := resized(plan, looked)) is not None:
-                return builder, builder.built(program)
+                built = builder.built(program)
+                self._formulate((family, batch), plan, traced, specs, noted, built)
+                return noted, built
         larger = self._larger(family, batch, specs) if grows else None
         room = _planned(make, *larger, advance) if larger is not None else None
         if room is not None:
             plans.append(room)
             if (program := resized(room, looked)) is not None:
-                return builder, builder.built(program)
+                return noted, builder.built(program)
         plans.append(plan_for_sizes(looked, builder.lowered))
         del plans[:-MOST]
-        return builder, builder.built(plans[-1].program)
+        return noted, builder.built(plans[-1].program)
+
+    def _formulate(
+        self, key: Hashable, plan: Plan, traced: Callable[[All], tuple[Any, Looked]], specs: All,
+        noted: Any, built: Built,
+    ) -> None:  # fmt: skip
+        """Have the programs of further sizes as formulas, where sizes have come before."""
+        came, known = self._came.setdefault(key, []), self._formulas[key]
+        came.append(_sizes(specs))
+        varies = [len(set(column)) > 1 for column in zip(*came, strict=True)]
+        if len(came) <= EXACT or key in self._none or len(known) == MOST or not any(varies):
+            return
+        found = formulated(plan, traced, specs, varies, noted, built)
+        if found is None:
+            self._none.add(key)
+        else:
+            known.insert(0, found)
 
     def _larger(self, family: Hashable, batch: int, specs: All) -> tuple[int, All] | None:
         """Sizes with room for more, where these are larger than those that came before."""
-        first = (spec.shape[0] if spec.shape else 0 for part in specs for spec in part)
-        sizes = (batch, *first)
+        sizes = (batch, *_sizes(specs))
         seen = self._seen.setdefault(family, [])
         came = len(seen)
         seen.append(sizes)
@@ -104,6 +143,11 @@ def _planned(
         return plan_for_sizes(look(builder.lowered, builder.places), builder.lowered)
     except Exception:  # whatever a model says of other sizes: it takes those at hand
         return None
+
+
+def _sizes(specs: All) -> Sizes:
+    """The first number of each spec's shape."""
+    return tuple(spec.shape[0] if spec.shape else 0 for part in specs for spec in part)
 
 
 def _without_size(spec: Spec) -> tuple[Any, ...]:

@@ -167,10 +167,9 @@ class Predictor:
                         _scatter(builder.graph, k, own)
                 return builder
 
-            builder, built = self._plans.build(f"{feed} {self.precision}", make, batch, (specs,))
-            outputs = builder.output_values
-            dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
-            tree = rebuild(builder.tree, [None] * len(outputs))  # without the graph
+            (tree, dtypes), built = self._plans.build(
+                f"{feed} {self.precision}", make, batch, (specs,), note=_structure
+            )
             self._forwards[key] = Forward(built, tree, dtypes)
         return self._forwards[key]
 
@@ -283,6 +282,13 @@ class Predictor:
             for r, shape in zip(results, shapes, strict=True)
         ]
         return rebuild(forward.tree, arrays)
+
+
+def _structure(builder: Builder) -> tuple[Any, tuple[str, ...]]:
+    """The outputs' structure, without the graph, and their element types."""
+    outputs = builder.output_values
+    dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
+    return rebuild(builder.tree, [None] * len(outputs)), dtypes
 
 
 def _own(graph: Graph, output: Value) -> Value:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, where
+from fastnn.graph.extent import Words, follows, now, real, whole
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
@@ -66,7 +67,7 @@ class Graph:
     # -------------------------------------------------------------- values
 
     def value(self, shape: tuple[int, ...], dtype: str = "f", **more: Any) -> Value:
-        return Value(self, tuple(int(n) for n in shape), dtype, **more)
+        return Value(self, tuple(map(whole, shape)), dtype, **more)
 
     def input(self, name: str, shape: tuple[int, ...], dtype: str = "f") -> Value:
         """An input of the model; the first dimension is the batch."""
@@ -79,10 +80,22 @@ class Graph:
             self.check_range(array, name)
         return self.value(array.shape, dtype, segment="constant", data=array, name=name)
 
+    def integers(self, numbers: Sequence[Any], name: str) -> Value:
+        """A constant of whole numbers, in lists of one length where there are two dimensions; some
+        of them may follow from the batch's sizes."""
+        lists = [list(n) if isinstance(n, (list, tuple)) else n for n in numbers]
+        plain = [[*map(now, n)] if isinstance(n, list) else now(n) for n in lists]
+        value = self.constant(plain, "i", name)
+        if any(follows(n) for line in lists for n in (line if isinstance(line, list) else [line])):
+            value.data = Words(lists, value.shape, value.data)
+        return value
+
     def check_range(self, numbers: Any, what: str) -> None:
         """Raise DataError for finite constants that the program's float type can't hold."""
         limit = np.finfo(self.dtype).max
-        sizes = np.abs(numbers)
+        if follows(numbers) and -float(limit) <= numbers <= float(limit):
+            return
+        sizes = np.abs(now(numbers))
         beyond = sizes[np.isfinite(sizes) & (sizes > limit)]
         if beyond.size:
             raise DataError(
@@ -92,10 +105,12 @@ class Graph:
 
     def full(self, shape: tuple[int, ...], number: float, batched: bool = False) -> Value:
         """A constant with one number everywhere."""
-        name = f"{number:g}"
-        self.check_range(float(number), name)
-        data = np.ascontiguousarray(np.full(shape, float(number)))
-        return self.value(data.shape, segment="constant", data=data, batched=batched, name=name)
+        name, number = f"{now(number):g}", real(number)
+        self.check_range(number, name)
+        data: Any = np.ascontiguousarray(np.full(tuple(map(now, shape)), now(number)))
+        if follows(number):
+            data = Words(number, shape, data)
+        return self.value(shape, segment="constant", data=data, batched=batched, name=name)
 
     def leaf(self, key: Any, shape: tuple[int, ...], segment: str, **more: Any) -> Value:
         """The value that stands for something outside the graph; one value per key."""

@@ -115,15 +115,15 @@ class Loop:
         derived: bool = False,
     ):  # fmt: skip
         self.graph, self.reverse, self.derived = graph, reverse, derived
-        lengths = {x.shape[1] if x.ndim > 1 else 0 for x in xs}
+        lengths = [x.shape[1] if x.ndim > 1 else 0 for x in xs]
         if not xs and states and length:
-            lengths = {length}
-        if len(lengths) != 1 or 0 in lengths:
+            lengths = [length]
+        if not lengths or any(n != lengths[0] or n == 0 for n in lengths):
             raise ShapeError(
                 f"{where(graph.scope)}loop: expected sequences of shape (batch, steps, ...) with "
                 f"the same number of steps, got {[x.shape for x in xs]}"
             )
-        self.length = lengths.pop()
+        self.length = lengths[0]
         self.x_in = [
             graph.value((x.shape[0], *x.shape[2:]), x.dtype, batched=True, name=f"step {x.name}")
             for x in xs

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastnn.errors import ShapeError, where
 from fastnn.graph.methods import Methods, functions
 from fastnn.graph.tracing import traced
@@ -68,7 +66,7 @@ class Value(Methods):
         steps: elements by which a view moves on in each step of a loop (it is where it is in the
             first one).
         batched: whether its first dimension runs over the samples of the mini-batch.
-        data: the contents, for constants.
+        data: the contents, for constants: an array.
     """
 
     graph: Graph
@@ -81,7 +79,7 @@ class Value(Methods):
     batched: bool = False
     name: str = ""
     node: Node | None = None
-    data: np.ndarray | None = None
+    data: Any = None
     steps: Mapping[Repeat, int] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.errors import where as at
+from fastnn.graph.extent import follows, real
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
@@ -177,28 +178,28 @@ def add(a: Operand, b: Operand) -> Value:
     over the repeated axes.
     """
     if is_number(b):
-        return affine(a, 1.0, float(b))
-    return affine(b, 1.0, float(a)) if is_number(a) else _binary("add", a, b)
+        return affine(a, 1.0, real(b))
+    return affine(b, 1.0, real(a)) if is_number(a) else _binary("add", a, b)
 
 
 def subtract(a: Operand, b: Operand) -> Value:
     """a - b, element by element; operands as in `add`."""
     if is_number(a):
-        return affine(b, -1.0, float(a))
-    return affine(a, 1.0, -float(b)) if is_number(b) else _binary("subtract", a, b)
+        return affine(b, -1.0, real(a))
+    return affine(a, 1.0, -real(b)) if is_number(b) else _binary("subtract", a, b)
 
 
 def multiply(a: Operand, b: Operand) -> Value:
     """a * b, element by element; operands as in `add`."""
     if is_number(b):
-        return affine(a, float(b), 0.0)
-    return affine(b, float(a), 0.0) if is_number(a) else _binary("multiply", a, b)
+        return affine(a, real(b), 0.0)
+    return affine(b, real(a), 0.0) if is_number(a) else _binary("multiply", a, b)
 
 
 def divide(a: Operand, b: Operand) -> Value:
     """a / b, element by element; operands as in `add`. Division by 0 gives infinity or NaN."""
-    if is_number(b) and 1e-30 < abs(float(b)) < 1e30:
-        return affine(a, 1.0 / float(b), 0.0)
+    if is_number(b) and 1e-30 < abs(real(b)) < 1e30:
+        return affine(a, 1.0 / real(b), 0.0)
     return _binary("divide", a, b)
 
 
@@ -330,7 +331,11 @@ def _scaled(x: Value, scale: float = 1.0, shift: float = 0.0) -> Value:
 def affine(x: Operand, scale: float, shift: float) -> Value:
     """scale * x + shift for numbers `scale` and `shift`."""
     x = float_value(x, "arithmetic with a number")
-    x.graph.check_range(np.array([scale, shift], np.float64), "a number")
+    for number in (scale, shift):
+        if follows(number):
+            x.graph.check_range(number, "a number")
+    plain = [n for n in (scale, shift) if not follows(n)]
+    x.graph.check_range(np.array(plain, np.float64), "a number")
     return _scaled(x, scale, shift)
 
 

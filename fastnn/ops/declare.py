@@ -32,6 +32,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.extent import kind, real
 from fastnn.graph.node import Node
 from fastnn.graph.op import Derivative, Expression, Op, Shape, register, same_shape
 from fastnn.graph.tangent import by_element
@@ -203,10 +204,10 @@ def expressed_by(op: str, expression: Callable[..., Any]) -> Expression:
 
 def number(label: str, name: str, value: Any, whole: bool) -> float | int:
     """An attribute as a number of its kind: OptionError for what is none."""
-    if type(value) is (int if whole else float):
+    if kind(value) is (int if whole else float):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise OptionError(f"{label}: attribute {name!r}: expected a number, got {value!r}")
     if whole and int(value) != value:
         raise OptionError(f"{label}: attribute {name!r}: expected a whole number, got {value!r}")
-    return int(value) if whole else float(value)
+    return int(value) if whole else real(value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.extent import first
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf, seen_axes
 from fastnn.graph.tracing import traced
@@ -139,7 +140,7 @@ def common(name: str, *operands: Any) -> list[Value]:
 def expanded(x: Value, shape: tuple[int, ...], batched: bool = False) -> Value:
     """x repeated to a shape that it fits."""
     if x.data is not None and x.size == 1 and x.dtype == "f":
-        return x.graph.full(shape, float(x.data.reshape(-1)[0]), batched)
+        return x.graph.full(shape, first(x.data), batched)
     result: Value = x.graph.apply("expand", x=x, shape=shape, batched=batched)
     return result
 

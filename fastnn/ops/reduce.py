@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph.extent import first
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
@@ -68,7 +69,7 @@ def _spread_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) 
     """
     x, dy = need(node, "x"), douts["y"]
     if dy.data is not None:
-        share = float(dy.data.reshape(-1)[0]) / (x.size if node.op.name == "mean" else 1)
+        share = first(dy.data) / (x.size if node.op.name == "mean" else 1)
         return {"x": graph.full(x.shape, share, x.batched)}
     return gradient_node(graph, node, douts, needed)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn import errors
 from fastnn.errors import ShapeError
+from fastnn.graph.extent import whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.value import Value
@@ -37,7 +38,7 @@ def store_state(value: Any, buffer: Leaf) -> None:
 
 def zeros_state(x: Any, size: int) -> Value:
     """A state of zeros for each sample of the batch: shape (batch, size)."""
-    return graph_of(x).full((x.shape[0], int(size)), 0.0, batched=True)
+    return graph_of(x).full((x.shape[0], whole(size)), 0.0, batched=True)
 
 
 def loop(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.extent import follows, whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.ops.joining import concatenate as join
@@ -22,7 +23,7 @@ def reshape(x: Any, *shape: Any) -> Value:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     x = symbolic(x)
-    result: Value = graph_of(x).apply("reshape", x=x, shape=tuple(int(n) for n in shape))
+    result: Value = graph_of(x).apply("reshape", x=x, shape=tuple(map(whole, shape)))
     return result
 
 
@@ -117,7 +118,7 @@ def expand(x: Any, *shape: Any) -> Value:
     graph = graph_of(x)
     front = len(shape) - x.ndim
     wanted = tuple(
-        x.shape[d - front] if n == -1 and d >= front else int(n) for d, n in enumerate(shape)
+        x.shape[d - front] if n == -1 and d >= front else whole(n) for d, n in enumerate(shape)
     )
     fits = front >= 0 and all(
         n == w or n == 1 for n, w in zip(x.shape, wanted[max(front, 0) :], strict=True)
@@ -175,7 +176,7 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
                 f"{where(x.graph.scope)}split: expected a number of parts that divides {extent}, "
                 f"got {sizes}; give the parts' sizes as a list"
             )
-        sizes = [extent // int(sizes)] * int(sizes)
+        sizes = [extent // sizes] * int(sizes)
     if sum(sizes) != extent or min(sizes) < 1:
         raise ShapeError(
             f"{where(x.graph.scope)}split: expected sizes above 0 that add up to {extent}, got "
@@ -183,8 +184,8 @@ def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
         )
     parts, begin = [], 0
     for size in sizes:
-        parts.append(_slice(x, place, begin, int(size)))
-        begin += int(size)
+        parts.append(_slice(x, place, begin, whole(size)))
+        begin += whole(size)
     return parts
 
 
@@ -205,7 +206,8 @@ def _slice(x: Value, axis: int, begin: int, size: int) -> Value:
 def columns(x: Any, begin: int, end: int) -> Value:
     """Features begin..end (exclusive) of the last dimension."""
     x = float_value(x, "columns")
-    result: Value = x.graph.apply("slice", x=x, offset=int(begin), width=int(end) - int(begin))
+    begin, end = whole(begin), whole(end)
+    result: Value = x.graph.apply("slice", x=x, offset=begin, width=end - begin)
     return result
 
 
@@ -233,8 +235,7 @@ def _getitem(x: Any, key: Any) -> Value:
             continue
         extent = x.shape[len(starts)]
         if isinstance(k, slice):
-            begin, end, step = k.indices(extent)
-            count = len(range(begin, end, step))
+            begin, step, count = _cut(k, extent)
             if count == 0:
                 raise ShapeError(f"{scope}index {key!r}: selects nothing of shape {x.shape}")
             shape.append(count)
@@ -253,6 +254,26 @@ def _getitem(x: Any, key: Any) -> Value:
     return x if x.shape == tuple(shape) else reshape(x, tuple(shape))
 
 
+def _cut(k: slice, extent: int) -> tuple[int, int, int]:
+    """The first element of a slice, the distance of its elements, and how many there are."""
+    if k.step in (None, 1):
+        ends = [(k.start, 0), (k.stop, extent)]
+        begin, end = (_end(otherwise if n is None else n, extent) for n, otherwise in ends)
+        return begin, 1, max(end - begin, 0)
+    begin, end, step = k.indices(extent)
+    return begin, step, len(range(begin, end, step))
+
+
+def _end(n: Any, extent: int) -> int:
+    """A slice's end within 0..extent, as Python understands it."""
+    n = whole(operator.index(n)) if not follows(n) else n
+    if n is extent:
+        return extent
+    if n < 0:
+        return max(n + extent, 0)
+    return min(n, extent)
+
+
 def _whole(x: Value, k: Any, extent: int, axis: int) -> int:
     """A whole number that is an index of this axis."""
     scope = where(x.graph.scope)
@@ -261,7 +282,7 @@ def _whole(x: Value, k: Any, extent: int, axis: int) -> int:
             f"{scope}index of type {type(k).__name__}: expected whole numbers, slices, ... or None;"
             " for arrays of indices use ops.take or ops.gather, for masks ops.where"
         )
-    index = operator.index(k)
+    index = k if follows(k) else operator.index(k)
     if not -extent <= index < extent:
         raise ShapeError(
             f"{scope}index {index}: expected {-extent}..{extent - 1} for axis {axis} of shape "
@@ -281,7 +302,7 @@ def pad(x: Any, widths: Sequence[Any], mode: str = "constant", value: float = 0.
         value: what "constant" fills in.
     """
     x = float_value(x, "pad")
-    ends = [(int(a), int(b)) for a, b in widths]
+    ends = [(whole(a), whole(b)) for a, b in widths]
     if len(ends) != x.ndim or min(n for pair in ends for n in pair) < 0:
         raise ShapeError(
             f"{where(x.graph.scope)}pad: expected {x.ndim} pairs of widths from 0 on, one for each "

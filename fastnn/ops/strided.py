@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
@@ -58,7 +58,7 @@ def _sum_over(graph: Graph, x: Value, axes: Shape) -> Value:
     """The sum over these axes, which are left out: rows of a matrix, in a fixed order."""
     kept = tuple(d for d in range(x.ndim) if d not in axes)
     shape = tuple(x.shape[d] for d in kept)
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if size == x.size:
         return x
     if kept == tuple(range(x.ndim - len(kept), x.ndim)):  # over the first axes

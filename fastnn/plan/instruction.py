@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.extent import canonical, distinct
 from fastnn.graph.fold import fold
 from fastnn.graph.history import strides_of
 from fastnn.graph.node import Call, nested
@@ -172,7 +173,7 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
             found.append(instruction_of(item, batch))
         else:
             body = instructions_of(item[1], batch, depth + 1)
-            accesses = dict.fromkeys(access for inner in body for access in inner.accesses)
+            accesses = [access for inner in body for access in inner.accesses]
             if (running := item[0].running) is not None:
                 around = _loops_around(item[1][0].repeats, item[0])
                 span = Span(
@@ -180,8 +181,8 @@ def instructions_of(calls: Sequence[Call], batch: int, depth: int = 0) -> list[W
                     tuple(running.strides.get(loop, 0) for loop in around),
                     tuple(loop.length for loop in around),
                 )  # fmt: skip
-                accesses[access_of(running.root, True, False, "rows", span)] = None
-            found.append(Repeated(item[0], body, tuple(accesses)))
+                accesses.append(access_of(running.root, True, False, "rows", span))
+            found.append(Repeated(item[0], body, tuple(distinct(accesses))))
     split_alike(found)
     return found
 
@@ -210,21 +211,22 @@ def split_alike(work: Sequence[Work]) -> None:
         written = {access.root for access in one.accesses if access.writes and not access.flag}
         if any(root.segment == "params" for root in written) or written & gradients:
             gradients |= {a.root for a in one.accesses if a.reads and a.axis == "rows"} - written
-    writers: dict[Value, dict[Span, int]] = {}  # the items by which something was written last
+    writers: dict[Value, dict[Any, int]] = {}  # the items by which something was written last
     for one in work if gradients else ():
         if (
             isinstance(one, Instruction)
             and _each_alone(one)
             and any(access.root in gradients for access in one.accesses)
         ):
-            read = (writers.get(a.root, {}).get(a.span) for a in one.accesses if a.axis == "rows")
+            rows_of = (a for a in one.accesses if a.axis == "rows")
+            read = (writers.get(a.root, {}).get(canonical(a.span)) for a in rows_of)
             items = next((count for count in read if count is not None), one.items)
             if items != one.items:
                 one.split_into(items)
         for access in one.accesses:
             if access.writes:
                 rows = _of_weights(one) and access.axis == "rows"
-                writers[access.root] = {access.span: one.items} if rows else {}
+                writers[access.root] = {canonical(access.span): one.items} if rows else {}
 
 
 def _each_alone(one: Work) -> bool:

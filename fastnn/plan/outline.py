@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fastnn.graph.extent import kind
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.types import item_size
@@ -93,7 +94,7 @@ class Numbers(dict[Any, int]):
 
 def outline_of(one: Instruction, loops: Numbers, roots: Numbers) -> Outline:
     operands = tuple(
-        roots[v.root] if isinstance(v := one.operands[name], Value) else type(v)
+        roots[v.root] if isinstance(v := one.operands[name], Value) else kind(v)
         for name in one.kernel.params
     )
     return Outline(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph.extent import Memo
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
@@ -96,23 +97,23 @@ def _counts(lowered: Lowering) -> Value:
 def _packed(lowered: Lowering) -> list[Call]:
     """The graph's calls with the operands of large weight gradients packed, each once."""
     calls: list[Call] = []
-    copies: dict[tuple[Any, ...], Value] = {}
+    copies = Memo()
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
     for call in rounded(lowered, lowered.calls):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
-            copies, loops = {}, call.repeats
+            copies, loops = Memo(), call.repeats
         if kernel_of(call.kernel).traits.packed_as:
             call = _packed_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
         if copies:  # what is written anew has to be packed anew
             written = _written(call)
-            copies = {key: value for key, value in copies.items() if key[0] not in written}
+            copies.keep(lambda key, _: key[0] not in written)  # noqa: B023
     return calls
 
 
 def _packed_gradient(
-    lowered: Lowering, call: Call, calls: list[Call], copies: dict[Any, Value], itemsize: int
+    lowered: Lowering, call: Call, calls: list[Call], copies: Memo, itemsize: int
 ) -> Call:
     traits = kernel_of(call.kernel).traits
     operands = {name: call.operands[name] for name in traits.factors}
@@ -136,7 +137,7 @@ def _packed_gradient(
 
 
 def _on_unit(
-    lowered: Lowering, call: Call, calls: list[Call], copies: dict[Any, Value],
+    lowered: Lowering, call: Call, calls: list[Call], copies: Memo,
     sizes: tuple[int, int, int],
 ) -> Call:  # fmt: skip
     """A weight's gradient on the CPU's tile unit, its right factor cut into parts once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastnn.graph.extent import Memo
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels import rounding
@@ -25,12 +26,12 @@ def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
     if kernel is None or lowered.parts:  # the tile unit's products round what they cut
         return list(given)
     calls: list[Call] = []
-    copies: dict[tuple[Any, ...], Value] = {}
+    copies = Memo()
     done: set[Value] = set()  # packed from rounded numbers
     loops: tuple[Repeat, ...] = ()
     for call in given:
         if call.repeats != loops:  # a loop's first step may find what a later one may not
-            copies, loops = {}, call.repeats
+            copies, loops = Memo(), call.repeats
         traits = kernel_of(call.kernel).traits
         found = {}
         for name in traits.rounds:
@@ -49,7 +50,7 @@ def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
         calls.append(replaced(call, call.kernel, {**call.operands, **found}))
         if copies:  # what is written anew has to be rounded anew
             written = {value.root for _, parameter, value in call.arrays() if parameter.writes}
-            copies = {key: value for key, value in copies.items() if key[0] not in written}
+            copies.keep(lambda key, _: key[0] not in written)  # noqa: B023
     return calls
 
 

@@ -16,6 +16,7 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fastnn.graph.extent import compute, most
 from fastnn.graph.value import Repeat
 from fastnn.plan.instruction import Access, Instruction, Repeated, Work
 from fastnn.plan.spans import alike, apart
@@ -327,10 +328,18 @@ def block_of(instructions: Sequence[Work], grain: int) -> int:
     """How many items make a block: what fits in the cache, but no less than what its calls read as
     a whole, and no fewer items than a kernel asks for."""
     first = instructions[0]
-    per_item = max(sum(i.bytes_per_item for i in instructions), 1)
+    per_item = sum(i.bytes_per_item for i in instructions)
     whole = sum(i.whole_bytes for i in instructions)
-    block = max(BLOCK_BYTES, whole) // per_item
-    if first.key is not None and first.key[0] == "batch":
-        block = max(block, BLOCK_ROWS // max(first.multiplier, 1), 1)
-    block = max(block, *(i.fewest for i in instructions))
-    return max(block // grain, 1) * grain
+    samples = first.key is not None and first.key[0] == "batch"
+    rows = first.multiplier if samples else 0
+    fewest = most(*(i.fewest for i in instructions))
+    found: int = compute(_block, per_item, whole, rows, fewest, grain)
+    return found
+
+
+def _block(per_item: int, whole: int, rows: int, fewest: int, grain: int) -> int:
+    """`block_of`, in numbers; `rows`: of each sample, where items are samples."""
+    block = max(BLOCK_BYTES, whole) // max(per_item, 1)
+    if rows:
+        block = max(block, BLOCK_ROWS // rows, 1)
+    return max(max(block, fewest) // grain, 1) * grain

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastnn.graph.extent import Words, compute, distinct, most
 from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
@@ -61,6 +62,8 @@ class _Resized:
         self.plan, self.graph = plan, graph
         loops, roots = Numbers(), Numbers()
         self.found: list[Instruction] = []
+        #: by instruction, the key that the plan has in the place of its own
+        self.keys: dict[Instruction, Any] = {}
         keys: dict[Any, Any] = {}
         named = [mine.kernel for mine in plan.outlines]
         _require([call.kernel for call in graph.calls] == named)
@@ -72,6 +75,7 @@ class _Resized:
             _require(outline[:4] == mine[:4] and outline.operands == mine.operands)
             _require(keys.setdefault(key, one.key) == one.key)
             self.found.append(one)
+            self.keys[one] = key
         _require({n: roots[v.root] for n, v in graph.places.items()} == plan.places)
         _require(len(roots) == len(plan.buffers))
         private = {
@@ -86,7 +90,7 @@ class _Resized:
         #: bytes of an item in local memory, by root
         self.per_item: dict[Value, int] = {}
         self.loops: tuple[Repeat, ...] = ()  # around the call that was looked at last
-        self.constants = dict(plan.program.constants)
+        self.constants: dict[int, Any] = dict(plan.program.constants)
         for root, buffer in zip(roots, plan.buffers, strict=True):
             self._same_place(root, buffer)
         sizes = [(b.size, root.size) for b, root in zip(plan.buffers, roots, strict=True)]
@@ -98,7 +102,8 @@ class _Resized:
         self.grains: dict[Any, int] = {}
         for one in self.found:
             if one.key is not None:
-                self.grains[one.key] = max(self.grains.get(one.key, 1), one.grain)
+                key = self.keys[one]
+                self.grains[key] = most(self.grains.get(key, 1), one.grain)
 
     def _same_place(self, root: Value, buffer: Buffer) -> None:
         """A buffer fits into the place of the other one."""
@@ -106,10 +111,15 @@ class _Resized:
         _require(place == (buffer.segment, buffer.dtype, buffer.offset))
         nbytes = root.size * item_size(root.dtype, self.graph.dtype)
         if root.segment == "constant":
-            assert root.data is not None
-            held = self.constants[buffer.begin]
-            mine = root.data.astype(storage(root.dtype, self.graph.dtype))
-            if held.reshape(-1)[: root.size].tobytes() != mine.tobytes():
+            kind = storage(root.dtype, self.graph.dtype)
+            held, mine = self.constants[buffer.begin], root.data
+            if type(mine) is Words:
+                mine = Words(mine.numbers, mine.shape, mine.array.astype(kind))
+                other = True
+            else:
+                mine = mine.astype(kind)
+                other = held.reshape(-1)[: mine.size].tobytes() != mine.tobytes()
+            if other:
                 _require(max(nbytes, buffer.nbytes) <= CONSTANT)
                 self.constants[buffer.begin] = mine
         elif not root.external and root.segment not in ("work", "input"):
@@ -145,7 +155,7 @@ class _Resized:
         mine: list[Instruction] = []
         calls = self._taken(group.calls, mine)
         first = mine[0]
-        grain = self.grains[first.key]
+        grain = self.grains[self.keys[first]]
         block = block_of(mine, grain)
         for number in _local(group.calls):
             buffer, root = self.by_shown[number]
@@ -153,10 +163,9 @@ class _Resized:
             _require(nbytes % first.items == 0 and nbytes > 0)
             each = self.per_item[root] = nbytes // first.items
             room = group.block * buffer.per_item // each
-            if room < first.items:
-                block = min(block, room // grain * grain)
+            block = compute(_within, block, room, first.items, grain)
         _require(block > 0)
-        block = min(block, max(first.items, 1))
+        block = compute(min, block, most(first.items, 1))
         return PlannedGroup(first.items, grain, block, tuple(self._works(calls, depth)))
 
     def _taken(self, calls: Sequence[Any], mine: list[Instruction]) -> list[Any]:
@@ -231,6 +240,11 @@ class _Resized:
         )
 
 
+def _within(block: int, room: int, items: int, grain: int) -> int:
+    """A block of items for so many of which there is room."""
+    return min(block, room // grain * grain) if room < items else block
+
+
 def _same(one: Any, other: Any) -> bool:
     """Whether two operands of a call are the same."""
     return one is other or (type(one) is type(other) and bool(one == other))
@@ -254,7 +268,7 @@ def _local(calls: Sequence[Any]) -> set[int]:
 
 def _same_meetings(sizes: Sequence[int], mine: Sequence[Span], theirs: Sequence[Span]) -> None:
     """What is known of the spans of a piece of memory holds in the other graph, too."""
-    pairs = list(dict.fromkeys(zip(mine, theirs, strict=True)))
+    pairs = distinct(zip(mine, theirs, strict=True))
     if pairs == [((0, sizes[0], (), ()), (0, sizes[1], (), ()))]:
         return
     for k, (one, other) in enumerate(pairs):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 from typing import NamedTuple
+
+from fastnn.graph.extent import gcd
 
 
 class Span(NamedTuple):

@@ -53,9 +53,12 @@ class EpochPrograms(Training):
                 return builder
 
             kind = feed, training, self.keep_gradients
-            builder, built = self._plans.build(kind, make, batch, (x, y, w), grows=feed == "direct")
-            for k, part in enumerate(builder.parts):
-                if part.reduction == SUM:
+            reductions, built = self._plans.build(
+                kind, make, batch, (x, y, w), grows=feed == "direct",
+                note=lambda builder: [part.reduction for part in builder.parts],
+            )  # fmt: skip
+            for k, reduction in enumerate(reductions):
+                if reduction == SUM:
                     self.report.kinds[k] = SUM
             self._built[key] = built
         return self._built[key]

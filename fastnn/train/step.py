@@ -218,7 +218,9 @@ class Step(Training):
             return builder
 
         specs = x.specs, y.specs, w.specs
-        _, built = self._plans.build(kind, make, len(x), specs, advance=kind == "train")
+        found, built = self._plans.build(
+            kind, make, len(x), specs, advance=kind == "train", note=lambda _: found
+        )
         names = [*x.names, *y.names, *w.names]
         return Single(self.session, built, names, [*x.arrays, *y.arrays, *w.arrays], found)
 

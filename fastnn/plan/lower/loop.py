@@ -226,7 +226,7 @@ class _Backward:
 
     def __init__(self, to: Lowering, traced: Backward, forward: _Lowered):
         self.to = to
-        known = set(to.memo)
+        known = {id(value) for value in to.memo.values()}
         seeds = [*(seed for seed in traced.seeds if seed is not None), *traced.d_new]
         given = dict.fromkeys((*forward.local, *seeds))
         with to.aside() as calls:
@@ -260,9 +260,7 @@ class _Backward:
             and (root in read_after or root in {g.root for g in self.d_xs})
         ]  # fmt: skip
         # what was packed or transposed of a step's values is not there for a second gradient
-        for key in set(to.memo) - known:
-            if to.memo[key].root in local:
-                del to.memo[key]
+        to.memo.keep(lambda _, value: id(value) in known or value.root not in local)
 
     def _copied(self, gradient: Value | None, like: Value, local: dict[Value, None]) -> Value:
         """A copy of a gradient (or zeros) in memory that belongs to the step."""

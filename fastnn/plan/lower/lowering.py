@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from fastnn.graph.extent import Memo
 from fastnn.graph.graph import Graph, mark_batched
 from fastnn.graph.node import Call, Node, check_operands
 from fastnn.graph.op import KERNEL
@@ -85,7 +86,7 @@ class Lowering:
         self.parts = wanted if wanted and tile_unit.usable() else 0
         self.fuses = self.copies_buffers = device == "cpu"
         self.node: Node | None = None
-        self.memo: dict[Any, Value] = {}
+        self.memo = Memo()
         self.kept: dict[Node, Values] = {}
         self.loops: dict[Node, Any] = {}
         self.derived = False

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.plan.lower.lowering import Lowering, forward
@@ -24,10 +22,10 @@ def strides_of(shape: Shape) -> list[int]:
 
 def _indices(to: Lowering, numbers: Any) -> Value:
     """A small array of integers for a kernel, one for equal contents."""
-    array = np.asarray(numbers, np.int64)
-    key = ("indices", array.shape, array.tobytes())
+    flat = (n for line in numbers for n in (line if isinstance(line, list) else [line]))
+    key = ("indices", len(numbers), *flat)
     if key not in to.memo:
-        to.memo[key] = to.constant(array, "i", name="indices")
+        to.memo[key] = to.graph.integers(numbers, "indices")
     return to.memo[key]
 
 

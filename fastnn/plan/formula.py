@@ -1,0 +1,110 @@
+"""A program as formulas of the sizes that vary: that of any such size without tracing the model.
+
+A model is traced with extents (`graph/extent.py`) in the place of the sizes that have varied, and
+the graph compared with a plan, as at any other size (`sizes.py`). What comes of it is a program
+whose extents, numbers of steps, addresses and numbers are formulas, and what was assumed of the
+sizes on the way: by the model, by the choice of kernels, by the comparison with the plan. At sizes
+for which all of that holds the program is the one that tracing would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from fastnn.graph.extent import Assumptions, Words, at, follows
+from fastnn.plan.program import Count, Operand, PlannedCall, Program
+
+#: of a program that follows from formulas, what is computed when somebody looks at it
+_LATE = ("phases", "constants")
+
+
+class Formula:
+    """The programs of all sizes for which something holds.
+
+    Args:
+        assumed: of the sizes.
+        program: with formulas in the place of numbers.
+        nbytes: about how much memory a program of one size takes.
+    """
+
+    def __init__(self, assumed: Assumptions, program: Program, nbytes: int):
+        self.assumed, self.program, self.nbytes = assumed, program, nbytes
+
+    def at(self, sizes: Sequence[int]) -> SizedProgram | None:
+        """The program of these sizes; None: it is not known from here."""
+        if self.assumed.plain is not None or not self.assumed.holds(sizes):
+            return None
+        return SizedProgram.of(self, self.assumed.all_at(sizes))
+
+
+class SizedProgram(Program):
+    """A program that follows from formulas: its phases are there when somebody looks at them.
+
+    Attributes:
+        formula, values: what it follows from (None: it has been changed since).
+    """
+
+    formula: Formula | None = None
+    values: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, formula: Formula, values: Sequence[int]) -> SizedProgram:
+        found = object.__new__(cls)
+        known = formula.program
+        late = {field.name for field in fields(Program)} - {*_LATE}
+        found.__dict__.update({name: known.__dict__[name] for name in late})
+        found.__dict__.update(
+            places=filled(known.places, values), batch=at(known.batch, values),
+            nbytes=formula.nbytes, formula=formula, values=tuple(values),
+        )  # fmt: skip
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LATE or self.formula is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        found = self.__dict__[name] = filled(getattr(self.formula.program, name), self.values)
+        return found
+
+
+def filled(found: Any, values: Sequence[int]) -> Any:
+    """Something with numbers in the place of the formulas in it; the same object, if there are
+    none."""
+    kind = type(found)
+    if kind is int or kind is str or kind is float or found is None:
+        return found
+    if follows(found):
+        return at(found, values)
+    if kind is tuple:
+        items = [filled(item, values) for item in found]
+        same = all(a is b for a, b in zip(items, found, strict=True))
+        return found if same else tuple(items)
+    if kind is Operand:
+        offset, dims = at(found.offset, values), filled(found.dims, values)
+        strides, per_item = filled(found.strides, values), at(found.per_item, values)
+        if (
+            offset is found.offset and dims is found.dims
+            and strides is found.strides and per_item is found.per_item
+        ):  # fmt: skip
+            return found
+        return Operand(
+            found.segment, offset, dims, found.dtype, found.external, found.buffer, per_item,
+            strides,
+        )  # fmt: skip
+    if kind is PlannedCall:
+        operands, multiplier = filled(found.operands, values), at(found.multiplier, values)
+        if operands is found.operands and multiplier is found.multiplier:
+            return found
+        return PlannedCall(found.kernel, operands, multiplier, found.scope)
+    if kind is Count:
+        return Count(at(found.first, values), filled(found.strides, values))
+    if kind is Words:
+        return found.at(values)
+    if kind is dict:
+        return {name: filled(item, values) for name, item in found.items()}
+    if is_dataclass(found) and kind is not Program:
+        parts = {field.name: getattr(found, field.name) for field in fields(found)}
+        changed = {n: new for n, p in parts.items() if (new := filled(p, values)) is not p}
+        return replace(found, **changed) if changed else found  # type: ignore[type-var]
+    return found
