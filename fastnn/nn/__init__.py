@@ -2,6 +2,7 @@
 
 from fastnn.nn import init as init
 from fastnn.nn.activation import *
+from fastnn.nn.alignment import *
 from fastnn.nn.attention import *
 from fastnn.nn.audio import *
 from fastnn.nn.cells import *

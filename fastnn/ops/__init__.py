@@ -14,6 +14,7 @@ from fastnn.graph.methods import provide
 from fastnn.ops.activation import *
 from fastnn.ops.arithmetic import *
 from fastnn.ops.attention import *
+from fastnn.ops.beam import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
 from fastnn.ops.derivative import *

@@ -10,13 +10,14 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, check_whole, where
 from fastnn.graph.value import Value
-from fastnn.ops.arithmetic import multiply
+from fastnn.ops.arithmetic import minimum, multiply
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, op, outputs
 from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.matmul import matmul
 from fastnn.ops.operands import as_shown, float_value, graph_of
-from fastnn.ops.reduce import softmax
+from fastnn.ops.reduce import cumsum, softmax
+from fastnn.ops.reduce import sum as total_of
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
@@ -149,6 +150,28 @@ def attention(
         1.0 - dropout if drops else 1.0, graph.stream() if drops else 0,
     )  # fmt: skip
     return y if y.shape == shape else reshape(y, shape)
+
+
+def coverage_loss(alignments: Operand) -> Value:
+    """How much a decoder looks again at what it has looked at (See, Liu & Manning 2017)::
+
+        sum over steps t and positions i of min(w[t,i], sum over s < t of w[s,i])
+
+    Args:
+        alignments: weights of all steps, shape (batch, steps, positions), as decoders with
+            `nn.AdditiveAttention` and the like return them.
+
+    Returns:
+        One number for each sample, shape (batch,).
+    """
+    weights = float_value(alignments, "coverage_loss")
+    if weights.ndim != 3:
+        raise ShapeError(
+            f"{where(weights.graph.scope)}coverage_loss: expected weights of shape (batch, steps, "
+            f"positions), got {weights.shape}"
+        )
+    before = cumsum(weights, 1, exclusive=True)
+    return total_of(minimum(weights, before), (1, 2))
 
 
 def _check_shapes(name: str, q: Value, k: Value, v: Value, heads: int) -> None:

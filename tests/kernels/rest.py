@@ -146,6 +146,18 @@ DIRECT |= {
         "dv": numbers(3, 5, 6), "scratch": np.zeros((3, backward_scratch(5, 2, 3, 4)), np.float32),
     },
 }  # fmt: skip
+#: two samples with two hypotheses, three symbols
+DIRECT |= {
+    "beam_select": dict(
+        logits=-np.abs(numbers(2, 6)), score=-np.abs(numbers(2, 2)), count=np.float32([[1, 2]] * 2),
+        ended=np.float32([[0, 1], [0, 0]]), norms=np.ones(5, np.float32),
+        live=np.float32([[1], [0]]), parent=ids(2, 2), symbol=ids(2, 2), new_score=numbers(2, 2),
+        new_count=numbers(2, 2), new_ended=numbers(2, 2), best=numbers(2, 2), which=ids(2, 2),
+        stop=1,
+    ),
+    "beam_reorder": dict(x=numbers(2, 6), parent=ids(2, 2, below=2), y=numbers(2, 6)),
+    "to_ids": dict(x=np.ones((2, 3), np.float32), y=ids(2, 3)),
+}  # fmt: skip
 #: the same, of kernels that only the CPU has
 DIRECT_CPU: dict[str, dict[str, Any]] = {
     "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),

@@ -1,0 +1,122 @@
+"""Beam search: against enumeration and a search in Python, options, bits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn import nn, ops
+from fastnn.errors import OptionError
+
+V, STOP = 3, 1
+
+
+class Chain(nn.Module):
+    """Scores of the next symbol by the one before and a state that counts steps."""
+
+    def __init__(self, table: np.ndarray, **options: Any):
+        self.table = nn.Parameter(table.shape, lambda shape, rng: table)
+        self.options = options
+
+    def forward(self, x: Any) -> Any:
+        def step(row: Any, states: Any) -> Any:
+            (offset,) = states
+            return row + offset, (offset * 0.5,)
+
+        embed = lambda ids: ops.embedding(ids, self.table)  # noqa: E731
+        return ops.beam_search(step, embed, x, start=0, stop=STOP, **self.options)
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def continued(table: np.ndarray, offset: np.ndarray, symbols: tuple[int, ...]) -> np.ndarray:
+    """Log-probabilities of what follows these symbols."""
+    last = symbols[-1] if symbols else 0
+    return log_softmax(table[last] + offset * 0.5 ** len(symbols))
+
+
+def enumerated(table: Any, offset: Any, steps: int, least: int, penalty: float) -> list[Any]:
+    """All sequences, the best first: (value, symbols, log-probability)."""
+    found = []
+    for length in range(1, steps + 1):
+        for symbols in itertools.product(range(V), repeat=length):
+            ends = symbols[-1] == STOP
+            if STOP in symbols[:-1] or not (ends or length == steps) or (ends and length <= least):
+                continue
+            score = sum(continued(table, offset, symbols[:k])[s] for k, s in enumerate(symbols))
+            found.append((score / ((5 + length) / 6) ** penalty, symbols, score))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize(("least", "penalty"), [(0, 0.0), (2, 0.0), (0, 1.0), (1, 0.6)], ids=str)
+def test_a_wide_beam_finds_what_enumeration_finds(least: int, penalty: float) -> None:
+    rng = np.random.default_rng(3)
+    table, offset = rng.normal(size=(V, V)), rng.normal(size=(4, V))
+    steps, width = 4, 31
+    model = Chain(table, steps=steps, width=width, min_steps=least, length_penalty=penalty,
+                  n_best=5).to("float64")  # fmt: skip
+    symbols, lengths, scores = model.predict(offset)
+    for b in range(4):
+        want = enumerated(table, offset[b], steps, least, penalty)
+        for k in range(5):
+            assert tuple(symbols[b, k, : lengths[b, k]]) == want[k][1]
+            assert (symbols[b, k, lengths[b, k] :] == STOP).all()
+            np.testing.assert_allclose(scores[b, k], want[k][2])
+
+
+def searched(table: Any, offset: Any, steps: int, width: int) -> list[Any]:
+    """The same search in Python."""
+    beam: list[tuple[float, tuple[int, ...], bool]] = [(0.0, (), False)]
+    for _ in range(steps):
+        new = []
+        for score, symbols, ended in beam:
+            if ended:
+                new.append((score, symbols, True))
+                continue
+            near = continued(table, offset, symbols)
+            new += [(score + near[v], (*symbols, v), v == STOP) for v in range(V)]
+        beam = sorted(new, key=lambda h: -h[0])[:width]
+    return beam
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_narrow_beams(width: int) -> None:
+    rng = np.random.default_rng(4)
+    table, offset = rng.normal(size=(V, V)), rng.normal(size=(6, V))
+    symbols, lengths, scores = Chain(table, steps=6, width=width).to("float64").predict(offset)
+    for b in range(6):
+        for k, (score, want, _) in enumerate(searched(table, offset[b], 6, width)):
+            assert tuple(symbols[b, k, : lengths[b, k]]) == want
+            np.testing.assert_allclose(scores[b, k], score)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours() -> None:
+    rng = np.random.default_rng(5)
+    model = Chain(rng.normal(size=(V, V)), steps=6, width=3)
+    x = rng.normal(size=(9, V)).astype(np.float32)
+    whole = model.predict(x)
+    for b in range(9):
+        for one, all_of in zip(model.predict(x[b : b + 1]), whole, strict=True):
+            assert one[0].tobytes() == all_of[b].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width to be a whole number >= 1"),
+        ({"steps": 3, "min_steps": 3}, "min_steps below steps=3"),
+        ({"n_best": 5}, "n_best to be at most width=4"),
+        ({"length_penalty": -1.0}, "length_penalty in"),
+        ({"width": 100, "steps": 2}, "fewer sequences than width=100"),
+    ],
+)
+def test_wrong_options(options: Any, message: str) -> None:
+    model = Chain(np.zeros((V, V)), **{"steps": 5, **options})
+    with pytest.raises(OptionError, match=message):
+        model.predict(np.zeros((2, V), np.float32))
