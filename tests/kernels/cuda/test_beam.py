@@ -17,7 +17,7 @@ def test_selection() -> None:
         ended=np.float32([[0, 1, 0], [0, 0, 0]]), live=np.float32([[1], [0]]),
         norms=(5 + np.arange(6)) / 6, stop=2, best=np.zeros((2, 3)), which=np.zeros((2, 3), int),
     )  # fmt: skip
-    out = {n: (2, 3) for n in ("parent", "symbol", "new_score", "new_count", "new_ended")}
+    out = dict.fromkeys(("parent", "symbol", "new_score", "new_count", "new_ended"), (2, 3))
     scratch = ("best", "which")
     given = {n: v for n, v in given.items() if n not in scratch}
     found = compute_both("beam_select", np.float32, out, exact=True, **given,
