@@ -15,7 +15,7 @@ from fastnn.nn import init
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import valid_steps
+from fastnn.ops.lengths import valid_steps
 from fastnn.public import publish
 
 #: a score far below every other one
