@@ -2,7 +2,8 @@
 
 A program adds loss and gradient of a block of samples to sums; run over all blocks it evaluates the
 whole data set. Then a kernel either moves the parameters to the next trial step of its line search
-or ends the iteration. All of an epoch's evaluations are one run, without Python in between.
+or ends the iteration. On the CPU all of an epoch's evaluations are one run, without Python in
+between; on a device each is one, and the host reads the control block and the search's state.
 """
 
 from __future__ import annotations
@@ -82,16 +83,14 @@ class FullFeed:
         }  # fmt: skip
         self.hold = Hold(x, y, w)
         self.stopped = ""
-        if not devices.on_host(trainer.device):
-            raise OptionError(
-                f"device: {self.name} runs on the CPU, got {trainer.device!r}; make the trainer "
-                "with device='cpu'"
-            )
         if trainer.on_gradients is not None:
             raise OptionError(f"on_gradients: {self.name} makes no updates of gradients; leave it")
         session = trainer.session
         session.set("order", np.arange(len(x), dtype=np.int64))
         self.known = False  # whether the search goes on from where it ended
+        self.cleared = False  # whether the gradient's sum is 0, as kernels leave it
+        #: evaluations in one run: a device can't leave those that follow the end of an iteration
+        self.ahead = AHEAD if devices.on_host(trainer.device) else 1
         self.prepare()
 
     @property
@@ -266,7 +265,9 @@ class FullFeed:
         self._take_up(state)
         ready, done = state[search.PHASE] == search.READY, False
         state[search.OUTCOME] = search.GOING
-        session.memory["slots/gradient"].fill(0.0)
+        if not self.cleared:
+            session.memory["slots/gradient"].fill(0.0)
+        self.cleared = False
         begun = state.copy()
         try:
             if ready:
@@ -280,7 +281,7 @@ class FullFeed:
                 session.control[control_block.CURSOR] = 0
                 session.run(self._over_data(), poll)
                 state[search.LOSS : search.COUNT + 1] = 0.0
-            done = True
+            done, self.cleared = True, outcome != search.STUCK
         finally:
             if done or state[search.OUTCOME] != search.GOING:
                 trainer.search[:] = state
@@ -303,19 +304,18 @@ class FullFeed:
         segments = [*self._over_data(), (self.search, 1)]
         while state[search.OUTCOME] == search.GOING:
             session.control[control_block.CURSOR] = 0
-            reason = session.run(segments * AHEAD, poll)
+            reason = session.run(segments * self.ahead, poll)
             if reason not in (0, control_block.REQUESTED):
                 return reason
         return 0
 
     def _take_up(self, state: np.ndarray) -> None:
-        """Whether the search goes on as it is, looks at the loss anew, or begins anew."""
-        session = self.trainer.session
-        there = np.array_equal(session.memory["params"], session.memory["slots/origin"])
+        """Whether the search goes on as it is, looks at the loss anew, or begins anew. (Where the
+        parameters are no longer where it ended, the kernel begins anew.)"""
         trained = float(zlib.crc32("\n".join(self.trainer.trained).encode()))
         others = state[search.TRAINED] != trained
         state[search.TRAINED] = trained
-        if state[search.PHASE] != search.READY or not there or others:
+        if state[search.PHASE] != search.READY or others:
             state[search.PHASE] = search.UNKNOWN
         elif not self.known:
             state[search.PHASE] = search.AGAIN

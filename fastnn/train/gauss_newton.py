@@ -17,7 +17,7 @@ from fastnn.errors import OptionError
 from fastnn.kernels import control_block
 from fastnn.kernels.descent import gauss_newton, search
 from fastnn.runtime.interface import Bound
-from fastnn.train.full_batch import AHEAD, FullFeed, place_of
+from fastnn.train.full_batch import FullFeed, place_of
 from fastnn.train.products import PRODUCTS
 
 
@@ -92,7 +92,7 @@ class GaussNewtonFeed(FullFeed):
         while state[search.OUTCOME] == search.GOING:
             session.control[control_block.CURSOR] = 0
             turn = self.turns[int(state[gauss_newton.WANTED])]
-            reason = session.run(turn * AHEAD, poll)
+            reason = session.run(turn * self.ahead, poll)
             if reason not in (0, control_block.REQUESTED):
                 return reason
         return 0
@@ -106,8 +106,8 @@ class GaussNewtonFeed(FullFeed):
         if not state[gauss_newton.DAMPING]:
             state[gauss_newton.DAMPING] = self.optimizer.options["damping"]
         session.totals[: self._offset] = 0.0
-        direction = session.memory.get("slots/direction")
-        if direction is not None:  # what is frozen does not move
+        if not self.known and "slots/direction" in session.memory:  # what is frozen does not move
+            direction = session.memory["slots/direction"]
             kept = direction[self._places()].copy()
             direction.fill(0.0)
             direction[self._places()] = kept

@@ -51,7 +51,7 @@ from .search import (
     beyond,
     search_step,
 )
-from .vectors import clear, combine, copy, dot, largest
+from .vectors import clear, combine, copy, differs, dot, largest
 
 
 @kernel
@@ -136,9 +136,12 @@ def descend(control, totals, state, p, g, origin, before, direction, {arrays}fir
         return
     control[STEPS] = np.int64(state[ITERATIONS])
     phase = state[PHASE]
+    moved = (phase == READY or phase == AGAIN) and differs(p, origin)
     if phase == READY:
-        state[PHASE], state[OUTCOME] = SEARCHING, GOING
-        depart(state, p, origin, direction)
+        state[PHASE], state[OUTCOME] = UNKNOWN, GOING
+        if not moved:
+            state[PHASE] = SEARCHING
+            depart(state, p, origin, direction)
         return
     control[CURSOR] = 0
     loss = take_totals(state, p, g, weight_decay, summed)
@@ -151,7 +154,7 @@ def descend(control, totals, state, p, g, origin, before, direction, {arrays}fir
         state[PHASE], state[OUTCOME] = SEARCHING, GOING
         copy(p, origin)
         copy(g, before)
-        if phase == UNKNOWN or loss != state[ENDED]:
+        if phase == UNKNOWN or moved or loss != state[ENDED]:
             slope = steepest(state, g, direction)
             begin_search(state, loss, slope, first_length(slope, first))
         state[ENDED], state[LARGEST] = loss, largest(g)
@@ -284,8 +287,8 @@ _NUMBERS = (
 _SCOPE = {
     f.__name__: f
     for f in (
-        begin_search, beyond, cg_direction, clear, combine, copy, depart, dot, first_length,
-        largest, lbfgs_direction, leave, move_on, search_step, steepest, take_totals,
+        begin_search, beyond, cg_direction, clear, combine, copy, depart, differs, dot,
+        first_length, largest, lbfgs_direction, leave, move_on, search_step, steepest, take_totals,
     )
 }  # fmt: skip
 _SCOPE |= {
@@ -299,10 +302,15 @@ _SCOPE |= {
 }  # fmt: skip
 
 
+#: pairs of the kernels that were made, by name: those for CUDA are made when somebody asks for them
+MADE: dict[str, int] = {}
+
+
 def make_descend(name: str, history: int) -> Kernel:
     """The kernel of L-BFGS with so many pairs, or of conjugate gradients with none."""
     if name in KERNELS:
         return KERNELS[name]
+    MADE[name] = history
     s, y = [f"s{k}" for k in range(history)], [f"y{k}" for k in range(history)]
     options = [] if history else ["fletcher_reeves", "restart"]
     direction = _LBFGS.format(s=", ".join(s), y=", ".join(y), m=history) if history else _CG

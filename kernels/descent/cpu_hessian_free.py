@@ -48,7 +48,7 @@ def kept_iterates(rounds: int) -> int:
 
 @helper
 def next_kept(after):
-    return np.ceil(after * 1.3 + 1e-9)
+    return math.ceil(after * 1.3 + 1e-9)
 
 
 @helper
@@ -192,6 +192,7 @@ def hessian_free_step(
         state[START_LOSS] = state[ENDED] = state[LOSS]
         state[LARGEST] = largest(g)
         if state[LARGEST] <= tolerance_gradient:
+            clear(g)
             leave(control, state, SMALL_GRADIENT)
             return
         copy(p, origin)
@@ -212,6 +213,7 @@ def hessian_free_step(
                 control, state,
                 move_on(state, state[LOSS], g, tolerance_gradient, tolerance_change),
             )  # fmt: skip
+            clear(g)
             return
         state[RATE] = 0.8 * length
         state[TRIALS] += 1
@@ -225,7 +227,7 @@ def hessian_free_step(
     if again:
         # what it began with may be wrong: without it once more
         if largest(direction) == 0.0 or state[DAMPING] >= MOST_DAMPING:
-            stay(control, state, p, origin)
+            stay(control, state, p, g, origin)
             return
         copy(origin, p)
         clear(direction)

@@ -113,18 +113,44 @@ def solve(matrix, roots, x):
 
 
 @helper
+def unit_vector(vector, places, k):
+    """1 at the place of parameter k, 0 elsewhere."""
+    clear(vector)
+    vector[places[k]] = 1.0
+
+
+@helper
+def take_column(product, places, matrix, k):
+    """Row k of the matrix = the product's elements at the parameters' places."""
+    for j in range(matrix.shape[0]):
+        matrix[k, j] = product[places[j]]
+
+
+@helper
+def take_right_side(before, places, x):
+    """x = minus the gradient."""
+    for i in range(x.shape[0]):
+        x[i] = -np.float64(before[places[i]])
+
+
+@helper
+def add_at(x, places, p):
+    """p += x, at the parameters' places."""
+    for i in range(x.shape[0]):
+        p[places[i]] += x[i]
+
+
+@helper
 def damped_step(state, p, before, origin, matrix, places, diagonal, roots, x, growth, trials):
     """p = the end of the next step for which the matrix has a factor; False: there is none among
     those that are left."""
     while state[TRIALS] < trials:
         state[TRIALS] += 1
         if factor(matrix, diagonal, roots, state[DAMPING]):
-            for i in range(matrix.shape[0]):
-                x[i] = -np.float64(before[places[i]])
+            take_right_side(before, places, x)
             solve(matrix, roots, x)
             copy(origin, p)
-            for i in range(matrix.shape[0]):
-                p[places[i]] += x[i]
+            add_at(x, places, p)
             return True
         state[DAMPING] = min(state[DAMPING] * growth, 1e15)
     return False
@@ -163,22 +189,20 @@ def levenberg_marquardt_step(
         state[START_LOSS] = state[ENDED] = state[LOSS]
         state[LARGEST] = largest(g)
         if state[LARGEST] <= tolerance_gradient:
+            clear(g)
             leave(control, state, SMALL_GRADIENT)
             return
         copy(p, origin)
         copy(g, before)
-        clear(vector)
-        vector[places[0]] = 1.0
+        unit_vector(vector, places, 0)
         state[PHASE], state[COLUMN] = COLUMNS, 0
         want_product(control, state, product)
         return
     if state[PHASE] == COLUMNS:
         k = np.int64(state[COLUMN])
-        for j in range(n):
-            matrix[k, j] = product[places[j]]
-        vector[places[k]] = 0.0
+        take_column(product, places, matrix, k)
         if k + 1 < n:
-            vector[places[k + 1]] = 1.0
+            unit_vector(vector, places, k + 1)
             state[COLUMN] = k + 1
             want_product(control, state, product)
             return
@@ -187,6 +211,7 @@ def levenberg_marquardt_step(
     elif is_finite(state, g) and state[LOSS] < state[START_LOSS]:
         state[DAMPING] = max(state[DAMPING] / growth, 1e-15)
         leave(control, state, move_on(state, state[LOSS], g, tolerance_gradient, tolerance_change))
+        clear(g)
         return
     else:
         state[DAMPING] = min(state[DAMPING] * growth, 1e15)
@@ -196,7 +221,7 @@ def levenberg_marquardt_step(
     ):  # fmt: skip
         want_evaluation(control, state, totals, g, reported)
     else:
-        stay(control, state, p, origin)
+        stay(control, state, p, g, origin)
 
 
 def make_step() -> Kernel:

@@ -81,8 +81,9 @@ def want_product(control, state, product):
 
 
 @helper
-def stay(control, state, p, origin):
+def stay(control, state, p, g, origin):
     """No step lowers the loss: the parameters are where the iteration began."""
     copy(origin, p)
+    clear(g)
     state[OUTCOME] = STUCK
     control[STOP] = REQUESTED

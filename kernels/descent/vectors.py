@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cpu.parts import load_part, store_part
 from ..declare import helper
-from ..simd import fma, lanes, splat, sum_lanes
+from ..simd import fma, lanes, splat, sum_lanes, where
 
 #: elements whose products are added up before the sum goes into a float64
 RUN = 1024
@@ -39,6 +39,16 @@ def largest(x):
         if size > found or size != size:
             found = size
     return found
+
+
+@helper
+def differs(x, y):
+    """Whether any element of x is another than that of y."""
+    n, found = x.shape[0], splat(x, 0.0)
+    for i in range(0, n, lanes(x)):
+        same = load_part(x, i, n - i) == load_part(y, i, n - i)
+        found = where(same, found, splat(x, 1.0))
+    return sum_lanes(found) > 0.0
 
 
 @helper

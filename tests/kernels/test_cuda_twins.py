@@ -21,9 +21,6 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 
 #: modules that one device has alone, and why
 ONLY_CPU = {
-    "descent": "full-batch methods run on the CPU",
-    "descent.hessian_free": "likewise",
-    "descent.marquardt": "likewise",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
     "recurrent.unit": "likewise",
@@ -38,10 +35,10 @@ ONLY_CUDA = {
     "rnn.steps": "likewise",
     "lstm.steps": "likewise",
     "gru.steps": "likewise",
+    "descent.vectors": "declares no kernel: sums by one block for the steps of full-batch methods",
 }
 #: kernels that one side has alone (`*`: any ending), and why
 KERNELS_ONLY_CPU = {
-    "add_scaled": "full-batch methods run on the CPU",
     "pack_panels": "CUDA's products read weights as they are",
     "pack_panels_transposed": "likewise",
     "linear_backward_input": "of packed weights; CUDA has linear_backward_input_unpacked",

@@ -175,3 +175,42 @@ trainer.fit(*data(16, 7, 6, steps=(7,)), epochs=1, batch_size=4, verbose=False)
     assert depth[together[2]] == depth[together[3]]
     ends = [numbers(line) for line in log if line.startswith("EndCapture")]
     assert [end["forked"] > 0 for end in ends] == [True]
+
+
+def test_between_iterations_of_full_batch_methods_few_words_cross_the_bus():
+    """The stand-in runs no kernel, so the script ends each iteration after some turns."""
+    ran = run(
+        """
+from fastnn.engine.session import Session
+from fastnn.kernels.descent import gauss_newton, search
+turns, run_steps = [0], Session.run
+
+def run(self, segments, poll):
+    reason = run_steps(self, segments, poll)
+    turns[0] += 1
+    state = self.totals[len(self.totals) - size :]
+    state[gauss_newton.WANTED] = second and turns[0] % 2
+    if turns[0] % 4 == 0:
+        state[search.OUTCOME], state[search.PHASE] = search.DONE, search.READY
+    return reason
+
+Session.run = run
+for method, optimizer in (("line", optim.LBFGS(history_size=1)), ("newton", optim.HessianFree())):
+    size, second = optimizer.state_size, method == "newton"
+    model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 4))
+    trainer = fnn.Trainer(model, "cross_entropy", optimizer, device="cuda")
+    mark = fnn.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs=None: section(f"{method} {epoch}")
+    )
+    trainer.fit(*data(50, 20), epochs=4, callbacks=[mark], verbose=False)
+    section("after")
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    for method in ("line", "newton"):
+        log = ran.section(f"{method} 2")
+        assert sum(line.startswith("GraphLaunch") for line in log) >= 4
+        moved = [numbers(line)["size"] for line in log if line.startswith(("HtoD", "DtoH"))]
+        assert moved
+        assert max(moved) < 4 * 30 * 20  # not the parameters

@@ -1,0 +1,92 @@
+"""Full-batch descent on CUDA: what the CPU's kernels do, by one block, of the same source.
+
+All threads of the block take the same turns. Each works with copies of its own of the control block
+and the search's state, and computes the same numbers in them; only vectors are shared out
+(`cuda_vectors.py`). At the end one thread writes its copies back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..control_block import LENGTH
+from ..cuda.device import cast, cuda, flat, flat_index
+from ..declare import CUDA_KERNELS, KERNELS, CudaKernel, Kernel, ceil_div, cuda_kernel
+from ..recorded import execute
+from ..simd import fma
+from ..topics import ON_DEMAND
+from . import cpu
+from .cuda_vectors import THREADS, VECTORS, give_copy, launch, take_copy, with_scope
+from .search import HEAD
+
+
+@cuda_kernel(like=cpu.add_scaled, launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256))
+def add_scaled(x, count, y, factor):
+    scale = count[0] * factor if count.size else factor
+    i = flat_index()
+    if i < y.size:
+        flat(y)[i] = fma(flat(x)[i], cast(x, scale), flat(y)[i])
+
+
+_WRAPPER = """
+def step({params}):
+    own_control = cuda.local.array(LENGTH, control.dtype)
+    own_state = cuda.local.array(SIZE, state.dtype)
+    take_copy(control, own_control)
+    take_copy(state, own_state)
+    body({own})
+    give_copy(own_control, control)
+    give_copy(own_state, state)
+"""
+
+
+def of_one_block(
+    like: Kernel, scope: Mapping[str, Callable[..., Any]], size: int, module: str
+) -> CudaKernel:
+    """The counterpart of a kernel that one worker makes: its own function, by all threads of a
+    block.
+
+    Args:
+        like: the kernel for the CPU, with parameters `control` and `state`.
+        scope: what takes the place of functions that it calls, by name.
+        size: numbers of the state.
+        module: which module the kernel belongs to.
+    """
+    own = ["own_" + name if name in ("control", "state") else name for name in like.params]
+    source = _WRAPPER.format(params=", ".join(like.params), own=", ".join(own))
+    found = {
+        "__name__": module, "cuda": cuda, "LENGTH": LENGTH, "SIZE": size, "take_copy": take_copy,
+        "give_copy": give_copy, "body": with_scope(like.function, scope),
+    }  # fmt: skip
+    execute(source, f"<CUDA kernel {like.name}>", found)
+    function: Any = found["step"]
+    made: CudaKernel = cuda_kernel(
+        function, like=like, launch=launch, bounds=THREADS, name=like.name
+    )
+    return made
+
+
+def scope_of(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The vectors' functions for CUDA, and these functions with them; each may call those before
+    it."""
+    found = dict(VECTORS)
+    for function in functions:
+        found[function.__name__] = with_scope(function, found)
+    return found
+
+
+#: what CPU and CUDA kernels of full-batch methods share
+SCOPE = scope_of(
+    cpu.depart, cpu.take_totals, cpu.steepest, cpu.move_on, cpu.lbfgs_direction, cpu.cg_direction
+)
+
+
+def make_missing() -> None:
+    """Make the counterparts of all line searches that have none yet."""
+    for name, history in list(cpu.MADE.items()):
+        if getattr(CUDA_KERNELS.get(name), "like", None) is not KERNELS[name]:
+            of_one_block(KERNELS[name], SCOPE, HEAD + 2 * history, __name__)
+
+
+ON_DEMAND["cuda"].append(make_missing)

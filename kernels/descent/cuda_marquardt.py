@@ -1,0 +1,123 @@
+"""Levenberg-Marquardt on CUDA: the CPU's kernel by one block (`cuda.py`); the matrix is factored
+by columns, a warp a row.
+
+Within a warp lane l of 32 has the products l, l + 32, ... of a row.
+"""
+
+import math
+
+import numpy as np
+
+from ..cuda.device import WARP, block_max, block_threads, cast, cuda, thread_number, warp_sum
+from ..declare import helper
+from . import cpu_marquardt as cpu
+from . import gauss_newton
+from .cuda import SCOPE, of_one_block
+from .cuda_vectors import with_scope
+
+
+@helper
+def unit_vector(vector, places, k):
+    for i in range(thread_number(), vector.shape[0], block_threads()):
+        vector[i] = cast(vector, 0.0)
+    cuda.syncthreads()
+    if thread_number() == 0:
+        vector[places[k]] = cast(vector, 1.0)
+
+
+@helper
+def take_column(product, places, matrix, k):
+    cuda.syncthreads()
+    for j in range(thread_number(), matrix.shape[0], block_threads()):
+        matrix[k, j] = product[places[j]]
+    cuda.syncthreads()
+
+
+@helper
+def symmetric(matrix, diagonal):
+    n, top = matrix.shape[0], np.float64(0.0)
+    for i in range(thread_number(), n, block_threads()):
+        for j in range(i):
+            matrix[j, i] = (matrix[i, j] + matrix[j, i]) / 2
+        if matrix[i, i] > top:
+            top = matrix[i, i]
+    top = block_max(top)
+    for i in range(thread_number(), n, block_threads()):
+        diagonal[i] = max(matrix[i, i], 1e-12 * max(top, 1e-300))
+    cuda.syncthreads()
+
+
+@helper
+def inner(matrix, i, j, n):
+    """The sum of products of rows i and j in the first n columns, for each thread of a warp."""
+    total = np.float64(0.0)
+    for k in range(thread_number() % WARP, n, WARP):
+        total += matrix[i, k] * matrix[j, k]
+    return warp_sum(total)
+
+
+@helper
+def factor(matrix, diagonal, roots, damping):
+    n, warp, warps = matrix.shape[0], thread_number() // WARP, block_threads() // WARP
+    for j in range(n):
+        rest = matrix[j, j] + damping * diagonal[j] - inner(matrix, j, j, j)
+        if not rest > 0.0:
+            return False
+        root = math.sqrt(rest)
+        for begin in range(j + 1, n, warps):
+            i = begin + warp
+            found = inner(matrix, min(i, n - 1), j, j)
+            if i < n and thread_number() % WARP == 0:
+                matrix[i, j] = (matrix[j, i] - found) / root
+        if thread_number() == 0:
+            roots[j] = root
+        cuda.syncthreads()
+    return True
+
+
+@helper
+def take_right_side(before, places, x):
+    cuda.syncthreads()
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        x[i] = -np.float64(before[places[i]])
+    cuda.syncthreads()
+
+
+@helper
+def solve(matrix, roots, x):
+    """As by hand: one element after the other, and what it takes from those that follow."""
+    n = matrix.shape[0]
+    for i in range(n):
+        if thread_number() == 0:
+            x[i] = x[i] / roots[i]
+        cuda.syncthreads()
+        for j in range(i + 1 + thread_number(), n, block_threads()):
+            x[j] -= x[i] * matrix[j, i]
+        cuda.syncthreads()
+    for i in range(n - 1, -1, -1):
+        if thread_number() == 0:
+            x[i] = x[i] / roots[i]
+        cuda.syncthreads()
+        for j in range(thread_number(), i, block_threads()):
+            x[j] -= x[i] * matrix[i, j]
+        cuda.syncthreads()
+
+
+@helper
+def add_at(x, places, p):
+    cuda.syncthreads()
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        p[places[i]] += cast(p, x[i])
+    cuda.syncthreads()
+
+
+_scope = dict(SCOPE)
+for _function in (unit_vector, take_column, symmetric, factor, take_right_side, solve, add_at):
+    _scope[_function.__name__] = _function
+for _function in (
+    gauss_newton.arrive, gauss_newton.is_finite, gauss_newton.want_evaluation,
+    gauss_newton.want_product, gauss_newton.stay, cpu.damped_step,
+):  # fmt: skip
+    _scope[_function.__name__] = with_scope(_function, _scope)
+
+levenberg_marquardt_step = of_one_block(cpu.make_step(), _scope, gauss_newton.SIZE, __name__)

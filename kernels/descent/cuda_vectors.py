@@ -1,0 +1,140 @@
+"""Sums of vectors and inner products over flat memory, by one block: the twins of `vectors.py`.
+
+Thread t of n has elements t, t + n, t + 2 n, ... in all of them, so none waits for another but in
+the sums. State and control block are every thread's own copies while a kernel runs (`cuda.py`): all
+threads compute the same numbers from the same sums, and take the same turns.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..cuda.device import (
+    WARP,
+    block_max,
+    block_sum,
+    block_threads,
+    cast,
+    cuda,
+    power_of_2,
+    thread_number,
+)
+from ..declare import ceil_div, helper
+from ..simd import fma
+
+#: products that a thread adds up in the vectors' own type before the sum goes into a float64
+RUN = 16
+#: threads of the block, at most: with more the kernels lack registers
+THREADS = 512
+
+
+def launch(sizes: dict[str, int]) -> tuple[int, int]:
+    """One block, with a thread for every four elements, up to `THREADS`."""
+    return 1, power_of_2(ceil_div(sizes["P"], 4), WARP, THREADS)
+
+
+def with_scope(function: Callable[..., Any], scope: Mapping[str, Any]) -> Any:
+    """The same function with other ones in the place of those that it calls by these names."""
+    made = types.FunctionType(
+        function.__code__, {**function.__globals__, **scope}, function.__name__,
+        function.__defaults__,
+    )  # fmt: skip
+    made.__module__ = __name__
+    return helper(made)
+
+
+@helper
+def dot(x, y):
+    """The sum of x y: a thread's runs of RUN products, added up in float64, then all threads'."""
+    total, n, threads = np.float64(0.0), x.shape[0], block_threads()
+    for j in range(thread_number(), n, RUN * threads):
+        a = cast(x, 0.0)
+        for i in range(j, min(j + RUN * threads, n), threads):
+            a = fma(x[i], y[i], a)
+        total += np.float64(a)
+    return block_sum(total)
+
+
+@helper
+def largest(x):
+    """max |x|; NaN where there is one."""
+    found, wrong = np.float64(0.0), np.float64(0.0)
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        size = abs(np.float64(x[i]))
+        if size != size:
+            wrong = np.float64(1.0)
+        elif size > found:
+            found = size
+    found, wrong = block_max(found), block_max(wrong)
+    return np.float64(np.nan) if wrong != 0.0 else found
+
+
+@helper
+def differs(x, y):
+    """Whether any element of x is another than that of y."""
+    found = np.float64(0.0)
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        if x[i] != y[i]:
+            found = np.float64(1.0)
+    return block_max(found) > 0.0
+
+
+@helper
+def combine(a, x, b, y, z):
+    """z = a x + b y."""
+    first, second = cast(x, a), cast(x, b)
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        z[i] = fma(second, y[i], first * x[i])
+
+
+@helper
+def copy(x, y):
+    """y = x."""
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        y[i] = x[i]
+
+
+@helper
+def clear(x):
+    """x = 0."""
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        x[i] = cast(x, 0.0)
+
+
+@helper
+def copy_row(x, matrix, k):
+    """Row k of the matrix = x."""
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        matrix[k, i] = x[i]
+
+
+@helper
+def take_row(matrix, k, x):
+    """x = row k of the matrix."""
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        x[i] = matrix[k, i]
+
+
+@helper
+def take_copy(x, own):
+    """A thread's own copy; nobody has changed x before all have one."""
+    for i in range(x.shape[0]):
+        own[i] = x[i]
+    cuda.syncthreads()
+
+
+@helper
+def give_copy(own, x):
+    """The copy of one thread takes the place of x."""
+    cuda.syncthreads()
+    if thread_number() == 0:
+        for i in range(x.shape[0]):
+            x[i] = own[i]
+
+
+#: what takes the place of the functions of `vectors.py`
+VECTORS = {f.__name__: f for f in (dot, largest, differs, combine, copy, clear, copy_row, take_row)}
