@@ -189,6 +189,17 @@ def beam_search(
     return symbols, _ids(graph, count)[:, :n_best], score[:, :n_best]
 
 
+def likeliest(scores: Value) -> Value:
+    """The symbol with the largest score of each row (N, V), integers within the symbols even where
+    all are NaN."""
+    graph, (rows, _) = scores.graph, scores.shape
+    zero = graph.full((rows, 1), 0.0, batched=True)
+    norms = graph.constant(np.ones(3), name="norms")
+    live = graph.full((rows, 1), 1.0, batched=True)
+    _, symbol, _ = _select(graph, scores, (zero, zero, zero), norms, live, 0)
+    return reshape(symbol, (rows,))
+
+
 def _thirds(found: Value) -> list[Value]:
     width = found.shape[1] // 3
     return [columns(found, k * width, (k + 1) * width) for k in range(3)]

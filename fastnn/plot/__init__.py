@@ -11,6 +11,7 @@ Raises ImportError if matplotlib is missing: ``pip install 'fastnn-numba[plot]'`
 ['relu', 'tanh']
 """
 
+from fastnn.plot.alignment import alignment
 from fastnn.plot.confusion import confusion_matrix
 from fastnn.plot.curves import learning_curves
 from fastnn.plot.functions import activations
@@ -25,6 +26,7 @@ __all__ = [
     "SURFACES",
     "Surface",
     "activations",
+    "alignment",
     "confusion_matrix",
     "descend",
     "embedding",

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn import nn, ops
+import fastnn as fnn
+from fastnn import nn, ops, optim
 from fastnn.errors import OptionError, ShapeError
 from fastnn.testing import gradcheck
 
@@ -122,3 +123,77 @@ def test_wrong_options() -> None:
         Decoder(KINDS["general"]()).predict(np.zeros((B, 2, Q)), np.zeros((B, N, 4)))
     with pytest.raises(ShapeError, match="set query_size to 2"):
         Decoder(KINDS["general"]()).predict(np.zeros((B, 2, 2)), np.zeros((B, N, K)))
+
+
+# ---------------------------------------------------------------- the decoder
+
+
+def decoder(**options: Any) -> Any:
+    return nn.AttentionDecoder(6, 3, 4, key_size=K, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"cell": "lstm", "attention": nn.GeneralAttention(4, K)}, {"attention": "none"},
+        {"sampling": 0.0, "attention": nn.LocationAttention(4, K, 3, filters=2, width=3)},
+    ],
+    ids=["gru", "lstm", "none", "sampling"],
+)  # fmt: skip
+def test_gradients_of_a_decoder(options: Any) -> None:
+    rng = np.random.default_rng(2)
+    encoded, targets = rng.normal(size=(B, N, K)), rng.integers(0, 6, (B, 4))
+    assert gradcheck(decoder(**options), encoded, targets, LENGTHS, rtol=1e-4)
+
+
+def test_own_symbols_take_the_place_of_targets() -> None:
+    """With probability 1 what the decoder writes does not depend on the targets; with 0 it does."""
+    rng = np.random.default_rng(2)
+    encoded = rng.normal(size=(B, N, K)).astype(np.float32)
+    targets = [rng.integers(0, 6, (B, 5)) for _ in range(2)]
+    for rate, alike in ((1.0, True), (0.0, False), (0.5, False)):
+        model = decoder(sampling=0.3)
+        model.sampling.value = [rate]
+        step = fnn.compile(
+            model, lambda y, w: ops.sum(y[0] * w), optim.SGD(lr=0.0), seed=4, workers=1
+        )
+        weight = np.random.default_rng(0).normal(size=(B, 5, 6)).astype(np.float32)
+        losses = [step((encoded, target), weight) for target in targets]
+        if rate == 0.5:
+            assert losses[0] != losses[1]
+        else:
+            assert (losses[0] == losses[1]) == alike
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_beam_of_one_writes_the_likeliest(cell: str) -> None:
+    """What beam search writes is what the decoder gives for its own output."""
+
+    class Writer(nn.Module):
+        def __init__(self, inner: Any):
+            self.inner = inner
+
+        def forward(self, encoded: Any, lengths: Any) -> Any:
+            return self.inner.write(encoded, lengths, steps=7, width=1)
+
+    model = decoder(cell=cell).to("float64")
+    encoded = np.random.default_rng(2).normal(size=(B, N, K))
+    symbols, lengths, scores = Writer(model).predict(encoded, LENGTHS)
+    logits, _ = model.predict(encoded, symbols[:, 0], LENGTHS)
+    for b in range(B):
+        n = lengths[b, 0]
+        assert logits[b, :n].argmax(-1).tolist() == symbols[b, 0, :n].tolist()
+        p = logits[b, :n] - np.log(np.exp(logits[b, :n]).sum(-1, keepdims=True))
+        want = sum(p[t, symbols[b, 0, t]] for t in range(n))
+        np.testing.assert_allclose(scores[b, 0], want)
+
+
+def test_wrong_options_of_a_decoder() -> None:
+    for options, message in (
+        ({"cell": "rnn"}, "cell 'gru' or 'lstm', got 'rnn'"),
+        ({"stop": 6}, "start and stop below symbols=6"),
+        ({"sampling": 2.0}, r"sampling in \[0, 1\], got 2\.0"),
+        ({"attention": 3}, "expected attention such as"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            decoder(**options)

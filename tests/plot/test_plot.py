@@ -227,3 +227,14 @@ def test_samples_of_another_shape_are_refused() -> None:
 def test_what_cannot_be_drawn(draw, error, text) -> None:
     with pytest.raises(error, match=text):
         draw()
+
+
+def test_alignment(tmp_path):
+    weights = np.eye(3, 5)
+    figure = fnn.plot.alignment(weights, ["a", "b"], list("xyz"), path=tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert figure.axes[0].images[0].get_array().shape == (3, 2)
+    with pytest.raises(ShapeError, match="draw one sample's"):
+        fnn.plot.alignment(np.zeros((2, 3, 5)))
+    with pytest.raises(OptionError, match="1 to 3 symbols in target, got 4"):
+        fnn.plot.alignment(weights, target=list("wxyz"))
