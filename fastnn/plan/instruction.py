@@ -60,6 +60,10 @@ def access_of(
     return Access(root, reads, writes, axis, span, root.segment, place, low, high, flag)
 
 
+#: columns that kernels of columns take at a time on the widest CPU (`strip_lanes`)
+STRIP = 64
+
+
 @dataclass(eq=False)
 class Instruction:
     """A kernel with its operands, before memory is placed.
@@ -113,8 +117,10 @@ class Instruction:
 
     @property
     def fewest(self) -> int:
-        """Fewest items that a share is cut into."""
-        return -(-self.kernel.block // self.multiplier)
+        """Fewest items that a share is cut into: of columns whole strips, or memory would be passed
+        over several times, a few bytes of each line at a time."""
+        columns = any(array.axis == "cols" for array in self.kernel.arrays.values())
+        return -(-max(self.kernel.block, STRIP if columns else 1) // self.multiplier)
 
 
 @dataclass(eq=False)

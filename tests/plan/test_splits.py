@@ -264,3 +264,20 @@ def test_what_reads_a_concatenation_has_its_gradient_taken_from_the_cache() -> N
 
     for group in groups_of(program_of(Joined(), 5), "linear_backward_weight"):
         assert names(group) == ["linear_backward_weight", "adam_update"]
+
+
+@pytest.mark.parametrize("features", [64, 80, 256])
+def test_columns_are_cut_into_whole_strips_however_long_they_are(features: int) -> None:
+    """Of a long batch a few columns alone would fill the cache; but then each pass over them would
+    read a few bytes of every line of memory, and the next pass the same lines again."""
+    model = nn.Sequential(
+        nn.Conv1d(1, features, 1), nn.BatchNorm1d(features), nn.GlobalAvgPool1d()
+    )  # fmt: skip
+    x, y = np.zeros((4, 1, 20000)), np.zeros((4, features))
+    with null_device() as null:
+        fnn.Trainer(model, "mse", optim.Adam()).fit(x, y, batch_size=4, verbose=False)
+    found = groups_of(null.programs[0], "batch_norm_forward", "batch_norm_backward", "sum_rows")
+    assert len(found) >= 3
+    for group in found:
+        assert group.items == features
+        assert group.block >= 64
