@@ -100,6 +100,13 @@ def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
             )
 
 
+def check_eps(owner: str, eps: Any) -> None:
+    """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0."""
+    check_numbers(owner, eps=eps)
+    if eps < 0:
+        raise OptionError(f"{owner}: expected eps >= 0, got {eps!r}")
+
+
 def refuse_masked(data: Any, what: str) -> None:
     """Raise DataError for a masked array, or a list or tuple with one in it.
 

@@ -82,6 +82,9 @@ def test_wrong_options(place: str, name: str) -> None:
     ("made", "option", "wrong"),
     [
         (nn.BatchNorm, "momentum", None),
+        (nn.BatchNorm, "eps", -1e-5),
+        (nn.LayerNorm, "eps", -1),
+        (nn.GroupNorm, "eps", -1.0),
         (nn.Dropout, "p", "0.5"),
         (nn.ELU, "alpha", math.nan),
         (nn.LSTM, "forget_bias", "one"),

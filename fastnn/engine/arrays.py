@@ -283,9 +283,10 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             wrong &= values != limits.ignored
         if wrong.any():
             got, labels = int(values[wrong].flat[0]), name[0] != "x"
+            who = f"{limits.scope!r} expects" if limits.scope else "expected"
             if limits.steps:
                 raise DataError(
-                    f"inputs: {limits.scope!r} expects lengths in 0..{limits.high - 1}, the steps "
+                    f"inputs: {who} lengths in 0..{limits.high - 1}, the steps "
                     f"of its sequences, got {got}; pad the sequences to the longest one's length, "
                     "or cut the lengths"
                 )
@@ -293,7 +294,7 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             if labels and got < 0:
                 remedy = f"give the loss ignore_index={got} if such rows are not to count"
             raise DataError(
-                f"{'targets' if labels else 'inputs'}: {limits.scope!r} expects integers in "
+                f"{'targets' if labels else 'inputs'}: {who} integers in "
                 f"{limits.low}..{limits.high - 1}, got {got}; check the data, or {remedy}"
             )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
-from fastnn.generative.outputs import Output, sum_from
+from fastnn.generative.outputs import Output, check_hidden, sum_from
 from fastnn.graph.value import Value
 from fastnn.nn.activation import ReLU
 from fastnn.nn.containers import Sequential
@@ -84,6 +84,7 @@ class Autoencoder(Reconstructing):
             options: as for the class.
         """
         check_whole("Autoencoder", 1, features=features, latent=latent)
+        check_hidden("Autoencoder", hidden)
         sizes = [features, *hidden, latent]
         return cls(_chain(sizes, activation), _chain(sizes[::-1], activation), **options)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.engine.numbers import numbers
-from fastnn.errors import DataError, OptionError, ShapeError, where
+from fastnn.errors import DataError, OptionError, ShapeError, check_numbers, is_whole, where
 from fastnn.graph.value import Value
 
 #: log(2 pi)
@@ -30,7 +30,8 @@ class Output:
     def __init__(self, kind: str, std: float, who: str):
         if kind not in ("bernoulli", "gaussian"):
             raise OptionError(f"{who} output: expected 'bernoulli' or 'gaussian', got {kind!r}")
-        if not (np.isfinite(std) and std > 0):
+        check_numbers(who, std=std)
+        if not std > 0:
             raise OptionError(f"{who} std: expected a number > 0, got {std!r}")
         self.kind, self.std, self.who = kind, float(std), who
 
@@ -59,7 +60,7 @@ class Output:
 
     def check(self, x: Any, what: str = "x") -> None:
         """Refuse data that can't be of this distribution."""
-        if self.kind != "bernoulli" or not hasattr(x, "__array__"):
+        if self.kind != "bernoulli" or not (hasattr(x, "__array__") or isinstance(x, list)):
             return
         array = numbers(x, what)
         if array.size and not (array.min() >= 0 and array.max() <= 1):
@@ -68,6 +69,12 @@ class Output:
                 f"{array.min():g}..{array.max():g}; divide by the largest, or use "
                 "output='gaussian'"
             )
+
+
+def check_hidden(who: str, hidden: Any) -> None:
+    """Raise OptionError unless these are the units of some layers."""
+    if not isinstance(hidden, (tuple, list)) or not all(is_whole(n, 1) for n in hidden):
+        raise OptionError(f"{who} hidden: expected units of layers, as [128, 64], got {hidden!r}")
 
 
 def sum_from(each: Value, first: int) -> Value:

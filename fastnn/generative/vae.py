@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn import ops, optim
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.engine.numbers import numbers
+from fastnn.errors import (
+    DataError,
+    OptionError,
+    ShapeError,
+    check_numbers,
+    check_whole,
+    where,
+)
 from fastnn.generative.joined import Joined, one_hot
 from fastnn.generative.latent import noise, stacked
-from fastnn.generative.outputs import Output
+from fastnn.generative.outputs import Output, check_hidden
 from fastnn.graph.value import Value
 from fastnn.nn.activation import ReLU
 from fastnn.nn.containers import Sequential
@@ -101,6 +109,7 @@ class VAE(Module):
             activation: of the hidden layers.
         """
         check_whole("VAE", 1, features=features, latent=latent)
+        check_hidden("VAE", hidden)
         check_whole("VAE", 0, classes=classes)
         sizes = [features + classes, *hidden]
         encoder = [*_layers(sizes, activation), Linear(sizes[-1], 2 * latent)]
@@ -222,8 +231,14 @@ class VAE(Module):
             batch_size: samples computed at a time.
         """
         check_whole("bound", 1, draws=draws, batch_size=batch_size)
+        check_whole("bound", 0, seed=seed)
         self.output.check(x)
-        data = [np.asarray(a) for a in _given(x, y)]
+        data = [numbers(a, name) for a, name in zip(_given(x, y), "xy", strict=False)]
+        if data[0].size == 0 or not np.isfinite(data[0]).all():
+            raise DataError(
+                "x: expected finite numbers of at least one sample, got "
+                f"{'none' if data[0].size == 0 else 'NaN or infinity'}; clean the data"
+            )
         rounds = -(-draws // self.draws)
         sampler, step, total = Sampler(self, "_weight_sum", seed), 0, 0.0
         for begin in range(0, len(data[0]), batch_size):
@@ -270,10 +285,16 @@ class VAE(Module):
         """
         self.output.check(x)
         if validation is not None:
-            if y is None:
-                self.output.check(validation, "validation")
-            pair = validation if y is None else tuple(validation)
-            validation = (pair, validation if y is None else validation[0])
+            if y is not None and not (
+                isinstance(validation, (tuple, list)) and len(validation) == 2
+            ):
+                raise DataError(
+                    "validation: expected a pair (x, y) for a conditional VAE, got "
+                    f"{type(validation).__name__}"
+                )
+            data = validation if y is None else validation[0]
+            self.output.check(data, "validation")
+            validation = (data if y is None else tuple(validation), data)
         inputs = _given(x, y)
         return self.trainer(**options).fit(
             inputs if y is not None else x, x, epochs=epochs, batch_size=batch_size,

@@ -13,7 +13,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, w
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import check_channels, each
+from fastnn.ops.layout import check_channels, check_padding, each
 from fastnn.public import publish
 
 
@@ -112,7 +112,7 @@ class SincConv(Module):
         (self.stride,), (self.dilation,) = (
             each(name, n, v, 1) for n, v in (("stride", stride), ("dilation", dilation))
         )
-        self.padding = padding if isinstance(padding, str) else each(name, "padding", padding, 1, 0)
+        self.padding = check_padding(name, padding, 1)
         self.channels = channels
         # even steps of mel, 2595 log10(1 + f / 700), are even steps of log(700 + f)
         hertz = np.geomspace(730.0, 700.0 + most, self.out_channels + 1) - 700.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_eps, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -136,7 +136,7 @@ class GroupNorm(_OfChannels):
     ):  # fmt: skip
         name = type(self).__name__
         check_whole(name, 1, num_groups=num_groups, num_channels=num_channels)
-        check_numbers(name, eps=eps)
+        check_eps(name, eps)
         if num_channels % num_groups:
             raise OptionError(
                 f"{name}: expected a number of groups that divides {num_channels} channels, got "

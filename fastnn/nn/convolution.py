@@ -11,7 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import check_channels, each
+from fastnn.ops.layout import check_channels, check_padding, each
 from fastnn.public import publish
 
 Init = str | float | Callable[..., Any] | None
@@ -33,9 +33,7 @@ class _Convolution(Module):
         self.kernel_size = each(name, "kernel_size", kernel_size, self._rank)
         self.stride = each(name, "stride", stride, self._rank)
         self.dilation = each(name, "dilation", dilation, self._rank)
-        self.padding = (
-            padding if isinstance(padding, str) else each(name, "padding", padding, self._rank, 0)
-        )
+        self.padding = check_padding(name, padding, self._rank)
         check_channels(name, channels)
         self.channels = channels
         if in_channels % groups or out_channels % groups:
@@ -189,11 +187,11 @@ class _Transposed(_Convolution):
     _back = True
 
     def _build_back(self, output_padding: Any, *rest: Any) -> None:
-        self._build(*rest)
         name = type(self).__name__
+        if isinstance(rest[4], str):
+            raise OptionError(f"{name}: expected padding to be a number, got {rest[4]!r}")
+        self._build(*rest)
         self.output_padding = each(name, "output_padding", output_padding, self._rank, 0)
-        if isinstance(self.padding, str):
-            raise OptionError(f"{name}: expected padding to be a number, got {self.padding!r}")
 
 
 class ConvTranspose1d(_Transposed):

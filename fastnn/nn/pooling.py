@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers
+from fastnn.errors import OptionError, check_numbers, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
-from fastnn.ops.layout import check_channels, each
+from fastnn.ops.layout import check_channels, check_rank, each, shares
 from fastnn.public import publish
 
 
@@ -243,8 +243,7 @@ class _Sized(Module):
     def __init__(self, output_size: Any, channels: str = "first"):
         name = type(self).__name__
         check_channels(name, channels)
-        given = output_size if isinstance(output_size, tuple) else (output_size,)
-        each(name, "output_size", tuple(1 if n is None else n for n in given), len(given))
+        shares(name, output_size, self._rank, (1,) * self._rank)
         self.output_size, self.channels = output_size, channels
 
     def extra(self) -> str:
@@ -265,6 +264,8 @@ class AdaptiveAvgPool1d(_Sized):
     Raises:
         OptionError, ShapeError: as of `MaxPool1d`.
     """
+
+    _rank = 1
 
     def forward(self, x: Value) -> Value:
         return ops.adaptive_avg_pool1d(x, self.output_size, self.channels)
@@ -289,14 +290,22 @@ class AdaptiveAvgPool2d(_Sized):
     (1, 6, 2, 5)
     """
 
+    _rank = 2
+
     def forward(self, x: Value) -> Value:
         return ops.adaptive_avg_pool2d(x, self.output_size, self.channels)
 
 
 class _Global(Module):
+    _rank: int
+
     def __init__(self, channels: str = "first"):
         check_channels(type(self).__name__, channels)
         self.channels = channels
+
+    def _check(self, x: Value) -> None:
+        label = f"{where(x.graph.scope)}{type(self).__name__}"
+        check_rank(x, self._rank, self.channels, label)
 
     def extra(self) -> str:
         return "" if self.channels == "first" else f"channels={self.channels!r}"
@@ -309,7 +318,10 @@ class GlobalAvgPool1d(_Global):
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
     """
 
+    _rank = 1
+
     def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        self._check(x)
         return ops.global_avg_pool(x, self.channels, lengths)
 
 
@@ -319,7 +331,10 @@ class GlobalAvgPool2d(_Global):
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
     """
 
+    _rank = 2
+
     def forward(self, x: Value) -> Value:
+        self._check(x)
         return ops.global_avg_pool(x, self.channels)
 
 
@@ -330,7 +345,10 @@ class GlobalMaxPool1d(_Global):
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
     """
 
+    _rank = 1
+
     def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        self._check(x)
         return ops.global_max_pool(x, self.channels, lengths)
 
 
@@ -340,7 +358,10 @@ class GlobalMaxPool2d(_Global):
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
     """
 
+    _rank = 2
+
     def forward(self, x: Value) -> Value:
+        self._check(x)
         return ops.global_max_pool(x, self.channels)
 
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, is_whole, where
+from fastnn.errors import (
+    OptionError,
+    ShapeError,
+    check_eps,
+    check_numbers,
+    check_whole,
+    is_whole,
+    where,
+)
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -158,7 +166,7 @@ class LayerNorm(_RowNorm):
         bias: bool = True,
     ):  # fmt: skip
         self.shape = _normalized("LayerNorm", num_features)
-        check_numbers("LayerNorm", eps=eps)
+        check_eps("LayerNorm", eps)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
         self.eps = float(eps)
         self.weight = Parameter(self.shape, 1.0) if affine else None
@@ -196,7 +204,7 @@ class RMSNorm(_RowNorm):
     ):
         self.shape = _normalized("RMSNorm", num_features)
         if eps is not None:
-            check_numbers("RMSNorm", eps=eps)
+            check_eps("RMSNorm", eps)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
         self.eps = None if eps is None else float(eps)
         self.weight = Parameter(self.shape, 1.0) if affine else None
@@ -246,7 +254,8 @@ class BatchNorm(Module):
         track_running_stats: bool = True,
     ):  # fmt: skip
         check_whole("BatchNorm", 1, num_features=num_features)
-        check_numbers("BatchNorm", eps=eps, momentum=momentum)
+        check_eps("BatchNorm", eps)
+        check_numbers("BatchNorm", momentum=momentum)
         if not 0 <= momentum <= 1:
             raise OptionError(f"BatchNorm: expected momentum in [0, 1], got {momentum}")
         self.num_features, self.eps, self.momentum = int(num_features), float(eps), float(momentum)

@@ -8,7 +8,7 @@ from fastnn import ops
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
-from fastnn.ops.layout import check_channels
+from fastnn.ops.layout import check_channels, check_scales, each
 from fastnn.public import publish
 
 
@@ -47,6 +47,12 @@ class Upsample(Module):
             )
         if (size is None) == (scale_factor is None):
             raise OptionError("Upsample: expected either size or scale_factor; give one of the two")
+        given = scale_factor if size is None else size  # of how many axes, the input says
+        rank = len(given) if isinstance(given, (tuple, list)) else 1
+        if size is None:
+            check_scales("Upsample", scale_factor, rank)
+        else:
+            each("Upsample", "size", size, rank)
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.channels = align_corners, channels
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any
 
-from fastnn.errors import OptionError, ShapeError, where
+from fastnn.errors import OptionError, ShapeError, is_whole, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf, stored_axes
 from fastnn.graph.node import Node
@@ -185,7 +185,7 @@ def _named(stride: Any, dilation: Any, before: Any, groups: int) -> dict[str, in
 
 
 def _check_groups(label: str, channels: int, outputs: int, groups: Any) -> None:
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+    if not is_whole(groups, 1):
         raise OptionError(f"{label}: expected groups to be an integer from 1 on, got {groups!r}")
     if channels % groups or outputs % groups:
         raise OptionError(
@@ -218,9 +218,7 @@ def _convolved(
             "by channels='first' or 'last'"
         )
     stride, dilation = each(label, "stride", stride, rank), each(label, "dilation", dilation, rank)
-    before, both, out = sizes(
-        label, x.shape[1:-1], w.shape[:rank], stride, padding, dilation, causal=rank == 1
-    )
+    before, both, out = sizes(label, x.shape[1:-1], w.shape[:rank], stride, padding, dilation)
     if lengths is not None:
         lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], name)
         x = within(x, lengths)

@@ -9,9 +9,12 @@ through functions of single elements, and what nobody reads is not computed (`pl
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
-from fastnn.errors import OptionError, ShapeError
+import numpy as np
+
+from fastnn.errors import OptionError, ShapeError, is_whole
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
 from fastnn.ops.shape import transpose
@@ -31,6 +34,12 @@ def check_channels(label: str, channels: Any) -> None:
 def to_last(x: Value, rank: int, channels: str, label: str) -> Value:
     """x with its channels last; ShapeError if it has not `rank` axes beside batch and channels."""
     check_channels(label, channels)
+    check_rank(x, rank, channels, label)
+    return _last(x) if channels == "first" else x
+
+
+def check_rank(x: Value, rank: int, channels: str, label: str) -> None:
+    """Raise ShapeError unless x has `rank` axes beside batch and channels."""
     if x.ndim != rank + 2:
         axes = "T" if rank == 1 else "H, W"
         shape = f"(N, C, {axes})" if channels == "first" else f"(N, {axes}, C)"
@@ -39,7 +48,6 @@ def to_last(x: Value, rank: int, channels: str, label: str) -> Value:
             "reshape it (a single channel is an axis of size 1), or use the layer for "
             f"{3 - rank} dimension{'s'[: 2 - rank]}"
         )
-    return _last(x) if channels == "first" else x
 
 
 def _last(x: Value) -> Value:
@@ -84,33 +92,71 @@ def from_last(y: Value, channels: str) -> Value:
 def each(label: str, name: str, given: Any, rank: int, least: int = 1) -> Shape:
     """A number for each axis, of one for all or one for each."""
     found = tuple(given) if isinstance(given, (tuple, list)) else (given,) * rank
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in found)
-    if len(found) != rank or not whole:
+    if len(found) != rank or not all(is_whole(n, least) for n in found):
         raise OptionError(
             f"{label}: expected {name} to be an integer from {least} on"
             + (f" or {rank} of them" if rank > 1 else "")
             + f", got {given!r}"
         )
-    return found
+    return tuple(int(n) for n in found)
 
 
-def sizes(
-    label: str, extents: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape,
-    causal: bool = False, ceil_mode: bool = False,
-) -> tuple[Shape, Shape, Shape]:  # fmt: skip
-    """For each axis zeros before its first place, zeros on both sides, and how many windows."""
-    rank, before, around, out = len(extents), [], [], []
-    words = ("same", "valid", "causal") if causal else ("same", "valid")
-    if isinstance(padding, str) and padding not in words:
+def shares(label: str, output_size: Any, rank: int, extents: tuple[int, ...]) -> tuple[int, ...]:
+    """How many windows share out each axis; None stands for as many as the axis has places.
+
+    Raises:
+        OptionError: it is no such number, nor one for each axis.
+    """
+    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * rank
+    if len(given) == rank:
+        given = tuple(n if g is None else g for n, g in zip(extents, given, strict=True))
+    return each(label, "output_size", given, rank)
+
+
+def check_scales(label: str, scale_factor: Any, rank: int) -> tuple[float, ...]:
+    """The factor of each axis.
+
+    Raises:
+        OptionError: it is no finite number above 0, nor one for each axis.
+    """
+    given = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * rank
+    real = all(isinstance(s, Real) and not isinstance(s, bool) for s in given)
+    if len(given) != rank or not real or not all(0 < s < np.inf for s in given):
+        raise OptionError(
+            f"{label}: expected scale_factor to be a number above 0 or {rank} of them, got "
+            f"{scale_factor!r}"
+        )
+    return tuple(float(s) for s in given)
+
+
+def check_padding(label: str, padding: Any, rank: int) -> Any:
+    """The padding of a convolution: numbers for each axis, or a word.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    words = ("same", "valid", "causal")[: 3 if rank == 1 else 2]
+    if isinstance(padding, str):
+        if padding in words:
+            return padding
         raise OptionError(
             f"{label}: expected padding to be a number or one of {', '.join(map(repr, words))}, "
             f"got {padding!r}"
         )
-    numbers = None if isinstance(padding, str) else each(label, "padding", padding, rank, 0)
+    return each(label, "padding", padding, rank, 0)
+
+
+def sizes(
+    label: str, extents: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape,
+    ceil_mode: bool = False,
+) -> tuple[Shape, Shape, Shape]:  # fmt: skip
+    """For each axis zeros before its first place, zeros on both sides, and how many windows."""
+    padding = check_padding(label, padding, len(extents))
+    before, around, out = [], [], []
     for axis, (n, k, s, d) in enumerate(zip(extents, kernel, stride, dilation, strict=True)):
         span = d * (k - 1) + 1
-        if numbers is not None:
-            both, first = 2 * numbers[axis], numbers[axis]
+        if not isinstance(padding, str):
+            both, first = 2 * padding[axis], padding[axis]
         elif padding == "same":
             both, first = span - 1, (span - 1) // 2
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, ShapeError, check_numbers, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, is_whole, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
@@ -15,7 +15,7 @@ from fastnn.ops.arithmetic import divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, from_last, sizes, to_last
+from fastnn.ops.layout import each, from_last, shares, sizes, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, windows_of, within
 from fastnn.ops.operands import float_value, graph_of
 from fastnn.ops.shape import reshape
@@ -226,9 +226,7 @@ def _no_ceil(label: str, ceil_mode: bool, lengths: Any) -> None:
 
 
 def _average(found: _Windows, padding_counts: bool, divisor: int | None, lengths: Any) -> Any:
-    if divisor is not None and (
-        isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1
-    ):
+    if divisor is not None and (not is_whole(divisor, 1)):
         raise OptionError(
             f"{found.label}: expected divisor_override to be an integer from 1 on or None, got "
             f"{divisor!r}"
@@ -325,11 +323,7 @@ def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> 
     graph = graph_of(x)
     label = f"{where(graph.scope)}{name}"
     x = to_last(float_value(x, name), rank, channels, label)
-    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * rank
-    wanted = tuple(
-        n if g is None else g for n, g in zip(x.shape[1:-1], given, strict=len(given) == rank)
-    )
-    out = each(label, "output_size", wanted, rank)
+    out = shares(label, output_size, rank, x.shape[1:-1])
     high, wide = (1,) * (2 - rank) + out
     image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
     y = _avg_pool(image, adaptive=1, height=high, width=wide)

@@ -10,7 +10,7 @@ import numpy as np
 from fastnn.errors import OptionError, where
 from fastnn.graph.value import Value
 from fastnn.ops.declare import Operand
-from fastnn.ops.layout import each, from_last, to_last
+from fastnn.ops.layout import check_scales, each, from_last, to_last
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value
 from fastnn.ops.shape import expand, reshape, take, transpose
@@ -49,14 +49,7 @@ def upsample(
     if size is not None:
         out = each(label, "size", size, rank)
     else:
-        given = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * rank
-        if len(given) != rank or not all(
-            isinstance(s, (int, float)) and not isinstance(s, bool) and s > 0 for s in given
-        ):
-            raise OptionError(
-                f"{label}: expected scale_factor to be a number above 0 or {rank} of them, got "
-                f"{scale_factor!r}"
-            )
+        given = check_scales(label, scale_factor, rank)
         scales = tuple(1.0 / s for s in given)
         out = tuple(int(n * s) for n, s in zip(x.shape[1:-1], given, strict=True))
         each(label, "the size after scaling", out, rank)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import optim
+from fastnn.engine import scaling
 from fastnn.engine.access import Access, access_to
 from fastnn.engine.arrays import Arrays
 from fastnn.engine.nonfinite import explain
@@ -128,6 +129,9 @@ class Step(Training):
     def gradients(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
         """The gradients that the next step would use, before clipping; nothing is updated.
 
+        At precision="fp16" they are those at the largest factor, from the next step's on, at which
+        they do not overflow.
+
         Args:
             x, y, sample_weight: as for a step.
 
@@ -138,11 +142,17 @@ class Step(Training):
         turn = access_to(self.store).train(Access("gradients", sys._getframe()))
         try:
             ready, arrays = self._find("gradients", x, y, sample_weight)
+            factor = int(self._control[control_block.SCALE])
             saved = self.session.runtime.save(["buffers"])
             try:
                 ready.run(arrays)
+                while self._overflowed(ready):
+                    self.session.runtime.restore(saved)
+                    self._control[control_block.SCALE] -= 1
+                    ready.run(arrays)
             finally:
                 self.session.runtime.restore(saved)
+                self._control[control_block.SCALE] = factor
             if self._control[control_block.STOP]:
                 self._stopped(ready, x, y)
             return {
@@ -153,6 +163,16 @@ class Step(Training):
             }
         finally:
             turn.end()
+
+    def _overflowed(self, ready: Single) -> bool:
+        """Whether the gradients are not finite, and may be at a smaller factor."""
+        control = self._control
+        if self.precision not in scaling.SCALED or control[control_block.STOP]:
+            return False
+        found = (self.parameters[name].last_gradient() for name in ready.found)
+        return control[control_block.SCALE] > 0 and not all(
+            np.isfinite(array).all() for array in found if array is not None
+        )
 
     @property
     def steps(self) -> int:

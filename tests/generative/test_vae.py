@@ -207,14 +207,31 @@ def test_bad_options_and_data() -> None:
         VAE.mlp(4, output="poisson")
     with pytest.raises(OptionError, match="std"):
         VAE.mlp(4, output="gaussian", std=0.0)
+    with pytest.raises(OptionError, match="std"):
+        VAE.mlp(4, output="gaussian", std="one")
+    with pytest.raises(OptionError, match="hidden: expected units of layers"):
+        VAE.mlp(4, 8)  # type: ignore[arg-type]
     vae = VAE.mlp(4)
     with pytest.raises(DataError, match=r"within 0\.\.1"):
         vae.fit(np.full((8, 4), 255.0), verbose=False)
     with pytest.raises(DataError, match=r"within 0\.\.1"):
         vae.bound(np.full((8, 4), -1.0))
+    with pytest.raises(DataError, match=r"within 0\.\.1"):
+        vae.fit([[0.5, 0.5, 0.5, 3.0]], verbose=False)
+    with pytest.raises(DataError, match="at least one sample, got none"):
+        vae.bound(np.zeros((0, 4)))
+    with pytest.raises(DataError, match="got NaN"):
+        VAE.mlp(4, output="gaussian").bound(np.full((8, 4), np.nan))
+    with pytest.raises(OptionError, match="seed"):
+        vae.bound(np.zeros((8, 4)), seed=-1)
     with pytest.raises(ShapeError, match="no class numbers"):
         vae.fit(np.zeros((8, 4)), np.zeros(8, int), verbose=False)
     conditional = VAE.mlp(4, classes=2)
+    x, y = np.zeros((8, 4)), np.zeros(8, int)
+    with pytest.raises(DataError, match=r"validation: expected numbers within 0\.\.1"):
+        conditional.fit(x, y, validation=(x + 2, y), verbose=False)
+    with pytest.raises(DataError, match="a pair"):
+        conditional.fit(x, y, validation=x, verbose=False)
     with pytest.raises(ShapeError, match="class numbers below 2"):
         conditional.encode(np.zeros((8, 4)))
     with pytest.raises(DataError, match=r"0\.\.1"):

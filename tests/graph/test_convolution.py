@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
-from fastnn.errors import FastnnError, OptionError, ShapeError
+from fastnn.errors import DataError, FastnnError, OptionError, ShapeError
 from fastnn.testing import gradcheck
 from tests.convolved import results
 from tests.graph.test_gradients import away, weight
@@ -298,6 +298,32 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
     "norm": (lambda: nn.LPPool1d(0, 2), OptionError, "expected norm_type above 0, got 0"),
     "two sizes": (lambda: nn.Upsample(3, 2), OptionError, "expected either size or scale_factor"),
     "mode": (lambda: nn.Upsample(3, mode="cubic"), OptionError, "expected mode 'nearest'"),
+    "padding of a layer": (
+        lambda: nn.Conv1d(1, 1, 3, padding="Same"), OptionError,
+        "expected padding to be a number or one of 'same', 'valid', 'causal', got 'Same'",
+    ),
+    "lengths that are floats": (
+        lambda: nn.Conv1d(1, 1, 3).predict(image(2, 1, 8), np.array([3.0, 8.0])), ShapeError,
+        "conv1d: expected integers as lengths, got floating-point numbers; convert",
+    ),
+    "lengths of another shape": (
+        lambda: nn.GlobalAvgPool1d().predict(image(2, 1, 8), np.array([[3], [8]])), ShapeError,
+        r"expected lengths of shape \(2,\), got \(2, 1\)",
+    ),
+    "lengths too long": (
+        lambda: nn.Conv1d(1, 1, 3).predict(image(2, 1, 8), np.array([3, 9])), DataError,
+        "inputs: expected lengths in 0..8, the steps of its sequences, got 9",
+    ),
+    "three shares of two axes": (
+        lambda: nn.AdaptiveAvgPool2d((2, 2, 2)), OptionError, "expected output_size to be an",
+    ),
+    "an image's global pooling": (
+        lambda: nn.GlobalAvgPool1d().predict(image(2, 1, 8, 8)), ShapeError, r"\(N, C, T\)",
+    ),
+    "an infinite factor": (
+        lambda: nn.Upsample(scale_factor=np.inf), OptionError, "expected scale_factor to be a num",
+    ),
+    "no size": (lambda: nn.Upsample(0), OptionError, "expected size to be an integer from 1 on"),
     "a transposed one's padding": (
         lambda: nn.ConvTranspose1d(1, 6, 3, padding="same"), OptionError,  # type: ignore[arg-type]
         "expected padding to be a number, got 'same'",
@@ -310,6 +336,24 @@ def test_bad_input_is_refused(name: str) -> None:
     function, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         function()
+
+
+def test_numbers_of_numpy_and_lists_are_numbers() -> None:
+    two = np.int64(2)
+    layers = [
+        nn.Conv2d(1, 1, two, [two, 1]), nn.MaxPool2d(two), nn.AdaptiveAvgPool2d([7, 7]),
+        nn.Upsample(two), nn.Upsample(scale_factor=np.float32(2)),
+    ]  # fmt: skip
+    shapes = [layer.predict(image(1, 1, 8, 8)).shape[2:] for layer in layers]
+    assert shapes == [(4, 7), (4, 4), (7, 7), (2, 2), (16, 16)]
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(1, 2, 3), nn.AvgPool1d(2), nn.GlobalMaxPool1d()])
+def test_lengths_may_be_bytes(layer: Any) -> None:
+    x, ends = RNG.normal(size=(3, 1, 8)).astype(np.float32), np.array([3, 8, 0])
+    one, other = layer.predict(x, ends), layer.predict(x, ends.astype(np.uint8))
+    for want, got in zip(one, other, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_weights_are_initialised_as_pytorchs() -> None:

@@ -137,3 +137,14 @@ def test_what_is_refused() -> None:
         trainer(mlp(), optimizer=optim.SGD(lr=0.1, accumulate=2), precision="fp16")
     with pytest.raises(OptionError, match=r"LBFGS searches.*'bf16'"):
         fnn.Trainer(mlp(), "cross_entropy", optim.LBFGS(), device="cpu", precision="fp16")
+
+
+def test_gradients_are_numbers_though_the_next_step_overflows() -> None:
+    """65,536 times a gradient of 20 is beyond float16; a smaller factor is not. It stays as it is
+    for the next step, as do running statistics."""
+    step = linear()
+    found = step.gradients(DATA, 20 * ONES)["weight"]
+    np.testing.assert_allclose(found, 20 * (ONES.T @ DATA), rtol=1e-3)
+    assert step.loss_scale == 2.0**FIRST
+    assert step(DATA, ONES) == step.evaluate(DATA, ONES)  # left out: nothing has changed
+    assert step.loss_scale == 2.0 ** (FIRST - 1)
