@@ -8,7 +8,6 @@ place.
 from __future__ import annotations
 
 import copy
-import functools
 import sys
 import weakref
 import zlib
@@ -25,6 +24,7 @@ from fastnn.graph.leaf import stored_axes
 from fastnn.nn import init as initializers
 from fastnn.nn import structure
 from fastnn.nn.operators import Operators, refuse_numbers
+from fastnn.nn.picklable import picklable
 from fastnn.nn.protocols import ArrayProtocols
 from fastnn.public import publish
 
@@ -336,7 +336,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
     # ---------------------------------------------------------------- copies
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._state(self._kept_init())
+        return self._state(picklable(self._init, self.name, self.initialized))
 
     def _state(self, init: Callable[..., Any]) -> dict[str, Any]:
         """What a copy is made of: the contents, not the memory."""
@@ -350,20 +350,6 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
             "device": self._device if store is None else store.device,
             "drawn": self._drawn, "more": dict(getattr(self, "__dict__", {})),
         }  # fmt: skip
-
-    def _kept_init(self) -> Callable[..., Any]:
-        """The initialiser, or where pickle can't take it what says so when it is needed."""
-        function = getattr(self._init, "func", self._init)
-        name = getattr(function, "__qualname__", "")
-        if "<" not in name:
-            return self._init
-        if not self.initialized:
-            raise OptionError(
-                f"parameter {self.name!r} has no contents yet, and its initialiser {name} is local "
-                "to a function, so pickle can't take it; call model.store() first, or define it at "
-                "the top of a module"
-            )
-        return functools.partial(_lost, name=name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         other = type(self).__new__(type(self))
@@ -388,14 +374,6 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         kind = "Buffer" if self.buffer else "Parameter"
         frozen = "" if self.trainable or self.buffer else ", frozen"
         return f"{kind}({self.name or '?'}, shape={self.shape}{frozen})"
-
-
-def _lost(shape: tuple[int, ...], rng: np.random.Generator, *, name: str) -> np.ndarray:
-    """Stands for an initialiser that pickle could not take."""
-    raise OptionError(
-        f"the initialiser {name} was local to a function, so pickle did not keep it; set the "
-        "parameter's init anew before it is initialised"
-    )
 
 
 publish(globals(), type)

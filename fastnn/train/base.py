@@ -198,6 +198,14 @@ class Training(ABC):
         self.rate_factor = self.optimizer.factor_for(float(rate))
         self._rates_changed()
 
+    def scheduled(self, first: int, steps: int, **epoch: int) -> np.ndarray:
+        """Learning rates of so many steps from number `first` on, for each parameter group, shape
+        (steps, groups). `epoch`: which it is, or how many steps it has, as for the schedule."""
+        base, schedule = self.optimizer.rates(self.rate_factor), self.optimizer.schedule
+        if schedule is None:
+            return np.tile(np.array(base, np.float64), (steps, 1))
+        return np.stack([schedule.rates(b, first, steps, **epoch) for b in base], axis=1)
+
     def _rates_changed(self) -> None:  # noqa: B027 - a trainer asks for them in each epoch
         """Rates that were computed ahead are not right any more."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,9 @@ from fastnn.engine.arrays import Arrays
 from fastnn.engine.model import resolved
 from fastnn.engine.nonfinite import explain
 from fastnn.engine.single import Single
-from fastnn.errors import DataError, NonFiniteError, OptionError
+from fastnn.errors import NonFiniteError, OptionError
 from fastnn.graph.gradient import differentiate, needed_nodes, propagate
 from fastnn.graph.graph import Graph
-from fastnn.graph.leaf import as_seen
 from fastnn.graph.tangent import tangents
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
@@ -26,9 +25,8 @@ from fastnn.nn.parameter import Parameter
 from fastnn.runtime.kept import Kept
 from fastnn.train.base import Options, Training
 from fastnn.train.build import StepBuilder
+from fastnn.train.vectors import Place, copy_blocks, parts_of
 
-#: columns of a matrix that are copied at a time
-COLUMNS = 64
 Vector = TypeVar("Vector", np.ndarray, Mapping[str, Any])
 
 
@@ -264,7 +262,7 @@ class Products(Training):
     def _write(self, v: Any) -> None:
         """Put a vector beside the parameters."""
         flat, places = self.session.memory["slots/vector"], self._places()
-        for place, part in zip(places, self._parts(v, places), strict=True):
+        for place, part in zip(places, parts_of(v, places), strict=True):
             copy_blocks(part, place.seen(flat))
 
     def _read(self, like: Any) -> Any:
@@ -275,63 +273,6 @@ class Products(Training):
         if isinstance(like, Mapping):
             return {place.name: np.array(place.part(found)) for place in places}
         return found
-
-    @staticmethod
-    def _parts(v: Any, places: Sequence[Place]) -> list[np.ndarray]:
-        names = [place.name for place in places]
-        if isinstance(v, Mapping):
-            if set(v) != set(names):
-                odd = sorted(set(v) ^ set(names))[0]
-                raise DataError(
-                    f"the vector: expected an array for each of {names}, got {list(v)}; "
-                    f"the difference begins with {odd!r}"
-                )
-            found = [np.asarray(v[name]) for name in names]
-            for place, part in zip(places, found, strict=True):
-                if part.shape != place.shape:
-                    raise DataError(
-                        f"the vector: expected shape {place.shape} for {place.name!r}, got "
-                        f"{part.shape}"
-                    )
-            return found
-        flat, size = np.asarray(v), places[-1].begin + places[-1].size
-        if flat.shape != (size,):
-            raise DataError(
-                f"the vector: expected a dict of arrays by name, or one of shape ({size},), got "
-                f"shape {flat.shape}"
-            )
-        return [place.part(flat) for place in places]
-
-
-class Place(NamedTuple):
-    """A parameter in a flat vector, where it begins at `begin`, and in flat memory."""
-
-    name: str
-    begin: int
-    size: int
-    shape: tuple[int, ...]
-    offset: int
-    stored: tuple[int, ...]
-    transposed: bool
-
-    def part(self, vector: np.ndarray) -> np.ndarray:
-        """Of a flat vector."""
-        return vector[self.begin : self.begin + self.size].reshape(self.shape)
-
-    def seen(self, memory: np.ndarray) -> np.ndarray:
-        """Of flat memory, as users see it."""
-        view = memory[self.offset : self.offset + self.size].reshape(self.stored)
-        return as_seen(view) if self.transposed else view
-
-
-def copy_blocks(source: np.ndarray, target: np.ndarray) -> None:
-    """target = source: some columns of a matrix at a time, so that one of them that is transposed
-    stays in the cache."""
-    if source.ndim != 2 or source.flags.c_contiguous == target.flags.c_contiguous:
-        target[...] = source
-        return
-    for begin in range(0, source.shape[1], COLUMNS):
-        target[:, begin : begin + COLUMNS] = source[:, begin : begin + COLUMNS]
 
 
 def _dtype_of(model: Any) -> str:

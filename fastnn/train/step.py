@@ -256,13 +256,7 @@ class Step(Training):
         averages.refuse_aside(self, "a step")
         if self.steps == 0:
             averages.begin(self)
-        schedule = self.optimizer.schedule
-        for group, base in enumerate(self.optimizer.rates(self.rate_factor)):
-            self._rates[:, group] = (
-                base
-                if schedule is None
-                else schedule.rates(base, self.steps, AHEAD, self.steps_per_epoch)
-            )
+        self._rates[:] = self.scheduled(self.steps, AHEAD, steps_per_epoch=self.steps_per_epoch)
         self.session.changed("schedule")
         self._control[control_block.RUN_STEP] = 0  # last: until then the table counts as used up
 

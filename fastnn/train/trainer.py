@@ -236,11 +236,7 @@ class Trainer(EpochPrograms):
     def rates(self, steps: int, first: int | None = None) -> np.ndarray:
         """Learning rates of so many steps of this epoch, for each parameter group: shape (steps,
         groups). `first` is the number of the first one; the next, if it isn't given."""
-        base = self.optimizer.rates(self.rate_factor)
-        if self.optimizer.schedule is None:
-            return np.tile(np.array(base, np.float64), (steps, 1))
-        schedule, first = self.optimizer.schedule, self.step if first is None else first
-        return np.stack([schedule.rates(b, first, steps, epoch=self.epoch) for b in base], axis=1)
+        return self.scheduled(self.step if first is None else first, steps, epoch=self.epoch)
 
     def get_parameters(self) -> dict[str, np.ndarray]:
         """A copy of all parameters and buffers by name."""
