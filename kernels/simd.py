@@ -212,6 +212,16 @@ def iota(x: np.ndarray) -> Vector:
     return np.arange(lanes(x)).astype(x.dtype)
 
 
+def after_last(before: Vector, v: Vector) -> Vector:
+    """The last lane of `before`, and behind it all lanes of `v` but the last."""
+    return np.concatenate([before[-1:], v[:-1]])
+
+
+def until_first(v: Vector, behind: Vector) -> Vector:
+    """All lanes of `v` but the first, and the first lane of `behind`."""
+    return np.concatenate([v[1:], behind[:1]])
+
+
 def sum_lanes(a: Vector) -> float:
     """Sum of all lanes: the upper half added to the lower, again and again (a fixed order)."""
     while a.size > 1:

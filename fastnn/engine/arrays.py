@@ -5,7 +5,7 @@ from __future__ import annotations
 import array as stdlib_array
 import mmap
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -297,6 +297,16 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
                 f"{'targets' if labels else 'inputs'}: {who} integers in "
                 f"{limits.low}..{limits.high - 1}, got {got}; check the data, or {remedy}"
             )
+
+
+def check_rules(
+    data: Sequence[Arrays], checks: Sequence[tuple[tuple[str, ...], Callable[..., None]]]
+) -> None:
+    """What arrays have to be together."""
+    found = {n: a for part in data for n, a in zip(part.names, part.arrays, strict=True)}
+    for names, rule in checks:
+        if all(name in found for name in names):
+            rule(*(np.asarray(found[name]) for name in names))
 
 
 def check_finite(arrays: Arrays, what: str, dtype: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastnn.engine import guard
-from fastnn.engine.arrays import Arrays, check_ranges
+from fastnn.engine.arrays import Arrays, check_ranges, check_rules
 from fastnn.engine.model import Model, inputs_by_name
 from fastnn.engine.scaling import SCALED, Scaling
 from fastnn.engine.specs import Spec
@@ -44,15 +44,19 @@ class Built:
     ranges: tuple[tuple[str, Range], ...]
     output_shapes: tuple[tuple[int, ...], ...]
     carries: bool = False
+    #: rules for inputs, by the inputs' names
+    checks: tuple[tuple[tuple[str, ...], Callable[..., None]], ...] = ()
 
     @property
     def nbytes(self) -> int:
         return self.program.nbytes
 
     def check(self, *data: Arrays) -> None:
-        """Raise DataError for integers that are out of range."""
+        """Raise DataError for integers that are out of range, and for what breaks a rule."""
         for arrays in data:
             check_ranges(arrays, self.ranges)
+        if self.checks:
+            check_rules(data, self.checks)
 
 
 class Builder:
@@ -227,7 +231,13 @@ class Builder:
             if r.value in self.names
         )
         outputs = tuple(v.shape for n, v in self.places.items() if n.startswith("output"))
-        return Built(program, ranges, outputs, bool(guard.written_buffers(self.lowered.calls)))
+        rules = tuple(
+            (tuple(self.names[v] for v in check.values), check.rule)
+            for check in self.graph.checks
+            if all(v in self.names for v in check.values)
+        )
+        carries = bool(guard.written_buffers(self.lowered.calls))
+        return Built(program, ranges, outputs, carries, rules)
 
 
 def follows_size(

@@ -18,7 +18,7 @@ import numpy as np
 from fastnn.errors import DataError, where
 from fastnn.graph.extent import Words, follows, now, real, whole
 from fastnn.graph.fold import fold
-from fastnn.graph.node import Node, Range, check_operands
+from fastnn.graph.node import Check, Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
@@ -44,6 +44,8 @@ class Graph:
     leaves: dict[Any, Value] = field(default_factory=dict)
     #: limits of integer inputs found while tracing
     ranges: list[Range] = field(default_factory=list)
+    #: rules for inputs, found likewise
+    checks: list[Check] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out
     #: whether layers that carry states from batch to batch leave that out, and take a batch of any
     #: size: the graph is not for running but for a look at it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,3 +95,11 @@ class Range:
     scope: str
     ignored: int | None = None
     steps: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """What inputs have to be together: `rule` takes their arrays and raises DataError."""
+
+    values: tuple[Value, ...]
+    rule: Callable[..., None]

@@ -38,6 +38,9 @@ class Loss(Module):
             other.
     """
 
+    #: whether output and target may be tuples or dicts of values
+    takes_several = False
+
     def __init__(self, reduction: str = "mean"):
         if reduction not in ("mean", "sum", "none"):
             raise OptionError(

@@ -17,6 +17,7 @@ from fastnn.ops.attention import *
 from fastnn.ops.beam import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
+from fastnn.ops.ctc import *
 from fastnn.ops.derivative import *
 from fastnn.ops.framing import *
 from fastnn.ops.gated import *

@@ -47,7 +47,7 @@ class StepBuilder(Builder):
         parameters. Nothing else changes: buffers are copies of them."""
         graph = self.graph
         kept = dict(graph.leaves), graph.streams, self.tree, self.output_values, self.parts
-        places, ranges = dict(self.places), list(graph.ranges)
+        places, ranges, checks = dict(self.places), list(graph.ranges), list(graph.checks)
         graph.leaves.update(self._copies)
         graph.leaves.update(points)
         graph.streams = self._streams
@@ -56,7 +56,7 @@ class StepBuilder(Builder):
         graph.leaves = {**graph.leaves, **kept[0]}
         _, streams, self.tree, self.output_values, self.parts = kept
         graph.streams = max(streams, graph.streams)
-        self.places, graph.ranges = places, ranges
+        self.places, graph.ranges, graph.checks = places, ranges, checks
         return loss
 
     def loss(

@@ -189,7 +189,9 @@ class Losses:
         self, graph: Graph, function: Any, output: Any, target: Any, weight: Value | None
     ) -> Part:
         if isinstance(function, Loss) and type(function).forward is Loss.forward:
-            function.check(_only(output, "outputs"), _only(target, "targets"))
+            if not function.takes_several:
+                output, target = _only(output, "outputs"), _only(target, "targets")
+            function.check(output, target)
             return _of_rows(function, output, target, weight)
         value = function(output, target)
         if weight is not None:

@@ -265,7 +265,7 @@ class Step(Training):
         reason = int(self._control[control_block.STOP])
         self._control[control_block.STOP] = 0
         self._control[control_block.RUN_STEP] = AHEAD
-        if reason == control_block.OUT_OF_RANGE:
+        if reason == control_block.OUT_OF_RANGE or ready.built.checks:
             ready.built.check(*self._checked(x, y))
         raise NonFiniteError(
             explain(self.model, self.session, ready.bound, f"step {self.steps + 1}")

@@ -339,3 +339,22 @@ define(
     _element,
     _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)),
 )
+
+
+def _lanes_from(first: Callable[[int], int]) -> Any:
+    """As many lanes of two vectors side by side as one has, from a lane on."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = sig.return_type.lanes
+        chosen = [first(lanes) + i for i in range(lanes)]
+        return builder.shuffle_vector(*args, ir.Constant(ir.VectorType(I32, lanes), chosen))
+
+    return codegen
+
+
+def _of_equal(a: Any, b: Any) -> Any:
+    return a if isinstance(a, FloatVector) and a == b else None
+
+
+define(simd.after_last, _of_equal, _lanes_from(lambda lanes: lanes - 1))
+define(simd.until_first, _of_equal, _lanes_from(lambda lanes: 1))

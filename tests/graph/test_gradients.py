@@ -38,6 +38,8 @@ CHECKED_ELSEWHERE = {
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
 CHECKED_ELSEWHERE |= {"attention"}
+#: in nn/test_ctc.py, which has labels
+CHECKED_ELSEWHERE |= {"ctc"}
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
 

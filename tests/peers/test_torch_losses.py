@@ -150,3 +150,34 @@ def test_losses(name: str) -> None:
         *MODELS["tanh"](), ours(), theirs, optim.SGD(lr=0.01, momentum=0.5),
         lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5), x, y, room=2.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "room"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ctc(reduction: str, dtype: str, room: float) -> None:
+    """Losses and gradients, of sequences with few labels, many, none, and doubled ones. PyTorch
+    computes in float64: in float32 its logarithms of probabilities have lost too many digits."""
+    rng = np.random.default_rng(4)
+    x = 3 * rng.standard_normal((5, 60, 7)).astype(dtype)
+    labels = rng.integers(0, 6, (5, 20))
+    labels[1, :19] = 3
+    lengths, counts = np.array([60, 60, 31, 1, 50]), np.array([20, 19, 12, 1, 0])
+    dy = rng.standard_normal(5 if reduction == "none" else 1).astype(dtype)
+
+    class Graded(nn.Module):
+        def forward(self, x: Any, labels: Any, lengths: Any, counts: Any) -> Any:
+            given = nn.CTCLoss(blank=6, reduction=reduction)((x, lengths), (labels, counts))
+            whole = ops.total(ops.multiply(given, dy) if given.ndim else given * float(dy[0]))
+            return given, ops.gradient(whole, x)
+
+    model = Graded()
+    model.to(dtype)
+    loss, dx = model.predict(x, labels, lengths, counts, batch_size=5)
+    given = torch.tensor(x.astype(np.float64), requires_grad=True)
+    theirs = F.ctc_loss(
+        given.log_softmax(-1).transpose(0, 1), torch.tensor(labels), torch.tensor(lengths),
+        torch.tensor(counts), blank=6, reduction=reduction,
+    )  # fmt: skip
+    theirs.backward(torch.tensor((dy if reduction == "none" else dy[0]).astype(np.float64)))
+    np.testing.assert_allclose(loss, theirs.detach().numpy(), rtol=room)
+    np.testing.assert_allclose(dx, given.grad.numpy(), atol=room)

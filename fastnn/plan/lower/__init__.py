@@ -3,6 +3,7 @@
 from fastnn.plan.lower import (  # noqa: F401  (the rules)
     attention,
     convolution,
+    ctc,
     loop,
     products,
     recurrent,

@@ -1,0 +1,1 @@
+"""Connectionist temporal classification: labels whose places in time nobody has marked."""
