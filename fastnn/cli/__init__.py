@@ -15,6 +15,7 @@ from typing import Any
 COMMANDS = {
     "train": "Train a model on a task's data and test it.",
     "sample": "Generate text or images with a trained model.",
+    "translate": "Translate sentences with a trained model.",
     "recognise": "Name the word, speaker or language in audio files.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
@@ -30,11 +31,15 @@ TASKS = {
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
     "ner": "Names of persons, places, organisations in news: CoNLL-2003.",
+    "translate": "Translation: recurrent net with attention, or a Transformer.",
     "autoencoder": "Codes of handwritten digits from which they are had back.",
     "vae": "A variational autoencoder that makes handwritten digits.",
     "gan": "A generative adversarial net that makes handwritten digits.",
     "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
+
+#: tasks that are in a module of another name, because a command has theirs
+TASK_MODULES = {"translate": "translation"}
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastnn.cli import TASKS, check_values, options, suggest
+from fastnn.cli import TASK_MODULES, TASKS, check_values, options, suggest
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.ahead import Variant
@@ -24,7 +24,7 @@ class Tasks(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in TASKS:
             return super().get_command(ctx, name)
-        module = name.replace("-", "_")
+        module = TASK_MODULES.get(name, name.replace("-", "_"))
         found: click.Command = getattr(importlib.import_module(f"fastnn.cli.{module}"), module)
         return found
 

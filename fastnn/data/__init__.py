@@ -18,9 +18,11 @@ _PUBLIC = {
     "Recordings": "audio_folder",
     "Room": "augment",
     "Speed": "augment",
+    "Subwords": "subwords",
     "Vocabulary": "text",
     "add_noise": "augment",
     "batchify": "text",
+    "bleu": "translation",
     "bucket_batches": "text",
     "change_gain": "augment",
     "change_speed": "signals",
@@ -29,9 +31,11 @@ _PUBLIC = {
     "entities": "metrics",
     "entity_scores": "metrics",
     "frames": "audio",
+    "join_words": "subwords",
     "load_conll2003": "conll2003",
     "load_digits": "digits",
     "load_mnist": "mnist",
+    "load_multi30k": "multi30k",
     "load_ptb": "ptb",
     "load_recordings": "audio_folder",
     "load_shakespeare": "shakespeare",
@@ -49,6 +53,7 @@ _PUBLIC = {
     "resample": "signals",
     "reverberate": "augment",
     "room_response": "augment",
+    "split_words": "subwords",
     "unpack": "sequences",
     "unpad": "sequences",
     "windows": "text",
@@ -84,22 +89,26 @@ if TYPE_CHECKING:
     from fastnn.data.digits import load_digits
     from fastnn.data.metrics import entities, entity_scores
     from fastnn.data.mnist import load_mnist
+    from fastnn.data.multi30k import load_multi30k
     from fastnn.data.ptb import load_ptb
     from fastnn.data.sequences import pack, pad, unpack, unpad
     from fastnn.data.shakespeare import load_shakespeare
     from fastnn.data.signals import change_speed, resample
     from fastnn.data.speech_commands import load_speech_commands
     from fastnn.data.spoken_digits import load_spoken_digits
+    from fastnn.data.subwords import Subwords, join_words, split_words
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
+    from fastnn.data.translation import bleu
 
 __all__ = [
     "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Recordings", "Room", "Speed",
-    "Vocabulary", "add_noise", "batchify", "bucket_batches", "change_gain", "change_speed",
-    "convert_tags", "deltas", "entities", "entity_scores", "frames", "load_conll2003",
-    "load_digits", "load_mnist", "load_ptb", "load_recordings", "load_shakespeare",
-    "load_speech_commands", "load_spoken_digits", "log_mel", "mfcc", "mu_law_decode",
-    "mu_law_encode", "normalise", "pack", "pad", "predict_sequences", "read_audio", "resample",
-    "reverberate", "room_response", "unpack", "unpad", "windows", "with_deltas",
+    "Subwords", "Vocabulary", "add_noise", "batchify", "bleu", "bucket_batches", "change_gain",
+    "change_speed", "convert_tags", "deltas", "entities", "entity_scores", "frames",
+    "join_words", "load_conll2003", "load_digits", "load_mnist", "load_multi30k", "load_ptb",
+    "load_recordings", "load_shakespeare", "load_speech_commands", "load_spoken_digits",
+    "log_mel", "mfcc", "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad",
+    "predict_sequences", "read_audio", "resample", "reverberate", "room_response",
+    "split_words", "unpack", "unpad", "windows", "with_deltas",
 ]  # fmt: skip
 
 

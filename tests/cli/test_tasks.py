@@ -173,3 +173,29 @@ def test_adding(tmp_path):
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == "net,steps,updates,error"
     assert lines[2].startswith("lstm,4,20,0.")
+
+
+def test_translate(tmp_path, monkeypatch):
+    """The command that trains writes what the one that translates needs."""
+    import fastnn.data.multi30k as multi30k
+    from tests.tasks.test_translate import sentences
+
+    data = multi30k.Sentences("en", "xx", sentences(64, 0), sentences(8, 1), sentences(8, 2))
+    monkeypatch.setattr(multi30k, "load_multi30k", lambda source, target: data)
+    folder = tmp_path / "run"
+    done = run(
+        "train", "translate", "--size", "8", "--merges", "20", "--epochs", "1", "--batch-size",
+        "16", "--output", str(folder), "--quiet",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "test BLEU" in done.output
+    names = {p.name for p in folder.iterdir()}
+    assert {"model.safetensors", "model.json", "history.csv", "alignment.png"} <= names
+    picture = tmp_path / "looked.png"
+    done = run("translate", "one two", "three", "--checkpoint", str(folder), "--alignment", picture)
+    assert done.exit_code == 0, done.output
+    assert len(done.output.splitlines()) == 2
+    assert picture.stat().st_size > 1000
+    done = run("translate", "one", "--checkpoint", str(tmp_path / "none"))
+    assert done.exit_code == 1
+    assert "expected the description of a translator" in done.output + done.stderr

@@ -1,0 +1,64 @@
+"""`fastnn train translate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastnn.cli import options
+
+
+@click.command("translate")
+@click.option("--source", default="en", show_default=True, help="Language: en, de or fr.")
+@click.option("--target", default="de", show_default=True, help="Language: en, de or fr.")
+@click.option("--model", default="gru", show_default=True,
+              type=click.Choice(["gru", "transformer"]), help="Kind of model.")  # fmt: skip
+@options.count("--size", 256, "Size of vectors, units and steps.")
+@options.count("--layers", 3, "Layers of the Transformer's encoder and decoder.")
+@options.count("--merges", 6000, "Pieces of words that are learnt.")
+@options.share("--dropout", 0.3, "Dropout probability.")
+@options.running(
+    output="runs/translate",
+    epochs=10,
+    batch_size=64,
+    lr=1e-3,
+    rate="Highest learning rate; it rises at first and decays linearly to 0.",
+    batch="Pairs of sentences per step.",
+)
+@click.pass_context
+def translation(ctx: click.Context, /, output: Path, quiet: bool, source: str, target: str,
+                **more: Any) -> None:  # fmt: skip
+    """Translation: descriptions of pictures (Multi30k), 2 MB to download.
+
+    A recurrent net with attention, or a Transformer, over pieces of words. `fastnn translate` uses
+    the trained model. Set FASTNN_DATA to use a folder that has the data.
+    """
+    from fastnn import plot
+    from fastnn.data.multi30k import load_multi30k
+    from fastnn.tasks.translate import save_description, train_translator
+
+    data = load_multi30k(source, target)
+    trainer, history, translator, scores = train_translator(
+        data, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
+    )
+    written = options.write(trainer, history, output)
+    path = save_description(translator, data, written[0][1])
+    written.insert(1, ("description", path))
+    if more["model"] == "gru":
+        picture = output / "alignment.png"
+        one = translator(data.test[0][:1])[0]
+        if options.drawn(
+            lambda: plot.alignment(
+                translator.alignment(one), one.source, [*one.target, "</s>"], path=picture
+            )
+        ):
+            written.append(("alignment", picture))
+    measures = [
+        (f"{name} BLEU", f"{scores[part]:.2f} of {len(sentences)} sentences, lower-cased")
+        for name, part, sentences in (
+            ("validation", "valid", data.valid[0]), ("test", "test", data.test[0]),
+        )
+    ]  # fmt: skip
+    options.conclude(ctx, trainer, history, written, measures)

@@ -1,0 +1,163 @@
+"""Words cut into pieces that are learnt from a text: byte-pair encoding."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+
+from fastnn import files
+from fastnn.errors import DataError, check_whole
+
+#: ends a piece that the next one belongs to
+GOES_ON = "@@"
+#: a word, with what hyphens and apostrophes join; or another sign
+_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+_BEFORE = re.compile(r"\s+([.,!?;:)\]}%])")
+_AFTER = re.compile(r"([(\[{])\s+")
+
+
+def split_words(text: str, lower: bool = True) -> list[str]:
+    """The words and signs of a text.
+
+    >>> split_words("A man's T-shirt, blue.")
+    ['a', "man's", 't-shirt', ',', 'blue', '.']
+    """
+    return _WORD.findall(text.lower() if lower else text)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words and signs as a text.
+
+    >>> join_words(["a", "man", ",", "blue", "."])
+    'a man, blue.'
+    """
+    return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", " ".join(words)))
+
+
+class Subwords:
+    """Cuts words into pieces, the frequent ones whole (byte-pair encoding: Sennrich, Haddow & Birch
+    2016, "Neural machine translation of rare words with subword units").
+
+    A word begins as its characters; pairs of neighbours are joined in the order in which they were
+    learnt. A piece that the next one belongs to ends with ``@@``.
+
+    Args:
+        merges: the pairs, in their order.
+
+    >>> pieces = Subwords.learn(["low", "low", "lower", "slow"], 2)
+    >>> pieces.split(["slower"])
+    ['s@@', 'low@@', 'e@@', 'r']
+    >>> pieces.join(["s@@", "low"])
+    ['slow']
+    """
+
+    def __init__(self, merges: Iterable[tuple[str, str]]):
+        self.merges = [(str(a), str(b)) for a, b in merges]
+        self._ranks = {pair: k for k, pair in enumerate(self.merges)}
+        if len(self._ranks) != len(self.merges):
+            raise DataError("Subwords: expected each pair of pieces once")
+        self._known: dict[str, list[str]] = {}
+
+    @classmethod
+    def learn(cls, words: Iterable[str], merges: int) -> Subwords:
+        """Learn pairs from a text: again and again the most frequent one (the first in alphabetical
+        order where several are), as long as it occurs twice.
+
+        Args:
+            words: all words of the text.
+            merges: how many pairs, at most.
+        """
+        check_whole("Subwords.learn", 0, merges=merges)
+        counts = Counter(words)
+        parts = {word: list(word) for word in counts}
+        pairs: Counter[tuple[str, str]] = Counter()
+        places: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for word, pieces in parts.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += counts[word]
+                places[pair].add(word)
+        found = []
+        while pairs and len(found) < merges:
+            most = max(pairs.values())
+            if most < 2:
+                break
+            best = min(pair for pair, n in pairs.items() if n == most)
+            found.append(best)
+            for word in sorted(places[best]):
+                for pair in pairwise(parts[word]):
+                    pairs[pair] -= counts[word]
+                    if pairs[pair] <= 0:
+                        del pairs[pair]
+                    places[pair].discard(word)
+                parts[word] = _joined(parts[word], best)
+                for pair in pairwise(parts[word]):
+                    pairs[pair] += counts[word]
+                    places[pair].add(word)
+        return cls(found)
+
+    def split(self, words: Iterable[str]) -> list[str]:
+        """The pieces of all words."""
+        return [piece for word in words for piece in self._pieces(word)]
+
+    def join(self, pieces: Iterable[str]) -> list[str]:
+        """The words of pieces."""
+        words, begun = [], ""
+        for piece in pieces:
+            if piece.endswith(GOES_ON):
+                begun += piece[: -len(GOES_ON)]
+            else:
+                words.append(begun + piece)
+                begun = ""
+        return [*words, begun] if begun else words
+
+    def _pieces(self, word: str) -> list[str]:
+        if word not in self._known:
+            parts = list(word)
+            while len(parts) > 1:
+                ranks = [self._ranks.get(pair, len(self.merges)) for pair in pairwise(parts)]
+                first = min(ranks)
+                if first == len(self.merges):
+                    break
+                parts = _joined(parts, self.merges[first])
+            self._known[word] = [*(part + GOES_ON for part in parts[:-1]), *parts[-1:]]
+        return self._known[word]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pairs as JSON."""
+        text = json.dumps(self.merges, ensure_ascii=False, indent=0)
+        files.write_text(files.as_path(path), text + "\n", "subwords")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Subwords:
+        """Read what `save` wrote. Raises DataError if the file is something else."""
+        path = files.as_path(path)
+        try:
+            pairs = json.loads(files.read_text(path, "subwords"))
+            if not all(files.strings(pair) and len(pair) == 2 for pair in pairs):
+                raise ValueError("pairs are not two strings each")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{path}: no subwords ({files.one_line(repr(error))})") from None
+        return cls((a, b) for a, b in pairs)
+
+    def __len__(self) -> int:
+        return len(self.merges)
+
+    def __repr__(self) -> str:
+        return f"Subwords({len(self)} pairs)"
+
+
+def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Pieces with this pair of neighbours joined wherever it occurs, from the left."""
+    found, k = [], 0
+    while k < len(parts):
+        if k + 1 < len(parts) and (parts[k], parts[k + 1]) == pair:
+            found.append(parts[k] + parts[k + 1])
+            k += 2
+        else:
+            found.append(parts[k])
+            k += 1
+    return found

@@ -1,0 +1,82 @@
+"""Pieces of words, BLEU, and Multi30k."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from fastnn.data.multi30k import load_multi30k
+from fastnn.data.subwords import Subwords, join_words, split_words
+from fastnn.data.translation import bleu
+from fastnn.errors import DataError, OptionError
+
+TEXT = "low low low low low lower lower newest newest newest newest newest newest widest widest"
+
+
+def test_pairs_are_learnt_by_frequency() -> None:
+    """The first merges of Sennrich et al.'s example; equal ones in alphabetical order."""
+    pieces = Subwords.learn(TEXT.split(), 4)
+    assert pieces.merges == [("e", "s"), ("es", "t"), ("l", "o"), ("lo", "w")]
+    assert pieces.split(["lowest"]) == ["low@@", "est"]
+
+
+def test_pieces_give_the_words_back() -> None:
+    words = split_words("The man's T-shirt isn't blue; it costs 3.50!")
+    for merges in (0, 3, 1000):
+        pieces = Subwords.learn(TEXT.split() + words, merges)
+        assert pieces.join(pieces.split(words)) == words
+    assert join_words(words).startswith("the man's t-shirt isn't blue; it costs")
+
+
+def test_pieces_are_saved(tmp_path: Any) -> None:
+    pieces = Subwords.learn(TEXT.split(), 5)
+    pieces.save(tmp_path / "pieces.json")
+    assert Subwords.load(tmp_path / "pieces.json").merges == pieces.merges
+    for text in ("{", "[1]", '[["a"]]', "3"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(DataError, match="no subwords"):
+            Subwords.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "want"),
+    [  # by sacrebleu 2.5
+        (["the cat sat on the mat"], ["the cat is on the mat"], 37.99178428257963),
+        (
+            ['The 1,000-man "army" costs $3.50 &amp; more.', "a b"],
+            ["The 1,000 man army costs $3.5 - more...", "a b c d"],
+            11.838069430351284,
+        ),
+        (["x y z w"], ["a b c x"], 15.97357760615681),
+        (["a b"], ["c d"], 0.0),
+        ([""], ["c d"], 0.0),
+    ],
+)
+def test_bleu(hypotheses: list[str], references: list[str], want: float) -> None:
+    assert bleu(hypotheses, references) == pytest.approx(want, rel=1e-12)
+
+
+def test_bleu_without_case() -> None:
+    assert bleu(["The Cat sat on it"], ["the cat sat on it"], lower=True) == pytest.approx(100.0)
+    assert bleu(["The Cat sat on it"], ["the cat sat on it"]) < 100.0
+    with pytest.raises(DataError, match="as many references as translations"):
+        bleu(["a"], [])
+
+
+def test_files_of_multi30k(tmp_path: Any) -> None:
+    names = [f"{part}.{language}.gz" for part in ("train", "val", "test_2016_flickr")
+             for language in ("en", "de", "fr")]  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_bytes(gzip.compress(f"{name}\nGrün\n".encode()))
+    data = load_multi30k("de", "fr", folder=tmp_path)
+    assert data.valid == (["val.de.gz", "Grün"], ["val.fr.gz", "Grün"])
+    with pytest.raises(OptionError, match="two different languages"):
+        load_multi30k("en", "en", folder=tmp_path)
+    (tmp_path / names[0]).write_bytes(gzip.compress(b"one\n"))
+    with pytest.raises(DataError, match=r"as many lines in train\.en\.gz as in train\.de\.gz"):
+        load_multi30k(folder=tmp_path)
+    (tmp_path / names[0]).write_bytes(b"one\n")
+    with pytest.raises(DataError, match="no gzip file"):
+        load_multi30k(folder=tmp_path)
