@@ -292,7 +292,10 @@ def test_help_loads_neither_numba_nor_numpy():
         (["char-lm"], "No such command 'char-lm'. Did you mean 'train char-lm'?"),
         (["train", "digts"], "No such command 'digts'. Did you mean 'digits'?"),
         (["train", "spoken_digits"], "Did you mean 'spoken-digits'"),
-        (["qqqq"], "No such command 'qqqq'. There is train, sample, translate, recognise, info, warmup."),
+        (
+            ["qqqq"],
+            "No such command 'qqqq'. There is train, sample, translate, recognise, info, warmup.",
+        ),
     ],
 )
 def test_unknown_commands_get_a_suggestion(words, message):
