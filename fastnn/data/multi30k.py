@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastnn import files
 from fastnn.data import sources
@@ -74,7 +75,7 @@ def load_multi30k(
     return Sentences(source, target, *parts)  # type: ignore[arg-type]
 
 
-def _lines(path: os.PathLike[str]) -> list[str]:
+def _lines(path: Path) -> list[str]:
     try:
         text = gzip.decompress(files.read_bytes(path)).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:

@@ -80,7 +80,7 @@ class Subwords:
             for pair in pairwise(pieces):
                 pairs[pair] += counts[word]
                 places[pair].add(word)
-        found = []
+        found: list[tuple[str, str]] = []
         while pairs and len(found) < merges:
             most = max(pairs.values())
             if most < 2:
