@@ -1,4 +1,4 @@
-"""Pictures: learning curves, paths of optimisers, loss surfaces, weights, activations and more.
+"""Pictures: learning curves, loss surfaces, weights, filters, activations and more.
 
 Each function returns a matplotlib figure, and saves it if given a path; no display is needed. Some
 objects draw themselves: `RangeTest.plot`, `GradientHealth.plot`, `Diagnosis.plot` and others.
@@ -14,6 +14,7 @@ Raises ImportError if matplotlib is missing: ``pip install 'fastnn-numba[plot]'`
 from fastnn.plot.alignment import alignment
 from fastnn.plot.confusion import confusion_matrix
 from fastnn.plot.curves import learning_curves
+from fastnn.plot.filters import filters, frequency_responses
 from fastnn.plot.functions import activations
 from fastnn.plot.gradients import gradient_flow
 from fastnn.plot.images import weights
@@ -30,6 +31,8 @@ __all__ = [
     "confusion_matrix",
     "descend",
     "embedding",
+    "filters",
+    "frequency_responses",
     "gradient_flow",
     "learning_curves",
     "loss_surface",

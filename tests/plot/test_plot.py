@@ -36,6 +36,8 @@ def test_every_picture_is_saved(tmp_path) -> None:
         "landscape": lambda path: plot.loss_surface(
             model, X, Y, "cross_entropy", points=3, path=path
         ),
+        "filters": lambda path: plot.filters(nn.SincConv(4, 31, 8000), path=path),
+        "responses": lambda path: plot.frequency_responses(nn.SincConv(4, 31, 8000), path=path),
         "samples": lambda path: plot.samples(X, columns=8, path=path),
         "paths": lambda path: plot.optimizer_paths("saddle", {"sgd": optim.SGD()}, 5, path),
     }
