@@ -164,9 +164,12 @@ def check(result: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+#: blocks of a cluster, at most: on any device that has clusters, and on those of capability 9.0,
+#: whose driver wants to be asked for more than the former (`runtime/cuda/gpu.py`)
+PORTABLE_CLUSTER, MOST_CLUSTER = 8, 16
+#: multiprocessors of a device that is not a part of one, which might have none side by side
+WHOLE = 100
 #: the least compute capability: asynchronous copies to shared memory, TF32
-#: blocks of a cluster, at most, on any device that has them
-MOST_CLUSTER = 8
 OLDEST = (8, 0)
 
 
@@ -267,8 +270,10 @@ def block_limits() -> tuple[int, int, int]:
         ]
         for device in range(int(check(library.cuDeviceGetCount())))
     ]
-    oldest = min(compute_capability(device) for device in range(len(found)))
-    cluster = MOST_CLUSTER if oldest >= CLUSTERS else 1
+    ccs = [compute_capability(device) for device in range(len(found))]
+    cluster = PORTABLE_CLUSTER if min(ccs) >= CLUSTERS else 1
+    if set(ccs) == {CLUSTERS} and min(f[0] for f in found) >= WHOLE:
+        cluster = MOST_CLUSTER
     return min(f[0] for f in found), min(f[1] for f in found), cluster
 
 

@@ -28,7 +28,7 @@ from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import devices
 
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
-BLOCK_LIMITS = 132, 232_448, 8
+BLOCK_LIMITS = 132, 232_448, 16
 
 
 class Null:

@@ -142,14 +142,14 @@ def _store4(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _is_float_array(x: Any) -> bool:
-    return isinstance(x, types.Array) and isinstance(x.dtype, types.Float)
+def _is_float_array(x: Any, *others: Any) -> bool:
+    return isinstance(x, types.Array) and (isinstance(x.dtype, types.Float) or x.dtype in others)
 
 
 define(device.can_load4, lambda x: types.boolean, _can_load4)
 define(
     device.load4,
-    lambda x, i: types.UniTuple(x.dtype, 4) if _is_float_array(x) else None,
+    lambda x, i: types.UniTuple(x.dtype, 4) if _is_float_array(x, types.uint32) else None,
     _load4,
 )
 define(

@@ -192,3 +192,28 @@ def _store_type(sums: Any, c: Any, *rest: Any) -> Any:
 
 
 define(half.store_halves, _store_type, _store)
+
+
+def _pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    text = f"cvt.rn.{NAMES[sig.args[2].literal_value]}x2.f32 $0, $1, $2;"  # the upper half first
+    return _assembly(builder, text, "=r,f,f", I32, [args[1], args[0]])
+
+
+def _multiply_piece(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    text = MMA.format(kind=NAMES[sig.args[10].literal_value])
+    result = _assembly(builder, text, MMA_OPERANDS, FOUR, args[:10])
+    return context.make_tuple(builder, sig.return_type, _four(builder, result))
+
+
+def _piece_type(*given: Any) -> Any:
+    words, sums = given[:6], given[6:10]
+    good = set(words) == {types.uint32} and set(sums) == {types.float32} and _constant(given[10])
+    return types.UniTuple(types.float32, 4) if good else None
+
+
+define(
+    half.half_pair,
+    lambda low, high, b: types.uint32 if low == high == types.float32 and _constant(b) else None,
+    _pair,
+)
+define(half.multiply_piece, _piece_type, _multiply_piece)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import recorded
+from .device import WARP, _carrier, give_way, thread_number
 from .tile import _copies
 
 recorded.record()
@@ -93,3 +94,50 @@ def store_halves(
             row, column = 8 * i, 8 * (j // 2) + j % 2
             if row < rows_left and column < columns_left:
                 out[at + row * step + column] = half_word(total[i, j], is_bf16)
+
+
+# ---------------------------------------------------------------- pieces in registers
+
+
+def half_pair(low: Any, high: Any, is_bf16: int) -> Any:
+    """A word of 32 bits with the nearest numbers to two of float32, `low` in its lower half."""
+    return np.uint32(int(half_word(low, is_bf16)) | int(half_word(high, is_bf16)) << 16)
+
+
+def multiply_piece(
+    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any,
+    c0: Any, c1: Any, c2: Any, c3: Any, is_bf16: int,
+) -> tuple[Any, ...]:  # fmt: skip
+    """C + A B of a piece, 16 x 8 with 16 terms, whose numbers lie in the registers of a warp's
+    threads; all of them have to come here. Thread 4*g + q has pairs of neighbouring terms: of A
+    (rows g, g+8, g, g+8; terms 2q and, in the last two, 2q+8), of B (column g; terms 2q and 2q+8),
+    and the elements (g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1) of C.
+    """
+    a, b = _of_warp((a0, a1, a2, a3), (b0, b1))
+    left, right = np.zeros((16, 16)), np.zeros((16, 8))
+    for lane in range(WARP):
+        g, q = lane // 4, lane % 4 * 2
+        for k, word in enumerate(a[lane]):
+            left[g + k % 2 * 8, q + k // 2 * 8 : q + k // 2 * 8 + 2] = _two(word, is_bf16)
+        for k, word in enumerate(b[lane]):
+            right[q + k * 8 : q + k * 8 + 2, g] = _two(word, is_bf16)
+    g, q = thread_number() % WARP // 4, thread_number() % 4 * 2
+    product = left @ right
+    sums = (c0, product[g, q]), (c1, product[g, q + 1]), (c2, product[g + 8, q])
+    return tuple(np.float32(float(c) + more) for c, more in (*sums, (c3, product[g + 8, q + 1])))
+
+
+def _two(word: Any, is_bf16: int) -> Any:
+    return half_value(np.array([int(word) & 0xFFFF, int(word) >> 16]), is_bf16)
+
+
+def _of_warp(*values: Any) -> list[list[Any]]:
+    """What every thread of the warp gave at its call of the same number, for each of `values`."""
+    given, thread = _carrier().given, thread_number()
+    calls = given.setdefault(("warp", thread), [])
+    calls.append(values)
+    first, number = thread - thread % WARP, len(calls)
+    every = [given.setdefault(("warp", k), []) for k in range(first, first + WARP)]
+    while any(len(others) < number for others in every):
+        give_way()
+    return [list(parts) for parts in zip(*(others[number - 1] for others in every), strict=True)]

@@ -13,18 +13,11 @@ from ..cuda.device import cast, cuda, flat
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     bias_or_zero,
-    bounds_of,
-    functions_of,
-    load_columns,
-    load_rows,
     output_before,
     place,
     rows_of_group,
     tiles_of,
-    together,
-    total,
     value_or_zero,
-    ways,
     whole_tiles,
     zero_past_end,
 )
@@ -38,11 +31,13 @@ from ..recurrent.cuda_layout import (
     forward_elements,
     launch_cooperative,
 )
+from ..recurrent.cuda_products import total
+from ..recurrent.cuda_ways import Way, ways
 from ..recurrent.shared import step_of
 from ..scalar import sigmoid, tanh
 from .shared import gate_product_gradient, gru_gradient, gru_output
 
-SPLITS = FORWARD_SPLITS[3]
+SPLITS = FORWARD_SPLITS[3]  # there is room for so many parts
 EARLY_THREADS = 384  # of a block, at most: two products take more registers
 
 
@@ -86,23 +81,23 @@ def keep_gradient(
         sums_h[x + 2 * H] = dnh
 
 
-def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None:
+def _declare(suffix: str, early: bool, way: Way) -> None:
     """The kernels with the reset after the product, or (`early`) before it."""
-    functions, count = functions_of(near, held)
-    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
+    begin, publish, receive, slot_of, place_of, end, *own = way.functions
+    room, load_columns, load_rows, hold, multiply = own
+    count, splits, backward_splits = way.registers, way.splits(3), way.backward_splits
     threads = EARLY_THREADS if early else MOST_THREADS
     slots = 3 if early else 2
-    near_slots = slots if near else 0
+    near_slots = slots if way.near else 0
 
     def launch(sizes: dict[str, int]) -> tuple[int, int]:
         return launch_cooperative(sizes, threads)
 
     @cuda_kernel(
         launch=launch,
-        shared=lambda s: forward_elements(s, 3, near_slots),
-        **together(near),
-        **({"bounds": threads} if early else bounds_of(held)),
-        name=f"gru_{how}_forward{suffix}",
+        shared=lambda s: forward_elements(s, 3, near_slots, way.half),
+        **way.declared(threads),
+        name=f"gru_{way.how}_forward{suffix}",
     )
     def gru_forward(
         zx: "in rows f[B,T,G]",
@@ -119,6 +114,7 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """y and h_n; saved holds the gates for the backward pass."""
         T, H = y.shape[1], y.shape[2]
@@ -131,14 +127,24 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
         columns = 3 * units
         tiles, size = tiles_of(y.shape[0], groups), TILE * H
         weights = place_of(slots * tiles * size)
-        inputs = weights + H * columns
+        # the slice is of all gates, or a second one of n's
+        gates = 2 if early else 3
+        some = gates * units
+        second = weights + room(H, some)
+        inputs = second
+        if early:
+            inputs += room(H, units)
         parts = inputs + TILE * H
         state = parts + SPLITS * TILE * columns
-        load_columns(s, weights, w_hh, first, units, 3)
+        load_columns(s, weights, w_hh, first, units, 0, gates, is_bf16)
+        if early:
+            load_columns(s, second, w_hh, first, units, 2, 1, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-        registers = cuda.local.array(count, zx.dtype)
-        hold(registers, s, weights, columns, columns, H, SPLITS)
+        registers, late = cuda.local.array(count, zx.dtype), cuda.local.array(count, zx.dtype)
+        hold(registers, s, weights, some, H, splits, is_bf16)
+        if early:
+            hold(late, s, second, units, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -180,11 +186,10 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
                     k = at * 3 * H + j
                     xr, xz, xn = z[k], z[k + H], z[k + 2 * H]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
-                some = 2 * units if early else columns
-                multiply(s, registers, weights, columns, some, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, some, inputs, H, parts, splits, is_bf16)
                 if live:
-                    gr = sigmoid((xr + br) + total(s, parts, SPLITS, some, row, u))
-                    gz = sigmoid((xz + bz) + total(s, parts, SPLITS, some, row, units + u))
+                    gr = sigmoid((xr + br) + total(s, parts, splits, some, row, u))
+                    gz = sigmoid((xz + bz) + total(s, parts, splits, some, row, units + u))
                     h = s[state + r * units + u]
                     if early:  # the rest needs r h of all units
                         k = at * 4 * H + j
@@ -192,7 +197,7 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
                         kept[k + H] = gz
                         rh = gr * h
                     else:
-                        hn = bn + total(s, parts, SPLITS, some, row, 2 * units + u)
+                        hn = bn + total(s, parts, splits, some, row, 2 * units + u)
                         gn, h = forward_unit(gz, xn, gr * hn, h)
                         s[state + r * units + u] = h
                 if mine:
@@ -215,13 +220,21 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
                     h = zero
                     receive(s, inputs, mail, (reset + tile) * size, size, turn + 1)
                     multiply(
-                        s, registers, weights + 2 * units, columns, units, inputs, H, parts, SPLITS
+                        s,
+                        late,
+                        second,
+                        units,
+                        inputs,
+                        H,
+                        parts,
+                        splits,
+                        is_bf16,
                     )
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
                         gr, gz = kept[at * 4 * H + j], kept[at * 4 * H + H + j]
                         xn = z[at * 3 * H + 2 * H + j]
-                        hn = bn + total(s, parts, SPLITS, units, row, u)
+                        hn = bn + total(s, parts, splits, units, row, u)
                         rh = gr * s[state + r * units + u]
                         gn, h = forward_unit(gz, xn, hn, s[state + r * units + u])
                         s[state + r * units + u] = h
@@ -236,10 +249,9 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
 
     @cuda_kernel(
         launch=launch,
-        shared=lambda s: backward_elements(s, 3, near_slots),
-        **together(near),
-        **({"bounds": threads} if early else bounds_of(held)),
-        name=f"gru_{how}_backward{suffix}",
+        shared=lambda s: backward_elements(s, 3, near_slots, way.half),
+        **way.declared(threads),
+        name=f"gru_{way.how}_backward{suffix}",
     )
     def gru_backward(
         lengths: "in rows i[B]",
@@ -262,6 +274,7 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
@@ -273,14 +286,23 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
         s = cuda.shared.array(0, y.dtype)
         tiles, size = tiles_of(y.shape[0], groups), TILE * 3 * H
         weights = place_of(slots * tiles * size)
-        inputs = weights + 3 * H * units
+        # the slice is of all gates, or a second one of n's
+        depth = 2 * H if early else 3 * H  # of the product that leads to the turn before
+        second = weights + room(depth, units)
+        inputs = second
+        if early:
+            inputs += room(H, units)
         parts = inputs + TILE * 3 * H
         state = parts + BACKWARD_SPLITS * TILE * units
-        load_rows(s, weights, w_hh, first, units)
+        load_rows(s, weights, w_hh, first, units, 0, depth, is_bf16)
+        if early:
+            load_rows(s, second, w_hh, first, units, 2 * H, H, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, slots * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
-        registers = cuda.local.array(count, y.dtype)
-        hold(registers, s, weights, units, units, 3 * H, BACKWARD_SPLITS)
+        registers, late = cuda.local.array(count, y.dtype), cuda.local.array(count, y.dtype)
+        hold(registers, s, weights, units, depth, backward_splits, is_bf16)
+        if early:
+            hold(late, s, second, units, H, backward_splits, is_bf16)
         zero_past_end(dz, 3, first, units, H, rows, numbers, known)
         zero_past_end(dz_h, 2 if early else 3, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
@@ -289,7 +311,6 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
         for r in range(row, rows, TILE):
             if mine and known[r] == 0:
                 dh0[numbers[r], j] = value_or_zero(dh_n, numbers[r], j)
-        depth = 2 * H if early else 3 * H  # of the product that leads to the turn before
         slot = slot_of(
             2, group, groups, tiles
         )  # of the gradient of n, where the reset comes before
@@ -330,16 +351,16 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
                             registers,
                             weights,
                             units,
-                            units,
                             inputs,
                             depth,
                             parts,
-                            BACKWARD_SPLITS,
+                            backward_splits,
+                            is_bf16,
                         )
                 if live:
                     if not (begins or cut):
                         dh = s[state + r * units + u]
-                        dh += total(s, parts, BACKWARD_SPLITS, units, row, u)
+                        dh += total(s, parts, backward_splits, units, row, u)
                     if turn < 0:
                         dh0[numbers[r], j] = dh
                     else:
@@ -373,19 +394,19 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
                     receive(s, inputs, mail, (slot + tile) * size, TILE * H, number)
                     multiply(
                         s,
-                        registers,
-                        weights + 2 * H * units,
-                        units,
+                        late,
+                        second,
                         units,
                         inputs,
                         H,
                         parts,
-                        BACKWARD_SPLITS,
+                        backward_splits,
+                        is_bf16,
                     )
                     if mine and r < running:
                         at = numbers[r] * T + step_of(turn, known[r], reverse)
                         gr = kept[at * 4 * H + j]
-                        drh = total(s, parts, BACKWARD_SPLITS, units, row, u)
+                        drh = total(s, parts, backward_splits, units, row, u)
                         dr = gate_product_gradient(gr, begun[at * H + j], drh)
                         s[state + r * units + u] += drh * gr
                         sums[at * 3 * H + j] = dr
@@ -398,6 +419,5 @@ def _declare(suffix: str, early: bool, how: str, near: bool, held: bool) -> None
 
 
 for _way in ways():
-    _declare("", False, *_way)
-for _way in ways(held=False):
-    _declare("_early", True, *_way)
+    _declare("", False, _way)
+    _declare("_early", True, _way)

@@ -10,19 +10,12 @@ from ..cuda.device import cast, cuda, flat
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     bias_or_zero,
-    bounds_of,
-    functions_of,
-    load_columns,
-    load_rows,
     output_before,
     place,
     row_before,
     rows_of_group,
     tiles_of,
-    together,
-    total,
     value_or_zero,
-    ways,
     whole_tiles,
     zero_past_end,
 )
@@ -35,10 +28,12 @@ from ..recurrent.cuda_layout import (
     forward_elements,
     launch_cooperative,
 )
+from ..recurrent.cuda_products import total
+from ..recurrent.cuda_ways import Way, ways
 from ..recurrent.shared import step_of
 from .shared import lstm_cell, lstm_cell_gradient
 
-SPLITS = FORWARD_SPLITS[4]
+SPLITS = FORWARD_SPLITS[4]  # there is room for so many parts
 
 
 @helper
@@ -59,18 +54,18 @@ def keep_unit(gi, gf, gg, go, after, out, saved, y, row, H, j):
     y[row * H + j] = out
 
 
-def _declare_forward(how: str, near: bool, held: bool) -> None:
+def _declare_forward(way: Way) -> None:
     """The kernel of one of the ways."""
-    functions, count = functions_of(near, held)
-    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
-    near_slots = 2 if near else 0
+    begin, publish, receive, slot_of, place_of, end, *own = way.functions
+    room, load_columns, _, hold, multiply = own
+    count, splits = way.registers, way.splits(4)
+    near_slots = 2 if way.near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
-        shared=lambda s: forward_elements(s, 4, near_slots),
-        **together(near),
-        **bounds_of(held),
-        name=f"lstm_{how}_forward",
+        shared=lambda s: forward_elements(s, 4, near_slots, way.half),
+        **way.declared(),
+        name=f"lstm_{way.how}_forward",
     )
     def lstm_forward(
         zx: "in rows f[B,T,G]",
@@ -90,6 +85,7 @@ def _declare_forward(how: str, near: bool, held: bool) -> None:
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """y, h_n and c_n; saved holds the gates and c for the backward pass."""
         T, H = y.shape[1], y.shape[2]
@@ -101,14 +97,14 @@ def _declare_forward(how: str, near: bool, held: bool) -> None:
         columns = 4 * units
         tiles, size = tiles_of(y.shape[0], groups), TILE * H
         weights = place_of(2 * tiles * size)
-        inputs = weights + H * columns
+        inputs = weights + room(H, columns)
         parts = inputs + TILE * H
         state = parts + SPLITS * TILE * columns
-        load_columns(s, weights, w_hh, first, units, 4)
+        load_columns(s, weights, w_hh, first, units, 0, 4, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
         registers = cuda.local.array(count, zx.dtype)
-        hold(registers, s, weights, columns, columns, H, SPLITS)
+        hold(registers, s, weights, columns, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -152,13 +148,13 @@ def _declare_forward(how: str, near: bool, held: bool) -> None:
                     k = at * 4 * H + j
                     xi, xf, xg, xo = z[k], z[k + H], z[k + 2 * H], z[k + 3 * H]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
-                multiply(s, registers, weights, columns, columns, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, columns, inputs, H, parts, splits, is_bf16)
                 if live:
                     u = j - first
-                    zi = (xi + bi) + total(s, parts, SPLITS, columns, row, u)
-                    zf = (xf + bf) + total(s, parts, SPLITS, columns, row, units + u)
-                    zg = (xg + bg) + total(s, parts, SPLITS, columns, row, 2 * units + u)
-                    zo = (xo + bo) + total(s, parts, SPLITS, columns, row, 3 * units + u)
+                    zi = (xi + bi) + total(s, parts, splits, columns, row, u)
+                    zf = (xf + bf) + total(s, parts, splits, columns, row, units + u)
+                    zg = (xg + bg) + total(s, parts, splits, columns, row, 2 * units + u)
+                    zo = (xo + bo) + total(s, parts, splits, columns, row, 3 * units + u)
                     c = s[state + r * units + u]
                     gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
                     s[state + r * units + u] = c
@@ -176,7 +172,7 @@ def _declare_forward(how: str, near: bool, held: bool) -> None:
 
 
 for _way in ways():
-    _declare_forward(*_way)
+    _declare_forward(_way)
 
 
 # ---------------------------------------------------------------- backward
@@ -213,18 +209,18 @@ def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H
         dpeephole[b, 2 * H + j] += do * after
 
 
-def _declare_backward(how: str, near: bool, held: bool) -> None:
+def _declare_backward(way: Way) -> None:
     """The kernel of one of the ways."""
-    functions, count = functions_of(near, held)
-    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
-    near_slots = 2 if near else 0
+    begin, publish, receive, slot_of, place_of, end, *own = way.functions
+    room, _, load_rows, hold, multiply = own
+    count, backward_splits = way.registers, way.backward_splits
+    near_slots = 2 if way.near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
-        shared=lambda s: backward_elements(s, 4, near_slots),
-        **together(near),
-        **bounds_of(held),
-        name=f"lstm_{how}_backward",
+        shared=lambda s: backward_elements(s, 4, near_slots, way.half),
+        **way.declared(),
+        name=f"lstm_{way.how}_backward",
     )
     def lstm_backward(
         lengths: "in rows i[B]",
@@ -249,6 +245,7 @@ def _declare_backward(how: str, near: bool, held: bool) -> None:
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
@@ -260,14 +257,14 @@ def _declare_backward(how: str, near: bool, held: bool) -> None:
         depth = 4 * H
         tiles, size = tiles_of(y.shape[0], groups), TILE * depth
         weights = place_of(2 * tiles * size)
-        inputs = weights + depth * units
+        inputs = weights + room(depth, units)
         parts = inputs + TILE * depth
         state = parts + BACKWARD_SPLITS * TILE * units
-        load_rows(s, weights, w_hh, first, units)
+        load_rows(s, weights, w_hh, first, units, 0, depth, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
         registers = cuda.local.array(count, y.dtype)
-        hold(registers, s, weights, units, units, depth, BACKWARD_SPLITS)
+        hold(registers, s, weights, units, depth, backward_splits, is_bf16)
         zero_past_end(dz, 4, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
         for r in range(row, rows, TILE):
@@ -327,11 +324,11 @@ def _declare_backward(how: str, near: bool, held: bool) -> None:
                             registers,
                             weights,
                             units,
-                            units,
                             inputs,
                             depth,
                             parts,
-                            BACKWARD_SPLITS,
+                            backward_splits,
+                            is_bf16,
                         )
                 if live:
                     u = j - first
@@ -340,7 +337,7 @@ def _declare_backward(how: str, near: bool, held: bool) -> None:
                         if cut:
                             dc = zero
                         else:
-                            dh = total(s, parts, BACKWARD_SPLITS, units, row, u)
+                            dh = total(s, parts, backward_splits, units, row, u)
                     if turn < 0:
                         dh0[numbers[r], j] = dh
                         dc0[numbers[r], j] = dc
@@ -371,4 +368,4 @@ def _declare_backward(how: str, near: bool, held: bool) -> None:
 
 
 for _way in ways():
-    _declare_backward(*_way)
+    _declare_backward(_way)

@@ -1,5 +1,4 @@
-"""What the recurrent kernels share on a GPU: who computes what, products with weights in shared
-memory, the order of sequences.
+"""What the recurrent kernels share on a GPU: who computes what, and the order of sequences.
 
 B sequences of T steps, H hidden units, G = gates*H. Products over all steps (input projection,
 gradients of weights and inputs) are made outside, by the kernels of `matmul`; what is left is the
@@ -15,7 +14,9 @@ the L2 cache), and writes its own share. There are two slots, for even and odd t
 carries its turn, so nobody waits for anything else. See `kernels/cuda/exchange.py`. Where a group's
 blocks can be a cluster, the words lie in their shared memories (`kernels/cuda/near.py`): the same
 kernel, by the name ``..._cluster_...``, with the same bits. So are those called ``..._held_...``,
-whose threads take their weights from shared memory into registers once.
+whose threads take their weights from shared memory into registers once. Kernels called
+``..._half_...`` round weights and what they are multiplied with to 16 bits, and multiply on tensor
+cores (`cuda_products.py`, `cuda_ways.py`).
 
 Rows of sequences are handled four at a time (a *tile*); once the sequences of a tile have ended,
 it costs nothing. A product of a tile with the slice [depth, columns] of the weights is split over
@@ -26,9 +27,6 @@ nor on padding, nor on the number of groups and blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 from ..cuda.device import (
     block_number,
     block_threads,
@@ -37,16 +35,12 @@ from ..cuda.device import (
     divide_index,
     flat,
     flat_index,
-    load4,
-    store4,
     thread_number,
 )
-from ..cuda.near import FAR, NEAR
-from ..cuda.tile import commit_copies, copy1, wait_copies
+from ..cuda.tile import wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
-from ..recorded import execute
 from . import cpu
-from .cuda_layout import CHAIN, HELD_TERMS, HELD_UNITS, MOST_THREADS, THREADS, TILE
+from .cuda_layout import THREADS, TILE
 from .shared import length_of, step_of
 
 # ---------------------------------------------------------------- sequences
@@ -120,37 +114,6 @@ def place(blocks, units):
     return group, first, row, first + thread_number() - row * units
 
 
-def together(near: bool) -> dict[str, Any]:
-    """What is declared of kernels whose blocks work together: as a cluster, or in a cooperative
-    launch; and that lower precisions round their weights."""
-    if near:
-        return {"cluster": lambda sizes: sizes["blocks"], "rounds": ("w_hh",)}
-    return {"cooperative": True, "rounds": ("w_hh",)}
-
-
-def ways(held: bool = True) -> Iterator[tuple[str, bool, bool]]:
-    """The ways in which kernels are declared: what names them, whether blocks are near each other,
-    and whether threads hold their weights in registers."""
-    for how, near in (("persistent", False), ("cluster", True)):
-        yield how, near, False
-        if held:
-            yield f"{how}_held", near, True
-
-
-def functions_of(near: bool, held: bool) -> tuple[tuple[Callable[..., Any], ...], int]:
-    """The functions by which blocks exchange (see `kernels/cuda/near.py`), threads take their
-    weights and multiply with them, and how many weights a thread holds."""
-    own = (_hold, multiply_held) if held else (hold_nothing, multiply)
-    return (*(NEAR if near else FAR), *own), 4 * HELD_TERMS if held else 1
-
-
-def bounds_of(held: bool) -> dict[str, Any]:
-    """The registers that threads may have: as many as there are where they hold weights."""
-    if held:
-        return {"bounds": 16 * HELD_UNITS, "only_float32": True}
-    return {"bounds": MOST_THREADS}
-
-
 @helper
 def tiles_of(batch, groups):
     """The tiles of a group, at most."""
@@ -191,167 +154,6 @@ def zero_past_end(x, places, first, units, hidden, rows, numbers, known):
             j = first + i - t * width - place * units
             if j < hidden:
                 x[numbers[r], known[r] + t, place * hidden + j] = cast(x, 0)
-
-
-# ---------------------------------------------------------------- products
-
-
-@helper
-def load_columns(s, at, w, first, units, gates):
-    """s[at + k*columns + g*units + u] = w[k, g*H + first + u], 0 for units that don't exist."""
-    hidden, total = w.shape[0], w.shape[1]
-    columns = gates * units
-    for i in range(thread_number(), hidden * columns, block_threads()):
-        k = divide_index(i, columns)
-        g = divide_index(i - k * columns, units)
-        u = first + i - k * columns - g * units
-        copy1(s, at + i, w, k * total + g * hidden + u, u < hidden)
-    commit_copies()
-
-
-@helper
-def load_rows(s, at, w, first, units):
-    """s[at + k*units + u] = w[first + u, k], 0 for units that don't exist."""
-    hidden, total = w.shape[0], w.shape[1]
-    for i in range(thread_number(), total * units, block_threads()):
-        # neighbouring threads read neighbouring k: whole cache lines
-        u = divide_index(i, total)
-        k = i - u * total
-        copy1(s, at + k * units + u, w, (first + u) * total + k, first + u < hidden)
-    commit_copies()
-
-
-@helper
-def add_product(s, weights, row, columns, inputs, depth, parts, splits):
-    """Parts of the product of a tile with `columns` columns of the weights.
-
-    Weights s[weights + k*row + c], inputs s[inputs + k*TILE + r] for k < depth; split p's part of
-    row r, column c goes to s[parts + (p*TILE + r)*columns + c].
-    """
-    quads = columns // 4
-    zero = cast(s, 0)
-    item = thread_number()
-    while item < quads * splits:
-        split = divide_index(item, quads)
-        column = 4 * (item - split * quads)
-        a0, a1, a2, a3 = zero, zero, zero, zero
-        b0, b1, b2, b3 = zero, zero, zero, zero
-        c0, c1, c2, c3 = zero, zero, zero, zero
-        d0, d1, d2, d3 = zero, zero, zero, zero
-        w = weights + split * row + column
-        x = inputs + split * TILE
-        for _ in range(split, depth, splits):
-            w0, w1, w2, w3 = load4(s, w)
-            x0, x1, x2, x3 = load4(s, x)
-            a0, a1, a2, a3 = a0 + x0 * w0, a1 + x0 * w1, a2 + x0 * w2, a3 + x0 * w3
-            b0, b1, b2, b3 = b0 + x1 * w0, b1 + x1 * w1, b2 + x1 * w2, b3 + x1 * w3
-            c0, c1, c2, c3 = c0 + x2 * w0, c1 + x2 * w1, c2 + x2 * w2, c3 + x2 * w3
-            d0, d1, d2, d3 = d0 + x3 * w0, d1 + x3 * w1, d2 + x3 * w2, d3 + x3 * w3
-            w += splits * row
-            x += splits * TILE
-        to = parts + split * TILE * columns + column
-        store4(s, to, a0, a1, a2, a3)
-        store4(s, to + columns, b0, b1, b2, b3)
-        store4(s, to + 2 * columns, c0, c1, c2, c3)
-        store4(s, to + 3 * columns, d0, d1, d2, d3)
-        item += block_threads()
-
-
-def _holding(terms: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The functions by which a thread keeps its weights of a product, `terms` times four of them,
-    in registers for all turns, and multiplies with them: the sums of `add_product`, term by term.
-    They stand there one by one: a loop that is not unrolled would keep them in memory."""
-    hold = [
-        "def hold(held, s, weights, row, columns, depth, splits):",
-        "    split = divide_index(thread_number(), columns // 4)",
-        "    at = weights + split * row + 4 * (thread_number() - split * (columns // 4))",
-    ]
-    add = [
-        "def add_held(s, held, columns, inputs, depth, parts, splits):",
-        "    quads, zero = columns // 4, cast(s, 0)",
-        "    split = divide_index(thread_number(), quads)",
-        "    if split >= splits:",
-        "        return",
-    ]
-    add += [
-        f"    {', '.join(f'{c}{i}' for i in range(4))} = zero, zero, zero, zero" for c in "abcd"
-    ]
-    add.append("    x = inputs + split * TILE")
-    for k in range(terms):
-        w = [f"held[{4 * k + i}]" for i in range(4)]
-        inside = f"    if split < splits and split + {k} * splits < depth:"
-        hold += [inside, f"        {', '.join(w)} = load4(s, at + {k} * splits * row)"]
-        add += [
-            f"    if split + {k} * splits < depth:",
-            f"        x0, x1, x2, x3 = load4(s, x + {k} * splits * TILE)",
-        ]
-        add += [
-            f"        {c}{i} = {c}{i} + x{r} * {w[i]}"
-            for r, c in enumerate("abcd")
-            for i in range(4)
-        ]
-    add.append("    to = parts + split * TILE * columns + 4 * (thread_number() - split * quads)")
-    add += [
-        f"    store4(s, to + {r} * columns, {c}0, {c}1, {c}2, {c}3)" for r, c in enumerate("abcd")
-    ]
-    scope: dict[str, Any] = {
-        "__name__": __name__, "cast": cast, "divide_index": divide_index, "load4": load4,
-        "store4": store4, "thread_number": thread_number, "TILE": TILE,
-    }  # fmt: skip
-    for lines in (hold, add):
-        execute("\n".join(lines) + "\n", f"<weights in registers, {terms} terms>", scope)
-    return helper(scope["hold"]), helper(scope["add_held"])
-
-
-_hold, _add_held = _holding(HELD_TERMS)
-
-
-@helper
-def hold_nothing(held, s, weights, row, columns, depth, splits):
-    """The weights stay in shared memory."""
-
-
-@helper
-def multiply_held(s, held, weights, row, columns, inputs, depth, parts, splits):
-    """As `multiply`, with the weights that the threads hold."""
-    _add_held(s, held, columns, inputs, depth, parts, splits)
-    cuda.syncthreads()
-    add_parts(s, parts, splits, columns)
-    cuda.syncthreads()
-
-
-@helper
-def add_parts(s, parts, splits, columns):
-    """Sixteen parts each become one, which takes the first one's place: chain q of `splits` / 16
-    adds the splits q, q + splits / 16, ... in this order."""
-    count = TILE * columns * (splits // CHAIN)
-    i = parts + thread_number()
-    while i < parts + count:
-        value, at = s[i], i
-        for _ in range(CHAIN - 1):
-            at += count
-            value += s[at]
-        s[i] = value
-        i += block_threads()
-
-
-@helper
-def multiply(s, held, weights, row, columns, inputs, depth, parts, splits):
-    """The product of a tile with `columns` columns of the weights (see `add_product`); `total` has
-    its elements then."""
-    add_product(s, weights, row, columns, inputs, depth, parts, splits)
-    cuda.syncthreads()
-    add_parts(s, parts, splits, columns)
-    cuda.syncthreads()
-
-
-@helper
-def total(s, parts, splits, columns, row, column):
-    """An element of a product: its one chain, or the sum of four."""
-    at, step = parts + row * columns + column, TILE * columns
-    if splits == CHAIN:
-        return s[at]
-    return (s[at] + s[at + step]) + (s[at + 2 * step] + s[at + 3 * step])
 
 
 # ---------------------------------------------------------------- all steps of all sequences

@@ -10,24 +10,15 @@ from ..cuda.device import cast, cuda, divide_index, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     bias_or_zero,
-    bounds_of,
-    functions_of,
-    load_columns,
-    load_rows,
     output_before,
     place,
     rows_of_group,
     tiles_of,
-    together,
-    total,
     value_or_zero,
-    ways,
     whole_tiles,
     zero_past_end,
 )
 from ..recurrent.cuda_layout import (
-    BACKWARD_SPLITS,
-    FORWARD_SPLITS,
     MOST_ROWS,
     THREADS,
     TILE,
@@ -35,26 +26,26 @@ from ..recurrent.cuda_layout import (
     forward_elements,
     launch_cooperative,
 )
+from ..recurrent.cuda_products import total
+from ..recurrent.cuda_ways import Way, ways
 from ..recurrent.shared import length_of, step_of
 from ..simd import fma
 from . import cpu
 from .shared import activate, activate_gradient
 
-SPLITS = FORWARD_SPLITS[1]
 
-
-def _declare(how: str, near: bool, held: bool) -> None:
+def _declare(way: Way) -> None:
     """The kernels of one of the ways."""
-    functions, count = functions_of(near, held)
-    begin, publish, receive, slot_of, place_of, end, hold, multiply = functions
-    near_slots = 2 if near else 0
+    begin, publish, receive, slot_of, place_of, end, *own = way.functions
+    room, load_columns, load_rows, hold, multiply = own
+    count, splits, backward_splits = way.registers, way.splits(1), way.backward_splits
+    near_slots = 2 if way.near else 0
 
     @cuda_kernel(
         launch=launch_cooperative,
-        shared=lambda s: forward_elements(s, 1, near_slots),
-        **together(near),
-        **bounds_of(held),
-        name=f"rnn_{how}_forward",
+        shared=lambda s: forward_elements(s, 1, near_slots, way.half),
+        **way.declared(),
+        name=f"rnn_{way.how}_forward",
     )
     def rnn_forward(
         zx: "in rows f[B,T,H]",
@@ -71,6 +62,7 @@ def _declare(how: str, near: bool, held: bool) -> None:
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """y and h_n."""
         T, H = y.shape[1], y.shape[2]
@@ -81,13 +73,13 @@ def _declare(how: str, near: bool, held: bool) -> None:
         s = cuda.shared.array(0, zx.dtype)
         tiles, size = tiles_of(y.shape[0], groups), TILE * H
         weights = place_of(2 * tiles * size)
-        inputs = weights + H * units
+        inputs = weights + room(H, units)
         parts = inputs + TILE * H
-        load_columns(s, weights, w_hh, first, units, 1)
+        load_columns(s, weights, w_hh, first, units, 0, 1, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
         registers = cuda.local.array(count, zx.dtype)
-        hold(registers, s, weights, units, units, H, SPLITS)
+        hold(registers, s, weights, units, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
                 h = cast(zx, 0)
@@ -123,9 +115,9 @@ def _declare(how: str, near: bool, held: bool) -> None:
                     at = (numbers[r] * T + step_of(turn, known[r], reverse)) * H + j
                     x = sums[at]
                 receive(s, inputs, mail, (now + tile) * size, size, turn + 1)
-                multiply(s, registers, weights, units, units, inputs, H, parts, SPLITS)
+                multiply(s, registers, weights, units, inputs, H, parts, splits, is_bf16)
                 if live:
-                    z = (x + bias) + total(s, parts, SPLITS, units, row, j - first)
+                    z = (x + bias) + total(s, parts, splits, units, row, j - first)
                     h = activate(z, activation)
                 if mine:
                     publish(mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks)
@@ -140,10 +132,9 @@ def _declare(how: str, near: bool, held: bool) -> None:
 
     @cuda_kernel(
         launch=launch_cooperative,
-        shared=lambda s: backward_elements(s, 1, near_slots),
-        **together(near),
-        **bounds_of(held),
-        name=f"rnn_{how}_backward",
+        shared=lambda s: backward_elements(s, 1, near_slots, way.half),
+        **way.declared(),
+        name=f"rnn_{way.how}_backward",
     )
     def rnn_backward(
         lengths: "in rows i[B]",
@@ -163,6 +154,7 @@ def _declare(how: str, near: bool, held: bool) -> None:
         groups: "int",
         blocks: "int",
         units: "int",
+        is_bf16: "int",  # of kernels called half: bfloat16, else float16
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
@@ -173,13 +165,13 @@ def _declare(how: str, near: bool, held: bool) -> None:
         s = cuda.shared.array(0, y.dtype)
         tiles, size = tiles_of(y.shape[0], groups), TILE * H
         weights = place_of(2 * tiles * size)
-        inputs = weights + H * units
+        inputs = weights + room(H, units)
         parts = inputs + TILE * H
-        load_rows(s, weights, w_hh, first, units)
+        load_rows(s, weights, w_hh, first, units, 0, H, is_bf16)
         mail = begin(words, cuda.shared.array(0, np.int64), s, 2 * tiles * size, blocks)
         rows = rows_of_group(order, lengths, y.shape[0], T, group, groups, numbers, known)
         registers = cuda.local.array(count, y.dtype)
-        hold(registers, s, weights, units, units, H, BACKWARD_SPLITS)
+        hold(registers, s, weights, units, H, backward_splits, is_bf16)
         zero_past_end(dz, 1, first, units, H, rows, numbers, known)
         zero_past_end(before, 1, first, units, H, rows, numbers, known)
         for r in range(row, rows, TILE):
@@ -215,11 +207,19 @@ def _declare(how: str, near: bool, held: bool) -> None:
                     receive(s, inputs, mail, (now + tile) * size, size, top - turn)
                     if not cut:
                         multiply(
-                            s, registers, weights, units, units, inputs, H, parts, BACKWARD_SPLITS
+                            s,
+                            registers,
+                            weights,
+                            units,
+                            inputs,
+                            H,
+                            parts,
+                            backward_splits,
+                            is_bf16,
                         )
                 if live:
                     if not (begins or cut):
-                        dh = total(s, parts, BACKWARD_SPLITS, units, row, j - first)
+                        dh = total(s, parts, backward_splits, units, row, j - first)
                     if turn < 0:
                         dh0[numbers[r], j] = dh
                     else:
@@ -238,7 +238,7 @@ def _declare(how: str, near: bool, held: bool) -> None:
 
 
 for _way in ways():
-    _declare(*_way)
+    _declare(_way)
 
 
 # ---------------------------------------------------------------- leaky sums

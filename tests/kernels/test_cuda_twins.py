@@ -31,6 +31,8 @@ ONLY_CUDA = {
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
     "matmul.half": "factors of 16 bits, for tensor cores",
     "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
+    "recurrent.products": "a block's products by its slice of recurrent weights",
+    "recurrent.ways": "how those kernels are declared",
     "recurrent.steps": "a recurrent net a launch for each turn, where it does not fit in one",
     "rnn.steps": "likewise",
     "lstm.steps": "likewise",
@@ -85,14 +87,16 @@ KERNELS_ONLY_CUDA = {
     "linear_backward_weight_parts": "likewise",
     "linear_backward_weight_bias_parts": "likewise",
     **{
-        f"{net}_{how}_{way}": "one launch walks all turns"
+        f"{net}_{how}{weights}_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")
-        for how in ("persistent", "cluster", "persistent_held", "cluster_held")
+        for how in ("persistent", "cluster")
+        for weights in ("", "_held", "_half")
         for way in ("forward", "backward")
     },
     **{
-        f"gru_{how}_{way}_early": "likewise, with the reset gate before the product"
+        f"gru_{how}{weights}_{way}_early": "likewise, with the reset gate before the product"
         for how in ("persistent", "cluster")
+        for weights in ("", "_held", "_half")
         for way in ("forward", "backward")
     },
     "sequence_order": "sequences by length, for blocks that walk together",

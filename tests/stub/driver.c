@@ -618,7 +618,7 @@ int cuPointerGetAttribute(void *value, int attribute, address at) { describe(val
 
 /* ---------------------------------------------------------------- kernels */
 
-struct kernel { int dynamic_limit, fixed_shared, parameters, registers, most_threads, sizes[256]; };
+struct kernel { int dynamic_limit, large_clusters, fixed_shared, parameters, registers, most_threads, sizes[256]; };
 static long libraries;
 
 /* static shared memory, registers, launch bounds and parameters of a cubin (an ELF file) */
@@ -678,6 +678,7 @@ int cuKernelSetAttribute(int attribute, int value, struct kernel *k, int device)
         }
         k->dynamic_limit = value;
     }
+    if (attribute == 14) k->large_clusters = value;
     return OK;
 }
 int cuKernelGetAttribute(int *value, int attribute, struct kernel *k, int device)
@@ -727,10 +728,10 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
     }
     if (k->most_threads && threads > (unsigned)k->most_threads) { say("! Launch beyond its bounds"); return INVALID_VALUE; }
     if (registers_of(k, threads) > 65536) { say("! Launch with too many registers"); return OUT_OF_RESOURCES; }
-    if (cluster > 1) {  /* 8 blocks are what every device takes that has clusters */
+    if (cluster > 1) {  /* 8 blocks are what every device takes that has clusters, 16 those of 9.0 that are asked */
         const char *cc = getenv("STUB_CC");
         if (cc && atoi(cc) < 9) { say("! Launch of clusters on an older device"); return INVALID_VALUE; }
-        if (cluster > 8 || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
+        if (cluster > (k->large_clusters ? 16 : 8) || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
     }
     if (cooperative) {
         int fit;

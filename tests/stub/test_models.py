@@ -40,6 +40,8 @@ for kind in (nn.RNN, nn.LSTM, nn.GRU):
     fit(kind.__name__, Tagger(kind(6, 8), 8), *data(8, 7, 6, steps=(7,)), 4)
 fit("bidirectional", Tagger(nn.LSTM(6, 8, bidirectional=True), 16), *data(8, 7, 6, steps=(7,)), 4)
 fit("wider than a cluster", Tagger(nn.LSTM(6, 512), 512), *data(4, 3, 6, steps=(3,)), 2)
+fit("a large cluster", Tagger(nn.LSTM(6, 256), 256), *data(16, 3, 6, steps=(3,)), 16)
+fit("16 bits", Tagger(nn.GRU(6, 256), 256), *data(16, 3, 6, steps=(3,)), 16, precision="fp16")
 fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
 fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
 section("single steps")
@@ -76,6 +78,7 @@ def test_recurrent_nets_wait_for_each_other_only_where_all_blocks_run_at_once(ra
     for name in ("RNN", "LSTM", "GRU", "bidirectional"):
         assert largest(name, "cluster") == 2, name
         assert largest(name, "cooperative") == 0, name
+    assert largest("a large cluster", "cluster") == largest("16 bits", "cluster") == 16
     assert largest("wider than a cluster", "cooperative") == 1
     assert largest("wider than a cluster", "cluster") == 1
     launches = [x for x in ran.section("steps of an LSTM") if x.startswith("Launch")]

@@ -78,7 +78,7 @@ class Lowering:
 
     def __init__(
         self, graph: Graph, device: str = "cpu", precision: str = "highest",
-        limits: tuple[int, ...] = (132, 232_448, 8),
+        limits: tuple[int, ...] = (132, 232_448, 16),
     ):  # fmt: skip
         self.graph, self.device, self.limits = graph, device, limits
         self.precision = precision

@@ -27,7 +27,12 @@ def _layout(to: Lowering, node: Node) -> Layout | None:
     batch, _, hidden = node.outputs["y"].shape
     itemsize = np.dtype(to.dtype).itemsize
     gates = GATES[node.op.name]
-    return fits(batch, hidden, gates, itemsize, *to.limits[:2])
+    return fits(batch, hidden, gates, itemsize, *to.limits[:2], half=_in_halves(to))
+
+
+def _in_halves(to: Lowering) -> bool:
+    """Whether factors of products are of 16 bits."""
+    return to.precision in ("bf16", "fp16")
 
 
 def _slots(node: Node) -> int:
@@ -41,7 +46,7 @@ def _kernel(
     batch, _, hidden = node.outputs["y"].shape
     layout = best(
         far, batch, hidden, GATES[node.op.name], np.dtype(to.dtype).itemsize, to.limits,
-        _slots(node), direction == "backward", holds=not node.attrs.get("reset_before"),
+        _slots(node), direction == "backward", half=_in_halves(to),
     )  # fmt: skip
     early = "_early" if node.attrs.get("reset_before") else ""
     return f"{node.op.name}_{layout.how}_{direction}{early}", _together(to, node, layout, depth)
@@ -57,7 +62,7 @@ def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str,
         to.call("clear_words", words=words)
     return {
         "words": words, "order": _order(to, node), "groups": layout.groups,
-        "blocks": layout.blocks, "units": layout.units,
+        "blocks": layout.blocks, "units": layout.units, "is_bf16": int(to.precision == "bf16"),
     }  # fmt: skip
 
 

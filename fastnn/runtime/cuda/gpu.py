@@ -194,7 +194,7 @@ class Gpu(Device):
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
         if how.empty:
             return nothing
-        code = self._kernel(kernel, dtype, data_dtype, how.shared)
+        code = self._kernel(kernel, dtype, data_dtype, how.shared, how.cluster)
         grid, cluster = how.grid, None
         if how.cluster > 1:  # then the grid is one of clusters
             grid, cluster = (grid[0] // how.cluster, 1, 1), (how.cluster, 1, 1)
@@ -234,7 +234,9 @@ class Gpu(Device):
         """Whether a kernel's code has been loaded."""
         return (kernel, dtype, data_dtype) in self._kernels
 
-    def _kernel(self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int) -> Any:
+    def _kernel(
+        self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int, cluster: int
+    ) -> Any:
         from fastnn.runtime.cuda import compiler
 
         key = (kernel, dtype, data_dtype)
@@ -249,17 +251,18 @@ class Gpu(Device):
                     entry.handle, self.number,
                 )
             )  # fmt: skip
-            self._kernels[key] = [entry, FREE_SHARED - int(static)]
-        found = self._kernels[key]
-        if shared > found[1]:  # beyond that the driver wants to be asked
-            attribute = self.driver.CUfunction_attribute
-            self._check(
-                self.driver.cuKernelSetAttribute(
-                    attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared,
-                    found[0].handle, self.number,
+            self._kernels[key] = [entry, FREE_SHARED - int(static), _cuda.PORTABLE_CLUSTER]
+        found, attribute = self._kernels[key], self.driver.CUfunction_attribute
+        # beyond these the driver wants to be asked
+        for place, wanted, kind, value in (
+            (1, shared, attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared),
+            (2, cluster, attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
+        ):
+            if wanted > found[place]:
+                self._check(
+                    self.driver.cuKernelSetAttribute(kind, value, found[0].handle, self.number)
                 )
-            )  # fmt: skip
-            found[1] = shared
+                found[place] = wanted
         return found[0]
 
     def capture(self, launches: Iterable[Launch], places: Sequence[Branch]) -> Launch | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ class Case:
     lengths: np.ndarray | None = None
     bptt: int = 0
     states: bool = True
+    is_bf16: int = 1
+    #: what is done to the numbers that recurrent weights are multiplied with
+    rounded: Callable[[np.ndarray], np.ndarray] = np.asarray
     arrays: Arrays = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,10 +62,6 @@ class Case:
     @property
     def before(self) -> bool:
         return bool(self.options.get("reset_before"))
-
-    def how(self, layout: Layout) -> str:
-        """What kernels are called that work so; those of two products hold no weights."""
-        return replace(layout, held=layout.held and not self.before).how
 
     @property
     def suffix(self) -> str:
@@ -95,7 +95,7 @@ class Case:
         known = {
             **self.arrays, **self.options, "zx": self.zx(), "lengths": self.lengths,
             "reverse": self.reverse, "bptt": self.bptt, "groups": layout.groups,
-            "blocks": layout.blocks, "units": layout.units, **given,
+            "blocks": layout.blocks, "units": layout.units, "is_bf16": self.is_bf16, **given,
         }  # fmt: skip
         operands: Arrays = {}
         for key, parameter in kernel.params.items():
@@ -125,18 +125,18 @@ class Case:
         return {"order": order, "words": words}
 
     def forward(self, layout: Layout, byte: int = 0xFF) -> Arrays:
-        name = f"{self.cell}_{self.how(layout)}_forward{self.suffix}"
+        name = f"{self.cell}_{layout.how}_forward{self.suffix}"
         return self.run(name, self.order(layout), layout, byte)
 
     def backward(self, forward: Arrays, layout: Layout, byte: int = 0xFF) -> Arrays:
         given = self.order(layout) | {k: forward[k] for k in ("y", "saved") if k in forward}
-        name = f"{self.cell}_{self.how(layout)}_backward{self.suffix}"
+        name = f"{self.cell}_{layout.how}_backward{self.suffix}"
         return self.run(name, given, layout, byte)
 
     def product(self, h: np.ndarray) -> np.ndarray:
         """h W_hh + b_hh, as `linear_forward` computes it."""
         bias = 0.0 if self.arrays["b_hh"] is None else self.arrays["b_hh"]
-        return (h.astype(float) @ self.arrays["w_hh"] + bias).astype(self.dtype)
+        return (self.rounded(h).astype(float) @ self.arrays["w_hh"] + bias).astype(self.dtype)
 
     def forward_by_steps(self) -> Arrays:
         layout = Layout(1, 1, 4)
@@ -168,10 +168,10 @@ class Case:
         for turn in reversed(range(T)):
             self.run(f"{self.cell}_step_backward", {**more, "turn": turn}, layout)
             if self.before:
-                drh = (more["dz_step"] @ transposed).astype(self.dtype)
+                drh = (self.rounded(more["dz_step"]) @ transposed).astype(self.dtype)
                 given = {**more, "drh": drh, "turn": turn}
                 self.run("gru_step_backward_reset", given, layout)
-            more["dh"][:] = more["dz_step"] @ transposed
+            more["dh"][:] = self.rounded(more["dz_step"]) @ transposed
         for name, carried, final in (("dh0", "dh", "dh_n"), ("dc0", "dc", "dc_n")):
             given = {"carried": more[carried], "final": self.arrays[final], "steps": T}
             given["direct"] = more["direct"] if self.cell == "gru" and name == "dh0" else None

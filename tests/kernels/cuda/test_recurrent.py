@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastnn.kernels.cuda import half
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.recurrent.cuda_layout import Layout
 from fastnn.testing.kernels import call_cuda
@@ -37,6 +38,33 @@ def test_outputs_agree_with_plain_loops(
             np.testing.assert_allclose(got["y"], y, rtol=tolerance, atol=tolerance)
             for name, final in zip(("h_n", "c_n"), finals, strict=False):
                 np.testing.assert_allclose(got[name], final, rtol=tolerance, atol=tolerance)
+
+
+def rounded(x: np.ndarray, is_bf16: int) -> np.ndarray:
+    words = half.half_word(np.ascontiguousarray(x, np.float32), is_bf16)
+    return np.asarray(half.half_value(words, is_bf16)).astype(float)
+
+
+@pytest.mark.parametrize(("cell", "options"), CELLS[1:2] + CELLS[4:])
+@pytest.mark.parametrize("near", [False, True])
+def test_products_of_16_bits(cell: str, options: dict[str, Any], near: bool) -> None:
+    """Each step, and each step's gradient, beside float64 from the numbers that it takes, rounded
+    as the kernel rounds them: what differs is float32's sums."""
+    sizes = (5, 2, 17) if near else (2, 2, 5)
+    case = Case(cell, options, sizes, np.float32, is_bf16=int(near))
+    layout = Layout(1, 5 if near else 1, 4 if near else 8, near, half=True)
+    got = case.forward(layout)
+    exact = {k: v if v is None else v.astype(float) for k, v in case.arrays.items()}
+    exact["w_hh"] = rounded(exact["w_hh"], case.is_bf16)
+    plain = Case(cell, options, sizes, np.float64, rounded=lambda h: rounded(h, case.is_bf16))
+    plain.arrays = exact
+    want = plain.forward_by_steps()
+    for name in ("y", "h_n"):
+        np.testing.assert_allclose(got[name], want[name], rtol=2e-5, atol=2e-6)
+    found = case.backward(got, layout)
+    expected = plain.backward_by_steps(want)
+    for name in ("dz", "dh0", *(["dc0"] if cell == "lstm" else [])):
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5)
 
 
 def weight_gradient(case: Case, got: Arrays) -> np.ndarray:

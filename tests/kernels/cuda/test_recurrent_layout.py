@@ -119,7 +119,13 @@ def test_clusters_are_taken_where_they_fit_and_pay() -> None:
         far = fits(32, 256, gates, size, 132, 232_448)
         assert far is not None
         assert best(far, 32, 256, gates, size, h200, 2, True).held == held
-        assert not best(far, 32, 256, gates, size, h200, 2, True, holds=False).held
+        assert best(far, 32, 256, gates, 4, h200, 2, True, half=True).how.endswith("_half")
+    whole = (132, 232_448, 16)  # a group takes all multiprocessors that are near each other
+    assert chosen(16, 256, False, whole) == Layout(4, 16, 16, near=True, held=True)
+    assert chosen(64, 256, False, whole).blocks == 8
+    # weights of 16 bits take half of the memory
+    shared = [fits(32, 512, gates, 4, *h200[:2], half=half) for half in (False, True)]
+    assert [layout and layout.groups for layout in shared] == [5, 8]
     assert not chosen(16, 512, False).near  # four times as many blocks share the work elsewhere
     for limits in (h200[:2], (132, 232_448, 1)):
         assert not chosen(64, 128, True, limits).near
