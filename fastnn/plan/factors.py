@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastnn.graph.node import Call
+from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.lower.lowering import Lowering
 
 
 def names_of(call: Call) -> tuple[str, str, str]:
@@ -24,3 +28,10 @@ def sizes_of(call: Call) -> tuple[int, int, int]:
     rows, columns = arrays[written].dims
     (summed,) = (letter for letter in arrays[left].dims if letter not in (rows, columns))
     return sizes[rows], sizes[columns], sizes[summed]
+
+
+def counts_of(lowered: Lowering) -> Value:
+    """Words that are 0 between launches, one for each tile of a product in parts."""
+    from fastnn.kernels.matmul.cuda import TILES
+
+    return lowered.constant(np.zeros(TILES, np.int64), "i", name="counts")

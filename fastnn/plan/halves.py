@@ -5,8 +5,7 @@ Each product takes factors of 16 bits (`kernels/matmul/cuda_half.py`) and writes
 in memory in 16 bits alone. What other kernels make is copied, once however many products take it.
 Weights stay float32; the step begins with a launch that copies all that products take.
 
-Products within other kernels (recurrent weights, batched products) take the same numbers as
-float32: `rounding.py` rounds them.
+Kernels that walk whole sequences round what they multiply themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
-from fastnn.plan.factors import sizes_of
+from fastnn.plan.factors import counts_of, sizes_of
 from fastnn.plan.lower.lowering import Lowering
 
 if TYPE_CHECKING:
@@ -119,10 +118,20 @@ class _Halves:
         from fastnn.kernels.matmul.cuda import MULTIPROCESSORS
         from fastnn.kernels.matmul.cuda_half import ABSENT, choose_shape
 
-        shape = choose_shape(*sizes_of(call), MULTIPROCESSORS, self.lowered.limits[1])
-        kernel = kernel_of(f"{product.name}_{self.lowered.precision}{shape}")
         halves = {n: self._half(call, call.operands[n]) for n in product.factors}
         known = {**ABSENT, **call.operands, **halves}
+        suffix = ""
+        if not product.batched:
+            rows, columns, depth = sizes_of(call)
+            limit = self.lowered.limits[1]
+            suffix, parts = choose_shape(rows, columns, depth, MULTIPROCESSORS, limit)
+            if parts > 1:
+                suffix = "_parts"
+                known["counts"] = counts_of(self.lowered)
+                known["parts"] = self.lowered.value((parts, rows, columns), name="parts")
+                width = 0 if known["dbias"] is None else columns
+                known["bias_parts"] = self.lowered.value((parts, width), name="parts of a bias")
+        kernel = kernel_of(f"{product.name}_{self.lowered.precision}{suffix}")
         return replace(call, kernel=kernel.name, operands={n: known[n] for n in kernel.params})
 
     def _half(self, call: Call, value: Value) -> Value:

@@ -21,7 +21,7 @@ from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, pays, unit_shape
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_together
-from fastnn.plan.factors import names_of, sizes_of
+from fastnn.plan.factors import counts_of, names_of, sizes_of
 from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.rounding import rounded
@@ -80,18 +80,11 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     kernel = kernel_of(SPLIT[call.kernel])
     parts = lowered.value((choice.parts, rows, columns), name=f"parts of {result.name}")
     known: dict[str, Any] = {"bias": None, "y": None, "activation": -1, **call.operands}
-    known |= {"parts": parts, "counts": _counts(lowered)}
+    known |= {"parts": parts, "counts": counts_of(lowered)}
     if "dbias" in call.operands:
         known["bias_parts"] = lowered.value((choice.parts, columns), name="parts of a bias")
     operands = {name: known[name] for name in kernel.params}
     return [replace(call, kernel=kernel.name, operands=operands)]
-
-
-def _counts(lowered: Lowering) -> Value:
-    """Words that are 0 between launches, one for each tile of a product in parts."""
-    from fastnn.kernels.matmul.cuda import TILES
-
-    return lowered.constant(np.zeros(TILES, np.int64), "i", name="counts")
 
 
 def _packed(lowered: Lowering) -> list[Call]:

@@ -60,6 +60,12 @@ class Choice(NamedTuple):
     parts: int = 1
 
 
+def cycles_of_parts(parts: int, shape: Any, rows: int, columns: int, itemsize: int) -> float:
+    """What it takes to write so many parts of a product, and to add them."""
+    total = AGAIN + parts * rows * columns * itemsize / BYTES
+    return total + parts * shape.rows * shape.columns * itemsize / FEW_BYTES
+
+
 def choose_product(
     product: str, rows: int, columns: int, depth: int, itemsize: int = 4,
     precision: str = "highest",
@@ -84,8 +90,7 @@ def choose_product(
         name = PARTS[product] if choice.parts > 1 else choice.suffix
         total = START + ceil_div(tiles, MULTIPROCESSORS) * work / RATES[name]
         if choice.parts > 1:
-            total += AGAIN + choice.parts * rows * columns * itemsize / BYTES
-            total += choice.parts * shape.rows * shape.columns * itemsize / FEW_BYTES
+            total += cycles_of_parts(choice.parts, shape, rows, columns, itemsize)
         return total
 
     few_blocks = cuda_few.blocks(product, rows, columns, depth, MULTIPROCESSORS)

@@ -2,7 +2,8 @@
 
 Formulas as in `cuda.py`. They run on tensor cores (`cuda/half.py`) for all sizes, in three shapes.
 Each writes float32, 16 bits, or both: what other products take is written as they read it. The
-gradients of weights and biases are float32.
+gradients of weights and biases are float32. Long sums with few results are split over blocks, and
+products of many matrices are made in one launch (`cuda_half_parts.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..cuda.device import can_load4, cuda, flat
 from ..cuda.half import PAD, copy8, half_value, half_word, multiply_halves, store_halves
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
+from .cuda import TILES, Choice, cycles_of_parts
 from .cuda_product import activator, multiplier
 
 
@@ -62,6 +64,8 @@ SHAPES = {
 }
 #: multiply-adds a multiprocessor does in a cycle with blocks of a shape: estimates, not measured
 RATES = {"": 1000.0, "_middle": 600.0, "_tiny": 250.0}
+#: the shape of products in parts
+PARTS = "_tiny"
 #: the types of factors, and the letters of their arrays
 LETTERS = {"bf16": "b", "fp16": "h"}
 #: the kernels that copy float32 numbers as these types
@@ -75,6 +79,7 @@ class HalfProduct(NamedTuple):
     factors: tuple[str, ...]  # of 16 bits
     result: str
     half: bool = True  # whether its result may be of 16 bits, too
+    batched: bool = False  # of many matrices: in one shape
 
 
 #: by the product's kernel
@@ -87,6 +92,10 @@ PRODUCTS = {
     "linear_backward_weight_bias": HalfProduct(
         "linear_backward_weight", ("x", "dy"), "dw", half=False
     ),
+    "matmul_forward": HalfProduct("matmul_forward", ("a", "b"), "y", batched=True),
+    "matmul_backward_b": HalfProduct(
+        "matmul_backward_b", ("a", "dy"), "db", half=False, batched=True
+    ),
 }
 #: what they take besides, where a call has none
 ABSENT = {"y": None, "bias": None, "dbias": None, "y_half": None, "dx_half": None, "activation": -1}
@@ -94,17 +103,21 @@ ABSENT = {"y": None, "bias": None, "dbias": None, "y_half": None, "dx_half": Non
 
 def choose_shape(
     rows: int, columns: int, depth: int, multiprocessors: int, shared_bytes: int = 232_448
-) -> str:
-    """The fastest shape for a product of these sizes, by an estimate that depends on them alone, of
+) -> Choice:
+    """The fastest way to a product of these sizes, by an estimate that depends on them alone, of
     those that fit into a block's shared memory."""
 
-    def cycles(name: str) -> float:
-        shape = SHAPES[name]
-        tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns)
-        work = shape.rows * shape.columns * depth
-        return ceil_div(tiles, multiprocessors) * work / RATES[name]
+    def cycles(choice: Choice) -> float:
+        shape, parts = SHAPES[choice.suffix], choice.parts
+        tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns) * parts
+        work = shape.rows * shape.columns * ceil_div(depth, parts)
+        total = ceil_div(tiles, multiprocessors) * work / RATES[choice.suffix]
+        return total + (cycles_of_parts(parts, shape, rows, columns, 4) if parts > 1 else 0)
 
-    fitting = [name for name, shape in SHAPES.items() if 4 * shape.memory <= shared_bytes]
+    fitting = [Choice(name) for name, shape in SHAPES.items() if 4 * shape.memory <= shared_bytes]
+    few = SHAPES[PARTS]
+    if ceil_div(rows, few.rows) * ceil_div(columns, few.columns) <= TILES:
+        fitting += [Choice(PARTS, n) for n in (2, 4, 8, 16) if depth >= few.depth * n]
     return min(fitting, key=cycles)
 
 
@@ -263,7 +276,7 @@ def _grid(shape: HalfShape, rows: str, columns: str) -> dict[str, Any]:
     return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
 
 
-def _of_letter(letter: str) -> Callable[[Any], Any]:
+def of_letter(letter: str) -> Callable[[Any], Any]:
     """A kernel's function with arrays of this element type where "h" is written."""
 
     def change(function: Any) -> Any:
@@ -281,7 +294,7 @@ def _declare(kind: str, letter: str, suffix: str, shape: HalfShape) -> None:
     product = product_of(shape, is_bf16, False, True, "activation")
     product_sloped = product_of(shape, is_bf16, False, False, "slope")
     product_summed = product_of(shape, is_bf16, True, True, "column_sums")
-    typed, only = _of_letter(letter), {"only_float32": True}
+    typed, only = of_letter(letter), {"only_float32": True}
 
     @cuda_kernel(**forward, name=f"linear_forward_{kind}{suffix}", **only)
     @typed
@@ -336,7 +349,7 @@ def _declare_copy(kind: str, letter: str) -> None:
         launch=lambda s: (ceil_div(s["N"] * s["K"], 1024), 256), name=f"to_{kind}",
         only_float32=True,
     )  # fmt: skip
-    @_of_letter(letter)
+    @of_letter(letter)
     def to_half(x: "in whole f[N,K]", y: "out whole h[N,K]"):
         """y = the nearest numbers of 16 bits"""
         start = cuda.blockIdx.x * 1024 + cuda.threadIdx.x

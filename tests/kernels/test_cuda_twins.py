@@ -30,6 +30,7 @@ ONLY_CUDA = {
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
     "matmul.half": "factors of 16 bits, for tensor cores",
+    "matmul.half_parts": "likewise, over a grid's third dimension",
     "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
     "recurrent.products": "a block's products by its slice of recurrent weights",
     "recurrent.ways": "how those kernels are declared",
@@ -75,7 +76,12 @@ KERNELS_ONLY_CUDA = {
         f"{product}_{kind}{shape}": "factors of 16 bits"
         for product in ("linear_forward", "linear_backward_input", "linear_backward_weight")
         for kind in ("bf16", "fp16")
-        for shape in ("", "_middle", "_tiny")
+        for shape in ("", "_middle", "_tiny", "_parts")
+    },
+    **{
+        f"matmul_{way}_{kind}": "likewise"
+        for way in ("forward", "backward_b")
+        for kind in ("bf16", "fp16")
     },
     "to_bf16": "copies of numbers in 16 bits",
     "to_fp16": "likewise",

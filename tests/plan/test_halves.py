@@ -108,6 +108,27 @@ def test_memory_written_anew_is_copied_anew() -> None:
     assert kernels(chosen(lowered(graph))).count("to_bf16") == 3
 
 
+def test_products_of_many_matrices_and_long_sums() -> None:
+    graph = Graph(batch=8)
+    v = {"a": graph.value((8, 3, 4)), "b": graph.value((8, 4, 5)), "y": graph.value((8, 3, 5))}
+    v |= {"da": graph.value((8, 3, 4)), "db": graph.value((8, 4, 5)), "dw": graph.value((5, 5))}
+    x = graph.leaf("x", (4096, 5), "inputs", offset=0, name="x")
+    graph.call("matmul_forward", a=v["a"], b=v["b"], y=v["y"])
+    graph.call("matmul_backward_b", a=v["a"], dy=v["y"], db=v["db"])
+    graph.call("linear_backward_weight", x=x, dy=x, dw=v["dw"])
+    to = lowered(graph)
+    calls = chosen(to)
+    assert kernels(calls) == [
+        "to_bf16", "to_bf16", "matmul_forward_bf16", "matmul_backward_b_bf16", "to_bf16",
+        "linear_backward_weight_bf16_parts",
+    ]  # fmt: skip
+    assert calls[2].operands["y"] is None  # the other product alone reads it
+    assert calls[2].operands["y_half"].root is calls[3].operands["dy"].root
+    assert calls[-1].operands["bias_parts"].size == 0
+    for instruction in instructions_of(calls, to.batch):
+        assert instruction.kernel.name in CUDA_KERNELS
+
+
 def test_16_bits_take_half_the_memory() -> None:
     assert [types.item_size(letter, "float32") for letter in "fbh"] == [4, 2, 2]
     assert types.TYPES["b"].arithmetic == types.PROGRAM

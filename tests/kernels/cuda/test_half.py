@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnn.kernels.cuda import half
+from fastnn.kernels.matmul.cuda import TILES
 from fastnn.kernels.matmul.cuda_half import LETTERS, SHAPES, choose_shape
 from tests.kernels.cuda.common import compute_cuda
 from tests.kernels.cuda.test_matmul import normal, within
@@ -60,6 +61,50 @@ def test_shapes(kind: str, suffix: str) -> None:
     products(kind, suffix, 20, 35, 12)
 
 
+@pytest.mark.parametrize(("kind", "count"), [("bf16", 2), ("fp16", 3)])
+def test_long_sums_in_parts(kind: str, count: int) -> None:
+    """All three, with what follows; the last part of three has no terms."""
+    m, depth, n = 9, 250, 35
+    a, b = words(normal(0, m, depth), kind), words(normal(1, depth, n), kind)
+    a_t, b_t, bias = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), normal(2, n)
+    left, right = numbers(a, kind), numbers(b, kind)
+    scratch = {"parts": np.full((count, m, n), np.nan, np.float32), "counts": np.zeros(TILES, int)}
+    both = {"y": (m, n), "y_half": (m, n)}
+    given: dict[str, Any] = {"x": a, "w": b, "bias": bias, "activation": 1, **scratch}
+    y = compute_cuda(f"linear_forward_{kind}_parts", np.float32, both, **given)
+    want = left.astype(float) @ right + bias
+    np.testing.assert_allclose(y["y"], np.maximum(want, 0), atol=2e-4)
+    np.testing.assert_array_equal(y["y_half"], words(y["y"], kind))
+    saved = words(np.where(want > 0, want, 0), kind)
+    given = {"dy": a, "w": b_t, "y": saved, "activation": 1, **scratch}
+    both = {"dx": (m, n), "dx_half": (m, n)}
+    dx = compute_cuda(f"linear_backward_input_{kind}_parts", np.float32, both, **given)
+    slope = (left.astype(float) @ right) * (numbers(saved, kind) > 0)
+    np.testing.assert_allclose(dx["dx"], slope, atol=2e-4)
+    np.testing.assert_array_equal(dx["dx_half"], words(dx["dx"], kind))
+    out = {"dw": (m, n), "dbias": (n,)}
+    sums = {"bias_parts": np.full((count, n), np.nan, np.float32), **scratch}
+    name = f"linear_backward_weight_{kind}_parts"
+    got = compute_cuda(name, np.float32, out, x=a_t, dy=b, **sums)
+    within(got["dw"], left, right, None, np.float32)
+    within(got["dbias"][None], np.ones((1, depth)), right, None, np.float32)
+    assert not scratch["counts"].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_many_matrices(kind: str) -> None:
+    p, m, c, k = 2, 9, 20, 12
+    a, b = words(normal(0, p, m, c), kind), words(normal(1, p, c, k), kind)
+    dy = words(normal(2, p, m, k), kind)
+    both = {"y": (p, m, k), "y_half": (p, m, k)}
+    y = compute_cuda(f"matmul_forward_{kind}", np.float32, both, a=a, b=b)
+    db = compute_cuda(f"matmul_backward_b_{kind}", np.float32, {"db": (p, c, k)}, a=a, dy=dy)["db"]
+    np.testing.assert_array_equal(y["y_half"], words(y["y"], kind))
+    for i in range(p):
+        within(y["y"][i], numbers(a[i], kind), numbers(b[i], kind), None, np.float32)
+        within(db[i], numbers(a[i].T, kind), numbers(dy[i], kind), None, np.float32)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_endings(kind: str) -> None:
     """One output alone, activations and their slopes: as of float32 kernels on the same numbers."""
@@ -106,7 +151,10 @@ def test_rounding(kind: str) -> None:
 
 
 def test_a_shape_is_chosen_by_the_sizes() -> None:
-    assert choose_shape(8192, 8192, 8192, 132) == ""
-    assert choose_shape(1024, 1024, 512, 132) in ("", "_middle")
-    assert choose_shape(128, 128, 784, 132) == "_tiny"
-    assert choose_shape(1, 1, 1, 132) == "_tiny"
+    assert choose_shape(8192, 8192, 8192, 132) == ("", 1)
+    assert choose_shape(1024, 1024, 512, 132) in (("", 1), ("_middle", 1))
+    assert choose_shape(1, 1, 1, 132) == ("_tiny", 1)
+    assert choose_shape(128, 10, 128, 132) == ("_tiny", 1)
+    suffix, parts = choose_shape(64, 64, 51_200, 132)  # a weight's gradient over many steps
+    assert suffix == "_tiny"
+    assert parts >= 8
