@@ -14,7 +14,7 @@ from typing import Any
 #: command -> one line about it, for `--help`; the command is called so in the module of its name
 COMMANDS = {
     "train": "Train a model on a task's data and test it.",
-    "sample": "Generate text or images with a trained model.",
+    "sample": "Generate text, images or sound with a trained model.",
     "translate": "Translate sentences with a trained model.",
     "recognise": "Name the word, speaker or language in audio files.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
@@ -35,6 +35,7 @@ TASKS = {
     "autoencoder": "Codes of handwritten digits from which they are had back.",
     "vae": "A variational autoencoder that makes handwritten digits.",
     "gan": "A generative adversarial net that makes handwritten digits.",
+    "wavenet": "A WaveNet that says digits, sample by sample.",
     "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
 

@@ -1,4 +1,4 @@
-"""`fastnn sample`: makes text or images with a trained model."""
+"""`fastnn sample`: makes text, images or sound with a trained model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import Any
 
 import click
 
-#: options that only text has, and only images have
-TEXT, IMAGES = ("length", "temperature", "prime"), ("count", "walk", "output")
+#: the options of each kind of model
+OPTIONS = {
+    "text": ("length", "temperature", "prime"),
+    "images": ("count", "walk", "output"),
+    "sound": ("digit", "seconds", "temperature", "output"),
+}
+#: what stands for options that are not given
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "text": {"temperature": 0.8},
+    "images": {"output": Path("samples.png")},
+    "sound": {"temperature": 1.0, "output": Path("sample.wav")},
+}
 
 
 @click.command()
@@ -22,26 +32,29 @@ TEXT, IMAGES = ("length", "temperature", "prime"), ("count", "walk", "output")
 )
 @click.option(
     "--temperature",
-    default=0.8,
-    show_default=True,
     type=click.FloatRange(0),
-    help="Text: below 1, likely symbols become likelier; at 0, always the likeliest.",
+    help="Text and sound: below 1, what is likely becomes likelier; at 0, always the likeliest.  "
+    "[default: 0.8 for text, 1 for sound]",
 )
 @click.option("--prime", default="", help="Text to start from.")
 @click.option("--count", default=100, show_default=True, type=click.IntRange(1),
               help="Images: how many.")  # fmt: skip
 @click.option("--walk", is_flag=True,
               help="Images: in each row, a walk from one code to another.")  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default="samples.png",
-              show_default=True, help="Images: the picture's file.")  # fmt: skip
+@click.option("--digit", default=0, show_default=True, type=click.IntRange(0, 9),
+              help="Sound: the digit that is said.")  # fmt: skip
+@click.option("--seconds", default=0.6, show_default=True, type=click.FloatRange(0.001),
+              help="Sound: how long it is.")  # fmt: skip
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Images and sound: the file.  [default: samples.png, sample.wav]")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
               help="Seed of the random numbers.")  # fmt: skip
 @click.pass_context
 def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> None:
-    """Write text with a language model, or draw images with a model of images.
+    """Write text with a language model, draw images, or say a digit.
 
-    CHECKPOINT is what `fastnn train char-lm`, `word-lm`, `vae` or `gan` wrote: the file or its
-    folder.
+    CHECKPOINT is what `fastnn train char-lm`, `word-lm`, `vae`, `gan` or `wavenet` wrote: the file
+    or its folder.
     """
     from fastnn.tasks import description
 
@@ -49,17 +62,18 @@ def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> 
         _,
         state,
     ):
-        images = "kind" in state
-    for name in TEXT if images else IMAGES:
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+        kind = "images" if "kind" in state else "sound" if "sound" in state else "text"
+    for name, value in given.items():
+        mine = name in OPTIONS[kind]
+        if not mine and ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            others = " or ".join(k for k, names in OPTIONS.items() if name in names)
             raise click.UsageError(
-                f"--{name}: expected with a model of {'text' if images else 'images'} only; "
-                f"{checkpoint} is one of {'images' if images else 'text'}"
+                f"--{name}: expected with a model of {others} only; {checkpoint} is one of {kind}"
             )
-    if images:
-        _draw(checkpoint, seed, **{name: given[name] for name in IMAGES})
-    else:
-        _write(checkpoint, seed, **{name: given[name] for name in TEXT})
+        if mine and value is None:
+            given[name] = DEFAULTS[kind][name]
+    make: Any = {"text": _write, "images": _draw, "sound": _say}[kind]
+    make(checkpoint, seed, **{name: given[name] for name in OPTIONS[kind]})
 
 
 def _write(checkpoint: Path, seed: int, length: int, temperature: float, prime: str) -> None:
@@ -80,3 +94,14 @@ def _draw(checkpoint: Path, seed: int, count: int, walk: bool, output: Path) -> 
     model, shape = load_image_model(checkpoint)
     plot.samples(drawn_samples(model, count, seed, walk), shape, path=output)
     click.echo(f"{'samples':<15} {output}")
+
+
+def _say(
+    checkpoint: Path, seed: int, digit: int, seconds: float, temperature: float, output: Path
+) -> None:
+    from fastnn.tasks.wavenet import load_wavenet, spoken, write_sound
+
+    net = load_wavenet(checkpoint)
+    (waveform,) = spoken(net, [digit], seconds, temperature=temperature, seed=seed)
+    write_sound(waveform, output)
+    click.echo(f"{'sound':<15} {output}")

@@ -24,7 +24,7 @@ def mu_law_encode(x: Any, levels: int = 256) -> NDArray[np.int64]:
     Raises DataError for samples that are not finite.
 
     >>> mu_law_encode([-1.0, 0.0, 0.01, 1.0])
-    array([  0, 128, 156, 255])
+    array([  0, 128, 157, 255])
     """
     mu = _mu("mu_law_encode", levels)
     samples = numbers(x, "mu_law_encode").astype(np.float64)
