@@ -3,8 +3,9 @@
 With pre-training, restricted Boltzmann machines (or denoising autoencoders) learn one layer after
 the other from the images alone; the net that they start is then trained with the labels. Without,
 the net is trained with labels from the beginning, for as many processor seconds as the other took.
+Both may have dropout while they learn labels (Hinton et al. 2012).
 
-    python examples/pretraining.py --pretrain-epochs 10 --epochs 15
+    python examples/pretraining.py --pretrain-epochs 10 --epochs 15 --dropout 0.5
     python examples/pretraining.py --data digits --layers 100,100,50 --batch-size 20  # seconds
 """
 
@@ -63,6 +64,16 @@ def pretrained_net(
     return net
 
 
+def with_dropout(net: nn.Sequential, rate: float) -> nn.Sequential:
+    """The same layers with dropout of hidden units, and less of inputs."""
+    layers: list[nn.Module] = []
+    for layer in net:
+        if rate and isinstance(layer, nn.Linear):
+            layers.append(nn.Dropout(rate if layers else 0.4 * rate))
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
 def train(net: nn.Sequential, data: Any, epochs: int, lr: float, batch: int, seed: int) -> float:
     """Train with labels; the error on the test set, in percent."""
     (x, y), test = data
@@ -79,9 +90,11 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--layers", default="500,500,2000", help="sizes of the hidden layers")
     parser.add_argument("--pretrain-epochs", type=int, default=10, help="for each layer")
     parser.add_argument("--epochs", type=int, default=15, help="with labels")
+    parser.add_argument("--dropout", type=float, default=0.0, help="rate, while labels are learned")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3, help="with labels, at the beginning")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -89,18 +102,20 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     x, classes = data[0][0], int(data[0][1].max()) + 1
     sizes = [x.shape[1], *map(int, options.layers.split(","))]
     errors: dict[str, list[float]] = {"with": [], "without": []}
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         last = options.lr, options.batch_size, seed
         first = options.pretrain_epochs, options.batch_size, seed, options.quiet
         begin = time.process_time()
         net = pretrained_net(options.kind, sizes, classes, x, *first)
         middle = time.process_time()
+        net = with_dropout(net, options.dropout)
         errors["with"].append(train(net, data, options.epochs, *last))
         before, after = middle - begin, time.process_time() - middle
 
         epochs = round(options.epochs * (before + after) / after)  # in the same time
         begin = time.process_time()
-        errors["without"].append(train(plain_net(sizes, classes), data, epochs, *last))
+        plain = with_dropout(plain_net(sizes, classes), options.dropout)
+        errors["without"].append(train(plain, data, epochs, *last))
         alone = time.process_time() - begin
         print(
             f"seed {seed}: with pre-training {errors['with'][-1]:.2f} % test error "

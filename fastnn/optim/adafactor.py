@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnn.kernels.declare import helper
-from fastnn.kernels.simd import fma, maximum
+from fastnn.kernels.simd import fill_like, fma, maximum, minimum
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import decoupled
 from fastnn.optim.passes import Passes
@@ -84,7 +84,7 @@ class Adafactor(Passes):
     @property
     def passes(self) -> Mapping[str, Pass]:
         return {
-            "squares": Pass(squares, (), ("g",), ("squared",), scalars=6, own=1, sums=1),
+            "squares": Pass(squares, (), ("g",), scalars=6, own=1, sums=1),
             "factored": Pass(factored, (), ("p", "g"), scalars=6, sums=2, factors=True),
             "whole": Pass(whole, ("exp_avg_sq",), ("p", "g"), scalars=6, sums=2),
             "update_whole": Pass(update_whole, ("p",), ("g", "exp_avg_sq"), scalars=6, own=1),
@@ -109,9 +109,12 @@ class Adafactor(Passes):
             ("columns of", p), (columns,), segment, offset=p.offset + rows, name=p.name
         )
         share = graph.constant(np.array([1 / p.size]), name="share")
-        squared, over = graph.value(p.shape), graph.value((columns,))
-        sums = self.run("squares", given, squared=squared, own=share)
-        graph.call("sum_rows", x=squared, y=over)
+        over = graph.value((columns,))
+        sums = self.run("squares", given, own=share)
+        graph.call(
+            "square_columns", g=given["g"], hyper=given["hyper"], own=share, scale=given["scale"],
+            y=over,
+        )  # fmt: skip
         scaled, roots = graph.value((rows,), name="scaled"), graph.value((columns,), name="roots")
         graph.call(
             "update_factors", sums=sums[0], cols=over, hyper=given["hyper"], row=row, col=col,
@@ -126,8 +129,7 @@ def squares(
     g: Any, beta: Any, rest: Any, eps: Any, rate: Any, least: Any, top: Any, share: Any
 ) -> tuple[Any, ...]:
     """g**2 divided by the number of elements, so that sums stay in range."""
-    square = g * share * g
-    return square, square
+    return (g * share * g,)
 
 
 @helper
@@ -138,9 +140,9 @@ def step_of(g: Any, v: Any, eps: Any) -> Any:
 
 @helper
 def factored_step(g: Any, row: Any, col: Any, eps: Any) -> Any:
-    """u, from the roots of both factors."""
-    root = col * row
-    return g / maximum(root * 0.0 + eps, root)  # a NaN passes
+    """u, from 1 / the roots of both factors."""
+    over = col * row
+    return g * minimum(fill_like(over, 1.0 / eps), over)  # a NaN passes
 
 
 def factored(

@@ -318,7 +318,7 @@ def make_descend(name: str, history: int) -> Kernel:
         arrays="".join(f"{n}, " for n in (*s, *y)), options=", ".join(options),
         direction=direction.strip(),
     )  # fmt: skip
-    scope = dict(_SCOPE)
+    scope = {"__name__": __name__, **_SCOPE}
     execute(source, f"<kernel {name}>", scope)
     function = scope["descend"]
     function.__annotations__ = {

@@ -4,8 +4,64 @@ import math
 
 import numpy as np
 
-from ..declare import kernel
-from .shared import SHARED
+from ..declare import helper, kernel
+from ..simd import lanes, load, load_first, splat, store, store_first
+from .shared import SHARED, shared_gradient
+
+
+@helper
+def over_root(x):
+    """1 / sqrt(x) for a float64; infinite for 0."""
+    return 1.0 / math.sqrt(x) if x > 0.0 or x != x else np.float64(np.inf)
+
+
+@helper
+def square(g, share, factor, none, limit):
+    """share * g**2, of the gradient as a rule sees it; `none` is 0: there is no decay within it."""
+    g = shared_gradient(g, g, factor, none, limit)
+    return g * share * g
+
+
+@kernel
+def square_columns(
+    g: "in cols f[R,C]",
+    hyper: "in whole f[H]",
+    own: "in whole f[O]",  # what squares are multiplied by, so that sums stay in range
+    scale: "in whole f[U]",
+    y: "out rows f[C]",
+    lo: "begin",
+    hi: "end",
+):
+    """The sum of g**2 of each column, rows in order. Four vectors of columns at a time."""
+    none, limit, sign, share = hyper[0] * 0.0, hyper[2], hyper[3], own[0]
+    if limit < 0:  # gradients are accumulated, and there are more to come
+        return
+    factor = scale[0] * sign if scale.size else sign
+    n, width, size = lanes(g), g.shape[1], g.size
+    j = lo
+    while j + 4 * n <= hi:
+        a, b, c, d = splat(g, 0.0), splat(g, 0.0), splat(g, 0.0), splat(g, 0.0)
+        for i in range(j, size, width):
+            a = a + square(load(g, i), share, factor, none, limit)
+            b = b + square(load(g, i + n), share, factor, none, limit)
+            c = c + square(load(g, i + 2 * n), share, factor, none, limit)
+            d = d + square(load(g, i + 3 * n), share, factor, none, limit)
+        store(y, j, a)
+        store(y, j + n, b)
+        store(y, j + 2 * n, c)
+        store(y, j + 3 * n, d)
+        j += 4 * n
+    while j + n <= hi:
+        a = splat(g, 0.0)
+        for i in range(j, size, width):
+            a = a + square(load(g, i), share, factor, none, limit)
+        store(y, j, a)
+        j += n
+    if j < hi:
+        a = splat(g, 0.0)
+        for i in range(j, size, width):
+            a = a + square(load_first(g, i, hi - j), share, factor, none, limit)
+        store_first(y, j, a, hi - j)
 
 
 @kernel
@@ -18,8 +74,8 @@ def update_factors(
     scaled: "out whole f[R]",
     roots: "out whole f[C]",
 ):
-    """row = beta * row + rest * mean of squares of the row; col likewise; scaled = roots of row
-    divided by the mean of row, or by epsilon where that is larger; roots = those of col."""
+    """row = beta * row + rest * mean of squares of the row; col likewise; scaled = 1 / roots of row
+    divided by the mean of row, or by epsilon where that is larger; roots = 1 / those of col."""
     if hyper[2] < 0:  # gradients are accumulated, and there are more to come
         return
     beta, rest = np.float64(hyper[SHARED]), np.float64(hyper[SHARED + 1])
@@ -30,7 +86,7 @@ def update_factors(
         total += np.float64(row[i])
     mean = max(total / R, np.float64(hyper[SHARED + 2]))
     for i in range(R):
-        scaled[i] = math.sqrt(row[i] / mean)
+        scaled[i] = over_root(row[i] / mean)
     for j in range(C):
         col[j] = beta * col[j] + rest * (np.float64(cols[j]) * C)
-        roots[j] = math.sqrt(np.float64(col[j]))
+        roots[j] = over_root(np.float64(col[j]))

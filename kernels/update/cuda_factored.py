@@ -1,14 +1,29 @@
-"""Means of squares by rows and by columns, on one block."""
-
-import math
+"""Means of squares by rows and by columns."""
 
 import numpy as np
 
-from ..cuda.device import block_sum, block_threads, thread_number
+from ..cuda.device import block_number, block_sum, block_threads, cuda, thread_number
 from ..declare import cuda_kernel
+from ..reduce.cuda import column_total, columns_launch
 from ..step.cuda import sum_launch
 from . import cpu_factored as cpu
 from .shared import SHARED
+
+
+@cuda_kernel(like=cpu.square_columns, launch=lambda s: columns_launch(s["R"], s["C"]))
+def square_columns(g, hyper, own, scale, y):
+    none, limit, sign, share = hyper[0] * 0.0, hyper[2], hyper[3], own[0]
+    if limit < 0:  # a stop is latched
+        return
+    factor = scale[0] * sign if scale.size > 0 else sign
+    c = block_number() * cuda.blockDim.x + cuda.threadIdx.x
+    value = 0.0
+    if c < g.shape[1]:
+        for r in range(cuda.threadIdx.y, g.shape[0], cuda.blockDim.y):
+            value += cpu.square(g[r, c], share, factor, none, limit)
+    value = column_total(g, value)
+    if cuda.threadIdx.y == 0 and c < g.shape[1]:
+        y[c] = value
 
 
 @cuda_kernel(like=cpu.update_factors, launch=lambda s: sum_launch(max(s["R"], s["C"])))
@@ -28,7 +43,7 @@ def update_factors(sums, cols, hyper, row, col, scaled, roots):
     if mean < least:
         mean = least
     for i in range(first, R, step):
-        scaled[i] = math.sqrt(np.float64(row[i]) / mean)
+        scaled[i] = cpu.over_root(np.float64(row[i]) / mean)
     for j in range(first, C, step):
         col[j] = beta * np.float64(col[j]) + rest * (np.float64(cols[j]) * np.float64(C))
-        roots[j] = math.sqrt(np.float64(col[j]))
+        roots[j] = cpu.over_root(np.float64(col[j]))

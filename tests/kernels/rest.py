@@ -92,6 +92,13 @@ DIRECT: dict[str, dict[str, Any]] = {
     "shift_parameter": dict(
         p=numbers(3, 5), shift=numbers(3, 5), g=numbers(3, 5), y=numbers(3, 5), control=control()
     ),
+    "square_columns": dict(
+        g=numbers(5, 37),
+        hyper=np.array([0.0, 1.0, np.inf, 1.0]),
+        own=np.array([0.1]),
+        scale=numbers(1),
+        y=numbers(37),
+    ),
     "update_factors": dict(
         sums=np.ones(3),
         cols=np.abs(numbers(4)),

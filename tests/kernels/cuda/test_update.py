@@ -119,6 +119,10 @@ def test_factors(dtype: Any) -> None:
     rng = np.random.default_rng(7)
     for rows, columns in ((2, 2), (40, 3)):
         compute_both(
+            "square_columns", dtype, {"y": (columns,)}, g=rng.normal(size=(rows, columns)),
+            hyper=[0.3, 1.0, 0.5, -1.0], own=[0.1], scale=np.array([0.7]),
+        )  # fmt: skip
+        compute_both(
             "update_factors", dtype, {"scaled": (rows,), "roots": (columns,)},
             sums=rng.random(rows), cols=rng.random(columns), hyper=0.1 + rng.random(9),
             row=rng.random(rows), col=rng.random(columns),
