@@ -9,7 +9,7 @@ from typing import Any
 
 from fastnn.engine import guard
 from fastnn.engine.arrays import Arrays, check_ranges, check_rules
-from fastnn.engine.model import Model, inputs_by_name
+from fastnn.engine.model import Model, apply_to
 from fastnn.engine.scaling import SCALED, Scaling
 from fastnn.engine.specs import Spec
 from fastnn.engine.store import ParameterStore, Stored
@@ -19,7 +19,6 @@ from fastnn.graph.alike import alike, has_numbers
 from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Range
-from fastnn.graph.trace import trace_tree
 from fastnn.graph.tree import leaves
 from fastnn.graph.value import Value
 from fastnn.kernels.host import host_call
@@ -115,8 +114,7 @@ class Builder:
 
     def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
         """Trace the model; its outputs in order (`tree` has their structure)."""
-        named = {self.keys[value]: value for value in inputs if value in self.keys}
-        self.tree = trace_tree(self.model, self.graph, *inputs_by_name(self.model, named, inputs))
+        self.tree = apply_to(self.model, self.graph, self.keys, inputs)
         self.output_values = tuple(value for _, value in leaves(self.tree))
         return self.output_values
 

@@ -26,7 +26,7 @@ class Model(Protocol):
     def forward(self) -> Callable[..., Any]:
         """What describes the outputs; its arguments have the inputs' names."""
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Describe the outputs for these symbolic values."""
 
     def named_modules(self) -> Iterator[tuple[str, Any]]:
@@ -66,23 +66,59 @@ def fixed_batch(model: Model) -> int | None:
     return next(iter(streams(model).values()), None)
 
 
-def inputs_by_name(
-    model: Model, named: Mapping[str, Value], inputs: Sequence[Value]
-) -> Sequence[Value]:
-    """Inputs in the order of the arguments of a model's `forward`, where they have names."""
-    if not named:
-        return inputs
+def check_names(model: Model, given: Sequence[str]) -> None:
+    """Raise ShapeError for names that are not those of a model's inputs, the optional ones apart.
+
+    They are the names of the arguments of its `forward`.
+    """
+    kinds = inspect.Parameter
+    arguments = inspect.signature(model.forward).parameters.values()
+    if any(a.kind is kinds.VAR_KEYWORD for a in arguments):
+        return
     wanted = [
-        name
-        for name, argument in inspect.signature(model.forward).parameters.items()
-        if name in named or argument.default is inspect.Parameter.empty
+        a.name
+        for a in arguments
+        if a.kind not in (kinds.VAR_POSITIONAL, kinds.POSITIONAL_ONLY)
+        and (a.name in given or a.default is kinds.empty)
     ]
-    if sorted(wanted) != sorted(named):
+    if sorted(wanted) != sorted(given):
         raise ShapeError(
-            f"{type(model).__name__}.forward: expected inputs called {wanted}, got {list(named)}; "
+            f"{type(model).__name__}.forward: expected inputs called {wanted}, got {list(given)}; "
             "a dict's keys are the names of forward's arguments"
         )
-    return [named[name] for name in wanted]
+
+
+def by_name(model: Model, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
+    """Inputs of which some were given by the names of a model's arguments: a dict of all of them.
+
+    Raises ShapeError for names that are not those of its inputs, or that are given twice.
+    """
+    if not named:
+        return inputs
+    order = list(inspect.signature(model.forward).parameters)
+    if len(inputs) > len(order) or any(isinstance(x, (Mapping, tuple)) for x in inputs):
+        raise ShapeError(
+            f"{type(model).__name__}.forward: expected an array for each of its arguments where "
+            f"some are given by name ({', '.join(named)}), got {len(inputs)} others; pass all as "
+            "a dict"
+        )
+    names = order[: len(inputs)]
+    if twice := set(names) & set(named):
+        raise ShapeError(
+            f"{type(model).__name__}.forward: expected each input once, got {min(twice)!r} twice; "
+            "leave one out"
+        )
+    check_names(model, [*names, *named])
+    return ({**dict(zip(names, inputs, strict=True)), **named},)
+
+
+def apply_to(model: Model, graph: Graph, keys: Mapping[Value, str], inputs: Sequence[Value]) -> Any:
+    """A model's outputs for inputs, by the names of its arguments where they have some."""
+    if not any(value in keys for value in inputs):
+        return trace_tree(model, graph, *inputs)
+    named = {keys[value]: value for value in inputs}
+    check_names(model, list(named))
+    return trace_tree(model, graph, **named)
 
 
 def resolved(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
@@ -95,8 +131,8 @@ def resolved(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
         model.store()
         graph = Graph(fixed_batch(model) or PROBE, dtype="float64")  # which holds every constant
         inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
-        named = {s.key: value for s, value in zip(found, inputs, strict=True) if s.key}
-        trace_tree(model, graph, *inputs_by_name(model, named, inputs))
+        keys = {value: s.key for s, value in zip(found, inputs, strict=True) if s.key}
+        apply_to(model, graph, keys, inputs)
 
     return first_fit(specs, "fi", traced)
 

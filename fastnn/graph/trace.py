@@ -19,7 +19,7 @@ class Model(Protocol):
     def forward(self) -> Callable[..., Any]:
         """What describes the outputs."""
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Describe the outputs for these values."""
 
     def named_modules(self) -> Iterator[tuple[str, Any]]:
@@ -31,18 +31,18 @@ def trace(model: Model, graph: Graph, *inputs: Value) -> tuple[Value, ...]:
     return tuple(value for _, value in leaves(trace_tree(model, graph, *inputs)))
 
 
-def trace_tree(model: Model, graph: Graph, *inputs: Value) -> Any:
+def trace_tree(model: Model, graph: Graph, *inputs: Value, **named: Value) -> Any:
     """Apply a model to input values; returns its outputs in the structure of its `forward`."""
     names = {id(module): name for name, module in model.named_modules()}
     graph.module_names = names
     try:
-        inspect.signature(model.forward).bind(*inputs)
+        inspect.signature(model.forward).bind(*inputs, **named)
     except TypeError as error:
         raise ShapeError(
-            f"{type(model).__name__}.forward cannot be called with {len(inputs)} inputs ({error}); "
-            "pass one array for each of its arguments, several as a tuple"
+            f"{type(model).__name__}.forward cannot be called with {len([*inputs, *named])} inputs "
+            f"({error}); pass one array for each of its arguments, several as a tuple"
         ) from None
-    outputs: Any = model(*inputs)
+    outputs: Any = model(*inputs, **named)
     found = [output for _, output in leaves(outputs)]
     for output in found:
         if not isinstance(output, Value) or output.graph is not graph:

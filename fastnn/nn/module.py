@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastnn.engine.access import building
+from fastnn.engine.model import by_name
 from fastnn.engine.numbers import numbers
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.graph import Graph
@@ -51,10 +52,13 @@ class Module(Contents):
         Arrays among the arguments are constants while a `forward` is traced: positions for an
         embedding, say, ``self.places(np.arange(x.shape[1]))``.
         """
-        graph = next((v.graph for v in map(_symbolic, inputs) if v is not None), traced())
+        graph = next(
+            (v.graph for v in map(_symbolic, (*inputs, *options.values())) if v is not None),
+            traced(),
+        )
         if graph is None:
-            if inputs and not options:
-                return self.predict(*inputs)
+            if inputs or options:
+                return self.predict(*inputs, **options)
             raise ShapeError(
                 f"{type(self).__name__}: expected arrays or symbolic values, got "
                 f"{[type(x).__name__ for x in (*inputs, *options.values())]}"
@@ -144,7 +148,7 @@ class Module(Contents):
 
     def predict(
         self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
-        precision: str = "highest",
+        precision: str = "highest", **named: Any,
     ) -> Any:  # fmt: skip
         """The outputs for arrays of samples (first dimension), in evaluation mode.
 
@@ -157,6 +161,7 @@ class Module(Contents):
             on_device: leave the outputs on the model's CUDA device (see `to`), as
                 `fastnn.cuda.DeviceArray`, which CuPy and PyTorch accept without a copy.
             precision: what the factors of matrix products are rounded to, as for `Trainer`.
+            named: inputs by the names of `forward`'s arguments: ``predict(x, lengths=lengths)``.
 
         Returns:
             The output as an array, or as the tuple, list or dict of arrays that `forward` returns.
@@ -170,6 +175,7 @@ class Module(Contents):
         Several threads may predict with one model at the same time; each uses its own working
         memory.
         """
+        inputs = tuple(by_name(self, inputs, named))
         return self.predictor()(
             *inputs, batch_size=batch_size, on_device=on_device, precision=precision
         )

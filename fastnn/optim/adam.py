@@ -32,7 +32,7 @@ class Adam(Optimizer):
             use `AdamW`.
 
     >>> Adam(lr=3e-4)
-    Adam(lr=0.0003, beta1=0.9, beta2=0.999, eps=1e-08)
+    Adam(lr=0.0003, betas=(0.9, 0.999), eps=1e-08)
     """
 
     name: ClassVar[str] = "adam"

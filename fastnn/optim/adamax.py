@@ -25,7 +25,7 @@ class Adamax(Moments):
         common: see `Optimizer`.
 
     >>> Adamax()
-    Adamax(lr=0.002, beta1=0.9, beta2=0.999, eps=1e-08)
+    Adamax(lr=0.002, betas=(0.9, 0.999), eps=1e-08)
     """
 
     name: ClassVar[str] = "adamax"

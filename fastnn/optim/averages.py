@@ -36,7 +36,7 @@ class EMA(Wrapper):
 
     >>> from fastnn.optim import Adam
     >>> EMA(Adam(lr=0.01), decay=0.99)
-    EMA(Adam(lr=0.01, beta1=0.9, beta2=0.999, eps=1e-08), ema_decay=0.99)
+    EMA(Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-08), decay=0.99)
     """
 
     name: ClassVar[str] = "ema"
@@ -82,7 +82,7 @@ class SWA(Wrapper):
 
     >>> from fastnn.optim import SGD
     >>> SWA(SGD(lr=0.1), start=1000, every=100)
-    SWA(SGD(lr=0.1), swa_start=1000, swa_every=100)
+    SWA(SGD(lr=0.1), start=1000, every=100)
     """
 
     name: ClassVar[str] = "swa"
@@ -136,7 +136,7 @@ class Lookahead(Wrapper):
 
     >>> from fastnn.optim import SGD
     >>> Lookahead(SGD(lr=0.1))
-    Lookahead(SGD(lr=0.1), lookahead_k=5, lookahead_alpha=0.5)
+    Lookahead(SGD(lr=0.1), k=5, alpha=0.5)
     """
 
     name: ClassVar[str] = "lookahead"

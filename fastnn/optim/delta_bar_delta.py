@@ -36,7 +36,7 @@ class DeltaBarDelta(Optimizer):
     noise.
 
     >>> DeltaBarDelta(lr=0.1)
-    DeltaBarDelta(lr=0.1, up=0.05, down=0.95, smallest=0.1, largest=10.0)
+    DeltaBarDelta(lr=0.1, up=0.05, down=0.95, gains=(0.1, 10.0))
     """
 
     name: ClassVar[str] = "delta_bar_delta"

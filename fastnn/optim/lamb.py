@@ -34,8 +34,8 @@ class LAMB(Passes):
         weight_decay: added to r, so it is part of the norm.
         groups, common: see `Optimizer`.
 
-    >>> LAMB(weight_decay=0.01, groups={"*.bias": {"weight_decay": 0.0}})
-    LAMB(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-06, ratio_decay=0.01)
+    >>> LAMB(groups={"*.bias": {"lr": 0.1}})
+    LAMB(lr=0.001, betas=(0.9, 0.999), eps=1e-06, groups={'*.bias': {'lr': 0.1}})
     """
 
     name: ClassVar[str] = "lamb"

@@ -29,7 +29,7 @@ class Lion(Optimizer):
         groups, common: see `Optimizer`.
 
     >>> Lion()
-    Lion(lr=0.0001, beta1=0.9, beta2=0.99)
+    Lion(lr=0.0001, betas=(0.9, 0.99))
     """
 
     name: ClassVar[str] = "lion"

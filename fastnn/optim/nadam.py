@@ -29,7 +29,7 @@ class NAdam(Moments):
         common: see `Optimizer`.
 
     >>> NAdam()
-    NAdam(lr=0.002, beta1=0.9, beta2=0.999, eps=1e-08, momentum_decay=0.004)
+    NAdam(lr=0.002, betas=(0.9, 0.999), eps=1e-08, momentum_decay=0.004)
     """
 
     name: ClassVar[str] = "nadam"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from fastnn.errors import OptionError, check_whole
@@ -17,6 +17,7 @@ from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
 from fastnn.kernels.update.shared import ACCUMULATED
 from fastnn.optim.common import check_positive, plain, refuse_unknown
 from fastnn.optim.schedule import Schedule
+from fastnn.optim.shown import call_text
 
 #: options that every optimiser takes beside its own
 COMMON = (
@@ -84,6 +85,8 @@ class Optimizer:
     #: the step from which on they are, once a callback has said it
     begun: int | None = None
 
+    #: what the constructor was given
+    _given: tuple[Sequence[Any], Mapping[str, Any]]
     #: whether the constructor's `weight_decay` is the decoupled one
     decouples: ClassVar[bool] = False
 
@@ -96,7 +99,9 @@ class Optimizer:
             if cls.decouples:
                 known.remove("decoupled_weight_decay")
             refuse_unknown(cls.__name__, set(options) - known, known)
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        made._given = given, options
+        return made
 
     def __init__(
         self,
@@ -390,5 +395,4 @@ class Optimizer:
         return SHARED + self.scalar_count
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in self.options.items() if v not in (None, 0.0))
-        return f"{type(self).__name__}({options})"
+        return call_text(type(self), *self._given)

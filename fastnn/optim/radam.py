@@ -31,7 +31,7 @@ class RAdam(Moments):
         common: see `Optimizer`.
 
     >>> RAdam()
-    RAdam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08)
+    RAdam(lr=0.001, betas=(0.9, 0.999), eps=1e-08)
     """
 
     name: ClassVar[str] = "radam"

@@ -80,7 +80,7 @@ class Rprop(Resilient):
     The signs of small batches' gradients are noise: give it the whole data set as one batch.
 
     >>> Rprop()
-    Rprop(lr=0.01, down=0.5, up=1.2, smallest=1e-06, largest=50.0)
+    Rprop(lr=0.01, etas=(0.5, 1.2), step_sizes=(1e-06, 50.0))
     """
 
     name: ClassVar[str] = "rprop"
@@ -110,7 +110,7 @@ class IRprop(Resilient):
         lr, etas, step_sizes, common: as `Rprop`.
 
     >>> IRprop(lr=0.1)
-    IRprop(lr=0.1, down=0.5, up=1.2, smallest=1e-06, largest=50.0)
+    IRprop(lr=0.1, etas=(0.5, 1.2), step_sizes=(1e-06, 50.0))
     """
 
     name: ClassVar[str] = "irprop"

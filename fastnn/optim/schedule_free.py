@@ -38,7 +38,7 @@ class ScheduleFreeAdamW(Optimizer):
         groups, common: see `Optimizer`.
 
     >>> ScheduleFreeAdamW()
-    ScheduleFreeAdamW(lr=0.0025, beta1=0.9, beta2=0.999, eps=1e-08)
+    ScheduleFreeAdamW(lr=0.0025, betas=(0.9, 0.999), eps=1e-08)
     """
 
     name: ClassVar[str] = "schedule_free_adamw"

@@ -128,10 +128,6 @@ class Wrapper(Optimizer):
         mine = self.own_values(self.options)[len(self.inner.own) :]
         return len(type(self).weights(1, *mine))
 
-    def __repr__(self) -> str:
-        own = ", ".join(f"{k}={self.options[k]!r}" for k in self.own[len(self.inner.own) :])
-        return f"{type(self).__name__}({self.inner!r}, {own})"
-
 
 def _listed(names: Any) -> str:
     return "".join(f"{name}, " for name in names)

@@ -372,10 +372,11 @@ class Trainer(EpochPrograms):
             self._evaluation = Evaluation(self)
         return self._evaluation
 
-    def predict(self, *inputs: Any, batch_size: int = 256) -> Any:
+    def predict(self, *inputs: Any, batch_size: int = 256, **named: Any) -> Any:
         """The model's outputs for arrays of samples, at the trainer's precision; see
         `Module.predict`."""
-        return self.model.predict(*inputs, batch_size=batch_size, precision=self.precision)
+        precision = self.precision
+        return self.model.predict(*inputs, batch_size=batch_size, precision=precision, **named)
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -1,0 +1,58 @@
+"""An optimiser is shown as the call that makes one like it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from fastnn import optim
+from fastnn.optim import Optimizer
+
+CALLS = [
+    "Adam(lr=0.01, betas=(0.8, 0.99), eps=1e-08)",
+    "AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)",
+    "SGD(lr=0.1, momentum=0.9, nesterov=True, clip_norm=1.0)",
+    "Rprop(lr=0.01, etas=(0.4, 1.3), step_sizes=(1e-06, 50.0))",
+    "EMA(Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08), decay=0.99)",
+    "SGD(lr=0.1, groups={'*.bias': {'lr': 0.2}})",
+]
+
+
+@pytest.mark.parametrize("text", CALLS)
+def test_calls(text: str) -> None:
+    made = eval(text, vars(optim))
+    assert repr(made) == text
+    for other in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert repr(other) == text
+
+
+def own() -> list[str]:
+    kinds = vars(optim).values()
+    return [
+        k.__name__
+        for k in kinds
+        if inspect.isclass(k) and issubclass(k, Optimizer) and k is not Optimizer
+    ]
+
+
+@pytest.mark.parametrize("name", own())
+def test_a_shown_optimizer_makes_an_equal_one(name: str) -> None:
+    kind = getattr(optim, name)
+    inner = "optimizer" in inspect.signature(kind.__init__).parameters
+    made = kind(optim.SGD(lr=0.3)) if inner else kind()
+    again = eval(repr(made), vars(optim))
+    assert type(again) is kind
+    assert again.options == made.options
+
+
+def test_an_optimizer_of_ones_own() -> None:
+    class Plain(Optimizer):
+        name, scalars = "plain", staticmethod(lambda t, lr: ())
+
+        def __init__(self, rate: float):
+            super().__init__(lr=rate)
+
+    assert repr(Plain(0.5)) == "Plain(rate=0.5)"
