@@ -18,8 +18,8 @@ from fastnn.cli import images, options
 )  # fmt: skip
 @click.option("--penalty", type=click.Choice(["none", "gradient", "r1"]), default="none",
               show_default=True, help="Penalty of the discriminator's slope.")  # fmt: skip
-@click.option("--penalty-weight", default=10.0, show_default=True, type=click.FloatRange(0),
-              help="Factor of the penalty.")  # fmt: skip
+@click.option("--penalty-weight", type=click.FloatRange(0),
+              help="Factor of the penalty; 10 where none is given.")  # fmt: skip
 @options.share("--smoothing", 0.0, "Of the label of real images.")
 @options.running(
     output="runs/gan",
@@ -30,7 +30,7 @@ from fastnn.cli import images, options
 )
 @click.pass_context
 def gan(
-    ctx: click.Context, /, loss: str, penalty: str, penalty_weight: float, smoothing: float,
+    ctx: click.Context, /, loss: str, penalty: str, penalty_weight: float | None, smoothing: float,
     **more: Any,
 ) -> None:  # fmt: skip
     """A generative adversarial net of handwritten digits.
@@ -39,6 +39,6 @@ def gan(
     MNIST.
     """
     own: dict[str, Any] = dict(loss=loss, smoothing=smoothing)
-    if penalty != "none":
-        own |= dict(penalty=penalty, penalty_weight=penalty_weight)
+    if penalty != "none" or penalty_weight is not None:
+        own |= dict(penalty=None if penalty == "none" else penalty, penalty_weight=penalty_weight)
     images.run(ctx, "gan", own=own, **more)

@@ -112,12 +112,16 @@ def folder(output: Path) -> Path:
 
 
 class KeepCheckpoint(Callback):
-    """Writes the checkpoint as soon as Ctrl-C has stopped training; further ones wait for it."""
+    """Makes the folder before anything is trained for it, and writes the checkpoint as soon as
+    Ctrl-C has stopped training; further ones wait for it."""
 
     passive = True
 
     def __init__(self, output: Path):
         self.output = output
+
+    def on_train_begin(self, logs: Logs) -> None:
+        folder(self.output)
 
     def on_train_end(self, logs: Logs) -> None:
         if getattr(self.trainer, "interrupted", False):

@@ -80,3 +80,14 @@ def test_components_leave_what_they_leave():
     pca = PCA(7).fit(data.train)
     left = np.square(data.test - pca.inverse_transform(pca.transform(data.test))).mean()
     assert task.component_error(data, 7) == pytest.approx(left, rel=1e-3)
+
+
+def test_what_would_be_lost_or_ignored_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    result = run("train", "vae", *SMALL, "--output", tmp_path / "file" / "run")
+    assert result.exit_code == 1
+    assert "cannot be made: Not a directory; choose another with --output" in result.output
+    assert "epoch 1" not in result.output
+    weighed = run("train", "gan", *SMALL, "--penalty-weight", 3, "--output", tmp_path / "run")
+    assert weighed.exit_code == 1
+    assert "expected a penalty to weigh, got none" in weighed.output
