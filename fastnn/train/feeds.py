@@ -76,6 +76,10 @@ class ArrayFeed(_MiniBatches):
         self.rest: Bound | None = trainer.session.bind(small.program) if small else None
         self.version = trainer.version
 
+    def check(self) -> None:
+        """Raise DataError for numbers that the model can't take, such as ids beyond a table."""
+        self.built.check(*self.data[:2])
+
     def refresh(self) -> None:
         """Look whether the model has changed (a callback may have frozen something)."""
         self.trainer.refresh()
@@ -99,7 +103,7 @@ class ArrayFeed(_MiniBatches):
         trainer, session = self.trainer, self.trainer.session
         self.refresh()
         self.hold.check()
-        self.built.check(*self.data[:2])
+        self.check()
         if self.shuffle:
             self.order[:] = order_of(self.data, self.shuffle, trainer.seed, epoch)
             session.changed("order")

@@ -9,6 +9,7 @@ from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.train import averages, exchange
+from fastnn.train.feeds import ArrayFeed
 from fastnn.train.fit_data import Feed, HeldOut, Request, prepared
 from fastnn.train.history import History
 from fastnn.train.hook_calls import HookCall
@@ -211,6 +212,8 @@ class Epochs:
             message = explain(trainer.model, session, feed.last_bound(session), where)
             trainer.history.stopped = "the loss was not finite"
             trainer.cursor = 0  # the epoch's means are spoilt: the next run begins it anew
+            if isinstance(feed, ArrayFeed):
+                feed.check()  # a callback may have written ids that are none
             raise NonFiniteError(message)
         return {**trainer.report.values(session.totals), **feed.logs()}
 

@@ -52,7 +52,8 @@ class Profile:
         calls: the kernels of a step, in order, each timed alone and over all its rows.
         step: seconds of a whole step, the median; on the CPU with all its workers.
         memory: bytes by segment: "params", "grads", "slots/...", "work" (activations and what else
-            lives within a step), "saved/..." (copies for the guard), data, and so on.
+            lives within a step), "saved/..." (copies for the guard), data, and so on. A mini-batch
+            that the program of a larger one serves lies in that one's memory, which is shown.
     """
 
     device: str

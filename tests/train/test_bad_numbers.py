@@ -150,3 +150,20 @@ def test_a_mapped_file_that_was_shortened_is_an_error(tmp_path):
             x, np.zeros(4096, np.int64), batch_size=64, epochs=2, verbose=False,
             callbacks=[callback],
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [10, -1, 10**7])
+def test_ids_that_a_callback_writes_are_named(wrong: int) -> None:
+    """They make the loss NaN; the reason is the ids."""
+    ids, y = np.arange(32) % 10, np.zeros(32, np.int64)
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3))
+    trainer = fnn.Trainer(model, "cross_entropy", "sgd")
+
+    def write(batch: int, logs: Any) -> None:
+        ids[:] = wrong
+
+    with pytest.raises(DataError, match=rf"expects integers in 0\.\.9, got {wrong}"):
+        trainer.fit(
+            ids, y, batch_size=8, verbose=False, callbacks=LambdaCallback(on_train_batch_end=write)
+        )
+    assert all(np.isfinite(a).all() for a in model.state_dict().values())
