@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BETWEEN = 4096
 #: the results of products in 16 bits, and in float32
 HALF_RESULTS = {"y_half": "y", "dx_half": "dx"}
+#: works with its result in float32
+WORKS_IN = "cross_entropy_scaled"
 Key = tuple[Any, ...]
 
 
@@ -38,14 +40,15 @@ def in_halves(lowered: Lowering, calls: Sequence[Call], kept: Collection[Value])
 
 class _Halves:
     def __init__(self, lowered: Lowering, calls: Sequence[Call]):
-        from fastnn.kernels.matmul.cuda_half import COPIES, LETTERS, PRODUCTS  # not on the CPU
+        from fastnn.kernels.cuda.half import LETTERS, PRODUCERS  # not on the CPU
+        from fastnn.kernels.matmul.cuda_half import COPIES, PRODUCTS
 
-        self.products = PRODUCTS
+        self.products, self.producers = PRODUCTS, PRODUCERS
         self.lowered, self.calls = lowered, calls
         self.letter, self.copying = LETTERS[lowered.precision], COPIES[lowered.precision]
         self.found: list[Call] = []
         self.copies: dict[Key, Value] = {}
-        #: which of `found` is the product that made a value
+        #: which of `found` made a value and can write it in 16 bits
         self.makers: dict[Key, int] = {}
         self.weights: list[tuple[int, int, Value]] = []  # from, to, the copy
 
@@ -65,6 +68,8 @@ class _Halves:
             self.found.append(call)
             if product is not None and product.half:
                 self.makers[_key(call.operands[product.result])] = len(self.found) - 1
+            elif call.kernel in self.producers and self._writes_halves(call):
+                self.makers[_key(call.operands[self.producers[call.kernel]])] = len(self.found) - 1
         self._drop_unread(kept)
         return self.found
 
@@ -150,11 +155,23 @@ class _Halves:
                 operands = {"x": value, "y": copy}
                 self.found.append(replace(call, kernel=self.copying, operands=operands))
             else:  # the product that made it writes it so
-                maker = self.found[number]
-                name = next(n for n in maker.operands if n in HALF_RESULTS)
-                self.found[number] = replace(maker, operands={**maker.operands, name: copy})
+                self.found[number] = self._writing(self.found[number], copy)
             self.copies[key] = copy
         return self.lowered.view(self.copies[key], value.shape)
+
+    def _writes_halves(self, call: Call) -> bool:
+        """Whether a call that is no product may write its result in 16 bits, too."""
+        return not call.operands[self.producers[call.kernel]].strides
+
+    def _writing(self, maker: Call, copy: Value) -> Call:
+        """The call that made a value, writing it in 16 bits, too."""
+        kernel = maker.kernel
+        if kernel in self.producers:
+            kernel = f"{kernel}_{self.lowered.precision}"
+        name = next(n for n in kernel_of(kernel).params if n in HALF_RESULTS)
+        known = {**maker.operands, name: copy}
+        operands = {n: known[n] for n in kernel_of(kernel).params}
+        return replace(maker, kernel=kernel, operands=operands)
 
     def _drop_unread(self, kept: Collection[Value]) -> None:
         """Leave out results in float32 that nobody reads."""
@@ -166,7 +183,7 @@ class _Halves:
         } | set(kept)
         for number, call in enumerate(self.found):
             for half, name in HALF_RESULTS.items():
-                if call.operands.get(half) is None:
+                if call.operands.get(half) is None or call.kernel.startswith(WORKS_IN):
                     continue
                 root = call.operands[name].root
                 if root.segment == "work" and root not in read and not call.repeats:

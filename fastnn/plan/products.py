@@ -25,6 +25,7 @@ from fastnn.plan.factors import counts_of, names_of, sizes_of
 from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.rounding import rounded
+from fastnn.plan.scaled import scaled
 
 
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
@@ -37,7 +38,7 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
 
     calls: list[Call] = []
     occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
-    given = with_endings(cleared_together(lowered, lowered.calls), kept)
+    given = with_endings(scaled(cleared_together(lowered, lowered.calls)), kept)
     if lowered.precision in LETTERS:
         given = rounded(lowered, in_halves(lowered, given, kept))
     for call in given:

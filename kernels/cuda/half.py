@@ -14,6 +14,7 @@ The bodies are the plain-Python twins for the simulator; `_half_nvvm` has the co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,22 @@ from .tile import _copies
 recorded.record()
 
 PAD = 8  # elements between rows of shared memory
+#: the types of 16 bits, and the letters of their arrays
+LETTERS = {"bf16": "b", "fp16": "h"}
+#: kernels whose result one of the same name with ``_bf16`` or ``_fp16`` writes in 16 bits as well,
+#: and the parameter that the result is
+PRODUCERS = {"gather_rows": "y", "cross_entropy_scaled": "dx", "cross_entropy_backward": "dx"}
+
+
+def of_letter(letter: str) -> Callable[[Any], Any]:
+    """A decorator: the function of a kernel has arrays of this type where "h" is written."""
+
+    def change(function: Any) -> Any:
+        texts = function.__annotations__.items()
+        function.__annotations__ = {n: text.replace(" h[", f" {letter}[") for n, text in texts}
+        return function
+
+    return change
 
 
 def half_value(word: Any, is_bf16: int) -> Any:

@@ -23,6 +23,9 @@ COMMON = (
     ("latch", "advance"),
     ("mean", "check_finite", "accumulate"),
     ("mean", "accumulate", "advance"),
+    ("loss_scale", "mean_backward_few"),
+    ("mean", "check_finite", "accumulate", "adam_prepare", "skip_overflow"),
+    ("adapt_scale", "latch", "advance"),
     *(
         (*loss, f"{rule}_prepare")
         for loss in (

@@ -4,8 +4,19 @@ S samples, M entries of the data order, L words of the control block, N rows of 
 numbers a sample. The user's data (`d`) may be of any float, integer or boolean type.
 """
 
+import numpy as np
+
 from ..control_block import CURSOR, OUT_OF_RANGE, STOP
-from ..cuda.device import block_threads, cuda, divide_index, flat_index, fours_launch, thread_number
+from ..cuda.device import (
+    block_threads,
+    cuda,
+    divide_index,
+    flat,
+    flat_index,
+    fours_launch,
+    thread_number,
+)
+from ..cuda.half import LETTERS, half_word, of_letter
 from ..declare import cuda_kernel
 from . import cpu
 
@@ -16,6 +27,35 @@ def gather_rows(source, order, control, y):
     if i < y.size:
         n = divide_index(i, C)
         y[n, i - n * C] = source[order[control[CURSOR] + n], i - n * C]
+
+
+def _declare_half(kind: str, letter: str) -> None:
+    is_bf16 = int(kind == "bf16")
+
+    @cuda_kernel(
+        launch=lambda s: fours_launch(4 * s["N"] * s["C"]), name=f"gather_rows_{kind}",
+        only_float32=True,
+    )  # fmt: skip
+    @of_letter(letter)
+    def gather_rows_half(
+        source: "in whole d[S,C]",
+        order: "in whole i[M]",
+        control: "in whole i[L]",
+        y: "out whole f[N,C]",  # may be absent
+        y_half: "out whole h[N,C]",
+    ):
+        """`gather_rows`, in 16 bits as well."""
+        i, C = flat_index(), source.shape[1]
+        if i < y_half.size:
+            n = divide_index(i, C)
+            value = np.float32(source[order[control[CURSOR] + n], i - n * C])
+            if y.size > 0:
+                y[n, i - n * C] = value
+            flat(y_half)[i] = half_word(value, is_bf16)
+
+
+for _kind, _letter in LETTERS.items():
+    _declare_half(_kind, _letter)
 
 
 @cuda_kernel(like=cpu.gather_ids, launch=lambda s: fours_launch(4 * s["N"] * s["C"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..control_block import OVERFLOW, SCALE
+from ..control_block import DOUBT, OVERFLOW, SCALE
 from ..cuda.device import ONE_THREAD, cast, cuda, flat, thread_number
 from ..declare import cuda_kernel
 from ..simd import absolute
@@ -33,6 +33,25 @@ def unscale(x, inverse, y, guard):
         out[i] = value
         if not absolute(value) < INFINITY:
             guard[OVERFLOW] = 1
+
+
+@cuda_kernel(launch=lambda s: _blocks(s["N"] * s["C"]))
+def unscale_checked(
+    x: "in whole f[N,C]",
+    inverse: "in whole f[U]",
+    y: "out whole f[N,C]",  # may be x
+    guard: "flag whole i[F]",
+    limit: "double",
+):
+    """`unscale` and `check_size`."""
+    factor, given, out, top = inverse[0], flat(x), flat(y), cast(y, limit)
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        value = given[i] * factor
+        out[i] = value
+        if not absolute(value) < top:
+            guard[DOUBT] = 1
+            if not absolute(value) < INFINITY:
+                guard[OVERFLOW] = 1
 
 
 @cuda_kernel(like=cpu.skip_overflow, launch=lambda s: ONE_THREAD, one_block=True)

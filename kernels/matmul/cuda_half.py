@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..cuda.device import can_load4, cuda, flat
-from ..cuda.half import PAD, copy8, half_value, half_word, multiply_halves, store_halves
+from ..cuda.half import (
+    LETTERS,
+    PAD,
+    copy8,
+    half_value,
+    half_word,
+    multiply_halves,
+    of_letter,
+    store_halves,
+)
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from .cuda import TILES, Choice, cycles_of_parts
@@ -66,8 +75,6 @@ SHAPES = {
 RATES = {"": 1000.0, "_middle": 600.0, "_tiny": 250.0}
 #: the shape of products in parts
 PARTS = "_tiny"
-#: the types of factors, and the letters of their arrays
-LETTERS = {"bf16": "b", "fp16": "h"}
 #: the kernels that copy float32 numbers as these types
 COPIES = {kind: f"to_{kind}" for kind in LETTERS}
 
@@ -274,17 +281,6 @@ def _grid(shape: HalfShape, rows: str, columns: str) -> dict[str, Any]:
 
     bounds = (shape.threads, 512 // shape.threads)
     return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
-
-
-def of_letter(letter: str) -> Callable[[Any], Any]:
-    """A kernel's function with arrays of this element type where "h" is written."""
-
-    def change(function: Any) -> Any:
-        texts = function.__annotations__.items()
-        function.__annotations__ = {n: text.replace(" h[", f" {letter}[") for n, text in texts}
-        return function
-
-    return change
 
 
 def _declare(kind: str, letter: str, suffix: str, shape: HalfShape) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..cuda.device import cuda, flat, thread_number
-from ..cuda.half import half_word
+from ..cuda.half import LETTERS, half_value, half_word, of_letter
 from ..declare import ceil_div, cuda_kernel, helper
 from ..rnn.shared import activate, activate_gradient
 from .cuda import comes_last, part_element, part_total, share_of
 from .cuda_batched import MOST
-from .cuda_half import LETTERS, PARTS, SHAPES, HalfShape, half_value, of_letter, product_of
+from .cuda_half import PARTS, SHAPES, HalfShape, product_of
 
 BATCHED = SHAPES["_middle"]
 

@@ -89,6 +89,13 @@ def mean_backward(dy, dx):
         dx[i] = dy[0] / cast(dx, dx.shape[0])
 
 
+@cuda_kernel(launch=lambda s: sum_launch(s["N"]), one_block=True)
+def mean_backward_few(dy: "in whole f[U]", dx: "out whole f[N]"):
+    """`mean_backward` by one block."""
+    for i in range(thread_number(), dx.shape[0], block_threads()):
+        dx[i] = dy[0] / cast(dx, dx.shape[0])
+
+
 @cuda_kernel(like=cpu.weighted_mean, launch=lambda s: sum_launch(s["N"]), one_block=True)
 def weighted_mean(x, weight, y, denominator):
     divisor, value = sum_of(weight), sum_of(x)

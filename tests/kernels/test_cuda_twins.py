@@ -29,6 +29,7 @@ ONLY_CUDA = {
     "convolution.elements": "a thread for each element of an image, sums over samples",
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
+    "loss.half": "cross entropy with a gradient in 16 bits",
     "matmul.half": "factors of 16 bits, for tensor cores",
     "matmul.half_parts": "likewise, over a grid's third dimension",
     "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
@@ -83,6 +84,13 @@ KERNELS_ONLY_CUDA = {
         for way in ("forward", "backward_b")
         for kind in ("bf16", "fp16")
     },
+    **{
+        f"{name}_{kind}": "its result in 16 bits as well"
+        for name in ("gather_rows", "cross_entropy_scaled", "cross_entropy_backward")
+        for kind in ("bf16", "fp16")
+    },
+    "unscale_checked": "two passes over gradients in one",
+    "mean_backward_few": "by one block, joined with what comes before",
     "to_bf16": "copies of numbers in 16 bits",
     "to_fp16": "likewise",
     "linear_forward_activated": "the activation in the product's end",

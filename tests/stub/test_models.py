@@ -105,16 +105,19 @@ def test_a_steps_graph_has_few_nodes():
         """
 import os
 os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
-section("step")
-model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda")
-trainer.fit(*data(384, 784, classes=10), epochs=1, batch_size=128, verbose=False)
+for precision in ("highest", "bf16", "fp16"):
+    section(precision)
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    rule = optim.Adam(1e-3)
+    trainer = fnn.Trainer(model, "cross_entropy", rule, device="cuda", precision=precision)
+    trainer.fit(*data(384, 784, classes=10), epochs=1, batch_size=128, verbose=False)
 """
     )
     assert ran.status == 0, ran.output
     assert ran.mistakes == []
-    nodes = [numbers(x)["nodes"] for x in ran.section("step") if x.startswith("EndCapture")]
-    assert nodes == [12]
+    for precision, most in (("highest", 12), ("bf16", 13), ("fp16", 14)):
+        ends = [x for x in ran.section(precision) if x.startswith("EndCapture")]
+        assert [numbers(x)["nodes"] for x in ends] == [most], precision
 
 
 def test_a_function_of_the_host_stands_between_two_graphs():

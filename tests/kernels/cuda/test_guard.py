@@ -20,6 +20,27 @@ def test_check(value: float) -> None:
     assert guard[control_block.DOUBT] == (not abs(value) < 1e5)
 
 
+@pytest.mark.parametrize(
+    ("value", "large", "broken"), [(1.0, 0, 0), (1e20, 1, 0), (np.inf, 1, 1), (np.nan, 1, 1)]
+)
+def test_gradients_are_divided_and_looked_at_in_one_launch(
+    value: float, large: int, broken: int
+) -> None:
+    x, guard = np.full((3, 5), 4 * value, np.float32), np.zeros(control_block.GUARD_LENGTH, int)
+    x[0] = 1.0
+    y = np.full_like(x, np.nan)
+    kernel = CUDA_KERNELS["unscale_checked"]
+    call_cuda(kernel, x=x, inverse=np.float32([0.25]), y=y, guard=guard, limit=1e18)
+    np.testing.assert_array_equal(y, x * np.float32(0.25))
+    assert (guard[control_block.DOUBT], guard[control_block.OVERFLOW]) == (large, broken)
+
+
+def test_a_mean_s_gradient_by_one_block() -> None:
+    dx = np.full(5, np.nan, np.float32)
+    call_cuda(CUDA_KERNELS["mean_backward_few"], dy=np.float32([65536.0]), dx=dx)
+    np.testing.assert_array_equal(dx, np.full(5, np.float32(65536) / 5, np.float32))
+
+
 def saving(
     name: str, size: int, doubt: int, rate: float = 1.0, always: int = 0, limit: float = np.inf
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:

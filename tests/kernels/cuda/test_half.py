@@ -88,7 +88,7 @@ def test_long_sums_in_parts(kind: str, count: int) -> None:
     got = compute_cuda(name, np.float32, out, x=a_t, dy=b, **sums)
     within(got["dw"], left, right, None, np.float32)
     within(got["dbias"][None], np.ones((1, depth)), right, None, np.float32)
-    assert not scratch["counts"].any()
+    assert not any(result["counts"].any() for result in (y, dx, got))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,6 +103,33 @@ def test_products_of_many_matrices(kind: str) -> None:
     for i in range(p):
         within(y["y"][i], numbers(a[i], kind), numbers(b[i], kind), None, np.float32)
         within(db[i], numbers(a[i].T, kind), numbers(dy[i], kind), None, np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_other_kernels_write_in_16_bits(kind: str) -> None:
+    """A batch and the logits' gradient: the words of what the kernels for float32 give."""
+    source, order = normal(0, 7, 5), np.array([6, 0, 3])
+    given: dict[str, Any] = {"source": source, "order": order, "control": np.zeros(16, int)}
+    for y in ({"y": (3, 5)}, {}):
+        rest = {} if y else {"y": None}
+        out = {**y, "y_half": (3, 5)}
+        got = compute_cuda(f"gather_rows_{kind}", np.float32, out, **given, **rest)
+        np.testing.assert_array_equal(got["y_half"], words(source[order], kind))
+    x, dloss = normal(1, 4, 35), normal(2, 4)
+    rows: dict[str, Any] = {"x": x, "target": np.array([3, -1, 34, 0]), "weight": np.zeros(0)}
+    rows |= {"dloss": dloss, "smoothing": 0.1, "ignore_index": -1}
+    out = {"loss": (4,), "dx": x.shape}
+    want = compute_cuda("cross_entropy_scaled", np.float32, out, **rows)
+    out["dx_half"] = x.shape
+    got = compute_cuda(f"cross_entropy_scaled_{kind}", np.float32, out, **rows)
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])
+    np.testing.assert_array_equal(got["dx_half"], words(want["dx"], kind))
+    got = compute_cuda(
+        f"cross_entropy_backward_{kind}", np.float32, {"dx_half": x.shape}, dlogits=x, dloss=dloss,
+        dx=None,
+    )  # fmt: skip
+    np.testing.assert_array_equal(got["dx_half"], words(x * dloss[:, None], kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
