@@ -29,7 +29,7 @@ def _begun(calls: Sequence[Call]) -> list[Call]:
     """The factor first, with what follows from it alone."""
     first: list[Call] = []
     rest: list[Call] = []
-    known = set()
+    known: set[Value] = set()
     for call in calls:
         read = {value.root for _, parameter, value in call.arrays() if parameter.mode != "out"}
         if call.kernel == "loss_scale":
