@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "Generate text, images or sound with a trained model.",
     "translate": "Translate sentences with a trained model.",
     "recognise": "Name the word, speaker or language in audio files.",
+    "transcribe": "Write down what is said in audio files.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
 }
@@ -28,6 +29,7 @@ TASKS = {
     "speech-commands": "Spoken words: convolutional net on raw samples.",
     "speaker-id": "Who speaks: convolutional net on raw samples.",
     "language-id": "Which language is spoken: recordings in a folder of your own.",
+    "asr": "Speech recognition: LSTM and CTC on AN4 or your own recordings.",
     "char-lm": "Text, character by character: LSTM on Shakespeare's plays.",
     "word-lm": "Text, word by word: LSTM on Penn Treebank.",
     "ner": "Names of persons, places, organisations in news: CoNLL-2003.",

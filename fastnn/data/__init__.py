@@ -14,24 +14,29 @@ _PUBLIC = {
     "Augment": "augment",
     "Buckets": "bucketing",
     "Gain": "augment",
+    "NGram": "ngram",
     "Normaliser": "audio",
     "Recordings": "audio_folder",
     "Room": "augment",
     "Speed": "augment",
     "Subwords": "subwords",
+    "Transcribed": "transcribed",
     "Vocabulary": "text",
     "add_noise": "augment",
+    "align_symbols": "error_rates",
     "batchify": "text",
     "bleu": "translation",
     "bucket_batches": "text",
     "change_gain": "augment",
     "change_speed": "signals",
+    "character_error_rate": "error_rates",
     "convert_tags": "conll2003",
     "deltas": "audio",
     "entities": "metrics",
     "entity_scores": "metrics",
     "frames": "audio",
     "join_words": "subwords",
+    "load_an4": "transcribed",
     "load_conll2003": "conll2003",
     "load_digits": "digits",
     "load_mnist": "mnist",
@@ -41,6 +46,7 @@ _PUBLIC = {
     "load_shakespeare": "shakespeare",
     "load_speech_commands": "speech_commands",
     "load_spoken_digits": "spoken_digits",
+    "load_transcribed": "transcribed",
     "log_mel": "audio",
     "mfcc": "audio",
     "mu_law_decode": "companding",
@@ -58,6 +64,7 @@ _PUBLIC = {
     "unpad": "sequences",
     "windows": "text",
     "with_deltas": "audio",
+    "word_error_rate": "error_rates",
 }
 
 if TYPE_CHECKING:
@@ -87,9 +94,11 @@ if TYPE_CHECKING:
     from fastnn.data.companding import mu_law_decode, mu_law_encode
     from fastnn.data.conll2003 import convert_tags, load_conll2003
     from fastnn.data.digits import load_digits
+    from fastnn.data.error_rates import align_symbols, character_error_rate, word_error_rate
     from fastnn.data.metrics import entities, entity_scores
     from fastnn.data.mnist import load_mnist
     from fastnn.data.multi30k import load_multi30k
+    from fastnn.data.ngram import NGram
     from fastnn.data.ptb import load_ptb
     from fastnn.data.sequences import pack, pad, unpack, unpad
     from fastnn.data.shakespeare import load_shakespeare
@@ -101,14 +110,15 @@ if TYPE_CHECKING:
     from fastnn.data.translation import bleu
 
 __all__ = [
-    "AddNoise", "Augment", "Buckets", "Gain", "Normaliser", "Recordings", "Room", "Speed",
-    "Subwords", "Vocabulary", "add_noise", "batchify", "bleu", "bucket_batches", "change_gain",
-    "change_speed", "convert_tags", "deltas", "entities", "entity_scores", "frames",
-    "join_words", "load_conll2003", "load_digits", "load_mnist", "load_multi30k", "load_ptb",
-    "load_recordings", "load_shakespeare", "load_speech_commands", "load_spoken_digits",
-    "log_mel", "mfcc", "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad",
-    "predict_sequences", "read_audio", "resample", "reverberate", "room_response",
-    "split_words", "unpack", "unpad", "windows", "with_deltas",
+    "AddNoise", "Augment", "Buckets", "Gain", "NGram", "Normaliser", "Recordings", "Room", "Speed",
+    "Subwords", "Transcribed", "Vocabulary", "add_noise", "align_symbols", "batchify", "bleu",
+    "bucket_batches", "change_gain", "change_speed", "character_error_rate", "convert_tags",
+    "deltas", "entities", "entity_scores", "frames", "join_words", "load_an4", "load_conll2003",
+    "load_digits", "load_mnist", "load_multi30k", "load_ptb", "load_recordings", "load_shakespeare",
+    "load_speech_commands", "load_spoken_digits", "load_transcribed", "log_mel", "mfcc",
+    "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad", "predict_sequences", "read_audio",
+    "resample", "reverberate", "room_response", "split_words", "unpack", "unpad", "windows",
+    "with_deltas", "word_error_rate",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.engine.access import Access, access_to, building
-from fastnn.engine.arrays import Arrays, as_arrays, check_ranges
+from fastnn.engine.arrays import Arrays, as_arrays
 from fastnn.engine.builder import Builder, Built, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
 from fastnn.engine.plans import Plans
@@ -229,7 +229,7 @@ class Predictor:
                 forward = self.forward(x.specs, len(x), "direct")
                 self._bound[key] = _Bound(self.session, forward, x)
         ready = self._bound[key]
-        check_ranges(x, ready.forward.built.ranges)
+        ready.forward.built.check(x)
         return ready
 
     def _in_pieces(self, x: Arrays, batch: int) -> Any:
@@ -255,7 +255,7 @@ class Predictor:
     def on_gpu(self, x: Arrays, batch: int, on_device: bool = False) -> Any:
         """Outputs by one run over all batches, which gathers and scatters on the device."""
         forward = self.forward(x.specs, batch, "gather")
-        check_ranges(x, forward.built.ranges)
+        forward.built.check(x)
         session, samples = self.session, len(x)
         left = samples % batch
         rest = self.forward(x.specs, left, "gather") if left else None

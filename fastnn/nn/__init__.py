@@ -11,6 +11,7 @@ from fastnn.nn.constant import *
 from fastnn.nn.containers import *
 from fastnn.nn.convolution import *
 from fastnn.nn.ctc import *
+from fastnn.nn.ctc_decoder import *
 from fastnn.nn.decoder import *
 from fastnn.nn.gated import *
 from fastnn.nn.linear import *

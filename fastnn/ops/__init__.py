@@ -18,6 +18,7 @@ from fastnn.ops.beam import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
 from fastnn.ops.ctc import *
+from fastnn.ops.ctc_decode import *
 from fastnn.ops.derivative import *
 from fastnn.ops.framing import *
 from fastnn.ops.gated import *

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from fastnn.graph.node import Check
 from fastnn.graph.value import Value
 from fastnn.kernels.ctc.shared import columns_for
 from fastnn.ops.declare import floats, op, outputs
+from fastnn.ops.lengths import checked_lengths
 from fastnn.public import publish
 
 
@@ -57,57 +59,77 @@ def ctc_loss(
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths
             beyond the data, labels that are no class or the blank, too few frames for the labels.
     """
-    graph = x.graph
-    _check_shapes(x, target, lengths, target_lengths)
-    classes = x.shape[2]
+    blank = _checked_blank(x, blank)
+    lengths = _checked_labels(x, target, lengths, target_lengths, blank, zero_infinity)
+    loss: Value = x.graph.apply(
+        "ctc", x=x, target=target, lengths=lengths, target_lengths=target_lengths, blank=blank,
+        mean=int(by_labels), zero_infinity=int(zero_infinity),
+    )  # fmt: skip
+    return loss
+
+
+def _checked_blank(x: Value, blank: Any) -> int:
+    """The blank's class; OptionError for what is none."""
+    scope, classes = where(x.graph.scope), x.shape[-1] if x.ndim else 0
     if isinstance(blank, bool) or not isinstance(blank, (int, np.integer)):
-        raise OptionError(f"{where(graph.scope)}CTC: expected blank to be a class, got {blank!r}")
+        raise OptionError(f"{scope}CTC: expected blank to be a class, got {blank!r}")
     if not 0 <= blank < classes:
         raise OptionError(
-            f"{where(graph.scope)}CTC: expected blank in 0..{classes - 1}, the classes of the "
-            f"outputs, got {blank}; the last class is {classes - 1}"
+            f"{scope}CTC: expected blank in 0..{classes - 1}, the classes of the outputs, got "
+            f"{blank}; the last class is {classes - 1}"
         )
-    if lengths is not None:
-        graph.limit(lengths, 0, x.shape[1] + 1, steps=True)
+    return int(blank)
+
+
+def _checked_labels(
+    x: Value, target: Value, lengths: Value | None, target_lengths: Value | None, blank: int,
+    short: bool,
+) -> Value | None:  # fmt: skip
+    """The lengths; raises ShapeError for what does not fit, and sees to it that data do. `short`:
+    sequences may have too few frames for their labels."""
+    graph, classes = x.graph, x.shape[-1]
+    lengths = _checked_logits(x, lengths)
+    _check_shapes(x, target, target_lengths)
     checked = [target, *([] if target_lengths is None else [target_lengths])]
     if all(v.root.segment == "input" for v in checked):
         frames = [x.shape[1]]
         if lengths is not None:
             frames = [] if lengths.root.segment != "input" else frames
             checked += [lengths] if frames else []
-        limit = frames[0] if frames and not zero_infinity else None
+        limit = frames[0] if frames and not short else None
         rule = _LabelRule(
-            graph.scope, classes, int(blank), limit, target_lengths is not None, len(checked)
+            graph.scope, classes, blank, limit, target_lengths is not None, len(checked)
         )
         graph.checks.append(Check(tuple(v.root for v in checked), rule))
-    loss: Value = graph.apply(
-        "ctc", x=x, target=target, lengths=lengths, target_lengths=target_lengths,
-        blank=int(blank), mean=int(by_labels), zero_infinity=int(zero_infinity),
-    )  # fmt: skip
-    return loss
+    return lengths
 
 
-def _check_shapes(
-    x: Value, target: Value, lengths: Value | None, target_lengths: Value | None
-) -> None:
+def _checked_logits(x: Value, lengths: Any) -> Value | None:
+    """The lengths; raises ShapeError for logits and lengths that do not fit."""
     scope = where(x.graph.scope)
     if x.ndim != 3 or x.dtype != "f":
         raise ShapeError(
             f"{scope}CTC: expected logits of shape (batch, steps, classes), got {x.shape} of type "
             f"{x.dtype!r}"
         )
+    found: Value | None = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "CTC")
+    return found
+
+
+def _check_shapes(x: Value, target: Value, target_lengths: Value | None) -> None:
+    scope = where(x.graph.scope)
     if target.ndim != 2 or target.shape[0] != x.shape[0] or target.dtype != "i":
         kind = "integers" if target.dtype == "i" else "floats"
         raise ShapeError(
             f"{scope}CTC: expected labels as integers of shape ({x.shape[0]}, most labels), got "
             f"{kind} of shape {target.shape}; pad them at their ends (fastnn.data.pad, value=-1)"
         )
-    for what, value in (("lengths", lengths), ("target_lengths", target_lengths)):
-        if value is not None and (value.shape != x.shape[:1] or value.dtype != "i"):
-            raise ShapeError(
-                f"{scope}CTC: expected {what} as integers of shape {x.shape[:1]}, one for each "
-                f"sequence, got shape {value.shape} of type {value.dtype!r}"
-            )
+    counts = target_lengths
+    if counts is not None and (counts.shape != x.shape[:1] or counts.dtype != "i"):
+        raise ShapeError(
+            f"{scope}CTC: expected target_lengths as integers of shape {x.shape[:1]}, one for each "
+            f"sequence, got shape {counts.shape} of type {counts.dtype!r}"
+        )
 
 
 class _LabelRule:

@@ -15,6 +15,7 @@ from fastnn.plot.alignment import alignment
 from fastnn.plot.confusion import confusion_matrix
 from fastnn.plot.curves import learning_curves
 from fastnn.plot.filters import filters, frequency_responses
+from fastnn.plot.forced import forced_alignment
 from fastnn.plot.functions import activations
 from fastnn.plot.gradients import gradient_flow
 from fastnn.plot.images import weights
@@ -32,6 +33,7 @@ __all__ = [
     "descend",
     "embedding",
     "filters",
+    "forced_alignment",
     "frequency_responses",
     "gradient_flow",
     "learning_curves",

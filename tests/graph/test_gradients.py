@@ -20,6 +20,9 @@ BUILT_IN = set(OPS)
 WITHOUT_GRADIENT = {
     "accuracy",
     "binary_accuracy",
+    "ctc_align",
+    "ctc_beam",
+    "ctc_greedy",
     "largest",
     "normal",
     "target_weight",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import nn, ops
+from fastnn.data.ngram import NGram
 from fastnn.kernels import control_block
 from fastnn.kernels.attention.shared import backward_scratch, forward_scratch
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
@@ -315,6 +316,14 @@ def more() -> None:
     read = Calls(lambda m, x, n: (m.a(x), n), a=nn.Linear(3, 4))
     labels, lengths = 1 + ids(4, 2, below=3), np.array([5, 3, 4, 5])
     fit(read, (numbers(4, 5, 3), lengths), (labels, np.array([2, 1, 2, 0])), nn.CTCLoss())
+    model = NGram.train([["a", "b"], ["b"]], 2)
+    for decoder in (
+        nn.CTCDecoder(["", "a", "b", " "], 0),
+        nn.CTCDecoder(["", "a", "b", " "], 3, words=["a", "b", "ab"], model=model, best=2),
+    ):
+        decoder.predict(numbers(4, 5, 4), lengths)
+    align = Calls(lambda m, x, y, n: ops.ctc_align(x, y, n))
+    align.predict(numbers(4, 5, 4), labels[:, :1], lengths)
 
 
 #: the kernels of updates element by element, whose optimisers need not all be met in models

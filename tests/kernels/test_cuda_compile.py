@@ -24,6 +24,8 @@ SPILLS_IN_FLOAT64 = ("*_persistent_*", "*_cluster_*", "linear_*", "matmul_*")
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",
     "accumulate*": "sums over an epoch",
+    "ctc_align": "scores of paths, as on the CPU",
+    "ctc_beam": "likewise",
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
     "unscale_checked": "likewise",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.graph.node import Node
+from fastnn.kernels.ctc.decode import SCORES, STATES
 from fastnn.kernels.ctc.shared import ROOM_ON_CUDA, room_for
 from fastnn.plan.lower.lowering import Lowering, forward
+from fastnn.plan.lower.products import need
 
 
 @forward("ctc")
@@ -22,3 +24,30 @@ def _forward(to: Lowering, node: Node) -> None:
         width = ROOM_ON_CUDA * columns
     more["room"] = to.value((samples, steps, width), name="paths", batched=share.batched)
     to.call_for("ctc_forward", node, more)
+
+
+@forward("ctc_align")
+def _align(to: Lowering, node: Node) -> None:
+    places = node.outputs["places"]
+    states = 2 * need(node, "target").shape[1] + 1
+    samples, steps = places.shape
+    best = to.value((samples, states), "r", name="best", batched=places.batched)
+    back = to.value((samples, steps, states), "i", name="back", batched=places.batched)
+    to.call_for("ctc_align", node, {"best": best, "back": back})
+
+
+@forward("ctc_beam")
+def _beam(to: Lowering, node: Node) -> None:
+    """The prefixes' tree and the states of those that are kept."""
+    labels, beam = node.outputs["labels"], node.attrs["beam"]
+    samples, _, steps = labels.shape
+    sizes: dict[str, tuple[tuple[int, ...], str]] = {
+        "nodes": ((samples, steps, 2 * beam), "i"),
+        "scores": ((samples, SCORES * beam), "r"),
+        "states": ((samples, STATES * beam), "i"),
+    }
+    given = {
+        name: to.value(shape, kind, name=name, batched=labels.batched)
+        for name, (shape, kind) in sizes.items()
+    }
+    to.call_for("ctc_beam", node, given)

@@ -1,0 +1,236 @@
+"""N-gram language models: Kneser-Ney training, ARPA files, and the form that decoders read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import files
+from fastnn.errors import DataError, OptionError, is_whole
+
+START, STOP, UNKNOWN = "<s>", "</s>", "<unk>"
+
+
+@dataclass(frozen=True)
+class Arcs:
+    """A model as states with arcs: what compiled decoders read.
+
+    A state is a context; arcs of state s are numbers first[s] to first[s + 1], in the order of
+    their tokens. A token without an arc has that of the state backoff[s], with the score
+    backoff_scores[s] added. State 0 is the beginning of a sentence. Scores are natural logarithms.
+    """
+
+    first: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    following: NDArray[np.int64]
+    backoff: NDArray[np.int64]
+    backoff_scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NGram:
+    """A back-off language model.
+
+    Attributes:
+        order: words of the longest n-grams.
+        scores: log10 p of the last word of each n-gram after those before it.
+        backoffs: log10 weights of contexts.
+
+    >>> model = NGram.train([["a", "b"], ["a", "c"], ["a", "b"]], order=2)
+    >>> model.score("b", ["a"]) > model.score("c", ["a"])
+    True
+    """
+
+    order: int
+    scores: dict[tuple[str, ...], float]
+    backoffs: dict[tuple[str, ...], float] = field(default_factory=dict)
+
+    @classmethod
+    def train(
+        cls, sentences: Iterable[Sequence[str]], order: int = 3, vocabulary: Iterable[str] = ()
+    ) -> NGram:
+        """Interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999): the
+        discount of each order is n1/(n1 + 2 n2), and the words that are left share what remains.
+
+        Args:
+            sentences: lists of words.
+            order: words of the longest n-grams.
+            vocabulary: words that there are beside those of the sentences.
+        """
+        if not is_whole(order, 1):
+            raise OptionError(f"NGram: expected an order of 1 or more, got {order!r}")
+        counts: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(order + 1)]
+        for sentence in sentences:
+            if isinstance(sentence, str):
+                raise DataError(
+                    f"NGram: expected sentences as lists of words, got {sentence!r}; "
+                    "use sentence.split(), or list(sentence) for characters"
+                )
+            words = (START, *sentence, STOP)
+            for n in range(1, order + 1):
+                counts[n].update(words[i : i + n] for i in range(len(words) - n + 1))
+        if not counts[1]:
+            raise DataError("NGram: expected at least one sentence, got none")
+        for n in range(1, order):  # of lower orders: how many words come before
+            before = Counter(gram[1:] for gram in counts[n + 1])
+            for gram in list(counts[n]):
+                if gram[0] != START:
+                    counts[n][gram] = before[gram]
+        counts[1].pop((START,), None)
+        known = {gram[0] for gram in counts[1]} | {UNKNOWN, STOP, *vocabulary}
+        scores: dict[tuple[str, ...], float] = {(word,): 1.0 / len(known) for word in known}
+        backoffs: dict[tuple[str, ...], float] = {}
+        for n in range(1, order + 1):
+            scores |= _discounted(counts[n], scores, backoffs, known if n == 1 else None)
+        found = {gram: math.log10(p) for gram, p in scores.items()}
+        found[START,] = -99.0
+        logs = {gram: math.log10(p) for gram, p in backoffs.items() if gram and p > 0}
+        return cls(order, found, logs)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> NGram:
+        """Read an ARPA file. DataError where it is none."""
+        path = files.as_path(path)
+        scores: dict[tuple[str, ...], float] = {}
+        backoffs: dict[tuple[str, ...], float] = {}
+        n, ended = 0, False
+        for number, line in enumerate(files.read_text(path, "language model").splitlines(), 1):
+            line = line.strip()
+            if line.startswith("\\") and line.endswith("-grams:"):
+                n = int(line[1:-7]) if line[1:-7].isdigit() else 0
+            elif line == "\\end\\":
+                ended = True
+            elif n and line and not line.startswith("\\"):
+                parts = line.split()
+                try:
+                    gram, rest = tuple(parts[1 : n + 1]), parts[n + 1 :]
+                    scores[gram] = float(parts[0])
+                    if len(gram) != n or len(rest) > 1:
+                        raise ValueError
+                    if rest:
+                        backoffs[gram] = float(rest[0])
+                except (ValueError, IndexError):
+                    raise DataError(
+                        f"{path}, line {number}: expected a score, {n} words and perhaps a "
+                        f"back-off weight, got {line[:60]!r}"
+                    ) from None
+        if not scores or not ended:
+            raise DataError(
+                f"{path}: expected an ARPA language model (\\data\\, \\1-grams:, ..., \\end\\); "
+                "is it another kind of file, or truncated?"
+            )
+        return cls(max(map(len, scores)), scores, backoffs)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write an ARPA file."""
+        files.write_text(files.as_path(path), self.arpa(), "language model")
+
+    def arpa(self) -> str:
+        """The model as an ARPA file's text."""
+        by_order: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+        for gram in sorted(self.scores):
+            by_order[len(gram)].append(gram)
+        lines = ["\\data\\", *(f"ngram {n}={len(by_order[n])}" for n in sorted(by_order)), ""]
+        for n in sorted(by_order):
+            lines.append(f"\\{n}-grams:")
+            for gram in by_order[n]:
+                weight = f"\t{self.backoffs[gram]:.7f}" if gram in self.backoffs else ""
+                lines.append(f"{self.scores[gram]:.7f}\t{' '.join(gram)}{weight}")
+            lines.append("")
+        return "\n".join([*lines, "\\end\\", ""])
+
+    def score(self, word: str, context: Sequence[str] = ()) -> float:
+        """log10 p of a word after others; of the unknown word for one that there is not."""
+        if (word,) not in self.scores:
+            word = UNKNOWN
+        before = tuple(context)[max(len(context) - self.order + 1, 0) :]
+        total = 0.0
+        while True:
+            if (*before, word) in self.scores:
+                return total + self.scores[(*before, word)]
+            if not before:
+                return total - 99.0
+            total += self.backoffs.get(before, 0.0)
+            before = before[1:]
+
+    def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
+        """10^-(mean log10 p) over words and ends of sentences."""
+        total, count = 0.0, 0
+        for sentence in sentences:
+            words = [START, *sentence, STOP]
+            for k in range(1, len(words)):
+                total, count = total + self.score(words[k], words[:k]), count + 1
+        if not count:
+            raise DataError("perplexity: expected at least one sentence, got none")
+        return float(10.0 ** (-total / count))
+
+    def arcs(self, tokens: Sequence[str]) -> Arcs:
+        """The model as arcs over these tokens, by number; others are left out."""
+        numbers = {token: k for k, token in enumerate(tokens)}
+        contexts = {gram[:-1] for gram in self.scores} | {
+            gram for gram in self.scores if len(gram) < self.order
+        }
+        begin = (START,) if (START,) in contexts and self.order > 1 else ()
+        states = {begin: 0} | {
+            c: k for k, c in enumerate(sorted(contexts - {begin}), 1)
+        }  # fmt: skip
+
+        def state(words: tuple[str, ...]) -> int:
+            words = words[max(len(words) - self.order + 1, 0) :]
+            while words not in states:
+                words = words[1:]
+            return states[words]
+
+        rows: list[list[tuple[int, float, int]]] = [[] for _ in states]
+        for gram, value in self.scores.items():
+            if gram[-1] in numbers:
+                rows[states[gram[:-1]]].append(
+                    (numbers[gram[-1]], value * math.log(10.0), state(gram))
+                )
+        flat: list[Any] = [arc for row in rows for arc in sorted(row)]
+        back = [state(c[1:]) if c else -1 for c in states]
+        weights = [self.backoffs.get(c, 0.0) * math.log(10.0) for c in states]
+        return Arcs(
+            np.cumsum([0, *map(len, rows)]).astype(np.int64),
+            np.array([a[0] for a in flat], np.int64),
+            np.array([a[1] for a in flat], np.float64),
+            np.array([a[2] for a in flat], np.int64),
+            np.array(back, np.int64),
+            np.array(weights, np.float64),
+        )
+
+
+def _discounted(
+    counts: Counter[tuple[str, ...]],
+    lower: dict[tuple[str, ...], float],
+    backoffs: dict[tuple[str, ...], float],
+    words: set[str] | None,
+) -> dict[tuple[str, ...], float]:
+    """Probabilities of the n-grams of one order, mixed with those of the order below; the shares of
+    the order below go to `backoffs`."""
+    once, twice = (sum(1 for c in counts.values() if c == k) for k in (1, 2))
+    discount = once / (once + 2 * twice) if once else 0.5
+    totals: Counter[tuple[str, ...]] = Counter()
+    kinds: Counter[tuple[str, ...]] = Counter()
+    for gram, count in counts.items():
+        if count:
+            totals[gram[:-1]] += count
+            kinds[gram[:-1]] += 1
+    found = {}
+    for context, total in totals.items():
+        backoffs[context] = discount * kinds[context] / total
+    grams = [(word,) for word in words] if words else [g for g, c in counts.items() if c]
+    for gram in grams:
+        context = gram[:-1]
+        below = lower[gram[1:]] if len(gram) > 1 else lower[gram]
+        own = max(counts[gram] - discount, 0.0) / totals[context]
+        found[gram] = own + backoffs[context] * below
+    return found

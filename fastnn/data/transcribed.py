@@ -1,0 +1,120 @@
+"""Recordings with transcripts: AN4's features, and folders of a user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import files
+from fastnn.data.recordings import read_audio
+from fastnn.errors import DataError
+
+_LINE = re.compile(r"(.*)\(([^()]+)\)\s*")
+#: coefficients of a frame of AN4
+CEPSTRA = 13
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """Recordings and what is said in them.
+
+    Attributes:
+        recordings: features, shape (frames, features), or waveforms, shape (samples,).
+        texts: one for each.
+        rate: samples a second; None for features.
+    """
+
+    recordings: list[NDArray[np.float32]]
+    texts: list[str]
+    rate: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def load_an4(*, folder: str | os.PathLike[str] | None = None) -> tuple[Transcribed, Transcribed]:
+    """AN4, training and test part: 948 and 130 utterances of 84 speakers, who spell names and say
+    numbers and commands (Acero 1993). Here are 13 mel cepstra for each of 100 frames a second, of
+    recordings at 16 kHz by a close microphone.
+
+    Args:
+        folder: has `etc` and `feat` of the sphinx tutorials' archive of AN4; by default `an4` in
+            the folder that FASTNN_DATA names.
+
+    Raises DataError where there is none, or a file is damaged.
+    """
+    root = os.environ.get("FASTNN_DATA")
+    if folder is None and not root:
+        raise DataError(
+            "an4: expected a folder with AN4's cepstra, got none; set FASTNN_DATA to the folder "
+            "that has it as an4, or give folder="
+        )
+    place = files.as_path(folder if folder is not None else os.path.join(str(root), "an4"))
+    return _an4_part(place, "train"), _an4_part(place, "test")
+
+
+def _an4_part(folder: Path, part: str) -> Transcribed:
+    texts = {}
+    path = folder / "etc" / f"an4_{part}.transcription"
+    for line in files.read_text(path, "AN4 transcript").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DataError(f"{path}: expected lines like 'SIX TWO (name)', got {line[:60]!r}")
+        words = [word for word in match[1].split() if not word.startswith("<")]
+        texts[match[2].strip()] = " ".join(words)
+    names = files.read_text(folder / "etc" / f"an4_{part}.fileids", "AN4 list").split()
+    missing = [n for n in names if n.rsplit("/", 1)[-1] not in texts]
+    if missing or not names:
+        raise DataError(f"{path}: expected a transcript of {missing[:1] or 'something'}, got none")
+    found = [_read_cepstra(folder / "feat" / f"{name}.mfc") for name in names]
+    return Transcribed(found, [texts[n.rsplit("/", 1)[-1]] for n in names])
+
+
+def _read_cepstra(path: Path) -> NDArray[np.float32]:
+    """A file of Sphinx: the count of numbers, and the numbers, of either byte order."""
+    content = files.read_bytes(path, "file of cepstra")
+    for order in "><":
+        head = np.frombuffer(content[:4], f"{order}i4")
+        if len(head) and int(head[0]) * 4 + 4 == len(content) and int(head[0]) % CEPSTRA == 0:
+            numbers = np.frombuffer(content, f"{order}f4", offset=4)
+            return numbers.astype(np.float32).reshape(-1, CEPSTRA)
+    raise DataError(
+        f"{path}: expected a count of numbers and {CEPSTRA} for each frame, got {len(content)} "
+        "bytes; is it truncated?"
+    )
+
+
+def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
+    """A folder of recordings, each with its transcript beside it: `a.wav` and `a.txt`.
+
+    Raises DataError where there are none, a transcript is missing or empty, a recording has several
+    channels, or rates differ.
+    """
+    place = files.as_path(folder)
+    paths = sorted(place.glob("*.wav"))
+    if not paths:
+        raise DataError(f"{place}: expected recordings, *.wav, with their texts, *.txt; got none")
+    waveforms, texts = [], []
+    rates: dict[int, Path] = {}
+    for path in paths:
+        text = " ".join(files.read_text(path.with_suffix(".txt"), "transcript").split())
+        if not text:
+            raise DataError(f"{path.with_suffix('.txt')}: expected a transcript, got nothing")
+        waveform, rate = read_audio(path)
+        if waveform.ndim != 1 or not len(waveform):
+            raise DataError(f"{path}: expected one channel, got shape {waveform.shape}; mix them")
+        rates.setdefault(rate, path)
+        waveforms.append(waveform)
+        texts.append(text)
+    if len(rates) > 1:
+        (rate, first), (other, second) = list(rates.items())[:2]
+        raise DataError(
+            f"{second}: expected {rate} samples a second, as {first.name} has, got {other}; "
+            "resample one of them (fastnn.data.resample)"
+        )
+    return Transcribed(waveforms, texts, next(iter(rates)))

@@ -1,0 +1,344 @@
+"""Speech recognition: LSTM in both directions and connectionist temporal classification.
+
+Characters are recognised; at the end a list of the training texts' words and an n-gram model of
+them help to decide (Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural
+networks", ICML 2014).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import files, nn, optim
+from fastnn.data.audio import mfcc, normalise, read_audio, with_deltas
+from fastnn.data.error_rates import ErrorRate, character_error_rate, word_error_rate
+from fastnn.data.ngram import NGram
+from fastnn.data.sequences import pad
+from fastnn.data.signals import resample
+from fastnn.data.transcribed import CEPSTRA, Transcribed
+from fastnn.errors import DataError, OptionError
+from fastnn.graph.value import Value
+from fastnn.optim.schedules import CosineAnnealing
+from fastnn.tasks import description
+from fastnn.train.history import History
+from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.trainer import Trainer
+
+#: frames are rounded up to a multiple, so that few programs are planned
+MULTIPLE = 16
+#: prefixes that decoding keeps, weight of the language model, and words that it looks at
+BEAM, WEIGHT, ORDER = 32, 1.0, 3
+#: the symbol of the blank, class 0
+BLANK = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """How features are made: cepstra scaled for each recording, their changes over time, and
+    `stack` neighbouring frames as one.
+
+    Attributes:
+        rate: samples a second of the recordings.
+        filters, low, high, frame: of `mfcc`; the defaults are those of AN4's cepstra.
+        stack: frames that are joined.
+    """
+
+    rate: int = 16000
+    filters: int = 40
+    low: float = 130.0
+    high: float = 6800.0
+    frame: float = 0.025625
+    stack: int = 3
+
+    @property
+    def features(self) -> int:
+        """Features of a joined frame."""
+        return 3 * CEPSTRA * self.stack
+
+    def of_waveform(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Frames of a recording, not joined yet."""
+        cepstra = mfcc(
+            waveform, self.rate, coefficients=CEPSTRA, filters=self.filters, lift=0,
+            frame=self.frame, low=self.low, high=self.high,
+        )  # fmt: skip
+        return self.of_cepstra(cepstra)
+
+    def of_cepstra(self, cepstra: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cepstra of mean 0 and deviation 1, with their deltas, and deltas of deltas, made as
+        large."""
+        found = with_deltas(normalise(cepstra))
+        return found * np.repeat(np.arange(1, 4, dtype=np.float32), CEPSTRA)
+
+    def joined(self, frames: NDArray[np.float32], begin: int = 0) -> NDArray[np.float32]:
+        """Frames from `begin` on, `stack` of them side by side; zeros fill the last."""
+        frames = frames[min(begin, len(frames) - 1) :]
+        count = -(-len(frames) // self.stack)
+        full = np.zeros((count * self.stack, frames.shape[1]), np.float32)
+        full[: len(frames)] = frames
+        return full.reshape(count, -1)
+
+
+class SpeechModel(nn.Module):
+    """Logits of characters for frames.
+
+    Args:
+        features: of a frame.
+        classes: characters and the blank.
+        hidden: units of each layer and direction.
+        layers: LSTM layers.
+        dropout: probability of zero between layers and before the logits.
+
+    Inputs: frames (batch, steps, features) and their numbers (batch,); outputs: logits (batch,
+    steps, classes) and the numbers.
+    """
+
+    def __init__(
+        self, features: int, classes: int, *, hidden: int = 128, layers: int = 2,
+        dropout: float = 0.35,
+    ):  # fmt: skip
+        self.options = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        self.before = nn.Dropout(0.3 * dropout)
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(features, hidden, layers, bidirectional=True, dropout=between)
+        self.after = nn.Dropout(dropout)
+        self.logits = nn.Linear(2 * hidden, classes)
+
+    def forward(self, frames: Value, lengths: Value) -> tuple[Value, Value]:
+        outputs, _ = self.lstm(self.before(frames), lengths=lengths)
+        return self.logits(self.after(outputs)), lengths
+
+
+class SpeechBatches:
+    """Mini-batches of recordings of similar length, a little different in each epoch: frames are
+    joined from another one on, noise is added, and stretches of frames are silenced (Park et al.
+    2019).
+
+    Args:
+        frames: of each recording, not joined. labels: of each. front: joins frames.
+        batch_size, seed: see `Buckets`.
+    """
+
+    def __init__(
+        self, frames: list[NDArray[np.float32]], labels: list[NDArray[np.int64]], front: Front,
+        batch_size: int, seed: int = 0,
+    ):  # fmt: skip
+        self.frames, self.labels, self.front = frames, labels, front
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.most = max(map(len, labels))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the order for this epoch; the trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.frames) // self.batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        ready = []
+        for frames in self.frames:
+            found = self.front.joined(frames, int(random.integers(self.front.stack)))
+            found += 0.15 * random.standard_normal(found.shape, np.float32)
+            for _ in range(2):
+                size = int(random.integers(6))
+                begin = int(random.integers(max(1, len(found) - size)))
+                found[begin : begin + size] = 0
+            ready.append(found)
+        order = np.argsort([len(f) + 6 * random.random() for f in ready])
+        left = len(order) % self.batch_size
+        first = int(random.integers(left + 1))
+        groups = order[first : len(order) - left + first].reshape(-1, self.batch_size)
+        for rows in random.permutation(groups):
+            x, lengths = padded([ready[k] for k in rows])
+            yield (x, lengths), pad([self.labels[k] for k in rows], -1, self.most)[0]
+
+
+def padded(frames: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A batch, and the numbers of frames."""
+    return pad(frames, 0, -(-max(map(len, frames)) // MULTIPLE) * MULTIPLE)
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A trained model with all that it needs to transcribe recordings.
+
+    Attributes:
+        model, front: the net, and what makes its inputs.
+        symbols: of the classes; the first is the blank.
+        texts: the training texts, of which word list and language model are made.
+        weight: of the language model.
+    """
+
+    model: SpeechModel
+    front: Front
+    symbols: list[str]
+    texts: list[str]
+    weight: float = WEIGHT
+
+    def decoder(self, with_words: bool = True) -> nn.CTCDecoder:
+        """What reads the logits: with the words of the training texts, or greedily."""
+        if not with_words or " " not in self.symbols:
+            return nn.CTCDecoder(self.symbols, beam=0)
+        sentences = [text.split() for text in self.texts]
+        words = sorted({word for sentence in sentences for word in sentence})
+        model = NGram.train(sentences, ORDER)
+        return nn.CTCDecoder(self.symbols, BEAM, words=words, model=model, weight=self.weight)
+
+    def logits(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Logits for recordings' frames, not joined yet, in their order."""
+        joined = [self.front.joined(f) for f in frames]
+        order, found = np.argsort([len(f) for f in joined], kind="stable"), {}
+        for begin in range(0, len(order), MULTIPLE):
+            rows = order[begin : begin + MULTIPLE]
+            x, lengths = padded([joined[k] for k in rows])
+            outputs, _ = self.model.predict(x, lengths)
+            for k, output, n in zip(rows, outputs, lengths, strict=True):
+                found[int(k)] = output[:n]
+        return [found[k] for k in range(len(joined))]
+
+    def read(self, logits: Sequence[NDArray[np.float32]], with_words: bool = True) -> list[str]:
+        """The texts of logits."""
+        return [" ".join(t.split()) for t in self.decoder(with_words).text(*padded(logits))]
+
+    def transcribe(
+        self, path: str | os.PathLike[str], *, convert: bool = True, with_words: bool = True
+    ) -> str:
+        """The text of an audio file of one channel.
+
+        Args:
+            path: the file.
+            convert: whether a recording at another rate is converted; otherwise it is refused.
+            with_words: whether word list and language model help.
+
+        Raises DataError for a file that is no audio, has several channels or (unless `convert`)
+        another rate.
+        """
+        waveform, rate = read_audio(path)
+        if waveform.ndim != 1 or not len(waveform):
+            raise DataError(f"{path}: expected one channel, got shape {waveform.shape}; mix them")
+        if rate != self.front.rate:
+            if not convert:
+                raise DataError(
+                    f"{path}: expected {self.front.rate} samples a second, got {rate}; pass "
+                    "convert=True (--convert)"
+                )
+            waveform = resample(waveform, rate, self.front.rate).astype(np.float32)
+        frames = self.front.of_waveform(waveform)
+        return self.read(self.logits([frames]), with_words)[0]
+
+
+def frames_of(data: Transcribed, front: Front) -> list[NDArray[np.float32]]:
+    """Frames of recordings, not joined yet."""
+    if data.rate is None:
+        return [front.of_cepstra(cepstra) for cepstra in data.recordings]
+    if data.rate != front.rate:
+        raise DataError(
+            f"expected recordings of {front.rate} samples a second, got {data.rate}; resample them"
+        )
+    return [front.of_waveform(waveform) for waveform in data.recordings]
+
+
+def train_asr(
+    train: Transcribed,
+    test: Transcribed,
+    *,
+    hidden: int = 128,
+    layers: int = 2,
+    dropout: float = 0.35,
+    batch_size: int = 16,
+    epochs: int = 40,
+    lr: float = 4e-3,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | str = "auto",
+    resume: str | Path | None = None,
+    verbose: bool = True,
+) -> tuple[Trainer, History, dict[str, ErrorRate], Recogniser]:
+    """Train and test; the learning rate falls to 0 along a cosine.
+
+    Args:
+        train, test: see `load_an4` and `load_transcribed`.
+        hidden, layers, dropout: see `SpeechModel`. For the others see `Trainer`.
+
+    Returns the trainer, the history (with "val_cer", the greedy error rate of characters, after
+    each epoch), the error rates on the test part ("CER" and "WER" greedy, "CER with words" and "WER
+    with words" with word list and language model), and the recogniser.
+    """
+    if not len(train) or not len(test):
+        raise DataError(f"expected recordings, got {len(train)} to train and {len(test)} to test")
+    front = Front() if train.rate is None else _front_for(train.rate)
+    frames, test_frames = frames_of(train, front), frames_of(test, front)
+    symbols = [BLANK, *sorted({c for text in train.texts for c in text})]
+    numbers = {c: k for k, c in enumerate(symbols)}
+    labels = [np.array([numbers[c] for c in text], np.int64) for text in train.texts]
+    model = SpeechModel(
+        front.features, len(symbols), hidden=hidden, layers=layers, dropout=dropout
+    )  # fmt: skip
+    batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed)
+    schedule = CosineAnnealing(len(batches) * epochs)
+    trainer = Trainer(
+        model, nn.CTCLoss(zero_infinity=True),
+        optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule),
+        device=device, workers=workers, seed=seed,
+    )  # fmt: skip
+    recogniser = Recogniser(model, front, symbols, list(train.texts))
+
+    def add(epoch: int, logs: Logs) -> None:
+        found = recogniser.read(recogniser.logits(test_frames), with_words=False)
+        logs["val_cer"] = character_error_rate(test.texts, found).rate
+
+    history = trainer.fit(
+        batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
+        resume=resume, verbose=verbose,
+    )  # fmt: skip
+    logits, scores = recogniser.logits(test_frames), {}
+    for name, with_words in (("", False), (" with words", True)):
+        found = recogniser.read(logits, with_words)
+        scores[f"CER{name}"] = character_error_rate(test.texts, found)
+        scores[f"WER{name}"] = word_error_rate(test.texts, found)
+    return trainer, history, scores, recogniser
+
+
+def _front_for(rate: int) -> Front:
+    """Filters for recordings of a rate: up to 6,800 Hz, or as far as they go."""
+    if rate < 4000:
+        raise OptionError(f"expected recordings of 4,000 samples a second or more, got {rate}")
+    return Front(rate=rate, high=min(6800.0, 0.475 * rate))
+
+
+def save_description(recogniser: Recogniser, checkpoint: Path) -> Path:
+    """Write what is needed to make the recogniser again as JSON beside a checkpoint; its path."""
+    state = {
+        "task": "asr", "options": recogniser.model.options, "front": asdict(recogniser.front),
+        "symbols": recogniser.symbols, "texts": recogniser.texts, "weight": recogniser.weight,
+    }  # fmt: skip
+    return description.write(checkpoint, state)
+
+
+def load_speech_recogniser(path: str | os.PathLike[str]) -> Recogniser:
+    """What `fastnn train asr` trained: a checkpoint with its description beside it, or the folder
+    of both.
+
+    Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint
+    or one that does not belong to the description.
+    """
+    with description.read(path, "a speech recogniser", "fastnn train asr") as (checkpoint, state):
+        if state["task"] != "asr":
+            raise ValueError(f"it is of the task {state['task']!r}")
+        for name in ("symbols", "texts"):
+            if not files.strings(state[name]):
+                raise ValueError(f"{name} are not strings")
+        files.check_options(state["options"])
+        front = Front(**state["front"])
+        model = SpeechModel(front.features, len(state["symbols"]), **state["options"])
+        found = Recogniser(model, front, state["symbols"], state["texts"], float(state["weight"]))
+    model.load(checkpoint)
+    return found

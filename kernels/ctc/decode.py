@@ -1,0 +1,381 @@
+"""Decoding of class scores for frames, as both devices do it: a sequence by one worker or thread.
+
+Scores are natural logarithms, in float64. A prefix, the labels so far, is a node of a tree: the
+number 1 + t K + k for the k-th of K prefixes that lived on after frame t, 0 for the empty one; its
+parent and its last label stand in `nodes[b, t, k]` and `nodes[b, t, K + k]`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..declare import helper
+
+#: less than any score, and the score of a symbol that a language model does not know
+NEVER = -1e30
+UNKNOWN = -50.0
+# arrays of K numbers in `scores`: of the prefixes, and of those after one more frame
+BLANK, OTHER, BONUS, NEXT_BLANK, NEXT_OTHER, NEXT_BONUS, STAY_BLANK, STAY_OTHER, TOP = range(9)
+# arrays of K whole numbers in `states`: node, last label, place in the word list, state of the
+# language model, the entry of the parent; those after one more frame; where the best come from
+NODE, LAST, WORD, MODEL, PARENT, NEXT_NODE, NEXT_LAST, NEXT_WORD, NEXT_MODEL, FROM, CLASS = range(
+    11
+)
+SCORES, STATES = 9, 11
+
+
+@helper
+def either(a: Any, b: Any) -> Any:
+    """log(e^a + e^b)."""
+    high, low = max(a, b), min(a, b)
+    if low <= NEVER:
+        return high
+    return high + math.log1p(math.exp(low - high))
+
+
+@helper
+def arc_of(first: Any, arcs: Any, state: int, token: int) -> int:
+    """The arc of a state with this token, or -1: arcs are in the order of their tokens."""
+    low, high = first[state], first[state + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if arcs[middle] < token:
+            low = middle + 1
+        else:
+            high = middle
+    if low < first[state + 1] and arcs[low] == token:
+        return low
+    return -1
+
+
+@helper
+def model_score(
+    first: Any, arcs: Any, arc_scores: Any, backoff: Any, backoff_scores: Any, state: int,
+    token: int,
+) -> Any:  # fmt: skip
+    """The score of a token after a state."""
+    total = np.float64(0.0)
+    while True:
+        arc = arc_of(first, arcs, state, token)
+        if arc >= 0:
+            return total + arc_scores[arc]
+        if backoff[state] < 0:
+            return total + UNKNOWN
+        total += backoff_scores[state]
+        state = backoff[state]
+
+
+@helper
+def model_next(first: Any, arcs: Any, arc_next: Any, backoff: Any, state: int, token: int) -> int:
+    """The state after a token."""
+    while True:
+        arc = arc_of(first, arcs, state, token)
+        if arc >= 0:
+            return arc_next[arc]
+        if backoff[state] < 0:
+            return state
+        state = backoff[state]
+
+
+@helper
+def extension(
+    child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, backoff: Any,
+    backoff_scores: Any, word: int, model: int, label: int, space: int, weight: Any, bonus: Any,
+) -> Any:  # fmt: skip
+    """What word list and language model add to a prefix's score for one more label."""
+    if words.shape[0] == 0:  # labels are the model's tokens
+        if first.shape[0] == 0:
+            return np.float64(bonus)
+        found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, label)
+        return weight * found + bonus
+    if label != space:
+        return np.float64(0.0) if child[word, label] >= 0 else np.float64(NEVER)
+    if words[word] < 0:
+        return np.float64(NEVER)
+    if first.shape[0] == 0:
+        return np.float64(bonus)
+    found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, words[word])
+    return weight * found + bonus
+
+
+@helper
+def insert(scores: Any, states: Any, b: int, K: int, score: Any, entry: int, label: int) -> None:
+    """Put a candidate among the K best, which are in order; the earlier of equals comes first."""
+    if score <= NEVER or score <= scores[b, TOP * K + K - 1]:
+        return
+    k = K - 1
+    while k > 0 and scores[b, TOP * K + k - 1] < score:
+        scores[b, TOP * K + k] = scores[b, TOP * K + k - 1]
+        states[b, FROM * K + k] = states[b, FROM * K + k - 1]
+        states[b, CLASS * K + k] = states[b, CLASS * K + k - 1]
+        k -= 1
+    scores[b, TOP * K + k] = score
+    states[b, FROM * K + k] = entry
+    states[b, CLASS * K + k] = label
+
+
+@helper
+def begin_search(scores: Any, states: Any, b: int, K: int) -> int:
+    """The empty prefix alone; how many there are."""
+    scores[b, BLANK * K] = 0.0
+    scores[b, OTHER * K] = NEVER
+    scores[b, BONUS * K] = 0.0
+    states[b, NODE * K] = 0
+    states[b, LAST * K] = -1
+    states[b, WORD * K] = 0
+    states[b, MODEL * K] = 0
+    states[b, PARENT * K] = -1
+    return 1
+
+
+@helper
+def candidates(
+    y: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, backoff: Any,
+    backoff_scores: Any, scores: Any, states: Any, b: int, t: int, K: int, count: int, blank: int,
+    space: int, weight: Any, bonus: Any,
+) -> None:  # fmt: skip
+    """The K best prefixes after frame t: those there are, and those with one label more."""
+    C = y.shape[2]
+    for k in range(K):
+        scores[b, TOP * K + k] = NEVER
+    for j in range(count):
+        last = states[b, LAST * K + j]
+        whole = either(scores[b, BLANK * K + j], scores[b, OTHER * K + j])
+        scores[b, STAY_BLANK * K + j] = whole + y[b, t, blank]
+        other = np.float64(NEVER)
+        if last >= 0:
+            other = scores[b, OTHER * K + j] + y[b, t, last]
+            i = states[b, PARENT * K + j]
+            if i >= 0:  # its parent with its last label is it, too
+                reached = scores[b, BLANK * K + i]
+                if states[b, LAST * K + i] != last:
+                    reached = either(reached, scores[b, OTHER * K + i])
+                other = either(other, reached + y[b, t, last])
+        scores[b, STAY_OTHER * K + j] = other
+        whole = either(scores[b, STAY_BLANK * K + j], other) + scores[b, BONUS * K + j]
+        insert(scores, states, b, K, whole, j, -1)
+    for i in range(count):
+        last = states[b, LAST * K + i]
+        ended = scores[b, BLANK * K + i]
+        whole = either(ended, scores[b, OTHER * K + i])
+        for label in range(C):
+            reached = ended if label == last else whole
+            score = reached + y[b, t, label] + scores[b, BONUS * K + i]
+            if label == blank or (score <= scores[b, TOP * K + K - 1] and bonus <= 0.0):
+                continue
+            known = False
+            for j in range(count):
+                if states[b, PARENT * K + j] == i and states[b, LAST * K + j] == label:
+                    known = True
+            if known:
+                continue
+            score += extension(
+                child, words, first, arcs, arc_scores, backoff, backoff_scores,
+                states[b, WORD * K + i], states[b, MODEL * K + i], label, space, weight, bonus,
+            )  # fmt: skip
+            insert(scores, states, b, K, score, i, label)
+
+
+@helper
+def chosen(
+    y: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, arc_next: Any,
+    backoff: Any, backoff_scores: Any, nodes: Any, scores: Any, states: Any, b: int, t: int,
+    K: int, space: int, weight: Any, bonus: Any,
+) -> int:  # fmt: skip
+    """The best candidates become the prefixes; how many there are."""
+    count = 0
+    while count < K and scores[b, TOP * K + count] > NEVER:
+        k, i, label = count, states[b, FROM * K + count], states[b, CLASS * K + count]
+        word, model = states[b, WORD * K + i], states[b, MODEL * K + i]
+        states[b, NEXT_NODE * K + k] = states[b, NODE * K + i]
+        states[b, NEXT_LAST * K + k] = states[b, LAST * K + i]
+        scores[b, NEXT_BONUS * K + k] = scores[b, BONUS * K + i]
+        if label < 0:
+            scores[b, NEXT_BLANK * K + k] = scores[b, STAY_BLANK * K + i]
+            scores[b, NEXT_OTHER * K + k] = scores[b, STAY_OTHER * K + i]
+            nodes[b, t, k], nodes[b, t, K + k] = -1, -1
+        else:
+            reached = scores[b, BLANK * K + i]
+            if states[b, LAST * K + i] != label:
+                reached = either(reached, scores[b, OTHER * K + i])
+            scores[b, NEXT_BLANK * K + k] = NEVER
+            scores[b, NEXT_OTHER * K + k] = reached + y[b, t, label]
+            scores[b, NEXT_BONUS * K + k] += extension(
+                child, words, first, arcs, arc_scores, backoff, backoff_scores, word, model, label,
+                space, weight, bonus,
+            )  # fmt: skip
+            nodes[b, t, k], nodes[b, t, K + k] = states[b, NODE * K + i], label
+            states[b, NEXT_NODE * K + k] = 1 + t * K + k
+            states[b, NEXT_LAST * K + k] = label
+            if words.shape[0] == 0:
+                if first.shape[0] > 0:
+                    model = model_next(first, arcs, arc_next, backoff, model, label)
+            elif label != space:
+                word = child[word, label]
+            else:
+                if first.shape[0] > 0:
+                    model = model_next(first, arcs, arc_next, backoff, model, words[word])
+                word = 0
+        states[b, NEXT_WORD * K + k] = word
+        states[b, NEXT_MODEL * K + k] = model
+        count += 1
+    for k in range(count):
+        scores[b, BLANK * K + k] = scores[b, NEXT_BLANK * K + k]
+        scores[b, OTHER * K + k] = scores[b, NEXT_OTHER * K + k]
+        scores[b, BONUS * K + k] = scores[b, NEXT_BONUS * K + k]
+        states[b, NODE * K + k] = states[b, NEXT_NODE * K + k]
+        states[b, LAST * K + k] = states[b, NEXT_LAST * K + k]
+        states[b, WORD * K + k] = states[b, NEXT_WORD * K + k]
+        states[b, MODEL * K + k] = states[b, NEXT_MODEL * K + k]
+    for k in range(count):
+        parent, node = -1, states[b, NODE * K + k]
+        if node > 0:
+            before = (node - 1) // K
+            wanted = nodes[b, before, (node - 1) - before * K]
+            for i in range(count):
+                if states[b, NODE * K + i] == wanted:
+                    parent = i
+        states[b, PARENT * K + k] = parent
+    return count
+
+
+@helper
+def final_score(
+    words: Any, first: Any, arcs: Any, arc_scores: Any, arc_next: Any, backoff: Any,
+    backoff_scores: Any, scores: Any, states: Any, b: int, k: int, K: int, end: int, weight: Any,
+    bonus: Any,
+) -> Any:  # fmt: skip
+    """The score of a whole sequence: its last word has to be one, and the model says how likely an
+    end is."""
+    total = either(scores[b, BLANK * K + k], scores[b, OTHER * K + k]) + scores[b, BONUS * K + k]
+    word, model = states[b, WORD * K + k], states[b, MODEL * K + k]
+    if words.shape[0] > 0 and word != 0:
+        token = words[word]
+        if token < 0:
+            return total + NEVER
+        total += bonus
+        if first.shape[0] > 0:
+            found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, token)
+            total += weight * found
+            model = model_next(first, arcs, arc_next, backoff, model, token)
+    if first.shape[0] > 0 and end >= 0:
+        found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, end)
+        total += weight * found
+    return total
+
+
+@helper
+def search(
+    y: Any, lengths: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any,
+    arc_next: Any, backoff: Any, backoff_scores: Any, labels: Any, counts: Any, found: Any,
+    nodes: Any, scores: Any, states: Any, b: int, blank: int, space: int, end: int, weight: Any,
+    bonus: Any,
+) -> None:  # fmt: skip
+    """Prefix beam search in one sequence; writes the best prefixes."""
+    T, K = y.shape[1], nodes.shape[2] // 2
+    frames = T
+    if lengths.shape[0] > 0:
+        frames = min(max(lengths[b], 0), T)
+    count = begin_search(scores, states, b, K)
+    for t in range(frames):
+        candidates(
+            y, child, words, first, arcs, arc_scores, backoff, backoff_scores, scores, states, b, t,
+            K, count, blank, space, weight, bonus,
+        )  # fmt: skip
+        count = chosen(
+            y, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, nodes,
+            scores, states, b, t, K, space, weight, bonus,
+        )  # fmt: skip
+    for k in range(K):
+        scores[b, TOP * K + k] = 2.0 * NEVER
+    for k in range(count):
+        total = final_score(
+            words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, scores, states, b, k,
+            K, end, weight, bonus,
+        )  # fmt: skip
+        place = k
+        while place > 0 and scores[b, TOP * K + place - 1] < total:
+            scores[b, TOP * K + place] = scores[b, TOP * K + place - 1]
+            states[b, FROM * K + place] = states[b, FROM * K + place - 1]
+            place -= 1
+        scores[b, TOP * K + place] = total
+        states[b, FROM * K + place] = k
+    for k in range(labels.shape[1]):
+        size = 0
+        for t in range(T):
+            labels[b, k, t] = -1
+        if k < count:
+            node = states[b, NODE * K + states[b, FROM * K + k]]
+            while node > 0:
+                t = (node - 1) // K
+                place = (node - 1) - t * K
+                labels[b, k, size] = nodes[b, t, K + place]
+                node = nodes[b, t, place]
+                size += 1
+            for t in range(size // 2):
+                kept = labels[b, k, t]
+                labels[b, k, t] = labels[b, k, size - 1 - t]
+                labels[b, k, size - 1 - t] = kept
+        counts[b, k] = size if k < count else -1
+        found[b, k] = scores[b, TOP * K + k] if k < count else NEVER
+
+
+@helper
+def greedy(x: Any, lengths: Any, labels: Any, counts: Any, b: int, blank: int) -> None:
+    """The labels of the likeliest path."""
+    T, C = x.shape[1], x.shape[2]
+    frames = T
+    if lengths.shape[0] > 0:
+        frames = min(max(lengths[b], 0), T)
+    size, last = 0, -1
+    for t in range(frames):
+        best = 0
+        for c in range(C):
+            if x[b, t, c] > x[b, t, best]:
+                best = c
+        if best != last and best != blank:
+            labels[b, size] = best
+            size += 1
+        last = best
+    for t in range(size, T):
+        labels[b, t] = -1
+    counts[b] = size
+
+
+@helper
+def align(
+    y: Any, target: Any, places: Any, score: Any, best: Any, back: Any, b: int, frames: int,
+    L: int, blank: int,
+) -> None:  # fmt: skip
+    """The likeliest path among those that give the labels; -1 where it has a blank."""
+    T, S = y.shape[1], 2 * L + 1
+    for t in range(T):
+        places[b, t] = -1
+    for s in range(S):
+        best[b, s] = 0.0 if s == 0 else NEVER
+    for t in range(frames):
+        for i in range(S):
+            s = S - 1 - i
+            high, came = best[b, s], 0
+            if s > 0 and best[b, s - 1] > high:
+                high, came = best[b, s - 1], 1
+            label = blank
+            if s % 2 == 1:
+                label = target[b, s // 2]
+                skips = s > 1 and target[b, s // 2 - 1] != label
+                if skips and best[b, s - 2] > high:
+                    high, came = best[b, s - 2], 2
+            best[b, s] = max(high + y[b, t, label], np.float64(NEVER))
+            back[b, t, s] = came
+    s = S - 1
+    if S > 1 and best[b, s - 1] > best[b, s]:
+        s -= 1
+    found = best[b, s]
+    score[b] = found if found > NEVER else -np.inf
+    for i in range(frames):
+        t = frames - 1 - i
+        places[b, t] = s // 2 if s % 2 == 1 and found > NEVER else -1
+        s -= back[b, t, s]

@@ -1,0 +1,116 @@
+"""Reading the outputs of nets trained by connectionist temporal classification."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastnn import nn, ops, plot
+from fastnn.data.ngram import NGram
+from fastnn.errors import DataError, OptionError, ShapeError
+from tests import naive_ctc
+
+
+def scores(seed, T, C=3, B=1):
+    return 1.5 * np.random.default_rng(seed).standard_normal((B, T, C)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_search_finds_what_enumeration_finds(seed):
+    x = scores(seed, 6 - seed % 3)
+    want = naive_ctc.labellings(x[0].astype(np.float64))
+    ranked = sorted(want, key=want.get, reverse=True)[:3]
+    labels, counts, found = nn.CTCDecoder(["", "a", "b"], beam=40, best=3).predict(x)
+    got = [tuple(row[:n]) for row, n in zip(labels[0], counts[0], strict=True)]
+    assert got == ranked
+    np.testing.assert_allclose(np.exp(found[0]), [want[r] for r in ranked], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("words", [None, ["a", "ab", "b"]])
+def test_the_search_with_words_and_a_model(seed, words):
+    """All labellings, scored by the net, the model and the bonus."""
+    x = scores(seed, 5, C=4)
+    symbols, weight, bonus = ["", "a", "b", " "], 0.7, 0.3
+    if words:
+        model = NGram.train([["a", "b"], ["ab", "a"], ["b", "b"]], 2)
+    else:
+        model = NGram.train([list("ab a"), list("b"), list("ba")], 3)
+    best, top = (), -np.inf
+    for labels, p in naive_ctc.labellings(x[0].astype(np.float64)).items():
+        text = "".join(symbols[k] for k in labels)
+        tokens = text.split(" ") if words else list(text)
+        if words and text and (text[-1:] == " "):
+            tokens = tokens[:-1]
+        if words and text and not set(tokens) <= set(words):
+            continue
+        tokens = tokens if text else []
+        total = np.log(p) + bonus * len(tokens)
+        for k, token in enumerate([*tokens, "</s>"]):
+            before = ["<s>", *tokens[:k]]
+            total += weight * model.score(token, before) * np.log(10)
+        best, top = (text, total) if total > top else (best, top)
+    decoder = nn.CTCDecoder(symbols, 200, words=words, model=model, weight=weight, bonus=bonus)
+    assert decoder.text(x) == [best]
+    np.testing.assert_allclose(decoder.predict(x)[2][0, 0], top, rtol=1e-4)
+
+
+def test_greedy():
+    x = np.full((2, 7, 3), -5.0, np.float32)
+    for t, c in enumerate([0, 1, 1, 0, 1, 2, 2]):
+        x[:, t, c] = 5.0
+    labels, counts = nn.CTCDecoder(["", "a", "b"], beam=0).predict(x, np.array([7, 3]))
+    assert counts.tolist() == [3, 1]
+    assert labels.tolist() == [[1, 1, 2, -1, -1, -1, -1], [1, -1, -1, -1, -1, -1, -1]]
+
+
+def test_padding_and_neighbours_do_not_matter():
+    x, lengths = scores(1, 12, B=3), np.array([12, 7, 0])
+    decoder = nn.CTCDecoder(["", "a", "b"], beam=5, best=2)
+    whole = decoder.predict(x, lengths)
+    x[1, 7:], x[2] = 1e3, 1e3
+    again = decoder.predict(x, lengths)
+    alone = decoder.predict(x[1:2, :7].copy())
+    for a, b, c in zip(whole, again, alone, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a[1:2, :, :7] if a.ndim == 3 else a[1:2], c)
+    assert whole[1][2].tolist() == [0, -1]
+
+
+class Aligned(nn.Module):
+    def forward(self, x, labels, lengths):
+        return ops.ctc_align(x, labels, lengths)
+
+
+@pytest.mark.parametrize("T", [1, 4, 6])
+def test_forced_alignment_is_the_best_of_all_paths(T):
+    x, labels = scores(T, T), [1, 1] if T > 3 else [2]
+    y = np.log(np.exp(x[0]) / np.exp(x[0]).sum(-1, keepdims=True))
+    paths = itertools.product(range(3), repeat=T)
+    fitting = [p for p in paths if naive_ctc.collapsed(p) == labels]
+    best = max(fitting, key=lambda p: sum(y[t, c] for t, c in enumerate(p)))
+    places, score = Aligned().predict(x, np.array([labels]), np.array([T]))
+    assert [0 if k < 0 else labels[k] for k in places[0]] == list(best)
+    assert np.all(np.diff(places[0][places[0] >= 0]) >= 0)
+    np.testing.assert_allclose(score[0], sum(y[t, c] for t, c in enumerate(best)), rtol=1e-5)
+    figure = plot.forced_alignment(np.exp(y), places[0], ["a", "b"][: len(labels)])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["a", "b"][: len(labels)]
+
+
+def test_bad_input_is_refused_by_name():
+    with pytest.raises(DataError, match="they need 3: sequence 0"):
+        Aligned().predict(scores(0, 2), np.array([[1, 1]]), np.array([2]))
+    with pytest.raises(OptionError, match="blank among 2 symbols"):
+        nn.CTCDecoder(["", "a"], blank=2)
+    with pytest.raises(OptionError, match="symbol ' '"):
+        nn.CTCDecoder(["", "a"], words=["a"])
+    with pytest.raises(OptionError, match="'ax' with"):
+        nn.CTCDecoder(["", "a", " "], words=["ax"])
+    with pytest.raises(OptionError, match="need a beam"):
+        nn.CTCDecoder(["", "a", " "], 0, words=["a"])
+    with pytest.raises(OptionError, match="best in"):
+        nn.CTCDecoder(["", "a", "b"], 4, best=5).predict(scores(0, 2))
+    with pytest.raises(ShapeError, match="word list"):
+        nn.CTCDecoder(["", "a", " "], words=["a"]).predict(scores(0, 2, C=4))
+    with pytest.raises(ShapeError, match="a place for each step"):
+        plot.forced_alignment(np.ones((3, 2)), [0, 0], ["a"])

@@ -1,0 +1,103 @@
+"""Speech recognition: data, training, the description, transcribing a file."""
+
+import wave
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fastnn.cli import group
+from fastnn.data.transcribed import Transcribed, load_an4, load_transcribed
+from fastnn.errors import DataError
+from fastnn.tasks import asr
+
+
+def write_wave(path, samples, rate=8000):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 20000).astype("<i2").tobytes())
+
+
+def tones(text, random):
+    """A tone for each letter."""
+    pitch = {"a": 500, "b": 1200, " ": 0}
+    time = np.arange(1600) / 8000
+    parts = [np.sin(2 * np.pi * pitch[c] * time) * (c != " ") for c in text]
+    return np.concatenate(parts) + 0.01 * random.standard_normal(1600 * len(text))
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    random = np.random.default_rng(0)
+    for number, text in enumerate(["a b", "b a", "a", "b", "a b a", "b a b"]):
+        write_wave(tmp_path / f"{number}.wav", tones(text, random))
+        (tmp_path / f"{number}.txt").write_text(text + "\n")
+    return tmp_path
+
+
+def test_train_and_transcribe(recordings, tmp_path):
+    output = tmp_path / "run"
+    run = CliRunner().invoke(
+        group(),
+        ["train", "asr", "--data", str(recordings), "--test", str(recordings), "--hidden", "16",
+         "--layers", "1", "--dropout", "0", "--epochs", "60", "--batch-size", "3", "--lr", "0.02",
+         "--output", str(output), "--quiet"],
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "WER with words" in run.output
+    recogniser = asr.load_speech_recogniser(output)
+    assert [recogniser.transcribe(recordings / f"{n}.wav") for n in (0, 3)] == ["a b", "b"]
+    said = CliRunner().invoke(
+        group(), ["transcribe", str(recordings / "1.wav"), "--model", str(output)]
+    )
+    assert said.output.strip() == "b a"
+    write_wave(tmp_path / "fast.wav", np.zeros(4000), rate=16000)
+    with pytest.raises(DataError, match="expected 8000 samples a second, got 16000"):
+        recogniser.transcribe(tmp_path / "fast.wav", convert=False)
+    recogniser.transcribe(tmp_path / "fast.wav")
+    (output / "model.json").write_text("{}")
+    with pytest.raises(DataError, match="speech recogniser"):
+        asr.load_speech_recogniser(output)
+
+
+def test_folders(recordings):
+    data = load_transcribed(recordings)
+    assert data.rate == 8000
+    assert data.texts[:2] == ["a b", "b a"]
+    write_wave(recordings / "6.wav", np.zeros(100), rate=11025)
+    (recordings / "6.txt").write_text("a")
+    with pytest.raises(DataError, match=r"expected 8000 samples a second.* got 11025"):
+        load_transcribed(recordings)
+    (recordings / "6.txt").write_text(" ")
+    with pytest.raises(DataError, match="expected a transcript, got nothing"):
+        load_transcribed(recordings)
+    with pytest.raises(DataError, match="got none"):
+        load_transcribed(recordings / "none")
+
+
+def test_an4(tmp_path, monkeypatch):
+    for part, folder in (("train", "an4_clstk"), ("test", "an4test_clstk")):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        place = tmp_path / "feat" / folder
+        place.mkdir(parents=True)
+        (tmp_path / "etc" / f"an4_{part}.fileids").write_text(f"{folder}/x\n")
+        (tmp_path / "etc" / f"an4_{part}.transcription").write_text("<s> SIX TWO </s> (x)\n")
+        numbers = np.arange(26, dtype=">f4")
+        (place / "x.mfc").write_bytes(np.array([26], ">i4").tobytes() + numbers.tobytes())
+    train, test = load_an4(folder=tmp_path)
+    assert train.texts == test.texts == ["SIX TWO"]
+    np.testing.assert_array_equal(train.recordings[0], np.arange(26).reshape(2, 13))
+    path = tmp_path / "feat" / "an4_clstk" / "x.mfc"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="truncated"):
+        load_an4(folder=tmp_path)
+    monkeypatch.delenv("FASTNN_DATA", raising=False)
+    with pytest.raises(DataError, match="FASTNN_DATA"):
+        load_an4()
+
+
+def test_no_recordings():
+    with pytest.raises(DataError, match="expected recordings"):
+        asr.train_asr(Transcribed([], []), Transcribed([], []))
