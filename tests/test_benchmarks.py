@@ -21,6 +21,7 @@ from benchmarks import (
     mlp,
     precision,
     profile,
+    raw_audio,
     recurrent,
 )
 
@@ -137,3 +138,12 @@ def test_single_calls() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.peers
+def test_raw_audio() -> None:
+    """It compares the sides' losses before it measures."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    small = ["--channels", "4,4,6,8", "--batch", "3", "--samples", "3000", "--turns", "1"]
+    times = raw_audio.main([*small, "--budget", "0.01"])
+    assert set(times) == {"fastnn", "PyTorch, channels last", "PyTorch, Conv1d"}
