@@ -13,7 +13,7 @@ from fastnn.cli import options
 Splits = Callable[..., Any]
 
 
-def described(*, folder: str, required: bool = False, speed: bool = True, epochs: int = 20,
+def described(*, folder: str, required: bool = False, speed: bool = True, epochs: int = 15,
               output: str) -> Callable[[options.Command], options.Command]:  # fmt: skip
     """The options of a task on recordings.
 

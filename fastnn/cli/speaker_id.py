@@ -12,7 +12,7 @@ from fastnn.cli import recordings
 @click.command("speaker-id")
 @recordings.described(
     folder="Recordings of your own: a sub-folder for each speaker.",
-    speed=False, epochs=12, output="runs/speaker-id",
+    speed=False, epochs=10, output="runs/speaker-id",
 )  # fmt: skip
 @click.pass_context
 def speaker_id(ctx: click.Context, /, **more: Any) -> None:

@@ -150,7 +150,7 @@ def train_raw_audio(
     augment: Callable[..., Any] | None = None,
     seconds: float = 3.0,
     batch_size: int = 32,
-    epochs: int = 20,
+    epochs: int = 15,
     lr: float = 3e-3,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
