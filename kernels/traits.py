@@ -62,6 +62,8 @@ class Traits:
     swaps_leading: bool = False
     #: arrays of which row i depends on row i alone, although the items are columns
     rows_apart: tuple[str, ...] = ()
+    #: arrays of which row i is made of row i and of statistics of all rows
+    by_statistics: tuple[str, ...] = ()
     #: the kernel that computes the same from packed `factors` (its arrays "<factor>_packed")
     packed_as: str = ""
     #: what its array `x`, an output of the model, has to be; beyond that results are not finite

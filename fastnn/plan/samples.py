@@ -25,10 +25,12 @@ class Samples:
     Args:
         lowered: the graph's calls; its batch must be larger than 1 to tell anything.
         inputs: the values whose first dimension runs over the samples.
+        statistics: whether a piece may depend on statistics of the whole batch as well, as batch
+            normalisation makes it.
     """
 
-    def __init__(self, lowered: Lowering, inputs: Iterable[Value]):
-        self.batch = lowered.batch
+    def __init__(self, lowered: Lowering, inputs: Iterable[Value], statistics: bool = False):
+        self.batch, self.statistics = lowered.batch, statistics
         #: by root, the elements of a slice; 0: samples are mixed; absent: depends on no sample
         self.slices: dict[Value, int] = {value.root: value.size for value in inputs}
         for item in nested(lowered.calls):
@@ -74,8 +76,9 @@ class Samples:
 
     def _follow(self, call: Call) -> None:
         kernel = kernel_of(call.kernel)
+        apart, normed = kernel.traits.rows_apart, self.statistics and kernel.traits.by_statistics
         arrays = {
-            name: replace(parameter, axis="rows") if name in kernel.traits.rows_apart else parameter
+            name: replace(parameter, axis="rows") if name in (normed or apart) else parameter
             for name, parameter in kernel.arrays.items()
         }
         read = [
@@ -93,7 +96,8 @@ class Samples:
             if not parameter.writes or not isinstance(value, Value) or value.external:
                 continue
             size = 0
-            if slices and parameter.axis == "rows" and value.size % slices == 0:
+            whole = normed and name not in normed  # the statistics themselves
+            if slices and not whole and parameter.axis == "rows" and value.size % slices == 0:
                 size = value.size // slices
             self._note(value, size)
 

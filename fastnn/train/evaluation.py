@@ -37,7 +37,8 @@ class Cuts:
 
     Attributes:
         evaluation: all losses and metrics add up over batches.
-        outputs: every output has a piece for each sample, made of that sample alone.
+        outputs: every output has a piece for each sample, made of that sample alone (and of the
+            batch's statistics).
     """
 
     evaluation: bool
@@ -145,8 +146,9 @@ class Evaluation:
             inputs, targets, weights = trainer.describe(builder, x, y, w)
         except ShapeError:  # a model for batches of its own size; what is wrong is said elsewhere
             return Cuts(True, True)
-        samples = Samples(builder.lowered, {*inputs, *targets, *weights})
-        outputs = all(samples.apart(v) or not samples.depends(v) for v in builder.output_values)
+        given = {*inputs, *targets, *weights}
+        samples, pieces = (Samples(builder.lowered, given, statistics=s) for s in (False, True))
+        outputs = all(pieces.apart(v) or not pieces.depends(v) for v in builder.output_values)
 
         def traced(size: int) -> StepBuilder:
             other = StepBuilder(trainer.model, trainer.store, size, False, "direct")

@@ -175,7 +175,7 @@ def strip_follow(running, j, n, value, momentum):
     strip_store(running, j, strip_add(old, strip_scale(value, momentum)), n)
 
 
-@kernel(grain=16, slow_to_compile=True)
+@kernel(grain=16, slow_to_compile=True, by_statistics=("x", "y"))
 def batch_norm_forward(
     x: "in cols f[N,C]",
     gain: "in rows f[C]",

@@ -346,3 +346,17 @@ def test_a_loss_in_which_nothing_counts_leaves_the_others() -> None:
     assert found["loss"] == pytest.approx(2.0 * rows.mean(), rel=1e-12)
     assert math.isnan(found["output1_loss"])
     assert math.isnan(trainer.evaluate(x, (none, none), batch_size=4)["loss"])
+
+
+def test_statistics_of_its_own_batch_alone_normalise() -> None:
+    """Such a model is trained on batches like any other; it is evaluated on all samples at once."""
+    model = nn.Sequential(nn.BatchNorm(2, affine=False, track_running_stats=False), nn.Linear(2, 1))
+    trainer = fnn.Trainer(model, "mse", optim.SGD(lr=0.1), dtype="float64", device="cpu")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3.0, 2.0, size=(10, 2)), rng.normal(size=(10, 1))
+    history = trainer.fit(x, y, epochs=3, batch_size=5, verbose=False, validation=(x, y))
+    z = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    made = z @ np.array(model[1].weight).T + np.array(model[1].bias)
+    want = np.square(made - y).mean()
+    np.testing.assert_allclose(trainer.evaluate(x, y, batch_size=4)["loss"], want, rtol=1e-9)
+    np.testing.assert_allclose(history["val_loss"][-1], want, rtol=1e-9)
