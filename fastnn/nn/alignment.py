@@ -15,7 +15,7 @@ from fastnn.nn import init
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.lengths import valid_steps
+from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.public import publish
 
 #: a score far below every other one
@@ -62,7 +62,9 @@ class _Alignment(Module):
                 f"(batch, positions, {self.key_size}), got {encoded.shape}; set key_size to "
                 f"{encoded.shape[-1]}"
             )
-        mask = None if lengths is None else valid_steps(lengths, encoded.shape[1])
+        batch, positions, _ = encoded.shape
+        lengths = checked_lengths(encoded.graph, lengths, batch, positions, type(self).__name__)
+        mask = None if lengths is None else valid_steps(lengths, positions)
         if mask is not None:
             encoded = ops.where(ops.reshape(mask, (*mask.shape, 1)), encoded, 0.0)
         return _Prepared(self._keys(encoded), encoded, mask)

@@ -92,10 +92,17 @@ class MultiHeadAttention(Module):
     ) -> Value:  # fmt: skip
         if key is None and value is None and self.joined:
             self._check(query, "query", self.embed_dim)
-            q, k, v = ops.split(ops.linear(query, self.in_proj_weight, self.in_proj_bias), 3)
-            q, k = self._turned(q), self._turned(k)
+            joined = ops.linear(query, self.in_proj_weight, self.in_proj_bias)
             if query_lengths is None:
                 query_lengths = key_lengths
+            if self.positions is None and query_lengths is key_lengths:
+                found = ops.self_attention(
+                    joined, heads=self.num_heads, causal=causal, lengths=key_lengths,
+                    dropout=self.dropout,
+                )  # fmt: skip
+                return self.out_proj(found)
+            q, k, v = ops.split(joined, 3)
+            q, k = self._turned(q), self._turned(k)
         else:
             key = query if key is None else key
             q = self._turned(self.project(query))

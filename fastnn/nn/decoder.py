@@ -14,7 +14,7 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import Dropout
 from fastnn.ops.beam import likeliest
-from fastnn.ops.lengths import valid_steps, within
+from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.public import publish
 
 CELLS: dict[str, Any] = {"gru": GRUCell, "lstm": LSTMCell}
@@ -104,7 +104,7 @@ class AttentionDecoder(Module):
     def forward(
         self, encoded: Value, targets: Value, lengths: Value | None = None
     ) -> tuple[Value, Value]:
-        graph, (batch, _) = encoded.graph, encoded.shape[:2]
+        graph, batch = encoded.graph, encoded.shape[0]
         if targets.ndim != 2 or targets.dtype != "i":
             raise ShapeError(
                 f"{where(graph.scope)}{self!r}: expected targets of shape (batch, steps), "
@@ -133,6 +133,15 @@ class AttentionDecoder(Module):
     ) -> tuple[Any, tuple[Value, ...], tuple[Value, ...]]:
         """What steps read of an encoder's output, the attention's weights before the first step,
         and the cell's states."""
+        if encoded.ndim != 3 or encoded.shape[2] != self.key_size:
+            raise ShapeError(
+                f"{where(encoded.graph.scope)}{self!r}: expected an encoder's output of shape "
+                f"(batch, positions, {self.key_size}), got {encoded.shape}; set key_size to "
+                f"{encoded.shape[-1]}"
+            )
+        batch, positions, _ = encoded.shape
+        name = type(self).__name__
+        lengths = checked_lengths(encoded.graph, lengths, batch, positions, name)
         mean = _mean(encoded, lengths)
         h = ops.tanh(self.initial(mean))
         state = (h,) if self.kind == "gru" else (h, ops.zeros_state(encoded, self.hidden))

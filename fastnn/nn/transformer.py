@@ -216,7 +216,9 @@ class TransformerEncoder(_Stack):
 
     def forward(self, x: Value, lengths: Value | None = None, causal: bool = False) -> Value:
         lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
-        x = x if lengths is None else within(x, lengths)
+        if lengths is not None and x.ndim == 3:
+            lengths = checked_lengths(x.graph, lengths, *x.shape[:2], type(self).__name__)
+            x = within(x, lengths)
         for layer in self.layers:
             x = layer(x, lengths, causal=causal)
         return self._last(x)
@@ -251,7 +253,9 @@ class TransformerDecoder(_Stack):
         memory_lengths: Value | None = None, causal: bool = True,
     ) -> Value:  # fmt: skip
         lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
-        x = x if lengths is None else within(x, lengths)
+        if lengths is not None and x.ndim == 3:
+            lengths = checked_lengths(x.graph, lengths, *x.shape[:2], type(self).__name__)
+            x = within(x, lengths)
         for layer in self.layers:
             x = layer(x, memory, lengths, memory_lengths, causal=causal)
         return self._last(x)

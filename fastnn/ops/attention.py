@@ -18,7 +18,7 @@ from fastnn.ops.matmul import matmul
 from fastnn.ops.operands import as_shown, float_value, graph_of
 from fastnn.ops.reduce import cumsum, softmax
 from fastnn.ops.reduce import sum as total_of
-from fastnn.ops.shape import reshape
+from fastnn.ops.shape import reshape, split
 from fastnn.public import publish
 
 #: what is far below every score, yet a number
@@ -77,6 +77,22 @@ def _attention(
     return outputs(y=y, lse=floats(q.shape[0], heads * queries))
 
 
+def _split(
+    x: Value, lengths: Value | None, heads: int, causal: int, scale: float, keep: float, stream: int
+) -> Value:
+    q, k, v = split(x, 3)
+    return _by_products(q, k, v, lengths, lengths, heads, 0, causal, 0, scale, keep, stream)
+
+
+@op(saves=("lse",), expression=_split, constant=("lengths",), differentiable=("x",))
+def _self_attention(
+    x: Value, lengths: Value | None, heads: int = 1, causal: int = 0, scale: float = 1.0,
+    keep: float = 1.0, stream: int = 0,
+) -> Value:  # fmt: skip
+    batch, steps, width = x.shape
+    return outputs(y=floats(batch, steps, width // 3), lse=floats(batch, heads * steps))
+
+
 # ---------------------------------------------------------------- functions
 
 
@@ -130,12 +146,8 @@ def attention(
     check_whole("attention", 1, heads=heads)
     check_whole("attention", 0, first=first)
     _check_shapes(name, q, k, v, heads)
-    size = q.shape[-1] // heads
-    scale = 1.0 / math.sqrt(size) if scale is None else scale
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
-        raise OptionError(f"{name}: expected a scale above 0, or None, got {scale!r}")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise OptionError(f"{name}: expected dropout in [0, 1), got {dropout!r}")
+    scale = _checked_scale(name, scale, q.shape[-1] // heads)
+    _check_dropout(name, dropout)
     ends = _lengths(name, "key_lengths", key_lengths, q, k.shape[-2])
     own = _lengths(name, "query_lengths", query_lengths, q, q.shape[-2])
     shape, apart = (*q.shape[:-1], v.shape[-1]), 0
@@ -150,6 +162,55 @@ def attention(
         1.0 - dropout if drops else 1.0, graph.stream() if drops else 0,
     )  # fmt: skip
     return y if y.shape == shape else reshape(y, shape)
+
+
+def self_attention(
+    x: Operand, *, heads: int = 1, causal: bool = False, lengths: Any = None,
+    scale: float | None = None, dropout: float = 0.0,
+) -> Value:  # fmt: skip
+    """`attention` of a sequence to itself, of queries, keys and values that one product has made:
+    the same as ``attention(*split(x, 3), ...)``, and faster, since nothing is copied.
+
+    Args:
+        x: queries, keys and values side by side, shape (batch, steps, 3 * heads * D).
+        lengths: how many steps each sample has, integers of shape (batch,), or None: all.
+        heads, causal, scale, dropout: as of `attention`.
+
+    Returns:
+        Shape (batch, steps, heads * D).
+
+    Raises:
+        ShapeError: x or `lengths` have another shape.
+        OptionError: an option is out of range.
+    """
+    x = float_value(x, "self_attention")
+    name = f"{where(x.graph.scope)}self_attention"
+    check_whole("self_attention", 1, heads=heads)
+    if x.ndim != 3 or x.shape[2] % (3 * heads):
+        raise ShapeError(
+            f"{name}: expected shape (batch, steps, 3 * heads * size) with heads={heads}, got "
+            f"{x.shape}"
+        )
+    scale = _checked_scale(name, scale, x.shape[2] // (3 * heads))
+    _check_dropout(name, dropout)
+    ends = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "self_attention")
+    drops = dropout > 0 and x.graph.training
+    return _self_attention(
+        x, ends, heads, int(causal), scale, 1.0 - dropout if drops else 1.0,
+        x.graph.stream() if drops else 0,
+    )  # fmt: skip
+
+
+def _checked_scale(name: str, scale: Any, size: int) -> float:
+    scale = 1.0 / math.sqrt(size) if scale is None else scale
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        raise OptionError(f"{name}: expected a scale above 0, or None, got {scale!r}")
+    return float(scale)
+
+
+def _check_dropout(name: str, dropout: Any) -> None:
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise OptionError(f"{name}: expected dropout in [0, 1), got {dropout!r}")
 
 
 def coverage_loss(alignments: Operand) -> Value:

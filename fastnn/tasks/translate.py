@@ -19,7 +19,7 @@ from fastnn.data.translation import bleu
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
 from fastnn.nn.attention import Place
-from fastnn.ops.lengths import valid_steps
+from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.optim.schedules import Trapezoid
 from fastnn.tasks import description
 from fastnn.train.history import History
@@ -129,6 +129,7 @@ class TransformerTranslator(nn.Module):
         memory = self.net.encoder(self._placed(ids), lengths)
         seen = [part for pair in decoder.project_memory(memory) for part in pair]
         caches = [part for pair in decoder.cache(memory, steps) for part in pair]
+        lengths = checked_lengths(ids.graph, lengths, *ids.shape, type(self).__name__)
         mask = valid_steps(lengths, ids.shape[1])
         count = len(caches)
 

@@ -179,30 +179,12 @@ def weigh_row(s, at, size, scale, shift):
     return sum_lanes(total)
 
 
-@kernel(slow_to_compile=True)
-def attention_forward(
-    q: "in rows f[B,M,X]",
-    k: "in rows f[B,N,X]",
-    v: "in rows f[B,N,Y]",
-    key_lengths: "in rows i[B]",  # absent: all keys
-    query_lengths: "in rows i[B]",  # absent: all queries
-    y: "out rows f[B,M,Y]",
-    lse: "out rows f[B,Z]",  # [B,H,T]; 0 where nothing is looked at
-    scratch: "scratch rows f[B,S]",  # S by `forward_scratch`
-    control: "in whole i[L]",  # absent without dropout
-    heads: "int",
-    apart: "int",  # heads lie one after the other
-    causal: "int",  # a query looks at keys up to its own place
-    first: "int",  # the place of the first query among the keys
-    scale: "real",
-    keep: "real",  # what is kept by dropout
-    stream: "int",
-    lo: "begin",
-    hi: "end",
-):
-    """y, and lse for the backward pass."""
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
+@helper
+def attend(
+    q, k, v, k_from, v_from, size, value_size, key_lengths, query_lengths, y, lse, scratch, control,
+    heads, apart, causal, first, scale, keep, stream, lo, hi,
+):  # fmt: skip
+    """The forward pass; keys and values begin `k_from` and `v_from` columns into their arrays."""
     queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
     s_row = block_keys(q) + MARGIN
     packed = lo * scratch.shape[1]
@@ -215,13 +197,13 @@ def attention_forward(
         n = min(keys, key_lengths[b]) if key_lengths.size > 0 else keys
         m = min(queries, query_lengths[b]) if query_lengths.size > 0 else queries
         for h in range(heads):
-            q_at, q_row = head_place(apart, h, queries, q.shape[2], heads)
-            k_at, k_row = head_place(apart, h, keys, k.shape[2], heads)
-            v_at, v_row = head_place(apart, h, keys, v.shape[2], heads)
-            y_at, y_row = head_place(apart, h, queries, y.shape[2], heads)
+            q_at, q_row = head_place(apart, h, queries, q.shape[2], size)
+            k_at, k_row = head_place(apart, h, keys, k.shape[2], size)
+            v_at, v_row = head_place(apart, h, keys, v.shape[2], value_size)
+            y_at, y_row = head_place(apart, h, queries, y.shape[2], value_size)
             q_at += b * q.shape[1] * q.shape[2]
-            k_at += b * k.shape[1] * k.shape[2]
-            v_at += b * v.shape[1] * v.shape[2]
+            k_at += k_from + b * k.shape[1] * k.shape[2]
+            v_at += v_from + b * v.shape[1] * v.shape[2]
             y_at += b * y.shape[1] * y.shape[2]
             l_at = b * lse.shape[1] + h * queries
             some = m if n > 0 else 0
@@ -270,6 +252,56 @@ def attention_forward(
                     scale_row(y, y_at + (i + r) * y_row, value_size, 1.0 / room[sums + r])
 
 
+@kernel(slow_to_compile=True)
+def attention_forward(
+    q: "in rows f[B,M,X]",
+    k: "in rows f[B,N,X]",
+    v: "in rows f[B,N,Y]",
+    key_lengths: "in rows i[B]",  # absent: all keys
+    query_lengths: "in rows i[B]",  # absent: all queries
+    y: "out rows f[B,M,Y]",
+    lse: "out rows f[B,Z]",  # [B,H,T]; 0 where nothing is looked at
+    scratch: "scratch rows f[B,S]",  # S by `forward_scratch`
+    control: "in whole i[L]",  # absent without dropout
+    heads: "int",
+    apart: "int",  # heads lie one after the other
+    causal: "int",  # a query looks at keys up to its own place
+    first: "int",  # the place of the first query among the keys
+    scale: "real",
+    keep: "real",  # what is kept by dropout
+    stream: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y, and lse for the backward pass."""
+    size = q.shape[2] if apart else q.shape[2] // heads
+    value_size = v.shape[2] if apart else v.shape[2] // heads
+    attend(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, scratch, control,
+           heads, apart, causal, first, scale, keep, stream, lo, hi)  # fmt: skip
+
+
+@kernel(slow_to_compile=True)
+def self_attention_forward(
+    x: "in rows f[B,T,X]",  # queries, keys and values side by side, each [H,D]
+    lengths: "in rows i[B]",  # absent: all T
+    y: "out rows f[B,T,Y]",
+    lse: "out rows f[B,Z]",  # [B,H,T]
+    scratch: "scratch rows f[B,S]",
+    control: "in whole i[L]",
+    heads: "int",
+    causal: "int",
+    scale: "real",
+    keep: "real",
+    stream: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y, and lse for the backward pass, of a sequence that looks at itself."""
+    width = y.shape[2]
+    attend(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y, lse,
+           scratch, control, heads, 0, causal, 0, scale, keep, stream, lo, hi)  # fmt: skip
+
+
 @helper
 def row_product(x, x_at, y, y_at, size):
     """The sum of x*y over a row."""
@@ -290,34 +322,12 @@ def slope_row(s, at, t, t_at, size, scale, lse, delta):
         store_part(t, t_at + j, d, n)
 
 
-@kernel(slow_to_compile=True)
-def attention_backward(
-    q: "in rows f[B,M,X]",
-    k: "in rows f[B,N,X]",
-    v: "in rows f[B,N,Y]",
-    key_lengths: "in rows i[B]",
-    query_lengths: "in rows i[B]",
-    y: "in rows f[B,M,Y]",
-    lse: "in rows f[B,Z]",
-    dy: "in rows f[B,M,Y]",
-    dq: "out rows f[B,M,X]",
-    dk: "out rows f[B,N,X]",
-    dv: "out rows f[B,N,Y]",
-    scratch: "scratch rows f[B,S]",  # S by `backward_scratch`
-    control: "in whole i[L]",
-    heads: "int",
-    apart: "int",
-    causal: "int",
-    first: "int",
-    scale: "real",
-    keep: "real",
-    stream: "int",
-    lo: "begin",
-    hi: "end",
-):
-    """dq, dk and dv."""
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
+@helper
+def attend_backward(
+    q, k, v, k_from, v_from, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk, dv,
+    scratch, control, heads, apart, causal, first, scale, keep, stream, lo, hi,
+):  # fmt: skip
+    """The backward pass; see `attend`."""
     queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
     s_row = block_keys(q) + MARGIN
     packed = lo * scratch.shape[1]
@@ -331,17 +341,18 @@ def attention_backward(
         n = min(keys, key_lengths[b]) if key_lengths.size > 0 else keys
         m = min(queries, query_lengths[b]) if query_lengths.size > 0 else queries
         fill_row(dq, b * q.shape[1] * q.shape[2], q.shape[1] * q.shape[2], 0.0)
-        fill_row(dk, b * k.shape[1] * k.shape[2], k.shape[1] * k.shape[2], 0.0)
-        fill_row(dv, b * v.shape[1] * v.shape[2], v.shape[1] * v.shape[2], 0.0)
+        if v_from == 0:  # else they are one array
+            fill_row(dk, b * k.shape[1] * k.shape[2], k.shape[1] * k.shape[2], 0.0)
+            fill_row(dv, b * v.shape[1] * v.shape[2], v.shape[1] * v.shape[2], 0.0)
         some = m if n > 0 else 0
         for h in range(heads):
-            q_at, q_row = head_place(apart, h, queries, q.shape[2], heads)
-            k_at, k_row = head_place(apart, h, keys, k.shape[2], heads)
-            v_at, v_row = head_place(apart, h, keys, v.shape[2], heads)
-            y_at, y_row = head_place(apart, h, queries, y.shape[2], heads)
+            q_at, q_row = head_place(apart, h, queries, q.shape[2], size)
+            k_at, k_row = head_place(apart, h, keys, k.shape[2], size)
+            v_at, v_row = head_place(apart, h, keys, v.shape[2], value_size)
+            y_at, y_row = head_place(apart, h, queries, y.shape[2], value_size)
             q_at += b * q.shape[1] * q.shape[2]
-            k_at += b * k.shape[1] * k.shape[2]
-            v_at += b * v.shape[1] * v.shape[2]
+            k_at += k_from + b * k.shape[1] * k.shape[2]
+            v_at += v_from + b * v.shape[1] * v.shape[2]
             y_at += b * y.shape[1] * y.shape[2]
             l_at = b * lse.shape[1] + h * queries
             if some > 0:
@@ -381,3 +392,61 @@ def attention_backward(
                     add_product_turned(scratch, s, s_row, dy, y_at + i * y_row, y_row, dv,
                                        v_at + j * v_row, v_row, value_size, i, rows, j, block,
                                        causal, first)  # fmt: skip
+
+
+@kernel(slow_to_compile=True)
+def attention_backward(
+    q: "in rows f[B,M,X]",
+    k: "in rows f[B,N,X]",
+    v: "in rows f[B,N,Y]",
+    key_lengths: "in rows i[B]",
+    query_lengths: "in rows i[B]",
+    y: "in rows f[B,M,Y]",
+    lse: "in rows f[B,Z]",
+    dy: "in rows f[B,M,Y]",
+    dq: "out rows f[B,M,X]",
+    dk: "out rows f[B,N,X]",
+    dv: "out rows f[B,N,Y]",
+    scratch: "scratch rows f[B,S]",  # S by `backward_scratch`
+    control: "in whole i[L]",
+    heads: "int",
+    apart: "int",
+    causal: "int",
+    first: "int",
+    scale: "real",
+    keep: "real",
+    stream: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dq, dk and dv."""
+    size = q.shape[2] if apart else q.shape[2] // heads
+    value_size = v.shape[2] if apart else v.shape[2] // heads
+    attend_backward(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk,
+                    dv, scratch, control, heads, apart, causal, first, scale, keep, stream, lo,
+                    hi)  # fmt: skip
+
+
+@kernel(slow_to_compile=True)
+def self_attention_backward(
+    x: "in rows f[B,T,X]",
+    lengths: "in rows i[B]",
+    y: "in rows f[B,T,Y]",
+    lse: "in rows f[B,Z]",
+    dy: "in rows f[B,T,Y]",
+    dx: "out rows f[B,T,X]",
+    scratch: "scratch rows f[B,S]",
+    control: "in whole i[L]",
+    heads: "int",
+    causal: "int",
+    scale: "real",
+    keep: "real",
+    stream: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dx of a sequence that looks at itself."""
+    width = y.shape[2]
+    attend_backward(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y,
+                    lse, dy, dx, dx, dx, scratch, control, heads, 0, causal, 0, scale, keep, stream,
+                    lo, hi)  # fmt: skip

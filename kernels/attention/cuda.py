@@ -53,10 +53,12 @@ def block_place(number: int, length: int, heads: int) -> tuple[int, int, int]:
 
 
 @helper
-def row_place(x: Any, b: int, apart: int, head: int, length: int, heads: int) -> tuple[int, int]:
+def row_place(
+    x: Any, b: int, apart: int, head: int, length: int, size: int, begin: int
+) -> tuple[int, int]:
     """Where a head's rows begin in the flat array, and how far they are apart."""
-    at, row = head_place(apart, head, length, x.shape[2], heads)
-    return at + b * x.shape[1] * x.shape[2], row
+    at, row = head_place(apart, head, length, x.shape[2], size)
+    return at + begin + b * x.shape[1] * x.shape[2], row
 
 
 @helper
@@ -117,22 +119,20 @@ def fill_lane(y: Any, at: int, lane: int, size: int) -> None:
         flat(y)[at + c] = 0.0
 
 
-@cuda_kernel(like=cpu.attention_forward, launch=forward_launch, bounds=THREADS)
-def attention_forward(
-    q, k, v, key_lengths, query_lengths, y, lse, scratch, control, heads, apart, causal, first,
-    scale, keep, stream,
-):  # fmt: skip
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
+@helper
+def attend(
+    q: Any, k: Any, v: Any, k_from: int, v_from: int, size: int, value_size: int, key_lengths: Any,
+    query_lengths: Any, y: Any, lse: Any, control: Any, heads: int, apart: int, causal: int,
+    first: int, scale: Any, keep: Any, stream: int, weights: Any, dropped: Any,
+) -> None:  # fmt: skip
+    """The forward pass; see `cpu.attend`."""
     queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
     b, h, begin = block_place(block_number(), queries, heads)
-    q_at, q_row = row_place(q, b, apart, h, queries, heads)
-    k_at, k_row = row_place(k, b, apart, h, keys, heads)
-    v_at, v_row = row_place(v, b, apart, h, keys, heads)
-    y_at, y_row = row_place(y, b, apart, h, queries, heads)
+    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
+    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
+    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
+    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
     n, m = length_of(key_lengths, b, keys), length_of(query_lengths, b, queries)
-    weights = cuda.shared.array(THREADS, q.dtype)
-    dropped = cuda.shared.array(THREADS, q.dtype)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     i = begin + r
     row = ((b * heads + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
@@ -179,16 +179,43 @@ def attention_forward(
             lse[b, h * queries + i] = found
 
 
+@cuda_kernel(like=cpu.attention_forward, launch=forward_launch, bounds=THREADS)
+def attention_forward(
+    q, k, v, key_lengths, query_lengths, y, lse, scratch, control, heads, apart, causal, first,
+    scale, keep, stream,
+):  # fmt: skip
+    size = q.shape[2] if apart else q.shape[2] // heads
+    value_size = v.shape[2] if apart else v.shape[2] // heads
+    weights = cuda.shared.array(THREADS, q.dtype)
+    dropped = cuda.shared.array(THREADS, q.dtype)
+    attend(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, control, heads,
+           apart, causal, first, scale, keep, stream, weights, dropped)  # fmt: skip
+
+
+@cuda_kernel(
+    like=cpu.self_attention_forward, bounds=THREADS,
+    launch=lambda s: forward_launch({**s, "N": s["T"], "apart": 0}),
+)  # fmt: skip
+def self_attention_forward(
+    x, lengths, y, lse, scratch, control, heads, causal, scale, keep, stream
+):
+    width = y.shape[2]
+    weights = cuda.shared.array(THREADS, x.dtype)
+    dropped = cuda.shared.array(THREADS, x.dtype)
+    attend(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y, lse,
+           control, heads, 0, causal, 0, scale, keep, stream, weights, dropped)  # fmt: skip
+
+
 @helper
 def slope_to_query(
-    q, k, v, y, lse, dy, dq, control, keys, queries, size, value_size, b, h, begin, n, m, heads,
-    apart, causal, first, scale, keep, stream, slopes,
+    q, k, v, k_from, v_from, y, lse, dy, dq, control, keys, queries, size, value_size, b, h,
+    begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes,
 ):  # fmt: skip
     """dq for a block's queries."""
-    q_at, q_row = row_place(q, b, apart, h, queries, heads)
-    k_at, k_row = row_place(k, b, apart, h, keys, heads)
-    v_at, v_row = row_place(v, b, apart, h, keys, heads)
-    y_at, y_row = row_place(y, b, apart, h, queries, heads)
+    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
+    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
+    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
+    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     i = begin + r
     row = ((b * heads + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
@@ -217,14 +244,14 @@ def slope_to_query(
 
 @helper
 def slope_to_key(
-    q, k, v, y, lse, dy, dk, dv, control, keys, queries, size, value_size, b, h, begin, n, m, heads,
-    apart, causal, first, scale, keep, stream, slopes, weights,
+    q, k, v, k_from, v_from, y, lse, dy, dk, dv, control, keys, queries, size, value_size, b, h,
+    begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes, weights,
 ):  # fmt: skip
     """dk and dv for a block's keys."""
-    q_at, q_row = row_place(q, b, apart, h, queries, heads)
-    k_at, k_row = row_place(k, b, apart, h, keys, heads)
-    v_at, v_row = row_place(v, b, apart, h, keys, heads)
-    y_at, y_row = row_place(y, b, apart, h, queries, heads)
+    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
+    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
+    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
+    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     j = begin + r
     if j < keys:
@@ -254,16 +281,15 @@ def slope_to_key(
                      lane, value_size, cast(q, 1.0), False)  # fmt: skip
 
 
-@cuda_kernel(like=cpu.attention_backward, launch=backward_launch, bounds=THREADS)
-def attention_backward(
-    q, k, v, key_lengths, query_lengths, y, lse, dy, dq, dk, dv, scratch, control, heads, apart,
-    causal, first, scale, keep, stream,
-):  # fmt: skip
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
+@helper
+def attend_backward(
+    q: Any, k: Any, v: Any, k_from: int, v_from: int, size: int, value_size: int, key_lengths: Any,
+    query_lengths: Any, y: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any, control: Any,
+    heads: int, apart: int, causal: int, first: int, scale: Any, keep: Any, stream: int,
+    slopes: Any, weights: Any,
+) -> None:  # fmt: skip
+    """The backward pass; see `cpu.attend_backward`."""
     queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
-    slopes = cuda.shared.array(THREADS, q.dtype)
-    weights = cuda.shared.array(THREADS, q.dtype)
     number = block_number()
     with_queries = q.shape[0] * heads * ((queries + ROWS - 1) // ROWS)
     length = queries if number < with_queries else keys
@@ -274,10 +300,41 @@ def attention_backward(
     if n == 0:
         m = 0
     if block_number() < with_queries:
-        slope_to_query(q, k, v, y, lse, dy, dq, control, keys, queries, size, value_size, b, h,
+        slope_to_query(q, k, v, k_from, v_from, y, lse, dy, dq, control, keys, queries, size,
+                       value_size, b, h,
                        begin, n, m, heads, apart, causal, first, scale, keep, stream,
                        slopes)  # fmt: skip
     else:
-        slope_to_key(q, k, v, y, lse, dy, dk, dv, control, keys, queries, size, value_size, b, h,
+        slope_to_key(q, k, v, k_from, v_from, y, lse, dy, dk, dv, control, keys, queries, size,
+                       value_size, b, h,
                      begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes,
                      weights)  # fmt: skip
+
+
+@cuda_kernel(like=cpu.attention_backward, launch=backward_launch, bounds=THREADS)
+def attention_backward(
+    q, k, v, key_lengths, query_lengths, y, lse, dy, dq, dk, dv, scratch, control, heads, apart,
+    causal, first, scale, keep, stream,
+):  # fmt: skip
+    size = q.shape[2] if apart else q.shape[2] // heads
+    value_size = v.shape[2] if apart else v.shape[2] // heads
+    slopes = cuda.shared.array(THREADS, q.dtype)
+    weights = cuda.shared.array(THREADS, q.dtype)
+    attend_backward(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk,
+                    dv, control, heads, apart, causal, first, scale, keep, stream, slopes,
+                    weights)  # fmt: skip
+
+
+@cuda_kernel(
+    like=cpu.self_attention_backward, bounds=THREADS,
+    launch=lambda s: backward_launch({**s, "N": s["T"], "apart": 0}),
+)  # fmt: skip
+def self_attention_backward(
+    x, lengths, y, lse, dy, dx, scratch, control, heads, causal, scale, keep, stream
+):
+    width = y.shape[2]
+    slopes = cuda.shared.array(THREADS, x.dtype)
+    weights = cuda.shared.array(THREADS, x.dtype)
+    attend_backward(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y,
+                    lse, dy, dx, dx, dx, control, heads, 0, causal, 0, scale, keep, stream, slopes,
+                    weights)  # fmt: skip

@@ -36,12 +36,13 @@ def _scores(itemsize: int) -> int:
 
 
 @helper
-def head_place(apart: int, head: int, length: int, columns: int, heads: int) -> tuple[int, int]:
-    """Where a head begins within a sample, and how far its rows are apart: heads lie side by side
-    in the `columns` of a row, or one after the other, `apart`, in `length` rows each."""
+def head_place(apart: int, head: int, length: int, columns: int, size: int) -> tuple[int, int]:
+    """Where a head begins within a sample, and how far its rows are apart: heads of `size` numbers
+    lie side by side in the `columns` of a row, or one after the other, `apart`, in `length` rows
+    each."""
     if apart:
         return head * length * columns, columns
-    return head * (columns // heads), columns
+    return head * size, columns
 
 
 @helper

@@ -52,6 +52,34 @@ def test_gradients_with_lengths() -> None:
     assert gradcheck(first(function), q, k, v, LENGTHS, LENGTHS[::-1].copy())
 
 
+@pytest.mark.parametrize("options", [OPTIONS[1], OPTIONS[2], OPTIONS[4]], ids=str)
+def test_self_attention(options: Any) -> None:
+    """What joined queries, keys and values give is what they give taken apart, bit for bit."""
+
+    def joined(x: Any, n: Any) -> Any:
+        return ops.self_attention(x, lengths=n, **options)
+
+    def apart(x: Any, n: Any) -> Any:
+        return ops.attention(*ops.split(x, 3), key_lengths=n, query_lengths=n, **options)
+
+    (x,) = arrays((5, 5, 18))
+    assert gradcheck(joined, x, LENGTHS)
+    if "dropout" not in options:
+        assert gradcheck(first(joined), x, LENGTHS)
+    one, other = (Called(f).predict(x.astype(np.float32), LENGTHS) for f in (joined, apart))
+    assert one.tobytes() == other.tobytes()
+    with pytest.raises(ShapeError, match=r"3 \* heads \* size\) with heads=2"):
+        Called(lambda x, n: ops.self_attention(x, heads=2)).predict(x[..., :9], LENGTHS)
+
+
+class Called(nn.Module):
+    def __init__(self, function: Any):
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
 def test_gradient_with_an_axis_of_heads() -> None:
     q, k, v = arrays((5, 2, 3, 4), (5, 2, 6, 4), (5, 2, 6, 3))
     assert gradcheck(lambda q, k, v: ops.attention(q, k, v, causal=True), q, k, v)

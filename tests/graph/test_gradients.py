@@ -40,7 +40,7 @@ CHECKED_ELSEWHERE = {
 #: in test_convolution.py, which has images
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
-CHECKED_ELSEWHERE |= {"attention"}
+CHECKED_ELSEWHERE |= {"attention", "self_attention"}
 #: in nn/test_ctc.py, which has labels
 CHECKED_ELSEWHERE |= {"ctc"}
 #: two and three dimensions; fewer and more samples than a batch is split for

@@ -154,6 +154,20 @@ DIRECT |= {
         "dv": numbers(3, 5, 6), "scratch": np.zeros((3, backward_scratch(5, 2, 3, 4)), np.float32),
     },
 }  # fmt: skip
+_SELF = dict(
+    x=numbers(3, 4, 12), lengths=np.array([4, 0, 3]), y=numbers(3, 4, 4),
+    lse=np.abs(numbers(3, 8)) + 1.0, control=control(), heads=2, causal=1, scale=0.5, keep=0.7,
+    stream=2,
+)  # fmt: skip
+DIRECT |= {
+    "self_attention_forward": {
+        **_SELF, "scratch": np.zeros((3, forward_scratch(4, 2, 4)), np.float32)
+    },
+    "self_attention_backward": {
+        **_SELF, "dy": numbers(3, 4, 4), "dx": numbers(3, 4, 12),
+        "scratch": np.zeros((3, backward_scratch(4, 2, 2, 4)), np.float32),
+    },
+}  # fmt: skip
 #: two samples with two hypotheses, three symbols
 DIRECT |= {
     "beam_select": dict(

@@ -17,15 +17,19 @@ def _more(to: Lowering, node: Node, backward: bool) -> dict[str, Any]:
     """What a call takes beside the node's own: scratch memory, and what dropout is made of."""
     q, k, v = (need(node, name) for name in "qkv")
     heads, apart = (1, node.attrs["heads"]) if node.attrs["apart"] else (node.attrs["heads"], 1)
-    keys, size, value_size = k.shape[1] // apart, k.shape[2] // heads, v.shape[2] // heads
+    sizes = k.shape[1] // apart, k.shape[2] // heads, v.shape[2] // heads
+    return _room(to, node, q, sizes, backward)
+
+
+def _room(
+    to: Lowering, node: Node, q: Value, sizes: tuple[int, int, int], backward: bool
+) -> dict[str, Any]:
+    """The same, for so many keys, of this size, with values of that."""
     room: Value | None = None
     if to.device == "cpu":
         item = np.dtype(to.dtype).itemsize
-        count = (
-            backward_scratch(keys, size, value_size, item)
-            if backward
-            else forward_scratch(keys, size, item)
-        )
+        keys, size, _ = sizes
+        count = backward_scratch(*sizes, item) if backward else forward_scratch(keys, size, item)
         key = ("attention", q.shape[0], count, q.batched)
         if key not in to.memo:
             to.memo[key] = to.value((q.shape[0], count), name="blocks", batched=q.batched)
@@ -47,3 +51,20 @@ def _attention_gradient(to: Lowering, node: Node, douts: Values, written: Values
         if extra[f"d{name}"] is None:  # nobody asks for it
             extra[f"d{name}"] = to.value(source.shape, name=f"attention.d{name}")
     to.call_for("attention_backward", node, extra)
+
+
+def _more_of_self(to: Lowering, node: Node, backward: bool) -> dict[str, Any]:
+    x, heads = need(node, "x"), node.attrs["heads"]
+    size = x.shape[2] // 3 // heads
+    return _room(to, node, x, (x.shape[1], size, size), backward)
+
+
+@forward("self_attention")
+def _self_attention(to: Lowering, node: Node) -> None:
+    to.call_for("self_attention_forward", node, _more_of_self(to, node, False))
+
+
+@gradient("self_attention")
+def _self_attention_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
+    extra = _more_of_self(to, node, True) | {"dy": douts["y"], "dx": written["x"]}
+    to.call_for("self_attention_backward", node, extra)
