@@ -217,7 +217,8 @@ class TransformerEncoder(_Stack):
     def forward(self, x: Value, lengths: Value | None = None, causal: bool = False) -> Value:
         lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         if lengths is not None and x.ndim == 3:
-            lengths = checked_lengths(x.graph, lengths, *x.shape[:2], type(self).__name__)
+            batch, steps, _ = x.shape
+            lengths = checked_lengths(x.graph, lengths, batch, steps, type(self).__name__)
             x = within(x, lengths)
         for layer in self.layers:
             x = layer(x, lengths, causal=causal)
@@ -254,7 +255,8 @@ class TransformerDecoder(_Stack):
     ) -> Value:  # fmt: skip
         lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         if lengths is not None and x.ndim == 3:
-            lengths = checked_lengths(x.graph, lengths, *x.shape[:2], type(self).__name__)
+            batch, steps, _ = x.shape
+            lengths = checked_lengths(x.graph, lengths, batch, steps, type(self).__name__)
             x = within(x, lengths)
         for layer in self.layers:
             x = layer(x, memory, lengths, memory_lengths, causal=causal)

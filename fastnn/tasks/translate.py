@@ -129,8 +129,9 @@ class TransformerTranslator(nn.Module):
         memory = self.net.encoder(self._placed(ids), lengths)
         seen = [part for pair in decoder.project_memory(memory) for part in pair]
         caches = [part for pair in decoder.cache(memory, steps) for part in pair]
-        lengths = checked_lengths(ids.graph, lengths, *ids.shape, type(self).__name__)
-        mask = valid_steps(lengths, ids.shape[1])
+        batch, positions = ids.shape
+        lengths = checked_lengths(ids.graph, lengths, batch, positions, type(self).__name__)
+        mask = valid_steps(lengths, positions)
         count = len(caches)
 
         def step(x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
