@@ -1,6 +1,6 @@
 """ONNX's node tests for every operator that fastnn has.
 
-Of ONNX's node tests of one node, those of 69 operators (see `tests/onnx_cases.py`) are taken; the
+Of ONNX's node tests of one node, those of 69 operators (see `tests/onnx`) are taken; the
 cases that fastnn can't express are listed there by reason, and are few.
 """
 
@@ -16,7 +16,7 @@ from fastnn.engine.session import Session
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.plan.planner import plan
-from tests.onnx_cases import OPS, Case, cases, reason
+from tests.onnx.cases import OPS, Case, cases, reason
 
 pytest.importorskip("onnx", reason="pip install onnx (the test extra has it)")
 ALL = cases()
