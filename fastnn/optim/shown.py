@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def call_text(kind: type, given: Sequence[Any], options: Mapping[str, Any]) -> str:
     """The call of a class with these arguments; of the others the defaults that say something.
@@ -19,6 +21,8 @@ def call_text(kind: type, given: Sequence[Any], options: Mapping[str, Any]) -> s
     shown = []
     for name, value in list(values.items()):
         parameter = signature.parameters[name]
+        if isinstance(value, np.generic):
+            value = value.item()
         if parameter.kind is parameter.VAR_KEYWORD:
             shown += [f"{n}={v!r}" for n, v in value.items()]
         elif parameter.kind is parameter.VAR_POSITIONAL:

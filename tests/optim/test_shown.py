@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 
+import numpy as np
 import pytest
 
 from fastnn import optim
@@ -27,6 +28,10 @@ def test_calls(text: str) -> None:
     assert repr(made) == text
     for other in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert repr(other) == text
+
+
+def test_numbers_of_numpy_are_shown_as_numbers() -> None:
+    assert repr(optim.SGD(lr=np.float64(0.5))) == "SGD(lr=0.5)"
 
 
 def own() -> list[str]:
