@@ -164,6 +164,11 @@ class CudaKernel:
     def arrays(self) -> dict[str, Array]:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
+    def bounds_in(self, dtype: str) -> int | tuple[int, int] | None:
+        """``bounds`` in a program of this float type."""
+        most = self.traits.float64_threads
+        return most if dtype == "float64" and most else self.bounds
+
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether a device of this compute capability has what the kernel needs."""
         return self.cluster is None or capability >= CLUSTERS

@@ -100,6 +100,8 @@ class Traits:
     #: on CUDA one block computes all of it, and may compute other kernels in turn
     #: (`cuda/joined.py`)
     one_block: bool = False
+    #: on CUDA, threads of a block in float64 at most, whose numbers take two registers each
+    float64_threads: int = 0
     #: exists in float32 programs alone
     only_float32: bool = False
     #: may compute on the CPU's tile unit

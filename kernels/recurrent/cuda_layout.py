@@ -13,6 +13,7 @@ from ..declare import ceil_div
 TILE = 4  # rows of sequences
 THREADS = 256  # of kernels that go through elements
 MOST_THREADS = 512  # of blocks that work together: 16 for each unit, if they have no more than 32
+FLOAT64_THREADS = 256  # likewise in float64, whose numbers take two registers each
 MOST_UNITS = 64  # of a block: each has four threads of its own, one for every row of a tile
 #: sequences of a group, whose lengths lie in shared memory
 MOST_ROWS = 256

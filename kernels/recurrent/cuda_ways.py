@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..cuda.near import FAR, NEAR
 from .cuda_layout import (
     BACKWARD_SPLITS,
+    FLOAT64_THREADS,
     FORWARD_SPLITS,
     HALF_BACKWARD_SPLITS,
     HALF_FORWARD_SPLITS,
@@ -57,7 +58,8 @@ class Way(NamedTuple):
         )
         if self.held:
             return {**together, "bounds": min(16 * HELD_UNITS, most), "only_float32": True}
-        return {**together, "bounds": most, "only_float32": self.half}
+        more = {"only_float32": True} if self.half else {"float64_threads": FLOAT64_THREADS}
+        return {**together, "bounds": most, **more}
 
 
 def ways() -> Iterator[Way]:

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 #: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers
-SPILLS_IN_FLOAT64 = ("*_persistent_*", "*_cluster_*", "linear_*", "matmul_*")
+SPILLS_IN_FLOAT64 = ("linear_*", "matmul_*")
 #: kernels that compute in float64 on purpose in a float32 program, and why
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",

@@ -89,7 +89,7 @@ def code_path(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, in
     """
     digest = hashlib.blake2b(digest_size=12)
     digest.update(keys.function_key(kernel.function, GENERATED))
-    digest.update(repr((kernel.params, kernel.bounds, dtype, data_dtype)).encode())
+    digest.update(repr((kernel.params, kernel.bounds_in(dtype), dtype, data_dtype)).encode())
     variant = "-".join(filter(None, (dtype, data_dtype, f"sm_{cc[0]}{cc[1]}")))
     folder = cache.folder(f"cuda-{common_hash()}")
     return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.cubin"
@@ -152,7 +152,8 @@ def compile_ptxs(
 
         entry, types = make_entry(kernel, dtype, data_dtype, bridge)
         try:
-            return _cuda.compile_ptx(entry, types, ccs, entry_name(kernel), kernel.bounds)
+            bounds = kernel.bounds_in(dtype)
+            return _cuda.compile_ptx(entry, types, ccs, entry_name(kernel), bounds)
         except NumbaError as error:
             refuse(
                 f"CUDA kernel {kernel.name!r}", kernel.function, dtype, error,
@@ -222,6 +223,8 @@ class Launch:
 def launch_of(kernel: CudaKernel, sizes: Mapping[str, int], dtype: str) -> Launch:
     """The launch for these sizes (dimension letters and integer parameters, by name)."""
     grid, threads = kernel.launch(dict(sizes))
+    if dtype == "float64" and kernel.traits.float64_threads:
+        threads = min(threads, kernel.traits.float64_threads)
     limit = _cuda.block_limits()[1] // np.dtype(dtype).itemsize
     shared = kernel.shared({**sizes, "shared_limit": limit}) if kernel.shared else 0
     empty = 0 in ((grid,) if isinstance(grid, int) else grid)

@@ -16,6 +16,7 @@ from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.recurrent import cuda as recurrent
 from fastnn.kernels.recurrent.cuda_layout import Layout, best, fits
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import compiler
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.cuda.recurrent import CELLS, Case
 
@@ -133,6 +134,15 @@ def test_clusters_are_taken_where_they_fit_and_pay() -> None:
         layout = chosen(batch, hidden, way)
         assert not layout.near or layout.blocks <= 8
         assert layout.blocks * layout.units >= hidden
+
+
+def test_blocks_have_fewer_threads_in_float64() -> None:
+    """Numbers take two registers each, and none is kept in memory for lack of them."""
+    sizes = {"B": 4, "H": 256, "groups": 1, "blocks": 4, "units": 64}
+    kernel = CUDA_KERNELS["lstm_cluster_backward"]
+    for dtype, threads in (("float32", 512), ("float64", 256)):
+        assert kernel.bounds_in(dtype) == threads
+        assert compiler.launch_of(kernel, sizes, dtype).threads == (threads, 1, 1)
 
 
 def test_steps_past_the_end_become_zeros() -> None:
