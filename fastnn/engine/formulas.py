@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastnn.engine.builder import Built
+from fastnn.engine.single import RANGE_CHECK, range_check
 from fastnn.engine.specs import Spec
 from fastnn.graph.extent import Assumptions
 from fastnn.plan.formula import Formula, filled
@@ -35,6 +36,9 @@ class SizedStep:
         self, formula: Formula, built: Built, where: Sequence[tuple[bool, int]], note: Any
     ):
         self.formula, self.built, self.where, self.note = formula, built, where, note
+        if built.ranges:
+            checks = Formula(formula.assumed, range_check(built), 0)
+            formula.kept[RANGE_CHECK] = checks
 
     def at(self, sizes: Sequence[int]) -> Built | None:
         """The step at these sizes of the data; None: it is not known from here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy as np
 from fastnn.engine.builder import Built
 from fastnn.engine.session import Session
 from fastnn.kernels import control_block
+from fastnn.plan.formula import SizedProgram
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
+
+#: what a formula keeps the checks of integers under
+RANGE_CHECK = "range check"
 
 
 class Single:
@@ -38,7 +43,7 @@ class Single:
         self.bound = session.bind(built.program)
         bounds = [self.bound]
         if built.ranges:
-            bounds.insert(0, session.runtime.bind_like(self.bound, range_check(built)))
+            bounds.insert(0, session.runtime.bind_like(self.bound, _range_check(built)))
         self.single = session.runtime.single(bounds, names, arrays)
         self.loss, self.run = self.single.loss, self.single.run
         if session.runtime.functions:
@@ -52,6 +57,16 @@ class Single:
         self.session.hold(lambda: self.single.run(arrays))
 
 
+def _range_check(built: Built) -> Program:
+    """A program that checks a step's integer inputs: of formulas, where the step is."""
+    program = built.program
+    if isinstance(program, SizedProgram) and program.formula is not None:
+        found: SizedProgram | None = program.formula.kept[RANGE_CHECK].at(program.given)
+        if found is not None:
+            return found
+    return range_check(built)
+
+
 def range_check(built: Built) -> Program:
     """A program that checks a step's integer inputs."""
     program = built.program
@@ -59,7 +74,7 @@ def range_check(built: Built) -> Program:
     calls = []
     for name, limits in built.ranges:
         place = program.places[name]
-        size = int(np.prod(place.dims, dtype=np.int64))
+        size = math.prod(place.dims)
         ids = Operand(place.segment, place.offset, (size,), "i")
         ignored = limits.low if limits.ignored is None else limits.ignored
         operands = (ids, control, limits.low, limits.high, ignored)

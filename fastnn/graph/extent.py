@@ -21,6 +21,7 @@ True
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -63,6 +64,8 @@ class Assumptions:
         self.compared: list[tuple[Callable[[Any, Any], bool], Any, Any, bool]] = []
         self.plain: str | None = None
         self.count = 0
+        self._code: tuple[Any, Any] = None, None
+        self._last: tuple[Any, list[int] | None] = (None, None)
         self.sizes = tuple(Extent(self, {(k,): 1}, n) for k, n in enumerate(given))
 
     # ---------------------------------------------------------------- notes
@@ -127,26 +130,99 @@ class Assumptions:
 
     def all_at(self, sizes: Sequence[int]) -> list[int]:
         """Other sizes, with what follows from them."""
-        found = list(sizes)
-        for rule, of in self.derived:
-            found.append(rule(*(at(n, found) for n in of)))
+        found: list[int] = self._compiled()[0](*sizes)
         return found
 
     def holds(self, sizes: Sequence[int]) -> bool:
         """Whether all that was assumed is so for other sizes."""
         if self.plain is not None:
             return tuple(sizes) == self.given
+        return self.values_at(sizes) is not None
+
+    def values_at(self, sizes: Sequence[int]) -> list[int] | None:
+        """Other sizes, with what follows from them; None where something that was assumed is not
+        so."""
+        state = self.count, len(self.derived), *sizes
+        if self._last[0] != state:
+            self._last = state, self._values_at(sizes)
+        return self._last[1]
+
+    def _values_at(self, sizes: Sequence[int]) -> list[int] | None:
         if min(sizes, default=1) < 1:
-            return False
+            return None
+        everything, early, rest = self._compiled()
         try:
-            values = self.all_at(sizes)
+            if not early(*sizes):
+                return None
+            values: list[int] = everything(*sizes)
+            return values if rest(*values) else None
         except ZeroDivisionError:
-            return False
-        return (
-            all(_sum(terms, values) >= bound for terms, bound in self.least.items())
-            and all((_sum(terms, values) == 0) == zero for terms, zero in self.zeros.items())
-            and all(bool(op(at(a, values), at(b, values))) == so for op, a, b, so in self.compared)
-        )
+            return None
+
+    def _compiled(self) -> Any:
+        """Functions of the sizes (all that follows; whether what was assumed of the sizes alone is
+        so), and one of all values (whether the rest is so): as Python's own code, since they are
+        called for each new size."""
+        state = self.count, len(self.derived)
+        if self._code[0] != state:
+            self._code = state, self._functions()
+        return self._code[1]
+
+    def _functions(self) -> Any:
+        text = _Text()
+        given = ", ".join(f"v{k}" for k in range(len(self.given)))
+        every = ", ".join(f"v{k}" for k in range(len(self.values)))
+        lines = [
+            f"  v{k} = {text.call(rule, of)}"
+            for k, (rule, of) in enumerate(self.derived, len(self.given))
+        ]
+        facts: dict[bool, list[str]] = {True: ["True"], False: ["True"]}
+        for terms, bound in self.least.items():
+            facts[self._early(terms)].append(f"{text.sum(terms)} >= {bound}")
+        for terms, zero in self.zeros.items():
+            facts[self._early(terms)].append(f"({text.sum(terms)} == 0) == {zero}")
+        for op, a, b, so in self.compared:
+            facts[False].append(f"bool({text.call(op, (a, b))}) == {so}")
+        exec(
+            "\n".join(
+                [
+                    f"def everything({given}):", *lines, f"  return [{every}]",
+                    f"def early({given}):", f"  return {' and '.join(facts[True])}",
+                    f"def rest({every}):", f"  return {' and '.join(facts[False])}",
+                ]
+            ),
+            text.names,
+        )  # fmt: skip
+        return tuple(text.names[name] for name in ("everything", "early", "rest"))
+
+    def _early(self, terms: Iterable[tuple[Monomial, int]]) -> bool:
+        return all(k < len(self.given) for monomial, _ in terms for k in monomial)
+
+
+class _Text:
+    """Formulas as Python's text; `names` are the functions and numbers in it."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {}
+
+    def call(self, function: Callable[..., Any], of: Iterable[Any]) -> str:
+        return f"{self._name(function)}({', '.join(map(self.number, of))})"
+
+    def number(self, number: Any) -> str:
+        if type(number) is Extent:
+            return self.sum(number.terms.items())
+        if type(number) is Fraction:
+            return self.call(number.op, (number.a, number.b))
+        return self._name(number)
+
+    def sum(self, terms: Iterable[tuple[Monomial, int]]) -> str:
+        found = ("*".join([str(factor), *(f"v{k}" for k in m)]) for m, factor in terms)
+        return f"({' + '.join(found)})"
+
+    def _name(self, thing: Any) -> str:
+        name = f"c{len(self.names)}"
+        self.names[name] = thing
+        return name
 
 
 class Extent:
@@ -522,8 +598,8 @@ def root(number: Any) -> Any:
 
 
 def compute(rule: Callable[..., int], *of: Any) -> Any:
-    """What a rule computes of whole numbers, of extents at any size."""
-    found = next((n for n in of if type(n) is Extent), None)
+    """What a rule computes of numbers, of those that follow from sizes at any size."""
+    found = next(filter(follows, of), None)
     return rule(*of) if found is None else found.of.derive(rule, *of)
 
 
@@ -720,7 +796,14 @@ def _exactly(of: Assumptions, a: Any, b: Any) -> Any:
     return _number(of, found, _value(a) // b.value)
 
 
+def bits(number: Any) -> Any:
+    """The bits of a float, as a whole number."""
+    return compute(_bits, real(number))
+
+
 def _key(number: Any) -> Any:
+    if type(number) is Fraction:
+        return Fraction, id(number)
     return tuple(sorted(number.terms.items())) if isinstance(number, _Extent) else int(number)
 
 
@@ -759,6 +842,10 @@ def _multiply(a: float, b: float) -> float:
 
 def _divide(a: float, b: float) -> float:
     return a / b
+
+
+def _bits(number: float) -> int:
+    return int.from_bytes(struct.pack("<d", number), "little", signed=True)
 
 
 def _floor(a: int, b: int) -> int:

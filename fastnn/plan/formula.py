@@ -31,12 +31,13 @@ class Formula:
 
     def __init__(self, assumed: Assumptions, program: Program, nbytes: int):
         self.assumed, self.program, self.nbytes = assumed, program, nbytes
+        #: what others have found out about its programs
+        self.kept: dict[Any, Any] = {}
 
     def at(self, sizes: Sequence[int]) -> SizedProgram | None:
         """The program of these sizes; None: it is not known from here."""
-        if self.assumed.plain is not None or not self.assumed.holds(sizes):
-            return None
-        return SizedProgram.of(self, self.assumed.all_at(sizes))
+        values = None if self.assumed.plain is not None else self.assumed.values_at(sizes)
+        return None if values is None else SizedProgram.of(self, values)
 
 
 class SizedProgram(Program):
@@ -53,13 +54,20 @@ class SizedProgram(Program):
     def of(cls, formula: Formula, values: Sequence[int]) -> SizedProgram:
         found = object.__new__(cls)
         known = formula.program
-        late = {field.name for field in fields(Program)} - {*_LATE}
-        found.__dict__.update({name: known.__dict__[name] for name in late})
+        found.__dict__.update(known.__dict__)
+        for name in _LATE:
+            del found.__dict__[name]
         found.__dict__.update(
             places=filled(known.places, values), batch=at(known.batch, values),
             nbytes=formula.nbytes, formula=formula, values=tuple(values),
         )  # fmt: skip
         return found
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """The sizes that vary."""
+        assert self.formula is not None
+        return self.values[: len(self.formula.assumed.given)]
 
     def __getattr__(self, name: str) -> Any:
         if name not in _LATE or self.formula is None:

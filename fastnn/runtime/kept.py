@@ -63,6 +63,7 @@ class Kept(MutableMapping[Any, V]):
     def __init__(self) -> None:
         self._entries: dict[Any, _Entry[V]] = {}
         self._uses = itertools.count()
+        self._bytes = 0  # no less than all hold, unless some have grown since
 
     def __getitem__(self, key: Any) -> V:
         entry = self._entries[key]
@@ -72,6 +73,10 @@ class Kept(MutableMapping[Any, V]):
     def __setitem__(self, key: Any, value: V) -> None:
         self._entries[key] = _Entry(value, next(self._uses))
         most = limit()
+        self._bytes += value.nbytes
+        if self._bytes <= most and len(self._entries) % 64:  # not counted anew for each
+            return
+        self._bytes = self.nbytes
         while self.nbytes > most and (oldest := self._oldest()) is not value:
             for other, entry in list(self._entries.items()):
                 if entry.value is oldest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnn.kernels.declare import KERNELS
+from fastnn.plan.formula import SizedProgram
 from fastnn.plan.program import PlannedCall, PlannedPhase, PlannedRepeat, Program
 from fastnn.runtime.cpu.execute import available_cores
 
@@ -84,7 +85,21 @@ def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
 
 
 def default_workers(program: Program) -> int:
-    """The number of workers that "auto" means for a program on this machine."""
+    """The number of workers that "auto" means for a program on this machine.
+
+    Programs that follow from the same formulas have the same number where their sizes have as many
+    bits.
+    """
+    if isinstance(program, SizedProgram) and program.formula is not None:
+        kept = program.formula.kept
+        key = ("workers", available_cores(), *(size.bit_length() for size in program.given))
+        if key not in kept:
+            kept[key] = _fastest(program)
+        return int(kept[key])
+    return _fastest(program)
+
+
+def _fastest(program: Program) -> int:
     cost = _Cost(program)
     best, seconds = 1, cost.seconds(1)
     for workers in range(2, available_cores() + 1):

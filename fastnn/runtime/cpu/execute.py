@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.memory import Memory, aligned_zeros, constants_of
 from fastnn.runtime.cpu.placed import Placed, addresses
-from fastnn.runtime.cpu.records import Tables
+from fastnn.runtime.cpu.records import Tables, slots
 from fastnn.runtime.cpu.sizes import Sizes
 
 
@@ -31,7 +32,7 @@ class BoundProgram:
         table, self.poison = tables.table, tables.poison
         #: the calls of the table, None where a loop begins or ends
         self.called = table.calls
-        self.loops = table.loops
+        self.loops: Any = table.loops
         #: for each call the words that its kernel unpacks: one row; or one as it is in the first
         #: step of all loops, and one for each worker
         self.records = [np.array([record], np.int64) for record in tables.records]
@@ -42,11 +43,15 @@ class BoundProgram:
             if call is not None and KERNELS[call.kernel].traits.host
         }
         self.placed = Placed(program, tables)
-        self.local, self.moves = tables.local, tables.moves
+        self.local: Any = tables.local
+        self.moves: Any = tables.moves
         self.sizes = Sizes(self, tables)
         self.size = self.sizes.own
         #: by input, what has written the address of its numbers to the records last
         self.fed: dict[str, object] = {}
+        #: programs in the same memory, by the formulas that others of them follow from
+        self.beside: dict[Any, Any] = {}
+        self._readers: dict[tuple[str, int], list[tuple[int, int]]] = {}
         rows, words = table.words(self.placed.words.ctypes.data)
         for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):
             if call is not None:
@@ -76,6 +81,22 @@ class BoundProgram:
         numbers += [np.arange(first, first + len(copy)) for first, copy in copies]
         found += [copy for _, copy in copies]
         return np.concatenate(numbers), np.concatenate(found)
+
+    def tables_of(self, program: Program) -> Tables:
+        """The tables of a smaller program in the same memory."""
+        return Tables(program, self.memory, self.poison, self.sizes.tables)
+
+    def readers(self, segment: str, offset: int) -> list[tuple[int, int]]:
+        """Where the address of something in memory is: calls, and words of their records."""
+        if (segment, offset) not in self._readers:
+            self._readers[segment, offset] = [
+                (number, slot)
+                for number, call in enumerate(self.called)
+                for slot, operand in slots(call)
+                if isinstance(operand, Operand)
+                and operand.offset == offset and operand.segment == segment
+            ]  # fmt: skip
+        return self._readers[segment, offset]
 
     @property
     def base(self) -> BoundProgram:

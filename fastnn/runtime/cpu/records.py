@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn.cached import cached
 from fastnn.errors import ProgramError
+from fastnn.graph.extent import bits, whole
 from fastnn.graph.fold import fold
 from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array
@@ -102,6 +103,10 @@ class Tables:
     def vector(self) -> np.ndarray:
         """All words that may differ from size to size, but for constants; see
         `BoundProgram.places`."""
+        return np.array(self.words(), np.int64)
+
+    def words(self) -> list[Any]:
+        """The same, which of a program of formulas are formulas, too."""
         rows, _ = self.table.words(0)
         found = [word for row in rows for word in row]
         found += [call.multiplier for call in self.table.calls if call is not None]
@@ -115,7 +120,7 @@ class Tables:
             found += [by for _, _, by in self.moves.get(number, ())]
             if number in self.by_loop:
                 found += [by for _, by in self.advances(number)]
-        return np.array(found, np.int64)
+        return found
 
 
 def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[int]:
@@ -128,8 +133,7 @@ def _record(call: PlannedCall, memory: Memory, begins: dict[str, int]) -> list[i
         if isinstance(operand, Count):
             record.append(operand.first)
         elif not isinstance(parameter, Array):
-            number = operand if parameter.kind == "int" else np.float64(operand).view(np.int64)  # type: ignore[arg-type]
-            record.append(int(number))  # type: ignore[arg-type]
+            record.append(whole(operand) if parameter.kind == "int" else bits(operand))
         elif operand is None:
             record += [0] * (1 + len(parameter.dims))
         else:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.errors import KernelError
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS, kernel_of
+from fastnn.plan.formula import SizedProgram
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, fault
@@ -50,8 +52,13 @@ class CpuProgram(BoundProgram):
 
     def reads(self, memory: Memory) -> bool:
         """Whether it reads the caller's arrays of this memory (its own it keeps)."""
+        return all(self.memory[n] is memory.get(n) for n in self._callers)
+
+    @cached
+    def _callers(self) -> set[str]:
+        """The segments that are not its own."""
         used = {o.segment for call in self.called if call for _, _, o in call.arrays()}
-        return all(self.memory[n] is memory.get(n) for n in used - {"local", *ITS_OWN})
+        return used - {"local", *ITS_OWN}
 
     def write(self, name: str, array: Any) -> None:
         self.view(name)[...] = array
@@ -111,16 +118,32 @@ class ResizedProgram(CpuProgram):
     Args:
         program: the program.
         base: the larger one, bound.
-        tables, size: what its tables hold, and how they come to that.
+        size: how the tables come to hold what is this program's.
     """
 
-    def __init__(self, program: Program, base: CpuProgram, tables: Tables, size: Size):
+    def __init__(self, program: Program, base: CpuProgram, size: Size):
         self.program, self.memory, self._base = program, base.memory, base
-        self.poison, self.called, self.loops = base.poison, base.called, tables.table.loops
+        self.poison, self.called = base.poison, base.called
         self.records, self.placed = base.records, base.placed
-        self.local, self.moves = tables.local, tables.moves
         self.size, self.fed, self.rows, self.calls = size, base.fed, base.rows, base.calls
         self.asks, self.keeps, self.wholes = base.asks, base.keeps, {}
+
+    @cached
+    def _tables(self) -> Tables:
+        """What its tables hold."""
+        return self._base.tables_of(self.program)
+
+    @cached
+    def loops(self) -> Any:
+        return self._tables.table.loops
+
+    @cached
+    def local(self) -> Any:
+        return self._tables.local
+
+    @cached
+    def moves(self) -> Any:
+        return self._tables.moves
 
     @property
     def base(self) -> BoundProgram:
@@ -199,12 +222,23 @@ class CpuRuntime:
         if base is None or base.program is not larger or not base.reads(self.memory):
             base = self._bases[id(larger)] = self.bind(larger)
         base.ready(self.count(larger))  # a smaller one has no more workers
-        tables = Tables(program, base.memory, base.poison, base.sizes.tables)
-        size = base.sizes.add(tables)
-        return ResizedProgram(program, base, tables, size) if size is not None else None
+        size = base.sizes.follow(program) if isinstance(program, SizedProgram) else None
+        if size is None:
+            size = base.sizes.add(base.tables_of(program))
+        return ResizedProgram(program, base, size) if size is not None else None
 
     def bind_like(self, bound: Any, program: Program) -> CpuProgram:
-        return CpuProgram(program, bound.memory)
+        if not isinstance(program, SizedProgram) or program.formula is None:
+            return CpuProgram(program, bound.memory)
+        known = bound.base.beside.get(program.formula)
+        if known is None:
+            known = bound.base.beside[program.formula] = CpuProgram(program, bound.memory)
+        size = known.sizes.follow(program)
+        return (
+            CpuProgram(program, bound.memory)
+            if size is None
+            else ResizedProgram(program, known, size)
+        )
 
     def count(self, program: Program) -> int:
         """How many workers run a program."""

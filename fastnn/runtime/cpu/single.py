@@ -9,8 +9,6 @@ import numpy as np
 
 from fastnn.errors import DataError
 from fastnn.kernels import control_block
-from fastnn.plan.program import Operand, PlannedCall
-from fastnn.runtime.cpu.records import slots
 from fastnn.runtime.cpu.team import Description, own_team, prepare
 
 if TYPE_CHECKING:
@@ -82,9 +80,7 @@ class _Input:
         self.places = [
             (bound.records, number, slot)
             for bound in bounds
-            for number, call in enumerate(bound.called)
-            if call is not None
-            for slot in _slots(call, place)
+            for number, slot in bound.base.readers(place.segment, place.offset)
         ]
 
     def write(self, array: np.ndarray) -> None:
@@ -113,17 +109,3 @@ class _Input:
     @property
     def own_address(self) -> int:
         return int(self.own.ctypes.data)
-
-
-def _slots(call: PlannedCall, place: Operand) -> list[int]:
-    """Words of a call's record that hold the address of what lies at `place`."""
-    segment, offset = place.segment, place.offset
-
-    def there(operand: Any) -> bool:
-        return (
-            isinstance(operand, Operand) and operand.offset == offset and operand.segment == segment
-        )
-
-    if not any(map(there, call.operands)):
-        return []
-    return [slot for slot, operand in slots(call) if there(operand)]

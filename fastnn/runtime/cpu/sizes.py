@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastnn.graph.extent import follows, now
+from fastnn.plan.formula import Formula, SizedProgram
+from fastnn.plan.program import Program
 from fastnn.runtime.cpu import layout
 from fastnn.runtime.cpu.memory import in_words
+from fastnn.runtime.cpu.records import Tables
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.execute import BoundProgram
-    from fastnn.runtime.cpu.records import Tables
 
 _numbers = itertools.count(1)
 
@@ -47,7 +51,10 @@ class Sizes:
         self.listed = True
         #: offsets of the constants that differ
         self.changed: list[int] = []
-        self.own = Size(self, tables, self.differs, self.differs)
+        self.own = Size(self, tables.program, self.differs, self.differs)
+        self._formulas: weakref.WeakKeyDictionary[Formula, WordFormulas] = (
+            weakref.WeakKeyDictionary()
+        )
         self._others: weakref.WeakSet[Size] = weakref.WeakSet()
         self._places: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -57,7 +64,21 @@ class Sizes:
         if len(words) != len(self.words) or tables.structure() != self.tables.structure():
             return None
         numbers = np.flatnonzero(words != self.words)
-        found = Size(self, tables, numbers, words[numbers])
+        return self._added(tables.program, numbers, words[numbers])
+
+    def follow(self, program: SizedProgram) -> Size | None:
+        """Another size, of a program that follows from formulas; None where the words in its tables
+        do not."""
+        if program.formula is None:
+            return None
+        found = self._formulas.get(program.formula)
+        if found is None:
+            found = self._formulas[program.formula] = WordFormulas(self, program.formula)
+        values = found.at(program)
+        return None if values is None else self._added(program, found.numbers, values)
+
+    def _added(self, program: Program, numbers: np.ndarray, values: np.ndarray) -> Size:
+        found = Size(self, program, numbers, values)
         known = self.own.constants
         changed = {*self.changed, *(o for o, c in found.constants.items() if c is not known[o])}
         if len(changed) > len(self.changed) or not np.isin(numbers, self.differs).all():
@@ -89,15 +110,62 @@ class Sizes:
         return self._places
 
 
+class WordFormulas:
+    """The words in the tables of programs that follow from formulas.
+
+    Args:
+        sizes: of the program that these are within.
+        formula: theirs.
+    """
+
+    def __init__(self, sizes: Sizes, formula: Formula):
+        self.assumed = formula.assumed
+        base = sizes.bound
+        tables = Tables(formula.program, base.memory, base.poison, sizes.tables)
+        words = tables.words()
+        #: whether there are such
+        self.same = (
+            len(words) == len(sizes.words)
+            and tables.structure() == sizes.tables.structure()
+            and self.assumed.plain is None
+        )
+        if not self.same:
+            return
+        fixed = np.array([now(word) for word in words], np.int64)
+        moving = [k for k, word in enumerate(words) if follows(word)]
+        own = fixed != sizes.words
+        own[moving] = True
+        self.numbers = np.flatnonzero(own)
+        #: the words that differ from those of the larger program; of which some are polynomials
+        self._fixed = fixed[self.numbers]
+        self._where = np.searchsorted(self.numbers, moving)
+        self._monomials = list(dict.fromkeys(m for k in moving for m in words[k].terms))
+        places = {monomial: k for k, monomial in enumerate(self._monomials)}
+        self._factors = np.zeros((len(moving), len(places)), np.int64)
+        for row, k in zip(self._factors, moving, strict=True):
+            for monomial, factor in words[k].terms.items():
+                row[places[monomial]] = factor
+
+    def at(self, program: SizedProgram) -> np.ndarray | None:
+        """What the words are that differ; None: that is not known."""
+        values = self.assumed.values_at(program.given) if self.same else None
+        if values is None:
+            return None
+        found = self._fixed.copy()
+        products = [math.prod(values[k] for k in monomial) for monomial in self._monomials]
+        found[self._where] = self._factors @ np.array(products, np.int64)
+        return found
+
+
 class Size:
     """One size: the words that are others than those of the program's own size.
 
     `constants`: the contents of the constant segment, by offset.
     """
 
-    def __init__(self, sizes: Sizes, tables: Tables, numbers: np.ndarray, values: np.ndarray):
+    def __init__(self, sizes: Sizes, program: Program, numbers: np.ndarray, values: np.ndarray):
         self.sizes, self.numbers, self.values = sizes, numbers, values
-        self.constants = dict(tables.program.constants)
+        self.constants = dict(program.constants)
         self.cell = np.zeros(1, np.int64)
         self.list = np.zeros(0, np.int64)
         self._kept = self.list, self.list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastnn.graph.extent import Memo
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -43,7 +44,7 @@ class Table:
         self.depth = 0
         self._marks: dict[int, list[int]] = {}  # of the calls that are None, their words
         self._ends: list[tuple[list[int], int]] = []  # which word means a loop's address
-        self._turns: dict[tuple[int, int], int] = {}
+        self._turns = Memo()
         self._phases(program.phases, ())
 
     def insert(self, row: list[int]) -> None:
@@ -96,12 +97,14 @@ class Table:
 
     def _group(self, group: PlannedGroup, loops: tuple[PlannedRepeat, ...]) -> None:
         few = group.items <= group.grain * 4
-        turn = self._turns.setdefault((group.items, group.grain), len(self._turns))
+        split = group.items, group.grain
+        if split not in self._turns:
+            self._turns[split] = len(self._turns)
         first = len(self.calls)
         self._calls(group.calls, loops, first, group.items)
         self.rows.append(
             [layout.GROUP, group.items, group.grain, group.block, first,
-             len(self.calls) - first, turn if few else 0, 0]
+             len(self.calls) - first, self._turns[split] if few else 0, 0]
         )  # fmt: skip
 
     def _calls(
