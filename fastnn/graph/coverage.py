@@ -7,14 +7,24 @@ value's memory for a step of a loop. `fastnn/graph/history.py` follows a program
 from __future__ import annotations
 
 import bisect
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
 
 #: a part that a call writes: from, to (exclusive), of how many
 Share = tuple[int, int, int]
+
+
+class Moving(NamedTuple):
+    """A part that is another one in each step of the loops around a call: in the first step of all
+    of them, and by how much it moves on in each, the outermost first."""
+
+    first: Share
+    by: tuple[int, ...]
+
+
 #: what a span holds: all of it, all but gaps that nobody may look at, or some shares of it
 WHOLE, GAPS = "whole", "gaps"
 
@@ -144,9 +154,40 @@ def _complete(shares: Sequence[Share]) -> bool:
     return bool(shares) and position >= shares[0][2]
 
 
-def share_of(kernel: Kernel | CudaKernel, sizes: Mapping[str, Any]) -> Share | None:
-    """Which part of its "part" arrays a call writes, as far as the kernel says."""
-    return None if kernel.share is None else kernel.share(dict(sizes))
+def share_of(
+    kernel: Kernel | CudaKernel, sizes: Mapping[str, Any],
+    moving: Mapping[str, Sequence[int]],
+) -> Share | Moving | None:  # fmt: skip
+    """Which part of its "part" arrays a call writes, as far as the kernel says.
+
+    Args:
+        sizes: by dimension letter, and the numbers among the operands, in the first step of loops.
+        moving: of these by how much they move on in each of the loops, where they do.
+    """
+    if kernel.share is None:
+        return None
+    first = kernel.share(dict(sizes))
+    if first is None or not moving:
+        return first
+    by = []
+    for steps in zip(*moving.values(), strict=True):
+        others = {name: sizes[name] + step for name, step in zip(moving, steps, strict=True)}
+        begin, end, of = kernel.share({**sizes, **others})
+        by.append(begin - first[0])
+        if (end - first[1], of) != (by[-1], first[2]):
+            return None
+    return Moving(first, tuple(by))
+
+
+def merged(shares: Iterable[Share]) -> list[Share]:
+    """The same parts, neighbours as one."""
+    found: list[Share] = []
+    for first, last, of in sorted(shares):
+        if found and found[-1][2] == of and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1]), of
+        else:
+            found.append((first, last, of))
+    return found
 
 
 def note(

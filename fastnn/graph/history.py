@@ -13,23 +13,25 @@ in reverse, and what it writes is there only for those who go by the same ends (
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnn.errors import ProgramError, where
 from fastnn.graph.coverage import (
     GAPS,
     WHOLE,
     Coverage,
+    Moving,
     Share,
     Span,
     State,
     Until,
+    merged,
     note,
     share_of,
 )
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Call, nested
-from fastnn.graph.value import Value
+from fastnn.graph.value import Counter, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
 
 #: a piece of memory: the name of a segment, or which value's own
@@ -49,6 +51,19 @@ def hull(begin: int, end: int, strides: Strides, lengths: Sequence[int]) -> tupl
     return begin, end
 
 
+class _Parts(NamedTuple):
+    """Parts of a place, in the first step of all loops around: how these and it move."""
+
+    piece: Piece
+    begin: int
+    end: int
+    owner: int
+    gaps: bool
+    shares: list[Share]
+    by: tuple[int, ...]
+    strides: Strides
+
+
 class _Loop:
     """A loop that is being followed."""
 
@@ -61,6 +76,8 @@ class _Loop:
         self.covers: dict[tuple[Piece, Strides], Coverage] = {}
         self.taken: dict[Taken, None] = {}
         self.once: dict[tuple[Piece, Strides], list[Span]] = {}  # what one step writes
+        #: parts that are others in each step, and how places and parts move
+        self.parts: list[_Parts] = []
 
     def end_step(self) -> None:
         if self.step == 0:
@@ -166,9 +183,23 @@ class History:
 
     def note(
         self, piece: Piece, parameter: Array, begin: int, end: int, owner: int,
-        share: Share | None, strides: Strides = (),
+        share: Share | Moving | None, strides: Strides = (),
     ) -> None:  # fmt: skip
-        """Enter what a call does to a place."""
+        """Enter what a call does to a place.
+
+        Parts that are others in each step of a loop make up a whole at its end.
+        """
+        if isinstance(share, Moving) and parameter.mode == "part":
+            if begin < end:
+                loop = self.loops[-1]
+                low, high = hull(begin, end, strides, self._lengths(len(self.loops)))
+                self._take(loop, (piece, low, high, owner, strides))
+                parts = _Parts(
+                    piece, begin, end, owner, parameter.gaps, [share.first], share.by, strides
+                )
+                loop.parts += [parts] if loop.step == 0 else []
+            return
+        share = None if isinstance(share, Moving) else share
         if not self.loops:
             note(self.cover(piece), parameter, begin, end, owner, share)
         elif parameter.writes and begin < end:
@@ -201,6 +232,8 @@ class History:
                     if other == piece:
                         cover.forget_others(low, high, owner)
                 self._take(around, (piece, low, high, owner, strides[:-1]))
+        for parts in loop.parts:
+            self._join(loop, parts, around)
         for (piece, strides), spans in loop.once.items():
             outer = strides[:-1]
             if around is None:
@@ -221,6 +254,29 @@ class History:
                             cover.write_until(
                                 low + at, high + at, owner, Until(loop.running, state)
                             )
+
+    def _join(self, loop: _Loop, parts: _Parts, around: _Loop | None) -> None:
+        """Enter parts that all steps of a loop have written, each others."""
+        piece, begin, end, owner, gaps, shares, by, strides = parts
+        apart = _undisputed(begin, end, piece, owner, strides, loop.taken) != [(begin, end)]
+        if loop.running is not None or strides[-1] or apart:
+            return  # nobody knows which of them are there
+        every = merged(
+            (first + t * by[-1], last + t * by[-1], of)
+            for first, last, of in shares
+            for t in range(loop.length)
+        )
+        outer = strides[:-1]
+        if around is not None and any(by[:-1]):
+            rest = _Parts(piece, begin, end, owner, gaps, every, by[:-1], outer)
+            around.parts += [rest] if around.step == 0 else []
+            return
+        cover, at = self.cover(piece), 0
+        if around is not None:
+            cover = around.covers.setdefault((piece, outer), Coverage())
+            at = outer[-1] * around.step
+        for share in every:
+            cover.write_share(begin + at, end + at, owner, share, gaps)
 
 
 def _everywhere(
@@ -313,7 +369,7 @@ def unwritten(
             ) is not None:  # fmt: skip
                 faults.append((call, name))
         for _, parameter, value in mine:
-            share = share_of(kernel, _sizes(kernel, call)) if parameter.mode == "part" else None
+            share = _share(kernel, call, depth) if parameter.mode == "part" else None
             begin, moving = value.shift, strides_of(value, call, depth)
             history.note(id(value.root), parameter, begin, begin + value.size, 0, share, moving)
 
@@ -350,13 +406,17 @@ def check_written(
         )
 
 
-def _sizes(kernel: Kernel | CudaKernel, call: Call) -> dict[str, Any]:
-    """Sizes by dimension letter, and the numbers among the operands."""
+def _share(kernel: Kernel | CudaKernel, call: Call, depth: int) -> Share | Moving | None:
+    """Which part of its arrays a call writes, in the loops but the `depth` outermost ones."""
     found: dict[str, Any] = {}
+    moving: dict[str, Strides] = {}
     for name, parameter in kernel.params.items():
         value = call.operands[name]
-        if not isinstance(parameter, Array):
+        if isinstance(value, Counter):
+            found[name] = value.first
+            moving[name] = tuple(value.strides.get(loop, 0) for loop in call.repeats[depth:])
+        elif not isinstance(parameter, Array):
             found[name] = value
         elif isinstance(value, Value):
             found.update(zip(parameter.dims, fold(value.shape, len(parameter.dims)), strict=True))
-    return found
+    return share_of(kernel, found, {name: by for name, by in moving.items() if any(by)})

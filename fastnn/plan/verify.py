@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastnn.errors import ProgramError
-from fastnn.graph.coverage import Share, share_of
+from fastnn.graph.coverage import Moving, Share, share_of
 from fastnn.graph.history import History, beside
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared, kernel_of
@@ -56,7 +56,7 @@ class _Touch:
     segment: str
     span: Span
     parameter: Array
-    share: Share | None  # what a "part" parameter writes
+    share: Share | Moving | None  # what a "part" parameter writes
     buffer: int
     split: tuple[object, ...] | None  # how the bytes are divided among workers; None: not at all
 
@@ -232,16 +232,21 @@ def _touches(
     return found
 
 
-def _share(call: PlannedCall) -> Share | None:
+def _share(call: PlannedCall) -> Share | Moving | None:
     """Which part of its "part" arrays a call writes."""
     kernel = kernel_of(call.kernel)
     sizes: dict[str, object] = {}
+    moving: dict[str, tuple[int, ...]] = {}
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
         if isinstance(operand, Operand) and isinstance(parameter, Array):
             sizes.update(zip(parameter.dims, operand.dims, strict=False))
+        elif isinstance(operand, Count):
+            sizes[name] = operand.first
+            if any(operand.strides):
+                moving[name] = operand.strides
         elif not isinstance(parameter, Array):
             sizes[name] = operand
-    return share_of(kernel, sizes)
+    return share_of(kernel, sizes, moving)
 
 
 def _check_apart(number: int, touches: list[_Touch], shared: int) -> None:

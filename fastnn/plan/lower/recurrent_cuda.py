@@ -2,18 +2,21 @@
 
 The input projection of all steps is one product, and so are the gradients of weights and input; in
 between one launch walks the whole sequence, if the recurrent weights fit into the shared memory of
-the device's blocks (`kernels/recurrent/cuda_layout.py`), else a few launches make a turn
-(`kernels/recurrent/cuda_steps.py`).
+the device's blocks (`kernels/recurrent/cuda_layout.py`), else a loop of a few launches makes the
+turns (`kernels/recurrent/cuda_steps.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastnn.graph.node import Node
-from fastnn.graph.value import Value
+from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.recurrent.cuda_layout import Layout, best, exchange_words, fits
 from fastnn.plan.lower.lowering import Lowering, Values
 from fastnn.plan.lower.products import need
@@ -106,13 +109,22 @@ def _forward_by_steps(to: Lowering, node: Node, zx: Value) -> None:
     zh = to.value((h_n.shape[0], w_hh.shape[1]))
     rh, zn = (to.value(like.shape) for like in (h_n, zh))
     common = {"zx": zx, "zh": zh, "zn": None}
-    for turn in range(zx.shape[1]):
+    with _turns(to, zx.shape[1]) as turn:
         to.call("linear_forward", x=h_n, w=w_hh, bias=node.inputs["b_hh"], y=zh)
         if node.attrs.get("reset_before"):
             to.call_for("gru_step_reset", node, {**common, "rh": rh, "turn": turn})
             to.call("linear_forward", x=rh, w=w_hh, bias=node.inputs["b_hh"], y=zn)
             common["zn"] = zn
         to.call_for(f"{cell}_step_forward", node, {**common, "turn": turn})
+
+
+@contextmanager
+def _turns(to: Lowering, length: int, reverse: bool = False) -> Iterator[Counter]:
+    """Calls that are made in each turn, of which the number moves on."""
+    loop = Repeat(length, reverse)
+    with to.aside() as calls:
+        yield Counter(length - 1, {loop: -1}) if reverse else Counter(0, {loop: 1})
+    to.add([replace(call, repeats=(loop, *call.repeats)) for call in calls])
 
 
 # ---------------------------------------------------------------- backward
@@ -174,13 +186,13 @@ def _backward_by_steps(
     dz_step, drh = to.value((batch, w_hh.shape[1])), to.value((batch, hidden))
     extra: dict[str, Any] = {**incoming, **written, **carried, "dz_step": dz_step, "drh": drh}
     extra["dz_late"] = to.value((batch, hidden)) if early else None
-    for turn in reversed(range(steps)):
+    with _turns(to, steps, reverse=True) as turn:
         to.call_for(f"{cell}_step_backward", node, {**extra, "turn": turn})
         if early:
             to.call("linear_backward_input_unpacked", dy=dz_step, w=w_hh, dx=drh)
             to.call_for("gru_step_backward_reset", node, {**extra, "turn": turn})
-        if not (bptt and turn % bptt == 0):
-            to.call("linear_backward_input_unpacked", dy=dz_step, w=w_hh, dx=carried["dh"])
+        # where gradients are truncated, the kernel of the turn before does not look at it
+        to.call("linear_backward_input_unpacked", dy=dz_step, w=w_hh, dx=carried["dh"])
     common = {"lengths": node.inputs["lengths"], "steps": steps, "bptt": bptt}
     to.call(
         "state_begin_backward", carried=carried["dh"], direct=carried.get("direct"),
