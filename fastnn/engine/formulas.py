@@ -36,7 +36,7 @@ class SizedStep:
         self, formula: Formula, built: Built, where: Sequence[tuple[bool, int]], note: Any
     ):
         self.formula, self.built, self.where, self.note = formula, built, where, note
-        if built.ranges:
+        if built.ranges and all(name in built.program.places for name, _ in built.ranges):
             checks = Formula(formula.assumed, range_check(built), 0)
             formula.kept[RANGE_CHECK] = checks
 
