@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import fastnn
+import fastnn.data
 import fastnn.ops
 from fastnn.graph.op import OPS
 from fastnn.kernels import topics
@@ -25,12 +26,13 @@ CALLERS = ("plan/lower", "ops")
 
 
 def names() -> set[str]:
-    """Names of kernels that can be nothing else: more than one word, and no op's."""
+    """Names of kernels that can be nothing else: more than one word, no op's, no function's that
+    users call."""
     for device in ("cpu", "cuda"):
         topics.load(device)
     found = [kernel for kernels in (KERNELS, CUDA_KERNELS) for kernel in kernels.values()]
     own = {k.name for k in found if (k.function.__module__ or "").startswith("fastnn.kernels.")}
-    return {name for name in own - OPS.keys() if "_" in name}
+    return {name for name in own - OPS.keys() - {*fastnn.data.__all__} if "_" in name}
 
 
 def decided_by_name(source: str, kernels: set[str]) -> Iterator[tuple[int, str]]:
