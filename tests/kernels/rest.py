@@ -330,6 +330,8 @@ def more() -> None:
     read = Calls(lambda m, x, n: (m.a(x), n), a=nn.Linear(3, 4))
     labels, lengths = 1 + ids(4, 2, below=3), np.array([5, 3, 4, 5])
     fit(read, (numbers(4, 5, 3), lengths), (labels, np.array([2, 1, 2, 0])), nn.CTCLoss())
+    write = Calls(lambda m, x: ops.reshape(m.a(x), -1, 5, 3, 4), a=nn.Linear(3, 4))
+    fit(write, numbers(4, 15, 3), labels, lambda x, y: ops.mean(ops.transducer_loss(x, y)))
     model = NGram.train([["a", "b"], ["b"]], 2)
     for decoder in (
         nn.CTCDecoder(["", "a", "b", " "], 0),

@@ -26,6 +26,7 @@ FLOAT64_INSIDE = {
     "accumulate*": "sums over an epoch",
     "ctc_align": "scores of paths, as on the CPU",
     "ctc_beam": "likewise",
+    "transducer_*": "likewise",
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
     "unscale_checked": "likewise",

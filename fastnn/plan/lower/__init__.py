@@ -9,6 +9,7 @@ from fastnn.plan.lower import (  # noqa: F401  (the rules)
     recurrent,
     rows,
     strided,
+    transducer,
 )
 from fastnn.plan.lower.lowering import Lowering
 

@@ -1,0 +1,1 @@
+"""The transducer: labels that are written between frames, each seeing those before it."""
