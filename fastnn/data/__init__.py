@@ -22,7 +22,6 @@ _PUBLIC = {
     "Subwords": "subwords",
     "Transcribed": "transcribed",
     "Vocabulary": "text",
-    "add_noise": "augment",
     "align_symbols": "error_rates",
     "batchify": "text",
     "bleu": "translation",
@@ -64,6 +63,7 @@ _PUBLIC = {
     "unpad": "sequences",
     "windows": "text",
     "with_deltas": "audio",
+    "with_noise": "augment",
     "word_error_rate": "error_rates",
 }
 
@@ -85,10 +85,10 @@ if TYPE_CHECKING:
         Gain,
         Room,
         Speed,
-        add_noise,
         change_gain,
         reverberate,
         room_response,
+        with_noise,
     )
     from fastnn.data.bucketing import Buckets, predict_sequences
     from fastnn.data.companding import mu_law_decode, mu_law_encode
@@ -107,18 +107,19 @@ if TYPE_CHECKING:
     from fastnn.data.spoken_digits import load_spoken_digits
     from fastnn.data.subwords import Subwords, join_words, split_words
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
+    from fastnn.data.transcribed import Transcribed, load_an4, load_transcribed
     from fastnn.data.translation import bleu
 
 __all__ = [
     "AddNoise", "Augment", "Buckets", "Gain", "NGram", "Normaliser", "Recordings", "Room", "Speed",
-    "Subwords", "Transcribed", "Vocabulary", "add_noise", "align_symbols", "batchify", "bleu",
-    "bucket_batches", "change_gain", "change_speed", "character_error_rate", "convert_tags",
-    "deltas", "entities", "entity_scores", "frames", "join_words", "load_an4", "load_conll2003",
-    "load_digits", "load_mnist", "load_multi30k", "load_ptb", "load_recordings", "load_shakespeare",
+    "Subwords", "Transcribed", "Vocabulary", "align_symbols", "batchify", "bleu", "bucket_batches",
+    "change_gain", "change_speed", "character_error_rate", "convert_tags", "deltas", "entities",
+    "entity_scores", "frames", "join_words", "load_an4", "load_conll2003", "load_digits",
+    "load_mnist", "load_multi30k", "load_ptb", "load_recordings", "load_shakespeare",
     "load_speech_commands", "load_spoken_digits", "load_transcribed", "log_mel", "mfcc",
     "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad", "predict_sequences", "read_audio",
     "resample", "reverberate", "room_response", "split_words", "unpack", "unpad", "windows",
-    "with_deltas", "word_error_rate",
+    "with_deltas", "with_noise", "word_error_rate",
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ Range = float | tuple[float, float]
 # ---------------------------------------------------------------- functions
 
 
-def add_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
+def with_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
     """A signal with noise at a given ratio of their powers.
 
     Args:
@@ -40,7 +40,7 @@ def add_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
     x, n = as_signal(signal), as_signal(noise, "noise")
     if len(n) < len(x):
         raise DataError(
-            f"add_noise: expected noise of at least {len(x):,} samples, got {len(n):,}; repeat it"
+            f"with_noise: expected noise of at least {len(x):,} samples, got {len(n):,}; repeat it"
         )
     n = n[: len(x)]
     signal_power, noise_power = power(x), power(n)
@@ -166,11 +166,11 @@ class AddNoise(Augmentation):
     def change(self, signal: Floats, rng: Generator) -> Floats:
         snr = rng.uniform(*self.snr)
         if self.noises is None:
-            return add_noise(signal, rng.standard_normal(len(signal)), snr)
+            return with_noise(signal, rng.standard_normal(len(signal)), snr)
         noise = self.noises[rng.integers(len(self.noises))]
         begin = rng.integers(len(noise))
         places = (begin + np.arange(len(signal))) % len(noise)
-        return add_noise(signal, noise[places], snr)
+        return with_noise(signal, noise[places], snr)
 
 
 class Gain(Augmentation):

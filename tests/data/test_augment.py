@@ -37,7 +37,7 @@ def test_samples_that_are_not_finite_are_refused_by_name(bad):
     for function in (
         as_signal, lambda s: data.mfcc(s, RATE), lambda s: data.log_mel(s, RATE),
         lambda s: data.frames(s, 200, 80), lambda s: data.resample(s, 8000, 16000),
-        lambda s: data.add_noise(s, tone(1), 3.0), data.AddNoise(3.0, [tone(1)]),
+        lambda s: data.with_noise(s, tone(1), 3.0), data.AddNoise(3.0, [tone(1)]),
     ):  # fmt: skip
         with pytest.raises(DataError, match=r"at sample 17 \(2 of 4,000 .*leave the recording out"):
             function(x, rng()) if isinstance(function, augment.Augmentation) else function(x)
@@ -127,7 +127,7 @@ def test_bad_options_are_refused(call):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_measured_ratio_is_the_given_one(snr, dtype):
     x, noise = tone(440).astype(dtype), rng().standard_normal(5000)
-    noisy = data.add_noise(x, noise, snr)
+    noisy = data.with_noise(x, noise, snr)
     added = noisy.astype(np.float64) - x
     assert noisy.dtype == dtype
     assert 10 * np.log10(power(x) / power(added)) == pytest.approx(snr, abs=2e-3)
@@ -144,12 +144,12 @@ def test_noise_at_random_ratios_is_within_them():
 def test_silence_stays_silence():
     silence = np.zeros(100)
     np.testing.assert_array_equal(data.AddNoise(3.0)(silence, rng()), silence)
-    np.testing.assert_array_equal(data.add_noise(tone(440)[:100], silence, 3.0), tone(440)[:100])
+    np.testing.assert_array_equal(data.with_noise(tone(440)[:100], silence, 3.0), tone(440)[:100])
 
 
 def test_too_little_noise_is_refused():
     with pytest.raises(DataError, match=r"at least 4,000 samples, got 10; repeat it"):
-        data.add_noise(tone(440), np.ones(10), 3.0)
+        data.with_noise(tone(440), np.ones(10), 3.0)
 
 
 def test_gain_is_in_decibels():
