@@ -41,9 +41,6 @@ CHECKED_ELSEWHERE = {
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
 CHECKED_ELSEWHERE |= {"attention", "self_attention"}
-#: in nn/test_ctc.py, which has labels
-CHECKED_ELSEWHERE |= {"ctc"}
-CHECKED_ELSEWHERE |= {"attention"}
 #: in nn/test_ctc.py and nn/test_transducer.py, which have labels
 CHECKED_ELSEWHERE |= {"ctc", "transducer"}
 #: two and three dimensions; fewer and more samples than a batch is split for
