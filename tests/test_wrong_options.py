@@ -24,6 +24,7 @@ REQUIRED: dict[str, Any] = {
 #: of options that may be left out, but not all of them, and those that 3 does not fit
 ONE_OF: dict[str, dict[str, Any]] = {
     "Upsample": {"scale_factor": 2}, "RotaryPositions": {"size": 4},
+    "CTCDecoder": {"symbols": ["", "a", "b"], "blank": 0},
     "TransformerEncoder": {"layer": nn.TransformerEncoderLayer(4, 2)},
     "TransformerDecoder": {"layer": nn.TransformerDecoderLayer(4, 2)},
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_whole
+from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.public import publish
@@ -49,7 +49,11 @@ class CTCDecoder(Module):
     ):  # fmt: skip
         check_whole("CTCDecoder", 0, beam=beam, blank=blank)
         check_whole("CTCDecoder", 1, best=best)
-        self.symbols = [str(s) for s in symbols]
+        check_numbers("CTCDecoder", weight=weight, bonus=bonus)
+        if model is not None and not hasattr(model, "arcs"):
+            raise OptionError(f"CTCDecoder: expected a language model or None, got {model!r}")
+        self.symbols = _texts("symbols", symbols)
+        words = None if words is None else _texts("words", words)
         if blank >= len(self.symbols):
             raise OptionError(
                 f"CTCDecoder: expected blank among {len(self.symbols)} symbols, got {blank}"
@@ -121,6 +125,14 @@ class CTCDecoder(Module):
 
     def extra(self) -> str:
         return f"{len(self.symbols)} symbols, beam={self.beam}"
+
+
+def _texts(name: str, given: Any) -> list[str]:
+    """Texts as a list: OptionError for anything else."""
+    found = list(given) if isinstance(given, Iterable) else [None]
+    if not all(isinstance(text, str) for text in found):
+        raise OptionError(f"CTCDecoder: expected {name} to be texts, one for each, got {given!r}")
+    return found
 
 
 publish(globals(), type)
