@@ -129,7 +129,7 @@ class CTCDecoder(Module):
 
 def _texts(name: str, given: Any) -> list[str]:
     """Texts as a list: OptionError for anything else."""
-    found = list(given) if isinstance(given, Iterable) else [None]
+    found: list[Any] = list(given) if isinstance(given, Iterable) else [None]
     if not all(isinstance(text, str) for text in found):
         raise OptionError(f"CTCDecoder: expected {name} to be texts, one for each, got {given!r}")
     return found
