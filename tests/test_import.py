@@ -27,6 +27,16 @@ def test_import_is_light() -> None:
     assert ours < 0.6 * numba
 
 
+def test_layers_bring_nothing_for_mail_and_zip_files():
+    """What reads packages' versions is imported when a version is asked for."""
+    code = (
+        "import fastnn, sys; from fastnn import nn, optim; "
+        "print(sorted({'importlib.metadata', 'email', 'zipfile', 'csv'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_import_loads_no_compiler() -> None:
     code = "import fastnn, sys; print(sorted({'numba', 'llvmlite'} & set(sys.modules)))"
     assert python(code) == "[]\n"

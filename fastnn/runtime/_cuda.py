@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -77,6 +76,8 @@ def unfit() -> str:
 
 def _version(package: str) -> str:
     """An installed package's version, or ""."""
+    import importlib.metadata  # not when fastnn is imported: it brings e-mail, zip files and more
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
