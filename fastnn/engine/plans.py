@@ -7,7 +7,7 @@ sequences then are that program at other sizes, wherever they have the same call
 into the tables of the larger one, on a GPU they are launched in its memory. Where larger sizes keep
 coming, a plan has room for more than the sizes at hand: up to the next power of two. From the third
 smaller size on the program is a formula of the sizes, as far as what the model and the planner have
-asked of them is answered alike: further ones are not traced, either (`formulas.py`).
+asked of them is answered alike: further ones are not traced either (`formulas.py`).
 """
 
 from __future__ import annotations
