@@ -162,7 +162,7 @@ def test_ids_that_a_callback_writes_are_named(wrong: int) -> None:
     def write(batch: int, logs: Any) -> None:
         ids[:] = wrong
 
-    with pytest.raises(DataError, match=rf"expects integers in 0\.\.9, got {wrong}"):
+    with pytest.raises(DataError, match=rf"integers in 0\.\.9, got {wrong}"):
         trainer.fit(
             ids, y, batch_size=8, verbose=False, callbacks=LambdaCallback(on_train_batch_end=write)
         )
