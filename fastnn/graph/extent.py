@@ -252,6 +252,7 @@ class Extent:
     # ---------------------------------------------------------------- arithmetic
 
     def _plus(self, other: Any, factor: int) -> Any:
+        other = _of_here(self.of, other)
         if isinstance(other, _Extent):
             terms = dict(self.terms)
             for monomial, number in other.terms.items():
@@ -283,6 +284,7 @@ class Extent:
         return self
 
     def __mul__(self, other: Any) -> Any:
+        other = _of_here(self.of, other)
         if isinstance(other, _Extent):
             terms: Terms = {}
             for one, number in self.terms.items():
@@ -744,6 +746,14 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other) if numbers or type(one) is type(other) is str else one is other
 
 
+def _of_here(of: Assumptions, number: Any) -> Any:
+    """An operand; what somebody has kept from an earlier look at a model is a plain number."""
+    if type(number) is Extent and number.of is not of:
+        of.taken(number.value)
+        return number.value
+    return number
+
+
 def _number(of: Assumptions, terms: Terms, value: int) -> Any:
     terms = {m: f for m, f in terms.items() if f}
     if not terms or (len(terms) == 1 and _ONE in terms):
@@ -753,6 +763,7 @@ def _number(of: Assumptions, terms: Terms, value: int) -> Any:
 
 def _divided(of: Assumptions, a: Any, b: Any) -> Any:
     """a // b, without a remainder as a polynomial."""
+    a, b = _of_here(of, a), _of_here(of, b)
     if _refused(a) or _refused(b):
         return (a if _refused(a) else int(a)) // (b if _refused(b) else int(b))
     if isinstance(b, _Extent):

@@ -145,3 +145,12 @@ def test_a_memo_compares_numbers():
     memo.keep(lambda key, value: key[0] == "other" and value == "second")
     assert memo.values() == ["second"]
     assert len(memo) == 1
+
+
+def test_what_is_kept_from_another_look_is_a_plain_number():
+    (old,) = Assumptions((12,)).sizes
+    for operation in (operator.add, operator.mul, operator.sub, operator.floordiv, operator.eq):
+        assumed = Assumptions((6,))
+        (new,) = assumed.sizes
+        assert now(operation(new, old)) == operation(6, 12)
+        assert assumed.plain is not None
