@@ -99,7 +99,7 @@ class Check:
         for found, byte in zip((first, second), POISONS, strict=True):
             if not (_bits(found)[~same] == _bits(np.full_like(found, 0), byte)[~same]).all():
                 self.fail(name, "what is written depends on what was where")
-        share = share_of(self.kernel, self.sizes()) if parameter.mode == "part" else None
+        share = share_of(self.kernel, self.sizes(), {}) if parameter.mode == "part" else None
         if share is not None:
             wanted = same.size * (share[1] - share[0]) // share[2]
             wrong = same.sum() > wanted if parameter.gaps else same.sum() != wanted
