@@ -104,6 +104,14 @@ class Traits:
     float64_threads: int = 0
     #: exists in float32 programs alone
     only_float32: bool = False
+    #: is known when a step begins: a GPU computes it there, with what follows from it alone
+    begins: bool = False
+    #: the kernel that computes the same of few numbers by one block of a GPU
+    few_as: str = ""
+    #: the kernel that also does what a check of its result does, whose numbers it takes
+    checked_as: str = ""
+    #: works in its result, also where that is wanted in 16 bits
+    works_in_result: bool = False
     #: may compute on the CPU's tile unit
     tile_unit: bool = False
 

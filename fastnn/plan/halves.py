@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 BETWEEN = 4096
 #: the results of products in 16 bits, and in float32
 HALF_RESULTS = {"y_half": "y", "dx_half": "dx"}
-#: works with its result in float32
-WORKS_IN = "cross_entropy_scaled"
 Key = tuple[Any, ...]
 
 
@@ -183,7 +181,9 @@ class _Halves:
         } | set(kept)
         for number, call in enumerate(self.found):
             for half, name in HALF_RESULTS.items():
-                if call.operands.get(half) is None or call.kernel.startswith(WORKS_IN):
+                if call.operands.get(half) is None or (
+                    kernel_of(call.kernel).traits.works_in_result
+                ):
                     continue
                 root = call.operands[name].root
                 if root.segment == "work" and root not in read and not call.repeats:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
+from fastnn.kernels.declare import Traits, kernel_of
 
 #: rows whose gradients one block computes
 FEW = 4096
@@ -20,7 +21,7 @@ FEW = 4096
 
 def scaled(calls: Sequence[Call]) -> list[Call]:
     """The calls, in another order and some of them joined."""
-    if all(call.kernel != "loss_scale" for call in calls):
+    if not any(_traits(call).begins for call in calls):
         return list(calls)
     return _checked(_begun(calls))
 
@@ -32,11 +33,11 @@ def _begun(calls: Sequence[Call]) -> list[Call]:
     known: set[Value] = set()
     for call in calls:
         read = {value.root for _, parameter, value in call.arrays() if parameter.mode != "out"}
-        if call.kernel == "loss_scale":
+        if _traits(call).begins:
             first.append(call)
-        elif call.kernel == "mean_backward" and read <= known and not call.repeats:
+        elif _traits(call).few_as and read <= known and not call.repeats:
             few = call.operands["dx"].size <= FEW
-            first.append(replace(call, kernel="mean_backward_few") if few else call)
+            first.append(replace(call, kernel=_traits(call).few_as) if few else call)
         else:
             rest.append(call)
             continue
@@ -48,7 +49,7 @@ def _checked(calls: Sequence[Call]) -> list[Call]:
     """Gradients divided and looked at in one launch."""
     found: list[Call | None] = list(calls)
     for number, call in enumerate(calls):
-        if call.kernel != "check_size":
+        if not (_traits(call).checks and _traits(call).elementwise):
             continue
         x = call.operands["x"]
         for before in range(number - 1, -1, -1):
@@ -57,13 +58,17 @@ def _checked(calls: Sequence[Call]) -> list[Call]:
                 p.writes and _overlap(value, x) for _, p, value in other.arrays()
             ):
                 continue
-            divides = (other.kernel, other.repeats) == ("unscale", call.repeats)
+            divides = _traits(other).checked_as and other.repeats == call.repeats
             if divides and _bytes(other.operands["y"]) == _bytes(x):
                 operands = {**other.operands, "limit": call.operands["limit"]}
-                found[before] = replace(other, kernel="unscale_checked", operands=operands)
+                found[before] = replace(other, kernel=_traits(other).checked_as, operands=operands)
                 found[number] = None
             break
     return [call for call in found if call is not None]
+
+
+def _traits(call: Call) -> Traits:
+    return kernel_of(call.kernel).traits
 
 
 def _bytes(value: Value) -> tuple[Any, ...]:

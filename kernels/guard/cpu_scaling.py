@@ -34,7 +34,7 @@ def power(exponent):
     return result
 
 
-@kernel
+@kernel(begins=True)
 def loss_scale(
     control: "in whole i[L]",
     guard: "inout whole i[F]",
@@ -47,7 +47,7 @@ def loss_scale(
     inverse[0] = 1.0 / scale[0]
 
 
-@kernel(bookkeeping=True, elementwise=True)
+@kernel(bookkeeping=True, elementwise=True, checked_as="unscale_checked")
 def unscale(
     x: "in rows f[N,C]",
     inverse: "in whole f[U]",

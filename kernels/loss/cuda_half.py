@@ -12,7 +12,9 @@ from .cuda import BY_ELEMENTS, ROWS, cross_entropy_of
 def _declare(kind: str, letter: str) -> None:
     is_bf16 = int(kind == "bf16")
 
-    @cuda_kernel(**ROWS, name=f"cross_entropy_scaled_{kind}", only_float32=True)
+    @cuda_kernel(
+        **ROWS, name=f"cross_entropy_scaled_{kind}", only_float32=True, works_in_result=True
+    )
     @of_letter(letter)
     def cross_entropy_scaled_half(
         x: "in whole f[N,C]",

@@ -81,7 +81,7 @@ def mean(x: "in whole f[N]", y: "out whole f[U]"):
     y[0] = sum_of(x) / x.shape[0]
 
 
-@kernel
+@kernel(few_as="mean_backward_few")
 def mean_backward(dy: "in whole f[U]", dx: "out rows f[N]", lo: "begin", hi: "end"):
     """dx[n] = dy / N."""
     for i in range(lo, hi):
