@@ -327,6 +327,10 @@ def more() -> None:
         nn.Linear(3, 4), numbers(8, 3), probabilities, "cross_entropy",
         metrics=["categorical_accuracy"],
     ).evaluate(numbers(8, 3), probabilities)  # fmt: skip
+    gates = Calls(
+        lambda m, x: ops.glu(ops.gtu(ops.sin(m.a(x)) + ops.cos(m.a(x)))), a=nn.Linear(3, 16)
+    )
+    compiled(gates)(numbers(8, 3), numbers(8, 4))
     read = Calls(lambda m, x, n: (m.a(x), n), a=nn.Linear(3, 4))
     labels, lengths = 1 + ids(4, 2, below=3), np.array([5, 3, 4, 5])
     fit(read, (numbers(4, 5, 3), lengths), (labels, np.array([2, 1, 2, 0])), nn.CTCLoss())
