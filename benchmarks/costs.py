@@ -42,7 +42,7 @@ def compile_seconds() -> list[dict[str, Any]]:
     import fastnn as fnn
     from fastnn import nn
     from fastnn.kernels.declare import KERNELS
-    from fastnn.runtime.cpu import compiler
+    from fastnn.runtime.cpu import codegen
 
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     trainer = fnn.Trainer(model, "cross_entropy", "adam", metrics=["accuracy"])
@@ -54,7 +54,7 @@ def compile_seconds() -> list[dict[str, Any]]:
         kernel = KERNELS[name]
         data = {"gather_rows": "float32", "gather_ids": "int64"}.get(name, "")
         start = time.perf_counter()
-        compiler.compile_object(kernel, "float32", data)
+        codegen.compile_object(kernel, "float32", data)
         rows.append({"kernel": name, "seconds": round(time.perf_counter() - start, 3)})
     return sorted(rows, key=lambda r: -r["seconds"])
 

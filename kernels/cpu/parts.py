@@ -53,9 +53,12 @@ def keep_part(x, v, n, other):
 @helper
 def fill_row(x, base, size, value):
     """Set `size` elements from flat index `base` on."""
-    v = splat(x, value)
-    for j in range(0, size, lanes(x)):
-        store_part(x, base + j, v, size - j)
+    v, n = splat(x, value), lanes(x)
+    full = size - size % n
+    for j in range(0, full, n):
+        store(x, base + j, v)
+    if full < size:
+        store_first(x, base + full, v, size - full)
 
 
 @helper
@@ -92,6 +95,24 @@ def copy_run(source, i, target, k, size):
         j += n
     if j < size:
         store_first(target, k + j, load_first(source, i + j, size - j), size - j)
+
+
+@helper
+def copy_or_zero(x, i, y, k, size):
+    """y[k:k+size] = x[i:i+size] (flat), or zeros where x is absent."""
+    if x.size > 0:
+        copy_run(x, i, y, k, size)
+    else:
+        fill_row(y, k, size, 0.0)
+
+
+@helper
+def add_row(x, i, y, k, size):
+    """y[k:k+size] += x[i:i+size] (flat); nothing where x is absent."""
+    if x.size > 0:
+        for j in range(0, size, lanes(x)):
+            n = size - j
+            store_part(y, k + j, load_part(y, k + j, n) + load_part(x, i + j, n), n)
 
 
 # ---------------------------------------------------------------- strips

@@ -9,20 +9,16 @@ See `recurrent` for what letters and *turns* mean. A step's saved row is r, z, n
 h W_hn + b_hn, or r h where the reset comes before.
 """
 
-from ..cpu.parts import load_part, store_part
+from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
-    add_row,
-    copy_or_zero,
-    copy_row,
     multiply_inputs,
     multiply_state,
     packing_of,
     running,
     sort_by_length,
-    zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
 from ..scalar import sigmoid, tanh
@@ -134,9 +130,9 @@ def gru_forward(
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
             if packed:
-                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+                copy_run(x, (b * T + t) * I, scratch, xs + r * wide, I)
             else:
-                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
+                copy_run(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
         if packed:
             multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
                            3 * H, True, room)  # fmt: skip
@@ -171,8 +167,8 @@ def gru_forward(
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
-        copy_row(scratch, xs + r * wide + I, h_n, b * H, H)
-        zero_row(y, (b * T + length) * H, (T - length) * H)
+        copy_run(scratch, xs + r * wide + I, h_n, b * H, H)
+        fill_row(y, (b * T + length) * H, (T - length) * H, 0.0)
 
 
 @helper
@@ -252,8 +248,8 @@ def gru_backward(
     rs = hs + count * cell
     room = rs + count * cell
     sort_by_length(lengths, order, lo, hi, T)
-    zero_row(dbias_ih, lo * 3 * H, count * 3 * H)
-    zero_row(dbias_hh, lo * 3 * H, count * 3 * H)
+    fill_row(dbias_ih, lo * 3 * H, count * 3 * H, 0.0)
+    fill_row(dbias_hh, lo * 3 * H, count * 3 * H, 0.0)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
     packed = packing_of(w_transposed, 3 * H, H)
@@ -296,7 +292,7 @@ def gru_backward(
                                             dbias_ih, b * 3 * H, H, j, H - j)  # fmt: skip
         if bptt > 0 and turn % bptt == 0:
             for r in range(rows):
-                zero_row(scratch, hs + r * cell, H)
+                fill_row(scratch, hs + r * cell, H, 0.0)
         elif rows > 0:
             multiply_state(scratch, zs, deep, w_transposed, packed, 3 * H, 0, scratch, hs, cell,
                            2 * H if reset_before else 3 * H, rows, 0, H, False, room)  # fmt: skip
@@ -304,5 +300,5 @@ def gru_backward(
         unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
-        copy_row(scratch, hs + r * cell, dh0, b * H, H)
-        copy_row(dbias_ih, b * 3 * H, dbias_hh, b * 3 * H, 2 * H)
+        copy_run(scratch, hs + r * cell, dh0, b * H, H)
+        copy_run(dbias_ih, b * 3 * H, dbias_hh, b * 3 * H, 2 * H)

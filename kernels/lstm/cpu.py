@@ -7,20 +7,16 @@ With peepholes z_i and z_f have p_i c and p_f c added, z_o has p_o c'. See `recu
 letters and *turns* mean. A step's saved row is i, f, g, o, c'.
 """
 
-from ..cpu.parts import load_part, store_part
+from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
-    add_row,
-    copy_or_zero,
-    copy_row,
     multiply_inputs,
     multiply_state,
     packing_of,
     running,
     sort_by_length,
-    zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
 from ..simd import lanes, splat
@@ -118,9 +114,9 @@ def lstm_forward(
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
             if packed:
-                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+                copy_run(x, (b * T + t) * I, scratch, xs + r * wide, I)
             else:
-                copy_row(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
+                copy_run(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
         if packed:
             multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
                            4 * H, True, room)  # fmt: skip
@@ -141,9 +137,9 @@ def lstm_forward(
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
-        copy_row(scratch, xs + r * wide + I, h_n, b * H, H)
-        copy_row(scratch, cs + r * cell, c_n, b * H, H)
-        zero_row(y, (b * T + length) * H, (T - length) * H)
+        copy_run(scratch, xs + r * wide + I, h_n, b * H, H)
+        copy_run(scratch, cs + r * cell, c_n, b * H, H)
+        fill_row(y, (b * T + length) * H, (T - length) * H, 0.0)
 
 
 @helper
@@ -221,8 +217,8 @@ def lstm_backward(
     room = cs + count * cell
     sort_by_length(lengths, order, lo, hi, T)
     for b in range(lo, hi):
-        zero_row(dbias, b * 4 * H, 4 * H)
-        zero_row(dpeephole, b * peephole.size, peephole.size)
+        fill_row(dbias, b * 4 * H, 4 * H, 0.0)
+        fill_row(dpeephole, b * peephole.size, peephole.size, 0.0)
     for r in range(count):
         b = order[lo + r]
         copy_or_zero(dh_n, b * H, scratch, hs + r * cell, H)
@@ -255,8 +251,8 @@ def lstm_backward(
                                   dbias, q, dpeephole, p, H, j, H - j)  # fmt: skip
         if bptt > 0 and turn % bptt == 0:
             for r in range(rows):
-                zero_row(scratch, hs + r * cell, H)
-                zero_row(scratch, cs + r * cell, H)
+                fill_row(scratch, hs + r * cell, H, 0.0)
+                fill_row(scratch, cs + r * cell, H, 0.0)
         elif rows > 0:
             multiply_state(scratch, zs, deep, w_transposed, packed, 4 * H, 0, scratch, hs, cell,
                            4 * H, rows, 0, H, True, room)  # fmt: skip
@@ -264,5 +260,5 @@ def lstm_backward(
         unit_end(scratch)
     for r in range(count):
         b = order[lo + r]
-        copy_row(scratch, hs + r * cell, dh0, b * H, H)
-        copy_row(scratch, cs + r * cell, dc0, b * H, H)
+        copy_run(scratch, hs + r * cell, dh0, b * H, H)
+        copy_run(scratch, cs + r * cell, dc0, b * H, H)

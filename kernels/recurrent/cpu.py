@@ -12,7 +12,7 @@ up to four sequences) or, for the tile unit, cut into P parts by `pack_unit` (`p
 Saved and returned per-step rows have a stride of `padded` size.
 """
 
-from ..cpu.parts import load_part, store_part, strip_lanes, strip_load, strip_splat, strip_store
+from ..cpu.parts import copy_run, fill_row, strip_lanes, strip_load, strip_splat, strip_store
 from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
@@ -53,45 +53,6 @@ def running(lengths, order, lo, rows, turn, steps):
     while rows > 0 and length_of(lengths, order[lo + rows - 1], steps) <= turn:
         rows -= 1
     return rows
-
-
-@helper
-def copy_row(x, i, y, k, size):
-    """y[k:k+size] = x[i:i+size] (flat)."""
-    w = lanes(x)
-    full = size - size % w
-    for j in range(0, full, w):
-        store_part(y, k + j, load_part(x, i + j, w), w)
-    if full < size:
-        store_part(y, k + full, load_part(x, i + full, size - full), size - full)
-
-
-@helper
-def zero_row(y, k, size):
-    w = lanes(y)
-    full = size - size % w
-    for j in range(0, full, w):
-        store_part(y, k + j, splat(y, 0.0), w)
-    if full < size:
-        store_part(y, k + full, splat(y, 0.0), size - full)
-
-
-@helper
-def copy_or_zero(x, i, y, k, size):
-    """A row of x, or zeros where x is absent."""
-    if x.size > 0:
-        copy_row(x, i, y, k, size)
-    else:
-        zero_row(y, k, size)
-
-
-@helper
-def add_row(x, i, y, k, size):
-    """y[k:k+size] += x[i:i+size] (flat); nothing where x is absent."""
-    if x.size > 0:
-        for j in range(0, size, lanes(x)):
-            n = size - j
-            store_part(y, k + j, load_part(y, k + j, n) + load_part(x, i + j, n), n)
 
 
 # ---------------------------------------------------------------- products
@@ -308,7 +269,7 @@ def sequence_backward_input(
         if length > 0:
             multiply(dz, b * dz.shape[1], step, w_transposed, 1, gates, 0, dx, x, inputs, gates,
                      length, 0, inputs, True)  # fmt: skip
-        zero_row(dx, x + length * inputs, (steps - length) * inputs)
+        fill_row(dx, x + length * inputs, (steps - length) * inputs, 0.0)
 
 
 @helper
@@ -326,7 +287,7 @@ def add_products(
         part = min(block, depth - t)
         if copied:
             for i in range(part):
-                copy_row(x, a + (t + i) * x_step, scratch, base + i * wide, rows)
+                copy_run(x, a + (t + i) * x_step, scratch, base + i * wide, rows)
         for j in range(left, right, width):
             n = min(width, right - j)
             at, c = z + t * dz_step + j, top * k + column + j
@@ -393,7 +354,7 @@ def sequence_backward_weight(
                     begin = False
             if begin:
                 for row in range(top, bottom):
-                    zero_row(dw, row * dw.shape[1] + column + left, right - left)
+                    fill_row(dw, row * dw.shape[1] + column + left, right - left, 0.0)
 
 
 @kernel(swaps_leading=True)
@@ -407,4 +368,4 @@ def swap_time_forward(
     T, B, C = x.shape
     for b in range(lo, hi):
         for t in range(T):
-            copy_row(x, (t * B + b) * C, y, (b * T + t) * C, C)
+            copy_run(x, (t * B + b) * C, y, (b * T + t) * C, C)

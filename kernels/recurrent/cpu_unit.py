@@ -4,10 +4,11 @@ Sequences follow each other along the depth of a product, each in tiles of its o
 ends early it is filled up with zeros. So a sum depends on the sequences' lengths alone.
 """
 
+from ..cpu.parts import fill_row
 from ..cpu.tile_unit import SIDE, STEPS, WORDS, unit_begin, unit_end, unit_pack
 from ..declare import helper, kernel
 from ..matmul.cpu_unit import DEEP, PANEL, WIDTH, pack_left, unit_rows
-from .cpu import GRADIENT_ROWS, zero_row
+from .cpu import GRADIENT_ROWS
 from .shared import length_of, step_of
 
 #: rows (steps of a sequence) that are multiplied at once with the transposed weights
@@ -46,7 +47,7 @@ def sequence_backward_input_unit(
             pack_left(dz, z + t * step, step, 1, rows, gates, scratch, room, parts)
             unit_rows(scratch, room, rows, w_transposed, 0, w_transposed.shape[1], inputs,
                       dx, x + t * inputs, inputs, dx, -1, tiles, parts, True)  # fmt: skip
-        zero_row(dx, x + length * inputs, (steps - length) * inputs)
+        fill_row(dx, x + length * inputs, (steps - length) * inputs, 0.0)
     unit_end(dx)
 
 

@@ -5,20 +5,16 @@
 See `recurrent` for what letters and *turns* mean.
 """
 
-from ..cpu.parts import load_part, store_part
+from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
-    add_row,
-    copy_or_zero,
-    copy_row,
     multiply_inputs,
     multiply_state,
     packing_of,
     running,
     sort_by_length,
-    zero_row,
 )
 from ..recurrent.shared import length_of, padded, step_of
 from ..simd import fma, lanes
@@ -92,9 +88,9 @@ def rnn_forward(
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
             if packed:
-                copy_row(x, (b * T + t) * I, scratch, xs + r * wide, I)
+                copy_run(x, (b * T + t) * I, scratch, xs + r * wide, I)
             else:
-                copy_row(y, (b * T + t) * H, scratch, zs + r * deep, H)
+                copy_run(y, (b * T + t) * H, scratch, zs + r * deep, H)
         if packed:
             multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
                            H, True, room)  # fmt: skip
@@ -113,8 +109,8 @@ def rnn_forward(
     for r in range(count):
         b = order[lo + r]
         length = length_of(lengths, b, T)
-        copy_row(scratch, xs + r * wide + I, h_n, b * H, H)
-        zero_row(y, (b * T + length) * H, (T - length) * H)
+        copy_run(scratch, xs + r * wide + I, h_n, b * H, H)
+        fill_row(y, (b * T + length) * H, (T - length) * H, 0.0)
 
 
 @helper
@@ -154,7 +150,7 @@ def rnn_backward(
     hs = zs + count * deep
     room = hs + count * deep
     sort_by_length(lengths, order, lo, hi, T)
-    zero_row(dbias, lo * H, count * H)
+    fill_row(dbias, lo * H, count * H, 0.0)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * deep, H)
     vector = lanes(scratch)
@@ -176,14 +172,14 @@ def rnn_backward(
                               H - whole)  # fmt: skip
         if bptt > 0 and turn % bptt == 0:
             for r in range(rows):
-                zero_row(scratch, hs + r * deep, H)
+                fill_row(scratch, hs + r * deep, H, 0.0)
         elif rows > 0:
             multiply_state(scratch, zs, deep, w_transposed, packed, H, 0, scratch, hs, deep, H,
                            rows, 0, H, True, room)  # fmt: skip
     if packed > 1:
         unit_end(scratch)
     for r in range(count):
-        copy_row(scratch, hs + r * deep, dh0, order[lo + r] * H, H)
+        copy_run(scratch, hs + r * deep, dh0, order[lo + r] * H, H)
 
 
 # ---------------------------------------------------------------- leaky sums
@@ -214,7 +210,7 @@ def leaky_forward(
                 v = fma(load_part(h_n, b * C + j, n), keep, v)
                 store_part(h_n, b * C + j, v, n)
                 store_part(y, i + j, v, n)
-        zero_row(y, (b * T + length) * C, (T - length) * C)
+        fill_row(y, (b * T + length) * C, (T - length) * C, 0.0)
 
 
 @kernel(block=64)
@@ -244,4 +240,4 @@ def leaky_backward(
                 g = load_part(dh0, b * C + j, n)
                 store_part(dx, i + j, g * (1.0 - keep), n)
                 store_part(dh0, b * C + j, g * (keep * 0.0 if stop else keep), n)
-        zero_row(dx, (b * T + length) * C, (T - length) * C)
+        fill_row(dx, (b * T + length) * C, (T - length) * C, 0.0)

@@ -96,12 +96,12 @@ def _hash(device: str, name: str, dtype: str, data: str) -> str:
         from fastnn.runtime.cuda import compiler as cuda_compiler
 
         return ptx_hash(cuda_compiler.compile_ptxs(CUDA_KERNELS[name], dtype, data, [CC])[0])
-    from fastnn.runtime.cpu import compiler
+    from fastnn.runtime.cpu import codegen, compiler
 
     kernel = KERNELS[name]
     code = compiler.obtain(
         lambda: compiler.object_path(kernel, dtype, data),
-        lambda: compiler.compile_object(kernel, dtype, data),
+        lambda: codegen.compile_object(kernel, dtype, data),
         kernel,
         compiler.GENERATED,
     )

@@ -17,7 +17,7 @@ from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu as matmul
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
-from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu import codegen
 from fastnn.testing.kernels import call
 
 SIZES = (1, 2, 15, 16, 17, 31, 32, 33, 127, 128, 129)
@@ -232,7 +232,7 @@ def test_inner_loop_is_pure_vector_code(dtype: str) -> None:
     host = target.host()
     rows, vectors = tile.shapes()[tile.MAIN]
     kind = f"v{host.lanes(np.dtype(dtype).itemsize)}f{8 * np.dtype(dtype).itemsize}"
-    text = compiler.assembly(matmul.linear_forward, dtype)
+    text = codegen.assembly(matmul.linear_forward, dtype)
     body = text.split(f"fastnn_tile_{kind}_{rows}x{vectors}:\n", 1)[1].split(".Lfunc_end", 1)[0]
     blocks = re.split(r"^(\.LBB\w+):", body, flags=re.M)
     loops = [

@@ -11,7 +11,7 @@ from fastnn.kernels.declare import KERNELS, helper, kernel
 from fastnn.kernels.simd import load, store
 from fastnn.optim.adam import Adam, amsgrad
 from fastnn.optim.adaptive import Adadelta, Adagrad, rmsprop
-from fastnn.runtime.cpu.loop import flush_to_zero, restore_rounding
+from fastnn.runtime.cpu.machine import flush_to_zero, restore_rounding
 from fastnn.testing.kernels import call
 
 TINY, MOST = np.finfo(np.float32).tiny, np.finfo(np.float32).max

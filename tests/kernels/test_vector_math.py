@@ -13,7 +13,7 @@ from fastnn.kernels import vector_math
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS, kernel
 from fastnn.kernels.simd import load, store
-from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu import codegen
 from fastnn.testing.kernels import call
 
 SOFTPLUS = {"beta": 1.0, "threshold": 1e9}
@@ -188,7 +188,7 @@ def test_turns(dtype):
              "dropout", "normal"],
 )  # fmt: skip
 def test_machine_code_is_vector_code(name, dtype):
-    text = compiler.assembly(KERNELS[name], dtype)
+    text = codegen.assembly(KERNELS[name], dtype)
     instructions = re.findall(r"^\t([a-z]\w+)[ \t]*(.*)$", text, re.MULTILINE)
     named = set(re.findall(r"(?:movabsq\s+\$|call\w*\s+|bl\s+)([A-Za-z_]\w*)", text))
     assert named <= set(re.findall(r"^(\w+):", text, re.MULTILINE)), "calls a library"

@@ -8,7 +8,7 @@ import pytest
 import fastnn as fnn
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import Kernel
-from fastnn.runtime.cpu.compiler import compile_llvm
+from fastnn.runtime.cpu.codegen import compile_llvm
 
 
 @fnn.helper

@@ -1,10 +1,7 @@
-"""From a kernel's Python function to the address of its machine code, once per machine.
+"""From a kernel to the address of its machine code, once per machine.
 
-Numba compiles a kernel to optimised LLVM code; the object file made of it is kept on disk. A later
-process loads the object file with llvmlite alone (well under a millisecond, Numba is not even
-imported). Every compiled function has the one signature ``int64 f(int64 *record, int64 lo,
-int64 hi)``: the record holds an address and sizes for each array and one word for each scalar; the
-result is not 0 where the kernel has raised an exception.
+Numba makes the object file (`codegen.py`), which is kept on disk. A later process loads it with
+llvmlite alone (well under a millisecond, Numba is not even imported).
 
 A cache entry's name is a hash of everything that can change the code, as it is in memory: the code
 of the modules that generate it, the versions of Numba and llvmlite, the CPU, the vector
@@ -21,9 +18,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import re
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,17 +26,13 @@ from typing import Any
 
 from fastnn.errors import ProgramError, warn
 from fastnn.interrupts import uninterrupted
-from fastnn.kernels import recorded, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
-from fastnn.runtime.compile_errors import refuse
+from fastnn.runtime.cpu import codegen
 from fastnn.runtime.cpu.checks import checked
+from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock, target_machine
 
-recorded.record()
-
-ENTRY = "fastnn_entry"
-#: the words in which checked code notes an index (`fastnn.kernels.cpu._bounds_llvm`)
-OUT_OF_BOUNDS = "fastnn_out_of_bounds"
+ENTRY = codegen.ENTRY
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
 #: modules whose functions have code generators: they count in a kernel's key by name
@@ -58,7 +49,8 @@ GENERATORS = (
     "fastnn.kernels.cpu._simd_llvm",
     "fastnn.kernels.cpu._tile_llvm",
     "fastnn.kernels.cpu._tile_unit_llvm",
-    "fastnn.runtime.cpu.compiler",
+    "fastnn.kernels.cpu._tile_unit_pack_llvm",
+    "fastnn.runtime.cpu.codegen",
     "fastnn.runtime.cpu.numba_bridge",
 )
 #: those that make the run loop
@@ -66,6 +58,7 @@ LOOP_MODULES = (
     "fastnn.kernels.control_block",
     "fastnn.runtime.cpu.layout",
     "fastnn.runtime.cpu.loop",
+    "fastnn.runtime.cpu.machine",
     "fastnn.runtime.cpu.handover",
 )
 #: the run loop, and what hands runs over to workers: compiled like kernels
@@ -74,16 +67,9 @@ LOOP_FUNCTIONS = (
 )  # fmt: skip
 #: settings of Numba's that don't change the code
 NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}
-#: functions that need Python's lock or Numba's memory: compiled code has neither
-NEEDS_PYTHON = re.compile(r'^declare [^@]*@"?(Py(?!_FatalError)\w+|NRT_\w+)', re.MULTILINE)
 #: number of kernels compiled (not loaded) by this process; tests assert that it stands still
 compiled_count = 0
 _warned = False  # that the cache cannot be written
-_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread that it has not
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
 _loaded: dict[Any, int] = {}
 _pinned: dict[int, tuple[Any, bytes]] = {}  # functions that were compiled, as they were then
 _keep_alive: list[Any] = []  # execution engines own the machine code
@@ -147,7 +133,7 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
     found = _loaded.get((kernel, dtype, data_dtype))
     if found is not None:
         return found
-    with uninterrupted(), _lock:
+    with uninterrupted(), lock:
         found = _loaded.get((kernel, dtype, data_dtype))
         if found is None:
             code = obtain(
@@ -169,7 +155,7 @@ def loop_address(name: str = "run") -> int:
     found = _loaded.get(name)
     if found is not None:
         return found
-    with uninterrupted(), _lock:
+    with uninterrupted(), lock:
         found = _loaded.get(name)
         if found is None:
             code = obtain(lambda: loop_path(name), lambda: _compile_loop(name))
@@ -181,7 +167,7 @@ def _compile_loop(name: str) -> bytes:
     from fastnn.runtime.cpu import handover, loop, numba_bridge
 
     module = loop if name == "run" else handover
-    return _emit(numba_bridge.optimised_llvm(getattr(module, name), ENTRY))
+    return emit(numba_bridge.optimised_llvm(getattr(module, name), ENTRY))
 
 
 def load_object(code: bytes) -> int:
@@ -192,7 +178,7 @@ def load_object(code: bytes) -> int:
         from numba.core.registry import cpu_target
 
         _keep_alive.append(cpu_target.target_context)  # making it tells LLVM the addresses
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _keep_alive.append(engine)
@@ -216,24 +202,10 @@ def noted(address: int) -> tuple[int, ...]:
     return values if values[0] else ()
 
 
-def _target_machine() -> Any:
-    from llvmlite import binding
-
-    from fastnn.kernels.cpu import target
-
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    host = target.host()
-    return binding.Target.from_triple(binding.get_process_triple()).create_target_machine(
-        cpu=host.cpu, features=host.features, opt=3, reloc="default", codemodel="jitdefault",
-        jit=True,
-    )  # fmt: skip
-
-
 def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> float:
     """Compile one variant into the file `path`, if that is its path; returns the seconds."""
     start = time.perf_counter()
-    with uninterrupted(), _lock:
+    with uninterrupted(), lock:
         _make(
             path,
             lambda: object_path(kernel, dtype, data_dtype),
@@ -318,78 +290,6 @@ def _pin(function: Any, generated: frozenset[str]) -> bool:
             )
         exact = exact and (known[1] is not key or not getattr(called, "overloads", None))
     return exact
-
-
-def compile_object(kernel: Kernel, dtype: str, data_dtype: str = "") -> bytes:
-    """The object code of a kernel's entry."""
-    return _emit(compile_llvm(kernel, dtype, data_dtype))
-
-
-def _emit(llvm: str) -> bytes:
-    from llvmlite import binding
-
-    module = binding.parse_assembly(llvm)
-    module.verify()
-    return bytes(_target_machine().emit_object(module))
-
-
-def assembly(kernel: Kernel, dtype: str = "float32", data_dtype: str = "") -> str:
-    """The machine code of a kernel as assembly text, for people and tests that read it."""
-    from llvmlite import binding
-
-    module = binding.parse_assembly(compile_llvm(kernel, dtype, data_dtype))
-    return str(_target_machine().emit_assembly(module))
-
-
-def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
-    """The optimised LLVM text of a kernel's entry."""
-    with uninterrupted(), _lock:
-        from numba.core.errors import NumbaError
-
-        from fastnn.runtime.cpu import numba_bridge
-
-        entry = make_entry(kernel, dtype, data_dtype, numba_bridge)
-        try:
-            text = numba_bridge.optimised_llvm(entry, ENTRY)
-        except NumbaError as error:
-            refuse(
-                f"kernel {kernel.shown!r}", kernel.function, dtype, error,
-                "loops, arithmetic, the math module",
-            )  # fmt: skip
-    if needed := NEEDS_PYTHON.search(text):
-        raise ProgramError(
-            f"kernel {kernel.shown!r} ({kernel.function.__module__}) does something that needs "
-            f"Python while it runs ({needed[1]}), such as printing or making objects; a kernel may "
-            "use loops, arithmetic, the math module and functions that are decorated with "
-            "@fnn.helper"
-        )
-    return text
-
-
-def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
-    """The function `entry(record, lo, hi)` that unpacks a record and calls the kernel."""
-    slot, arguments = 0, []
-    for parameter in kernel.params.values():
-        if isinstance(parameter, Array):
-            sizes = ", ".join(f"r[{slot + 1 + k}]" for k in range(len(parameter.dims)))
-            kind = f"np.{types.storage(parameter.dtype, dtype, data_dtype)}"
-            arguments.append(f"array_at(r[{slot}], ({sizes},), {kind})")
-            slot += 1 + len(parameter.dims)
-        else:
-            real = {"int": "{}", "double": "as_float({})", "real": f"np.{dtype}(as_float({{}}))"}
-            arguments.append(real[parameter.kind].format(f"r[{slot}]"))
-            slot += 1
-    if kernel.items is not None:
-        arguments += ["lo", "hi"]
-    source = (
-        "def entry(record, lo, hi):\n    r = words(record)\n    kernel("
-        + ",\n        ".join(arguments)
-        + ")\n"
-    )
-    scope = bridge.entry_scope(kernel.function)
-    exec(compile(source, f"<entry of {kernel.name}>", "exec"), scope)
-    entry: Callable[..., None] = scope["entry"]
-    return entry
 
 
 def record_length(kernel: Kernel) -> int:

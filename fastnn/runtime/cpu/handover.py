@@ -40,8 +40,8 @@ from fastnn.runtime.cpu.layout import (
     TEAM_THREAD,
     TEAM_TIME,
 )
-from fastnn.runtime.cpu.loop import (
-    SPINS,
+from fastnn.runtime.cpu.loop import SPINS
+from fastnn.runtime.cpu.machine import (
     atomic_add,
     atomic_load,
     atomic_replace,
