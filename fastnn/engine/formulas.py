@@ -12,7 +12,7 @@ from typing import Any
 from fastnn.engine.builder import Built
 from fastnn.engine.single import RANGE_CHECK, range_check
 from fastnn.engine.specs import Spec
-from fastnn.graph.extent import Assumptions
+from fastnn.graph.assumptions import Assumptions
 from fastnn.plan.formula import Formula, filled
 from fastnn.plan.outline import Looked, Plan
 from fastnn.plan.sizes import resized

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastnn.graph.extent import Memo, root
 from fastnn.graph.graph import Graph
+from fastnn.graph.memo import Memo
 from fastnn.graph.node import Call
+from fastnn.graph.sizes import root
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import Traits, kernel_of

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, where
-from fastnn.graph.extent import Words, follows, now, real, whole
+from fastnn.graph.extent import follows
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Check, Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
+from fastnn.graph.sizes import now, real, whole
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
+from fastnn.graph.words import Words
 from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import kernel_of
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.errors import where as at
-from fastnn.graph.extent import follows, real
+from fastnn.graph.extent import follows
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import batched_like
+from fastnn.graph.sizes import real
 from fastnn.graph.value import Value
 from fastnn.ops.comparison import equal, greater, less, less_equal
 from fastnn.ops.declare import Operand, elementwise, floats, like, need, op, same

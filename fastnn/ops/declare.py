@@ -32,9 +32,9 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.extent import kind, real
 from fastnn.graph.node import Node
 from fastnn.graph.op import Derivative, Expression, Op, Shape, register, same_shape
+from fastnn.graph.sizes import kind, real
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
 from fastnn.ops.operands import as_shown, common, float_value, graph_of

@@ -10,9 +10,9 @@ import numpy as np
 
 from fastnn import errors
 from fastnn.errors import ShapeError
-from fastnn.graph.extent import whole
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.sizes import whole
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import multiply, where
 from fastnn.ops.lengths import checked_lengths, valid_steps

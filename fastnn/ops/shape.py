@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.extent import follows, whole
+from fastnn.graph.extent import follows
 from fastnn.graph.graph import Graph
+from fastnn.graph.sizes import whole
 from fastnn.graph.value import Value
 from fastnn.ops.joining import concatenate as join
 from fastnn.ops.operands import as_value, expanded, float_value, graph_of, symbolic, whole_axes

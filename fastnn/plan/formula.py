@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from fastnn.graph.extent import Assumptions, Words, at, follows
+from fastnn.graph.assumptions import Assumptions
+from fastnn.graph.extent import follows
+from fastnn.graph.sizes import at
+from fastnn.graph.words import Words
 from fastnn.plan.program import Count, Operand, PlannedCall, Program
 
 #: of a program that follows from formulas, what is computed when somebody looks at it

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastnn.graph.extent import kind
 from fastnn.graph.node import Call
+from fastnn.graph.sizes import kind
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.types import item_size
 from fastnn.plan.instruction import Instruction

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.extent import Memo
+from fastnn.graph.memo import Memo
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.graph.extent import Memo
+from fastnn.graph.memo import Memo
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels import rounding

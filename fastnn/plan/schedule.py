@@ -16,7 +16,7 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastnn.graph.extent import compute, most
+from fastnn.graph.sizes import compute, most
 from fastnn.graph.value import Repeat
 from fastnn.plan.instruction import Access, Instruction, Repeated, Work
 from fastnn.plan.spans import alike, apart

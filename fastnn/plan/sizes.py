@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.extent import Words, compute, distinct, most
+from fastnn.graph.sizes import compute, distinct, most
 from fastnn.graph.value import Counter, Repeat, Value
+from fastnn.graph.words import Words
 from fastnn.kernels.types import item_size, storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
 from fastnn.plan.outline import Buffer, Looked, Numbers, Plan, outline_of, spans_of

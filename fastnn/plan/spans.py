@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastnn.graph.extent import gcd
+from fastnn.graph.sizes import gcd
 
 
 class Span(NamedTuple):

@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.graph.extent import (
-    Assumptions,
-    Memo,
-    Words,
-    at,
-    canonical,
-    compute,
-    distinct,
-    gcd,
-    most,
-    now,
-    root,
-    whole,
-)
+from fastnn.graph.assumptions import Assumptions
+from fastnn.graph.memo import Memo
+from fastnn.graph.sizes import at, canonical, compute, distinct, gcd, most, now, root, whole
+from fastnn.graph.words import Words
 
 OPERATIONS = [
     operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.truediv,

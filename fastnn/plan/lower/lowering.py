@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fastnn.graph.extent import Memo
 from fastnn.graph.graph import Graph, mark_batched
+from fastnn.graph.memo import Memo
 from fastnn.graph.node import Call, Node, check_operands
 from fastnn.graph.op import KERNEL
 from fastnn.graph.value import Repeat, Value

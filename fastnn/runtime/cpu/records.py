@@ -10,8 +10,8 @@ import numpy as np
 
 from fastnn.cached import cached
 from fastnn.errors import ProgramError
-from fastnn.graph.extent import bits, whole
 from fastnn.graph.fold import fold
+from fastnn.graph.sizes import bits, whole
 from fastnn.kernels import types
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.plan.program import Count, Operand, PlannedCall, Program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnn.graph.extent import Memo
+from fastnn.graph.memo import Memo
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
