@@ -31,24 +31,15 @@ from fastnn.graph.coverage import (
 )
 from fastnn.graph.fold import fold
 from fastnn.graph.node import Call, nested
+from fastnn.graph.strides import Strides, hull, strides_of
 from fastnn.graph.value import Counter, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
 
 #: a piece of memory: the name of a segment, or which value's own
 Piece = str | int
-#: how far a place moves in each step of the loops around it, the outermost first
-Strides = tuple[int, ...]
 #: a place that a loop's steps write to: piece of memory, from, to (in all steps), whose it is then
 #: (None: nobody's), and how it moves
 Taken = tuple[Piece, int, int, int | None, Strides]
-
-
-def hull(begin: int, end: int, strides: Strides, lengths: Sequence[int]) -> tuple[int, int]:
-    """From where to where a span moves."""
-    for stride, length in zip(strides, lengths, strict=True):
-        far = stride * (length - 1)
-        begin, end = begin + min(far, 0), end + max(far, 0)
-    return begin, end
 
 
 class _Parts(NamedTuple):
@@ -312,14 +303,6 @@ def _put(cover: Coverage, begin: int, end: int, owner: int, state: State) -> Non
         cover.write_until(begin, end, owner, state)
     for share in state if isinstance(state, tuple) else ():
         cover.write_share(begin, end, owner, share, gaps=True)
-
-
-def strides_of(value: Value, call: Call, depth: int = 0) -> Strides:
-    """How an operand moves in the loops around a call, less the `depth` outermost ones."""
-    if len(call.repeats) <= depth:
-        return ()
-    moving = value.strides
-    return tuple(moving.get(loop, 0) for loop in call.repeats[depth:])
 
 
 def follow(

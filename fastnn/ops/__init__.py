@@ -28,6 +28,7 @@ from fastnn.ops.norm import *
 from fastnn.ops.operands import as_value as as_value
 from fastnn.ops.operands import graph_of as graph_of
 from fastnn.ops.pooling import *
+from fastnn.ops.pooling_whole import *
 from fastnn.ops.projection import *
 from fastnn.ops.random import *
 from fastnn.ops.recurrent import *

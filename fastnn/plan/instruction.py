@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.history import strides_of
 from fastnn.graph.node import Call, nested
 from fastnn.graph.sizes import canonical, distinct
+from fastnn.graph.strides import strides_of
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CudaKernel, Kernel, kernel_of
 from fastnn.kernels.types import item_size

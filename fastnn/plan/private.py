@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.history import Strides, hull, strides_of, unwritten
+from fastnn.graph.history import unwritten
 from fastnn.graph.node import Call
+from fastnn.graph.strides import Strides, hull, strides_of
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
 

@@ -10,7 +10,7 @@ called ..._early.
 import numpy as np
 
 from ..cuda.device import cast, cuda, flat
-from ..declare import cuda_kernel, helper
+from ..declare import cuda_kernel
 from ..recurrent.cuda import (
     bias_or_zero,
     output_before,
@@ -34,51 +34,12 @@ from ..recurrent.cuda_layout import (
 from ..recurrent.cuda_products import total
 from ..recurrent.cuda_ways import Way, ways
 from ..recurrent.shared import step_of
-from ..scalar import sigmoid, tanh
-from .shared import gate_product_gradient, gru_gradient, gru_output
+from ..scalar import sigmoid
+from .cuda_units import forward_unit, keep_gradient, keep_unit
+from .shared import gate_product_gradient, gru_gradient
 
 SPLITS = FORWARD_SPLITS[3]  # there is room for so many parts
 EARLY_THREADS = 384  # of a block, at most: two products take more registers
-
-
-@helper
-def forward_unit(z, xn, hn, h):
-    """n and the new h of one unit."""
-    n = tanh(xn + hn)
-    return n, gru_output(z, n, h)
-
-
-@helper
-def keep_unit(r, z, n, fourth, out, saved, y, row, H, j):
-    """Write what one unit's step leaves in row b*T + t of y and saved (both flat); `fourth` is
-    h W_hn + b_hn, or r h."""
-    k = row * 4 * H + j
-    saved[k] = r
-    saved[k + H] = z
-    saved[k + 2 * H] = n
-    saved[k + 3 * H] = fourth
-    y[row * H + j] = out
-
-
-@helper
-def keep_gradient(
-    dr, dz, dn, dnh, h, fourth, sums, sums_h, begun, products, candidates, early, row, H, j
-):  # fmt: skip
-    """Write what one unit's step leaves in row b*T + t (arrays are flat). With the reset before the
-    product there are `products` (r h) and `candidates` (gradients of n), and dr follows later."""
-    x = row * 3 * H + j
-    sums[x + H] = dz
-    sums[x + 2 * H] = dn
-    begun[row * H + j] = h
-    if early:
-        sums_h[row * 2 * H + H + j] = dz
-        products[row * H + j] = fourth
-        candidates[row * H + j] = dn
-    else:
-        sums[x] = dr
-        sums_h[x] = dr
-        sums_h[x + H] = dz
-        sums_h[x + 2 * H] = dnh
 
 
 def _declare(suffix: str, early: bool, way: Way) -> None:

@@ -180,10 +180,9 @@ DIRECT |= {
     "beam_reorder": dict(x=numbers(2, 6), parent=ids(2, 2, below=2), y=numbers(2, 6)),
     "to_ids": dict(x=np.ones((2, 3), np.float32), y=ids(2, 3)),
 }  # fmt: skip
+DIRECT["add_scaled"] = dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5)
 #: the same, of kernels that only the CPU has
-DIRECT_CPU: dict[str, dict[str, Any]] = {
-    "add_scaled": dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5),
-}
+DIRECT_CPU: dict[str, dict[str, Any]] = {}
 
 
 #: rows, inputs and outputs of a product
@@ -269,8 +268,38 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
     for kind in ("bf16", "fp16")
     for shape in ("", "_middle", "_tiny")
 } | {
-    f"to_{kind}": dict(x=numbers(9, 5), y=words(9, 5)) for kind in ("bf16", "fp16")
+    f"{product}_{kind}_parts": {**operands, "counts": np.zeros(9, np.int64)}
+    for product, operands in (
+        ("linear_forward", dict(x=words(N, C), w=words(C, K), bias=numbers(K), y=numbers(N, K),
+                                y_half=words(N, K), parts=numbers(2, N, K), activation=RELU)),
+        ("linear_backward_input", dict(dy=words(N, K), w=words(C, K), y=words(N, C),
+                                       dx=numbers(N, C), dx_half=words(N, C),
+                                       parts=numbers(2, N, C), activation=2)),
+        ("linear_backward_weight", dict(x=words(N, C), dy=words(N, K), dw=numbers(C, K),
+                                        dbias=numbers(K), parts=numbers(2, C, K),
+                                        bias_parts=numbers(2, K))),
+    )
+    for kind in ("bf16", "fp16")
 } | {
+    f"{name}_{kind}": operands
+    for name, operands in (
+        ("to", dict(x=numbers(9, 5), y=words(9, 5))),
+        ("matmul_forward", dict(a=words(2, 3, 5), b=words(2, 5, 4), y=numbers(2, 3, 4),
+                                y_half=words(2, 3, 4))),
+        ("matmul_backward_b", dict(a=words(2, 3, 5), dy=words(2, 3, 4), db=numbers(2, 5, 4))),
+        ("gather_rows", dict(source=numbers(9, 5), order=np.arange(9)[::-1].copy(),
+                             control=control(4), y=numbers(3, 5), y_half=words(3, 5))),
+        ("cross_entropy_backward", dict(dlogits=numbers(3, 5), dloss=numbers(3), dx=numbers(3, 5),
+                                        dx_half=words(3, 5))),
+        ("cross_entropy_scaled", dict(x=numbers(3, 5), target=ids(3), weight=None,
+                                      dloss=numbers(3), loss=numbers(3), dx=numbers(3, 5),
+                                      dx_half=words(3, 5), smoothing=0.1, ignore_index=1)),
+    )
+    for kind in ("bf16", "fp16")
+} | {
+    "unscale_checked": dict(x=numbers(9, 5), inverse=numbers(1), y=numbers(9, 5),
+                            guard=np.zeros(8, np.int64), limit=1e30),
+    "mean_backward_few": dict(dy=numbers(1), dx=numbers(9)),
     "linear_forward_parts": dict(
         **_FORWARD, parts=numbers(2, N, K), counts=np.zeros(9, np.int64), activation=RELU
     ),

@@ -39,6 +39,7 @@ ONLY_CUDA = {
     "rnn.steps": "likewise",
     "lstm.steps": "likewise",
     "gru.steps": "likewise",
+    "gru.units": "what a unit computes and leaves in a turn",
     "descent.vectors": "declares no kernel: sums by one block for the steps of full-batch methods",
 }
 #: kernels that one side has alone (`*`: any ending), and why
