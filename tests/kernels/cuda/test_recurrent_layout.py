@@ -13,7 +13,7 @@ from fastnn.kernels.cuda import exchange
 from fastnn.kernels.cuda import near as near_exchange
 from fastnn.kernels.cuda.device import block_number, give_way
 from fastnn.kernels.declare import CUDA_KERNELS
-from fastnn.kernels.recurrent import cuda as recurrent
+from fastnn.kernels.recurrent import cuda_products as products
 from fastnn.kernels.recurrent.cuda_layout import Layout, best, fits
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler
@@ -182,7 +182,7 @@ def test_blocks_wait_for_the_slowest(
         return wrapped
 
     module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
-    slowed = [(module, "load_columns"), (module, "load_rows"), (recurrent, "add_parts")]
+    slowed = [(module, "place"), (products, "add_parts")]
     slowed += [(exchange, "load_words"), (near_exchange, "load_near")]
     for place, name in slowed:
         monkeypatch.setattr(place, name, late(getattr(place, name)))
