@@ -47,9 +47,8 @@ def test_gradients_agree_with_the_cpu(
 ) -> None:
     layout = None
     if way != "step":
-        held = way.endswith("_held") and "reset" not in options
-        layout = Layout(1, 2, 4, near=way.startswith("cluster"), held=held)
-    monkeypatch.setattr(recurrent_cuda, "fits", lambda *sizes: layout)
+        layout = Layout(1, 2, 4, near=way.startswith("cluster"), held=way.endswith("_held"))
+    monkeypatch.setattr(recurrent_cuda, "fits", lambda *sizes, **more: layout)
     monkeypatch.setattr(recurrent_cuda, "best", lambda *sizes, **more: layout)
     called: set[str] = set()
     call_for = Lowering.call_for
@@ -75,6 +74,4 @@ def test_gradients_agree_with_the_cpu(
         np.testing.assert_allclose(found[1][name], want, rtol=1e-12, atol=1e-12, err_msg=name)
         assert np.abs(want).max() > 0
     end = "_early" if way != "step" and "reset" in options else ""
-    if "reset" in options:  # two products a turn
-        way = way.removesuffix("_held")
     assert {f"{kind.lower()}_{way}_{d}{end}" for d in ("forward", "backward")} <= called
