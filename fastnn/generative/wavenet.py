@@ -195,11 +195,9 @@ class WaveNet(Module):
         """-log p of levels under what the net returned, shape (batch, samples); 0 for those that
         are `IGNORED`."""
         if self.mixtures:
-            known = ops.greater_equal(ops.astype(level, "float32"), 0.0)
-            apart = mixture_nats(
-                output, ops.maximum(ops.astype(level, "float32"), 0.0), self.levels
-            )
-            return ops.where(known, apart, 0.0)
+            level = ops.astype(level, "float32")
+            apart = mixture_nats(output, ops.maximum(level, 0.0), self.levels)
+            return ops.where(ops.greater_equal(level, 0.0), apart, 0.0)
         loss = nn.CrossEntropyLoss(ignore_index=IGNORED, reduction="none")
         return loss(output, level)
 
