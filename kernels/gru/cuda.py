@@ -39,7 +39,7 @@ from .cuda_units import forward_unit, keep_gradient, keep_unit
 from .shared import gate_product_gradient, gru_gradient
 
 SPLITS = FORWARD_SPLITS[3]  # there is room for so many parts
-EARLY_THREADS = 384  # of a block, at most: two products take more registers
+EARLY_THREADS = 384  # of a block, at most, where two products take more registers
 
 
 def _declare(suffix: str, early: bool, way: Way) -> None:
@@ -48,14 +48,13 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
     room, load_columns, load_rows, hold, multiply = own
     count, splits, backward_splits = way.registers, way.splits(3), way.backward_splits
     threads = EARLY_THREADS if early else MOST_THREADS
+    # two more registers than 512 threads may have
+    back = EARLY_THREADS if early or way == Way("cluster", near=True) else MOST_THREADS
     slots = 3 if early else 2
     near_slots = slots if way.near else 0
 
-    def launch(sizes: dict[str, int]) -> tuple[int, int]:
-        return launch_cooperative(sizes, threads)
-
     @cuda_kernel(
-        launch=launch,
+        launch=lambda s: launch_cooperative(s, threads),
         shared=lambda s: forward_elements(s, 3, near_slots, way.half),
         **way.declared(threads),
         name=f"gru_{way.how}_forward{suffix}",
@@ -209,9 +208,9 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
         end(blocks)
 
     @cuda_kernel(
-        launch=launch,
+        launch=lambda s: launch_cooperative(s, back),
         shared=lambda s: backward_elements(s, 3, near_slots, way.half),
-        **way.declared(threads),
+        **way.declared(back),
         name=f"gru_{way.how}_backward{suffix}",
     )
     def gru_backward(

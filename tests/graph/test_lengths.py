@@ -89,7 +89,7 @@ def test_wrong_lengths_are_refused(name: str) -> None:
 
 
 @fnn.kernel
-def count_up(ids: "in rows i[N]", y: "out rows f[N]", lo: "begin", hi: "end") -> None:
+def count_ids(ids: "in rows i[N]", y: "out rows f[N]", lo: "begin", hi: "end") -> None:
     for k in range(lo, hi):
         y[k] = ids[k] + 1.0
 
@@ -98,7 +98,7 @@ def test_kernels_of_integers_refuse_numbers_that_are_none() -> None:
     class Counts(nn.Module):
         def forward(self, x: Any) -> Any:
             y = x.graph.value(x.shape, batched=True)
-            x.graph.call("count_up", ids=x, y=y)
+            x.graph.call("count_ids", ids=x, y=y)
             return y
 
     np.testing.assert_array_equal(Counts().predict(np.array([1, 2])), [2.0, 3.0])

@@ -55,14 +55,16 @@ def test_the_real_packages_have_it_all():
     core.LaunchConfig(grid=(2, 1, 1), block=(32, 1, 1), shmem_size=8, is_cooperative=False)
     core.EventOptions(blocking_sync=True, timing_enabled=True)
     assert driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    assert driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 
 
 class Memory:
     """A device's memory in the host's, and a stand-in for the driver."""
 
     CUfunction_attribute = SimpleNamespace(
-        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8
-    )
+        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+        CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED=14,
+    )  # fmt: skip
 
     def __init__(self):
         self.kept, self.asked, self.status, self.static = [], [], 0, 0
@@ -202,17 +204,17 @@ def test_launches_and_graphs(device):
 
 
 def test_shared_memory_beyond_48_kib_is_asked_for(device):
-    device._kernel(CUDA_KERNELS["affine"], "float32", "", 100)
+    device._kernel(CUDA_KERNELS["affine"], "float32", "", 100, 8)
     assert device.driver.asked == []
     for shared in (60_000, 50_000, 70_000):
-        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared)
+        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared, 8)
     assert device.driver.asked == [(8, 60_000, 11, 0), (8, 70_000, 11, 0)]
 
 
 def test_static_shared_memory_counts_against_what_needs_no_asking(device):
     device.driver.static = 4096
     for shared in (45_056, 45_057):
-        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared)
+        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared, 8)
     assert device.driver.asked == [(8, 45_057, 11, 0)]
 
 
