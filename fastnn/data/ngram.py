@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from fastnn import files
 from fastnn.errors import DataError, OptionError, is_whole
 
 START, STOP, UNKNOWN = "<s>", "</s>", "<unk>"
+#: what parts the words of an ARPA file's line
+BLANKS = " \t\r"
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,17 @@ class NGram:
         scores: dict[tuple[str, ...], float] = {}
         backoffs: dict[tuple[str, ...], float] = {}
         n, ended = 0, False
-        for number, line in enumerate(files.read_text(path, "language model").splitlines(), 1):
-            line = line.strip()
+        told: dict[int, int] = {}
+        for number, line in enumerate(files.read_text(path, "language model").split("\n"), 1):
+            line = line.strip(BLANKS)
             if line.startswith("\\") and line.endswith("-grams:"):
-                n = int(line[1:-7]) if line[1:-7].isdigit() else 0
+                n = int(line[1:-7]) if line[1:-7].isdecimal() else 0
             elif line == "\\end\\":
                 ended = True
+            elif not n and (tells := re.fullmatch("ngram +([0-9]+) *= *([0-9]+)", line)):
+                told[int(tells[1])] = int(tells[2])
             elif n and line and not line.startswith("\\"):
-                parts = line.split()
+                parts = re.split(f"[{BLANKS}]+", line)
                 try:
                     gram, rest = tuple(parts[1 : n + 1]), parts[n + 1 :]
                     scores[gram] = float(parts[0])
@@ -117,26 +123,41 @@ class NGram:
                         raise ValueError
                     if rest:
                         backoffs[gram] = float(rest[0])
+                    if not math.isfinite(scores[gram] + backoffs.get(gram, 0.0)):
+                        raise ValueError
                 except (ValueError, IndexError):
                     raise DataError(
                         f"{path}, line {number}: expected a score, {n} words and perhaps a "
-                        f"back-off weight, got {line[:60]!r}"
+                        f"back-off weight, finite numbers, got {line[:60]!r}"
                     ) from None
         if not scores or not ended:
             raise DataError(
                 f"{path}: expected an ARPA language model (\\data\\, \\1-grams:, ..., \\end\\); "
                 "is it another kind of file, or truncated?"
             )
+        found = Counter(map(len, scores))
+        for n, count in ({1: found[1] or 1} | told).items():
+            if found[n] != count:
+                raise DataError(
+                    f"{path}: expected {count} different {n}-grams, got {found[n]}; is a part of "
+                    "the file missing?"
+                )
         return cls(max(map(len, scores)), scores, backoffs)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write an ARPA file."""
+        """Write an ARPA file. DataError for words with blanks in them, which such files can't hold:
+        take another sign in their place."""
         files.write_text(files.as_path(path), self.arpa(), "language model")
 
     def arpa(self) -> str:
         """The model as an ARPA file's text."""
         by_order: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         for gram in sorted(self.scores):
+            if not all(re.fullmatch(f"[^{BLANKS}\n]+", word) for word in gram):
+                raise DataError(
+                    f"ARPA files part words by blanks, so expected words without, got {gram}; take "
+                    "another sign, such as '_', before the model is trained"
+                )
             by_order[len(gram)].append(gram)
         lines = ["\\data\\", *(f"ngram {n}={len(by_order[n])}" for n in sorted(by_order)), ""]
         for n in sorted(by_order):
@@ -149,9 +170,9 @@ class NGram:
 
     def score(self, word: str, context: Sequence[str] = ()) -> float:
         """log10 p of a word after others; of the unknown word for one that there is not."""
-        if (word,) not in self.scores:
-            word = UNKNOWN
-        before = tuple(context)[max(len(context) - self.order + 1, 0) :]
+        near = (word, *tuple(context)[max(len(context) - self.order + 1, 0) :])
+        word, *rest = (w if (w,) in self.scores else UNKNOWN for w in near)
+        before = tuple(rest)
         total = 0.0
         while True:
             if (*before, word) in self.scores:
@@ -173,8 +194,11 @@ class NGram:
         return float(10.0 ** (-total / count))
 
     def arcs(self, tokens: Sequence[str]) -> Arcs:
-        """The model as arcs over these tokens, by number; others are left out."""
-        numbers = {token: k for k, token in enumerate(tokens)}
+        """The model as arcs over these tokens, by number; others are left out. Tokens that the
+        model does not know are its unknown word."""
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for k, token in enumerate(tokens):
+            numbers[token if (token,) in self.scores else UNKNOWN].append(k)
         contexts = {gram[:-1] for gram in self.scores} | {
             gram for gram in self.scores if len(gram) < self.order
         }
@@ -191,10 +215,9 @@ class NGram:
 
         rows: list[list[tuple[int, float, int]]] = [[] for _ in states]
         for gram, value in self.scores.items():
-            if gram[-1] in numbers:
-                rows[states[gram[:-1]]].append(
-                    (numbers[gram[-1]], value * math.log(10.0), state(gram))
-                )
+            rows[states[gram[:-1]]] += [
+                (k, value * math.log(10.0), state(gram)) for k in numbers.get(gram[-1], ())
+            ]
         flat: list[Any] = [arc for row in rows for arc in sorted(row)]
         back = [state(c[1:]) if c else -1 for c in states]
         weights = [self.backoffs.get(c, 0.0) * math.log(10.0) for c in states]

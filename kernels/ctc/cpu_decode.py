@@ -67,7 +67,7 @@ def ctc_beam(
     labels: "out rows i[B,R,T]",  # -1 past the end
     counts: "out rows i[B,R]",  # -1: there are not so many
     score: "out rows f[B,R]",
-    nodes: "scratch rows i[B,T,N]",  # N = 2K
+    nodes: "scratch rows i[B,T,N]",  # N = 4K
     scores: "scratch rows r[B,S]",
     states: "scratch rows i[B,P]",
     blank: "int",

@@ -1,8 +1,9 @@
 """Decoding of class scores for frames, as both devices do it: a sequence by one worker or thread.
 
 Scores are natural logarithms, in float64. A prefix, the labels so far, is a node of a tree: the
-number 1 + t K + k for the k-th of K prefixes that lived on after frame t, 0 for the empty one; its
-parent and its last label stand in `nodes[b, t, k]` and `nodes[b, t, K + k]`.
+number 1 + t K + k for the k-th of K prefixes, which was first met in frame t, 0 for the empty one.
+`nodes[b, t]` holds four arrays of K numbers: parents, last labels, first children and next siblings
+(0: none). So a prefix that comes back after it was dropped is the node it was.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ UNKNOWN = -50.0
 # arrays of K numbers in `scores`: of the prefixes, and of those after one more frame
 BLANK, OTHER, BONUS, NEXT_BLANK, NEXT_OTHER, NEXT_BONUS, STAY_BLANK, STAY_OTHER, TOP = range(9)
 # arrays of K whole numbers in `states`: node, last label, place in the word list, state of the
-# language model, the entry of the parent; those after one more frame; where the best come from
-NODE, LAST, WORD, MODEL, PARENT, NEXT_NODE, NEXT_LAST, NEXT_WORD, NEXT_MODEL, FROM, CLASS = range(
-    11
-)
-SCORES, STATES = 9, 11
+# language model, the entry of the parent; those after one more frame; where the best come from; and
+# in the first place of ROOT, the first child of the empty prefix
+NODE, LAST, WORD, MODEL, PARENT, NEXT_NODE, NEXT_LAST, NEXT_WORD, NEXT_MODEL = range(9)
+FROM, CLASS, ROOT = 9, 10, 11
+NODES, SCORES, STATES = 4, 9, 12
 
 
 @helper
@@ -128,7 +129,32 @@ def begin_search(scores: Any, states: Any, b: int, K: int) -> int:
     states[b, WORD * K] = 0
     states[b, MODEL * K] = 0
     states[b, PARENT * K] = -1
+    states[b, ROOT * K] = 0
     return 1
+
+
+@helper
+def node_of(
+    nodes: Any, states: Any, b: int, t: int, k: int, K: int, parent: int, label: int
+) -> int:
+    """The node of a prefix with one label more: the one it has had before, or a new one, the k-th
+    of frame t."""
+    t1, k1 = (parent - 1) // K, (parent - 1) % K
+    head = states[b, ROOT * K] if parent == 0 else nodes[b, t1, 2 * K + k1]
+    node = head
+    while node > 0:
+        t0, k0 = (node - 1) // K, (node - 1) % K
+        if nodes[b, t0, K + k0] == label:
+            return node
+        node = nodes[b, t0, 3 * K + k0]
+    node = 1 + t * K + k
+    nodes[b, t, k], nodes[b, t, K + k] = parent, label
+    nodes[b, t, 2 * K + k], nodes[b, t, 3 * K + k] = 0, head
+    if parent == 0:
+        states[b, ROOT * K] = node
+    else:
+        nodes[b, t1, 2 * K + k1] = node
+    return node
 
 
 @helper
@@ -196,7 +222,6 @@ def chosen(
         if label < 0:
             scores[b, NEXT_BLANK * K + k] = scores[b, STAY_BLANK * K + i]
             scores[b, NEXT_OTHER * K + k] = scores[b, STAY_OTHER * K + i]
-            nodes[b, t, k], nodes[b, t, K + k] = -1, -1
         else:
             reached = scores[b, BLANK * K + i]
             if states[b, LAST * K + i] != label:
@@ -207,8 +232,8 @@ def chosen(
                 child, words, first, arcs, arc_scores, backoff, backoff_scores, word, model, label,
                 space, weight, bonus,
             )  # fmt: skip
-            nodes[b, t, k], nodes[b, t, K + k] = states[b, NODE * K + i], label
-            states[b, NEXT_NODE * K + k] = 1 + t * K + k
+            node = node_of(nodes, states, b, t, k, K, states[b, NODE * K + i], label)
+            states[b, NEXT_NODE * K + k] = node
             states[b, NEXT_LAST * K + k] = label
             if words.shape[0] == 0:
                 if first.shape[0] > 0:
@@ -275,7 +300,7 @@ def search(
     bonus: Any,
 ) -> None:  # fmt: skip
     """Prefix beam search in one sequence; writes the best prefixes."""
-    T, K = y.shape[1], nodes.shape[2] // 2
+    T, K = y.shape[1], nodes.shape[2] // NODES
     frames = T
     if lengths.shape[0] > 0:
         frames = min(max(lengths[b], 0), T)

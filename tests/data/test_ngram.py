@@ -44,10 +44,23 @@ def test_files(tmp_path):
         (text.replace("\\end\\", ""), "truncated"),
         (text.replace("\\2-grams:\n", "\\2-grams:\nx y z\n"), "expected a score, 2 words"),
         ("hello", "ARPA"),
+        ("\\data\\\n\\2-grams:\n-1 a b\n\\end\\", "different 1-grams, got 0"),
+        (text.replace("\\2-grams:\n", "\\2-grams:\nnan x y\n"), "finite numbers, got 'nan x y'"),
+        (text.replace("ngram 2=13", "ngram 2=14"), "expected 14 different 2-grams, got 13"),
     ):
         (tmp_path / "bad.arpa").write_text(damaged)
         with pytest.raises(DataError, match=message):
             NGram.read(tmp_path / "bad.arpa")
+
+
+def test_files_keep_every_word(tmp_path):
+    """No sign parts words but the blank, which words can't have."""
+    model = NGram.train([["a\u00a0b", "c\u2028", "\x85"]], 2)
+    model.write(tmp_path / "lm.arpa")
+    assert NGram.read(tmp_path / "lm.arpa").scores.keys() == model.scores.keys()
+    for word in ("a b", "", "a\n"):
+        with pytest.raises(DataError, match="expected words without"):
+            NGram.train([[word]]).write(tmp_path / "lm.arpa")
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

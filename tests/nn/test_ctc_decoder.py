@@ -55,6 +55,45 @@ def test_the_search_with_words_and_a_model(seed, words):
     np.testing.assert_allclose(decoder.predict(x)[2][0, 0], top, rtol=1e-4)
 
 
+def test_a_word_that_the_model_does_not_know_is_its_unknown_word():
+    """Also as what comes before: counts of "<unk>" are those of all such words."""
+    model = NGram.train([["a", "<unk>", "a"], ["<unk>", "b"], ["a"]], 2)
+    words, x = ["a", "b", "ab", "ba"], 2 * scores(7, 5, C=4)
+    best = {}
+    for labels, p in naive_ctc.labellings(x[0].astype(np.float64)).items():
+        tokens = "".join(["", "a", "b", " "][k] for k in labels).split(" ")
+        if labels and labels[-1] != 3 and set(tokens) <= set(words):
+            known = [t if t in "ab" else "<unk>" for t in tokens]
+            total = np.log(p)
+            for k, token in enumerate([*known, "</s>"]):
+                total += np.log(10) * model.score(token, ["<s>", *known[:k]])
+                own = [*tokens, "</s>"][k]
+                assert model.score(own, ["<s>", *tokens[:k]]) == model.score(
+                    token, ["<s>", *known[:k]]
+                )
+            best[" ".join(tokens)] = total
+    decoder = nn.CTCDecoder(["", "a", "b", " "], 400, best=50, words=words, model=model, weight=1.0)
+    labels, counts, found = decoder.predict(x)
+    got = {
+        "".join(decoder.symbols[k] for k in row[:n]): s
+        for row, n, s in zip(labels[0], counts[0], found[0], strict=True)
+        if n > 0 and row[n - 1] != 3
+    }
+    assert set(got) & {"ab", "ba b", "a ab"}
+    for text, value in got.items():
+        np.testing.assert_allclose(value, best[text], rtol=1e-4)
+
+
+def test_no_labelling_comes_twice():
+    """A prefix that was dropped and comes back finds the longer ones that stayed."""
+    rng, decoder = np.random.default_rng(0), nn.CTCDecoder(["", "a", "b"], 16, best=16)
+    x = (0.3 * rng.standard_normal((60, 20, 3))).astype(np.float32)
+    labels, counts, _ = decoder.predict(x)
+    for rows, sizes in zip(labels, counts, strict=True):
+        found = [tuple(row[:n]) for row, n in zip(rows, sizes, strict=True)]
+        assert len(set(found)) == 16
+
+
 def test_greedy():
     x = np.full((2, 7, 3), -5.0, np.float32)
     for t, c in enumerate([0, 1, 1, 0, 1, 2, 2]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn.graph.node import Node
-from fastnn.kernels.ctc.decode import SCORES, STATES
+from fastnn.kernels.ctc.decode import NODES, SCORES, STATES
 from fastnn.kernels.ctc.shared import ROOM_ON_CUDA, room_for
 from fastnn.plan.lower.lowering import Lowering, forward
 from fastnn.plan.lower.products import need
@@ -42,7 +42,7 @@ def _beam(to: Lowering, node: Node) -> None:
     labels, beam = node.outputs["labels"], node.attrs["beam"]
     samples, _, steps = labels.shape
     sizes: dict[str, tuple[tuple[int, ...], str]] = {
-        "nodes": ((samples, steps, 2 * beam), "i"),
+        "nodes": ((samples, steps, NODES * beam), "i"),
         "scores": ((samples, SCORES * beam), "r"),
         "states": ((samples, STATES * beam), "i"),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn.data.ngram import NGram
-from fastnn.kernels.ctc.decode import SCORES, STATES
+from fastnn.kernels.ctc.decode import NODES, SCORES, STATES
 from fastnn.nn import CTCDecoder
 from tests.kernels.cuda.common import compute_both
 
@@ -37,7 +37,7 @@ def search(y, K, arrays, numbers):
     from tests.kernels.cuda.common import outputs, prepared
 
     B, T, _ = y.shape
-    shapes = dict(labels=(B, 2, T), counts=(B, 2), score=(B, 2), nodes=(B, T, 2 * K),
+    shapes = dict(labels=(B, 2, T), counts=(B, 2), score=(B, 2), nodes=(B, T, NODES * K),
                   scores=(B, SCORES * K), states=(B, STATES * K))  # fmt: skip
     results = []
     for kernel in (CUDA_KERNELS["ctc_beam"], KERNELS["ctc_beam"]):
