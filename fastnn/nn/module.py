@@ -131,8 +131,6 @@ class Module(Contents):
         return self._own_predictor()
 
     def _own_predictor(self) -> Predictor:
-        from fastnn.engine.predictor import Predictor
-
         watch: structure.Watch | None = self.__dict__.get("_watch")
         found: Predictor | None = self.__dict__.get("_predictor")
         if found is None or watch is None or watch.changed() or found.session.store.stale:
@@ -141,6 +139,8 @@ class Module(Contents):
         else:
             device = found.session.store.device
         if found is None or found.session.device != device:
+            from fastnn.engine.predictor import Predictor
+
             found = Predictor(self)
             self.__dict__["_watch"] = structure.Watch(self)
             self.__dict__["_predictor"] = found
@@ -175,7 +175,8 @@ class Module(Contents):
         Several threads may predict with one model at the same time; each uses its own working
         memory.
         """
-        inputs = tuple(by_name(self, inputs, named))
+        if named:
+            inputs = tuple(by_name(self, inputs, named))
         return self.predictor()(
             *inputs, batch_size=batch_size, on_device=on_device, precision=precision
         )

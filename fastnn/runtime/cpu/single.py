@@ -72,7 +72,8 @@ class _Input:
         main, self.name = bounds[-1], name
         place = main.program.places[name]
         self.own = main.view(name)
-        self.address, self.fed = self.own.ctypes.data, main.fed
+        self.own_address = int(self.own.ctypes.data)
+        self.address, self.fed = self.own_address, main.fed
         self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
         #: numbers that the program's float type may not hold
         self.wider = example.dtype.kind == "f" and example.itemsize > self.own.itemsize
@@ -105,7 +106,3 @@ class _Input:
             for records, number, slot in self.places:
                 records[number][:, slot] = address
             self.address = address
-
-    @property
-    def own_address(self) -> int:
-        return int(self.own.ctypes.data)
