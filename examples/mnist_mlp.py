@@ -5,7 +5,7 @@ python examples/mnist_mlp.py maxout --epochs 150 --seeds 5
 plain         two hidden layers of 800 ReLU units
 dropout       the same with dropout (Srivastava et al. 2014)
 maxout        two layers of 240 maxout units of 5 pieces, dropout, limited norms (Goodfellow et al. 2013)
-dropconnect   two layers of 800 whose weights are dropped (Wan et al. 2013)
+dropconnect   two layers of 800 whose weights are dropped, a mask for each sample (Wan et al. 2013)
 standout      two layers of 800, kept by the belief net that shares their weights (Ba & Frey 2013)
 
 All 60,000 images are trained with; nothing is chosen by the 10,000 of the test.
@@ -56,8 +56,8 @@ def maxout(units: int) -> nn.Module:
 
 def dropconnect(units: int) -> nn.Module:
     return nn.Sequential(
-        nn.DropConnect(784, units, activation=nn.ReLU()),
-        nn.DropConnect(units, units, activation=nn.ReLU()),
+        nn.DropConnect(784, units, activation=nn.ReLU(), masks="sample"),
+        nn.DropConnect(units, units, activation=nn.ReLU(), masks="sample"),
         nn.Linear(units, 10),
     )
 
@@ -74,7 +74,7 @@ METHODS: dict[str, tuple[Callable[[int], nn.Module], float, float, float | None]
     "plain": (plain, 0.1, 0.9, None),
     "dropout": (dropout, 0.05, 0.9, 2.0),
     "maxout": (maxout, 0.1, 0.7, 1.9365),
-    "dropconnect": (dropconnect, 0.03, 0.9, None),
+    "dropconnect": (dropconnect, 0.1, 0.9, None),
     "standout": (standout, 0.03, 0.9, 2.0),
 }
 
@@ -95,7 +95,9 @@ class Report(Callback):
             )  # fmt: skip
 
 
-def run(name: str, data, seed: int, epochs: int, units: int, every: int) -> float:
+def run(
+    name: str, data, seed: int, epochs: int, units: int, every: int, precision: str = "highest"
+) -> float:
     """Test error, in per cent, after training."""
     make, rate, momentum, norm = METHODS[name]
     (x, y), (x_test, y_test) = data
@@ -103,7 +105,7 @@ def run(name: str, data, seed: int, epochs: int, units: int, every: int) -> floa
     schedule = optim.schedules.CosineAnnealing(steps)
     optimizer = optim.SGD(lr=rate, momentum=momentum, max_norm=norm, schedule=schedule)
     model = make(units)
-    trainer = fnn.Trainer(model, "cross_entropy", optimizer, seed=seed)
+    trainer = fnn.Trainer(model, "cross_entropy", optimizer, seed=seed, precision=precision)
     watch = Report(x_test, y_test, every)
     trainer.fit(x, y, batch_size=BATCH, epochs=epochs, callbacks=[watch], verbose=False)
     return 100 * float((model.predict(x_test).argmax(axis=1) != y_test).mean())
@@ -119,6 +121,7 @@ def main(arguments: list[str] | None = None, data=None) -> dict[str, list[float]
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--units", type=int, default=800)
     parser.add_argument("--every", type=int, default=10, help="epochs between reports")
+    parser.add_argument("--precision", default="highest", help="of products in training")
     parser.add_argument("--folder", type=Path, help="where MNIST's files are, else they are loaded")
     options = parser.parse_args(arguments)
     if data is None:
@@ -128,7 +131,7 @@ def main(arguments: list[str] | None = None, data=None) -> dict[str, list[float]
     for name in METHODS if "all" in options.names else options.names:
         begin = time.perf_counter()
         errors[name] = [
-            run(name, data, seed, options.epochs, options.units, options.every)
+            run(name, data, seed, options.epochs, options.units, options.every, options.precision)
             for seed in range(options.first, options.first + options.seeds)
         ]
         each = (time.perf_counter() - begin) / options.seeds

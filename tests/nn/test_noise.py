@@ -55,6 +55,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], np.ndarray]] = {
     "GaussianDropout": (lambda: nn.GaussianDropout(0.2), X),
     "SpatialDropout": (lambda: nn.SpatialDropout(0.3), STEPS),
     "DropConnect": (lambda: nn.DropConnect(6, 6, 0.4, nn.Tanh()), X),
+    "DropConnect, a mask a sample": (
+        lambda: nn.DropConnect(6, 6, 0.4, nn.Tanh(), masks="sample"),
+        X,
+    ),
     "Standout": (lambda: nn.Standout(nn.Tanh(), 0.7, 0.2), X),
     "StochasticDepth": (lambda: nn.StochasticDepth(nn.Linear(6, 6), 0.3), X),
 }
@@ -139,6 +143,26 @@ def test_drop_connect_in_evaluation_is_the_mean_over_masks(activation: nn.Module
     assert np.abs(layer.predict(x) - want).max() > 0.02  # the activation of the mean is another
 
 
+def test_drop_connect_with_a_mask_for_each_sample_has_the_moments_of_such_masks() -> None:
+    layer = nn.DropConnect(40, 3, 0.3, masks="sample")
+    x = np.repeat(RNG.normal(size=(2, 40)), 4000, axis=0)
+    y, model = trained(layer, x, size=3)
+    w = weights(model.layer)
+    for row, part in zip(x[::4000], y.reshape(2, 4000, 3), strict=True):
+        mean = 0.7 * w["weight"] @ row + w["bias"]
+        std = np.sqrt(0.3 * 0.7 * (w["weight"] ** 2 @ row**2))
+        np.testing.assert_allclose(part.mean(axis=0), mean, atol=5 * std.max() / 4000**0.5)
+        np.testing.assert_allclose(part.std(axis=0), std, rtol=0.06)
+        assert abs(np.corrcoef(part.T)[0, 1]) < 0.08  # units have masks of their own
+
+
+def test_drop_connect_of_an_input_of_zeros_has_finite_gradients() -> None:
+    layer = nn.DropConnect(4, 2, 0.5, masks="sample")
+    step = fnn.compile(layer, "mse", optim.SGD(lr=0.1), seed=1)
+    step(np.zeros((3, 4), np.float32), np.ones((3, 2), np.float32))
+    assert np.isfinite(layer.weight.value).all()
+
+
 def test_standout() -> None:
     y, model = trained(nn.Standout(nn.Tanh(), 0.7, 0.2), X)
     keep = 1 / (1 + np.exp(-(0.7 * X + 0.2)))
@@ -195,6 +219,10 @@ def test_random_numbers_have_no_gradient_and_the_right_moments() -> None:
         (lambda: nn.SpatialDropout(1.1), r"p in \[0, 1\], got 1.1"),
         (lambda: nn.DropConnect(3, 2, 1.0), r"p in \[0, 1\), got 1.0"),
         (lambda: nn.DropConnect(3, 2, points=-1), "points"),
+        (
+            lambda: nn.DropConnect(3, 2, masks="row"),
+            "expected masks 'batch' or 'sample', got 'row'",
+        ),
         (lambda: nn.StochasticDepth(nn.Linear(2, 2), -0.5), r"p in \[0, 1\)"),
         (lambda: nn.StochasticDepth(0.5), "expected a module as block, got 0.5"),
         (lambda: nn.Standout(alpha="high"), "alpha"),

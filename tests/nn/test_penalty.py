@@ -42,6 +42,16 @@ PENALTIES: dict[str, tuple[nn.Penalty, Callable[..., float], Callable[..., Any]]
 }
 
 
+class Shown(nn.Module):
+    """A linear layer whose weight lies in memory as it is shown."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.weight, self.bias = nn.Parameter((outputs, inputs), 0.3), nn.Parameter((outputs,), 0.1)
+
+    def forward(self, x: Value) -> Value:
+        return ops.linear(x, self.weight, self.bias)
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (1, 1), (17, 16)])
@@ -49,7 +59,7 @@ def test_value_and_slope(name: str, transposed: bool, shape: tuple[int, int]) ->
     penalty, value, slope = PENALTIES[name]
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(4, shape[1])), rng.normal(size=(4, shape[0]))
-    model = nn.Linear(shape[1], shape[0]) if transposed else nn.DropConnect(*shape[::-1], p=0.0)
+    model = nn.Linear(shape[1], shape[0]) if transposed else Shown(*shape[::-1])
     assert model.weight.transposed == transposed
     w = rng.normal(size=shape)
     w[0, 0] = 0.0  # where the slope of |w| is 0
@@ -218,7 +228,7 @@ def test_in_a_loss_of_ones_own(name: str) -> None:
     """Values and slopes are those of the shape that users see; a mean with them stays a mean."""
     term, (x, y) = WRITTEN[name], (X, Y)
     model = nn.Linear(3, 5)
-    other = nn.DropConnect(3, 5, p=0.0)  # keeps its weight as it is shown
+    other = Shown(3, 5)  # keeps its weight as it is shown
     for m in (model, other):
         m.weight.value, m.bias.value = np.random.default_rng(2).normal(size=(5, 3)), np.zeros(5)
     mse = nn.MSELoss()
