@@ -17,8 +17,12 @@ from fastnn.cli import options
               type=click.Choice(["gru", "transformer"]), help="Kind of model.")  # fmt: skip
 @options.count("--size", 256, "Size of vectors, units and steps.")
 @options.count("--layers", 3, "Layers of the Transformer's encoder and decoder.")
+@click.option("--attention/--no-attention", default=True, show_default=True,
+              help="Whether the GRU looks back at the sentence.")  # fmt: skip
 @options.count("--merges", 6000, "Pieces of words that are learnt.")
 @options.share("--dropout", 0.3, "Dropout probability.")
+@click.option("--precision", default="highest", show_default=True,
+              help="Of matrix products: highest, high, medium, bf16 or fp16.")  # fmt: skip
 @options.running(
     output="runs/translate",
     epochs=10,
@@ -46,7 +50,7 @@ def translation(ctx: click.Context, /, output: Path, quiet: bool, source: str, t
     written = options.write(trainer, history, output)
     path = save_description(translator, data, written[0][1])
     written.insert(1, ("description", path))
-    if more["model"] == "gru":
+    if more["model"] == "gru" and more["attention"]:
         picture = output / "alignment.png"
         one = translator(data.test[0][:1])[0]
         if options.drawn(

@@ -29,6 +29,7 @@ _PUBLIC = {
     "change_gain": "augment",
     "change_speed": "signals",
     "character_error_rate": "error_rates",
+    "chrf": "translation",
     "convert_tags": "conll2003",
     "deltas": "audio",
     "entities": "metrics",
@@ -108,14 +109,14 @@ if TYPE_CHECKING:
     from fastnn.data.subwords import Subwords, join_words, split_words
     from fastnn.data.text import Vocabulary, batchify, bucket_batches, windows
     from fastnn.data.transcribed import Transcribed, load_an4, load_transcribed
-    from fastnn.data.translation import bleu
+    from fastnn.data.translation import bleu, chrf
 
 __all__ = [
     "AddNoise", "Augment", "Buckets", "Gain", "NGram", "Normaliser", "Recordings", "Room", "Speed",
     "Subwords", "Transcribed", "Vocabulary", "align_symbols", "batchify", "bleu", "bucket_batches",
-    "change_gain", "change_speed", "character_error_rate", "convert_tags", "deltas", "entities",
-    "entity_scores", "frames", "join_words", "load_an4", "load_conll2003", "load_digits",
-    "load_mnist", "load_multi30k", "load_ptb", "load_recordings", "load_shakespeare",
+    "change_gain", "change_speed", "character_error_rate", "chrf", "convert_tags", "deltas",
+    "entities", "entity_scores", "frames", "join_words", "load_an4", "load_conll2003",
+    "load_digits", "load_mnist", "load_multi30k", "load_ptb", "load_recordings", "load_shakespeare",
     "load_speech_commands", "load_spoken_digits", "load_transcribed", "log_mel", "mfcc",
     "mu_law_decode", "mu_law_encode", "normalise", "pack", "pad", "predict_sequences", "read_audio",
     "resample", "reverberate", "room_response", "split_words", "unpack", "unpad", "windows",

@@ -1,4 +1,4 @@
-"""BLEU: how many stretches of words a translation has in common with a reference."""
+"""BLEU and chrF: what translations have in common with references."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from fastnn.errors import DataError
 
@@ -18,6 +19,8 @@ _RULES = (
 )
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 LONGEST = 4
+#: characters of chrF's longest stretches, and how many times as much recall counts as precision
+CHARACTERS, RECALL = 6, 2.0
 
 
 def _tokens(text: str, lower: bool) -> list[str]:
@@ -46,11 +49,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = 
     >>> round(bleu(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
     37.99
     """
-    if not hypotheses or len(hypotheses) != len(references):
-        raise DataError(
-            f"bleu: expected as many references as translations, at least one, got "
-            f"{len(references)} and {len(hypotheses)}"
-        )
+    _check("bleu", hypotheses, references)
     right, total, written, wanted = [0] * LONGEST, [0] * LONGEST, 0, 0
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         found, expected = _tokens(hypothesis, lower), _tokens(reference, lower)
@@ -74,5 +73,49 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = 
     return 100.0 * math.exp(logs / LONGEST + brevity)
 
 
-def _stretches(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = False) -> float:
+    """chrF of a set of translations, from 0 to 100 (Popović 2015, "chrF: character n-gram F-score
+    for automatic MT evaluation"), as sacrebleu's `corpus_chrf` computes it by default: stretches of
+    one to six characters without spaces, recall counting twice as much as precision (chrF2).
+
+    Args:
+        hypotheses, references, lower: as of `bleu`.
+
+    Raises:
+        DataError: there are none, or not as many references as translations.
+
+    >>> round(chrf(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
+    64.58
+    """
+    _check("chrf", hypotheses, references)
+    right, written, wanted = [0] * CHARACTERS, [0] * CHARACTERS, [0] * CHARACTERS
+    for pair in zip(hypotheses, references, strict=True):
+        found, expected = ("".join((t.lower() if lower else t).split()) for t in pair)
+        for n in range(CHARACTERS):
+            own, others = _stretches(found, n + 1), _stretches(expected, n + 1)
+            right[n] += (own & others).total()
+            written[n] += own.total() if others else 0
+            wanted[n] += others.total()
+    there = [n for n in range(CHARACTERS) if written[n] and wanted[n]]
+    if not there:
+        return 0.0
+    precision = sum(right[n] / written[n] for n in there) / len(there)
+    recall = sum(right[n] / wanted[n] for n in there) / len(there)
+    if precision + recall == 0.0:
+        return 0.0
+    weight = RECALL**2
+    return 100.0 * (1.0 + weight) * precision * recall / (weight * precision + recall)
+
+
+def _check(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if isinstance(hypotheses, str) or isinstance(references, str):
+        raise DataError(f"{name}: expected lists of translations and references, got a string")
+    if not hypotheses or len(hypotheses) != len(references):
+        raise DataError(
+            f"{name}: expected as many references as translations, at least one, got "
+            f"{len(references)} and {len(hypotheses)}"
+        )
+
+
+def _stretches(tokens: Sequence[str], n: int) -> Counter[Any]:
     return Counter(tuple(tokens[k : k + n]) for k in range(len(tokens) - n + 1))

@@ -120,16 +120,18 @@ class Translator:
     def alignment(self, translation: Translation) -> NDArray[Any]:
         """The attention's weights for a translation, (pieces and the stop symbol, pieces of the
         source); of a recurrent model."""
-        if not isinstance(self.model, RecurrentTranslator):
+        model = self.model
+        if not isinstance(model, RecurrentTranslator) or model.decoder.attention is None:
+            without = "" if not isinstance(model, RecurrentTranslator) else " without attention"
             raise OptionError(
                 "alignment: expected a recurrent model, whose attention has one set of weights, "
-                f"got {type(self.model).__name__}"
+                f"got {type(model).__name__}{without}"
             )
         source, target = (
             self.vocabulary.encode(p) for p in (translation.source, translation.target)
         )
         given, lengths = _padded([source])
-        weights = _Aligned(self.model).predict(given, lengths, np.append(target, 1)[None])
+        weights = _Aligned(model).predict(given, lengths, np.append(target, 1)[None])
         found: NDArray[Any] = weights[0, :, : len(source)]
         return found
 
@@ -200,11 +202,11 @@ def make_model(kind: str, symbols: int, **options: Any) -> nn.Module:
 
 
 def train_translator(
-    data: Sentences, *, model: str = "gru", size: int = 256, layers: int = 3, merges: int = 6000,
-    dropout: float = 0.3, batch_size: int = 64, epochs: int = 10, lr: float = 1e-3,
-    clip: float = 1.0, smoothing: float = 0.1, width: int = 5, seed: int = 0,
-    device: str = "auto", workers: int | str = "auto", resume: str | Path | None = None,
-    verbose: bool = True, callbacks: Sequence[Callback] = (),
+    data: Sentences, *, model: str = "gru", size: int = 256, layers: int = 3,
+    attention: bool = True, merges: int = 6000, dropout: float = 0.3, batch_size: int = 64,
+    epochs: int = 10, lr: float = 1e-3, clip: float = 1.0, smoothing: float = 0.1, width: int = 5,
+    seed: int = 0, device: str = "auto", workers: int | str = "auto", precision: str = "highest",
+    resume: str | Path | None = None, verbose: bool = True, callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, History, Translator, dict[str, float]]:  # fmt: skip
     """Train with Adam on the first part, in lower case, and translate the others by beam search.
 
@@ -213,6 +215,8 @@ def train_translator(
         model: "gru" or "transformer".
         size: of vectors, units and steps.
         layers: of the Transformer's encoder and decoder, each.
+        attention: whether the GRU's decoder looks back at the sentence; else it knows the mean of
+            the encoder's outputs alone.
         merges: pieces that are learnt from both languages together.
         dropout: see the models.
         batch_size, epochs, lr: pairs of a step, passes over the data, the highest learning rate: it
@@ -220,14 +224,14 @@ def train_translator(
         clip: limit of the norm of all gradients together.
         smoothing: of the targets (Szegedy et al. 2016).
         width: of the beam search.
-        seed, device, workers, resume, verbose, callbacks: see `Trainer`.
+        seed, device, workers, precision, resume, verbose, callbacks: see `Trainer`.
 
     Returns the trainer, the history, the translator, and BLEU of "valid" and "test".
     """
     vocabulary, subwords = learn_pieces([*data.train[0], *data.train[1]], merges)
     options: dict[str, Any] = {"dropout": dropout}
     options |= (
-        {"embedding": size, "hidden": size}
+        {"embedding": size, "hidden": size, "attention": attention}
         if model == "gru"
         else {"size": size, "layers": layers, "feedforward": 2 * size}
     )
@@ -248,7 +252,7 @@ def train_translator(
         net, nn.CrossEntropyLoss(ignore_index=IGNORED, label_smoothing=smoothing),
         optim.Adam(lr=lr, clip_global_norm=clip,
                    schedule=Trapezoid(steps, warmup=steps // 20, cooldown=steps - steps // 20)),
-        device=device, workers=workers, seed=seed,
+        device=device, workers=workers, seed=seed, precision=precision,
     )  # fmt: skip
     history = trainer.fit(
         batches, epochs=epochs, validation=valid, callbacks=list(callbacks), resume=resume,
@@ -269,7 +273,10 @@ def save_description(translator: Translator, data: Sentences, checkpoint: Path) 
     model: Any = translator.model
     kind = "gru" if isinstance(model, RecurrentTranslator) else "transformer"
     if kind == "gru":
-        options = {"embedding": model.vectors.embedding_dim, "hidden": model.decoder.hidden}
+        options = {
+            "embedding": model.vectors.embedding_dim, "hidden": model.decoder.hidden,
+            "attention": model.decoder.attention is not None,
+        }  # fmt: skip
     else:
         layer = model.net.encoder.layers[0]
         options = {

@@ -19,16 +19,28 @@ class RecurrentTranslator(nn.Module):
         embedding: size of a piece's vector.
         hidden: units of each direction, and of the decoder.
         dropout: of vectors and before the logits.
+        attention: whether the decoder looks back; else each of its steps is given the mean of the
+            encoder's outputs.
 
     Input: ids (batch, positions), their lengths (batch,), ids of the translation (batch, steps);
     output: logits (batch, steps, symbols).
     """
 
-    def __init__(self, symbols: int, embedding: int = 256, hidden: int = 256, dropout: float = 0.3):
+    def __init__(
+        self, symbols: int, embedding: int = 256, hidden: int = 256, dropout: float = 0.3,
+        attention: bool = True,
+    ):  # fmt: skip
         self.vectors, self.before = nn.Embedding(symbols, embedding), nn.Dropout(dropout)
         self.encoder = nn.GRU(embedding, hidden, bidirectional=True)
         self.decoder = nn.AttentionDecoder(
-            symbols, embedding, hidden, 2 * hidden, dropout=dropout, start=0, stop=1
+            symbols,
+            embedding,
+            hidden,
+            2 * hidden,
+            None if attention else "none",
+            dropout=dropout,
+            start=0,
+            stop=1,
         )
 
     def encode(self, ids: Value, lengths: Value) -> Value:

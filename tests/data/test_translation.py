@@ -9,7 +9,7 @@ import pytest
 
 from fastnn.data.multi30k import load_multi30k
 from fastnn.data.subwords import Subwords, join_words, split_words
-from fastnn.data.translation import bleu
+from fastnn.data.translation import bleu, chrf
 from fastnn.errors import DataError, OptionError
 
 TEXT = "low low low low low lower lower newest newest newest newest newest newest widest widest"
@@ -63,6 +63,36 @@ def test_bleu_without_case() -> None:
     assert bleu(["The Cat sat on it"], ["the cat sat on it"]) < 100.0
     with pytest.raises(DataError, match="as many references as translations"):
         bleu(["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "lower", "want"),
+    [  # by sacrebleu 2.6
+        (["the cat sat on the mat"], ["the cat is on the mat"], False, 64.5779420625287),
+        (
+            ["the cat sat on the mat", "A dog ."],
+            ["the cat is on the mat", "a dog."], False, 62.984035724928425,
+        ),
+        (
+            ["the cat sat on the mat", "A dog ."],
+            ["the cat is on the mat", "a dog."], True, 67.96644642774889,
+        ),
+        (["ab"], ["abcdefgh"], False, 23.404255319148938),
+        (["", "x"], ["abc", "xy"], False, 23.809523809523807),
+        (["Zwei Männer"], ["zwei männer laufen"], True, 60.269395397874376),
+        (["a"], ["b"], False, 0.0),
+        (["x y"], ["xy"], False, 100.0),
+    ],
+)  # fmt: skip
+def test_chrf(hypotheses: list[str], references: list[str], lower: bool, want: float) -> None:
+    assert chrf(hypotheses, references, lower=lower) == pytest.approx(want, rel=1e-12)
+
+
+def test_scores_take_lists_of_equal_length() -> None:
+    with pytest.raises(DataError, match="chrf: expected as many references as translations"):
+        chrf([], [])
+    with pytest.raises(DataError, match="bleu: expected lists of translations and references"):
+        bleu("a b", ["a b"])
 
 
 def test_files_of_multi30k(tmp_path: Any) -> None:

@@ -66,3 +66,18 @@ def test_bad_descriptions(tmp_path: Any) -> None:
 def test_other_models_are_refused(toy: Sentences) -> None:
     with pytest.raises(OptionError, match="expected one of gru, transformer, got 'cnn'"):
         translate.train_translator(toy, model="cnn", merges=3)
+
+
+def test_without_attention(toy: Sentences, tmp_path: Any) -> None:
+    """A decoder that does not look back has no alignment, and comes back without one."""
+    _, _, translator, _ = translate.train_translator(
+        toy, attention=False, size=8, merges=20, epochs=1, width=1, verbose=False
+    )
+    assert "attention" not in {name.split(".")[1] for name in translator.model.state_dict()}
+    translator.model.save(tmp_path / "model.safetensors")
+    translate.save_description(translator, toy, tmp_path / "model.safetensors")
+    again = translate.load_translator(tmp_path)
+    found = again(toy.test[0], width=2)
+    assert found == translator(toy.test[0], width=2)
+    with pytest.raises(OptionError, match="got RecurrentTranslator without attention"):
+        again.alignment(found[0])
