@@ -28,6 +28,10 @@ def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
             "--hidden", default=hidden, show_default=True, callback=options.check_sizes,
             help="Sizes of the layers from pixels to codes, and in reverse back.",
         ),
+        click.option(
+            "--channels", default="none", show_default=True, callback=check_channels,
+            help="Of convolutions in the place of --hidden, such as 32,64: each halves the image.",
+        ),
         options.count("--latent", latent, "Numbers in a code."),
     ]  # fmt: skip
 
@@ -39,10 +43,15 @@ def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
     return add
 
 
+def check_channels(ctx: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Channels such as 32,64, or none."""
+    return () if text == "none" else options.check_sizes(ctx, option, text)
+
+
 def run(
-    ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], latent: int,
-    own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int, lr: float,
-    seed: int, device: str, workers: int | str, resume: Path | None,
+    ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], channels: tuple[int, ...],
+    latent: int, own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int,
+    lr: float, seed: int, device: str, workers: int | str, resume: Path | None,
 ) -> None:  # fmt: skip
     """Train a model, write it with its pictures, and say how good it is.
 
@@ -51,7 +60,7 @@ def run(
     from fastnn.tasks import images as task
 
     images = task.load_images(data)
-    model = task.make(kind, images.train.shape[1], hidden, latent, **own)
+    model = task.make(kind, images.shape, hidden, latent, channels, **own)
     steps = epochs * -(-len(images.train) // batch_size)
     where = dict(seed=seed, device=device, workers=workers)
     trainer = task.trainer_of(model, steps, lr, **where)
@@ -60,7 +69,7 @@ def run(
         verbose=not quiet, callbacks=[options.KeepCheckpoint(output)],
     )  # fmt: skip
     written = options.write(trainer, history, output)
-    task.save_description(written[0][1], kind, images.shape, hidden, latent, own)
+    task.save_description(written[0][1], kind, images.shape, hidden, latent, own, channels)
     for what, name, shown in _pictures(kind, model, images):
         path = options.folder(output) / name
         if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]
@@ -98,6 +107,7 @@ def _measures(
     kind: str, model: Any, images: Any, latent: int, where: dict[str, Any]
 ) -> list[tuple[str, str]]:
     from fastnn.tasks import images as task
+    from fastnn.tasks.digit_judge import judged, train_judge
 
     if kind == "autoencoder":
         import numpy as np
@@ -113,7 +123,7 @@ def _measures(
             ("test bound", f"{model.bound(images.test):.2f} nats"),
             ("of 50 draws", f"{model.bound(images.test, draws=50):.2f} nats"),
         ]
-    sure, digits = task.judged(task.train_judge(images, **where), model.sample(5000))
+    sure, digits = judged(train_judge(images, **where), model.sample(5000))
     return [
         ("recognised", f"{100 * sure:.1f} % of 5,000 samples, with 0.9 or more"),
         ("digits", f"each {100 * digits.min():.1f} to {100 * digits.max():.1f} % of them"),

@@ -13,21 +13,22 @@ from fastnn.cli import options
 @click.command()
 @options.count("--channels", 32, "Channels of the residual stack.")
 @options.count("--skip", 64, "Units of the two layers after it.")
-@options.count("--layers", 10, "Dilated convolutions: 1, 2, 4, ..., 512 samples, and again.")
+@options.count("--layers", 12, "Dilated convolutions: 1, 2, 4, ... samples.")
+@options.count("--cycle", 12, "Layers after which dilations begin at 1 again.")
 @click.option("--levels", default=256, show_default=True, type=click.IntRange(2),
               help="Values that a sample may have.")  # fmt: skip
 @click.option("--distribution", default="softmax", show_default=True,
               type=click.Choice(["softmax", "logistics"]),
               help="Of a sample: of all levels, or a mixture of logistic ones.")  # fmt: skip
-@options.count("--length", 4096, "Samples of the pieces that recordings are cut into.")
+@options.count("--length", 8192, "Longer recordings are cut into pieces of so many samples.")
 @click.option("--judge", type=click.Path(path_type=Path),
               help="What `fastnn train speech-commands` wrote: says which digits it "
                    "recognises.")  # fmt: skip
 @options.running(
     output="runs/wavenet",
     epochs=10,
-    batch_size=8,
-    lr=3e-3,
+    batch_size=2,
+    lr=5e-3,
     rate="Initial learning rate; it decays to 0 along a cosine.",
 )
 @click.pass_context

@@ -4,6 +4,7 @@ Each is a module; `fit` trains it by an ordinary trainer, so a whole epoch is on
 """
 
 from fastnn.generative.autoencoder import Autoencoder
+from fastnn.generative.convolutional import conv_decoder, conv_encoder
 from fastnn.generative.gan import GAN
 from fastnn.generative.joined import Joined
 from fastnn.generative.latent import interpolate, manifold
@@ -11,4 +12,7 @@ from fastnn.generative.pieces import pieces
 from fastnn.generative.vae import VAE
 from fastnn.generative.wavenet import WaveNet
 
-__all__ = ["GAN", "VAE", "Autoencoder", "Joined", "WaveNet", "interpolate", "manifold", "pieces"]
+__all__ = [
+    "GAN", "VAE", "Autoencoder", "Joined", "WaveNet", "conv_decoder", "conv_encoder", "interpolate",
+    "manifold", "pieces",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Autoencoders: plain, denoising, sparse, contractive."""
+"""Autoencoders: plain, denoising, sparse, contractive, convolutional."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.generative.convolutional import conv_decoder, conv_encoder
 from fastnn.generative.outputs import Output, check_hidden, sum_from
 from fastnn.graph.value import Value
 from fastnn.nn.activation import ReLU
@@ -87,6 +88,24 @@ class Autoencoder(Reconstructing):
         check_hidden("Autoencoder", hidden)
         sizes = [features, *hidden, latent]
         return cls(_chain(sizes, activation), _chain(sizes[::-1], activation), **options)
+
+    @classmethod
+    def convolutional(
+        cls, shape: Sequence[int], channels: Sequence[int] = (32, 64), latent: int = 30, *,
+        activation: type[Module] = ReLU, batch_norm: bool = True, **options: Any,
+    ) -> Autoencoder:  # fmt: skip
+        """An autoencoder of images (Masci et al. 2011): `conv_encoder` and `conv_decoder`.
+
+        Args:
+            shape: (C, H, W) of an image.
+            channels: of the encoder's convolutions.
+            latent: the size of a code.
+            activation, batch_norm: as of `conv_encoder`.
+            options: as for the class.
+        """
+        more: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
+        encoder = conv_encoder(shape, channels, latent, **more)
+        return cls(encoder, conv_decoder(latent, channels, shape, **more), **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

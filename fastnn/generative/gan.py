@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastnn import ops, optim
+from fastnn import nn, ops, optim
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.generative.convolutional import conv_decoder, conv_encoder
 from fastnn.generative.joined import one_hot
 from fastnn.generative.latent import noise, stacked
 from fastnn.generative.outputs import sum_from
@@ -119,6 +121,41 @@ class GAN(Module):
         self.generator, self.discriminator, self.latent = generator, discriminator, int(latent)
         self.loss, self.penalty, self.penalty_weight = loss, penalty, float(weight)
         self.smoothing, self.classes = float(smoothing), int(classes)
+
+    @classmethod
+    def dcgan(
+        cls, shape: Sequence[int], channels: Sequence[int] = (64, 128), latent: int = 100, *,
+        output: type[Module] = nn.Sigmoid, **options: Any,
+    ) -> GAN:  # fmt: skip
+        """A GAN of convolutions (DCGAN, Radford et al. 2016): the generator is a `conv_decoder`
+        with ReLU, the discriminator a `conv_encoder` with leaky ReLU of slope 0.2; both have batch
+        normalisation, except where they meet the images, and initial weights of N(0, 0.02^2).
+
+        Args:
+            shape: (C, H, W) of an image.
+            channels: of the discriminator's convolutions, the generator's in reverse.
+            latent: numbers in the noise.
+            output: the generator's last activation: `nn.Sigmoid` for pixels within 0..1, `nn.Tanh`
+                for pixels within -1..1.
+            options: as for the class, without `classes`.
+
+        Raises OptionError for `classes`, which these nets have no input for.
+
+        >>> from fastnn.generative import GAN
+        >>> GAN.dcgan((1, 28, 28), channels=(8, 16), latent=10).sample(5).shape
+        (5, 1, 28, 28)
+        """
+        if options.get("classes"):
+            raise OptionError(
+                "GAN.dcgan: expected no classes, which its nets have no input for, got "
+                f"{options['classes']}; build both nets yourself"
+            )
+        check_whole("GAN", 1, latent=latent)
+        init = nn.init.get("normal", std=0.02)
+        generator = conv_decoder(latent, channels, shape, weight_init=init)
+        leaky = partial(nn.LeakyReLU, 0.2)
+        discriminator = conv_encoder(shape, channels, 1, activation=leaky, weight_init=init)
+        return cls(nn.Sequential(*generator, output()), discriminator, latent, **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

@@ -24,7 +24,6 @@ from fastnn.train.trainer import Trainer
 Model = Autoencoder | VAE | GAN
 #: what trains each model, by which its parameters are named in a checkpoint
 PREFIXES = {"autoencoder": "model.", "vae": "vae.", "gan": "gan."}
-CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -60,22 +59,30 @@ def load_images(data: str = "mnist", **source: Any) -> Images:
     return Images(rows, y, test, y_test, (side, side))
 
 
-def make(kind: str, pixels: int, hidden: Sequence[int], latent: int, **options: Any) -> Model:
-    """A model of fully connected layers.
+def make(
+    kind: str, shape: tuple[int, int], hidden: Sequence[int], latent: int,
+    channels: Sequence[int] = (), **options: Any,
+) -> Model:  # fmt: skip
+    """A model of images as rows of pixels.
 
     Args:
         kind: "autoencoder", "vae" or "gan".
-        pixels: numbers in an image.
-        hidden: units of the layers from pixels to codes; in reverse from codes to pixels.
+        shape: height and width.
+        hidden: units of the fully connected layers from pixels to codes; in reverse from codes to
+            pixels.
         latent: numbers in a code.
+        channels: of convolutions in the place of those layers; none: fully connected.
         options: of the model's class.
     """
+    if kind not in PREFIXES:
+        raise OptionError(f"kind: expected one of {', '.join(PREFIXES)}, got {kind!r}")
+    if channels:
+        return _of_rows(kind, (1, *shape), tuple(channels), latent, **options)
+    pixels = shape[0] * shape[1]
     if kind == "autoencoder":
         return Autoencoder.mlp(pixels, hidden, latent, output="bernoulli", **options)
     if kind == "vae":
         return VAE.mlp(pixels, hidden, latent, **options)
-    if kind != "gan":
-        raise OptionError(f"kind: expected one of {', '.join(PREFIXES)}, got {kind!r}")
     up: list[nn.Module] = []
     size = latent
     for units in reversed(hidden):
@@ -89,6 +96,24 @@ def make(kind: str, pixels: int, hidden: Sequence[int], latent: int, **options: 
     generator = nn.Sequential(*up, nn.Linear(size, pixels), nn.Sigmoid())
     discriminator = nn.Sequential(*down, nn.Linear(inputs, 1))
     return GAN(generator, discriminator, latent, **options)
+
+
+def _of_rows(
+    kind: str, shape: tuple[int, int, int], channels: tuple[int, ...], latent: int, **options: Any
+) -> Model:
+    """A convolutional model, between rows of pixels."""
+    if kind == "gan":
+        model: Model = GAN.dcgan(shape, channels, latent, **options)
+        model.generator = nn.Sequential(*model.generator, nn.Flatten())
+        model.discriminator = nn.Sequential(nn.Reshape(*shape), *model.discriminator)
+        return model
+    if kind == "vae":
+        model = VAE.convolutional(shape, channels, latent, **options)
+    else:
+        model = Autoencoder.convolutional(shape, channels, latent, output="bernoulli", **options)
+    model.encoder = nn.Sequential(nn.Reshape(*shape), *model.encoder)
+    model.decoder = nn.Sequential(*model.decoder, nn.Flatten())
+    return model
 
 
 def trainer_of(model: Model, steps: int, lr: float, **options: Any) -> Trainer:
@@ -132,30 +157,6 @@ def component_error(images: Images, components: int) -> float:
     return float(np.square(test - test @ kept @ kept.T).mean())
 
 
-def train_judge(images: Images, *, epochs: int = 6, seed: int = 0, **options: Any) -> nn.Module:
-    """A classifier of real digits, which says what digits a model makes.
-
-    `options` are those of `Trainer`.
-    """
-    judge = nn.Sequential(
-        nn.Dropout(0.2), nn.Linear(images.train.shape[1], 256), nn.ReLU(), nn.Dropout(0.4),
-        nn.Linear(256, CLASSES),
-    )  # fmt: skip
-    trainer = Trainer(judge, "cross_entropy", optim.Adam(lr=1e-3), seed=seed, **options)
-    trainer.fit(images.train, images.train_labels, epochs=epochs, batch_size=64, verbose=False)
-    return judge
-
-
-def judged(judge: nn.Module, made: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
-    """The share of images that a classifier recognises with a probability of 0.9 or more, and the
-    share of each digit among all of them."""
-    logits = judge.predict(made).astype(np.float64)
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
-    digits = np.bincount(chances.argmax(axis=1), minlength=CLASSES) / len(made)
-    return float((chances.max(axis=1) >= 0.9).mean()), digits
-
-
 def drawn_samples(model: Model, count: int, seed: int = 0, walk: bool = False) -> NDArray[Any]:
     """Images that a model makes, shape (count, pixels).
 
@@ -187,11 +188,12 @@ def drawn_samples(model: Model, count: int, seed: int = 0, walk: bool = False) -
 
 def save_description(
     checkpoint: Path, kind: str, shape: tuple[int, int], hidden: Sequence[int], latent: int,
-    options: dict[str, Any],
+    options: dict[str, Any], channels: Sequence[int] = (),
 ) -> Path:  # fmt: skip
     """Write what is needed to make the model again, as JSON beside a checkpoint."""
     state = dict(
-        kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=options
+        kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=options,
+        channels=list(channels),
     )  # fmt: skip
     return description.write(checkpoint, state)
 
@@ -210,8 +212,10 @@ def load_image_model(path: str | os.PathLike[str]) -> tuple[Model, tuple[int, in
         files.check_options(
             {**state["options"], "height": height, "width": width, "latent": state["latent"]}
         )
-        hidden = [int(units) for units in state["hidden"]]
+        hidden, channels = (
+            [int(n) for n in state.get(name, [])] for name in ("hidden", "channels")
+        )
         options = dict(state["options"])
-        model = make(kind, height * width, hidden, state["latent"], **options)
+        model = make(kind, (height, width), hidden, state["latent"], channels, **options)
     model.load(checkpoint, prefix=PREFIXES[kind])
     return model, (height, width)

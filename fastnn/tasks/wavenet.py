@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files, optim
+from fastnn.data.bucketing import Buckets
 from fastnn.data.spoken_digits import RATE, SpokenDigits
 from fastnn.errors import OptionError
 from fastnn.generative import WaveNet, pieces
@@ -22,6 +23,8 @@ from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
 
 CLASSES = 10
+#: batches are padded to a multiple of so many samples, so that there are few lengths
+MULTIPLE = 256
 Levels = list[NDArray[np.int64]]
 
 
@@ -34,19 +37,53 @@ def levels_of(net: WaveNet, recordings: SpokenDigits) -> Levels:
     return found
 
 
+class Batches:
+    """Batches for `Trainer.fit` of pieces that are about as long as each other, so that hardly any
+    of what a step computes is padding: ((levels, digits), targets).
+
+    Args:
+        x, targets, digits: pieces as `pieces` cuts them, and the digit that each is a part of.
+        batch_size: pieces of a batch, if there are so many.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, x: NDArray[np.int64], targets: NDArray[np.int64], digits: NDArray[np.int64],
+        batch_size: int, seed: int,
+    ):  # fmt: skip
+        ends = [int(np.flatnonzero(row >= 0)[-1]) + 1 for row in targets]
+        levels = [row[:end] for row, end in zip(x, ends, strict=True)]
+        said = [np.full(end, digit) for digit, end in zip(digits, ends, strict=True)]
+        known = [row[:end] for row, end in zip(targets, ends, strict=True)]
+        size = min(batch_size, len(ends))
+        self.buckets = Buckets((levels, said), known, size, multiple=MULTIPLE, seed=seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the order for this epoch; the trainer calls it."""
+        self.buckets.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.buckets)
+
+    def __iter__(self) -> Iterator[tuple[tuple[NDArray[Any], ...], NDArray[Any]]]:
+        for (levels, said, _), targets in self.buckets:
+            yield (levels, said[:, 0]), targets
+
+
 def train_wavenet(
     train: SpokenDigits,
     test: SpokenDigits,
     *,
     channels: int = 32,
     skip: int = 64,
-    layers: int = 10,
+    layers: int = 12,
+    cycle: int = 12,
     levels: int = 256,
     output: str = "softmax",
-    length: int = 4096,
-    batch_size: int = 8,
+    length: int = 8192,
+    batch_size: int = 2,
     epochs: int = 10,
-    lr: float = 3e-3,
+    lr: float = 5e-3,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: str = "auto",
@@ -58,26 +95,26 @@ def train_wavenet(
 
     Args:
         train, test: recordings.
-        channels, skip, layers, levels, output: as of `WaveNet`.
-        length: samples of the pieces that recordings are cut into.
+        channels, skip, layers, cycle, levels, output: as of `WaveNet`.
+        length: longer recordings are cut into pieces of so many samples.
         batch_size: pieces of a step.
         epochs, callbacks, seed, device, workers, resume, verbose: as of `Trainer`.
         lr: the learning rate at the beginning.
 
     Returns the net, its trainer, the history, and the bits of a sample of the test recordings.
     """
-    net = WaveNet(levels, channels, skip, layers, output=output, classes=CLASSES)
+    net = WaveNet(levels, channels, skip, layers, cycle, output=output, classes=CLASSES)
     context = min(net.receptive_field, length // 2)
     x, targets, of = pieces(levels_of(net, train), length, context)
-    steps = -(-len(x) // batch_size) * epochs
+    batches = Batches(x, targets, train.labels[of], batch_size, seed)
+    steps = len(batches) * epochs
     trainer = net.trainer(
         optimizer=optim.Adam(lr=lr, clip_global_norm=1.0, schedule=CosineAnnealing(steps)),
         seed=seed, device=device, workers=workers,
     )  # fmt: skip
     history = trainer.fit(
-        (x, train.labels[of]), targets, epochs=epochs, batch_size=batch_size,
-        callbacks=list(callbacks), resume=resume, verbose=verbose,
-    )  # fmt: skip
+        batches, epochs=epochs, callbacks=list(callbacks), resume=resume, verbose=verbose
+    )
     x, targets, of = pieces(levels_of(net, test), length, context)
     return net, trainer, history, net.bits(x, test.labels[of], targets=targets)
 

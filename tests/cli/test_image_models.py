@@ -27,10 +27,12 @@ def run(*arguments):
     return CliRunner().invoke(cli.group(), [str(a) for a in arguments])
 
 
+@pytest.mark.parametrize("channels", ["none", "4,6"])
 @pytest.mark.parametrize("kind", MEASURES)
-def test_trains_and_draws(kind, tmp_path):
+def test_trains_and_draws(kind, channels, tmp_path):
     folder = tmp_path / "run"
-    result = run("train", kind, *SMALL, "--latent", 2, "--output", folder)
+    own = ("--latent", 2, "--channels", channels)
+    result = run("train", kind, *SMALL, *own, "--output", folder)
     assert result.exit_code == 0, result.output
     assert re.search(MEASURES[kind], result.stdout, re.DOTALL)
     written = {path.name for path in folder.iterdir()}
@@ -48,7 +50,7 @@ def test_trains_and_draws(kind, tmp_path):
     text = run("sample", folder, "--prime", "to be")
     assert text.exit_code == 2
     assert "with a model of text only" in text.output
-    more = run("train", kind, *SMALL, "--latent", 2, "--output", folder, "--resume",
+    more = run("train", kind, *SMALL, *own, "--output", folder, "--resume",
                folder / "model.safetensors")  # fmt: skip
     assert more.exit_code == 0, more.output
 
@@ -57,7 +59,7 @@ def test_a_checkpoint_gives_the_model_again(tmp_path):
     from fastnn.tasks import images as task
 
     data = task.load_images("digits")
-    model = task.make("vae", 64, (16,), 3, draws=2)
+    model = task.make("vae", (8, 8), (16,), 3, draws=2)
     trainer = task.trainer_of(model, 40, 1e-3, seed=4, workers=1)
     task.fit(model, trainer, data, epochs=1, batch_size=128, verbose=False)
     trainer.save(tmp_path / "model.safetensors")
@@ -88,6 +90,8 @@ def test_what_would_be_lost_or_ignored_is_refused_before_training(tmp_path):
     assert result.exit_code == 1
     assert "cannot be made: Not a directory; choose another with --output" in result.output
     assert "epoch 1" not in result.output
+    wrong = run("train", "gan", *SMALL, "--channels", "8,x", "--output", tmp_path / "run")
+    assert "expected sizes such as 256,128, got '8,x'" in wrong.output
     weighed = run("train", "gan", *SMALL, "--penalty-weight", 3, "--output", tmp_path / "run")
     assert weighed.exit_code == 1
     assert "expected a penalty to weigh, got none" in weighed.output

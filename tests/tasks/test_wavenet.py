@@ -9,7 +9,7 @@ from fastnn.errors import DataError, OptionError
 from fastnn.generative import WaveNet
 from fastnn.tasks import wavenet as task
 
-SMALL = dict(channels=4, skip=6, layers=5, length=600, batch_size=8, workers=1, verbose=False)
+SMALL = dict(channels=4, skip=6, layers=5, length=600, batch_size=4, workers=1, verbose=False)
 
 
 def test_tones_are_learned(tones, tmp_path):
