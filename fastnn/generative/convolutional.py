@@ -16,7 +16,7 @@ from fastnn.nn.module import Module
 from fastnn.nn.shape import Flatten, Reshape
 
 #: of each convolution, whose stride is 2: every pixel is in four windows
-WINDOW = dict(kernel_size=4, stride=2, padding=1)
+WINDOW: dict[str, Any] = dict(kernel_size=4, stride=2, padding=1)
 
 
 def conv_encoder(

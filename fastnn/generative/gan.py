@@ -155,7 +155,8 @@ class GAN(Module):
         generator = conv_decoder(latent, channels, shape, weight_init=init)
         leaky = partial(nn.LeakyReLU, 0.2)
         discriminator = conv_encoder(shape, channels, 1, activation=leaky, weight_init=init)
-        return cls(nn.Sequential(*generator, output()), discriminator, latent, **options)
+        generator.append(output())
+        return cls(generator, discriminator, latent, **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

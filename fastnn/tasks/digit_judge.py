@@ -25,7 +25,7 @@ def train_judge(images: Images, *, epochs: int = 4, seed: int = 0, **options: An
     """
     pixels = images.train.shape[1]
     if min(images.shape) >= 12:
-        judge = nn.Sequential(nn.Reshape(1, *images.shape), *lenet(images.shape))
+        judge = nn.Sequential(nn.Reshape(1, *images.shape), lenet(images.shape))
     else:
         judge = nn.Sequential(
             nn.Dropout(0.2), nn.Linear(pixels, 256), nn.ReLU(), nn.Dropout(0.4),

@@ -102,17 +102,18 @@ def _of_rows(
     kind: str, shape: tuple[int, int, int], channels: tuple[int, ...], latent: int, **options: Any
 ) -> Model:
     """A convolutional model, between rows of pixels."""
+    rows = nn.Reshape(*shape)
     if kind == "gan":
-        model: Model = GAN.dcgan(shape, channels, latent, **options)
-        model.generator = nn.Sequential(*model.generator, nn.Flatten())
-        model.discriminator = nn.Sequential(nn.Reshape(*shape), *model.discriminator)
-        return model
+        gan = GAN.dcgan(shape, channels, latent, **options)
+        gan.generator = nn.Sequential(gan.generator, nn.Flatten())
+        gan.discriminator = nn.Sequential(rows, gan.discriminator)
+        return gan
     if kind == "vae":
-        model = VAE.convolutional(shape, channels, latent, **options)
+        model: Autoencoder | VAE = VAE.convolutional(shape, channels, latent, **options)
     else:
         model = Autoencoder.convolutional(shape, channels, latent, output="bernoulli", **options)
-    model.encoder = nn.Sequential(nn.Reshape(*shape), *model.encoder)
-    model.decoder = nn.Sequential(*model.decoder, nn.Flatten())
+    model.encoder = nn.Sequential(rows, model.encoder)
+    model.decoder = nn.Sequential(model.decoder, nn.Flatten())
     return model
 
 

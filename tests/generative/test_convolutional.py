@@ -78,7 +78,7 @@ def test_dcgan_begins_with_small_weights_and_leaky_slopes() -> None:
     assert all(0.015 < s < 0.025 for s in spreads)
     slopes = [layer for layer in gan.discriminator if isinstance(layer, nn.LeakyReLU)]
     assert len(slopes) == 2
-    assert isinstance(gan.generator[-1], nn.Tanh)
+    assert isinstance(gan.generator.layers[-1], nn.Tanh)
 
 
 @pytest.mark.parametrize(
