@@ -18,6 +18,8 @@ from fastnn.cli import options
 @options.count("--hidden", 128, "Units per layer and direction.")
 @options.count("--layers", 2, "LSTM layers.")
 @options.share("--dropout", 0.35, "Dropout probability between layers.")
+@click.option("--transducer", is_flag=True,
+              help="Train a transducer, without CTC, word list and language model.")  # fmt: skip
 @options.running(
     output="runs/asr",
     epochs=40,
@@ -34,7 +36,8 @@ def asr(
     """Speech recognition: characters of AN4's spelt names and numbers, or of your own recordings.
 
     A bidirectional LSTM on cepstra with connectionist temporal classification; a word list and a
-    language model of the training texts help to read it. Set FASTNN_DATA to the folder that has
+    language model of the training texts help to read it. Or a transducer, which reads what it has
+    written itself. Set FASTNN_DATA to the folder that has
     an4. `fastnn transcribe` uses the result.
     """
     from fastnn.data.transcribed import load_an4, load_transcribed

@@ -15,6 +15,7 @@ from fastnn.cli import options
 @options.count("--hidden", 256, "Units per layer.")
 @options.count("--layers", 2, "LSTM layers.")
 @options.share("--dropout", 0.1, "Dropout probability between layers.")
+@options.language_model
 @options.count("--steps", 32, "Characters to backpropagate through.")
 @options.running(
     output="runs/char-lm",

@@ -58,6 +58,26 @@ def share(name: str, default: float, text: str) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+def language_model(command: Command) -> Command:
+    """The options that language models of characters and words have in common."""
+    options: list[Callable[[Command], Command]] = [
+        click.option("--tied", is_flag=True,
+                     help="Use the embedding as the weights of the logits too."),
+        click.option("--variational", is_flag=True,
+                     help="Draw one dropout mask for all steps of a sequence."),
+        share("--weight-drop", 0.0, "Dropout probability of recurrent weights."),
+        share("--word-dropout", 0.0, "Probability that a symbol's embedding is zero for a batch."),
+        click.option(
+            "--precision", default="highest", show_default=True,
+            type=click.Choice(["highest", "high", "medium", "bf16", "fp16"]),
+            help="Of matrix products.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
             batch: str = "Samples per step.") -> Callable[[Command], Command]:  # fmt: skip
     """The options of every run.

@@ -15,6 +15,7 @@ from fastnn.cli import options
 @options.count("--hidden", 200, "Units per layer.")
 @options.count("--layers", 1, "LSTM layers.")
 @options.share("--dropout", 0.3, "Dropout probability.")
+@options.language_model
 @options.count("--steps", 20, "Words to backpropagate through.")
 @options.running(
     output="runs/word-lm",

@@ -28,6 +28,7 @@ from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
+from fastnn.nn.transducer import *
 from fastnn.nn.transformer import *
 from fastnn.nn.upsampling import *
 from fastnn.public import publish

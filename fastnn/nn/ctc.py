@@ -77,7 +77,7 @@ class CTCLoss(Loss):
         return f"blank={self.blank}"
 
 
-def _pair(given: Any, what: str, parts: str) -> tuple[Value, Value | None]:
+def _pair(given: Any, what: str, parts: str, name: str = "CTCLoss") -> tuple[Value, Value | None]:
     if isinstance(given, Value):
         return given, None
     if isinstance(given, (tuple, list)) and len(given) == 2:
@@ -85,7 +85,7 @@ def _pair(given: Any, what: str, parts: str) -> tuple[Value, Value | None]:
         if isinstance(first, Value) and isinstance(second, Value):
             return first, second
     got = f"{len(given)} parts" if isinstance(given, (tuple, list)) else type(given).__name__
-    raise ShapeError(f"CTCLoss: expected one {what} or a tuple of {parts}, got {got}")
+    raise ShapeError(f"{name}: expected one {what} or a tuple of {parts}, got {got}")
 
 
 publish(globals(), type)

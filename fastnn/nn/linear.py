@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -95,6 +95,10 @@ class Embedding(Module):
         embedding_dim: C, the size of a vector.
         padding_idx: an id whose vector starts as zeros and is not trained, or None.
         weight_init: initialiser of `weight`; None is standard normal, as in PyTorch.
+        dropout: probability that an id's vector is zero in training, wherever the mini-batch has
+            the id; the others are multiplied by 1 / (1 - p) (Gal & Ghahramani 2016, "A
+            theoretically grounded application of dropout in recurrent neural networks"; 0.1 in
+            AWD-LSTM). In [0, 1).
 
     Attributes:
         weight: the vectors, shape (V, C).
@@ -116,7 +120,12 @@ class Embedding(Module):
         embedding_dim: int,
         padding_idx: int | None = None,
         weight_init: str | float | Callable[..., Any] | None = None,
+        dropout: float = 0.0,
     ):
+        check_numbers("Embedding", dropout=dropout)
+        if not 0 <= dropout < 1:
+            raise OptionError(f"Embedding: expected dropout in [0, 1), got {dropout}")
+        self.dropout = float(dropout)
         check_whole("Embedding", 1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None:
             check_whole("Embedding", 0, padding_idx=padding_idx)
@@ -138,7 +147,11 @@ class Embedding(Module):
 
     def forward(self, ids: Value) -> Value:
         padding = -1 if self.padding_idx is None else self.padding_idx
-        return ops.embedding(ids, self.weight, padding)
+        vectors = ops.embedding(ids, self.weight, padding)
+        if not (self.dropout and ids.graph.training):
+            return vectors
+        mask = ops.dropout(ids.graph.full((self.num_embeddings, 1), 1.0), self.dropout)
+        return ops.multiply(vectors, ops.embedding(ids, mask))
 
     def extra(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}"

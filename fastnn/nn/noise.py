@@ -89,6 +89,12 @@ class GaussianDropout(Module):
         return f"{self.p}"
 
 
+def one_mask(x: Value, p: float) -> Value:
+    """Dropout with one mask for all positions of a sample."""
+    shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+    return ops.multiply(x, ops.dropout(x.graph.full(shape, 1.0, x.batched), p))
+
+
 class SpatialDropout(Module):
     """Sets whole features to zero in training: each at all positions of a sample or at none.
 
@@ -116,8 +122,7 @@ class SpatialDropout(Module):
             )
         if not (x.graph.training and self.p):
             return x
-        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
-        return ops.multiply(x, ops.dropout(x.graph.full(shape, 1.0, x.batched), self.p))
+        return one_mask(x, self.p)
 
     def extra(self) -> str:
         return f"{self.p}"

@@ -14,6 +14,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, w
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
+from fastnn.nn.noise import one_mask
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.zoneout import probabilities, zoned
 from fastnn.ops.operands import as_value, graph_of
@@ -52,6 +53,9 @@ class Recurrent(Module, Stateful):
             "Zoneout: regularizing RNNs by randomly preserving hidden activations"). One number, or
             for an LSTM a pair for (h, c): 0.05 and 0.5 there. The layer then runs as a loop of
             single steps, which is slower, and takes no `bptt`.
+        variational: whether `dropout` draws one mask for all steps of a sequence (Gal & Ghahramani
+            2016, "A theoretically grounded application of dropout in recurrent neural networks"),
+            not one for each step.
         stateful: a batch size, or None. Each batch then starts from the final states of the batch
             before, kept in the buffers `state_h_l0` (and `state_c_l0`) until `reset_state`. All
             batches must have this size.
@@ -82,6 +86,7 @@ class Recurrent(Module, Stateful):
         stateful: int | None = None,
         weight_drop: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
+        variational: bool = False,
     ):
         name = type(self).__name__
         check_whole(name, 1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
@@ -105,7 +110,12 @@ class Recurrent(Module, Stateful):
         check_numbers(name, weight_drop=weight_drop)
         if not 0 <= weight_drop < 1:
             raise OptionError(f"{name}: expected weight_drop in [0, 1), got {weight_drop}")
-        self.weight_drop = float(weight_drop)
+        if not isinstance(variational, bool) or (variational and not dropout):
+            raise OptionError(
+                f"{name}: expected variational True, with dropout above 0, or False; got "
+                f"{variational!r} with dropout={dropout}"
+            )
+        self.weight_drop, self.variational = float(weight_drop), variational
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.zoneout = probabilities(name, zoneout, list(self._state_sizes()))
         if bptt and any(self.zoneout):
@@ -240,7 +250,7 @@ class Recurrent(Module, Stateful):
         finals: list[Any] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and x.graph.training:
-                x = ops.dropout(x, self.dropout)
+                x = (one_mask if self.variational else ops.dropout)(x, self.dropout)
             outputs = []
             for place, (k, suffix) in enumerate(suffixes):
                 if k == layer:

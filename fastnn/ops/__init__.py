@@ -37,6 +37,7 @@ from fastnn.ops.sequence import *
 from fastnn.ops.shape import *
 from fastnn.ops.shape import _getitem as getitem  # noqa: F401  (x[...])
 from fastnn.ops.transducer import *
+from fastnn.ops.transducer_search import *
 from fastnn.ops.upsampling import *
 from fastnn.public import publish
 

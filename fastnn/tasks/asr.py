@@ -24,17 +24,21 @@ from fastnn.data.sequences import pad
 from fastnn.data.signals import resample
 from fastnn.data.transcribed import CEPSTRA, Transcribed
 from fastnn.errors import DataError, OptionError
-from fastnn.graph.value import Value
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.tasks import description
+from fastnn.tasks.speech_models import SpeechModel, SpeechTransducer
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs
 from fastnn.train.trainer import Trainer
 
 #: frames are rounded up to a multiple, so that few programs are planned
 MULTIPLE = 16
+#: and numbers of labels likewise, where they are an input
+LABELS = 8
 #: prefixes that decoding keeps, weight of the language model, and words that it looks at
 BEAM, WEIGHT, ORDER = 32, 1.0, 3
+#: hypotheses that a transducer's decoding keeps
+SEARCH = 4
 #: the symbol of the blank, class 0
 BLANK = ""
 
@@ -85,36 +89,6 @@ class Front:
         return full.reshape(count, -1)
 
 
-class SpeechModel(nn.Module):
-    """Logits of characters for frames.
-
-    Args:
-        features: of a frame.
-        classes: characters and the blank.
-        hidden: units of each layer and direction.
-        layers: LSTM layers.
-        dropout: probability of zero between layers and before the logits.
-
-    Inputs: frames (batch, steps, features) and their numbers (batch,); outputs: logits (batch,
-    steps, classes) and the numbers.
-    """
-
-    def __init__(
-        self, features: int, classes: int, *, hidden: int = 128, layers: int = 2,
-        dropout: float = 0.35,
-    ):  # fmt: skip
-        self.options = {"hidden": hidden, "layers": layers, "dropout": dropout}
-        self.before = nn.Dropout(0.3 * dropout)
-        between = dropout if layers > 1 else 0.0
-        self.lstm = nn.LSTM(features, hidden, layers, bidirectional=True, dropout=between)
-        self.after = nn.Dropout(dropout)
-        self.logits = nn.Linear(2 * hidden, classes)
-
-    def forward(self, frames: Value, lengths: Value) -> tuple[Value, Value]:
-        outputs, _ = self.lstm(self.before(frames), lengths=lengths)
-        return self.logits(self.after(outputs)), lengths
-
-
 class SpeechBatches:
     """Mini-batches of recordings of similar length, a little different in each epoch: frames are
     joined from another one on, noise is added, and stretches of frames are silenced (Park et al.
@@ -123,12 +97,14 @@ class SpeechBatches:
     Args:
         frames: of each recording, not joined. labels: of each. front: joins frames.
         batch_size, seed: see `Buckets`.
+        with_labels: whether the labels, padded with the blank, are an input as well.
     """
 
     def __init__(
         self, frames: list[NDArray[np.float32]], labels: list[NDArray[np.int64]], front: Front,
-        batch_size: int, seed: int = 0,
+        batch_size: int, seed: int = 0, with_labels: bool = False,
     ):  # fmt: skip
+        self.with_labels = with_labels
         self.frames, self.labels, self.front = frames, labels, front
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.most = max(map(len, labels))
@@ -157,7 +133,12 @@ class SpeechBatches:
         groups = order[first : len(order) - left + first].reshape(-1, self.batch_size)
         for rows in random.permutation(groups):
             x, lengths = padded([ready[k] for k in rows])
-            yield (x, lengths), pad([self.labels[k] for k in rows], -1, self.most)[0]
+            given = [self.labels[k] for k in rows]
+            if self.with_labels:
+                labels, counts = pad(given, 0, -(-max(map(len, given)) // LABELS) * LABELS)
+                yield (x, labels, lengths), (labels, counts)
+            else:
+                yield (x, lengths), pad(given, -1, self.most)[0]
 
 
 def padded(frames: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -176,11 +157,28 @@ class Recogniser:
         weight: of the language model.
     """
 
-    model: SpeechModel
+    model: SpeechModel | SpeechTransducer
     front: Front
     symbols: list[str]
     texts: list[str]
     weight: float = WEIGHT
+
+    @property
+    def is_transducer(self) -> bool:
+        """Whether the model is one, and reads by itself."""
+        return isinstance(self.model, SpeechTransducer)
+
+    def texts_of(self, frames: Sequence[NDArray[np.float32]], with_words: bool = True) -> list[str]:
+        """The texts of recordings' frames, not joined yet. A transducer looks at `SEARCH`
+        hypotheses at a time, or where words don't help at one; it has no list of words."""
+        if not isinstance(self.model, SpeechTransducer):
+            return self.read(self.logits(frames), with_words)
+        decoder = nn.TransducerDecoder(self.model, self.symbols, SEARCH if with_words else 1)
+        joined = [self.front.joined(f) for f in frames]
+        found: dict[int, str] = {}
+        for x, lengths, rows in _by_length(joined):
+            found |= dict(zip(rows, decoder.text(x, lengths), strict=True))
+        return [" ".join(found[k].split()) for k in range(len(joined))]
 
     def decoder(self, with_words: bool = True) -> nn.CTCDecoder:
         """What reads the logits: with the words of the training texts, or greedily."""
@@ -193,14 +191,11 @@ class Recogniser:
 
     def logits(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Logits for recordings' frames, not joined yet, in their order."""
-        joined = [self.front.joined(f) for f in frames]
-        order, found = np.argsort([len(f) for f in joined], kind="stable"), {}
-        for begin in range(0, len(order), MULTIPLE):
-            rows = order[begin : begin + MULTIPLE]
-            x, lengths = padded([joined[k] for k in rows])
+        joined, found = [self.front.joined(f) for f in frames], {}
+        for x, lengths, rows in _by_length(joined):
             outputs, _ = self.model.predict(x, lengths)
             for k, output, n in zip(rows, outputs, lengths, strict=True):
-                found[int(k)] = output[:n]
+                found[k] = output[:n]
         return [found[k] for k in range(len(joined))]
 
     def read(self, logits: Sequence[NDArray[np.float32]], with_words: bool = True) -> list[str]:
@@ -231,7 +226,17 @@ class Recogniser:
                 )
             waveform = resample(waveform, rate, self.front.rate).astype(np.float32)
         frames = self.front.of_waveform(waveform)
-        return self.read(self.logits([frames]), with_words)[0]
+        return self.texts_of([frames], with_words)[0]
+
+
+def _by_length(
+    joined: list[NDArray[np.float32]],
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], list[int]]]:
+    """Batches of recordings of similar length: frames, their numbers, and which they are."""
+    order = np.argsort([len(f) for f in joined], kind="stable")
+    for begin in range(0, len(order), MULTIPLE):
+        rows = [int(k) for k in order[begin : begin + MULTIPLE]]
+        yield *padded([joined[k] for k in rows]), rows
 
 
 def frames_of(data: Transcribed, front: Front) -> list[NDArray[np.float32]]:
@@ -255,6 +260,7 @@ def train_asr(
     batch_size: int = 16,
     epochs: int = 40,
     lr: float = 4e-3,
+    transducer: bool = False,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     device: str = "auto",
@@ -267,10 +273,13 @@ def train_asr(
     Args:
         train, test: see `load_an4` and `load_transcribed`.
         hidden, layers, dropout: see `SpeechModel`. For the others see `Trainer`.
+        transducer: whether to train a `SpeechTransducer` (Graves 2012) instead of the net for
+            connectionist temporal classification.
 
     Returns the trainer, the history (with "val_cer", the greedy error rate of characters, after
     each epoch), the error rates on the test part ("CER" and "WER" greedy, "CER with words" and "WER
-    with words" with word list and language model), and the recogniser.
+    with words" with word list and language model, or of a transducer "CER with beam" and "WER with
+    beam"), and the recogniser.
     """
     if not len(train) or not len(test):
         raise DataError(f"expected recordings, got {len(train)} to train and {len(test)} to test")
@@ -279,29 +288,29 @@ def train_asr(
     symbols = [BLANK, *sorted({c for text in train.texts for c in text})]
     numbers = {c: k for k, c in enumerate(symbols)}
     labels = [np.array([numbers[c] for c in text], np.int64) for text in train.texts]
-    model = SpeechModel(
-        front.features, len(symbols), hidden=hidden, layers=layers, dropout=dropout
-    )  # fmt: skip
-    batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed)
+    kind = SpeechTransducer if transducer else SpeechModel
+    model = kind(front.features, len(symbols), hidden=hidden, layers=layers, dropout=dropout)
+    loss = nn.TransducerLoss() if transducer else nn.CTCLoss(zero_infinity=True)
+    batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed, transducer)
     schedule = CosineAnnealing(len(batches) * epochs)
     trainer = Trainer(
-        model, nn.CTCLoss(zero_infinity=True),
+        model, loss,
         optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule),
         device=device, workers=workers, seed=seed,
     )  # fmt: skip
     recogniser = Recogniser(model, front, symbols, list(train.texts))
 
     def add(epoch: int, logs: Logs) -> None:
-        found = recogniser.read(recogniser.logits(test_frames), with_words=False)
+        found = recogniser.texts_of(test_frames, with_words=False)
         logs["val_cer"] = character_error_rate(test.texts, found).rate
 
     history = trainer.fit(
         batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
         resume=resume, verbose=verbose,
     )  # fmt: skip
-    logits, scores = recogniser.logits(test_frames), {}
-    for name, with_words in (("", False), (" with words", True)):
-        found = recogniser.read(logits, with_words)
+    scores = {}
+    for name, with_words in (("", False), (" with beam" if transducer else " with words", True)):
+        found = recogniser.texts_of(test_frames, with_words)
         scores[f"CER{name}"] = character_error_rate(test.texts, found)
         scores[f"WER{name}"] = word_error_rate(test.texts, found)
     return trainer, history, scores, recogniser
@@ -317,7 +326,8 @@ def _front_for(rate: int) -> Front:
 def save_description(recogniser: Recogniser, checkpoint: Path) -> Path:
     """Write what is needed to make the recogniser again as JSON beside a checkpoint; its path."""
     state = {
-        "task": "asr", "options": recogniser.model.options, "front": asdict(recogniser.front),
+        "task": "asr", "transducer": recogniser.is_transducer,
+        "options": recogniser.model.options, "front": asdict(recogniser.front),
         "symbols": recogniser.symbols, "texts": recogniser.texts, "weight": recogniser.weight,
     }  # fmt: skip
     return description.write(checkpoint, state)
@@ -338,7 +348,8 @@ def load_speech_recogniser(path: str | os.PathLike[str]) -> Recogniser:
                 raise ValueError(f"{name} are not strings")
         files.check_options(state["options"])
         front = Front(**state["front"])
-        model = SpeechModel(front.features, len(state["symbols"]), **state["options"])
+        kind = SpeechTransducer if state.get("transducer") else SpeechModel
+        model = kind(front.features, len(state["symbols"]), **state["options"])
         found = Recogniser(model, front, state["symbols"], state["texts"], float(state["weight"]))
     model.load(checkpoint)
     return found

@@ -23,6 +23,10 @@ def train_char_lm(
     hidden: int = 256,
     layers: int = 2,
     dropout: float = 0.1,
+    tied: bool = False,
+    variational: bool = False,
+    weight_drop: float = 0.0,
+    word_dropout: float = 0.0,
     batch_size: int = 32,
     steps: int = 32,
     epochs: int = 7,
@@ -33,7 +37,8 @@ def train_char_lm(
 
     Args:
         text: see `load_shakespeare`.
-        embedding, hidden, layers, dropout: see `LanguageModel`.
+        embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout: see
+            `LanguageModel`.
         batch_size: streams that are read side by side.
         steps, epochs, lr, options: see `train_language_model`.
 
@@ -42,6 +47,7 @@ def train_char_lm(
     """
     model = LanguageModel(
         len(text.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
+        tied=tied, variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
         streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(

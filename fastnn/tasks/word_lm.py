@@ -18,6 +18,10 @@ def train_word_lm(
     hidden: int = 200,
     layers: int = 1,
     dropout: float = 0.3,
+    tied: bool = False,
+    variational: bool = False,
+    weight_drop: float = 0.0,
+    word_dropout: float = 0.0,
     batch_size: int = 20,
     steps: int = 20,
     epochs: int = 4,
@@ -28,7 +32,8 @@ def train_word_lm(
 
     Args:
         words: see `load_ptb`.
-        embedding, hidden, layers, dropout: see `LanguageModel`.
+        embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout: see
+            `LanguageModel`.
         batch_size: streams that are read side by side.
         steps, epochs, lr, options: see `train_language_model`.
 
@@ -37,7 +42,8 @@ def train_word_lm(
     """
     model = LanguageModel(
         len(words.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
-        spread=0.1, streams=batch_size,
+        spread=0.1, tied=tied, variational=variational, weight_drop=weight_drop,
+        word_dropout=word_dropout, streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options

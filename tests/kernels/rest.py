@@ -170,6 +170,19 @@ DIRECT |= {
 }  # fmt: skip
 #: two samples with two hypotheses, three symbols
 DIRECT |= {
+    "transducer_select": dict(
+        logits=-np.abs(numbers(2, 6)), lengths=np.array([3, 1]), score=-np.abs(numbers(2, 2)),
+        frame=np.float32([[0, 1], [0, 0]]), count=np.float32([[1, 0], [1, 2]]),
+        history=np.float32([[1, -1, -1, -1], [2, -1, 1, 2]]), old_score=np.full((2, 2), -1e30),
+        old_count=numbers(2, 2), old_history=numbers(2, 4), parent=ids(2, 2), symbol=ids(2, 2),
+        new_score=numbers(2, 2), new_frame=numbers(2, 2), new_count=numbers(2, 2),
+        new_history=numbers(2, 4), done_score=numbers(2, 2), done_count=numbers(2, 2),
+        done_history=numbers(2, 4), best=np.zeros((2, 2)), which=ids(2, 2), mates=ids(2, 2),
+        blank=0,
+    ),
+    "transducer_frames": dict(
+        x=numbers(2, 3, 2), frame=np.float32([[0, 2], [1, 1]]), y=numbers(2, 2, 2)
+    ),
     "beam_select": dict(
         logits=-np.abs(numbers(2, 6)), score=-np.abs(numbers(2, 2)), count=np.float32([[1, 2]] * 2),
         ended=np.float32([[0, 1], [0, 0]]), norms=np.ones(5, np.float32),

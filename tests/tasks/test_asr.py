@@ -62,6 +62,28 @@ def test_train_and_transcribe(recordings, tmp_path):
         asr.load_speech_recogniser(output)
 
 
+def test_a_transducer(recordings, tmp_path):
+    data = load_transcribed(recordings)
+    trainer, history, scores, made = asr.train_asr(
+        data, data, hidden=16, layers=1, dropout=0.0, epochs=12, batch_size=3, lr=0.02,
+        transducer=True, workers=1, verbose=False,
+    )  # fmt: skip
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    assert set(scores) == {"CER", "WER", "CER with beam", "WER with beam"}
+    trainer.save(tmp_path / "model.safetensors")
+    asr.save_description(made, tmp_path / "model.safetensors")
+    again = asr.load_speech_recogniser(tmp_path / "model.safetensors")
+    assert again.is_transducer
+    for with_words in (True, False):
+        read = made.texts_of(asr.frames_of(data, made.front), with_words)
+        assert [
+            again.transcribe(recordings / f"{n}.wav", with_words=with_words) for n in (0, 5)
+        ] == [
+            read[0],
+            read[5],
+        ]
+
+
 def test_folders(recordings):
     data = load_transcribed(recordings)
     assert data.rate == 8000

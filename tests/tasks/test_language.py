@@ -150,6 +150,25 @@ def test_words(few_words):
     assert text.splitlines()[0] == "the cat sees the bird"
 
 
+@pytest.mark.parametrize("hidden", [8, 12])
+def test_a_tied_model_with_all_kinds_of_dropout_comes_back(few_words, tmp_path, hidden):
+    options = {"tied": True, "variational": True, "weight_drop": 0.1, "word_dropout": 0.05}
+    trainer, _, (valid, _) = word_lm.train_word_lm(
+        few_words, **SMALL | {"hidden": hidden, "layers": 2, "dropout": 0.1}, **options,
+        batch_size=5, steps=10, epochs=3, lr=0.02, precision="bf16",
+    )  # fmt: skip
+    assert 1.0 < valid < 3.0
+    model = trainer.model
+    assert model.logits.weight is model.vectors.weight
+    assert (model.narrow is None) == (hidden == 8)
+    trainer.save(tmp_path / "model.safetensors")
+    save_description(model, few_words.vocabulary, tmp_path / "model.safetensors", "word")
+    again, _, _ = load_language_model(tmp_path)
+    assert again.logits.weight is again.vectors.weight
+    ids = few_words.valid[None, :6]
+    np.testing.assert_array_equal(again.predict(ids), model.with_streams(1).predict(ids))
+
+
 def test_public_text(real_data):
     text = load_shakespeare()
     ids = text.train[:20001]
