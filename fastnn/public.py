@@ -7,6 +7,9 @@ ends with `publish(globals(), ...)`.
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -27,3 +30,29 @@ def publish(module: dict[str, Any], kind: type, *more: str) -> None:
         and not (name.startswith("_") or getattr(value, "__name__", "").startswith("_"))
     ]
     module["__all__"] = sorted([*found, *more])
+
+
+def lazily(
+    package: str, names: Mapping[str, str], *modules: str
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__all__`, `__getattr__` and `__dir__` of a package whose modules are imported when
+    something of them is asked for: its import costs no more than what is used.
+
+    Args:
+        package: its name.
+        names: by module, the names that it has, with blanks between.
+        modules: those that are public themselves.
+    """
+    homes = {name: module for module, found in names.items() for name in found.split()}
+    shown = sorted([*homes, *modules])
+
+    def get(name: str) -> Any:
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, found)
+        return found
+
+    return shown, get, lambda: sorted({*shown, *vars(sys.modules[package])})

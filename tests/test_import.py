@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -35,6 +36,53 @@ def test_layers_bring_nothing_for_mail_and_zip_files():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WHAT_A_MODEL_NEEDS = """
+import sys
+from fastnn import Trainer, nn, optim
+loaded = [name for name in sys.modules if name.startswith("fastnn.")]
+kernels = [n for n in loaded if n.startswith("fastnn.kernels.") and n.split(".")[-1][:3] == "cpu"]
+print(len(loaded), sorted(n for n in sys.modules if n.split(".")[0] in ("llvmlite", "numba")))
+print([n for n in loaded if n.startswith(("fastnn.plan.lower.", "fastnn.optim."))])
+print([n for n in kernels if n.count(".") > 2], "fastnn.plan.planner" in loaded)
+"""
+
+
+def test_layers_and_trainer_load_neither_kernels_nor_the_planner() -> None:
+    """Nor any optimiser: they come with the first model that is planned. (Counts, not times:
+    `benchmarks/costs.py` measures those.)"""
+    count, parts, heavy = python(WHAT_A_MODEL_NEEDS).splitlines()
+    assert int(count.split(" ", 1)[0]) < 230
+    assert count.endswith(" []")
+    few = {"fastnn.plan.lower.lowering"} | {
+        f"fastnn.optim.{name}"
+        for name in ("common", "schedule", "shown", "optimizer", "full_batch", "wrapper", "names")
+    }
+    assert set(ast.literal_eval(parts)) <= few
+    kernels, planner = heavy.rsplit(" ", 1)
+    assert planner == "False"
+    assert len(ast.literal_eval(kernels)) <= 3  # those of updates
+
+
+def test_what_is_loaded_when_asked_for_is_what_there_is() -> None:
+    """Each module's public classes are in the package's table, for type checkers too."""
+    import fastnn.optim as optim
+
+    tree = ast.parse(Path(str(optim.__file__)).read_text(encoding="utf-8"))
+    shown = {
+        (node.module, alias.name)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    found = {(c.__module__, n) for n in optim.__all__ if isinstance(c := getattr(optim, n), type)}
+    assert shown - {("fastnn.optim", "schedules")} == found
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        optim.nonsense  # noqa: B018
+    assert "Adam" in dir(optim)
 
 
 def test_import_loads_no_compiler() -> None:

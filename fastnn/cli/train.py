@@ -42,9 +42,9 @@ class OptimizerName(click.Option):
     """An option for an optimiser's name; its help lists those there are, looked up when asked."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        from fastnn.train.options import OPTIMIZERS
+        from fastnn.train.options import optimizers
 
-        self.help = f"One of {', '.join(sorted(OPTIMIZERS))}."
+        self.help = f"One of {', '.join(sorted(optimizers()))}."
         return super().get_help_record(ctx)
 
 
@@ -108,12 +108,13 @@ def digits_trainer(
     from fastnn import nn
     from fastnn.errors import OptionError
     from fastnn.optim.schedules import CosineAnnealing
-    from fastnn.train.options import OPTIMIZERS
+    from fastnn.train.options import optimizers
     from fastnn.train.trainer import Trainer
 
-    if optimizer not in OPTIMIZERS:
+    known = optimizers()
+    if optimizer not in known:
         raise OptionError(
-            f"--optimizer: expected one of {', '.join(sorted(OPTIMIZERS))}, got {optimizer!r}"
+            f"--optimizer: expected one of {', '.join(sorted(known))}, got {optimizer!r}"
         )
     layers: list[nn.Module] = [nn.Dropout(dropout / 2)]
     size = 64
@@ -123,7 +124,7 @@ def digits_trainer(
     layers.append(nn.Linear(size, 10))
     return Trainer(
         nn.Sequential(*layers), loss="cross_entropy",
-        optimizer=OPTIMIZERS[optimizer](lr=lr, schedule=CosineAnnealing(steps)),
+        optimizer=known[optimizer](lr=lr, schedule=CosineAnnealing(steps)),
         metrics=["accuracy"], device=device, workers=workers, seed=seed,
     )  # fmt: skip
 

@@ -23,7 +23,6 @@ from fastnn.graph.tree import leaves
 from fastnn.graph.value import Value
 from fastnn.kernels.host import host_call
 from fastnn.plan.lower import Lowering
-from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
 
@@ -218,6 +217,8 @@ class Builder:
 
     def finish(self, advance: bool = True) -> Built:
         """Plan the step."""
+        from fastnn.plan.planner import plan  # not needed where a model is only described
+
         self.close(advance)
         return self.built(plan(self.lowered, self.places))
 

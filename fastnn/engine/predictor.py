@@ -13,7 +13,6 @@ from fastnn.engine.access import Access, access_to, building
 from fastnn.engine.arrays import Arrays, as_arrays
 from fastnn.engine.builder import Builder, Built, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
-from fastnn.engine.plans import Plans
 from fastnn.engine.precision import check_precision
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
@@ -94,6 +93,8 @@ class Predictor:
     """
 
     def __init__(self, model: Model, workers: int | str = "auto"):
+        from fastnn.engine.plans import Plans  # brings the planner
+
         self.model = model
         self.session = Session(model.store(), (), 1, workers, model.store().device)
         self._forwards: Kept[Forward] = Kept()

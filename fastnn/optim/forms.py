@@ -31,7 +31,7 @@ def forms(optimizer: Callable[..., Optimizer]) -> list[Optimizer]:
     ]
 
 
-for kind in list(vars(optim).values()):
+for kind in (getattr(optim, name) for name in optim.__all__):
     if not isinstance(kind, type) or kind is Optimizer:
         continue
     if issubclass(kind, Wrapper):  # what is wrapped most

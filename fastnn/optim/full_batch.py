@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastnn.errors import OptionError, check_whole
-from fastnn.kernels.descent.cpu import make_descend
 from fastnn.kernels.descent.search import HEAD
 from fastnn.optim.optimizer import Optimizer
 
@@ -65,6 +64,8 @@ class LineSearch(FullBatch):
         return f"{self.name}{self.pairs or ''}_descend"
 
     def kernels(self) -> tuple[str, str]:
+        from fastnn.kernels.descent.cpu import make_descend
+
         name = make_descend(self.kernel_name, self.pairs).name
         return name, name
 

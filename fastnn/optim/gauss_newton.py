@@ -6,16 +6,17 @@ iteration. What they compute is in `fastnn/train/gauss_newton.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fastnn.errors import check_whole
-from fastnn.kernels.declare import Kernel
-from fastnn.kernels.descent import cpu_hessian_free, cpu_marquardt
 from fastnn.kernels.descent.gauss_newton import SIZE
 from fastnn.optim.full_batch import FullBatch
+
+if TYPE_CHECKING:
+    from fastnn.kernels.declare import Kernel
 
 
 class GaussNewton(FullBatch):
@@ -30,7 +31,6 @@ class GaussNewton(FullBatch):
         "gradient", "before", "origin", "vector", "product",
     )  # fmt: skip
     kinds: ClassVar[Mapping[str, str]] = {}
-    make: ClassVar[Callable[[], Kernel]]
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -40,12 +40,17 @@ class GaussNewton(FullBatch):
     def state_size(self) -> int:
         return SIZE
 
+    @staticmethod
+    def make() -> Kernel:
+        """Its kernel, imported where one is needed."""
+        raise NotImplementedError
+
     def check(self, options: Mapping[str, Any]) -> str | None:
         damping = options["damping"]
         return None if damping > 0 else f"damping: expected a positive number, got {damping}"
 
     def kernels(self) -> tuple[str, str]:
-        name = type(self).make().name
+        name = self.make().name
         return name, name
 
     def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,7 +95,6 @@ class LevenbergMarquardt(GaussNewton):
 
     name: ClassVar[str] = "levenberg_marquardt"
     kinds: ClassVar[Mapping[str, str]] = {"matrix": "r", "numbers": "r", "places": "i"}
-    make = staticmethod(cpu_marquardt.make_step)
 
     def __init__(
         self, damping: float = 1e-2, factor: float = 10.0, max_evaluations: int = 20,
@@ -105,6 +109,12 @@ class LevenbergMarquardt(GaussNewton):
             max_parameters=max_parameters, tolerance_gradient=tolerance_gradient,
             tolerance_change=tolerance_change,
         )  # fmt: skip
+
+    @staticmethod
+    def make() -> Kernel:
+        from fastnn.kernels.descent.cpu_marquardt import make_step
+
+        return make_step()
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         factor = options["factor"]
@@ -147,7 +157,6 @@ class HessianFree(GaussNewton):
 
     name: ClassVar[str] = "hessian_free"
     kinds: ClassVar[Mapping[str, str]] = {"values": "r", "iterates": "f"}
-    make = staticmethod(cpu_hessian_free.make_step)
 
     def __init__(
         self, damping: float = 1.0, decay: float = 0.95, max_iterations: int = 250,
@@ -158,6 +167,12 @@ class HessianFree(GaussNewton):
             lr=1.0, damping=damping, decay=decay, max_iterations=max_iterations,
             tolerance_gradient=tolerance_gradient, tolerance_change=tolerance_change,
         )  # fmt: skip
+
+    @staticmethod
+    def make() -> Kernel:
+        from fastnn.kernels.descent.cpu_hessian_free import make_step
+
+        return make_step()
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         decay = options["decay"]
@@ -170,8 +185,10 @@ class HessianFree(GaussNewton):
         return (*self.common_slots, "direction", "iterate", "residual")
 
     def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
+        from fastnn.kernels.descent.cpu_hessian_free import kept_iterates
+
         rounds = int(self.options["max_iterations"])
-        kept = cpu_hessian_free.kept_iterates(rounds)
+        kept = kept_iterates(rounds)
         return {
             "values": np.zeros(rounds + 1 + kept),
             "iterates": np.zeros((kept, memory.size), memory.dtype),

@@ -16,7 +16,6 @@ from fastnn.engine import scaling
 from fastnn.engine.arrays import NO_ARRAYS, Arrays, as_arrays, check_lengths, check_weights
 from fastnn.engine.builder import GRADIENT
 from fastnn.engine.model import PROBE, first_fit, fixed_batch, resolved
-from fastnn.engine.plans import Plans
 from fastnn.engine.precision import check_precision
 from fastnn.engine.session import Session
 from fastnn.engine.specs import Spec
@@ -97,6 +96,8 @@ class Training(ABC):
 
     def _open(self, workers: int | str, graphs: bool) -> None:
         """Memory and workers: of a new one, and of a copy."""
+        from fastnn.engine.plans import Plans  # brings the planner
+
         self._chosen = select(self.model, self._selection, "parameters")
         self.store = self.model.store(self.dtype, self.seed)
         self.store.device = self.device

@@ -6,27 +6,25 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.optim.full_batch import FullBatch
-from fastnn.optim.gauss_newton import GaussNewton
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
-from fastnn.train.full_batch import FullFeed, check_request
-from fastnn.train.gauss_newton import GaussNewtonFeed
 from fastnn.train.hooks import Callback
 from fastnn.train.slices import BALANCED, check_shuffle, nbytes, on_host
 
 if TYPE_CHECKING:
+    from fastnn.train.full_batch import FullFeed
     from fastnn.train.trainer import Trainer
 
 LOG = logging.getLogger("fastnn")
-Feed = ArrayFeed | BatchFeed | FullFeed
+Feed: TypeAlias = "ArrayFeed | BatchFeed | FullFeed"
 HeldOut = Callable[[], dict[str, float]]
 
 
@@ -63,6 +61,8 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
     held_out = _validation(trainer, validation, batch, asked.check_data)
     if given:
         if full is not None:
+            from fastnn.train.full_batch import check_request
+
             check_request(full, True, None, 0, False, False)
         _refuse_for_batches(asked, validation)
         return BatchFeed(trainer, asked.x, asked.check_data), held_out
@@ -71,11 +71,7 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
         data, kept = _split(data, validation)
         held_out = _held_out(trainer, kept, batch)
     if full is not None:
-        check_request(
-            full, False, asked.batch_size, len(data[0]), bool(asked.shuffle), asked.drop_last
-        )
-        feed = GaussNewtonFeed if isinstance(full, GaussNewton) else FullFeed
-        return feed(trainer, data), held_out
+        return _full_feed(trainer, asked, full, data), held_out
     check_shuffle(asked.shuffle, data)
     batch = _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)
@@ -84,6 +80,17 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
         kind = SlicedFeed
         LOG.info("the data are larger than the device's memory: they are sent batch by batch")
     return kind(trainer, data, batch, shuffle, bool(asked.drop_last)), held_out
+
+
+def _full_feed(trainer: Trainer, asked: Request, full: FullBatch, data: Data) -> FullFeed:
+    """What runs a full-batch method's iterations: imported where there is one."""
+    from fastnn.optim.gauss_newton import GaussNewton
+    from fastnn.train.full_batch import FullFeed, check_request
+    from fastnn.train.gauss_newton import GaussNewtonFeed
+
+    check_request(full, False, asked.batch_size, len(data[0]), bool(asked.shuffle), asked.drop_last)
+    feed = GaussNewtonFeed if isinstance(full, GaussNewton) else FullFeed
+    return feed(trainer, data)
 
 
 def checked_batch_size(given: Any, default: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from fastnn import optim
@@ -14,8 +15,12 @@ from fastnn.train.losses import Losses
 
 #: an epsilon from which on what float32 loses of tiny gradients' squares does not matter
 LEAST_EPS = 1e-16
-#: optimisers by the names that a trainer accepts
-OPTIMIZERS = by_name(list(vars(optim).values()))
+
+
+@functools.cache
+def optimizers() -> dict[str, Callable[..., optim.Optimizer]]:
+    """Optimisers by the names that a trainer accepts."""
+    return by_name([getattr(optim, name) for name in optim.__all__])
 
 
 def check_options(
@@ -33,7 +38,7 @@ def check_options(
     if not is_whole(seed, 0) or seed >= 2**63:
         raise OptionError(f"seed: expected a whole number in 0..2**63-1, got {seed!r}")
     losses = Losses(loss, loss_weights)
-    update = _resolve("optimizer", optimizer, OPTIMIZERS)
+    update = _optimizer(optimizer)
     if not isinstance(update, optim.Optimizer):
         raise OptionError(
             f"optimizer: expected one from fastnn.optim, got {type(optimizer).__name__}"
@@ -71,14 +76,17 @@ def check_on_gradients(function: Any) -> None:
         )
 
 
-def _resolve(what: str, given: Any, known: Mapping[str, Callable[..., Any]]) -> Any:
-    """An object from its name, or the object itself."""
+def _optimizer(given: Any) -> Any:
+    """An optimiser from its name, or what was given itself."""
     if isinstance(given, str):
+        known = optimizers()
         if given not in known:
-            raise OptionError(f"unknown {what} {given!r}; expected one of {sorted(known)}")
+            raise OptionError(f"unknown optimizer {given!r}; expected one of {sorted(known)}")
         return known[given]()
     if isinstance(given, type):
-        raise OptionError(f"{what}: expected an object, got a class; write {given.__name__}()")
+        raise OptionError(f"optimizer: expected an object, got a class; write {given.__name__}()")
     if not callable(given) and not isinstance(given, optim.Optimizer):
-        raise OptionError(f"{what}: expected one of {sorted(known)} or an object, got {given!r}")
+        raise OptionError(
+            f"optimizer: expected one of {sorted(optimizers())} or an object, got {given!r}"
+        )
     return given

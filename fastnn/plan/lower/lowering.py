@@ -4,10 +4,14 @@ By default a node is one call of its op's forward kernel, a gradient node the ca
 kernels that write what is wanted. For all other ops there is a rule, registered by the op's name:
 `FORWARD` of (lowering, node), `GRADIENT` of (lowering, node, incoming gradients by output, values
 to be written by input). A rule may use the lowering as it would a graph: values, views, constants.
+The modules with rules (`RULES`) are imported with the first lowering: they know kernels, and a
+process that only describes a model needs none.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,13 +21,16 @@ from fastnn.graph.memo import Memo
 from fastnn.graph.node import Call, Node, check_operands
 from fastnn.graph.op import KERNEL
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.cpu import tile_unit
 from fastnn.kernels.declare import kernel_of
-from fastnn.kernels.matmul.cpu_unit import PARTS
 
 Values = dict[str, Value]
 ForwardRule = Callable[["Lowering", Node], None]
 GradientRule = Callable[["Lowering", Node, Values, Values], None]
+#: modules of this folder that register rules
+RULES = (
+    "attention", "convolution", "ctc", "loop", "products", "recurrent", "rows", "strided",
+    "transducer",
+)  # fmt: skip
 #: by the op's name
 FORWARD: dict[str, ForwardRule] = {}
 GRADIENT: dict[str, GradientRule] = {}
@@ -47,6 +54,22 @@ def gradient(*names: str) -> Callable[[GradientRule], GradientRule]:
         return rule
 
     return enter
+
+
+@functools.cache
+def _register() -> None:
+    """Import the modules with rules."""
+    for name in RULES:
+        importlib.import_module(f"{__package__}.{name}")
+
+
+def _parts(precision: str) -> int:
+    """Parts that factors are cut into on the CPU's tile unit; 0: it is not used."""
+    from fastnn.kernels.cpu import tile_unit
+    from fastnn.kernels.matmul.cpu_unit import PARTS
+
+    wanted = PARTS.get(precision, 0)
+    return wanted if wanted and tile_unit.usable() else 0
 
 
 class Lowering:
@@ -82,8 +105,7 @@ class Lowering:
     ):  # fmt: skip
         self.graph, self.device, self.limits = graph, device, limits
         self.precision = precision
-        wanted = PARTS.get(precision, 0) if device == "cpu" and graph.dtype == "float32" else 0
-        self.parts = wanted if wanted and tile_unit.usable() else 0
+        self.parts = _parts(precision) if device == "cpu" and graph.dtype == "float32" else 0
         self.fuses = self.copies_buffers = device == "cpu"
         self.node: Node | None = None
         self.memo = Memo()
@@ -93,6 +115,7 @@ class Lowering:
         self._calls: list[Call] = []
         self._scope = ""
         self._done = 0
+        _register()
 
     @property
     def calls(self) -> list[Call]:
