@@ -173,7 +173,8 @@ DIRECT |= {
     "transducer_select": dict(
         logits=-np.abs(numbers(2, 6)), lengths=np.array([3, 1]), score=-np.abs(numbers(2, 2)),
         frame=np.float32([[0, 1], [0, 0]]), count=np.float32([[1, 0], [1, 2]]),
-        history=np.float32([[1, -1, -1, -1], [2, -1, 1, 2]]), old_score=np.full((2, 2), -1e30),
+        history=np.float32([[1, -1, -1, -1], [2, -1, 1, 2]]),
+        old_score=np.full((2, 2), -1e30, np.float32),
         old_count=numbers(2, 2), old_history=numbers(2, 4), parent=ids(2, 2), symbol=ids(2, 2),
         new_score=numbers(2, 2), new_frame=numbers(2, 2), new_count=numbers(2, 2),
         new_history=numbers(2, 4), done_score=numbers(2, 2), done_count=numbers(2, 2),
