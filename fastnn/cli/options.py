@@ -65,6 +65,9 @@ def language_model(command: Command) -> Command:
                      help="Use the embedding as the weights of the logits too."),
         click.option("--variational", is_flag=True,
                      help="Draw one dropout mask for all steps of a sequence."),
+        click.option("--transformer", is_flag=True,
+                     help="Causal Transformer layers of --hidden instead of the LSTM."),
+        count("--heads", 4, "Heads of the Transformer's attention."),
         share("--weight-drop", 0.0, "Dropout probability of recurrent weights."),
         share("--word-dropout", 0.0, "Probability that a symbol's embedding is zero for a batch."),
         click.option(

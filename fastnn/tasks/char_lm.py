@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.shakespeare import Characters
-from fastnn.tasks.language import EXACT, LanguageModel, mean_loss, train_language_model
+from fastnn.tasks.language import EXACT, make_model, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
 
@@ -27,6 +27,8 @@ def train_char_lm(
     variational: bool = False,
     weight_drop: float = 0.0,
     word_dropout: float = 0.0,
+    transformer: bool = False,
+    heads: int = 4,
     batch_size: int = 32,
     steps: int = 32,
     epochs: int = 7,
@@ -39,15 +41,18 @@ def train_char_lm(
         text: see `load_shakespeare`.
         embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout: see
             `LanguageModel`.
+        transformer: whether the model is a `TransformerModel` with so many `heads`, which looks
+            back at `steps` symbols. It has no use for `embedding`, and none of the last three.
         batch_size: streams that are read side by side.
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "bits" and "val_bits" per character), and the bits per
     character of the whole validation text, read from end to end.
     """
-    model = LanguageModel(
-        len(text.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
-        tied=tied, variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
+    model = make_model(
+        len(text.vocabulary), transformer=transformer, heads=heads, context=steps,
+        embedding=embedding, hidden=hidden, layers=layers, dropout=dropout, tied=tied,
+        variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
         streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(

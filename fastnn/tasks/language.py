@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from fastnn import files, nn, optim
 from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
-from fastnn.errors import OptionError
+from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
 from fastnn.tasks import description
+from fastnn.tasks.transformer_lm import TransformerModel
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, LambdaCallback, Logs
 from fastnn.train.stateful import ResetStates, reset_states
@@ -112,9 +113,44 @@ class LanguageModel(nn.Module):
             parameter.value = np.array(mine[name])
         return other
 
+    def reader(self) -> _Reader:
+        """What reads one text symbol by symbol."""
+        return _Reader(self)
+
+
+def make_model(
+    symbols: int, *, transformer: bool, heads: int, context: int, **options: Any
+) -> LanguageModel | TransformerModel:
+    """An LSTM or a Transformer, of the options of `LanguageModel`.
+
+    Raises OptionError for options that a Transformer has no use for.
+    """
+    if not transformer:
+        return LanguageModel(symbols, **options)
+    for name in ("variational", "weight_drop", "word_dropout"):
+        if options[name]:
+            raise OptionError(
+                f"{name}: expected with an LSTM only, got {options[name]} for a Transformer; leave "
+                "it out"
+            )
+    kept = {name: options[name] for name in ("hidden", "layers", "dropout", "tied", "streams")}
+    return TransformerModel(symbols, heads=heads, context=context, **kept)
+
+
+class _Reader:
+    """Reads one text symbol by symbol: `feed` gives the logits of the next one."""
+
+    def __init__(self, model: LanguageModel):
+        self.predict = model.predictor()
+        reset_states(model)
+
+    def feed(self, symbol: int) -> NDArray[Any]:
+        logits: NDArray[Any] = self.predict(np.array([[symbol]], np.int64))[0, 0]
+        return logits
+
 
 def train_language_model(
-    model: LanguageModel,
+    model: LanguageModel | TransformerModel,
     train: NDArray[np.int64],
     valid: NDArray[np.int64],
     *,
@@ -171,15 +207,23 @@ def train_language_model(
 
 
 def mean_loss(
-    model: LanguageModel, ids: NDArray[np.int64], steps: int = 64, workers: int | str = "auto"
+    model: LanguageModel | TransformerModel,
+    ids: NDArray[np.int64],
+    steps: int = 64,
+    workers: int | str = "auto",
 ) -> float:
     """Mean negative log-likelihood of a text's symbols, in nats; each but the first counts once.
 
     Each stream of the model begins with an empty state, so the figure is a little higher with many
-    streams than with one.
+    streams than with one. A Transformer reads sequences of its context, each beginning half a
+    context after the one before, whose second halves count; `steps` is for the others.
     """
     batch = model.streams
-    x, y = batchify(ids, batch, steps, ignore=IGNORED)
+    if isinstance(model, TransformerModel):
+        steps = model.context
+        x, y = _windows(ids, batch, steps)
+    else:
+        x, y = batchify(ids, batch, steps, ignore=IGNORED)
     loss = nn.CrossEntropyLoss(ignore_index=IGNORED)
     store = model.store()
     trainer = Trainer(
@@ -191,6 +235,26 @@ def mean_loss(
     return found["loss"]
 
 
+def _windows(
+    ids: NDArray[np.int64], batch: int, context: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sequences that overlap, in full batches: each symbol but the first counts once."""
+    stride = max(1, context // 2)
+    pairs = len(ids) - 1
+    if pairs < 1:
+        raise DataError(f"mean_loss: expected at least 2 symbols, got {len(ids)}")
+    begins = [0, *range(stride, max(pairs - context + stride, stride), stride)]
+    count = -(-len(begins) // batch) * batch
+    x = np.zeros((count, context), np.int64)
+    y = np.full((count, context), IGNORED, np.int64)
+    for row, begin in enumerate(begins):
+        size = min(context, pairs - begin)
+        first = 0 if row == 0 else context - stride
+        x[row, :size] = ids[begin : begin + size]
+        y[row, first:size] = ids[begin + first + 1 : begin + size + 1]
+    return x, y
+
+
 # -------------------------------------------------------------------- beside a checkpoint
 
 
@@ -199,9 +263,10 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
 
     `unit` is "character" or "word". Returns the file's path.
     """
-    if not isinstance(model, LanguageModel):
+    if not isinstance(model, (LanguageModel, TransformerModel)):
         raise OptionError(f"expected a LanguageModel, got {type(model).__name__}")
     state = {
+        "transformer": isinstance(model, TransformerModel),
         "unit": unit,
         "streams": model.streams,
         "options": model.options,
@@ -211,7 +276,9 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
     return description.write(checkpoint, state)
 
 
-def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vocabulary, str]:
+def load_language_model(
+    path: str | os.PathLike[str],
+) -> tuple[LanguageModel | TransformerModel, Vocabulary, str]:
     """A trained model, for one stream, its symbols, and what they are ("character" or "word").
 
     Args:
@@ -226,7 +293,8 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
             raise ValueError("symbols are not strings")
         files.check_options({**state["options"], "streams": state["streams"]})
         vocabulary = Vocabulary(state["symbols"], unknown=state["unknown"])
-        model = LanguageModel(len(vocabulary), streams=state["streams"], **state["options"])
+        kind = TransformerModel if state.get("transformer") else LanguageModel
+        model = kind(len(vocabulary), streams=state["streams"], **state["options"])
         unit = str(state["unit"])
     model.load(checkpoint)
     return model.with_streams(1), vocabulary, unit
@@ -236,7 +304,7 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[LanguageModel, Vo
 
 
 def sample(
-    model: LanguageModel,
+    model: LanguageModel | TransformerModel,
     prime: Sequence[int] | NDArray[np.int64],
     length: int,
     *,
@@ -245,7 +313,7 @@ def sample(
 ) -> list[int]:
     """Draw symbols one after the other, each from the model's distribution after those before.
 
-    The state is carried, so a symbol costs one step of the net.
+    State, or keys and values, are kept, so a symbol costs one step of the net.
 
     Args:
         model: a model with one stream (`LanguageModel.with_streams`).
@@ -268,15 +336,14 @@ def sample(
     if length < 0:
         raise OptionError(f"sample: expected a length >= 0, got {length}")
     random = np.random.default_rng(seed)
-    predict = model.predictor()
-    reset_states(model)
+    reader = model.reader()
     logits = np.zeros(model.symbols)
     for symbol in prime:
-        logits = predict(np.array([[symbol]], np.int64))[0, 0]
+        logits = reader.feed(int(symbol))
     drawn: list[int] = []
     while len(drawn) < length:
         drawn.append(_draw(logits, temperature, random))
-        logits = predict(np.array([[drawn[-1]]], np.int64))[0, 0]
+        logits = reader.feed(drawn[-1])
     return drawn
 
 
@@ -290,7 +357,7 @@ def _draw(logits: NDArray[Any], temperature: float, random: np.random.Generator)
 
 
 def write_text(
-    model: LanguageModel,
+    model: LanguageModel | TransformerModel,
     vocabulary: Vocabulary,
     length: int,
     *,

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.ptb import Words
-from fastnn.tasks.language import EXACT, LanguageModel, mean_loss, train_language_model
+from fastnn.tasks.language import EXACT, make_model, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
 
@@ -22,6 +22,8 @@ def train_word_lm(
     variational: bool = False,
     weight_drop: float = 0.0,
     word_dropout: float = 0.0,
+    transformer: bool = False,
+    heads: int = 4,
     batch_size: int = 20,
     steps: int = 20,
     epochs: int = 4,
@@ -34,16 +36,19 @@ def train_word_lm(
         words: see `load_ptb`.
         embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout: see
             `LanguageModel`.
+        transformer: whether the model is a `TransformerModel` with so many `heads`, which looks
+            back at `steps` symbols. It has no use for `embedding`, and none of the last three.
         batch_size: streams that are read side by side.
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "perplexity" and "val_perplexity"), and the perplexities
     of the whole validation and test texts, each read from end to end.
     """
-    model = LanguageModel(
-        len(words.vocabulary), embedding=embedding, hidden=hidden, layers=layers, dropout=dropout,
-        spread=0.1, tied=tied, variational=variational, weight_drop=weight_drop,
-        word_dropout=word_dropout, streams=batch_size,
+    model = make_model(
+        len(words.vocabulary), transformer=transformer, heads=heads, context=steps,
+        embedding=embedding, hidden=hidden, layers=layers, dropout=dropout, spread=0.1, tied=tied,
+        variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
+        streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options

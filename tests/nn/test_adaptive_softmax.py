@@ -119,4 +119,4 @@ def test_wrong_use_is_refused():
     with pytest.raises(ShapeError, match="in_features"):
         model.predict(X[:, :8].astype(np.float32), TARGET)
     with pytest.raises(ShapeError, match="target of integers"):
-        model.predict(X.astype(np.float32), TARGET[:4])
+        model.predict(X.astype(np.float32), TARGET[:, None])
