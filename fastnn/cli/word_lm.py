@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -17,6 +18,8 @@ from fastnn.cli import options
 @options.share("--dropout", 0.3, "Dropout probability.")
 @options.language_model
 @options.count("--steps", 20, "Words to backpropagate through.")
+@click.option("--cache", default=0, show_default=True, type=click.IntRange(0),
+              help="Measure with a cache of so many words as well; 0 does not.")  # fmt: skip
 @options.running(
     output="runs/word-lm",
     epochs=4,
@@ -26,16 +29,21 @@ from fastnn.cli import options
     batch="Streams of text read in parallel.",
 )
 @click.pass_context
-def word_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+def word_lm(
+    ctx: click.Context, /, output: Path, quiet: bool, cache: int, **more: Any
+) -> None:  # fmt: skip
     """Text word by word: Penn Treebank, 6 MB to download.
 
     `fastnn sample` generates text with the trained model. Set FASTNN_DATA to use a folder that has
     the data.
     """
     from fastnn.data.ptb import load_ptb
+    from fastnn.tasks.cache import NeuralCache
     from fastnn.tasks.language import save_description
     from fastnn.tasks.word_lm import train_word_lm
 
+    if cache and more["transformer"]:
+        raise click.UsageError("--cache: expected with an LSTM only, whose state lasts")
     words = load_ptb()
     trainer, history, (valid, test) = train_word_lm(
         words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
@@ -47,4 +55,9 @@ def word_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> No
         ("validation", f"perplexity {valid:.1f} of {len(words.valid)} words"),
         ("test", f"perplexity {test:.1f} of {len(words.test)} words"),
     ]
+    if cache:
+        beside, model = NeuralCache(cache), cast(Any, trainer.model)
+        for name, part in (("validation", words.valid), ("test", words.test)):
+            perplexity = math.exp(beside.mean_loss(model, part))
+            measures.append((f"{name} cached", f"perplexity {perplexity:.1f}"))
     options.conclude(ctx, trainer, history, written, measures)
