@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastnn.kernels import types
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Operand, PlannedCall, Program, item_size
 
 #: branches at most: so many parts of a GPU's work may be under way at once
 MOST_BRANCHES = 8
@@ -51,7 +50,7 @@ def touches_of(program: Program, call: PlannedCall) -> list[Touch]:
 def _touch(program: Program, operand: Operand, how: str) -> Touch:
     if operand.external:
         return Touch(operand.segment, 0, END, how)
-    size = math.prod(operand.dims) * types.item_size(operand.dtype, program.dtype)
+    size = math.prod(operand.dims) * item_size(operand.dtype, program.dtype)
     return Touch(operand.segment, operand.offset, operand.offset + size, how)
 
 

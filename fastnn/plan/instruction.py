@@ -13,7 +13,7 @@ from fastnn.graph.sizes import canonical, distinct
 from fastnn.graph.strides import strides_of
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CudaKernel, Kernel, kernel_of
-from fastnn.kernels.types import item_size
+from fastnn.plan.program import item_size
 from fastnn.plan.spans import Span
 
 

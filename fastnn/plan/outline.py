@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from fastnn.graph.node import Call
 from fastnn.graph.sizes import kind
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.types import item_size
 from fastnn.plan.instruction import Instruction
-from fastnn.plan.program import Program
+from fastnn.plan.program import Program, item_size
 from fastnn.plan.spans import Span
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.kernels.types import item_size, storage
+from fastnn.kernels.types import storage
 from fastnn.plan import memory
 from fastnn.plan.instruction import Instruction, Repeated, Work, flat, instructions_of
 from fastnn.plan.launches import in_order, in_turn
@@ -27,6 +27,7 @@ from fastnn.plan.program import (
     Program,
     along,
     calls_of,
+    item_size,
 )
 from fastnn.plan.schedule import Phase, Phases, leaves, schedule
 from fastnn.plan.unread import of_use, without_unread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.cached import cached
+from fastnn.kernels import types
 from fastnn.kernels.declare import Array, kernel_of
+
+#: bytes of an element, by its letter and the program's float type: asked for with each operand
+item_size = functools.cache(types.item_size)
 
 #: what a call and an operand of it take as objects of Python, about
 CALL_BYTES, OPERAND_BYTES = 300, 300

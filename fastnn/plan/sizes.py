@@ -21,7 +21,7 @@ from typing import Any
 from fastnn.graph.sizes import compute, distinct, most
 from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.graph.words import Words
-from fastnn.kernels.types import item_size, storage
+from fastnn.kernels.types import storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
 from fastnn.plan.outline import Buffer, Looked, Numbers, Plan, outline_of, spans_of
 from fastnn.plan.program import (
@@ -34,6 +34,7 @@ from fastnn.plan.program import (
     Program,
     along,
     calls_of,
+    item_size,
 )
 from fastnn.plan.schedule import block_of
 from fastnn.plan.spans import Span, alike, apart

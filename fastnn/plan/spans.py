@@ -22,6 +22,8 @@ class Span(NamedTuple):
     def hull(self) -> tuple[int, int]:
         """From where to where it moves."""
         begin, end = self.begin, self.end
+        if not self.strides:
+            return begin, end
         for stride, length in zip(self.strides, self.lengths, strict=True):
             far = stride * (length - 1)
             begin, end = begin + min(far, 0), end + max(far, 0)
@@ -38,6 +40,8 @@ def apart(a: Span, b: Span, shared: int = 0) -> bool:
     (low, high), (begin, end) = a.hull(), b.hull()
     if high <= begin or end <= low:
         return True
+    if not (a.strides or b.strides):
+        return False
     grid = gcd(*a.strides, *b.strides)
     offset = (b.begin - a.begin) % grid if grid else 0
     return bool(grid) and a.end - a.begin <= offset and offset + b.end - b.begin <= grid
@@ -46,6 +50,8 @@ def apart(a: Span, b: Span, shared: int = 0) -> bool:
 def alike(a: Span, b: Span, shared: int = 0) -> bool:
     """Whether the two, wherever they meet, are the very same span."""
     a, b = _seen(a, b, shared)
+    if not (a.strides or b.strides):
+        return (a.begin, a.end) == (b.begin, b.end)
     size, grid = a.end - a.begin, gcd(*a.strides, *b.strides)
     if not grid:
         return (a.begin, a.end) == (b.begin, b.end)

@@ -24,7 +24,6 @@ import numpy as np
 from fastnn.errors import ProgramError
 from fastnn.graph.coverage import Moving, Share, share_of
 from fastnn.graph.history import History, beside
-from fastnn.kernels import types
 from fastnn.kernels.declare import Array, declared, kernel_of
 from fastnn.plan.program import (
     Count,
@@ -34,6 +33,7 @@ from fastnn.plan.program import (
     PlannedPhase,
     PlannedRepeat,
     Program,
+    item_size,
 )
 from fastnn.plan.spans import Span, alike, apart
 
@@ -159,11 +159,11 @@ def _looked_at(
     strides = running.strides or (0,) * len(loops)
     split = None
     if group is not None:
-        split = (group.items, group.grain, "rows", count * types.item_size("f", program.dtype))
+        split = (group.items, group.grain, "rows", count * item_size("f", program.dtype))
     fits = len(strides) == len(loops) and (group is None or count % group.items == 0)
     if running.segment != "work" or running.dtype != "f" or not fits:
         raise ProgramError(f"a loop cannot look at {running} to see whether sequences go on")
-    end = running.offset + count * types.item_size("f", program.dtype)
+    end = running.offset + count * item_size("f", program.dtype)
     span = Span(running.offset, end, strides, loops)
     if span.hull()[0] < 0 or span.hull()[1] > program.sizes["work"]:
         raise ProgramError(f"{running}, which a loop looks at, lies outside 'work'")
@@ -196,7 +196,7 @@ def _touches(
                     raise ProgramError(
                         f"{call.kernel}, {name}: {letter} is {letters[letter]} and {size}"
                     )
-        item = types.item_size(operand.dtype, program.dtype)
+        item = item_size(operand.dtype, program.dtype)
         size = math.prod(operand.dims) * item
         if operand.segment == "local":
             whole = group is not None and operand.per_item * group.items == size
@@ -235,6 +235,8 @@ def _touches(
 def _share(call: PlannedCall) -> Share | Moving | None:
     """Which part of its "part" arrays a call writes."""
     kernel = kernel_of(call.kernel)
+    if kernel.share is None:
+        return None
     sizes: dict[str, object] = {}
     moving: dict[str, tuple[int, ...]] = {}
     for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
@@ -350,7 +352,7 @@ class _Written:
         for name, place in self.program.places.items():
             if not self.matters(place.segment) or place.external:
                 continue
-            kind = types.item_size(place.dtype, self.program.dtype)
+            kind = item_size(place.dtype, self.program.dtype)
             size = math.prod(place.dims) * kind
             owner = 0 if place.segment == "grads" else place.buffer
             end = place.offset + size
