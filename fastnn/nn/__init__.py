@@ -27,6 +27,7 @@ from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *
 from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *
+from fastnn.nn.sampled_softmax import *
 from fastnn.nn.scrn import *
 from fastnn.nn.shape import *
 from fastnn.nn.transducer import *
