@@ -257,9 +257,8 @@ class Training(ABC):
         return x.with_specs(inputs), y.with_specs(targets), w
 
     def _resolved_targets(self, x: Specs, y: Specs, w: Specs) -> Specs:
-        batch = fixed_batch(self.model) or PROBE
-
         def traced(found: Specs) -> None:
+            batch = fixed_batch(self.model) or PROBE
             builder = StepBuilder(self.model, self.store, batch, False, "direct")
             self.describe(builder, x, found, w)
 

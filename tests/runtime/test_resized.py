@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops
@@ -87,3 +88,40 @@ def test_ctrl_c_while_a_size_is_added() -> None:
         assert all(set(size.numbers) <= set(made.sizes.differs) for size in found)
         assert all(size.cell[0] == size.list.ctypes.data for size in found)
     assert many > 20
+
+
+def test_a_new_length_through_formulas_neither_walks_the_model_nor_sorts_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which words of the tables differ, and where, is known from the formula's first length on."""
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            self.lstm, self.head = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.lstm(x)[0][:, -1])
+
+    rng = np.random.default_rng(0)
+    data = {t: rng.normal(size=(8, t, 3)).astype("f4") for t in (30, 12, 7, 5, 9, 11, 20)}
+    y = np.arange(8) % 2
+    step = fnn.compile(Tagger(), "cross_entropy", device="cpu", workers=1)
+    for t in (30, 12, 7, 5):
+        step(data[t], y)
+    calls: list[str] = []
+
+    def counted(name: str, function: Any) -> Any:
+        def count(*args: Any, **named: Any) -> Any:
+            calls.append(name)
+            return function(*args, **named)
+
+        return count
+
+    monkeypatch.setattr(np, "isin", counted("isin", np.isin))
+    monkeypatch.setattr(np, "searchsorted", counted("searchsorted", np.searchsorted))
+    monkeypatch.setattr(Tagger, "named_modules", counted("walk", Tagger.named_modules))
+    for t in (9, 11, 20):
+        assert np.isfinite(step(data[t], y))
+    calls.clear()
+    step(rng.normal(size=(8, 15, 3)).astype("f4"), y)
+    assert calls == []

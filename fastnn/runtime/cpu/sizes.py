@@ -58,6 +58,9 @@ class Sizes:
         )
         self._others: weakref.WeakSet[Size] = weakref.WeakSet()
         self._places: tuple[np.ndarray, np.ndarray] | None = None
+        #: numbers of words that are among those that differ, and where: sizes of one formula share
+        #: an array of numbers
+        self._found: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def add(self, tables: Tables) -> Size | None:
         """Another size; None if its tables have another structure."""
@@ -82,7 +85,7 @@ class Sizes:
         found = Size(self, program, numbers, values)
         known = self.own.constants
         changed = {*self.changed, *(o for o, c in found.constants.items() if c is not known[o])}
-        if len(changed) > len(self.changed) or not np.isin(numbers, self.differs).all():
+        if len(changed) > len(self.changed) or self.indices(numbers) is None:
             self.listed = False
             self.differs, self.changed = np.union1d(numbers, self.differs), sorted(changed)
         if not self.listed:
@@ -90,6 +93,16 @@ class Sizes:
         found.list_words()  # last: no other size is without the words that this one writes
         self._others.add(found)
         return found
+
+    def indices(self, numbers: np.ndarray) -> np.ndarray | None:
+        """Where these words are among those that differ; None: some are not among them."""
+        found = self._found
+        if found is None or found[0] is not numbers or found[1] is not self.differs:
+            if not np.isin(numbers, self.differs).all():
+                return None
+            where = np.searchsorted(self.differs, numbers)
+            found = self._found = numbers, self.differs, where
+        return found[2]
 
     def renew(self) -> None:
         """List the words of all sizes anew: there are more that differ, or they have moved."""
@@ -175,7 +188,9 @@ class Size:
         sizes, head = self.sizes, layout.SIZE_WORDS
         indices, addresses = sizes.places()
         values = sizes.values.copy()
-        values[np.searchsorted(sizes.differs, self.numbers)] = self.values
+        inside = sizes.indices(self.numbers)
+        assert inside is not None  # what differs is among all that differ
+        values[inside] = self.values
         parts = [(addresses, values[indices])]
         for offset in sizes.changed:
             words = in_words(self.constants[offset])
