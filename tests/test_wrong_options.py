@@ -20,11 +20,16 @@ REQUIRED: dict[str, Any] = {
     "factors": [1.0, 0.5], "schedule": lambda epoch, rate: rate, "duration": 10, "shape": (3,),
     "optimizer": optim.SGD(), "block": nn.ReLU(), "sizes": [4, 3, 2],
     "net": pretrain.DeepBeliefNet([4, 3, 2]), "layer": nn.Linear(4, 3),
+    "encoder": nn.ReLU(),
 }  # fmt: skip
 #: of options that may be left out, but not all of them, and those that 3 does not fit
 ONE_OF: dict[str, dict[str, Any]] = {
     "Upsample": {"scale_factor": 2}, "RotaryPositions": {"size": 4},
     "CTCDecoder": {"symbols": ["", "a", "b"], "blank": 0},
+    "AdaptiveLogSoftmaxWithLoss": {"in_features": 16, "n_classes": 30, "cutoffs": [5]},
+    "TransducerDecoder": {
+        "model": nn.Transducer(nn.ReLU(), 3, 3), "symbols": ["", "a", "b"], "labels": 3,
+    },
     "TransformerEncoder": {"layer": nn.TransformerEncoderLayer(4, 2)},
     "TransformerDecoder": {"layer": nn.TransformerDecoderLayer(4, 2)},
 }  # fmt: skip

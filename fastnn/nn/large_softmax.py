@@ -66,11 +66,11 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         name = type(self).__name__
         check_whole(name, 1, in_features=in_features, n_classes=n_classes)
         check_numbers(name, div_value=div_value)
-        cutoffs = list(cutoffs)
+        given, cutoffs = cutoffs, list(cutoffs) if isinstance(cutoffs, Sequence) else []
         fits = all(is_whole(c, 1) and c < n_classes for c in cutoffs)
         if not cutoffs or not fits or cutoffs != sorted(set(cutoffs)):
             raise OptionError(
-                f"{name}: expected growing cutoffs, each in 1..{n_classes - 1}, got {cutoffs}"
+                f"{name}: expected growing cutoffs, each in 1..{n_classes - 1}, got {given!r}"
             )
         self.in_features, self.n_classes = in_features, n_classes
         self.cutoffs, self.div_value = [*map(int, cutoffs), n_classes], float(div_value)

@@ -215,7 +215,7 @@ class TransducerDecoder(Module):
             check_whole("TransducerDecoder", 1, labels=labels)
         if not isinstance(model, Transducer):
             raise OptionError(f"TransducerDecoder: expected an nn.Transducer, got {model!r}")
-        symbols = list(symbols)
+        symbols = list(symbols) if isinstance(symbols, Sequence) else [symbols]
         if len(symbols) != model.symbols or not all(isinstance(s, str) for s in symbols):
             raise OptionError(
                 f"TransducerDecoder: expected a text for each of {model.symbols} classes, got "

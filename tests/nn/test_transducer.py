@@ -42,6 +42,29 @@ def test_the_sum_over_all_paths():
         np.testing.assert_allclose(loss[n], -np.logaddexp.reduce(each), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("T", "L"), [(1, 1), (1, 3), (5, 1), (6, 2)])
+def test_the_sum_over_all_paths_in_float64(T, L):
+    """With no label, one frame, the same label twice; loss and gradient."""
+    x = 2 * np.random.default_rng(T).standard_normal((3, T, L + 1, 3))
+    labels, lengths, counts = np.ones((3, L), int), np.array([T, 1, T]), np.array([L, L, 0])
+    labels[0, -1] = 2
+    model = Loss()
+    model.store("float64")
+    loss, dx = model.predict(x, labels, lengths, counts)
+
+    def wanted(n, y):
+        y = y - np.log(np.exp(y).sum(-1, keepdims=True))
+        return -np.logaddexp.reduce(paths(y[: lengths[n]], labels[n, : counts[n]].tolist()))
+
+    for n in range(3):
+        np.testing.assert_allclose(loss[n], wanted(n, x[n]), rtol=1e-10)
+        for place in ((0, 0, 0), (0, 0, 1), (lengths[n] - 1, counts[n], 0)):
+            shift = np.zeros(x[n].shape)
+            shift[place] = 1e-5
+            slope = (wanted(n, x[n] + shift) - wanted(n, x[n] - shift)) / 2e-5
+            np.testing.assert_allclose(dx[n][place], slope, atol=1e-8)
+
+
 def test_the_gradient_is_that_of_differences():
     x, labels, lengths, counts = data()
 

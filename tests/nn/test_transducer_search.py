@@ -93,6 +93,19 @@ def test_neighbours_and_padding_do_not_matter():
         np.testing.assert_allclose(a[1:2], c, rtol=1e-5)
 
 
+def test_the_bits_are_those_of_any_number_of_workers():
+    frames = np.random.default_rng(3).standard_normal((7, 4, 4)).astype(np.float32)
+    labels, counts = np.array([[1, 2, 0]] * 7), np.array([2] * 7)
+    found = []
+    for workers in (1, 3):
+        trainer = fnn.Trainer(model_of(3), nn.TransducerLoss(), "adam", workers=workers)
+        trainer.fit((frames, labels), (labels, counts), epochs=2, batch_size=7, verbose=False)
+        decoder = nn.TransducerDecoder(trainer.model, ["", "a", "b"], 3, best=2, labels=4)
+        found.append([*decoder.predict(frames), trainer.model.out.weight.value])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_it_learns_to_write_and_reads_what_it_learnt():
     """Each of the frames' kinds is a label, kind 0 none, kind 3 two labels at once."""
     rng = np.random.default_rng(0)
