@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.history import unwritten
 from fastnn.graph.node import Call
 from fastnn.graph.strides import Strides, hull, strides_of
 from fastnn.graph.value import Repeat, Value
+from fastnn.graph.written import unwritten
 from fastnn.kernels.declare import kernel_of
 
 #: a call, the name of an operand and the operand

@@ -24,10 +24,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from fastnn.errors import ProgramError, where
-from fastnn.graph.history import check_written
 from fastnn.graph.loop import Backward, Loop, whole
 from fastnn.graph.node import Call, Node
 from fastnn.graph.value import Value
+from fastnn.graph.written import check_written
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
 from fastnn.plan.lower.steps import (
