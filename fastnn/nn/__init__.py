@@ -7,9 +7,11 @@ from fastnn.nn.attention import *
 from fastnn.nn.audio import *
 from fastnn.nn.cells import *
 from fastnn.nn.channels import *
+from fastnn.nn.char_cnn import *
 from fastnn.nn.constant import *
 from fastnn.nn.containers import *
 from fastnn.nn.convolution import *
+from fastnn.nn.crf import *
 from fastnn.nn.ctc import *
 from fastnn.nn.ctc_decoder import *
 from fastnn.nn.decoder import *

@@ -17,6 +17,7 @@ from fastnn.ops.attention import *
 from fastnn.ops.beam import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
+from fastnn.ops.crf import *
 from fastnn.ops.ctc import *
 from fastnn.ops.ctc_decode import *
 from fastnn.ops.derivative import *

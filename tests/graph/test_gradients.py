@@ -20,6 +20,7 @@ BUILT_IN = set(OPS)
 WITHOUT_GRADIENT = {
     "accuracy",
     "binary_accuracy",
+    "crf_decode",
     "ctc_align",
     "ctc_beam",
     "ctc_greedy",
@@ -41,8 +42,8 @@ CHECKED_ELSEWHERE = {
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
 CHECKED_ELSEWHERE |= {"attention", "self_attention"}
-#: in nn/test_ctc.py and nn/test_transducer.py, which have labels
-CHECKED_ELSEWHERE |= {"ctc", "transducer"}
+#: in nn/test_ctc.py, nn/test_transducer.py and nn/test_crf.py, which have labels
+CHECKED_ELSEWHERE |= {"ctc", "transducer", "crf"}
 #: two and three dimensions; fewer and more samples than a batch is split for
 SHAPES = [(9, 17), (5, 3, 9)]
 

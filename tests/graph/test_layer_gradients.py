@@ -79,14 +79,14 @@ def test_every_layer_has_a_case():
     # in tests/nn: test_audio.py, test_channels.py, test_reparametrization.py, test_gated.py
     elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
     elsewhere |= {"Frames", "SincConv", "SpecAugment"}
-    # test_alignment.py, test_transformer.py, test_ctc_decoder.py
+    # test_alignment.py, test_transformer.py, test_ctc_decoder.py, test_crf.py, test_char_cnn.py
     elsewhere |= {name for name in layers if name.endswith(("Attention", "Positions"))}
     elsewhere |= {"Transformer", "TransformerDecoder", "TransformerDecoderLayer", "CTCDecoder"}
     elsewhere |= {"AttentionDecoder", "TransformerEncoder", "TransformerEncoderLayer"}
     # test_transducer_search.py, test_adaptive_softmax.py, test_sampled_softmax.py
     elsewhere |= {"Transducer", "TransducerDecoder"}
     elsewhere |= {"AdaptiveLogSoftmaxWithLoss", "SampledSoftmax"}
-    elsewhere |= {"GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
+    elsewhere |= {"CRF", "CharCNN", "GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 

@@ -379,6 +379,9 @@ def more() -> None:
     fit(read, (numbers(4, 5, 3), lengths), (labels, np.array([2, 1, 2, 0])), nn.CTCLoss())
     write = Calls(lambda m, x: ops.reshape(m.a(x), -1, 5, 3, 4), a=nn.Linear(3, 4))
     fit(write, numbers(4, 15, 3), labels, lambda x, y: ops.mean(ops.transducer_loss(x, y)))
+    tagger = Calls(lambda m, x: m.a(x), a=nn.Linear(3, 4), crf=nn.CRF(4))
+    fit(tagger, numbers(4, 5, 3), ids(4, 5, below=3), nn.CRFLoss(tagger.crf))
+    tagger.crf.predict(numbers(4, 5, 4), lengths)
     model = NGram.train([["a", "b"], ["b"]], 2)
     for decoder in (
         nn.CTCDecoder(["", "a", "b", " "], 0),

@@ -26,6 +26,8 @@ FLOAT64_INSIDE = {
     "accumulate*": "sums over an epoch",
     "ctc_align": "scores of paths, as on the CPU",
     "ctc_beam": "likewise",
+    "crf_decode": "likewise",
+    "crf_forward": "the target's score, and the loss",
     "transducer_*": "likewise",
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",

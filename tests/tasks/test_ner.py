@@ -6,7 +6,7 @@ import pytest
 from fastnn.data import load_conll2003
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.errors import DataError
-from fastnn.tasks import ner
+from fastnn.tasks import ner, tagger
 
 
 def sentences(count, seed):
@@ -33,14 +33,14 @@ def news():
 
 
 def test_words_as_numbers(news):
-    encoder = ner.Encoder.fit(news.train)
+    encoder = tagger.Encoder.fit(news.train)
     long = "Abcdefgh" + "x" * 9 + "stuvwzyz"
     words, shapes, characters, lengths = encoder.inputs([["mr", "MR", "Zzz"], [long]])
-    assert words[0].tolist() == [encoder.words["mr"]] * 2 + [encoder.words[ner.UNKNOWN]]
-    assert [ner.SHAPES[k] for k in shapes[0]] == ["lower", "UPPER", "First"]
-    assert characters[0].shape == (3, ner.CHARACTERS)
+    assert words[0].tolist() == [encoder.words["mr"]] * 2 + [encoder.words[tagger.UNKNOWN]]
+    assert [tagger.SHAPES[k] for k in shapes[0]] == ["lower", "UPPER", "First"]
+    assert characters[0].shape == (3, tagger.CHARACTERS)
     assert lengths[0].tolist() == [2, 2, 3]
-    assert lengths[1].tolist() == [ner.CHARACTERS]
+    assert lengths[1].tolist() == [tagger.CHARACTERS]
     assert characters[0][0].tolist() == [*encoder.characters.encode("mr"), *[0] * 14]
     assert characters[1][0].tolist() == encoder.characters.encode("Abcdefghstuvwzyz").tolist()
 
@@ -59,28 +59,38 @@ def test_it_learns_names_that_it_has_never_seen(news, tmp_path):
     assert ner.score(model, loaded, news.test) == scores["test"]
 
 
+def test_bad_descriptions_are_refused(news, tmp_path):
+    encoder = tagger.Encoder.fit(news.train)
+    path = ner.save_description(encoder.model(hidden=4), encoder, tmp_path / "model.safetensors")
+    for old, new in (('"ner"', '"asr"'), ('"IOB2"', '"IOB7"'), ('"B-LOC"', '"X-LOC"')):
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(DataError, match="expected the description of a tagger"):
+            ner.load_tagger(tmp_path)
+        path.write_text(path.read_text().replace(new, old))
+
+
 def test_a_tagger_without_description(tmp_path):
     with pytest.raises(DataError, match="expected the description"):
         ner.load_tagger(tmp_path)
 
 
 def test_tags_depend_on_the_sentence_alone(news):
-    encoder = ner.Encoder.fit(news.train)
-    model = ner.Tagger(len(encoder.words), len(encoder.characters), len(encoder.tags), hidden=8)
-    together = ner.predict_tags(model, encoder, news.test.words)
-    alone = [ner.predict_tags(model, encoder, [s])[0] for s in news.test.words[:5]]
+    encoder = tagger.Encoder.fit(news.train)
+    model = encoder.model(hidden=8)
+    together = tagger.predict_tags(model, encoder, news.test.words)
+    alone = [tagger.predict_tags(model, encoder, [s])[0] for s in news.test.words[:5]]
     assert together[:5] == alone
     assert [len(t) for t in together] == [len(s) for s in news.test.words]
 
 
 def test_some_words_that_occur_once_are_hidden(news):
-    encoder = ner.Encoder.fit(news.train)
+    encoder = tagger.Encoder.fit(news.train)
     inputs, targets = encoder.inputs(news.train.words), encoder.targets(news.train)
     times = np.bincount(np.concatenate(inputs[0]), minlength=len(encoder.words))
-    unknown = encoder.words[ner.UNKNOWN]
+    unknown = encoder.words[tagger.UNKNOWN]
 
     def hidden(epoch):
-        batches = ner.HiddenWords(times == 1, unknown, inputs, targets, 50)
+        batches = ner.HiddenWords(0.5 * (times == 1), unknown, inputs, targets, 50)
         batches.set_epoch(epoch)
         return [int((words == unknown).sum()) for (words, *_), _ in batches]
 
