@@ -28,7 +28,7 @@ ForwardRule = Callable[["Lowering", Node], None]
 GradientRule = Callable[["Lowering", Node, Values, Values], None]
 #: modules of this folder that register rules
 RULES = (
-    "attention", "convolution", "ctc", "loop", "products", "recurrent", "rows", "strided",
+    "attention", "convolution", "crf", "ctc", "loop", "products", "recurrent", "rows", "strided",
     "transducer",
 )  # fmt: skip
 #: by the op's name
