@@ -6,6 +6,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.testing import gradcheck
 
 RNG = np.random.default_rng(0)
 V, C, N = 12, 5, 16
@@ -84,3 +85,8 @@ def test_wrong_use_is_refused():
         layer(2).predict(X, TARGET[:, None])
     with pytest.raises(DataError, match=r"0\.\.11"):
         layer(2).predict(X, TARGET + 12)
+
+
+def test_the_gradient_is_that_of_differences():
+    gradcheck(layer(6), X[:4].astype(np.float64), TARGET[:4])
+    gradcheck(layer(6), X[:4].astype(np.float64), TARGET[:4], training=False)

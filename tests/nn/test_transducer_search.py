@@ -8,6 +8,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn
 from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.testing import gradcheck
 from tests.nn.test_transducer import paths
 
 
@@ -104,6 +105,12 @@ def test_the_bits_are_those_of_any_number_of_workers():
         found.append([*decoder.predict(frames), trainer.model.out.weight.value])
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_gradients_of_the_whole_net_are_those_of_differences():
+    model = nn.Transducer(Encoder(2), 5, 3, embedding=2, hidden=3, joint=4)
+    frames = np.random.default_rng(0).standard_normal((2, 3, 2))
+    gradcheck(model, frames, np.array([[1, 2], [2, 0]]), np.array([3, 2]))
 
 
 def test_it_learns_to_write_and_reads_what_it_learnt():
