@@ -18,6 +18,7 @@ COMMANDS = {
     "translate": "Translate sentences with a trained model.",
     "recognise": "Name the word, speaker or language in audio files.",
     "transcribe": "Write down what is said in audio files.",
+    "tag": "Mark the names in text with a trained model.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
 }

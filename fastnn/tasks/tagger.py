@@ -8,6 +8,7 @@ LSTM-CNNs-CRF", ACL 2016, without their pre-trained vectors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from fastnn import nn, ops
 from fastnn.data.bucketing import predict_sequences
 from fastnn.data.conll2003 import Scheme, Sentences
+from fastnn.data.metrics import entities
 from fastnn.data.sequences import pad
 from fastnn.data.text import Vocabulary
 from fastnn.graph.value import Value
@@ -159,3 +161,29 @@ def predict_tags(
     scores = predict_sequences(model, encoder.inputs(sentences), per_step=True)
     padded, lengths = pad(scores)
     return [encoder.tags.decode(tags) for tags in model.crf.decode(padded, lengths)]
+
+
+#: abbreviations of letters, words and numbers with what may join them, or one other character
+_WORD = re.compile(r"(?:[A-Za-z]\.){2,}|\w+(?:[-'’&.,/]\w+)*|\S")
+
+
+def words_of(text: str) -> list[str]:
+    """Words and punctuation of a line of text.
+
+    >>> words_of("Peter's U.S. trip cost $1,000.50.")
+    ["Peter's", 'U.S.', 'trip', 'cost', '$', '1,000.50', '.']
+    """
+    return _WORD.findall(text)
+
+
+def marked(words: Sequence[str], tags: Sequence[str]) -> str:
+    """A sentence with its entities in brackets.
+
+    >>> marked(["Peter", "Smith", "sang", "."], ["B-PER", "E-PER", "O", "O"])
+    '[PER Peter Smith] sang .'
+    """
+    parts, done = [], 0
+    for kind, begin, end in entities(tags):
+        parts += [*words[done:begin], f"[{kind} {' '.join(words[begin:end])}]"]
+        done = end
+    return " ".join([*parts, *words[done:]])

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from fastnn.cli.tag import tag
 from fastnn.data import load_conll2003
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.errors import DataError
@@ -57,6 +59,15 @@ def test_it_learns_names_that_it_has_never_seen(news, tmp_path):
     model, loaded = ner.load_tagger(tmp_path)
     assert loaded == encoder
     assert ner.score(model, loaded, news.test) == scores["test"]
+    text = tmp_path / "text.txt"
+    text.write_text("mr Tolu Esmir went to Badeeton.\n\nRosimton is in 1996 .\n")
+    runner, given = CliRunner(), ["--checkpoint", str(tmp_path)]
+    shown = runner.invoke(tag, [str(text), *given])
+    assert shown.output == (
+        "mr [PER Tolu Esmir] went to [LOC Badeeton] .\n[LOC Rosimton] is in 1996 .\n"
+    )
+    columns = runner.invoke(tag, ["--columns", "--spaces", *given], input="Rosimton is in 1996 .")
+    assert columns.output.split("\n") == ["Rosimton B-LOC", "is O", "in O", "1996 O", ". O", "", ""]
 
 
 def test_bad_descriptions_are_refused(news, tmp_path):
