@@ -294,8 +294,8 @@ def test_help_loads_neither_numba_nor_numpy():
         (["train", "spoken_digits"], "Did you mean 'spoken-digits'"),
         (
             ["qqqq"],
-            "No such command 'qqqq'. There is train, sample, translate, recognise, transcribe, tag, "
-            "info, warmup.",
+            "No such command 'qqqq'. There is train, sample, translate, recognise, transcribe, "
+            "tag, info, warmup.",
         ),
     ],
 )
