@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -81,6 +80,8 @@ class History(Mapping[str, list[float]]):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table with the columns epoch, loss, …; one row per epoch, empty for NaN."""
+        import csv  # not for those who write none
+
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["epoch", *self.history])

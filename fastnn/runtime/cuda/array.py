@@ -8,12 +8,18 @@ import numpy as np
 
 from fastnn.errors import DataError
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda.gpu import gpu
 from fastnn.runtime.cuda.place import Piece, Place
 from fastnn.runtime.segment import Segment
 
 #: DLPack's number for CUDA devices
 KDL_CUDA = 2
+
+
+def _gpu(name: str) -> Any:
+    """The device of this name; what drives it is imported where there is such an array."""
+    from fastnn.runtime.cuda.gpu import gpu
+
+    return gpu(name)
 
 
 def on_device(data: Any) -> bool:
@@ -35,7 +41,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         return data
     if not hasattr(data, "__cuda_array_interface__"):
         view = _cuda.core().utils.StridedMemoryView.from_dlpack(data, -1)
-        gpu(f"cuda:{view.device_id}").synchronize()  # whoever made it may still be writing
+        _gpu(f"cuda:{view.device_id}").synchronize()  # whoever made it may still be writing
         size = np.dtype(view.dtype).itemsize
         strides = None if view.strides is None else tuple(s * size for s in view.strides)
         return _contiguous(
@@ -43,7 +49,7 @@ def as_device_array(data: Any, what: str) -> DeviceArray:
         )
     seen = data.__cuda_array_interface__
     number = _number_of(data)
-    gpu(f"cuda:{number}").synchronize()
+    _gpu(f"cuda:{number}").synchronize()
     return _contiguous(
         int(seen["data"][0]), tuple(seen["shape"]), np.dtype(seen["typestr"]),
         seen.get("strides"), data, number, what,
@@ -123,7 +129,7 @@ class DeviceArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self._host is None:
             self._host = np.empty(self.shape, self.dtype)
-            gpu(f"cuda:{self.number}").download(self._piece(), self._host)
+            _gpu(f"cuda:{self.number}").download(self._piece(), self._host)
             self._host.flags.writeable = False
         return self._host if dtype is None else self._host.astype(dtype)
 
