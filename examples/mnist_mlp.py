@@ -56,16 +56,16 @@ def maxout(units: int) -> nn.Module:
 
 def dropconnect(units: int) -> nn.Module:
     return nn.Sequential(
-        nn.DropConnect(784, units, activation=nn.ReLU(), masks="sample"),
-        nn.DropConnect(units, units, activation=nn.ReLU(), masks="sample"),
+        nn.DropConnect(784, units, activation=nn.ReLU(), masks="sample", weight_init="he_normal"),
+        nn.DropConnect(units, units, activation=nn.ReLU(), masks="sample", weight_init="he_normal"),
         nn.Linear(units, 10),
     )
 
 
 def standout(units: int) -> nn.Module:
     return nn.Sequential(
-        nn.Dropout(0.2), nn.Linear(784, units), nn.Standout(),
-        nn.Linear(units, units), nn.Standout(), nn.Linear(units, 10),
+        nn.Dropout(0.2), nn.Linear(784, units), nn.Standout(beta=1.0),
+        nn.Linear(units, units), nn.Standout(beta=1.0), nn.Linear(units, 10),
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ METHODS: dict[str, tuple[Callable[[int], nn.Module], float, float, float | None]
     "dropout": (dropout, 0.05, 0.9, 2.0),
     "maxout": (maxout, 0.1, 0.7, 1.9365),
     "dropconnect": (dropconnect, 0.1, 0.9, None),
-    "standout": (standout, 0.03, 0.9, 2.0),
+    "standout": (standout, 0.1, 0.9, 2.0),
 }
 
 

@@ -101,7 +101,7 @@ class Muon(Passes):
         given = {"scalars": COUNT}
         return {
             "momentum": Pass(momenta, ("momentum_buffer",), ("g",), ("u",), sums=1, **given),
-            "scale": Pass(scale, (), ("u",), ("x",), own=2, **given),
+            "scale": Pass(scale, ("u",), own=2, **given),
             "adam": Pass(adam, ("p", *self.slots), ("g",), **given),
             "update": Pass(update, ("p",), ("x",), own=2, **given),
         }
@@ -115,13 +115,13 @@ class Muon(Passes):
         if p.ndim != 2 or not options["orthogonal"]:
             self.run("adam", given)
             return
-        u, x = p.graph.value(p.shape, name="u"), p.graph.value(p.shape, name="x")
+        u = p.graph.value(p.shape, name="u")
         sums = self.run("momentum", given, u=u)
         rows, columns = p.shape[::-1] if transposed else p.shape
         size = 0.2 * sqrt(max(p.shape)) if options["match_rms"] else sqrt(max(1, rows / columns))
         own = self.combine("norm", given, sums, size)
-        self.run("scale", given, u=u, x=x, own=own)
-        x = newton_schulz(x, int(options["steps"]))
+        self.run("scale", given, u=u, own=own)
+        x = newton_schulz(u, int(options["steps"]))
         self.run("update", given, x=x, own=own)
 
 

@@ -30,6 +30,7 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
     if limit < 0:  # gradients are accumulated, and there are more to come
         return
     {factor}
+    {plain}
     {scalars}
     C, w = {first}.shape[1], lanes({first})
     squares = splat({first}, 0.0)
@@ -40,7 +41,17 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
             {clear}
             end = min(begin + RUN, C)
             whole = end - (end - begin) % w
-            for j in range(begin, whole, w):
+            start = begin
+            while {as_they_are} and start < whole:
+                j, i = start, r * C + start
+                {load}
+                {decay}
+                new = rule({names})
+                {store}
+                {watch}
+                {add}
+                start += w
+            for j in range(start, whole, w):
                 i = r * C + j
                 {load}
                 {decay}
@@ -72,6 +83,9 @@ def combine({sums}hyper, own, count):
     for k in range(len(values)):
         own[k] = values[k]
 '''
+
+#: most runs leave gradients as they are
+PLAIN = "plain = scale.size == 0 and l2 == 0 and limit == np.inf and sign == 1"
 
 
 def lines(parts: Sequence[str]) -> str:
@@ -130,6 +144,8 @@ def make_rows(name: str, what: Pass) -> Kernel:
     source = _ROWS.format(
         **parts.fields(),
         factor="factor = scale[0] * sign if scale.size else sign" if "g" in read else "pass",
+        plain=PLAIN if "g" in read else "pass",
+        as_they_are="plain" if "g" in read else "False",
         clear=lines([f"{s}_here = splat({parts.first}, 0.0)" for s in sums]),
         load=lines(
             [f"{a}_here = load({a}, i)" for a in read]
