@@ -320,12 +320,14 @@ class _Run:
 
         try:
             for bound, steps in self.segments:
-                left = steps
+                left, waits = steps, bool(bound.hosts)
                 while left and not self.stop and not device_control.control[control_block.STOP]:
-                    count = min(chunk, left)
+                    count = 1 if waits else min(chunk, left)
                     for _ in range(count):
                         bound.launch(call_host)
                     left -= count
+                    if waits and left:
+                        continue  # the next step looks before it calls the host
                     answer = device_control.ask()
                     sent.append((runtime.gpu.mark(), answer, count))
                     if len(sent) > 1:
