@@ -28,7 +28,7 @@ import numpy as np
 
 import fastnn as fnn
 from benchmarks import gpu_models, harness
-from benchmarks.gpu_kernels import adam, cross_entropy, sgemm
+from benchmarks.gpu_kernels import adam, cross_entropy, ctc, sgemm
 from benchmarks.gpu_timing import AGREE, MOST, Ours, Side, Timer, chosen, finish, joined
 from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
@@ -136,9 +136,11 @@ def main() -> None:
     sizes = (64, 96) if options.small else (1024, 2048, 4096, 8192)
     counts = (1000,) if options.small else (10_000_000, 100_000_000)
     classes = (32,) if options.small else (32, 256, 1000, 10_000)
+    symbols, paths = ((5,), (2, 16)) if options.small else ((29, 5000), (16, 400))
     if options.ways != "compiled":  # nothing of these is compiled
         jobs += [(f"sgemm {n}", lambda n=n: sgemm(n, options, timer)) for n in sizes]  # type: ignore[misc]
         jobs += [(f"Adam {n:,}", lambda n=n: adam(n, options, timer)) for n in counts]  # type: ignore[misc]
+        jobs += [(f"CTC {v}", lambda v=v: ctc(*paths, v, options, timer)) for v in symbols]  # type: ignore[misc]
     else:
         compiled = {c.name for c in gpu_models.cases(options.small) if chosen(c.ways, options)}
         jobs = [(name, job) for name, job in jobs if name in compiled]

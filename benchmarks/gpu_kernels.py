@@ -137,3 +137,45 @@ def cross_entropy(classes: int, options: Any, timer: Timer) -> dict[str, Any]:
         sides["compile"] = Side(compiled)
     name = f"softmax + cross-entropy, {rows} rows, V={classes}"
     return finish(name, sides, {"eager": 1.5}, options, timer, difference=worst)
+
+
+def ctc(batch: int, steps: int, classes: int, options: Any, timer: Timer) -> dict[str, Any]:
+    """CTC's loss of logits, and its gradient; labels are an eighth of the steps."""
+    import torch
+    from torch.nn import functional
+
+    from fastnn.graph.gradient import differentiate
+
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((batch, steps, classes)).astype(np.float32)
+    labels = rng.integers(1, classes, (batch, steps // 8))
+
+    def fill(builder: StepBuilder) -> None:
+        graph = builder.graph
+        x = graph.value(scores.shape, segment="input", name="x")
+        y = graph.value(labels.shape, "i", segment="input", name="y")
+        loss = builder.loss(nn.CTCLoss(), (x,), (y,))
+        (dx,) = differentiate(graph, loss, [x])
+        assert dx is not None
+        builder.places.update({"x": x, "y": y, "dx": dx})
+
+    side = program(options.device, fill)
+    side.bound.write("x", scores)
+    side.bound.write("y", labels)
+    side.run(1)
+    x = torch.from_numpy(scores).to(options.device).requires_grad_()
+    y = torch.from_numpy(labels).to(options.device)
+    lengths, counts = torch.full((batch,), steps), torch.full((batch,), steps // 8)
+
+    def both() -> None:
+        x.grad = None
+        logs = functional.log_softmax(x, 2).transpose(0, 1)
+        functional.ctc_loss(logs, y, lengths, counts).backward()
+
+    both()
+    want = x.grad.cpu().numpy()
+    worst = float(np.abs(side.bound.view("dx") - want).max() / np.abs(want).max())
+    assert worst < 1e-4, f"CTC {classes}: {worst}"
+    sides: dict[str, Side] = {"fastnn": side, "eager": Side(both)}
+    name = f"CTC B{batch} T{steps} V={classes}"
+    return finish(name, sides, {"eager": 1.0}, options, timer, difference=worst)

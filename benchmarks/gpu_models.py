@@ -139,6 +139,57 @@ def recurrent(
     )  # fmt: skip
 
 
+def images(side: int, channels: int, batch: int) -> Case:
+    """Two convolutions with pooling, and a classifier."""
+    features = 2 * channels * (side // 4) ** 2
+
+    def layers(of: Any) -> list[Any]:
+        return [
+            of.Conv2d(1, channels, 5, padding=2), of.ReLU(), of.MaxPool2d(2),
+            of.Conv2d(channels, 2 * channels, 5, padding=2), of.ReLU(), of.MaxPool2d(2),
+            of.Flatten(), of.Linear(features, 10),
+        ]  # fmt: skip
+
+    def peer() -> Any:
+        import torch
+
+        return torch.nn.Sequential(*layers(torch.nn))
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 1, side, side)).astype(np.float32)
+    return Case(
+        f"convolutions {side}x{side} {channels}-{2 * channels} B{batch}",
+        lambda: nn.Sequential(*layers(nn)), peer, (x,), rng.integers(0, 10, batch),
+        ("eager", "reduce-overhead", "graph"), {"eager": 1.0},
+    )  # fmt: skip
+
+
+class Attending(nn.Module):
+    """A Transformer's layer with a classifier of every step."""
+
+    def __init__(self, size: int, heads: int):
+        self.layer = nn.TransformerEncoderLayer(size, heads, 4 * size, 0.0)
+        self.out = nn.Linear(size, 10)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.layer(x))
+
+
+def attention(size: int, heads: int, batch: int, steps: int) -> Case:
+    def peer() -> Any:
+        from benchmarks import gpu_torch
+
+        return gpu_torch.attending_model(size, heads, 10)
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, steps, size)).astype(np.float32)
+    return Case(
+        f"attention E{size} {heads} heads B{batch} T{steps}", lambda: Attending(size, heads), peer,
+        (x,), rng.integers(0, 10, (batch, steps)), ("eager", "reduce-overhead", "graph"),
+        {"eager": 1.0},
+    )  # fmt: skip
+
+
 def cases(small: bool = False) -> list[Case]:
     """The rows of the table; `small`: of sizes that try the program itself out on a CPU."""
     if small:
@@ -150,6 +201,8 @@ def cases(small: bool = False) -> list[Case]:
             recurrent("RNN", 8, 4, 7, {"eager": 1.2}, 6),
             recurrent("LSTM", 8, 4, 7, {"packed": 2.0}, 6, lengths=True),
             recurrent("LSTM", 8, 4, 7, {"eager": 5.0}, 6, peepholes=True),
+            images(8, 3, batch=4),
+            attention(8, 2, batch=3, steps=5),
         ]
     return [
         mlp(784, 128, 10, batch=128),
@@ -160,4 +213,6 @@ def cases(small: bool = False) -> list[Case]:
         recurrent("RNN", 256, 16, 512, {"eager": 1.2}),
         recurrent("LSTM", 256, 64, 400, {"packed": 2.0, "eager": 1.2}, lengths=True),
         recurrent("LSTM", 256, 16, 128, {"eager": 5.0}, peepholes=True),
+        images(28, 16, batch=128),
+        attention(256, 4, batch=16, steps=512),
     ]

@@ -34,16 +34,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 TOTAL = 585
 #: processes that run tests side by side, at most
 SHARES = 12
-#: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, and
-#: blocks that wait for each other
+#: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, blocks
+#: that wait for each other, and threads that share memory of their block
 WATCHED = {
-    "memcheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_half.py",
-                 "tests/kernels/cuda/test_recurrent.py", "tests/kernels/cuda/test_softmax.py",
-                 "tests/kernels/cuda/test_recurrent_layout.py",
-                 "tests/kernels/cuda/test_update.py"],
-    "racecheck": ["tests/kernels/cuda/test_matmul.py", "tests/kernels/cuda/test_half.py",
-                  "tests/kernels/cuda/test_recurrent.py",
-                  "tests/kernels/cuda/test_recurrent_layout.py"],
+    tool: [f"tests/kernels/cuda/test_{name}.py" for name in names.split()]
+    for tool, names in {
+        "memcheck": "matmul half recurrent softmax recurrent_layout update attention strided ctc "
+                    "ctc_decode convolution beam transducer wavenet norm",
+        "racecheck": "matmul half recurrent recurrent_layout attention strided ctc ctc_decode beam "
+                     "convolution transducer wavenet norm",
+    }.items()
 }  # fmt: skip
 #: of those, the tests with few launches: a sanitizer makes each some hundred times slower
 QUICK = "not central_differences and not round_tf32 and not neighbours"

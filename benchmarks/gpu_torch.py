@@ -36,6 +36,20 @@ def recurrent_model(kind: str, inputs: int, hidden: int, classes: int) -> Any:
     return _Recurrent(kind, inputs, hidden, classes)
 
 
+class _Attending(torch.nn.Module):
+    def __init__(self, size: int, heads: int, classes: int):
+        super().__init__()
+        self.layer = torch.nn.TransformerEncoderLayer(size, heads, 4 * size, 0.0, batch_first=True)
+        self.out = torch.nn.Linear(size, classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.layer(x))
+
+
+def attending_model(size: int, heads: int, classes: int) -> Any:
+    return _Attending(size, heads, classes)
+
+
 class _PeepholeLayer(torch.nn.Module):
     """An LSTM whose gates see the cell, as a loop over the steps: cuDNN has none."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_session, gpu_timing
+from benchmarks import gpu, gpu_session, gpu_timing
 from benchmarks.gpu_session import Part, Session
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +59,25 @@ def test_the_benchmark_small_and_then_compiled(tmp_path: Path) -> None:
     assert set(row["ratios"]) == {"eager", "graph"}
     assert row["best"] in row["ratios"]
     assert all(side["host"] > 0 for side in row["seconds"].values())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("only", ["convolutions", "attention", "CTC"])
+def test_rows_of_later_kernels_agree_with_their_peer(
+    only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark compares gradients before it takes times."""
+    pytest.importorskip("torch")
+    given = ["gpu", "--device", "cpu", "--small", "--turns", "1", "--budget", "0.001"]
+    given += ["--ways", "quick", "--only", only, "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 0
+    rows = json.loads((tmp_path / "gpu-small.json").read_text())["rows"]
+    assert [row["name"].split()[0] for row in rows] == [only]
+    assert 0 < rows[0]["difference"] < 1e-4
+    assert rows[0]["ratios"]["eager"] > 0
 
 
 def test_all_parts_fit_into_ten_minutes() -> None:
@@ -126,6 +145,8 @@ def test_the_sanitizer_gets_copies_that_are_asynchronous_and_blocks_that_wait(to
     for name in ("test_a_whole_tile", "test_shapes", "test_outputs_agree_with_plain_loops",
                  "test_blocks_wait_for_the_slowest"):  # fmt: skip
         assert f"::{name}" in done.stdout, done.stdout + done.stderr
+    for file in ("attention", "beam", "convolution", "ctc", "ctc_decode", "transducer", "wavenet"):
+        assert f"test_{file}.py::" in done.stdout  # threads that share memory of their block
 
 
 def test_shares_are_all_tests_each_once() -> None:

@@ -23,7 +23,6 @@ from typing import Any
 from fastnn.errors import DeviceError, OptionError
 from fastnn.interrupts import uninterrupted
 from fastnn.kernels import recorded
-from fastnn.kernels.declare import CLUSTERS
 
 recorded.record()
 
@@ -165,11 +164,9 @@ def check(result: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
-#: blocks of a cluster, at most: on any device that has clusters, and on those of capability 9.0,
-#: whose driver wants to be asked for more than the former (`runtime/cuda/gpu.py`)
+#: blocks of a cluster, at most: as a rule, and where a device can place them
+#: (`runtime/cuda/machine.py` asks); the driver wants to be told of more than the former
 PORTABLE_CLUSTER, MOST_CLUSTER = 8, 16
-#: multiprocessors of a device that is not a part of one, which might have none side by side
-WHOLE = 100
 #: the least compute capability: asynchronous copies to shared memory, TF32
 OLDEST = (8, 0)
 
@@ -250,32 +247,6 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
         return (9, 0)
     major, minor = core().Device(device).compute_capability
     return int(major), int(minor)
-
-
-@functools.cache
-def block_limits() -> tuple[int, int, int]:
-    """Multiprocessors, bytes of shared memory that a block may have, and blocks of a cluster (1:
-    there are none): the least of all devices; an H200's where there is none, few multiprocessors
-    in the simulator."""
-    if reason() or simulated():
-        return (4 if simulated() else 132), 232_448, MOST_CLUSTER
-    library = driver()
-    wanted = library.CUdevice_attribute
-    found = [
-        [
-            int(check(library.cuDeviceGetAttribute(attribute, device)))
-            for attribute in (
-                wanted.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
-                wanted.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            )
-        ]
-        for device in range(int(check(library.cuDeviceGetCount())))
-    ]
-    ccs = [compute_capability(device) for device in range(len(found))]
-    cluster = PORTABLE_CLUSTER if min(ccs) >= CLUSTERS else 1
-    if set(ccs) == {CLUSTERS} and min(f[0] for f in found) >= WHOLE:
-        cluster = MOST_CLUSTER
-    return min(f[0] for f in found), min(f[1] for f in found), cluster
 
 
 # ---------------------------------------------------------------- compiling

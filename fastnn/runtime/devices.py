@@ -108,10 +108,11 @@ def _automatic() -> str:
     return f"cuda:{number}"
 
 
-def block_limits(kind: str) -> tuple[int, int, int]:
+def block_limits(kind: str) -> tuple[int, ...]:
     """What a plan for this kind of device depends on: multiprocessors, bytes of shared memory that
-    a block may have, and blocks of a cluster. (A plan for the CPU depends on none of them.)"""
-    return (0, 0, 1) if kind == "cpu" else _cuda.block_limits()
+    a block may have, blocks of a cluster, and how many clusters run at once. (A plan for the CPU
+    depends on none of them.)"""
+    return (0, 0, 1) if kind == "cpu" else machine.block_limits()
 
 
 def runtime(

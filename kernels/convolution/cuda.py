@@ -71,8 +71,8 @@ def convolution_backward_weight(
     x, dy, dw, room, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
 ):
     sums = cuda.shared.array((PARTS, 32), dw.dtype)
-    lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.y
-    k = cuda.blockIdx.x * 32 + lane
+    lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x
+    k = cuda.blockIdx.y * 32 + lane
     K = dw.shape[1]
     group = x.shape[3] // groups
     total = cast(dw, 0)

@@ -53,8 +53,8 @@ def depthwise_backward_weight(
     x, dy, dw, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left
 ):
     sums = cuda.shared.array((PARTS, 32), dw.dtype)
-    lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.y
-    c = cuda.blockIdx.x * 32 + lane
+    lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x
+    c = cuda.blockIdx.y * 32 + lane
     total = cast(dw, 0)
     if c < dw.shape[1]:
         total = sum_of_samples(

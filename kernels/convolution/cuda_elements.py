@@ -32,10 +32,11 @@ def place_of(at, H, W, C):
 
 
 def weights_launch(outputs: str):
-    """Blocks of 32 channels of an element of the window, times `PARTS`."""
+    """Blocks of 32 channels of an element of the window, times `PARTS`. (Only a grid's first
+    dimension has room for the elements of any window.)"""
 
     def launch(s):
-        return (ceil_div(s[outputs], 32), s["D"]), (32, PARTS)
+        return (s["D"], ceil_div(s[outputs], 32)), (32, PARTS)
 
     return launch
 

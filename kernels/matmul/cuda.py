@@ -53,6 +53,10 @@ BYTES = 2500.0  # bytes a cycle that pass to or from L2
 FEW_BYTES = 30.0  # bytes a cycle that a multiprocessor reads or writes in a product of few rows
 
 
+#: blocks of a grid's second dimension, at most
+MOST_ACROSS = 65_535
+
+
 class Choice(NamedTuple):
     """The fastest way to a product: the suffix of its kernel, or the number of parts."""
 
@@ -75,11 +79,13 @@ def choose_product(
 
     `product` is the kernel's name without a suffix; ``_parts``: in parts.
     Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
-    with 99 KiB two of float64's).
+    with 99 KiB two of float64's), and those with more tiles across than a grid takes.
     """
 
     def room(suffix: str) -> bool:
-        return SHAPES[suffix].memory * itemsize <= shared_bytes
+        shape = SHAPES[suffix]
+        across = ceil_div(columns, shape.columns)
+        return shape.memory * itemsize <= shared_bytes and across <= MOST_ACROSS
 
     def cycles(choice: Choice) -> float:
         if choice.suffix == "_few":
@@ -99,13 +105,14 @@ def choose_product(
         *([UNIT[precision]] if precision in UNIT and itemsize == 4 else []),
     ]
     choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
-    if few_blocks[0]:  # most of a tile's rows would be empty
+    across = ceil_div(rows, cuda_few.GRADIENT_ROWS) if product == "linear_backward_weight" else 1
+    if few_blocks[0] and across <= MOST_ACROSS:  # most of a tile's rows would be empty
         choices = [Choice("_few")]
     shape = SHAPES[PARTS[product]]
     tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns)
     if room(PARTS[product]) and tiles <= TILES:
         choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
-    return min(choices, key=cycles)
+    return min(choices or [Choice("_middle")], key=cycles)
 
 
 #: the shape (by suffix) of a product in parts

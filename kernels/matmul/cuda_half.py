@@ -26,7 +26,7 @@ from ..cuda.half import (
 )
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
-from .cuda import TILES, Choice, cycles_of_parts
+from .cuda import MOST_ACROSS, TILES, Choice, cycles_of_parts
 from .cuda_product import activator, multiplier
 
 
@@ -121,11 +121,15 @@ def choose_shape(
         total = ceil_div(tiles, multiprocessors) * work / RATES[choice.suffix]
         return total + (cycles_of_parts(parts, shape, rows, columns, 4) if parts > 1 else 0)
 
-    fitting = [Choice(name) for name, shape in SHAPES.items() if 4 * shape.memory <= shared_bytes]
+    fitting = [
+        Choice(name)
+        for name, shape in SHAPES.items()
+        if 4 * shape.memory <= shared_bytes and ceil_div(columns, shape.columns) <= MOST_ACROSS
+    ]
     few = SHAPES[PARTS]
     if ceil_div(rows, few.rows) * ceil_div(columns, few.columns) <= TILES:
         fitting += [Choice(PARTS, n) for n in (2, 4, 8, 16) if depth >= few.depth * n]
-    return min(fitting, key=cycles)
+    return min(fitting or [Choice("")], key=cycles)
 
 
 def copier(width: int, shape: HalfShape, by_depth: bool) -> Callable[..., None]:

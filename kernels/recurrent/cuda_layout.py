@@ -125,8 +125,8 @@ def fits(
 #: within a cluster
 RATE, HALF_RATE, FAR_TURN, NEAR_TURN = 64, 200, 2000, 800
 
-#: blocks of a cluster that runs anywhere; a larger one has that many multiprocessors, all that lie
-#: near each other, to itself
+#: blocks of a cluster that runs anywhere; a larger one takes that many multiprocessors, all that
+#: lie near each other, where nobody has asked how many such clusters run at once
 PORTABLE, NEIGHBOURS = 8, 18
 
 
@@ -138,6 +138,7 @@ def best(
     turn is shorter, and with weights in registers where they fit. `limits` as of `Lowering`;
     `slots` of words; `half`: factors of products are of 16 bits."""
     processors, shared_bytes, cluster = (*limits, 1)[:3]
+    at_once = limits[3] if len(limits) > 3 else processors // NEIGHBOURS
     elements = backward_elements if backward else forward_elements
 
     def turn(layout: Layout) -> float:
@@ -147,7 +148,7 @@ def best(
 
     found = [far]
     for groups in range(min(ceil_div(batch, TILE), processors), 0, -1):
-        side_by_side = cluster if groups * NEIGHBOURS <= processors else min(cluster, PORTABLE)
+        side_by_side = cluster if groups <= at_once else min(cluster, PORTABLE)
         most = min(side_by_side, processors // groups, ceil_div(hidden, TILE))
         units = ceil_div(ceil_div(hidden, most), TILE) * TILE
         layout = Layout(groups, ceil_div(hidden, units), units, near=True, half=half)

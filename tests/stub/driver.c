@@ -8,6 +8,7 @@
 
    STUB_CC=9.0  STUB_DEVICES=1  STUB_DRIVER=13000  STUB_SHARED=232448 (bytes that a block may ask for)
    STUB_MEMORY=6442450944 (bytes of a device)  STUB_LOST=n (the device is lost at the n-th launch)
+   STUB_CLUSTERS=7 (clusters of 16 blocks that run at once)
 
    Types and numbers are those of the driver's stable interface; no header of CUDA's is needed. */
 #define _GNU_SOURCE
@@ -652,7 +653,7 @@ int cuLibraryLoadData(struct kernel **library, const void *code, int *a, void **
 {
     READY;
     struct kernel *k = *library = calloc(1, sizeof *k);
-    inspect(k, code);
+    if (!memcmp(code, "\177ELF", 4)) inspect(k, code);  /* else PTX, which the driver would compile */
     if (k->fixed_shared >= 1024) k->fixed_shared -= 1024;  /* the system's own, on sm_90 */
     k->dynamic_limit = STATIC_LIMIT - k->fixed_shared;
     libraries++;
@@ -704,16 +705,36 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks_, struct kernel *k, 
 }
 
 struct attribute { int id, padding, value[16]; };
+struct launch;
+static int cluster_of(const struct launch *l);
+
+int cuOccupancyMaxActiveClusters(int *count, struct kernel *k, const struct launch *l)
+{
+    READY;
+    int blocks_ = cluster_of(l);
+    say("OccupancyMaxActiveClusters of %d blocks", blocks_);
+    if (blocks_ > (k->large_clusters ? 16 : 8)) { *count = 0; return INVALID_VALUE; }
+    *count = blocks_ > 8 ? setting("STUB_CLUSTERS", 7) : PROCESSORS / blocks_;
+    return OK;
+}
+
 struct launch { unsigned grid[3], block[3], shared; struct stream *stream; struct attribute *attributes; unsigned count; };
+
+static int cluster_of(const struct launch *l)
+{
+    int cluster = 1;
+    for (unsigned i = 0; i < l->count; i++)
+        if (l->attributes[i].id == 4) cluster = l->attributes[i].value[0] * l->attributes[i].value[1] * l->attributes[i].value[2];
+    return cluster;
+}
 
 int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters, void **extra)
 {
     READY;
-    int cooperative = 0, cluster = 1, bad = mine(l->stream, "Launch");
+    int cooperative = 0, cluster = cluster_of(l), bad = mine(l->stream, "Launch");
     if (bad) return bad;
     for (unsigned i = 0; i < l->count; i++)
         if (l->attributes[i].id == 2) cooperative = l->attributes[i].value[0];
-        else if (l->attributes[i].id == 4) cluster = l->attributes[i].value[0] * l->attributes[i].value[1] * l->attributes[i].value[2];
     unsigned threads = l->block[0] * l->block[1] * l->block[2];
     unsigned long grid = (unsigned long)l->grid[0] * l->grid[1] * l->grid[2];
     say("Launch grid=%u,%u,%u block=%u,%u,%u shared=%u static=%d cooperative=%d cluster=%d captured=%d", l->grid[0], l->grid[1],
@@ -731,7 +752,7 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
     if (cluster > 1) {  /* 8 blocks are what every device takes that has clusters, 16 those of 9.0 that are asked */
         const char *cc = getenv("STUB_CC");
         if (cc && atoi(cc) < 9) { say("! Launch of clusters on an older device"); return INVALID_VALUE; }
-        if (cluster > (k->large_clusters ? 16 : 8) || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
+        if (cluster > (k->large_clusters && setting("STUB_CLUSTERS", 7) ? 16 : 8) || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
     }
     if (cooperative) {
         int fit;

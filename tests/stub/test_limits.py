@@ -56,6 +56,24 @@ for hidden in (256, 768):
     assert ran.mistakes == []
 
 
+@pytest.mark.parametrize(("clusters", "largest"), [(7, 16), (3, 8), (0, 8)])
+def test_clusters_are_as_large_as_the_device_can_place(clusters: int, largest: int):
+    """The driver is asked: a group of sequences has a cluster of 16 blocks where as many run at
+    once as there are groups (four here), else one of eight."""
+    ran = run(
+        TAGGER
+        + """
+x, y = data(16, 2, 8, steps=(2,))
+fit(Tagger(nn.LSTM(8, 64), 64), x, y, 16, epochs=1)
+""",
+        CLUSTERS=clusters,
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    launches = [numbers(line) for line in ran.log if line.startswith("Launch")]
+    assert max(launch["cluster"] for launch in launches) == largest
+
+
 def test_auto_takes_no_device_that_is_too_old():
     ran = run(
         f"""

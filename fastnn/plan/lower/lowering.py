@@ -83,8 +83,9 @@ class Lowering:
         precision: what the factors of matrix products are rounded to; "highest": nothing.
         parts: the bfloat16 numbers that factors are cut into on the CPU's tile unit; 0: it is not
             used (`kernels/cpu/tile_unit.py`).
-        limits: the GPU's multiprocessors, bytes of shared memory that a block may have, and blocks
-            of a cluster (none where left out); an H200's by default.
+        limits: the GPU's multiprocessors, bytes of shared memory that a block may have, blocks of a
+            cluster (none where left out), and how many clusters run at once (as many as fit, where
+            left out); an H200's by default.
         fuses: whether calls meet in the cache, a block of items at a time, so that what one call
             hands to the next need not be written out. Without, each call is a launch: the fewer,
             the better.

@@ -30,6 +30,7 @@ from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.runtime import _cuda, cache, keys
 from fastnn.runtime.compile_errors import refuse
 from fastnn.runtime.cpu import compiler as files
+from fastnn.runtime.cuda import machine
 
 recorded.record()
 
@@ -225,7 +226,7 @@ def launch_of(kernel: CudaKernel, sizes: Mapping[str, int], dtype: str) -> Launc
     grid, threads = kernel.launch(dict(sizes))
     if dtype == "float64" and kernel.traits.float64_threads:
         threads = min(threads, kernel.traits.float64_threads)
-    limit = _cuda.block_limits()[1] // np.dtype(dtype).itemsize
+    limit = machine.block_limits()[1] // np.dtype(dtype).itemsize
     shared = kernel.shared({**sizes, "shared_limit": limit}) if kernel.shared else 0
     empty = 0 in ((grid,) if isinstance(grid, int) else grid)
     cluster = kernel.cluster(dict(sizes)) if kernel.cluster else 1

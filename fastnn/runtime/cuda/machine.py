@@ -1,8 +1,21 @@
-"""The CUDA devices of this machine: how many, their names and memory."""
+"""The CUDA devices of this machine: how many, their names, memory, and what a block may have."""
 
 from __future__ import annotations
 
+import functools
+
+from fastnn.kernels.declare import CLUSTERS
 from fastnn.runtime import _cuda
+
+#: threads of a block of a cluster, at most: with their registers one fills a multiprocessor
+THREADS = 512
+#: a kernel that does nothing, which the driver compiles
+NOTHING = """
+.version 7.8
+.target sm_90
+.address_size 64
+.visible .entry fastnn_entry_nothing() { ret; }
+"""
 
 
 def device_count() -> int:
@@ -21,3 +34,54 @@ def memory_info(number: int) -> tuple[int, int]:
     _cuda.core().Device(number).set_current()
     error, free, total = _cuda.driver().cuMemGetInfo()
     return (int(free), int(total)) if int(error) == 0 else (0, 0)
+
+
+@functools.cache
+def block_limits() -> tuple[int, int, int, int]:
+    """Multiprocessors, bytes of shared memory that a block may have, blocks of a cluster (1: there
+    are none), and how many such clusters run at once: the least of all devices; an H200's where
+    there is none, few multiprocessors in the simulator."""
+    if _cuda.simulated():
+        return 4, 232_448, _cuda.MOST_CLUSTER, 0
+    if _cuda.reason():
+        return 132, 232_448, _cuda.MOST_CLUSTER, 7
+    library = _cuda.driver()
+    wanted = library.CUdevice_attribute
+    numbers = range(int(_cuda.check(library.cuDeviceGetCount())))
+    processors, shared = (
+        min(int(_cuda.check(library.cuDeviceGetAttribute(attribute, n))) for n in numbers)
+        for attribute in (
+            wanted.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+            wanted.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        )
+    )
+    for blocks in (_cuda.MOST_CLUSTER, _cuda.PORTABLE_CLUSTER):
+        at_once = min(clusters_at_once(n, blocks, shared) for n in numbers)
+        if at_once:
+            return processors, shared, blocks, at_once
+    return processors, shared, 1, 0
+
+
+def clusters_at_once(number: int, blocks: int, shared: int) -> int:
+    """How many clusters of so many blocks run on a device at once, where a block has so much shared
+    memory to itself: parts of multiprocessors, and of devices, may have none side by side."""
+    if _cuda.compute_capability(number) < CLUSTERS:
+        return 0
+    core, driver = _cuda.core(), _cuda.driver()
+    device = core.Device(number)
+    device.set_current()
+    kernel = core.ObjectCode.from_ptx(NOTHING.encode()).get_kernel("fastnn_entry_nothing")
+    attribute = driver.CUfunction_attribute
+    for kind, value in (
+        (attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
+        (attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared),
+    ):
+        if int(driver.cuKernelSetAttribute(kind, value, kernel.handle, number)[0]) != 0:
+            return 0
+    cluster = core.LaunchConfig(
+        grid=(1, 1, 1), cluster=(blocks, 1, 1), block=THREADS, shmem_size=shared
+    )
+    try:
+        return int(kernel.occupancy.max_active_clusters(cluster, stream=device.default_stream))
+    except Exception:  # whatever the bindings raise where the driver refuses such a cluster
+        return 0

@@ -11,7 +11,9 @@ from fastnn.kernels.cuda import tile
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul import cuda as matmul
 from fastnn.kernels.matmul import cuda_few
+from fastnn.kernels.matmul.cuda_half import PRODUCTS, choose_shape
 from fastnn.kernels.rnn.shared import ACTIVATIONS
+from fastnn.runtime.cuda import compiler
 from tests.kernels.cuda.common import compute_both, compute_cuda
 
 #: (rows, sum, columns) around the edges of the tiny tile (16 x 16, slices of 64 in the sum)
@@ -300,3 +302,23 @@ def test_shapes_fit_the_device() -> None:
             # of 16-bit factors other kernels have the long sums
             whole = name.rpartition("_")[2] != "parts" and ("bf16" in name or "fp16" in name)
             assert len(grid) == (2 if whole else 3)
+
+
+@pytest.mark.parametrize("product", matmul.PARTS)
+def test_a_grid_takes_all_tiles_of_a_product(product: str) -> None:
+    """Also of millions of columns, or of rows: but its first dimension it ends at 65,535."""
+    letters = {"linear_forward": "NKC", "linear_backward_weight": "CKN"}.get(product, "NCK")
+    for sizes in ((8, 3_000_000, 16), (3, 3_000_000, 200), (3_000_000, 8, 4), (3_000_000, 8, 99)):
+        choice = matmul.choose_product(product, *sizes)
+        name = matmul.SPLIT[product] if choice.parts > 1 else product + choice.suffix
+        half = choose_shape(*sizes, 132)
+        known = dict(zip(letters, sizes, strict=True))
+        kernels = [(name, choice.parts), (half_name(product, half), half.parts)]
+        for kernel, parts in kernels:
+            found = compiler.launch_of(CUDA_KERNELS[kernel], {**known, "S": parts}, "float32")
+            assert max(found.grid[1:]) <= 65_535, (kernel, sizes)
+
+
+def half_name(product: str, choice: matmul.Choice) -> str:
+    suffix = "_parts" if choice.parts > 1 else choice.suffix
+    return f"{PRODUCTS[product].name}_bf16{suffix}"
