@@ -285,10 +285,15 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             got, labels = int(values[wrong].flat[0]), name[0] != "x"
             who = f"{limits.scope!r} expects" if limits.scope else "expected"
             if limits.steps:
+                some = ", at least one step" if limits.low else ""
+                remedy = (
+                    "pad the sequences to the longest one's length, or cut the lengths"
+                    if got >= limits.high or got < 0
+                    else "leave such samples out"
+                )
                 raise DataError(
-                    f"inputs: {who} lengths in 0..{limits.high - 1}, the steps "
-                    f"of its sequences, got {got}; pad the sequences to the longest one's length, "
-                    "or cut the lengths"
+                    f"inputs: {who} lengths in {limits.low}..{limits.high - 1}, the steps of its "
+                    f"sequences{some}, got {got}; {remedy}"
                 )
             remedy = "make the layer larger" if got >= 0 else "count from 0"
             if labels and got < 0:

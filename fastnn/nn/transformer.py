@@ -40,7 +40,7 @@ class _Layer(Module):
         self.linear1 = Linear(d_model, dim_feedforward, bias)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias)
-        self.norm1, self.norm2 = (LayerNorm(d_model, layer_norm_eps) for _ in range(2))
+        self.norm1, self.norm2 = (LayerNorm(d_model, layer_norm_eps, bias=bias) for _ in range(2))
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
 
     def _fed(self, x: Value) -> Value:
@@ -74,7 +74,7 @@ class TransformerEncoderLayer(_Layer):
         layer_norm_eps: as of `LayerNorm`.
         norm_first: whether normalisation stands before attention and linear layers instead of
             after the sum.
-        bias: whether linear layers and attention have biases.
+        bias: whether linear layers, attention and normalisation have biases.
         rotary: whether attention turns queries and keys by their places (`RotaryPositions`).
 
     Shapes: input (batch, steps, E), `lengths` (batch,) or None; output (batch, steps, E). Steps
@@ -132,7 +132,7 @@ class TransformerDecoderLayer(_Layer):
             rotary,
         )  # fmt: skip
         self.multihead_attn = MultiHeadAttention(d_model, nhead, dropout, bias)
-        self.norm3, self.dropout3 = LayerNorm(d_model, layer_norm_eps), Dropout(dropout)
+        self.norm3, self.dropout3 = LayerNorm(d_model, layer_norm_eps, bias=bias), Dropout(dropout)
 
     def forward(
         self, x: Value, memory: Value, lengths: Value | None = None,
@@ -215,7 +215,6 @@ class TransformerEncoder(_Stack):
     kind = TransformerEncoderLayer
 
     def forward(self, x: Value, lengths: Value | None = None, causal: bool = False) -> Value:
-        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         if lengths is not None and x.ndim == 3:
             batch, steps, _ = x.shape
             lengths = checked_lengths(x.graph, lengths, batch, steps, type(self).__name__)
@@ -253,7 +252,6 @@ class TransformerDecoder(_Stack):
         self, x: Value, memory: Value, lengths: Value | None = None,
         memory_lengths: Value | None = None, causal: bool = True,
     ) -> Value:  # fmt: skip
-        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "Transformer")
         if lengths is not None and x.ndim == 3:
             batch, steps, _ = x.shape
             lengths = checked_lengths(x.graph, lengths, batch, steps, type(self).__name__)
@@ -311,11 +309,11 @@ class Transformer(Module):
                    bias)  # fmt: skip
         self.encoder = TransformerEncoder(
             TransformerEncoderLayer(*options), num_encoder_layers,
-            LayerNorm(d_model, layer_norm_eps),
+            LayerNorm(d_model, layer_norm_eps, bias=bias),
         )  # fmt: skip
         self.decoder = TransformerDecoder(
             TransformerDecoderLayer(*options), num_decoder_layers,
-            LayerNorm(d_model, layer_norm_eps),
+            LayerNorm(d_model, layer_norm_eps, bias=bias),
         )  # fmt: skip
 
     def forward(

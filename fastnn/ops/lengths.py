@@ -14,8 +14,9 @@ from fastnn.ops.shape import reshape
 
 
 def checked_lengths(
-    graph: Graph, lengths: Any, batch: int, steps: int, name: str, given: str = "lengths"
-) -> Any:
+    graph: Graph, lengths: Any, batch: int, steps: int, name: str, given: str = "lengths",
+    least: int = 0,
+) -> Any:  # fmt: skip
     """Lengths of a batch's sequences, of at most `steps`; None if there are none.
 
     Args:
@@ -24,6 +25,7 @@ def checked_lengths(
         steps: of the padded sequences.
         name: of the op.
         given: what the op calls them.
+        least: steps that a sequence has to have.
 
     Raises ShapeError if they are not integers of shape (batch,) that belong to the samples.
     """
@@ -47,13 +49,13 @@ def checked_lengths(
             "astype(np.int64) before they are passed to the model"
         )
     known = lengths.data
-    if known is not None and known.size and not (known.min() >= 0 and known.max() <= steps):
+    if known is not None and known.size and not (known.min() >= least and known.max() <= steps):
         raise ShapeError(
-            f"{label}: expected {given} within 0..{steps}, the steps of the sequences, got "
-            f"{known.min()}..{known.max()}; cut them"
+            f"{label}: expected {given} within {least}..{steps}, the steps of the sequences, got "
+            f"{known.min()}..{known.max()}; cut them, or leave out samples without a step"
         )
     if lengths.segment == "input" or lengths.node is not None:
-        graph.limit(lengths, 0, steps + 1, steps=True)
+        graph.limit(lengths, least, steps + 1, steps=True)
     return lengths
 
 

@@ -47,7 +47,7 @@ def transducer_loss(
 
     Raises:
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths
-            beyond the data, labels that are no class or the blank.
+            of 0 or beyond the data, labels that are no class or the blank.
     """
     graph, scope = x.graph, where(x.graph.scope)
     if x.ndim != 4 or x.dtype != "f":
@@ -63,7 +63,7 @@ def transducer_loss(
             f"{scope}transducer: expected labels as integers of shape {wanted}, one less than "
             f"logits have, got {target.shape} of type {target.dtype!r}"
         )
-    lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], "transducer")
+    lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], "transducer", least=1)
     counts = target_lengths
     if counts is not None and (counts.shape != x.shape[:1] or counts.dtype != "i"):
         raise ShapeError(

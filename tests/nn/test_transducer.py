@@ -98,6 +98,11 @@ def test_bad_input_is_refused_by_name():
         Loss().predict(x, wrong, lengths, counts)
     with pytest.raises(DataError, match="got 5"):
         Loss().predict(x, labels, lengths + 1, counts)
+    with pytest.raises(
+        DataError,
+        match=r"lengths in 1\.\.4, the steps of its sequences, at least one step, got 0; leave",
+    ):
+        Loss().predict(x, labels, lengths - 1, counts)
     with pytest.raises(ShapeError, match="one less than"):
         Loss().predict(x, labels[:, :2].copy(), lengths, counts)
     with pytest.raises(ShapeError, match=r"labels \+ 1, classes"):

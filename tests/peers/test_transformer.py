@@ -98,6 +98,11 @@ CASES: dict[str, Callable[[], tuple[Any, ...]]] = {
         their_layer("TransformerDecoderLayer", norm_first=True),
         lambda m, x, y: m(x, y, tgt_mask=CAUSAL), [TARGET, SOURCE], None,
     ),
+    "transformer without biases": lambda: (
+        nn.Transformer(E, H, 1, 1, **LAYER, bias=False), lambda m, x, y: m(x, y),
+        torch.nn.Transformer(E, H, 1, 1, batch_first=True, bias=False, **LAYER),
+        lambda m, x, y: m(x, y, tgt_mask=CAUSAL), [SOURCE, TARGET], None,
+    ),
     "transformer": lambda: (
         nn.Transformer(E, H, 2, 2, **LAYER), lambda m, x, y, n, o: m(x, y, n, o),
         torch.nn.Transformer(E, H, 2, 2, batch_first=True, **LAYER),
