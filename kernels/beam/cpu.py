@@ -84,7 +84,7 @@ def beam_select(
                 new_score[b, w] = score[b, p] + x[b * logits.shape[1] + numbers[at + w]]
                 new_count[b, w] = count[b, p] + 1.0
                 new_ended[b, w] = 1.0 if v == stop else 0.0
-            if tops[at + w] == NEVER:  # there are fewer continuations
+            if not is_there(tops[at + w]):  # there are fewer continuations
                 new_score[b, w] = NEVER
 
 

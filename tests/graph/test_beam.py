@@ -70,6 +70,21 @@ def test_a_wide_beam_finds_what_enumeration_finds(least: int, penalty: float) ->
             np.testing.assert_allclose(scores[b, k], want[k][2])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_beam_wider_than_there_are_sequences_says_which_are_none(least: int, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    table, offset = rng.normal(size=(V, V)), rng.normal(size=(3, V))
+    model = Chain(table, steps=2, width=9, min_steps=least).to(dtype)
+    symbols, lengths, scores = model.predict(offset)
+    for b in range(3):
+        want = enumerated(table, offset[b], 2, least, 0.0)
+        got = [tuple(row[:n]) for row, n in zip(symbols[b], lengths[b], strict=True)]
+        assert got[: len(want)] == [w[1] for w in want]
+        np.testing.assert_allclose(scores[b, : len(want)], [w[2] for w in want], rtol=1e-5)
+        np.testing.assert_array_equal(scores[b, len(want) :], np.array(-1e30, dtype))
+
+
 def searched(table: Any, offset: Any, steps: int, width: int) -> list[Any]:
     """The same search in Python."""
     beam: list[tuple[float, tuple[int, ...], bool]] = [(0.0, (), False)]
