@@ -25,11 +25,11 @@ from fastnn.public import publish
 TINY = 1e-12
 
 
-def _probability(name: str, p: Any, most: str = "1)") -> float:
-    """A probability in [0, 1) or [0, 1]."""
+def _probability(name: str, p: Any) -> float:
+    """A probability in [0, 1)."""
     check_numbers(name, p=p)
-    if not (0 <= p < 1 or (p == 1 and most == "1]")):
-        raise OptionError(f"{name}: expected p in [0, {most}, got {p}")
+    if not 0 <= p < 1:
+        raise OptionError(f"{name}: expected p in [0, 1), got {p}")
     return float(p)
 
 
@@ -103,7 +103,7 @@ class SpatialDropout(Module):
     1 / (1 - p).
 
     Args:
-        p: probability of zero, in [0, 1].
+        p: probability of zero, in [0, 1).
 
     The input has shape (batch, ..., features), with one or more axes between.
 
@@ -112,7 +112,7 @@ class SpatialDropout(Module):
     """
 
     def __init__(self, p: float = 0.5):
-        self.p = _probability("SpatialDropout", p, "1]")
+        self.p = _probability("SpatialDropout", p)
 
     def forward(self, x: Value) -> Value:
         if x.ndim < 3:

@@ -94,8 +94,8 @@ class Recurrent(Module, Stateful):
         if merge not in ("concat", "sum"):
             raise OptionError(f"{name}: expected merge 'concat' or 'sum', got {merge!r}")
         check_numbers(name, dropout=dropout)
-        if not 0 <= dropout <= 1:
-            raise OptionError(f"{name}: expected dropout in [0, 1], got {dropout}")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"{name}: expected dropout in [0, 1), got {dropout}")
         if dropout and num_layers == 1:
             raise OptionError(
                 f"{name}: dropout is between layers, and there is one; expected num_layers >= 2, "

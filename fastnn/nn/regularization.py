@@ -26,7 +26,7 @@ class Dropout(Module):
     """Sets elements to zero with probability `p` in training (Srivastava et al. 2014).
 
     Args:
-        p: probability of zero, in [0, 1].
+        p: probability of zero, in [0, 1).
         classic: if False, the elements that are kept are multiplied by 1/(1-p) in training
             (inverted dropout, as in PyTorch and Keras). If True, nothing is scaled in training, and
             everything is multiplied by 1-p in evaluation, as in the paper.
@@ -43,8 +43,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, classic: bool = False):
         check_numbers("Dropout", p=p)
-        if not 0 <= p <= 1:
-            raise OptionError(f"Dropout: expected p in [0, 1], got {p}")
+        if not 0 <= p < 1:
+            raise OptionError(f"Dropout: expected p in [0, 1), got {p}")
         self.p, self.classic = float(p), bool(classic)
 
     def forward(self, x: Value) -> Value:
@@ -68,7 +68,7 @@ class AnnealedDropout(Module):
     changes nothing.
 
     Args:
-        p: the rate at the beginning, in [0, 1].
+        p: the rate at the beginning, in [0, 1).
 
     Attributes:
         rate: the rate now, a buffer of shape (1,).
@@ -89,12 +89,12 @@ class AnnealedDropout(Module):
     @staticmethod
     def _checked(p: float) -> float:
         check_numbers("AnnealedDropout", p=p)
-        if not 0 <= p <= 1:
-            raise OptionError(f"AnnealedDropout: expected p in [0, 1], got {p}")
+        if not 0 <= p < 1:
+            raise OptionError(f"AnnealedDropout: expected p in [0, 1), got {p}")
         return float(p)
 
     def set_rate(self, p: float) -> None:
-        """Set the rate, in [0, 1], from now on."""
+        """Set the rate, in [0, 1), from now on."""
         self.rate.value = [self._checked(p)]
 
     def forward(self, x: Value) -> Value:

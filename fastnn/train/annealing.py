@@ -19,7 +19,7 @@ class AnnealDropout(Callback):
 
     Args:
         schedule: epochs until there is no dropout, or a function of (epoch, p) that returns the
-            rate in [0, 1], such as one of `fastnn.optim.schedules`.
+            rate in [0, 1), such as one of `fastnn.optim.schedules`.
 
     Raises OptionError if the model has no such layer, or the schedule returns a number outside [0,
     1].
@@ -59,7 +59,7 @@ class AnnealDropout(Callback):
                 layer.set_rate(rate)
             except OptionError:
                 raise OptionError(
-                    f"AnnealDropout: expected the schedule to give a rate in [0, 1] for epoch "
+                    f"AnnealDropout: expected the schedule to give a rate in [0, 1) for epoch "
                     f"{epoch}, got {rate!r}"
                 ) from None
 

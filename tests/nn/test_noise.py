@@ -216,7 +216,10 @@ def test_random_numbers_have_no_gradient_and_the_right_moments() -> None:
     [
         (lambda: nn.GaussianNoise(-0.1), "std >= 0, got -0.1"),
         (lambda: nn.GaussianDropout(1.0), r"p in \[0, 1\), got 1.0"),
-        (lambda: nn.SpatialDropout(1.1), r"p in \[0, 1\], got 1.1"),
+        (lambda: nn.SpatialDropout(1.0), r"p in \[0, 1\), got 1.0"),
+        (lambda: nn.Dropout(1.0), r"Dropout: expected p in \[0, 1\), got 1.0"),
+        (lambda: nn.AnnealedDropout(1.0), r"p in \[0, 1\), got 1.0"),
+        (lambda: nn.LSTM(3, 2, num_layers=2, dropout=1.0), r"dropout in \[0, 1\), got 1.0"),
         (lambda: nn.DropConnect(3, 2, 1.0), r"p in \[0, 1\), got 1.0"),
         (lambda: nn.DropConnect(3, 2, points=-1), "points"),
         (

@@ -266,7 +266,7 @@ TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "layer size": (lambda: nn.Linear(0, 3), "Linear: expected in_features .*>= 1, got 0"),
     "layer size as a float": (lambda: nn.Linear(2.5, 3), "in_features.*got 2.5"),
-    "dropout": (lambda: nn.Dropout(1.5), r"Dropout: expected p in \[0, 1\], got 1.5"),
+    "dropout": (lambda: nn.Dropout(1.5), r"Dropout: expected p in \[0, 1\), got 1.5"),
     "padding": (lambda: nn.Embedding(5, 2, padding_idx=5), r"padding_idx in 0\.\.4, got 5"),
     "gelu": (lambda: nn.GELU("erf"), "approximate 'none' or 'tanh', got 'erf'"),
     "softplus": (lambda: nn.Softplus(0.0), "beta > 0, got 0"),
