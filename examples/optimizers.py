@@ -19,7 +19,7 @@ import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.data import load_digits, load_mnist
 from fastnn.train.hooks import Callback
-from fastnn.train.options import OPTIMIZERS
+from fastnn.train.options import optimizers
 
 #: these look at single signs or differences of gradients: the whole data set is their batch
 FULL_BATCH = ("rprop", "irprop", "quickprop", "delta_bar_delta")
@@ -108,7 +108,7 @@ def makers() -> dict[str, Callable[..., optim.Optimizer]]:
         "nesterov": lambda **m: optim.SGD(momentum=0.9, nesterov=True, **m),
         "rmsprop centred": lambda **m: optim.RMSprop(centered=True, momentum=0.9, **m),
     }
-    found |= OPTIMIZERS
+    found |= optimizers()
     found["ema of adam"] = lambda **m: optim.EMA(optim.Adam(**m), decay=0.99)
     found["swa of adam"] = lambda **m: optim.SWA(optim.Adam(**m), start=500)
     found["lookahead of adam"] = lambda **m: optim.Lookahead(optim.Adam(**m))
