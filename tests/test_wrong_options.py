@@ -32,6 +32,7 @@ ONE_OF: dict[str, dict[str, Any]] = {
     },
     "TransformerEncoder": {"layer": nn.TransformerEncoderLayer(4, 2)},
     "TransformerDecoder": {"layer": nn.TransformerDecoderLayer(4, 2)},
+    "CRFLoss": {"crf": nn.CRF(3)},
 }  # fmt: skip
 WRONG = [
     None, "abc", -1, 1.5, math.nan, math.inf, [], {}, (1, "b"), object(), True, {"a": 1}, [None],

@@ -204,7 +204,7 @@ def _scores_and_lengths(given: Any) -> tuple[Value, Value | None]:
 
 def _by_scheme(names: list[str] | None, scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which tags may follow each other, be the first and the last; OptionError for bad names."""
-    if scheme not in SCHEMES:
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise OptionError(f"CRF: expected a scheme among {', '.join(SCHEMES)}, got {scheme!r}")
     if names is None:
         raise OptionError(
