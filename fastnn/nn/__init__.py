@@ -22,6 +22,7 @@ from fastnn.nn.loss import *
 from fastnn.nn.module import *
 from fastnn.nn.noise import *
 from fastnn.nn.normalization import *
+from fastnn.nn.ntm import *
 from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.pooling import *

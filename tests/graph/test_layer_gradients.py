@@ -79,7 +79,7 @@ def test_every_layer_has_a_case():
     # in tests/nn: test_audio.py, test_channels.py, test_reparametrization.py, test_gated.py
     elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
     elsewhere |= {"Frames", "SincConv", "SpecAugment"}
-    # test_alignment.py, test_transformer.py, test_ctc_decoder.py, test_crf.py, test_char_cnn.py
+    # test_alignment.py, test_transformer.py, test_ctc_decoder.py, test_crf.py, test_char_cnn.py, test_ntm.py
     elsewhere |= {name for name in layers if name.endswith(("Attention", "Positions"))}
     elsewhere |= {"Transformer", "TransformerDecoder", "TransformerDecoderLayer", "CTCDecoder"}
     elsewhere |= {"AdaptiveLogSoftmaxWithLoss", "SampledSoftmax"}
@@ -88,7 +88,17 @@ def test_every_layer_has_a_case():
     # test_transducer_search.py, test_adaptive_softmax.py, test_sampled_softmax.py
     elsewhere |= {"Transducer", "TransducerDecoder"}
     elsewhere |= {"AdaptiveLogSoftmaxWithLoss", "SampledSoftmax"}
-    elsewhere |= {"CRF", "CharCNN", "GLU", "GTU", "Pad", "Permute", "SpectralNorm", "WeightNorm"}
+    elsewhere |= {
+        "NTM",
+        "CRF",
+        "CharCNN",
+        "GLU",
+        "GTU",
+        "Pad",
+        "Permute",
+        "SpectralNorm",
+        "WeightNorm",
+    }
     recurrent = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell", "SCRN"}
     assert layers - recurrent == here | elsewhere
 
