@@ -159,11 +159,9 @@ class NTM(Module):
         size = ops.sqrt(ops.sum(ops.square(key), 1, keepdims=True) + SMALL)
         w = ops.softmax(strength * along / (lengths * size))
         w = gate * w + (1.0 - gate) * before
-        moved = None
-        for k in range(-self.shift, self.shift + 1):
-            share = ops.columns(shift, k + self.shift, k + self.shift + 1)
-            term = share * _around(w, k)
-            moved = term if moved is None else moved + term
+        moved = ops.columns(shift, 0, 1) * _around(w, -self.shift)
+        for k in range(1, 2 * self.shift + 1):
+            moved = moved + ops.columns(shift, k, k + 1) * _around(w, k - self.shift)
         sharp = ops.exp(sharpness * ops.log(moved + SMALL))
         return sharp / ops.sum(sharp, 1, keepdims=True)
 
