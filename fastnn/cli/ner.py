@@ -16,7 +16,7 @@ from fastnn.cli import options
 @options.share("--dropout", 0.5, "Dropout probability of a word's features and of units.")
 @options.running(
     output="runs/ner",
-    epochs=20,
+    epochs=8,
     batch_size=16,
     lr=3e-3,
     rate="Initial learning rate; it decays linearly to 0.",

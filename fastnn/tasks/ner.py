@@ -62,7 +62,7 @@ def train_ner(
     hidden: int = 160,
     dropout: float = 0.5,
     batch_size: int = 16,
-    epochs: int = 20,
+    epochs: int = 8,
     lr: float = 3e-3,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
