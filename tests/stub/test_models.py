@@ -7,6 +7,8 @@ import pytest
 from tests.stub.harness import Ran, numbers, run
 
 MODELS = """
+from fastnn.kernels.cuda.device import cuda
+
 def fit(name, model, x, y, batch, **options):
     section(name)
     trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda", **options)
@@ -30,6 +32,49 @@ class Loop(nn.Module):
         ys, _ = ops.loop(body, x, ops.zeros_state(x, 8))
         return self.out(ys)
 
+def images():
+    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(4, 6, 3, stride=2, groups=2), nn.AvgPool2d(1), nn.Flatten(),
+                         nn.Linear(6, 4))
+
+class Attending(nn.Module):
+    def __init__(self):
+        self.layer, self.out = nn.TransformerEncoderLayer(6, 2, 12), nn.Linear(6, 4)
+    def forward(self, x):
+        return self.out(self.layer(x))
+
+@fnn.kernel
+def halved_forward(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        y[i] = 0.5 * x[i]
+
+@fnn.kernel
+def halved_backward(dy: "in rows f[N,C]", dx: "out rows f[N,C]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        dx[i] = 0.5 * dy[i]
+
+def threads(s):
+    return (s["N"] * s["C"] + 127) // 128, 128
+
+@fnn.cuda_kernel(launch=threads, name="halved_forward")
+def halved_forward_cuda(x: "in rows f[N,C]", y: "out rows f[N,C]"):
+    i = cuda.grid(1)
+    if i < x.size:
+        y[i // x.shape[1], i % x.shape[1]] = 0.5 * x[i // x.shape[1], i % x.shape[1]]
+
+@fnn.cuda_kernel(launch=threads, name="halved_backward")
+def halved_backward_cuda(dy: "in rows f[N,C]", dx: "out rows f[N,C]"):
+    i = cuda.grid(1)
+    if i < dx.size:
+        dx[i // dx.shape[1], i % dx.shape[1]] = 0.5 * dy[i // dx.shape[1], i % dx.shape[1]]
+
+halved = fnn.define_op("halved", halved_forward, halved_backward,
+                       cuda=(halved_forward_cuda, halved_backward_cuda))
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return halved(x)
+
 def mlp():
     return nn.Sequential(nn.Linear(20, 16), nn.BatchNorm(16), nn.ReLU(), nn.Dropout(0.5),
                          nn.Linear(16, 4))
@@ -44,6 +89,21 @@ fit("a large cluster", Tagger(nn.LSTM(6, 256), 256), *data(16, 3, 6, steps=(3,))
 fit("16 bits", Tagger(nn.GRU(6, 256), 256), *data(16, 3, 6, steps=(3,)), 16, precision="fp16")
 fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
 fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
+fit("convolutions", images(), *data(16, 2, 9, 8), 8, precision="bf16")
+fit("depthwise", nn.Sequential(nn.Conv1d(6, 6, 3, groups=6), nn.GlobalAvgPool1d(), nn.Linear(6, 4)),
+    *data(16, 6, 12), 8)
+fit("sinc", nn.Sequential(nn.SincConv(4, 31), nn.GlobalMaxPool1d(), nn.Linear(4, 4)),
+    *data(16, 1, 60), 8)
+fit("attention", Attending(), *data(8, 7, 6, steps=(7,)), 4, precision="fp16")
+fit("an op of the user's", nn.Sequential(nn.Linear(20, 16), Halved(), nn.Linear(16, 4)),
+    *data(50, 20), 16)
+section("CTC")
+labels = rng.integers(1, 5, (8, 3))
+net = nn.Sequential(nn.Linear(6, 5))
+fnn.Trainer(net, nn.CTCLoss(), optim.Adam(1e-3), device="cuda").fit(
+    data(8, 12, 6)[0], labels, epochs=2, batch_size=4, verbose=False)
+for beam in (0, 3):
+    nn.CTCDecoder(list("_abcd"), beam=beam).to("cuda").predict(data(8, 12, 5)[0])
 section("single steps")
 step = fnn.compile(mlp(), "cross_entropy", optim.SGD(0.1), device="cuda")
 for _ in range(4):
@@ -61,7 +121,11 @@ def test_everything_runs_and_nothing_is_refused(ran: Ran):
     assert ran.mistakes == []
 
 
-@pytest.mark.parametrize("name", ["mlp", "RNN", "LSTM", "GRU", "bidirectional", "loop"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "RNN", "LSTM", "GRU", "bidirectional", "loop", "convolutions", "attention", "CTC",
+     "an op of the user's"],
+)  # fmt: skip
 def test_a_step_is_one_graph_from_the_second_on(ran: Ran, name: str):
     log = ran.section(name)
     captured = [line for line in log if "captured=1" in line]
