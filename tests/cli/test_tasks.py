@@ -155,7 +155,7 @@ def test_ner(tmp_path, monkeypatch):
     for part in ("train", "valid", "test"):
         (tmp_path / f"{part}.txt").write_text(sentence * 10)
     load = data.load_conll2003
-    monkeypatch.setattr(data, "load_conll2003", lambda: load(folder=tmp_path))
+    monkeypatch.setattr(data, "load_conll2003", lambda **given: load(folder=tmp_path, **given))
     result = run(
         "train", "ner", "--epochs", 2, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
         "--workers", 1, "--output", tmp_path / "run",
