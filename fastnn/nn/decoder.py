@@ -184,18 +184,19 @@ class AttentionDecoder(Module):
         read, weights, state = self.prepare(encoded, lengths)
         parts = [read] if self.attention is None else [p for p in read if p is not None]
 
-        def step(x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
-            carried, given = states[: -len(parts)], states[-len(parts) :]
+        def step(
+            x: Value, carried: tuple[Value, ...], given: tuple[Value, ...]
+        ) -> tuple[Value, tuple[Value, ...]]:
             if self.attention is None:
                 seen, _, carried = self.step(x, carried, given[0])
             else:
                 whole = type(read)(*given, *(None,) * (len(read) - len(given)))
                 seen, _, carried = self.step(x, carried, whole)
-            return self.logits(seen), (*carried, *given)
+            return self.logits(seen), carried
 
         return ops.beam_search(
-            step, self.vectors, (*state, *weights, *parts), start=self.start, stop=self.stop,
-            steps=steps, **options,
+            step, self.vectors, (*state, *weights), start=self.start, stop=self.stop,
+            steps=steps, fixed=parts, **options,
         )  # fmt: skip
 
     def _first(self, encoded: Value) -> Value:

@@ -21,8 +21,9 @@ from fastnn.ops.sequence import loop
 from fastnn.ops.shape import columns, expand, reshape
 from fastnn.public import publish
 
-#: of (a step's input (N, ...), states (N, ...)): scores of the next symbols (N, V), new states
-Step = Callable[[Value, tuple[Value, ...]], tuple[Value, Sequence[Value]]]
+#: of (a step's input (N, ...), states (N, ...), maybe what does not change (N, ...)): scores of the
+#: next symbols (N, V), new states
+Step = Callable[..., tuple[Value, Sequence[Value]]]
 
 
 def _select(
@@ -63,6 +64,7 @@ def _ids(graph: Graph, x: Value) -> Value:
 def beam_search(
     step: Step, embed: Callable[[Value], Value], state: Any, *, start: int, stop: int, steps: int,
     width: int = 4, min_steps: int = 0, length_penalty: float = 0.0, n_best: int | None = None,
+    fixed: Sequence[Value] = (),
 ) -> tuple[Value, Value, Value]:  # fmt: skip
     """The likeliest sequences that a decoder writes, as far as a beam finds them.
 
@@ -75,8 +77,7 @@ def beam_search(
             new states); inputs and states have batch * width rows. Scores need not be
             log-probabilities: their log-softmax is taken.
         embed: function of symbols (integers) that returns a step's inputs.
-        state: the decoder's states in the beginning, each (batch, ...), and whatever a step needs
-            of each sample: the encoder's outputs, a mask.
+        state: the decoder's states in the beginning, each (batch, ...).
         start: the symbol before the first one.
         stop: the symbol that ends a sequence.
         steps: symbols of a sequence, at most, the stop symbol included.
@@ -86,6 +87,9 @@ def beam_search(
             6) to this power (Wu et al. 2016, "Google's neural machine translation system"). 0: by
             the log-probability; 0.6 to 1 lets longer ones win.
         n_best: how many sequences of each sample are returned; all `width` by default.
+        fixed: what steps need of each sample and do not change, each (batch, ...): the encoder's
+            outputs, a mask. The step is given a tuple of them, with batch * width rows, as a third
+            argument. Unlike states they are not moved when hypotheses change places.
 
     Returns:
         Symbols (batch, n_best, steps), the best sequence first, the stop symbol at its end and
@@ -113,9 +117,10 @@ def beam_search(
     ((2, 4, 12), (2, 4), (2, 4))
     """
     states = tuple(state) if isinstance(state, (tuple, list)) else (state,)
-    if not states or not all(isinstance(s, Value) and s.ndim > 1 for s in states):
+    if not states or not all(isinstance(s, Value) and s.ndim > 1 for s in (*states, *fixed)):
         raise ShapeError(
-            "beam_search: expected states of shape (batch, ...), symbolic, one or several"
+            "beam_search: expected states of shape (batch, ...), symbolic, one or several, and "
+            "what is fixed likewise"
         )
     graph, batch = states[0].graph, states[0].shape[0]
     name = f"{where(graph.scope)}beam_search"
@@ -135,11 +140,13 @@ def beam_search(
         wide = reshape(x, (batch, 1, *x.shape[1:]))
         return expand(wide, (batch, width, *x.shape[1:])) if width > 1 else wide
 
+    kept = tuple(reshape(each(f), (batch * width, *f.shape[1:])) for f in fixed)
+
     def body(_: None, carried: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
         found, history, written, x, *old = carried
         score, count, ended = (reshape(p, (batch, width)) for p in _thirds(found))
         rows = [reshape(s, (batch * width, *s.shape[2:])) for s in (x, *old)]
-        scores, new = step(rows[0], tuple(rows[1:]))
+        scores, new = step(rows[0], tuple(rows[1:]), *((kept,) if kept else ()))
         if scores.ndim != 2 or scores.shape[0] != batch * width or len(new) != len(old):
             raise ShapeError(
                 f"{name}: expected the step to return scores of shape ({batch * width}, symbols) "

@@ -118,24 +118,32 @@ class TransformerTranslator(nn.Module):
         batch, positions = ids.shape
         lengths = checked_lengths(ids.graph, lengths, batch, positions, type(self).__name__)
         mask = valid_steps(lengths, positions)
-        count = len(caches)
 
-        def step(x: Value, states: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
-            written, mask, *rest = states
+        def step(
+            x: Value, states: tuple[Value, ...], given: tuple[Value, ...]
+        ) -> tuple[Value, tuple[Value, ...]]:
+            (written, *rest), (mask, *looked_at) = states, given
             graph, place = x.graph, Place(written)
             there = graph.value((mask.shape[0],), "i", batched=True, name="lengths")
             graph.call("mask_length", mask=mask, y=there)
             pairs = [list(zip(part[::2], part[1::2], strict=True))
-                     for part in (rest[:count], rest[count:])]  # fmt: skip
+                     for part in (rest, looked_at)]  # fmt: skip
             x = self.before(self.places(x, place))
             y, new = decoder.step(x, pairs[0], place, pairs[1], there)
             carried = [part for pair in new for part in pair]
-            return self.out(y), (place.after, mask, *carried, *rest[count:])
+            return self.out(y), (place.after, *carried)
 
         def embed(symbols: Value) -> Value:
             return ops.affine(self.vectors(symbols), self.size**0.5, 0.0)
 
         start = Place.start(memory, steps)
         return ops.beam_search(
-            step, embed, (start, mask, *caches, *seen), start=0, stop=1, steps=steps, **options
+            step,
+            embed,
+            (start, *caches),
+            start=0,
+            stop=1,
+            steps=steps,
+            fixed=(mask, *seen),
+            **options,
         )

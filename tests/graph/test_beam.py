@@ -135,3 +135,30 @@ def test_wrong_options(options: Any, message: str) -> None:
     model = Chain(np.zeros((V, V)), **{"steps": 5, **options})
     with pytest.raises(OptionError, match=message):
         model.predict(np.zeros((2, V), np.float32))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_what_is_fixed_is_a_state_that_does_not_change(width: int) -> None:
+    """Each hypothesis is given what belongs to its own sample, and the bits are a state's."""
+    rng = np.random.default_rng(4)
+    table, offset = rng.normal(size=(V, V)), rng.normal(size=(5, V))
+
+    class Kept(Chain):
+        def forward(self, x: Any) -> Any:
+            embed = lambda ids: ops.embedding(ids, self.table)  # noqa: E731
+            if self.options.pop("fixed"):
+                return ops.beam_search(
+                    lambda row, states, given: (row + given[0], states), embed, x * 0.0,
+                    start=0, stop=STOP, fixed=(x,), **self.options,
+                )  # fmt: skip
+            return ops.beam_search(
+                lambda row, states: (row + states[0], states), embed, x,
+                start=0, stop=STOP, **self.options,
+            )  # fmt: skip
+
+    found = [
+        Kept(table, steps=4, width=width, fixed=fixed).predict(offset, dtype="float64")
+        for fixed in (True, False)
+    ]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
