@@ -144,9 +144,13 @@ def test_what_is_fixed_is_a_state_that_does_not_change(width: int) -> None:
     table, offset = rng.normal(size=(V, V)), rng.normal(size=(5, V))
 
     class Kept(Chain):
+        def __init__(self, table: np.ndarray, fixed: bool, **options: Any):
+            super().__init__(table, **options)
+            self.given = fixed
+
         def forward(self, x: Any) -> Any:
             embed = lambda ids: ops.embedding(ids, self.table)  # noqa: E731
-            if self.options.pop("fixed"):
+            if self.given:
                 return ops.beam_search(
                     lambda row, states, given: (row + given[0], states), embed, x * 0.0,
                     start=0, stop=STOP, fixed=(x,), **self.options,
@@ -157,7 +161,7 @@ def test_what_is_fixed_is_a_state_that_does_not_change(width: int) -> None:
             )  # fmt: skip
 
     found = [
-        Kept(table, steps=4, width=width, fixed=fixed).predict(offset, dtype="float64")
+        Kept(table, steps=4, width=width, fixed=fixed).to("float64").predict(offset)
         for fixed in (True, False)
     ]
     for one, other in zip(*found, strict=True):
