@@ -1,4 +1,4 @@
-"""A net with a memory: against float64 NumPy, differences and PyTorch."""
+"""A net with a memory: against float64 NumPy and differences; `tests/peers` has PyTorch."""
 
 import numpy as np
 import pytest
