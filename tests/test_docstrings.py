@@ -17,11 +17,6 @@ PACKAGES = (
     "fastnn.testing", "fastnn.callbacks", "fastnn.metrics", "fastnn.cuda", "fastnn.errors",
     "fastnn.pretrain", "fastnn.generative",
 )  # fmt: skip
-#: examples that need data sets: `tests/data/test_sets.py` runs them
-DOWNLOADED = tuple(
-    f"fastnn.data.{name}" for name in ("conll2003", "mnist", "ptb", "shakespeare", "spoken_digits")
-)
-
 #: an optimiser's, whose equations are in the docstring of the class
 FORMULAS = ("scalars", "rule", "weights", "follow")
 
@@ -82,6 +77,15 @@ def _listed(text: str) -> list[str]:
     return [n for n in names if n.isidentifier()]
 
 
+def downloads(module: ModuleType) -> bool:
+    """Whether a module gets a data set: then `tests/data/test_sets.py` runs its examples."""
+    functions = [f for f in vars(module).values() if inspect.isfunction(f)]
+    return any(
+        f.__module__ == module.__name__ and "download" in inspect.signature(f).parameters
+        for f in functions
+    )
+
+
 def _examples() -> dict[str, tuple[Any, ModuleType]]:
     """Public functions and classes whose docstrings have examples, their members' included."""
     found = {}
@@ -92,8 +96,11 @@ def _examples() -> dict[str, tuple[Any, ModuleType]]:
                 parts += [(f"{name}.{n}", v) for n, v in members(value)]
             for label, part in parts:
                 text = inspect.getdoc(part) or ""
-                if ">>>" in text and value.__module__ not in DOWNLOADED:
-                    found[label] = part, importlib.import_module(value.__module__)
+                if ">>>" not in text:
+                    continue
+                module = importlib.import_module(value.__module__)
+                if package != "fastnn.data" or not downloads(module):
+                    found[label] = part, module
     return found
 
 

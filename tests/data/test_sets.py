@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastnn.data
-from fastnn.data import conll2003, mnist, ptb, shakespeare, sources, spoken_digits
+from fastnn.data import conll2003, mnist, multi30k, ptb, shakespeare, sources, spoken_digits
 from fastnn.data.audio import mfcc
 from fastnn.data.metrics import entities
 from fastnn.errors import DataError, OptionError
@@ -320,6 +320,17 @@ def test_conll2003():
     assert other.tags != news.train.tags
     assert [conll2003.convert_tags(tags, "IOB2") for tags in other.tags] == news.train.tags
     examples(conll2003)
+
+
+# Multi30k (its format is tested in `test_translation.py`)
+
+
+def test_multi30k():
+    real(sources.MULTI30K)
+    sentences = multi30k.load_multi30k()
+    parts = (sentences.train, sentences.valid, sentences.test)
+    assert [(len(a), len(b)) for a, b in parts] == [(n, n) for n in (29_000, 1_014, 1_000)]
+    examples(multi30k)
 
 
 # the package
