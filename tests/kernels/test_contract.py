@@ -15,8 +15,10 @@ from fastnn.runtime.cpu import ahead
 from fastnn.testing.kernels import call
 from tests.golden.models import CASES, numbers
 from tests.kernels import contract
+from tests.kernels.direct import DIRECT
+from tests.kernels.direct_device import DIRECT_CPU
 from tests.kernels.planned import checking
-from tests.kernels.rest import DIRECT, DIRECT_CPU, UPDATES, more, update_operands
+from tests.kernels.rest import UPDATES, more, update_operands
 
 ahead.load_all()
 

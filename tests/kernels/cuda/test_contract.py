@@ -14,8 +14,10 @@ from fastnn.testing.kernels import call_cuda
 from tests.golden.models import CASES
 from tests.golden.recurrent import sequences
 from tests.kernels import contract
+from tests.kernels.direct import DIRECT
+from tests.kernels.direct_device import DIRECT_CUDA
 from tests.kernels.planned import checking
-from tests.kernels.rest import DIRECT, DIRECT_CUDA, UPDATES, by_turns, more, update_operands
+from tests.kernels.rest import UPDATES, by_turns, more, update_operands
 
 report.declare_all()
 #: too large for the simulator; their kernels are called directly

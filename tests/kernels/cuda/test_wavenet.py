@@ -10,7 +10,7 @@ import pytest
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS
 from fastnn.kernels.wavenet.shared import room
 from fastnn.testing.kernels import call_cuda
-from tests.kernels.rest import DIRECT
+from tests.kernels.direct import DIRECT
 
 
 @pytest.mark.parametrize("mixtures", [0, 1])

@@ -1,0 +1,168 @@
+"""Operands of kernels that only one of the devices has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
+from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
+from fastnn.kernels.rnn.shared import ACTIVATIONS
+from tests.golden.models import ids, numbers
+from tests.kernels.direct import control
+
+
+def words(*shape: int) -> np.ndarray:
+    """Small numbers of 16 bits: in bfloat16 and in float16."""
+    return (numbers(*shape).astype(np.float32).view(np.uint32) >> 18).astype(np.uint16)
+
+
+#: of kernels that only the CPU has
+DIRECT_CPU: dict[str, dict[str, Any]] = {}
+#: rows, inputs and outputs of a product
+N, C, K = 9, 21, 19
+_FORWARD = dict(x=numbers(N, C), w=numbers(C, K), bias=numbers(K), y=numbers(N, K))
+_INPUT = dict(dy=numbers(N, K), w=numbers(C, K), dx=numbers(N, C))
+_WEIGHT = dict(x=numbers(N, C), dy=numbers(N, K), dw=numbers(C, K))
+#: the arrays with rows, in a product of few of them
+_FEW, _FEW_BACK = (
+    dict(x=numbers(3, C), y=numbers(3, K)), dict(dy=numbers(3, K), dx=numbers(3, C)),
+)  # fmt: skip
+_FEW_WEIGHT = dict(x=numbers(3, C), dy=numbers(3, K))
+_UNIT = {"parts": 2}
+DIRECT_CPU |= {
+    "linear_forward_unit": {
+        **_FORWARD, **_UNIT, "scratch": np.zeros((N, product_scratch(C, 2)), np.float32)
+    },
+    "linear_backward_input_unit": {
+        **_INPUT, **_UNIT, "scratch": np.zeros((N, product_scratch(K, 2)), np.float32)
+    },
+    "pack_unit": {
+        **_UNIT, "w": numbers(N, K), "packed": np.zeros(unit_shape(N, K, 2), np.float32)
+    },
+    "pack_unit_transposed": {
+        **_UNIT, "w": numbers(K, N), "packed": np.zeros(unit_shape(N, K, 2), np.float32)
+    },
+    "linear_backward_weight_unit": {
+        **_UNIT, "x": numbers(N, C), "dw": numbers(C, K),
+        "dy_packed": np.zeros(unit_shape(N, K, 2), np.float32),
+        "scratch": np.zeros((C, gradient_scratch(N, 2)), np.float32),
+    },
+}  # fmt: skip
+#: two sequences of 5 steps, of which one has 3
+_SEQUENCES = {**_UNIT, "lengths": np.array([3, 5]), "dz": numbers(2, 5 * 48)}
+DIRECT_CPU |= {
+    "sequence_backward_input_unit": {
+        **_SEQUENCES, "dx": numbers(2, 5, 7), "step": 48, "gates": 40,
+        "w_transposed": np.zeros(unit_shape(40, 7, 2), np.float32),
+        "scratch": np.zeros((2, input_scratch(40, 2)), np.float32),
+    },
+    "sequence_backward_weight_unit": {
+        **_SEQUENCES, "x": numbers(2, 5 * 7), "before": numbers(2, 7), "dw": numbers(7, 40),
+        "scratch": np.zeros((7, GRADIENT_WORDS * 2), np.float32), "x_step": 7, "x_first": 0,
+        "dz_step": 48, "dz_first": 0, "column": 20, "columns": 20, "shift": 1, "reverse": 0,
+        "steps": 5,
+    },
+}  # fmt: skip
+#: the same, of kernels that only CUDA has; the activation that takes the simulator least time
+RELU = ACTIVATIONS["relu"]
+DIRECT_CUDA: dict[str, dict[str, Any]] = {
+    f"{product}{size}": operands
+    for product, operands in (
+        ("linear_forward", _FORWARD), ("linear_backward_input_unpacked", _INPUT),
+        ("linear_backward_weight", _WEIGHT),
+        ("linear_forward_activated", {**_FORWARD, "activation": RELU}),
+        ("linear_backward_input_activated", {**_INPUT, "y": numbers(N, C), "activation": 2}),
+        ("linear_backward_weight_bias", {**_WEIGHT, "dbias": numbers(K)}),
+    )
+    for size in ("", "_tiny", "_middle", "_large", "_tf32", "_tf32x3")
+} | {
+    f"{product}_few": operands
+    for product, operands in (
+        ("linear_forward", {**_FORWARD, **_FEW}),
+        ("linear_forward_activated", {**_FORWARD, **_FEW, "activation": 0}),
+        ("linear_backward_input_unpacked", {**_INPUT, **_FEW_BACK}),
+        (
+            "linear_backward_input_activated",
+            {**_INPUT, **_FEW_BACK, "y": numbers(3, C), "activation": 2},
+        ),
+        ("linear_backward_weight", {**_WEIGHT, **_FEW_WEIGHT}),
+        ("linear_backward_weight_bias", {**_WEIGHT, **_FEW_WEIGHT, "dbias": numbers(K)}),
+    )
+} | {
+    f"{product}_{kind}{shape}": operands
+    for product, operands in (
+        ("linear_forward", dict(x=words(N, C), w=words(C, K), bias=numbers(K), y=numbers(N, K),
+                                y_half=words(N, K), activation=RELU)),
+        ("linear_backward_input", dict(dy=words(N, K), w=words(C, K), y=words(N, C),
+                                       dx=numbers(N, C), dx_half=words(N, C), activation=2)),
+        ("linear_backward_weight", dict(x=words(N, C), dy=words(N, K), dw=numbers(C, K),
+                                        dbias=numbers(K))),
+    )
+    for kind in ("bf16", "fp16")
+    for shape in ("", "_middle", "_tiny")
+} | {
+    f"{product}_{kind}_parts": {**operands, "counts": np.zeros(9, np.int64)}
+    for product, operands in (
+        ("linear_forward", dict(x=words(N, C), w=words(C, K), bias=numbers(K), y=numbers(N, K),
+                                y_half=words(N, K), parts=numbers(2, N, K), activation=RELU)),
+        ("linear_backward_input", dict(dy=words(N, K), w=words(C, K), y=words(N, C),
+                                       dx=numbers(N, C), dx_half=words(N, C),
+                                       parts=numbers(2, N, C), activation=2)),
+        ("linear_backward_weight", dict(x=words(N, C), dy=words(N, K), dw=numbers(C, K),
+                                        dbias=numbers(K), parts=numbers(2, C, K),
+                                        bias_parts=numbers(2, K))),
+    )
+    for kind in ("bf16", "fp16")
+} | {
+    f"{name}_{kind}": operands
+    for name, operands in (
+        ("to", dict(x=numbers(9, 5), y=words(9, 5))),
+        ("matmul_forward", dict(a=words(2, 3, 5), b=words(2, 5, 4), y=numbers(2, 3, 4),
+                                y_half=words(2, 3, 4))),
+        ("matmul_backward_b", dict(a=words(2, 3, 5), dy=words(2, 3, 4), db=numbers(2, 5, 4))),
+        ("gather_rows", dict(source=numbers(9, 5), order=np.arange(9)[::-1].copy(),
+                             control=control(4), y=numbers(3, 5), y_half=words(3, 5))),
+        ("cross_entropy_backward", dict(dlogits=numbers(3, 5), dloss=numbers(3), dx=numbers(3, 5),
+                                        dx_half=words(3, 5))),
+        ("cross_entropy_scaled", dict(x=numbers(3, 5), target=ids(3), weight=None,
+                                      dloss=numbers(3), loss=numbers(3), dx=numbers(3, 5),
+                                      dx_half=words(3, 5), smoothing=0.1, ignore_index=1)),
+    )
+    for kind in ("bf16", "fp16")
+} | {
+    "unscale_checked": dict(x=numbers(9, 5), inverse=numbers(1), y=numbers(9, 5),
+                            guard=np.zeros(8, np.int64), limit=1e30),
+    "mean_backward_few": dict(dy=numbers(1), dx=numbers(9)),
+    "linear_forward_parts": dict(
+        **_FORWARD, parts=numbers(2, N, K), counts=np.zeros(9, np.int64), activation=RELU
+    ),
+    "linear_backward_input_parts": dict(
+        **_INPUT, y=numbers(N, C), parts=numbers(2, N, C), counts=np.zeros(9, np.int64),
+        activation=2,
+    ),
+    "linear_backward_weight_parts": dict(
+        **_WEIGHT, parts=numbers(2, C, K), counts=np.zeros(9, np.int64)
+    ),
+    "linear_backward_weight_bias_parts": dict(
+        **_WEIGHT, dbias=numbers(K), parts=numbers(2, C, K), bias_parts=numbers(2, K),
+        counts=np.zeros(9, np.int64),
+    ),
+    "keep": dict(x=numbers(5), control=control(), saved=numbers(5)),
+    "safeguard": dict(
+        control=control(), schedule=np.ones((1, 1)), guard=np.zeros(8, np.int64), x=numbers(5),
+        saved=numbers(5), slot1=numbers(5), saved1=numbers(5), slot2=None, saved2=None,
+        slot3=None, saved3=None, always=1,
+    ),
+    "cross_entropy_backward": dict(dlogits=numbers(3, 5), dloss=numbers(3), dx=numbers(3, 5)),
+    "cross_entropy_forward": dict(
+        x=numbers(3, 5), target=ids(3), weight=None, loss=numbers(3), dlogits=numbers(3, 5),
+        smoothing=0.1, ignore_index=1,
+    ),
+    "embedding_backward_occurring": dict(
+        ids=ids(6), dy=numbers(6, 5), dtable=np.zeros((9, 5), np.float32), padding_index=1
+    ),
+    "relu_forward": dict(x=numbers(3, 5), y=numbers(3, 5)),
+    "relu_backward": dict(y=numbers(3, 5), dy=numbers(3, 5), dx=numbers(3, 5)),
+}  # fmt: skip
