@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastnn.graph.extent import Extent, Fraction, value_of
+from fastnn.graph.extent import Extent
+from fastnn.graph.following import value_of
+from fastnn.graph.fraction import Fraction
 from fastnn.graph.polynomial import ONE, Monomial
 
 

@@ -23,19 +23,21 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastnn.graph import polynomial
+from fastnn.graph.following import Following, take_as_plain, value_of
+from fastnn.graph.fraction import Fraction
 from fastnn.graph.polynomial import ONE, Terms
 
 if TYPE_CHECKING:
     from fastnn.graph.assumptions import Assumptions
 
 
-class Extent:
+class Extent(Following):
     """A whole number that follows from sizes that vary; see the module's description.
 
     It passes for an `int`, as far as Python lets it.
@@ -203,157 +205,15 @@ class Extent:
         return int, (self.of.taken(self.value),)
 
 
-class Fraction:
-    """A float that follows from sizes that vary: made of extents by the same operations again.
-
-    Attributes:
-        of: what is assumed of the sizes.
-        op, a, b: what it is computed by.
-        value: the number at the sizes at hand.
-    """
-
-    __slots__ = ("a", "b", "of", "op", "value")
-
-    def __init__(self, of: Assumptions, op: Callable[..., float], a: Any, b: Any):
-        self.of, self.op, self.a, self.b = of, op, a, b
-        self.value = op(value_of(a), value_of(b))
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return float
-
-    def at(self, values: Sequence[int]) -> float:
-        """The number at other sizes."""
-        return self.op(*(x.at(values) if follows(x) else x for x in (self.a, self.b)))
-
-    def _with(self, op: Callable[..., float], a: Any, b: Any) -> Any:
-        if all(isinstance(x, (Extent, Fraction, int, float)) for x in (a, b)):
-            return Fraction(self.of, op, a, b)
-        return NotImplemented
-
-    def __add__(self, other: Any) -> Any:
-        return self._with(operator.add, self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self._with(operator.add, other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._with(operator.sub, self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._with(operator.sub, other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._with(operator.mul, self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self._with(operator.mul, other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._with(operator.truediv, self, other) if other != 0 else self.value / other
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._with(operator.truediv, other, self) if self != 0 else other / self.value
-
-    def __neg__(self) -> Any:
-        return self._with(operator.sub, -0.0, self)
-
-    def __pos__(self) -> Fraction:
-        return self
-
-    def __abs__(self) -> Any:
-        return -self if self < 0 else self
-
-    def _compared(self, op: Callable[[Any, Any], bool], other: Any) -> Any:
-        if not isinstance(other, (Extent, Fraction, int, float)):
-            return NotImplemented
-        outcome = op(self.value, value_of(other))
-        self.of.compared.append((op, self, other, outcome))
-        self.of.count += 1
-        return outcome
-
-    def __eq__(self, other: Any) -> Any:
-        return self._compared(operator.eq, other)
-
-    def __ne__(self, other: Any) -> Any:
-        found = self._compared(operator.eq, other)
-        return found if found is NotImplemented else not found
-
-    def __lt__(self, other: Any) -> Any:
-        return self._compared(operator.lt, other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._compared(operator.le, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self._compared(operator.gt, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._compared(operator.ge, other)
-
-    def __bool__(self) -> bool:
-        return bool(self != 0.0)
-
-    def __float__(self) -> float:
-        return float(self.of.taken(self.value))  # type: ignore[arg-type]
-
-    def __int__(self) -> int:
-        return int(float(self))
-
-    def __hash__(self) -> int:
-        return hash(float(self))
-
-    def __repr__(self) -> str:
-        return repr(float(self))
-
-    def __format__(self, spec: str) -> str:
-        return format(float(self), spec)
-
-    def __getattr__(self, name: str) -> Any:
-        if not hasattr(float, name):
-            raise AttributeError(name)
-        return getattr(float(self), name)
-
-    def __reduce__(self) -> Any:
-        return float, (float(self),)
-
-
-def _as_plain(method: str) -> Callable[..., Any]:
-    """An operation on plain numbers."""
-
-    def operation(self: Any, *others: Any) -> Any:
-        return getattr(plain(self), method)(*map(plain, others))
-
-    return operation
-
-
-def plain(number: Any) -> Any:
-    """A number at the sizes at hand, for which it is taken."""
-    return number.of.taken(number.value) if type(number) in (Extent, Fraction) else number
-
-
-for _name in ("round", "trunc", "floor", "ceil", "rpow"):
-    setattr(Extent, f"__{_name}__", _as_plain(f"__{_name}__"))
-    setattr(Fraction, f"__{_name}__", _as_plain(f"__{_name}__"))
-for _name in ("and", "or", "xor", "lshift", "rshift"):
-    for _side in ("", "r"):
-        setattr(Extent, f"__{_side}{_name}__", _as_plain(f"__{_side}{_name}__"))
-for _name in ("mod", "rmod", "floordiv", "rfloordiv", "divmod", "rdivmod", "pow"):
-    setattr(Fraction, f"__{_name}__", _as_plain(f"__{_name}__"))
+take_as_plain(
+    Extent,
+    ("round", "trunc", "floor", "ceil", "rpow", "and", "rand", "or", "ror", "xor", "rxor", "lshift",
+     "rlshift", "rshift", "rrshift"),
+)  # fmt: skip
 
 
 def fraction(extent: Extent) -> Any:
     return Fraction(extent.of, operator.add, extent, 0.0)
-
-
-def follows(number: Any) -> bool:
-    """Whether a number follows from sizes that vary."""
-    return type(number) in (Extent, Fraction)
-
-
-def value_of(number: Any) -> Any:
-    """A number at the sizes at hand, which is not noted: only for what does not depend on it."""
-    return number.value if type(number) in (Extent, Fraction) else number
 
 
 def _of_here(of: Assumptions, number: Any) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, where
-from fastnn.graph.extent import follows
 from fastnn.graph.fold import fold
+from fastnn.graph.following import follows
 from fastnn.graph.node import Check, Node, Range, check_operands
 from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.sizes import now, real, whole

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastnn.graph.extent import Extent, Fraction, follows
+from fastnn.graph.extent import Extent
+from fastnn.graph.following import follows
+from fastnn.graph.fraction import Fraction
 
 
 class Memo:

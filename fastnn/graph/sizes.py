@@ -7,7 +7,9 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from fastnn.graph.extent import Extent, Fraction, follows, fraction, number, value_of
+from fastnn.graph.extent import Extent, fraction, number
+from fastnn.graph.following import follows, value_of
+from fastnn.graph.fraction import Fraction
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.extent import plain
+from fastnn.graph.following import plain
 from fastnn.graph.sizes import at, real
 
 

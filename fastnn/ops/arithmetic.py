@@ -11,7 +11,7 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.errors import where as at
-from fastnn.graph.extent import follows
+from fastnn.graph.following import follows
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.extent import follows
+from fastnn.graph.following import follows
 from fastnn.graph.graph import Graph
 from fastnn.graph.sizes import whole
 from fastnn.graph.value import Value

@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from fastnn.graph.assumptions import Assumptions
-from fastnn.graph.extent import follows
+from fastnn.graph.following import follows
 from fastnn.graph.sizes import at
 from fastnn.graph.words import Words
 from fastnn.plan.program import Count, Operand, PlannedCall, Program

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastnn.graph.extent import follows
+from fastnn.graph.following import follows
 from fastnn.graph.sizes import now
 from fastnn.plan.formula import Formula, SizedProgram
 from fastnn.plan.program import Program
