@@ -6,7 +6,8 @@ places, a language model G - 1 = H states and A arcs.
 
 from ..declare import kernel
 from ..vector_math import NAN
-from .decode import align, greedy, search
+from .best_path import align, greedy
+from .decode import search
 from .shared import frame_count, label_count
 
 

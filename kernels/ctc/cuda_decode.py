@@ -4,7 +4,8 @@ from ..cuda.device import cast, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..vector_math import NAN
 from . import cpu_decode as cpu
-from .decode import align, greedy, search
+from .best_path import align, greedy
+from .decode import search
 from .shared import frame_count, label_count
 
 

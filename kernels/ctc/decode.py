@@ -1,4 +1,4 @@
-"""Decoding of class scores for frames, as both devices do it: a sequence by one worker or thread.
+"""Prefix beam search, as both devices do it: a sequence by one worker or thread.
 
 Scores are natural logarithms, in float64. A prefix, the labels so far, is a node of a tree: the
 number 1 + t K + k for the k-th of K prefixes, which was first met in frame t, 0 for the empty one.
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..declare import helper
+from .language import model_next, model_score
 
-#: less than any score, and the score of a symbol that a language model does not know
+#: less than any score
 NEVER = -1e30
-UNKNOWN = -50.0
 # arrays of K numbers in `scores`: of the prefixes, and of those after one more frame
 BLANK, OTHER, BONUS, NEXT_BLANK, NEXT_OTHER, NEXT_BONUS, STAY_BLANK, STAY_OTHER, TOP = range(9)
 # arrays of K whole numbers in `states`: node, last label, place in the word list, state of the
@@ -35,50 +35,6 @@ def either(a: Any, b: Any) -> Any:
     if low <= NEVER:
         return high
     return high + math.log1p(math.exp(low - high))
-
-
-@helper
-def arc_of(first: Any, arcs: Any, state: int, token: int) -> int:
-    """The arc of a state with this token, or -1: arcs are in the order of their tokens."""
-    low, high = first[state], first[state + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if arcs[middle] < token:
-            low = middle + 1
-        else:
-            high = middle
-    if low < first[state + 1] and arcs[low] == token:
-        return low
-    return -1
-
-
-@helper
-def model_score(
-    first: Any, arcs: Any, arc_scores: Any, backoff: Any, backoff_scores: Any, state: int,
-    token: int,
-) -> Any:  # fmt: skip
-    """The score of a token after a state."""
-    total = np.float64(0.0)
-    while True:
-        arc = arc_of(first, arcs, state, token)
-        if arc >= 0:
-            return total + arc_scores[arc]
-        if backoff[state] < 0:
-            return total + UNKNOWN
-        total += backoff_scores[state]
-        state = backoff[state]
-
-
-@helper
-def model_next(first: Any, arcs: Any, arc_next: Any, backoff: Any, state: int, token: int) -> int:
-    """The state after a token."""
-    while True:
-        arc = arc_of(first, arcs, state, token)
-        if arc >= 0:
-            return arc_next[arc]
-        if backoff[state] < 0:
-            return state
-        state = backoff[state]
 
 
 @helper
@@ -346,61 +302,3 @@ def search(
                 labels[b, k, size - 1 - t] = kept
         counts[b, k] = size if k < count else -1
         found[b, k] = scores[b, TOP * K + k] if k < count else NEVER
-
-
-@helper
-def greedy(x: Any, lengths: Any, labels: Any, counts: Any, b: int, blank: int) -> None:
-    """The labels of the likeliest path."""
-    T, C = x.shape[1], x.shape[2]
-    frames = T
-    if lengths.shape[0] > 0:
-        frames = min(max(lengths[b], 0), T)
-    size, last = 0, -1
-    for t in range(frames):
-        best = 0
-        for c in range(C):
-            if x[b, t, c] > x[b, t, best]:
-                best = c
-        if best != last and best != blank:
-            labels[b, size] = best
-            size += 1
-        last = best
-    for t in range(size, T):
-        labels[b, t] = -1
-    counts[b] = size
-
-
-@helper
-def align(
-    y: Any, target: Any, places: Any, score: Any, best: Any, back: Any, b: int, frames: int,
-    L: int, blank: int,
-) -> None:  # fmt: skip
-    """The likeliest path among those that give the labels; -1 where it has a blank."""
-    T, S = y.shape[1], 2 * L + 1
-    for t in range(T):
-        places[b, t] = -1
-    for s in range(S):
-        best[b, s] = 0.0 if s == 0 else NEVER
-    for t in range(frames):
-        for i in range(S):
-            s = S - 1 - i
-            high, came = best[b, s], 0
-            if s > 0 and best[b, s - 1] > high:
-                high, came = best[b, s - 1], 1
-            label = blank
-            if s % 2 == 1:
-                label = target[b, s // 2]
-                skips = s > 1 and target[b, s // 2 - 1] != label
-                if skips and best[b, s - 2] > high:
-                    high, came = best[b, s - 2], 2
-            best[b, s] = max(high + y[b, t, label], np.float64(NEVER))
-            back[b, t, s] = came
-    s = S - 1
-    if S > 1 and best[b, s - 1] > best[b, s]:
-        s -= 1
-    found = best[b, s]
-    score[b] = found if found > NEVER else -np.inf
-    for i in range(frames):
-        t = frames - 1 - i
-        places[b, t] = s // 2 if s % 2 == 1 and found > NEVER else -1
-        s -= back[b, t, s]
