@@ -39,11 +39,14 @@ TASKS = {
     "vae": "A variational autoencoder that makes handwritten digits.",
     "gan": "A generative adversarial net that makes handwritten digits.",
     "wavenet": "A WaveNet that says digits, sample by sample.",
+    "copy": "Copying random bits: a Neural Turing Machine beside an LSTM.",
+    "recall": "Finding the item after another: a Neural Turing Machine.",
+    "sort": "Sorting vectors by priority: a Neural Turing Machine.",
     "adding": "The adding problem: how far back RNN, IRNN, LSTM and GRU remember.",
 }
 
-#: tasks that are in a module of another name, because a command has theirs
-TASK_MODULES = {"translate": "translation"}
+#: tasks that are in a module of another name: a command has theirs, or several share one
+TASK_MODULES = {"translate": "translation", "copy": "memory", "recall": "memory", "sort": "memory"}
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 

@@ -24,8 +24,9 @@ class Tasks(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in TASKS:
             return super().get_command(ctx, name)
-        module = TASK_MODULES.get(name, name.replace("-", "_"))
-        found: click.Command = getattr(importlib.import_module(f"fastnn.cli.{module}"), module)
+        command = name.replace("-", "_")
+        module = importlib.import_module(f"fastnn.cli.{TASK_MODULES.get(name, command)}")
+        found: click.Command = getattr(module, command)
         return found
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

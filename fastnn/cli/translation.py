@@ -32,8 +32,8 @@ from fastnn.cli import options
     batch="Pairs of sentences per step.",
 )
 @click.pass_context
-def translation(ctx: click.Context, /, output: Path, quiet: bool, source: str, target: str,
-                **more: Any) -> None:  # fmt: skip
+def translate(ctx: click.Context, /, output: Path, quiet: bool, source: str, target: str,
+              **more: Any) -> None:  # fmt: skip
     """Translation: descriptions of pictures (Multi30k), 2 MB to download.
 
     A recurrent net with attention, or a Transformer, over pieces of words. `fastnn translate` uses

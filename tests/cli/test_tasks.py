@@ -175,6 +175,27 @@ def test_adding(tmp_path):
     assert lines[2].startswith("lstm,4,20,0.")
 
 
+def test_copy_recall_and_sort(tmp_path):
+    small = ["--slots", 12, "--width", 3, "--hidden", 4, "--longest", 2, "--batches", 2]
+    small += ["--epochs", 1, "--batch-size", 2, "--workers", 1, "--output", tmp_path]
+    for task, more in (("copy", []), ("recall", ["--no-lstm"]), ("sort", ["--no-lstm"])):
+        result = run("train", task, *small, *more)
+        assert result.exit_code == 0, result.output
+        lines = (tmp_path / "bits.csv").read_text().splitlines()
+        assert lines[0] == ("size,ntm" if more else "size,ntm,lstm")
+        sizes = [2, 4] if task == "recall" else [1, 2, 4]
+        assert [int(line.split(",")[0]) for line in lines[1:]] == sizes
+        assert re.search(r"size 4 +[\d.]+", result.stdout)
+        names = {p.name for p in tmp_path.iterdir()}
+        assert {"model.safetensors", "model.json", "history.csv", "weightings.png"} <= names
+        assert "val_bits" in (tmp_path / "history.csv").read_text()
+    from fastnn.tasks.memory import load_memory
+
+    assert load_memory(tmp_path).task == "sort"
+    again = run("train", "sort", *small, "--no-lstm", "--resume", tmp_path / "model.safetensors")
+    assert again.exit_code == 0, again.output
+
+
 def test_translate(tmp_path, monkeypatch):
     """The command that trains writes what the one that translates needs."""
     import fastnn.data.multi30k as multi30k
