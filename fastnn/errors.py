@@ -100,6 +100,13 @@ def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
             )
 
 
+def check_flags(owner: str, /, **options: Any) -> None:
+    """Raise OptionError unless each option is True or False."""
+    for name, value in options.items():
+        if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's own
+            raise OptionError(f"{owner}: expected {name} to be True or False, got {value!r}")
+
+
 def check_eps(owner: str, eps: Any) -> None:
     """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0."""
     check_numbers(owner, eps=eps)

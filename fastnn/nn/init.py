@@ -334,6 +334,8 @@ def get(init: str | float | Callable[..., Weights], **options: Any) -> Initializ
     array([1., 1., 1.])
     """
     if isinstance(init, int | float) and not isinstance(init, bool):
+        if not math.isfinite(init):
+            raise OptionError(f"an initialiser that is a number has to be finite, got {init}")
         return functools.partial(constant, value=float(init), **options)
     if isinstance(init, str):
         if init not in INITIALIZERS:

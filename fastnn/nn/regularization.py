@@ -11,6 +11,7 @@ from fastnn.errors import (
     OptionError,
     ShapeError,
     check_eps,
+    check_flags,
     check_numbers,
     check_whole,
     is_whole,
@@ -45,6 +46,7 @@ class Dropout(Module):
         check_numbers("Dropout", p=p)
         if not 0 <= p < 1:
             raise OptionError(f"Dropout: expected p in [0, 1), got {p}")
+        check_flags("Dropout", classic=classic)
         self.p, self.classic = float(p), bool(classic)
 
     def forward(self, x: Value) -> Value:

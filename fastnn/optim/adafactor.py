@@ -11,7 +11,7 @@ import numpy as np
 from fastnn.kernels.declare import helper
 from fastnn.kernels.simd import fill_like, fma, maximum, minimum
 from fastnn.kernels.update.shared import Pass
-from fastnn.optim.common import decoupled
+from fastnn.optim.common import above_zero, decoupled
 from fastnn.optim.passes import Passes
 from fastnn.optim.root import twice_root
 
@@ -36,9 +36,11 @@ class Adafactor(Passes):
 
     Args:
         lr: the largest relative step.
-        decay_rate: of b, above 0.
+        decay_rate: of b, in (0, 1]: at 1 v is the mean of all squares so far (the paper's section
+            7.2); beyond it, it would hardly see new gradients.
         eps: the least root of v.
-        scale_eps: the least size of weights that steps are relative to.
+        scale_eps: the least size of weights that steps are relative to, above 0: weights that
+            begin at zero would stay there.
         threshold: the root mean square above which u is scaled down (the paper's d), above 0.
         weight_decay: decoupled, as in `AdamW`.
         groups, common: see `Optimizer`.
@@ -50,7 +52,7 @@ class Adafactor(Passes):
     name: ClassVar[str] = "adafactor"
     slots = ("exp_avg_sq",)
 
-    decouples = True
+    decay_option = "decoupled_weight_decay"
 
     def __init__(
         self,
@@ -69,10 +71,9 @@ class Adafactor(Passes):
         )  # fmt: skip
 
     def check(self, options: Mapping[str, Any]) -> str | None:
-        for name in ("decay_rate", "threshold"):
-            if not options[name] > 0:
-                return f"{name}: expected a number above 0, got {options[name]}"
-        return None
+        if not 0 < options["decay_rate"] <= 1:
+            return f"decay_rate: expected a number in (0, 1], got {options['decay_rate']}"
+        return above_zero(options, "threshold", "scale_eps")
 
     @staticmethod
     def scalars(

@@ -107,7 +107,7 @@ class AdamW(Adam):
     0.1
     """
 
-    decouples = True
+    decay_option = "decoupled_weight_decay"
 
     def __init__(
         self,

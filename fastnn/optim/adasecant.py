@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fastnn.kernels.simd import fill_like, fma, maximum, minimum, sqrt, where
 from fastnn.kernels.update.shared import Pass
-from fastnn.optim.common import below_one
+from fastnn.optim.common import above_zero, below_one
 from fastnn.optim.passes import Passes
 
 SLOTS = (
@@ -38,7 +38,8 @@ class AdaSecant(Passes):
     Adagrad, thresholded, is left out. Twelve numbers are kept for each parameter.
 
     Args:
-        lr: factor of the rates.
+        lr: factor of the rates, above 0: they come from the steps taken so far. `freeze` what is to
+            stay as it is.
         beta: decay rate of the mean gradient and its square, in [0, 1).
         gamma_clip: the largest gamma.
         eps: added to squares in denominators, and to the norm.
@@ -58,9 +59,7 @@ class AdaSecant(Passes):
         super().__init__(lr=lr, beta=beta, gamma_clip=gamma_clip, eps=eps, **common)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
-        if not options["eps"] > 0:
-            return f"eps: expected a number above 0, got {options['eps']}"
-        return below_one(options, "beta")
+        return above_zero(options, "lr", "eps") or below_one(options, "beta")
 
     def initial(self, slot: str) -> float:
         return 2.1 if slot == "memory" else 0.0

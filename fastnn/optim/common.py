@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,14 @@ def below_one(options: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
+def above_zero(options: Mapping[str, Any], *names: str) -> str | None:
+    """What is wrong with options that have to be above 0, or None."""
+    for name in names:
+        if not options[name] > 0:
+            return f"{name}: expected a number above 0, got {options[name]}"
+    return None
+
+
 def decoupled(groups: Any, name: str = "decoupled_weight_decay") -> Any:
     """Groups of an optimiser whose `weight_decay` isn't L2, by the name of the option that it is;
     what is no dict of dicts is left for the base class to refuse."""
@@ -47,6 +56,11 @@ def refuse_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> 
         raise OptionError(f"{owner}: unknown option {name!r}; expected some of {sorted(known)}")
 
 
+def is_real(value: Any) -> bool:
+    """Whether this is a finite number; booleans do not count."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
 def plain(value: Any) -> Any:
     """NumPy's numbers (also arrays of one, without dimensions) as Python's."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
@@ -55,6 +69,6 @@ def plain(value: Any) -> Any:
 
 
 def check_positive(name: str, value: float | None) -> None:
-    """Raise OptionError for what is neither None nor positive."""
-    if value is not None and not value > 0:
+    """Raise OptionError for what is neither None nor a positive number."""
+    if value is not None and not (is_real(value) and value > 0):
         raise OptionError(f"optimizer {name}: expected a positive number or None, got {value!r}")

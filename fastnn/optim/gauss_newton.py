@@ -74,7 +74,10 @@ class LevenbergMarquardt(GaussNewton):
         p' = p + d where that lowers the loss: then damping / factor; else damping * factor, again
 
     G is formed explicitly, by a product with each unit vector, so time and memory grow with the
-    square of the number of parameters. It works with any loss that is convex in the outputs.
+    square of the number of parameters. L is the Hessian of the loss by the outputs: a multiple of I
+    for sums of squares, for which the method was made. With other losses that are convex in the
+    outputs, such as cross entropy, G is the generalised Gauss-Newton matrix (Schraudolph 2002), and
+    positive semi-definite too. A loss without second derivatives (mae) is refused.
 
     Args:
         damping: at first.

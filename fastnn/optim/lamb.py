@@ -41,6 +41,8 @@ class LAMB(Passes):
     name: ClassVar[str] = "lamb"
     slots = SLOTS
 
+    decay_option = "ratio_decay"
+
     def __init__(
         self,
         lr: float = 1e-3,

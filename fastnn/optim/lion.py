@@ -35,7 +35,7 @@ class Lion(Optimizer):
     name: ClassVar[str] = "lion"
     slots = ("exp_avg",)
 
-    decouples = True
+    decay_option = "decoupled_weight_decay"
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class Muon(Passes):
     name: ClassVar[str] = "muon"
     slots = ("momentum_buffer", "exp_avg_sq")
 
-    decouples = True
+    decay_option = "decoupled_weight_decay"
 
     def __init__(
         self,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
 from fastnn.kernels.update.shared import ACCUMULATED
-from fastnn.optim.common import check_positive, plain, refuse_unknown
+from fastnn.optim.common import check_positive, is_real, plain, refuse_unknown
 from fastnn.optim.schedule import Schedule
 from fastnn.optim.shown import call_text
 
@@ -87,8 +86,8 @@ class Optimizer:
 
     #: what the constructor was given
     _given: tuple[Sequence[Any], Mapping[str, Any]]
-    #: whether the constructor's `weight_decay` is the decoupled one
-    decouples: ClassVar[bool] = False
+    #: the option that the constructor's `weight_decay` is
+    decay_option: ClassVar[str] = "weight_decay"
 
     def __new__(cls, *given: Any, **options: Any) -> Self:
         """Refuses the names that only a rule knows, as "beta1" for what `betas` holds."""
@@ -96,7 +95,7 @@ class Optimizer:
         if cls.__module__.startswith("fastnn.optim.") and "common" in takes:
             known = {*takes, *inspect.signature(Optimizer.__init__).parameters}
             known -= {"self", "common", "options"}
-            if cls.decouples:
+            if cls.decay_option == "decoupled_weight_decay":
                 known.remove("decoupled_weight_decay")
             refuse_unknown(cls.__name__, set(options) - known, known)
         made = super().__new__(cls)
@@ -153,15 +152,16 @@ class Optimizer:
         check_whole("optimizer", 1, accumulate=accumulate)
         self.accumulate = int(accumulate)
         self.clip_global_norm = clip_global_norm
-        if not isinstance(groups or {}, Mapping) or any(
-            not isinstance(k, str) or not isinstance(v, Mapping) for k, v in (groups or {}).items()
+        groups = {} if groups is None else groups
+        if not isinstance(groups, Mapping) or any(
+            not isinstance(k, str) or not isinstance(v, Mapping) for k, v in groups.items()
         ):
             raise OptionError(
                 "optimizer groups: expected a dict of options by name pattern, such as "
                 f"{{'*.bias': {{'weight_decay': 0.0}}}}, got {groups!r}"
             )
         self.groups = {
-            k: {name: plain(value) for name, value in v.items()} for k, v in (groups or {}).items()
+            k: {name: plain(value) for name, value in v.items()} for k, v in groups.items()
         }
         self.schedule = schedule
         self._check(self.options, "")
@@ -240,19 +240,18 @@ class Optimizer:
 
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
         for name, value in options.items():
+            shown = prefix + ("weight_decay" if name == self.decay_option else name)
             if value is None and name in ("clip_value", "clip_norm", "max_norm"):
                 continue
             if name in SWITCHES:
                 if not isinstance(value, bool):
-                    raise OptionError(f"optimizer {prefix}{name}: expected a bool, got {value!r}")
+                    raise OptionError(f"optimizer {shown}: expected a bool, got {value!r}")
                 continue
-            if isinstance(value, bool):
-                raise OptionError(f"optimizer {prefix}{name}: expected a number, got {value!r}")
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise OptionError(f"optimizer {prefix}{name}: expected a number, got {value!r}")
+            if not is_real(value):
+                raise OptionError(f"optimizer {shown}: expected a number, got {value!r}")
             if value < 0:
                 raise OptionError(
-                    f"optimizer {prefix}{name}: expected a number that is not negative, got {value}"
+                    f"optimizer {shown}: expected a number that is not negative, got {value}"
                 )
         for name in ("clip_value", "clip_norm", "max_norm"):
             check_positive(prefix + name, options[name])

@@ -99,12 +99,14 @@ class Schedule:
     def _error(self, message: str) -> OptionError:
         return OptionError(f"{type(self).__name__}: {message}")
 
-    def _numbers(self, name: str, values: Any) -> None:
-        """Refuse an option that is no sequence of numbers."""
+    def _from_zero(self, name: str, values: Any) -> None:
+        """Refuse an option that is no sequence of numbers from 0 on."""
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
             raise self._error(f"expected {name} to be a list of numbers, got {values!r}")
         for value in values:
             check_numbers(f"{type(self).__name__}: {name}", value=value)
+            if value < 0:
+                raise self._error(f"{name} must be at least 0, got {list(values)}")
 
     def _schedules(self, schedules: Any) -> None:
         if not isinstance(schedules, (list, tuple)) or any(
@@ -143,7 +145,7 @@ class Sequential(Schedule):
 
     def __post_init__(self) -> None:
         self._schedules(self.schedules)
-        self._numbers("milestones", self.milestones)
+        self._from_zero("milestones", self.milestones)
         if not self.schedules or len(self.milestones) != len(self.schedules) - 1:
             raise self._error(
                 f"{len(self.schedules)} schedules need one milestone fewer, "

@@ -44,6 +44,7 @@ class ScheduleFreeAdamW(Optimizer):
     name: ClassVar[str] = "schedule_free_adamw"
     slots = ("z", "exp_avg_sq")
     copied = ("z",)
+    decay_option = "y_decay"
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class MultiStep(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_zero(gamma=self.gamma)
-        self._numbers("milestones", self.milestones)
+        self._from_zero("milestones", self.milestones)
 
     def factor(self, time: Array) -> Array:
         reached = np.searchsorted(sorted(self.milestones), time, side="right")
@@ -108,8 +108,8 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._numbers("boundaries", self.boundaries)
-        self._numbers("factors", self.factors)
+        self._from_zero("boundaries", self.boundaries)
+        self._from_zero("factors", self.factors)
         if len(self.factors) != len(self.boundaries) + 1:
             raise self._error(
                 f"{len(self.boundaries)} boundaries need {len(self.boundaries) + 1} factors, "

@@ -23,7 +23,7 @@ class SGD(Optimizer):
     Args:
         lr: learning rate.
         momentum: mu in [0, 1).
-        dampening: d; must be 0 with Nesterov momentum.
+        dampening: d in [0, 1]; must be 0 with Nesterov momentum.
         nesterov: use Nesterov's form.
         common: see `Optimizer` (weight decay, clipping, groups, schedule).
 
@@ -46,6 +46,8 @@ class SGD(Optimizer):
     def check(self, options: Mapping[str, Any]) -> str | None:
         if not 0 <= options["momentum"] < 1:
             return f"momentum: expected a number in [0, 1), got {options['momentum']}"
+        if not 0 <= options["dampening"] <= 1:
+            return f"dampening: expected a number in [0, 1], got {options['dampening']}"
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             return "nesterov: expected momentum > 0 and dampening = 0"
         if options["momentum"] > 0 and self.options["momentum"] == 0:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn import ops, optim
 from fastnn.engine.arrays import as_arrays, is_array
-from fastnn.errors import DataError, OptionError, check_numbers, check_whole
+from fastnn.errors import DataError, OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -51,6 +51,7 @@ class ContrastiveDivergence(Module):
         check_whole("ContrastiveDivergence", 1, k=k)
         check_whole("ContrastiveDivergence", 0, chains=chains)
         check_numbers("ContrastiveDivergence", sparsity_cost=sparsity_cost)
+        check_flags("ContrastiveDivergence", sample_visible=sample_visible)
         if sparsity is not None:
             check_numbers("ContrastiveDivergence", sparsity=sparsity)
             if not 0 < sparsity < 1:

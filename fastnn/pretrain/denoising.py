@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.method import apply
@@ -68,6 +68,7 @@ class DenoisingAutoencoder(Reconstructing):
         name = "DenoisingAutoencoder"
         check_whole(name, 1, visible=visible, hidden=hidden)
         check_numbers(name, corruption=corruption)
+        check_flags(name, tied=tied)
         for option, given, known in (("noise", noise, NOISES), ("units", units, UNITS)):
             if given not in known:
                 raise OptionError(f"{name}: expected {option} to be one of {known}, got {given!r}")

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from fastnn.engine.metadata import whole
-from fastnn.errors import CheckpointError, OptionError, check_numbers, check_whole
+from fastnn.errors import (
+    CheckpointError,
+    OptionError,
+    check_flags,
+    check_numbers,
+    check_whole,
+    is_whole,
+)  # fmt: skip
 from fastnn.files import as_path, told
 from fastnn.train.health import GradientHealth
 from fastnn.train.hooks import (
@@ -82,6 +89,7 @@ class EarlyStopping(Monitor):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         check_whole("EarlyStopping", 0, patience=patience, start_from_epoch=start_from_epoch)
+        check_flags("EarlyStopping", restore_best_weights=restore_best_weights)
         if baseline is not None:
             check_numbers("EarlyStopping", True, baseline=baseline)
         self.patience = patience
@@ -172,12 +180,13 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+        if save_freq != "epoch" and not is_whole(save_freq, 1):
             raise OptionError(
                 "ModelCheckpoint: save_freq must be 'epoch' or a number of steps above 0, "
                 f"got {save_freq!r}"
             )
         self.filepath = os.fspath(as_path(filepath, "ModelCheckpoint: filepath", CheckpointError))
+        check_flags("ModelCheckpoint", save_best_only=save_best_only)
         self.save_best_only = save_best_only
         self.save_freq = save_freq
         if initial_value_threshold is not None:

@@ -71,6 +71,12 @@ class GaussNewtonFeed(FullFeed):
         ]
         vectors = [place_of(leaf, "vector") for leaf in leaves]
         found = PRODUCTS["gnvp"](graph, builder.output_values, loss, leaves, vectors)
+        if all(value is None for value in found):
+            raise OptionError(
+                f"{self.name}: expected a loss with second derivatives by the outputs, such as mse "
+                "or cross_entropy; this one has none, so there is no curvature to solve with; take "
+                "one of these, or optim.LBFGS"
+            )
         for leaf, value in zip(leaves, found, strict=True):
             if value is not None:
                 view = graph.view(value, leaf.shape, batched=False)

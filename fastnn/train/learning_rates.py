@@ -40,6 +40,8 @@ class ReduceLROnPlateau(Monitor):
                 f"ReduceLROnPlateau: factor must lie between 0 and 1, so that the learning rate "
                 f"falls; got {factor}"
             )
+        if min_lr < 0:
+            raise OptionError(f"ReduceLROnPlateau: expected min_lr >= 0, got {min_lr}")
         self.factor = factor
         self.patience = patience
         self.cooldown = cooldown
@@ -80,6 +82,11 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:
+        if not callable(schedule):
+            raise OptionError(
+                "LearningRateScheduler: expected a function of (epoch, learning_rate), got "
+                f"{schedule!r}"
+            )
         self.schedule = schedule
         #: the last epoch that it set the rate of, with the rates before and after
         self.last: tuple[int, float, float] | None = None

@@ -9,7 +9,7 @@ import os
 from typing import IO, Any
 
 from fastnn import files
-from fastnn.errors import DataError, OptionError
+from fastnn.errors import DataError, OptionError, check_flags
 from fastnn.train.hooks import Callback, Logs
 
 
@@ -34,6 +34,7 @@ class CSVLogger(Callback):
         if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n\0':
             raise OptionError(f"CSVLogger: expected one character as separator, got {separator!r}")
         self.separator = separator
+        check_flags("CSVLogger", append=append)
         self.append = append
         self._file: IO[str] | None = None
         self._columns: list[str] = []

@@ -111,6 +111,9 @@ def test_what_is_refused():
         trainer_of(optim.LevenbergMarquardt(max_parameters=10)).fit(X, Y, verbose=False)
     with pytest.raises(OptionError, match=r"batch_size: HessianFree takes all"):
         trainer_of(optim.HessianFree()).fit(X, Y, batch_size=10, verbose=False)
+    for method in METHODS.values():
+        with pytest.raises(OptionError, match=r"second derivatives by the outputs.*LBFGS"):
+            trainer_of(method(), loss="mae").fit(X, Y, verbose=False)
     with pytest.raises(OptionError, match="factor"):
         optim.LevenbergMarquardt(factor=1.0)
     with pytest.raises(OptionError, match="damping"):
@@ -125,10 +128,10 @@ def test_what_is_refused():
 class Written:
     """Both methods in plain NumPy, on a net's loss, gradient and products."""
 
-    def __init__(self, net, x, y):
-        self.net, self.data = net, (x, y)
-        self.products = fnn.autodiff.Products(net, "mse", dtype="float64")
-        self.step = fnn.compile(net, "mse", dtype="float64")
+    def __init__(self, net, x, y, loss="mse"):
+        self.net, self.data, self.loss = net, (x, y), loss
+        self.products = fnn.autodiff.Products(net, loss, dtype="float64")
+        self.step = fnn.compile(net, loss, dtype="float64")
         self.p = np.concatenate([a.reshape(-1) for a in net.state_dict().values()])
 
     def at(self, p):
@@ -138,12 +141,14 @@ class Written:
             begin += a.size
         self.net.load_state_dict(found)
         gradients = self.step.gradients(*self.data)
-        loss = float(np.mean((self.net.predict(self.data[0]) - self.data[1]) ** 2))
-        return loss, np.concatenate([gradients[n].reshape(-1) for n in found])
+        out, y = self.net.predict(self.data[0]), self.data[1]
+        loss = np.mean((out - y) ** 2) if self.loss == "mse" else naive_entropy(out, y)
+        return float(loss), np.concatenate([gradients[n].reshape(-1) for n in found])
 
     def marquardt(self, damping, factor=10.0):
         loss, g = self.at(self.p)
         matrix = np.stack([self.products.gnvp(*self.data, e) for e in np.eye(len(g))])
+        assert np.linalg.eigvalsh(matrix).min() > -1e-12
         while True:
             damped = matrix + damping * np.diag(np.diag(matrix))
             after, _ = self.at(self.p + np.linalg.solve(damped, -g))
@@ -191,19 +196,29 @@ class Written:
         return self.at(self.p)[0], damping, last
 
 
-def written_and_trained(method):
+def naive_entropy(z, classes):
+    top = z.max(1)
+    return np.mean(top + np.log(np.exp(z - top[:, None]).sum(1)) - z[np.arange(len(z)), classes])
+
+
+CLASSES = (X[:, 0] + X[:, 1] > 0).astype(int)
+
+
+def written_and_trained(method, loss="mse", y=Y):
     """Two equal nets, one with NumPy's formulas, one to be trained."""
-    trainer = trainer_of(method)
-    trainer.fit(X, Y, epochs=0, verbose=False)
+    trainer = trainer_of(method, loss=loss)
+    trainer.fit(X, y, epochs=0, verbose=False)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
     trainer_of(optim.SGD(), net=net).fit(X, Y, epochs=0, verbose=False)
     net.load_state_dict(trainer.model.state_dict())
-    return Written(net, X, Y), trainer
+    return Written(net, X, y, loss), trainer
 
 
-def test_marquardts_steps_are_those_of_the_formulas():
-    written, trainer = written_and_trained(optim.LevenbergMarquardt(damping=1e-4))
-    losses = trainer.fit(X, Y, epochs=6, verbose=False)["loss"]
+@pytest.mark.parametrize(("loss", "y"), [("mse", Y), ("cross_entropy", CLASSES)])
+def test_marquardts_steps_are_those_of_the_formulas(loss, y):
+    """With cross entropy the matrix is the generalised one, which has no negative eigenvalues."""
+    written, trainer = written_and_trained(optim.LevenbergMarquardt(damping=1e-4), loss, y)
+    losses = trainer.fit(X, y, epochs=6, verbose=False)["loss"]
     damping, wanted = 1e-4, []
     for _ in range(6):
         loss, damping = written.marquardt(damping)
