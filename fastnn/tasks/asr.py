@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import files, nn, optim
+from fastnn import files, nn
 from fastnn.data.audio import mfcc, normalise, read_audio, with_deltas
 from fastnn.data.error_rates import ErrorRate, character_error_rate, word_error_rate
 from fastnn.data.ngram import NGram
@@ -25,10 +25,10 @@ from fastnn.data.signals import resample
 from fastnn.data.transcribed import CEPSTRA, Transcribed
 from fastnn.errors import DataError, OptionError
 from fastnn.optim.schedules import CosineAnnealing
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.tasks.speech_models import SpeechModel, SpeechTransducer
 from fastnn.train.history import History
-from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.hooks import Callback, Logs
 from fastnn.train.trainer import Trainer
 
 #: frames are rounded up to a multiple, so that few programs are planned
@@ -292,20 +292,16 @@ def train_asr(
     model = kind(front.features, len(symbols), hidden=hidden, layers=layers, dropout=dropout)
     loss = nn.TransducerLoss() if transducer else nn.CTCLoss(zero_infinity=True)
     batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed, transducer)
-    schedule = CosineAnnealing(len(batches) * epochs)
-    trainer = Trainer(
-        model, loss,
-        optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule),
-        device=device, workers=workers, seed=seed,
-    )  # fmt: skip
     recogniser = Recogniser(model, front, symbols, list(train.texts))
 
-    def add(epoch: int, logs: Logs) -> None:
+    def measure(logs: Logs) -> dict[str, float]:
         found = recogniser.texts_of(test_frames, with_words=False)
-        logs["val_cer"] = character_error_rate(test.texts, found).rate
+        return {"val_cer": character_error_rate(test.texts, found).rate}
 
-    history = trainer.fit(
-        batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
+    trainer, history = training.train(
+        model, loss, batches, schedule=CosineAnnealing(len(batches) * epochs), lr=lr,
+        measure=measure,
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
     scores = {}

@@ -22,10 +22,10 @@ from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import Polynomial
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.tasks.transformer_lm import TransformerModel
 from fastnn.train.history import History
-from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.hooks import Callback
 from fastnn.train.stateful import ResetStates, reset_states
 from fastnn.train.trainer import Trainer
 
@@ -188,22 +188,14 @@ def train_language_model(
     x, y = (a.reshape(-1, steps) for a in batchify(train, batch, steps))
     x_valid, y_valid = (a.reshape(-1, steps) for a in batchify(valid, batch, steps))
     schedule = Polynomial(duration=len(x) // batch * epochs)
-    trainer = Trainer(
-        model, nn.CrossEntropyLoss(),
-        optim.Adam(lr=lr, clip_global_norm=clip, schedule=schedule),
-        device=device, workers=workers, seed=seed, precision=precision,
-    )  # fmt: skip
     name, of = measure
-
-    def add(epoch: int, logs: Logs) -> None:
-        logs[name], logs[f"val_{name}"] = of(logs["loss"]), of(logs["val_loss"])
-
-    history = trainer.fit(
-        x, y, epochs=epochs, batch_size=batch, shuffle=False, validation=(x_valid, y_valid),
-        callbacks=[ResetStates(), LambdaCallback(on_epoch_end=add), *callbacks],
-        resume=resume, verbose=verbose,
+    return training.train(
+        model, nn.CrossEntropyLoss(), x, y, schedule=schedule, lr=lr, clip=clip,
+        measure=lambda logs: {name: of(logs["loss"]), f"val_{name}": of(logs["val_loss"])},
+        validation=(x_valid, y_valid), batch_size=batch, shuffle=False, epochs=epochs,
+        callbacks=[ResetStates(), *callbacks], seed=seed, device=device, workers=workers,
+        precision=precision, resume=resume, verbose=verbose,
     )  # fmt: skip
-    return trainer, history
 
 
 def mean_loss(

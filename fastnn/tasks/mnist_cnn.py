@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import nn, optim
+from fastnn import nn
 from fastnn.errors import OptionError, check_whole
 from fastnn.optim.schedules import CosineAnnealing
+from fastnn.tasks import training
 from fastnn.tasks.images import Images
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback
@@ -86,13 +87,11 @@ def train_mnist_cnn(
     """
     model = lenet(images.shape, channels, units, dropout)
     x, test = (as_planes(rows, images.shape) for rows in (images.train, images.test))
-    schedule = CosineAnnealing(-(-len(x) // batch_size) * epochs)
-    trainer = Trainer(
-        model, "cross_entropy", optim.Adam(lr=lr, schedule=schedule), metrics=["accuracy"],
-        device=device, workers=workers, seed=seed,
-    )  # fmt: skip
-    history = trainer.fit(
-        x, images.train_labels, epochs=epochs, batch_size=batch_size, callbacks=list(callbacks),
-        validation=(test, images.test_labels), resume=resume, verbose=verbose,
+    trainer, history = training.train(
+        model, "cross_entropy", x, images.train_labels,
+        schedule=CosineAnnealing(-(-len(x) // batch_size) * epochs), lr=lr, clip=None,
+        metrics=["accuracy"], validation=(test, images.test_labels), batch_size=batch_size,
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
+        resume=resume, verbose=verbose,
     )  # fmt: skip
     return trainer, history, float(trainer.evaluate(test, images.test_labels)["accuracy"])

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import files, nn, optim
+from fastnn import files, nn
 from fastnn.data.bucketing import Buckets
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
 from fastnn.data.text import Vocabulary
 from fastnn.errors import FastnnError, OptionError
 from fastnn.optim.schedules import Polynomial
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.tasks.tagger import PADDING, UNKNOWN, Encoder, Tagger, predict_tags
 from fastnn.train.history import History
-from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
 
 #: target of steps past the end
@@ -89,18 +89,11 @@ def train_ner(
         HIDDEN / (HIDDEN + times), encoder.words[UNKNOWN], inputs, encoder.targets(data.train),
         min(batch_size, len(data.train)), ignore=IGNORED, seed=seed,
     )  # fmt: skip
-    schedule = Polynomial(duration=len(batches) * epochs)
-    trainer = Trainer(
-        model, nn.CRFLoss(model.crf, "token_mean"),
-        optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule),
-        device=device, workers=workers, seed=seed,
-    )  # fmt: skip
-
-    def add(epoch: int, logs: Logs) -> None:
-        logs["val_f1"] = score(model, encoder, data.valid).f1
-
-    history = trainer.fit(
-        batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
+    trainer, history = training.train(
+        model, nn.CRFLoss(model.crf, "token_mean"), batches,
+        schedule=Polynomial(duration=len(batches) * epochs), lr=lr,
+        measure=lambda logs: {"val_f1": score(model, encoder, data.valid).f1},
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
     scores = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn import files, nn, ops, optim
+from fastnn import files, nn, ops
 from fastnn.data.audio_folder import Recordings, read_one
 from fastnn.data.augment import AddNoise, Augment, Room, Speed
 from fastnn.data.bucketing import Buckets, predict_sequences
@@ -23,9 +23,9 @@ from fastnn.data.signals import as_signal, power
 from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import CosineAnnealing
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.train.history import History
-from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
 
 Signal = NDArray[np.float32]
@@ -184,22 +184,16 @@ def train_raw_audio(
         train.waveforms, train.labels, min(batch_size, len(train)), multiple=MULTIPLE, seed=seed,
         transform=_Changed(rate, seconds, augment),
     )  # fmt: skip
-    schedule = CosineAnnealing(len(batches) * epochs)
-    trainer = Trainer(
-        model, nn.CrossEntropyLoss(label_smoothing=0.05),
-        optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule), metrics=["accuracy"],
-        device=device, workers=workers, seed=seed,
-    )  # fmt: skip
 
     def accuracy() -> float:
         chances = class_chances(model, test.waveforms, seconds)
         return float((chances.argmax(axis=1) == test.labels).mean())
 
-    def add(epoch: int, logs: Logs) -> None:
-        logs["val_accuracy"] = accuracy()
-
-    history = trainer.fit(
-        batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
+    trainer, history = training.train(
+        model, nn.CrossEntropyLoss(label_smoothing=0.05), batches,
+        schedule=CosineAnnealing(len(batches) * epochs), lr=lr, metrics=["accuracy"],
+        measure=lambda logs: {"val_accuracy": accuracy()},
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
     return trainer, history, accuracy()

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn import nn, ops, optim
+from fastnn import nn, ops
 from fastnn.data.audio import Normaliser, mfcc, with_deltas
 from fastnn.data.bucketing import Buckets, predict_sequences
 from fastnn.data.spoken_digits import RATE, SpokenDigits, load_spoken_digits
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import CosineAnnealing
+from fastnn.tasks import training
 from fastnn.train.history import History
-from fastnn.train.hooks import Callback, LambdaCallback, Logs
+from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
 
 CLASSES = 10
@@ -102,22 +103,16 @@ def train_spoken_digits(
     frames, test_frames = ([normaliser(f) for f in part] for part in (frames, test_frames))
     model = SpokenDigitModel(frames[0].shape[1], hidden, layers, dropout)
     batches = Buckets(frames, train.labels, min(batch_size, len(train)), multiple=16, seed=seed)
-    schedule = CosineAnnealing(len(batches) * epochs)
-    trainer = Trainer(
-        model, nn.CrossEntropyLoss(label_smoothing=0.05),
-        optim.Adam(lr=lr, clip_global_norm=5.0, schedule=schedule),
-        metrics=["accuracy"], device=device, workers=workers, seed=seed,
-    )  # fmt: skip
 
     def accuracy() -> float:
         logits = np.stack(predict_sequences(model, test_frames, multiple=16))
         return float((logits.argmax(axis=1) == test.labels).mean())
 
-    def add(epoch: int, logs: Logs) -> None:
-        logs["val_accuracy"] = accuracy()
-
-    history = trainer.fit(
-        batches, epochs=epochs, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks],
+    trainer, history = training.train(
+        model, nn.CrossEntropyLoss(label_smoothing=0.05), batches,
+        schedule=CosineAnnealing(len(batches) * epochs), lr=lr, metrics=["accuracy"],
+        measure=lambda logs: {"val_accuracy": accuracy()},
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
     return trainer, history, accuracy()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import files, nn, optim
+from fastnn import files, nn
 from fastnn.data.multi30k import Sentences
 from fastnn.data.sequences import pad
 from fastnn.data.subwords import Subwords, join_words, split_words
@@ -19,7 +19,7 @@ from fastnn.data.translation import bleu
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
 from fastnn.optim.schedules import Trapezoid
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.tasks.translators import RecurrentTranslator, TransformerTranslator
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback
@@ -248,15 +248,12 @@ def train_translator(
 
     batches, valid = pairs(data.train), pairs(data.valid)
     steps = len(batches) * epochs
-    trainer = Trainer(
-        net, nn.CrossEntropyLoss(ignore_index=IGNORED, label_smoothing=smoothing),
-        optim.Adam(lr=lr, clip_global_norm=clip,
-                   schedule=Trapezoid(steps, warmup=steps // 20, cooldown=steps - steps // 20)),
-        device=device, workers=workers, seed=seed, precision=precision,
-    )  # fmt: skip
-    history = trainer.fit(
-        batches, epochs=epochs, validation=valid, callbacks=list(callbacks), resume=resume,
-        verbose=verbose,
+    trainer, history = training.train(
+        net, nn.CrossEntropyLoss(ignore_index=IGNORED, label_smoothing=smoothing), batches,
+        schedule=Trapezoid(steps, warmup=steps // 20, cooldown=steps - steps // 20), lr=lr,
+        clip=clip, validation=valid, precision=precision,
+        epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
+        resume=resume, verbose=verbose,
     )  # fmt: skip
     scores = {
         name: bleu([t.text for t in translator(part[0], width=width)], part[1], lower=True)
