@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def run(
     """Call a function in so many processes of this machine, each with its `Group`.
 
     If one fails or is killed, the others end at their next exchange; those that reach none within
-    ten seconds are terminated.
+    ten seconds are terminated. So they do at Ctrl-C, which is raised here.
 
     Args:
         work: a function at the top level of a module (the processes import it). Its result must be
@@ -136,21 +137,40 @@ def run(
     meeting = Meeting(np.frombuffer(begun, np.int64))
     try:
         for rank in range(processes):
-            mine, theirs = context.Pipe()
-            heard, alarm = (None, None) if alone else context.Pipe(duplex=False)
-            # what a forked process has of its parent's ends would keep them open when that dies
-            inherited = [*meeting.ends, mine] if method == "fork" else []
-            memory = own[rank], shared, begun
-            arguments = (work, rank, processes, memory, theirs, heard, inherited)
-            child = context.Process(target=_call, args=arguments)
-            child.start()
-            theirs.close()
-            if heard is not None:
-                heard.close()
-            meeting.add(mine, alarm, child)
+            with _interrupts_wait(context):
+                mine, theirs = context.Pipe()
+                heard, alarm = (None, None) if alone else context.Pipe(duplex=False)
+                # what a forked process has of its parent's ends would keep them open when that dies
+                inherited = [*meeting.ends, mine] if method == "fork" else []
+                memory = own[rank], shared, begun
+                arguments = (work, rank, processes, memory, theirs, heard, inherited)
+                child = context.Process(target=_call, args=arguments)
+                child.start()
+                theirs.close()
+                if heard is not None:
+                    heard.close()
+                meeting.add(mine, alarm, child)
         return meeting.results()
     finally:
         meeting.close()
+
+
+@contextlib.contextmanager
+def _interrupts_wait(context: Any) -> Iterator[None]:
+    """Ctrl-C waits for the end of this context, and in a process that is started in it for `_call`:
+    while that reads modules, nobody is told of what it fails by."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    if context.get_start_method() != "fork":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # or it is started below, and changes the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _call(
@@ -164,6 +184,8 @@ def _call(
     if alarm is not None:
         threading.Thread(target=group.lost, args=(alarm,), daemon=True).start()
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         value = work(group)
         if group.link is not None:
             group.link.finish()

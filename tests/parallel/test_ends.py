@@ -70,3 +70,31 @@ def test_the_processes_end_with_the_one_that_has_started_them(method: str, tmp_p
         time.sleep(0.05)
     for file in files:
         assert "the process that has called parallel.run has ended" in file.read_text()
+
+
+PROGRAM = """
+import os, time
+from fastnn import parallel
+from tests.parallel import works
+
+if __name__ == "__main__":
+    parallel.run(works.interrupted, processes=2)
+else:
+    open(f"here{os.getpid()}", "w").close()
+    time.sleep(0.3)
+"""
+
+
+def test_ctrl_c_while_processes_start_gives_one_message(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    run = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, start_new_session=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("here*")):
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it
+    text, _ = run.communicate()  # which ends when nobody has the pipe any more
+    assert run.returncode == -signal.SIGINT, text
+    assert text.count("Traceback") == text.count("KeyboardInterrupt") == 1, text
