@@ -105,6 +105,16 @@ def read_bytes(path: Path, what: str = "file", fault: Fault = DataError) -> byte
         return path.read_bytes()
 
 
+def lines_of(text: str) -> list[str]:
+    r"""The lines of a text, which end in a line feed, a carriage return or both, and in nothing
+    else: `str.splitlines` also ends them at separators that may stand within a sentence.
+
+    >>> lines_of("one\u2028still\r\ntwo\n")
+    ['one\u2028still', 'two']
+    """
+    return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+
+
 def read_text(path: Path, what: str = "file", fault: Fault = DataError) -> str:
     """The contents of a UTF-8 file, with all ends of lines as "\\n"."""
     content = read_bytes(path, what, fault)

@@ -26,10 +26,11 @@ def translate(sentences: tuple[str, ...], checkpoint: Path, width: int, length_p
     The checkpoint carries the model's pieces of words and its settings.
     """
     from fastnn import plot
+    from fastnn.files import lines_of
     from fastnn.tasks.translate import load_translator
 
     translator = load_translator(checkpoint)
-    lines = list(sentences) or sys.stdin.read().splitlines()
+    lines = list(sentences) or lines_of(sys.stdin.read())
     found = translator(lines, width=width, length_penalty=length_penalty)
     for one in found:
         click.echo(one.text)

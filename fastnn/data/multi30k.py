@@ -80,4 +80,4 @@ def _lines(path: Path) -> list[str]:
         text = gzip.decompress(files.read_bytes(path)).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no gzip file of UTF-8 text ({files.one_line(error)})") from None
-    return text.splitlines()
+    return files.lines_of(text)

@@ -61,7 +61,7 @@ def load_an4(*, folder: str | os.PathLike[str] | None = None) -> tuple[Transcrib
 def _an4_part(folder: Path, part: str) -> Transcribed:
     texts = {}
     path = folder / "etc" / f"an4_{part}.transcription"
-    for line in files.read_text(path, "AN4 transcript").splitlines():
+    for line in files.lines_of(files.read_text(path, "AN4 transcript")):
         match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(f"{path}: expected lines like 'SIX TWO (name)', got {line[:60]!r}")

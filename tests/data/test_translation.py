@@ -99,9 +99,11 @@ def test_files_of_multi30k(tmp_path: Any) -> None:
     names = [f"{part}.{language}.gz" for part in ("train", "val", "test_2016_flickr")
              for language in ("en", "de", "fr")]  # fmt: skip
     for name in names:
-        (tmp_path / name).write_bytes(gzip.compress(f"{name}\nGrün\n".encode()))
+        (tmp_path / name).write_bytes(gzip.compress(f"{name}\nGrün\u2028Blau\x0c\n".encode()))
     data = load_multi30k("de", "fr", folder=tmp_path)
-    assert data.valid == (["val.de.gz", "Grün"], ["val.fr.gz", "Grün"])
+    # a separator within a sentence ends no line, which would put the languages out of step
+    second = "Grün\u2028Blau\x0c"
+    assert data.valid == (["val.de.gz", second], ["val.fr.gz", second])
     with pytest.raises(OptionError, match="two different languages"):
         load_multi30k("en", "en", folder=tmp_path)
     (tmp_path / names[0]).write_bytes(gzip.compress(b"one\n"))
