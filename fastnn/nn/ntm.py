@@ -123,58 +123,61 @@ class NTM(Module):
         else:
             h = ops.tanh(self.controller(seen))
         given = self.heads(h)
-        memory = ops.reshape(flat, -1, self.slots, self.width)
-        lengths = ops.sqrt(ops.sum(ops.square(memory), 2) + SMALL)
-        count, found = self.read_heads + self.write_heads, []
-        for k in range(count):
-            begin = k * self._address
-            before = ops.columns(places, k * self.slots, (k + 1) * self.slots)
-            address = ops.columns(given, begin, begin + self._address)
-            found.append(self._weighting(address, memory, lengths, before))
-        reads = [
-            ops.sum(memory * ops.reshape(w, -1, self.slots, 1), 1) for w in found[: self.read_heads]
-        ]
-        for k, w in enumerate(found[self.read_heads :]):
-            begin = count * self._address + 2 * k * self.width
-            erase = ops.sigmoid(ops.columns(given, begin, begin + self.width))
-            add = ops.tanh(ops.columns(given, begin + self.width, begin + 2 * self.width))
-            at = ops.reshape(w, -1, self.slots, 1)
-            erase, add = (ops.reshape(v, -1, 1, self.width) for v in (erase, add))
-            memory = memory * (1.0 - at * erase) + at * add
-        read = ops.concatenate(*reads) if len(reads) > 1 else reads[0]
-        places = ops.concatenate(*found)
-        flat = ops.reshape(memory, -1, self.slots * self.width)
+        memory = ops.reshape(flat, -1, self.width, self.slots)
+        count, W, N = self.read_heads + self.write_heads, self.width, self.slots
+        end = count * self._address
+        address = ops.reshape(ops.columns(given, 0, end), -1, count, self._address)
+        w = self._weightings(address, memory, ops.reshape(places, -1, count, N))
+        places = ops.reshape(w, -1, count * N)
+        reading = ops.reshape(ops.columns(places, 0, self.read_heads * N), -1, self.read_heads, N)
+        read = memory @ ops.transpose(reading, 0, 2, 1)  # (batch, width, reading heads)
+        read = ops.reshape(ops.transpose(read, 0, 2, 1), -1, self.read_heads * W)
+        for k in range(self.write_heads):
+            begin = end + 2 * k * W
+            erase = ops.sigmoid(ops.columns(given, begin, begin + W))
+            add = ops.tanh(ops.columns(given, begin + W, begin + 2 * W))
+            begin = (self.read_heads + k) * N
+            at = ops.reshape(ops.columns(places, begin, begin + N), -1, 1, N)
+            erase, add = (ops.reshape(v, -1, W, 1) for v in (erase, add))
+            memory = memory * (1.0 - erase @ at) + add @ at
+        flat = ops.reshape(memory, -1, N * W)
         y = self.output(ops.concatenate(h, read))
         return (y, places), (flat, places, read, *hidden)
 
-    def _weighting(self, given: Value, memory: Value, lengths: Value, before: Value) -> Value:
-        """The weighting of a head over the slots, (batch, slots)."""
+    def _weightings(self, given: Value, memory: Value, before: Value) -> Value:
+        """The weightings of all heads over the slots, (batch, heads, slots)."""
         W = self.width
-        key = ops.tanh(ops.columns(given, 0, W))
-        strength = ops.softplus(ops.columns(given, W, W + 1))
-        gate = ops.sigmoid(ops.columns(given, W + 1, W + 2))
-        sharpness = ops.softplus(ops.columns(given, W + 2, W + 3)) + 1.0
-        shift = ops.softmax(ops.columns(given, W + 3, W + 4 + 2 * self.shift))
-        along = ops.sum(memory * ops.reshape(key, -1, 1, W), 2)
-        size = ops.sqrt(ops.sum(ops.square(key), 1, keepdims=True) + SMALL)
-        w = ops.softmax(strength * along / (lengths * size))
-        w = gate * w + (1.0 - gate) * before
-        moved = ops.columns(shift, 0, 1) * _around(w, -self.shift)
+        key = ops.tanh(_last(given, 0, W))
+        strength = ops.softplus(_last(given, W, W + 1))
+        gate = ops.sigmoid(_last(given, W + 1, W + 2))
+        sharpness = ops.softplus(_last(given, W + 2, W + 3)) + 1.0
+        shift = ops.softmax(_last(given, W + 3, W + 4 + 2 * self.shift))
+        ones = memory.graph.full((memory.shape[0], 1, W), 1.0, memory.batched)
+        lengths = ops.sqrt(ones @ ops.square(memory) + SMALL)
+        size = ops.sqrt(ops.sum(ops.square(key), 2, keepdims=True) + SMALL)
+        w = ops.softmax((strength / size * key) @ memory / lengths)
+        w = gate * (w - before) + before
+        moved = _last(shift, 0, 1) * _around(w, -self.shift)
         for k in range(1, 2 * self.shift + 1):
-            moved = moved + ops.columns(shift, k, k + 1) * _around(w, k - self.shift)
+            moved = moved + _last(shift, k, k + 1) * _around(w, k - self.shift)
         sharp = ops.exp(sharpness * ops.log(moved + SMALL))
-        return sharp / ops.sum(sharp, 1, keepdims=True)
+        return sharp / ops.sum(sharp, 2, keepdims=True)
 
     def extra(self) -> str:
         return f"{self.slots} slots of {self.width}"
 
 
+def _last(v: Value, start: int, end: int) -> Value:
+    """A slice of the last axis."""
+    return v[:, :, start:end]
+
+
 def _around(w: Value, k: int) -> Value:
-    """A weighting moved k places on, around the memory."""
-    n, k = w.shape[1], k % w.shape[1]
+    """Weightings moved k places on, around the memory."""
+    n, k = w.shape[2], k % w.shape[2]
     if k == 0:
         return w
-    return ops.concatenate(ops.columns(w, n - k, n), ops.columns(w, 0, n - k))
+    return ops.concatenate(_last(w, n - k, n), _last(w, 0, n - k), axis=2)
 
 
 publish(globals(), type)
