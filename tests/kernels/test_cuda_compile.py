@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
+from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime import _cuda
 
@@ -60,39 +61,72 @@ FLOAT64_INSIDE = {
 FORMULAS = ("fastnn.kernels.elementwise", "fastnn.kernels.update")
 
 
+#: folders of kernels, those that optimisers make in "update"; a test takes the reports of each
+TOPICS = sorted({name.split(".")[2] for name in topics.modules("cuda")})
+
+
+def topic_of(kernel: CudaKernel) -> str:
+    return kernel.function.__module__.split(".")[2]
+
+
 @pytest.fixture(scope="module")
-def reports() -> list:
-    """Of all kernels in float32; in float64 of those that are more than a formula. The formulas of
-    activations and updates are compiled in float64 for the CPU, from the same source."""
+def all_reports(request: pytest.FixtureRequest) -> list:
+    """Of the kernels of all topics that this run's tests ask for, made together, in float32; in
+    float64 of those that are more than a formula. The formulas of activations and updates are
+    compiled in float64 for the CPU, from the same source."""
     from fastnn.runtime.cuda import report
 
     def more_than_a_formula(kernel: CudaKernel) -> bool:
         return not kernel.function.__module__.startswith(FORMULAS)
 
-    return report.examine_all(in_float64=more_than_a_formula)
+    asked = {
+        item.callspec.params.get("topic")
+        for item in request.session.items
+        if getattr(item, "module", None) is request.module and hasattr(item, "callspec")
+    }
+    report.declare_all()
+    names = [n for n, kernel in CUDA_KERNELS.items() if ours(kernel) and topic_of(kernel) in asked]
+    return report.examine_all(names, in_float64=more_than_a_formula)
+
+
+@pytest.fixture(params=TOPICS)
+def topic(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def reports(topic: str, all_reports: list) -> list:
+    """Those of a topic."""
+    return [r for r in all_reports if topic_of(CUDA_KERNELS[r.kernel]) == topic]
+
+
+def ours(kernel: CudaKernel) -> bool:
+    return (kernel.function.__module__ or "").startswith("fastnn.kernels.")
 
 
 def fits(name: str, patterns) -> bool:
     return any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
-def test_every_kernel_becomes_machine_code(reports: list) -> None:
-    wrong = [str(r) for r in reports if r.error]
-    assert wrong == []
-    made = ("_update", "_prepare")  # for each optimiser, those of other tests among them
-    ours = {
-        name
-        for name, kernel in CUDA_KERNELS.items()
-        if kernel.function.__module__.startswith("fastnn.kernels.")
-        and not name.rstrip("0123456789").endswith((*made, "_saving"))
-    }
-    assert len(ours) > 100
-    assert {r.kernel for r in reports} >= ours | {f"{o}{m}" for o in ("sgd", "adam") for m in made}
+def test_every_kernel_becomes_machine_code(topic: str, reports: list) -> None:
+    assert [str(r) for r in reports if r.error] == []
+    kernels = {n: k for n, k in CUDA_KERNELS.items() if ours(k) and topic_of(k) == topic}
     for cc in ((8, 0), (9, 0)):
-        sizes = [r.cubin for r in reports if r.cc == cc and not r.error]
-        assert len(sizes) >= sum(CUDA_KERNELS[name].runs_on(cc) for name in ours)
-        assert min(sizes) > 1000
+        made = [r for r in reports if r.cc == cc]
+        assert {r.kernel for r in made} >= {n for n, k in kernels.items() if k.runs_on(cc)}
+        assert all(r.cubin > 1000 for r in made)
     print("\n".join(map(str, reports)))  # noqa: T201
+
+
+def test_no_kernel_is_left_out() -> None:
+    """Each is in a folder of kernels, those that optimisers make are there."""
+    from fastnn.runtime.cuda import report
+
+    report.declare_all()
+    mine = {name: kernel for name, kernel in CUDA_KERNELS.items() if ours(kernel)}
+    assert len(mine) > 400
+    assert {topic_of(kernel) for kernel in mine.values()} == set(TOPICS)
+    assert set(mine) >= {"crf_forward", "muon_update", "muon_scale", "adam_prepare", "sgd_update"}
 
 
 def test_nothing_spills(reports: list) -> None:
@@ -105,6 +139,14 @@ def test_nothing_spills(reports: list) -> None:
     assert spilled == []
 
 
+def test_dynamic_shared_memory_can_be_read_16_bytes_at_a_time(reports: list) -> None:
+    """Numba declares it with its element's alignment, and static shared memory comes before it."""
+    dynamic = [r for r in reports if r.alignment]
+    assert all(CUDA_KERNELS[r.kernel].shared for r in dynamic)
+    assert [str(r) for r in dynamic if r.alignment % 16] == []
+
+
+@pytest.mark.parametrize("topic", ["matmul"])
 def test_products_keep_their_sums_in_registers(reports: list) -> None:
     """A loop over them that is not unrolled puts them into memory, which is no spill."""
     products = [r for r in reports if fits(r.kernel, ("linear_*",)) and r.dtype == "float32"]

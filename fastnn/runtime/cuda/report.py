@@ -32,6 +32,7 @@ class Report:
     stack: int = 0
     spills: int = 0  # written and read
     float64: int = 0  # instructions on float64 in the PTX
+    alignment: int = 0  # of dynamic shared memory, the least; 0: there is none
     cubin: int = 0
 
     def __str__(self) -> str:
@@ -85,6 +86,9 @@ def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log
         stack=numbers(r"(\d+) bytes stack frame"),
         spills=numbers(r"(\d+) bytes spill (?:stores|loads)"),
         float64=len(re.findall(r"^\s*(?:@\S+\s+)?(?!ld\.param)[a-z]\S*\.f64", ptx, re.MULTILINE)),
+        alignment=min(
+            map(int, re.findall(r"^\.extern \.shared \.align (\d+)", ptx, re.MULTILINE)), default=0
+        ),
         cubin=len(cubin),
     )
 
