@@ -24,10 +24,15 @@ def record() -> None:
 
 
 def execute(source: str, name: str, scope: dict[str, Any]) -> None:
-    """Run source that was generated. It stays readable under `name`, a text like ``<kernel relu>``:
-    for tracebacks, and for keys, which are made of sources."""
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    exec(compile(source, name, "exec"), scope)
+    """Run source that was generated. It stays readable under `name`, a text like ``<kernel relu>``
+    (with a number where another source has this name): for tracebacks, and for keys, which are made
+    of sources."""
+    lines, own, number = source.splitlines(keepends=True), name, 1
+    while own in linecache.cache and linecache.getlines(own) != lines:
+        number += 1
+        own = f"{name[:-1]}, {number}>"
+    linecache.cache[own] = (len(source), None, lines, own)
+    exec(compile(source, own, "exec"), scope)
 
 
 def code_of(module: str) -> types.CodeType:

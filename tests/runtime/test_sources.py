@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from fastnn.kernels import recorded
-from fastnn.kernels.declare import HELPERS, KERNELS
+from fastnn.kernels import recorded, topics
+from fastnn.kernels.declare import CUDA_KERNELS, HELPERS, KERNELS
 from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.cpu import ahead, compiler
+from fastnn.runtime.cuda import compiler as cuda_compiler
 
 SOURCE = '''
 from __future__ import annotations
@@ -139,14 +140,28 @@ def test_what_changes_the_key_of_its_users_alone(
     assert [k for k in range(3) if one[k] != two[k]] == [user]
 
 
-def test_all_of_fastnn_counts_by_source() -> None:
+#: by device: kernels, modules with code generators, and those that are part of every key
+DEVICES = {
+    "cpu": (KERNELS, compiler.GENERATED, compiler.GENERATORS),
+    "cuda": (CUDA_KERNELS, cuda_compiler.GENERATED, cuda_compiler.GENERATORS),
+}
+
+
+def load_all(device: str) -> list[Any]:
+    """The functions of a device's kernels, those of other tests left out."""
+    ahead.load_all() if device == "cpu" else topics.load(device)
+    functions = [kernel.function for kernel in DEVICES[device][0].values()]
+    return [f for f in functions if (f.__module__ or "").startswith("fastnn.")]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_all_of_fastnn_counts_by_source(device: str) -> None:
     """Kernels made of generated source included; what has none counts by its byte code."""
-    ahead.load_all()
-    for kernel in KERNELS.values():
-        if (kernel.function.__module__ or "").startswith("fastnn."):
-            assert from_source(kernel.function), kernel.name
-    keys.modules_key(compiler.GENERATORS)
-    for name in compiler.GENERATORS:
+    for function in load_all(device):
+        assert from_source(function), f"{function.__module__}.{function.__qualname__}"
+    generators = DEVICES[device][2]
+    keys.modules_key(generators)
+    for name in generators:
         assert keys.code_digest(recorded.code_of(name)).hex() in sources._table, name
     scope: dict[str, Any] = {}
     exec("def f(x): return x", scope)
@@ -163,20 +178,26 @@ def other_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "_modules", {})
 
 
-def test_another_python_has_the_same_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead.load_all()
-    ours = [k.function for k in KERNELS.values() if (k.function.__module__ or "")[:7] == "fastnn."]
+@pytest.mark.parametrize("device", DEVICES)
+def test_another_python_has_the_same_keys(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = load_all(device)
+    _, generated, generators = DEVICES[device]
     found = module(tmp_path, SOURCE)
     ran: dict[str, Any] = {}
     exec("def f(x): return x", ran)
     exact = keys.code_digest(found.use.__code__)
-    before = [keys.function_key(f, compiler.GENERATED) for f in ours]
-    mine, machine, nowhere = of(found), compiler.machine_hash(), key(ran["f"])
+
+    def all_keys() -> list[Any]:
+        machine = compiler.machine_hash() if device == "cpu" else None
+        each = [keys.function_key(f, generated) for f in ours]
+        return [each, of(found), keys.modules_key(generators), machine]
+
+    before, nowhere = all_keys(), key(ran["f"])
     other_python(monkeypatch)
     assert keys.code_digest(found.use.__code__) != exact
-    assert [keys.function_key(f, compiler.GENERATED) for f in ours] == before
-    assert of(found) == mine
-    assert compiler.machine_hash() == machine
+    assert all_keys() == before
     assert key(ran["f"]) != nowhere  # no source: each Python for itself
 
 
