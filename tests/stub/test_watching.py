@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.stub.harness import run
+from tests.stub.harness import numbers, run
 
 MODEL = """
 model = nn.Sequential(nn.Linear(20, 8), nn.GELU(), nn.Linear(8, 4))
@@ -66,3 +66,31 @@ step(*data(16, 20))
     names = {line.removeprefix("push fastnn ") for line in log if line.startswith("push")}
     assert {"0", "1", "2", "loss", "(step)", "adam_update_saving"} <= names
     assert not any("Graph" in line for line in log)  # a graph that is replayed has no ranges
+
+
+def test_the_report_of_memory_is_what_the_driver_gave():
+    """Each segment is one piece of the device's memory, and each piece is named, but for the
+    control block with the totals."""
+    ran = run(
+        """
+from fastnn.runtime.cuda.device import ALIGNMENT
+section("train")
+"""
+        + MODEL
+        + """
+for _ in range(3):
+    step(*data(16, 20))
+section("profile")
+found = fnn.profile(step, *data(16, 20), repeats=1)
+section("end")
+print("named", *(-(-size // ALIGNMENT) * ALIGNMENT for size in found.memory.values()))
+assert str(found).splitlines()[-1].split() == ["all", f"{sum(found.memory.values()):,}"]
+"""
+    )
+    assert ran.status == 0, ran.output
+    named = sorted(map(int, ran.output.split("named ")[1].split()))
+    taken = [x for x in ran.section("train") if x.startswith(("MemAllocFromPool", "MemFree"))]
+    given = sorted(numbers(x)["size"] for x in taken if x.startswith("MemAlloc"))
+    assert len(taken) == len(given)  # nothing was given back
+    given.remove(256)
+    assert given == named
