@@ -142,11 +142,12 @@ def range_test(
 
 
 def _found(rates: Any, losses: Any, smoothed: Any, diverged: bool) -> RangeTest:
-    """The steepest fall is looked for over a few steps, after the first tenth, of which chance
-    makes the most."""
+    """The steepest fall is looked for over a few steps, from the first tenth, of which chance makes
+    the most, to the lowest loss after it."""
     suggestion, reach = None, max(len(rates) // 20, 1)
-    lowest = int(np.argmin(smoothed)) if len(smoothed) else 0
-    places = np.arange(len(rates) // 10 + reach, min(lowest + 1, len(rates) - reach))
+    first = len(rates) // 10 + reach
+    lowest = first + int(np.argmin(smoothed[first:])) if first < len(smoothed) else 0
+    places = np.arange(first, min(lowest + 1, len(rates) - reach))
     if len(places):
         slopes = smoothed[places + reach] - smoothed[places - reach]
         steepest = int(np.argmin(slopes))

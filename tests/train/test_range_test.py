@@ -12,6 +12,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.errors import OptionError
+from fastnn.train.range_test import _found
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -74,3 +75,16 @@ def test_bad_options(options: dict[str, Any], words: str) -> None:
     x, y = data()
     with pytest.raises(OptionError, match=words):
         fnn.range_test(nn.Linear(5, 1), "mse", "sgd", x, y, **options)
+
+
+def test_the_first_losses_do_not_end_the_search() -> None:
+    """Chance may make them the lowest of all; none of them is smoothed by many others."""
+    rates = np.geomspace(1e-6, 10.0, 50)
+    losses = np.full(50, 1.03)
+    losses[0] = 0.7
+    losses[25:32] = np.linspace(1.03, 0.85, 7)
+    losses[32:] = np.linspace(0.85, 3.0, 18)
+    found = _found(rates, losses, losses, False).suggestion
+    assert found is not None
+    assert rates[25] <= found <= rates[31]
+    assert _found(rates, losses, np.linspace(1.0, 2.0, 50), False).suggestion is None
