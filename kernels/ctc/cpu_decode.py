@@ -7,7 +7,8 @@ places, a language model G - 1 = H states and A arcs.
 from ..declare import kernel
 from ..vector_math import NAN
 from .best_path import align, greedy
-from .decode import search
+from .decode import Guide, search
+from .language import Model
 from .shared import frame_count, label_count
 
 
@@ -81,8 +82,7 @@ def ctc_beam(
 ):
     """Prefix beam search (Graves and Jaitly 2014; Hannun et al. 2014) with a word list and a
     language model by shallow fusion: log p + weight log p_model + bonus for each token."""
+    model = Model(first, arcs, arc_scores, arc_next, backoff, backoff_scores)
+    guide = Guide(child, words, model, space, end, weight, bonus)
     for b in range(lo, hi):
-        search(
-            y, lengths, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores,
-            labels, counts, score, nodes, scores, states, b, blank, space, end, weight, bonus,
-        )  # fmt: skip
+        search(y, lengths, guide, labels, counts, score, nodes, scores, states, b, blank)

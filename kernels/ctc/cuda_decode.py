@@ -5,7 +5,8 @@ from ..declare import ceil_div, cuda_kernel
 from ..vector_math import NAN
 from . import cpu_decode as cpu
 from .best_path import align, greedy
-from .decode import search
+from .decode import Guide, search
+from .language import Model
 from .shared import frame_count, label_count
 
 
@@ -41,9 +42,8 @@ def ctc_beam(
     y, lengths, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, labels,
     counts, score, nodes, scores, states, blank, space, end, weight, bonus,
 ):  # fmt: skip
+    model = Model(first, arcs, arc_scores, arc_next, backoff, backoff_scores)
+    guide = Guide(child, words, model, space, end, weight, bonus)
     b = flat_index()
     if b < y.shape[0]:
-        search(
-            y, lengths, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores,
-            labels, counts, score, nodes, scores, states, b, blank, space, end, weight, bonus,
-        )  # fmt: skip
+        search(y, lengths, guide, labels, counts, score, nodes, scores, states, b, blank)

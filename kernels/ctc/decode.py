@@ -9,12 +9,12 @@ number 1 + t K + k for the k-th of K prefixes, which was first met in frame t, 0
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..declare import helper
-from .language import model_next, model_score
+from .language import Model, model_next, model_score
 
 #: less than any score
 NEVER = -1e30
@@ -28,6 +28,28 @@ FROM, CLASS, ROOT = 9, 10, 11
 NODES, SCORES, STATES = 4, 9, 12
 
 
+class Guide(NamedTuple):
+    """What helps a search: a word list and a language model.
+
+    Attributes:
+        child: the place in the word list after a label, or -1.
+        words: the token of the word that ends at a place, or -1; nothing where there is no list.
+        model: the language model; its tokens are words, or labels where there is no list.
+        space: the label between words.
+        end: the token of an end, or -1.
+        weight: of the model's scores.
+        bonus: for each token.
+    """
+
+    child: Any
+    words: Any
+    model: Model
+    space: int
+    end: int
+    weight: Any
+    bonus: Any
+
+
 @helper
 def either(a: Any, b: Any) -> Any:
     """log(e^a + e^b)."""
@@ -38,24 +60,20 @@ def either(a: Any, b: Any) -> Any:
 
 
 @helper
-def extension(
-    child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, backoff: Any,
-    backoff_scores: Any, word: int, model: int, label: int, space: int, weight: Any, bonus: Any,
-) -> Any:  # fmt: skip
+def extension(guide: Guide, word: int, state: int, label: int) -> Any:
     """What word list and language model add to a prefix's score for one more label."""
+    words, model = guide.words, guide.model
     if words.shape[0] == 0:  # labels are the model's tokens
-        if first.shape[0] == 0:
-            return np.float64(bonus)
-        found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, label)
-        return weight * found + bonus
-    if label != space:
-        return np.float64(0.0) if child[word, label] >= 0 else np.float64(NEVER)
+        if model.first.shape[0] == 0:
+            return np.float64(guide.bonus)
+        return guide.weight * model_score(model, state, label) + guide.bonus
+    if label != guide.space:
+        return np.float64(0.0) if guide.child[word, label] >= 0 else np.float64(NEVER)
     if words[word] < 0:
         return np.float64(NEVER)
-    if first.shape[0] == 0:
-        return np.float64(bonus)
-    found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, words[word])
-    return weight * found + bonus
+    if model.first.shape[0] == 0:
+        return np.float64(guide.bonus)
+    return guide.weight * model_score(model, state, words[word]) + guide.bonus
 
 
 @helper
@@ -115,10 +133,8 @@ def node_of(
 
 @helper
 def candidates(
-    y: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, backoff: Any,
-    backoff_scores: Any, scores: Any, states: Any, b: int, t: int, K: int, count: int, blank: int,
-    space: int, weight: Any, bonus: Any,
-) -> None:  # fmt: skip
+    y: Any, guide: Guide, scores: Any, states: Any, b: int, t: int, K: int, count: int, blank: int
+) -> None:
     """The K best prefixes after frame t: those there are, and those with one label more."""
     C = y.shape[2]
     for k in range(K):
@@ -146,7 +162,7 @@ def candidates(
         for label in range(C):
             reached = ended if label == last else whole
             score = reached + y[b, t, label] + scores[b, BONUS * K + i]
-            if label == blank or (score <= scores[b, TOP * K + K - 1] and bonus <= 0.0):
+            if label == blank or (score <= scores[b, TOP * K + K - 1] and guide.bonus <= 0.0):
                 continue
             known = False
             for j in range(count):
@@ -154,24 +170,20 @@ def candidates(
                     known = True
             if known:
                 continue
-            score += extension(
-                child, words, first, arcs, arc_scores, backoff, backoff_scores,
-                states[b, WORD * K + i], states[b, MODEL * K + i], label, space, weight, bonus,
-            )  # fmt: skip
+            score += extension(guide, states[b, WORD * K + i], states[b, MODEL * K + i], label)
             insert(scores, states, b, K, score, i, label)
 
 
 @helper
 def chosen(
-    y: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any, arc_next: Any,
-    backoff: Any, backoff_scores: Any, nodes: Any, scores: Any, states: Any, b: int, t: int,
-    K: int, space: int, weight: Any, bonus: Any,
-) -> int:  # fmt: skip
+    y: Any, guide: Guide, nodes: Any, scores: Any, states: Any, b: int, t: int, K: int
+) -> int:
     """The best candidates become the prefixes; how many there are."""
+    words, model = guide.words, guide.model
     count = 0
     while count < K and scores[b, TOP * K + count] > NEVER:
         k, i, label = count, states[b, FROM * K + count], states[b, CLASS * K + count]
-        word, model = states[b, WORD * K + i], states[b, MODEL * K + i]
+        word, state = states[b, WORD * K + i], states[b, MODEL * K + i]
         states[b, NEXT_NODE * K + k] = states[b, NODE * K + i]
         states[b, NEXT_LAST * K + k] = states[b, LAST * K + i]
         scores[b, NEXT_BONUS * K + k] = scores[b, BONUS * K + i]
@@ -184,24 +196,21 @@ def chosen(
                 reached = either(reached, scores[b, OTHER * K + i])
             scores[b, NEXT_BLANK * K + k] = NEVER
             scores[b, NEXT_OTHER * K + k] = reached + y[b, t, label]
-            scores[b, NEXT_BONUS * K + k] += extension(
-                child, words, first, arcs, arc_scores, backoff, backoff_scores, word, model, label,
-                space, weight, bonus,
-            )  # fmt: skip
+            scores[b, NEXT_BONUS * K + k] += extension(guide, word, state, label)
             node = node_of(nodes, states, b, t, k, K, states[b, NODE * K + i], label)
             states[b, NEXT_NODE * K + k] = node
             states[b, NEXT_LAST * K + k] = label
             if words.shape[0] == 0:
-                if first.shape[0] > 0:
-                    model = model_next(first, arcs, arc_next, backoff, model, label)
-            elif label != space:
-                word = child[word, label]
+                if model.first.shape[0] > 0:
+                    state = model_next(model, state, label)
+            elif label != guide.space:
+                word = guide.child[word, label]
             else:
-                if first.shape[0] > 0:
-                    model = model_next(first, arcs, arc_next, backoff, model, words[word])
+                if model.first.shape[0] > 0:
+                    state = model_next(model, state, words[word])
                 word = 0
         states[b, NEXT_WORD * K + k] = word
-        states[b, NEXT_MODEL * K + k] = model
+        states[b, NEXT_MODEL * K + k] = state
         count += 1
     for k in range(count):
         scores[b, BLANK * K + k] = scores[b, NEXT_BLANK * K + k]
@@ -224,36 +233,29 @@ def chosen(
 
 
 @helper
-def final_score(
-    words: Any, first: Any, arcs: Any, arc_scores: Any, arc_next: Any, backoff: Any,
-    backoff_scores: Any, scores: Any, states: Any, b: int, k: int, K: int, end: int, weight: Any,
-    bonus: Any,
-) -> Any:  # fmt: skip
+def final_score(guide: Guide, scores: Any, states: Any, b: int, k: int, K: int) -> Any:
     """The score of a whole sequence: its last word has to be one, and the model says how likely an
     end is."""
+    words, model, weight = guide.words, guide.model, guide.weight
     total = either(scores[b, BLANK * K + k], scores[b, OTHER * K + k]) + scores[b, BONUS * K + k]
-    word, model = states[b, WORD * K + k], states[b, MODEL * K + k]
+    word, state = states[b, WORD * K + k], states[b, MODEL * K + k]
     if words.shape[0] > 0 and word != 0:
         token = words[word]
         if token < 0:
             return total + NEVER
-        total += bonus
-        if first.shape[0] > 0:
-            found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, token)
-            total += weight * found
-            model = model_next(first, arcs, arc_next, backoff, model, token)
-    if first.shape[0] > 0 and end >= 0:
-        found = model_score(first, arcs, arc_scores, backoff, backoff_scores, model, end)
-        total += weight * found
+        total += guide.bonus
+        if model.first.shape[0] > 0:
+            total += weight * model_score(model, state, token)
+            state = model_next(model, state, token)
+    if model.first.shape[0] > 0 and guide.end >= 0:
+        total += weight * model_score(model, state, guide.end)
     return total
 
 
 @helper
 def search(
-    y: Any, lengths: Any, child: Any, words: Any, first: Any, arcs: Any, arc_scores: Any,
-    arc_next: Any, backoff: Any, backoff_scores: Any, labels: Any, counts: Any, found: Any,
-    nodes: Any, scores: Any, states: Any, b: int, blank: int, space: int, end: int, weight: Any,
-    bonus: Any,
+    y: Any, lengths: Any, guide: Guide, labels: Any, counts: Any, found: Any, nodes: Any,
+    scores: Any, states: Any, b: int, blank: int,
 ) -> None:  # fmt: skip
     """Prefix beam search in one sequence; writes the best prefixes."""
     T, K = y.shape[1], nodes.shape[2] // NODES
@@ -262,21 +264,12 @@ def search(
         frames = min(max(lengths[b], 0), T)
     count = begin_search(scores, states, b, K)
     for t in range(frames):
-        candidates(
-            y, child, words, first, arcs, arc_scores, backoff, backoff_scores, scores, states, b, t,
-            K, count, blank, space, weight, bonus,
-        )  # fmt: skip
-        count = chosen(
-            y, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, nodes,
-            scores, states, b, t, K, space, weight, bonus,
-        )  # fmt: skip
+        candidates(y, guide, scores, states, b, t, K, count, blank)
+        count = chosen(y, guide, nodes, scores, states, b, t, K)
     for k in range(K):
         scores[b, TOP * K + k] = 2.0 * NEVER
     for k in range(count):
-        total = final_score(
-            words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, scores, states, b, k,
-            K, end, weight, bonus,
-        )  # fmt: skip
+        total = final_score(guide, scores, states, b, k, K)
         place = k
         while place > 0 and scores[b, TOP * K + place - 1] < total:
             scores[b, TOP * K + place] = scores[b, TOP * K + place - 1]

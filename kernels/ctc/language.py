@@ -6,7 +6,7 @@ a token without an arc is looked for in the state with a word less (its backoff)
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,28 @@ from ..declare import helper
 UNKNOWN = -50.0
 
 
+class Model(NamedTuple):
+    """A language model.
+
+    Attributes:
+        first: the first arc of each state, and the number of arcs; nothing where there is no model.
+        arcs, scores, next: tokens of the arcs, their scores, and the states after them.
+        backoff, backoff_scores: of each state, the one with a word less, or -1, and what that
+            costs.
+    """
+
+    first: Any
+    arcs: Any
+    scores: Any
+    next: Any
+    backoff: Any
+    backoff_scores: Any
+
+
 @helper
-def arc_of(first: Any, arcs: Any, state: int, token: int) -> int:
+def arc_of(model: Model, state: int, token: int) -> int:
     """The arc of a state with this token, or -1: arcs are in the order of their tokens."""
+    first, arcs = model.first, model.arcs
     low, high = first[state], first[state + 1]
     while low < high:
         middle = (low + high) // 2
@@ -32,29 +51,26 @@ def arc_of(first: Any, arcs: Any, state: int, token: int) -> int:
 
 
 @helper
-def model_score(
-    first: Any, arcs: Any, arc_scores: Any, backoff: Any, backoff_scores: Any, state: int,
-    token: int,
-) -> Any:  # fmt: skip
+def model_score(model: Model, state: int, token: int) -> Any:
     """The score of a token after a state."""
     total = np.float64(0.0)
     while True:
-        arc = arc_of(first, arcs, state, token)
+        arc = arc_of(model, state, token)
         if arc >= 0:
-            return total + arc_scores[arc]
-        if backoff[state] < 0:
+            return total + model.scores[arc]
+        if model.backoff[state] < 0:
             return total + UNKNOWN
-        total += backoff_scores[state]
-        state = backoff[state]
+        total += model.backoff_scores[state]
+        state = model.backoff[state]
 
 
 @helper
-def model_next(first: Any, arcs: Any, arc_next: Any, backoff: Any, state: int, token: int) -> int:
+def model_next(model: Model, state: int, token: int) -> int:
     """The state after a token."""
     while True:
-        arc = arc_of(first, arcs, state, token)
+        arc = arc_of(model, state, token)
         if arc >= 0:
-            return arc_next[arc]
-        if backoff[state] < 0:
+            return model.next[arc]
+        if model.backoff[state] < 0:
             return state
-        state = backoff[state]
+        state = model.backoff[state]
