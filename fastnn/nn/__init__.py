@@ -16,6 +16,7 @@ from fastnn.nn.ctc import *
 from fastnn.nn.ctc_decoder import *
 from fastnn.nn.decoder import *
 from fastnn.nn.gated import *
+from fastnn.nn.key_value import *
 from fastnn.nn.large_softmax import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *

@@ -79,8 +79,8 @@ def test_every_layer_has_a_case():
     # in tests/nn: test_audio.py, test_channels.py, test_reparametrization.py, test_gated.py
     elsewhere |= {"BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"}
     elsewhere |= {"Frames", "SincConv", "SpecAugment"}
-    # test_alignment.py, test_transformer.py, test_ctc_decoder.py, test_crf.py, test_char_cnn.py and
-    # test_ntm.py
+    # test_alignment.py, test_transformer.py, test_ctc_decoder.py, test_crf.py, test_char_cnn.py,
+    # test_ntm.py and test_key_value.py
     elsewhere |= {name for name in layers if name.endswith(("Attention", "Positions"))}
     elsewhere |= {"Transformer", "TransformerDecoder", "TransformerDecoderLayer", "CTCDecoder"}
     elsewhere |= {"AdaptiveLogSoftmaxWithLoss", "SampledSoftmax"}
@@ -91,6 +91,7 @@ def test_every_layer_has_a_case():
     elsewhere |= {"AdaptiveLogSoftmaxWithLoss", "SampledSoftmax"}
     elsewhere |= {
         "NTM",
+        "KeyValueMemory",
         "CRF",
         "CharCNN",
         "GLU",
