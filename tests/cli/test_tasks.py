@@ -178,7 +178,7 @@ def test_adding(tmp_path):
 def test_copy_recall_and_sort(tmp_path):
     small = ["--slots", 12, "--width", 3, "--hidden", 4, "--longest", 2, "--batches", 2]
     small += ["--epochs", 1, "--batch-size", 2, "--workers", 1, "--output", tmp_path]
-    for task, more in (("copy", []), ("recall", ["--no-lstm"]), ("sort", ["--no-lstm"])):
+    for task, more in (("sort", ["--no-lstm"]), ("copy", []), ("recall", ["--no-lstm"])):
         result = run("train", task, *small, *more)
         assert result.exit_code == 0, result.output
         lines = (tmp_path / "bits.csv").read_text().splitlines()
@@ -191,8 +191,8 @@ def test_copy_recall_and_sort(tmp_path):
         assert "val_bits" in (tmp_path / "history.csv").read_text()
     from fastnn.tasks.memory import load_memory
 
-    assert load_memory(tmp_path).task == "sort"
-    again = run("train", "sort", *small, "--no-lstm", "--resume", tmp_path / "model.safetensors")
+    assert load_memory(tmp_path).task == "recall"
+    again = run("train", "recall", *small, "--no-lstm", "--resume", tmp_path / "model.safetensors")
     assert again.exit_code == 0, again.output
 
 
