@@ -129,6 +129,31 @@ def test_drop_connect_in_training_has_one_mask_of_weights() -> None:
     assert 0.3 < kept.mean() < 0.9
 
 
+@pytest.mark.parametrize("classic", [False, True])
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_dropout_in_evaluation_is_the_average_of_sampled_nets(p: float, classic: bool) -> None:
+    """Of a linear layer's outputs, within their standard error; and so the geometric mean of what
+    softmax makes of them (Hinton et al. 2012)."""
+    layer = nn.Sequential(nn.Dropout(p, classic=classic), nn.Linear(40, 3))
+    rows, nets = RNG.normal(size=(4, 40)), 4000
+    y, model = trained(layer, np.repeat(rows, nets, axis=0), size=3)
+    linear = model.layer[1]  # type: ignore[attr-defined]
+    w = weights(linear)["weight"]
+    scale = 1.0 if classic else 1 / (1 - p)
+    spread = scale * np.sqrt(p * (1 - p) * rows**2 @ (w**2).T)  # of one net's output
+    means, found = y.reshape(4, nets, 3).mean(axis=1), layer.predict(rows)
+    assert (np.abs(means - found) < 5 * spread / nets**0.5).all()
+    np.testing.assert_allclose(y.reshape(4, nets, 3).std(axis=1), spread, rtol=0.08)
+
+    def softmax(z: np.ndarray) -> np.ndarray:
+        e: np.ndarray = np.exp(z - z.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    geometric = np.exp(np.log(softmax(y.reshape(4, nets, 3))).mean(axis=1))
+    geometric /= geometric.sum(-1, keepdims=True)
+    assert np.abs(geometric - softmax(found)).max() < 5 * spread.max() / nets**0.5
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh()], ids=repr)
 def test_drop_connect_in_evaluation_is_the_mean_over_masks(activation: nn.Module) -> None:
     layer = nn.DropConnect(40, 3, 0.5, activation, points=9)
