@@ -52,7 +52,6 @@ AGAIN = 1500.0  # cycles until the last block of a tile knows that it is
 BYTES = 2500.0  # bytes a cycle that pass to or from L2
 FEW_BYTES = 30.0  # bytes a cycle that a multiprocessor reads or writes in a product of few rows
 
-
 #: blocks of a grid's second dimension, at most
 MOST_ACROSS = 65_535
 
