@@ -140,7 +140,7 @@ def test_the_sanitizer_gets_copies_that_are_asynchronous_and_blocks_that_wait(to
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *tests, "--collect-only"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "NUMBA_ENABLE_CUDASIM": "1"},
     )  # fmt: skip
     for name in ("test_a_whole_tile", "test_shapes", "test_outputs_agree_with_plain_loops",
                  "test_blocks_wait_for_the_slowest"):  # fmt: skip
@@ -155,7 +155,7 @@ def test_shares_are_all_tests_each_once() -> None:
             [sys.executable, "-m", "pytest", "-q", "--collect-only", *arguments,
              "tests/plan/test_verify.py"],
             cwd=ROOT, capture_output=True, text=True, check=False,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTEST_ADDOPTS": "", **environment},
         )  # fmt: skip
         return [line for line in done.stdout.splitlines() if "::" in line]
 
