@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import wave
 from pathlib import Path
@@ -112,6 +113,8 @@ def _read_other(path: Path, content: bytes, reason: Exception) -> tuple[NDArray[
     ) as error:  # fmt: skip
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: {files.one_line(error)}; is it an audio file?") from None
+        # soundfile names what it read from, an object in memory
+        found = re.sub(r"^Error opening <.*?>: ", "", files.one_line(error)).rstrip(".")
+        raise DataError(f"{path}: {found}; is it an audio file?") from None
     samples = np.concatenate(pieces) if pieces else np.zeros((0, channels), np.float32)
     return (samples[:, 0] if channels == 1 else samples), rate

@@ -43,4 +43,5 @@ def read(path: str | os.PathLike[str], what: str, command: str) -> Iterator[tupl
     try:
         yield checkpoint, json.loads(text)
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        raise DataError(f"{description}: {expected} ({files.one_line(repr(error))})") from None
+        found = str(error) if isinstance(error, ValueError) else repr(error)
+        raise DataError(f"{description}: {expected} ({files.one_line(found)})") from None

@@ -50,7 +50,7 @@ def test_train_and_transcribe(recordings, tmp_path):
     recogniser = asr.load_speech_recogniser(output)
     assert [recogniser.transcribe(recordings / f"{n}.wav") for n in (0, 3)] == ["a b", "b"]
     said = CliRunner().invoke(
-        group(), ["transcribe", str(recordings / "1.wav"), "--model", str(output)]
+        group(), ["transcribe", str(recordings / "1.wav"), "--checkpoint", str(output)]
     )
     assert said.output.strip() == "b a"
     write_wave(tmp_path / "fast.wav", np.zeros(4000), rate=16000)
