@@ -17,6 +17,7 @@ from fastnn.generative.outputs import sum_from
 from fastnn.graph.value import Value
 from fastnn.nn.constant import detached
 from fastnn.nn.module import Module
+from fastnn.optim.names import given_or_default
 from fastnn.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -200,8 +201,8 @@ class GAN(Module):
         return found
 
     def trainer(
-        self, *, optimizer: Any = None, lr: float = 2e-4, generator_lr: float | None = None,
-        betas: tuple[float, float] = (0.5, 0.999), **options: Any,
+        self, *, optimizer: Any = None, lr: float | None = None,
+        generator_lr: float | None = None, betas: tuple[float, float] | None = None, **options: Any,
     ) -> Trainer:  # fmt: skip
         """The trainer, whose `fit` takes samples alone: ``fit(x)``, or ``fit((x, y))`` with class
         numbers for a conditional GAN. "loss" is the sum of both players';
@@ -210,19 +211,19 @@ class GAN(Module):
         Args:
             optimizer: as for `Trainer`, for both players (parameter groups: "gan.generator.*" and
                 "gan.discriminator.*"); None is Adam with the options that follow.
-            lr: the learning rate.
+            lr: the learning rate; None is 2e-4. An optimizer that is given has its own.
             generator_lr: the generator's learning rate, if different (Heusel et al. 2017).
-            betas: of Adam (Radford et al. 2016).
+            betas: of Adam; None is (0.5, 0.999) (Radford et al. 2016).
             options: as for `Trainer`.
         """
-        if optimizer is None:
-            groups = None if generator_lr is None else {"gan.generator.*": {"lr": generator_lr}}
-            optimizer = optim.Adam(lr=lr, betas=betas, groups=groups)
-        elif generator_lr is not None:
+        if optimizer is not None and generator_lr is not None:
             raise OptionError(
                 "GAN generator_lr: expected no optimizer with it; give the optimizer "
                 'groups={"gan.generator.*": {"lr": ...}}'
             )
+        groups = None if generator_lr is None else {"gan.generator.*": {"lr": generator_lr}}
+        default = partial(optim.Adam, lr=2e-4, betas=(0.5, 0.999), groups=groups)
+        optimizer = given_or_default("GAN.trainer", optimizer, default, lr=lr, betas=betas)
         losses = dict.fromkeys(("discriminator", "generator"), _mean)
         return Trainer(Players(self), losses, optimizer, **options)
 

@@ -28,6 +28,7 @@ from fastnn.nn.containers import Sequential
 from fastnn.nn.linear import Linear
 from fastnn.nn.method import Sampler, apply
 from fastnn.nn.module import Module
+from fastnn.optim.names import given_or_default
 from fastnn.train.metrics import Metric
 from fastnn.train.trainer import Trainer
 from fastnn.train.unlabelled import mean_loss
@@ -277,15 +278,15 @@ class VAE(Module):
             total += float((found - np.log(rounds * self.draws)).sum())
         return total / len(data[0])
 
-    def trainer(self, *, optimizer: Any = None, lr: Any = 1e-3, **options: Any) -> Trainer:
+    def trainer(self, *, optimizer: Any = None, lr: Any = None, **options: Any) -> Trainer:
         """The trainer of the bound; its metrics are the two parts, in nats a sample.
 
         Args:
             optimizer: as for `Trainer`; None is Adam with `lr`.
-            lr: its learning rate.
+            lr: its learning rate; None is 1e-3. Another optimizer has its own.
             options: as for `Trainer`.
         """
-        optimizer = optim.Adam(lr=lr) if optimizer is None else optimizer
+        optimizer = given_or_default(f"{type(self).__name__}.trainer", optimizer, optim.Adam, lr=lr)
         metrics = []
         if self.draws == 1:
             metrics = [Metric("reconstruction", _reconstruction), Metric("divergence", _divergence)]

@@ -23,6 +23,7 @@ from fastnn.nn.method import Method
 from fastnn.nn.module import Module
 from fastnn.ops.operands import as_value
 from fastnn.ops.wavenet import _wavenet_sample
+from fastnn.optim.names import given_or_default
 from fastnn.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -229,15 +230,15 @@ class WaveNet(Module):
 
     # ---------------------------------------------------------------- training
 
-    def trainer(self, *, optimizer: Any = None, lr: Any = 1e-3, **options: Any) -> Trainer:
+    def trainer(self, *, optimizer: Any = None, lr: Any = None, **options: Any) -> Trainer:
         """The trainer of -log p, in nats a sample.
 
         Args:
             optimizer: as for `Trainer`; None is Adam with `lr`.
-            lr: its learning rate.
+            lr: its learning rate; None is 1e-3. Another optimizer has its own.
             options: as for `Trainer`.
         """
-        optimizer = optim.Adam(lr=lr) if optimizer is None else optimizer
+        optimizer = given_or_default(f"{type(self).__name__}.trainer", optimizer, optim.Adam, lr=lr)
         return Trainer(self, self._loss, optimizer, **options)
 
     def fit(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from fastnn.errors import OptionError
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.wrapper import Wrapper
 
@@ -26,3 +27,23 @@ def by_name(classes: Iterable[Any]) -> dict[str, Callable[..., Optimizer]]:
         for name, options in vars(made).get("variants", {}).items():
             found[name] = partial(made, **options)
     return found
+
+
+def given_or_default(
+    owner: str, optimizer: Any, default: Callable[..., Optimizer], /, **options: Any
+) -> Any:
+    """The optimiser that was given, or the default one with those options that are not None.
+
+    Raises:
+        OptionError: there are options beside an optimiser, which has its own.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    if optimizer is None:
+        return default(**options)
+    if options:
+        names = ", ".join(options)
+        raise OptionError(
+            f"{owner}: expected {names} or an optimizer, got both; give {names} to the optimizer "
+            f"itself, such as optimizer=optim.Adam({names.split(', ')[0]}=...)"
+        )
+    return optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import Linear, ModuleList, Sequential, Sigmoid
 from fastnn.nn.method import apply
 from fastnn.nn.module import Module
+from fastnn.optim.names import given_or_default
 from fastnn.pretrain.contrastive import check_data
 from fastnn.pretrain.rbm import RBM
 from fastnn.pretrain.stack import Stack, layer_sizes, to_mlp
@@ -144,19 +146,20 @@ class UpDown(Unlabelled):
         layers = [(layer.weight, layer.bias) for layer in self.up]
         return to_mlp([*layers, (self.top.weight, self.top.hidden_bias)], outputs, activation)
 
-    def trainer(self, *, k: int = 3, lr: Any = 0.01, momentum: float = 0.0, optimizer: Any = None,
-                **options: Any) -> Trainer:  # fmt: skip
+    def trainer(self, *, k: int = 3, lr: Any = None, momentum: float | None = None,
+                optimizer: Any = None, **options: Any) -> Trainer:  # fmt: skip
         """The trainer of the up-down algorithm. Its metrics are "downward" and "upward" (the nats
         needed for the units of each layer, given the one above and the one below) and
         "reconstruction_error", the mean square.
 
         Args:
             k: steps of Gibbs sampling in the highest machine.
-            lr, momentum, optimizer: as for `RBM.trainer`.
+            lr, momentum, optimizer: as for `RBM.trainer`, with the defaults 0.01 and 0.
             options: as for `Trainer`.
         """
         check_whole("UpDown.trainer", 1, k=k)
-        optimizer = optim.SGD(lr=lr, momentum=momentum) if optimizer is None else optimizer
+        default = partial(optim.SGD, lr=0.01)
+        optimizer = given_or_default("UpDown.trainer", optimizer, default, lr=lr, momentum=momentum)
         metrics = [Metric(name, _row(name)) for name in ("downward", "upward")]
         metrics.append(Metric("reconstruction_error", _row("error")))
         return Trainer(WakeSleep(self, k), _total, optimizer, metrics, **options)

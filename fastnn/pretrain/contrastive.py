@@ -8,6 +8,7 @@ checkpoints and devices as for any other loss.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.ops.sequence import load_state, store_state
+from fastnn.optim.names import given_or_default
 from fastnn.pretrain.units import bernoulli, drawn
 from fastnn.train.metrics import Metric
 from fastnn.train.trainer import Trainer
@@ -123,8 +125,9 @@ class ContrastiveDivergence(Module):
 
 def trainer(
     rbm: RBM, *, k: int = 1, chains: int = 0, sample_visible: bool = True,
-    sparsity: float | None = None, sparsity_cost: float = 0.1, lr: Any = 0.05,
-    momentum: float = 0.5, weight_decay: float = 2e-4, optimizer: Any = None, **options: Any,
+    sparsity: float | None = None, sparsity_cost: float = 0.1, lr: Any = None,
+    momentum: float | None = None, weight_decay: float | None = None, optimizer: Any = None,
+    **options: Any,
 ) -> Trainer:  # fmt: skip
     """The trainer of a restricted Boltzmann machine by contrastive divergence.
 
@@ -137,11 +140,11 @@ def trainer(
         chains: number of persistent chains (PCD), or 0 for chains that start from the data.
         sample_visible: whether the chain draws its visible units; see `ContrastiveDivergence`.
         sparsity, sparsity_cost: how often hidden units should be on, and the factor of the penalty.
-        lr: learning rate, a number or a schedule, of the mean gradient of a mini-batch. For
-            Gaussian units take 0.001 or so.
-        momentum: in [0, 1).
-        weight_decay: of the weights, not of the biases.
-        optimizer: one of `fastnn.optim` in place of SGD with `lr`, `momentum` and `weight_decay`.
+        lr: learning rate, a number or a schedule, of the mean gradient of a mini-batch; None is
+            0.05. For Gaussian units take 0.001 or so.
+        momentum: in [0, 1); None is 0.5.
+        weight_decay: of the weights, not of the biases; None is 2e-4.
+        optimizer: one of `fastnn.optim` in place of SGD; it has its own rate, momentum and decay.
         options: `seed`, `workers`, `device`, `dtype` and so on, as for `Trainer`.
 
     >>> import numpy as np
@@ -152,11 +155,13 @@ def trainer(
     >>> sorted(trainer.evaluate(x))
     ['free_energy', 'loss', 'reconstruction_error']
     """
-    if optimizer is None:
-        optimizer = optim.SGD(
-            lr=lr, momentum=momentum, weight_decay=weight_decay,
-            groups={"*_bias": {"weight_decay": 0.0}},
-        )  # fmt: skip
+    default = partial(
+        optim.SGD, lr=0.05, momentum=0.5, weight_decay=2e-4,
+        groups={"*_bias": {"weight_decay": 0.0}},
+    )  # fmt: skip
+    optimizer = given_or_default(
+        "RBM.trainer", optimizer, default, lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
     module = ContrastiveDivergence(rbm, k, chains, sample_visible, sparsity, sparsity_cost)
     metrics = [Metric("free_energy", _data), Metric("reconstruction_error", _errors)]
     return Trainer(module, difference, optimizer, metrics, **options)

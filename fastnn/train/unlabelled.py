@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastnn import ops, optim
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
+from fastnn.optim.names import given_or_default
 from fastnn.train.metrics import Metric
 from fastnn.train.trainer import Trainer
 
@@ -58,16 +59,16 @@ class Reconstructing(Unlabelled):
     def _trained(self) -> Module:
         """What is trained: a module from data to the "loss" and the "error" of each sample."""
 
-    def trainer(self, *, optimizer: Any = None, lr: Any = 1e-3, **options: Any) -> Trainer:
+    def trainer(self, *, optimizer: Any = None, lr: Any = None, **options: Any) -> Trainer:
         """The trainer. In evaluation nothing is damaged, and the loss is that of the reconstruction
         alone; the metric "reconstruction_error" is the mean square of a number.
 
         Args:
             optimizer: as for `Trainer`; None is Adam with `lr`.
-            lr: its learning rate.
+            lr: its learning rate; None is 1e-3. Another optimizer has its own.
             options: as for `Trainer`.
         """
-        optimizer = optim.Adam(lr=lr) if optimizer is None else optimizer
+        optimizer = given_or_default(f"{type(self).__name__}.trainer", optimizer, optim.Adam, lr=lr)
         metrics = [Metric("reconstruction_error", _error)]
         return Trainer(self._trained(), mean_loss, optimizer, metrics, **options)
 
