@@ -2,7 +2,7 @@
 
 python examples/optimizers.py                       # 8x8 digits that come with scikit-learn
 python examples/optimizers.py --usps FOLDER         # 16x16 digits: zip.train.gz and zip.test.gz
-python examples/optimizers.py --mnist --epochs 3 --factors 0.1 1 10 100
+python examples/optimizers.py --mnist --hidden 64 --epochs 3 --factors 0.1 1 10 100
 """
 
 from __future__ import annotations
@@ -77,11 +77,12 @@ class Result(NamedTuple):
 
 
 def run(
-    optimizer: optim.Optimizer, train: Data, test: Data, epochs: int, batch: int | None
-) -> Result:
+    optimizer: optim.Optimizer, train: Data, test: Data, epochs: int, batch: int | None,
+    hidden: int,
+) -> Result:  # fmt: skip
     """Train a net of one hidden layer on one worker, `batch` None: as the method has it."""
     inputs = train[0].shape[1]
-    model = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 10))
+    model = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
     trainer = fnn.Trainer(
         model, "cross_entropy", optimizer, metrics=["accuracy"], device="cpu", workers=1
     )
@@ -122,6 +123,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     source.add_argument("--mnist", action="store_true", help="28x28 digits; needs 0.3 GB of memory")
     parser.add_argument("--epochs", type=int, default=20, help="ten times as many of full batches")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=128, help="units of the hidden layer")
     parser.add_argument("--factors", type=float, nargs="*", default=FACTORS, help="of the rate")
     parser.add_argument("--only", nargs="*", help="names of optimisers")
     options = parser.parse_args(arguments)
@@ -138,7 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             continue
         if name in SECOND_ORDER:
             epochs = options.epochs if name == "hessian_free" else 10 * options.epochs
-            found = run(make(), train, test, epochs, None)
+            found = run(make(), train, test, epochs, None, options.hidden)
             print(f"| {name} (full batch) | " + " | ".join(found.cells(None)) + " |", flush=True)
             errors[name] = found.error
             continue
@@ -147,7 +149,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         epochs = 10 * options.epochs if full else options.epochs
         default = float(make().options["lr"])
         tried = {
-            factor: run(make(lr=default * factor), train, test, epochs, batch)
+            factor: run(make(lr=default * factor), train, test, epochs, batch, options.hidden)
             for factor in {1.0, *options.factors}
         }
         best = min(tried, key=lambda f: (tried[f].epoch or 10**6, tried[f].loss))

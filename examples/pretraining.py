@@ -6,6 +6,7 @@ the net is trained with labels from the beginning, for as many processor seconds
 Both may have dropout while they learn labels (Hinton et al. 2012).
 
     python examples/pretraining.py --pretrain-epochs 10 --epochs 15 --dropout 0.5
+    python examples/pretraining.py --layers 400,400,400,400 --init torch_linear --validation
     python examples/pretraining.py --data digits --layers 100,100,50 --batch-size 20  # seconds
 """
 
@@ -24,18 +25,22 @@ from fastnn.data import load_digits, load_mnist
 from fastnn.optim import schedules
 
 
-def images(name: str) -> tuple[Any, Any]:
-    """Training and test sets, images as rows within 0..1."""
+def images(name: str, validation: bool = False) -> tuple[Any, Any]:
+    """Training and test sets, images as rows within 0..1; with `validation`, the last sixth of the
+    training set (10,000 digits of MNIST) in place of the test set."""
     train, test = load_mnist() if name == "mnist" else load_digits()
+    if validation:
+        kept = len(train[0]) - len(train[0]) // 6
+        train, test = (train[0][:kept], train[1][:kept]), (train[0][kept:], train[1][kept:])
     top = max(float(train[0].max()), 1.0)
     return tuple((x.reshape(len(x), -1).astype(np.float32) / top, y) for x, y in (train, test))
 
 
-def plain_net(sizes: list[int], classes: int) -> nn.Sequential:
-    """The net that is not pre-trained, with Glorot & Bengio's (2010) initial weights."""
+def plain_net(sizes: list[int], classes: int, init: str) -> nn.Sequential:
+    """The net that is not pre-trained."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs, weight_init="glorot_uniform"), nn.Sigmoid()]
+        layers += [nn.Linear(inputs, outputs, weight_init=init), nn.Sigmoid()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
 
 
@@ -93,34 +98,48 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--dropout", type=float, default=0.0, help="rate, while labels are learned")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3, help="with labels, at the beginning")
+    parser.add_argument("--plain-lr", type=float, help="of the net without pre-training: --lr")
+    parser.add_argument(
+        "--init",
+        default="glorot_uniform",
+        choices=("glorot_uniform", "torch_linear"),
+        help="weights without pre-training: Glorot & Bengio's (2010) or, before them, uniform in "
+        "±1 / √inputs",
+    )
+    parser.add_argument(
+        "--validation", action="store_true", help="hold a sixth of the training set out, for tests"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
 
-    data = images(options.data)
+    data = images(options.data, options.validation)
     x, classes = data[0][0], int(data[0][1].max()) + 1
     sizes = [x.shape[1], *map(int, options.layers.split(","))]
+    plain_lr = options.lr if options.plain_lr is None else options.plain_lr
     errors: dict[str, list[float]] = {"with": [], "without": []}
     for seed in range(options.first, options.first + options.seeds):
-        last = options.lr, options.batch_size, seed
         first = options.pretrain_epochs, options.batch_size, seed, options.quiet
         begin = time.process_time()
         net = pretrained_net(options.kind, sizes, classes, x, *first)
         middle = time.process_time()
         net = with_dropout(net, options.dropout)
-        errors["with"].append(train(net, data, options.epochs, *last))
+        errors["with"].append(
+            train(net, data, options.epochs, options.lr, options.batch_size, seed)
+        )
         before, after = middle - begin, time.process_time() - middle
 
         epochs = round(options.epochs * (before + after) / after)  # in the same time
         begin = time.process_time()
-        plain = with_dropout(plain_net(sizes, classes), options.dropout)
-        errors["without"].append(train(plain, data, epochs, *last))
+        plain = with_dropout(plain_net(sizes, classes, options.init), options.dropout)
+        errors["without"].append(train(plain, data, epochs, plain_lr, options.batch_size, seed))
         alone = time.process_time() - begin
         print(
             f"seed {seed}: with pre-training {errors['with'][-1]:.2f} % test error "
             f"({before:.0f} s + {after:.0f} s), without {errors['without'][-1]:.2f} % "
-            f"({epochs} epochs, {alone:.0f} s)"
+            f"({epochs} epochs, {alone:.0f} s)",
+            flush=True,
         )
     for name, found in errors.items():
         print(f"{name} pre-training: {np.mean(found):.2f} % test error, {len(found)} seeds")
