@@ -19,6 +19,7 @@ import numpy as np
 from fastnn import files, nn, optim
 from fastnn.errors import FastnnError, OptionError, check_whole
 from fastnn.graph.value import Value
+from fastnn.optim.schedules import Trapezoid
 from fastnn.tasks import description
 from fastnn.train.callbacks import LambdaCallback
 from fastnn.train.history import History
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 NETS = ("ntm", "lstm")
 #: vectors of an item in `recall`
 ITEM = 3
+#: how many times the others' learning rate that of the output layer is: what is left of the loss
+#: when all bits are right falls only as logits grow
+SURER = 10
 
 
 class Task(NamedTuple):
@@ -265,9 +269,13 @@ def train_memory(
     longest = TASKS[task].longest if longest is None else longest
     check_whole(task, least, longest=longest)
     check_whole(task, 1, batches=batches, batch_size=batch_size)
+    steps = batches * epochs
+    adam = optim.Adam(
+        lr=lr, betas=(0.9, 0.99), clip_global_norm=10.0, groups={"*output.*": {"lr": SURER * lr}},
+        schedule=Trapezoid(steps, cooldown=max(round(0.3 * steps), 1)),
+    )  # fmt: skip
     trainer = Trainer(
-        model, "bce_with_logits", optim.Adam(lr=lr, clip_global_norm=10.0), device=device,
-        workers=workers, seed=seed,
+        model, "bce_with_logits", adam, device=device, workers=workers, seed=seed
     )  # fmt: skip
     sizes = np.arange(100) % (longest + 1 - least) + least
     other = make(task, sizes.tolist(), np.random.default_rng([seed, 10**6]))
