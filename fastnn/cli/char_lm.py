@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -17,6 +17,8 @@ from fastnn.cli import options
 @options.share("--dropout", 0.1, "Dropout probability between layers.")
 @options.language_model
 @options.count("--steps", 32, "Characters to backpropagate through.")
+@click.option("--dynamic", default=0.0, show_default=True, type=click.FloatRange(0),
+              help="Measure with dynamic evaluation as well, at this rate.")  # fmt: skip
 @options.running(
     output="runs/char-lm",
     epochs=7,
@@ -26,16 +28,22 @@ from fastnn.cli import options
     batch="Streams of text read in parallel.",
 )
 @click.pass_context
-def char_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+def char_lm(
+    ctx: click.Context, /, output: Path, quiet: bool, dynamic: float, **more: Any
+) -> None:  # fmt: skip
     """Text character by character: Shakespeare's plays, 1.1 MB to download.
 
     The first nine tenths are for training, the rest for validation. `fastnn sample` generates
     text with the trained model. Set FASTNN_DATA to use a folder that has the data.
     """
     from fastnn.data.shakespeare import load_shakespeare
+    from fastnn.tasks.char_lm import bits as in_bits
     from fastnn.tasks.char_lm import train_char_lm
+    from fastnn.tasks.dynamic import dynamic_loss
     from fastnn.tasks.language import save_description
 
+    if dynamic and more["transformer"]:
+        raise click.UsageError("--dynamic: expected with an LSTM only, whose state lasts")
     text = load_shakespeare()
     trainer, history, bits = train_char_lm(
         text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
@@ -43,5 +51,9 @@ def char_lm(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> No
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, text.vocabulary, written[0][1], "character")
     written.insert(1, ("description", path))
-    measure = f"{bits:.3f} bits per character of {len(text.valid)}"
-    options.conclude(ctx, trainer, history, written, [("validation", measure)])
+    measures = [("validation", f"{bits:.3f} bits per character of {len(text.valid)}")]
+    if dynamic:
+        model = cast(Any, trainer.model)
+        learned = in_bits(dynamic_loss(model, text.valid, lr=dynamic, workers=more["workers"]))
+        measures.append(("dynamic", f"{learned:.3f}, learning while it reads"))
+    options.conclude(ctx, trainer, history, written, measures)

@@ -104,9 +104,12 @@ class LanguageModel(nn.Module):
         result: Value = self.logits(self.after(self.states(ids)))
         return result
 
-    def with_streams(self, streams: int) -> LanguageModel:
-        """A copy for another number of streams, with its own memory."""
-        other = LanguageModel(self.symbols, streams=streams, **self.options)
+    def with_streams(self, streams: int, **changed: Any) -> LanguageModel:
+        """A copy for another number of streams, with its own memory.
+
+        `changed` are options that it has otherwise, those of dropout.
+        """
+        other = LanguageModel(self.symbols, streams=streams, **{**self.options, **changed})
         other.store(self.store().dtype).device = self.store().device
         mine = self.named_parameters()
         for name, parameter in other.named_parameters().items():

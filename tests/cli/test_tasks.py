@@ -108,9 +108,15 @@ def text(tmp_path, monkeypatch):
 def test_char_lm_and_sample(tmp_path, text):
     small = ["--epochs", 2, "--hidden", 12, "--layers", 1, "--batch-size", 4, "--steps", 8]
     options = [*small, "--embedding", 4, "--workers", 1, "--output", tmp_path / "run"]
-    result = run("train", "char-lm", *options)
+    result = run("train", "char-lm", *options, "--dynamic", 0.3)
     assert result.exit_code == 0, result.output
-    assert re.search(r"validation +[\d.]+ bits per character of 114\n", result.stdout)
+    alone = re.search(r"validation +([\d.]+) bits per character of 114\n", result.stdout)
+    learned = re.search(r"dynamic +([\d.]+), learning while it reads\n", result.stdout)
+    assert alone is not None
+    assert learned is not None
+    assert float(learned[1]) < float(alone[1])
+    refused = run("train", "char-lm", "--transformer", "--dynamic", 0.3)
+    assert "--dynamic: expected with an LSTM only" in refused.output
     again = run("train", "char-lm", *options, "--resume", tmp_path / "run/model.safetensors")
     assert again.exit_code == 0, again.output
     written = run("sample", tmp_path / "run", "--prime", "to be", "--length", 20)
