@@ -47,7 +47,7 @@ def test_a_rate_of_0_is_no_learning_and_another_one_learns_what_comes_again():
 
 def test_what_cannot_learn_is_refused():
     ids = np.arange(5)
-    with pytest.raises(OptionError, match="expected a LanguageModel, .* got TransformerModel"):
+    with pytest.raises(OptionError, match=r"expected a LanguageModel, .* got TransformerModel"):
         dynamic_loss(TransformerModel(5, hidden=8, heads=2, layers=1), ids)
     with pytest.raises(OptionError, match="a rate lr of 0 or more, got -1"):
         dynamic_loss(small(), ids, lr=-1)
