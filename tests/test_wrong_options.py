@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from typing import Any
@@ -83,6 +84,27 @@ def test_wrong_options(place: str, name: str) -> None:
             except Exception as error:
                 foreign.append((option, wrong, error))
     assert foreign == []
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(p, n) for p, (_, names) in PLACES.items() for n in names]
+)
+def test_flags_are_true_or_false(place: str, name: str) -> None:
+    """What is no flag would count as one: ``bias="no"`` as True."""
+    made = getattr(PLACES[place][0], name)
+    if not inspect.isclass(made):
+        return
+    right = options(made) | ONE_OF.get(name, {})
+    taken = []
+    for option, parameter in inspect.signature(made).parameters.items():
+        if not isinstance(parameter.default, bool):
+            continue
+        made(**{**right, option: np.bool_(parameter.default)})
+        for wrong in ("no", 1, 0.0, None, [True]):
+            with contextlib.suppress(FastnnError):
+                made(**{**right, option: wrong})
+                taken.append((option, wrong))
+    assert taken == []
 
 
 @pytest.mark.parametrize(

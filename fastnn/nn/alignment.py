@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.linear import Linear
@@ -156,6 +156,7 @@ class DotAttention(_Alignment):
 
     def __init__(self, size: int, scaled: bool = False, monotonic: int | None = None):
         check_whole("DotAttention", 1, size=size)
+        check_flags("DotAttention", scaled=scaled)
         super().__init__(size, size, monotonic)
         self.scaled = bool(scaled)
 
@@ -246,6 +247,7 @@ class AdditiveAttention(_Alignment):
         super().__init__(query_size, key_size, monotonic)
         check_whole("AdditiveAttention", 1, hidden=hidden, width=width)
         check_whole("AdditiveAttention", 0, filters=filters)
+        check_flags("AdditiveAttention", coverage=coverage)
         if width % 2 == 0:
             raise OptionError(f"AdditiveAttention: expected an odd width, got {width}")
         self.query = Linear(query_size, hidden)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.linear import Linear
@@ -66,6 +66,7 @@ class MultiHeadAttention(Module):
             "MultiHeadAttention", 1, embed_dim=embed_dim, num_heads=num_heads, kdim=kdim, vdim=vdim
         )
         check_numbers("MultiHeadAttention", dropout=dropout)
+        check_flags("MultiHeadAttention", bias=bias, rotary=rotary)
         if embed_dim % num_heads:
             raise OptionError(
                 f"MultiHeadAttention: expected num_heads to divide embed_dim={embed_dim}, got "

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -30,6 +30,7 @@ class _Cell(Module):
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
         check_whole(type(self).__name__, 1, input_size=input_size, hidden_size=hidden_size)
+        check_flags(type(self).__name__, bias=bias)
         self.input_size, self.hidden_size = input_size, hidden_size
         bound = 1.0 / math.sqrt(hidden_size)
         fill = init.get("uniform", low=-bound, high=bound)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_eps, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_eps, check_flags, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -137,6 +137,7 @@ class GroupNorm(_OfChannels):
         name = type(self).__name__
         check_whole(name, 1, num_groups=num_groups, num_channels=num_channels)
         check_eps(name, eps)
+        check_flags(name, affine=affine)
         if num_channels % num_groups:
             raise OptionError(
                 f"{name}: expected a number of groups that divides {num_channels} channels, got "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -29,6 +29,7 @@ class _Convolution(Module):
     ) -> None:  # fmt: skip
         name = type(self).__name__
         check_whole(name, 1, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        check_flags(name, bias=bias)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = each(name, "kernel_size", kernel_size, self._rank)
         self.stride = each(name, "stride", stride, self._rank)

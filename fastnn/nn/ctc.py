@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, is_whole
+from fastnn.errors import OptionError, ShapeError, check_flags, is_whole
 from fastnn.graph.value import Value
 from fastnn.nn.loss import Loss
 from fastnn.public import publish
@@ -55,11 +55,8 @@ class CTCLoss(Loss):
         super().__init__(reduction)
         if not is_whole(blank, 0):
             raise OptionError(f"CTCLoss: expected blank to be a class, 0 or more, got {blank!r}")
-        if not isinstance(zero_infinity, bool):
-            raise OptionError(
-                f"CTCLoss: expected zero_infinity to be True or False, got {zero_infinity!r}"
-            )
-        self.blank, self.zero_infinity = int(blank), zero_infinity
+        check_flags("CTCLoss", zero_infinity=zero_infinity)
+        self.blank, self.zero_infinity = int(blank), bool(zero_infinity)
 
     def check(self, output: Any, target: Any) -> None:
         _pair(output, "output", "logits and their lengths")

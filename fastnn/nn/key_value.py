@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import ShapeError, check_whole, where
+from fastnn.errors import ShapeError, check_flags, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.containers import ModuleList
 from fastnn.nn.linear import Linear
@@ -54,6 +54,7 @@ class KeyValueMemory(Module):
 
     def __init__(self, size: int, *, hops: int = 2, tied: bool = False):
         check_whole("KeyValueMemory", 1, size=size, hops=hops)
+        check_flags("KeyValueMemory", tied=tied)
         self.size, self.hops = size, hops
         self.updates = ModuleList(
             [Linear(size, size, bias=False) for _ in range(1 if tied else hops)]

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, is_whole, where
+from fastnn.errors import (
+    OptionError,
+    ShapeError,
+    check_flags,
+    check_numbers,
+    check_whole,
+    is_whole,
+    where,
+)
 from fastnn.graph.value import Value
 from fastnn.nn.containers import Sequential
 from fastnn.nn.linear import Linear
@@ -66,6 +74,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         name = type(self).__name__
         check_whole(name, 1, in_features=in_features, n_classes=n_classes)
         check_numbers(name, div_value=div_value)
+        check_flags(name, head_bias=head_bias)
         given, cutoffs = cutoffs, list(cutoffs) if isinstance(cutoffs, Sequence) else []
         fits = all(is_whole(c, 1) and c < n_classes for c in cutoffs)
         if not cutoffs or not fits or cutoffs != sorted(set(cutoffs)):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -52,6 +52,7 @@ class Linear(Module):
         bias_init: str | float | Callable[..., Any] | None = None,
     ):
         check_whole("Linear", 1, in_features=in_features, out_features=out_features)
+        check_flags("Linear", bias=bias)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(
             (out_features, in_features),

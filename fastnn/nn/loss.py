@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, is_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, is_whole, where
 from fastnn.graph.node import Range
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
@@ -369,9 +369,9 @@ class KLDivLoss(_PairLoss):
     """
 
     def __init__(self, reduction: str = "batchmean", log_target: bool = False):
+        check_flags("KLDivLoss", log_target=log_target)
         super().__init__("mean" if reduction == "batchmean" else reduction)
-        self.batchmean = reduction == "batchmean"
-        self.op = "kl_div_log" if log_target else "kl_div"
+        self.batchmean, self.op = reduction == "batchmean", "kl_div_log" if log_target else "kl_div"
 
     def scale(self, output: Value) -> float:
         return 1.0 if self.batchmean else super().scale(output)

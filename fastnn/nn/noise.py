@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -176,6 +176,7 @@ class DropConnect(Module):
     ):
         check_whole("DropConnect", 1, in_features=in_features, out_features=out_features)
         check_whole("DropConnect", 0, points=points)
+        check_flags("DropConnect", bias=bias)
         if masks not in ("batch", "sample"):
             raise OptionError(f"DropConnect: expected masks 'batch' or 'sample', got {masks!r}")
         self.in_features, self.out_features = in_features, out_features

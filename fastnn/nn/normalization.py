@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.adapted import Adapted
 from fastnn.nn.module import Module
@@ -51,6 +51,7 @@ class Standardize(Adapted):
     least = 2
 
     def __init__(self, features: int | Sequence[int], center: bool = True, scale: bool = True):
+        check_flags("Standardize", center=center, scale=scale)
         super().__init__(features)
         self.center, self.scale = bool(center), bool(scale)
         self.mean = Parameter(self.shape, 0.0, trainable=False)
@@ -110,6 +111,7 @@ class MinMaxScale(Adapted):
     ):
         super().__init__(features)
         check_numbers("MinMaxScale", low=low, high=high)
+        check_flags("MinMaxScale", clip=clip)
         if not low < high:
             raise OptionError(f"MinMaxScale: expected low < high, got {low} and {high}")
         self.low, self.high, self.clip = float(low), float(high), bool(clip)

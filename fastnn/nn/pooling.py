@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers, where
+from fastnn.errors import OptionError, check_flags, check_numbers, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.ops.layout import check_channels, check_rank, each, shares
@@ -27,6 +27,8 @@ class _Pool(Module):
         for option, value in options.items():
             if option in ("padding", "dilation"):
                 value = each(name, option, value, self._rank, int(option == "dilation"))
+            elif option in ("ceil_mode", "count_include_pad"):
+                check_flags(name, **{option: value})
             setattr(self, option, value)
         check_channels(name, options["channels"])
         self._usual = {

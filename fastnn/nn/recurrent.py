@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.engine.model import Stateful
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -91,6 +91,8 @@ class Recurrent(Module, Stateful):
         name = type(self).__name__
         check_whole(name, 1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_whole(name, 1, **{k: v for k, v in (("bptt", bptt), ("stateful", stateful)) if v})
+        check_flags(name, bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        check_flags(name, variational=variational)
         if merge not in ("concat", "sum"):
             raise OptionError(f"{name}: expected merge 'concat' or 'sum', got {merge!r}")
         check_numbers(name, dropout=dropout)
@@ -110,12 +112,12 @@ class Recurrent(Module, Stateful):
         check_numbers(name, weight_drop=weight_drop)
         if not 0 <= weight_drop < 1:
             raise OptionError(f"{name}: expected weight_drop in [0, 1), got {weight_drop}")
-        if not isinstance(variational, bool) or (variational and not dropout):
+        if variational and not dropout:
             raise OptionError(
                 f"{name}: expected variational True, with dropout above 0, or False; got "
                 f"{variational!r} with dropout={dropout}"
             )
-        self.weight_drop, self.variational = float(weight_drop), variational
+        self.weight_drop, self.variational = float(weight_drop), bool(variational)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.zoneout = probabilities(name, zoneout, list(self._state_sizes()))
         if bptt and any(self.zoneout):

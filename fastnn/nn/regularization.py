@@ -169,6 +169,7 @@ class LayerNorm(_RowNorm):
     ):  # fmt: skip
         self.shape = _normalized("LayerNorm", num_features)
         check_eps("LayerNorm", eps)
+        check_flags("LayerNorm", affine=affine, bias=bias)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
         self.eps = float(eps)
         self.weight = Parameter(self.shape, 1.0) if affine else None
@@ -205,6 +206,7 @@ class RMSNorm(_RowNorm):
         self, num_features: int | Sequence[int], eps: float | None = None, affine: bool = True
     ):
         self.shape = _normalized("RMSNorm", num_features)
+        check_flags("RMSNorm", affine=affine)
         if eps is not None:
             check_eps("RMSNorm", eps)
         self.num_features = self.shape[0] if len(self.shape) == 1 else self.shape
@@ -257,6 +259,7 @@ class BatchNorm(Module):
     ):  # fmt: skip
         check_whole("BatchNorm", 1, num_features=num_features)
         check_eps("BatchNorm", eps)
+        check_flags("BatchNorm", affine=affine, track_running_stats=track_running_stats)
         check_numbers("BatchNorm", momentum=momentum)
         if not 0 <= momentum <= 1:
             raise OptionError(f"BatchNorm: expected momentum in [0, 1], got {momentum}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.errors import OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
@@ -110,6 +110,7 @@ class LSTM(Recurrent):
         **options: Any,
     ):
         check_whole("LSTM", 1, hidden_size=hidden_size)
+        check_flags("LSTM", peepholes=peepholes)
         check_numbers("LSTM", proj_size=proj_size)
         if forget_bias is not None:
             check_numbers("LSTM", forget_bias=forget_bias)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.errors import OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
@@ -50,6 +50,7 @@ class SCRN(Recurrent):
     ):
         check_whole("SCRN", 1, context_size=context_size)
         check_numbers("SCRN", alpha=alpha)
+        check_flags("SCRN", bias=bias)
         if not 0 <= alpha <= 1:
             raise OptionError(f"SCRN: expected alpha in [0, 1], got {alpha}")
         if options.get("zoneout"):

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.errors import OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.attention import MultiHeadAttention, Pair, Place
 from fastnn.nn.containers import ModuleList
@@ -30,6 +30,7 @@ class _Layer(Module):
         name = type(self).__name__
         check_whole(name, 1, d_model=d_model, nhead=nhead, dim_feedforward=dim_feedforward)
         check_numbers(name, dropout=dropout, layer_norm_eps=layer_norm_eps)
+        check_flags(name, norm_first=norm_first, bias=bias, rotary=rotary)
         if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise OptionError(
                 f"{name}: expected activation to be one of {', '.join(ACTIVATIONS)}, got "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, check_flags
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.ops.layout import check_channels, check_scales, each
@@ -41,6 +41,7 @@ class Upsample(Module):
         align_corners: bool = False, channels: str = "first",
     ):  # fmt: skip
         check_channels("Upsample", channels)
+        check_flags("Upsample", align_corners=align_corners)
         if mode not in ("nearest", "linear", "bilinear"):
             raise OptionError(
                 f"Upsample: expected mode 'nearest', 'linear' or 'bilinear', got {mode!r}"

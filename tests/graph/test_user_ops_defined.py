@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -230,6 +231,25 @@ def test_what_cannot_be_compiled_says_what_may_be_used():
         op = fnn.define_op("test_uncompilable", kernel)
         with pytest.raises(ProgramError, match=r"are decorated with @fnn.helper; it must not make"):
             gradcheck(lambda x, op=op: op(x), X)
+
+
+@fnn.helper
+def drawn():
+    return random.random()
+
+
+@pytest.mark.parametrize("draw", [drawn, np.random.normal])
+def test_random_numbers_that_no_seed_knows_are_refused(draw, tmp_path, monkeypatch):
+    """Also where the machine code of another process is found in the cache."""
+    monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
+
+    @fnn.kernel
+    def noisy(x: "in whole f[N]", y: "out whole f[N]"):
+        y[0] = x[0] + draw()
+
+    for _ in range(2):
+        with pytest.raises(ProgramError, match=r"'noisy'.* np.random .*ops.uniform_like"):
+            compiler.address(noisy, "float32")
 
 
 def test_cuda_kernels_must_fit_those_of_the_cpu():

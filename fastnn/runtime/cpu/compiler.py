@@ -35,6 +35,8 @@ from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock
 ENTRY = codegen.ENTRY
 #: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
 NUMBA_HELPER = b"numba_"
+#: those that give the state of NumPy's and Python's random numbers
+RANDOM = (b"numba_get_np_random_state", b"numba_get_py_random_state")
 #: modules whose functions have code generators: they count in a kernel's key by name
 GENERATED = frozenset(
     f"fastnn.kernels.{name}" for name in ("simd", "cpu.tile", "cpu.tile_unit", "cpu.target")
@@ -142,12 +144,24 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
                 kernel,
                 GENERATED,
             )
+            _refuse_random(kernel, code)
             found = _loaded[kernel, dtype, data_dtype] = load_object(code)
             if kernel.traits.tile_unit:
                 from fastnn.kernels.cpu.tile_unit import usable
 
                 usable()  # asks for the permission
         return found
+
+
+def _refuse_random(kernel: Kernel, code: bytes) -> None:
+    """Refuse a kernel that draws numbers from the generators of NumPy or Python: each thread has a
+    state of its own there, so bits would depend on the number of workers and on no seed."""
+    if any(name in code for name in RANDOM):
+        raise ProgramError(
+            f"kernel {kernel.shown!r} ({kernel.function.__module__}) draws from np.random or "
+            "random, which know neither the seed nor the step; draw in forward, with "
+            "ops.uniform_like or ops.normal_like, and pass the numbers to the kernel as an input"
+        )
 
 
 def loop_address(name: str = "run") -> int:
