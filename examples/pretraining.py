@@ -79,11 +79,16 @@ def with_dropout(net: nn.Sequential, rate: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def train(net: nn.Sequential, data: Any, epochs: int, lr: float, batch: int, seed: int) -> float:
+def train(
+    net: nn.Sequential, data: Any, epochs: int, lr: float, batch: int, seed: int, method: str
+) -> float:
     """Train with labels; the error on the test set, in percent."""
     (x, y), test = data
-    adam = optim.Adam(lr=lr, schedule=schedules.Polynomial(epochs, unit="epoch"))
-    trainer = fnn.Trainer(net, "cross_entropy", adam, ["accuracy"], seed=seed)
+    falling = schedules.Polynomial(epochs, unit="epoch")
+    optimizer: optim.Optimizer = optim.Adam(lr=lr, schedule=falling)
+    if method == "momentum":
+        optimizer = optim.SGD(lr=lr, momentum=0.9, schedule=falling)
+    trainer = fnn.Trainer(net, "cross_entropy", optimizer, ["accuracy"], seed=seed)
     trainer.fit(x, y, epochs=epochs, batch_size=batch, verbose=False)
     return 100 * (1 - trainer.evaluate(*test)["accuracy"])
 
@@ -98,6 +103,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--dropout", type=float, default=0.0, help="rate, while labels are learned")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3, help="with labels, at the beginning")
+    parser.add_argument("--optimizer", choices=("adam", "momentum"), default="adam")
     parser.add_argument("--plain-lr", type=float, help="of the net without pre-training: --lr")
     parser.add_argument(
         "--init",
@@ -121,6 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     errors: dict[str, list[float]] = {"with": [], "without": []}
     for seed in range(options.first, options.first + options.seeds):
         first = options.pretrain_epochs, options.batch_size, seed, options.quiet
+        rest = options.batch_size, seed, options.optimizer
         begin = time.process_time()
         net = pretrained_net(options.kind, sizes, classes, x, *first)
         middle = time.process_time()
@@ -133,7 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
         epochs = round(options.epochs * (before + after) / after)  # in the same time
         begin = time.process_time()
         plain = with_dropout(plain_net(sizes, classes, options.init), options.dropout)
-        errors["without"].append(train(plain, data, epochs, plain_lr, options.batch_size, seed))
+        errors["without"].append(train(plain, data, epochs, plain_lr, *rest))
         alone = time.process_time() - begin
         print(
             f"seed {seed}: with pre-training {errors['with'][-1]:.2f} % test error "

@@ -61,11 +61,9 @@ class Standardize(Adapted):
         return Moments()
 
     def _take(self, found: Moments) -> None:
-        variance = found.spread / found.count
-        # what rounding leaves of a constant is no variance
-        constant = variance <= np.square(found.count * np.finfo(float).eps * found.mean)
+        std = np.sqrt(found.spread / found.count)
         self.mean.value = found.mean.reshape(self.shape)
-        self.std.value = np.where(constant, 1.0, np.sqrt(variance)).reshape(self.shape)
+        self.std.value = np.where(found.constant, 1.0, std).reshape(self.shape)
 
     def forward(self, x: Value, lengths: Value | None = None) -> Value:
         y = self._input(x)
@@ -256,7 +254,9 @@ class Whiten(Adapted):
         return Moments(products=True)
 
     def _take(self, found: Moments) -> None:
-        values, vectors = np.linalg.eigh(found.spread / (found.count - 1))
+        varied = ~found.constant
+        covariance = found.spread / (found.count - 1) * np.multiply.outer(varied, varied)
+        values, vectors = np.linalg.eigh(covariance)
         values, vectors = values[::-1], vectors[:, ::-1]
         values, vectors = values[: self.components], vectors[:, : self.components]
         largest = np.abs(vectors).argmax(

@@ -28,17 +28,31 @@ class Moments:
         self.spread: Any = 0.0
 
     def add(self, rows: np.ndarray) -> None:
-        count, mean = len(rows), rows.mean(axis=0)
-        apart = rows - mean
-        total = self.count + count
-        step = mean - self.mean
-        if self.products:
-            own, between = apart.T @ apart, np.multiply.outer(step, step)
-        else:
-            own, between = np.einsum("ij,ij->j", apart, apart), step * step
-        self.spread = self.spread + own + between * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            count, mean = len(rows), rows.mean(axis=0)
+            apart = rows - mean
+            total = self.count + count
+            step = mean - self.mean
+            if self.products:
+                own, between = apart.T @ apart, np.multiply.outer(step, step)
+            else:
+                own, between = np.einsum("ij,ij->j", apart, apart), step * step
+            self.spread = self.spread + own + between * (self.count * count / total)
+            self.mean = self.mean + step * (count / total)
+        if not np.isfinite(self.spread).all():
+            raise DataError(
+                f"adapt: expected numbers whose squares fit into float64, got "
+                f"{np.abs(rows).max():.3g}; scale them"
+            )
         self.count = total
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which columns have no variance but what rounding leaves of a constant one."""
+        spread = np.diag(self.spread) if self.products else self.spread
+        limit = np.abs(self.count * np.finfo(float).eps * self.mean)
+        found: np.ndarray = np.sqrt(spread / self.count) <= limit
+        return found
 
 
 class Extremes:

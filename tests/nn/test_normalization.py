@@ -112,6 +112,19 @@ def test_large_means_lose_nothing() -> None:
     close(np.array(layer.std), x.std(0), 1e-6)
 
 
+@pytest.mark.parametrize("constant", [0.1, -1e6 / 3, 1e-9])
+def test_rounding_of_constant_features_is_no_variance(constant: float) -> None:
+    """The mean of equal numbers is not always that number."""
+    x = np.full((21, 3), constant)
+    chunks = [x[:7], x[7:]]
+    assert (np.array(nn.Standardize(3).adapt(chunks).std) == 1).all()
+    for method in ("pca", "zca"):
+        assert not np.array(nn.Whiten(3, method).adapt(chunks).weight).any()
+    x[:, 1] = np.arange(21)
+    weight = np.array(nn.Whiten(3, "zca").adapt(x).weight)
+    np.testing.assert_allclose(weight, np.diag([0.0, 1 / x[:, 1].std(ddof=1), 0.0]), atol=1e-6)
+
+
 def test_features_of_several_axes() -> None:
     x = X[:, :4].reshape(-1, 2, 2)
     layer = nn.Standardize((2, 2)).to("float64").adapt(x)
@@ -279,6 +292,8 @@ def bad_chunks() -> Iterator[np.ndarray]:
         (lambda: nn.Whiten(5, "zca", eps=0.1).adapt(X[:1]), DataError, "at least 2 samples"),
         (lambda: nn.RobustScale(1).adapt(np.array([[1.0], [np.nan]])), DataError, "nan in feature"),
         (lambda: nn.Whiten(2).adapt(np.array([[1.0, np.inf]] * 3)), DataError, "inf in feature 1"),
+        (lambda: nn.Standardize(5).adapt(X * 1e200), DataError, "squares fit into float64"),
+        (lambda: nn.Whiten(5, "zca").adapt(X * 1e200), DataError, "squares fit into float64"),
         (lambda: nn.Standardize(5).adapt(X, lengths=[3]), ShapeError, "lengths"),
         (lambda: nn.Standardize(5).adapt(X[None], lengths=[204]), DataError, "within 0..203"),
         (lambda: nn.Standardize(5).adapt(X[None], lengths=[2.5]), ShapeError, "whole numbers"),
