@@ -71,8 +71,8 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "tile unit", f"AMX, bfloat16: {used}" if tile_unit.usable() else none
     yield (
         "workers",
-        f"1 to {cores}: for each model as many as pay for the barriers of its step, by estimate; "
-        "fix it with workers=N",
+        f"1 to {cores}: what proves quickest while a model runs, looked at again when the machine "
+        "gets busy; fix it with workers=N",
     )
     yield from _devices()
     count, size = ahead.cache_size()

@@ -34,7 +34,7 @@ class Session:
         store: the parameters' memory.
         slots: names of the optimiser's slots.
         totals: how many running totals (loss and metrics).
-        workers: number of workers, or "auto" to choose by the work in a step.
+        workers: number of workers, or "auto": what proves quickest.
         device: where it runs, as `devices.choose` says.
         graphs: whether a GPU replays a step as one CUDA graph.
 

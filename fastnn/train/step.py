@@ -331,7 +331,7 @@ def compile(
             ``store()`` of a model that contains all of them.
         seed: seed of the random numbers: initial parameters and dropout.
         dtype: "float32" or "float64".
-        workers: number of threads, or "auto" to choose by the amount of work in a step. The results
+        workers: number of threads, or "auto": the number that proves quickest. The results
             are the same, bit for bit, for any number.
         device: "auto", "cpu", or a CUDA device.
         stop_on_nonfinite: whether to raise an error when the loss is NaN or infinite or a parameter

@@ -56,8 +56,8 @@ class Trainer(EpochPrograms):
             the outputs' names.
         device: "auto" (a working CUDA device if there is one, otherwise the CPU), "cpu", "cuda" or
             "cuda:1". The environment variable FASTNN_DEVICE overrides "auto".
-        workers: number of worker threads, or "auto" to choose by the amount of work in a step. The
-            results are the same, bit for bit, for any number.
+        workers: number of worker threads, or "auto": a run measures its steps and takes the number
+            that proves quickest. The results are the same, bit for bit, for any number.
         seed: seed of all random numbers: initial parameters, data order and dropout.
         dtype: "float32" or "float64".
         stop_on_nonfinite: whether to stop with an error when the loss, or a parameter in an update,

@@ -62,10 +62,12 @@ LOOP_MODULES = (
     "fastnn.runtime.cpu.loop",
     "fastnn.runtime.cpu.machine",
     "fastnn.runtime.cpu.handover",
+    "fastnn.runtime.cpu.choosing",
 )
 #: the run loop, and what hands runs over to workers: compiled like kernels
 LOOP_FUNCTIONS = (
     "run", "alone", "lead", "serve", "submit", "wait", "finish", "dismiss", "ask", "answer",
+    "read_clock",
 )  # fmt: skip
 #: settings of Numba's that don't change the code
 NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}

@@ -1,7 +1,8 @@
-"""How many workers a step deserves.
+"""An estimate of a step's time on so many workers: what runs begin with, until they have measured
+(see `choosing`).
 
 A barrier between workers costs about 0.5 microseconds on an idle machine, and waking them costs
-more; a step so short that splitting gains less runs on one worker.
+more; a step so short that splitting gains less runs on one worker, without a trial.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnn.kernels.declare import KERNELS
-from fastnn.plan.formula import SizedProgram
 from fastnn.plan.program import PlannedCall, PlannedPhase, PlannedRepeat, Program
-from fastnn.runtime.cpu.execute import available_cores
 
 #: what one worker is assumed to reach, for estimates only
 FLOPS = 60e9
 BYTES = 8e9
-#: seconds that a barrier costs with several workers, the imbalance before it included
-BARRIER = 3e-6
+#: seconds that a barrier costs with several workers, the imbalance before it included; at least
+BARRIER, LEAST = 3e-6, 0.5e-6
 #: least gain that is worth using one more worker
 GAIN = 1.15
 
@@ -43,7 +42,7 @@ def call_seconds(call: PlannedCall) -> float:
     return moved / BYTES
 
 
-class _Cost:
+class Cost:
     """What a step takes: groups' times, by the number of blocks that workers share; times of what
     one worker does alone; and barriers."""
 
@@ -71,10 +70,24 @@ class _Cost:
         )
         return shared + self.serial + (self.barriers * BARRIER if workers > 1 else 0.0)
 
+    @property
+    def most(self) -> int:
+        """More workers than this would find nothing to do."""
+        return max(self.groups, default=1)
 
-def step_seconds(program: Program, workers: int = 1) -> float:
-    """Rough time of a step on so many workers."""
-    return _Cost(program).seconds(workers)
+    @property
+    def may_gain(self) -> bool:
+        """Whether half of the work that can be shared takes longer than the cheapest barriers."""
+        return sum(self.groups.values()) / 2 > self.barriers * LEAST
+
+    def fastest(self, candidates: Sequence[int]) -> int:
+        """The best of these numbers of workers; of numbers about as good, the smallest."""
+        best, seconds = candidates[0], self.seconds(candidates[0])
+        for workers in candidates[1:]:
+            estimate = self.seconds(workers)
+            if estimate * GAIN < seconds:
+                best, seconds = workers, estimate
+        return best
 
 
 def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
@@ -82,28 +95,3 @@ def _calls_seconds(calls: Sequence[PlannedCall | PlannedRepeat]) -> float:
         call_seconds(c) if isinstance(c, PlannedCall) else c.length * _calls_seconds(c.body)
         for c in calls
     )
-
-
-def default_workers(program: Program) -> int:
-    """The number of workers that "auto" means for a program on this machine.
-
-    Programs that follow from the same formulas have the same number where their sizes have as many
-    bits.
-    """
-    if isinstance(program, SizedProgram) and program.formula is not None:
-        kept = program.formula.kept
-        key = ("workers", available_cores(), *(size.bit_length() for size in program.given))
-        if key not in kept:
-            kept[key] = _fastest(program)
-        return int(kept[key])
-    return _fastest(program)
-
-
-def _fastest(program: Program) -> int:
-    cost = _Cost(program)
-    best, seconds = 1, cost.seconds(1)
-    for workers in range(2, available_cores() + 1):
-        estimate = cost.seconds(workers)
-        if estimate * GAIN < seconds:
-            best, seconds = workers, estimate
-    return best

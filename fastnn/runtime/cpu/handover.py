@@ -18,11 +18,23 @@ from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
 from fastnn.kernels.control_block import FAULT, STOP, STOP_REQUEST
+from fastnn.runtime.cpu import choosing
 from fastnn.runtime.cpu.layout import (
     ASLEEP,
+    CANDIDATE_WORKERS,
+    DESCRIPTION_ALL,
+    DESCRIPTION_CHOOSES,
+    DESCRIPTION_COUNT,
     QUIT,
     READY,
+    SEGMENT_ALL,
+    SEGMENT_CHOICE,
+    SEGMENT_MOST,
+    SEGMENT_STEPS,
+    SEGMENT_UNIT,
+    SEGMENT_WORDS,
     TASK,
+    TEAM_ACTIVE,
     TEAM_ASKED,
     TEAM_CLOCK,
     TEAM_DESCRIPTION,
@@ -32,9 +44,11 @@ from fastnn.runtime.cpu.layout import (
     TEAM_HELPERS,
     TEAM_MUTEX,
     TEAM_POSTED,
+    TEAM_READ,
     TEAM_REFUSES,
     TEAM_RUN,
     TEAM_RUNNING,
+    TEAM_SHOWN,
     TEAM_STATES,
     TEAM_STRIDE,
     TEAM_THREAD,
@@ -109,6 +123,10 @@ sleep_on = _of_two("pthread_cond_wait")
 sleep_until = _of_three("pthread_cond_timedwait")
 get_time = _of_two("clock_gettime")
 
+candidate, decide, learn = choosing.candidate, choosing.decide, choosing.learn
+for _function in choosing.FUNCTIONS:
+    register_jitable(_function)
+
 
 @register_jitable
 def begin(description: int, fresh: int) -> None:
@@ -137,21 +155,71 @@ def post(record: int, first: int, last: int, what: int) -> None:
 
 
 @register_jitable
-def take_the_lead(record: int) -> None:
-    """Run the team's description as its first worker, together with all helpers."""
+def together(record: int, workers: int) -> None:
+    """Run what the team's description says, on so many workers of which this is the first."""
     team = words(record)
-    helpers = team[TEAM_HELPERS]
-    begin(team[TEAM_DESCRIPTION], 0)
+    description = team[TEAM_DESCRIPTION]
+    team[TEAM_ACTIVE] = workers
     atomic_store(record + 8 * TEAM_DONE, 0)
-    post(record, 1, helpers + 1, TASK)
-    call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], 0, helpers + 1)
+    post(record, 1, workers, TASK)
+    call_address(team[TEAM_RUN], description, 0, workers)
     turns = 0
-    while atomic_load(record + 8 * TEAM_DONE) < helpers:
+    while atomic_load(record + 8 * TEAM_DONE) < workers - 1:
         turns += 1
         if turns > SPINS:
             yield_core()
         else:
             pause()
+
+
+@register_jitable
+def clock(record: int) -> int:
+    """What the team's clock shows, in nanoseconds."""
+    team = words(record)
+    call_address(team[TEAM_READ], record + 8 * TEAM_SHOWN, team[TEAM_CLOCK], 0)
+    return SECOND * team[TEAM_SHOWN] + team[TEAM_SHOWN + 1]
+
+
+@register_jitable
+def by_spells(record: int, description: int) -> None:
+    """Run the description's segments on as many workers as prove quickest meanwhile."""
+    parts = words(description)
+    control = words(parts[3])
+    for k in range(parts[DESCRIPTION_COUNT]):
+        at = parts[DESCRIPTION_ALL] + 8 * SEGMENT_WORDS * k
+        segment = words(at)
+        parts[0], parts[1] = at, 1
+        left, unit, choice = segment[SEGMENT_ALL], segment[SEGMENT_UNIT], segment[SEGMENT_CHOICE]
+        if choice == 0:
+            segment[SEGMENT_STEPS] = left
+            together(record, 1)
+            left = 0
+        while left > 0 and control[STOP] == 0:
+            use, steps, warm = decide(words(choice), left, unit, segment[SEGMENT_MOST])
+            segment[SEGMENT_STEPS] = steps
+            begun = clock(record)
+            together(record, words(choice)[candidate(use) + CANDIDATE_WORKERS])
+            learn(words(choice), use, warm, steps, unit, clock(record) - begun)
+            left -= steps
+        if control[STOP] != 0:
+            break
+
+
+@register_jitable
+def take_the_lead(record: int) -> None:
+    """Run the team's description as its first worker, together with helpers."""
+    team = words(record)
+    description = team[TEAM_DESCRIPTION]
+    begin(description, 0)
+    if words(description)[DESCRIPTION_CHOOSES] != 0:
+        by_spells(record, description)
+    else:
+        together(record, team[TEAM_HELPERS] + 1)
+
+
+def read_clock(where: int, number: int, _: int) -> None:
+    """Write what a clock of the system shows: seconds, nanoseconds."""
+    get_time(number, where)
 
 
 def alone(description: int, run: int, fresh: int) -> None:
@@ -188,7 +256,7 @@ def serve(record: int, worker: int, _: int) -> None:
                 wake_all(record + 8 * TEAM_ENDED)
                 unlock(record + 8 * TEAM_MUTEX)
             else:
-                call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], worker, team[TEAM_HELPERS] + 1)
+                call_address(team[TEAM_RUN], team[TEAM_DESCRIPTION], worker, team[TEAM_ACTIVE])
                 atomic_replace(state, TASK, READY)
                 atomic_add(record + 8 * TEAM_DONE, 1)
             turns = 0

@@ -4,13 +4,30 @@ from fastnn.kernels import recorded
 
 recorded.record()
 
-# run description: address of segments, number of segments, of barrier, of control block;
-# then, on cache lines of its own, the barrier
+# run description: address of segments, number of segments, of barrier, of control block, whether
+# the number of workers is chosen while it runs, address and number of all segments (while it is,
+# the first two words are of the one that is made); then, on cache lines of its own, the barrier
+DESCRIPTION_CHOOSES, DESCRIPTION_ALL, DESCRIPTION_COUNT = 4, 5, 6
 DESCRIPTION_BARRIER = 8
 # segment: address of rows, number of rows, address of calls, steps, address of the first worker's
 # loop steps (a word for each depth of loop), bytes from one worker's to the next, address of a word
-# that holds the address of a list of the words that make the tables those of its size, or 0
-SEGMENT_WORDS = 7
+# that holds the address of a list of the words that make the tables those of its size, or 0; then,
+# where the number of workers is chosen: all its steps, address of the choice (0: one worker), units
+# of work in a step, and the number of the last candidate for which the run has workers
+SEGMENT_WORDS = 11
+SEGMENT_STEPS, SEGMENT_ALL, SEGMENT_CHOICE, SEGMENT_UNIT, SEGMENT_MOST = 3, 7, 8, 9, 10
+# choice of a number of workers (see `choosing`): how many candidates, the current one's number,
+# that of the one that is being tried or -1, on how many workers the last steps ran, time of all
+# steps, what trials have cost, time at which the next one is due, on which side, time of the last
+# change; then for each candidate: workers, estimated time of a step, measured time of a unit of
+# work or 0, how often it was measured, time for which it is left alone when it disappoints, when
+# that ends, and time and units of work of the measurement that goes on
+CHOICE_COUNT, CHOICE_CURRENT, CHOICE_TRIED, CHOICE_LAST, CHOICE_ELAPSED = 0, 1, 2, 3, 4
+CHOICE_SPENT, CHOICE_DUE, CHOICE_SIDE, CHOICE_SINCE = 5, 6, 7, 8
+CHOICE_WORDS = 9
+CANDIDATE_WORKERS, CANDIDATE_ESTIMATE, CANDIDATE_MEAN, CANDIDATE_SEEN = 0, 1, 2, 3
+CANDIDATE_HOLD, CANDIDATE_UNTIL, CANDIDATE_BUSY, CANDIDATE_DONE = 4, 5, 6, 7
+CANDIDATE_WORDS = 8
 # list of a size's words: address of the word that says which list was written last, the number of
 # this one, how many words; then for each its address and what it holds
 SIZE_WORDS = 3
@@ -49,15 +66,18 @@ GENERATION = 8
 BARRIER_WORDS = 16
 DESCRIPTION_WORDS = DESCRIPTION_BARRIER + BARRIER_WORDS
 # team (see `handover`): address of `run`, address of the run's description, number of helpers, the
-# clock that `wait` goes by, and the time to which it waits (seconds, nanoseconds); then, on cache
-# lines of their own, how many helpers have finished; whether a run that was submitted is going on;
+# clock that `wait` goes by, and the time to which it waits (seconds, nanoseconds); how many workers
+# do the run, and the address of what reads the clock for choosing them; then, on cache lines of
+# their own, how many helpers have finished; whether a run that was submitted is going on, and what
+# that clock shows (seconds, nanoseconds);
 # a mutex and two condition variables (POSIX): tasks have been posted, the run has ended; what the
 # run asks of the host (the address of a call's record, or 0), whether that failed, and whether it
 # is refused from now on; and for each worker (the first is the thread that leads submitted runs)
 # its state, and whether it has a thread
 TEAM_RUN, TEAM_DESCRIPTION, TEAM_HELPERS, TEAM_CLOCK, TEAM_TIME = 0, 1, 2, 3, 4
+TEAM_ACTIVE, TEAM_READ = 6, 7
 TEAM_DONE = 8
-TEAM_RUNNING = 16
+TEAM_RUNNING, TEAM_SHOWN = 16, 18
 TEAM_MUTEX, TEAM_POSTED, TEAM_ENDED = 24, 40, 56
 TEAM_ASKED, TEAM_FAILED, TEAM_REFUSES = 72, 73, 74
 TEAM_STATES = 80

@@ -19,7 +19,7 @@ from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, fault
 from fastnn.runtime.cpu.ahead import compile_missing
-from fastnn.runtime.cpu.cost import default_workers
+from fastnn.runtime.cpu.choice import choice_of
 from fastnn.runtime.cpu.execute import (
     BoundProgram,
     allocate,
@@ -168,7 +168,7 @@ class CpuRuntime:
         store: the parameters' memory.
         slots: names of the optimiser's slots.
         totals: how many running totals.
-        workers: number of workers, or "auto" to choose by the work in a step.
+        workers: number of workers, or "auto": what proves quickest while a program runs.
     """
 
     device = kind = "cpu"
@@ -221,7 +221,7 @@ class CpuRuntime:
         base = self._bases.get(id(larger))
         if base is None or base.program is not larger or not base.reads(self.memory):
             base = self._bases[id(larger)] = self.bind(larger)
-        base.ready(self.count(larger))  # a smaller one has no more workers
+        base.ready(self.count(larger))
         size = base.sizes.follow(program) if isinstance(program, SizedProgram) else None
         if size is None:
             size = base.sizes.add(base.tables_of(program))
@@ -240,20 +240,29 @@ class CpuRuntime:
             else ResizedProgram(program, known, size)
         )
 
+    @property
+    def fixed(self) -> int | None:
+        """How many workers run any program; None: what proves quickest."""
+        return self.workers if isinstance(self.workers, int) else None
+
     def count(self, program: Program) -> int:
-        """How many workers run a program."""
-        return self.workers if isinstance(self.workers, int) else default_workers(program)
+        """How many workers run a program; of those that may vary, what is quickest so far."""
+        return self.fixed or choice_of(program).current
 
     def team(self, program: Program) -> Team:
-        """The calling thread's workers for runs of a program."""
+        """As many of the calling thread's workers as run a program at present."""
         return own_team(self.count(program))
+
+    def describe(self, segments: Sequence[tuple[Any, int]], again: bool = False) -> Description:
+        """The description of a run; `again`: of one that is done again and again."""
+        return Description(segments, self.control, self.fixed, self.call_host, again)
 
     def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
         self.synchronize()
         self.store.bring_to_host()
         self.begin(any(bound.keeps for bound, _ in segments))
-        team = self.team(segments[0][0].program)
-        self.start(team, team.describe(segments, self.control, self.call_host), poll)
+        description = self.describe(segments)
+        self.start(own_team(description.workers), description, poll)
         if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
             self.fail(segments)
 
@@ -331,4 +340,5 @@ class CpuRuntime:
         return saved or not broken
 
     def note(self, program: Program) -> str:
-        return f"{self.count(program)} of {available_cores()} cores"
+        how = "as asked" if self.fixed else "the quickest so far"
+        return f"{self.count(program)} of {available_cores()} cores, {how}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.errors import DataError
 from fastnn.kernels import control_block
-from fastnn.runtime.cpu.team import Description, own_team, prepare
+from fastnn.runtime.cpu.team import own_team, prepare
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.runtime import CpuRuntime
@@ -30,12 +30,7 @@ class CpuSingle:
         self.keeps = main.keeps
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
-        self.description = Description(
-            [(b, 1) for b in bounds],
-            runtime.control,
-            runtime.count(main.program),
-            runtime.call_host,
-        )
+        self.description = runtime.describe([(b, 1) for b in bounds], again=True)
         self.execute = self._start if self.description.asks else prepare(self.description, True)
         self.writes = [
             _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)

@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu.choice import choice_of, unit_of
 from fastnn.runtime.cpu.memory import aligned_zeros
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.execute import BoundProgram
 
 NANOSECONDS = 1_000_000_000
+#: more steps than a run has
+ENDLESS = 1 << 40
 
 
 class Description:
@@ -38,26 +41,43 @@ class Description:
     Args:
         segments: the programs, each with its number of steps.
         control: the control block.
-        workers: how many workers there are.
+        workers: how many workers there are; None: as many as prove quickest, see `choosing`.
         host: what calls a function of the host for a program: function of both.
+        again: whether the run is done again and again.
 
     Attributes:
+        workers: how many workers the run may take.
         address: of the description's words.
         control: address of the control block.
         asks: whether there are calls of the host: then the run has to be started (`Team.start`).
     """
 
     def __init__(
-        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray, workers: int,
-        host: Callable[[int, BoundProgram], None] | None = None,
+        self, segments: Sequence[tuple[BoundProgram, int]], control: np.ndarray,
+        workers: int | None, host: Callable[[int, BoundProgram], None] | None = None,
+        again: bool = False,
     ):  # fmt: skip
-        self.segments, self.workers, self._control = list(segments), workers, control
+        self.segments, self._control = list(segments), control
         self.host, self.asks = host, any(bound.asks for bound, _ in segments)
-        self.table = np.array([bound.segment(n, workers) for bound, n in segments], np.int64)
+        words = [[n, 0, 1, 0] for _, n in segments]
+        self.workers, self.choices = workers or 1, []
+        for row, (bound, steps) in zip(words, segments, strict=True):
+            if workers is not None:
+                break
+            choice = choice_of(bound.program)
+            most = choice.most(ENDLESS if again else steps)
+            row[1:] = choice.address, unit_of(bound.program), most
+            self.choices.append(choice)
+            self.workers = max(self.workers, choice.candidates[most])
+        found = [bound.segment(n, self.workers) for bound, n in segments]
+        self.table = np.array([f + w for f, w in zip(found, words, strict=True)], np.int64)
         self.words = aligned_zeros(layout.DESCRIPTION_WORDS, np.int64)
         self.address, self.control = int(self.words.ctypes.data), int(control.ctypes.data)
-        barrier = self.address + 8 * layout.DESCRIPTION_BARRIER
-        self.words[:4] = self.table.ctypes.data, len(self.table), barrier, self.control
+        barrier, count = self.address + 8 * layout.DESCRIPTION_BARRIER, len(self.table)
+        self.words[:7] = (
+            self.table.ctypes.data, count, barrier, self.control,
+            workers is None and self.workers > 1, self.table.ctypes.data, count,
+        )  # fmt: skip
 
     @property
     def barrier(self) -> np.ndarray:
@@ -108,6 +128,7 @@ class Team:
         self.table[:] = 0
         self.table[layout.TEAM_RUN] = compiler.loop_address()
         self.table[layout.TEAM_HELPERS] = self.workers - 1
+        self.table[layout.TEAM_READ] = compiler.loop_address("read_clock")
         self.table[layout.TEAM_CLOCK] = _make_locks(self.where)
         self.helpers_ready, self.leader_ready = self.workers == 1, False
 
