@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -43,7 +44,8 @@ class Subwords:
     2016, "Neural machine translation of rare words with subword units").
 
     A word begins as its characters; pairs of neighbours are joined in the order in which they were
-    learnt. A piece that the next one belongs to ends with ``@@``.
+    learnt. A piece that the next one belongs to ends with ``@@``. A word's last piece never does,
+    so `join` gives back what was split, empty words apart.
 
     Args:
         merges: the pairs, in their order.
@@ -80,23 +82,30 @@ class Subwords:
             for pair in pairwise(pieces):
                 pairs[pair] += counts[word]
                 places[pair].add(word)
+        # the most frequent first; a pair whose count has changed since is there once more
+        heap = [(-n, pair) for pair, n in pairs.items()]
+        heapq.heapify(heap)
         found: list[tuple[str, str]] = []
-        while pairs and len(found) < merges:
-            most = max(pairs.values())
-            if most < 2:
+        while heap and len(found) < merges:
+            count, best = heapq.heappop(heap)
+            if pairs[best] != -count:
+                continue
+            if count > -2:
                 break
-            best = min(pair for pair, n in pairs.items() if n == most)
             found.append(best)
-            for word in sorted(places[best]):
+            changed = set()
+            for word in list(places[best]):
                 for pair in pairwise(parts[word]):
                     pairs[pair] -= counts[word]
-                    if pairs[pair] <= 0:
-                        del pairs[pair]
                     places[pair].discard(word)
+                    changed.add(pair)
                 parts[word] = _joined(parts[word], best)
                 for pair in pairwise(parts[word]):
                     pairs[pair] += counts[word]
                     places[pair].add(word)
+                    changed.add(pair)
+            for pair in changed:
+                heapq.heappush(heap, (-pairs[pair], pair))
         return cls(found)
 
     def split(self, words: Iterable[str]) -> list[str]:
@@ -123,6 +132,8 @@ class Subwords:
                 if first == len(self.merges):
                     break
                 parts = _joined(parts, self.merges[first])
+            if parts and parts[-1].endswith(GOES_ON):  # it would look like one that goes on
+                parts[-1:] = [parts[-1][:-1], parts[-1][-1]]
             self._known[word] = [*(part + GOES_ON for part in parts[:-1]), *parts[-1:]]
         return self._known[word]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import random
+from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from fastnn.data.multi30k import load_multi30k
-from fastnn.data.subwords import Subwords, join_words, split_words
+from fastnn.data.subwords import Subwords, _joined, join_words, split_words
 from fastnn.data.translation import bleu, chrf
 from fastnn.errors import DataError, OptionError
 
@@ -28,6 +31,25 @@ def test_pieces_give_the_words_back() -> None:
         pieces = Subwords.learn(TEXT.split() + words, merges)
         assert pieces.join(pieces.split(words)) == words
     assert join_words(words).startswith("the man's t-shirt isn't blue; it costs")
+
+
+def test_any_word_comes_back_and_pairs_are_those_of_the_plain_way() -> None:
+    """Words of the sign that marks pieces, and lines' ends, NUL, pairs: beside counting anew."""
+    rng = random.Random(0)
+    for merges in range(25):
+        signs = rng.sample("@@ab\n\0é😀", 4)
+        words = ["".join(rng.choices(signs, k=rng.randrange(1, 9))) for _ in range(12)]
+        pieces = Subwords.learn(words, merges)
+        assert pieces.join(pieces.split(words)) == words
+        parts, want = [list(word) for word in words], []
+        while len(want) < merges:
+            counts = Counter(pair for part in parts for pair in pairwise(part))
+            best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+            if best is None or counts[best] < 2:
+                break
+            want.append(best)
+            parts = [_joined(part, best) for part in parts]
+        assert pieces.merges == want
 
 
 def test_pieces_are_saved(tmp_path: Any) -> None:
