@@ -9,6 +9,7 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.value import Value
+from fastnn.kernels.ctc.language import UNKNOWN
 from fastnn.ops.ctc import _checked_blank, _checked_labels, _checked_logits
 from fastnn.ops.declare import floats, op, output, outputs
 from fastnn.ops.reduce import log_softmax
@@ -32,7 +33,7 @@ def _ctc_beam(
     y: Value, lengths: Value | None, child: Value | None, words: Value | None, first: Value | None,
     arcs: Value | None, arc_scores: Value | None, arc_next: Value | None, backoff: Value | None,
     backoff_scores: Value | None, beam: int = 16, best: int = 1, blank: int = 0, space: int = -1,
-    end: int = -1, weight: float = 0.0, bonus: float = 0.0,
+    end: int = -1, weight: float = 0.0, bonus: float = 0.0, most: float = 0.0,
 ) -> Value:  # fmt: skip
     batch, steps, _ = y.shape
     return outputs(
@@ -90,7 +91,8 @@ def ctc_beam(
 
         log p(labels) + weight log p_model(tokens) + bonus (number of tokens)
 
-    Nothing is allocated in a step. Tokens of the model are labels, or with a word list words.
+    Nothing is allocated in a step. Tokens of the model are labels, or with a word list words; paths
+    that end with a space after a word count as those without it.
     `nn.CTCDecoder` makes word list and model of words and an n-gram model.
 
     Args:
@@ -139,9 +141,25 @@ def ctc_beam(
     found: tuple[Value, Value, Value] = graph.apply(
         "ctc_beam", y=log_softmax(x), lengths=lengths, **given, beam=beam, best=best,
         blank=_checked_blank(x, blank), space=space, end=end, weight=float(weight),
-        bonus=float(bonus),
+        bonus=float(bonus), most=_most(model, word_list is not None, float(weight), float(bonus)),
     )  # fmt: skip
     return found
+
+
+def _most(model: Any, words: bool, weight: float, bonus: float) -> float:
+    """What one more label can add to a prefix's score, at most."""
+    added = bonus
+    if model is not None:
+        best = np.full(len(model.backoff), UNKNOWN)
+        states = np.repeat(np.arange(len(best)), np.diff(model.first))
+        np.maximum.at(best, states, model.scores)
+        before = None
+        while before is None or (best > before).any():  # as often as contexts are long
+            before = best
+            lower = model.backoff_scores + before[model.backoff]
+            best = np.where(model.backoff >= 0, np.maximum(before, lower), before)
+        added += weight * float(best.max())
+    return max(added, 0.0) if words else added
 
 
 publish(globals(), FunctionType)

@@ -77,12 +77,13 @@ def ctc_beam(
     end: "int",
     weight: "real",
     bonus: "real",
+    most: "real",  # that a label can add
     lo: "begin",
     hi: "end",
 ):
     """Prefix beam search (Graves and Jaitly 2014; Hannun et al. 2014) with a word list and a
     language model by shallow fusion: log p + weight log p_model + bonus for each token."""
     model = Model(first, arcs, arc_scores, arc_next, backoff, backoff_scores)
-    guide = Guide(child, words, model, space, end, weight, bonus)
+    guide = Guide(child, words, model, space, end, weight, bonus, most)
     for b in range(lo, hi):
         search(y, lengths, guide, labels, counts, score, nodes, scores, states, b, blank)

@@ -40,10 +40,10 @@ def ctc_align(y, target, lengths, target_lengths, places, score, best, back, bla
 @cuda_kernel(like=cpu.ctc_beam, launch=launch)
 def ctc_beam(
     y, lengths, child, words, first, arcs, arc_scores, arc_next, backoff, backoff_scores, labels,
-    counts, score, nodes, scores, states, blank, space, end, weight, bonus,
+    counts, score, nodes, scores, states, blank, space, end, weight, bonus, most,
 ):  # fmt: skip
     model = Model(first, arcs, arc_scores, arc_next, backoff, backoff_scores)
-    guide = Guide(child, words, model, space, end, weight, bonus)
+    guide = Guide(child, words, model, space, end, weight, bonus, most)
     b = flat_index()
     if b < y.shape[0]:
         search(y, lengths, guide, labels, counts, score, nodes, scores, states, b, blank)

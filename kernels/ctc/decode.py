@@ -39,6 +39,7 @@ class Guide(NamedTuple):
         end: the token of an end, or -1.
         weight: of the model's scores.
         bonus: for each token.
+        most: what one more label can add to a score, at most.
     """
 
     child: Any
@@ -48,6 +49,7 @@ class Guide(NamedTuple):
     end: int
     weight: Any
     bonus: Any
+    most: Any
 
 
 @helper
@@ -162,7 +164,7 @@ def candidates(
         for label in range(C):
             reached = ended if label == last else whole
             score = reached + y[b, t, label] + scores[b, BONUS * K + i]
-            if label == blank or (score <= scores[b, TOP * K + K - 1] and guide.bonus <= 0.0):
+            if label == blank or score + guide.most <= scores[b, TOP * K + K - 1]:
                 continue
             known = False
             for j in range(count):
@@ -233,6 +235,28 @@ def chosen(
 
 
 @helper
+def close_words(
+    guide: Guide, nodes: Any, scores: Any, states: Any, b: int, count: int, K: int
+) -> int:
+    """A space at the end is left out, as words have spaces between them: such a prefix hands its
+    paths over to the one without, or becomes it. How many prefixes are left."""
+    left = count
+    for k in range(count if guide.words.shape[0] > 0 else 0):
+        if states[b, LAST * K + k] != guide.space:
+            continue
+        i = states[b, PARENT * K + k]
+        if i >= 0:
+            whole = either(scores[b, BLANK * K + k], scores[b, OTHER * K + k])
+            scores[b, OTHER * K + i] = either(scores[b, OTHER * K + i], whole)
+            scores[b, BLANK * K + k] = scores[b, OTHER * K + k] = 4.0 * NEVER
+            left -= 1
+        else:
+            node = states[b, NODE * K + k]
+            states[b, NODE * K + k] = nodes[b, (node - 1) // K, (node - 1) % K]
+    return left
+
+
+@helper
 def final_score(guide: Guide, scores: Any, states: Any, b: int, k: int, K: int) -> Any:
     """The score of a whole sequence: its last word has to be one, and the model says how likely an
     end is."""
@@ -267,7 +291,8 @@ def search(
         candidates(y, guide, scores, states, b, t, K, count, blank)
         count = chosen(y, guide, nodes, scores, states, b, t, K)
     for k in range(K):
-        scores[b, TOP * K + k] = 2.0 * NEVER
+        scores[b, TOP * K + k] = 8.0 * NEVER
+    left = close_words(guide, nodes, scores, states, b, count, K)
     for k in range(count):
         total = final_score(guide, scores, states, b, k, K)
         place = k
@@ -281,7 +306,7 @@ def search(
         size = 0
         for t in range(T):
             labels[b, k, t] = -1
-        if k < count:
+        if k < left:
             node = states[b, NODE * K + states[b, FROM * K + k]]
             while node > 0:
                 t = (node - 1) // K
@@ -293,5 +318,5 @@ def search(
                 kept = labels[b, k, t]
                 labels[b, k, t] = labels[b, k, size - 1 - t]
                 labels[b, k, size - 1 - t] = kept
-        counts[b, k] = size if k < count else -1
-        found[b, k] = scores[b, TOP * K + k] if k < count else NEVER
+        counts[b, k] = size if k < left else -1
+        found[b, k] = scores[b, TOP * K + k] if k < left else NEVER

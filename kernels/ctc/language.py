@@ -6,14 +6,16 @@ a token without an arc is looked for in the state with a word less (its backoff)
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..declare import helper
 
-#: the score of a symbol that a language model does not know
-UNKNOWN = -50.0
+#: the score of a symbol that a language model does not know: 10^-99, ARPA files' zero, as a natural
+#: logarithm
+UNKNOWN = -99.0 * math.log(10.0)
 
 
 class Model(NamedTuple):

@@ -1,12 +1,13 @@
 """Reading the outputs of nets trained by connectionist temporal classification."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from fastnn import nn, ops, plot
-from fastnn.data.ngram import NGram
+from fastnn.data.ngram import Arcs, NGram
 from fastnn.errors import DataError, OptionError, ShapeError
 from tests import naive_ctc
 
@@ -36,12 +37,12 @@ def test_the_search_with_words_and_a_model(seed, words):
         model = NGram.train([["a", "b"], ["ab", "a"], ["b", "b"]], 2)
     else:
         model = NGram.train([list("ab a"), list("b"), list("ba")], 3)
-    best, top = (), -np.inf
+    best, top, found = (), -np.inf, Counter()
     for labels, p in naive_ctc.labellings(x[0].astype(np.float64)).items():
         text = "".join(symbols[k] for k in labels)
+        found[text[:-1] if words and text.endswith(" ") and text > " " else text] += p
+    for text, p in found.items():
         tokens = text.split(" ") if words else list(text)
-        if words and text and (text[-1:] == " "):
-            tokens = tokens[:-1]
         if words and text and not set(tokens) <= set(words):
             continue
         tokens = tokens if text else []
@@ -59,10 +60,13 @@ def test_a_word_that_the_model_does_not_know_is_its_unknown_word():
     """Also as what comes before: counts of "<unk>" are those of all such words."""
     model = NGram.train([["a", "<unk>", "a"], ["<unk>", "b"], ["a"]], 2)
     words, x = ["a", "b", "ab", "ba"], 2 * scores(7, 5, C=4)
-    best = {}
+    best, given = {}, Counter()
     for labels, p in naive_ctc.labellings(x[0].astype(np.float64)).items():
-        tokens = "".join(["", "a", "b", " "][k] for k in labels).split(" ")
-        if labels and labels[-1] != 3 and set(tokens) <= set(words):
+        text = "".join(["", "a", "b", " "][k] for k in labels)
+        given[text.removesuffix(" ")] += p
+    for text, p in given.items():
+        tokens = text.split(" ")
+        if set(tokens) <= set(words):
             known = [t if t in "ab" else "<unk>" for t in tokens]
             total = np.log(p)
             for k, token in enumerate([*known, "</s>"]):
@@ -77,11 +81,44 @@ def test_a_word_that_the_model_does_not_know_is_its_unknown_word():
     got = {
         "".join(decoder.symbols[k] for k in row[:n]): s
         for row, n, s in zip(labels[0], counts[0], found[0], strict=True)
-        if n > 0 and row[n - 1] != 3
+        if n > 0 and s > -1e29
     }
+    assert not any(text.endswith(" ") for text in got)
     assert set(got) & {"ab", "ba b", "a ab"}
     for text, value in got.items():
         np.testing.assert_allclose(value, best[text], rtol=1e-4)
+
+
+class Scores:
+    """A model of symbols whose scores are no log-probabilities: 9 for "b", and -1 for the rest."""
+
+    def arcs(self, tokens):
+        values = np.array([9.0 if token == "b" else -1.0 for token in tokens])
+        one = np.arange(len(tokens))
+        none, zero = np.full(1, -1), np.zeros(1)
+        return Arcs(np.array([0, len(tokens)]), one, values, 0 * one, none, zero)
+
+
+@pytest.mark.parametrize("bonus", [0.0, -1.0])
+def test_a_model_may_have_scores_above_zero(bonus):
+    """A prefix is not left out before the model has been asked."""
+    x = np.log([[[0.1, 0.8, 0.05, 0.05]]]).astype(np.float32)
+    decoder = nn.CTCDecoder(["", "a", "b", "c"], 1, model=Scores(), weight=1.0, bonus=bonus)
+    assert decoder.text(x) == ["b"]
+
+
+def test_a_word_without_a_score_has_the_same_one_in_the_model_and_in_decoders(tmp_path):
+    (tmp_path / "m.arpa").write_text(
+        "\\data\\\nngram 1=2\n\n\\1-grams:\n-0.5\ta\n-0.5\t</s>\n\\end\\\n"
+    )
+    model = NGram.read(tmp_path / "m.arpa")
+    x = np.array([[[0.0, 0.0, 60.0]]], np.float32)
+    decoder = nn.CTCDecoder(["", "a", "b"], 9, best=3, model=model, weight=0.1)
+    labels, _, found = decoder.predict(x)
+    (score,) = found[0][labels[0, :, 0] == 2]
+    np.testing.assert_allclose(
+        score, 0.1 * np.log(10) * (model.score("b") + model.score("</s>")), rtol=1e-6
+    )
 
 
 def test_no_labelling_comes_twice():

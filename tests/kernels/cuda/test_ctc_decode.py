@@ -26,7 +26,7 @@ def test_search() -> None:
     m = decoder.model
     arrays = dict(child=child, words=words, first=m.first, arcs=m.tokens, arc_scores=m.scores)
     arrays |= dict(arc_next=m.following, backoff=m.backoff, backoff_scores=m.backoff_scores)
-    found = search(y, K, arrays, dict(blank=0, space=3, end=2, weight=0.5, bonus=0.1))
+    found = search(y, K, arrays, dict(blank=0, space=3, end=2, weight=0.5, bonus=0.1, most=0.1))
     assert (found["counts"] >= 0).any()
 
 
