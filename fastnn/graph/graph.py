@@ -46,6 +46,7 @@ class Graph:
     leaves: dict[Any, Value] = field(default_factory=dict)
     #: limits of integer inputs found while tracing
     ranges: list[Range] = field(default_factory=list)
+    loops: list[int] = field(default_factory=list)
     #: rules for inputs, found likewise
     checks: list[Check] = field(default_factory=list)
     streams: int = 0  # random-number streams handed out

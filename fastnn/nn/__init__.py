@@ -27,6 +27,7 @@ from fastnn.nn.ntm import *
 from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.pooling import *
+from fastnn.nn.positions import *
 from fastnn.nn.recurrent import *
 from fastnn.nn.regularization import *
 from fastnn.nn.reparametrization import *

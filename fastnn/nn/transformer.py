@@ -8,10 +8,11 @@ from typing import Any
 from fastnn import ops
 from fastnn.errors import OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
-from fastnn.nn.attention import MultiHeadAttention, Pair, Place
+from fastnn.nn.attention import MultiHeadAttention, Pair
 from fastnn.nn.containers import ModuleList
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
+from fastnn.nn.positions import Place
 from fastnn.nn.regularization import Dropout, LayerNorm
 from fastnn.ops.lengths import checked_lengths, within
 from fastnn.public import publish

@@ -119,7 +119,13 @@ def loop(
             mask = parts[-1] if mask is None else multiply(parts[-1], mask)
             # what stands past the end, be it NaN, reaches nothing
             step_xs = tuple(_within(mask, x, 0.0) if x.dtype == "f" else x for x in step_xs)
-        returned = body(None if sequences is None else _like(sequences, step_xs), _like(state, old))
+        graph.loops.append(count)
+        try:
+            returned = body(
+                None if sequences is None else _like(sequences, step_xs), _like(state, old)
+            )
+        finally:
+            graph.loops.pop()
         if not isinstance(returned, (tuple, list)) or len(returned) != 2:
             raise ShapeError(
                 f"{errors.where(graph.scope)}loop: expected the body to return a pair, the outputs "

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastnn import nn, ops
 from fastnn.graph.value import Value
-from fastnn.nn.attention import Place
+from fastnn.nn.positions import Place
 from fastnn.ops.lengths import checked_lengths, valid_steps
 
 

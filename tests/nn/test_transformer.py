@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
-from fastnn.errors import OptionError, ShapeError
-from fastnn.nn.attention import Place
+from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.nn.positions import Place
 from fastnn.testing import gradcheck
 
 LENGTHS = np.array([5, 2, 3])
@@ -183,3 +183,42 @@ def test_wrong_shapes() -> None:
         nn.MultiHeadAttention(8, 2).predict(np.zeros((2, 3, 6), np.float32))
     with pytest.raises(ShapeError, match=r"input of shape \(batch, steps, 4\)"):
         nn.SinusoidalPositions(4).predict(np.zeros((2, 3, 6), np.float32))
+
+
+class OneStep(nn.Module):
+    """A step whose place and caches come from outside."""
+
+    def __init__(self) -> None:
+        self.attention = nn.MultiHeadAttention(4, 2, rotary=True)
+
+    def forward(self, x: Any, written: Any, k: Any, v: Any) -> Any:
+        place = Place(written)
+        y, pair = self.attention.step(x, (k, v), place)
+        return y, place.after, *pair
+
+
+class ManySteps(nn.Module):
+    def __init__(self, room: int, steps: int):
+        self.attention, self.room, self.steps = nn.MultiHeadAttention(4, 2), room, steps
+
+    def forward(self, x: Any) -> Any:
+        def step(_: Any, state: Any) -> Any:
+            place = Place(state[1])
+            y, pair = self.attention.step(state[0], state[2:], place)
+            return y, (y, place.after, *pair)
+
+        state = (x, Place.start(x, self.room), *self.attention.cache(x, self.room))
+        return ops.loop(step, None, state, steps=self.steps)[0]
+
+
+def test_steps_beyond_the_caches_are_refused() -> None:
+    """Their keys would be lost without a word, and their positions be none."""
+    model, caches = OneStep(), [np.zeros((2, 3, 4))] * 2
+    written = np.array([[1.0, 0, 0], [1.0, 1, 0]])
+    _, written, *caches = model.predict(normal(2, 4), written, *caches)
+    np.testing.assert_array_equal(written, [[1, 1, 0], [1, 1, 1]])
+    with pytest.raises(DataError, match="a step left of 3, got sample 1 with all"):
+        model.predict(normal(2, 4), written, *caches)
+    assert ManySteps(3, 3).predict(normal(2, 4)).shape == (2, 3, 4)
+    with pytest.raises(ShapeError, match="room for the loop's 4 steps, got 3"):
+        ManySteps(3, 4).predict(normal(2, 4))
