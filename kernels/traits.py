@@ -110,6 +110,8 @@ class Traits:
     few_as: str = ""
     #: the kernel that also does what a check of its result does, whose numbers it takes
     checked_as: str = ""
+    #: the kernel that also writes what becomes of its array `p` in 16 bits
+    halves_as: str = ""
     #: works in its result, also where that is wanted in 16 bits
     works_in_result: bool = False
     #: may compute on the CPU's tile unit

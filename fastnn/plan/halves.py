@@ -3,7 +3,10 @@
 Each product takes factors of 16 bits (`kernels/matmul/cuda_half.py`) and writes what is read of it:
 16 bits for other products, float32 for the rest, or both. So an activation between two layers lies
 in memory in 16 bits alone. What other kernels make is copied, once however many products take it.
-Weights stay float32; the step begins with a launch that copies all that products take.
+Weights stay float32. Where the updates of a step write their parameters in 16 bits as well, products
+take what they have written: it lies in a segment of its own, "halves", at the places of the
+parameters, and whoever runs the program fills it before the first step (`runtime/cuda/weights.py`).
+Elsewhere the step begins with a launch that copies all weights that products take.
 
 Kernels that walk whole sequences round what they multiply themselves.
 """
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 BETWEEN = 4096
 #: the results of products in 16 bits, and in float32
 HALF_RESULTS = {"y_half": "y", "dx_half": "dx"}
+#: the segment of weights in 16 bits that updates write
+HALVES = "halves"
 Key = tuple[Any, ...]
 
 
@@ -49,8 +54,10 @@ class _Halves:
         #: which of `found` made a value and can write it in 16 bits
         self.makers: dict[Key, int] = {}
         self.weights: list[tuple[int, int, Value]] = []  # from, to, the copy
+        self.kept_by_updates = False
 
     def made(self, kept: Collection[Value]) -> list[Call]:
+        self.kept_by_updates = self._kept_by_updates()
         self._copy_weights()
         loops: tuple[Repeat, ...] = ()
         for call in self.calls:
@@ -59,6 +66,8 @@ class _Halves:
             product = self.products.get(call.kernel)
             if product is not None:
                 call = self._product(call, product)
+            elif self.kept_by_updates and _writes_weights(call):
+                call = self._updating(call)
             written = {value.root for _, parameter, value in call.arrays() if parameter.writes}
             for known in (self.copies, self.makers):
                 for key in [key for key in known if key[0] in written]:
@@ -83,13 +92,10 @@ class _Halves:
             if _is_weight(value := call.operands[name])
         ]
         if not uses:
+            self.kept_by_updates = False
             return
         last = max(number for number, _ in uses)
-        if any(
-            parameter.writes and value.root.segment == "params"
-            for call in self.calls[:last]
-            for _, parameter, value in call.arrays()
-        ):
+        if not self.kept_by_updates and any(map(_writes_weights, self.calls[:last])):
             return  # they change in between: each product takes a copy of its own
         runs: list[tuple[int, int]] = []
         for begin, end in sorted({(_begin(v), _begin(v) + v.size) for _, v in uses}):
@@ -99,6 +105,9 @@ class _Halves:
                 runs.append((begin, end))
         for begin, end in runs:
             shape = (1, end - begin)
+            if self.kept_by_updates:
+                self.weights.append((begin, end, self._beside(begin, shape)))
+                continue
             weights = self.lowered.graph.leaf(
                 ("halves", begin, end), shape, "params", offset=begin, name="weights"
             )
@@ -107,6 +116,27 @@ class _Halves:
             )
             self.found.append(Call(self.copying, {"x": weights, "y": copy}, ""))
             self.weights.append((begin, end, copy))
+
+    def _kept_by_updates(self) -> bool:
+        """Whether whatever changes a weight in this step can write it in 16 bits, too."""
+        changing = [call for call in self.calls if _writes_weights(call)]
+        return bool(changing) and all(
+            kernel_of(call.kernel).traits.halves_as and not call.repeats for call in changing
+        )
+
+    def _beside(self, begin: int, shape: tuple[int, ...]) -> Value:
+        """Parameters in 16 bits, at their places in a segment like theirs."""
+        return self.lowered.graph.leaf(
+            ("beside", begin, shape), shape, HALVES, offset=begin, dtype=self.letter,
+            name=f"weights in {self.lowered.precision}",
+        )  # fmt: skip
+
+    def _updating(self, call: Call) -> Call:
+        """An update that writes its parameters in 16 bits as well."""
+        p = call.operands["p"]
+        more = {"halves": self._beside(_begin(p), p.shape), "is_bf16": int(self.letter == "b")}
+        kernel = kernel_of(call.kernel).traits.halves_as
+        return replace(call, kernel=kernel, operands={**call.operands, **more})
 
     def _weight(self, value: Value) -> Value | None:
         """A weight's part of the copies, where there is one."""
@@ -197,6 +227,10 @@ def _key(value: Value) -> Key:
 
 def _is_weight(value: Value) -> bool:
     return value.root.segment == "params" and not value.strides
+
+
+def _writes_weights(call: Call) -> bool:
+    return any(p.writes and value.root.segment == "params" for _, p, value in call.arrays())
 
 
 def _begin(value: Value) -> int:

@@ -2,7 +2,8 @@
 
 The factor, and the losses' gradients that follow from it alone, are known when a step begins: they
 are computed there by one block, and so a loss gives the logits' gradient at once. Gradients are
-looked at where they are divided by the factor.
+looked at where they are divided by the factor. The block that computes the factor also gathers the
+step's first ids (targets, most often), where these are few.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import Traits, kernel_of
 
-#: rows whose gradients one block computes
+#: rows whose gradients one block computes, or ids that it gathers
 FEW = 4096
 
 
@@ -31,6 +32,7 @@ def _begun(calls: Sequence[Call]) -> list[Call]:
     first: list[Call] = []
     rest: list[Call] = []
     known: set[Value] = set()
+    gathers = False
     for call in calls:
         read = {value.root for _, parameter, value in call.arrays() if parameter.mode != "out"}
         if _traits(call).begins:
@@ -39,6 +41,10 @@ def _begun(calls: Sequence[Call]) -> list[Call]:
             few = call.operands["dx"].size <= FEW
             first.append(replace(call, kernel=_traits(call).few_as) if few else call)
         else:
+            if not gathers and call.kernel == "gather_ids":
+                gathers = True
+                if call.operands["y"].size <= FEW:
+                    call = replace(call, kernel=_traits(call).few_as)
             rest.append(call)
             continue
         known |= {call.operands[n].root for n in ("scale", "dx") if n in call.operands}

@@ -41,7 +41,7 @@ from fastnn.plan.spans import Span, alike, apart
 #: what the host or the caller provides
 GIVEN = (
     "params", "buffers", "slots/", "control", "totals", "constant", "input", "data/", "order",
-    "schedule", "guard", "saved/",
+    "schedule", "guard", "saved/", "halves",
 )  # fmt: skip
 #: segments of which a step may read only what it has written itself
 WRITTEN = ("work", "local", "grads", "result/")

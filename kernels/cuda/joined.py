@@ -3,7 +3,8 @@
 The kernels run one after the other in a block with the threads of the largest; between two of them
 its threads wait for each other. A kernel that takes part is declared with `one_block`: it computes
 all with one block, whatever the sizes, its bits do not depend on how many threads that has beyond
-those it is launched with alone, and it takes no dynamic shared memory and no user's data.
+those it is launched with alone, and it takes no dynamic shared memory. One of them at most takes
+the user's data, whose type is then the joined kernel's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ COMMON = (
     ("mean", "check_finite", "accumulate"),
     ("mean", "accumulate", "advance"),
     ("loss_scale", "mean_backward_few"),
+    ("loss_scale", "mean_backward_few", "gather_ids_few"),
     ("mean", "check_finite", "accumulate", "adam_prepare", "skip_overflow"),
     ("adapt_scale", "latch", "advance"),
     *(

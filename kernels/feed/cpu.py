@@ -25,7 +25,7 @@ def gather_rows(
             y[i, j] = source[row, j]
 
 
-@kernel
+@kernel(few_as="gather_ids_few")
 def gather_ids(
     source: "in whole d[S,C]",
     order: "in whole i[M]",

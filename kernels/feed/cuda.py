@@ -8,12 +8,14 @@ import numpy as np
 
 from ..control_block import CURSOR, OUT_OF_RANGE, STOP
 from ..cuda.device import (
+    WARP,
     block_threads,
     cuda,
     divide_index,
     flat,
     flat_index,
     fours_launch,
+    power_of_2,
     thread_number,
 )
 from ..cuda.half import LETTERS, half_word, of_letter
@@ -62,6 +64,18 @@ for _kind, _letter in LETTERS.items():
 def gather_ids(source, order, control, y):
     i, C = flat_index(), source.shape[1]
     if i < y.size:
+        n = divide_index(i, C)
+        y[n, i - n * C] = source[order[control[CURSOR] + n], i - n * C]
+
+
+@cuda_kernel(
+    like=cpu.gather_ids, name="gather_ids_few", one_block=True,
+    launch=lambda s: (1, power_of_2(s["N"] * s["C"], WARP, 512)),
+)  # fmt: skip
+def gather_ids_few(source, order, control, y):
+    """`gather_ids` of few numbers by one block, which has more to do."""
+    C = source.shape[1]
+    for i in range(thread_number(), y.size, block_threads()):
         n = divide_index(i, C)
         y[n, i - n * C] = source[order[control[CURSOR] + n], i - n * C]
 

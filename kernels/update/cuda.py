@@ -11,6 +11,7 @@ from typing import Any
 from ..control_block import RUN_STEP, SAVED, SKIPPED, STEP, STOP
 from ..cuda.device import ONE_THREAD, can_load4, flat, flat_index, fours_launch, load4, store4
 from ..cuda.device import thread_number as thread
+from ..cuda.half import half_word
 from ..declare import CUDA_KERNELS, CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
 from ..guard.shared import doubtful
@@ -18,7 +19,7 @@ from ..recorded import execute
 from ..topics import ON_DEMAND
 from .cpu import prepare_source
 from .cuda_rows import make_combine, make_rows
-from .shared import IDLE, MADE, SAVING, SHARED, shared_gradient
+from .shared import HALVES, IDLE, MADE, SAVING, SHARED, shared_gradient
 
 #: stands for the limit of clipping where a stop is latched, too: workers leave then, but launches
 #: go on
@@ -49,7 +50,7 @@ def update(p, g, {slots}hyper, scale, guard):
 '''
 
 _SAVING = '''
-def update(p, g, {slots}hyper, scale, guard, control, schedule, saved_p, {saved}always):
+def update(p, g, {slots}hyper, scale, guard, control, schedule, saved_p, {saved}always{halves}):
     """The update; in a doubtful step (see `guard/cpu.py`) what it changes is copied before."""
     l2, keep, limit, sign = hyper[0], hyper[1], hyper[2], hyper[3]
     factor = scale[0] * sign if scale.size > 0 else sign
@@ -79,6 +80,23 @@ def update(p, g, {slots}hyper, scale, guard, control, schedule, saved_p, {saved}
             {store1}
 '''
 
+
+@helper
+def write_halves(halves: Any, i: int, a: Any, b: Any, c: Any, d: Any, is_bf16: int) -> None:
+    """Four neighbours as numbers of 16 bits."""
+    out = flat(halves)
+    out[i] = word_of(a, is_bf16)
+    out[i + 1] = word_of(b, is_bf16)
+    out[i + 2] = word_of(c, is_bf16)
+    out[i + 3] = word_of(d, is_bf16)
+
+
+@helper
+def word_of(x: Any, is_bf16: int) -> Any:
+    """The nearest number of 16 bits, of the type that a number says."""
+    return half_word(x, 1) if is_bf16 != 0 else half_word(x, 0)
+
+
 _PREPARE = """
 def prepare(control, schedule, hyper, group, l2, decay, limit, sign, {options}):
     if thread() == 0:
@@ -105,14 +123,16 @@ def make_update(
     like: Kernel, rule: Callable[..., Any], slots: Sequence[str], scalars: int
 ) -> CudaKernel:
     """The counterpart of an update's kernel, which applies a rule with these slots and so many
-    scalars; and the kernel that saves what it changes as well (`SAVING` after the name)."""
+    scalars; the kernel that saves what it changes as well (`SAVING` after the name), and the one
+    that also writes the parameters in 16 bits (`HALVES` after that)."""
     name = like.name
     scope = {
         "__name__": __name__, "can_load4": can_load4, "flat": flat,
         "flat_index": flat_index, "load4": load4, "store4": store4, "shared": shared_gradient,
         "report": report, "rule": helper(rule),
     }  # fmt: skip
-    _make_saving(name, dict(scope), slots, scalars)
+    _make_saving(name, dict(scope), slots, scalars, halves=False)
+    _make_saving(name, dict(scope), slots, scalars, halves=True)
     execute(_filled(_UPDATE, slots, scalars), f"<CUDA kernel {name}>", scope)
     function: Any = scope["update"]
     made: CudaKernel = cuda_kernel(
@@ -121,9 +141,12 @@ def make_update(
     return made
 
 
-def _make_saving(name: str, scope: dict[str, Any], slots: Sequence[str], scalars: int) -> None:
-    scope |= {"doubtful": doubtful, "SAVED": SAVED}
-    execute(_filled(_SAVING, slots, scalars), f"<CUDA kernel {name}{SAVING}>", scope)
+def _make_saving(
+    name: str, scope: dict[str, Any], slots: Sequence[str], scalars: int, halves: bool
+) -> None:
+    scope |= {"doubtful": doubtful, "SAVED": SAVED, "words": write_halves, "word": word_of}
+    made = f"{name}{SAVING}{HALVES if halves else ''}"
+    execute(_filled(_SAVING, slots, scalars, halves), f"<CUDA kernel {made}>", scope)
     function: Any = scope["update"]
     function.__annotations__ = {
         **dict.fromkeys(("p", *slots), "inout whole f[R,C]"),
@@ -136,10 +159,16 @@ def _make_saving(name: str, scope: dict[str, Any], slots: Sequence[str], scalars
         **dict.fromkeys(("saved_p", *(f"saved_{s}" for s in slots)), "part whole f[R,C]"),
         "always": "int",
     }
-    cuda_kernel(function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=f"{name}{SAVING}")
+    if halves:
+        # of either type: is_bf16 says which; in a step that updates nothing it stays as it is
+        function.__annotations__ |= {"halves": "inout whole h[R,C]", "is_bf16": "int"}
+    cuda_kernel(
+        function, launch=lambda s: fours_launch(s["R"] * s["C"]), name=made,
+        **({"only_float32": True} if halves else {"halves_as": f"{made}{HALVES}"}),
+    )  # fmt: skip
 
 
-def _filled(source: str, slots: Sequence[str], scalars: int) -> str:
+def _filled(source: str, slots: Sequence[str], scalars: int, halves: bool = False) -> str:
     """An update's source for these slots and so many scalars."""
     names = [f"h{k}" for k in range(scalars)]
     arrays, four = ["p", "g", *slots], range(4)
@@ -155,6 +184,10 @@ def _filled(source: str, slots: Sequence[str], scalars: int) -> str:
         f"store4({a}, i, {', '.join(f'new{k}[{place}]' for k in four)})"
         for place, a in enumerate(["p", *slots])
     ]
+    stores1 = [f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)]
+    if halves:
+        stores.append(f"words(halves, i, {', '.join(f'new{k}[0]' for k in four)}, is_bf16)")
+        stores1.append("flat(halves)[k] = word(new[0], is_bf16)")
     saves = [f"store4(saved_{a}, i, {', '.join(f'{a}{k}' for k in four)})" for a in ("p", *slots)]
     every = [*arrays, *saved] if source is _SAVING else arrays
     return source.format(
@@ -168,9 +201,10 @@ def _filled(source: str, slots: Sequence[str], scalars: int) -> str:
         save1="; ".join(f"flat(saved_{a})[k] = flat({a})[k]" for a in ("p", *slots)),
         rule4="; ".join(rules),
         store="; ".join(stores),
+        halves=", halves, is_bf16" if halves else "",
         note="; ".join(f"report(guard, new{k}[0])" for k in four),
         load1="".join(f"flat({s})[k], " for s in slots),
-        store1="; ".join(f"flat({s})[k] = new[{j + 1}]" for j, s in enumerate(slots)) or "pass",
+        store1="; ".join(stores1) or "pass",
     )
 
 

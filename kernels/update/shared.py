@@ -19,6 +19,8 @@ IDLE = -1.0
 
 #: ends the names of CUDA's updates that copy what they change if the step is doubtful
 SAVING = "_saving"
+#: ends the names of those that also write the parameters in 16 bits, for products
+HALVES = "_halves"
 
 #: kernels for the CPU that were made of a rule, by name: "update" or "prepare", and what of; those
 #: for CUDA are made of the same when somebody asks for them

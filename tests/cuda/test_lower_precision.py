@@ -11,6 +11,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import optim
+from fastnn.plan.halves import _Halves
 from tests.cuda.test_training import Sequences, mlp, sentences, vectors
 
 TOLERANCE = {"bf16": 4e-3, "fp16": 5e-4}
@@ -57,3 +58,31 @@ def test_predictions() -> None:
     whole = model.predict(x, precision="bf16")
     np.testing.assert_allclose(whole, model.predict(x), atol=0.03)
     assert (whole != model.predict(x)).any()
+
+
+def trained_with_changes() -> list[np.ndarray]:
+    """A training in which weights change by other hands than the optimiser's: one that is frozen in
+    the middle of a step, one that is trained between two runs; batches of two sizes."""
+    model, (x, y) = mlp(), vectors(6)
+    model.freeze("0.weight")
+
+    def hook(gradients) -> None:
+        model[0].weight[...] *= 0.75
+
+    options = dict(device="cuda", precision="bf16")
+    trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(lr=0.02), **options)
+    hooked = fnn.Trainer(
+        model, "cross_entropy", optim.SGD(lr=0.1, momentum=0.5), on_gradients=hook, **options
+    )
+    for _ in range(2):
+        trainer.fit(x, y, epochs=1, batch_size=3, verbose=False)
+        model[2].weight[...] *= 1.25
+    hooked.fit(x, y, epochs=1, batch_size=3, verbose=False)
+    return [np.array(p) for p in model.parameters()]
+
+
+def test_weights_that_updates_write_in_16_bits_are_those_that_a_step_would_copy(monkeypatch):
+    found = trained_with_changes()
+    monkeypatch.setattr(_Halves, "_kept_by_updates", lambda self: False)
+    for one, other in zip(found, trained_with_changes(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -33,7 +33,7 @@ FLOAT64_INSIDE = {
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
     "unscale_checked": "likewise",
-    "*_update*_saving": "the step's rate decides whether it is doubtful",
+    "*_update*_saving*": "the step's rate decides whether it is doubtful",
     "safeguard": "likewise",
     "lamb_*": "sums over a whole parameter, and what is computed from them",
     "adafactor_*": "likewise",

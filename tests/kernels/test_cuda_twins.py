@@ -74,6 +74,7 @@ KERNELS_ONLY_CUDA = {
     },
     "gather_rows_bf16": "its result in 16 bits as well",
     "gather_rows_fp16": "likewise",
+    "gather_ids_few": "by one block, joined with the factor of loss scaling",
     "unscale_checked": "two passes over gradients in one",
     "mean_backward_few": "by one block, joined with what comes before",
     "linear_forward_activated": "the activation in the product's end",
@@ -104,6 +105,8 @@ KERNELS_ONLY_CUDA = {
 
 #: ends the name of an update that copies what it changes in a doubtful step; the CPU has safeguard
 SAVING = "_saving"
+#: ends the name of one that also writes the parameters in 16 bits
+HALVES = "_halves"
 
 
 def modules(device: str) -> set[str]:
@@ -146,9 +149,10 @@ def names(kernels: dict, device: str, module: str) -> set[str]:
         for made in (optim.SGD(), optim.Adam()):
             made.kernels()
         topics.load(device)
-        found = {name for name in kernels if name.endswith(("_update", "_prepare", SAVING))}
-        assert {name.removesuffix(SAVING) for name in found} <= set(kernels)
-        return {name for name in found if not name.endswith(SAVING)}
+        found = {n for n in kernels if n.endswith(("_update", "_prepare", SAVING, HALVES))}
+        alone = {name.removesuffix(HALVES).removesuffix(SAVING) for name in found}
+        assert alone <= set(kernels)
+        return alone
     return {name for name, k in kernels.items() if k.function.__module__ == full}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn
+from fastnn import nn, optim
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
 from fastnn.kernels import types
@@ -152,5 +153,25 @@ def test_a_step() -> None:
         trainer.fit(x, x % 5, epochs=1, batch_size=6, verbose=False)
     assert null.launches["round_bf16"] == 0
     assert not any(name.startswith("linear") and "bf16" not in name for name in null.launches)
-    copied = [c for _, c, _ in null.programs[0].steps() if c.kernel == "to_bf16"]
-    assert sum(c.operands[0].segment == "params" for c in copied) == 1
+    calls = [c for _, c, _ in null.programs[0].steps()]
+    copied = [c for c in calls if c.kernel == "to_bf16"]
+    assert not any(c.operands[0].segment == "params" for c in copied)  # the update writes them
+    taken = [o for c in calls for _, p, o in c.arrays() if o.segment == "halves" and not p.writes]
+    written = [o for c in calls for _, p, o in c.arrays() if o.segment == "halves" and p.writes]
+    assert taken
+    for operand in taken:  # whatever products take lies in what an update writes
+        begin, end = operand.offset, operand.offset + 2 * math.prod(operand.dims)
+        assert any(w.offset <= begin and end <= w.offset + 2 * math.prod(w.dims) for w in written)
+
+
+@pytest.mark.parametrize("optimizer", [optim.Muon(), optim.Adam(max_norm=1.0)])
+def test_weights_are_copied_where_something_else_changes_them(optimizer: optim.Optimizer) -> None:
+    """Updates in passes, and what follows an update."""
+    with null_device("cuda") as null:
+        net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 5))
+        trainer = fnn.Trainer(net, "cross_entropy", optimizer, precision="bf16", device="cuda")
+        x = np.zeros((6, 8), np.float32)
+        trainer.fit(x, np.zeros(6, np.int64), epochs=1, batch_size=6, verbose=False)
+    calls = [c for _, c, _ in null.programs[0].steps()]
+    assert not any(o.segment == "halves" for c in calls for _, _, o in c.arrays())
+    assert any(c.kernel == "to_bf16" and c.operands[0].segment == "params" for c in calls)

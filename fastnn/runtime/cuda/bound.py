@@ -30,6 +30,7 @@ from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead, counterpart
 from fastnn.runtime.cuda.order import Again, Other, Part, Sent, Steps, cut, ends_early
 from fastnn.runtime.cuda.place import Launch, Place
+from fastnn.runtime.cuda.weights import copying
 from fastnn.runtime.segment import Segment
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class CudaProgram:
         if "buffers" in self.written and (checks or self.hosts or self.exchanges):
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.parts[-1].items.append(self._keep())
+        #: what copies weights in 16 bits that the updates keep; whether it changes weights otherwise
+        self.copies = copying(self)
+        self.spoils_copies = "params" in self.written and not self.copies
         if poison.enabled():
             self.parts[0].items[:0] = self._poison()
         # a graph that is replayed has no ranges
@@ -164,6 +168,10 @@ class CudaProgram:
     def _prepared(self, kernel: CudaKernel, data: str, operands: dict[str, Any]) -> Launch:
         return self.gpu.prepared(kernel, self.program.dtype, data, operands)
 
+    def prepared(self, kernel: CudaKernel, operands: dict[str, Any]) -> Launch:
+        """A launch beside those of the program's calls."""
+        return self._prepared(kernel, "", operands)
+
     def _exchange(self, call: PlannedCall, exchange: Exchange) -> Other:
         """What stands for a call of the host that takes the mean over other processes."""
         operands = [o for _, _, o in call.arrays()]
@@ -186,7 +194,8 @@ class CudaProgram:
             for k, (kernel, _, mine) in enumerate(found)
             for name, own in joined.named(kernel, k).items()
         }
-        return joined.joined(kernels), "", operands
+        data = next((kind for _, kind, _ in found if kind), "")
+        return joined.joined(kernels), data, operands
 
     def _keep(self) -> Other:
         size = self.segments["buffers"].host.size
@@ -225,6 +234,7 @@ class CudaProgram:
     def launch(self, call_host: Callable[[CudaProgram, int], None] | None = None) -> None:
         """Send one step: as graphs from the second time on. `call_host` calls functions of the
         host for a program."""
+        self.runtime.copies.before(self)
         for exchange in self.exchanges:
             exchange.begin()
         for part in self.parts:
@@ -266,6 +276,7 @@ class CudaProgram:
 
     def run_call(self, number: int) -> None:
         self.runtime.acquire([self])
+        self.runtime.copies.before(self)
         which, _, steps = self._order[number]
         if which not in self._single:
             self._single[which] = self._prepared(*self._launch([self.calls[which]]))
@@ -273,6 +284,7 @@ class CudaProgram:
 
     def timed(self) -> Iterator[tuple[Sequence[int], float]]:
         self.runtime.acquire([self])
+        self.runtime.copies.before(self)
         begin = 0
         for part in self.parts:
             begin += part.host is not None

@@ -35,6 +35,7 @@ from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.cuda.ring import Slot
 from fastnn.runtime.cuda.single import CudaSingle
 from fastnn.runtime.cuda.stream import Stream
+from fastnn.runtime.cuda.weights import Copies
 from fastnn.runtime.interface import Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
@@ -74,6 +75,7 @@ class CudaRuntime:
         self.exchanges: dict[int, Exchange] = {}
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
+        self.copies = Copies()
         self._run: _Run | None = None  # the last one
         self._acquired: tuple[CudaProgram, ...] = ()  # for the last run or step
         self._stream: Stream | None = None
@@ -185,6 +187,7 @@ class CudaRuntime:
         """
         self.gpu.use()
         self._acquired = tuple(bounds)
+        self.copies.forget()
         for bound in bounds:
             bound.acquire()
         self._note_away()
@@ -357,6 +360,7 @@ class _Run:
         number, bound = self.asks
         self.runtime.functions[number](bound)
         self.runtime.gpu.use()
+        self.runtime.copies.forget()
         bound.take()  # it may have looked at what the program writes
         self.runtime._note_away()
         self.asks = None

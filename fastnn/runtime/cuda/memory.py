@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastnn.kernels import control_block
+from fastnn.plan.halves import HALVES
 from fastnn.plan.program import Program
 from fastnn.runtime.cuda.place import Piece
 from fastnn.runtime.interface import Store
@@ -132,6 +133,11 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
             size = program.sizes[name]
             if name not in self.segments or self.segments[name].host.nbytes < size:
                 self.segments[name] = Segment(name, np.zeros(size, np.uint8), blank=True)
+        if HALVES not in self.segments and any(
+            operand.segment == HALVES for call in program.calls() for _, _, operand in call.arrays()
+        ):
+            words = np.zeros(self.store.size, np.uint16)
+            self.segments[HALVES] = Segment(HALVES, words, blank=True)
         if larger is not None and _same(larger.program.constants, program.constants):
             return {**self.segments, "constant": larger.segments["constant"]}
         constants = np.zeros(program.sizes["constant"], np.uint8)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from fastnn import optim
+from fastnn.kernels import control_block
 from fastnn.kernels.control_block import GUARD_LENGTH
+from fastnn.kernels.cuda.half import half_word
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.kernels.update.shared import HALVES, SAVING
 from fastnn.runtime import _cuda
 from fastnn.testing.kernels import call_cuda
 from tests.kernels.common import DTYPES
-from tests.kernels.cuda.common import compute_both
+from tests.kernels.cuda.common import compute_both, compute_cuda
 from tests.kernels.test_step import block_of
 
 OPTIMIZERS = {
@@ -81,6 +84,36 @@ def test_arrays_that_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all((a != b).all() for a, b in zip(mine.values(), (p, slot), strict=True))
         found.append([a.tobytes() for a in mine.values()])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("doubt", [0, 1])
+@pytest.mark.parametrize("is_bf16", [0, 1])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam"])
+def test_updates_that_save_and_write_16_bits(name: str, is_bf16: int, doubt: int) -> None:
+    """The plain update's bits; in a doubtful step a copy of what was there before; and the numbers
+    that products take. Sizes in fours, and with a rest."""
+    optimizer = OPTIMIZERS[name]()
+    update = optimizer.kernels()[1]
+    rng = np.random.default_rng(4)
+    for shape in ((3, 8), (3, 7)):
+        slots = {s: rng.random(shape) for s in optimizer.slots}
+        p, g = rng.standard_normal((2, *shape))
+        guard = np.zeros(GUARD_LENGTH, np.int64)
+        given = dict(g=g, hyper=np.full(optimizer.hyper_size, 0.25), scale=[0.5])
+        plain = compute_cuda(update, np.float32, {}, p=p, guard=guard, **given, **slots)
+        guard[control_block.DOUBT] = doubt
+        saved = {f"saved_{s}": np.zeros(shape) for s in ("p", *optimizer.slots)}
+        found = compute_cuda(
+            f"{update}{SAVING}{HALVES}", np.float32, {}, p=p, guard=guard, **given, **slots,
+            **saved, control=block_of(STEP=3), schedule=np.full((1, 1), 0.1), always=0,
+            halves=np.zeros(shape, np.uint16), is_bf16=is_bf16,
+        )  # fmt: skip
+        for key in ("p", *optimizer.slots):
+            assert found[key].tobytes() == plain[key].tobytes()
+            before = np.float32(p if key == "p" else slots[key])
+            assert (found[f"saved_{key}"] == doubt * before).all()
+        assert (found["halves"] == half_word(plain["p"], is_bf16)).all()
+        assert found["guard"][control_block.SAVED] == doubt
 
 
 PASSES = {"lamb": optim.LAMB, "adafactor": optim.Adafactor, "muon": optim.Muon}
