@@ -3,10 +3,11 @@
 Each product takes factors of 16 bits (`kernels/matmul/cuda_half.py`) and writes what is read of it:
 16 bits for other products, float32 for the rest, or both. So an activation between two layers lies
 in memory in 16 bits alone. What other kernels make is copied, once however many products take it.
-Weights stay float32. Where the updates of a step write their parameters in 16 bits as well, products
-take what they have written: it lies in a segment of its own, "halves", at the places of the
-parameters, and whoever runs the program fills it before the first step (`runtime/cuda/weights.py`).
-Elsewhere the step begins with a launch that copies all weights that products take.
+Weights stay float32. Where the updates of a step write their parameters in 16 bits as well,
+products take what they have written: it lies in a segment of its own, "halves", at the places of
+the parameters, and whoever runs the program fills it before the first step
+(`runtime/cuda/weights.py`). Elsewhere the step begins with a launch that copies all weights that
+products take.
 
 Kernels that walk whole sequences round what they multiply themselves.
 """

@@ -26,7 +26,7 @@ from ..declare import ceil_div, cuda_kernel, helper
 from ..rnn.shared import ACTIVATIONS, activate, activate_gradient
 from ..traits import Besides, Ending
 from . import cpu, cuda_few
-from .cuda_product import Shape, product_of
+from .cuda_product import MOST, Shape, product_of, tiles_grid
 
 #: by the suffix of the kernels' names
 SHAPES = {
@@ -52,9 +52,6 @@ AGAIN = 1500.0  # cycles until the last block of a tile knows that it is
 BYTES = 2500.0  # bytes a cycle that pass to or from L2
 FEW_BYTES = 30.0  # bytes a cycle that a multiprocessor reads or writes in a product of few rows
 
-#: blocks of a grid's second dimension, at most
-MOST_ACROSS = 65_535
-
 
 class Choice(NamedTuple):
     """The fastest way to a product: the suffix of its kernel, or the number of parts."""
@@ -78,13 +75,11 @@ def choose_product(
 
     `product` is the kernel's name without a suffix; ``_parts``: in parts.
     Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
-    with 99 KiB two of float64's), and those with more tiles across than a grid takes.
+    with 99 KiB two of float64's).
     """
 
     def room(suffix: str) -> bool:
-        shape = SHAPES[suffix]
-        across = ceil_div(columns, shape.columns)
-        return shape.memory * itemsize <= shared_bytes and across <= MOST_ACROSS
+        return SHAPES[suffix].memory * itemsize <= shared_bytes
 
     def cycles(choice: Choice) -> float:
         if choice.suffix == "_few":
@@ -105,7 +100,7 @@ def choose_product(
     ]
     choices = [Choice(suffix) for suffix in ("_tiny", "", "_middle", *wide) if room(suffix)]
     across = ceil_div(rows, cuda_few.GRADIENT_ROWS) if product == "linear_backward_weight" else 1
-    if few_blocks[0] and across <= MOST_ACROSS:  # most of a tile's rows would be empty
+    if few_blocks[0] and across <= MOST:  # most of a tile's rows would be empty
         choices = [Choice("_few")]
     shape = SHAPES[PARTS[product]]
     tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns)
@@ -160,9 +155,7 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     """Launch geometry: a block for each tile of the output, and for each part of the sum (S)."""
 
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
-        parts = s.get("S", 1)
-        tiles = (ceil_div(s[rows], shape.rows), ceil_div(s[columns], shape.columns), parts)
-        return tiles, shape.threads
+        return tiles_grid(s[rows], s[columns], shape, s.get("S", 1)), shape.threads
 
     # no more than 128 registers a thread: 512 threads share a multiprocessor's 65,536
     bounds = (shape.threads, 512 // shape.threads)

@@ -26,8 +26,8 @@ from ..cuda.half import (
 )
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
-from .cuda import MOST_ACROSS, TILES, Choice, cycles_of_parts
-from .cuda_product import activator, multiplier
+from .cuda import TILES, Choice, cycles_of_parts
+from .cuda_product import activator, first_column, multiplier, tiles_grid
 
 
 class HalfShape(NamedTuple):
@@ -121,11 +121,7 @@ def choose_shape(
         total = ceil_div(tiles, multiprocessors) * work / RATES[choice.suffix]
         return total + (cycles_of_parts(parts, shape, rows, columns, 4) if parts > 1 else 0)
 
-    fitting = [
-        Choice(name)
-        for name, shape in SHAPES.items()
-        if 4 * shape.memory <= shared_bytes and ceil_div(columns, shape.columns) <= MOST_ACROSS
-    ]
+    fitting = [Choice(name) for name, shape in SHAPES.items() if 4 * shape.memory <= shared_bytes]
     few = SHAPES[PARTS]
     if ceil_div(rows, few.rows) * ceil_div(columns, few.columns) <= TILES:
         fitting += [Choice(PARTS, n) for n in (2, 4, 8, 16) if depth >= few.depth * n]
@@ -205,7 +201,9 @@ def product_of(
         thread = cuda.threadIdx.x
         warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
         group = thread // (threads // groups)
-        top, left = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        top, left = cuda.blockIdx.x * rows, first_column(N, columns)
+        if left >= N:
+            return
         a_whole, b_whole = a_ld % 8 == 0 and can_load4(a), b_ld % 8 == 0 and can_load4(b)
         i0, j0 = warp // beside * (16 * down), warp % beside * (8 * across)
         a_at = group * share * a_row + i0 if a_by_depth else group * share + i0 * a_row
@@ -281,7 +279,7 @@ def _grid(shape: HalfShape, rows: str, columns: str) -> dict[str, Any]:
     """Launch geometry: a block for each tile of the output."""
 
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
-        return (ceil_div(s[rows], shape.rows), ceil_div(s[columns], shape.columns)), shape.threads
+        return tiles_grid(s[rows], s[columns], shape), shape.threads
 
     bounds = (shape.threads, 512 // shape.threads)
     return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}

@@ -11,11 +11,11 @@ import numpy as np
 
 from ..cuda.device import cuda, flat, thread_number
 from ..cuda.half import LETTERS, half_value, half_word, of_letter
-from ..declare import ceil_div, cuda_kernel, helper
+from ..declare import cuda_kernel, helper
 from ..rnn.shared import activate, activate_gradient
 from .cuda import comes_last, part_element, part_total, share_of
-from .cuda_batched import MOST
 from .cuda_half import PARTS, SHAPES, HalfShape, product_of
+from .cuda_product import folds_of, tiles_grid
 
 BATCHED = SHAPES["_middle"]
 
@@ -25,8 +25,7 @@ def _grid(shape: HalfShape, rows: str, columns: str, count: str) -> dict[str, An
     of matrices as far as it goes."""
 
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
-        tiles = ceil_div(s[rows], shape.rows), ceil_div(s[columns], shape.columns)
-        return (*tiles, min(s[count], MOST)), shape.threads
+        return tiles_grid(s[rows], s[columns], shape, s[count]), shape.threads
 
     bounds = (shape.threads, 512 // shape.threads)
     memory = {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
@@ -137,6 +136,7 @@ def _declare_batched(kind: str, letter: str) -> None:
     is_bf16, typed = int(kind == "bf16"), of_letter(letter)
     product = product_of(BATCHED, is_bf16, False, True, "")
     turned = product_of(BATCHED, is_bf16, True, True, "")
+    width = BATCHED.columns
 
     @cuda_kernel(**_grid(BATCHED, "M", "K", "P"), name=f"matmul_forward_{kind}")
     @typed
@@ -149,7 +149,8 @@ def _declare_batched(kind: str, letter: str) -> None:
         """y[p] = a[p] @ b[p]"""
         (_, m, c), k = a.shape, b.shape[2]
         left, right, out, half = flat(a), flat(b), flat(y), flat(y_half)
-        for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
+        folds = folds_of(k, width)
+        for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
             cuda.syncthreads()
             product(left[p * m * c :], c, right[p * c * k :], k, out[p * m * k :],
                     half[p * m * k :], out[:0], m, k, c, left, -1)  # fmt: skip
@@ -164,7 +165,8 @@ def _declare_batched(kind: str, letter: str) -> None:
         """db[p] = a[p].T @ dy[p]"""
         (_, m, c), k = a.shape, dy.shape[2]
         left, right, out = flat(a), flat(dy), flat(db)
-        for p in range(cuda.blockIdx.z, a.shape[0], cuda.gridDim.z):
+        folds = folds_of(k, width)
+        for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
             cuda.syncthreads()
             turned(left[p * m * c :], c, right[p * m * k :], k, out[p * c * k :], left[:0],
                    out[:0], c, k, m, left, -1)  # fmt: skip

@@ -24,7 +24,7 @@ from ..cuda.tile import (
     store_tile,
     wait_copies,
 )
-from ..declare import helper
+from ..declare import ceil_div, helper
 from ..recorded import execute
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import where
@@ -55,6 +55,40 @@ class Shape(NamedTuple):
     def memory(self) -> int:
         """Elements of shared memory."""
         return self.stages * self.depth * (self.rows + self.columns + 2 * self.pad)
+
+
+#: blocks of a grid's second or third dimension, at most
+MOST = 65_535
+
+
+def tiles_grid(rows: int, columns: int, shape: Any, others: int = 1) -> tuple[int, int, int]:
+    """A grid with a block for each tile of a product, times what else its third dimension counts
+    (parts of a sum, or as many pairs of matrices as fit). Where there are more tiles across than
+    its second dimension takes, they go on in the third."""
+    across = ceil_div(columns, shape.columns)
+    folds = max(ceil_div(across, MOST), 1)
+    return (
+        ceil_div(rows, shape.rows), ceil_div(across, folds),
+        folds * max(min(others, MOST // folds), 1),
+    )  # fmt: skip
+
+
+@helper
+def folds_of(N, columns):
+    """How often the tiles across go on in a grid's third dimension."""
+    across = (N + columns - 1) // columns
+    if across <= cuda.gridDim.y:
+        return 1
+    return (across + cuda.gridDim.y - 1) // cuda.gridDim.y
+
+
+@helper
+def first_column(N, columns):
+    """Where a block's tile begins in a row of the product; it may be beyond the last column."""
+    folds = folds_of(N, columns)
+    if folds == 1:
+        return cuda.blockIdx.y * columns
+    return (cuda.blockIdx.y + cuda.blockIdx.z % folds * cuda.gridDim.y) * columns
 
 
 def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
@@ -223,7 +257,9 @@ def product_of(shape: Shape, unit: str = "", ending: str = "") -> Callable[..., 
         thread = cuda.threadIdx.x
         warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
         group = thread // (threads // groups)
-        top, left = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        top, left = cuda.blockIdx.x * rows, first_column(N, columns)
+        if left >= N:
+            return
         a_whole = top + rows <= M and (not a_by_depth or (a_ld % 4 == 0 and can_load4(a)))
         b_whole = left + columns <= N and (not b_by_depth or (b_ld % 4 == 0 and can_load4(b)))
         i0, j0 = warp // across * warp_rows, warp % across * warp_columns

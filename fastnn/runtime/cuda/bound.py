@@ -66,7 +66,7 @@ class CudaProgram:
         if "buffers" in self.written and (checks or self.hosts or self.exchanges):
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.parts[-1].items.append(self._keep())
-        #: what copies weights in 16 bits that the updates keep; whether it changes weights otherwise
+        #: what copies weights in 16 bits that the updates keep; whether it changes others
         self.copies = copying(self)
         self.spoils_copies = "params" in self.written and not self.copies
         if poison.enabled():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fastnn.kernels.cuda import tile
+from fastnn.kernels.cuda.half import half_word
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul import cuda as matmul
-from fastnn.kernels.matmul import cuda_few
+from fastnn.kernels.matmul import cuda_few, cuda_product
 from fastnn.kernels.matmul.cuda_half import PRODUCTS, choose_shape
 from fastnn.kernels.rnn.shared import ACTIVATIONS
 from fastnn.runtime.cuda import compiler
@@ -299,16 +300,18 @@ def test_shapes_fit_the_device() -> None:
             assert threads in (128, 256)
             # two blocks share a multiprocessor's 227 KiB in float32, one fits in float64
             assert 4 * kernel.shared(sizes) <= 96 << 10, name
-            # of 16-bit factors other kernels have the long sums
-            whole = name.rpartition("_")[2] != "parts" and ("bf16" in name or "fp16" in name)
-            assert len(grid) == (2 if whole else 3)
+            assert len(grid) == 3
 
 
 @pytest.mark.parametrize("product", matmul.PARTS)
 def test_a_grid_takes_all_tiles_of_a_product(product: str) -> None:
     """Also of millions of columns, or of rows: but its first dimension it ends at 65,535."""
+    million = 1_000_000
     letters = {"linear_forward": "NKC", "linear_backward_weight": "CKN"}.get(product, "NCK")
-    for sizes in ((8, 3_000_000, 16), (3, 3_000_000, 200), (3_000_000, 8, 4), (3_000_000, 8, 99)):
+    for sizes in (
+        (8, 3 * million, 16), (3, 3 * million, 200), (3 * million, 8, 4), (3 * million, 8, 99),
+        (9, 50 * million, 9),
+    ):  # fmt: skip
         choice = matmul.choose_product(product, *sizes)
         name = matmul.SPLIT[product] if choice.parts > 1 else product + choice.suffix
         half = choose_shape(*sizes, 132)
@@ -317,6 +320,36 @@ def test_a_grid_takes_all_tiles_of_a_product(product: str) -> None:
         for kernel, parts in kernels:
             found = compiler.launch_of(CUDA_KERNELS[kernel], {**known, "S": parts}, "float32")
             assert max(found.grid[1:]) <= 65_535, (kernel, sizes)
+            assert kernel.endswith("_few") or np.prod(found.grid) * 128 * 128 >= sizes[0] * sizes[1]
+    for name in ("matmul_forward", "matmul_backward_b_bf16"):
+        known = {"P": 70_000, "M": 9, "C": 9, "K": 50 * million}
+        grid = compiler.launch_of(CUDA_KERNELS[name], known, "float32").grid
+        assert max(grid[1:]) <= 65_535
+
+
+def test_tiles_beyond_a_grids_second_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on in the third, beside pairs of matrices; the bits are the same."""
+
+    def found() -> list[np.ndarray]:
+        a, b, none = normal(0, 3, 5), normal(1, 5, 40), np.zeros(0)
+        halves = {"x": half_word(a, 1), "w": half_word(b, 1), "y_half": None, "activation": -1}
+        calls: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+            ("linear_backward_weight_bias_tiny", {"dw": (5, 40), "dbias": (40,)},
+             {"x": a, "dy": normal(5, 3, 40)}),
+            ("linear_forward_bf16_tiny", {"y": (3, 40)}, {**halves, "bias": none}),
+            ("matmul_forward", {"y": (2, 4, 40)},
+             {"a": normal(3, 2, 4, 5), "b": normal(2, 2, 5, 40)}),
+        ]  # fmt: skip
+        return [
+            value
+            for name, out, operands in calls
+            for value in compute_cuda(name, np.float32, out, **operands).values()
+        ]
+
+    before = found()
+    monkeypatch.setattr(cuda_product, "MOST", 1)
+    for one, other in zip(before, found(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def half_name(product: str, choice: matmul.Choice) -> str:
