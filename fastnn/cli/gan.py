@@ -21,6 +21,8 @@ from fastnn.cli import images, options
 @click.option("--penalty-weight", type=click.FloatRange(0),
               help="Factor of the penalty; 10 where none is given.")  # fmt: skip
 @options.share("--smoothing", 0.0, "Of the label of real images.")
+@click.option("--truncation", type=click.FloatRange(0.1),
+              help="Judge samples of noise within this, too.")  # fmt: skip
 @options.running(
     output="runs/gan",
     epochs=40,

@@ -11,6 +11,8 @@ import click
 from fastnn.cli import options
 
 Command = Callable[..., Any]
+#: of a GAN, that a classifier judges
+SAMPLES = 10_000
 
 
 def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
@@ -52,10 +54,11 @@ def run(
     ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], channels: tuple[int, ...],
     latent: int, own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int,
     lr: float, seed: int, device: str, workers: int | str, resume: Path | None,
+    truncation: float | None = None,
 ) -> None:  # fmt: skip
     """Train a model, write it with its pictures, and say how good it is.
 
-    `own` are the options of its class.
+    `own` are the options of its class; `truncation` is that of a GAN's samples.
     """
     from fastnn.tasks import images as task
 
@@ -74,7 +77,8 @@ def run(
         path = options.folder(output) / name
         if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]
             written.append((what, path))
-    options.conclude(ctx, trainer, history, written, _measures(kind, model, images, latent, where))
+    measures = _measures(kind, model, images, latent, truncation, where)
+    options.conclude(ctx, trainer, history, written, measures)
 
 
 def _pictures(kind: str, model: Any, images: Any) -> list[tuple[str, str, Any]]:
@@ -104,8 +108,9 @@ def _draw(shown: Any, shape: tuple[int, int], path: Path) -> None:
 
 
 def _measures(
-    kind: str, model: Any, images: Any, latent: int, where: dict[str, Any]
-) -> list[tuple[str, str]]:
+    kind: str, model: Any, images: Any, latent: int, truncation: float | None,
+    where: dict[str, Any],
+) -> list[tuple[str, str]]:  # fmt: skip
     from fastnn.tasks import images as task
     from fastnn.tasks.digit_judge import judged, train_judge
 
@@ -123,8 +128,14 @@ def _measures(
             ("test bound", f"{model.bound(images.test):.2f} nats"),
             ("of 50 draws", f"{model.bound(images.test, draws=50):.2f} nats"),
         ]
-    sure, digits = judged(train_judge(images, **where), model.sample(5000))
-    return [
-        ("recognised", f"{100 * sure:.1f} % of 5,000 samples, with 0.9 or more"),
-        ("digits", f"each {100 * digits.min():.1f} to {100 * digits.max():.1f} % of them"),
-    ]
+    judge, found = train_judge(images, **where), []
+    for name, cut in (("recognised", None), ("truncated", truncation)):
+        if name == "truncated" and cut is None:
+            continue
+        sure, digits = judged(judge, model.sample(SAMPLES, truncation=cut))
+        within = "" if cut is None else f", noise within {cut:g}"
+        found += [
+            (name, f"{100 * sure:.1f} % of {SAMPLES:,} samples, with 0.9 or more{within}"),
+            ("digits", f"each {100 * digits.min():.1f} to {100 * digits.max():.1f} % of them"),
+        ]
+    return found

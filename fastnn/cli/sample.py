@@ -10,7 +10,7 @@ import click
 #: the options of each kind of model
 OPTIONS = {
     "text": ("length", "temperature", "prime"),
-    "images": ("count", "walk", "output"),
+    "images": ("count", "walk", "truncation", "output"),
     "sound": ("digit", "seconds", "temperature", "output"),
 }
 #: what stands for options that are not given
@@ -41,6 +41,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
               help="Images: how many.")  # fmt: skip
 @click.option("--walk", is_flag=True,
               help="Images: in each row, a walk from one code to another.")  # fmt: skip
+@click.option("--truncation", type=click.FloatRange(0.1),
+              help="Images of a GAN: draw noise beyond this again.")  # fmt: skip
 @click.option("--digit", default=0, show_default=True, type=click.IntRange(0, 9),
               help="Sound: the digit that is said.")  # fmt: skip
 @click.option("--seconds", default=0.6, show_default=True, type=click.FloatRange(0.001),
@@ -70,7 +72,7 @@ def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> 
             raise click.UsageError(
                 f"--{name}: expected with a model of {others} only; {checkpoint} is one of {kind}"
             )
-        if mine and value is None:
+        if mine and value is None and name in DEFAULTS[kind]:
             given[name] = DEFAULTS[kind][name]
     make: Any = {"text": _write, "images": _draw, "sound": _say}[kind]
     make(checkpoint, seed, **{name: given[name] for name in OPTIONS[kind]})
@@ -87,12 +89,14 @@ def _write(checkpoint: Path, seed: int, length: int, temperature: float, prime: 
     )
 
 
-def _draw(checkpoint: Path, seed: int, count: int, walk: bool, output: Path) -> None:
+def _draw(
+    checkpoint: Path, seed: int, count: int, walk: bool, truncation: float | None, output: Path
+) -> None:
     from fastnn import plot
     from fastnn.tasks.images import drawn_samples, load_image_model
 
     model, shape = load_image_model(checkpoint)
-    plot.samples(drawn_samples(model, count, seed, walk), shape, path=output)
+    plot.samples(drawn_samples(model, count, seed, walk, truncation), shape, path=output)
     click.echo(f"{'samples':<15} {output}")
 
 

@@ -186,15 +186,20 @@ class GAN(Module):
 
     # ---------------------------------------------------------------- of arrays
 
-    def sample(self, count: int = 1, y: Any = None, seed: int = 0) -> np.ndarray:
+    def sample(
+        self, count: int = 1, y: Any = None, seed: int = 0, truncation: float | None = None
+    ) -> np.ndarray:
         """Samples that the generator makes, in evaluation mode, shape (count, ...).
 
         Args:
             count: how many.
             y: of a conditional GAN, a class number or `count` of them.
             seed: of the noise.
+            truncation: draws numbers of the noise further from 0 than this again, for samples that
+                are better and less various (the truncation trick of Brock et al. 2019); at least
+                0.1; None draws them all as in training.
         """
-        given = [noise(count, self.latent, seed)]
+        given = [noise(count, self.latent, seed, truncation)]
         if y is not None:
             given.append(stacked(y, count))
         found: np.ndarray = self.predict(*given)

@@ -9,12 +9,26 @@ import numpy as np
 
 from fastnn.errors import DataError, OptionError, ShapeError, check_numbers, check_whole
 
+#: the least truncation: below it hardly any number that is drawn can stay
+LEAST = 0.1
 
-def noise(count: int, latent: int, seed: int) -> np.ndarray:
-    """Normally distributed codes, shape (count, latent)."""
+
+def noise(count: int, latent: int, seed: int, truncation: float | None = None) -> np.ndarray:
+    """Normally distributed codes, shape (count, latent); numbers further from 0 than `truncation`
+    are drawn again (Brock et al. 2019)."""
     check_whole("sample", 1, count=count)
     check_whole("sample", 0, seed=seed)
-    return np.random.default_rng(seed).normal(size=(count, latent)).astype(np.float32)
+    random = np.random.default_rng(seed)
+    codes = random.normal(size=(count, latent))
+    if truncation is not None:
+        check_numbers("sample", truncation=truncation)
+        if truncation < LEAST:
+            raise OptionError(
+                f"sample truncation: expected None or a number of {LEAST} or more, got {truncation}"
+            )
+        while (far := np.abs(codes) > truncation).any():
+            codes[far] = random.normal(size=int(far.sum()))
+    return codes.astype(np.float32)
 
 
 def stacked(y: Any, count: int) -> np.ndarray:

@@ -158,7 +158,9 @@ def component_error(images: Images, components: int) -> float:
     return float(np.square(test - test @ kept @ kept.T).mean())
 
 
-def drawn_samples(model: Model, count: int, seed: int = 0, walk: bool = False) -> NDArray[Any]:
+def drawn_samples(
+    model: Model, count: int, seed: int = 0, walk: bool = False, truncation: float | None = None
+) -> NDArray[Any]:
     """Images that a model makes, shape (count, pixels).
 
     Args:
@@ -166,16 +168,24 @@ def drawn_samples(model: Model, count: int, seed: int = 0, walk: bool = False) -
         count: how many.
         seed: of the codes.
         walk: whether each ten images are on the way from one drawn code to another.
+        truncation: of a GAN's noise, see `GAN.sample`; not with walks.
 
-    Raises OptionError for an autoencoder, whose codes have no distribution to draw from.
+    Raises OptionError for an autoencoder, whose codes have no distribution to draw from, and for
+    truncation where there is none.
     """
+    if truncation is not None and (walk or not isinstance(model, GAN)):
+        raise OptionError(
+            "truncation: expected with samples of a GAN only, got it with "
+            f"{'a walk' if walk else type(model).__name__}; leave it out"
+        )
     if isinstance(model, Autoencoder):
         raise OptionError(
             "sample: expected a VAE or a GAN, got an autoencoder, whose codes have no distribution "
             "to draw from; use its reconstruct"
         )
     if not walk:
-        return model.sample(count, seed=seed)
+        more = {} if truncation is None else {"truncation": truncation}
+        return model.sample(count, seed=seed, **more)
     rows = -(-count // 10)
     ends = np.random.default_rng(seed).normal(size=(rows, 2, model.latent))
     codes = np.concatenate([interpolate(a, b, 10, spherical=True) for a, b in ends])[:count]

@@ -14,7 +14,8 @@ SMALL = ("--data", "digits", "--epochs", 2, "--hidden", "24", "--batch-size", 64
 MEASURES = {
     "autoencoder": r"of components +[\d.]+ of 0\.\d+, which 2 of PCA leave\n",
     "vae": r"test bound +-[\d.]+ nats\n.*of 50 draws +-[\d.]+ nats\n",
-    "gan": r"recognised +[\d.]+ % of 5,000 samples, with 0.9 or more\ndigits +each",
+    "gan": r"recognised +[\d.]+ % of 10,000 samples, with 0.9 or more\ndigits +each.*"
+    r"truncated +[\d.]+ % of 10,000 samples, with 0.9 or more, noise within 0.7\ndigits +each",
 }
 PICTURES = {
     "autoencoder": {"reconstructions.png"},
@@ -32,6 +33,7 @@ def run(*arguments):
 def test_trains_and_draws(kind, channels, tmp_path):
     folder = tmp_path / "run"
     own = ("--latent", 2, "--channels", channels)
+    own += ("--truncation", 0.7) if kind == "gan" else ()
     result = run("train", kind, *SMALL, *own, "--output", folder)
     assert result.exit_code == 0, result.output
     assert re.search(MEASURES[kind], result.stdout, re.DOTALL)
@@ -47,6 +49,10 @@ def test_trains_and_draws(kind, channels, tmp_path):
         else:
             assert sampled.exit_code == 0, sampled.output
             assert picture.stat().st_size > 500
+    cut = run("sample", folder, "--output", picture, "--truncation", 0.5)
+    assert cut.exit_code == (0 if kind == "gan" else 1), cut.output
+    if kind == "vae":
+        assert "expected with samples of a GAN only, got it with VAE" in cut.output
     text = run("sample", folder, "--prime", "to be")
     assert text.exit_code == 2
     assert "with a model of text only" in text.output

@@ -211,3 +211,20 @@ def test_bad_options_and_shapes() -> None:
         make().fit(x, np.zeros(8, int), verbose=False)
     with pytest.raises(ShapeError, match="class numbers below"):
         make(classes=2).sample(2)
+
+
+def test_truncated_noise_stays_within() -> None:
+    """What is within is that of no truncation; the rest is drawn again."""
+    identity = nn.Sequential(nn.Linear(4, 4))
+    identity[0].weight.value, identity[0].bias.value = np.eye(4), np.zeros(4)
+    gan = GAN(identity, nn.Sequential(nn.Linear(4, 1)), 4)
+    whole, cut = gan.sample(3000, seed=2), gan.sample(3000, seed=2, truncation=0.8)
+    assert np.abs(cut).max() <= 0.8
+    inside = np.abs(whole) <= 0.8
+    np.testing.assert_array_equal(cut[inside], whole[inside])
+    # the deviation of a normal distribution between -0.8 and 0.8
+    assert cut.std() == pytest.approx(0.44, abs=0.01)
+    np.testing.assert_array_equal(cut, gan.sample(3000, seed=2, truncation=0.8))
+    for wrong in (0.0, -1.0, "1", float("nan")):
+        with pytest.raises(OptionError, match="truncation"):
+            gan.sample(3, truncation=wrong)  # type: ignore[arg-type]
