@@ -25,7 +25,7 @@ def _options(task: str, longest: int, what: str) -> Callable[[options.Command], 
         click.option("--lstm/--no-lstm", default=True, show_default=True,
                      help="Train an LSTM of as many parameters, too."),
         options.running(
-            output=f"runs/{task}", epochs=20, batch_size=16, lr=1e-3, rate="Learning rate of Adam.",
+            output=f"runs/{task}", epochs=22, batch_size=16, lr=1e-3, rate="Learning rate of Adam.",
             batch="Sequences per step.",
         ),
         click.pass_context,

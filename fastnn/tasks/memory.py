@@ -244,7 +244,7 @@ def train_memory(
     longest: int | None = None,
     batches: int = 500,
     batch_size: int = 16,
-    epochs: int = 20,
+    epochs: int = 22,
     lr: float = 1e-3,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
