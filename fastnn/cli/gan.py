@@ -8,9 +8,23 @@ import click
 
 from fastnn.cli import images, options
 
+#: their defaults, of convolutional nets
+UNITS = {"discriminator_units": 256, "generator_units": 512}
+
 
 @click.command()
-@images.described(hidden="512,256", latent=64)
+@images.described(hidden="512,256", latent=64, channels="16,32")
+@click.option("--discriminator-units", type=click.IntRange(0),
+              help="Of a linear layer after the convolutions; 0 is none.  "
+              "[default: 256]")  # fmt: skip
+@click.option("--generator-units", type=click.IntRange(0),
+              help="Of a linear layer before the convolutions; 0 is none.  "
+              "[default: 512]")  # fmt: skip
+@click.option(
+    "--generator-lr",
+    type=click.FloatRange(0, min_open=True),
+    help="The generator's rate.  [default: 3 times --lr with --channels, else --lr]",
+)
 @click.option(
     "--loss", default="non_saturating", show_default=True,
     type=click.Choice(["non_saturating", "least_squares", "wasserstein", "hinge"]),
@@ -25,14 +39,15 @@ from fastnn.cli import images, options
               help="Judge samples of noise within this, too.")  # fmt: skip
 @options.running(
     output="runs/gan",
-    epochs=40,
-    batch_size=100,
-    lr=4e-4,
-    rate="Initial learning rate of both players; it decays to 0 along a cosine.",
+    epochs=18,
+    batch_size=64,
+    lr=3e-4,
+    rate="Initial learning rate of the discriminator; both decay to 0 along a cosine.",
 )
 @click.pass_context
 def gan(
     ctx: click.Context, /, loss: str, penalty: str, penalty_weight: float | None, smoothing: float,
+    discriminator_units: int | None, generator_units: int | None, generator_lr: float | None,
     **more: Any,
 ) -> None:  # fmt: skip
     """A generative adversarial net of handwritten digits.
@@ -43,4 +58,13 @@ def gan(
     own: dict[str, Any] = dict(loss=loss, smoothing=smoothing)
     if penalty != "none" or penalty_weight is not None:
         own |= dict(penalty=None if penalty == "none" else penalty, penalty_weight=penalty_weight)
-    images.run(ctx, "gan", own=own, **more)
+    units = {"discriminator_units": discriminator_units, "generator_units": generator_units}
+    if more["channels"]:
+        own |= {name: UNITS[name] if n is None else n for name, n in units.items()}
+        generator_lr = 3 * more["lr"] if generator_lr is None else generator_lr
+    elif any(units.values()):
+        raise click.UsageError(
+            "--discriminator-units and --generator-units: expected with --channels only; without "
+            "convolutions --hidden says what layers there are"
+        )
+    images.run(ctx, "gan", own=own, generator_lr=generator_lr, **more)

@@ -15,11 +15,13 @@ Command = Callable[..., Any]
 SAMPLES = 10_000
 
 
-def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
+def described(
+    *, hidden: str, latent: int, channels: str = "none"
+) -> Callable[[Command], Command]:  # fmt: skip
     """The options of data and layers.
 
     Args:
-        hidden, latent: their defaults.
+        hidden, latent, channels: their defaults.
     """
     own: list[Any] = [
         click.option(
@@ -31,8 +33,9 @@ def described(*, hidden: str, latent: int) -> Callable[[Command], Command]:
             help="Sizes of the layers from pixels to codes, and in reverse back.",
         ),
         click.option(
-            "--channels", default="none", show_default=True, callback=check_channels,
-            help="Of convolutions in the place of --hidden, such as 32,64: each halves the image.",
+            "--channels", default=channels, show_default=True, callback=check_channels,
+            help="Of convolutions in the place of --hidden, such as 32,64: each halves the image; "
+            "or none.",
         ),
         options.count("--latent", latent, "Numbers in a code."),
     ]  # fmt: skip
@@ -54,11 +57,12 @@ def run(
     ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], channels: tuple[int, ...],
     latent: int, own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int,
     lr: float, seed: int, device: str, workers: int | str, resume: Path | None,
-    truncation: float | None = None,
+    generator_lr: float | None = None, truncation: float | None = None,
 ) -> None:  # fmt: skip
     """Train a model, write it with its pictures, and say how good it is.
 
-    `own` are the options of its class; `truncation` is that of a GAN's samples.
+    `own` are the options of its class; `generator_lr` is a GAN's, and `truncation` that of its
+    samples.
     """
     from fastnn.tasks import images as task
 
@@ -66,7 +70,7 @@ def run(
     model = task.make(kind, images.shape, hidden, latent, channels, **own)
     steps = epochs * -(-len(images.train) // batch_size)
     where = dict(seed=seed, device=device, workers=workers)
-    trainer = task.trainer_of(model, steps, lr, **where)
+    trainer = task.trainer_of(model, steps, lr, generator_lr, **where)
     history = task.fit(
         model, trainer, images, epochs=epochs, batch_size=batch_size, resume=resume,
         verbose=not quiet, callbacks=[options.KeepCheckpoint(output)],

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fastnn.errors import OptionError, is_whole
+from fastnn.errors import OptionError, check_whole, is_whole
 from fastnn.nn.activation import ReLU
 from fastnn.nn.channels import BatchNorm2d
 from fastnn.nn.containers import Sequential
 from fastnn.nn.convolution import Conv2d, ConvTranspose2d
 from fastnn.nn.linear import Linear
 from fastnn.nn.module import Module
+from fastnn.nn.regularization import BatchNorm
 from fastnn.nn.shape import Flatten, Reshape
 
 #: of each convolution, whose stride is 2: every pixel is in four windows
@@ -21,7 +22,7 @@ WINDOW: dict[str, Any] = dict(kernel_size=4, stride=2, padding=1)
 
 def conv_encoder(
     shape: Sequence[int], channels: Sequence[int] = (32, 64), outputs: int = 30, *,
-    activation: Any = ReLU, batch_norm: bool = True, weight_init: Any = None,
+    hidden: int = 0, activation: Any = ReLU, batch_norm: bool = True, weight_init: Any = None,
 ) -> Sequential:  # fmt: skip
     """From images to numbers: convolutions of 4×4 with stride 2, each of which halves height and
     width, and a linear layer.
@@ -30,9 +31,11 @@ def conv_encoder(
         shape: (C, H, W) of an image.
         channels: of the convolutions, the first one first.
         outputs: numbers for an image.
-        activation: makes the layer after each convolution.
-        batch_norm: whether a `BatchNorm2d` stands before each activation but the first (Radford et
-            al. 2016).
+        hidden: units of one more linear layer after the convolutions, which sees the whole image;
+            0 is none.
+        activation: makes the layer after each convolution and these units.
+        batch_norm: whether a `BatchNorm2d` (of the units a `BatchNorm`) stands before each
+            activation but the first (Radford et al. 2016).
         weight_init: as of `Conv2d`, of all weights.
 
     Raises OptionError for images that are too small to be halved so often.
@@ -42,6 +45,7 @@ def conv_encoder(
     >>> conv_encoder((1, 28, 28), (8, 16), 10).predict(np.zeros((2, 1, 28, 28), np.float32)).shape
     (2, 10)
     """
+    check_whole("conv_encoder", 0, hidden=hidden)
     sizes = _sizes("conv_encoder", shape, channels, outputs)
     layers: list[Module] = []
     inputs = shape[0]
@@ -51,13 +55,18 @@ def conv_encoder(
             layers.append(BatchNorm2d(count))
         layers.append(activation())
         inputs = count
-    smallest = inputs * math.prod(sizes[-1])
-    return Sequential(*layers, Flatten(), Linear(smallest, outputs, weight_init=weight_init))
+    inputs *= math.prod(sizes[-1])
+    layers.append(Flatten())
+    if hidden:
+        layers.append(Linear(inputs, hidden, weight_init=weight_init))
+        layers += [*([BatchNorm(hidden)] if batch_norm else []), activation()]
+        inputs = hidden
+    return Sequential(*layers, Linear(inputs, outputs, weight_init=weight_init))
 
 
 def conv_decoder(
     inputs: int, channels: Sequence[int] = (32, 64), shape: Sequence[int] = (1, 28, 28), *,
-    activation: Any = ReLU, batch_norm: bool = True, weight_init: Any = None,
+    hidden: int = 0, activation: Any = ReLU, batch_norm: bool = True, weight_init: Any = None,
 ) -> Sequential:  # fmt: skip
     """From numbers to images, the reverse of `conv_encoder`: a linear layer, and transposed
     convolutions of 4×4 with stride 2.
@@ -66,8 +75,10 @@ def conv_decoder(
         inputs: numbers for an image.
         channels: as of the encoder, so the last one comes first here.
         shape: (C, H, W) of an image.
-        activation: makes the layer after the linear layer and each convolution but the last.
-        batch_norm: whether a `BatchNorm2d` stands before each of these activations.
+        hidden: units of one more linear layer before the other one; 0 is none.
+        activation: makes the layer after each linear layer and each convolution but the last.
+        batch_norm: whether a `BatchNorm2d` (of the units a `BatchNorm`) stands before each of these
+            activations.
         weight_init: as of `Conv2d`, of all weights.
 
     Raises OptionError for images that are too small to be halved so often.
@@ -77,13 +88,18 @@ def conv_decoder(
     >>> conv_decoder(10, (8, 16), (3, 28, 21)).predict(np.zeros((2, 10), np.float32)).shape
     (2, 3, 28, 21)
     """
+    check_whole("conv_decoder", 0, hidden=hidden)
     sizes = _sizes("conv_decoder", shape, channels, inputs)
     count, (height, width) = channels[-1], sizes[-1]
 
-    def ended(layer: Module, number: int) -> list[Module]:
-        return [layer, *([BatchNorm2d(number)] if batch_norm else []), activation()]
+    def ended(layer: Module, number: int, norm: Any = BatchNorm2d) -> list[Module]:
+        return [layer, *([norm(number)] if batch_norm else []), activation()]
 
-    layers: list[Module] = [
+    layers: list[Module] = []
+    if hidden:
+        layers += ended(Linear(inputs, hidden, weight_init=weight_init), hidden, BatchNorm)
+        inputs = hidden
+    layers += [
         Linear(inputs, count * height * width, weight_init=weight_init),
         *ended(Reshape(count, height, width), count),
     ]

@@ -126,6 +126,7 @@ class GAN(Module):
     @classmethod
     def dcgan(
         cls, shape: Sequence[int], channels: Sequence[int] = (64, 128), latent: int = 100, *,
+        discriminator_units: int = 0, generator_units: int = 0,
         output: type[Module] = nn.Sigmoid, **options: Any,
     ) -> GAN:  # fmt: skip
         """A GAN of convolutions (DCGAN, Radford et al. 2016): the generator is a `conv_decoder`
@@ -136,6 +137,9 @@ class GAN(Module):
             shape: (C, H, W) of an image.
             channels: of the discriminator's convolutions, the generator's in reverse.
             latent: numbers in the noise.
+            discriminator_units, generator_units: of one more linear layer between convolutions and
+                numbers, without which neither net makes much of an image as a whole; 0 is none, as
+                in DCGAN.
             output: the generator's last activation: `nn.Sigmoid` for pixels within 0..1, `nn.Tanh`
                 for pixels within -1..1.
             options: as for the class, without `classes`.
@@ -153,9 +157,11 @@ class GAN(Module):
             )
         check_whole("GAN", 1, latent=latent)
         init = nn.init.get("normal", std=0.02)
-        generator = conv_decoder(latent, channels, shape, weight_init=init)
+        generator = conv_decoder(latent, channels, shape, hidden=generator_units, weight_init=init)
         leaky = partial(nn.LeakyReLU, 0.2)
-        discriminator = conv_encoder(shape, channels, 1, activation=leaky, weight_init=init)
+        discriminator = conv_encoder(
+            shape, channels, 1, hidden=discriminator_units, activation=leaky, weight_init=init
+        )
         generator.append(output())
         return cls(generator, discriminator, latent, **options)
 

@@ -117,12 +117,16 @@ def _of_rows(
     return model
 
 
-def trainer_of(model: Model, steps: int, lr: float, **options: Any) -> Trainer:
+def trainer_of(
+    model: Model, steps: int, lr: float, generator_lr: float | None = None, **options: Any
+) -> Trainer:
     """A model's trainer with Adam, whose rate falls to 0 along a cosine in so many steps.
 
-    `options` are those of `Trainer`.
+    `generator_lr` is the rate of a GAN's generator, if different; `options` are those of `Trainer`.
     """
     more: dict[str, Any] = {"betas": (0.5, 0.999)} if isinstance(model, GAN) else {}
+    if generator_lr is not None:
+        more["groups"] = {"gan.generator.*": {"lr": generator_lr}}
     return model.trainer(
         optimizer=optim.Adam(lr=lr, schedule=CosineAnnealing(steps), **more), **options
     )

@@ -98,6 +98,9 @@ def test_what_would_be_lost_or_ignored_is_refused_before_training(tmp_path):
     assert "epoch 1" not in result.output
     wrong = run("train", "gan", *SMALL, "--channels", "8,x", "--output", tmp_path / "run")
     assert "expected sizes such as 256,128, got '8,x'" in wrong.output
+    plain = run("train", "gan", *SMALL, "--channels", "none", "--generator-units", 8)
+    assert plain.exit_code == 2
+    assert "expected with --channels only" in plain.output
     weighed = run("train", "gan", *SMALL, "--penalty-weight", 3, "--output", tmp_path / "run")
     assert weighed.exit_code == 1
     assert "expected a penalty to weigh, got none" in weighed.output

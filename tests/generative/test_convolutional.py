@@ -35,9 +35,17 @@ def test_both_halves_are_pytorchs(shape: tuple[int, int, int]) -> None:
         torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
         torch.nn.ConvTranspose2d(4, c, **window, output_padding=odd[1]),
     )  # fmt: skip
+    hidden = [
+        torch.nn.Sequential(torch.nn.Linear(n, 9), torch.nn.BatchNorm1d(9), torch.nn.ReLU())
+        for n in (smallest, latent)
+    ]
+    deep_down = torch.nn.Sequential(*down[:-1], *hidden[0], torch.nn.Linear(9, latent))
+    deep_up = torch.nn.Sequential(*hidden[1], torch.nn.Linear(9, smallest), *up[1:])
     pairs: list[tuple[nn.Module, Any, Any]] = [
         (conv_encoder(shape, channels, latent), down, RNG.normal(size=(7, *shape))),
         (conv_decoder(latent, channels, shape), up, RNG.normal(size=(7, latent))),
+        (conv_encoder(shape, channels, latent, hidden=9), deep_down, RNG.normal(size=(7, *shape))),
+        (conv_decoder(latent, channels, shape, hidden=9), deep_up, RNG.normal(size=(7, latent))),
     ]
     for ours, theirs, x in pairs:
         ours.to("float64")
@@ -53,7 +61,7 @@ def test_models_train_with_the_same_bits_on_any_number_of_workers() -> None:
 
     def losses(workers: int) -> list[np.ndarray]:
         models: list[Any] = [
-            GAN.dcgan((1, 9, 12), (4, 6), 5, loss="hinge"),
+            GAN.dcgan((1, 9, 12), (4, 6), 5, discriminator_units=7, loss="hinge"),
             Autoencoder.convolutional((1, 9, 12), (4, 6), 5, sparsity=0.01),
             VAE.convolutional((1, 9, 12), (4, 6), 3, output="gaussian"),
         ]
