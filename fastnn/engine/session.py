@@ -93,6 +93,11 @@ class Session:
         """Give a program its memory (and compile what is not yet compiled)."""
         return self.runtime.bind(program)
 
+    def bind_again(self, program: Program) -> Bound:
+        """The same for a program that the host feeds nothing: if it has been bound to the memory
+        that there is now, it has that still."""
+        return self.runtime.bind_again(program)
+
     def team(self, program: Program) -> Any:
         """The workers for runs of a program, on the CPU."""
         runtime: Any = self.runtime
@@ -103,9 +108,13 @@ class Session:
         undone."""
         self.runtime.synchronize()
 
-    def run(self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None]) -> int:
+    def run(
+        self, segments: Sequence[tuple[Bound, int]], poll: Callable[[], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> int:  # fmt: skip
         """Run programs so many steps each, one after the other; returns the reason of a stop or 0.
 
+        `meanwhile` is called once, and needs nothing of what runs.
         The control block's CURSOR is kept, RUN_STEP starts from 0.
         """
         self.store.check()
@@ -113,7 +122,7 @@ class Session:
         self.check_not_within("a run")
         self.synchronize()  # before the control block is set, which it counts in
         self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0
-        self.hold(lambda: self.runtime.run(segments, poll))
+        self.hold(lambda: self.runtime.run(segments, poll, meanwhile))
         return int(self.control[control_block.STOP])
 
     def hold(self, run: Callable[[], None]) -> None:

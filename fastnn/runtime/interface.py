@@ -159,12 +159,19 @@ class Runtime(Protocol):
     def bind(self, program: Program) -> Bound:
         """Give a program its memory (and compile what is not yet compiled)."""
 
+    def bind_again(self, program: Program) -> Bound:
+        """The same for a program that the host feeds nothing; it may be bound already."""
+
     def bind_like(self, bound: Any, program: Program) -> Bound:
         """Bind a program to the very memory that another one has."""
 
-    def run(self, segments: Sequence[tuple[Bound, int]], poll: Poll) -> None:
+    def run(
+        self, segments: Sequence[tuple[Bound, int]], poll: Poll, meanwhile: Poll | None = None
+    ) -> None:
         """Run programs so many steps each, one after the other, until one stops.
 
+        Calls `meanwhile` once, while they run if possible: work of the host that needs nothing of
+        theirs.
         Calls `poll` now and then; Ctrl-C, or any exception from it, ends the run at a step's
         boundary and goes on as an exception.
         """

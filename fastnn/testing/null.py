@@ -26,6 +26,7 @@ from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import devices
+from fastnn.runtime.interface import Poll
 
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
 BLOCK_LIMITS = 132, 232_448, 16
@@ -128,15 +129,22 @@ class NullRuntime:
         self.null.bound(program)
         return NullProgram(program)
 
+    def bind_again(self, program: Program) -> NullProgram:
+        return self.bind(program)
+
     def bind_like(self, bound: Any, program: Program) -> NullProgram:
         return self.bind(program)
 
-    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+    def run(
+        self, segments: Sequence[tuple[Any, int]], poll: Poll, meanwhile: Poll | None = None
+    ) -> None:
         for bound, steps in segments:
             self.null.ran(bound.program, steps)
             if bound.advances:
                 self.control[[control_block.STEP, control_block.RUN_STEP]] += steps
                 self.control[control_block.CURSOR] += steps * bound.program.batch
+        if meanwhile is not None:
+            meanwhile()
         poll()
 
     def synchronize(self) -> None:

@@ -13,10 +13,11 @@ from fastnn.engine.feeding import Feeding
 from fastnn.engine.session import Session, segments_for
 from fastnn.errors import DataError
 from fastnn.kernels import control_block
+from fastnn.runtime.devices import HOST
 from fastnn.runtime.interface import Bound
 from fastnn.train.base import Data
 from fastnn.train.forms import Forms
-from fastnn.train.slices import Slices, check_batch, check_place, description, order_of
+from fastnn.train.slices import BALANCED, Slices, check_batch, check_place, description, order_of
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -31,6 +32,8 @@ class _MiniBatches:
 
     #: why training ended by itself
     stopped = ""
+    #: the number of the epoch that a run stops before
+    last = 0
 
     def logs(self) -> dict[str, float]:
         """What is reported of an epoch beside losses and metrics."""
@@ -54,10 +57,12 @@ class ArrayFeed(_MiniBatches):
         self.description = description(data, batch, shuffle, drop_last)
         self.hold = Hold(x, y, w)
         session = trainer.session
-        self.order = np.arange(len(x), dtype=np.int64)
-        self.rates = np.zeros((max(self.steps, 1), trainer.optimizer.group_count))
-        session.set("order", self.order)
-        session.set("schedule", self.rates)
+        self.order = _array(session, "order", (len(x),), np.int64)
+        self.order[:] = np.arange(len(x))
+        #: the data order of an epoch that has not begun, with that epoch and its seed
+        self.drawn: tuple[tuple[int, int], np.ndarray] | None = None
+        rates = max(self.steps, 1), trainer.optimizer.group_count
+        self.rates = _array(session, "schedule", rates, np.float64)
         self.prepare()
 
     def prepare(self) -> None:
@@ -72,8 +77,8 @@ class ArrayFeed(_MiniBatches):
             small = trainer.built(x.specs, y.specs, self.small, "gather", w=w.specs)
         built.check(x, y)
         self.built = built
-        self.full = trainer.session.bind(built.program)
-        self.rest: Bound | None = trainer.session.bind(small.program) if small else None
+        self.full = trainer.session.bind_again(built.program)
+        self.rest: Bound | None = trainer.session.bind_again(small.program) if small else None
         self.version = trainer.version
 
     def check(self) -> None:
@@ -95,6 +100,19 @@ class ArrayFeed(_MiniBatches):
         """Steps that the first so many samples of an epoch make."""
         return -(-cursor // self.batch)
 
+    def _order(self, epoch: int) -> np.ndarray:
+        """The data order of an epoch, which may have been drawn while the one before ran."""
+        key, drawn, self.drawn = (self.trainer.seed, epoch), self.drawn, None
+        if drawn is not None and drawn[0] == key:
+            return drawn[1]
+        return order_of(self.data, self.shuffle, *key)
+
+    def _draw(self, epoch: int) -> None:
+        """Draw the order of an epoch to come; of labels nothing, which may change until then."""
+        if self.shuffle and self.shuffle != BALANCED and epoch < self.last:
+            key = self.trainer.seed, epoch
+            self.drawn = key, order_of(self.data, self.shuffle, *key)
+
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
         """Train one epoch from the trainer's cursor on; returns why it stopped early, or 0.
 
@@ -105,7 +123,7 @@ class ArrayFeed(_MiniBatches):
         self.hold.check()
         self.check()
         if self.shuffle:
-            self.order[:] = order_of(self.data, self.shuffle, trainer.seed, epoch)
+            self.order[:] = self._order(epoch)
             session.changed("order")
         begin = trainer.cursor
         check_place(begin, self.samples, self.batch, epoch)
@@ -117,7 +135,7 @@ class ArrayFeed(_MiniBatches):
         if not segments:  # the run before was interrupted after the epoch's last step
             return 0
         if batches is None:
-            return session.run(segments, poll)
+            return session.run(segments, poll, lambda: self._draw(epoch + 1))
         for k in range(sum(steps for _, steps in segments)):
             self.rates[0] = trainer.rates(1)[0]
             session.changed("schedule")
@@ -131,6 +149,18 @@ class ArrayFeed(_MiniBatches):
             if trainer.stop_training:
                 return control_block.REQUESTED
         return 0
+
+
+def _array(session: Session, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A segment of this shape for the host to write to: the one of the run before, if it fits,
+    so that programs need not be bound anew."""
+    if session.device == HOST:
+        known = session.memory.get(name)
+        if known is not None and known.shape == shape and known.dtype == dtype:
+            return known
+    array = np.zeros(shape, dtype)
+    session.set(name, array)
+    return array
 
 
 class BatchFeed(_MiniBatches):

@@ -127,7 +127,7 @@ class Epochs:
     def run(self) -> None:
         """Train the epochs that are left."""
         trainer, hooks, held_out, last = self.trainer, self.hooks, self.held_out, self.last
-        trainer.first_epoch = trainer.epoch
+        trainer.first_epoch, self.feed.last = trainer.epoch, last
         begun = self.take_up()
         while trainer.epoch < last and not trainer.stop_training:
             epoch = trainer.epoch

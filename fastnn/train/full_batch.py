@@ -82,7 +82,7 @@ class FullFeed:
             "samples": len(x), "batch_size": len(x), "shuffle": False, "drop_last": False,
         }  # fmt: skip
         self.hold = Hold(x, y, w)
-        self.stopped = ""
+        self.stopped, self.last = "", 0
         if trainer.on_gradients is not None:
             raise OptionError(f"on_gradients: {self.name} makes no updates of gradients; leave it")
         session = trainer.session

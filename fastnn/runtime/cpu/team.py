@@ -61,6 +61,7 @@ class Description:
         self.host, self.asks = host, any(bound.asks for bound, _ in segments)
         words = [[n, 0, 1, 0] for _, n in segments]
         self.workers, self.choices = workers or 1, []
+        self._most: list[int] = []
         for row, (bound, steps) in zip(words, segments, strict=True):
             if workers is not None:
                 break
@@ -68,6 +69,7 @@ class Description:
             most = choice.most(ENDLESS if again else steps)
             row[1:] = choice.address, unit_of(bound.program), most
             self.choices.append(choice)
+            self._most.append(most)
             self.workers = max(self.workers, choice.candidates[most])
         found = [bound.segment(n, self.workers) for bound, n in segments]
         self.table = np.array([f + w for f, w in zip(found, words, strict=True)], np.int64)
@@ -78,6 +80,12 @@ class Description:
             self.table.ctypes.data, count, barrier, self.control,
             workers is None and self.workers > 1, self.table.ctypes.data, count,
         )  # fmt: skip
+
+    def serves(self, segments: Sequence[tuple[BoundProgram, int]]) -> bool:
+        """Whether a description of these programs and steps would be the same."""
+        return self.segments == list(segments) and self._most == [
+            choice.most(steps) for choice, (_, steps) in zip(self.choices, segments, strict=False)
+        ]
 
     @property
     def barrier(self) -> np.ndarray:
@@ -175,9 +183,11 @@ class Team:
         self.prepare(description)()
 
     def start(
-        self, description: Description, poll: Callable[[], None], every: float = 0.05
-    ) -> None:
-        """Run in the team's threads while this one calls `poll` every so many seconds.
+        self, description: Description, poll: Callable[[], None], every: float = 0.05,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Run in the team's threads while this one calls `meanwhile` once, and `poll` every so many
+        seconds.
 
         Ctrl-C (or any exception in `poll`) asks the workers to stop at the end of their step,
         waits for them, and goes on as an exception. Functions of the host are called here, too,
@@ -195,6 +205,8 @@ class Team:
         try:
             description.asked_by(where)
             submit(where, description.address, 0)
+            if meanwhile is not None:
+                meanwhile()
             wait(where, nanoseconds, 0)
             due = time.monotonic() + every
             while running[0]:

@@ -36,7 +36,7 @@ from fastnn.runtime.cuda.ring import Slot
 from fastnn.runtime.cuda.single import CudaSingle
 from fastnn.runtime.cuda.stream import Stream
 from fastnn.runtime.cuda.weights import Copies
-from fastnn.runtime.interface import Store
+from fastnn.runtime.interface import Poll, Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
 
@@ -123,6 +123,9 @@ class CudaRuntime:
             self._saved = self.gpu.allocate(buffers.host.nbytes, "buffers")
         return self._saved
 
+    def bind_again(self, program: Program) -> CudaProgram:
+        return self.bind(program)
+
     def bind(self, program: Program) -> CudaProgram:
         self._between()
         larger = self._bound.get(id(program.within)) if program.within is not None else None
@@ -195,13 +198,17 @@ class CudaRuntime:
 
     # ---------------------------------------------------------------- many steps
 
-    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+    def run(
+        self, segments: Sequence[tuple[Any, int]], poll: Poll, meanwhile: Poll | None = None
+    ) -> None:
         """Steps are sent by a thread of their own, so that Ctrl-C cannot cut one in half. Functions
         of the host are called in this one."""
         self.synchronize()
         self._run = run = _Run(self, segments)
         try:
             _thread.start_new_thread(run.work, ())
+            if meanwhile is not None:
+                meanwhile()
             due = time.monotonic() + EVERY
             while not run.wait(EVERY):
                 if not run.answer() or time.monotonic() >= due:
