@@ -44,6 +44,18 @@ class Besides:
 
 
 @dataclass(frozen=True)
+class InPlace:
+    """Says that a kernel copies `x` to `y` but for a part, and which kernel (`kernel`) changes only
+    that part of its own array `x`. That one's parameters are called the same; there is no `y`, and
+    maybe working memory as large as `x` (`room`)."""
+
+    x: str
+    y: str
+    kernel: str
+    room: str = ""
+
+
+@dataclass(frozen=True)
 class Traits:
     """What graph, planner and compilers have to know of a kernel beside its signature."""
 
@@ -90,6 +102,8 @@ class Traits:
     #: pairs of calls that it may stand for
     endings: tuple[Ending, ...] = ()
     besides: tuple[Besides, ...] = ()
+    #: how it is done where its array need not be kept
+    in_place: InPlace | None = None
     #: the kernel whose sums it computes too, added to an array of zeros (its "inout" array), and
     #: faster where that has more rows than there are ids
     occurring_of: str = ""

@@ -162,7 +162,8 @@ class MultiHeadAttention(Module):
         if self.positions is not None:
             q, k = (self.positions(y, self.num_heads, place) for y in (q, k))
         keys, values = (
-            ops.where(place.now, new, old) for new, old in zip((k, v), cache, strict=True)
+            ops.put_row(old, ops.reshape(new, x.shape), place.number)
+            for new, old in zip((k, v), cache, strict=True)
         )
         y = self.attend(q, (keys, values), place.lengths)
         return ops.reshape(y, x.shape), (keys, values)

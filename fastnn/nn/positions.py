@@ -57,12 +57,13 @@ class Place:
         if written.root.segment == "input":
             graph.checks.append(Check((written.root,), _Room(graph.scope)))
         one = graph.full((batch, 1), 1.0, batched=True)
-        self.after = one if steps == 1 else ops.concatenate(one, ops.columns(written, 0, steps - 1))
-        self.now = ops.reshape(ops.subtract(self.after, written), (batch, steps, 1))
+        ahead = one if steps == 1 else ops.concatenate(one, ops.columns(written, 0, steps - 1))
+        self.now = ops.reshape(ops.subtract(ahead, written), (batch, steps, 1))
         self.number = graph.value((batch,), "i", batched=True, name="place")
         graph.call("mask_length", mask=written, y=self.number)
         self.lengths = graph.value((batch,), "i", batched=True, name="places")
-        graph.call("mask_length", mask=self.after, y=self.lengths)
+        graph.call("mask_length", mask=ahead, y=self.lengths)
+        self.after = ops.affine(ahead, 1.0, 0.0)  # last: it may be written where `written` was
 
     @staticmethod
     def start(x: Value, steps: int) -> Value:

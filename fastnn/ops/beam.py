@@ -12,7 +12,7 @@ from fastnn.errors import OptionError, ShapeError, check_whole, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.kernels.beam.shared import NEVER
-from fastnn.ops.arithmetic import _to_floats, multiply, subtract
+from fastnn.ops.arithmetic import _to_floats, affine, multiply, subtract
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.joining import concatenate
 from fastnn.ops.reduce import log_softmax
@@ -50,7 +50,10 @@ def _reordered(graph: Graph, x: Value, parent: Value) -> Value:
     """What belongs to the hypotheses that go on: x is (batch, width, ...)."""
     y = graph.value(x.shape, batched=True, name=f"reordered {x.name}")
     flat = (x.shape[0], x.size // x.shape[0])
-    graph.call("beam_reorder", x=reshape(x, flat), parent=parent, y=graph.view(y, flat, True))
+    graph.call(
+        "beam_reorder", x=reshape(x, flat), parent=parent, running=None,
+        y=graph.view(y, flat, True),
+    )  # fmt: skip
     return y
 
 
@@ -161,10 +164,11 @@ def beam_search(
             raise OptionError(f"{name}: there are fewer sequences than width={width}")
         wide = reshape(log_softmax(scores), (batch, width * scores.shape[1]))
         one = graph.full((batch, 1), 1.0, batched=True)
-        after = one if steps == 1 else concatenate(graph, [one, columns(written, 0, steps - 1)])
+        ahead = one if steps == 1 else concatenate(graph, [one, columns(written, 0, steps - 1)])
+        now = reshape(subtract(ahead, written), (batch, 1, steps))
         live = one if min_steps == 0 else columns(written, min_steps - 1, min_steps)
         parent, symbol, selected = _select(graph, wide, (score, count, ended), norms, live, stop)
-        now = reshape(subtract(after, written), (batch, 1, steps))
+        after = affine(ahead, 1.0, 0.0)  # may be written where `written` was, which has been read
         value = reshape(_to_floats(symbol), (batch, width, 1))
         history = choose(now, value, _reordered(graph, history, parent))
         carried_on = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from fastnn import errors
 from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
+from fastnn.graph.loop import memory_written
+from fastnn.graph.op import KERNEL, batched_like
 from fastnn.graph.sizes import whole
 from fastnn.graph.value import Value
+from fastnn.kernels.declare import declared
 from fastnn.ops.arithmetic import multiply, where
+from fastnn.ops.declare import Operand, like, op
 from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape
@@ -39,6 +43,51 @@ def store_state(value: Any, buffer: Leaf) -> None:
 def zeros_state(x: Any, size: int) -> Value:
     """A state of zeros for each sample of the batch: shape (batch, size)."""
     return graph_of(x).full((x.shape[0], whole(size)), 0.0, batched=True)
+
+
+@op(
+    backward=("put_row_backward_row",), differentiable=("x", "row"), linear=("x", "row"),
+    constant=("running",), placement=batched_like("y"),
+)  # fmt: skip
+def put_row(x: Operand, row: Operand, at: Value, running: Value | None = None) -> Value:
+    """Tables with one row replaced: what has been written so far joins what comes.
+
+    As a state of `loop` that nobody asks for in earlier steps, a table stays where it is, and a
+    step writes the row alone (`fastnn/plan/in_place.py`).
+
+    Args:
+        x: shape (N, rows, ...).
+        row: shape (N, ...).
+        at: where it is put, integers of shape (N,); a number that is no row puts nothing.
+        running: which tables are written, shape (N,), or (batch,) where N is a multiple of it: 0
+            leaves the table as it is. None: all.
+
+    Raises:
+        ShapeError: the shapes don't fit each other.
+
+    >>> import numpy as np
+    >>> from fastnn import nn, ops
+    >>> class Put(nn.Module):
+    ...     def forward(self, x, row, at):
+    ...         return ops.put_row(x, row, at)
+    >>> Put().predict(np.zeros((1, 3, 2), np.float32), np.ones((1, 2)), np.array([1]))
+    array([[[0., 0.],
+            [1., 1.],
+            [0., 0.]]], dtype=float32)
+    """
+    fits = x.ndim > 1 and row.shape == (x.shape[0], *x.shape[2:])
+    if not fits or at.shape != x.shape[:1] or at.dtype != "i":
+        raise ShapeError(
+            f"{errors.where(x.graph.scope)}put_row: expected tables of shape (N, rows, ...), a row "
+            f"of each, (N, ...), and integers of shape (N,), got {x.shape}, {row.shape} and "
+            f"{at.shape} of type {at.dtype!r}"
+        )
+    if running is not None and (running.ndim != 1 or x.shape[0] % running.shape[0]):
+        raise ShapeError(
+            f"{errors.where(x.graph.scope)}put_row: expected running to be a number for each of "
+            f"{x.shape[0]} tables, or for several of them, got shape {running.shape}"
+        )
+    return like(x)
 
 
 def loop(
@@ -144,7 +193,7 @@ def loop(
         ended = None if until is None else _mask_of(until(y, new), batch, graph)
         if mask is not None:
             outputs = [_within(mask, output, 0.0) for output in outputs]
-            fresh = [_within(mask, after, before) for before, after in zip(old, fresh, strict=True)]
+            fresh = [_kept(mask, after, before) for before, after in zip(old, fresh, strict=True)]
         if ended is not None:
             outputs.append(mask)
             fresh.append(where(ended, 0.0, mask))
@@ -224,6 +273,37 @@ def _refuse_others(what: str, parts: Any, graph: Graph, kinds: tuple[type, ...])
                 f"{errors.where(graph.scope)}loop: expected {what} to be symbolic, one value or a "
                 f"tuple or list of values, got {_shown(part)}"
             )
+
+
+def _kept(mask: Value, after: Value, before: Value) -> Value:
+    """The new state where the mask holds, else the one before it."""
+    changes = partial_changes(after, before)
+    for change in changes:
+        change["running"] = mask
+    return after if changes else _within(mask, after, before)
+
+
+def partial_changes(after: Value, before: Value) -> list[dict[str, Any]]:
+    """The operands of what makes a state of the one before it, if that is kernels which change a
+    part of it and can be told which samples go on; else nothing."""
+    found: list[dict[str, Any]] = []
+    value = after
+    for node in reversed(after.graph.nodes):
+        if value.root is before:
+            break
+        made = memory_written(node) if node.op is KERNEL else node.outputs.values()
+        if value.size != before.size or not any(value.root is root for root in made):
+            continue  # a view is no change
+        kernel = node.attrs["kernel"] if node.op is KERNEL else node.op.forward_kernel
+        operands = node.attrs["operands"] if node.op is KERNEL else node.inputs
+        known = declared(kernel) if node.of is None else None
+        in_place = None if known is None else known.traits.in_place
+        if in_place is None or operands.get("running", node) is not None:
+            return []
+        found.append(operands)
+        value = cast(Value, operands[in_place.x])
+    whole_state = value.root is before and value.size == before.size
+    return found if whole_state else []
 
 
 def _within(mask: Value, value: Value, otherwise: Any) -> Value:

@@ -11,6 +11,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Counter, Repeat, Value
 from fastnn.kernels.types import storage
 from fastnn.plan import memory
+from fastnn.plan.in_place import in_place
 from fastnn.plan.instruction import Instruction, Repeated, Work, flat, instructions_of
 from fastnn.plan.launches import in_order, in_turn
 from fastnn.plan.lower import Lowering
@@ -60,7 +61,7 @@ def look(lowered: Lowering, places: Mapping[str, Value]) -> Looked:
     calls = without_unread(chosen(lowered, kept), lowered.graph.last, kept)
     if lowered.derived:
         calls = of_use(calls, kept)
-    calls, private = shared_by_steps(calls, kept)
+    calls, private = shared_by_steps(in_place(calls, kept, lowered.graph.dtype), kept)
     return Looked(calls, places, private, lowered.batch, lowered.dtype)
 
 

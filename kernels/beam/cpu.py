@@ -8,7 +8,9 @@ others. NaN is never chosen.
 
 from ..cpu.parts import load_part
 from ..declare import helper, kernel
+from ..sequence.shared import goes_on
 from ..simd import lanes, max_lanes
+from ..traits import InPlace
 from .shared import NEVER, is_there, worse
 
 
@@ -88,20 +90,48 @@ def beam_select(
                 new_score[b, w] = NEVER
 
 
-@kernel
+@kernel(in_place=InPlace("x", "y", "beam_reorder_in_place", "room"))
 def beam_reorder(
     x: "in rows f[B,C]",
     parent: "in rows i[B,W]",
+    running: "in rows f[B]",  # absent: all 1
     y: "out rows f[B,C]",
     lo: "begin",
     hi: "end",
 ):
-    """y[b, w] = x[b, parent[b, w]]: what belongs to the hypotheses that go on."""
+    """y[b, w] = x[b, parent[b, w]]: what belongs to the hypotheses that go on; x[b, w] where
+    running is 0."""
     size = x.shape[1] // parent.shape[1]
     for b in range(lo, hi):
         for w in range(parent.shape[1]):
+            p = parent[b, w] if goes_on(running, b) else w
             for j in range(size):
-                y[b, w * size + j] = x[b, parent[b, w] * size + j]
+                y[b, w * size + j] = x[b, p * size + j]
+
+
+@kernel
+def beam_reorder_in_place(
+    x: "inout rows f[B,C]",
+    parent: "in rows i[B,W]",
+    running: "in rows f[B]",
+    room: "scratch rows f[B,C]",  # of a range only the first row is used
+    lo: "begin",
+    hi: "end",
+):
+    """`beam_reorder` with x itself as the result: hypotheses that stay are not touched."""
+    size = x.shape[1] // parent.shape[1]
+    for b in range(lo, hi):
+        if not goes_on(running, b):
+            continue
+        for w in range(parent.shape[1]):
+            p = parent[b, w]
+            if p != w:
+                for j in range(size):
+                    room[lo, w * size + j] = x[b, p * size + j]
+        for w in range(parent.shape[1]):
+            if parent[b, w] != w:
+                for j in range(size):
+                    x[b, w * size + j] = room[lo, w * size + j]
 
 
 @kernel

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..cuda.device import block_number, cast, cuda, flat, flat_index, thread_number
 from ..declare import ceil_div, cuda_kernel, helper
+from ..sequence.shared import goes_on
 from . import cpu
 from .shared import NEVER, is_there
 
@@ -85,12 +86,37 @@ def beam_select(
 @cuda_kernel(
     like=cpu.beam_reorder, launch=lambda s: (ceil_div(s["B"] * s["C"], 256), 256), bounds=256
 )
-def beam_reorder(x, parent, y):
+def beam_reorder(x, parent, running, y):
     i = flat_index()
     if i < x.size:
         b, j = i // x.shape[1], i % x.shape[1]
         size = x.shape[1] // parent.shape[1]
-        flat(y)[i] = x[b, parent[b, j // size] * size + j % size]
+        w = j // size
+        p = parent[b, w] if goes_on(running, b) else w
+        flat(y)[i] = x[b, p * size + j % size]
+
+
+def columns_launch(s):
+    """A thread for each number of a hypothesis."""
+    return ceil_div(s["B"] * (s["C"] // s["W"]), 256), 256
+
+
+@cuda_kernel(like=cpu.beam_reorder_in_place, launch=columns_launch, bounds=256)
+def beam_reorder_in_place(x, parent, running, room):
+    W = parent.shape[1]
+    size, i = x.shape[1] // W, flat_index()
+    if i >= x.shape[0] * size:
+        return
+    b, j = i // size, i % size
+    if not goes_on(running, b):
+        return
+    for w in range(W):
+        p = parent[b, w]
+        if p != w:
+            room[b, w * size + j] = x[b, p * size + j]
+    for w in range(W):
+        if parent[b, w] != w:
+            x[b, w * size + j] = room[b, w * size + j]
 
 
 @cuda_kernel(like=cpu.to_ids, launch=lambda s: (ceil_div(s["N"] * s["C"], 256), 256), bounds=256)

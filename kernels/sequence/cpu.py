@@ -3,8 +3,10 @@
 B sequences of T steps; C numbers a step.
 """
 
-from ..declare import kernel
+from ..declare import helper, kernel
 from ..simd import lanes, load, load_first, store, store_first
+from ..traits import InPlace
+from .shared import goes_on
 
 
 @kernel(swaps_leading=True)
@@ -72,3 +74,80 @@ def clear_idle(running: "in whole f[T,B]", y: "inout* rows f[T,C]", lo: "begin",
         if not goes_on:
             for c in range(y.shape[1]):
                 y[t, c] = 0.0
+
+
+@helper
+def copy_row(x, source, y, sink, size):
+    """y[sink:] = x[source:], so many numbers."""
+    w = lanes(x)
+    for j in range(0, size, w):
+        n = min(w, size - j)
+        if n == w:
+            store(y, sink + j, load(x, source + j))
+        else:
+            store_first(y, sink + j, load_first(x, source + j, n), n)
+
+
+@kernel(in_place=InPlace("x", "y", "put_row_in_place"))
+def put_row_forward(
+    x: "in rows f[B,K]",  # W tables of a sequence, each of K/D rows of D/W numbers
+    row: "in rows f[B,D]",
+    at: "in rows i[B,W]",
+    running: "in rows f[B]",  # absent: all 1
+    y: "out rows f[B,K]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x, but for row at[b,w] of table w, which is row[b,w]; y = x where running is 0, and where
+    there is no such row."""
+    K, W = x.shape[1], at.shape[1]
+    size, room = row.shape[1] // W, K // W
+    for b in range(lo, hi):
+        copy_row(x, b * K, y, b * K, K)
+        if goes_on(running, b):
+            for w in range(W):
+                begin = at[b, w] * size
+                if 0 <= begin < room:
+                    copy_row(row, (b * W + w) * size, y, b * K + w * room + begin, size)
+
+
+@kernel
+def put_row_in_place(
+    x: "inout rows f[B,K]",
+    row: "in rows f[B,D]",
+    at: "in rows i[B,W]",
+    running: "in rows f[B]",
+    lo: "begin",
+    hi: "end",
+):
+    """`put_row_forward` with x itself as the result: nothing but the rows is written."""
+    K, W = x.shape[1], at.shape[1]
+    size, room = row.shape[1] // W, K // W
+    for b in range(lo, hi):
+        if goes_on(running, b):
+            for w in range(W):
+                begin = at[b, w] * size
+                if 0 <= begin < room:
+                    copy_row(row, (b * W + w) * size, x, b * K + w * room + begin, size)
+
+
+@kernel
+def put_row_backward_row(
+    at: "in rows i[B,W]",
+    running: "in rows f[B]",
+    dy: "in rows f[B,K]",
+    drow: "out rows f[B,D]",
+    lo: "begin",
+    hi: "end",
+):
+    """The gradient at the row that was put; 0 where none was."""
+    K, W = dy.shape[1], at.shape[1]
+    size, room = drow.shape[1] // W, K // W
+    for b in range(lo, hi):
+        for w in range(W):
+            begin, sink = at[b, w] * size, (b * W + w) * size
+            if 0 <= begin < room and goes_on(running, b):
+                copy_row(dy, b * K + w * room + begin, drow, sink, size)
+            else:
+                for j in range(size):
+                    drow[b, w * size + j] = 0.0

@@ -4,8 +4,9 @@ B sequences of T steps; C numbers a step.
 """
 
 from ..cuda.device import can_load4, divide_index, flat, flat_index, fours_launch, load4, store4
-from ..declare import cuda_kernel
+from ..declare import ceil_div, cuda_kernel
 from . import cpu
+from .shared import goes_on
 
 
 @cuda_kernel(like=cpu.swap_leading, launch=lambda s: fours_launch(s["B"] * s["T"] * s["C"]))
@@ -83,3 +84,55 @@ def clear_idle(running, y):
             if running[t, b] != 0.0:
                 return
         flat(y)[i] = 0.0
+
+
+def put_launch(s):
+    """A thread for each number of the tables."""
+    return ceil_div(s["B"] * s["K"], 256), 256
+
+
+def rows_launch(s):
+    """A thread for each number of the rows."""
+    return ceil_div(s["B"] * s["D"], 256), 256
+
+
+@cuda_kernel(like=cpu.put_row_forward, launch=put_launch, bounds=256)
+def put_row_forward(x, row, at, running, y):
+    i = flat_index()
+    if i >= x.size:
+        return
+    K, W = x.shape[1], at.shape[1]
+    size, room = row.shape[1] // W, K // W
+    b = divide_index(i, K)
+    w = (i - b * K) // room
+    j = i - b * K - w * room - at[b, w] * size
+    inside = 0 <= j < size and goes_on(running, b)
+    flat(y)[i] = row[b, w * size + j] if inside else flat(x)[i]
+
+
+@cuda_kernel(like=cpu.put_row_in_place, launch=rows_launch, bounds=256)
+def put_row_in_place(x, row, at, running):
+    i = flat_index()
+    if i >= row.size:
+        return
+    K, D, W = x.shape[1], row.shape[1], at.shape[1]
+    size, room = D // W, K // W
+    b = divide_index(i, D)
+    w = (i - b * D) // size
+    begin = at[b, w] * size
+    if 0 <= begin < room and goes_on(running, b):
+        x[b, w * room + begin + i - b * D - w * size] = flat(row)[i]
+
+
+@cuda_kernel(like=cpu.put_row_backward_row, launch=rows_launch, bounds=256)
+def put_row_backward_row(at, running, dy, drow):
+    i = flat_index()
+    if i >= drow.size:
+        return
+    K, D, W = dy.shape[1], drow.shape[1], at.shape[1]
+    size, room = D // W, K // W
+    b = divide_index(i, D)
+    w = (i - b * D) // size
+    begin = at[b, w] * size
+    inside = 0 <= begin < room and goes_on(running, b)
+    flat(drow)[i] = dy[b, w * room + begin + i - b * D - w * size] if inside else 0.0

@@ -178,7 +178,15 @@ DIRECT |= {
         new_count=numbers(2, 2), new_ended=numbers(2, 2), best=numbers(2, 2), which=ids(2, 2),
         stop=1,
     ),
-    "beam_reorder": dict(x=numbers(2, 6), parent=ids(2, 2, below=2), y=numbers(2, 6)),
+    "beam_reorder": dict(
+        x=numbers(2, 6), parent=ids(2, 2, below=2), running=None, y=numbers(2, 6)
+    ),
+    "beam_reorder_in_place": dict(
+        x=numbers(2, 6), parent=ids(2, 2, below=2), running=numbers(2), room=numbers(2, 6)
+    ),
+    "put_row_in_place": dict(
+        x=numbers(3, 12), row=numbers(3, 4), at=ids(3, 2, below=4), running=numbers(3)
+    ),
     "to_ids": dict(x=np.ones((2, 3), np.float32), y=ids(2, 3)),
 }  # fmt: skip
 DIRECT["add_scaled"] = dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5)

@@ -29,6 +29,7 @@ GradientRule = Callable[["Lowering", Node, Values, Values], None]
 #: modules of this folder that register rules
 RULES = (
     "attention", "convolution", "crf", "ctc", "loop", "products", "recurrent", "rows", "strided",
+    "put_row",
     "transducer",
 )  # fmt: skip
 #: by the op's name

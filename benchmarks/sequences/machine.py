@@ -1,22 +1,13 @@
-"""A training step of a Neural Turing Machine, side by side with plain PyTorch.
-
-    python -m benchmarks.ntm [--slots 128 --width 20 --hidden 100 --steps 40 --batch 16]
-
-PyTorch's side is eager: a loop over the steps that computes all heads at once. From equal
-parameters both make the same step with Adam, and the losses of the first few have to be equal; then
-both are timed on one thread, sides alternating. The figures are processor time, by the fastest
-repetition.
-"""
+"""A training step of a Neural Turing Machine."""
 
 from __future__ import annotations
 
-import argparse
-import time
 from typing import Any
 
 import numpy as np
 
 import fastnn as fnn
+from benchmarks.sequences.sides import Sides
 from fastnn import nn
 from fastnn.nn.ntm import SMALL, START
 
@@ -93,33 +84,22 @@ class Outputs(nn.Module):
         return self.ntm(x)[0]
 
 
-def seconds(run: Any) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
-
-
-def main(arguments: list[str] | None = None) -> tuple[float, float]:
-    """Returns milliseconds of a step, of fastnn and of PyTorch."""
+def copy(threads: int, precision: str, **sizes: int) -> Sides:
+    """A step with Adam; PyTorch's side is eager, a loop over the steps that computes all heads at
+    once."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("slots", 128), ("width", 20), ("hidden", 100), ("steps", 40),
-                        ("batch", 16), ("bits", 8), ("repeats", 12)):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-
+    given = {"slots": 128, "width": 20, "hidden": 100, "steps": 40, "batch": 16, "bits": 8}
+    slots, width, hidden, steps, batch, bits = {**given, **sizes}.values()
     random = np.random.default_rng(0)
-    x = random.integers(0, 2, (given.batch, given.steps, given.bits + 1)).astype(np.float32)
-    y = random.integers(0, 2, (given.batch, given.steps, given.bits)).astype(np.float32)
-    ntm = nn.NTM(
-        given.bits + 1, given.bits, slots=given.slots, width=given.width, hidden_size=given.hidden
-    )
+    x = random.integers(0, 2, (batch, steps, bits + 1)).astype(np.float32)
+    y = random.integers(0, 2, (batch, steps, bits)).astype(np.float32)
+    ntm = nn.NTM(bits + 1, bits, slots=slots, width=width, hidden_size=hidden)
     ntm.initialize(0)
     theirs = Ntm(ntm)
     optimizer = torch.optim.Adam(theirs.parameters.values(), lr=1e-3)
-    step = fnn.compile(Outputs(ntm), "bce_with_logits", fnn.optim.Adam(lr=1e-3), workers=1)
+    step = fnn.compile(Outputs(ntm), "bce_with_logits", fnn.optim.Adam(lr=1e-3), workers=threads,
+                       precision=precision)  # fmt: skip
     tx, ty = torch.from_numpy(x), torch.from_numpy(y)
 
     def their_step() -> float:
@@ -129,16 +109,4 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
         optimizer.step()
         return loss.item()
 
-    for _ in range(3):
-        np.testing.assert_allclose(float(step(x, y)), their_step(), rtol=1e-4)
-    ours, others = [], []
-    for _ in range(given.repeats):
-        ours.append(1e3 * seconds(lambda: step(x, y)))
-        others.append(1e3 * seconds(their_step))
-    a, b = min(ours), min(others)
-    print(f"a step: fastnn {a:.1f} ms, PyTorch {b:.1f} ms, {b / a:.1f} times")
-    return a, b
-
-
-if __name__ == "__main__":
-    main()
+    return Sides({"fastnn": lambda: float(step(x, y)), "PyTorch": their_step})
