@@ -93,6 +93,7 @@ def advise(history: Any, goal: float, *, monitor: str = "loss", mode: str = "min
     found: Mapping[str, Sequence[float]] = getattr(history, "history", history)
     if not isinstance(found, Mapping) or monitor not in found or not len(found[monitor]):
         got = (list(found) or "an empty one") if isinstance(found, Mapping) else repr(found)
+        got = "no epoch of it" if isinstance(found, Mapping) and monitor in found else got
         raise DataError(f"advise: expected a history with {monitor!r}, got {got}")
     sign = 1.0 if mode == "min" else -1.0
     training = sign * np.asarray(found[monitor], np.float64)

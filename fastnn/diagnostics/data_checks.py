@@ -124,11 +124,14 @@ def _classes(labels: NDArray[Any]) -> Finding:
         found += f", none of {', '.join(map(str, missing[:5]))}" + " ..." * (absent > 5)
     uneven = shares.max() > 3 * shares.min()
     advice = ""
-    if uneven:
+    if len(kinds) == 1:
+        found = f"class {kinds[0]} alone"
+        advice = "there is nothing to tell apart: check the targets"
+    elif uneven:
         advice = (
             f"accuracy begins at {shares.max():.1%}: look at the recall of each class, draw "
             'batches with shuffle="balanced", or weigh the classes in the loss'
         )
     elif absent:
         advice = "check the numbers of the classes: they are to be 0, 1, 2, ..."
-    return Finding("labels", LOOK if uneven or absent else GOOD, found, advice)
+    return Finding("labels", LOOK if advice else GOOD, found, advice)

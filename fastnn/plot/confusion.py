@@ -58,7 +58,7 @@ def confusion_matrix(
             f"dimension for scores, got {np.shape(predictions)}"
         )
     for what, array in (("targets", wanted), ("predictions", found)):
-        if array.dtype.kind not in "iub":
+        if array.size and array.dtype.kind not in "iub":
             raise DataError(
                 f"confusion_matrix: expected class indices, whole numbers, as {what}, got "
                 f"{array.dtype}"

@@ -44,7 +44,7 @@ def learning_curves(histories: Any, path: Path = None) -> Figure:
     )
     runs: dict[str, Any] = {"": histories} if single else dict(histories)
     panels = list(dict.fromkeys(n.removeprefix("val_") for run in runs.values() for n in run))
-    if not panels:
+    if not any(np.size(run[name]) for run in runs.values() for name in run):
         raise DataError("learning_curves: expected a history with an epoch, got none")
     figure, axes = grid(len(panels), 4.8, 3.6, 3)
     for panel, ax in zip(panels, axes, strict=True):

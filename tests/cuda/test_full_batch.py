@@ -15,6 +15,8 @@ X, Y = RNG.normal(size=(2, 3, 1))
 
 METHODS = {
     "lbfgs": lambda: optim.LBFGS(history_size=1, weight_decay=0.1),
+    "cg": lambda: optim.ConjugateGradient(formula="fletcher-reeves"),
+    "hessian-free": lambda: optim.HessianFree(),
     "marquardt": lambda: optim.LevenbergMarquardt(),
 }
 
@@ -28,7 +30,7 @@ def test_iterations(name: str) -> None:
             nn.Linear(1, 1), "mse", METHODS[name](), device=device, dtype="float64"
         )
         runs: list[dict[str, Any]] = []
-        for _ in range(2 if name == "lbfgs" else 1):
+        for _ in range(2 if name in ("lbfgs", "cg") else 1):
             history = trainer.fit(X, Y, epochs=1, verbose=False)
             runs.append({**history, **trainer.get_parameters()})
             trainer.model.bias.value[:] += 0.5

@@ -68,6 +68,8 @@ def test_labels() -> None:
     found = diagnose(net(), X, gap, steps=0)["labels"]
     assert found.verdict == "look"
     assert "none of 1" in found.found
+    found = diagnose(net(), X, np.full(len(X), 2), steps=0)["labels"]
+    assert (found.verdict, found.found) == ("look", "class 2 alone")
 
 
 def test_labels_are_those_of_a_loss_of_classes() -> None:
@@ -268,6 +270,8 @@ def test_advice_of_a_metric_that_grows() -> None:
     assert advise(history, 0.95, monitor="accuracy", mode="max").case == "validation"
     with pytest.raises(DataError, match="'loss'"):
         advise(history, 0.95)
+    with pytest.raises(DataError, match="got no epoch of it"):
+        advise({"loss": []}, 0.95)
     with pytest.raises(OptionError, match="mode"):
         advise(history, 0.95, mode="up")
 

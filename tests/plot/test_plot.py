@@ -221,6 +221,8 @@ def test_samples_of_another_shape_are_refused() -> None:
         (lambda: plot.confusion_matrix([0, 1], [0, 1], classes=2), OptionError, "names"),
         (lambda: plot.embedding(np.ones((3, 4)), labels=3), ShapeError, "3 labels"),
         (lambda: plot.embedding(np.full((3, 4), np.nan)), DataError, "not finite"),
+        (lambda: plot.confusion_matrix([], []), DataError, "got none"),
+        (lambda: plot.learning_curves({"a": {"loss": []}}), DataError, "with an epoch, got none"),
         (lambda: plot.learning_curves([{"loss": [1.0]}]), DataError, "got a list"),
         (lambda: plot.learning_curves({"loss": ["low"]}), DataError, "numbers"),
         (lambda: plot.optimizer_paths("valley", ["sgd"]), OptionError, "dict of optimisers"),
