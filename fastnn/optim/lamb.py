@@ -71,8 +71,8 @@ class LAMB(Passes):
     @property
     def passes(self) -> Mapping[str, Pass]:
         return {
-            "moments": Pass(moments, SLOTS, ("p", "g"), scalars=9, sums=2),
-            "update": Pass(update, ("p",), SLOTS, scalars=9, own=1),
+            "moments": Pass(moments, SLOTS, ("p", "g"), ("u",), scalars=9, sums=2),
+            "update": Pass(update, ("p",), ("u",), scalars=9, own=1),
         }
 
     @property
@@ -80,9 +80,12 @@ class LAMB(Passes):
         return {"ratio": (ratio, 2)}
 
     def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        norms = self.run("moments", given)
-        own = self.combine("ratio", given, norms, given["p"].size)
-        self.run("update", given, own=own)
+        p = given["p"]
+        # r is kept, because the division and the root take longer than to write and read it
+        u = p.graph.value(p.shape, name="u")
+        norms = self.run("moments", given, u=u)
+        own = self.combine("ratio", given, norms, p.size)
+        self.run("update", given, u=u, own=own)
 
 
 @helper
@@ -95,11 +98,11 @@ def moments(
     m: Any, v: Any, p: Any, g: Any, rate: Any, mean: Any, square: Any, beta1: Any, rest1: Any,
     beta2: Any, rest2: Any, eps: Any, decay: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """The moments, and squares of p and r."""
+    """The moments, r, and squares of p and r."""
     m = fma(m, beta1, g * rest1)
     v = fma(g * rest2, g, v * beta2)
     r = direction(p, m, v, mean, square, eps, decay)
-    return m, v, p * p, r * r
+    return m, v, r, p * p, r * r
 
 
 def ratio(
@@ -113,7 +116,7 @@ def ratio(
 
 
 def update(
-    p: Any, m: Any, v: Any, rate: Any, mean: Any, square: Any, beta1: Any, rest1: Any, beta2: Any,
+    p: Any, u: Any, rate: Any, mean: Any, square: Any, beta1: Any, rest1: Any, beta2: Any,
     rest2: Any, eps: Any, decay: Any, scaled: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    return (fma(direction(p, m, v, mean, square, eps, decay), scaled, p),)
+    return (fma(u, scaled, p),)
