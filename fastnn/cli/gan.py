@@ -39,7 +39,7 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
               help="Judge samples of noise within this, too.")  # fmt: skip
 @options.running(
     output="runs/gan",
-    epochs=18,
+    epochs=20,
     batch_size=64,
     lr=3e-4,
     rate="Initial learning rate of the discriminator; both decay to 0 along a cosine.",
