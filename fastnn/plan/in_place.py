@@ -37,6 +37,8 @@ def in_place(calls: list[Call], kept: Iterable[Value], dtype: str) -> list[Call]
         dtype: of the program's floats.
     """
     loops = dict.fromkeys(call.repeats[0] for call in calls if call.repeats)
+    if any(loop.reverse for loop in loops):  # a gradient, which asks for states of all steps
+        return calls
     for loop in loops:
         kept_too = {*kept, *(r.running.root for r in loops if r.running is not None)}
         tried: set[Value] = set()
@@ -55,11 +57,13 @@ def _next(
     roots = dict.fromkeys(
         value.root for call in inside for _, _, value in call.arrays() if loop in value.strides
     )
+    uses: dict[Value, list[Use]] = {}
     for root in roots:
         large = root.size * item >= LARGE
         if root in tried or root in kept or root.segment != "work" or not (partial or large):
             continue
-        state = _State(root, loop, _uses(calls), kept)
+        uses = uses or _uses(calls)
+        state = _State(root, loop, uses, kept)
         if state.is_one() and (state.follow() or (large and state.may_be_written_over())):
             return state
         tried.add(root)
@@ -107,9 +111,7 @@ class _State:
             if self.loop in call.repeats:
                 self.size = value.strides.get(self.loop, 0)
                 break
-        if self.loop.reverse or self.size <= 0:
-            return False
-        if self.root.size != (self.loop.length + 1) * self.size:
+        if self.size <= 0 or self.root.size != (self.loop.length + 1) * self.size:
             return False
         final = self.loop.length * self.size
         for use in self.uses[self.root]:
@@ -137,8 +139,14 @@ class _State:
         return self.writer[3] == "out" and self.writer[4].size == self.size
 
     def may_be_written_over(self) -> bool:
-        """Whether the new state is written after all of the old one is read."""
-        return max(k for k, *_ in self.old) < self.writer[0]
+        """Whether the new state is written after all of the old one is read, or by a call that
+        reads each element of it before it writes the one in its place."""
+        number, writer = self.writer[0], self.writer[1]
+        by_element = kernel_of(writer.kernel).traits.elementwise
+        return all(
+            k < number or (call is writer and by_element and value.size == self.size)
+            for k, call, _, _, value in self.old
+        )
 
     def follow(self) -> bool:
         """Whether calls that have a twin make the new state of the old one; notes them."""

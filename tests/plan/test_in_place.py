@@ -129,6 +129,24 @@ def test_a_longer_beam_search_takes_memory_of_its_length() -> None:
     assert large < 2.3 * small
 
 
+def test_a_recurrent_search_takes_no_memory_for_a_step() -> None:
+    """Beside symbols and masks: 64 units of 24 hypotheses would be 6 KB a step."""
+
+    class Writer(nn.Module):
+        def __init__(self, steps: int):
+            self.decoder, self.steps = nn.AttentionDecoder(9, 8, 64, 16), steps
+
+        def forward(self, x: Any) -> Any:
+            return self.decoder.write(x, steps=self.steps, width=6)
+
+    model, x = Writer(100), normal(4, 5, 16)
+    short, long = run(model, x), run(Writer(140), x)
+    assert long[1].sizes["work"] - short[1].sizes["work"] < 40 * 3000
+    for workers in (2, 3):
+        for a, b in zip(run(model, x, workers=workers)[0], short[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 class Put(nn.Module):
     def forward(self, x: Any, row: Any, at: Any) -> Any:
         return ops.put_row(x, row, at)
