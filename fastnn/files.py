@@ -117,12 +117,22 @@ def lines_of(text: str) -> list[str]:
 
 def read_text(path: Path, what: str = "file", fault: Fault = DataError) -> str:
     """The contents of a UTF-8 file, with all ends of lines as "\\n"."""
-    content = read_bytes(path, what, fault)
+    return _decoded(read_bytes(path, what, fault), f"{what} {str(path)!r}", fault)
+
+
+def read_input(what: str = "the standard input", fault: Fault = DataError) -> str:
+    """What comes in as UTF-8 from the standard input, with all ends of lines as "\\n"."""
+    with told(f"{what} cannot be read", "give a file or a pipe that can be read", fault):
+        content = sys.stdin.buffer.read()
+    return _decoded(content, what, fault)
+
+
+def _decoded(content: bytes, what: str, fault: Fault) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise fault(
-            f"{what} {str(path)!r}: expected UTF-8, got byte {content[error.start]:#04x} at place "
+            f"{what}: expected UTF-8, got byte {content[error.start]:#04x} at place "
             f"{error.start}; convert it, say with iconv -f latin1 -t utf-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")

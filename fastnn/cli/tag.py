@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -21,12 +20,12 @@ def tag(files: tuple[Path, ...], checkpoint: Path, columns: bool, spaces: bool) 
 
     The checkpoint carries the symbols and settings of the model.
     """
-    from fastnn.files import lines_of, read_text
+    from fastnn.files import lines_of, read_input, read_text
     from fastnn.tasks.ner import load_tagger
     from fastnn.tasks.tagger import marked, predict_tags, words_of
 
     model, encoder = load_tagger(checkpoint)
-    texts = [read_text(path, "text") for path in files] if files else [sys.stdin.read()]
+    texts = [read_text(path, "text") for path in files] if files else [read_input()]
     lines = [line for text in texts for line in lines_of(text) if line.strip()]
     sentences = [line.split() if spaces else words_of(line) for line in lines]
     found = predict_tags(model, encoder, sentences) if sentences else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -26,11 +25,11 @@ def translate(sentences: tuple[str, ...], checkpoint: Path, width: int, length_p
     The checkpoint carries the model's pieces of words and its settings.
     """
     from fastnn import plot
-    from fastnn.files import lines_of
+    from fastnn.files import lines_of, read_input
     from fastnn.tasks.translate import load_translator
 
     translator = load_translator(checkpoint)
-    lines = list(sentences) or lines_of(sys.stdin.read())
+    lines = list(sentences) or lines_of(read_input())
     found = translator(lines, width=width, length_penalty=length_penalty)
     for one in found:
         click.echo(one.text)

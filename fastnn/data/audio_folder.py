@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastnn import files
 from fastnn.data.recordings import read_audio
-from fastnn.data.signals import check_rate, resample
+from fastnn.data.signals import as_signal, check_rate, resample
 from fastnn.errors import DataError, OptionError, check_numbers
 
 #: endings of the files that are read
@@ -205,13 +205,13 @@ def load_recordings(
 def read_one(
     path: Path, rate: int | None, convert: bool = False
 ) -> tuple[NDArray[np.float32], int]:
-    """A recording of one channel at a rate, that of the file if None; and the rate."""
+    """A recording of one channel at a rate, that of the file if None; and the rate.
+
+    Raises DataError for several channels, no samples, samples that are not finite, and, unless
+    `convert`, for another rate.
+    """
     waveform, found = read_audio(path)
-    if waveform.ndim != 1 or len(waveform) == 0:
-        raise DataError(
-            f"{path}: expected a recording of one channel, got shape {waveform.shape}; mix its "
-            "channels to one"
-        )
+    waveform = as_signal(waveform, str(path)).astype(np.float32, copy=False)
     if rate is not None and found != rate:
         if not convert:
             check_rate(found, rate, str(path))

@@ -27,7 +27,11 @@ def as_signal(signal: ArrayLike, what: str = "signal") -> Floats:
     Raises DataError for several channels, for no samples, and where a sample is not finite.
     """
     x = np.asarray(signal)
-    if x.ndim != 1 or len(x) == 0:
+    if x.shape[:1] == (0,):
+        raise DataError(
+            f"{what}: expected samples, got none; leave the recording out, or record it again"
+        )
+    if x.ndim != 1:
         raise DataError(
             f"{what}: expected a waveform of one channel, shape (samples,), got shape {x.shape}; "
             "of several channels take one, or their mean over axis 1"

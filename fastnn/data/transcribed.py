@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files
-from fastnn.data.recordings import read_audio
+from fastnn.data.audio_folder import read_one
 from fastnn.errors import DataError
 
 _LINE = re.compile(r"(.*)\(([^()]+)\)\s*")
@@ -105,9 +105,7 @@ def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
         text = " ".join(files.read_text(path.with_suffix(".txt"), "transcript").split())
         if not text:
             raise DataError(f"{path.with_suffix('.txt')}: expected a transcript, got nothing")
-        waveform, rate = read_audio(path)
-        if waveform.ndim != 1 or not len(waveform):
-            raise DataError(f"{path}: expected one channel, got shape {waveform.shape}; mix them")
+        waveform, rate = read_one(path, None)
         rates.setdefault(rate, path)
         waveforms.append(waveform)
         texts.append(text)

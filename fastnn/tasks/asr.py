@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files, nn
-from fastnn.data.audio import mfcc, normalise, read_audio, with_deltas
+from fastnn.data.audio import mfcc, normalise, with_deltas
+from fastnn.data.audio_folder import read_one
 from fastnn.data.error_rates import ErrorRate, character_error_rate, word_error_rate
 from fastnn.data.ngram import NGram
 from fastnn.data.sequences import pad
-from fastnn.data.signals import resample
 from fastnn.data.transcribed import CEPSTRA, Transcribed
 from fastnn.errors import DataError, OptionError
 from fastnn.optim.schedules import CosineAnnealing
@@ -215,16 +215,7 @@ class Recogniser:
         Raises DataError for a file that is no audio, has several channels or (unless `convert`)
         another rate.
         """
-        waveform, rate = read_audio(path)
-        if waveform.ndim != 1 or not len(waveform):
-            raise DataError(f"{path}: expected one channel, got shape {waveform.shape}; mix them")
-        if rate != self.front.rate:
-            if not convert:
-                raise DataError(
-                    f"{path}: expected {self.front.rate} samples a second, got {rate}; pass "
-                    "convert=True (--convert)"
-                )
-            waveform = resample(waveform, rate, self.front.rate).astype(np.float32)
+        waveform, _ = read_one(files.as_path(path), self.front.rate, convert)
         frames = self.front.of_waveform(waveform)
         return self.texts_of([frames], with_words)[0]
 

@@ -115,7 +115,10 @@ def test_other_rates_and_several_channels(tmp_path):
     assert [len(w) for w in found.waveforms] == [80, 80]
     assert data.load_recordings(tmp_path, rate=16000, convert=True).rate == 16000
     write(tmp_path / "a" / "x_2.wav", channels=2)
-    with pytest.raises(DataError, match=r"x_2\.wav: expected a recording of one channel"):
+    with pytest.raises(DataError, match=r"x_2\.wav: expected a waveform of one channel"):
+        data.load_recordings(tmp_path, convert=True)
+    write(tmp_path / "a" / "x_2.wav", 0)
+    with pytest.raises(DataError, match=r"x_2\.wav: expected samples, got none; leave"):
         data.load_recordings(tmp_path, convert=True)
 
 

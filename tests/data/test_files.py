@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import io
 import os
 import socket
 import stat
@@ -219,3 +220,11 @@ def test_sizes_that_a_header_claims_are_not_believed(tmp_path):
     path.write_bytes(gzip.compress(b"\0\0\x08\1" + struct.pack(">I", 5) + bytes(6)))
     with pytest.raises(DataError, match="got more"):
         read_idx(path)
+
+
+def test_standard_input_in_another_encoding_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("é\r\nb\n".encode())))
+    assert files.read_input() == "é\nb\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("é".encode("latin1"))))
+    with pytest.raises(DataError, match="standard input: expected UTF-8, got byte 0xe9 at place 0"):
+        files.read_input()
