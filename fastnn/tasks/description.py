@@ -43,5 +43,9 @@ def read(path: str | os.PathLike[str], what: str, command: str) -> Iterator[tupl
     try:
         yield checkpoint, json.loads(text)
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        found = str(error) if isinstance(error, ValueError) else repr(error)
+        found = "some of it is of another kind"
+        if isinstance(error, ValueError):
+            found = str(error)
+        elif isinstance(error, KeyError):
+            found = f"it has no {str(error.args[0])!r}, so it may be of another task"
         raise DataError(f"{description}: {expected} ({files.one_line(found)})") from None

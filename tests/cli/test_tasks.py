@@ -85,6 +85,9 @@ def test_recognise_says_what_is_wrong(tmp_path):
     lost = run("recognise", tmp_path, tmp_path / "low" / "a_0.wav")
     assert lost.exit_code == 1
     assert "as `fastnn train speech-commands` writes it" in lost.stderr
+    (tmp_path / "model.json").write_text('{"options": {}}')
+    other = run("recognise", tmp_path, tmp_path / "low" / "a_0.wav")
+    assert "(it has no 'seconds', so it may be of another task)" in other.stderr
     alone = run("train", "language-id", "--folder", tmp_path, "--output", tmp_path / "run")
     assert alone.exit_code == 1
     assert "class 'low': expected recordings of at least 2 speakers" in alone.stderr

@@ -69,6 +69,21 @@ def test_it_learns_what_follows_what(workers):
     np.testing.assert_array_equal(model.predict(x).argmax(axis=2)[:, ::2], target[:, ::2])
 
 
+def test_any_number_of_workers_gives_the_same_bits():
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(0, 10, 37)
+    tags = np.where(np.arange(9) < lengths[:, None], rng.integers(0, 2, (37, 9)), -1)
+    x = rng.standard_normal((37, 9, 3)).astype(np.float32)
+    bits = []
+    for workers in (1, 2, 3):
+        model = Tagger(BIO, "BIO")
+        trainer = fnn.Trainer(model, nn.CRFLoss(model.crf), "adam", seed=1, workers=workers)
+        trainer.fit((x, lengths), tags, epochs=2, batch_size=11, verbose=False)
+        parts = [*model.state_dict().values(), *model.crf.predict(x[:, :, [0, 1, 2, 0, 1]])]
+        bits.append(b"".join(np.asarray(part).tobytes() for part in parts))
+    assert bits[0] == bits[1] == bits[2]
+
+
 def test_decoded_are_the_best_tags():
     x, lengths, _ = data()
     model = Tagger()
