@@ -10,6 +10,7 @@ import click
 
 from fastnn import files
 from fastnn.cli import options
+from fastnn.cli.ranges import Number
 
 
 @click.command("adding")
@@ -36,7 +37,7 @@ from fastnn.cli import options
 @options.count("--batch-size", 32, "Sequences per step.")
 @click.option(
     "--lr",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Learning rate; each net has its own default.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))

@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from fastnn.cli import images, options
+from fastnn.cli.ranges import Number
 
 
 @click.command()
 @images.described(hidden="512,256", latent=30)
 @options.share("--corruption", 0.0, "Share of the pixels that are set to 0 before encoding.")
-@click.option("--sparsity", default=0.0, show_default=True, type=click.FloatRange(0),
+@click.option("--sparsity", default=0.0, show_default=True, type=Number(0),
               help="Factor of the code's L1 norm.")  # fmt: skip
-@click.option("--contraction", default=0.0, show_default=True, type=click.FloatRange(0),
+@click.option("--contraction", default=0.0, show_default=True, type=Number(0),
               help="Factor of the squared norm of the code's Jacobian.")  # fmt: skip
 @options.running(
     output="runs/autoencoder",

@@ -8,6 +8,7 @@ from typing import Any, cast
 import click
 
 from fastnn.cli import options
+from fastnn.cli.ranges import Number
 
 
 @click.command("char-lm")
@@ -17,7 +18,7 @@ from fastnn.cli import options
 @options.share("--dropout", 0.1, "Dropout probability between layers.")
 @options.language_model
 @options.count("--steps", 32, "Characters to backpropagate through.")
-@click.option("--dynamic", default=0.0, show_default=True, type=click.FloatRange(0),
+@click.option("--dynamic", default=0.0, show_default=True, type=Number(0),
               help="Measure with dynamic evaluation as well, at this rate.")  # fmt: skip
 @options.running(
     output="runs/char-lm",

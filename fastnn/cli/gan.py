@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fastnn.cli import images, options
+from fastnn.cli.ranges import Number
 
 #: their defaults, of convolutional nets
 UNITS = {"discriminator_units": 256, "generator_units": 512}
@@ -22,7 +23,7 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
               "[default: 512]")  # fmt: skip
 @click.option(
     "--generator-lr",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="The generator's rate.  [default: 3 times --lr with --channels, else --lr]",
 )
 @click.option(
@@ -32,10 +33,10 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 )  # fmt: skip
 @click.option("--penalty", type=click.Choice(["none", "gradient", "r1"]), default="none",
               show_default=True, help="Penalty of the discriminator's slope.")  # fmt: skip
-@click.option("--penalty-weight", type=click.FloatRange(0),
+@click.option("--penalty-weight", type=Number(0),
               help="Factor of the penalty; 10 where none is given.")  # fmt: skip
 @options.share("--smoothing", 0.0, "Of the label of real images.")
-@click.option("--truncation", type=click.FloatRange(0.1),
+@click.option("--truncation", type=Number(0.1),
               help="Judge samples of noise within this, too.")  # fmt: skip
 @options.running(
     output="runs/gan",

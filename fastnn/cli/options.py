@@ -12,6 +12,7 @@ import click
 from fastnn import files
 from fastnn.cli import INTERRUPTED
 from fastnn.cli.interrupts import patiently
+from fastnn.cli.ranges import Number
 from fastnn.errors import OptionError
 from fastnn.train.hooks import Callback, Logs
 
@@ -53,7 +54,7 @@ def count(name: str, default: int, text: str) -> Callable[[Command], Command]:
 def share(name: str, default: float, text: str) -> Callable[[Command], Command]:
     """An option for a number from 0 on, below 1."""
     return click.option(
-        name, default=default, show_default=True, type=click.FloatRange(0, 1, max_open=True),
+        name, default=default, show_default=True, type=Number(0, 1, max_open=True),
         help=text,
     )  # fmt: skip
 
@@ -94,7 +95,7 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
         count("--epochs", epochs, "Passes over the training data."),
         count("--batch-size", batch_size, batch),
         click.option(
-            "--lr", default=lr, show_default=True, type=click.FloatRange(0, min_open=True),
+            "--lr", default=lr, show_default=True, type=Number(0, min_open=True),
             help=rate,
         ),
         click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fastnn.cli import options
+from fastnn.cli.ranges import Number
 
 Splits = Callable[..., Any]
 
@@ -28,7 +29,7 @@ def described(*, folder: str, required: bool = False, speed: bool = True, epochs
         click.option("--folder", type=click.Path(file_okay=False, path_type=Path),
                      required=required, help=folder),
         click.option("--held-out", "share", default=0.2, show_default=True,
-                     type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                     type=Number(0, 1, min_open=True, max_open=True),
                      help="Share of a folder's recordings to test with."),
         click.option("--rate", type=click.IntRange(1000),
                      help="Samples a second; other recordings of the folder are converted."),
@@ -38,7 +39,7 @@ def described(*, folder: str, required: bool = False, speed: bool = True, epochs
         options.share("--dropout", 0.2, "Dropout probability before the last layer."),
         click.option("--augment/--no-augment", default=True, show_default=True,
                      help=f"Change the recordings in every epoch: {changes}."),
-        click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.15),
+        click.option("--seconds", default=3.0, show_default=True, type=Number(0.15),
                      help="Longer recordings are cut into pieces of this length."),
         options.running(
             output=output, epochs=epochs, batch_size=32, lr=3e-3,

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from fastnn.cli.ranges import Number
+
 #: the options of each kind of model
 OPTIONS = {
     "text": ("length", "temperature", "prime"),
@@ -32,7 +34,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Text and sound: below 1, what is likely becomes likelier; at 0, always the likeliest.  "
     "[default: 0.8 for text, 1 for sound]",
 )
@@ -41,11 +43,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
               help="Images: how many.")  # fmt: skip
 @click.option("--walk", is_flag=True,
               help="Images: in each row, a walk from one code to another.")  # fmt: skip
-@click.option("--truncation", type=click.FloatRange(0.1),
+@click.option("--truncation", type=Number(0.1),
               help="Images of a GAN: draw noise beyond this again.")  # fmt: skip
 @click.option("--digit", default=0, show_default=True, type=click.IntRange(0, 9),
               help="Sound: the digit that is said.")  # fmt: skip
-@click.option("--seconds", default=0.6, show_default=True, type=click.FloatRange(0.001),
+@click.option("--seconds", default=0.6, show_default=True, type=Number(0.001),
               help="Sound: how long it is.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
               help="Images and sound: the file.  [default: samples.png, sample.wav]")  # fmt: skip

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fastnn.cli.ranges import Number
+
 
 @click.command()
 @click.argument("sentences", nargs=-1)
@@ -14,7 +16,7 @@ import click
               help="What `fastnn train translate` wrote: the file or its folder.")  # fmt: skip
 @click.option("--width", default=5, show_default=True, type=click.IntRange(1),
               help="Hypotheses that beam search keeps.")  # fmt: skip
-@click.option("--length-penalty", default=0.6, show_default=True, type=click.FloatRange(0, 10),
+@click.option("--length-penalty", default=0.6, show_default=True, type=Number(0, 10),
               help="Above 0, longer translations win more often.")  # fmt: skip
 @click.option("--alignment", type=click.Path(dir_okay=False, path_type=Path),
               help="Picture of what was looked at for the first sentence.")  # fmt: skip

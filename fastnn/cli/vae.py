@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from fastnn.cli import images, options
+from fastnn.cli.ranges import Number
 
 
 @click.command()
 @images.described(hidden="400", latent=20)
-@click.option("--beta", default=1.0, show_default=True, type=click.FloatRange(0),
+@click.option("--beta", default=1.0, show_default=True, type=Number(0),
               help="Factor of the divergence.")  # fmt: skip
-@click.option("--free-bits", default=0.0, show_default=True, type=click.FloatRange(0),
+@click.option("--free-bits", default=0.0, show_default=True, type=Number(0),
               help="Nats that each number of the code may cost.")  # fmt: skip
 @options.count("--draws", 1, "Codes drawn of each image: more train the importance-weighted bound.")
 @options.running(

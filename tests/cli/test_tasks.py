@@ -3,6 +3,7 @@
 import re
 import wave
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,19 @@ def test_every_task_has_help_with_the_common_options(task):
     for option in ("--batch-size", "--lr", "--seed", "--workers", "--output"):
         assert option in result.stdout
     assert task in run("train", "--help").stdout
+
+
+def test_numbers_that_are_not_finite_are_refused_by_every_option():
+    found = 0
+    for group in (cli.group(), cli.group().get_command(None, "train")):
+        for name in group.list_commands(None):
+            for option in group.get_command(None, name).params:
+                if isinstance(option.type, type(click.FLOAT)):
+                    found += 1
+                    for text in ("nan", "inf"):
+                        with pytest.raises(click.BadParameter):
+                            option.type.convert(text, option, None)
+    assert found > 20
 
 
 def test_spoken_digits(tmp_path, monkeypatch):
