@@ -1,5 +1,7 @@
 """Blocks of scores on the CPU: products, exponentials, dropout of their rows (see `cpu.py`)."""
 
+from typing import NamedTuple
+
 from ..cpu.parts import keep_part, load_part, store_part
 from ..cpu.tile import best_tile, tile_height, tile_width
 from ..declare import helper
@@ -29,39 +31,44 @@ def exp_of(x, value):
     return max_lanes(exp(splat(x, value)))
 
 
+class Block(NamedTuple):
+    """A block of scores: `rows` queries from `query` on, and `keys` keys from `key` on."""
+
+    query: int
+    rows: int
+    key: int
+    keys: int
+
+
 @helper
-def strip_visible(causal, query, first, keys, begin, block, height):
-    """How many keys of a block, from key `begin` on, the queries of a strip that ends with `query`
-    look at: a multiple of a strip's height, or all of the block."""
-    count = min(visible(causal, query, first, keys) - begin, block)
+def strip_visible(sight, block, last, height):
+    """How many of a block's keys the queries of a strip, whose last row is `last`, look at: a
+    multiple of a strip's height, or all of them."""
+    count = min(visible(sight, block.query + last) - block.key, block.keys)
     if count <= 0:
         return 0
-    return min((count + height - 1) // height * height, block)
+    return min((count + height - 1) // height * height, block.keys)
 
 
 @helper
-def row_visible(causal, query, r, rows, first, keys, begin, block, height):
-    """The same of the strip that row r of the block from `query` on belongs to."""
-    last = min(r // height * height + height, rows) - 1
-    return strip_visible(causal, query + last, first, keys, begin, block, height)
+def row_visible(sight, block, r, height):
+    """The same of the strip that row r of the block belongs to."""
+    return strip_visible(sight, block, min(r // height * height + height, block.rows) - 1, height)
 
 
 @helper
-def scores(
-    a, a_at, a_row, packed, p_at, depth, s, s_at, s_row, query, rows, begin, block, causal, first,
-    keys,
-):  # fmt: skip
-    """s[r, j] = a[r] . b[begin + j] for the rows and the keys of a block, as far as strips look;
-    b is packed in panels."""
-    height, width = tile_height(a), tile_width(a)
-    for left in range(0, block, width):
-        panel = p_at + (begin + left) * depth
-        for r in range(0, rows, height):
-            part = min(height, rows - r)
-            seen = strip_visible(causal, query + r + part - 1, first, keys, begin, block, height)
+def scores(a, packed, s, block, sight):
+    """s[r, j] = a[r] . b[key + j] for the rows and the keys of a block, as far as strips look; b is
+    packed in panels."""
+    height, width, depth = tile_height(a.x), tile_width(a.x), packed.step
+    for left in range(0, block.keys, width):
+        panel = packed.at + (block.key + left) * depth
+        for r in range(0, block.rows, height):
+            part = min(height, block.rows - r)
+            seen = strip_visible(sight, block, r + part - 1, height)
             if seen > left:
-                best_tile(a, a_at + r * a_row, a_row, 1, packed, panel, width, s,
-                          s_at + r * s_row + left, s_row, a, -1, depth, part,
+                best_tile(a.x, a.at + r * a.step, a.step, 1, packed.x, panel, width, s.x,
+                          s.at + r * s.step + left, s.step, a.x, -1, depth, part,
                           min(width, seen - left), True)  # fmt: skip
 
 
@@ -74,50 +81,45 @@ def chunk_of(x, columns):
 
 
 @helper
-def add_product(
-    s, s_at, s_row, b, b_at, b_row, c, c_at, c_row, columns, query, rows, begin, block, causal,
-    first, keys, fresh,
-):  # fmt: skip
+def add_product(s, b, c, columns, block, sight, fresh):
     """c[r] (+)= sum over j of s[r, j] * b[j] for the rows and the keys of a block; `fresh` where
     nothing is in c."""
-    height, chunk = tile_height(s), chunk_of(s, columns)
+    height, chunk = tile_height(s.x), chunk_of(s.x, columns)
     for left in range(0, columns, chunk):
-        for r in range(0, rows, height):
-            part = min(height, rows - r)
-            seen = strip_visible(causal, query + r + part - 1, first, keys, begin, block, height)
+        for r in range(0, block.rows, height):
+            part = min(height, block.rows - r)
+            seen = strip_visible(sight, block, r + part - 1, height)
             if seen > 0 or fresh:
-                best_tile(s, s_at + r * s_row, s_row, 1, b, b_at + left, b_row, c,
-                          c_at + r * c_row + left, c_row, s, -1, seen, part,
+                best_tile(s.x, s.at + r * s.step, s.step, 1, b.x, b.at + left, b.step, c.x,
+                          c.at + r * c.step + left, c.step, s.x, -1, seen, part,
                           min(chunk, columns - left), fresh)  # fmt: skip
 
 
 @helper
-def add_product_turned(
-    s, s_at, s_row, b, b_at, b_row, c, c_at, c_row, columns, query, rows, begin, block, causal,
-    first,
-):  # fmt: skip
+def add_product_transposed(s, b, c, columns, block, sight):
     """c[j] += sum over r of s[r, j] * b[r] for the keys and the rows of a block."""
-    height, chunk = tile_height(s), chunk_of(s, columns)
+    height, chunk = tile_height(s.x), chunk_of(s.x, columns)
     for left in range(0, columns, chunk):
-        for j in range(0, block, height):
-            r = max(0, begin + j - first - query) if causal else 0
-            if r < rows:
-                best_tile(s, s_at + r * s_row + j, 1, s_row, b, b_at + r * b_row + left, b_row, c,
-                          c_at + j * c_row + left, c_row, s, -1, rows - r, min(height, block - j),
-                          min(chunk, columns - left), False)  # fmt: skip
+        for j in range(0, block.keys, height):
+            r = max(0, block.key + j - sight.first - block.query) if sight.causal else 0
+            if r < block.rows:
+                best_tile(s.x, s.at + r * s.step + j, 1, s.step, b.x, b.at + r * b.step + left,
+                          b.step, c.x, c.at + j * c.step + left, c.step, s.x, -1, block.rows - r,
+                          min(height, block.keys - j), min(chunk, columns - left),
+                          False)  # fmt: skip
 
 
 @helper
-def kept(x, control, stream, keep, row, j, lane):
+def kept(x, drop, row, j, lane):
     """Vectors of factors of dropout for four runs of a row's weights, from j + lane on, 16 apart:
     1/keep where a weight is kept, else 0. `row` is the group of random numbers with key 0."""
-    w0, w1, w2, w3 = random_words(x, (row + j // GROUP) * LANES + lane, control, stream)
-    none, scale = splat(x, 0.0), splat(x, 1.0) / splat(x, keep)
+    w0, w1, w2, w3 = random_words(x, (row + j // GROUP) * LANES + lane, drop.control, drop.stream)
+    none, scale = splat(x, 0.0), splat(x, 1.0) / splat(x, drop.keep)
     return (
-        where(to_uniform(w0) < keep, scale, none),
-        where(to_uniform(w1) < keep, scale, none),
-        where(to_uniform(w2) < keep, scale, none),
-        where(to_uniform(w3) < keep, scale, none),
+        where(to_uniform(w0) < drop.keep, scale, none),
+        where(to_uniform(w1) < drop.keep, scale, none),
+        where(to_uniform(w2) < drop.keep, scale, none),
+        where(to_uniform(w3) < drop.keep, scale, none),
     )
 
 
@@ -129,11 +131,11 @@ def times(x, i, factor, n):
 
 
 @helper
-def drop_row(s, at, size, begin, row, control, stream, keep):
+def drop_row(s, at, size, begin, row, drop):
     """Dropout of a row of weights with the keys from `begin` on."""
     for j in range(0, size, GROUP):
         for lane in range(0, LANES, lanes(s)):
-            z0, z1, z2, z3 = kept(s, control, stream, keep, row, begin + j, lane)
+            z0, z1, z2, z3 = kept(s, drop, row, begin + j, lane)
             i, n = at + j + lane, size - j - lane
             times(s, i, z0, n)
             times(s, i + LANES, z1, n - LANES)

@@ -27,8 +27,9 @@ from ..random.shared import GROUP
 from ..scalar import exp, log
 from ..simd import fma, lanes, splat, sum_lanes
 from .blocks import (
+    Block,
     add_product,
-    add_product_turned,
+    add_product_transposed,
     block_keys,
     drop_row,
     exp_of,
@@ -38,53 +39,61 @@ from .blocks import (
     scores,
     weigh_row,
 )
-from .shared import MARGIN, QUERIES, head_place, visible
+from .shared import (
+    MARGIN,
+    QUERIES,
+    Drop,
+    Lengths,
+    Rows,
+    Sight,
+    from_row,
+    heads_of,
+    heads_within,
+    key_rows,
+    keys_of,
+    length_of,
+    output_rows,
+    query_rows,
+    value_rows,
+    visible,
+)
 
 
 @helper
-def attend(
-    q, k, v, k_from, v_from, size, value_size, key_lengths, query_lengths, y, lse, scratch, control,
-    heads, apart, causal, first, scale, keep, stream, lo, hi,
-):  # fmt: skip
-    """The forward pass; keys and values begin `k_from` and `v_from` columns into their arrays."""
-    queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
-    s_row = block_keys(q) + MARGIN
-    packed = lo * scratch.shape[1]
-    s = packed + panels_of(q, keys) * size
-    tops = s + QUERIES * s_row
+def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
+    """The forward pass."""
+    queries, keys = lse.shape[1] // heads.count, keys_of(heads)
+    size, value_size = heads.size, heads.value_size
+    most, height = block_keys(y), tile_height(y)
+    s_row = most + MARGIN
+    packed = Rows(scratch, lo * scratch.shape[1], size)
+    s = Rows(scratch, packed.at + panels_of(y, keys) * size, s_row)
+    tops = s.at + QUERIES * s_row
     sums = tops + QUERIES
     room = scratch.reshape(-1)
     groups = (keys + GROUP - 1) // GROUP
     for b in range(lo, hi):
-        n = min(keys, key_lengths[b]) if key_lengths.size > 0 else keys
-        m = min(queries, query_lengths[b]) if query_lengths.size > 0 else queries
-        for h in range(heads):
-            q_at, q_row = head_place(apart, h, queries, q.shape[2], size)
-            k_at, k_row = head_place(apart, h, keys, k.shape[2], size)
-            v_at, v_row = head_place(apart, h, keys, v.shape[2], value_size)
-            y_at, y_row = head_place(apart, h, queries, y.shape[2], value_size)
-            q_at += b * q.shape[1] * q.shape[2]
-            k_at += k_from + b * k.shape[1] * k.shape[2]
-            v_at += v_from + b * v.shape[1] * v.shape[2]
-            y_at += b * y.shape[1] * y.shape[2]
+        n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
+        sight = Sight(causal, first, n)
+        some = m if n > 0 else 0
+        for h in range(heads.count):
+            q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
+            v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
             l_at = b * lse.shape[1] + h * queries
-            some = m if n > 0 else 0
             for i in range(some, queries):
-                fill_row(y, y_at + i * y_row, value_size, 0.0)
+                fill_row(y, out.at + i * out.step, value_size, 0.0)
             fill_row(lse, l_at + some, queries - some, 0.0)
             if some > 0:
-                pack_columns(k, k_at, k_row, size, n, scratch, packed)
+                pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
             for i in range(0, some, QUERIES):
                 rows = min(QUERIES, some - i)
-                reach = visible(causal, i + rows - 1, first, n)
-                for j in range(0, reach, block_keys(q)):
-                    block = min(block_keys(q), n - j)
-                    scores(q, q_at + i * q_row, q_row, scratch, packed, size, scratch, s, s_row, i,
-                           rows, j, block, causal, first, n)  # fmt: skip
+                for j in range(0, visible(sight, i + rows - 1), most):
+                    block = Block(i, rows, j, min(most, n - j))
+                    scores(from_row(q, i), packed, s, block, sight)
                     for r in range(rows):
-                        at = s + r * s_row
-                        seen = max(0, min(visible(causal, i + r, first, n) - j, block))
-                        wide = row_visible(causal, i, r, rows, first, n, j, block, tile_height(q))
+                        at, to = s.at + r * s_row, out.at + (i + r) * out.step
+                        seen = max(0, min(visible(sight, i + r) - j, block.keys))
+                        wide = row_visible(sight, block, r, height)
                         if seen > 0:
                             top = row_max(scratch, at, seen) * scale
                             if j > 0:
@@ -92,26 +101,25 @@ def attend(
                                 if before > top:
                                     top = before
                                 ratio = exp_of(scratch, before - top)
-                                scale_row(y, y_at + (i + r) * y_row, value_size, ratio)
+                                scale_row(y, to, value_size, ratio)
                                 room[sums + r] *= ratio
                                 room[sums + r] += weigh_row(scratch, at, seen, scale, top)
                             else:
                                 room[sums + r] = weigh_row(scratch, at, seen, scale, top)
                             room[tops + r] = top
-                            if control.size > 0:
-                                row = ((b * heads + h) * queries + i + r) * groups
-                                drop_row(scratch, at, seen, j, row, control, stream, keep)
+                            if drop.control.size > 0:
+                                row = ((b * heads.count + h) * queries + i + r) * groups
+                                drop_row(scratch, at, seen, j, row, drop)
                         fill_row(scratch, at + seen, wide - seen, 0.0)
-                    add_product(scratch, s, s_row, v, v_at + j * v_row, v_row, y, y_at + i * y_row,
-                                y_row, value_size, i, rows, j, block, causal, first, n,
+                    add_product(s, from_row(v, j), from_row(out, i), value_size, block, sight,
                                 j == 0)  # fmt: skip
-                for r in range(0, rows, lanes(q)):
-                    part = min(lanes(q), rows - r)
+                for r in range(0, rows, lanes(y)):
+                    part = min(lanes(y), rows - r)
                     total = load_part(scratch, sums + r, part)
                     found = load_part(scratch, tops + r, part) + log(total)
                     store_part(lse, l_at + i + r, found, part)
                 for r in range(rows):
-                    scale_row(y, y_at + (i + r) * y_row, value_size, 1.0 / room[sums + r])
+                    scale_row(y, out.at + (i + r) * out.step, value_size, 1.0 / room[sums + r])
 
 
 @kernel(slow_to_compile=True)
@@ -136,10 +144,8 @@ def attention_forward(
     hi: "end",
 ):
     """y, and lse for the backward pass."""
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
-    attend(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, scratch, control,
-           heads, apart, causal, first, scale, keep, stream, lo, hi)  # fmt: skip
+    attend(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths), y, lse, scratch,
+           causal, first, scale, Drop(control, stream, keep), lo, hi)  # fmt: skip
 
 
 @kernel(slow_to_compile=True)
@@ -159,9 +165,8 @@ def self_attention_forward(
     hi: "end",
 ):
     """y, and lse for the backward pass, of a sequence that looks at itself."""
-    width = y.shape[2]
-    attend(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y, lse,
-           scratch, control, heads, 0, causal, 0, scale, keep, stream, lo, hi)  # fmt: skip
+    attend(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths), y, lse, scratch, causal,
+           0, scale, Drop(control, stream, keep), lo, hi)  # fmt: skip
 
 
 @helper
@@ -186,74 +191,63 @@ def slope_row(s, at, t, t_at, size, scale, lse, delta):
 
 @helper
 def attend_backward(
-    q, k, v, k_from, v_from, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk, dv,
-    scratch, control, heads, apart, causal, first, scale, keep, stream, lo, hi,
-):  # fmt: skip
+    heads, lengths, y, lse, dy, dq, dk, dv, scratch, causal, first, scale, drop, lo, hi
+):
     """The backward pass; see `attend`."""
-    queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
-    s_row = block_keys(q) + MARGIN
-    packed = lo * scratch.shape[1]
-    packed_v = packed + panels_of(q, keys) * size
-    s = packed_v + panels_of(q, keys) * value_size
-    t = s + QUERIES * s_row
-    deltas = t + QUERIES * s_row
+    queries, keys = lse.shape[1] // heads.count, keys_of(heads)
+    size, value_size = heads.size, heads.value_size
+    most, height = block_keys(y), tile_height(y)
+    s_row = most + MARGIN
+    packed = Rows(scratch, lo * scratch.shape[1], size)
+    packed_v = Rows(scratch, packed.at + panels_of(y, keys) * size, value_size)
+    s = Rows(scratch, packed_v.at + panels_of(y, keys) * value_size, s_row)
+    t = from_row(s, QUERIES)
+    deltas = t.at + QUERIES * s_row
     room, known = scratch.reshape(-1), lse.reshape(-1)
     groups = (keys + GROUP - 1) // GROUP
     for b in range(lo, hi):
-        n = min(keys, key_lengths[b]) if key_lengths.size > 0 else keys
-        m = min(queries, query_lengths[b]) if query_lengths.size > 0 else queries
-        fill_row(dq, b * q.shape[1] * q.shape[2], q.shape[1] * q.shape[2], 0.0)
-        if v_from == 0:  # else they are one array
-            fill_row(dk, b * k.shape[1] * k.shape[2], k.shape[1] * k.shape[2], 0.0)
-            fill_row(dv, b * v.shape[1] * v.shape[2], v.shape[1] * v.shape[2], 0.0)
+        n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
+        sight = Sight(causal, first, n)
+        fill_row(dq, b * dq.shape[1] * dq.shape[2], dq.shape[1] * dq.shape[2], 0.0)
+        if heads.v_from == 0:  # else they are one array
+            fill_row(dk, b * dk.shape[1] * dk.shape[2], dk.shape[1] * dk.shape[2], 0.0)
+            fill_row(dv, b * dv.shape[1] * dv.shape[2], dv.shape[1] * dv.shape[2], 0.0)
         some = m if n > 0 else 0
-        for h in range(heads):
-            q_at, q_row = head_place(apart, h, queries, q.shape[2], size)
-            k_at, k_row = head_place(apart, h, keys, k.shape[2], size)
-            v_at, v_row = head_place(apart, h, keys, v.shape[2], value_size)
-            y_at, y_row = head_place(apart, h, queries, y.shape[2], value_size)
-            q_at += b * q.shape[1] * q.shape[2]
-            k_at += k_from + b * k.shape[1] * k.shape[2]
-            v_at += v_from + b * v.shape[1] * v.shape[2]
-            y_at += b * y.shape[1] * y.shape[2]
+        for h in range(heads.count):
+            q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
+            v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
+            to_q, to_k = Rows(dq, q.at, q.step), Rows(dk, k.at, k.step)
+            to_v, slope = Rows(dv, v.at, v.step), Rows(dy, out.at, out.step)
             l_at = b * lse.shape[1] + h * queries
             if some > 0:
-                pack_columns(k, k_at, k_row, size, n, scratch, packed)
-                pack_columns(v, v_at, v_row, value_size, n, scratch, packed_v)
+                pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
+                pack_columns(v.x, v.at, v.step, value_size, n, scratch, packed_v.at)
             for i in range(0, some, QUERIES):
                 rows = min(QUERIES, some - i)
                 for r in range(rows):
-                    place = y_at + (i + r) * y_row
+                    place = out.at + (i + r) * out.step
                     room[deltas + r] = row_product(y, place, dy, place, value_size)
-                reach = visible(causal, i + rows - 1, first, n)
-                for j in range(0, reach, block_keys(q)):
-                    block = min(block_keys(q), n - j)
-                    scores(q, q_at + i * q_row, q_row, scratch, packed, size, scratch, s, s_row, i,
-                           rows, j, block, causal, first, n)  # fmt: skip
-                    scores(dy, y_at + i * y_row, y_row, scratch, packed_v, value_size, scratch, t,
-                           s_row, i, rows, j, block, causal, first, n)  # fmt: skip
+                for j in range(0, visible(sight, i + rows - 1), most):
+                    block = Block(i, rows, j, min(most, n - j))
+                    scores(from_row(q, i), packed, s, block, sight)
+                    scores(from_row(slope, i), packed_v, t, block, sight)
                     for r in range(rows):
-                        at, t_at = s + r * s_row, t + r * s_row
-                        seen = max(0, min(visible(causal, i + r, first, n) - j, block))
-                        wide = row_visible(causal, i, r, rows, first, n, j, block, tile_height(q))
-                        row = ((b * heads + h) * queries + i + r) * groups
-                        if control.size > 0:
-                            drop_row(scratch, t_at, seen, j, row, control, stream, keep)
+                        at, t_at = s.at + r * s_row, t.at + r * s_row
+                        seen = max(0, min(visible(sight, i + r) - j, block.keys))
+                        wide = row_visible(sight, block, r, height)
+                        row = ((b * heads.count + h) * queries + i + r) * groups
+                        if drop.control.size > 0:
+                            drop_row(scratch, t_at, seen, j, row, drop)
                         slope_row(scratch, at, scratch, t_at, seen, scale, known[l_at + i + r],
                                   room[deltas + r])  # fmt: skip
-                        if control.size > 0:
-                            drop_row(scratch, at, seen, j, row, control, stream, keep)
+                        if drop.control.size > 0:
+                            drop_row(scratch, at, seen, j, row, drop)
                         fill_row(scratch, at + seen, wide - seen, 0.0)
                         fill_row(scratch, t_at + seen, wide - seen, 0.0)
-                    add_product(scratch, t, s_row, k, k_at + j * k_row, k_row, dq,
-                                q_at + i * q_row, q_row, size, i, rows, j, block, causal, first, n,
-                                False)  # fmt: skip
-                    add_product_turned(scratch, t, s_row, q, q_at + i * q_row, q_row, dk,
-                                       k_at + j * k_row, k_row, size, i, rows, j, block, causal,
-                                       first)  # fmt: skip
-                    add_product_turned(scratch, s, s_row, dy, y_at + i * y_row, y_row, dv,
-                                       v_at + j * v_row, v_row, value_size, i, rows, j, block,
-                                       causal, first)  # fmt: skip
+                    add_product(t, from_row(k, j), from_row(to_q, i), size, block, sight, False)
+                    add_product_transposed(t, from_row(q, i), from_row(to_k, j), size, block, sight)
+                    add_product_transposed(s, from_row(slope, i), from_row(to_v, j), value_size,
+                                           block, sight)  # fmt: skip
 
 
 @kernel(slow_to_compile=True)
@@ -282,10 +276,8 @@ def attention_backward(
     hi: "end",
 ):
     """dq, dk and dv."""
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
-    attend_backward(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk,
-                    dv, scratch, control, heads, apart, causal, first, scale, keep, stream, lo,
+    attend_backward(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths), y, lse,
+                    dy, dq, dk, dv, scratch, causal, first, scale, Drop(control, stream, keep), lo,
                     hi)  # fmt: skip
 
 
@@ -308,7 +300,6 @@ def self_attention_backward(
     hi: "end",
 ):
     """dx of a sequence that looks at itself."""
-    width = y.shape[2]
-    attend_backward(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y,
-                    lse, dy, dx, dx, dx, scratch, control, heads, 0, causal, 0, scale, keep, stream,
-                    lo, hi)  # fmt: skip
+    attend_backward(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths), y, lse, dy, dx,
+                    dx, dx, scratch, causal, 0, scale, Drop(control, stream, keep), lo,
+                    hi)  # fmt: skip

@@ -8,7 +8,7 @@ is added up by several blocks, and every sum has one order.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..cuda.device import block_number, cast, cuda, flat, thread_number
 from ..declare import ceil_div, cuda_kernel, helper
@@ -18,7 +18,23 @@ from ..scalar import exp, log
 from ..simd import fma, maximum
 from ..vector_math import INFINITY
 from . import cpu
-from .shared import head_place, visible
+from .shared import (
+    Drop,
+    Heads,
+    Lengths,
+    Rows,
+    Sight,
+    from_row,
+    heads_of,
+    heads_within,
+    key_rows,
+    keys_of,
+    length_of,
+    output_rows,
+    query_rows,
+    value_rows,
+    visible,
+)
 
 ROWS = 8
 KEYS = 16
@@ -45,25 +61,27 @@ def backward_launch(s: dict[str, int]) -> tuple[int, int]:
     return _tiles(sizes, "queries") + _tiles(sizes, "keys"), THREADS
 
 
+class Tile(NamedTuple):
+    """Where a block's tile is: sample, head, first row."""
+
+    b: int
+    head: int
+    begin: int
+
+
+class Outcome(NamedTuple):
+    """What the forward pass has found, and the gradient to its output."""
+
+    y: Any
+    lse: Any
+    dy: Any
+
+
 @helper
-def block_place(number: int, length: int, heads: int) -> tuple[int, int, int]:
-    """Sample, head and first row of a block's tile."""
+def tile_of(number: int, length: int, heads: int) -> Tile:
+    """The tile of the block with this number, where a head has `length` rows."""
     tiles = (length + ROWS - 1) // ROWS
-    return number // tiles // heads, number // tiles % heads, number % tiles * ROWS
-
-
-@helper
-def row_place(
-    x: Any, b: int, apart: int, head: int, length: int, size: int, begin: int
-) -> tuple[int, int]:
-    """Where a head's rows begin in the flat array, and how far they are apart."""
-    at, row = head_place(apart, head, length, x.shape[2], size)
-    return at + begin + b * x.shape[1] * x.shape[2], row
-
-
-@helper
-def length_of(lengths: Any, b: int, most: int) -> int:
-    return min(most, int(lengths[b])) if lengths.size > 0 else most
+    return Tile(number // tiles // heads, number // tiles % heads, number % tiles * ROWS)
 
 
 @helper
@@ -77,13 +95,13 @@ def dot(a: Any, a_at: int, b: Any, b_at: int, size: int) -> Any:
 
 
 @helper
-def kept(x: Any, control: Any, stream: int, keep: Any, row: int, j: int) -> Any:
+def kept(x: Any, drop: Drop, row: int, j: int) -> Any:
     """The factor of dropout for the weight of key j: 1/keep where it is kept, else 0. `row` is the
     group of random numbers with key 0."""
-    if control.size == 0:
+    if drop.control.size == 0:
         return cast(x, 1.0)
     block = (row + j // GROUP) * LANES + j % LANES
-    w0, w1, w2, w3 = random_words(block, control, stream)
+    w0, w1, w2, w3 = random_words(block, drop.control, drop.stream)
     quarter = j % GROUP // LANES
     random = w0
     if quarter == 1:
@@ -92,23 +110,23 @@ def kept(x: Any, control: Any, stream: int, keep: Any, row: int, j: int) -> Any:
         random = w2
     elif quarter == 3:
         random = w3
-    if cast(x, to_uniform(random)) < keep:
-        return cast(x, 1.0) / keep
+    if cast(x, to_uniform(random)) < drop.keep:
+        return cast(x, 1.0) / drop.keep
     return cast(x, 0.0)
 
 
 @helper
 def add_rows(
-    s: Any, at: int, count: int, x: Any, x_at: int, x_row: int, y: Any, y_at: int, lane: int,
-    size: int, ratio: Any, fresh: bool,
+    s: Any, at: int, count: int, x: Rows, y: Any, y_at: int, lane: int, size: int, ratio: Any,
+    fresh: bool,
 ) -> None:  # fmt: skip
     """y = ratio*y + sum over j of s[at + j] * x[j], or without y where `fresh`, for the columns of
     this lane."""
-    source, target = flat(x), flat(y)
+    source, target = flat(x.x), flat(y)
     for c in range(lane, size, KEYS):
         total = cast(y, 0.0) if fresh else target[y_at + c] * ratio
         for j in range(count):
-            total = fma(s[at + j], source[x_at + j * x_row + c], total)
+            total = fma(s[at + j], source[x.at + j * x.step + c], total)
         target[y_at + c] = total
 
 
@@ -121,29 +139,27 @@ def fill_lane(y: Any, at: int, lane: int, size: int) -> None:
 
 @helper
 def attend(
-    q: Any, k: Any, v: Any, k_from: int, v_from: int, size: int, value_size: int, key_lengths: Any,
-    query_lengths: Any, y: Any, lse: Any, control: Any, heads: int, apart: int, causal: int,
-    first: int, scale: Any, keep: Any, stream: int, weights: Any, dropped: Any,
+    heads: Heads, lengths: Lengths, y: Any, lse: Any, causal: int, first: int, scale: Any,
+    drop: Drop, weights: Any, dropped: Any,
 ) -> None:  # fmt: skip
     """The forward pass; see `cpu.attend`."""
-    queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
-    b, h, begin = block_place(block_number(), queries, heads)
-    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
-    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
-    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
-    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
-    n, m = length_of(key_lengths, b, keys), length_of(query_lengths, b, queries)
+    queries, keys = lse.shape[1] // heads.count, keys_of(heads)
+    b, h, begin = tile_of(block_number(), queries, heads.count)
+    q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
+    v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
+    n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
+    sight = Sight(causal, first, n)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     i = begin + r
-    row = ((b * heads + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
-    reach = visible(causal, min(begin + ROWS, m) - 1, first, n) if begin < m else 0
+    row = ((b * heads.count + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
+    reach = visible(sight, min(begin + ROWS, m) - 1) if begin < m else 0
     looks = i < m and n > 0
-    seen = visible(causal, i, first, n) if looks else 0
-    top, total = cast(q, -INFINITY), cast(q, 0.0)
+    seen = visible(sight, i) if looks else 0
+    top, total = cast(y, -INFINITY), cast(y, 0.0)
     for j in range(0, reach, KEYS):
-        score = cast(q, 0.0)
+        score = cast(y, 0.0)
         if j + lane < seen:
-            score = dot(q, q_at + i * q_row, k, k_at + (j + lane) * k_row, size) * scale
+            score = dot(q.x, q.at + i * q.step, k.x, k.at + (j + lane) * k.step, heads.size) * scale
         cuda.syncthreads()
         weights[thread_number()] = score
         cuda.syncthreads()
@@ -151,29 +167,29 @@ def attend(
         for other in range(count):
             top = maximum(weights[r * KEYS + other], top)
         cuda.syncthreads()
-        weight = cast(q, 0.0)
+        weight = cast(y, 0.0)
         if j + lane < seen:
             weight = exp(score - top)
         weights[thread_number()] = weight
-        dropped[thread_number()] = weight * kept(q, control, stream, keep, row, j + lane)
+        dropped[thread_number()] = weight * kept(y, drop, row, j + lane)
         cuda.syncthreads()
         if count > 0:
-            ratio = cast(q, 1.0)
+            ratio = cast(y, 1.0)
             if j > 0:
                 ratio = exp(before - top)
                 total = total * ratio
             for other in range(count):
                 total += weights[r * KEYS + other]
-            add_rows(dropped, r * KEYS, count, v, v_at + j * v_row, v_row, y, y_at + i * y_row,
-                     lane, value_size, ratio, j == 0)  # fmt: skip
+            add_rows(dropped, r * KEYS, count, from_row(v, j), y, out.at + i * out.step, lane,
+                     heads.value_size, ratio, j == 0)  # fmt: skip
     if i < queries:
         if looks:
-            for c in range(lane, value_size, KEYS):
-                flat(y)[y_at + i * y_row + c] /= total
+            for c in range(lane, heads.value_size, KEYS):
+                flat(y)[out.at + i * out.step + c] /= total
         else:
-            fill_lane(y, y_at + i * y_row, lane, value_size)
+            fill_lane(y, out.at + i * out.step, lane, heads.value_size)
         if lane == 0:
-            found = cast(q, 0.0)
+            found = cast(y, 0.0)
             if looks:
                 found = top + log(total)
             lse[b, h * queries + i] = found
@@ -184,12 +200,10 @@ def attention_forward(
     q, k, v, key_lengths, query_lengths, y, lse, scratch, control, heads, apart, causal, first,
     scale, keep, stream,
 ):  # fmt: skip
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
     weights = cuda.shared.array(THREADS, q.dtype)
     dropped = cuda.shared.array(THREADS, q.dtype)
-    attend(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, control, heads,
-           apart, causal, first, scale, keep, stream, weights, dropped)  # fmt: skip
+    attend(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths), y, lse, causal,
+           first, scale, Drop(control, stream, keep), weights, dropped)  # fmt: skip
 
 
 @cuda_kernel(
@@ -199,75 +213,81 @@ def attention_forward(
 def self_attention_forward(
     x, lengths, y, lse, scratch, control, heads, causal, scale, keep, stream
 ):
-    width = y.shape[2]
     weights = cuda.shared.array(THREADS, x.dtype)
     dropped = cuda.shared.array(THREADS, x.dtype)
-    attend(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y, lse,
-           control, heads, 0, causal, 0, scale, keep, stream, weights, dropped)  # fmt: skip
+    attend(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths), y, lse, causal, 0, scale,
+           Drop(control, stream, keep), weights, dropped)  # fmt: skip
 
 
 @helper
 def slope_to_query(
-    q, k, v, k_from, v_from, y, lse, dy, dq, control, keys, queries, size, value_size, b, h,
-    begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes,
-):  # fmt: skip
-    """dq for a block's queries."""
-    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
-    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
-    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
-    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
+    heads: Heads, known: Outcome, dq: Any, m: int, sight: Sight, scale: Any, drop: Drop, tile: Tile,
+    slopes: Any,
+) -> None:  # fmt: skip
+    """dq for a block's queries, of the m that there are."""
+    b, h, begin = tile
+    y, lse, dy = known
+    queries, size, value_size = lse.shape[1] // heads.count, heads.size, heads.value_size
+    q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
+    v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     i = begin + r
-    row = ((b * heads + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
-    reach = visible(causal, min(begin + ROWS, m) - 1, first, n) if begin < m else 0
-    seen = visible(causal, i, first, n) if i < m else 0
-    delta, known = cast(q, 0.0), cast(q, 0.0)
+    row = ((b * heads.count + h) * queries + i) * ((keys_of(heads) + GROUP - 1) // GROUP)
+    reach = visible(sight, min(begin + ROWS, m) - 1) if begin < m else 0
+    seen = visible(sight, i) if i < m else 0
+    q_at, out_at = q.at + i * q.step, out.at + i * out.step
+    delta, total = cast(y, 0.0), cast(y, 0.0)
     if i < m:
-        delta = dot(y, y_at + i * y_row, dy, y_at + i * y_row, value_size)
-        known = lse[b, h * queries + i]
+        delta = dot(y, out_at, dy, out_at, value_size)
+        total = lse[b, h * queries + i]
     if i < queries:
-        fill_lane(dq, q_at + i * q_row, lane, size)
+        fill_lane(dq, q_at, lane, size)
     for j in range(0, reach, KEYS):
-        slope = cast(q, 0.0)
+        slope = cast(y, 0.0)
         if j + lane < seen:
-            score = dot(q, q_at + i * q_row, k, k_at + (j + lane) * k_row, size) * scale
-            d = dot(dy, y_at + i * y_row, v, v_at + (j + lane) * v_row, value_size)
-            d = d * kept(q, control, stream, keep, row, j + lane)
-            slope = (d - delta) * exp(score - known) * scale
+            score = dot(q.x, q_at, k.x, k.at + (j + lane) * k.step, size) * scale
+            d = dot(dy, out_at, v.x, v.at + (j + lane) * v.step, value_size)
+            d = d * kept(y, drop, row, j + lane)
+            slope = (d - delta) * exp(score - total) * scale
         cuda.syncthreads()
         slopes[thread_number()] = slope
         cuda.syncthreads()
-        add_rows(slopes, r * KEYS, max(0, min(seen - j, KEYS)), k, k_at + j * k_row, k_row, dq,
-                 q_at + i * q_row if i < queries else 0, lane, size if i < m else 0,
-                 cast(q, 1.0), False)  # fmt: skip
+        add_rows(slopes, r * KEYS, max(0, min(seen - j, KEYS)), from_row(k, j), dq,
+                 q_at if i < queries else 0, lane, size if i < m else 0, cast(y, 1.0),
+                 False)  # fmt: skip
 
 
 @helper
 def slope_to_key(
-    q, k, v, k_from, v_from, y, lse, dy, dk, dv, control, keys, queries, size, value_size, b, h,
-    begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes, weights,
-):  # fmt: skip
-    """dk and dv for a block's keys."""
-    q_at, q_row = row_place(q, b, apart, h, queries, size, 0)
-    k_at, k_row = row_place(k, b, apart, h, keys, size, k_from)
-    v_at, v_row = row_place(v, b, apart, h, keys, value_size, v_from)
-    y_at, y_row = row_place(y, b, apart, h, queries, value_size, 0)
+    heads: Heads, known: Outcome, dk: Any, dv: Any, m: int, sight: Sight, scale: Any, drop: Drop,
+    tile: Tile, slopes: Any, weights: Any,
+) -> None:  # fmt: skip
+    """dk and dv for a block's keys, which m queries look at."""
+    b, h, begin = tile
+    y, lse, dy = known
+    queries, keys, n = lse.shape[1] // heads.count, keys_of(heads), sight.keys
+    size, value_size = heads.size, heads.value_size
+    q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
+    v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
+    to_out = Rows(dy, out.at, out.step)
     r, lane = thread_number() // KEYS, thread_number() % KEYS
     j = begin + r
+    k_at, v_at = k.at + j * k.step, v.at + j * v.step
     if j < keys:
-        fill_lane(dk, k_at + j * k_row, lane, size)
-        fill_lane(dv, v_at + j * v_row, lane, value_size)
-    start = max(0, begin - first) if causal else 0
+        fill_lane(dk, k_at, lane, size)
+        fill_lane(dv, v_at, lane, value_size)
+    start = max(0, begin - sight.first) if sight.causal else 0
     for i0 in range(start, m if begin < n else 0, KEYS):
         i = i0 + lane
-        slope, weight = cast(q, 0.0), cast(q, 0.0)
-        if j < n and i < m and j < visible(causal, i, first, n):
-            row = ((b * heads + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
-            z = kept(q, control, stream, keep, row, j)
-            score = dot(q, q_at + i * q_row, k, k_at + j * k_row, size) * scale
+        slope, weight = cast(y, 0.0), cast(y, 0.0)
+        if j < n and i < m and j < visible(sight, i):
+            row = ((b * heads.count + h) * queries + i) * ((keys + GROUP - 1) // GROUP)
+            z = kept(y, drop, row, j)
+            score = dot(q.x, q.at + i * q.step, k.x, k_at, size) * scale
             p = exp(score - lse[b, h * queries + i])
-            d = dot(dy, y_at + i * y_row, v, v_at + j * v_row, value_size) * z
-            delta = dot(y, y_at + i * y_row, dy, y_at + i * y_row, value_size)
+            out_at = out.at + i * out.step
+            d = dot(dy, out_at, v.x, v_at, value_size) * z
+            delta = dot(y, out_at, dy, out_at, value_size)
             slope, weight = (d - delta) * p * scale, p * z
         cuda.syncthreads()
         slopes[thread_number()] = slope
@@ -275,40 +295,33 @@ def slope_to_key(
         cuda.syncthreads()
         if j < n:
             count = min(m - i0, KEYS)
-            add_rows(slopes, r * KEYS, count, q, q_at + i0 * q_row, q_row, dk, k_at + j * k_row,
-                     lane, size, cast(q, 1.0), False)  # fmt: skip
-            add_rows(weights, r * KEYS, count, dy, y_at + i0 * y_row, y_row, dv, v_at + j * v_row,
-                     lane, value_size, cast(q, 1.0), False)  # fmt: skip
+            add_rows(slopes, r * KEYS, count, from_row(q, i0), dk, k_at, lane, size, cast(y, 1.0),
+                     False)  # fmt: skip
+            add_rows(weights, r * KEYS, count, from_row(to_out, i0), dv, v_at, lane, value_size,
+                     cast(y, 1.0), False)  # fmt: skip
 
 
 @helper
 def attend_backward(
-    q: Any, k: Any, v: Any, k_from: int, v_from: int, size: int, value_size: int, key_lengths: Any,
-    query_lengths: Any, y: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any, control: Any,
-    heads: int, apart: int, causal: int, first: int, scale: Any, keep: Any, stream: int,
-    slopes: Any, weights: Any,
+    heads: Heads, lengths: Lengths, known: Outcome, dq: Any, dk: Any, dv: Any, causal: int,
+    first: int, scale: Any, drop: Drop, slopes: Any, weights: Any,
 ) -> None:  # fmt: skip
     """The backward pass; see `cpu.attend_backward`."""
-    queries, keys = lse.shape[1] // heads, k.shape[1] // heads if apart else k.shape[1]
+    queries, keys = known.lse.shape[1] // heads.count, keys_of(heads)
     number = block_number()
-    with_queries = q.shape[0] * heads * ((queries + ROWS - 1) // ROWS)
+    with_queries = heads.q.shape[0] * heads.count * ((queries + ROWS - 1) // ROWS)
     length = queries if number < with_queries else keys
     if number >= with_queries:
         number -= with_queries
-    b, h, begin = block_place(number, length, heads)
-    n, m = length_of(key_lengths, b, keys), length_of(query_lengths, b, queries)
+    tile = tile_of(number, length, heads.count)
+    n, m = length_of(lengths.keys, tile.b, keys), length_of(lengths.queries, tile.b, queries)
     if n == 0:
         m = 0
+    sight = Sight(causal, first, n)
     if block_number() < with_queries:
-        slope_to_query(q, k, v, k_from, v_from, y, lse, dy, dq, control, keys, queries, size,
-                       value_size, b, h,
-                       begin, n, m, heads, apart, causal, first, scale, keep, stream,
-                       slopes)  # fmt: skip
+        slope_to_query(heads, known, dq, m, sight, scale, drop, tile, slopes)
     else:
-        slope_to_key(q, k, v, k_from, v_from, y, lse, dy, dk, dv, control, keys, queries, size,
-                       value_size, b, h,
-                     begin, n, m, heads, apart, causal, first, scale, keep, stream, slopes,
-                     weights)  # fmt: skip
+        slope_to_key(heads, known, dk, dv, m, sight, scale, drop, tile, slopes, weights)
 
 
 @cuda_kernel(like=cpu.attention_backward, launch=backward_launch, bounds=THREADS)
@@ -316,13 +329,11 @@ def attention_backward(
     q, k, v, key_lengths, query_lengths, y, lse, dy, dq, dk, dv, scratch, control, heads, apart,
     causal, first, scale, keep, stream,
 ):  # fmt: skip
-    size = q.shape[2] if apart else q.shape[2] // heads
-    value_size = v.shape[2] if apart else v.shape[2] // heads
     slopes = cuda.shared.array(THREADS, q.dtype)
     weights = cuda.shared.array(THREADS, q.dtype)
-    attend_backward(q, k, v, 0, 0, size, value_size, key_lengths, query_lengths, y, lse, dy, dq, dk,
-                    dv, control, heads, apart, causal, first, scale, keep, stream, slopes,
-                    weights)  # fmt: skip
+    attend_backward(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths),
+                    Outcome(y, lse, dy), dq, dk, dv, causal, first, scale,
+                    Drop(control, stream, keep), slopes, weights)  # fmt: skip
 
 
 @cuda_kernel(
@@ -332,9 +343,8 @@ def attention_backward(
 def self_attention_backward(
     x, lengths, y, lse, dy, dx, scratch, control, heads, causal, scale, keep, stream
 ):
-    width = y.shape[2]
     slopes = cuda.shared.array(THREADS, x.dtype)
     weights = cuda.shared.array(THREADS, x.dtype)
-    attend_backward(x, x, x, width, 2 * width, width // heads, width // heads, lengths, lengths, y,
-                    lse, dy, dx, dx, dx, control, heads, 0, causal, 0, scale, keep, stream, slopes,
-                    weights)  # fmt: skip
+    attend_backward(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths),
+                    Outcome(y, lse, dy), dx, dx, dx, causal, 0, scale,
+                    Drop(control, stream, keep), slopes, weights)  # fmt: skip

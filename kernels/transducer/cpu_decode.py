@@ -5,7 +5,7 @@ H = W*S; R complete hypotheses, Q = R*S.
 """
 
 from ..declare import kernel
-from .decode import frames_of, select
+from .decode import Complete, Found, Hypotheses, frames_of, select
 
 
 @kernel(slow_to_compile=True)
@@ -38,9 +38,10 @@ def transducer_select(
     """The W best of all continuations, the same labels once; what is complete joins the R best."""
     for b in range(lo, hi):
         select(
-            logits, lengths, score, frame, count, history, old_score, old_count, old_history,
-            parent, symbol, new_score, new_frame, new_count, new_history, done_score, done_count,
-            done_history, best, which, mates, b, blank,
+            logits, lengths, Hypotheses(score, frame, count, history),
+            Complete(old_score, old_count, old_history), parent, symbol,
+            Hypotheses(new_score, new_frame, new_count, new_history),
+            Complete(done_score, done_count, done_history), Found(best, which, mates), b, blank,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from ..cuda.device import flat_index
 from ..declare import ceil_div, cuda_kernel
 from . import cpu_decode as cpu
-from .decode import frames_of, select
+from .decode import Complete, Found, Hypotheses, frames_of, select
 
 
 def launch(s):
@@ -20,9 +20,10 @@ def transducer_select(
     b = flat_index()
     if b < logits.shape[0]:
         select(
-            logits, lengths, score, frame, count, history, old_score, old_count, old_history,
-            parent, symbol, new_score, new_frame, new_count, new_history, done_score, done_count,
-            done_history, best, which, mates, b, blank,
+            logits, lengths, Hypotheses(score, frame, count, history),
+            Complete(old_score, old_count, old_history), parent, symbol,
+            Hypotheses(new_score, new_frame, new_count, new_history),
+            Complete(done_score, done_count, done_history), Found(best, which, mates), b, blank,
         )  # fmt: skip
 
 

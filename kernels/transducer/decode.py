@@ -9,7 +9,7 @@ last frame; complete ones stand apart, the best first.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,48 @@ from ..ctc.decode import either
 from ..declare import helper
 
 
+class Hypotheses(NamedTuple):
+    """W hypotheses of each sequence, their labels [W,S]."""
+
+    score: Any
+    frame: Any
+    count: Any
+    history: Any
+
+
+class Complete(NamedTuple):
+    """The R best complete ones of each sequence, their labels [R,S]."""
+
+    score: Any
+    count: Any
+    history: Any
+
+
+class Found(NamedTuple):
+    """The W best continuations so far.
+
+    Attributes:
+        score: in order.
+        which: hypothesis * V + symbol.
+        mate: for each hypothesis the one that becomes its labels by one more, or -1.
+    """
+
+    score: Any
+    which: Any
+    mate: Any
+
+
 @helper
-def mate_of(score: Any, count: Any, history: Any, b: int, a: int) -> int:
+def mate_of(now: Hypotheses, b: int, a: int) -> int:
     """The hypothesis that becomes the labels of hypothesis a by one more label, or -1."""
-    W, size = score.shape[1], int(count[b, a])
-    S = history.shape[1] // W
+    W, size = now.score.shape[1], int(now.count[b, a])
+    S = now.history.shape[1] // W
     for k in range(W):
-        if k == a or not is_there(score[b, k]) or int(count[b, k]) != size - 1:
+        if k == a or not is_there(now.score[b, k]) or int(now.count[b, k]) != size - 1:
             continue
         same = True
         for s in range(size - 1):
-            if history[b, k * S + s] != history[b, a * S + s]:
+            if now.history[b, k * S + s] != now.history[b, a * S + s]:
                 same = False
         if same:
             return k
@@ -36,103 +67,98 @@ def mate_of(score: Any, count: Any, history: Any, b: int, a: int) -> int:
 
 
 @helper
-def put(best: Any, which: Any, b: int, value: Any, number: int) -> None:
+def put(best: Found, b: int, value: Any, number: int) -> None:
     """Put a continuation among the best, which are in order; the earlier of equals comes first."""
-    j = best.shape[1] - 1
-    if not (value > best[b, j]):
+    j = best.score.shape[1] - 1
+    if not (value > best.score[b, j]):
         return
-    while j > 0 and best[b, j - 1] < value:
-        best[b, j] = best[b, j - 1]
-        which[b, j] = which[b, j - 1]
+    while j > 0 and best.score[b, j - 1] < value:
+        best.score[b, j] = best.score[b, j - 1]
+        best.which[b, j] = best.which[b, j - 1]
         j -= 1
-    best[b, j] = value
-    which[b, j] = number
+    best.score[b, j] = value
+    best.which[b, j] = number
 
 
 @helper
-def complete(
-    history: Any, done_score: Any, done_count: Any, done_history: Any, b: int, a: int, S: int,
-    size: int, value: Any,
-) -> None:  # fmt: skip
+def complete(now: Hypotheses, done: Complete, b: int, a: int, S: int, value: Any) -> None:
     """Put the labels of hypothesis a among the complete ones."""
-    j = done_score.shape[1] - 1
-    if not (value > done_score[b, j]):
+    j = done.score.shape[1] - 1
+    if not (value > done.score[b, j]):
         return
-    while j > 0 and done_score[b, j - 1] < value:
-        done_score[b, j] = done_score[b, j - 1]
-        done_count[b, j] = done_count[b, j - 1]
+    while j > 0 and done.score[b, j - 1] < value:
+        done.score[b, j] = done.score[b, j - 1]
+        done.count[b, j] = done.count[b, j - 1]
         for s in range(S):
-            done_history[b, j * S + s] = done_history[b, (j - 1) * S + s]
+            done.history[b, j * S + s] = done.history[b, (j - 1) * S + s]
         j -= 1
-    done_score[b, j] = value
-    done_count[b, j] = size
+    done.score[b, j] = value
+    done.count[b, j] = int(now.count[b, a])
     for s in range(S):
-        done_history[b, j * S + s] = history[b, a * S + s]
+        done.history[b, j * S + s] = now.history[b, a * S + s]
 
 
 @helper
 def select(
-    logits: Any, lengths: Any, score: Any, frame: Any, count: Any, history: Any, old_score: Any,
-    old_count: Any, old_history: Any, parent: Any, symbol: Any, new_score: Any, new_frame: Any,
-    new_count: Any, new_history: Any, done_score: Any, done_count: Any, done_history: Any,
-    best: Any, which: Any, mates: Any, b: int, blank: int,
+    logits: Any, lengths: Any, now: Hypotheses, old: Complete, parent: Any, symbol: Any,
+    then: Hypotheses, done: Complete, best: Found, b: int, blank: int,
 ) -> None:  # fmt: skip
     """The best continuations of all hypotheses."""
-    W, R = score.shape[1], done_score.shape[1]
-    V, S = logits.shape[1] // W, history.shape[1] // W
+    W, R = now.score.shape[1], done.score.shape[1]
+    V, S = logits.shape[1] // W, now.history.shape[1] // W
     for r in range(R):
-        done_score[b, r] = old_score[b, r]
-        done_count[b, r] = old_count[b, r]
+        done.score[b, r] = old.score[b, r]
+        done.count[b, r] = old.count[b, r]
         for s in range(S):
-            done_history[b, r * S + s] = old_history[b, r * S + s]
+            done.history[b, r * S + s] = old.history[b, r * S + s]
     for w in range(W):
-        best[b, w] = NEVER
-        which[b, w] = w * V + blank
-        mates[b, w] = -1
+        best.score[b, w] = NEVER
+        best.which[b, w] = w * V + blank
+        best.mate[b, w] = -1
     for w in range(W):
-        if not is_there(score[b, w]):
+        if not is_there(now.score[b, w]):
             continue
-        value = np.float64(score[b, w]) + np.float64(logits[b, w * V + blank])
-        if int(frame[b, w]) + 1 >= lengths[b]:
-            size = int(count[b, w])
-            complete(history, done_score, done_count, done_history, b, w, S, size, value)
+        value = np.float64(now.score[b, w]) + np.float64(logits[b, w * V + blank])
+        if int(now.frame[b, w]) + 1 >= lengths[b]:
+            complete(now, done, b, w, S, value)
             continue
-        mate = mate_of(score, count, history, b, w)
-        mates[b, w] = mate
+        mate = mate_of(now, b, w)
+        best.mate[b, w] = mate
         if mate >= 0:
-            last = int(history[b, w * S + int(count[b, w]) - 1])
+            last = int(now.history[b, w * S + int(now.count[b, w]) - 1])
             value = either(
-                value, np.float64(score[b, mate]) + np.float64(logits[b, mate * V + last])
+                value, np.float64(now.score[b, mate]) + np.float64(logits[b, mate * V + last])
             )
-        put(best, which, b, value, w * V + blank)
+        put(best, b, value, w * V + blank)
     for w in range(W):
-        if not is_there(score[b, w]) or int(count[b, w]) >= S:
+        if not is_there(now.score[b, w]) or int(now.count[b, w]) >= S:
             continue
         for v in range(V):
-            value = np.float64(score[b, w]) + np.float64(logits[b, w * V + v])
-            if v == blank or not (value > best[b, W - 1]):
+            value = np.float64(now.score[b, w]) + np.float64(logits[b, w * V + v])
+            if v == blank or not (value > best.score[b, W - 1]):
                 continue
             known = False
             for a in range(W):
-                if mates[b, a] == w and int(history[b, a * S + int(count[b, a]) - 1]) == v:
+                last = a * S + int(now.count[b, a]) - 1
+                if best.mate[b, a] == w and int(now.history[b, last]) == v:
                     known = True
             if not known:
-                put(best, which, b, value, w * V + v)
+                put(best, b, value, w * V + v)
     for w in range(W):
-        p, v = which[b, w] // V, which[b, w] % V
-        size = int(count[b, p])
+        p, v = best.which[b, w] // V, best.which[b, w] % V
+        size = int(now.count[b, p])
         parent[b, w] = p
         symbol[b, w] = v
-        new_score[b, w] = best[b, w]
+        then.score[b, w] = best.score[b, w]
         for s in range(S):
-            new_history[b, w * S + s] = history[b, p * S + s]
-        new_frame[b, w] = frame[b, p]
-        new_count[b, w] = count[b, p]
-        if v == blank or not (best[b, w] > NEVER):
-            new_frame[b, w] = min(int(frame[b, p]) + 1, max(int(lengths[b]) - 1, 0))
+            then.history[b, w * S + s] = now.history[b, p * S + s]
+        then.frame[b, w] = now.frame[b, p]
+        then.count[b, w] = now.count[b, p]
+        if v == blank or not (best.score[b, w] > NEVER):
+            then.frame[b, w] = min(int(now.frame[b, p]) + 1, max(int(lengths[b]) - 1, 0))
         else:
-            new_count[b, w] = size + 1
-            new_history[b, w * S + size] = v
+            then.count[b, w] = size + 1
+            then.history[b, w * S + size] = v
 
 
 @helper
