@@ -37,6 +37,20 @@ class _Prepared(NamedTuple):
 Weights = tuple[Value, Value]
 
 
+def _lengths_of(
+    layer: Module, key_size: int, encoded: Value, lengths: Value | None
+) -> Value | None:
+    """The lengths of an encoder's outputs, which have to be of the layer's size."""
+    if encoded.ndim != 3 or encoded.shape[2] != key_size:
+        raise ShapeError(
+            f"{where(encoded.graph.scope)}{layer!r}: expected an encoder's output of shape "
+            f"(batch, positions, {key_size}), got {encoded.shape}; set key_size to "
+            f"{encoded.shape[-1]}"
+        )
+    batch, positions, _ = encoded.shape
+    return checked_lengths(encoded.graph, lengths, batch, positions, type(layer).__name__)
+
+
 class _Alignment(Module):
     """Base of the attentions of a step.
 
@@ -56,15 +70,8 @@ class _Alignment(Module):
 
     def prepare(self, encoded: Value, lengths: Value | None = None) -> _Prepared:
         """What steps take of an encoder's output (batch, positions, K); before the loop."""
-        if encoded.ndim != 3 or encoded.shape[2] != self.key_size:
-            raise ShapeError(
-                f"{where(encoded.graph.scope)}{self!r}: expected an encoder's output of shape "
-                f"(batch, positions, {self.key_size}), got {encoded.shape}; set key_size to "
-                f"{encoded.shape[-1]}"
-            )
-        batch, positions, _ = encoded.shape
-        lengths = checked_lengths(encoded.graph, lengths, batch, positions, type(self).__name__)
-        mask = None if lengths is None else valid_steps(lengths, positions)
+        lengths = _lengths_of(self, self.key_size, encoded, lengths)
+        mask = None if lengths is None else valid_steps(lengths, encoded.shape[1])
         if mask is not None:
             encoded = ops.where(ops.reshape(mask, (*mask.shape, 1)), encoded, 0.0)
         return _Prepared(self._keys(encoded), encoded, mask)

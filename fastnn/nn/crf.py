@@ -11,6 +11,7 @@ from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_whole, is_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
+from fastnn.nn.ctc import _pair
 from fastnn.nn.loss import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -174,32 +175,21 @@ class CRFLoss(Loss):
         self._crf = (crf,)  # in a tuple: it is the model's, not a layer of the loss
 
     def check(self, output: Any, target: Any) -> None:
-        _x, _ = _scores_and_lengths(output)
+        _x, _ = _pair(output, "output", "scores and lengths", "CRFLoss")
         if not isinstance(target, Value):
             raise ShapeError(f"CRFLoss: expected one target, got {type(target).__name__}")
 
     def rows(self, output: Any, target: Any) -> Value:
-        x, lengths = _scores_and_lengths(output)
+        x, lengths = _pair(output, "output", "scores and lengths", "CRFLoss")
         return self._crf[0].loss(x, target, lengths)
 
     def weights(self, output: Any, target: Any) -> Value | None:
         if not self.by_tokens:
             return None
-        _, lengths = _scores_and_lengths(output)
+        _, lengths = _pair(output, "output", "scores and lengths", "CRFLoss")
         if lengths is None:
             return ops.sum(ops.greater_equal(target, 0), 1)
         return ops.sum(valid_steps(lengths, target.shape[1]), 1)
-
-
-def _scores_and_lengths(given: Any) -> tuple[Value, Value | None]:
-    if isinstance(given, Value):
-        return given, None
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        first, second = given
-        if isinstance(first, Value) and isinstance(second, Value):
-            return first, second
-    got = f"{len(given)} parts" if isinstance(given, (tuple, list)) else type(given).__name__
-    raise ShapeError(f"CRFLoss: expected scores, or a tuple of scores and lengths, got {got}")
 
 
 def _by_scheme(names: list[str] | None, scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,14 +7,14 @@ from typing import Any
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
-from fastnn.nn.alignment import AdditiveAttention, DotAttention, GeneralAttention
+from fastnn.nn.alignment import AdditiveAttention, DotAttention, GeneralAttention, _lengths_of
 from fastnn.nn.cells import GRUCell, LSTMCell
 from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import Dropout
 from fastnn.ops.beam import likeliest
-from fastnn.ops.lengths import checked_lengths, valid_steps, within
+from fastnn.ops.lengths import valid_steps, within
 from fastnn.public import publish
 
 CELLS: dict[str, Any] = {"gru": GRUCell, "lstm": LSTMCell}
@@ -133,15 +133,7 @@ class AttentionDecoder(Module):
     ) -> tuple[Any, tuple[Value, ...], tuple[Value, ...]]:
         """What steps read of an encoder's output, the attention's weights before the first step,
         and the cell's states."""
-        if encoded.ndim != 3 or encoded.shape[2] != self.key_size:
-            raise ShapeError(
-                f"{where(encoded.graph.scope)}{self!r}: expected an encoder's output of shape "
-                f"(batch, positions, {self.key_size}), got {encoded.shape}; set key_size to "
-                f"{encoded.shape[-1]}"
-            )
-        batch, positions, _ = encoded.shape
-        name = type(self).__name__
-        lengths = checked_lengths(encoded.graph, lengths, batch, positions, name)
+        lengths = _lengths_of(self, self.key_size, encoded, lengths)
         mean = _mean(encoded, lengths)
         h = ops.tanh(self.initial(mean))
         state = (h,) if self.kind == "gru" else (h, ops.zeros_state(encoded, self.hidden))

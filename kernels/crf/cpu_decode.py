@@ -1,12 +1,11 @@
 """The best chain of tags (Viterbi). B sequences of T steps, C tags, M columns for them."""
 
-import numpy as np
-
 from ..cpu.parts import keep_part, load_part, row_max
 from ..ctc.shared import frame_count
 from ..declare import kernel
 from ..simd import lanes, load, splat, store, where
 from ..vector_math import INFINITY
+from .shared import walk_back
 
 
 @kernel
@@ -53,16 +52,4 @@ def crf_decode(
                 store(came, b * T * M + j, v)
             for j in range(0, C, w):
                 store(best, b * M + j, load(came, b * T * M + j))
-        most, tag = best[b, 0] + end[0], 0
-        for j in range(1, C):
-            if best[b, j] + end[j] > most:
-                most, tag = best[b, j] + end[j], j
-        total = np.float64(end[tag])
-        for i in range(n):
-            t = n - 1 - i
-            tags[b, t] = tag
-            total += np.float64(x[b, t, tag])
-            before = int(came[b, t, tag]) if t > 0 else 0
-            total += np.float64(transitions[before, tag] if t > 0 else start[tag])
-            tag = before
-        score[b] = total
+        score[b] = walk_back(x, transitions, start, end, tags, best, came, b, n)

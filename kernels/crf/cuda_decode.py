@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..ctc.shared import frame_count
 from ..cuda.device import INFINITY, block_number, block_threads, cast, cuda, thread_number
 from ..declare import cuda_kernel
 from ..simd import maximum
 from . import cpu_decode
 from .cuda import launch
+from .shared import walk_back
 
 
 @cuda_kernel(like=cpu_decode.crf_decode, launch=launch)
@@ -44,16 +43,4 @@ def crf_decode(x, lengths, transitions, start, end, tags, score, best, came):
             best[b, j] = came[b, 0, j]
         cuda.syncthreads()
     if thread_number() == 0:
-        most, tag = best[b, 0] + end[0], 0
-        for j in range(1, C):
-            if best[b, j] + end[j] > most:
-                most, tag = best[b, j] + end[j], j
-        total = np.float64(end[tag])
-        for i in range(n):
-            t = n - 1 - i
-            tags[b, t] = tag
-            total += np.float64(x[b, t, tag])
-            before = int(came[b, t, tag]) if t > 0 else 0
-            total += np.float64(transitions[before, tag] if t > 0 else start[tag])
-            tag = before
-        score[b] = total
+        score[b] = walk_back(x, transitions, start, end, tags, best, came, b, n)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..ctc.shared import COLUMNS
 from ..declare import helper
 
@@ -66,3 +68,24 @@ def tag_count(target: Any, lengths: Any, b: int, C: int) -> int:
         if tag < 0 or tag >= C:
             return -1
     return n
+
+
+@helper
+def walk_back(
+    x: Any, transitions: Any, start: Any, end: Any, tags: Any, best: Any, came: Any, b: int, n: int
+) -> Any:
+    """The best tags of the n steps of a sequence, from the last to the first, and their score;
+    `best` has the scores of the tags of the last step, `came` the tag before each."""
+    most, tag = best[b, 0] + end[0], 0
+    for j in range(1, x.shape[2]):
+        if best[b, j] + end[j] > most:
+            most, tag = best[b, j] + end[j], j
+    total = np.float64(end[tag])
+    for i in range(n):
+        t = n - 1 - i
+        tags[b, t] = tag
+        total += np.float64(x[b, t, tag])
+        before = int(came[b, t, tag]) if t > 0 else 0
+        total += np.float64(transitions[before, tag] if t > 0 else start[tag])
+        tag = before
+    return total

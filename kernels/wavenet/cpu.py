@@ -11,7 +11,7 @@ from ..declare import helper, kernel
 from ..scalar import exp, relu, sigmoid, tanh
 from ..simd import fma, lanes, splat, sum_lanes
 from ..vector_math import INFINITY
-from .shared import chances, dilation, drawn_level, padded, ring_size, span
+from .shared import chances, dilation, drawn_level, padded, places, span
 
 
 @helper
@@ -176,13 +176,8 @@ def wavenet_sample(
     L, G = gate_bias.shape[0], gate_bias.shape[1]
     P, T, F = given.shape[1], y.shape[1], frames.shape[1]
     taps = gate.shape[0] // (L * C)
-    Cp, Sp = padded(C), padded(S)
-    x = ring_size(L, cycle, taps) * Cp
-    z = x + Cp
-    units = z + padded(G)
-    first = units + L * Cp
-    second = first + Sp
-    o = second + Sp
+    Cp = padded(C)
+    x, z, units, first, second, o = places(L, cycle, taps, C, S)
     times = (int(control[STEP]), int(control[SEED]))
     for n in range(lo, hi):
         level = -1

@@ -14,7 +14,7 @@ from ..scalar import exp, relu, sigmoid, tanh
 from ..simd import fma
 from ..vector_math import INFINITY
 from . import cpu
-from .shared import chances, dilation, drawn_level, padded, ring_size, span
+from .shared import chances, dilation, drawn_level, padded, places, span
 
 THREADS = 128
 
@@ -127,13 +127,8 @@ def wavenet_sample(
     L, G = gate_bias.shape[0], gate_bias.shape[1]
     P, T, F = given.shape[1], y.shape[1], frames.shape[1]
     taps = gate.shape[0] // (L * C)
-    Cp, Sp = padded(C), padded(S)
-    x = ring_size(L, cycle, taps) * Cp
-    z = x + Cp
-    units = z + padded(G)
-    first = units + L * Cp
-    second = first + Sp
-    o = second + Sp
+    Cp = padded(C)
+    x, z, units, first, second, o = places(L, cycle, taps, C, S)
     times = (int(control[STEP]), int(control[SEED]))
     level = -1
     for t in range(P + T - 1):

@@ -5,6 +5,7 @@ step t lies at t mod the layer's span), then the numbers of one step, each padde
 """
 
 import math
+from typing import NamedTuple
 
 from ..declare import helper
 from ..random.shared import MASK, between, philox_block
@@ -42,12 +43,40 @@ def ring_size(layers: int, cycle: int, taps: int) -> int:
     return total
 
 
+class Places(NamedTuple):
+    """Where the parts of a sequence's row begin, behind the past inputs.
+
+    Attributes:
+        x: the input.
+        z: the gates.
+        units: the gated units of all layers.
+        first, second: the hidden layers.
+        o: what the net says of the sample.
+    """
+
+    x: int
+    z: int
+    units: int
+    first: int
+    second: int
+    o: int
+
+
+@helper
+def places(layers: int, cycle: int, taps: int, C: int, S: int) -> Places:
+    """How a sequence's row is shared out."""
+    x = ring_size(layers, cycle, taps) * padded(C)
+    z = x + padded(C)
+    units = z + padded(2 * C)
+    first = units + layers * padded(C)
+    second = first + padded(S)
+    return Places(x, z, units, first, second, second + padded(S))
+
+
 @helper
 def room(layers: int, cycle: int, taps: int, C: int, S: int, O: int) -> int:
-    """Elements of a sequence's row: past inputs; input, gates, gated units of all layers; the two
-    hidden layers; what the net says of the sample."""
-    past = ring_size(layers, cycle, taps) * padded(C)
-    return past + padded(C) + padded(2 * C) + layers * padded(C) + 2 * padded(S) + padded(O)
+    """Elements of a sequence's row."""
+    return places(layers, cycle, taps, C, S).o + padded(O)
 
 
 @helper
