@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..cpu.parts import fill_row, load_part, store_part
 from ..declare import helper, kernel
 from ..simd import fill_like, lanes, splat, where
-from .shared import share, window_begin, window_end
+from .shared import Spans, Taps, place_in, share, window_begin, window_end
 
 
 @helper
@@ -36,6 +36,8 @@ def max_pool_forward(
 ):
     """y = the largest element of each window; NaN where there is one."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    high = Taps(kernel_h, stride_h, dilation_h, top, rows)
+    wide = Taps(kernel_w, stride_w, dilation_w, left, columns)
     for n in range(lo, hi):
         at = n * y.shape[1] * y.shape[2] * channels
         for p in range(y.shape[1]):
@@ -44,12 +46,12 @@ def max_pool_forward(
                     rest = channels - c
                     best = splat(x, -float("inf"))
                     for i in range(kernel_h):
-                        h = p * stride_h + i * dilation_h - top
-                        if h < 0 or h >= rows:
+                        h = place_in(high, p, i)
+                        if h < 0:
                             continue
                         for j in range(kernel_w):
-                            w = q * stride_w + j * dilation_w - left
-                            if 0 <= w < columns:
+                            w = place_in(wide, q, j)
+                            if w >= 0:
                                 source = ((n * rows + h) * columns + w) * channels + c
                                 best = larger(load_part(x, source, rest), best)
                     store_part(y, at + c, best, rest)
@@ -75,6 +77,8 @@ def max_pool_backward(
 ):
     """dx = the sum of dy over the windows whose first largest element it is."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    high = Taps(kernel_h, stride_h, dilation_h, top, rows)
+    wide = Taps(kernel_w, stride_w, dilation_w, left, columns)
     size = rows * columns * channels
     for n in range(lo, hi):
         fill_row(dx, n * size, size, 0.0)
@@ -87,12 +91,12 @@ def max_pool_backward(
                     left_over = load_part(dy, at + c, rest)
                     zero = fill_like(best, 0.0)
                     for i in range(kernel_h):
-                        h = p * stride_h + i * dilation_h - top
-                        if h < 0 or h >= rows:
+                        h = place_in(high, p, i)
+                        if h < 0:
                             continue
                         for j in range(kernel_w):
-                            w = q * stride_w + j * dilation_w - left
-                            if 0 <= w < columns:
+                            w = place_in(wide, q, j)
+                            if w >= 0:
                                 place = ((n * rows + h) * columns + w) * channels + c
                                 v = load_part(x, place, rest)
                                 own = where(v == best, left_over, where(v != v, left_over, zero))
@@ -120,6 +124,8 @@ def max_pool_pick(
 ):
     """y = what `t` has where x has the first largest element of the window."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
+    high = Taps(kernel_h, stride_h, dilation_h, top, rows)
+    wide = Taps(kernel_w, stride_w, dilation_w, left, columns)
     for n in range(lo, hi):
         at = n * y.shape[1] * y.shape[2] * channels
         for p in range(y.shape[1]):
@@ -129,9 +135,8 @@ def max_pool_pick(
                     largest = load_part(best, at + c, rest)
                     found = fill_like(largest, 0.0)
                     for k in range(kernel_h * kernel_w - 1, -1, -1):  # the first one comes last
-                        h = p * stride_h + k // kernel_w * dilation_h - top
-                        w = q * stride_w + k % kernel_w * dilation_w - left
-                        if h < 0 or h >= rows or w < 0 or w >= columns:
+                        h, w = place_in(high, p, k // kernel_w), place_in(wide, q, k % kernel_w)
+                        if h < 0 or w < 0:
                             continue
                         source = ((n * rows + h) * columns + w) * channels + c
                         v, picked = load_part(x, source, rest), load_part(t, source, rest)
@@ -158,17 +163,15 @@ def avg_pool_forward(
 ):
     """y = the sum of each window, divided by the number of its elements."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
-    high, wide = y.shape[1], y.shape[2]
+    high = Spans(kernel_h, stride_h, top, rows, y.shape[1], adaptive)
+    wide = Spans(kernel_w, stride_w, left, columns, y.shape[2], adaptive)
     for n in range(lo, hi):
-        at = n * high * wide * channels
-        for p in range(high):
-            h0 = window_begin(p, stride_h, top, kernel_h, rows, high, adaptive)
-            h1 = window_end(p, stride_h, top, kernel_h, rows, high, adaptive)
-            for q in range(wide):
-                w0 = window_begin(q, stride_w, left, kernel_w, columns, wide, adaptive)
-                w1 = window_end(q, stride_w, left, kernel_w, columns, wide, adaptive)
-                count = share(p, q, rows, columns, high, wide, kernel_h, kernel_w, stride_h,
-                              stride_w, top, left, adaptive, padding_counts, divisor)  # fmt: skip
+        at = n * high.count * wide.count * channels
+        for p in range(high.count):
+            h0, h1 = window_begin(high, p), window_end(high, p)
+            for q in range(wide.count):
+                w0, w1 = window_begin(wide, q), window_end(wide, q)
+                count = share(high, wide, p, q, padding_counts, divisor)
                 for c in range(0, channels, lanes(x)):
                     rest = channels - c
                     total = splat(x, 0.0)
@@ -198,19 +201,17 @@ def avg_pool_backward(
 ):
     """dx = the sum of dy over all windows that this element is in, by what each is divided by."""
     rows, columns, channels = dx.shape[1], dx.shape[2], dx.shape[3]
-    high, wide = dy.shape[1], dy.shape[2]
+    high = Spans(kernel_h, stride_h, top, rows, dy.shape[1], adaptive)
+    wide = Spans(kernel_w, stride_w, left, columns, dy.shape[2], adaptive)
     size = rows * columns * channels
     for n in range(lo, hi):
         fill_row(dx, n * size, size, 0.0)
-        at = n * high * wide * channels
-        for p in range(high):
-            h0 = window_begin(p, stride_h, top, kernel_h, rows, high, adaptive)
-            h1 = window_end(p, stride_h, top, kernel_h, rows, high, adaptive)
-            for q in range(wide):
-                w0 = window_begin(q, stride_w, left, kernel_w, columns, wide, adaptive)
-                w1 = window_end(q, stride_w, left, kernel_w, columns, wide, adaptive)
-                count = share(p, q, rows, columns, high, wide, kernel_h, kernel_w, stride_h,
-                              stride_w, top, left, adaptive, padding_counts, divisor)  # fmt: skip
+        at = n * high.count * wide.count * channels
+        for p in range(high.count):
+            h0, h1 = window_begin(high, p), window_end(high, p)
+            for q in range(wide.count):
+                w0, w1 = window_begin(wide, q), window_end(wide, q)
+                count = share(high, wide, p, q, padding_counts, divisor)
                 for c in range(0, channels, lanes(dx)):
                     rest = channels - c
                     part = load_part(dy, at + c, rest) / splat(dx, count)

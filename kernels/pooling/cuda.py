@@ -7,7 +7,7 @@ from ..convolution.windows import window_of
 from ..cuda.device import INFINITY, cast, flat_index
 from ..declare import cuda_kernel, helper
 from . import cpu
-from .shared import share, window_begin, window_end
+from .shared import Spans, Taps, place_in, share, window_begin, window_end
 
 
 @cuda_kernel(like=cpu.max_pool_forward, launch=elements("NPQC"))
@@ -19,13 +19,15 @@ def max_pool_forward(
     if at < N * P * Q * C:
         n, p, q, c = place_of(at, P, Q, C)
         best = cast(y, -INFINITY)
+        high = Taps(kernel_h, stride_h, dilation_h, top, x.shape[1])
+        wide = Taps(kernel_w, stride_w, dilation_w, left, x.shape[2])
         for i in range(kernel_h):
-            h = p * stride_h + i * dilation_h - top
-            if h < 0 or h >= x.shape[1]:
+            h = place_in(high, p, i)
+            if h < 0:
                 continue
             for j in range(kernel_w):
-                w = q * stride_w + j * dilation_w - left
-                if w >= 0 and w < x.shape[2]:
+                w = place_in(wide, q, j)
+                if w >= 0:
                     v = x[n, h, w, c]
                     if v > best or v != v:
                         best = v
@@ -33,14 +35,11 @@ def max_pool_forward(
 
 
 @helper
-def first_largest(
-    x, n, p, q, c, best, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left
-):
+def first_largest(x, n, p, q, c, best, high, wide):
     """The place of a window at which its largest element, `best`, is first; -1: at none."""
-    for k in range(kernel_h * kernel_w):
-        h = p * stride_h + k // kernel_w * dilation_h - top
-        w = q * stride_w + k % kernel_w * dilation_w - left
-        if h >= 0 and h < x.shape[1] and w >= 0 and w < x.shape[2]:
+    for k in range(high.kernel * wide.kernel):
+        h, w = place_in(high, p, k // wide.kernel), place_in(wide, q, k % wide.kernel)
+        if h >= 0 and w >= 0:
             v = x[n, h, w, c]
             if v == best or v != v:
                 return h * x.shape[2] + w
@@ -55,6 +54,8 @@ def max_pool_backward(
     N, H, W, C = dx.shape
     if at < N * H * W * C:
         n, h, w, c = place_of(at, H, W, C)
+        high = Taps(kernel_h, stride_h, dilation_h, top, H)
+        wide = Taps(kernel_w, stride_w, dilation_w, left, W)
         total = cast(dx, 0)
         for i in range(kernel_h - 1, -1, -1):  # windows in their order
             p = window_of(h, i, stride_h, dilation_h, top, y.shape[1])
@@ -64,10 +65,7 @@ def max_pool_backward(
                 q = window_of(w, j, stride_w, dilation_w, left, y.shape[2])
                 if q < 0:
                     continue
-                found = first_largest(
-                    x, n, p, q, c, y[n, p, q, c], kernel_h, kernel_w, stride_h, stride_w,
-                    dilation_h, dilation_w, top, left,
-                )  # fmt: skip
+                found = first_largest(x, n, p, q, c, y[n, p, q, c], high, wide)
                 if found == h * W + w:
                     total += dy[n, p, q, c]
         dx[n, h, w, c] = total
@@ -81,10 +79,9 @@ def max_pool_pick(
     N, P, Q, C = y.shape
     if at < N * P * Q * C:
         n, p, q, c = place_of(at, P, Q, C)
-        found = first_largest(
-            x, n, p, q, c, best[n, p, q, c], kernel_h, kernel_w, stride_h, stride_w, dilation_h,
-            dilation_w, top, left,
-        )  # fmt: skip
+        high = Taps(kernel_h, stride_h, dilation_h, top, x.shape[1])
+        wide = Taps(kernel_w, stride_w, dilation_w, left, x.shape[2])
+        found = first_largest(x, n, p, q, c, best[n, p, q, c], high, wide)
         value = cast(y, 0)
         if found >= 0:
             h = found // x.shape[2]
@@ -101,19 +98,13 @@ def avg_pool_forward(
     H, W = x.shape[1], x.shape[2]
     if at < N * P * Q * C:
         n, p, q, c = place_of(at, P, Q, C)
+        high = Spans(kernel_h, stride_h, top, H, P, adaptive)
+        wide = Spans(kernel_w, stride_w, left, W, Q, adaptive)
         total = cast(y, 0)
-        for h in range(
-            window_begin(p, stride_h, top, kernel_h, H, P, adaptive),
-            window_end(p, stride_h, top, kernel_h, H, P, adaptive),
-        ):
-            for w in range(
-                window_begin(q, stride_w, left, kernel_w, W, Q, adaptive),
-                window_end(q, stride_w, left, kernel_w, W, Q, adaptive),
-            ):
+        for h in range(window_begin(high, p), window_end(high, p)):
+            for w in range(window_begin(wide, q), window_end(wide, q)):
                 total += x[n, h, w, c]
-        count = share(p, q, H, W, P, Q, kernel_h, kernel_w, stride_h, stride_w, top, left,
-                      adaptive, padding_counts, divisor)  # fmt: skip
-        y[n, p, q, c] = total / cast(y, count)
+        y[n, p, q, c] = total / cast(y, share(high, wide, p, q, padding_counts, divisor))
 
 
 @cuda_kernel(like=cpu.avg_pool_backward, launch=elements("NHWC"))
@@ -131,18 +122,15 @@ def avg_pool_backward(
         if adaptive:
             p0, p1 = h * P // H, (h + 1) * P // H + 1
             q0, q1 = w * Q // W, (w + 1) * Q // W + 1
+        high = Spans(kernel_h, stride_h, top, H, P, adaptive)
+        wide = Spans(kernel_w, stride_w, left, W, Q, adaptive)
         total = cast(dx, 0)
         for p in range(p0, min(p1, P)):
-            if h < window_begin(p, stride_h, top, kernel_h, H, P, adaptive):
-                continue
-            if h >= window_end(p, stride_h, top, kernel_h, H, P, adaptive):
+            if h < window_begin(high, p) or h >= window_end(high, p):
                 continue
             for q in range(q0, min(q1, Q)):
-                if w < window_begin(q, stride_w, left, kernel_w, W, Q, adaptive):
+                if w < window_begin(wide, q) or w >= window_end(wide, q):
                     continue
-                if w >= window_end(q, stride_w, left, kernel_w, W, Q, adaptive):
-                    continue
-                count = share(p, q, H, W, P, Q, kernel_h, kernel_w, stride_h, stride_w, top, left,
-                              adaptive, padding_counts, divisor)  # fmt: skip
+                count = share(high, wide, p, q, padding_counts, divisor)
                 total += dy[n, p, q, c] / cast(dx, count)
         dx[n, h, w, c] = total

@@ -1,49 +1,72 @@
-"""Which places of an axis a window of an average has, for both devices."""
+"""Which places of an axis a window has, for both devices."""
+
+from typing import NamedTuple
 
 from ..declare import helper
 
 
-@helper
-def window_begin(place, stride, before, kernel, extent, places, adaptive):
-    """The first place of window number `place` within the axis of `extent` places; `adaptive`
-    windows share out the axis among `places` windows."""
-    if adaptive:
-        return place * extent // places
-    return max(place * stride - before, 0)
+class Taps(NamedTuple):
+    """Windows of a maximum along an axis of `extent` places: `kernel` places, `dilation` apart,
+    from window to window `stride`; the first begins `before` the axis."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+    extent: int
+
+
+class Spans(NamedTuple):
+    """Windows of an average along an axis of `extent` places: `kernel` neighbours, from window to
+    window `stride`, the first `before` the axis; or where they are `adaptive`, the axis is shared
+    out among `count` windows."""
+
+    kernel: int
+    stride: int
+    before: int
+    extent: int
+    count: int
+    adaptive: int
 
 
 @helper
-def window_end(place, stride, before, kernel, extent, places, adaptive):
+def place_in(axis, window, tap):
+    """The place of a window's tap, or -1 where that is outside of the axis."""
+    place = window * axis.stride + tap * axis.dilation - axis.before
+    return place if 0 <= place < axis.extent else -1
+
+
+@helper
+def window_begin(axis, window):
+    """The first place of a window within the axis."""
+    if axis.adaptive:
+        return window * axis.extent // axis.count
+    return max(window * axis.stride - axis.before, 0)
+
+
+@helper
+def window_end(axis, window):
     """The place after its last one within the axis."""
-    if adaptive:
-        return ((place + 1) * extent + places - 1) // places
-    return min(place * stride - before + kernel, extent)
+    if axis.adaptive:
+        return ((window + 1) * axis.extent + axis.count - 1) // axis.count
+    return min(window * axis.stride - axis.before + axis.kernel, axis.extent)
 
 
 @helper
-def window_size(place, stride, before, kernel, extent, places, adaptive):
+def window_size(axis, window):
     """How many places it has, the padding included."""
-    if adaptive:
-        begin = place * extent // places
-        return ((place + 1) * extent + places - 1) // places - begin
-    begin = place * stride - before
-    return min(begin + kernel, extent + before) - begin
+    if axis.adaptive:
+        return window_end(axis, window) - window_begin(axis, window)
+    begin = window * axis.stride - axis.before
+    return min(begin + axis.kernel, axis.extent + axis.before) - begin
 
 
 @helper
-def share(p, q, rows, columns, places_h, places_w, kernel_h, kernel_w, stride_h, stride_w, top,
-          left, adaptive, padding_counts, divisor):  # fmt: skip
+def share(high, wide, p, q, padding_counts, divisor):
     """How many elements the sum of window (p, q) is divided by."""
     if divisor > 0:
         return divisor
     if padding_counts:
-        return window_size(p, stride_h, top, kernel_h, rows, places_h, adaptive) * window_size(
-            q, stride_w, left, kernel_w, columns, places_w, adaptive
-        )
-    high = window_end(p, stride_h, top, kernel_h, rows, places_h, adaptive) - window_begin(
-        p, stride_h, top, kernel_h, rows, places_h, adaptive
-    )
-    return high * (
-        window_end(q, stride_w, left, kernel_w, columns, places_w, adaptive)
-        - window_begin(q, stride_w, left, kernel_w, columns, places_w, adaptive)
-    )
+        return window_size(high, p) * window_size(wide, q)
+    rows = window_end(high, p) - window_begin(high, p)
+    return rows * (window_end(wide, q) - window_begin(wide, q))
