@@ -43,7 +43,8 @@ def define_op(
     `fastnn.kernels.declare`, explains how their parameters are annotated. They are compiled when a
     model that has the op first runs, once per machine, and may use loops, arithmetic, the `math`
     module, and functions of yours that are decorated with `fastnn.helper`. They must not create
-    arrays, and must not depend on other items (rows).
+    arrays, must not depend on other items (rows), and must not draw random numbers: those come in
+    as an input, from `fastnn.ops.uniform_like` or `normal_like`.
 
     Args:
         name: the op's name, which must not be that of a built-in op. Defining an op again replaces
