@@ -43,16 +43,22 @@ def rebuild(tree: Any, contents: Sequence[Any]) -> Any:
     >>> rebuild((1, {"a": 2}), "xy")
     ('x', {'a': 'y'})
     """
-    found = iter(contents)
-    return _map(tree, lambda _: next(found))
+    return _map(tree, iter(contents).__next__)
 
 
-def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
+def _map(tree: Any, leaf: Callable[[], Any]) -> Any:
+    kind = type(tree)
+    if tree is None:  # a leaf, like most: a program's structure is kept without its values
+        return leaf()
+    if kind is tuple:
+        return tuple([_map(part, leaf) for part in tree])
+    if kind is list:
+        return [_map(part, leaf) for part in tree]
     if isinstance(tree, Mapping):
-        return {name: _map(part, function) for name, part in tree.items()}
+        return {name: _map(part, leaf) for name, part in tree.items()}
     if isinstance(tree, (tuple, list)):
-        parts = [_map(part, function) for part in tree]
+        parts = [_map(part, leaf) for part in tree]
         if hasattr(tree, "_fields"):
-            return type(tree)(*parts)
+            return kind(*parts)
         return tuple(parts) if isinstance(tree, tuple) else parts
-    return function(tree)
+    return leaf()
