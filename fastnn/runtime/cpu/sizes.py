@@ -79,7 +79,14 @@ class Sizes:
         if found is None:
             found = self._formulas[program.formula] = WordFormulas(self, program.formula)
         values = found.at(program)
-        return None if values is None else self._added(program, found.numbers, values)
+        if values is None:
+            return None
+        if found.alike is not None:  # the words are those of the last size
+            return found.alike
+        size = self._added(program, found.numbers, values)
+        if not found.moves and not program.formula.program.constants:
+            found.alike = size
+        return size
 
     def _added(self, program: Program, numbers: np.ndarray, values: np.ndarray) -> Size:
         found = Size(self, program, numbers, values)
@@ -134,6 +141,8 @@ class WordFormulas:
 
     def __init__(self, sizes: Sizes, formula: Formula):
         self.assumed = formula.assumed
+        #: where no word moves, one size is that of all programs
+        self.alike: Size | None = None
         base = sizes.bound
         tables = Tables(formula.program, base.memory, base.poison, sizes.tables)
         words = tables.words()
@@ -147,6 +156,7 @@ class WordFormulas:
             return
         fixed = np.array([now(word) for word in words], np.int64)
         moving = [k for k, word in enumerate(words) if follows(word)]
+        self.moves = bool(moving)
         own = fixed != sizes.words
         own[moving] = True
         self.numbers = np.flatnonzero(own)
