@@ -21,6 +21,7 @@ from fastnn.plot.gradients import gradient_flow
 from fastnn.plot.images import weights
 from fastnn.plot.landscape import loss_surface
 from fastnn.plot.projection import embedding
+from fastnn.plot.rates import schedules
 from fastnn.plot.samples import samples
 from fastnn.plot.surfaces import SURFACES, Surface, descend, optimizer_paths
 
@@ -40,5 +41,6 @@ __all__ = [
     "loss_surface",
     "optimizer_paths",
     "samples",
+    "schedules",
     "weights",
 ]

@@ -12,15 +12,23 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim, plot
 from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.optim.schedules import CosineAnnealing, LinearWarmup
 
 pytest.importorskip("matplotlib")
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 16)).astype(np.float32)
 Y = RNG.integers(0, 3, 40)
+COSINE = CosineAnnealing(2, unit="epoch")
 
 
 def net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(16, 9), nn.Tanh(), nn.Linear(9, 3))
+
+
+def test_rates_are_those_of_training() -> None:
+    figure = plot.schedules({"cos": COSINE}, 5, steps_per_epoch=2, lr=0.2)
+    rates = [0.2, 0.2, 0.1, 0.1, 0.0]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), rates, atol=1e-12)
 
 
 def test_every_picture_is_saved(tmp_path) -> None:
@@ -38,6 +46,7 @@ def test_every_picture_is_saved(tmp_path) -> None:
         ),
         "filters": lambda path: plot.filters(nn.SincConv(4, 31, 8000), path=path),
         "responses": lambda path: plot.frequency_responses(nn.SincConv(4, 31, 8000), path=path),
+        "rates": lambda path: plot.schedules({"warm": LinearWarmup(4), "cos": COSINE}, path=path),
         "samples": lambda path: plot.samples(X, columns=8, path=path),
         "paths": lambda path: plot.optimizer_paths("saddle", {"sgd": optim.SGD()}, 5, path),
     }
@@ -222,6 +231,9 @@ def test_samples_of_another_shape_are_refused() -> None:
         (lambda: plot.embedding(np.ones((3, 4)), labels=3), ShapeError, "3 labels"),
         (lambda: plot.embedding(np.full((3, 4), np.nan)), DataError, "not finite"),
         (lambda: plot.confusion_matrix([], []), DataError, "got none"),
+        (lambda: plot.schedules({}), OptionError, "got {}"),
+        (lambda: plot.schedules({"a": "cosine"}), OptionError, "schedules 'a'.*got 'cosine'"),
+        (lambda: plot.schedules({"a": COSINE}, 0), OptionError, "steps"),
         (lambda: plot.learning_curves({"a": {"loss": []}}), DataError, "with an epoch, got none"),
         (lambda: plot.learning_curves([{"loss": [1.0]}]), DataError, "got a list"),
         (lambda: plot.learning_curves({"loss": ["low"]}), DataError, "numbers"),
