@@ -77,6 +77,26 @@ def test_a_checkpoint_gives_the_model_again(tmp_path):
     assert task.drawn_samples(again, 25, walk=True).shape == (25, 64)
 
 
+def test_the_generator_has_a_rate_of_its_own():
+    import numpy as np
+
+    from fastnn.tasks import images as task
+
+    data = task.load_images("digits")
+    units = {"discriminator_units": 6, "generator_units": 5}
+    gan = task.make("gan", (8, 8), (), 3, (2, 3), **units)
+    trainer = task.trainer_of(gan, 100, 1e-2, 1e-12, seed=4, workers=1)
+    before = {name: np.array(p) for name, p in gan.named_parameters().items()}
+    task.fit(gan, trainer, data, epochs=1, batch_size=480, verbose=False)
+    moved = {
+        n: float(np.abs(np.array(p) - before[n]).max()) for n, p in gan.named_parameters().items()
+    }
+    for name, distance in moved.items():
+        if name.startswith("generator"):
+            assert distance < 1e-9, name
+    assert max(moved.values()) > 1e-3
+
+
 def test_components_leave_what_they_leave():
     """Beside scikit-learn's."""
     import numpy as np
