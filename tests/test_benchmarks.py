@@ -24,6 +24,8 @@ from benchmarks import (
     raw_audio,
     recurrent,
 )
+from benchmarks.sequences import machine
+from benchmarks.sequences.sides import Sides, compare, measure
 
 ROOT = Path(__file__).parents[1]
 
@@ -147,3 +149,15 @@ def test_raw_audio() -> None:
     small = ["--channels", "4,4,6,8", "--batch", "3", "--samples", "3000", "--turns", "1"]
     times = raw_audio.main([*small, "--budget", "0.01"])
     assert set(times) == {"fastnn", "PyTorch, channels last", "PyTorch, Conv1d"}
+
+
+@pytest.mark.peers
+def test_sequences() -> None:
+    """A small machine with a memory, as PyTorch's; a side that differs is an error."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    sizes = {"slots": 8, "width": 4, "hidden": 6, "steps": 3, "batch": 2, "bits": 2}
+    sides = machine.copy(1, "highest", **sizes)
+    compare(sides)
+    assert set(measure(sides, 1, 1, 0.001)) == {"fastnn", "PyTorch"}
+    with pytest.raises(AssertionError, match="fastnn and other differ"):
+        compare(Sides({"fastnn": lambda: 1.0, "other": lambda: 1.1}))
