@@ -234,9 +234,8 @@ class WaveNet(Module):
         """The trainer of -log p, in nats a sample.
 
         Args:
-            optimizer: as for `Trainer`; None is Adam with `lr`.
+            optimizer, options: as for `Trainer`; without an optimizer it is Adam with `lr`.
             lr: its learning rate; None is 1e-3. Another optimizer has its own.
-            options: as for `Trainer`.
         """
         optimizer = given_or_default(f"{type(self).__name__}.trainer", optimizer, optim.Adam, lr=lr)
         return Trainer(self, self._loss, optimizer, **options)
