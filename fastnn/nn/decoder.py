@@ -48,7 +48,8 @@ class AttentionDecoder(Module):
 
     Shapes: encoder's output (batch, positions, K), targets (batch, steps) with the stop symbol
     (past it anything within the symbols), `lengths` of the encoder's output (batch,) or None;
-    returns logits (batch, steps, V) and the attention's weights (batch, steps, positions).
+    returns logits (batch, steps, V) and the attention's weights (batch, steps, positions), with
+    "none" zeros (batch, steps, 1).
 
     >>> import numpy as np
     >>> from fastnn import nn

@@ -127,6 +127,11 @@ class Translator:
                 "alignment: expected a recurrent model, whose attention has one set of weights, "
                 f"got {type(model).__name__}{without}"
             )
+        if not translation.source:
+            raise DataError(
+                "alignment: expected a sentence with words, got an empty one; there is nothing to "
+                "look at"
+            )
         source, target = (
             self.vocabulary.encode(p) for p in (translation.source, translation.target)
         )

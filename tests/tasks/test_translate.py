@@ -47,6 +47,8 @@ def test_a_toy_language_is_learnt(toy: Sentences, model: str, tmp_path: Any) -> 
         weights = again.alignment(found[0])
         assert weights.shape == (len(found[0].target) + 1, len(found[0].source))
         np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-5)
+        with pytest.raises(DataError, match="a sentence with words, got an empty one"):
+            again.alignment(again([""])[0])
     else:
         with pytest.raises(OptionError, match="expected a recurrent model"):
             again.alignment(found[0])
