@@ -28,8 +28,9 @@ from fastnn.kernels.cuda import device
 
 #: turns that threads may give way to each other without anyone getting ahead
 PATIENCE = 100_000
-#: share of the turns that a thread is passed over
-PASSED_OVER = 0.1
+#: share of the turns that a thread is passed over; of these, the share in which it is so for `LATE`
+#: turns: others may come to the next barrier but one, in other blocks too
+PASSED_OVER, FAR_BEHIND, LATE = 0.1, 0.1, 8
 #: launches so far: each has an order of its own
 _launches = itertools.count()
 
@@ -101,7 +102,11 @@ class _Carrier(threading.Thread):
         frame: Any = sys._getframe(1)
         while frame.f_code.co_filename.endswith(("kernelapi.py", "simulator.py")):
             frame = frame.f_back
-        self.task.place = (frame.f_code.co_filename, frame.f_lineno)
+        self.meet((frame.f_code.co_filename, frame.f_lineno))
+
+    def meet(self, place: tuple[str, int]) -> None:
+        """Wait for the block's other threads at this place."""
+        self.task.place = place
         self.task.launch.progress += 1
         while self.task.place is not None:
             self.wait()
@@ -133,6 +138,7 @@ class _Thread:
         self.number = x + launch.threads[0] * (y + launch.threads[1] * z)
         self.carrier: _Carrier | None = None
         self.place: Any = None  # where it waits for the others
+        self.late = 0  # turns that it is still passed over
         self.ended = False
 
     def run(self) -> None:
@@ -204,11 +210,16 @@ class _Launch:
         idle = 0
         while running:
             before = self.progress
-            self.random.shuffle(running)
-            for thread in running:
-                late = self.random.random() < PASSED_OVER
-                if self.failed or (thread.place is None and not late):
-                    thread.turn()
+            ready = [t for t in running if t.place is None or self.failed]
+            self.random.shuffle(ready)
+            for thread in ready:
+                if not self.failed:
+                    if thread.late == 0 and self.random.random() < PASSED_OVER:
+                        thread.late = LATE if self.random.random() < FAR_BEHIND else 1
+                    if thread.late > 0:
+                        thread.late -= 1
+                        continue
+                thread.turn()
             idle = idle + 1 if self.progress == before and not any(t.ended for t in running) else 0
             running = [t for t in running if not t.ended]
             if not self.failed:
