@@ -37,6 +37,8 @@ SHAPES = {
     "_tf32": Shape(128, 128, 8, 8, groups=1, depth=16, stages=3, pad=8),
     "_tf32x3": Shape(128, 64, 4, 8, groups=1, depth=16, stages=3, pad=8),
 }
+#: the shape of products with more tiles across than a grid's second dimension takes
+FOLDING = "_middle"
 #: shapes whose products are computed on tensor cores
 UNITS = {"_tf32": "tf32", "_tf32x3": "tf32x3"}
 
@@ -75,11 +77,13 @@ def choose_product(
 
     `product` is the kernel's name without a suffix; ``_parts``: in parts.
     Shapes that need more than `shared_bytes` of a block's shared memory are left out (on a device
-    with 99 KiB two of float64's).
+    with 99 KiB two of float64's), and those with more tiles across than a grid takes.
     """
 
     def room(suffix: str) -> bool:
-        return SHAPES[suffix].memory * itemsize <= shared_bytes
+        shape = SHAPES[suffix]
+        fits = suffix == FOLDING or ceil_div(columns, shape.columns) <= MOST
+        return fits and shape.memory * itemsize <= shared_bytes
 
     def cycles(choice: Choice) -> float:
         if choice.suffix == "_few":
@@ -106,7 +110,7 @@ def choose_product(
     tiles = ceil_div(rows, shape.rows) * ceil_div(columns, shape.columns)
     if room(PARTS[product]) and tiles <= TILES:
         choices += [Choice("_parts", n) for n in (2, 4, 8, 16) if depth >= 128 * n]
-    return min(choices or [Choice("_middle")], key=cycles)
+    return min(choices or [Choice(FOLDING)], key=cycles)
 
 
 #: the shape (by suffix) of a product in parts
@@ -169,10 +173,11 @@ def _declare(suffix: str, shape: Shape) -> None:
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
     # the planner asks for the plain names; which shape it is, sizes decide afterwards
     activated, sloped, summed = ((), (), ()) if suffix else (ACTIVATED, SLOPED, SUMMED)
-    product = product_of(shape, unit)
-    product_activated = product_of(shape, unit, "activation")
-    product_sloped = product_of(shape, unit, "activation_gradient")
-    product_summed = product_of(shape, unit, "column_sums")
+    folds = suffix == FOLDING
+    product = product_of(shape, unit, "", folds)
+    product_activated = product_of(shape, unit, "activation", folds)
+    product_sloped = product_of(shape, unit, "activation_gradient", folds)
+    product_summed = product_of(shape, unit, "column_sums", folds)
 
     @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):

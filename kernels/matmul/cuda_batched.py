@@ -11,7 +11,7 @@ from .cuda import SHAPES
 from .cuda_product import folds_of, product_of, tiles_grid
 
 SHAPE = SHAPES[""]
-PRODUCT, WIDTH = product_of(SHAPE), SHAPE.columns
+PRODUCT, WIDTH = product_of(SHAPE, folds=True), SHAPE.columns
 
 
 def _grid(rows: str, columns: str) -> dict[str, Any]:

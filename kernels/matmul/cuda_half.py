@@ -26,8 +26,8 @@ from ..cuda.half import (
 )
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
-from .cuda import TILES, Choice, cycles_of_parts
-from .cuda_product import activator, first_column, multiplier, tiles_grid
+from .cuda import FOLDING, TILES, Choice, cycles_of_parts
+from .cuda_product import MOST, activator, first_column, multiplier, tiles_grid
 
 
 class HalfShape(NamedTuple):
@@ -112,7 +112,7 @@ def choose_shape(
     rows: int, columns: int, depth: int, multiprocessors: int, shared_bytes: int = 232_448
 ) -> Choice:
     """The fastest way to a product of these sizes, by an estimate that depends on them alone, of
-    those that fit into a block's shared memory."""
+    those that fit into a block's shared memory and take no more tiles across than a grid."""
 
     def cycles(choice: Choice) -> float:
         shape, parts = SHAPES[choice.suffix], choice.parts
@@ -121,11 +121,16 @@ def choose_shape(
         total = ceil_div(tiles, multiprocessors) * work / RATES[choice.suffix]
         return total + (cycles_of_parts(parts, shape, rows, columns, 4) if parts > 1 else 0)
 
-    fitting = [Choice(name) for name, shape in SHAPES.items() if 4 * shape.memory <= shared_bytes]
+    fitting = [
+        Choice(name)
+        for name, shape in SHAPES.items()
+        if 4 * shape.memory <= shared_bytes
+        and (name == FOLDING or ceil_div(columns, shape.columns) <= MOST)
+    ]
     few = SHAPES[PARTS]
     if ceil_div(rows, few.rows) * ceil_div(columns, few.columns) <= TILES:
         fitting += [Choice(PARTS, n) for n in (2, 4, 8, 16) if depth >= few.depth * n]
-    return min(fitting or [Choice("")], key=cycles)
+    return min(fitting or [Choice(FOLDING)], key=cycles)
 
 
 def copier(width: int, shape: HalfShape, by_depth: bool) -> Callable[..., None]:
@@ -161,7 +166,12 @@ def copier(width: int, shape: HalfShape, by_depth: bool) -> Callable[..., None]:
 
 
 def product_of(
-    shape: HalfShape, is_bf16: int, a_by_depth: bool, b_by_depth: bool, ending: str
+    shape: HalfShape,
+    is_bf16: int,
+    a_by_depth: bool,
+    b_by_depth: bool,
+    ending: str,
+    folds: bool = False,
 ) -> Callable[..., None]:
     """The function with which a block computes its tile of a product.
 
@@ -201,9 +211,11 @@ def product_of(
         thread = cuda.threadIdx.x
         warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
         group = thread // (threads // groups)
-        top, left = cuda.blockIdx.x * rows, first_column(N, columns)
-        if left >= N:
-            return
+        top, left = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        if folds:
+            left = first_column(N, columns)
+            if left >= N:
+                return
         a_whole, b_whole = a_ld % 8 == 0 and can_load4(a), b_ld % 8 == 0 and can_load4(b)
         i0, j0 = warp // beside * (16 * down), warp % beside * (8 * across)
         a_at = group * share * a_row + i0 if a_by_depth else group * share + i0 * a_row
@@ -289,9 +301,10 @@ def _declare(kind: str, letter: str, suffix: str, shape: HalfShape) -> None:
     """The three products of factors of a type in one shape, with what comes after them."""
     is_bf16 = int(kind == "bf16")
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
-    product = product_of(shape, is_bf16, False, True, "activation")
-    product_sloped = product_of(shape, is_bf16, False, False, "slope")
-    product_summed = product_of(shape, is_bf16, True, True, "column_sums")
+    folds = suffix == FOLDING
+    product = product_of(shape, is_bf16, False, True, "activation", folds)
+    product_sloped = product_of(shape, is_bf16, False, False, "slope", folds)
+    product_summed = product_of(shape, is_bf16, True, True, "column_sums", folds)
     typed, only = of_letter(letter), {"only_float32": True}
 
     @cuda_kernel(**forward, name=f"linear_forward_{kind}{suffix}", **only)

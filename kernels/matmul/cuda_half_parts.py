@@ -134,8 +134,8 @@ def _declare_parts(kind: str, letter: str) -> None:
 def _declare_batched(kind: str, letter: str) -> None:
     """The products of many matrices: a grid's third dimension counts the P pairs."""
     is_bf16, typed = int(kind == "bf16"), of_letter(letter)
-    product = product_of(BATCHED, is_bf16, False, True, "")
-    turned = product_of(BATCHED, is_bf16, True, True, "")
+    product = product_of(BATCHED, is_bf16, False, True, "", folds=True)
+    turned = product_of(BATCHED, is_bf16, True, True, "", folds=True)
     width = BATCHED.columns
 
     @cuda_kernel(**_grid(BATCHED, "M", "K", "P"), name=f"matmul_forward_{kind}")

@@ -196,7 +196,9 @@ def _made(name: str, lines: list[str], **scope: Any) -> Callable[..., None]:
     return helper(scope[name])
 
 
-def product_of(shape: Shape, unit: str = "", ending: str = "") -> Callable[..., None]:
+def product_of(
+    shape: Shape, unit: str = "", ending: str = "", folds: bool = False
+) -> Callable[..., None]:
     """The function with which a block computes its tile of a product.
 
     `unit`: "" for multiply-adds; on tensor cores "tf32", factors rounded to it, or "tf32x3", three
@@ -207,6 +209,7 @@ def product_of(shape: Shape, unit: str = "", ending: str = "") -> Callable[..., 
     `extra` array of its outputs; "column_sums", those of B, into the `extra` array from `extra_at`
     on.
     """
+    # `folds`: tiles across may go on in the grid's third dimension, which takes registers
     rows, columns, m, n, groups, depth, stages, pad = shape
     threads, count = shape.threads, m * n
     first_a, whole_a, edge_a = copier(rows, shape)
@@ -257,9 +260,11 @@ def product_of(shape: Shape, unit: str = "", ending: str = "") -> Callable[..., 
         thread = cuda.threadIdx.x
         warp, lane = thread // 32 % (threads // 32 // groups), thread % 32
         group = thread // (threads // groups)
-        top, left = cuda.blockIdx.x * rows, first_column(N, columns)
-        if left >= N:
-            return
+        top, left = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        if folds:
+            left = first_column(N, columns)
+            if left >= N:
+                return
         a_whole = top + rows <= M and (not a_by_depth or (a_ld % 4 == 0 and can_load4(a)))
         b_whole = left + columns <= N and (not b_by_depth or (b_ld % 4 == 0 and can_load4(b)))
         i0, j0 = warp // across * warp_rows, warp % across * warp_columns

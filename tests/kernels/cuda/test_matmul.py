@@ -331,14 +331,14 @@ def test_tiles_beyond_a_grids_second_dimension(monkeypatch: pytest.MonkeyPatch) 
     """They go on in the third, beside pairs of matrices; the bits are the same."""
 
     def found() -> list[np.ndarray]:
-        a, b, none = normal(0, 3, 5), normal(1, 5, 40), np.zeros(0)
+        a, b, none = normal(0, 3, 5), normal(1, 5, 70), np.zeros(0)
         halves = {"x": half_word(a, 1), "w": half_word(b, 1), "y_half": None, "activation": -1}
         calls: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-            ("linear_backward_weight_bias_tiny", {"dw": (5, 40), "dbias": (40,)},
-             {"x": a, "dy": normal(5, 3, 40)}),
-            ("linear_forward_bf16_tiny", {"y": (3, 40)}, {**halves, "bias": none}),
-            ("matmul_forward", {"y": (2, 4, 40)},
-             {"a": normal(3, 2, 4, 5), "b": normal(2, 2, 5, 40)}),
+            ("linear_backward_weight_bias_middle", {"dw": (5, 70), "dbias": (70,)},
+             {"x": a, "dy": normal(5, 3, 70)}),
+            ("linear_forward_bf16_middle", {"y": (3, 70)}, {**halves, "bias": none}),
+            ("matmul_forward", {"y": (2, 4, 70)},
+             {"a": normal(3, 2, 4, 5), "b": normal(2, 2, 5, 70)}),
         ]  # fmt: skip
         return [
             value
