@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import convolution, harness
 
 #: benchmarks that take threads and turns
-SIDES = ("mlp", "kernels", "matmul", "recurrent")
+SIDES = ("mlp", "kernels", "matmul", "recurrent", "convolution")
 ROOT = Path(__file__).parent.parent
 
 
@@ -60,6 +60,10 @@ def summary() -> str:
         found = load(f"recurrent-{threads}")
         if found:
             parts += [f"## Recurrent nets, {threads} thread(s)", "", recurrent_table(found), ""]
+        found = load(f"convolution-{threads}")
+        if found:
+            parts += [f"## Convolutional and generative nets, {threads} thread(s)", ""]
+            parts += [convolution.table(found["rows"], found["peak"]), ""]
     found = load("costs")
     if found:
         rows = [{"what": r["what"], "seconds": f"{r['seconds']:.2f}"} for r in found["rows"]]

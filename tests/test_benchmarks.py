@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    conv_nets,
+    convolution,
     gpu,
     gpu_kernels,
     gpu_models,
@@ -161,3 +164,30 @@ def test_sequences() -> None:
     assert set(measure(sides, 1, 1, 0.001)) == {"fastnn", "PyTorch"}
     with pytest.raises(AssertionError, match="fastnn and other differ"):
         compare(Sides({"fastnn": lambda: 1.0, "other": lambda: 1.1}))
+
+
+def test_the_work_of_convolutional_nets() -> None:
+    """LeNet's 117,600 + 240,000 + 48,000 + 10,080 + 840 multiply-adds; transposed convolutions."""
+    assert conv_nets.step_work(conv_nets.LENET, (1, 28, 28)) == 3 * 416520 - 117600
+    up = [("reshape", 6, 7, 7), ("convt", 6, 4, 4, {"stride": 2, "padding": 1}), ("linear", 9, 2)]
+    assert conv_nets.work(up, (6 * 49,)) == [49 * 16 * 6 * 4, 18]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["classifier", "convolution", "wavenet", "vae", "dcgan"])
+def test_steps_of_convolutional_nets(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """They compare the sides' losses before they measure."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    small = {
+        "classifier": lambda: convolution._classifier(conv_nets.keyword(8), (1, 12, 10), 12, 3),
+        "convolution": lambda: convolution._convolution(3, 5, 4, 2),
+        "wavenet": lambda: convolution._wavenet(4, 6, 3, 20, 2),
+        "vae": lambda: convolution._vae(20, 8, 3, 64),
+        "dcgan": lambda: convolution._dcgan((4, 6), 5, 16),
+    }[name]()
+    monkeypatch.setitem(convolution.WORKLOADS, name, small)
+    monkeypatch.setattr(convolution, "_memory", lambda name, side: 1 << 20)
+    row = convolution.measure(name, 1, 1, 0.01, {"compiled", "JAX"}, time.perf_counter)
+    assert row["best"] in ("eager", "channels last")
+    assert row["gflops"] > 0
+    assert "1 / 1" in convolution.table([row], peak=100.0)
