@@ -11,6 +11,7 @@ from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import BatchNorm
 from fastnn.ops.layout import check_channels, from_last, to_last
+from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.public import publish
 
 
@@ -77,7 +78,9 @@ class BatchNorm1d(_BatchNorm):
         eps, momentum, affine, track_running_stats: as of `BatchNorm`.
         channels: where they are, "first" as in PyTorch or "last".
 
-    Shapes: input and output (N, C), or (N, C, T), with ``channels="last"`` (N, T, C).
+    Shapes: input and output (N, C), or (N, C, T), with ``channels="last"`` (N, T, C). Called with
+    ``lengths``, integers of shape (N,), the number of valid steps of each sequence: statistics are
+    those of valid steps alone, whatever lies past the ends, and outputs past them are 0.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -86,6 +89,40 @@ class BatchNorm1d(_BatchNorm):
     """
 
     ranks = (0, 1)
+
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        if lengths is None:
+            return super().forward(x)
+        self._check(x)
+        if x.ndim != 3:
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected sequences, of shape {self._shape(1)}, "
+                f"with lengths, got an input of shape {x.shape}; call it without lengths"
+            )
+        x = self._last(x)
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "BatchNorm1d")
+        if not x.graph.training and self.running_mean is not None:
+            return self._back(within(BatchNorm.forward(self, x), lengths))
+        count = ops.maximum(ops.sum(valid_steps(lengths, x.shape[1])), 1.0)
+        # sums of each sequence, then of all: padding adds zeros behind, and changes no bit
+        mean = ops.divide(_of_all(within(x, lengths)), count)
+        centred = within(ops.subtract(x, mean), lengths)
+        var = ops.divide(_of_all(ops.square(centred)), count)
+        if x.graph.training and self.running_mean is not None and self.running_var is not None:
+            others = ops.maximum(ops.affine(count, 1.0, -1.0), 1.0)
+            unbiased = ops.multiply(var, ops.divide(count, others))
+            for buffer, now in ((self.running_mean, mean), (self.running_var, unbiased)):
+                kept = ops.affine(ops.as_value(x.graph, buffer), 1.0 - self.momentum, 0.0)
+                ops.store_state(ops.add(kept, ops.affine(now, self.momentum, 0.0)), buffer)
+        y = ops.divide(centred, ops.sqrt(ops.affine(var, 1.0, self.eps)))
+        if self.weight is not None and self.bias is not None:
+            y = within(ops.add(ops.multiply(y, self.weight), self.bias), lengths)
+        return self._back(y)
+
+
+def _of_all(x: Value) -> Value:
+    """The sum over steps, then over sequences: (N, T, C) to (C,)."""
+    return ops.sum(ops.sum(x, axis=1), axis=0)
 
 
 class BatchNorm2d(_BatchNorm):

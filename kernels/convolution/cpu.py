@@ -22,27 +22,24 @@ windows to it in the order of positions. So bits depend on nothing else.
 
 from __future__ import annotations
 
-from ..cpu.parts import copy_run, fill_row, load_part, store_part
+from ..cpu.parts import load_part, store_part
 from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..matmul.cpu import panel, product
-from ..simd import lanes, load, load_first, store, store_first
+from ..simd import lanes, load_first, store_first
+from .patches import (
+    add_windows,
+    pad_image,
+    padded_extent,
+    padded_size,
+    short_windows,
+    take_lines,
+    unpad_image,
+)
+from .rows import add_row, copy_row, zero_row
 
 #: traits of kernels with products
 PRODUCT = {"family": "convolution", "slow_to_compile": True}
-
-
-@helper
-def add_run(source, i, target, k, size):
-    """target[k:k+size] += source[i:i+size] (flat)."""
-    n, j = lanes(source), 0
-    while j + n <= size:
-        store(target, k + j, load(target, k + j) + load(source, i + j))
-        j += n
-    if j < size:
-        rest = size - j
-        v = load_first(target, k + j, rest) + load_first(source, i + j, rest)
-        store_first(target, k + j, v, rest)
 
 
 @helper
@@ -57,11 +54,11 @@ def take_window(x, row, left, columns, channels, channel, group, step, first, la
         begin = min(max(first, -left * channels), last)
         end = max(min(last, (columns - left) * channels), begin)
         if begin > first:
-            fill_row(room, at, begin - first, 0.0)
+            zero_row(room, at, begin - first)
         if end > begin:
-            copy_run(x, row + left * channels + begin, room, at + begin - first, end - begin)
+            copy_row(x, row + left * channels + begin, room, at + begin - first, end - begin)
         if last > end:
-            fill_row(room, at + end - first, last - end, 0.0)
+            zero_row(room, at + end - first, last - end)
         return
     t = first
     while t < last:
@@ -70,9 +67,9 @@ def take_window(x, row, left, columns, channels, channel, group, step, first, la
         column = left + j * step
         if 0 <= column < columns:
             source = row + column * channels + channel + t - j * group
-            copy_run(x, source, room, at + t - first, stop - t)
+            copy_row(x, source, room, at + t - first, stop - t)
         else:
-            fill_row(room, at + t - first, stop - t, 0.0)
+            zero_row(room, at + t - first, stop - t)
         t = stop
 
 
@@ -83,12 +80,12 @@ def add_window(room, at, left, columns, channels, channel, group, step, size, x,
     if step == 1 and group == channels:
         begin = min(max(0, -left * channels), size)
         end = max(min(size, (columns - left) * channels), begin)
-        add_run(room, at + begin, x, row + left * channels + begin, end - begin)
+        add_row(room, at + begin, x, row + left * channels + begin, end - begin)
         return
     for j in range(size // group):
         column = left + j * step
         if 0 <= column < columns:
-            add_run(room, at + j * group, x, row + column * channels + channel, group)
+            add_row(room, at + j * group, x, row + column * channels + channel, group)
 
 
 @helper
@@ -110,7 +107,7 @@ def take_windows(
                 take_window(x, (n * rows + row) * columns * channels, q * stride_w - left, columns,
                             channels, channel, group, dilation_w, begin, end, room, to)  # fmt: skip
             else:
-                fill_row(room, to, end - begin, 0.0)
+                zero_row(room, to, end - begin)
             to += end - begin
         q += 1
         if q == width:
@@ -118,35 +115,14 @@ def take_windows(
 
 
 @helper
-def take_lines(
-    x, n, width, p, lines, kernel_w, stride_h, dilation_h, dilation_w, top, left, lo, hi, room, at
-):
-    """Of an image with one channel, whose windows lie side by side: elements `lo` to `hi` of the
-    windows at `lines` lines of `width` positions from line p on, one element of all after another.
-    They are runs of the image."""
-    rows, columns = x.shape[1], x.shape[2]
-    for d in range(lo, hi):
-        i, j = d // kernel_w, d % kernel_w
-        for line in range(p, p + lines):
-            row = line * stride_h + i * dilation_h - top
-            if 0 <= row < rows:
-                take_window(x, (n * rows + row) * columns, j * dilation_w - left, columns, 1, 0, 1,
-                            1, 0, width, room, at)  # fmt: skip
-            else:
-                fill_row(room, at, width, 0.0)
-            at += width
-
-
-@helper
 def turn_lines(room, at, count, outputs, bias, y, to, end):
     """y[to + t*outputs + k] = room[at + k*count + t] + bias[k] for t < count; `end` is the end of
     what may be written in y."""
-    step = lanes(y)
     for k in range(outputs if bias.size else 0):
         line = at + k * count
-        for t in range(0, count, step):
+        for t in range(0, count, lanes(y)):
             store_part(room, line + t, load_part(room, line + t, count - t) + bias[k], count - t)
-    t = 0
+    t, step = 0, tile_lanes(y)
     if outputs < step or outputs % step == 0:
         # where outputs are fewer than a vector has, the rest of each is written over by the next
         while t + step <= count and to + (t + step - 1) * outputs + step <= end:
@@ -161,9 +137,10 @@ def turn_lines(room, at, count, outputs, bias, y, to, end):
 
 @helper
 def forward_lines(
-    x, w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, top, left, lines, room, at
+    w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, image, wide, lines, room, at
 ):
-    """A sample's outputs, of one input channel: the product of turned weights and lines, turned."""
+    """A sample's outputs, of one input channel: the product of turned weights and lines, turned.
+    The padded image is at `image`, and there is room for the rest from `at` on."""
     outputs, width = w.shape[3], y.shape[2]
     depth = w.shape[0] * kernel_w
     positions = y.shape[1] * width
@@ -171,8 +148,8 @@ def forward_lines(
     while p < y.shape[1]:
         some = min(lines, y.shape[1] - p)
         count = some * width
-        take_lines(x, n, width, p, some, kernel_w, stride_h, dilation_h, dilation_w, top, left, 0,
-                   depth, room, at)  # fmt: skip
+        take_lines(room, image, wide, p, some, width, kernel_w, stride_h, dilation_h, dilation_w, 0,
+                   depth, at)  # fmt: skip
         made = at + depth * count
         product(w, 0, 1, outputs, room, at, count, tile_width(w), room, made, count, room, -1,
                 depth, outputs, count)  # fmt: skip
@@ -205,25 +182,39 @@ def convolution_forward(
     positions = y.shape[1] * width
     own = outputs // groups
     at = lo * room.shape[1]
-    block = room.shape[1] // depth
     vector = tile_lanes(x)
+    high = padded_extent(y.shape[1], stride_h, w.shape[0], dilation_h)
+    wide = padded_extent(width, stride_w, kernel_w, dilation_w)
+    padded = padded_size(high, wide, x.shape[3], lanes(x))
+    # a vector behind the windows, too
+    rest = room.shape[1] - padded - lanes(x)
     line = (depth + (outputs + vector - 1) // vector * vector) * width
-    by_lines = x.shape[3] == 1 and stride_w == 1 and room.shape[1] >= line
+    by_lines = x.shape[3] == 1 and stride_w == 1 and rest >= line
+    short = groups == 1 and dilation_w == 1 and rest >= depth
+    block = (rest if short else room.shape[1]) // depth
     for n in range(lo, hi):
+        if by_lines or short:
+            pad_image(x, n, top, left, high, wide, room, at)
         if by_lines:
-            forward_lines(x, w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, top, left,
-                          room.shape[1] // line, room, at)  # fmt: skip
+            forward_lines(w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, at, wide,
+                          rest // line, room, at + padded)  # fmt: skip
             continue
         for g in range(groups):
             first = 0
             while first < positions:
                 count = min(block, positions - first)
-                take_windows(
-                    x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                    dilation_h, dilation_w, top, left, 0, depth, room, at,
-                )  # fmt: skip
+                windows = at
+                if short:
+                    windows = at + padded
+                    short_windows(room, at, wide, group, kernel_w, stride_h, stride_w, dilation_h,
+                                  width, first, count, 0, depth, windows)  # fmt: skip
+                else:
+                    take_windows(
+                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
+                        dilation_h, dilation_w, top, left, 0, depth, room, at,
+                    )  # fmt: skip
                 product(
-                    room, at, depth, 1, w, g * own, outputs, tile_width(w), y,
+                    room, windows, depth, 1, w, g * own, outputs, tile_width(w), y,
                     (n * positions + first) * outputs + g * own, outputs, bias,
                     g * own if bias.size else -1, depth, count, own,
                 )  # fmt: skip
@@ -257,18 +248,34 @@ def convolution_backward_input(
     positions = dy.shape[1] * width
     panel_columns = tile_width(dy)
     at = lo * room.shape[1]
+    high = padded_extent(dy.shape[1], stride_h, kernel_h, dilation_h)
+    wide = padded_extent(width, stride_w, w.shape[1], dilation_w)
+    padded = padded_size(high, wide, channels, lanes(dy))
+    short = groups == 1 and dilation_w == 1 and room.shape[1] - padded >= depth
     block = room.shape[1] // depth
+    windows = at
+    if short:
+        block = (room.shape[1] - padded) // depth
+        windows = at + padded
     for n in range(lo, hi):
-        fill_row(dx, n * rows * columns * channels, rows * columns * channels, 0.0)
+        if short:
+            zero_row(room, at, padded)
+        else:
+            zero_row(dx, n * rows * columns * channels, rows * columns * channels)
         for g in range(groups):
             first = 0
             while first < positions:
                 count = min(block, positions - first)
                 product(
                     dy, (n * positions + first) * outputs + g * own, outputs, 1, w_packed,
-                    g * own * panel_columns, panel_columns, w_packed.shape[1], room, at, depth,
-                    room, -1, own, count, depth,
+                    g * own * panel_columns, panel_columns, w_packed.shape[1], room, windows,
+                    depth, room, -1, own, count, depth,
                 )  # fmt: skip
+                if short:
+                    add_windows(room, at, wide, channels, kernel_h, w.shape[1], stride_h, stride_w,
+                                dilation_h, width, first, count, windows)  # fmt: skip
+                    first += count
+                    continue
                 p, q = first // width, first % width
                 for t in range(count):
                     for i in range(kernel_h):
@@ -283,6 +290,8 @@ def convolution_backward_input(
                     if q == width:
                         p, q = p + 1, 0
                 first += count
+        if short:
+            unpad_image(room, at, top, left, wide, high, dx, n)
 
 
 @kernel(grain=8, factors=("x", "dy"), **PRODUCT)
@@ -309,12 +318,22 @@ def convolution_backward_weight(
     positions = dy.shape[1] * width
     block = room.shape[1]
     at, size = lo * block, hi - lo
-    panel_columns = tile_width(dw)
-    by_lines = channels == 1 and stride_w == 1 and block >= width
-    if by_lines:
-        block = block // width * width
+    panel_columns, vector = tile_width(dw), lanes(dw)
+    high = padded_extent(dy.shape[1], stride_h, dw.shape[0] // (kernel_w * group), dilation_h)
+    wide = padded_extent(width, stride_w, kernel_w, dilation_w)
+    padded = padded_size(high, wide, channels, vector)
+    # as many windows as there is room for beside the padded image, with a vector behind them
+    rest = max(size * block - padded - vector, 0) // size
+    by_lines = channels == 1 and stride_w == 1 and rest >= width
+    short = groups == 1 and dilation_w == 1 and rest >= min(vector, positions)
+    windows = at
+    if by_lines or short:
+        block = rest // width * width if by_lines else rest
+        windows = at + padded
     for g in range(groups):
         for n in range(x.shape[0]):
+            if by_lines or short:
+                pad_image(x, n, top, left, high, wide, room, at)
             first = 0
             while first < positions:
                 count = min(block, positions - first)
@@ -322,8 +341,13 @@ def convolution_backward_weight(
                 if by_lines:
                     row, step = count, 1
                     take_lines(
-                        x, n, width, first // width, count // width, kernel_w, stride_h,
-                        dilation_h, dilation_w, top, left, lo, hi, room, at,
+                        room, at, wide, first // width, count // width, width, kernel_w, stride_h,
+                        dilation_h, dilation_w, lo, hi, windows,
+                    )  # fmt: skip
+                elif short:
+                    short_windows(
+                        room, at, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width,
+                        first, count, lo, hi, windows,
                     )  # fmt: skip
                 else:
                     take_windows(
@@ -332,8 +356,8 @@ def convolution_backward_weight(
                     )  # fmt: skip
                 for k in range(g * own, (g + 1) * own, panel_columns):
                     panel(
-                        room, at, row, step, dy, (n * positions + first) * outputs + k, outputs, dw,
-                        lo * outputs + k, outputs, room, -1, count, size,
+                        room, windows, row, step, dy, (n * positions + first) * outputs + k,
+                        outputs, dw, lo * outputs + k, outputs, room, -1, count, size,
                         min(panel_columns, (g + 1) * own - k), n == 0 and first == 0, False, -1,
                         False,
                     )  # fmt: skip

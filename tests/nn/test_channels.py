@@ -115,3 +115,54 @@ def test_bad_options_and_shapes() -> None:
         nn.InstanceNorm1d(4).predict(x)
     with pytest.raises(ShapeError, match="2 numbers in a group"):
         nn.GroupNorm(3, 3).predict(x[:, :, 0])
+
+
+class _Sequences(nn.Module):
+    """Normalised sequences, behind a layer whose gradient is that to the norm's input."""
+
+    def __init__(self) -> None:
+        self.before, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4, channels="last")
+
+    def forward(self, x: Any, lengths: Any = None) -> Any:
+        return self.norm(self.before(x), *(() if lengths is None else (lengths,)))
+
+
+def _stepped(dtype: str, inputs: Any, weights: np.ndarray) -> tuple[dict[str, Any], Any]:
+    """Gradients and buffers after a step of the sum of outputs times weights."""
+    model = _Sequences()
+    step = fnn.compile(model, lambda y, w: fnn.ops.sum(y * w), "sgd", dtype=dtype, workers=2,
+                       keep_gradients=True)  # fmt: skip
+    loss = float(step(inputs, weights))
+    found = {name: p.grad.copy() for name, p in model.named_parameters() if p.trainable}
+    return found | {n: v for n, v in model.state_dict().items() if "running" in n}, loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_norm_of_sequences_is_that_of_their_valid_steps(dtype: str) -> None:
+    """As of the valid steps as rows; the same bits however far sequences are padded."""
+    rng, lengths = np.random.default_rng(1), np.array([70, 3, 0, 41])
+    x, w = rng.normal(size=(4, 70, 3)).astype(dtype), rng.normal(size=(4, 70, 4)).astype(dtype)
+    valid = np.arange(70) < lengths[:, None]
+    rows, row_loss = _stepped(dtype, x[valid], w[valid])
+    x[~valid] = 1e3
+    found, loss = _stepped(dtype, (x, lengths), w)
+    close = 1e-4 if dtype == "float32" else 1e-10
+    np.testing.assert_allclose(loss, row_loss, rtol=close, atol=close)
+    for name, value in rows.items():
+        np.testing.assert_allclose(found[name], value, rtol=close, atol=close, err_msg=name)
+    longer = [np.concatenate([a, np.full((4, 61, a.shape[2]), 7.0, dtype)], 1) for a in (x, w)]
+    again, _ = _stepped(dtype, (longer[0], lengths), longer[1])
+    for name, value in found.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+def test_batch_norm_of_sequences_by_running_statistics() -> None:
+    layer = nn.BatchNorm1d(2)
+    layer.running_mean.value, layer.running_var.value = [1.0, -2.0], [4.0, 0.25]
+    x = np.random.default_rng(2).normal(size=(3, 2, 6)).astype(np.float32)
+    plain, lengths = layer.predict(x), np.array([6, 2, 0])
+    beyond = np.arange(6) >= lengths[:, None, None]
+    x[np.broadcast_to(beyond, x.shape)] = np.nan
+    np.testing.assert_array_equal(layer.predict(x, lengths), np.where(beyond, 0.0, plain))
+    with pytest.raises(ShapeError, match="expected sequences"):
+        layer.predict(np.zeros((3, 2), np.float32), lengths)

@@ -8,29 +8,36 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.convolution.shared import lines_at_once, windows_at_once
+from fastnn.kernels.convolution.shared import lines_at_once, padded_numbers, windows_at_once
 from fastnn.kernels.cpu import target
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed
 
 
-def _room(to: Lowering, x: Value, depth: int, positions: int) -> Value | None:
-    """Scratch memory for windows, a row for each sample of `x`."""
+def _padded(to: Lowering, node: Node, x: Value, w: Value, y: Value) -> int:
+    """Numbers for a sample of `x` with its padding, of a convolution from x to y."""
+    item = np.dtype(to.dtype).itemsize
+    kernel = w.shape[0], w.shape[1]
+    return padded_numbers(x.shape, y.shape, kernel, node.attrs, item, target.host().lanes(item))
+
+
+def _room(to: Lowering, x: Value, depth: int, positions: int, padded: int) -> Value | None:
+    """Scratch memory for windows and a padded sample, a row for each sample of `x`."""
     if to.device == "cuda":
         return None
-    columns = windows_at_once(depth, positions, np.dtype(to.dtype).itemsize) * depth
+    columns = windows_at_once(depth, positions, np.dtype(to.dtype).itemsize) * depth + padded
     key = ("windows", x.shape[0], columns, x.batched)
     if key not in to.memo:
         to.memo[key] = to.value((x.shape[0], columns), name="windows", batched=x.batched)
     return to.memo[key]
 
 
-def _room_for_lines(to: Lowering, x: Value, depth: int, y: Value) -> Value:
+def _room_for_lines(to: Lowering, x: Value, depth: int, y: Value, padded: int) -> Value:
     """The same for an image with one channel."""
     lanes = target.host().lanes(np.dtype(to.dtype).itemsize)
     _, height, width, outputs = y.shape
     lines = lines_at_once(depth, outputs, width, height, lanes)
-    columns = lines * (depth + -(-outputs // lanes) * lanes) * width
+    columns = lines * (depth + -(-outputs // lanes) * lanes) * width + padded
     return to.value((x.shape[0], columns), name="lines", batched=x.batched)
 
 
@@ -48,9 +55,10 @@ def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, 
     if _depthwise(x, w):
         to.call_for("depthwise_forward", node, extra)
         return
-    extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2])
-    if to.device == "cpu" and x.shape[3] == 1 and node.attrs["stride_w"] == 1:
-        extra["room"] = _room_for_lines(to, x, _depth(w), y)
+    padded = _padded(to, node, x, w, y)
+    extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2], padded)
+    if to.device == "cpu" and x.shape[3] == 1 and node.attrs["stride_w"] == 1 and padded:
+        extra["room"] = _room_for_lines(to, x, _depth(w), y, padded)
     to.call_for("convolution_forward", node, extra)
 
 
@@ -59,7 +67,8 @@ def _to_input(to: Lowering, node: Node, dy: Value, w: Value, dx: Value) -> None:
     if _depthwise(dx, w):
         to.call_for("depthwise_backward_input", node, extra)
         return
-    extra["room"] = _room(to, dy, _depth(w), dy.shape[1] * dy.shape[2])
+    padded = _padded(to, node, dx, w, dy)
+    extra["room"] = _room(to, dy, _depth(w), dy.shape[1] * dy.shape[2], padded)
     extra["w_packed"] = packed(to, _matrix(to, w), transposed=True) if to.device == "cpu" else None
     to.call_for("convolution_backward_input", node, extra)
 
@@ -82,6 +91,8 @@ def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None
     if to.device == "cpu":
         item = np.dtype(to.dtype).itemsize
         count = windows_at_once(depth, dy.shape[1] * dy.shape[2], item)
+        # a padded sample for each of up to four workers, who have a part of the rows each
+        count += -(-4 * _padded(to, node, x, dw, dy) // depth)
         extra["room"] = to.value((depth, count), name="windows")
     to.call_for("convolution_backward_weight", node, extra)
 

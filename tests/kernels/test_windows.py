@@ -1,0 +1,110 @@
+"""Convolution and pooling kernels called directly: whatever scratch memory there is, nothing beside
+an array is touched, and the results are those of plain loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn.kernels.convolution import cpu as convolution
+from fastnn.kernels.pooling import cpu as pooling
+from fastnn.testing.kernels import call
+from tests.kernels.test_matmul import packed, poisoned
+
+GUARD = 1e30
+
+
+def guarded(wholes: list[np.ndarray]) -> bool:
+    """Whether the zones around arrays are as they were."""
+    return all((w[:64] == w.dtype.type(GUARD)).all() and (w[-64:] == w.dtype.type(GUARD)).all()
+               for w in wholes)  # fmt: skip
+
+
+def naive(x: np.ndarray, w: np.ndarray, dy: np.ndarray, a: dict[str, int]) -> list[np.ndarray]:
+    """y, dx and dw in float64."""
+    high, wide = x.shape[1:3]
+    _, p, q, _ = dy.shape
+    room = np.zeros((len(x), high + 20, wide + 20, x.shape[3]))
+    inner = np.s_[:, a["top"] : a["top"] + high, a["left"] : a["left"] + wide]
+    room[inner] = x
+    y, dw, spread = np.zeros(dy.shape), np.zeros(w.shape), np.zeros_like(room)
+    for i in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            top, left = i * a["dilation_h"], j * a["dilation_w"]
+            at = np.s_[:, top : top + (p - 1) * a["stride_h"] + 1 : a["stride_h"],
+                       left : left + (q - 1) * a["stride_w"] + 1 : a["stride_w"]]  # fmt: skip
+            y += room[at] @ w[i, j]
+            dw[i, j] = np.einsum("npqc,npqk->ck", room[at], dy)
+            spread[at] += dy @ w[i, j].T
+    return [y, spread[inner], dw.reshape(-1, w.shape[3])]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_windows_in_any_scratch_memory(dtype: str) -> None:
+    """With room for a padded sample and without, for a few windows or many, in two ranges."""
+    rng, close = np.random.default_rng(5), 2e-4 if dtype == "float32" else 1e-12
+    for _ in range(120):
+        c, k = int(rng.choice([1, 1, 2, 6, 8])), int(rng.choice([1, 6, 8, 17]))
+        (i, j), (h, w) = rng.integers(1, 5, 2), rng.integers(1, 12, 2)
+        pads = rng.integers(0, 4, 4)
+        a = dict(zip(("stride_h", "stride_w", "dilation_h", "dilation_w"),
+                     map(int, rng.integers(1, 3, 4)), strict=True))  # fmt: skip
+        span = (i - 1) * a["dilation_h"] + 1, (j - 1) * a["dilation_w"] + 1
+        p, q = (int((size + pads[k] + pads[k + 2] - span[k]) // a[s] + 1)
+                for k, (size, s) in enumerate(((h, "stride_h"), (w, "stride_w"))))  # fmt: skip
+        if min(p, q) < 1:
+            continue
+        a |= {"top": int(pads[0]), "left": int(pads[1])}
+        x, weight, dy = (rng.normal(size=s).astype(dtype)
+                         for s in ((2, h, w, c), (i, j, c, k), (2, p, q, k)))  # fmt: skip
+        want = naive(x, weight, dy, a)
+        depth = int(i * j * c)
+        extent = (p - 1) * a["stride_h"] + span[0], (q - 1) * a["stride_w"] + span[1]
+        padded = int(extent[0] * extent[1] * c + 32) if rng.random() < 0.8 else 0
+        windows = int(rng.integers(1, 4)) * depth + (q * (depth + 24) if c == 1 else 0)
+        (y, *held), (dx, *more), (dw, *rest) = (poisoned(v.shape, dtype) for v in want)
+        room, whole = poisoned((2, windows + padded), dtype)
+        options = {"groups": 1, "room": room, **a}
+        none = np.empty(0, dtype)
+        for n in (0, 1):
+            call(convolution.convolution_forward, n, n + 1, x=x, w=weight, bias=none, y=y,
+                 **options)  # fmt: skip
+            call(convolution.convolution_backward_input, n, n + 1, dy=dy, w=weight,
+                 w_packed=packed(weight.reshape(depth, k), True), dx=dx, **options)  # fmt: skip
+        count = int(rng.integers(1, p * q + 1)) + -(-4 * padded // depth)
+        options["room"], last = poisoned((depth, count), dtype)
+        cut = int(rng.integers(0, depth + 1))
+        for lo, hi in ((0, cut), (cut, depth)):
+            if lo < hi:
+                call(convolution.convolution_backward_weight, lo, hi, x=x, dy=dy, dw=dw,
+                     kernel_w=int(j), **options)  # fmt: skip
+        for found, right in zip((y, dx, dw), want, strict=True):
+            np.testing.assert_allclose(found, right, rtol=close, atol=close, err_msg=f"{a} {c} {k}")
+        assert guarded([*held, *more, *rest, whole, last])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 8, 9, 16, 17])
+def test_maxima_of_pairs(channels: int) -> None:
+    """NaN where there is one, the gradient to the first of equals, nothing written beside lines."""
+    rng = np.random.default_rng(channels)
+    for h, w in ((2, 2), (4, 6), (5, 7), (8, 9), (2, 12)):
+        x = rng.integers(-2, 3, (2, h, w, channels)).astype(np.float32)
+        x[rng.random(x.shape) < 0.1] = np.nan
+        shape = (2, h // 2, w // 2, channels)
+        dy = rng.normal(size=shape).astype(np.float32)
+        (y, one), (dx, two) = poisoned(shape, "float32"), poisoned(x.shape, "float32")
+        a: dict[str, Any] = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 2)
+        a |= {"dilation_h": 1, "dilation_w": 1, "top": 0, "left": 0}
+        for n in (1, 0):  # in any order: no sample writes into another
+            call(pooling.max_pool_forward, n, n + 1, x=x, y=y, **a)
+            call(pooling.max_pool_backward, n, n + 1, x=x, y=y, dy=dy, dx=dx, **a)
+        places = [np.s_[:, i : h // 2 * 2 : 2, j : w // 2 * 2 : 2] for i in (0, 1) for j in (0, 1)]
+        four = np.stack([x[at] for at in places])
+        np.testing.assert_array_equal(y, four.max(0))
+        first, want = np.argmax((four == y) | np.isnan(four), 0), np.zeros_like(x)
+        for number, at in enumerate(places):
+            want[at] = np.where(first == number, dy, 0)
+        np.testing.assert_array_equal(dx, want)
+        assert guarded([one, two])
