@@ -133,7 +133,7 @@ def _stepped(dtype: str, inputs: Any, weights: np.ndarray) -> tuple[dict[str, An
     step = fnn.compile(model, lambda y, w: fnn.ops.sum(y * w), "sgd", dtype=dtype, workers=2,
                        keep_gradients=True)  # fmt: skip
     loss = float(step(inputs, weights))
-    found = {name: p.grad.copy() for name, p in model.named_parameters() if p.trainable}
+    found = {name: p.grad.copy() for name, p in model.named_parameters().items() if p.trainable}
     return found | {n: v for n, v in model.state_dict().items() if "running" in n}, loss
 
 
