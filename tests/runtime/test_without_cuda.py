@@ -67,7 +67,7 @@ print(_cuda.available(), _cuda.reason())
 
 VERSIONS = {
     "numba-cuda": ("0.29.1", r"numba-cuda 0.29.1 is too old; .*: pip install 'numba-cuda"),
-    "cuda-core": ("0.5.1", r"cuda-core 0.5.1 is too old; .*: pip install 'cuda-core>=1.0'"),
+    "cuda-core": ("0.9.9", r"cuda-core 0.9.9 is too old; .*: pip install 'cuda-core>=1.0'"),
     "numpy": ("2.5.0", r"numba-cuda does not work with NumPy 2.5.0.*: pip install 'numpy<2.5'"),
 }
 
