@@ -14,6 +14,7 @@ see. What files say since does not count. What can't be keyed exactly (`Unkeyed`
 
 from __future__ import annotations
 
+import dis
 import enum
 import hashlib
 import struct
@@ -103,6 +104,15 @@ def _of_code(code: types.CodeType) -> tuple[types.CodeType, bytes, frozenset[str
 def code_digest(code: types.CodeType) -> bytes:
     """Hash of a code object and those in it; where it stands in a file does not count."""
     return _of_code(code)[1]
+
+
+def _reads(code: types.CodeType, name: str) -> bool:
+    """Whether code reads a global of this name."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return any(_reads(c, name) for c in inner) or any(
+        i.argval == name and i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        for i in dis.get_instructions(code)
+    )
 
 
 # -------------------------------------------------------------------- values
@@ -212,7 +222,11 @@ class _Walk:
         for name in sorted(names):
             if name in scope:
                 self.add(name.encode())
-                self.value(scope[name])
+                try:
+                    self.value(scope[name])
+                except Unkeyed:
+                    if _reads(code, name):  # else an attribute is called like it
+                        raise
 
     def modules(self) -> None:
         """The attributes of the modules seen that are named anywhere; goes on until none is new."""

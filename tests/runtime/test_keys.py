@@ -215,6 +215,16 @@ def test_what_has_no_exact_key_is_refused(value: Any) -> None:
         keys.function_key(scope["f"])
 
 
+def test_an_attribute_called_like_a_global_is_none() -> None:
+    """`window.kernel` in a file that has imported `kernel`."""
+    inner = "def f(x):\n    return [v.kernel for v in x]"
+    for source in ("def f(x): return x.kernel", inner):
+        assert print_of(source, kernel=make) == print_of("\n" + source, kernel=make)
+    for source in ("def f(x): return kernel(x.kernel)", inner.replace("v.k", "k")):
+        with pytest.raises(keys.Unkeyed):
+            print_of(source, kernel=make)
+
+
 def test_every_kernel_has_a_key() -> None:
     ahead.load_all()
     from fastnn.kernels import topics
