@@ -35,7 +35,14 @@ class Checked:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
-    def run(self, segments: Sequence[tuple[Any, int]], poll: Callable[[], None]) -> None:
+    def run(
+        self,
+        segments: Sequence[tuple[Any, int]],
+        poll: Callable[[], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        if meanwhile is not None:
+            meanwhile()
         for bound, _ in segments:
             self.step(bound)
             self.real.control[control_block.STOP] = 0  # what these models compute is not the matter
