@@ -41,7 +41,7 @@ def _begun(calls: Sequence[Call]) -> list[Call]:
             few = call.operands["dx"].size <= FEW
             first.append(replace(call, kernel=_traits(call).few_as) if few else call)
         else:
-            if not gathers and call.kernel == "gather_ids":
+            if not gathers and _traits(call).few_as and _reads_data(call):
                 gathers = True
                 if call.operands["y"].size <= FEW:
                     call = replace(call, kernel=_traits(call).few_as)
@@ -71,6 +71,11 @@ def _checked(calls: Sequence[Call]) -> list[Call]:
                 found[number] = None
             break
     return [call for call in found if call is not None]
+
+
+def _reads_data(call: Call) -> bool:
+    """Whether it reads the user's data, of any type: one such call at most may join others."""
+    return any(parameter.dtype == "d" for _, parameter, _ in call.arrays())
 
 
 def _traits(call: Call) -> Traits:

@@ -105,14 +105,15 @@ def test_a_rules_scalars_see_the_stop() -> None:
 
 
 def test_kernels_of_one_block_are_launched_with_one() -> None:
-    """Whatever the sizes; and they take neither shared memory nor the user's data."""
+    """Whatever the sizes; they take no shared memory, and one alone takes the user's data."""
     found = [kernel for kernel in CUDA_KERNELS.values() if kernel.traits.one_block]
     assert {"mean", "total", "weighted_mean", "latch", "advance", "adam_prepare"} <= {
         kernel.name for kernel in found
     }
+    of_data = {k.name for k in found if any(p.dtype == "d" for p in k.arrays.values())}
+    assert of_data == {"gather_ids_few"}  # a joined kernel has one type of data
     for kernel in found:
         assert (kernel.shared, kernel.cooperative, kernel.bounds) == (None, False, None)
-        assert all(p.dtype != "d" for p in kernel.arrays.values())
         letters = {letter for p in kernel.arrays.values() for letter in p.dims}
         for size in (1, 100, 1_000_000):
             assert kernel.launch(dict.fromkeys(letters, size))[0] == 1
