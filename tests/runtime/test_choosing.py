@@ -15,7 +15,7 @@ from fastnn.kernels import control_block
 from fastnn.runtime.cpu import choice as choices
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.choice import Choice, ladder
-from fastnn.runtime.cpu.choosing import HOLD, candidate, decide, learn
+from fastnn.runtime.cpu.choosing import HOLD, candidate, decide, learn, mean_of
 from fastnn.runtime.cpu.team import Description, Team
 
 from .programs import Run, ring
@@ -110,6 +110,34 @@ def test_a_busy_machine_and_one_that_is_idle_again() -> None:
             late.append(found[1 if busy[0] <= now < busy[1] else 2])
     assert {1, 2} == {current for _, current in seen}
     assert min(late) >= 95
+
+
+def test_a_process_that_is_halted_goes_on_trying() -> None:
+    """For an hour, in the middle of a trial; and then the other number is the better one."""
+    hour, halted, changed = 3_600_000_000_000, [], False
+
+    def step(workers: int, now: int) -> int:
+        time = {1: 700_000 if changed else 400_000, 2: 500_000}[workers]
+        if workers == 2 and now > 500_000_000 and not halted:
+            halted.append(now)
+            return time + hour
+        return time
+
+    runs = Runs({1: 400_000, 2: 500_000}, 1, step)
+    while not halted:
+        runs.run(1000)
+    changed = True
+    runs.run(10_000)
+    assert runs.current == 2
+    learn(runs.words, 1, 0, 100, 1, -hour)  # a clock is set back
+    assert runs.words[layout.CHOICE_ELAPSED] > 0
+
+
+def test_times_of_64_bits_do_not_overflow() -> None:
+    """A step of two minutes, by measurement and by estimate."""
+    words = np.array(Runs(dict.fromkeys((1, 2), 120_000_000_000), 1, lambda w, now: 1).words)
+    words[candidate(0) + layout.CANDIDATE_MEAN] = mean = 1024 * 120_000_000_000
+    assert mean_of(words, 1) == mean
 
 
 def test_numbers_about_as_good_are_not_taken_in_turn() -> None:
@@ -229,8 +257,9 @@ def test_a_run_takes_the_quickest_with_the_same_bits(best: int) -> None:
 
 @pytest.mark.usefixtures("tries")
 def test_a_stop_ends_all_spells() -> None:
-    run, _, _ = choosing_run(3000, {1: 70_000, 2: 90_000}, stop=1)
+    run, _, choice = choosing_run(3000, {1: 70_000, 2: 90_000}, stop=1)
     assert run.control[control_block.STEP] == 1
+    assert choice.words[layout.CHOICE_ELAPSED] == 0  # of steps that were not made nothing is known
 
 
 @pytest.mark.usefixtures("two_cores")

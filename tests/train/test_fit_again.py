@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,21 @@ def test_other_data_are_read() -> None:
         other.session.runtime._described = None
         other.fit(data.copy(), labels.copy(), batch_size=batch, verbose=False)
     assert bits(trainer) == bits(other)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_large_data_of_fits_before_are_not_kept(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "KEPT_BYTES", limit)
+    trainer, alive = made(), []
+    for _ in range(3):
+        x = X.copy()
+        trainer.fit(x, Y, batch_size=25, verbose=False)
+        alive.append(weakref.ref(x))
+        del x
+    gc.collect()
+    assert [found() is not None for found in alive] == [limit > 0, limit > 0, True]
 
 
 class Orders(Callback):

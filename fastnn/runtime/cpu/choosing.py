@@ -71,7 +71,8 @@ def mean_of(c: Any, number: int) -> int:
     if c[at + CANDIDATE_MEAN] > 0:
         return c[at + CANDIDATE_MEAN]
     estimate, mine = max(c[current + CANDIDATE_ESTIMATE], 1), c[current + CANDIDATE_MEAN]
-    return max((mine + mine * c[at + CANDIDATE_ESTIMATE] // estimate) // 2, 1)
+    ratio = c[at + CANDIDATE_ESTIMATE] / estimate  # a product of times would overflow
+    return max((mine + int(mine * ratio)) // 2, 1)
 
 
 def steps_in(time: int, mean: int, unit: int) -> int:
@@ -125,6 +126,9 @@ def learn(c: Any, use: int, warm: int, steps: int, unit: int, time: int) -> None
     """So many steps on a candidate's workers took so long."""
     at, current = candidate(use), candidate(c[CHOICE_CURRENT])
     work = max(steps * unit, 1)
+    if c[at + CANDIDATE_SEEN] > 0:  # a process that is halted for an hour has not worked meanwhile
+        time = min(time, 16 * max(work * c[at + CANDIDATE_MEAN] // 1024, TRIAL))
+    time = max(time, 0)  # somebody has set the clock
     mean = max(1024 * time // work, 1)
     c[CHOICE_ELAPSED] += time
     c[CHOICE_LAST] = c[at + CANDIDATE_WORKERS]

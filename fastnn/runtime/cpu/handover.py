@@ -199,7 +199,9 @@ def by_spells(record: int, description: int) -> None:
             segment[SEGMENT_STEPS] = steps
             begun = clock(record)
             together(record, words(choice)[candidate(use) + CANDIDATE_WORKERS])
-            learn(words(choice), use, warm, steps, unit, clock(record) - begun)
+            time = clock(record) - begun
+            if control[STOP] == 0:  # else not all of the steps were made
+                learn(words(choice), use, warm, steps, unit, time)
             left -= steps
         if control[STOP] != 0:
             break

@@ -35,8 +35,9 @@ from fastnn.runtime.interface import Poll, Store
 
 #: memory that programs bring along
 ITS_OWN = ("work", "input", "constant")
-#: how many bound programs are kept for the next run on the same data
-KEPT = 4
+#: how many bound programs are kept for the next run on the same data, and up to how many bytes of
+#: other data than the latest they keep alive
+KEPT, KEPT_BYTES = 4, 32 << 20
 
 
 class CpuProgram(BoundProgram):
@@ -224,12 +225,22 @@ class CpuRuntime:
         return self.memory[name]
 
     def bind_again(self, program: Program) -> CpuProgram:
-        for bound in self._latest:
+        before = self._latest
+        for bound in before:
             base: Any = bound.base
             if bound.program is program and base.reads(self.memory):
                 return bound
         bound = self.bind(program)
-        self._latest = [*self._latest[1 - KEPT :], bound]
+        self._latest, left = [bound], KEPT_BYTES
+        for other in reversed(before):
+            memory = other.base.memory
+            left -= sum(a.nbytes for n, a in memory.items() if a is not self.memory.get(n))
+            if left < 0 or len(self._latest) == KEPT:
+                break
+            self._latest.insert(0, other)
+        known = self._described
+        if known is not None and any(b not in self._latest for b, _ in known.segments):
+            self._described = None
         return bound
 
     def bind(self, program: Program) -> CpuProgram:
