@@ -56,7 +56,7 @@ class CRF(Module):
     (batch,), or none; outputs: the best tags, integers (batch, steps), -1 past the end, and their
     scores (batch,).
 
-    Raises OptionError for unknown schemes and tags that don't fit them.
+    Raises OptionError for unknown schemes, and tags that don't fit them or come twice.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -76,6 +76,9 @@ class CRF(Module):
                     f"CRF: expected the number of tags, 1 or more, or their names, got {tags!r}"
                 )
             self.names = [str(tag) for tag in tags]
+            twice = [tag for k, tag in enumerate(self.names) if tag in self.names[:k]]
+            if twice:
+                raise OptionError(f"CRF: expected each tag once, got {twice[0]!r} several times")
             tags = len(self.names)
         assert not isinstance(tags, Sequence)
         check_whole("CRF", 1, tags=tags)

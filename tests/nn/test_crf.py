@@ -243,6 +243,7 @@ def test_lengths_beyond_the_data_are_refused():
     [
         (lambda: nn.CRF(0), "number of tags"),
         (lambda: nn.CRF("IOB"), "number of tags"),
+        (lambda: nn.CRF(["O", "B-X", "O"]), "each tag once, got 'O' several times"),
         (lambda: nn.CRF(["O", "B-X"], "BILUO"), "a scheme among IOB1"),
         (lambda: nn.CRF(3, "IOB2"), "needs the names of the tags"),
         (lambda: nn.CRF(["O", "X-PER"], "IOB2"), "got 'X-PER'"),
