@@ -49,6 +49,7 @@ TASKS = {
 TASK_MODULES = {"translate": "translation", "copy": "memory", "recall": "memory", "sort": "memory"}
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+KEPT = "fastnn.checkpoint"  # in the context of a command: the checkpoint that it has written
 
 
 def main() -> Any:
@@ -91,7 +92,12 @@ def group() -> Any:
                 with one_interrupt():
                     return super().invoke(ctx)
             except KeyboardInterrupt:
-                click.echo("interrupted", err=True)
+                kept = ctx.meta.get(KEPT)
+                rest = "" if kept is None else (
+                    f" after training; what is missing follows with the same options and "
+                    f"--resume {kept}"
+                )  # fmt: skip
+                click.echo("interrupted" + rest, err=True)
                 ctx.exit(INTERRUPTED)
             except (FastnnError, OSError, ImportError) as error:
                 if os.environ.get("FASTNN_DEBUG"):

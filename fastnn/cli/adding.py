@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from fastnn import files
-from fastnn.cli import options
+from fastnn.cli import INTERRUPTED, options
 from fastnn.cli.ranges import Number
 
 
@@ -49,9 +49,10 @@ from fastnn.cli.ranges import Number
     type=click.Path(file_okay=False, path_type=Path),
     help="Output folder.",
 )
+@click.pass_context
 def adding(
-    nets: tuple[str, ...], steps: tuple[int, ...], updates: int, every: int, hidden: int,
-    batch_size: int, lr: float | None, seed: int, workers: int | str, output: Path,
+    ctx: click.Context, /, nets: tuple[str, ...], steps: tuple[int, ...], updates: int, every: int,
+    hidden: int, batch_size: int, lr: float | None, seed: int, workers: int | str, output: Path,
 ) -> None:  # fmt: skip
     """The adding problem: what nets remember over many steps.
 
@@ -62,13 +63,21 @@ def adding(
 
     output = options.folder(output)
     click.echo(f"mean squared error of the answer 1: {GUESS:.4f}")
-    curves = {}
+    curves: dict[tuple[str, int], list[float]] = {}
+    stopped = ""
     for length in steps:
         for net in nets:
-            errors = curves[net, length] = train_adding(
-                net, length, hidden=hidden, batch_size=batch_size, updates=updates, every=every,
-                lr=lr, seed=seed, workers=workers,
-            )  # fmt: skip
+            if stopped:
+                continue
+            try:
+                errors = train_adding(
+                    net, length, hidden=hidden, batch_size=batch_size, updates=updates,
+                    every=every, lr=lr, seed=seed, workers=workers,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                stopped = f"interrupted at T={length} {net}; the table is without it"
+                continue
+            curves[net, length] = errors
             word = "solved" if errors[-1] < SOLVED else "not solved"
             done = every * len(errors)
             click.echo(f"T={length:<4} {net:<5} {word} after {done} updates: {errors[-1]:.4f}")
@@ -81,5 +90,8 @@ def adding(
     files.write_text(table, text.getvalue(), "table")
     click.echo(f"{'history':<15} {table}")
     picture = output / "learning-curve.png"
-    if options.drawn(lambda: draw_adding(curves, every, picture)):
+    if curves and options.drawn(lambda: draw_adding(curves, every, picture)):
         click.echo(f"{'learning curves':<15} {picture}")
+    if stopped:
+        click.echo(f"{stopped} and what comes after it")
+        ctx.exit(INTERRUPTED)

@@ -52,6 +52,8 @@ def char_lm(
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, text.vocabulary, written[0][1], "character")
     written.insert(1, ("description", path))
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     measures = [("validation", f"{bits:.3f} bits per character of {len(text.valid)}")]
     if dynamic:
         model = cast(Any, trainer.model)

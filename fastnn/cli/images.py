@@ -77,6 +77,8 @@ def run(
     )  # fmt: skip
     written = options.write(trainer, history, output)
     task.save_description(written[0][1], kind, images.shape, hidden, latent, own, channels)
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     for what, name, shown in _pictures(kind, model, images):
         path = options.folder(output) / name
         if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]

@@ -13,6 +13,9 @@ import click
 from fastnn import files
 from fastnn.cli import INTERRUPTED, options
 
+#: the LSTM's checkpoint, beside the machine's
+LSTM = "lstm.safetensors"
+
 
 def _options(task: str, longest: int, what: str) -> Callable[[options.Command], options.Command]:
     """The options of the three tasks."""
@@ -81,19 +84,28 @@ def _run(
     keep = [options.KeepCheckpoint(output)]
     more = {"longest": longest, "verbose": not quiet, **more}
     trainer, history = memory.train_memory(task, resume=resume, callbacks=keep, **more)
+    begun = None if resume is None else resume.with_name(LSTM)
+    if begun is None or begun != output / LSTM:  # what lies there is of another run
+        (output / LSTM).unlink(missing_ok=True)
     written = options.write(trainer, history, output)
     written.insert(1, ("description", memory.save_description(trainer.model, written[0][1])))
     sizes = [*range(memory.TASKS[task].shortest, longest + 1), 2 * longest]
-    if history.stopped == "interrupted":
+    if options.interrupted(history):
         options.conclude(ctx, trainer, history, written, [])
     model, stopped = trainer.model, False
     assert isinstance(model, memory.MemoryNet)
     columns = {"ntm": memory.measure(model, task, sizes)}
     if lstm:
-        other, run = memory.train_memory(task, "lstm", **more)
-        stopped = run.stopped == "interrupted"
+        keep = [options.KeepCheckpoint(output, LSTM)]
+        go_on = begun if begun is not None and begun.is_file() else None
+        other, run = memory.train_memory(task, "lstm", resume=go_on, callbacks=keep, **more)
+        written.append(("LSTM", output / LSTM))
+        stopped = options.interrupted(run)
         if stopped:
-            click.echo("interrupted: the table is without the LSTM")
+            click.echo(
+                "interrupted: the table is without the LSTM; resume with the same options and "
+                f"--resume {written[0][1]}"
+            )
         else:
             columns["lstm"] = memory.measure(other.model, task, sizes)
     text = io.StringIO(newline="")

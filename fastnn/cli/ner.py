@@ -41,6 +41,8 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, encoder, written[0][1])
     written.insert(1, ("description", path))
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     measures = [
         (f"{name} F1", f"{100 * scores[part].f1:.2f} % of {scores[part].expected} entities")
         for name, part in (("validation", "valid"), ("test", "test"))

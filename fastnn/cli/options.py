@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastnn import files
-from fastnn.cli import INTERRUPTED
+from fastnn.cli import INTERRUPTED, KEPT
 from fastnn.cli.interrupts import patiently
 from fastnn.cli.ranges import Number
 from fastnn.errors import OptionError
@@ -137,20 +137,28 @@ def folder(output: Path) -> Path:
 
 class KeepCheckpoint(Callback):
     """Makes the folder before anything is trained for it, and writes the checkpoint as soon as
-    Ctrl-C has stopped training; further ones wait for it."""
+    training has ended, also by Ctrl-C; further ones wait for it. What is measured then may take
+    long, and be cut off.
+    """
 
     passive = True
 
-    def __init__(self, output: Path):
-        self.output = output
+    def __init__(self, output: Path, name: str = CHECKPOINT):
+        self.output, self.name = output, name
 
     def on_train_begin(self, logs: Logs) -> None:
         folder(self.output)
 
     def on_train_end(self, logs: Logs) -> None:
-        if getattr(self.trainer, "interrupted", False):
-            with patiently():
-                self.trainer.save(folder(self.output) / CHECKPOINT)
+        trainer: Any = self.trainer
+        if not trainer.history.stopped:  # an error has ended it
+            return
+        checkpoint = folder(self.output) / self.name
+        with patiently():
+            trainer.save(checkpoint)
+        context = click.get_current_context(silent=True)
+        if context is not None and self.name == CHECKPOINT:
+            context.meta[KEPT] = checkpoint
 
 
 def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, Path]]:
@@ -170,6 +178,11 @@ def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, P
     return written
 
 
+def interrupted(history: History) -> bool:
+    """Whether Ctrl-C has ended the run: then nothing more is measured."""
+    return history.stopped == "interrupted"
+
+
 def drawn(draw: Callable[[], object]) -> bool:
     """Whether a picture could be drawn; where it could not, says why."""
     try:
@@ -187,7 +200,7 @@ def conclude(
     """Say what was written and measured; exit as shells have it after Ctrl-C."""
     for what, found in [*written, *measures]:
         click.echo(f"{what:<15} {found}")
-    if history.stopped == "interrupted":
+    if interrupted(history):
         click.echo(
             f"interrupted in epoch {trainer.place[0] + 1}; resume with the same options and "
             f"--resume {written[0][1]}"

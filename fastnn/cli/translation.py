@@ -50,6 +50,8 @@ def translate(ctx: click.Context, /, output: Path, quiet: bool, source: str, tar
     written = options.write(trainer, history, output)
     path = save_description(translator, data, written[0][1])
     written.insert(1, ("description", path))
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     if more["model"] == "gru" and more["attention"]:
         picture = output / "alignment.png"
         one = translator(data.test[0][:1])[0]

@@ -50,6 +50,8 @@ def wavenet(ctx: click.Context, /, distribution: str, judge: Path | None, output
     )  # fmt: skip
     written = options.write(trainer, history, output)
     task.save_description(written[0][1], net)
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     linear = task.linear_predictor_bits(net, train, test)
     measures = [
         ("test bits", f"{bits:.3f} a sample; a linear predictor of 32 samples has {linear:.3f}")

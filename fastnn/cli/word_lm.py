@@ -51,6 +51,8 @@ def word_lm(
     written = options.write(trainer, history, output)
     path = save_description(trainer.model, words.vocabulary, written[0][1], "word")
     written.insert(1, ("description", path))
+    if options.interrupted(history):
+        options.conclude(ctx, trainer, history, written, [])
     measures = [
         ("validation", f"perplexity {valid:.1f} of {len(words.valid)} words"),
         ("test", f"perplexity {test:.1f} of {len(words.test)} words"),

@@ -70,7 +70,8 @@ class Stack(Module):
             options: of the layers' `fit`.
 
         Returns:
-            The histories of the layers that were trained.
+            The histories of the layers that were trained; Ctrl-C ends them all, and the last has
+            `stopped` as "interrupted".
         """
         count = len(self.layers)
         each = list(epochs) if isinstance(epochs, Sequence) else [epochs] * count
@@ -89,6 +90,8 @@ class Stack(Module):
                 histories.append(
                     layer.fit(x, epochs=each[k], batch_size=batch_size, verbose=verbose, **settings)
                 )
+                if histories[-1].stopped == "interrupted":
+                    break
             if k < max(chosen, default=-1):
                 x = layer.transform(x)
         return histories

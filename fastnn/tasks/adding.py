@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastnn import files, nn, optim
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
+from fastnn.tasks import training
 from fastnn.train.hooks import Callback, Logs
 from fastnn.train.trainer import Trainer
 
@@ -131,7 +132,8 @@ def train_adding(
         every: number of updates between measurements.
         lr: learning rate of Adam; by default the one in `RATES`.
 
-    Returns the mean squared error on 500 other sequences after each `every` updates.
+    Returns the mean squared error on 500 other sequences after each `every` updates. Raises
+    KeyboardInterrupt if Ctrl-C ends the run before its time.
     """
     trainer = Trainer(
         AddingNet(net, hidden), "mse",
@@ -143,6 +145,7 @@ def train_adding(
         validation=adding_problem(500, steps, np.random.default_rng([seed, 10**6])),
         callbacks=[_Solved(), *callbacks], batch_size=100, verbose=verbose,
     )  # fmt: skip
+    training.whole(history)
     return history["val_loss"]
 
 

@@ -270,7 +270,7 @@ def train_asr(
     Returns the trainer, the history (with "val_cer", the greedy error rate of characters, after
     each epoch), the error rates on the test part ("CER" and "WER" greedy, "CER with words" and "WER
     with words" with word list and language model, or of a transducer "CER with beam" and "WER with
-    beam"), and the recogniser.
+    beam"; none after Ctrl-C), and the recogniser.
     """
     if not len(train) or not len(test):
         raise DataError(f"expected recordings, got {len(train)} to train and {len(test)} to test")
@@ -295,7 +295,9 @@ def train_asr(
         epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
-    scores = {}
+    scores: dict[str, ErrorRate] = {}
+    if training.interrupted(history):
+        return trainer, history, scores, recogniser
     for name, with_words in (("", False), (" with beam" if transducer else " with words", True)):
         found = recogniser.texts_of(test_frames, with_words)
         scores[f"CER{name}"] = character_error_rate(test.texts, found)

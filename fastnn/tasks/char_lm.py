@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.shakespeare import Characters
+from fastnn.tasks import training
 from fastnn.tasks.language import EXACT, make_model, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
@@ -47,7 +48,7 @@ def train_char_lm(
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "bits" and "val_bits" per character), and the bits per
-    character of the whole validation text, read from end to end.
+    character of the whole validation text, read from end to end; after Ctrl-C they are NaN.
     """
     model = make_model(
         len(text.vocabulary), transformer=transformer, heads=heads, context=steps,
@@ -59,5 +60,7 @@ def train_char_lm(
         model, text.train, text.valid, steps=steps, epochs=epochs, lr=lr, measure=("bits", bits),
         **options,
     )  # fmt: skip
+    if training.interrupted(history):
+        return trainer, history, math.nan
     workers = options.get("workers", "auto")
     return trainer, history, bits(mean_loss(model.with_streams(1), text.valid, EXACT, workers))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastnn import nn, optim
 from fastnn.optim.schedules import CosineAnnealing
+from fastnn.tasks import training
 from fastnn.tasks.images import Images
 from fastnn.tasks.mnist_cnn import CLASSES, lenet
 from fastnn.train.trainer import Trainer
@@ -33,7 +34,9 @@ def train_judge(images: Images, *, epochs: int = 4, seed: int = 0, **options: An
         )  # fmt: skip
     adam = optim.Adam(lr=2e-3, schedule=CosineAnnealing(-(-len(images.train) // 64) * epochs))
     trainer = Trainer(judge, "cross_entropy", adam, seed=seed, **options)
-    trainer.fit(images.train, images.train_labels, epochs=epochs, batch_size=64, verbose=False)
+    training.whole(
+        trainer.fit(images.train, images.train_labels, epochs=epochs, batch_size=64, verbose=False)
+    )
     return judge
 
 

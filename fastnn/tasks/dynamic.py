@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fastnn import nn, optim
 from fastnn.data.text import batchify
 from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.tasks import training
 from fastnn.tasks.language import IGNORED, LanguageModel
 from fastnn.train.stateful import ResetStates
 from fastnn.train.trainer import Trainer
@@ -60,4 +61,5 @@ def dynamic_loss(
     history = trainer.fit(
         x, y, batch_size=1, shuffle=False, epochs=1, callbacks=[ResetStates()], verbose=False
     )
+    training.whole(history)
     return float(history["loss"][0])

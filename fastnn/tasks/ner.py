@@ -79,7 +79,7 @@ def train_ner(
         batch_size, epochs, lr, callbacks, seed, device, workers, resume, verbose: see `Trainer`.
 
     Returns the trainer, the history (with "val_f1" after each epoch), the scores of "valid" and
-    "test", and what makes numbers of sentences.
+    "test" (none after Ctrl-C), and what makes numbers of sentences.
     """
     encoder = Encoder.fit(data.train)
     model = encoder.model(embedding=embedding, hidden=hidden, dropout=dropout)
@@ -96,9 +96,8 @@ def train_ner(
         epochs=epochs, callbacks=callbacks, seed=seed, device=device, workers=workers,
         resume=resume, verbose=verbose,
     )  # fmt: skip
-    scores = {
-        "valid": score(model, encoder, data.valid), "test": score(model, encoder, data.test)
-    }  # fmt: skip
+    parts = {} if training.interrupted(history) else {"valid": data.valid, "test": data.test}
+    scores = {name: score(model, encoder, part) for name, part in parts.items()}
     return trainer, history, scores, encoder
 
 

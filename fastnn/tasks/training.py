@@ -45,3 +45,15 @@ def train(
         *data, callbacks=[LambdaCallback(on_epoch_end=add), *callbacks], **fitting
     )
     return trainer, history
+
+
+def whole(history: History) -> None:
+    """Raise KeyboardInterrupt where Ctrl-C has ended a run: for those that come before something
+    else, which must not go on with half of it."""
+    if interrupted(history):
+        raise KeyboardInterrupt
+
+
+def interrupted(history: History) -> bool:
+    """Whether Ctrl-C has ended a run: then its user waits for no long measurements."""
+    return history.stopped == "interrupted"

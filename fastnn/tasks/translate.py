@@ -231,7 +231,8 @@ def train_translator(
         width: of the beam search.
         seed, device, workers, precision, resume, verbose, callbacks: see `Trainer`.
 
-    Returns the trainer, the history, the translator, and BLEU of "valid" and "test".
+    Returns the trainer, the history, the translator, and BLEU of "valid" and "test"; after Ctrl-C
+    nothing is translated, and there are no scores.
     """
     vocabulary, subwords = learn_pieces([*data.train[0], *data.train[1]], merges)
     options: dict[str, Any] = {"dropout": dropout}
@@ -263,6 +264,7 @@ def train_translator(
     scores = {
         name: bleu([t.text for t in translator(part[0], width=width)], part[1], lower=True)
         for name, part in (("valid", data.valid), ("test", data.test))
+        if not training.interrupted(history)
     }
     return trainer, history, translator, scores
 

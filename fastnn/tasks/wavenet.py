@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import wave
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from fastnn.data.spoken_digits import RATE, SpokenDigits
 from fastnn.errors import OptionError
 from fastnn.generative import WaveNet, pieces
 from fastnn.optim.schedules import CosineAnnealing
-from fastnn.tasks import description
+from fastnn.tasks import description, training
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
@@ -101,7 +102,8 @@ def train_wavenet(
         epochs, callbacks, seed, device, workers, resume, verbose: as of `Trainer`.
         lr: the learning rate at the beginning.
 
-    Returns the net, its trainer, the history, and the bits of a sample of the test recordings.
+    Returns the net, its trainer, the history, and the bits of a sample of the test recordings;
+    after Ctrl-C they are NaN.
     """
     net = WaveNet(levels, channels, skip, layers, cycle, output=output, classes=CLASSES)
     context = min(net.receptive_field, length // 2)
@@ -115,6 +117,8 @@ def train_wavenet(
     history = trainer.fit(
         batches, epochs=epochs, callbacks=list(callbacks), resume=resume, verbose=verbose
     )
+    if training.interrupted(history):
+        return net, trainer, history, math.nan
     x, targets, of = pieces(levels_of(net, test), length, context)
     return net, trainer, history, net.bits(x, test.labels[of], targets=targets)
 

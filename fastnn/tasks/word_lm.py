@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fastnn.data.ptb import Words
+from fastnn.tasks import training
 from fastnn.tasks.language import EXACT, make_model, mean_loss, train_language_model
 from fastnn.train.history import History
 from fastnn.train.trainer import Trainer
@@ -42,7 +43,7 @@ def train_word_lm(
         steps, epochs, lr, options: see `train_language_model`.
 
     Returns the trainer, the history (with "perplexity" and "val_perplexity"), and the perplexities
-    of the whole validation and test texts, each read from end to end.
+    of the whole validation and test texts, each read from end to end; after Ctrl-C they are NaN.
     """
     model = make_model(
         len(words.vocabulary), transformer=transformer, heads=heads, context=steps,
@@ -53,6 +54,8 @@ def train_word_lm(
     trainer, history = train_language_model(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options
     )
+    if training.interrupted(history):
+        return trainer, history, (math.nan, math.nan)
     workers = options.get("workers", "auto")
     alone = model.with_streams(1)
     valid, test = (
