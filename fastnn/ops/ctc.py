@@ -83,10 +83,10 @@ def _checked_blank(x: Value, blank: Any) -> int:
 
 def _checked_labels(
     x: Value, target: Value, lengths: Value | None, target_lengths: Value | None, blank: int,
-    short: bool,
+    short: bool, what: str = "the loss",
 ) -> Value | None:  # fmt: skip
     """The lengths; raises ShapeError for what does not fit, and sees to it that data do. `short`:
-    sequences may have too few frames for their labels."""
+    sequences may have too few frames for their labels. `what`: takes the labels."""
     graph, classes = x.graph, x.shape[-1]
     lengths = _checked_logits(x, lengths)
     _check_shapes(x, target, target_lengths)
@@ -98,7 +98,7 @@ def _checked_labels(
             checked += [lengths] if frames else []
         limit = frames[0] if frames and not short else None
         rule = _LabelRule(
-            graph.scope, classes, blank, limit, target_lengths is not None, len(checked)
+            graph.scope, classes, blank, limit, target_lengths is not None, len(checked), what
         )
         graph.checks.append(Check(tuple(v.root for v in checked), rule))
     return lengths
@@ -136,17 +136,21 @@ class _LabelRule:
     """Labels, with or without their lengths and those of the inputs, as a loss takes them.
 
     Args:
-        scope: of the loss.
+        scope: of the loss, or of what else takes the labels.
         classes, blank: of the outputs.
         steps: frames of a sequence where lengths don't say less; None: they are not looked at.
         counted: whether the second array has the numbers of labels.
         arrays: how many arrays there are; the last of more than those has the numbers of frames.
+        what: its name where there is no scope. A loss may be told to take short sequences, too.
     """
 
     def __init__(
-        self, scope: str, classes: int, blank: int, steps: int | None, counted: bool, arrays: int
-    ):
-        self.scope, self.classes, self.blank = scope or "the loss", classes, blank
+        self, scope: str, classes: int, blank: int, steps: int | None, counted: bool, arrays: int,
+        what: str = "the loss",
+    ):  # fmt: skip
+        self.scope, self.classes, self.blank = scope or what, classes, blank
+        self.remedy = "leave these out, shorten the inputs less"
+        self.remedy += ", or pass zero_infinity=True" if what == "the loss" else ""
         self.steps, self.counted, self.timed = steps, counted, arrays > 1 + counted
 
     def __call__(self, target: np.ndarray, *more: np.ndarray) -> None:
@@ -191,8 +195,7 @@ class _LabelRule:
             raise DataError(
                 f"targets: {self.scope!r} can't give {counts[n]} labels ({doubled[n].sum()} of "
                 f"them doubled) to {frames[n]} frames, they need {need[n]}: sequence {n}, and "
-                f"{int(short.sum())} of {len(target)} in all; leave these out, shorten the inputs "
-                "less, or pass zero_infinity=True"
+                f"{int(short.sum())} of {len(target)} in all; {self.remedy}"
             )
 
 

@@ -70,10 +70,12 @@ def ctc_align(
         x, target, lengths, target_lengths, blank: as of `ctc_loss`.
 
     Returns for each frame the number of its label in the target, integers (batch, steps), -1 for
-    blanks and past the end; and the path's log-probability, (batch,), -inf where there is none.
+    blanks and past the end; and the path's log-probability, (batch,). Sequences with too few frames
+    for their labels are refused where the data come in; where that can't be seen (the model
+    shortens the sequences), the log-probability is -inf.
     """
     blank = _checked_blank(x, blank)
-    lengths = _checked_labels(x, target, lengths, target_lengths, blank, False)
+    lengths = _checked_labels(x, target, lengths, target_lengths, blank, False, "the alignment")
     found: tuple[Value, Value] = x.graph.apply(
         "ctc_align", y=log_softmax(x), target=target, lengths=lengths,
         target_lengths=target_lengths, blank=blank,
