@@ -132,9 +132,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
         net = pretrained_net(options.kind, sizes, classes, x, *first)
         middle = time.process_time()
         net = with_dropout(net, options.dropout)
-        errors["with"].append(
-            train(net, data, options.epochs, options.lr, options.batch_size, seed)
-        )
+        errors["with"].append(train(net, data, options.epochs, options.lr, *rest))
         before, after = middle - begin, time.process_time() - middle
 
         epochs = round(options.epochs * (before + after) / after)  # in the same time

@@ -21,7 +21,7 @@ pytestmark = [
 
 #: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers
 #: (products in tiles of 64 x 64, and those of many matrices)
-SPILLS_IN_FLOAT64 = ("linear_*_middle", "linear_backward_weight*_parts", "matmul_*")
+SPILLS_IN_FLOAT64 = ("linear_*", "matmul_*")
 #: kernels that compute in float64 on purpose in a float32 program, and why
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",
