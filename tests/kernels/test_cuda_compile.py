@@ -19,8 +19,8 @@ pytestmark = [
     pytest.mark.skipif(_cuda.simulated(), reason="the simulator compiles nothing"),
 ]
 
-#: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers
-#: (products in tiles of 64 x 64, and those of many matrices)
+#: kernels (`*`: any ending) that keep values of a float64 program in memory for lack of registers:
+#: products, most of all in large tiles
 SPILLS_IN_FLOAT64 = ("linear_*", "matmul_*")
 #: kernels that compute in float64 on purpose in a float32 program, and why
 FLOAT64_INSIDE = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from benchmarks import ntm
+from benchmarks.sequences import machine
 from fastnn import nn, ops
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
@@ -34,7 +34,7 @@ class Both(nn.Module):
 def test_outputs_and_gradients(settings: dict[str, Any]) -> None:
     model = nn.NTM(3, 2, slots=7, width=4, hidden_size=5, **settings).to("float64")
     model.initialize(1)
-    theirs = ntm.Ntm(model)
+    theirs = machine.Ntm(model)
     rng = np.random.default_rng(4)
     x = rng.normal(size=(3, 9, 3))
     y, w = theirs(torch.from_numpy(x))
@@ -51,8 +51,3 @@ def test_outputs_and_gradients(settings: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters().items():
         other = theirs.parameters[name].grad.numpy()
         np.testing.assert_allclose(parameter.grad, other, rtol=1e-6, atol=1e-9, err_msg=name)
-
-
-def test_benchmark_runs() -> None:
-    small = "--slots 6 --width 3 --hidden 4 --steps 5 --batch 2 --repeats 1"
-    assert min(ntm.main(small.split())) >= 0
