@@ -187,6 +187,12 @@ DIRECT |= {
     "put_row_in_place": dict(
         x=numbers(3, 12), row=numbers(3, 4), at=ids(3, 2, below=4), running=numbers(3)
     ),
+    "put_row_forward": dict(
+        x=numbers(3, 12), row=numbers(3, 4), at=ids(3, 2, below=4), running=None, y=numbers(3, 12)
+    ),
+    "put_row_backward_row": dict(
+        at=ids(3, 2, below=4), running=numbers(3), dy=numbers(3, 12), drow=numbers(3, 4)
+    ),
     "to_ids": dict(x=np.ones((2, 3), np.float32), y=ids(2, 3)),
 }  # fmt: skip
 DIRECT["add_scaled"] = dict(x=numbers(9, 5), count=numbers(1), y=numbers(9, 5), factor=-0.5)
