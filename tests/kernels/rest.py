@@ -9,7 +9,7 @@ import numpy as np
 from fastnn import nn, ops
 from fastnn.data.ngram import NGram
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
-from fastnn.kernels.update.shared import MADE, SAVING, SHARED
+from fastnn.kernels.update.shared import HALVES, MADE, SAVING, SHARED
 from fastnn.optim import forms  # noqa: F401  (declares the kernels of updates)
 from tests.golden.models import Calls, compiled, fit, ids, numbers
 from tests.kernels.direct import control
@@ -68,7 +68,7 @@ UPDATES = [
 
 def update_operands(kernel: Kernel | CudaKernel) -> dict[str, Any]:
     """Operands of an update or of what prepares it, by the kinds of its parameters."""
-    update = kernel.name.removesuffix(SAVING).replace("_prepare", "_update")
+    update = kernel.name.removesuffix(HALVES).removesuffix(SAVING).replace("_prepare", "_update")
     size = SHARED + MADE[update][1][3]  # of what is prepared
     given: dict[str, Any] = {"control": control(0), "scale": None, "guard": np.zeros(8, np.int64)}
     for name, parameter in kernel.params.items():
@@ -78,6 +78,8 @@ def update_operands(kernel: Kernel | CudaKernel) -> dict[str, Any]:
             given[name] = 0 if parameter.kind == "int" else 0.5
         elif parameter.dtype == "r":
             given[name] = np.ones((1, 1))
+        elif parameter.dtype == "h":
+            given[name] = np.zeros((2, 5), np.uint16)
         else:
             given[name] = np.abs(numbers(*((size,) if parameter.dims == ("H",) else (2, 5))))
     return {name: given[name] for name in kernel.params}

@@ -8,7 +8,7 @@ import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn import nn
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.recurrent import cuda_layout
-from fastnn.kernels.update.shared import MADE, SAVING
+from fastnn.kernels.update.shared import HALVES, MADE, SAVING
 from fastnn.runtime.cuda import report
 from fastnn.testing.kernels import call_cuda
 from tests.golden.models import CASES
@@ -28,7 +28,10 @@ RECURRENT = ("rnn", "gru", "lstm_peepholes", "gru_reset_before")
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates(name: str) -> None:
-    for found in filter(None, (CUDA_KERNELS.get(name), CUDA_KERNELS.get(f"{name}{SAVING}"))):
+    for ending in ("", SAVING, f"{SAVING}{HALVES}"):
+        found = CUDA_KERNELS.get(f"{name}{ending}")
+        if found is None:
+            continue
         own = update_operands(found)
         contract.check(found, own, lambda given, lo, hi, n=found.name: run(n, given, lo, hi))
 
@@ -80,7 +83,8 @@ def test_no_kernel_is_left_out(checked: set[str]) -> None:
         for name, made in CUDA_KERNELS.items()
         if (made.function.__module__ or "fastnn.kernels").startswith("fastnn.kernels")
     }
-    updates = {*MADE, *(f"{name}{SAVING}" for name in UPDATES)}
+    endings = (SAVING, f"{SAVING}{HALVES}")
+    updates = {*MADE, *(f"{name}{ending}" for name in UPDATES for ending in endings)}
     # full-batch methods, whose state is no state if it is drawn at random: test_descent.py
     steps = ("_descend", "hessian_free_step", "marquardt_step")
     known = checked | updates | set(DIRECT) | set(DIRECT_CUDA)
