@@ -64,17 +64,23 @@ def _traced(function: Callable[[], Any], numbers: list[int], event: str) -> int:
 def alarms() -> Iterator[Arm]:
     """KeyboardInterrupt from a timer, wherever fastnn is then; outside of it nothing is raised.
 
-    Gives `arm(after, every)`, in seconds; zeros disarm it.
+    Gives `arm(after, repeat)`, in seconds; zeros disarm it.
     """
 
-    def ring(number: int, frame: FrameType | None) -> None:
-        while frame is not None:
-            if frame.f_code.co_filename.startswith(PACKAGE):
-                raise KeyboardInterrupt
-            frame = frame.f_back
+    every = 0.0
 
-    def arm(after: float, every: float = 0.0) -> None:
-        signal.setitimer(signal.ITIMER_REAL, after, every)
+    def ring(number: int, frame: FrameType | None) -> None:
+        while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+            frame = frame.f_back
+        # only now is the next one set off: a handler slower than the timer would interrupt itself
+        signal.setitimer(signal.ITIMER_REAL, every)
+        if frame is not None:
+            raise KeyboardInterrupt
+
+    def arm(after: float, repeat: float = 0.0) -> None:
+        nonlocal every
+        every = repeat
+        signal.setitimer(signal.ITIMER_REAL, after)
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
