@@ -75,14 +75,21 @@ def test_curves() -> None:
 
 
 def test_functions_and_slopes() -> None:
-    figure = plot.activations(["sigmoid", nn.ReLU(), lambda x: x * x * x])
-    assert [ax.get_title() for ax in figure.axes] == ["sigmoid", "ReLU", "function 3"]
+    figure = plot.activations(["sigmoid", nn.ReLU(), lambda x: x * x * x, "softmax", nn.PReLU(1)])
+    names = ["sigmoid", "ReLU", "function 3", "softmax of (x, 0)", "PReLU"]
+    assert [ax.get_title() for ax in figure.axes] == names
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
     for ax, value, slope in zip(
         figure.axes,
-        (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.maximum(x, 0), lambda x: x**3),
-        (lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2, lambda x: x > 0, lambda x: 3 * x * x),
+        (sigmoid, lambda x: np.maximum(x, 0), lambda x: x**3, sigmoid,
+         lambda x: np.where(x > 0, x, x / 4)),
+        (lambda x: np.exp(-x) * sigmoid(x) ** 2, lambda x: x > 0, lambda x: 3 * x * x,
+         lambda x: np.exp(-x) * sigmoid(x) ** 2, lambda x: np.where(x > 0, 1, 1 / 4)),
         strict=True,
-    ):
+    ):  # fmt: skip
         lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
         x = lines[0].get_xdata()
         np.testing.assert_allclose(lines[0].get_ydata(), value(x), atol=1e-12)
