@@ -112,6 +112,7 @@ def test_flags_are_true_or_false(place: str, name: str) -> None:
     [
         (nn.BatchNorm, "momentum", None),
         (nn.BatchNorm, "eps", -1e-5),
+        (nn.Upsample, "align_corners", "no"),
         (nn.LayerNorm, "eps", -1),
         (nn.GroupNorm, "eps", -1.0),
         (nn.Dropout, "p", "0.5"),

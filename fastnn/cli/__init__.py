@@ -48,7 +48,7 @@ TASKS = {
 #: tasks that are in a module of another name: a command has theirs, or several share one
 TASK_MODULES = {"translate": "translation", "copy": "memory", "recall": "memory", "sort": "memory"}
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+INTERRUPTED, TERMINATED = 130, 143  # exit codes after Ctrl-C and SIGTERM, as shells have them
 KEPT = "fastnn.checkpoint"  # in the context of a command: the checkpoint that it has written
 
 
@@ -86,7 +86,7 @@ def group() -> Any:
                 formatter.write_dl(list(COMMANDS.items()))
 
         def invoke(self, ctx: click.Context) -> Any:
-            from fastnn.cli.interrupts import one_interrupt
+            from fastnn.cli.interrupts import one_interrupt, terminated
 
             try:
                 with one_interrupt():
@@ -98,7 +98,11 @@ def group() -> Any:
                     f"--resume {kept}"
                 )  # fmt: skip
                 click.echo("interrupted" + rest, err=True)
-                ctx.exit(INTERRUPTED)
+                ctx.exit(TERMINATED if terminated() else INTERRUPTED)
+            except click.exceptions.Exit as end:
+                if end.exit_code == INTERRUPTED and terminated():
+                    ctx.exit(TERMINATED)
+                raise
             except (FastnnError, OSError, ImportError) as error:
                 if os.environ.get("FASTNN_DEBUG"):
                     raise

@@ -156,9 +156,9 @@ class KeepCheckpoint(Callback):
         checkpoint = folder(self.output) / self.name
         with patiently():
             trainer.save(checkpoint)
-        context = click.get_current_context(silent=True)
-        if context is not None and self.name == CHECKPOINT:
-            context.meta[KEPT] = checkpoint
+            context = click.get_current_context(silent=True)
+            if context is not None and self.name == CHECKPOINT:
+                context.meta[KEPT] = checkpoint
 
 
 def write(trainer: Trainer, history: History, output: Path) -> list[tuple[str, Path]]:

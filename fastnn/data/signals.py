@@ -15,6 +15,8 @@ from fastnn.errors import DataError, OptionError
 
 #: zero crossings of the interpolating sinc on each side, and the share of the band that is kept
 CROSSINGS, BAND = 12, 0.95
+#: samples that are interpolated at a time: their windows take twenty times their memory and more
+PIECE = 1 << 14
 
 
 def as_signal(signal: ArrayLike, what: str = "signal") -> Floats:
@@ -110,10 +112,14 @@ def _stepped(x: Floats, step: Fraction) -> Floats:
     up, down = step.denominator, step.numerator
     table, reach = _phases(up, down)  # (up, 2 reach + 1)
     count = -(-len(x) * up // down)
-    places = np.arange(count, dtype=np.int64) * down
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, reach), 2 * reach + 1)
-    taps = table.astype(x.dtype)[places % up]
-    return np.asarray(np.einsum("nk,nk->n", windows[places // up], taps))
+    table, found = table.astype(x.dtype), np.empty(count, x.dtype)
+    for begin in range(0, count, PIECE):
+        places = np.arange(begin, min(begin + PIECE, count), dtype=np.int64) * down
+        found[begin : begin + PIECE] = np.einsum(
+            "nk,nk->n", windows[places // up], table[places % up]
+        )
+    return found
 
 
 @lru_cache(maxsize=64)

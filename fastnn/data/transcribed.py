@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,19 +93,22 @@ def _read_cepstra(path: Path) -> NDArray[np.float32]:
 def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
     """A folder of recordings, each with its transcript beside it: `a.wav` and `a.txt`.
 
-    Raises DataError where there are none, a transcript is missing or empty, a recording has several
-    channels, or rates differ.
+    Raises DataError where there are none, a transcript is missing, empty or no text, a recording
+    has several channels, or rates differ.
     """
     place = files.as_path(folder)
+    if not place.is_dir():
+        raise DataError(
+            f"{place}: expected a folder of recordings, *.wav, with their texts, *.txt, got "
+            f"{'a file' if place.exists() else 'none: there is no such folder'}; check the path"
+        )
     paths = sorted(place.glob("*.wav"))
     if not paths:
         raise DataError(f"{place}: expected recordings, *.wav, with their texts, *.txt; got none")
     waveforms, texts = [], []
     rates: dict[int, Path] = {}
     for path in paths:
-        text = " ".join(files.read_text(path.with_suffix(".txt"), "transcript").split())
-        if not text:
-            raise DataError(f"{path.with_suffix('.txt')}: expected a transcript, got nothing")
+        text = _transcript(path.with_suffix(".txt"))
         waveform, rate = read_one(path, None)
         rates.setdefault(rate, path)
         waveforms.append(waveform)
@@ -116,3 +120,18 @@ def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
             "resample one of them (fastnn.data.resample)"
         )
     return Transcribed(waveforms, texts, next(iter(rates)))
+
+
+def _transcript(path: Path) -> str:
+    """A recording's text, on one line. What a character of control would be said like, nobody
+    knows: it comes from a file that is no text, or is of another encoding."""
+    text = " ".join(files.read_text(path, "transcript").removeprefix("\ufeff").split())
+    if not text:
+        raise DataError(f"{path}: expected a transcript, got nothing")
+    for place, sign in enumerate(text):
+        if unicodedata.category(sign) == "Cc":
+            raise DataError(
+                f"{path}: expected a transcript, got the control character {sign!r} after "
+                f"{text[:place][-20:]!r}; is it a text in UTF-8? Remove it, or convert the file"
+            )
+    return text

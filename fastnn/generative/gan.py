@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastnn import nn, ops, optim
-from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, is_whole, where
 from fastnn.generative.convolutional import conv_decoder, conv_encoder
 from fastnn.generative.joined import one_hot
 from fastnn.generative.latent import noise, stacked
@@ -244,6 +244,9 @@ class GAN(Module):
     ) -> History:  # fmt: skip
         """Let both players learn.
 
+        A single sample that is left over for an epoch's last batch is left out, another one in each
+        epoch: batch normalisation needs two.
+
         Args:
             x: real samples, shape (samples, ...).
             y: class numbers, for a conditional GAN.
@@ -256,7 +259,7 @@ class GAN(Module):
         given = x if y is None else (x, y)
         return self.trainer(**options).fit(
             given, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks,
-            resume=resume,
+            resume=resume, drop_last=one_left(x, batch_size),
         )  # fmt: skip
 
     def extra(self) -> str:
@@ -306,6 +309,12 @@ class Players(Module):
         # the square root's slope is finite where the slope is 0, too
         norm = ops.sqrt(ops.affine(sum_from(ops.square(slope), 1), 1.0, 1e-12))
         return ops.affine(ops.square(ops.affine(norm, 1.0, -1.0)), gan.penalty_weight, 0.0)
+
+
+def one_left(x: Any, batch: Any) -> bool:
+    """Whether a single sample is left over for the last batch."""
+    shape: Any = getattr(x, "shape", ())
+    return bool(shape) and is_whole(batch, 2) and shape[0] % batch == 1
 
 
 def _mean(output: Value, target: Any) -> Value:

@@ -20,7 +20,7 @@ class Upsample(Module):
         scale_factor: how often the input's, rounded down.
         mode: "nearest", or "linear" (for images also called "bilinear").
         align_corners: for "linear": whether the first and last places of input and output are the
-            same; otherwise their outer edges are.
+            same; otherwise (None too, as in PyTorch) their outer edges are.
         channels: as of `MaxPool1d`.
 
     Shapes: input (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C);
@@ -38,10 +38,10 @@ class Upsample(Module):
 
     def __init__(
         self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-        align_corners: bool = False, channels: str = "first",
+        align_corners: bool | None = None, channels: str = "first",
     ):  # fmt: skip
         check_channels("Upsample", channels)
-        check_flags("Upsample", align_corners=align_corners)
+        check_flags("Upsample", align_corners=align_corners is not None and align_corners)
         if mode not in ("nearest", "linear", "bilinear"):
             raise OptionError(
                 f"Upsample: expected mode 'nearest', 'linear' or 'bilinear', got {mode!r}"
@@ -55,7 +55,7 @@ class Upsample(Module):
         else:
             each("Upsample", "size", size, rank)
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
-        self.align_corners, self.channels = align_corners, channels
+        self.align_corners, self.channels = bool(align_corners), channels
 
     def forward(self, x: Value) -> Value:
         return ops.upsample(

@@ -19,7 +19,7 @@ from fastnn.public import publish
 
 def upsample(
     x: Operand, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-    align_corners: bool = False, channels: str = "first",
+    align_corners: bool | None = None, channels: str = "first",
 ) -> Value:  # fmt: skip
     """Enlarge sequences or images, as PyTorch's `interpolate`.
 
@@ -30,7 +30,7 @@ def upsample(
         mode: "nearest", or "linear" (between the two neighbours of each axis, which for images is
             also called "bilinear").
         align_corners: for "linear": whether the first and last places of input and output are the
-            same; otherwise their outer edges are.
+            same; otherwise (None too) their outer edges are.
         channels: where the channels are, "first" or "last".
 
     Raises:
@@ -58,7 +58,7 @@ def upsample(
         if mode == "nearest":
             x = _nearest(x, axis, places, step)
         else:
-            x = _interpolated(x, axis, _weights(x.shape[axis], places, step, align_corners))
+            x = _interpolated(x, axis, _weights(x.shape[axis], places, step, bool(align_corners)))
     return from_last(x, channels)
 
 

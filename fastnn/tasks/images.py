@@ -16,6 +16,7 @@ from fastnn.data.digits import load_digits
 from fastnn.data.mnist import load_mnist
 from fastnn.errors import OptionError
 from fastnn.generative import GAN, VAE, Autoencoder, interpolate
+from fastnn.generative.gan import one_left
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.tasks import description
 from fastnn.train.hooks import Callback
@@ -144,7 +145,7 @@ def fit(
         verbose=verbose,
     )  # fmt: skip
     if isinstance(model, GAN):
-        return trainer.fit(x, **more)
+        return trainer.fit(x, drop_last=one_left(x, batch_size), **more)
     return trainer.fit(x, x, validation=(test, test), **more)
 
 

@@ -115,6 +115,31 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path, small, monkeypatch):
         np.testing.assert_array_equal(first[name], second[name])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGTERM")
+@pytest.mark.parametrize("writing", [False, True])
+def test_sigterm_saves_and_ends_with_143(tmp_path, small, monkeypatch, writing):
+    """In training, and while the checkpoint is written."""
+    import fastnn.train.progress
+
+    def terminate(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return save(*given) if writing else None
+
+    save = Trainer.save
+    place = (Trainer, "save") if writing else (fastnn.train.progress.ProgressBar, "on_epoch_end")
+    with monkeypatch.context() as patched:
+        patched.setattr(*place, terminate)
+        result = run(*small)
+    assert result.exit_code == 143, result.output
+    checkpoint = tmp_path / "run" / "model.safetensors"
+    said = "interrupted after training" if writing else "interrupted in epoch 2; resume with"
+    assert said in result.output
+    assert f"--resume {checkpoint}" in result.output
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed = run(*small, "--resume", checkpoint)
+    assert resumed.exit_code == 0, resumed.output
+
+
 def test_ctrl_c_before_training(small, monkeypatch):
     def interrupt(wanted):
         raise KeyboardInterrupt

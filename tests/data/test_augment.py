@@ -1,5 +1,7 @@
 """Rates, speeds and augmentation: each by the property it is for; refusals; in training."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,22 @@ def test_resampling_removes_what_the_lower_rate_cannot_hold():
     x = tone(5000, rate=16000)
     assert power(data.resample(x, 16000, 8000)[200:-200]) < 1e-5 * power(x)
     assert data.resample(x.astype(np.float32), 16000, 8000).dtype == np.float32
+
+
+def test_memory_grows_with_the_result_not_with_its_windows():
+    tracemalloc.start()
+    y = data.resample(np.ones(100, np.float32), 1, 8000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < y.nbytes + 2**24
+    np.testing.assert_allclose(y[100_000:-100_000], 1, atol=1e-5)
+
+
+def test_a_signal_is_resampled_in_pieces_that_fit_together(monkeypatch):
+    x = tone(440)
+    whole = data.resample(x, 8000, 11025)
+    monkeypatch.setattr("fastnn.data.signals.PIECE", 100)
+    np.testing.assert_allclose(data.resample(x, 8000, 11025), whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [0.8, 0.93, 1.0, 1.1, 1.25])

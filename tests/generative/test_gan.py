@@ -14,6 +14,8 @@ from fastnn.errors import OptionError, ShapeError
 from fastnn.generative import GAN, Joined
 from fastnn.generative import gan as module
 from fastnn.generative.gan import GAMES, PENALTIES, Players, _mean
+from fastnn.tasks import images
+from fastnn.tasks.images import Images
 
 RNG = np.random.default_rng(11)
 LATENT, FEATURES, BATCH, CLASSES = 3, 4, 6, 2
@@ -154,6 +156,19 @@ def test_learns_a_distribution() -> None:
     assert min(low, high) > 0.2
     assert low + high > 0.8
     assert {"loss", "discriminator_loss", "generator_loss"} <= set(history)
+
+
+def test_a_single_sample_left_over_stops_nothing() -> None:
+    x = RNG.normal(size=(9, 1, 4, 4)).astype(np.float32)
+    units = {"discriminator_units": 2, "generator_units": 3}
+    gan = GAN.dcgan((1, 4, 4), channels=(2,), latent=2, **units)
+    history = gan.fit(x, epochs=2, batch_size=4, verbose=False, workers=1)
+    assert np.isfinite(history["loss"]).all()
+    rows = Images(x.reshape(9, 16), np.zeros(9), x.reshape(9, 16), np.zeros(9), (4, 4))
+    model = images.make("gan", (4, 4), (3,), 2)
+    trainer = images.trainer_of(model, 4, 1e-3, workers=1)
+    images.fit(model, trainer, rows, epochs=2, batch_size=4, verbose=False)
+    assert trainer.step == 4
 
 
 def test_rates_of_both_players() -> None:

@@ -153,3 +153,10 @@ def test_nearest_places_are_pytorchs(rank: int) -> None:
             size = places if rank == 1 else (1, places)
             want = torch.nn.Upsample(size=size)(torch.tensor(x)).numpy()
             np.testing.assert_array_equal(nn.Upsample(size=size).predict(x), want)
+
+
+def test_upsamples_default_is_pytorchs() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    options: dict[str, Any] = {"scale_factor": 2, "mode": "bilinear", "align_corners": None}
+    wanted = torch.nn.Upsample(**options)(torch.tensor(x))
+    np.testing.assert_allclose(nn.Upsample(**options).predict(x), wanted, rtol=1e-5, atol=1e-6)

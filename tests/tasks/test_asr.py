@@ -95,8 +95,19 @@ def test_folders(recordings):
     (recordings / "6.txt").write_text(" ")
     with pytest.raises(DataError, match="expected a transcript, got nothing"):
         load_transcribed(recordings)
-    with pytest.raises(DataError, match="got none"):
+    (recordings / "6.txt").write_text("a\0b")
+    with pytest.raises(DataError, match=r"6\.txt: .* control character '\\x00' after 'a'; .*UTF-8"):
+        load_transcribed(recordings)
+    with pytest.raises(DataError, match=r"none: .* there is no such folder; check the path"):
         load_transcribed(recordings / "none")
+    with pytest.raises(DataError, match=r"6\.txt: .* got a file; check the path"):
+        load_transcribed(recordings / "6.txt")
+    (recordings / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: expected recordings, \*\.wav.* got none"):
+        load_transcribed(recordings / "none")
+    (recordings / "6.txt").write_text("\ufeffa b")
+    write_wave(recordings / "6.wav", np.zeros(100))
+    assert load_transcribed(recordings).texts[-1] == "a b"
 
 
 def test_an4(tmp_path, monkeypatch):
