@@ -21,12 +21,12 @@ def publish(module: dict[str, Any], kind: type, *more: str) -> None:
         kind: `types.FunctionType` for functions, `type` for classes.
         more: further names.
     """
-    home = module["__name__"]
+    package = module["__name__"]
     found = [
         name
         for name, value in module.items()
         if isinstance(value, kind)
-        and f"{value.__module__}.".startswith(f"{home}.")
+        and f"{value.__module__}.".startswith(f"{package}.")
         and not (name.startswith("_") or getattr(value, "__name__", "").startswith("_"))
     ]
     module["__all__"] = sorted([*found, *more])

@@ -55,7 +55,7 @@ class File:
 
     def fetch(self, url: str, target: Path) -> None:
         """Download to `target`, which appears only when it is complete and right."""
-        with _beside(target) as temporary:
+        with _temporary(target) as temporary:
             _download(url, temporary, self.size)
             fault = self.fault(temporary)
             if fault:
@@ -96,7 +96,7 @@ class Tree:
 
     def fetch(self, url: str, target: Path) -> None:
         """Download the archive and unpack its files to `target`."""
-        with _beside(target) as archive, _beside(target) as folder:
+        with _temporary(target) as archive, _temporary(target) as folder:
             _download(url, archive, most=self.most)
             folder.mkdir()
             self.unpack(archive, folder)
@@ -160,7 +160,7 @@ def unpack_all(archive: Path, target: Path) -> None:
     Raises DownloadError for an archive that can't be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as folder:
+    with _temporary(target) as folder:
         folder.mkdir()
         try:
             with tarfile.open(archive) as tar:
@@ -216,7 +216,7 @@ def _copy(answer: IO[bytes], file: IO[bytes], expected: int | None, name: str) -
 
 
 @contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def _temporary(target: Path) -> Iterator[Path]:
     """A name of its own beside `target`; what is still there at the end is removed."""
     with tempfile.TemporaryDirectory(
         prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True

@@ -140,7 +140,7 @@ def safeguard(
         )  # fmt: skip
 
 
-def saved_beside(graph: Graph, leaf: Value, slots: Sequence[str]) -> dict[str, Any]:
+def saved_operands(graph: Graph, leaf: Value, slots: Sequence[str]) -> dict[str, Any]:
     """Where an update that saves what it changes puts the copies, by parameter."""
     names = {"saved_p": "params", **{f"saved_{slot}": f"slots/{slot}" for slot in slots}}
     return {

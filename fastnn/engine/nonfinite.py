@@ -29,7 +29,12 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
             "not before this step; load or set finite parameters."
         )
     origin, expected = first_nonfinite(bound, session)
-    if session.partnered and not broken and overflowed and origin in ("the loss", "on_gradients"):
+    if (
+        session.device_all_reduce
+        and not broken
+        and overflowed
+        and origin in ("the loss", "on_gradients")
+    ):
         raise ProcessError(
             f"parallel: the loss of another process was not finite in {where}; its error says "
             "more. Parameters, optimiser and running statistics are those before this step"

@@ -41,7 +41,7 @@ class Session:
     Attributes:
         runtime, memory, control, totals: see `fastnn/runtime/interface.py`.
         running: whether workers may be in the middle of a step.
-        partnered: whether devices take the mean of gradients over other processes by themselves.
+        device_all_reduce: whether the devices take the mean of gradients over processes themselves.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Session:
         self.memory = self.runtime.memory
         self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
-        self.partnered = False
+        self.device_all_reduce = False
         self._call: Access | None = None  # of a function of the host
         self.doubt()
 
     @property
     def ahead(self) -> bool:
         """Whether steps that the host feeds are sent ahead."""
-        return self.runtime.ahead and (self.partnered or not self.runtime.functions)
+        return self.runtime.ahead and (self.device_all_reduce or not self.runtime.functions)
 
     def doubt(self) -> None:
         """The next training step is not beyond doubt (`engine/guard.py`): the host has set
@@ -150,10 +150,10 @@ class Session:
         self.runtime.functions.append(call)
         return len(self.runtime.functions) - 1
 
-    def together(self, number: int, partners: Any) -> None:
-        """The function of this number takes the mean over other processes with devices of their
-        own: these may do it without the host."""
-        self.partnered = self.runtime.together(number, partners)
+    def use_device_all_reduce(self, number: int, partners: Any) -> None:
+        """The function of this number takes the mean over other processes, which have devices of
+        their own: let these do it (an all-reduce), if they can, without the host."""
+        self.device_all_reduce = self.runtime.use_device_all_reduce(number, partners)
 
     def check_not_within(self, what: str) -> None:
         """Raise BusyError in a function of the host: a step is going on in this memory."""

@@ -192,7 +192,7 @@ def add_updates(
         if seconds:
             operands["second"] = seconds[leaf]
         if guarded and alone:
-            saving = guard.saved_beside(graph, leaf, optimizer.slots)
+            saving = guard.saved_operands(graph, leaf, optimizer.slots)
             saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
             graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
         else:

@@ -300,7 +300,7 @@ def _put(cover: Coverage, begin: int, end: int, owner: int, state: State) -> Non
         cover.write_share(begin, end, owner, share, gaps=True)
 
 
-def beside(parameter: Array, pieces: Iterable[Hashable]) -> Sequence[Hashable]:
-    """By which memory of a call one of its operands knows what steps loops have made: what fills
-    gaps goes by what stands beside it."""
+def masks_followed(parameter: Array, pieces: Iterable[Hashable]) -> Sequence[Hashable]:
+    """The memory of a call that may hold the mask of a loop, by which an operand knows which steps
+    were made: an operand whose gaps are filled goes by any other operand of its call."""
     return list(pieces) if parameter.mode == "inout" and parameter.gaps else ()

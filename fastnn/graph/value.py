@@ -28,13 +28,13 @@ class Repeat:
     With `running` steps need not be made of which nothing is wanted: floats, one for each sequence,
     that are not zero (all bits of zero are 0) as long as the sequence goes on, as they are in the
     first step made, with the strides by which they move on. Once zero, they stay so in time. With
-    `together` a step is made for all sequences or none: another loop uses what it leaves.
+    `shares_mask` a step is made for all sequences or none: another loop uses what it leaves.
     """
 
     length: int
     reverse: bool = False
     running: Value | None = None
-    together: bool = False
+    shares_mask: bool = False
 
 
 @dataclass(frozen=True)

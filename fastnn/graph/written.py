@@ -8,7 +8,7 @@ from typing import Any
 from fastnn.errors import ProgramError, where
 from fastnn.graph.coverage import Moving, Share, share_of
 from fastnn.graph.fold import fold
-from fastnn.graph.history import History, beside
+from fastnn.graph.history import History, masks_followed
 from fastnn.graph.node import Call, nested
 from fastnn.graph.strides import Strides, strides_of
 from fastnn.graph.value import Counter, Value
@@ -50,7 +50,7 @@ def unwritten(
         mine = [found for found in call.arrays() if touched(call, *found)]
         for name, parameter, value in mine:
             begin, moving = value.shift, strides_of(value, call, depth)
-            ends = beside(parameter, (id(v.root) for _, _, v in call.arrays()))
+            ends = masks_followed(parameter, (id(v.root) for _, _, v in call.arrays()))
             if parameter.reads and faults == [] and history.missing(
                 id(value.root), begin, begin + value.size, 0, parameter.gaps, moving, ends
             ) is not None:  # fmt: skip

@@ -28,7 +28,7 @@ from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.pooling import *
 from fastnn.nn.positions import *
-from fastnn.nn.recurrent import *
+from fastnn.nn.recurrent_base import *
 from fastnn.nn.regularization import *
 from fastnn.nn.reparametrization import *
 from fastnn.nn.rnn import *

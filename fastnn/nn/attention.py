@@ -100,10 +100,10 @@ class MultiHeadAttention(Module):
                 )  # fmt: skip
                 return self.out_proj(found)
             q, k, v = ops.split(joined, 3)
-            q, k = self._turned(q), self._turned(k)
+            q, k = self._rotated(q), self._rotated(k)
         else:
             key = query if key is None else key
-            q = self._turned(self.project(query))
+            q = self._rotated(self.project(query))
             k, v = self.keys_and_values(key, value)
         return self.attend(q, (k, v), key_lengths, query_lengths, causal)
 
@@ -121,7 +121,7 @@ class MultiHeadAttention(Module):
             k, v = ops.split(self._project(key, 1, 2), 2)
         else:
             k, v = self._project(key, 1), self._project(value, 2)
-        return self._turned(k), v
+        return self._rotated(k), v
 
     def attend(
         self, projected: Value, pair: Pair, key_lengths: Value | None = None,
@@ -168,7 +168,7 @@ class MultiHeadAttention(Module):
         y = self.attend(q, (keys, values), place.lengths)
         return ops.reshape(y, x.shape), (keys, values)
 
-    def _turned(self, x: Value) -> Value:
+    def _rotated(self, x: Value) -> Value:
         return x if self.positions is None else self.positions(x, self.num_heads)
 
     def _project(self, x: Value, first: int, last: int | None = None) -> Value:

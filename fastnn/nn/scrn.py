@@ -10,7 +10,7 @@ from fastnn.errors import OptionError, check_flags, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.recurrent import Recurrent, Weights
+from fastnn.nn.recurrent_base import Recurrent, Weights
 from fastnn.public import publish
 
 

@@ -103,7 +103,7 @@ def define_op(
     if backward is not None and not isinstance(backward, (list, tuple)):
         gradients = [backward]
     interface.check_backward(gradients)
-    twins = _twins(name, [forward, *gradients], cuda)
+    on_cuda = _cuda_kernels(name, [forward, *gradients], cuda)
     op = Op(
         name,
         inputs=interface.inputs,
@@ -111,8 +111,8 @@ def define_op(
         returns=interface.outputs,
         defaults=interface.defaults,
         shape=interface.shapes if shape is None else interface.shapes_by(shape),
-        forward=_enter(f"{name}_forward", forward, twins),
-        backward=tuple(_enter(f"{name}_{k.name}", k, twins) for k in gradients),
+        forward=_enter(f"{name}_forward", forward, on_cuda),
+        backward=tuple(_enter(f"{name}_{k.name}", k, on_cuda) for k in gradients),
         expression=None if expression is None else expressed_by(name, expression),
     )
     OPS[name] = op
@@ -296,16 +296,16 @@ def _check_kernel(op: str, role: str, kernel: Any) -> None:
         )
 
 
-def _twins(op: str, kernels: Sequence[Kernel], given: Any) -> dict[str, CudaKernel]:
+def _cuda_kernels(op: str, kernels: Sequence[Kernel], given: Any) -> dict[str, CudaKernel]:
     """The kernels for CUDA by the names of those for the CPU."""
     found = {}
-    for twin in given if isinstance(given, (list, tuple)) else [given]:
-        if not isinstance(twin, CudaKernel):
+    for kernel in given if isinstance(given, (list, tuple)) else [given]:
+        if not isinstance(kernel, CudaKernel):
             raise OptionError(
                 f"define_op {op!r}: expected cuda to be functions decorated with @fnn.cuda_kernel, "
-                f"got {type(twin).__name__}"
+                f"got {type(kernel).__name__}"
             )
-        found[twin.name] = twin
+        found[kernel.name] = kernel
     names = [kernel.name for kernel in kernels]
     if found and set(found) != set(names):
         raise OptionError(
@@ -323,8 +323,8 @@ def _twins(op: str, kernels: Sequence[Kernel], given: Any) -> dict[str, CudaKern
     return found
 
 
-def _enter(label: str, kernel: Kernel, twins: Mapping[str, CudaKernel]) -> str:
-    """Enter a kernel, and its twin, under a name of the op's own; returns that name.
+def _enter(label: str, kernel: Kernel, on_cuda: Mapping[str, CudaKernel]) -> str:
+    """Enter a kernel, and the one for CUDA, under a name of the op's own; returns that name.
 
     Programs that are planned already keep the kernels they were planned with, so a name is never
     given twice.
@@ -334,6 +334,6 @@ def _enter(label: str, kernel: Kernel, twins: Mapping[str, CudaKernel]) -> str:
         number += 1
         name = f"{label}_{number}"
     KERNELS[name] = dataclasses.replace(kernel, name=name, given=kernel.name)
-    if kernel.name in twins:
-        CUDA_KERNELS[name] = dataclasses.replace(twins[kernel.name], name=name)
+    if kernel.name in on_cuda:
+        CUDA_KERNELS[name] = dataclasses.replace(on_cuda[kernel.name], name=name)
     return name

@@ -14,7 +14,7 @@ from fastnn.plan.lower.lowering import Lowering, lie_in
 LINE = 32
 
 
-def cleared_together(lowered: Lowering, calls: Sequence[Call]) -> list[Call]:
+def cleared_at_once(lowered: Lowering, calls: Sequence[Call]) -> list[Call]:
     """The calls with the first clearing for all that follow; in a loop each step has its own."""
     own = [call.operands["words"] for call in calls if _clears(call)]
     if len(own) < 2:

@@ -107,7 +107,7 @@ class _Halves:
         for begin, end in runs:
             shape = (1, end - begin)
             if self.kept_by_updates:
-                self.weights.append((begin, end, self._beside(begin, shape)))
+                self.weights.append((begin, end, self._half_weights(begin, shape)))
                 continue
             weights = self.lowered.graph.leaf(
                 ("halves", begin, end), shape, "params", offset=begin, name="weights"
@@ -125,17 +125,20 @@ class _Halves:
             kernel_of(call.kernel).traits.halves_as and not call.repeats for call in changing
         )
 
-    def _beside(self, begin: int, shape: tuple[int, ...]) -> Value:
+    def _half_weights(self, begin: int, shape: tuple[int, ...]) -> Value:
         """Parameters in 16 bits, at their places in a segment like theirs."""
         return self.lowered.graph.leaf(
-            ("beside", begin, shape), shape, HALVES, offset=begin, dtype=self.letter,
+            ("half weights", begin, shape), shape, HALVES, offset=begin, dtype=self.letter,
             name=f"weights in {self.lowered.precision}",
         )  # fmt: skip
 
     def _updating(self, call: Call) -> Call:
         """An update that writes its parameters in 16 bits as well."""
         p = call.operands["p"]
-        more = {"halves": self._beside(_begin(p), p.shape), "is_bf16": int(self.letter == "b")}
+        more = {
+            "halves": self._half_weights(_begin(p), p.shape),
+            "is_bf16": int(self.letter == "b"),
+        }
         kernel = kernel_of(call.kernel).traits.halves_as
         return replace(call, kernel=kernel, operands={**call.operands, **more})
 

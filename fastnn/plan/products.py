@@ -20,7 +20,7 @@ from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, pays, unit_shape
 from fastnn.plan.endings import with_endings
-from fastnn.plan.exchanges import cleared_together
+from fastnn.plan.exchanges import cleared_at_once
 from fastnn.plan.factors import counts_of, names_of, sizes_of
 from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
@@ -38,7 +38,7 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
 
     calls: list[Call] = []
     occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
-    given = with_endings(scaled(cleared_together(lowered, lowered.calls)), kept)
+    given = with_endings(scaled(cleared_at_once(lowered, lowered.calls)), kept)
     if lowered.precision in LETTERS:
         given = rounded(lowered, in_halves(lowered, given, kept))
     for call in given:

@@ -127,7 +127,7 @@ def gather(work: Repeated, depth: int) -> None:
         if isinstance(inner, Repeated):
             gather(inner, depth + 1)
     first = work.body[0]
-    if work.loop.together or any(i.key is None or i.key != first.key for i in work.body):
+    if work.loop.shares_mask or any(i.key is None or i.key != first.key for i in work.body):
         return
     for k, a in enumerate(work.body):
         for b in work.body[: k + 1]:  # in this step, or in others
@@ -147,21 +147,21 @@ _Users = tuple[list[int], list[int]]
 class _Touched:
     """Who touched which spans of a piece of memory last.
 
-    Most spans lie side by side: these are in order. Those that overlap others are looked through.
+    Most spans are disjoint: these are in order. Those that overlap others are looked through.
     """
 
     def __init__(self) -> None:
         self.users: dict[tuple[int, int], _Users] = {}
-        self.begins: list[int] = []  # of the spans that lie side by side
-        self.beside: list[tuple[int, int]] = []
-        self.across: list[tuple[int, int]] = []
+        self.begins: list[int] = []  # of the disjoint spans
+        self.disjoint: list[tuple[int, int]] = []
+        self.overlapping: list[tuple[int, int]] = []
 
     def before(self, access: Access) -> Iterator[int]:
         """Whom an access has to come after."""
         begin, end = access.low, access.high
-        found = self.beside[slice(*self._among(begin, end))]
-        if self.across:
-            found += [span for span in self.across if begin < span[1] and span[0] < end]
+        found = self.disjoint[slice(*self._among(begin, end))]
+        if self.overlapping:
+            found += [span for span in self.overlapping if begin < span[1] and span[0] < end]
         for span in found:
             writers, readers = self.users[span]
             yield from writers
@@ -169,9 +169,9 @@ class _Touched:
                 yield from readers
 
     def _among(self, begin: int, end: int) -> tuple[int, int]:
-        """From which to which of the spans side by side something meets."""
+        """From which to which of the disjoint spans something meets."""
         first = bisect.bisect_right(self.begins, begin)
-        if first and self.beside[first - 1][1] > begin:
+        if first and self.disjoint[first - 1][1] > begin:
             first -= 1
         return first, max(first, bisect.bisect_left(self.begins, end))
 
@@ -181,9 +181,9 @@ class _Touched:
             first, last = self._among(*span)
             if first == last:
                 self.begins.insert(first, span[0])
-                self.beside.insert(first, span)
+                self.disjoint.insert(first, span)
             else:
-                self.across.append(span)
+                self.overlapping.append(span)
             self.users[span] = ([], [])
         if access.flag or (access.writes and any(access.place.strides)):
             # one of many, or there may be gaps: what came before still has to be waited for

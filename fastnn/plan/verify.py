@@ -23,7 +23,7 @@ import numpy as np
 
 from fastnn.errors import ProgramError
 from fastnn.graph.coverage import Moving, Share, share_of
-from fastnn.graph.history import History, beside
+from fastnn.graph.history import History, masks_followed
 from fastnn.kernels.declare import Array, declared, kernel_of
 from fastnn.plan.program import (
     Count,
@@ -324,7 +324,7 @@ class _Written:
 
     def _missing(self, touch: _Touch, touches: list[_Touch]) -> int | None:
         begin, gaps, strides = touch.begin, touch.parameter.gaps, touch.span.strides
-        owner, ends = _owner(touch), beside(touch.parameter, (t.buffer for t in touches))
+        owner, ends = _owner(touch), masks_followed(touch.parameter, (t.buffer for t in touches))
         while (
             byte := self.history.missing(
                 touch.segment, begin, touch.end, owner, gaps, strides, ends

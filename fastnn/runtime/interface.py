@@ -143,9 +143,9 @@ class Runtime(Protocol):
     def memory(self) -> MutableMapping[str, np.ndarray]:
         """The segments by name."""
 
-    def together(self, number: int, partners: Any) -> bool:
+    def use_device_all_reduce(self, number: int, partners: Any) -> bool:
         """A function of the host takes the mean of its arrays over other processes, which have
-        devices of their own; whether the devices do it by themselves."""
+        devices of their own; returns whether the devices will do that, by an all-reduce."""
 
     def provide(self, name: str, array: Any) -> None:
         """Provide an external segment; it may lie on the device already."""

@@ -111,7 +111,7 @@ class Training(ABC):
             group = partners(self.on_gradients)
             both = group is not None and not devices.on_host(group.device)
             if both and not devices.on_host(self.device):
-                self.session.together(self._host, group)
+                self.session.use_device_all_reduce(self._host, group)
         for slot in self.optimizer.arrays:
             self.session.memory[f"slots/{slot}"].fill(self.optimizer.initial(slot))
         averages.begin(self)

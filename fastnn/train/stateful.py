@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastnn.nn.module import Module
-from fastnn.nn.recurrent import Recurrent
+from fastnn.nn.recurrent_base import Recurrent
 from fastnn.train.hooks import Callback, Logs
 
 

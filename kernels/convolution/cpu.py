@@ -12,8 +12,9 @@ where x is 0 outside. *Positions* are the places (p, q) of a sample, one after t
 Windows of a few positions are laid out side by side in scratch memory, which stays in the cache;
 the rest is the product of matrices. Copying takes one vector of memory where the product takes K
 multiply-adds, so it is a few percent of the time; in exchange every tile is full, whatever stride,
-dilation and padding. Of one input channel a window's rows are short: there the turned product is
-made, of the turned weights and of lines, which hold one element of the windows of a whole line.
+dilation and padding. Of one input channel a window's rows are short: there the
+transposed product is made, of the transposed weights and of lines, which hold one element of the
+windows of a whole line.
 
 Each element is one chain of fused multiply-adds in the order of the summed index: of y in that of
 the depth, of the weights' gradient in that of samples and positions. The input's gradient adds
@@ -139,7 +140,7 @@ def turn_lines(room, at, count, outputs, bias, y, to, end):
 def forward_lines(
     w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, image, wide, lines, room, at
 ):
-    """A sample's outputs, of one input channel: the product of turned weights and lines, turned.
+    """A sample's outputs, of one input channel: the product of transposed weights and lines.
     The padded image is at `image`, and there is room for the rest from `at` on."""
     outputs, width = w.shape[3], y.shape[2]
     depth = w.shape[0] * kernel_w

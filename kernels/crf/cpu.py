@@ -103,7 +103,7 @@ def advance(work, at, t, C, M):
 
 
 @helper
-def together(work, a, a_e, b, b_e, C):
+def dot(work, a, a_e, b, b_e, C):
     """The sum of the products of two rows, as a number and its exponent."""
     top = splat(work, 4.0 * ZERO)
     for j in range(0, C, lanes(work)):
@@ -204,7 +204,7 @@ def crf_forward(
             advance(work, at, t, C, M)
         wanted += np.float64(end[target[b, n - 1]])
         last = at + step(ALPHA, C, M, n - 1)
-        whole, top = together(
+        whole, top = dot(
             work, last, last + M, at + row(END, C, M), at + row(END_E, C, M), C
         )  # fmt: skip
         log_whole = math.log(np.float64(whole)) + np.float64(top) * 0.6931471805599453

@@ -86,8 +86,8 @@ def factor(matrix, diagonal, roots, damping):
     not positive definite."""
     n = matrix.shape[0]
     for i in range(0, n, ROWS):
-        together = i + ROWS <= n
-        if together:
+        whole = i + ROWS <= n
+        if whole:
             for j in range(i):
                 s, t, u, v = four_dots(matrix, i, j, j)
                 matrix[i, j] = (matrix[j, i] - s) / roots[j]
@@ -95,7 +95,7 @@ def factor(matrix, diagonal, roots, damping):
                 matrix[i + 2, j] = (matrix[j, i + 2] - u) / roots[j]
                 matrix[i + 3, j] = (matrix[j, i + 3] - v) / roots[j]
         for k in range(i, min(i + ROWS, n)):
-            if not factor_rows(matrix, diagonal, roots, damping, k, i if together else 0):
+            if not factor_rows(matrix, diagonal, roots, damping, k, i if whole else 0):
                 return False
     return True
 

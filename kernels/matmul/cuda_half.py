@@ -186,8 +186,8 @@ def product_of(
     b_row = (columns if b_by_depth else depth) + PAD
     b_part, stage = side(rows, depth, a_by_depth), shape.stage(a_by_depth, b_by_depth)
     share, behind = depth // groups, stages - 2
-    beside = columns // (8 * across)  # warps of a group, side by side
-    a_turned, b_turned = int(a_by_depth), int(b_by_depth)
+    warps_across = columns // (8 * across)  # in a group
+    a_transposed, b_transposed = int(a_by_depth), int(b_by_depth)
     activates, slopes, sums_columns = (
         ending == name for name in ("activation", "slope", "column_sums")
     )
@@ -217,7 +217,7 @@ def product_of(
             if left >= N:
                 return
         a_whole, b_whole = a_ld % 8 == 0 and can_load4(a), b_ld % 8 == 0 and can_load4(b)
-        i0, j0 = warp // beside * (16 * down), warp % beside * (8 * across)
+        i0, j0 = warp // warps_across * (16 * down), warp % warps_across * (8 * across)
         a_at = group * share * a_row + i0 if a_by_depth else group * share + i0 * a_row
         b_at = group * share * b_row + j0 if b_by_depth else group * share + j0 * b_row
         b_at += b_part
@@ -235,8 +235,9 @@ def product_of(
             fill = fill + stage if fill < (stages - 1) * stage else 0
             if t < 0:
                 continue  # the first slices are on their way
-            multiply_halves(sums, memory, use + a_at, a_row, a_turned, use + b_at, b_row, b_turned,
-                            down, across, share, lane, is_bf16)  # fmt: skip
+            multiply_halves(sums, memory, use + a_at, a_row, a_transposed,
+                            use + b_at, b_row, b_transposed, down, across, share, lane,
+                            is_bf16)  # fmt: skip
             if sums_columns and cuda.blockIdx.x == 0 and bias.size > 0:
                 mine = computed_here(cuda.threadIdx.x)
                 at = use + b_part + mine % columns + mine // columns * b_row

@@ -39,7 +39,7 @@ def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
 
 
 @helper
-def together(row: int, extents: Any, strides: Any) -> bool:
+def are_neighbours(row: int, extents: Any, strides: Any) -> bool:
     """Whether this row and those after it read neighbours, as in a transpose: then TOGETHER rows
     are copied at once, so that a line of the cache that is read is used up."""
     last = extents.shape[0] - 1
@@ -62,7 +62,7 @@ def copy_strided(
     width, row = y.shape[1], lo
     while row < hi:
         at = place_in(row, begin, extents, strides)
-        if step > 1 and row + TOGETHER <= hi and together(row, extents, strides):
+        if step > 1 and row + TOGETHER <= hi and are_neighbours(row, extents, strides):
             for c in range(width):
                 for j in range(TOGETHER):
                     y[row + j, c] = x[at + c * step + j]
@@ -97,7 +97,7 @@ def copy_strided_rows(
         r, runs = 0, Y // width
         while r < runs:
             at, k = place_in(r, begin, extents, strides), r * width
-            if step > 1 and r + TOGETHER <= runs and together(r, extents, strides):
+            if step > 1 and r + TOGETHER <= runs and are_neighbours(r, extents, strides):
                 for c in range(width):
                     for j in range(TOGETHER):
                         y[n, k + j * width + c] = x[n, at + c * step + j]

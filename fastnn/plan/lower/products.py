@@ -79,8 +79,8 @@ def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
 
 
 def _takes(product: str, name: str) -> bool:
-    """Whether a product has a parameter of this name: "w_packed", its weights packed and turned, or
-    "scratch", working memory in which it packs them block by block."""
+    """Whether a product has a parameter of this name: "w_packed", its weights transposed in panels,
+    or "scratch", working memory in which it packs them block by block."""
     return name in kernel_of(product).params
 
 

@@ -52,10 +52,10 @@ def _kernel(
         _slots(node), direction == "backward", half=_in_halves(to),
     )  # fmt: skip
     early = "_early" if node.attrs.get("reset_before") else ""
-    return f"{node.op.name}_{layout.how}_{direction}{early}", _together(to, node, layout, depth)
+    return f"{node.op.name}_{layout.how}_{direction}{early}", _cooperation(to, node, layout, depth)
 
 
-def _together(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str, Any]:
+def _cooperation(to: Lowering, node: Node, layout: Layout, depth: int) -> dict[str, Any]:
     """What kernels of blocks that work together take besides their inputs and outputs."""
     words = None
     if not layout.near:

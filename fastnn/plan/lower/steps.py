@@ -97,7 +97,7 @@ class Steps:
             repeat.running = self.at(self.running, first, repeat)
             self.repeats.append(repeat)
             for each in self.repeats:
-                each.together = len(self.repeats) > 1
+                each.shares_mask = len(self.repeats) > 1
         for inner in dict.fromkeys(loop for call in calls for loop in call.repeats):
             inner.running = self.at(inner.running, first, repeat)
         for call in calls:

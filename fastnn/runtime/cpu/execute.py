@@ -50,7 +50,7 @@ class BoundProgram:
         #: by input, what has written the address of its numbers to the records last
         self.fed: dict[str, object] = {}
         #: programs in the same memory, by the formulas that others of them follow from
-        self.beside: dict[Any, Any] = {}
+        self.by_formula: dict[Any, Any] = {}
         self._readers: dict[tuple[str, int], list[tuple[int, int]]] = {}
         rows, words = table.words(self.placed.words.ctypes.data)
         for k, (call, record) in enumerate(zip(table.calls, self.records, strict=True)):

@@ -155,7 +155,7 @@ def post(record: int, first: int, last: int, what: int) -> None:
 
 
 @register_jitable
-def together(record: int, workers: int) -> None:
+def run_team(record: int, workers: int) -> None:
     """Run what the team's description says, on so many workers of which this is the first."""
     team = words(record)
     description = team[TEAM_DESCRIPTION]
@@ -192,13 +192,13 @@ def by_spells(record: int, description: int) -> None:
         left, unit, choice = segment[SEGMENT_ALL], segment[SEGMENT_UNIT], segment[SEGMENT_CHOICE]
         if choice == 0:
             segment[SEGMENT_STEPS] = left
-            together(record, 1)
+            run_team(record, 1)
             left = 0
         while left > 0 and control[STOP] == 0:
             use, steps, warm = decide(words(choice), left, unit, segment[SEGMENT_MOST])
             segment[SEGMENT_STEPS] = steps
             begun = clock(record)
-            together(record, words(choice)[candidate(use) + CANDIDATE_WORKERS])
+            run_team(record, words(choice)[candidate(use) + CANDIDATE_WORKERS])
             time = clock(record) - begun
             if control[STOP] == 0:  # else not all of the steps were made
                 learn(words(choice), use, warm, steps, unit, time)
@@ -216,7 +216,7 @@ def take_the_lead(record: int) -> None:
     if words(description)[DESCRIPTION_CHOOSES] != 0:
         by_spells(record, description)
     else:
-        together(record, team[TEAM_HELPERS] + 1)
+        run_team(record, team[TEAM_HELPERS] + 1)
 
 
 def read_clock(where: int, number: int, _: int) -> None:

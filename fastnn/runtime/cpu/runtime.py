@@ -207,7 +207,7 @@ class CpuRuntime:
         #: the run that is going on, or that an exception has cut off
         self._run: tuple[Team, Description] | None = None
 
-    def together(self, number: int, partners: Any) -> bool:
+    def use_device_all_reduce(self, number: int, partners: Any) -> bool:
         return False
 
     def provide(self, name: str, array: Any) -> None:
@@ -266,9 +266,9 @@ class CpuRuntime:
     def bind_like(self, bound: Any, program: Program) -> CpuProgram:
         if not isinstance(program, SizedProgram) or program.formula is None:
             return CpuProgram(program, bound.memory)
-        known = bound.base.beside.get(program.formula)
+        known = bound.base.by_formula.get(program.formula)
         if known is None:
-            known = bound.base.beside[program.formula] = CpuProgram(program, bound.memory)
+            known = bound.base.by_formula[program.formula] = CpuProgram(program, bound.memory)
         size = known.sizes.follow(program)
         return (
             CpuProgram(program, bound.memory)

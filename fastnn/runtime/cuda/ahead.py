@@ -87,8 +87,8 @@ def common_variants(cc: tuple[int, int]) -> list[Variant]:
     from fastnn.runtime.cuda.report import declare_all
 
     declare_all()
-    together = (joined.find(joined.AND.join(names)) for names in joined.COMMON)
-    kernels = [*CUDA_KERNELS.values(), *(kernel for kernel in together if kernel is not None)]
+    common = (joined.find(joined.AND.join(names)) for names in joined.COMMON)
+    kernels = [*CUDA_KERNELS.values(), *(kernel for kernel in common if kernel is not None)]
     return [
         (kernel, dtype, data, cc)
         for dtype in ("float32", "float64")

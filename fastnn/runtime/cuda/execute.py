@@ -82,7 +82,7 @@ class CudaRuntime:
         self.slots: list[Slot] = []  # of the streams, kept from one to the next
         self.memory.synchronize = self._between
 
-    def together(self, number: int, partners: Partners) -> bool:
+    def use_device_all_reduce(self, number: int, partners: Partners) -> bool:
         if partners.device != self.device:
             raise OptionError(
                 "device: expected the device that parallel.run has given to the process, "

@@ -49,7 +49,7 @@ class Gpu(Device):
         self.core, self.driver = core, _cuda.driver()
         self.stream = self.use().create_stream()
         self._capture = threading.local()  # where a thread's launches go while they are captured
-        self.beside: list[Any] = []  # streams for further branches, those that no capture has
+        self.idle_streams: list[Any] = []  # for further branches of a capture
         self._kernels: dict[Any, Any] = {}
         self._sources: list[np.ndarray] = []  # what copies that are on their way read
         self._lane: tuple[Any, Any, Any] | None = None

@@ -65,13 +65,13 @@ class Streams:
     def _free_stream(self) -> Any:
         """One that no other thread's capture has meanwhile."""
         try:
-            return self.gpu.beside.pop()
+            return self.gpu.idle_streams.pop()
         except IndexError:
             return self.gpu.use().create_stream()
 
     def close(self) -> None:
         if self.joined:  # else they are left in a capture that came to nothing
-            self.gpu.beside.extend(self.streams[1:])
+            self.gpu.idle_streams.extend(self.streams[1:])
         for event in self.events.values():
             self.driver.cuEventDestroy(event)
 

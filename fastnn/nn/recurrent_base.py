@@ -1,4 +1,4 @@
-"""What recurrent layers share: layers and directions, parameters, states."""
+"""The base of the layers in `rnn.py`: layers and directions, parameters, states."""
 
 from __future__ import annotations
 
