@@ -88,6 +88,18 @@ def copy_row(x, source, y, sink, size):
             store_first(y, sink + j, load_first(x, source + j, n), n)
 
 
+@helper
+def put_rows(tables, row, at, running, b):
+    """Row at[b,w] of table w becomes row[b,w], where sequence b goes on and there is such a row."""
+    K, W = tables.shape[1], at.shape[1]
+    size, room = row.shape[1] // W, K // W
+    if goes_on(running, b):
+        for w in range(W):
+            begin = at[b, w] * size
+            if 0 <= begin < room:
+                copy_row(row, (b * W + w) * size, tables, b * K + w * room + begin, size)
+
+
 @kernel(in_place=InPlace("x", "y", "put_row_in_place"))
 def put_row_forward(
     x: "in rows f[B,K]",  # W tables of a sequence, each of K/D rows of D/W numbers
@@ -100,15 +112,10 @@ def put_row_forward(
 ):
     """y = x, but for row at[b,w] of table w, which is row[b,w]; y = x where running is 0, and where
     there is no such row."""
-    K, W = x.shape[1], at.shape[1]
-    size, room = row.shape[1] // W, K // W
+    K = x.shape[1]
     for b in range(lo, hi):
         copy_row(x, b * K, y, b * K, K)
-        if goes_on(running, b):
-            for w in range(W):
-                begin = at[b, w] * size
-                if 0 <= begin < room:
-                    copy_row(row, (b * W + w) * size, y, b * K + w * room + begin, size)
+        put_rows(y, row, at, running, b)
 
 
 @kernel
@@ -121,14 +128,8 @@ def put_row_in_place(
     hi: "end",
 ):
     """`put_row_forward` with x itself as the result: nothing but the rows is written."""
-    K, W = x.shape[1], at.shape[1]
-    size, room = row.shape[1] // W, K // W
     for b in range(lo, hi):
-        if goes_on(running, b):
-            for w in range(W):
-                begin = at[b, w] * size
-                if 0 <= begin < room:
-                    copy_row(row, (b * W + w) * size, x, b * K + w * room + begin, size)
+        put_rows(x, row, at, running, b)
 
 
 @kernel
