@@ -136,10 +136,8 @@ class SinusoidalPositions(Module):
 
 
 def _row_of(table: np.ndarray, place: Place) -> Value:
-    """The row of a constant table for each sample's step."""
-    steps = place.now.shape[1]
-    now = ops.reshape(place.now, (place.now.shape[0], steps))
-    return ops.matmul(now, table)
+    """The row of a constant table for each sample's step, shape (batch, columns)."""
+    return ops.embedding(place.number, table)
 
 
 class LearnedPositions(Module):
