@@ -7,7 +7,6 @@ True
 
 from __future__ import annotations
 
-from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import gpu, machine
 from fastnn.runtime.cuda.array import DeviceArray
 
@@ -29,7 +28,7 @@ def is_available() -> bool:
 
 def reason() -> str:
     """Why CUDA can't be used, with what to do about it; "" where it can."""
-    return _cuda.reason()
+    return machine.reason()
 
 
 def device_count() -> int:

@@ -108,10 +108,10 @@ def _for_cuda(capability: str | None) -> None:
 
     from fastnn.errors import OptionError
     from fastnn.runtime import _cuda
-    from fastnn.runtime.cuda import ahead
+    from fastnn.runtime.cuda import ahead, machine
 
     if capability is None:
-        if reason := _cuda.reason():
+        if reason := machine.reason():
             raise OptionError(
                 f"there is no CUDA device here ({reason}); give the compute "
                 "capability, such as --capability 9.0"

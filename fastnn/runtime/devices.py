@@ -33,7 +33,7 @@ def number_of(device: str) -> int:
 
 def cuda_reason() -> str:
     """Why CUDA can't be used here; "" if it can."""
-    return _cuda.reason()
+    return machine.reason()
 
 
 def each(kind: str, count: int) -> list[str]:

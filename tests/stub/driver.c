@@ -2,11 +2,14 @@
 
    Device memory is the host's, and no kernel is run. What the real driver checks is checked: that a
    context is current, what may be called while a stream is captured, the geometry, shared memory,
-   registers and cooperative size of each launch, and that memory which is used is there. Each call is
-   a line of the file that STUB_LOG names; a line that begins with "!" is a mistake of the caller's.
-   What is left over is counted in the last line.
+   registers and cooperative size of each launch, and that memory which is used is there. So is what a
+   kernel would run into: an address of its arguments, those of a graph's included whenever that is
+   launched, must be of memory that the launch's device has (what is freed is never given again). Each
+   call is a line of the file that STUB_LOG names; a line that begins with "!" is a mistake of the
+   caller's. What is left over is counted in the last line.
 
-   STUB_CC=9.0  STUB_DEVICES=1  STUB_DRIVER=13000  STUB_SHARED=232448 (bytes that a block may ask for)
+   STUB_CC=9.0 (or 7.5,9.0: device by device)  STUB_DEVICES=1  STUB_DRIVER=13000
+   STUB_SHARED=232448 (bytes that a block may ask for; device by device, too)
    STUB_MEMORY=6442450944 (bytes of a device)  STUB_LOST=n (the device is lost at the n-th launch)
    STUB_CLUSTERS=7 (clusters of 16 blocks that run at once)
 
@@ -19,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101,
@@ -54,6 +58,17 @@ static long setting(const char *name, long otherwise)
     const char *text = getenv(name);
     return text ? atol(text) : otherwise;
 }
+
+/* the device's part of a setting like "7.5,9.0"; the last one is for all that follow */
+static const char *part(const char *name, const char *otherwise, int device)
+{
+    const char *text = getenv(name), *next;
+    if (!text) return otherwise;
+    while (device-- > 0 && (next = strchr(text, ','))) text = next + 1;
+    return text;
+}
+static int capability(int device) { return atoi(part("STUB_CC", "9.0", device)); }
+static long most_shared(int device) { return atol(part("STUB_SHARED", "232448", device)); }
 
 static int initialized, lost;
 static long launches;
@@ -107,15 +122,14 @@ int cuDeviceTotalMem_v2(size_t *size, int device)
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
     int major = 9, minor = 0;
-    const char *cc = getenv("STUB_CC");
-    if (cc) sscanf(cc, "%d.%d", &major, &minor);
+    sscanf(part("STUB_CC", "9.0", device), "%d.%d", &major, &minor);
     switch (attribute) {
     case 1: *value = 1024; break;                           /* threads of a block */
     case 8: *value = STATIC_LIMIT; break;                   /* shared memory without asking */
     case 16: *value = PROCESSORS; break;
     case 75: *value = major; break;
     case 76: *value = minor; break;
-    case 97: *value = setting("STUB_SHARED", 232448); break;
+    case 97: *value = most_shared(device); break;
     default: *value = 1;                                    /* "is it supported?" */
     }
     return initialized ? OK : NOT_INITIALIZED;
@@ -174,9 +188,10 @@ int cuCtxGetStreamPriorityRange(int *low, int *high) { READY; *low = 0; *high = 
 #define MOST_NODES 4096
 typedef struct { uint64_t bits[MOST_NODES / 64]; } nodes;
 struct act { void (*run)(void *); void *argument; struct act *next; };  /* what other libraries do, in a graph's order */
-struct graph { int nodes, cooperative, edges, forked; nodes tips;  /* `tips`: nodes that no other waits for */ struct act *acts; };
+struct used { address at; int node; struct used *next; };  /* an address that a node has among its arguments */
+struct graph { int nodes, cooperative, edges, forked, device; nodes tips;  /* `tips`: nodes that no other waits for */ struct act *acts; struct used *used; };
 struct stream { struct context *context; unsigned flags; int capturing; struct graph *graph; nodes tip; struct stream *origin; };
-struct event { unsigned flags; struct graph *graph; struct stream *origin; nodes tip; };
+struct event { struct context *context; unsigned flags; struct graph *graph; struct stream *origin; nodes tip; };
 static long streams, events, graphs;
 
 static void merge(nodes *into, const nodes *other)
@@ -221,6 +236,7 @@ static void node(struct stream *stream)
 }
 
 static struct block *block_of(address at, size_t size);
+static int usable(address at, int device);
 
 /* For stand-ins of libraries that work on streams: their work as a node, done when the graph is launched; or
    done now. */
@@ -312,6 +328,7 @@ int cuEventCreate(struct event **event, unsigned flags)
     READY;
     *event = calloc(1, sizeof **event);
     (*event)->flags = flags;
+    (*event)->context = current();
     events++;
     say("EventCreate flags=%u", flags);
     return OK;
@@ -320,6 +337,7 @@ int cuEventRecord(struct event *event, struct stream *stream)
 {
     READY;
     int bad = mine(stream, "EventRecord");
+    if (event->context != current()) { say("! EventRecord of another device's event"); return INVALID_HANDLE; }
     say("EventRecord %p", (void *)stream);
     event->graph = capturing(stream) ? stream->graph : NULL;
     if (event->graph) {
@@ -332,7 +350,12 @@ int cuEventRecordWithFlags(struct event *event, struct stream *stream, unsigned 
 {
     return cuEventRecord(event, stream);
 }
-int cuEventSynchronize(struct event *event) { say("EventSynchronize"); return lost ? LAUNCH_FAILED : OK; }
+int cuEventSynchronize(struct event *event)
+{
+    if (event->graph && event->origin->capturing) { say("! EventSynchronize of an event in capture"); return CAPTURE_UNSUPPORTED; }
+    say("EventSynchronize");
+    return lost ? LAUNCH_FAILED : OK;
+}
 int cuEventQuery(struct event *event) { return lost ? LAUNCH_FAILED : OK; }
 int cuEventDestroy_v2(struct event *event) { events--; free(event); return OK; }
 
@@ -351,6 +374,7 @@ int cuStreamBeginCapture_v2(struct stream *stream, int mode)
     READY;
     stream->capturing = 1;
     stream->graph = calloc(1, sizeof *stream->graph);
+    stream->graph->device = current()->device;
     stream->origin = stream;
     stream->tip = (nodes){ 0 };
     graphs++;
@@ -408,6 +432,8 @@ int cuGraphLaunch(struct graph *graph, struct stream *stream)
 {
     READY;
     say("GraphLaunch %p nodes=%d", (void *)stream, graph->nodes);
+    for (struct used *u = graph->used; u; u = u->next)
+        if (!usable(u->at, graph->device)) { say("! GraphLaunch: node %d has %p, no memory of the device", u->node, (void *)u->at); return ILLEGAL_ADDRESS; }
     long limit = setting("STUB_LOST", 0);
     if (limit && (launches += graph->nodes) >= limit) lost = 1;
     for (struct act *act = graph->acts; act && !lost; act = act->next) act->run(act->argument);
@@ -426,12 +452,24 @@ int cuThreadExchangeStreamCaptureMode(int *mode) { return OK; }
 struct block { address begin; size_t size; int device, host; struct block *next; };
 static struct block *blocks;  /* what is allocated */
 static size_t used[MOST_DEVICES], cached[MOST_DEVICES];
+/* addresses of all blocks, each given once: what points to freed memory is seen, and the host fails there */
+enum { PAGE = 4096 };
+static const address FIRST = 0x100000000000, LAST = 0x180000000000;
+static address free_address = 0x100000000000;
 
 static struct block *block_of(address at, size_t size)
 {
     for (struct block *b = blocks; b; b = b->next)
         if (b->begin <= at && at + size <= b->begin + b->size) return b;
     return NULL;
+}
+
+/* whether kernels on a device may use what is at an address; numbers that are no address of a block's may be all */
+static int usable(address at, int device)
+{
+    if (at < FIRST || at >= LAST) return 1;
+    struct block *b = block_of(at, 0);
+    return b && (b->host || b->device == device);
 }
 
 /* the number of the device that has this memory; -1 if none */
@@ -446,16 +484,20 @@ static int take(address *result, size_t size, struct stream *stream, const char 
     if (capturing(stream)) { say("! %s in capture", call); return CAPTURE_UNSUPPORTED; }
     int bad = mine(stream, call), device = current()->device;
     if (bad) return bad;
+    if (!size) { say("! %s of nothing", call); return INVALID_VALUE; }
     if (used[device] + cached[device] + size > (size_t)setting("STUB_MEMORY", 6l << 30)) {
         say("%s size=%zu refused", call, size);
         return OUT_OF_MEMORY;
     }
     struct block *b = calloc(1, sizeof *b);
-    b->begin = (address)aligned_alloc(512, (size + 511) / 512 * 512);
     b->size = size;
     b->device = device;
-    memset((void *)b->begin, 0xA5, size);
     pthread_mutex_lock(&lock);
+    b->begin = free_address;
+    free_address += (size + 2 * PAGE - 1) / PAGE * PAGE;
+    void *made = mmap((void *)b->begin, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (made != (void *)b->begin) abort();
+    memset(made, 0xA5, size);
     b->next = blocks;
     blocks = b;
     used[device] += size;
@@ -482,8 +524,7 @@ static int give(address at, int pooled, const char *call)
     pthread_mutex_unlock(&lock);
     if (!b) { say("! %s of what is not allocated: %p", call, (void *)at); return INVALID_VALUE; }
     say("%s %p", call, (void *)at);
-    memset((void *)b->begin, 0x5A, b->size);
-    free((void *)b->begin);
+    munmap((void *)b->begin, b->size);
     free(b);
     return OK;
 }
@@ -673,7 +714,7 @@ int cuKernelSetAttribute(int attribute, int value, struct kernel *k, int device)
 {
     say("KernelSetAttribute %d=%d", attribute, value);
     if (attribute == 8) {
-        if (value + k->fixed_shared > setting("STUB_SHARED", 232448)) {
+        if (value + k->fixed_shared > most_shared(device)) {
             say("! %d bytes of shared memory asked for, more than a block may have", value + k->fixed_shared);
             return INVALID_VALUE;
         }
@@ -696,7 +737,7 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks_, struct kernel *k, 
 {
     READY;
     int by_registers = k->registers ? 65536 / registers_of(k, threads) : 32;
-    int by_shared = (setting("STUB_SHARED", 232448) + 1024) / ((int)shared + k->fixed_shared + 1024);
+    int by_shared = (most_shared(current()->device) + 1024) / ((int)shared + k->fixed_shared + 1024);
     int by_threads = 2048 / threads;
     *blocks_ = by_registers < by_shared ? by_registers : by_shared;
     if (by_threads < *blocks_) *blocks_ = by_threads;
@@ -743,15 +784,14 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
         say("! Launch with %u bytes of dynamic shared memory, the kernel's limit is %d (static %d)", l->shared, k->dynamic_limit, k->fixed_shared);
         return INVALID_VALUE;
     }
-    if (!grid || !threads || threads > 1024 || l->grid[1] > 65535 || l->grid[2] > 65535) {
+    if (!grid || !threads || threads > 1024 || l->block[2] > 64 || l->grid[0] > 0x7fffffff || l->grid[1] > 65535 || l->grid[2] > 65535) {
         say("! Launch of an impossible size");
         return INVALID_VALUE;
     }
     if (k->most_threads && threads > (unsigned)k->most_threads) { say("! Launch beyond its bounds"); return INVALID_VALUE; }
     if (registers_of(k, threads) > 65536) { say("! Launch with too many registers"); return OUT_OF_RESOURCES; }
     if (cluster > 1) {  /* 8 blocks are what every device takes that has clusters, 16 those of 9.0 that are asked */
-        const char *cc = getenv("STUB_CC");
-        if (cc && atoi(cc) < 9) { say("! Launch of clusters on an older device"); return INVALID_VALUE; }
+        if (capability(current()->device) < 9) { say("! Launch of clusters on an older device"); return INVALID_VALUE; }
         if (cluster > (k->large_clusters && setting("STUB_CLUSTERS", 7) ? 16 : 8) || l->grid[0] % cluster) { say("! Launch of impossible clusters"); return INVALID_VALUE; }
     }
     if (cooperative) {
@@ -762,7 +802,16 @@ int cuLaunchKernelEx(const struct launch *l, struct kernel *k, void **parameters
     volatile unsigned char sum = 0;  /* every parameter can be read */
     for (int i = 0; i < k->parameters; i++)
         for (int j = 0; j < k->sizes[i]; j++) sum += ((unsigned char *)parameters[i])[j];
-    if (capturing(l->stream)) {
+    struct graph *graph = capturing(l->stream) ? l->stream->graph : NULL;
+    for (int i = 0; i < k->parameters; i++) {
+        address at = k->sizes[i] == sizeof at ? *(address *)parameters[i] : 0;
+        if (!usable(at, current()->device)) { say("! Launch with %p, no memory of the device", (void *)at); return ILLEGAL_ADDRESS; }
+        if (!graph || at < FIRST || at >= LAST) continue;
+        struct used *u = calloc(1, sizeof *u);
+        *u = (struct used){ at, graph->nodes, graph->used };
+        graph->used = u;
+    }
+    if (graph) {
         node(l->stream);
         l->stream->graph->cooperative += cooperative;
         return OK;

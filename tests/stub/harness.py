@@ -74,17 +74,22 @@ def numbers(line: str) -> dict[str, int]:
     return {name: int(n) for name, n in re.findall(r"(\w+)=(\d+)(?![\d,])", line)}
 
 
+def compiler() -> str:
+    """The machine's C compiler."""
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        pytest.skip("there is no C compiler (cc, gcc or clang) for the stand-in of the driver")
+    return found
+
+
 @functools.cache
 def driver() -> Path:
     """The folder of the stand-in; compiled once for a test run."""
     if sys.platform != "linux" or not _cuda.installed():
         pytest.skip("the CUDA packages are not installed")
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("there is no C compiler (cc, gcc or clang) for the stand-in of the driver")
     folder = Path(tempfile.mkdtemp(prefix="fastnn-stub-"))
     source = Path(__file__).with_name("driver.c")
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(folder / "libcuda.so.1")]
+    command = [compiler(), "-shared", "-fPIC", "-O1", "-o", str(folder / "libcuda.so.1")]
     made = subprocess.run(
         [*command, str(source), "-ldl", "-lpthread"], capture_output=True, text=True
     )
@@ -98,7 +103,15 @@ def nccl() -> Path:
     if importlib.util.find_spec("nccl") is None:
         pytest.skip("nccl4py is not installed")
     library = driver() / "libnccl.so.2"
-    command = ["cc", "-shared", "-fPIC", "-O1", "-Wl,-soname,libnccl.so.2", "-o", str(library)]
+    command = [
+        compiler(),
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wl,-soname,libnccl.so.2",
+        "-o",
+        str(library),
+    ]
     made = subprocess.run(
         [*command, str(Path(__file__).with_name("nccl.c")), "-ldl"], capture_output=True, text=True
     )

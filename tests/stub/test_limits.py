@@ -94,6 +94,33 @@ except fnn.errors.OptionError as error:
     assert "8.0" in ran.output
 
 
+def test_a_driver_older_than_the_packages_is_refused_with_the_remedy():
+    """It would take none of the kernels' code."""
+    ran = run(
+        f"""
+print("device", fnn.Trainer({MLP}, "cross_entropy").device)
+print(fnn.cuda.reason())
+""",
+        DRIVER=11080,
+    )
+    assert ran.status == 0, ran.output
+    assert "device cpu\nthe NVIDIA driver is one of CUDA 11.8, and the installed" in ran.output
+    assert "newer driver, or packages for this one, pip install 'numba-cuda" in ran.output
+
+
+def test_an_older_device_beside_a_newer_one_is_passed_over_and_limits_nothing():
+    ran = run(
+        f"""
+from fastnn.runtime.cuda import machine
+print([fnn.Trainer({MLP}, "cross_entropy", device=d).device for d in ("auto", "cuda")])
+print(machine.block_limits())
+""",
+        DEVICES=3, CC="7.5,9.0,8.9", SHARED="65536,232448,101376",
+    )  # fmt: skip
+    assert ran.status == 0, ran.output
+    assert "['cuda:1', 'cuda:1']\n(132, 101376, 1, 0)" in ran.output
+
+
 def test_two_devices_in_two_threads():
     ran = run(
         TAGGER

@@ -18,6 +18,29 @@ NOTHING = """
 """
 
 
+def reason() -> str:
+    """Why CUDA cannot be used here; empty if at least one device can."""
+    found = _cuda.reason()
+    return found if found or _cuda.simulated() else _driver_too_old()
+
+
+@functools.cache
+def _driver_too_old() -> str:
+    """Why the driver can't load what the packages compile; empty if it can: it takes code for its
+    own major version of CUDA, and for earlier ones."""
+    from importlib import metadata
+
+    version = int(_cuda.check(_cuda.driver().cuDriverGetVersion()))
+    compiled_for = int(metadata.version("cuda-bindings").split(".")[0])
+    if version // 1000 >= compiled_for:
+        return ""
+    return (
+        f"the NVIDIA driver is one of CUDA {version // 1000}.{version % 1000 // 10}, and the "
+        f"installed packages compile for CUDA {compiled_for}: install a newer driver, or packages "
+        f"for this one, {_cuda.INSTALL}"
+    )
+
+
 def device_count() -> int:
     """How many devices there are, where CUDA can be used."""
     return 1 if _cuda.simulated() else len(_cuda.core().Device.get_all_devices())
@@ -39,15 +62,16 @@ def memory_info(number: int) -> tuple[int, int]:
 @functools.cache
 def block_limits() -> tuple[int, int, int, int]:
     """Multiprocessors, bytes of shared memory that a block may have, blocks of a cluster (1: there
-    are none), and how many such clusters run at once: the least of all devices; an H200's where
-    there is none, few multiprocessors in the simulator."""
+    are none), and how many such clusters run at once: the least of all devices that kernels can
+    run on; an H200's where there is none, few multiprocessors in the simulator."""
     if _cuda.simulated():
         return 4, 232_448, _cuda.MOST_CLUSTER, 0
-    if _cuda.reason():
+    if reason():
         return 132, 232_448, _cuda.MOST_CLUSTER, 7
     library = _cuda.driver()
     wanted = library.CUdevice_attribute
-    numbers = range(int(_cuda.check(library.cuDeviceGetCount())))
+    count = int(_cuda.check(library.cuDeviceGetCount()))
+    numbers = [n for n in range(count) if not _cuda.too_old(n)]
     processors, shared = (
         min(int(_cuda.check(library.cuDeviceGetAttribute(attribute, n))) for n in numbers)
         for attribute in (
