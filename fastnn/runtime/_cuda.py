@@ -36,7 +36,7 @@ _importing = threading.RLock()
 
 
 def simulated() -> bool:
-    """Whether kernels run in Numba's simulator (as plain Python, one thread for each of CUDA's).
+    """Whether kernels run in Numba's simulator (as plain Python, a coroutine for each thread).
 
     Numba reads the variable when it is imported: it has to be set before.
     """

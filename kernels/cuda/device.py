@@ -21,7 +21,6 @@ compiled ones, with warp shuffles, which add in the same order.
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -38,16 +37,29 @@ INFINITY = float("inf")
 WARP = 32  # threads of a warp
 MOST = 1024  # threads of a block, at most
 
-#: the simulator's carrier of this thread (no plain function: those go into the hash of a kernel
-#: with all that they refer to)
-_carrier: Any = functools.partial(threading.current_thread)
+#: the module that the name `cuda` stands for (the simulator's of this launch), and the simulator's
+#: thread that has its turn
+_module: list[Any] = []
+_turn: list[Any] = []
 
-_provider: list[Callable[[], Any]] = []
+
+def provide(module: Any) -> None:
+    """Let the name `cuda` stand for this module (the simulator's of a launch)."""
+    _module[:] = [module]
+    vars(cuda).update(
+        blockDim=module.blockDim, gridDim=module.gridDim, syncthreads=module.syncthreads
+    )
 
 
-def provide(get: Callable[[], Any]) -> None:
-    """Let `get()` say which module the name `cuda` stands for (the simulator's of this launch)."""
-    _provider[:] = [get]
+def take_turn(thread: Any) -> None:
+    """It is this thread of the simulator's whose code runs from now on."""
+    _turn[:] = [thread]
+    cuda.threadIdx, cuda.blockIdx = thread.index, thread.block.index
+
+
+def running() -> Any:
+    """The simulator's thread that has its turn."""
+    return _turn[0]
 
 
 class _SharedArrays:
@@ -61,11 +73,11 @@ class _SharedArrays:
         self.met: dict[int, int] = {}
 
     def array(self, shape: Any, dtype: Any) -> np.ndarray:
-        module = _provider[0]()
+        module = _module[0]
         if not isinstance(dtype, (type, np.dtype)):
             dtype = str(dtype)  # a type of Numba's
         dtype = np.dtype(dtype)
-        block = tuple(module.blockIdx)
+        block = tuple(cuda.blockIdx)
         if shape == 0:  # the memory whose size the launch gives: the same for all calls
             place: Any = (block, "dynamic")
             size = module.shared._dynshared_size
@@ -98,17 +110,19 @@ class _Cuda:
     """Stands for the module `numba.cuda`."""
 
     shared = _SharedArrays()
+    threadIdx: Any
+    blockIdx: Any
 
     def __repr__(self) -> str:  # the same in every process: it goes into the hash of a kernel
         return "cuda"
 
     def __getattr__(self, name: str) -> Any:
-        if not _provider:
+        if not _module:
             raise RuntimeError(
                 "kernels for CUDA are compiled by fastnn.runtime.cuda, or run in the simulator by "
                 "fastnn.testing.kernels.call_cuda; they cannot be called directly"
             )
-        return getattr(_provider[0](), name)
+        return getattr(_module[0], name)
 
 
 cuda = _Cuda()
@@ -169,7 +183,7 @@ def shared_of(block: int) -> np.ndarray:
 
 def give_way() -> None:
     """Stands in every loop that waits for other threads: it lets them run in the simulator."""
-    _carrier().wait()
+    running().wait()
 
 
 def flat(x: Any) -> Any:
@@ -215,16 +229,21 @@ def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
 # ---------------------------------------------------------------- sums over threads
 
 
-def _exchange(value: Any) -> np.ndarray:
-    """What every thread of the block gave, by thread number (all threads have to arrive)."""
-    given = _carrier().given
+def _exchange(value: Any, result: Callable[[np.ndarray], Any]) -> Any:
+    """What `result` makes of what every thread of the block gave, by thread number; all threads
+    have to arrive. The first that goes on works it out for all."""
+    given = running().given
     given[thread_number()] = value
+    given.pop("result", None)
     cuda.syncthreads()
-    values = [given[k] for k in range(block_threads())]
+    if "result" not in given:
+        values = [given[k] for k in range(block_threads())]
+        # a thread that had nothing to add comes with Python's 0.0: the others say the type
+        types = [v.dtype for v in values if isinstance(v, (np.generic, np.ndarray))]
+        given["result"] = result(np.array(values, types[0] if types else None))
+    found = given["result"]
     cuda.syncthreads()
-    # a thread that had nothing to add comes with Python's 0.0: the others say the type
-    types = [v.dtype for v in values if isinstance(v, (np.generic, np.ndarray))]
-    return np.array(values, types[0] if types else None)
+    return found
 
 
 def _fold(values: np.ndarray, combine: Callable[..., Any]) -> np.ndarray:
@@ -239,11 +258,19 @@ def _larger(a: Any, b: Any) -> Any:
     return np.where(np.greater(a, b), a, b)
 
 
-def _reduce_block(value: Any, combine: Callable[..., Any], empty: float) -> Any:
-    warps = _fold(_exchange(value).reshape(-1, WARP), combine)
-    padded = np.full(WARP, empty, warps.dtype)
-    padded[: warps.size] = warps
-    return _fold(padded, combine)
+def _of_warps(value: Any, combine: Callable[..., Any]) -> Any:
+    """What is folded of the values of each warp's threads."""
+    return _exchange(value, lambda values: _fold(values.reshape(-1, WARP), combine))
+
+
+def _of_block(value: Any, combine: Callable[..., Any], empty: float) -> Any:
+    def fold(values: np.ndarray) -> Any:
+        warps = _fold(values.reshape(-1, WARP), combine)
+        padded = np.full(WARP, empty, warps.dtype)
+        padded[: warps.size] = warps
+        return _fold(padded, combine)
+
+    return _exchange(value, fold)
 
 
 def block_sum(value: Any) -> Any:
@@ -252,12 +279,12 @@ def block_sum(value: Any) -> Any:
     Order: in each warp the upper half is added to the lower, again and again, then the warps
     likewise. All threads of the block have to call it.
     """
-    return _reduce_block(value, np.add, 0)
+    return _of_block(value, np.add, 0)
 
 
 def block_max(value: Any) -> Any:
     """The largest of all threads' values (none may be NaN), for every thread of the block."""
-    return _reduce_block(value, _larger, -np.inf)
+    return _of_block(value, _larger, -np.inf)
 
 
 def warp_sum(value: Any) -> Any:
@@ -265,9 +292,9 @@ def warp_sum(value: Any) -> Any:
 
     All threads of the block have to call it the same number of times (the simulator needs that).
     """
-    return _fold(_exchange(value).reshape(-1, WARP), np.add)[thread_number() // WARP]
+    return _of_warps(value, np.add)[thread_number() // WARP]
 
 
 def warp_max(value: Any) -> Any:
     """The largest of a warp's values (none may be NaN), for each of its threads; as `warp_sum`."""
-    return _fold(_exchange(value).reshape(-1, WARP), _larger)[thread_number() // WARP]
+    return _of_warps(value, _larger)[thread_number() // WARP]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import recorded
-from .device import WARP, _carrier, give_way, thread_number
+from .device import WARP, give_way, running, thread_number
 from .tile import _copies
 
 recorded.record()
@@ -130,31 +130,38 @@ def multiply_piece(
     (rows g, g+8, g, g+8; terms 2q and, in the last two, 2q+8), of B (column g; terms 2q and 2q+8),
     and the elements (g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1) of C.
     """
-    a, b = _of_warp((a0, a1, a2, a3), (b0, b1))
-    left, right = np.zeros((16, 16)), np.zeros((16, 8))
-    for lane in range(WARP):
-        g, q = lane // 4, lane % 4 * 2
-        for k, word in enumerate(a[lane]):
-            left[g + k % 2 * 8, q + k // 2 * 8 : q + k // 2 * 8 + 2] = _two(word, is_bf16)
-        for k, word in enumerate(b[lane]):
-            right[q + k * 8 : q + k * 8 + 2, g] = _two(word, is_bf16)
+    product = _of_warp(((a0, a1, a2, a3), (b0, b1)), lambda words: _product(words, is_bf16))
     g, q = thread_number() % WARP // 4, thread_number() % 4 * 2
-    product = left @ right
     sums = (c0, product[g, q]), (c1, product[g, q + 1]), (c2, product[g + 8, q])
     return tuple(np.float32(float(c) + more) for c, more in (*sums, (c3, product[g + 8, q + 1])))
+
+
+def _product(words: list[Any], is_bf16: int) -> np.ndarray:
+    """A B of a piece, from the words of the warp's threads."""
+    left, right = np.zeros((16, 16)), np.zeros((16, 8))
+    for lane, (a, b) in enumerate(words):
+        g, q = lane // 4, lane % 4 * 2
+        for k, word in enumerate(a):
+            left[g + k % 2 * 8, q + k // 2 * 8 : q + k // 2 * 8 + 2] = _two(word, is_bf16)
+        for k, word in enumerate(b):
+            right[q + k * 8 : q + k * 8 + 2, g] = _two(word, is_bf16)
+    return left @ right
 
 
 def _two(word: Any, is_bf16: int) -> Any:
     return half_value(np.array([int(word) & 0xFFFF, int(word) >> 16]), is_bf16)
 
 
-def _of_warp(*values: Any) -> list[list[Any]]:
-    """What every thread of the warp gave at its call of the same number, for each of `values`."""
-    given, thread = _carrier().given, thread_number()
-    calls = given.setdefault(("warp", thread), [])
-    calls.append(values)
-    first, number = thread - thread % WARP, len(calls)
-    every = [given.setdefault(("warp", k), []) for k in range(first, first + WARP)]
-    while any(len(others) < number for others in every):
+def _of_warp(value: Any, result: Callable[[list[Any]], Any]) -> Any:
+    """What `result` makes of what every thread of the warp gave at its call of the same number;
+    worked out once."""
+    given, thread = running().given, thread_number()
+    warp = thread // WARP
+    number = given["calls", thread] = given.get(("calls", thread), 0) + 1
+    call = given.setdefault(("call", warp, number), {})
+    call[thread % WARP] = value
+    while len([lane for lane in call if lane != "result"]) < WARP:
         give_way()
-    return [list(parts) for parts in zip(*(others[number - 1] for others in every), strict=True)]
+    if "result" not in call:
+        call["result"] = result([call[lane] for lane in range(WARP)])
+    return call["result"]

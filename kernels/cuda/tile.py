@@ -15,14 +15,13 @@ compiled ones. Numbers that decide what code is made (tile sizes, strides) have 
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 
 from .. import recorded
 from ..declare import helper
-from .device import cuda
+from .device import running
 
 recorded.record()
 
@@ -73,14 +72,11 @@ class _Copies:
                 target[:] = value
 
 
-_of_thread = threading.local()
-
-
 def _copies() -> _Copies:
-    place = (*cuda.blockIdx, *cuda.threadIdx)
-    if getattr(_of_thread, "place", None) != place:
-        _of_thread.place, _of_thread.copies = place, _Copies()
-    return _of_thread.copies  # type: ignore[no-any-return]
+    own = running().own
+    if "copies" not in own:
+        own["copies"] = _Copies()
+    return own["copies"]  # type: ignore[no-any-return]
 
 
 def computed_here(i: int) -> int:

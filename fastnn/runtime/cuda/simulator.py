@@ -1,5 +1,4 @@
-"""Runs CUDA kernels as plain Python: a Python thread for each CUDA thread, of which one runs at a
-time.
+"""Runs CUDA kernels as plain Python: a coroutine (greenlet) for each CUDA thread.
 
 Threads pass control on where they wait (`syncthreads`, `device.give_way`), and a block whose
 threads wait at different places, or some of them not at all, is an error here (Numba's own
@@ -18,13 +17,23 @@ import itertools
 import os
 import random
 import sys
-import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.cuda.simulator import kernel
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
+from fastnn.errors import DeviceError
 from fastnn.kernels.cuda import device
+
+try:
+    from greenlet import getcurrent, greenlet
+except ImportError as error:
+    raise DeviceError(
+        "kernels for CUDA run in Numba's simulator by means of the package greenlet, which is not "
+        "installed: pip install greenlet"
+    ) from error
 
 #: turns that threads may give way to each other without anyone getting ahead
 PATIENCE = 100_000
@@ -39,20 +48,23 @@ class SimulatedError(RuntimeError):
     """A fault of a kernel that the simulator found."""
 
 
+_get, _set = np.ndarray.__getitem__, np.ndarray.__setitem__
+
+
 class _Checked(np.ndarray):
     """An array that takes no negative indices: compiled code would leave the array."""
 
     def __getitem__(self, index: Any) -> Any:
         _check_index(index)
-        return super().__getitem__(index)
+        return _get(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _check_index(index)
-        super().__setitem__(index, value)
+        _set(self, index, value)
 
 
 def _check_index(index: Any) -> None:
-    for i in index if isinstance(index, tuple) else (index,):
+    for i in index if type(index) is tuple else (index,):
         if isinstance(i, (int, np.integer)) and i < 0:
             raise IndexError(f"negative index {index}")
 
@@ -61,82 +73,22 @@ class _Stopped(BaseException):
     """Ends the threads of a launch in which another one failed."""
 
 
-class _Carrier(threading.Thread):
-    """A Python thread that runs CUDA threads, one after the other; one that waits keeps its
-    carrier until it ends. The names in mixed case are what Numba's simulator asks for."""
-
-    idle: ClassVar[list[_Carrier]] = []
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.turn, self.back = threading.Lock(), threading.Lock()
-        self.turn.acquire()
-        self.back.acquire()
-        self.task: Any = None
-        self.start()
-
-    def resume(self) -> None:
-        """Let the carrier run until its CUDA thread waits or ends."""
-        self.turn.release()
-        self.back.acquire()
-
-    def run(self) -> None:
-        while True:
-            self.turn.acquire()
-            self.task.run()
-            self.back.release()
-
-    def wait(self) -> None:
-        """Give control back until the next turn."""
-        self.back.release()
-        self.turn.acquire()
-        if self.task.launch.failed:
-            raise _Stopped
-
-    def carry(self, task: _Thread) -> None:
-        self.task, task.carrier = task, self
-        self.threadIdx, self.blockIdx, self.thread_id = task.index, task.block.index, task.number
-        self.given = task.block.given
-
-    def syncthreads(self) -> None:
-        frame: Any = sys._getframe(1)
-        while frame.f_code.co_filename.endswith(("kernelapi.py", "simulator.py")):
-            frame = frame.f_back
-        self.meet((frame.f_code.co_filename, frame.f_lineno))
-
-    def meet(self, place: tuple[str, int]) -> None:
-        """Wait for the block's other threads at this place."""
-        self.task.place = place
-        self.task.launch.progress += 1
-        while self.task.place is not None:
-            self.wait()
-
-    def _vote(self, value: Any) -> np.ndarray:
-        votes = self.task.block.votes
-        votes[self.thread_id] = bool(value)
-        self.syncthreads()
-        result = votes.copy()
-        self.syncthreads()
-        return result
-
-    def syncthreads_count(self, value: Any) -> int:
-        return int(np.count_nonzero(self._vote(value)))
-
-    def syncthreads_and(self, value: Any) -> int:
-        return int(np.all(self._vote(value)))
-
-    def syncthreads_or(self, value: Any) -> int:
-        return int(np.any(self._vote(value)))
+class _Dim3(NamedTuple):
+    x: int
+    y: int
+    z: int
 
 
 class _Thread:
     """A CUDA thread."""
 
-    def __init__(self, launch: _Launch, block: _Block, index: tuple[int, int, int]) -> None:
-        self.launch, self.block, self.index = launch, block, launch.dim3(*index)
+    def __init__(self, launch: _Launch, block: _Block, index: _Dim3) -> None:
+        self.launch, self.block, self.index = launch, block, index
         x, y, z = index
         self.number = x + launch.threads[0] * (y + launch.threads[1] * z)
-        self.carrier: _Carrier | None = None
+        self.given = block.given
+        self.own: dict[str, Any] = {}  # what functions of `device` and the like keep of it
+        self.body: Any = None
         self.place: Any = None  # where it waits for the others
         self.late = 0  # turns that it is still passed over
         self.ended = False
@@ -153,26 +105,80 @@ class _Thread:
 
     def turn(self) -> None:
         """Run until it waits or ends."""
-        if self.carrier is None:
+        if self.body is None:
             if self.launch.failed:
                 self.ended = True
                 return
-            (_Carrier.idle.pop() if _Carrier.idle else _Carrier()).carry(self)
-        carrier: Any = self.carrier
-        carrier.resume()
-        if self.ended:
-            _Carrier.idle.append(carrier)
+            self.body = greenlet(self.run)
+        device.take_turn(self)
+        self.body.switch()
+
+    def wait(self) -> None:
+        """Give control back until the next turn."""
+        self.launch.scheduler.switch()
+        if self.launch.failed:
+            raise _Stopped
+
+    def meet(self, place: tuple[str, int]) -> None:
+        """Wait for the block's other threads at this place."""
+        self.place = place
+        self.launch.progress += 1
+        while self.place is not None:
+            self.wait()
+
+    def vote(self, value: Any, place: tuple[str, int]) -> np.ndarray:
+        """What all threads of the block say to a question."""
+        votes = self.block.votes
+        votes[self.number] = bool(value)
+        self.meet(place)
+        result = votes.copy()
+        self.meet(place)
+        return result
+
+
+class _Module(FakeCUDAModule):
+    """What the name `cuda` stands for in a launch, as seen by the thread that has its turn. The
+    names in mixed case are Numba's."""
+
+    @property
+    def threadIdx(self) -> Any:
+        return device.running().index
+
+    @property
+    def blockIdx(self) -> Any:
+        return device.running().block.index
+
+    @property
+    def laneid(self) -> int:
+        return int(device.running().number % 32)
+
+    def syncthreads(self) -> None:
+        device.running().meet(_caller())
+
+    def syncthreads_count(self, value: Any) -> int:
+        return int(np.count_nonzero(device.running().vote(value, _caller())))
+
+    def syncthreads_and(self, value: Any) -> int:
+        return int(np.all(device.running().vote(value, _caller())))
+
+    def syncthreads_or(self, value: Any) -> int:
+        return int(np.any(device.running().vote(value, _caller())))
+
+
+def _caller() -> tuple[str, int]:
+    """File and line of whoever called the caller of this function."""
+    frame = sys._getframe(2)
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 class _Block:
     def __init__(self, launch: _Launch, index: tuple[int, int, int]) -> None:
-        self.index = launch.dim3(*index)
+        self.index = _Dim3(*index)
         x, y, z = launch.threads
         self.votes = np.zeros(x * y * z, np.bool_)
         self.given: dict[int, Any] = {}  # what threads exchange
-        self.threads = [
-            _Thread(launch, self, (i, j, k)) for k in range(z) for j in range(y) for i in range(x)
-        ]
+        places = itertools.product(range(z), range(y), range(x))
+        self.threads = [_Thread(launch, self, _Dim3(i, j, k)) for k, j, i in places]
 
     def release(self) -> None:
         """Let the threads go on if all of them wait."""
@@ -194,10 +200,8 @@ class _Launch:
     """One launch of a kernel."""
 
     def __init__(self, function: Callable[..., None], launch: Any, arguments: list[Any]) -> None:
-        from numba.cuda.simulator.kernelapi import Dim3
-
-        self.dim3 = Dim3
         self.function, self.arguments, self.threads = function, arguments, launch.threads
+        self.scheduler = getcurrent()
         self.failed: Any = None
         self.progress = 0
         seed = os.environ.get("FASTNN_SIMULATOR_SEED", "0")
@@ -238,11 +242,8 @@ def run(
     function: Callable[..., None], launch: Any, arguments: list[Any], cooperative: bool = False
 ) -> None:
     """Run all blocks of a launch; arrays are changed in place."""
-    from numba.cuda.simulator import kernel
-    from numba.cuda.simulator.kernelapi import FakeCUDAModule
-
-    module = FakeCUDAModule(launch.grid, launch.threads, launch.shared)
-    device.provide(lambda: module)
+    module = _Module(launch.grid, launch.threads, launch.shared)
+    device.provide(module)
     arguments = [a.view(_Checked) if isinstance(a, np.ndarray) else a for a in arguments]
     x, y, z = launch.grid
     indices = [(i, j, k) for k, j, i in itertools.product(range(z), range(y), range(x))]

@@ -64,7 +64,7 @@ KERNELS = {
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_barrier_that_is_left_out_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, meet = KERNELS[name], simulator._Carrier.meet
+    run, meet = KERNELS[name], simulator._Thread.meet
     met: dict[tuple[str, int], None] = {}
     left_out: list[tuple[str, int]] = []
 
@@ -83,7 +83,7 @@ def test_a_barrier_that_is_left_out_is_noticed(name: str, monkeypatch: pytest.Mo
             meet_cluster(blocks)
 
     meet_cluster = near.meet
-    monkeypatch.setattr(simulator._Carrier, "meet", meet_but)
+    monkeypatch.setattr(simulator._Thread, "meet", meet_but)
     monkeypatch.setattr(near, "meet", meet_cluster_but)
     monkeypatch.setattr(simulator, "PATIENCE", 2_000)
     right = run()
