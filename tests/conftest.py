@@ -3,9 +3,11 @@
 Several processes share them (`pytest -n auto`), file by file.
 """
 
+import compileall
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,16 @@ if threading.current_thread() is threading.main_thread():
 LONG = ("test_cuda_simulator.py", "test_cuda_compile.py")
 #: files whose tests need nothing of each other, and may go to different processes
 APART = ("test_cuda_simulator.py",)
+
+
+def pytest_configure(config):
+    """Byte code of the library, once: many tests start processes, and where the environment has
+    Python write none (PYTHONDONTWRITEBYTECODE) each of them would make it anew."""
+    inner = hasattr(config, "workerinput") or "NUMBA_ENABLE_CUDASIM" in os.environ
+    if not inner:
+        root = Path(__file__).resolve().parents[1]
+        for folder in ("fastnn", "kernels"):
+            compileall.compile_dir(root / folder, quiet=2)
 
 
 def pytest_collection_modifyitems(items):

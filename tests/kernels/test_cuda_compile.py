@@ -6,6 +6,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -185,7 +186,26 @@ def test_spills_are_seen() -> None:
     starved = dataclasses.replace(kernel, bounds=(1024, 2))
     cc = (9, 0)
     ptx = compiler.compile_ptx(starved, "float64", cc=cc)
-    assert report.read(kernel.name, "float64", cc, ptx, *_cuda.link(ptx, cc)).spills > 0
+    made = report.read(kernel.name, "float64", cc, compiler.assemble(ptx, cc))
+    assert made.spills > 0
+    assert made.float64 > 0  # and what the PTX says is
+    assert made.alignment == 16
+
+
+def test_what_is_in_the_cache_is_not_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a report of it says the same."""
+    from fastnn.runtime.cuda import compiler, report
+
+    report.declare_all()
+    monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_loaded", {})
+    first, count = report.examine("clip_scale", "float32"), compiler.compiled_count
+    assert [(r.error, r.float64 > 0, r.registers > 0) for r in first] == [("", True, True)] * 2
+    compiler._loaded.clear()
+    assert report.examine("clip_scale", "float32") == first
+    assert compiler.compiled_count == count
 
 
 BOTH = """

@@ -22,6 +22,8 @@ FILES = [
     for folder in ("tests/kernels/cuda", "tests/cuda")
     for path in sorted((ROOT / folder).glob("test_*.py"))
 ]
+#: without other packages' plugins for pytest, of which loading costs a second
+ENVIRONMENT = {"NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @pytest.mark.skipif(
@@ -36,7 +38,7 @@ def test_in_the_simulator(file: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100"},
+        env={**os.environ, **ENVIRONMENT},
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{output[-20_000:]}"

@@ -68,10 +68,13 @@ _loaded: dict[Any, Code] = {}
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code of a kernel, and what the assembler says of it."""
+    """Machine code of a kernel, what the assembler says of it, and what its PTX says: the number
+    of instructions on float64, and the alignment of dynamic shared memory (0: there is none)."""
 
     cubin: bytes
     report: str
+    float64: int = 0
+    alignment: int = 0
 
 
 def common_hash() -> str:
@@ -99,40 +102,63 @@ def code_path(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, in
 def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Code:
     """Machine code of the kernel for float type `dtype` and a device's compute capability; compiles
     it if need be. `data_dtype` is the NumPy type name of the 'd' arrays, where it has any."""
-    key = (kernel, dtype, data_dtype, cc)
+    return codes(kernel, dtype, data_dtype, [cc])[0]
+
+
+def codes(
+    kernel: CudaKernel, dtype: str, data_dtype: str, ccs: list[tuple[int, int]]
+) -> list[Code]:
+    """Machine code for several compute capabilities; Numba's part of the work is done once."""
     with uninterrupted(), _lock:
-        if key not in _loaded:
+        absent = [cc for cc in ccs if (kernel, dtype, data_dtype, cc) not in _loaded]
+        texts: dict[tuple[int, int], str] = {}
+
+        def text(cc: tuple[int, int]) -> str:
+            if cc not in texts:
+                wanted = [c for c in absent[absent.index(cc) :] if c == cc or not _is_kept(c)]
+                texts.update(
+                    zip(wanted, compile_ptxs(kernel, dtype, data_dtype, wanted), strict=True)
+                )
+            return texts[cc]
+
+        def _is_kept(cc: tuple[int, int]) -> bool:
+            try:
+                return code_path(kernel, dtype, data_dtype, cc).exists()
+            except keys.Unkeyed:
+                return False
+
+        for cc in absent:
             content = files.obtain(
-                lambda: code_path(kernel, dtype, data_dtype, cc),
-                lambda: _pack(compile_code(kernel, dtype, data_dtype, cc)),
+                lambda cc=cc: code_path(kernel, dtype, data_dtype, cc),  # type: ignore[misc]
+                lambda cc=cc: _pack(assemble(text(cc), cc)),  # type: ignore[misc]
                 kernel,
                 GENERATED,
             )
-            _loaded[key] = _unpack(content)
-        return _loaded[key]
-
-
-def keep(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int], made: Code) -> None:
-    """Put a variant that was compiled elsewhere into the cache, if it is not there."""
-    files.obtain(
-        lambda: code_path(kernel, dtype, data_dtype, cc), lambda: _pack(made), kernel, GENERATED
-    )
+            _loaded[kernel, dtype, data_dtype, cc] = _unpack(content)
+        return [_loaded[kernel, dtype, data_dtype, cc] for cc in ccs]
 
 
 def _pack(made: Code) -> bytes:
-    return json.dumps({"report": made.report}).encode() + b"\n" + made.cubin
+    head = {"report": made.report, "float64": made.float64, "alignment": made.alignment}
+    return json.dumps(head).encode() + b"\n" + made.cubin
 
 
 def _unpack(content: bytes) -> Code:
     head, cubin = content.split(b"\n", 1)
-    return Code(cubin, json.loads(head)["report"])
+    return Code(cubin, **json.loads(head))
 
 
-def compile_code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Code:
-    """Compile and assemble one variant."""
+def assemble(ptx: str, cc: tuple[int, int]) -> Code:
+    """Machine code of PTX."""
     global compiled_count
     compiled_count += 1
-    return Code(*_cuda.link(compile_ptx(kernel, dtype, data_dtype, cc), cc))
+    alignments = re.findall(r"^\.extern \.shared \.align (\d+)", ptx, re.MULTILINE)
+    on_float64 = re.findall(r"^\s*(?:@\S+\s+)?(?!ld\.param)[a-z]\S*\.f64", ptx, re.MULTILINE)
+    return Code(
+        *_cuda.link(ptx, cc),
+        float64=len(on_float64),
+        alignment=min(map(int, alignments), default=0),
+    )
 
 
 def compile_ptx(

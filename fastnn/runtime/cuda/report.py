@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from fastnn.kernels import external, topics
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
-from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import compiler
 
 #: float types, and the compute capabilities that each is looked at for
@@ -53,30 +52,25 @@ def declare_all(modules: Iterable[str] = ()) -> None:
 
 
 def examine(name: str, dtype: str) -> list[Report]:
-    """Compile a kernel for all compute capabilities and read what came out; runs to come find it in
-    the cache."""
+    """Read what comes out of compiling a kernel for all compute capabilities; what is in the cache
+    is not compiled again, and runs to come find the rest there."""
     if name not in CUDA_KERNELS:  # somebody's own, which only the process that asks knows
         return []
     kernel = CUDA_KERNELS[name]
     ccs = [cc for cc in VARIANTS[dtype] if kernel.runs_on(cc)]
     data = DATA if any(p.dtype == "d" for p in kernel.arrays.values()) else ""
     try:
-        texts = compiler.compile_ptxs(kernel, dtype, data, ccs)
-        found = []
-        for cc, ptx in zip(ccs, texts, strict=True):
-            made = compiler.Code(*_cuda.link(ptx, cc))
-            compiler.keep(kernel, dtype, data, cc, made)
-            found.append(read(name, dtype, cc, ptx, made.cubin, made.report))
-        return found
+        made = compiler.codes(kernel, dtype, data, ccs)
+        return [read(name, dtype, cc, code) for cc, code in zip(ccs, made, strict=True)]
     except Exception as error:  # reported, so that one kernel doesn't hide the others
         return [Report(name, dtype, cc, error=f"{type(error).__name__}: {error}") for cc in ccs]
 
 
-def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log: str) -> Report:
-    """What PTX and the assembler's report say."""
+def read(name: str, dtype: str, cc: tuple[int, int], code: compiler.Code) -> Report:
+    """What is known of machine code."""
 
     def numbers(pattern: str) -> int:
-        return sum(map(int, re.findall(pattern, log)))
+        return sum(map(int, re.findall(pattern, code.report)))
 
     return Report(
         kernel=name,
@@ -85,11 +79,9 @@ def read(name: str, dtype: str, cc: tuple[int, int], ptx: str, cubin: bytes, log
         registers=numbers(r"Used (\d+) registers"),
         stack=numbers(r"(\d+) bytes stack frame"),
         spills=numbers(r"(\d+) bytes spill (?:stores|loads)"),
-        float64=len(re.findall(r"^\s*(?:@\S+\s+)?(?!ld\.param)[a-z]\S*\.f64", ptx, re.MULTILINE)),
-        alignment=min(
-            map(int, re.findall(r"^\.extern \.shared \.align (\d+)", ptx, re.MULTILINE)), default=0
-        ),
-        cubin=len(cubin),
+        float64=code.float64,
+        alignment=code.alignment,
+        cubin=len(code.cubin),
     )
 
 
