@@ -101,6 +101,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--pretrain-epochs", type=int, default=10, help="for each layer")
     parser.add_argument("--epochs", type=int, default=15, help="with labels")
     parser.add_argument("--dropout", type=float, default=0.0, help="rate, while labels are learned")
+    parser.add_argument(
+        "--plain-dropout", type=float, help="of the net without pre-training: --dropout"
+    )
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3, help="with labels, at the beginning")
     parser.add_argument("--optimizer", choices=("adam", "momentum"), default="adam")
@@ -124,6 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     x, classes = data[0][0], int(data[0][1].max()) + 1
     sizes = [x.shape[1], *map(int, options.layers.split(","))]
     plain_lr = options.lr if options.plain_lr is None else options.plain_lr
+    plain_dropout = options.dropout if options.plain_dropout is None else options.plain_dropout
     errors: dict[str, list[float]] = {"with": [], "without": []}
     for seed in range(options.first, options.first + options.seeds):
         first = options.pretrain_epochs, options.batch_size, seed, options.quiet
@@ -137,7 +141,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
 
         epochs = round(options.epochs * (before + after) / after)  # in the same time
         begin = time.process_time()
-        plain = with_dropout(plain_net(sizes, classes, options.init), options.dropout)
+        plain = with_dropout(plain_net(sizes, classes, options.init), plain_dropout)
         errors["without"].append(train(plain, data, epochs, plain_lr, *rest))
         alone = time.process_time() - begin
         print(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastnn.kernels.simd import fma
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import below_one, betas_of, decoupled
@@ -126,14 +128,35 @@ class Muon(Passes):
 
 
 def newton_schulz(x: Any, steps: int) -> Any:
-    """The odd polynomial of all singular values, so many times; products of the shorter side."""
+    """The odd polynomial of all singular values, so many times.
+
+    In the shorter side's m numbers: X = P X with P = a I + b A + c A A. All A and P are polynomials
+    of the first A, and so commute: where the other side has more than 1.5 m numbers it takes fewer
+    multiply-adds to go on with A = P A P and the product of all P, and multiply X once.
+    """
     a, b, c = COEFFICIENTS
     wide = x.shape[0] <= x.shape[1]
-    for _ in range(steps):
-        square = x @ x.T if wide else x.T @ x
-        even = square * b + (square @ square) * c
-        x = x * a + (even @ x if wide else x @ even)
-    return x
+    short, long = min(x.shape), max(x.shape)
+    unit = x.graph.constant(a * np.eye(short), name="unit")
+    apart = 2 * long > 3 * short
+    square, whole = _square(x, wide), None
+    for step in range(steps):
+        p = square * b + (square @ square) * c + unit
+        more = step + 1 < steps
+        if apart:
+            whole = p if whole is None else whole @ p
+            square = p @ square @ p if more else square
+        else:
+            x = p @ x if wide else x @ p
+            square = _square(x, wide) if more else square
+    if whole is None:
+        return x
+    return whole @ x if wide else x @ whole
+
+
+def _square(x: Any, wide: bool) -> Any:
+    """X X^T of the shorter side."""
+    return x @ x.T if wide else x.T @ x
 
 
 def momenta(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
@@ -198,6 +199,21 @@ def test_choice_names_kernels() -> None:
         for size in (10, 256, 1024):
             for name in matmul.choose_linear(n, size, size, workers=2):
                 assert name in KERNELS
+
+
+@pytest.mark.parametrize("bits", [256, 512])
+def test_rows_that_share_sets_of_a_small_cache_are_packed(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = dataclasses.replace(target.host(), vector_bits=bits)
+    monkeypatch.setattr(target, "host", lambda: narrow)
+    packed = "linear_forward_blocked" if bits == 256 else "linear_forward"
+    for n, c, k, itemsize, wanted in (
+        (64, 512, 512, 4, packed), (64, 128, 256, 8, packed), (63, 512, 512, 4, "linear_forward"),
+        (64, 127, 512, 4, "linear_forward"), (64, 500, 500, 4, "linear_forward"),
+        (64, 1024, 1024, 4, "linear_forward_blocked"),
+    ):  # fmt: skip
+        assert matmul.choose_linear(n, c, k, itemsize).forward == wanted
 
 
 @pytest.mark.parametrize("bits", NARROWER)
