@@ -300,8 +300,9 @@ class Optimizer:
 
         Where the base rate is 0 the factor is the rate itself, of the groups without one.
         """
-        given = [float(self.group_options(g)["lr"]) for g in range(self.group_count)]
-        if self.options["lr"]:
+        base = self.options["lr"]
+        given = [float(base), *(float(own.get("lr", base)) for own in self.groups.values())]
+        if base:
             return [rate * factor for rate in given]
         return [rate or factor for rate in given]
 

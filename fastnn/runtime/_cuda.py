@@ -156,6 +156,13 @@ def driver() -> Any:
         return importlib.import_module("cuda.bindings.driver")
 
 
+@functools.cache
+def functions() -> Any:
+    """The same functions without the bindings, for calls that don't wait: they keep Python's lock,
+    take C's numbers and return their status."""
+    return ctypes.PyDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
 def check(result: tuple[Any, ...]) -> Any:
     """What a function of the driver gave, without its status; an error if it failed."""
     status, *values = result

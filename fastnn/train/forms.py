@@ -17,6 +17,9 @@ from fastnn.train.batches import batch_of
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
 
+isfinite, all_of = np.isfinite, np.logical_and.reduce
+least, most = np.minimum.reduce, np.maximum.reduce
+
 
 @dataclass(frozen=True)
 class Form:
@@ -34,11 +37,33 @@ class Form:
     parts: tuple[Arrays, Arrays, Arrays]
     names: tuple[str, ...]
     size: int
+    #: see `good`: numbers of the arrays of floats, and of others with their limits
+    floats: tuple[int, ...]
+    limited: tuple[tuple[int, int, int], ...]
+    #: whether there is more to check
+    strict: bool
 
     @property
     def nbytes(self) -> int:
         """About how much memory it holds alone, on the host."""
         return int(self.bound.nbytes)
+
+    def good(self, arrays: list[np.ndarray], check_data: bool) -> bool:
+        """A quick look at another batch's numbers: whether nothing can be wrong with them.
+
+        What this doesn't accept may still be right.
+        """
+        if self.strict:
+            return False
+        if check_data:
+            for k in self.floats:
+                if not all_of(isfinite(arrays[k]), None):
+                    return False
+        for k, low, high in self.limited:
+            array = arrays[k]
+            if least(array, None) < low or most(array, None) >= high:
+                return False
+        return True
 
     def filled(self, arrays: list[Any]) -> tuple[Arrays, Arrays, Arrays]:
         """Another batch's arrays as inputs, targets and sample weights."""
@@ -85,12 +110,14 @@ class Forms:
         if plain is None:
             return self._new(x, y, w)
         key, arrays = plain
-        if key not in self._known:
+        form = self._known.get(key)
+        if form is None:
             form, found = self._new(x, y, w)
             if all(a is b for a, b in zip(arrays, found, strict=True)):  # not cast
                 self._known[key] = form
             return form, found
-        form = self._known[key]
+        if form.good(arrays, self.check_data):
+            return form, arrays
         inputs, targets, weights = form.filled(arrays)
         if weights.arrays:
             check_weights(weights, inputs, self.trainer.dtype)
@@ -112,8 +139,21 @@ class Forms:
         if key not in self._bound:
             self._bound[key] = self.bind(built)
         names = (*x.names, *y.names, *w.names)
-        form = Form(built, self._bound[key], (x, y, w), names, len(x))
-        return form, [*x.arrays, *y.arrays, *w.arrays]
+        arrays = [*x.arrays, *y.arrays, *w.arrays]
+        kinds = [np.dtype(getattr(array, "dtype", object)) for array in arrays]
+        form = Form(
+            built, self._bound[key], (x, y, w), names, len(x),
+            tuple(k for k, kind in enumerate(kinds) if kind.kind == "f"),
+            tuple(
+                (names.index(name), limits.low, limits.high)
+                for name, limits in built.ranges
+                if name in names
+            ),
+            # numbers of a wider type may be beyond the range of that of the program
+            bool(w.arrays or built.checks)
+            or any(k.kind == "f" and k.itemsize > np.dtype(trainer.dtype).itemsize for k in kinds),
+        )  # fmt: skip
+        return form, arrays
 
 
 def _plain(*item: Any) -> tuple[Any, list[np.ndarray]] | None:

@@ -19,7 +19,7 @@ from fastnn.kernels.declare import CudaKernel
 from fastnn.plan.branches import Place as Branch
 from fastnn.plan.program import Count, moved
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import guards
+from fastnn.runtime.cuda import direct, guards
 from fastnn.runtime.cuda.device import Device
 from fastnn.runtime.cuda.place import (
     Launch,
@@ -52,7 +52,7 @@ class Gpu(Device):
         self.idle_streams: list[Any] = []  # for further branches of a capture
         self._kernels: dict[Any, Any] = {}
         self._sources: list[np.ndarray] = []  # what copies that are on their way read
-        self._lane: tuple[Any, Any, Any] | None = None
+        self._lane: tuple[Any, Any] | None = None
 
     def use(self) -> Any:
         """Make it this thread's device, which others may have changed; returns `cuda.core`'s."""
@@ -168,17 +168,23 @@ class Gpu(Device):
             )
         )
 
-    def forward(self, host: np.ndarray, staging: Piece, target: Piece, size: int) -> None:
-        """Pinned bytes of the host to `staging`, beside the work of the stream, and from there to
-        `target`, in the stream's turn. (The thread has said `use` before.)"""
+    @property
+    def lane(self) -> tuple[Any, Any]:
+        """The stream of copies beside the work, and the event after the last of them."""
         if self._lane is None:
-            lane = self.use().create_stream()
-            self._lane = lane, lane.handle, lane.record()
-        driver, stream, (_, lane, copied) = self.driver, self.stream.handle, self._lane
-        self._check(driver.cuMemcpyHtoDAsync(staging.address, host.ctypes.data, size, lane))
-        self._check(driver.cuEventRecord(copied.handle, lane))
-        self._check(driver.cuStreamWaitEvent(stream, copied.handle, 0))
-        self._check(driver.cuMemcpyDtoDAsync(target.address, staging.address, size, stream))
+            stream = self.use().create_stream()
+            self._lane = stream, stream.record()
+        return self._lane
+
+    def forwarding(self, host: np.ndarray, staging: Piece, target: Piece, size: int) -> Launch:
+        """A function that copies pinned bytes of the host to `staging`, beside the work of the
+        stream, and from there to `target`, in the stream's turn. (Its thread says `use` before.)"""
+        return direct.forwarding(self, host, staging, target, size)
+
+    def look(self, piece: Piece, answer: np.ndarray) -> tuple[Launch, Launch]:
+        """A function that has a piece copied to pinned bytes, and one that waits until the last
+        such copy is there."""
+        return direct.look(self, piece, answer)
 
     # ---------------------------------------------------------------- launches
 

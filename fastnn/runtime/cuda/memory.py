@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.kernels import control_block
 from fastnn.plan.halves import HALVES
 from fastnn.plan.program import Program
-from fastnn.runtime.cuda.place import Piece
+from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.interface import Store
 from fastnn.runtime.segment import Segment
 
@@ -58,6 +59,11 @@ class DeviceControl:
         self._turn = (self._turn + 1) % ANSWERS
         self.gpu.start_download(self.piece, self._answers[self._turn])
         return self._answers[self._turn]
+
+    @cached
+    def looks(self) -> list[tuple[np.ndarray, Launch, Launch]]:
+        """The same prepared: answers, each with what asks for it and what waits for it."""
+        return [(answer, *self.gpu.look(self.piece, answer)) for answer in self._answers]
 
     def take(self, answer: np.ndarray) -> None:
         """Use what `ask` returned, when it is there."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnn.kernels import types
 from fastnn.plan.program import Program
-from fastnn.runtime.cuda.place import Piece
+from fastnn.runtime.cuda.place import Launch, Piece, nothing
 
 #: buffers of a ring, at most; bytes that all of them take, unless two take more
 SLOTS, BYTES = 8, 1 << 28
@@ -33,6 +33,9 @@ class Slot:
         self.host = gpu.pinned(size)
         self.piece: Piece = gpu.allocate(size, "input")
         self.size = 0
+        self._gpu = gpu
+        self._forward: Launch = nothing
+        self._way: tuple[Piece | None, int] = None, 0  # of `_forward`: where to, how many bytes
         self._program: Program | None = None
         self._views: dict[str, np.ndarray] = {}
 
@@ -51,6 +54,13 @@ class Slot:
             self._program = program
         for name, array in zip(names, arrays, strict=True):
             np.copyto(self._views[name], array, casting="unsafe")
+
+    def forward(self, target: Piece) -> None:
+        """Have what was written copied to the program's inputs."""
+        if self._way[0] is not target or self._way[1] != self.size:
+            self._forward = self._gpu.forwarding(self.host, self.piece, target, self.size)
+            self._way = target, self.size
+        self._forward()
 
 
 def ring(gpu: Any, size: int) -> list[Slot]:

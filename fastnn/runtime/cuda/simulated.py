@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -63,9 +64,15 @@ class SimulatedGpu(Device):
     def duplicate(self, source: Piece, target: Piece, size: int, offset: int = 0) -> None:
         ctypes.memmove(target.address + offset, source.address, size)
 
-    def forward(self, host: np.ndarray, staging: Piece, target: Piece, size: int) -> None:
-        ctypes.memmove(staging.address, host.ctypes.data, size)
-        ctypes.memmove(target.address, staging.address, size)
+    def forwarding(self, host: np.ndarray, staging: Piece, target: Piece, size: int) -> Launch:
+        def forward() -> None:
+            ctypes.memmove(staging.address, host.ctypes.data, size)
+            ctypes.memmove(target.address, staging.address, size)
+
+        return forward
+
+    def look(self, piece: Piece, answer: np.ndarray) -> tuple[Launch, Launch]:
+        return functools.partial(self.download, piece, answer), nothing
 
     def prepared(
         self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands

@@ -3,9 +3,10 @@
 The caller's thread takes a batch from wherever it comes, writes it into a page-locked buffer of a
 ring and goes on to the next. A thread that stands as long as the stream does copies the buffer to
 the device, on a stream of the device's own so that the copy runs beside the steps before; then it
-launches the step. Every few steps the control block is read back: a buffer is written again when
-its step is known to have come to a good end, so that the inputs of a step which has not are there
-to be looked at.
+launches the step. It is woken when half a ring has been written, as batches that come quickly cost
+less together, or when one has been long in coming. Every few steps the control block is read back:
+a buffer is written again when its step is known to have come to a good end, so that the inputs of a
+step which has not are there to be looked at.
 
 Who looks at what lies on the device between two steps has to call `synchronize` first: it returns
 when all that was sent is done. The next step then brings to the device what the host has changed.
@@ -15,20 +16,26 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastnn.kernels import control_block
 from fastnn.runtime.cuda.bound import CudaProgram
-from fastnn.runtime.cuda.place import Launch
+from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.cuda.ring import Slot, ring
 
 if TYPE_CHECKING:
     from fastnn.runtime.cuda.execute import CudaRuntime
 
-#: seconds between two looks of a thread that waits
-EVERY = 0.05
+#: seconds between two looks of a thread that waits, and of one that has nothing to do
+EVERY, IDLE = 0.05, 0.01
+#: seconds after which a batch counts as slow: its step is launched at once
+SLOW = 0.001
 #: a batch's buffer (None: its inputs are there already), and its program
 Item = tuple[Slot | None, CudaProgram]
 
@@ -53,8 +60,10 @@ class Stream:
         self._sent = self._launched = self._done = self._want = 0
         self._begin = int(self.runtime.control[control_block.STEP])
         self._marks: deque[tuple[Launch, Any, int]] = deque()  # on their way, by steps launched
+        self._looks = itertools.cycle(runtime.device_control.looks)
+        self._woken = 0.0  # when the thread was last told of new steps
         self._flight: deque[Item] = deque()  # launched, not known to be done
-        self._there: set[CudaProgram] = set()  # whose memory is on the device
+        self._there: dict[CudaProgram, Piece] = {}  # whose memory is on the device: their inputs
         self._used: dict[CudaProgram, None] = {}
         self._closing = self._stopped = self.ended = False
         self.failed: CudaProgram | None = None
@@ -71,20 +80,35 @@ class Stream:
         poll: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Have a step made on these inputs; whether all is well so far."""
-        if any(hasattr(array, "copy_to") for array in arrays):
-            # their owner may change them as soon as this returns
-            if self.synchronize(poll):
-                for name, array in zip(names, arrays, strict=True):
-                    bound.write(name, array)
-                self._hand_over((None, bound))
-            return self.synchronize(poll)
+        for array in arrays:
+            if type(array) is not np.ndarray and hasattr(array, "copy_to"):
+                return self._send_from_device(bound, names, arrays, poll)
         slots = self._slots(bound, poll)
-        if not self._reach(self._sent - len(slots) + 1, poll):
+        count = len(slots)
+        full = self._sent - self._done >= count
+        if (full or self._stopped or self.ended) and not self._reach(self._sent - count + 1, poll):
             return False
-        slot = slots[self._sent % len(slots)]
+        slot = slots[self._sent % count]
         slot.fill(bound.program, names, arrays)
-        self._hand_over((slot, bound))
+        self._items.append((slot, bound))
+        self._sent += 1
+        now = time.monotonic()
+        if self._sent % max(1, count // 2) == 0 or now - self._woken > SLOW:
+            self._release(self._wake)
+            self._woken = now
         return True
+
+    def _send_from_device(
+        self, bound: CudaProgram, names: Sequence[str], arrays: Sequence[Any],
+        poll: Callable[[], None],
+    ) -> bool:  # fmt: skip
+        """The same for arrays whose owner may change them as soon as this returns."""
+        if self.synchronize(poll):
+            for name, array in zip(names, arrays, strict=True):
+                bound.write(name, array)
+            self._items.append((None, bound))
+            self._sent += 1
+        return self.synchronize(poll)
 
     def synchronize(self, poll: Callable[[], None] = lambda: None) -> bool:
         """Wait until all that was sent is done; whether it came to a good end."""
@@ -99,11 +123,6 @@ class Stream:
             with contextlib.suppress(KeyboardInterrupt):
                 self._release(self._wake)
                 self._news.acquire(timeout=EVERY)
-
-    def _hand_over(self, item: Item) -> None:
-        self._items.append(item)
-        self._sent += 1
-        self._release(self._wake)
 
     def _reach(self, count: int, poll: Callable[[], None]) -> bool:
         """Wait until so many steps are done; whether all is well so far."""
@@ -152,24 +171,23 @@ class Stream:
                 self._confirm()
             elif self._closing:
                 return
-            elif not self._wake.acquire(timeout=EVERY) and not self.held():
+            elif not self._wake.acquire(timeout=IDLE) and not (self._items or self.held()):
                 self._closing = True
 
     def _launch(self, item: Item) -> None:
         slot, bound = item
-        if bound not in self._there:
+        inputs = self._there.get(bound)
+        if inputs is None:
             # its copy of the buffers must not be made in the middle of a step that fails
             while self._flight and not self._stopped:
                 self._confirm()
             if self._stopped:
                 return
             self.runtime.acquire([bound])
-            bound.segments["input"].on(self.gpu, writes=True)
-            self._there.add(bound)
+            self._there[bound] = inputs = bound.segments["input"].on(self.gpu, writes=True)
             self._used[bound] = None
         if slot is not None:
-            inputs = bound.segments["input"].place(self.gpu)
-            self.gpu.forward(slot.host, slot.piece, inputs, slot.size)
+            slot.forward(inputs)
         bound.launch()
         self._flight.append(item)
         self._launched += 1
@@ -178,8 +196,9 @@ class Stream:
 
     def _mark(self) -> None:
         """Have the control block sent after the steps so far."""
-        answer = self.runtime.device_control.ask()
-        self._marks.append((self.gpu.mark(), answer, self._launched))
+        answer, ask, wait = next(self._looks)
+        ask()
+        self._marks.append((wait, answer, self._launched))
 
     def _confirm(self) -> None:
         """Wait for the steps before the first mark."""
