@@ -55,6 +55,22 @@ section("steps")
 fit(Batches(40), t)
 section("evaluation")
 t.evaluate(Batches(40))
+section("slow")
+
+class Slow(Batches):
+    def __iter__(self):
+        import os, time
+        yield from super().__iter__()
+        for _ in range(1000):
+            log = open(os.environ["STUB_LOG"]).read().split("# slow")[1]
+            if log.count("GraphLaunch") == self.count:
+                break
+            time.sleep(0.005)
+        print("launched", log.count("GraphLaunch"))
+
+from fastnn.runtime.cuda import stream
+stream.SLOW = 1e9  # however busy the machine is
+fit(Slow(3), t)
 section("end")
 print("threads", sending())
 """
@@ -87,6 +103,11 @@ def test_a_step_waits_for_its_batch_and_for_nothing_else(ran: Ran):
         assert names[k - 4 : k + 1] == want
     waits = names.count("EventSynchronize") + names.count("StreamSynchronize")
     assert waits <= 40 // 4 + 6  # half a ring at a time
+
+
+def test_batches_do_not_wait_for_others_that_are_long_in_coming(ran: Ran):
+    """Three quick ones are less than what is sent at once; the iterable then waits for them."""
+    assert "launched 3" in ran.output
 
 
 def test_the_ring_is_kept_and_nothing_is_left(ran: Ran):
