@@ -1,12 +1,53 @@
 """Depthwise convolutions: each channel on its own, with one kernel. No products of matrices:
-vectors of channels, which are neighbours in memory. Shapes as in `cpu.py`, with w [I,J,1,C]."""
+vectors of channels, which are neighbours in memory. Shapes as in `cpu.py`, with w [I,J,1,C].
+
+Channels are taken by strips of four vectors while there are so many, then by single ones: what it
+takes to find an element of a window is shared by four chains of multiply-adds, none of which waits
+for another. Each helper below gets the three functions of either.
+"""
 
 from __future__ import annotations
 
-from ..cpu.parts import load_part, store_part
-from ..declare import kernel
+from ..cpu.parts import (
+    load_part,
+    store_part,
+    strip_add,
+    strip_fma,
+    strip_lanes,
+    strip_load,
+    strip_splat,
+    strip_store,
+)
+from ..declare import helper, kernel
 from ..simd import fma, lanes, splat
 from .windows import end_inside, first_inside
+
+
+@helper
+def part_fma(a, b, c):
+    return fma(a, b, c)
+
+
+@helper
+def part_add(a, b):
+    return a + b
+
+
+@helper
+def part_splat(x, value):
+    return splat(x, value)
+
+
+@helper
+def window_sum(take, add, fill, x, source, line, step, w, factor, row, i, j, channels, rest):
+    """The sum over i[0] <= i < i[1] and j[0] <= j < j[1] of x*w, of `rest` channels: the window's
+    lines are `line` elements of x apart, their places `step`; lines of w are `row` apart."""
+    total = fill(x, 0.0)
+    for a in range(i[0], i[1]):
+        for b in range(j[0], j[1]):
+            found = take(x, source + a * line + b * step, rest)
+            total = add(found, take(w, factor + a * row + b * channels, rest), total)
+    return total
 
 
 @kernel
@@ -27,6 +68,7 @@ def depthwise_forward(
     """y[n,p,q,c] = bias[c] + sum over i, j of x[n, ..., c]*w[i,j,c]"""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     kernel_h, kernel_w = w.shape[0], w.shape[1]
+    line, step = dilation_h * columns * channels, dilation_w * channels
     for n in range(lo, hi):
         at = n * y.shape[1] * y.shape[2] * channels
         for p in range(y.shape[1]):
@@ -37,19 +79,52 @@ def depthwise_forward(
                 column = q * stride_w - left
                 j0 = first_inside(column, dilation_w)
                 j1 = end_inside(column, dilation_w, columns, kernel_w)
-                for c in range(0, channels, lanes(x)):
-                    rest = channels - c
-                    total = splat(x, 0.0)
-                    for i in range(i0, i1):
-                        line = (n * rows + row + i * dilation_h) * columns + column
-                        for j in range(j0, j1):
-                            source = (line + j * dilation_w) * channels + c
-                            factor = load_part(w, (i * kernel_w + j) * channels + c, rest)
-                            total = fma(load_part(x, source, rest), factor, total)
+                source = ((n * rows + row) * columns + column) * channels
+                c = 0
+                while c + strip_lanes(x) <= channels:
+                    total = window_sum(
+                        strip_load, strip_fma, strip_splat, x, source + c, line, step, w, c,
+                        kernel_w * channels, (i0, i1), (j0, j1), channels, channels - c,
+                    )  # fmt: skip
                     if bias.size:
-                        total = total + load_part(bias, c, rest)
-                    store_part(y, at + c, total, rest)
+                        total = strip_add(total, strip_load(bias, c, channels - c))
+                    strip_store(y, at + c, total, channels - c)
+                    c += strip_lanes(x)
+                while c < channels:
+                    part = window_sum(
+                        load_part, part_fma, part_splat, x, source + c, line, step, w, c,
+                        kernel_w * channels, (i0, i1), (j0, j1), channels, channels - c,
+                    )  # fmt: skip
+                    if bias.size:
+                        part = part + load_part(bias, c, channels - c)
+                    store_part(y, at + c, part, channels - c)
+                    c += lanes(x)
                 at += channels
+
+
+@helper
+def place_sum(
+    take, add, fill, dy, sample, w, h, column, stride_h, stride_w, dilation_h, dilation_w, channel,
+    rest,
+):  # fmt: skip
+    """The sum of dy*w over the windows that a place is in: the line `h` and the column `column` of
+    the padded image, `rest` channels from `channel` on; `sample` is dy's first element."""
+    places_h, places_w, channels = dy.shape[1], dy.shape[2], dy.shape[3]
+    total = fill(dy, 0.0)
+    for i in range(w.shape[0]):
+        up = h - i * dilation_h
+        p = up if stride_h == 1 else up // stride_h
+        if up < 0 or up != p * stride_h or p >= places_h:
+            continue
+        for j in range(w.shape[1]):
+            across = column - j * dilation_w
+            q = across if stride_w == 1 else across // stride_w
+            if across < 0 or across != q * stride_w or q >= places_w:
+                continue
+            found = take(dy, sample + (p * places_w + q) * channels + channel, rest)
+            factor = take(w, (i * w.shape[1] + j) * channels + channel, rest)
+            total = add(found, factor, total)
+    return total
 
 
 @kernel
@@ -67,30 +142,44 @@ def depthwise_backward_input(
     hi: "end",
 ):
     """dx[n,h,w,c] = the sum of dy*w over all windows that this element is in."""
-    places_h, places_w, channels = dy.shape[1], dy.shape[2], dy.shape[3]
-    kernel_h, kernel_w = w.shape[0], w.shape[1]
+    channels = dy.shape[3]
     for n in range(lo, hi):
         at = n * dx.shape[1] * dx.shape[2] * channels
+        sample = n * dy.shape[1] * dy.shape[2] * channels
         for h in range(dx.shape[1]):
             for column in range(dx.shape[2]):
-                for c in range(0, channels, lanes(dx)):
-                    rest = channels - c
-                    total = splat(dx, 0.0)
-                    for i in range(kernel_h):
-                        up = h + top - i * dilation_h
-                        p = up // stride_h
-                        if up < 0 or up != p * stride_h or p >= places_h:
-                            continue
-                        for j in range(kernel_w):
-                            across = column + left - j * dilation_w
-                            q = across // stride_w
-                            if across < 0 or across != q * stride_w or q >= places_w:
-                                continue
-                            source = ((n * places_h + p) * places_w + q) * channels + c
-                            factor = load_part(w, (i * kernel_w + j) * channels + c, rest)
-                            total = fma(load_part(dy, source, rest), factor, total)
-                    store_part(dx, at + c, total, rest)
+                c = 0
+                while c + strip_lanes(dx) <= channels:
+                    total = place_sum(
+                        strip_load, strip_fma, strip_splat, dy, sample, w, h + top, column + left,
+                        stride_h, stride_w, dilation_h, dilation_w, c, channels - c,
+                    )  # fmt: skip
+                    strip_store(dx, at + c, total, channels - c)
+                    c += strip_lanes(dx)
+                while c < channels:
+                    part = place_sum(
+                        load_part, part_fma, part_splat, dy, sample, w, h + top, column + left,
+                        stride_h, stride_w, dilation_h, dilation_w, c, channels - c,
+                    )  # fmt: skip
+                    store_part(dx, at + c, part, channels - c)
+                    c += lanes(dx)
                 at += channels
+
+
+@helper
+def sample_sum(
+    take, add, plus, fill, x, here, line, step, p, q, dy, there, stride_line, stride, rest
+):
+    """The sum over p[0] <= p < p[1] of those over q[0] <= q < q[1] of x*dy, of `rest` channels:
+    lines of x are `line` elements apart, places `step`; of dy `stride_line` and `stride`."""
+    total = fill(x, 0.0)
+    for a in range(p[0], p[1]):
+        part = fill(x, 0.0)
+        for b in range(q[0], q[1]):
+            found = take(x, here + a * line + b * step, rest)
+            part = add(found, take(dy, there + a * stride_line + b * stride, rest), part)
+        total = plus(total, part)
+    return total
 
 
 @kernel(grain=16, factors=("x", "dy"))
@@ -112,26 +201,30 @@ def depthwise_backward_weight(
     of a sample, then of the samples."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     places_h, places_w = dy.shape[1], dy.shape[2]
-    for d in range(dw.shape[0]):
-        i, j = d // kernel_w, d % kernel_w
-        column = j * dilation_w - left
-        q0 = first_inside(column, stride_w)
-        q1 = end_inside(column, stride_w, columns, places_w)
-        for c in range(lo, hi, lanes(x)):
-            rest = hi - c
-            total = splat(x, 0.0)
-            for n in range(x.shape[0]):
-                sample = splat(x, 0.0)
-                for p in range(places_h):
-                    row = p * stride_h + i * dilation_h - top
-                    if row < 0 or row >= rows:
-                        continue
-                    part = splat(x, 0.0)
-                    here = ((n * rows + row) * columns + column) * channels + c
-                    there = (n * places_h + p) * places_w * channels + c
-                    for q in range(q0, q1):
-                        part = fma(load_part(x, here + q * stride_w * channels, rest),
-                                   load_part(dy, there + q * channels, rest), part)  # fmt: skip
-                    sample = sample + part
-                total = total + sample
-            store_part(dw, d * channels + c, total, rest)
+    line, step = stride_h * columns * channels, stride_w * channels
+    for n in range(x.shape[0]):  # a sample stays in the cache for all elements of the window
+        for d in range(dw.shape[0]):
+            row, column = d // kernel_w * dilation_h - top, d % kernel_w * dilation_w - left
+            p = first_inside(row, stride_h), end_inside(row, stride_h, rows, places_h)
+            q = first_inside(column, stride_w), end_inside(column, stride_w, columns, places_w)
+            here = ((n * rows + row) * columns + column) * channels
+            there = n * places_h * places_w * channels
+            c, at = lo, d * channels
+            while c + strip_lanes(x) <= hi:
+                total = sample_sum(
+                    strip_load, strip_fma, strip_add, strip_splat, x, here + c, line, step, p, q,
+                    dy, there + c, places_w * channels, channels, hi - c,
+                )  # fmt: skip
+                if n > 0:
+                    total = strip_add(strip_load(dw, at + c, hi - c), total)
+                strip_store(dw, at + c, total, hi - c)
+                c += strip_lanes(x)
+            while c < hi:
+                part = sample_sum(
+                    load_part, part_fma, part_add, part_splat, x, here + c, line, step, p, q,
+                    dy, there + c, places_w * channels, channels, hi - c,
+                )  # fmt: skip
+                if n > 0:
+                    part = load_part(dw, at + c, hi - c) + part
+                store_part(dw, at + c, part, hi - c)
+                c += lanes(x)

@@ -8,6 +8,7 @@ Which lane or strip a column falls into never changes what is computed for it.
 
 from ..declare import helper
 from ..simd import (
+    fma,
     iota,
     lanes,
     load,
@@ -178,6 +179,13 @@ def strip_subtract(a, b):
 @helper
 def strip_multiply(a, b):
     return (a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3])
+
+
+@helper
+def strip_fma(a, b, c):
+    return (
+        fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1]), fma(a[2], b[2], c[2]), fma(a[3], b[3], c[3])
+    )  # fmt: skip
 
 
 @helper
