@@ -62,9 +62,8 @@ def disagreement(case: Any, device: str, model: nn.Module, peer: Any, precision:
     mine = step.gradients(case.x if len(case.x) > 1 else case.x[0], case.y)
     theirs = peer.gradients()
     assert set(mine) == set(theirs), set(mine) ^ set(theirs)
-    return max(
-        float(np.abs(mine[n] - g).max() / max(np.abs(g).max(), 1e-30)) for n, g in theirs.items()
-    )
+    each = [np.abs(mine[n] - g).max() / max(np.abs(g).max(), 1e-30) for n, g in theirs.items()]
+    return float(np.max(each))  # NaN if one is
 
 
 def training_step(case: Any, options: Any, timer: Timer) -> dict[str, Any]:

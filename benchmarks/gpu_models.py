@@ -128,10 +128,10 @@ def recurrent(
         return gpu_torch.recurrent_model(kind, inputs, hidden, classes)
 
     ways: tuple[str, ...] = ("eager", "graph")
-    if lengths:
-        ways = ("packed", "eager")
+    if lengths:  # a graph can't have packed sequences: it goes over the padded ones
+        ways = ("packed", *ways)
     elif peepholes:
-        ways = ("eager", "reduce-overhead")
+        ways = ("eager", "reduce-overhead", "graph")
     name = f"{'peephole ' if peepholes else ''}{kind} H{hidden} B{batch} T{steps}"
     return Case(
         name + (", lengths 1..T" if lengths else ""),

@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -82,13 +83,15 @@ def environment() -> dict[str, Any]:
 def write(
     name: str, command: str, rows: list[dict[str, Any]], folder: Path = RESULTS, **more: Any
 ) -> Path:
-    """Keep results as JSON, whole or not at all."""
+    """Keep results as JSON, whole or not at all, with a copy in the folder OUT, if that is set."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     content = {"command": command, "environment": environment(), **more, "rows": rows}
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=1) + "\n")
     new.replace(path)
+    if out := os.environ.get("OUT"):
+        shutil.copy(path, out)
     return path
 
 

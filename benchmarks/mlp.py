@@ -103,7 +103,7 @@ def check(sizes: Sequence[int], batch: int, optimizer: str, workers: int) -> flo
     for name, value in reference.state_dict().items():
         mine = trainer.model.state_dict()[name]
         scale = float(np.abs(value.numpy()).max()) or 1.0
-        worst = max(worst, float(np.abs(mine - value.numpy()).max()) / scale)
+        worst = float(np.maximum(worst, np.abs(mine - value.numpy()).max() / scale))
     return worst
 
 

@@ -183,7 +183,7 @@ def difference(mine: Any, gradients: Callable[[], Any], peer: Any, backward: Any
     found, worst = gradients(), 0.0
     for name, parameter in peer.named_parameters():
         want = parameter.grad.numpy()
-        worst = max(worst, float(np.abs(found[name] - want).max() / np.abs(want).max()))
+        worst = float(np.maximum(worst, np.abs(found[name] - want).max() / np.abs(want).max()))
     return worst
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_session, gpu_timing
+from benchmarks import gpu, gpu_feeding, gpu_models, gpu_session, gpu_smoke, gpu_timing
 from benchmarks.gpu_session import Part, Session
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,80 @@ def test_all_parts_fit_into_ten_minutes() -> None:
     assert names.index("memcheck") < names.index("benchmark")
     assert names[-1] == "torch.compile"
     assert [part.name for part in gpu_session.small_parts()] == names
+
+
+def test_parts_have_their_settings() -> None:
+    found = {part.name: part for part in gpu_session.parts()}
+    for tool in ("memcheck", "racecheck"):  # which see an access one byte past the end then
+        assert found[tool].environment == {"FASTNN_CUDA_GUARD": "exact"}
+        assert found[tool].commands[0][1:3] == ["--tool", tool]
+    assert found["guards"].environment == {"FASTNN_CUDA_GUARD": "1"}
+    assert found["trainings"].environment == {"FASTNN_DEVICE": "cuda"}
+    assert [found[name].commands[0][-1] for name in PEERS] == ["quick", "compiled"]
+
+
+def test_every_row_has_a_captured_graph_among_its_peers_and_compiles_last() -> None:
+    for case in gpu_models.cases():
+        quick, later = (
+            gpu_timing.chosen(case.ways, SimpleNamespace(ways=ways))
+            for ways in ("quick", "compiled")
+        )
+        assert {"eager", "graph"} <= set(quick), case.name
+        assert not {"reduce-overhead", "compile"} & set(quick)
+        assert set(later) <= {"reduce-overhead", "compile"}
+        assert {*quick, *later} == set(case.ways) >= set(case.goal)
+
+
+def test_rows_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the folder, and to OUT: whoever ends the benchmark has them all."""
+    folder, out = tmp_path / "results", tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setenv("OUT", str(out))
+    monkeypatch.setattr(gpu, "device_facts", lambda options: {})
+    options = SimpleNamespace(small=True, precision="highest", ways="quick", results=folder)
+    row: dict[str, Any] = {"ratios": {"eager": 2.0}, "seconds": {}, "goal": {}}
+
+    def written(name: str) -> list[str]:
+        texts = {(place / f"{name}.json").read_text() for place in (folder, out)}
+        (content,) = map(json.loads, texts)
+        return [row["name"] for row in content["rows"] + content.get("failed", [])]
+
+    results = gpu.Results(options)
+    results.add({"name": "a", **row})
+    assert written("gpu-small") == ["a"]
+    results.fail("b", ValueError("no memory"))
+    assert written("gpu-small") == ["a", "b"]
+    results.add({"name": "c", **row})
+    again = gpu.Results(SimpleNamespace(**{**vars(options), "ways": "compiled"}))
+    again.add({"name": "a", **row, "ratios": {"reduce-overhead": 1.5}})
+    assert written("gpu-small") == ["a", "c", "b"]
+    assert again.rows["a"]["best"] == "reduce-overhead"
+
+    seen: list[list[str]] = []
+
+    def measured(size: tuple[int, ...], *_: Any) -> dict[str, Any]:
+        seen.append(written("gpu-feeding") if seen else [])
+        return {"name": str(len(seen))}
+
+    monkeypatch.setattr(gpu_feeding, "row", measured)
+    monkeypatch.setattr(sys, "argv", ["gpu_feeding", "--results", str(folder)])
+    gpu_feeding.main()
+    assert seen == [[], ["1"]]
+    assert written("gpu-feeding") == ["1", "2"]
+
+
+@pytest.mark.parametrize(("far", "status"), [(1e-5, 0), (1e-3, 1), (math.nan, 1)])
+def test_a_loss_far_from_the_cpus_fails(
+    far: float, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(kind: str, device: str, *_: Any) -> list[float]:
+        return [1.0, 0.5 + (far if device == "cuda" else 0.0)]
+
+    monkeypatch.setattr(gpu_smoke, "losses", losses)
+    monkeypatch.setattr(sys, "argv", ["gpu_smoke", "--only", "GRU"])
+    with pytest.raises(SystemExit) as ended:
+        gpu_smoke.main()
+    assert ended.value.code == status
 
 
 def test_results_are_there_after_every_part(tmp_path: Path) -> None:

@@ -257,6 +257,11 @@ def test_what_a_copy_reads_lives_until_the_next_wait(device):
     assert [source.size for source in device._sources] == [50]
     device.sync()
     assert device._sources == []
+    for _ in range(gpu.MOST_SOURCES):
+        device.upload(np.arange(3.0), piece)
+    assert "sync" not in device.core.log[1:]
+    device.upload(np.arange(3.0), piece)  # one more than may wait
+    assert device._sources == []
 
 
 def test_a_failing_driver_is_said(device):
