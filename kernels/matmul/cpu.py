@@ -40,6 +40,8 @@ BLOCK_BYTES = 5 << 18
 PREFETCH_BYTES = 1 << 19
 #: depth of a block where a few rows pass over a large B: B is read nearly in sequence
 FEW_DEPTH = 32
+#: rows from which on the factors of a small weight's gradient are packed
+MANY = 512
 #: rows up to which a gradient's sums are those of lanes, in another order than for more rows
 FEW = 4
 
@@ -80,9 +82,12 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     large = n >= 64 and size >= 1 << 21
     # Rows of w that lie multiples of 2 KiB apart share few sets of a cache. With those of a Zen 3
     # (AVX2, L1 32 KiB, L2 512 KiB) packing makes 128 x 512 x 512 1.26 times as fast, 512 x 512 x
-    # 512 1.3 to 4.4 times where others use the last cache too; 500 columns gain nothing.
+    # 512 1.3 to 4.4 times where others use the last cache too; 500 columns gain nothing. Weight
+    # gradients of many rows become 1.3 (1024 x 128 x 128, packing counted) to 1.9 times as fast
+    # (512 x 128 x 512); 1.16 at 256 x 256 x 256, 0.97 at 256 x 128 x 128.
+    small = target.host().vector_bits < 512
     apart = n >= 64 and size >= 1 << 18 and k * itemsize % 2048 == 0
-    if large or (apart and target.host().vector_bits < 512):
+    if large or (apart and small):
         forward = "linear_forward_blocked"
     elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
         forward = "linear_forward_columns"
@@ -90,7 +95,7 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
         backward_input = "linear_backward_input_unpacked"
     elif large:
         backward_input = "linear_backward_input_blocked"
-    if n >= 16 and size >= 1 << 20:
+    if (n >= 16 and size >= 1 << 20) or (small and n >= MANY and min(c, k) >= 64):
         backward_weight = "linear_backward_weight_packed"
     return LinearChoice(forward, backward_input, backward_weight)
 

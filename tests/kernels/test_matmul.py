@@ -214,6 +214,11 @@ def test_rows_that_share_sets_of_a_small_cache_are_packed(
         (64, 1024, 1024, 4, "linear_forward_blocked"),
     ):  # fmt: skip
         assert matmul.choose_linear(n, c, k, itemsize).forward == wanted
+    gradient, small = "linear_backward_weight", bits == 256
+    for n, c, k, many in ((512, 64, 64, small), (511, 64, 64, False), (512, 784, 63, False),
+                          (16, 512, 512, True)):  # fmt: skip
+        wanted = gradient + "_packed" * many
+        assert matmul.choose_linear(n, c, k).backward_weight == wanted, (n, c, k)
 
 
 @pytest.mark.parametrize("bits", NARROWER)
