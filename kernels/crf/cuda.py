@@ -170,8 +170,7 @@ def crf_forward(x, target, lengths, transitions, start, end, loss, share, pair, 
             unknown += enter(x[b, t, j], top, work, b, scores + j, scores + M + j)
         wanted += np.float64(x[b, t, tag]) - np.float64(top)
         wanted += np.float64(start[tag] if t == 0 else transitions[target[b, max(t - 1, 0)], tag])
-    cuda.syncthreads()
-    for t in range(n):
+    for t in range(n):  # the first step takes what the thread itself has written
         advance(work, b, t, C, M)
         cuda.syncthreads()
     last = step(ALPHA, C, M, n - 1)
@@ -190,19 +189,18 @@ def crf_forward(x, target, lengths, transitions, start, end, loss, share, pair, 
     cuda.syncthreads()
     for i in range(n):
         retreat(work, share, pair, b, n - 1 - i, C, M, top)
+    for t in range(n):
+        tag = target[b, t]
+        if tag % block_threads() == thread_number():  # whose column it is
+            share[b, t, tag] -= cast(x, 1.0)
+            if t > 0:
+                pair[b, target[b, max(t - 1, 0)], tag] -= cast(x, 1.0)
     for j in range(thread_number(), C, block_threads()):
         pair[b, C, j] = share[b, 0, j]
         pair[b, C + 1, j] = share[b, n - 1, j]
-    cuda.syncthreads()
     if thread_number() == 0:
         log_whole = math.log(np.float64(whole)) + np.float64(top) * 0.6931471805599453
         loss[b] = log_whole - wanted
-        pair[b, C, target[b, 0]] -= cast(x, 1.0)
-        pair[b, C + 1, target[b, n - 1]] -= cast(x, 1.0)
-        for t in range(n):
-            share[b, t, target[b, t]] -= cast(x, 1.0)
-            if t > 0:
-                pair[b, target[b, t - 1], target[b, t]] -= cast(x, 1.0)
 
 
 @cuda_kernel(like=cpu.crf_backward, launch=launch)

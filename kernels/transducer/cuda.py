@@ -49,8 +49,7 @@ def transducer_forward(x, target, lengths, target_lengths, loss, norm, alpha, bl
         if thread_number() == 0:
             loss[b] = cast(x, INFINITY) if frames == 0 and L >= 0 else cast(x, NAN)
         return
-    normalise(x, norm, b, frames, L)
-    cuda.syncthreads()
+    normalise(x, norm, b, frames, L)  # read a diagonal later, when the threads have met
     for d in range(frames + L):
         for u in range(thread_number(), L + 1, block_threads()):
             if d - u >= 0 and d - u < frames:
