@@ -22,7 +22,6 @@ compiled ones, with warp shuffles, which add in the same order.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -66,34 +65,32 @@ class _SharedArrays:
     """`cuda.shared` for the simulator: an array a block and source line, poisoned with 0xff."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._arrays: dict[Any, np.ndarray] = {}
         self._launch: Any = None
         #: how often blocks have met, by cluster (see `near.py`)
         self.met: dict[int, int] = {}
 
     def array(self, shape: Any, dtype: Any) -> np.ndarray:
-        module = _module[0]
+        if self._launch is not _module[0]:
+            self._launch = _module[0]
+            self._arrays.clear()
+            self.met.clear()
         if not isinstance(dtype, (type, np.dtype)):
             dtype = str(dtype)  # a type of Numba's
-        dtype = np.dtype(dtype)
-        block = tuple(cuda.blockIdx)
+        dtype, block = np.dtype(dtype), tuple(cuda.blockIdx)
         if shape == 0:  # the memory whose size the launch gives: the same for all calls
+            size = self._launch.shared._dynshared_size
             place: Any = (block, "dynamic")
-            size = module.shared._dynshared_size
             shape = size // dtype.itemsize
         else:
             frame = sys._getframe(1)
-            place = (block, frame.f_code, frame.f_lineno, shape, dtype.name)
-            size = int(np.prod(shape)) * dtype.itemsize
-        with self._lock:
-            if self._launch is not module:
-                self._launch = module
-                self._arrays.clear()
-                self.met.clear()
-            if place not in self._arrays:
-                self._arrays[place] = np.full(size, 0xFF, np.uint8)
-            return self._arrays[place].view(dtype).reshape(shape)
+            place = (block, frame.f_code, frame.f_lineno, shape, dtype)
+            size = None
+        found = self._arrays.get(place)
+        if found is None:
+            size = int(np.prod(shape)) * dtype.itemsize if size is None else size
+            found = self._arrays[place] = np.full(size, 0xFF, np.uint8)
+        return found.view(dtype).reshape(shape)
 
     def of(self, block: tuple[int, int, int]) -> np.ndarray:
         """The dynamic shared memory of a block that has begun and not ended."""

@@ -1,7 +1,7 @@
 """Whole trainings on the device (or in the simulator) beside the CPU's: the same losses.
 
 Sums have another order on a GPU, so numbers agree to rounding: TOLERANCE is for losses of float32
-over a few steps. Models are tiny, because a simulated thread is a Python thread's turn.
+over a few steps. Models are tiny, because a simulated thread is a coroutine of Python's.
 """
 
 from __future__ import annotations

@@ -102,12 +102,14 @@ class _Thread:
             error.add_note(f"in thread {tuple(self.index)} of block {tuple(self.block.index)}")
             self.launch.failed = self.launch.failed or error
         self.ended = True
+        self.block.ended += 1
 
     def turn(self) -> None:
         """Run until it waits or ends."""
         if self.body is None:
             if self.launch.failed:
                 self.ended = True
+                self.block.ended += 1
                 return
             self.body = greenlet(self.run)
         device.take_turn(self)
@@ -122,6 +124,7 @@ class _Thread:
     def meet(self, place: tuple[str, int]) -> None:
         """Wait for the block's other threads at this place."""
         self.place = place
+        self.block.waiting += 1
         self.launch.progress += 1
         while self.place is not None:
             self.wait()
@@ -176,24 +179,26 @@ class _Block:
         self.index = _Dim3(*index)
         x, y, z = launch.threads
         self.votes = np.zeros(x * y * z, np.bool_)
+        self.waiting = self.ended = 0  # how many of the threads
         self.given: dict[int, Any] = {}  # what threads exchange
         places = itertools.product(range(z), range(y), range(x))
         self.threads = [_Thread(launch, self, _Dim3(i, j, k)) for k, j, i in places]
 
     def release(self) -> None:
         """Let the threads go on if all of them wait."""
-        places = {t.place for t in self.threads}
-        if places == {None}:
-            if all(t.ended for t in self.threads):
-                device.cuda.shared.close(tuple(self.index))
+        count = len(self.threads)
+        if self.ended == count:
+            device.cuda.shared.close(tuple(self.index))
+        if self.waiting == 0 or (self.ended == 0 and self.waiting < count):
             return
-        if any(t.ended for t in self.threads):
-            raise SimulatedError(f"some threads of a block ended, others wait at {places - {None}}")
-        if None not in places:
-            if len(places) > 1:
-                raise SimulatedError(f"the threads of a block wait at different places: {places}")
-            for thread in self.threads:
-                thread.place = None
+        places = {t.place for t in self.threads} - {None}
+        if self.ended:
+            raise SimulatedError(f"some threads of a block ended, others wait at {places}")
+        if len(places) > 1:
+            raise SimulatedError(f"the threads of a block wait at different places: {places}")
+        self.waiting = 0
+        for thread in self.threads:
+            thread.place = None
 
 
 class _Launch:
@@ -224,8 +229,9 @@ class _Launch:
                         thread.late -= 1
                         continue
                 thread.turn()
-            idle = idle + 1 if self.progress == before and not any(t.ended for t in running) else 0
-            running = [t for t in running if not t.ended]
+            left = [t for t in running if not t.ended]
+            idle = idle + 1 if self.progress == before and len(left) == len(running) else 0
+            running = left
             if not self.failed:
                 try:
                     for block in blocks:
