@@ -21,6 +21,7 @@ from benchmarks import (
     gpu_timing,
     kernels,
     matmul,
+    methods,
     mlp,
     precision,
     profile,
@@ -54,6 +55,17 @@ def test_training_steps_at_each_precision(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_an_mlp_is_the_peers(optimizer: str) -> None:
     assert mlp.check((6, 8, 3), 256, optimizer, 1) < 2e-3
+
+
+def test_methods_beside_what_they_must_match(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = methods.main(["marquardt", "--rounds", "1"])
+    assert row["fastnn"] == "6 iterations"
+    assert "| Levenberg-Marquardt" in capsys.readouterr().out
+    # the least time of one thing, where a call says how many it did
+    slow = methods.in_turns({"one": lambda: None, "many": lambda: 1000}, rounds=2)
+    assert slow["many"] < slow["one"]
+    with pytest.raises(SystemExit):
+        methods.main(["marquart"])
 
 
 @pytest.mark.parametrize("name", ["adam", "cross_entropy"])
