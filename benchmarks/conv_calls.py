@@ -41,7 +41,7 @@ def convolution_calls(
     bound = next(iter(step._ready.values())).bound
     calls = []
     for number, call in enumerate(bound.planned):
-        if call.kernel.startswith(("convolution_", "pack_")):
+        if call.kernel.startswith(("convolution_", "winograd_", "pack_")):
             function, record, count = bound.alone(number)
             calls.append((function, ctypes.c_int64(record.ctypes.data), count, record))
 

@@ -42,3 +42,40 @@ def padded_numbers(
     numbers = high * wide * x[3] + 2 * lanes
     plain = a["groups"] == 1 and (a["dilation_w"] == 1 or x[3] == 1)
     return numbers if plain and numbers * itemsize <= PADDED_BYTES else 0
+
+
+#: bytes of a sample with its padding, up to which a convolution of 3x3 goes by tiles
+TILED_BYTES = 256 << 10
+#: bytes of tiles and their products that are computed at a time, if the weights take no more
+TILES_BYTES = 192 << 10
+
+
+def tiled(
+    x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], a: Mapping[str, Any],
+    itemsize: int, lanes: int,
+) -> bool:  # fmt: skip
+    """Whether a convolution from x to y with the attributes `a` is computed by tiles: 3x3, with
+    whole tiles and vectors, and channels enough for products of 16 matrices to pay."""
+    plain = all(a[name] == 1 for name in ("stride_h", "stride_w", "dilation_h", "dilation_w"))
+    if not plain or a["groups"] != 1 or w[:2] != (3, 3):
+        return False
+    channels, outputs = w[2], w[3]
+    whole = y[1] % 2 == y[2] % 2 == 0 and channels % lanes == outputs % lanes == 0
+    largest = (y[1] + 2) * (y[2] + 2) * max(channels, outputs) * itemsize
+    enough = min(channels, outputs) >= 32 and y[1] * y[2] >= 64
+    return whole and enough and largest <= TILED_BYTES
+
+
+def tile_lines(y: tuple[int, ...], channels: int, itemsize: int) -> int:
+    """Rows of tiles that are computed at a time: the longer the weights, the more, so that they are
+    read from memory less often."""
+    outputs = y[3]
+    line = 16 * (y[2] // 2) * (channels + outputs) * itemsize
+    weights = 16 * channels * outputs * itemsize
+    return max(1, min(max(TILES_BYTES, weights + weights // 4) // line, y[1] // 2))
+
+
+def tile_room(y: tuple[int, ...], channels: int, lines: int, lanes: int) -> int:
+    """Numbers of scratch memory: a sample with its padding, tiles, and their products."""
+    tiles = 16 * lines * (y[2] // 2) * (channels + y[3])
+    return (y[1] + 2) * (y[2] + 2) * channels + lanes + tiles

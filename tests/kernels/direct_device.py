@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels.convolution.shared import tile_room
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.rnn.shared import ACTIVATIONS
@@ -49,6 +50,22 @@ DIRECT_CPU |= {
         "dy_packed": np.zeros(unit_shape(N, K, 2), np.float32),
         "scratch": np.zeros((C, gradient_scratch(N, 2)), np.float32),
     },
+}  # fmt: skip
+#: images of 4x6 with one tile's padding, for vectors of up to 16 lanes
+_IMAGE, _MADE = numbers(3, 4, 6, 32), numbers(3, 4, 6, 16)
+_ROOM = tile_room(_MADE.shape, 32, 1, 16)
+DIRECT_CPU |= {
+    "winograd_weights": dict(w=numbers(3, 3, 32, 16), u=numbers(16, 32, 16)),
+    "winograd_weights_turned": dict(u=numbers(16, 32, 16), turned=numbers(16, 16, 32)),
+    "winograd_weights_gradient": dict(du=numbers(16, 32, 16), dw=numbers(3, 3, 32, 16)),
+    "winograd_forward": dict(
+        x=_IMAGE, u=numbers(16, 32, 16), bias=numbers(16), y=_MADE,
+        room=np.zeros((3, _ROOM), np.float32), top=1, left=1, lines=1,
+    ),
+    "winograd_backward_weight": dict(
+        x=_IMAGE, dy=_MADE, du=numbers(16, 32, 16), top=1, left=1,
+        room=np.zeros((16, tile_room(_MADE.shape, 32, 0, 16) // 4 + 1 + 6 * 48), np.float32),
+    ),
 }  # fmt: skip
 #: two sequences of 5 steps, of which one has 3
 _SEQUENCES = {**_UNIT, "lengths": np.array([3, 5]), "dz": numbers(2, 5 * 48)}

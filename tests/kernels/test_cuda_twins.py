@@ -20,6 +20,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 
 #: modules that one device has alone, and why
 ONLY_CPU = {
+    "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
     "recurrent.unit": "likewise",

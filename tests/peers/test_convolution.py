@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnn import ops
+from fastnn.kernels.convolution.shared import tiled
 from tests.convolved import results
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
@@ -104,3 +105,40 @@ def test_random_shapes(kind: str, number: int) -> None:
         )  # fmt: skip
         got[0], got[1] = (back(v, channels) for v in got[:2])
         compared(got, [y, *(t.grad for t in tensors)], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_3x3_by_tiles(padding: int, dtype: str) -> None:
+    """Of shapes for which `cpu_winograd.py` is chosen; on any number of workers."""
+    rng = np.random.default_rng(padding)
+    x, w, b = (
+        rng.normal(size=shape).astype(dtype) for shape in ((3, 32, 12, 10), (48, 32, 3, 3), (48,))
+    )
+    tensors = [torch.tensor(v, requires_grad=True) for v in (x, w, b)]
+    y = torch.nn.functional.conv2d(*tensors, padding=padding)
+    dy = rng.normal(size=tuple(y.shape)).astype(dtype)
+    y.backward(torch.tensor(dy))
+
+    def found(workers: int) -> list[np.ndarray]:
+        return results(
+            lambda *v: ops.conv2d(*v, padding=padding), x, w, b, seed=dy, workers=workers
+        )
+
+    one = found(1)
+    compared(one, [y, *(t.grad for t in tensors)], dtype)
+    for got in (found(2), found(3)):
+        for this, that in zip(got, one, strict=True):
+            np.testing.assert_array_equal(this, that)
+
+
+def test_which_convolutions_go_by_tiles() -> None:
+    plain = dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w", "groups"), 1)
+    x, w, y = (8, 28, 28, 32), (3, 3, 32, 64), (8, 28, 28, 64)
+    assert tiled(x, w, y, plain, 4, 8)
+    others = [
+        (w, y, plain | {"stride_w": 2}), (w, y, plain | {"groups": 2}),
+        ((3, 5, 32, 64), y, plain), ((3, 3, 16, 64), y, plain), ((3, 3, 32, 68), y, plain),
+        (w, (8, 27, 28, 64), plain), (w, (8, 6, 6, 64), plain), (w, (8, 128, 128, 64), plain),
+    ]  # fmt: skip
+    assert not any(tiled(x, *other, 4, 8) for other in others)

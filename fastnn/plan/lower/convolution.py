@@ -8,7 +8,14 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.convolution.shared import lines_at_once, padded_numbers, windows_at_once
+from fastnn.kernels.convolution.shared import (
+    lines_at_once,
+    padded_numbers,
+    tile_lines,
+    tile_room,
+    tiled,
+    windows_at_once,
+)
 from fastnn.kernels.cpu import target
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed
@@ -50,10 +57,55 @@ def _depthwise(x: Value, w: Value) -> bool:
     return w.shape[2] == 1 and w.shape[3] == x.shape[3] > 1
 
 
+def _lanes(to: Lowering) -> int:
+    return target.host().lanes(np.dtype(to.dtype).itemsize)
+
+
+def _tiled(to: Lowering, node: Node, x: Value, w: Value, y: Value) -> bool:
+    """Whether a convolution from x to y is computed by tiles (`cpu_winograd.py`)."""
+    if to.device != "cpu" or to.parts:
+        return False
+    item = np.dtype(to.dtype).itemsize
+    inside = 0 <= node.attrs["top"] <= 2 and 0 <= node.attrs["left"] <= 2
+    return inside and tiled(x.shape, w.shape, y.shape, node.attrs, item, _lanes(to))
+
+
+def _planes(to: Lowering, w: Value, turned: bool = False) -> Value:
+    """The weights' planes, made once a step."""
+    key = ("planes", w, turned)
+    if key not in to.memo:
+        channels, outputs = w.shape[2:]
+        if turned:
+            made = to.value((16, outputs, channels), name=f"turned {w.name}")
+            to.call("winograd_weights_turned", u=_planes(to, w), turned=made)
+        else:
+            made = to.value((16, channels, outputs), name=f"planes {w.name}")
+            to.call("winograd_weights", w=w, u=made)
+        to.memo[key] = made
+    return to.memo[key]
+
+
+def _by_tiles(
+    to: Lowering, node: Node, x: Value, u: Value, bias: Value | None, y: Value, top: int, left: int
+) -> None:
+    lines = tile_lines(y.shape, x.shape[3], np.dtype(to.dtype).itemsize)
+    columns = tile_room(y.shape, x.shape[3], lines, _lanes(to))
+    key = ("tiles", x.shape[0], columns, x.batched)
+    if key not in to.memo:
+        to.memo[key] = to.value((x.shape[0], columns), name="tiles", batched=x.batched)
+    to.call_for("winograd_forward", node, {
+        "x": x, "u": u, "bias": bias, "y": y, "room": to.memo[key], "top": top, "left": left,
+        "lines": lines,
+    })  # fmt: skip
+
+
 def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, y: Value) -> None:
     extra: dict[str, Any] = {"x": x, "w": w, "bias": bias, "y": y}
     if _depthwise(x, w):
         to.call_for("depthwise_forward", node, extra)
+        return
+    if _tiled(to, node, x, w, y):
+        _by_tiles(to, node, x, _planes(to, w), bias, y, node.attrs["top"], node.attrs["left"])
         return
     padded = _padded(to, node, x, w, y)
     extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2], padded)
@@ -66,6 +118,10 @@ def _to_input(to: Lowering, node: Node, dy: Value, w: Value, dx: Value) -> None:
     extra: dict[str, Any] = {"dy": dy, "w": w, "dx": dx}
     if _depthwise(dx, w):
         to.call_for("depthwise_backward_input", node, extra)
+        return
+    if _tiled(to, node, dx, w, dy) and _whole(dx):
+        top, left = 2 - node.attrs["top"], 2 - node.attrs["left"]
+        _by_tiles(to, node, dy, _planes(to, w, turned=True), None, dx, top, left)
         return
     padded = _padded(to, node, dx, w, dy)
     extra["room"] = _room(to, dy, _depth(w), dy.shape[1] * dy.shape[2], padded)
@@ -87,6 +143,9 @@ def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None
     if _depthwise(x, dw):
         to.call_for("depthwise_backward_weight", node, extra)
         return
+    if _tiled(to, node, x, dw, dy):
+        _tiles_to_weight(to, node, x, dy, dw)
+        return
     extra["room"] = None
     if to.device == "cpu":
         item = np.dtype(to.dtype).itemsize
@@ -95,6 +154,22 @@ def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None
         count += -(-4 * _padded(to, node, x, dw, dy) // depth)
         extra["room"] = to.value((depth, count), name="windows")
     to.call_for("convolution_backward_weight", node, extra)
+
+
+def _whole(x: Value) -> bool:
+    """Whether an image consists of whole tiles."""
+    return x.shape[1] % 2 == x.shape[2] % 2 == 0
+
+
+def _tiles_to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None:
+    channels, outputs = dw.shape[2:]
+    lanes = _lanes(to)
+    tiles = dy.shape[1] // 2 * (dy.shape[2] // 2)
+    padded = tile_room(dy.shape, channels, 0, lanes)
+    du = to.value((16, channels, outputs), name=f"planes of {dw.name}")
+    room = to.value((16, -(-padded // 4) + tiles * (channels + outputs)), name="tiles")
+    to.call_for("winograd_backward_weight", node, {"x": x, "dy": dy, "du": du, "room": room})
+    to.call("winograd_weights_gradient", du=du, dw=dw)
 
 
 @forward("convolution")
