@@ -125,6 +125,8 @@ def main() -> None:
 
     if options.device != "cpu" and not fnn.cuda.is_available():
         sys.exit(f"CUDA cannot be used here: {fnn.cuda.reason()}")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        sys.exit(f"PyTorch {torch.__version__} cannot use CUDA here: install a build that can")
     torch.backends.cuda.matmul.allow_tf32 = options.precision == "medium"
     torch.backends.cudnn.allow_tf32 = options.precision == "medium"
     timer = Timer(options.device)
