@@ -14,7 +14,16 @@ from fastnn import nn, ops, optim
 from fastnn.optim import schedules
 from tests import naive_optimizers as naive
 from tests.optim.rules import RULES
-from tests.optim.test_optimizers import LR, assert_close, follow, train
+from tests.optim.test_optimizers import (
+    LR,
+    STEPS,
+    Slopes,
+    assert_close,
+    data,
+    follow,
+    loss,
+    train,
+)
 from tests.train.models import fresh, state, vectors
 
 
@@ -47,6 +56,26 @@ def test_ten_steps(name: str) -> None:
 
         want = follow(before, step, lr=rate, decay=lambda n, d=decay: 0.0 if n == "gain" else d)
         assert_close(after, want)
+
+
+@pytest.mark.parametrize("name", ["ema", "swa", "asgd", "ema of lookahead"])
+def test_ten_steps_of_averages(name: str) -> None:
+    rule, states = RULES[name], {}
+
+    def step(p: Any, g: Any, s: Any, lr: float, t: int) -> Any:
+        states[p.shape] = s
+        return rule.step(p, g, s, lr, t)
+
+    trainer = fnn.Trainer(Slopes(), loss, rule.make(lr=LR), dtype="float64", seed=3)
+    before = trainer.get_parameters()
+    after = follow(before, step)
+    trainer.fit(data(), np.zeros(STEPS * 4), batch_size=4, shuffle=False, verbose=False)
+    with trainer.averaged():
+        found = trainer.get_parameters()
+    for key, p in after.items():
+        average = states[p.shape]["average"]
+        assert np.abs(average - p).max() > 1e-4
+        np.testing.assert_allclose(found[key], average, rtol=1e-10, atol=1e-12, err_msg=key)
 
 
 @pytest.mark.parametrize("name", RULES)
