@@ -40,7 +40,7 @@ class DeltaBarDelta(Optimizer):
     """
 
     name: ClassVar[str] = "delta_bar_delta"
-    slots = ("gain", "average")
+    slots = ("gain", "gradient_average")  # "average" is that of parameters
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
+from fastnn.errors import OptionError
 from fastnn.optim import schedules
 from tests import naive_optimizers as naive
 from tests.optim.rules import RULES
@@ -76,6 +77,28 @@ def test_ten_steps_of_averages(name: str) -> None:
         average = states[p.shape]["average"]
         assert np.abs(average - p).max() > 1e-4
         np.testing.assert_allclose(found[key], average, rtol=1e-10, atol=1e-12, err_msg=key)
+
+
+def test_each_rule_of_single_numbers_can_be_averaged() -> None:
+    """No array of its own is taken for an average of parameters."""
+    for name, rule in RULES.items():
+        optimizer = rule.make(lr=LR)
+        if optimizer.elementwise and not name.startswith(("ema", "swa", "asgd")):
+            assert optim.EMA(optimizer).slots[-1] == "average", name
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: optim.SGD(momentum=1.0), r"momentum: expected a number in \[0, 1\), got 1"),
+        (lambda: optim.Muon(momentum=1), r"momentum: expected a number in \[0, 1\), got 1"),
+        (lambda: optim.Adam(betas=(0.9, 1.0)), r"betas: expected numbers in \[0, 1\), got 1"),
+        (lambda: optim.SGD(lr=-0.1), "lr"),
+    ],
+)
+def test_the_limits_themselves_are_refused(make: Any, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        make()
 
 
 @pytest.mark.parametrize("name", RULES)
