@@ -41,6 +41,7 @@ def test_gradients_become_their_mean_on_all_devices(work: str, processes: int) -
     for turn, values in enumerate(first):
         scaled = sorted(v / (mean * (turn + 1)) for v in values)
         assert max(abs(v - round(v)) for v in scaled) < 1e-4
+        assert [round(v) for v in scaled[:3]] == [0, 1, 2]  # of a sum they would be further apart
         assert scaled[-1] > 40
     assert not ran.mistakes
 
