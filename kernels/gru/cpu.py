@@ -9,18 +9,23 @@ See `recurrent` for what letters and *turns* mean. A step's saved row is r, z, n
 h W_hn + b_hn, or r h where the reset comes before.
 """
 
+from typing import NamedTuple
+
 from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
+    add_at,
+    load_at,
     multiply_inputs,
     multiply_state,
     packing_of,
     running,
     sort_by_length,
+    store_at,
 )
-from ..recurrent.shared import length_of, padded, step_of
+from ..recurrent.shared import Place, Rows, Weight, length_of, padded, step_of
 from ..scalar import sigmoid, tanh
 from ..simd import lanes, splat
 from .shared import gate_product_gradient, gru_gradient, gru_output
@@ -115,6 +120,7 @@ def gru_forward(
         copy_or_zero(b_hh, 2 * H, scratch, bias + 3 * H, H)
     for r in range(count):
         copy_or_zero(h0, order[lo + r] * H, scratch, xs + r * wide + I, H)
+    inputs_weight, state_weight = Weight(w_ih, packed, I), Weight(w_hh, packed, H)
     vector = lanes(x)
     whole = H - H % vector
     rows = count
@@ -134,13 +140,14 @@ def gru_forward(
             else:
                 copy_run(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 3 * H)
         if packed:
-            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
-                           3 * H, True, room)  # fmt: skip
-        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
-                       2 * H, False, room)  # fmt: skip
+            multiply_state(Rows(scratch, xs, wide), inputs_weight, 0, Rows(scratch, zs, deep), I,
+                           rows, 0, 3 * H, True, room)  # fmt: skip
+        multiply_state(Rows(scratch, xs + I, wide), state_weight, 0, Rows(scratch, zs, deep), H,
+                       rows, 0, 2 * H, False, room)  # fmt: skip
         if not reset_before:
-            multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs + 3 * H, deep, H,
-                           rows, 2 * H, 3 * H, True, room)  # fmt: skip
+            multiply_state(Rows(scratch, xs + I, wide), state_weight, 0,
+                           Rows(scratch, zs + 3 * H, deep), H, rows, 2 * H, 3 * H, True,
+                           room)  # fmt: skip
         if reset_before:
             for r in range(rows):
                 b = order[lo + r]
@@ -151,8 +158,9 @@ def gru_forward(
                     reset_part(scratch, z, bias, h, rh, saved, k, H, j, vector)
                 if whole < H:
                     reset_part(scratch, z, bias, h, rh, saved, k, H, whole, H - whole)
-            multiply_state(scratch, rs, cell, w_hh, packed, H, 0, scratch, zs + 2 * H, deep, H,
-                           rows, 2 * H, 3 * H, False, room)  # fmt: skip
+            multiply_state(Rows(scratch, rs, cell), state_weight, 0,
+                           Rows(scratch, zs + 2 * H, deep), H, rows, 2 * H, 3 * H, False,
+                           room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -171,51 +179,62 @@ def gru_forward(
         fill_row(y, (b * T + length) * H, (T - length) * H, 0.0)
 
 
+class Step(NamedTuple):
+    """What a step of a sequence has for its gradient, and where its gradients go."""
+
+    kept: Place  # the saved row
+    before: Place  # h; its array may be absent
+    dy: Place  # its array may be absent
+    dz: Place
+    dbias_ih: Place
+    dbias_hh: Place
+
+
 @helper
-def backward_part(
-    s, z, dh, old, i, reset_before, saved, k, dy, e, dz, d, dbias_ih, dbias_hh, q, H, j, n
-):
+def backward_part(s, z, dh, step, reset_before, H, j, n):
     """`n` units from unit j on: gradients of z, n and (reset after the product) r."""
-    zg, new = load_part(saved, k + H + j, n), load_part(saved, k + 2 * H + j, n)
+    kept, old, dy, dz = step.kept, step.before, step.dy, step.dz
+    dbias_ih, dbias_hh = step.dbias_ih, step.dbias_hh
+    zg, new = load_at(kept, H + j, n), load_at(kept, 2 * H + j, n)
     gradient = load_part(s, dh + j, n)
     state = splat(s, 0.0)
-    if old.size > 0:
-        state = load_part(old, i + j, n)
-    if dy.size > 0:
-        gradient = gradient + load_part(dy, e + j, n)
+    if old.array.size > 0:
+        state = load_at(old, j, n)
+    if dy.array.size > 0:
+        gradient = gradient + load_at(dy, j, n)
     dzg, dn, direct = gru_gradient(zg, new, state, gradient)
     store_part(s, dh + j, direct, n)
     store_part(s, z + H + j, dzg, n)
-    store_part(dz, d + H + j, dzg, n)
-    store_part(dz, d + 2 * H + j, dn, n)
-    store_part(dbias_ih, q + H + j, load_part(dbias_ih, q + H + j, n) + dzg, n)
-    store_part(dbias_ih, q + 2 * H + j, load_part(dbias_ih, q + 2 * H + j, n) + dn, n)
+    store_at(dz, H + j, dzg, n)
+    store_at(dz, 2 * H + j, dn, n)
+    add_at(dbias_ih, H + j, dzg, n)
+    add_at(dbias_ih, 2 * H + j, dn, n)
     dnh = dn
     if not reset_before:
-        r = load_part(saved, k + j, n)
-        dr = gate_product_gradient(r, load_part(saved, k + 3 * H + j, n), dn)
+        r = load_at(kept, j, n)
+        dr = gate_product_gradient(r, load_at(kept, 3 * H + j, n), dn)
         dnh = dn * r
         store_part(s, z + j, dr, n)
-        store_part(dz, d + j, dr, n)
-        store_part(dz, d + 3 * H + j, dnh, n)
-        store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
+        store_at(dz, j, dr, n)
+        store_at(dz, 3 * H + j, dnh, n)
+        add_at(dbias_ih, j, dr, n)
     store_part(s, z + 2 * H + j, dnh, n)
-    total = load_part(dbias_hh, q + 2 * H + j, n) + dnh
-    store_part(dbias_hh, q + 2 * H + j, total, n)
+    add_at(dbias_hh, 2 * H + j, dnh, n)
 
 
 @helper
-def reset_backward_part(s, z, dh, drh, old, i, saved, k, dz, d, dbias_ih, q, H, j, n):
+def reset_backward_part(s, z, dh, drh, step, H, j, n):
     """Gradient of r and what comes to h through r h."""
-    r, g = load_part(saved, k + j, n), load_part(s, drh + j, n)
+    old, dz = step.before, step.dz
+    r, g = load_at(step.kept, j, n), load_part(s, drh + j, n)
     state = splat(s, 0.0)
-    if old.size > 0:
-        state = load_part(old, i + j, n)
+    if old.array.size > 0:
+        state = load_at(old, j, n)
     dr = gate_product_gradient(r, state, g)
     store_part(s, dh + j, load_part(s, dh + j, n) + g * r, n)
     store_part(s, z + j, dr, n)
-    store_part(dz, d + j, dr, n)
-    store_part(dbias_ih, q + j, load_part(dbias_ih, q + j, n) + dr, n)
+    store_at(dz, j, dr, n)
+    add_at(step.dbias_ih, j, dr, n)
 
 
 @kernel(block=64, tile_unit=True)
@@ -253,6 +272,7 @@ def gru_backward(
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
     packed = packing_of(w_transposed, 3 * H, H)
+    weight = Weight(w_transposed, packed, 3 * H)
     if packed > 1:
         unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
@@ -263,39 +283,44 @@ def gru_backward(
             t = step_of(turn, length, reverse)
             z, dh = zs + r * deep, hs + r * cell
             k, e, d = b * saved.shape[1] + t * stride, (b * T + t) * H, b * dz.shape[1] + t * stride
+            kept, out, gates = Place(saved, k), Place(dy, e), Place(dz, d)
+            sums_ih, sums_hh = Place(dbias_ih, b * 3 * H), Place(dbias_hh, b * 3 * H)
             if turn > 0:
                 i = (b * T + step_of(turn - 1, length, reverse)) * H
+                step = Step(kept, Place(y, i), out, gates, sums_ih, sums_hh)
                 for j in range(0, H, lanes(y)):
-                    backward_part(scratch, z, dh, y, i, reset_before, saved, k, dy, e, dz, d,
-                                  dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
+                    backward_part(scratch, z, dh, step, reset_before, H, j, H - j)
             else:
+                first = Step(kept, Place(h0, b * H), out, gates, sums_ih, sums_hh)
                 for j in range(0, H, lanes(y)):
-                    backward_part(scratch, z, dh, h0, b * H, reset_before, saved, k, dy, e, dz, d,
-                                  dbias_ih, dbias_hh, b * 3 * H, H, j, H - j)  # fmt: skip
+                    backward_part(scratch, z, dh, first, reset_before, H, j, H - j)
         if reset_before and rows > 0:
-            multiply_state(scratch, zs + 2 * H, deep, w_transposed, packed, 3 * H, 2 * H,
-                           scratch, rs, cell, H, rows, 0, H, True, room)  # fmt: skip
+            multiply_state(Rows(scratch, zs + 2 * H, deep), weight, 2 * H,
+                           Rows(scratch, rs, cell), H, rows, 0, H, True, room)  # fmt: skip
             for r in range(rows):
                 b = order[lo + r]
                 length = length_of(lengths, b, T)
                 t = step_of(turn, length, reverse)
                 k, d = b * saved.shape[1] + t * stride, b * dz.shape[1] + t * stride
                 z, dh, drh = zs + r * deep, hs + r * cell, rs + r * cell
+                kept, out, gates = Place(saved, k), Place(dy, 0), Place(dz, d)
+                sums_ih, sums_hh = Place(dbias_ih, b * 3 * H), Place(dbias_hh, b * 3 * H)
                 if turn > 0:
                     i = (b * T + step_of(turn - 1, length, reverse)) * H
+                    step = Step(kept, Place(y, i), out, gates, sums_ih, sums_hh)
                     for j in range(0, H, lanes(y)):
-                        reset_backward_part(scratch, z, dh, drh, y, i, saved, k, dz, d, dbias_ih,
-                                            b * 3 * H, H, j, H - j)  # fmt: skip
+                        reset_backward_part(scratch, z, dh, drh, step, H, j, H - j)
                 else:
+                    first = Step(kept, Place(h0, b * H), out, gates, sums_ih, sums_hh)
                     for j in range(0, H, lanes(y)):
-                        reset_backward_part(scratch, z, dh, drh, h0, b * H, saved, k, dz, d,
-                                            dbias_ih, b * 3 * H, H, j, H - j)  # fmt: skip
+                        reset_backward_part(scratch, z, dh, drh, first, H, j, H - j)
         if bptt > 0 and turn % bptt == 0:
             for r in range(rows):
                 fill_row(scratch, hs + r * cell, H, 0.0)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, packed, 3 * H, 0, scratch, hs, cell,
-                           2 * H if reset_before else 3 * H, rows, 0, H, False, room)  # fmt: skip
+            multiply_state(Rows(scratch, zs, deep), weight, 0, Rows(scratch, hs, cell),
+                           2 * H if reset_before else 3 * H, rows, 0, H, False,
+                           room)  # fmt: skip
     if packed > 1:
         unit_end(scratch)
     for r in range(count):

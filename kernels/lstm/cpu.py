@@ -7,18 +7,23 @@ With peepholes z_i and z_f have p_i c and p_f c added, z_o has p_o c'. See `recu
 letters and *turns* mean. A step's saved row is i, f, g, o, c'.
 """
 
+from typing import Any, NamedTuple
+
 from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
 from ..recurrent.cpu import (
     INPUT_STEPS,
+    add_at,
+    load_at,
     multiply_inputs,
     multiply_state,
     packing_of,
     running,
     sort_by_length,
+    store_at,
 )
-from ..recurrent.shared import length_of, padded, step_of
+from ..recurrent.shared import Place, Rows, Weight, length_of, padded, step_of
 from ..simd import lanes, splat
 from .shared import lstm_cell, lstm_cell_gradient
 
@@ -99,6 +104,7 @@ def lstm_forward(
         b = order[lo + r]
         copy_or_zero(h0, b * H, scratch, xs + r * wide + I, H)
         copy_or_zero(c0, b * H, scratch, cs + r * cell, H)
+    inputs_weight, state_weight = Weight(w_ih, packed, I), Weight(w_hh, packed, H)
     vector = lanes(x)
     whole = H - H % vector
     rows = count
@@ -118,10 +124,10 @@ def lstm_forward(
             else:
                 copy_run(saved, b * saved.shape[1] + t * stride, scratch, zs + r * deep, 4 * H)
         if packed:
-            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
-                           4 * H, True, room)  # fmt: skip
-        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0,
-                       4 * H, False, room)  # fmt: skip
+            multiply_state(Rows(scratch, xs, wide), inputs_weight, 0, Rows(scratch, zs, deep), I,
+                           rows, 0, 4 * H, True, room)  # fmt: skip
+        multiply_state(Rows(scratch, xs + I, wide), state_weight, 0, Rows(scratch, zs, deep), H,
+                       rows, 0, 4 * H, False, room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -142,20 +148,32 @@ def lstm_forward(
         fill_row(y, (b * T + length) * H, (T - length) * H, 0.0)
 
 
+class Step(NamedTuple):
+    """What a step of a sequence has for its gradient, and where its gradients go."""
+
+    kept: Place  # gates and c'
+    before: Place  # c; its array may be absent
+    dy: Place  # its array may be absent
+    peephole: Any
+    dz: Place
+    dbias: Place
+    dpeephole: Place
+
+
 @helper
-def backward_part(
-    s, z, dh, dc, peephole, saved, k, before, i, dy, e, dz, d, dbias, q, dpeephole, p, H, j, n
-):
-    """`n` units from unit j on: gradients of the gates to scratch at z and to dz."""
-    gi, gf = load_part(saved, k + j, n), load_part(saved, k + H + j, n)
-    gg, go = load_part(saved, k + 2 * H + j, n), load_part(saved, k + 3 * H + j, n)
-    after = load_part(saved, k + 4 * H + j, n)
+def backward_part(s, z, dh, dc, step, H, j, n):
+    """`n` units from unit j on: gradients of the gates to scratch at z and to the step's."""
+    kept, before, dy, peephole = step.kept, step.before, step.dy, step.peephole
+    dz, dbias, dpeephole = step.dz, step.dbias, step.dpeephole
+    gi, gf = load_at(kept, j, n), load_at(kept, H + j, n)
+    gg, go = load_at(kept, 2 * H + j, n), load_at(kept, 3 * H + j, n)
+    after = load_at(kept, 4 * H + j, n)
     old = splat(s, 0.0)
-    if before.size > 0:
-        old = load_part(before, i + j, n)
+    if before.array.size > 0:
+        old = load_at(before, j, n)
     gradient = load_part(s, dh + j, n)
-    if dy.size > 0:
-        gradient = gradient + load_part(dy, e + j, n)
+    if dy.array.size > 0:
+        gradient = gradient + load_at(dy, j, n)
     po = splat(s, 0.0)
     if peephole.size > 0:
         po = load_part(peephole, 2 * H + j, n)
@@ -164,23 +182,22 @@ def backward_part(
     )
     if peephole.size > 0:
         dold = dold + di * load_part(peephole, j, n) + df * load_part(peephole, H + j, n)
-        store_part(dpeephole, p + j, load_part(dpeephole, p + j, n) + di * old, n)
-        store_part(dpeephole, p + H + j, load_part(dpeephole, p + H + j, n) + df * old, n)
-        total = load_part(dpeephole, p + 2 * H + j, n) + do * after
-        store_part(dpeephole, p + 2 * H + j, total, n)
+        add_at(dpeephole, j, di * old, n)
+        add_at(dpeephole, H + j, df * old, n)
+        add_at(dpeephole, 2 * H + j, do * after, n)
     store_part(s, dc + j, dold, n)
     store_part(s, z + j, di, n)
     store_part(s, z + H + j, df, n)
     store_part(s, z + 2 * H + j, dg, n)
     store_part(s, z + 3 * H + j, do, n)
-    store_part(dz, d + j, di, n)
-    store_part(dz, d + H + j, df, n)
-    store_part(dz, d + 2 * H + j, dg, n)
-    store_part(dz, d + 3 * H + j, do, n)
-    store_part(dbias, q + j, load_part(dbias, q + j, n) + di, n)
-    store_part(dbias, q + H + j, load_part(dbias, q + H + j, n) + df, n)
-    store_part(dbias, q + 2 * H + j, load_part(dbias, q + 2 * H + j, n) + dg, n)
-    store_part(dbias, q + 3 * H + j, load_part(dbias, q + 3 * H + j, n) + do, n)
+    store_at(dz, j, di, n)
+    store_at(dz, H + j, df, n)
+    store_at(dz, 2 * H + j, dg, n)
+    store_at(dz, 3 * H + j, do, n)
+    add_at(dbias, j, di, n)
+    add_at(dbias, H + j, df, n)
+    add_at(dbias, 2 * H + j, dg, n)
+    add_at(dbias, 3 * H + j, do, n)
 
 
 @kernel(block=64, tile_unit=True)
@@ -226,6 +243,7 @@ def lstm_backward(
     vector = lanes(scratch)
     whole = H - H % vector
     packed = packing_of(w_transposed, 4 * H, H)
+    weight = Weight(w_transposed, packed, 4 * H)
     if packed > 1:
         unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
@@ -236,26 +254,27 @@ def lstm_backward(
             t = step_of(turn, length, reverse)
             z, dh, dc = zs + r * deep, hs + r * cell, cs + r * cell
             k, e, d = b * saved.shape[1] + t * stride, (b * T + t) * H, b * dz.shape[1] + t * deep
-            q, p = b * 4 * H, b * peephole.size
+            kept, sums = Place(saved, k), Place(dbias, b * 4 * H)
+            out, gates = Place(dy, e), Place(dz, d)
+            peepholes = Place(dpeephole, b * peephole.size)
             if turn > 0:
                 i = b * saved.shape[1] + step_of(turn - 1, length, reverse) * stride + 4 * H
+                step = Step(kept, Place(saved, i), out, peephole, gates, sums, peepholes)
                 for j in range(0, whole, vector):
-                    backward_part(scratch, z, dh, dc, peephole, saved, k, saved, i, dy, e, dz, d,
-                                  dbias, q, dpeephole, p, H, j, vector)  # fmt: skip
+                    backward_part(scratch, z, dh, dc, step, H, j, vector)
                 if whole < H:
-                    backward_part(scratch, z, dh, dc, peephole, saved, k, saved, i, dy, e, dz, d,
-                                  dbias, q, dpeephole, p, H, whole, H - whole)  # fmt: skip
+                    backward_part(scratch, z, dh, dc, step, H, whole, H - whole)
             else:
+                first = Step(kept, Place(c0, b * H), out, peephole, gates, sums, peepholes)
                 for j in range(0, H, vector):
-                    backward_part(scratch, z, dh, dc, peephole, saved, k, c0, b * H, dy, e, dz, d,
-                                  dbias, q, dpeephole, p, H, j, H - j)  # fmt: skip
+                    backward_part(scratch, z, dh, dc, first, H, j, H - j)
         if bptt > 0 and turn % bptt == 0:
             for r in range(rows):
                 fill_row(scratch, hs + r * cell, H, 0.0)
                 fill_row(scratch, cs + r * cell, H, 0.0)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, packed, 4 * H, 0, scratch, hs, cell,
-                           4 * H, rows, 0, H, True, room)  # fmt: skip
+            multiply_state(Rows(scratch, zs, deep), weight, 0, Rows(scratch, hs, cell), 4 * H,
+                           rows, 0, H, True, room)  # fmt: skip
     if packed > 1:
         unit_end(scratch)
     for r in range(count):

@@ -12,14 +12,23 @@ up to four sequences) or, for the tile unit, cut into P parts by `pack_unit` (`p
 Saved and returned per-step rows have a stride of `padded` size.
 """
 
-from ..cpu.parts import copy_run, fill_row, strip_lanes, strip_load, strip_splat, strip_store
+from ..cpu.parts import (
+    copy_run,
+    fill_row,
+    load_part,
+    store_part,
+    strip_lanes,
+    strip_load,
+    strip_splat,
+    strip_store,
+)
 from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
 from ..matmul.cpu import PREFETCH_BYTES, panel
 from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
 from ..simd import fma, is32, lanes, load, splat
-from .shared import length_of, padded, step_of
+from .shared import Rows, Weight, length_of, padded, step_of
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
 #: next ones, at most: a block of 264 KiB stays in the L2 cache
@@ -143,18 +152,17 @@ def multiply_row(a, a_at, w, z, w_row, c, c_at, depth, columns, begin):
 
 
 @helper
-def multiply(
-    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin
-):
-    """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W has `height` rows.
+def multiply(a, w, skip, c, depth, rows, first, last, begin):
+    """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W: see `Weight`.
 
     A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it; the
     panel's part of C stays there until the whole depth is summed.
     """
+    weight = w.array
     itemsize = 4 if is32(weight) else 8
     width = tile_width(weight)
     step = width
-    if not packed:
+    if not w.packed:
         step = weight.shape[1]
         if rows <= 4:  # wide tiles: long stretches of a row of W
             width = tile_lanes(weight) * (8 if rows == 1 else 4 if rows == 2 else 2)
@@ -170,9 +178,9 @@ def multiply(
         p = j // width
         inner = j - p * width
         n = min(width - inner, last - j)
-        if packed:
-            z = (p * height + skip) * width + inner
-            following = z + height * width - inner
+        if w.packed:
+            z = (p * w.height + skip) * width + inner
+            following = z + w.height * width - inner
         else:
             z = skip * step + j
             following = z + n
@@ -181,35 +189,31 @@ def multiply(
             more = z + (t + part) * step
             if t + part == depth:
                 more = following if j + n < last else -1
-            panel(a, a_at + t, a_row, 1, weight, z + t * step, step, c, c_at + j - first, c_row, c,
-                  -1, part, rows, n, begin and t == 0, False, more if ahead else -1,
-                  False)  # fmt: skip
+            panel(a.array, a.at + t, a.stride, 1, weight, z + t * step, step, c.array,
+                  c.at + j - first, c.stride, c.array, -1, part, rows, n, begin and t == 0, False,
+                  more if ahead else -1, False)  # fmt: skip
         j += n
 
 
 @helper
-def multiply_state(
-    a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first, last, begin,
-    room,
-):  # fmt: skip
+def multiply_state(a, w, skip, c, depth, rows, first, last, begin, room):
     """`multiply` for the products of a turn, where there may be one row only.
 
-    With `packed` - 1 parts (`packed` > 1) it is computed on the tile unit: a and c are one array,
-    where A's parts go to `room`; `skip` is a multiple of 32, `first` of 64.
+    With `packed` - 1 parts (`packed` > 1) it is computed on the tile unit: a and c are in one
+    array, where A's parts go to `room`; `skip` is a multiple of 32, `first` of 64.
     """
-    if packed > 1:
-        parts = packed - 1
-        pack_left(a, a_at, a_row, 1, rows, depth, a, room, parts)
-        at = first // WIDTH * weight.shape[1] + skip // STEPS * parts * PANEL
-        unit_rows(a, room, rows, weight, at, weight.shape[1], last - first, c, c_at, c_row, c, -1,
-                  (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
-    elif rows == 1 and not packed:
-        columns = weight.shape[1]
-        multiply_row(a, a_at, weight, skip * columns + first, columns, c, c_at, depth,
+    if w.packed > 1:
+        parts = w.packed - 1
+        pack_left(a.array, a.at, a.stride, 1, rows, depth, a.array, room, parts)
+        at = first // WIDTH * w.array.shape[1] + skip // STEPS * parts * PANEL
+        unit_rows(a.array, room, rows, w.array, at, w.array.shape[1], last - first, c.array, c.at,
+                  c.stride, c.array, -1, (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
+    elif rows == 1 and not w.packed:
+        columns = w.array.shape[1]
+        multiply_row(a.array, a.at, w.array, skip * columns + first, columns, c.array, c.at, depth,
                      last - first, begin)  # fmt: skip
     else:
-        multiply(a, a_at, a_row, weight, packed, height, skip, c, c_at, c_row, depth, rows, first,
-                 last, begin)  # fmt: skip
+        multiply(a, w, skip, c, depth, rows, first, last, begin)
 
 
 @helper
@@ -250,6 +254,24 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
 # ---------------------------------------------------------------- gradients
 
 
+@helper
+def load_at(place, j, n):
+    """`n` numbers of those at `place`, from number j on."""
+    return load_part(place.array, place.at + j, n)
+
+
+@helper
+def store_at(place, j, x, n):
+    """Write `n` numbers at `place`, from number j on."""
+    store_part(place.array, place.at + j, x, n)
+
+
+@helper
+def add_at(place, j, x, n):
+    """Add `n` numbers to those at `place`, from number j on."""
+    store_at(place, j, load_at(place, j, n) + x, n)
+
+
 @kernel(block=64)
 def sequence_backward_input(
     dz: "in* rows f[B,D]",  # gradients of the gates: step t of b at dz[b, t*step], as in w_ih
@@ -267,8 +289,8 @@ def sequence_backward_input(
         length = length_of(lengths, b, steps)
         x = b * steps * inputs
         if length > 0:
-            multiply(dz, b * dz.shape[1], step, w_transposed, 1, gates, 0, dx, x, inputs, gates,
-                     length, 0, inputs, True)  # fmt: skip
+            multiply(Rows(dz, b * dz.shape[1], step), Weight(w_transposed, 1, gates), 0,
+                     Rows(dx, x, inputs), gates, length, 0, inputs, True)  # fmt: skip
         fill_row(dx, x + length * inputs, (steps - length) * inputs, 0.0)
 
 

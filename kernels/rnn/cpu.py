@@ -16,7 +16,7 @@ from ..recurrent.cpu import (
     running,
     sort_by_length,
 )
-from ..recurrent.shared import length_of, padded, step_of
+from ..recurrent.shared import Rows, Weight, length_of, padded, step_of
 from ..simd import fma, lanes
 from .shared import activate, activate_gradient
 
@@ -73,6 +73,7 @@ def rnn_forward(
     add_row(b_hh, 0, scratch, bias, H)
     for r in range(count):
         copy_or_zero(h0, order[lo + r] * H, scratch, xs + r * wide + I, H)
+    inputs_weight, state_weight = Weight(w_ih, packed, I), Weight(w_hh, packed, H)
     vector = lanes(x)
     whole = H - H % vector
     rows = count
@@ -92,10 +93,10 @@ def rnn_forward(
             else:
                 copy_run(y, (b * T + t) * H, scratch, zs + r * deep, H)
         if packed:
-            multiply_state(scratch, xs, wide, w_ih, packed, I, 0, scratch, zs, deep, I, rows, 0,
-                           H, True, room)  # fmt: skip
-        multiply_state(scratch, xs + I, wide, w_hh, packed, H, 0, scratch, zs, deep, H, rows, 0, H,
-                       False, room)  # fmt: skip
+            multiply_state(Rows(scratch, xs, wide), inputs_weight, 0, Rows(scratch, zs, deep), I,
+                           rows, 0, H, True, room)  # fmt: skip
+        multiply_state(Rows(scratch, xs + I, wide), state_weight, 0, Rows(scratch, zs, deep), H,
+                       rows, 0, H, False, room)  # fmt: skip
         for r in range(rows):
             b = order[lo + r]
             t = step_of(turn, length_of(lengths, b, T), reverse)
@@ -156,6 +157,7 @@ def rnn_backward(
     vector = lanes(scratch)
     whole = H - H % vector
     packed = packing_of(w_transposed, H, H)
+    weight = Weight(w_transposed, packed, H)
     if packed > 1:
         unit_begin(scratch)
     for turn in range(T - 1, -1, -1):
@@ -174,8 +176,8 @@ def rnn_backward(
             for r in range(rows):
                 fill_row(scratch, hs + r * deep, H, 0.0)
         elif rows > 0:
-            multiply_state(scratch, zs, deep, w_transposed, packed, H, 0, scratch, hs, deep, H,
-                           rows, 0, H, True, room)  # fmt: skip
+            multiply_state(Rows(scratch, zs, deep), weight, 0, Rows(scratch, hs, deep), H, rows,
+                           0, H, True, room)  # fmt: skip
     if packed > 1:
         unit_end(scratch)
     for r in range(count):
