@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array as stdlib_array
+import functools
 import mmap
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ READABLE = {
     "bool",
 }  # fmt: skip
 SMALL = ("uint8", "bool")
+#: an element type's name, which NumPy puts together anew each time that it is asked
+name_of = functools.cache(lambda dtype: dtype.name)
 #: attributes of what can be made an array
 _PROTOCOLS = ("__array__", "__array_interface__", "__cuda_array_interface__", "__dlpack__")
 
@@ -144,9 +147,9 @@ def _as_array(data: Any, what: str) -> Any:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    if array.dtype == np.longdouble and array.dtype.name not in READABLE:
+    if array.dtype == np.longdouble and name_of(array.dtype) not in READABLE:
         array = array.astype(np.float64)
-    if array.dtype.name not in READABLE:
+    if name_of(array.dtype) not in READABLE:
         if (lengths := _lengths(data)) is not None:
             raise DataError(f"{what}: {_ragged(lengths)}")
         raise DataError(
@@ -158,6 +161,8 @@ def _as_array(data: Any, what: str) -> Any:
 
 def _on_host(data: Any, what: str) -> np.ndarray:
     """A NumPy array of whatever can be seen as one, not copied if need not be."""
+    if type(data) is np.ndarray:
+        return data
     if isinstance(data, np.memmap):
         return data
     if isinstance(data, (str, bytes, type)) or data is None:
@@ -213,7 +218,7 @@ def _spec(array: Any, prefix: str, key: str = "") -> Spec:
     shape, integer = tuple(array.shape[1:]), array.dtype.kind in "iub"
     if prefix == "w":
         return Spec(shape, "f", key)
-    if array.dtype.name in SMALL:
+    if name_of(array.dtype) in SMALL:
         return Spec(shape, "f" if prefix == "x" else "i", key, small=True)
     return Spec(shape, "i" if integer else "f", key)
 

@@ -50,9 +50,9 @@ class SizedStep:
         if program is None:
             return None
         values, built = program.values, self.built
-        return replace(
-            built, program=program, ranges=filled(built.ranges, values),
-            output_shapes=filled(built.output_shapes, values),
+        return Built(
+            program, filled(built.ranges, values), filled(built.output_shapes, values),
+            built.carries, built.checks,
         )  # fmt: skip
 
 

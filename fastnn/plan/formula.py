@@ -9,8 +9,10 @@ for which all of that holds the program is the one that tracing would give.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
+from operator import is_
 from typing import Any
 
 from fastnn.graph.assumptions import Assumptions
@@ -36,6 +38,8 @@ class Formula:
         self.assumed, self.program, self.nbytes = assumed, program, nbytes
         #: what others have found out about its programs
         self.kept: dict[Any, Any] = {}
+        #: the places that are formulas; the others are the same at all sizes
+        self.moving = {n: p for n, p in program.places.items() if _moves(p)}
 
     def at(self, sizes: Sequence[int]) -> SizedProgram | None:
         """The program of these sizes; None: it is not known from here."""
@@ -61,7 +65,8 @@ class SizedProgram(Program):
         for name in _LATE:
             del found.__dict__[name]
         found.__dict__.update(
-            places=filled(known.places, values), batch=at(known.batch, values),
+            places={**known.places, **filled(formula.moving, values)},
+            batch=at(known.batch, values),
             nbytes=formula.nbytes, formula=formula, values=tuple(values),
         )  # fmt: skip
         return found
@@ -79,18 +84,22 @@ class SizedProgram(Program):
         return found
 
 
+def _moves(place: Operand) -> bool:
+    """Whether something of it is a formula."""
+    return any(map(follows, (place.offset, place.per_item, *place.dims, *place.strides)))
+
+
 def filled(found: Any, values: Sequence[int]) -> Any:
     """Something with numbers in the place of the formulas in it; the same object, if there are
     none."""
-    kind = type(found)
+    kind: Any = type(found)
     if kind is int or kind is str or kind is float or found is None:
         return found
     if follows(found):
         return at(found, values)
     if kind is tuple:
         items = [filled(item, values) for item in found]
-        same = all(a is b for a, b in zip(items, found, strict=True))
-        return found if same else tuple(items)
+        return found if all(map(is_, items, found)) else tuple(items)
     if kind is Operand:
         offset, dims = at(found.offset, values), filled(found.dims, values)
         strides, per_item = filled(found.strides, values), at(found.per_item, values)
@@ -114,8 +123,15 @@ def filled(found: Any, values: Sequence[int]) -> Any:
         return found.at(values)
     if kind is dict:
         return {name: filled(item, values) for name, item in found.items()}
-    if is_dataclass(found) and kind is not Program:
-        parts = {field.name: getattr(found, field.name) for field in fields(found)}
-        changed = {n: new for n, p in parts.items() if (new := filled(p, values)) is not p}
-        return replace(found, **changed) if changed else found  # type: ignore[type-var]
+    if (names := _fields(kind)) and kind is not Program:
+        before = [getattr(found, name) for name in names]
+        items = [filled(part, values) for part in before]
+        if not all(map(is_, items, before)):
+            return kind(**dict(zip(names, items, strict=True)))
     return found
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    """The names of a dataclass's fields; () of another class."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -156,7 +157,7 @@ def view(program: Program, place: Operand, memory: Memory) -> np.ndarray:
     """The array that an operand means, as a NumPy view."""
     dtype = types.storage(place.dtype, program.dtype)
     raw = memory[place.segment].reshape(-1).view(np.uint8)
-    size = int(np.prod(place.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+    size = math.prod(place.dims) * np.dtype(dtype).itemsize
     return raw[place.offset : place.offset + size].view(dtype).reshape(place.dims)
 
 
