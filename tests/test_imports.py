@@ -46,9 +46,10 @@ CIRCLES: set[str] = set()
 
 #: folders that may name devices
 WITH_DEVICES = {"kernels", "plan", "runtime", "testing", "cli", "cuda", "fastnn"}
-#: how often a file above `plan` has "cuda" or "cpu" as a word of its own today
+#: how often a file above `plan` names a device today: a string, an attribute, an argument
 DEVICES: dict[str, int] = {
     "fastnn.engine.numbers": 1,  # PyTorch's method
+    "fastnn.ops.user": 1,  # where users give their kernels for it
 }
 
 
@@ -177,10 +178,15 @@ def test_no_circles() -> None:
 
 def devices(name: str) -> int:
     """How often a module names a device in its code."""
-    return sum(
-        isinstance(node, ast.Constant) and node.value in ("cpu", "cuda")
-        for node in ast.walk(TREES[name])
-    )
+    return sum(_device(node) for node in ast.walk(TREES[name]))
+
+
+def _device(node: ast.AST) -> bool:
+    """Whether this is "cuda", "cuda:0", `x.cuda`, or an argument of that name."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value.partition(":")[0] in ("cpu", "cuda") and " " not in node.value
+    word = getattr(node, {ast.Attribute: "attr", ast.arg: "arg"}.get(type(node), ""), None)
+    return word in ("cpu", "cuda")
 
 
 def test_devices_have_no_name_above_the_planner() -> None:
