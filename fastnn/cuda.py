@@ -22,17 +22,29 @@ __all__ = [
 
 
 def is_available() -> bool:
-    """Whether models can be trained with ``device="cuda"``."""
+    """Whether models can be trained with ``device="cuda"``.
+
+    >>> fnn.cuda.is_available() == (fnn.cuda.device_count() > 0)
+    True
+    """
     return not reason()
 
 
 def reason() -> str:
-    """Why CUDA can't be used, with what to do about it; "" where it can."""
+    """Why CUDA can't be used, with what to do about it; "" where it can.
+
+    >>> fnn.cuda.is_available() or len(fnn.cuda.reason()) > 0
+    True
+    """
     return machine.reason()
 
 
 def device_count() -> int:
-    """How many CUDA devices there are: "cuda:0", "cuda:1", ..."""
+    """How many CUDA devices there are: "cuda:0", "cuda:1", ...
+
+    >>> fnn.cuda.device_count() >= 0
+    True
+    """
     return 0 if reason() else machine.device_count()
 
 

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+import fastnn as fnn
 
 PACKAGES = (
     "fastnn", "fastnn.nn", "fastnn.ops", "fastnn.optim", "fastnn.data", "fastnn.train",
     "fastnn.testing", "fastnn.callbacks", "fastnn.metrics", "fastnn.cuda", "fastnn.errors",
-    "fastnn.pretrain", "fastnn.generative",
+    "fastnn.pretrain", "fastnn.generative", "fastnn.autodiff", "fastnn.optim.schedules",
+    "fastnn.diagnostics", "fastnn.parallel",
 )  # fmt: skip
 #: an optimiser's, whose equations are in the docstring of the class
 FORMULAS = ("scalars", "rule", "weights", "follow")
@@ -100,11 +104,14 @@ def _examples() -> dict[str, tuple[Any, ModuleType]]:
                     continue
                 module = importlib.import_module(value.__module__)
                 if package != "fastnn.data" or not downloads(module):
-                    found[label] = part, module
+                    found[f"{value.__module__}.{label}"] = part, module
     return found
 
 
 EXAMPLES = _examples()
+#: what examples need not import
+GIVEN = {"np": np, "fnn": fnn, "nn": fnn.nn, "ops": fnn.ops, "optim": fnn.optim,
+         "testing": fnn.testing}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -118,8 +125,17 @@ def test_examples(name: str) -> None:
         text = inspect.getdoc(value) or ""
         tests = [doctest.DocTestParser().get_doctest(text, scope, name, None, 0)]
     for test in tests:
-        test.globs = {**vars(module), **test.globs, "__name__": "example"}
+        test.globs = {**GIVEN, **vars(module), **test.globs, "__name__": "example"}
         assert runner.run(test).failed == 0
+
+
+def test_ops_and_schedules_have_examples() -> None:
+    """Of one value or a few; what needs a model around it has its example with its layer."""
+    within_a_model = {"batch_norm", "load_state", "store_state", "partial_changes",
+                      "transducer_search"}  # fmt: skip
+    for package in ("fastnn.ops", "fastnn.optim.schedules"):
+        silent = [n for n, o in public(package).items() if ">>>" not in (inspect.getdoc(o) or "")]
+        assert sorted(set(silent) - within_a_model) == [], package
 
 
 @pytest.mark.parametrize("package", PACKAGES)

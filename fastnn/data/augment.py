@@ -36,6 +36,10 @@ def with_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
         snr: 10 log10(power of the signal / power of the noise), in dB.
 
     Silence, of either, leaves the signal as it is.
+
+    >>> y = fnn.data.with_noise(np.ones(4), np.array([1.0, -1.0, 1.0, -1.0]), 20.0)
+    >>> y  # a tenth of the amplitude: 20 dB
+    array([1.1, 0.9, 1.1, 0.9])
     """
     x, n = as_signal(signal), as_signal(noise, "noise")
     if len(n) < len(x):
@@ -51,7 +55,11 @@ def with_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
 
 
 def change_gain(signal: ArrayLike, decibels: float) -> Floats:
-    """A signal times 10^(decibels / 20)."""
+    """A signal times 10^(decibels / 20).
+
+    >>> fnn.data.change_gain(np.array([0.1, -0.1]), 20.0)
+    array([ 1., -1.])
+    """
     x = as_signal(signal)
     return np.asarray(x * x.dtype.type(10 ** (decibels / 20)), x.dtype)
 
@@ -70,6 +78,10 @@ def room_response(
 
     Returns shape ``(reverberation * rate, rounded up,)``, with the energy (the sum of squares) 1
     and the direct sound first.
+
+    >>> h = fnn.data.room_response(8000, 0.25, np.random.default_rng(0))
+    >>> h.shape, bool(np.isclose((h**2).sum(), 1.0))
+    ((2000,), True)
     """
     check_numbers("room_response", rate=rate, reverberation=reverberation, direct=direct)
     if rate <= 0 or reverberation <= 0:
@@ -87,7 +99,11 @@ def room_response(
 
 
 def reverberate(signal: ArrayLike, response: ArrayLike) -> Floats:
-    """A signal in a room: convolved with its impulse response, cut to the signal's length."""
+    """A signal in a room: convolved with its impulse response, cut to the signal's length.
+
+    >>> fnn.data.reverberate(np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.5]))
+    array([1. , 0.5, 0. ])
+    """
     x, h = as_signal(signal), as_signal(response, "response")
     size = 1 << (len(x) + len(h) - 2).bit_length()
     whole = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(h, size), size)

@@ -86,7 +86,11 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Err
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
-    """Errors in characters, spaces included, over all sentences."""
+    """Errors in characters, spaces included, over all sentences.
+
+    >>> fnn.data.character_error_rate(["kitten"], ["sitting"])
+    ErrorRate(substitutions=2, deletions=0, insertions=1, expected=6)
+    """
     return _total(_matched("character_error_rate", references, hypotheses))
 
 

@@ -27,6 +27,9 @@ def deltas(features: ArrayLike, width: int = 2) -> Features:
         width: number of frames on either side.
 
     Returns float32, shape ``(frames, features)``.
+
+    >>> fnn.data.deltas(np.arange(5.0)[:, None])[2:3]
+    array([[1.]], dtype=float32)
     """
     x = as_floats(features)
     if width < 1 or x.ndim != 2 or len(x) == 0:
@@ -68,6 +71,10 @@ def normalise(features: ArrayLike, *, variance: bool = True) -> Features:
 
     This removes the effect of microphone and loudness. A constant feature becomes 0. Input and
     output have shape ``(frames, features)``; the output is float32.
+
+    >>> fnn.data.normalise(np.array([[1.0], [3.0]]))
+    array([[-1.],
+           [ 1.]], dtype=float32)
     """
     return Normaliser.fit([features], variance=variance)(features)
 

@@ -20,6 +20,7 @@ from fastnn.nn.key_value import *
 from fastnn.nn.large_softmax import *
 from fastnn.nn.linear import *
 from fastnn.nn.loss import *
+from fastnn.nn.loss_base import *
 from fastnn.nn.module import *
 from fastnn.nn.noise import *
 from fastnn.nn.normalization import *

@@ -44,7 +44,11 @@ class Tanh(_Activation, of=ops.tanh): ...
 
 
 class LeakyReLU(Module):
-    """x where positive, else ``negative_slope * x`` (Maas et al. 2013)."""
+    """x where positive, else ``negative_slope * x`` (Maas et al. 2013).
+
+    >>> nn.LeakyReLU(0.1).predict(np.array([[-1.0, 2.0]], np.float32))
+    array([[-0.1,  2. ]], dtype=float32)
+    """
 
     def __init__(self, negative_slope: float = 0.01):
         check_numbers("LeakyReLU", negative_slope=negative_slope)
@@ -66,6 +70,9 @@ class PReLU(Module):
 
     Attributes:
         weight: the slopes, shape (num_parameters,).
+
+    >>> nn.PReLU().predict(np.array([[-1.0, 2.0]], np.float32))
+    array([[-0.25,  2.  ]], dtype=float32)
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25):
@@ -81,7 +88,11 @@ class PReLU(Module):
 
 
 class ELU(Module):
-    """x where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016)."""
+    """x where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016).
+
+    >>> nn.ELU().predict(np.array([[-1.0, 2.0]], np.float32))
+    array([[-0.63212055,  2.        ]], dtype=float32)
+    """
 
     def __init__(self, alpha: float = 1.0):
         check_numbers("ELU", alpha=alpha)
@@ -99,6 +110,9 @@ class GELU(Module):
 
     Args:
         approximate: "none" for the exact function, "tanh" for the approximation.
+
+    >>> nn.GELU().predict(np.array([[-1.0, 2.0]], np.float32))
+    array([[-0.15865526,  1.9544997 ]], dtype=float32)
     """
 
     def __init__(self, approximate: str = "none"):
@@ -111,7 +125,11 @@ class GELU(Module):
 
 
 class Softplus(Module):
-    """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold."""
+    """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold.
+
+    >>> nn.Softplus().predict(np.array([[-1.0, 2.0]], np.float32))
+    array([[0.3132617, 2.126928 ]], dtype=float32)
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         check_numbers("Softplus", beta=beta)
@@ -125,11 +143,19 @@ class Softplus(Module):
 
 
 class Softmax(_Activation, of=ops.softmax):
-    """Softmax over the last dimension. For training use `CrossEntropyLoss` on its input instead."""
+    """Softmax over the last dimension. For training use `CrossEntropyLoss` on its input instead.
+
+    >>> nn.Softmax().predict(np.zeros((1, 4), np.float32))
+    array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+    """
 
 
 class LogSoftmax(_Activation, of=ops.log_softmax):
-    """Logarithm of the softmax over the last dimension."""
+    """Logarithm of the softmax over the last dimension.
+
+    >>> nn.LogSoftmax().predict(np.zeros((1, 4), np.float32)).round(3)
+    array([[-1.386, -1.386, -1.386, -1.386]], dtype=float32)
+    """
 
 
 class Maxout(Module):
@@ -137,6 +163,9 @@ class Maxout(Module):
 
     (..., pieces * C) becomes (..., C): output c is the maximum of inputs c, C + c, 2C + c, ...
     Put a `Linear` with ``pieces * C`` outputs before it.
+
+    >>> nn.Maxout(2).predict(np.array([[1.0, 2.0, 3.0, 0.0]], np.float32))
+    array([[3., 2.]], dtype=float32)
     """
 
     def __init__(self, pieces: int = 2):

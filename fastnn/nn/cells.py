@@ -73,6 +73,9 @@ class RNNCell(_Cell):
     Args:
         nonlinearity: "tanh", "relu" or "sigmoid".
         input_size, hidden_size, bias: see `_Cell`.
+
+    >>> nn.RNNCell(8, 16).predict(np.ones((4, 8), np.float32), np.zeros((4, 16), np.float32)).shape
+    (4, 16)
     """
 
     def __init__(
@@ -96,7 +99,16 @@ class LSTMCell(_Cell):
     """One step of `LSTM`: ``h, c = cell(x, (h, c))``.
 
     Shapes: x (batch, input_size), h and c (batch, hidden_size); None instead of the pair for
-    zeros."""
+    zeros.
+
+    >>> class Once(nn.Module):
+    ...     def __init__(self):
+    ...         self.cell = nn.LSTMCell(8, 16)
+    ...     def forward(self, x):
+    ...         return self.cell(x, None)
+    >>> [part.shape for part in Once().predict(np.ones((4, 8), np.float32))]
+    [(4, 16), (4, 16)]
+    """
 
     gates = 4
 
@@ -113,7 +125,11 @@ class LSTMCell(_Cell):
 class GRUCell(_Cell):
     """One step of `GRU` with the reset after the product: ``h = cell(x, h)``.
 
-    Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros."""
+    Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros.
+
+    >>> nn.GRUCell(8, 16).predict(np.ones((4, 8), np.float32), np.zeros((4, 16), np.float32)).shape
+    (4, 16)
+    """
 
     gates = 3
 

@@ -66,7 +66,11 @@ class Sequential(Module):
 
 
 class Identity(Module):
-    """Returns its input unchanged: a placeholder for a layer to be put in later."""
+    """Returns its input unchanged: a placeholder for a layer to be put in later.
+
+    >>> nn.Identity().predict(np.ones((1, 3), np.float32))
+    array([[1., 1., 1.]], dtype=float32)
+    """
 
     def forward(self, x: Value) -> Value:
         return x

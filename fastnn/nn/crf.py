@@ -12,7 +12,7 @@ from fastnn.errors import OptionError, ShapeError, check_whole, is_whole
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.ctc import _pair
-from fastnn.nn.loss import Loss
+from fastnn.nn.loss_base import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.ops.lengths import valid_steps

@@ -7,7 +7,7 @@ from typing import Any
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_flags, is_whole
 from fastnn.graph.value import Value
-from fastnn.nn.loss import Loss
+from fastnn.nn.loss_base import Loss
 from fastnn.public import publish
 
 

@@ -1,10 +1,4 @@
-"""Losses. Each is called with the model's output and the target and gives a single number.
-
-A loss says what each row contributes (`rows`), what a row weighs in the mean (`weights`) and which
-rows count at all (`counted`); batches, epochs and evaluations add these up. `reduction` is "mean"
-(the sum of the rows divided by the sum of their weights), "sum", or "none" (the rows themselves,
-for losses of your own).
-"""
+"""Losses of classes, of numbers and of probabilities; their base is in `loss_base.py`."""
 
 from __future__ import annotations
 
@@ -17,98 +11,11 @@ from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, is_whole, where
 from fastnn.graph.node import Range
 from fastnn.graph.value import Value
-from fastnn.nn.module import Module
+from fastnn.nn.loss_base import Loss, checked_weights
 from fastnn.public import publish
 
 #: a class index that no data has
 NO_CLASS = -100
-
-
-class Loss(Module):
-    """Base class of losses.
-
-    A subclass implements `rows`, and also `weights` and `counted` if rows have different weights.
-
-    Args:
-        reduction: "mean" (the sum of the rows divided by the sum of their weights), "sum", or
-            "none" (the rows themselves, to build losses of your own).
-
-    Raises:
-        OptionError: an argument is not allowed. ShapeError: output and target do not fit each
-            other.
-    """
-
-    #: whether output and target may be tuples or dicts of values
-    takes_several = False
-
-    def __init__(self, reduction: str = "mean"):
-        if reduction not in ("mean", "sum", "none"):
-            raise OptionError(
-                f"{type(self).__name__}: expected reduction 'mean', 'sum' or 'none', got "
-                f"{reduction!r}"
-            )
-        self.reduction = reduction
-
-    def forward(self, output: Value, target: Value) -> Value:
-        self.check(output, target)
-        if self.reduction == "none":
-            return self.elements(output, target)
-        rows = self.rows(output, target)
-        if self.reduction == "sum":
-            return ops.total(rows)
-        return mean_of(rows, self.weights(output, target))
-
-    def check(self, output: Value, target: Value) -> None:
-        """Raise ShapeError for an output or target that the loss does not accept."""
-        for what, value in (("output", output), ("target", target)):
-            if not isinstance(value, Value):
-                raise ShapeError(
-                    f"{type(self).__name__}: expected one {what}, got a {type(value).__name__}; "
-                    "give a loss for each output (loss=[...], or a dict by the outputs' names), or "
-                    "a function of all of them"
-                )
-
-    def rows(self, output: Value, target: Value) -> Value:
-        """The loss of each row, multiplied by its weight."""
-        raise OptionError(f"{type(self).__name__} has no rows(); write it, or forward")
-
-    def elements(self, output: Value, target: Value) -> Value:
-        """What the reduction "none" gives: the rows, or as many numbers as the output has."""
-        return self.rows(output, target)
-
-    def weights(self, output: Value, target: Value) -> Value | None:
-        """The weight of each row in the mean; None means 1."""
-        return None
-
-    def counted(self, output: Value, target: Value) -> Value | None:
-        """1 for each row that counts and 0 for each that does not; None means that all count."""
-        return None
-
-    def _apply(self, op: str, output: Value, target: Value, **more: Any) -> Value:
-        result: Value = output.graph.apply(op, x=output, target=target, **more)
-        return result
-
-
-def mean_of(rows: Value, weights: Value | None) -> Value:
-    """Sum of rows by the sum of their weights; 0 where nothing counts."""
-    if weights is None:
-        return ops.mean(rows)
-    mean, _ = rows.graph.apply("weighted_mean", x=rows, weight=weights)
-    result: Value = mean
-    return result
-
-
-def _weights(given: Any, expected: str, each: str) -> np.ndarray | None:
-    """A loss's weights as an array."""
-    if given is None:
-        return None
-    try:
-        found = np.asarray(given, np.float64)
-    except (TypeError, ValueError):
-        found = np.array(np.nan)
-    if found.ndim != 1 or not np.isfinite(found).all() or (found < 0).any():
-        raise OptionError(f"{expected} to be a list of finite numbers >= 0, one for each {each}")
-    return found
 
 
 class _ClassLoss(Loss):
@@ -116,7 +23,7 @@ class _ClassLoss(Loss):
 
     def __init__(self, weight: Sequence[float] | None, ignore_index: int | None, reduction: str):
         super().__init__(reduction)
-        self.weight = _weights(weight, f"{type(self).__name__}: expected weight", "class")
+        self.weight = checked_weights(weight, f"{type(self).__name__}: expected weight", "class")
         if ignore_index is not None:
             if not is_whole(ignore_index, -(2**63)):
                 raise OptionError(
@@ -172,6 +79,9 @@ class CrossEntropyLoss(_ClassLoss):
     Shapes: output (N, ..., classes), the classes last; target (N, ...) integers, or (N, ...,
     classes) probabilities. A class index outside 0 to classes-1 (other than `ignore_index`) raises
     DataError.
+
+    >>> testing.apply(nn.CrossEntropyLoss(), np.zeros((2, 4)), np.array([0, 3]))  # log 4
+    array(1.38629436)
     """
 
     def __init__(
@@ -205,6 +115,9 @@ class NLLLoss(_ClassLoss):
     """Negative log-likelihood of log-probabilities (see `LogSoftmax`).
 
     Arguments and shapes are those of `CrossEntropyLoss`, but targets are class indices only.
+
+    >>> testing.apply(nn.NLLLoss(), np.log([[0.5, 0.5]]), np.array([1]))
+    array(0.69314718)
     """
 
     def __init__(
@@ -269,7 +182,11 @@ class MSELoss(_PairLoss):
 class L1Loss(_PairLoss):
     """Mean of |output - target|, the mean absolute error (MAE).
 
-    Shapes: output and target (N, ...), equal."""
+    Shapes: output and target (N, ...), equal.
+
+    >>> testing.apply(nn.L1Loss(), [[1.0], [2.0]], [[3.0], [2.0]])
+    array(1.)
+    """
 
     op = "mae"
 
@@ -277,7 +194,11 @@ class L1Loss(_PairLoss):
 class HuberLoss(_PairLoss):
     """Quadratic for differences up to `delta`, linear beyond (Huber 1964); PyTorch's HuberLoss.
 
-    Shapes: output and target (N, ...), equal."""
+    Shapes: output and target (N, ...), equal.
+
+    >>> testing.apply(nn.HuberLoss(), [[1.0], [2.0]], [[3.0], [2.0]])
+    array(0.75)
+    """
 
     op = "huber"
 
@@ -298,6 +219,9 @@ class SmoothL1Loss(_PairLoss):
     This is the Huber loss divided by `beta` (Girshick, "Fast R-CNN", 2015); PyTorch's SmoothL1Loss.
 
     Shapes: output and target (N, ...), equal.
+
+    >>> testing.apply(nn.SmoothL1Loss(), [[1.0], [2.0]], [[3.0], [2.0]])
+    array(0.75)
     """
 
     def __init__(self, beta: float = 1.0, reduction: str = "mean"):
@@ -323,6 +247,9 @@ class BCELoss(_PairLoss):
     [0, 1] gives NaN.
 
     Shapes: output and target (N, ...), equal.
+
+    >>> testing.apply(nn.BCELoss(), [[0.5], [0.5]], [[1.0], [0.0]])
+    array(0.69314718)
     """
 
     op = "bce"
@@ -336,13 +263,18 @@ class BCEWithLogitsLoss(_PairLoss):
         reduction: see `Loss`.
 
     Shapes: output and target (N, ...), equal.
+
+    >>> testing.apply(nn.BCEWithLogitsLoss(), [[0.0], [0.0]], [[1.0], [0.0]])
+    array(0.69314718)
     """
 
     op = "bce_with_logits"
 
     def __init__(self, pos_weight: Sequence[float] | None = None, reduction: str = "mean"):
         super().__init__(reduction)
-        self.pos_weight = _weights(pos_weight, "BCEWithLogitsLoss: expected pos_weight", "feature")
+        self.pos_weight = checked_weights(
+            pos_weight, "BCEWithLogitsLoss: expected pos_weight", "feature"
+        )
 
     def elements(self, output: Value, target: Value) -> Value:
         if self.pos_weight is None:
@@ -366,6 +298,9 @@ class KLDivLoss(_PairLoss):
         log_target: whether the target holds log-probabilities.
 
     Shapes: output and target (N, ..., classes), equal.
+
+    >>> testing.apply(nn.KLDivLoss(), np.log([[0.5, 0.5]]), [[1.0, 0.0]])
+    array(0.69314718)
     """
 
     def __init__(self, reduction: str = "batchmean", log_target: bool = False):

@@ -75,6 +75,9 @@ class GaussianDropout(Module):
         p: the rate of the dropout with this variance, in [0, 1).
 
     The input has any shape, the output the same.
+
+    >>> nn.GaussianDropout(0.3).predict(np.ones((1, 3), np.float32))
+    array([[1., 1., 1.]], dtype=float32)
     """
 
     def __init__(self, p: float = 0.5):

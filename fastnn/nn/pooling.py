@@ -173,6 +173,9 @@ class AvgPool2d(_Pool):
 
     Raises:
         OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> nn.AvgPool2d(2).predict(np.ones((1, 3, 4, 6), np.float32)).shape
+    (1, 3, 2, 3)
     """
 
     _rank = 2
@@ -221,6 +224,9 @@ class LPPool1d(_NormPool):
 
     Raises:
         OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> nn.LPPool1d(2, 2).predict(np.array([[[3.0, 4.0, 6.0, 8.0]]], np.float32))
+    array([[[ 5., 10.]]], dtype=float32)
     """
 
     _rank = 1
@@ -231,7 +237,11 @@ class LPPool1d(_NormPool):
 
 class LPPool2d(_NormPool):
     """The p-norm of each window of an image; arguments as of `LPPool1d`, shapes as of
-    `MaxPool2d`."""
+    `MaxPool2d`.
+
+    >>> nn.LPPool2d(2, 2).predict(np.ones((1, 3, 4, 6), np.float32)).shape
+    (1, 3, 2, 3)
+    """
 
     _rank = 2
 
@@ -265,6 +275,9 @@ class AdaptiveAvgPool1d(_Sized):
 
     Raises:
         OptionError, ShapeError: as of `MaxPool1d`.
+
+    >>> nn.AdaptiveAvgPool1d(2).predict(np.array([[[1.0, 2.0, 3.0, 6.0]]], np.float32))
+    array([[[1.5, 4.5]]], dtype=float32)
     """
 
     _rank = 1
@@ -318,6 +331,9 @@ class GlobalAvgPool1d(_Global):
     of the valid steps.
 
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+
+    >>> nn.GlobalAvgPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
+    array([[3.]], dtype=float32)
     """
 
     _rank = 1
@@ -331,6 +347,9 @@ class GlobalAvgPool2d(_Global):
     """The average of each channel over the image.
 
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+
+    >>> nn.GlobalAvgPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
+    (4, 3)
     """
 
     _rank = 2
@@ -345,6 +364,9 @@ class GlobalMaxPool1d(_Global):
     (N,), that of the valid steps.
 
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+
+    >>> nn.GlobalMaxPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
+    array([[6.]], dtype=float32)
     """
 
     _rank = 1
@@ -358,6 +380,9 @@ class GlobalMaxPool2d(_Global):
     """The largest element of each channel of the image.
 
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+
+    >>> nn.GlobalMaxPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
+    (4, 3)
     """
 
     _rank = 2

@@ -165,6 +165,9 @@ class GRU(Recurrent):
         reset: whether the reset gate is applied "after" the product with W_hh (as in PyTorch) or
             "before" it (as in the paper).
         input_size, hidden_size and further options: see `Recurrent`.
+
+    >>> nn.GRU(8, 16).predict(np.ones((4, 10, 8), np.float32))[0].shape
+    (4, 10, 16)
     """
 
     gates = 3

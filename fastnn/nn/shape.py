@@ -12,7 +12,11 @@ from fastnn.public import publish
 
 
 class Flatten(Module):
-    """Flattens each sample: (batch, a, b, ...) becomes (batch, a * b * ...)."""
+    """Flattens each sample: (batch, a, b, ...) becomes (batch, a * b * ...).
+
+    >>> nn.Flatten().predict(np.ones((4, 2, 3), np.float32)).shape
+    (4, 6)
+    """
 
     def forward(self, x: Value) -> Value:
         return ops.flatten(x)
@@ -119,14 +123,22 @@ class Pad(Module):
 
 
 class Concatenate(Module):
-    """Concatenates its inputs along the last dimension; their other dimensions must be equal."""
+    """Concatenates its inputs along the last dimension; their other dimensions must be equal.
+
+    >>> testing.apply(nn.Concatenate(), [[1.0, 2.0]], [[10.0]])
+    array([[ 1.,  2., 10.]])
+    """
 
     def forward(self, *parts: Value) -> Value:
         return ops.concatenate(*parts)
 
 
 class Add(Module):
-    """Element-wise sum of its inputs, whose shapes broadcast as in NumPy."""
+    """Element-wise sum of its inputs, whose shapes broadcast as in NumPy.
+
+    >>> testing.apply(nn.Add(), [[1.0, 2.0]], [[10.0, 20.0]])
+    array([[11., 22.]])
+    """
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)
@@ -137,7 +149,11 @@ class Add(Module):
 
 
 class Multiply(Module):
-    """Element-wise product of its inputs, whose shapes broadcast as in NumPy."""
+    """Element-wise product of its inputs, whose shapes broadcast as in NumPy.
+
+    >>> testing.apply(nn.Multiply(), [[1.0, 2.0]], [[10.0, 20.0]])
+    array([[10., 40.]])
+    """
 
     def forward(self, *parts: Value) -> Value:
         _some(self, parts)

@@ -11,7 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.cells import LSTMCell
 from fastnn.nn.ctc import _pair
 from fastnn.nn.linear import Embedding, Linear
-from fastnn.nn.loss import Loss
+from fastnn.nn.loss_base import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.regularization import Dropout
 from fastnn.public import publish

@@ -1,7 +1,14 @@
 """Functions on symbolic values, for the `forward` of modules.
 
 Operands may also be parameters, NumPy arrays (constants) and numbers. Shapes are checked here, when
-the model is traced, with errors that name the layer.
+the model is traced, with errors that name the layer. What does not fit is a ShapeError, an option
+that there is not an OptionError; both say what was expected, what came, and what to do.
+
+Examples in this package and in `fastnn.nn` take this as given::
+
+    import numpy as np
+    import fastnn as fnn
+    from fastnn import nn, ops, optim, testing
 """
 
 import sys
@@ -23,6 +30,8 @@ from fastnn.ops.ctc_decode import *
 from fastnn.ops.derivative import *
 from fastnn.ops.framing import *
 from fastnn.ops.gated import *
+from fastnn.ops.indexing import *
+from fastnn.ops.indexing import _getitem as getitem  # noqa: F401  (x[...])
 from fastnn.ops.linear import *
 from fastnn.ops.matmul import *
 from fastnn.ops.norm import *
@@ -36,7 +45,6 @@ from fastnn.ops.recurrent import *
 from fastnn.ops.reduce import *
 from fastnn.ops.sequence import *
 from fastnn.ops.shape import *
-from fastnn.ops.shape import _getitem as getitem  # noqa: F401  (x[...])
 from fastnn.ops.transducer import *
 from fastnn.ops.transducer_search import *
 from fastnn.ops.upsampling import *

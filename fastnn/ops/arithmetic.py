@@ -93,6 +93,9 @@ def astype(x: Any, dtype: Any = "float32") -> Value:
 
     Raises:
         OptionError: another type. A mask of integers is made by comparing: ``x > 0``.
+
+    >>> testing.apply(lambda n: n.astype("float32") / 2.0, [[1, 2]])
+    array([[0.5, 1. ]])
     """
     x = symbolic(x)
     try:
@@ -177,6 +180,9 @@ def add(a: Operand, b: Operand) -> Value:
     As in all functions of two operands, one of them is a symbolic value and the other may be a
     parameter, a NumPy array or a number. Shapes broadcast as in NumPy, and gradients are summed
     over the repeated axes.
+
+    >>> testing.apply(ops.add, [[1.0, 2.0]], [[10.0, 20.0]])
+    array([[11., 22.]])
     """
     if is_number(b):
         return affine(a, 1.0, real(b))
@@ -184,21 +190,33 @@ def add(a: Operand, b: Operand) -> Value:
 
 
 def subtract(a: Operand, b: Operand) -> Value:
-    """a - b, element by element; operands as in `add`."""
+    """a - b, element by element; operands as in `add`.
+
+    >>> testing.apply(ops.subtract, [[1.0, 2.0]], [[10.0, 20.0]])
+    array([[ -9., -18.]])
+    """
     if is_number(a):
         return affine(b, -1.0, real(a))
     return affine(a, 1.0, -real(b)) if is_number(b) else _binary("subtract", a, b)
 
 
 def multiply(a: Operand, b: Operand) -> Value:
-    """a * b, element by element; operands as in `add`."""
+    """a * b, element by element; operands as in `add`.
+
+    >>> testing.apply(ops.multiply, [[1.0, 2.0]], [[10.0, 20.0]])
+    array([[10., 40.]])
+    """
     if is_number(b):
         return affine(a, real(b), 0.0)
     return affine(b, real(a), 0.0) if is_number(a) else _binary("multiply", a, b)
 
 
 def divide(a: Operand, b: Operand) -> Value:
-    """a / b, element by element; operands as in `add`. Division by 0 gives infinity or NaN."""
+    """a / b, element by element; operands as in `add`. Division by 0 gives infinity or NaN.
+
+    >>> testing.apply(ops.divide, [[1.0, 2.0]], [[4.0, 0.5]])
+    array([[0.25, 4.  ]])
+    """
     if is_number(b) and 1e-30 < abs(real(b)) < 1e30:
         return affine(a, 1.0 / real(b), 0.0)
     return _binary("divide", a, b)
@@ -222,6 +240,9 @@ def power(a: Operand, b: Operand) -> Value:
 
     NaN where a < 0, unless b is whole. Small whole powers and square roots are computed as such;
     other powers as e^(b log|a|), with a relative error of about |b log a| ULP.
+
+    >>> testing.apply(ops.power, [[2.0, 3.0]], [[3.0, 2.0]])
+    array([[8., 9.]])
     """
     if is_number(b) and float(b) in _POWERS:
         return _POWERS[float(b)](float_value(a, "power"))
@@ -259,13 +280,20 @@ def maximum(a: Operand, b: Operand) -> Value:
     """The larger of a and b, element by element; NaN where one of them is. Operands as in `add`.
 
     Where they are equal, each gets half of the gradient, as in PyTorch.
+
+    >>> testing.apply(ops.maximum, [[1.0, 5.0]], [[2.0, 4.0]])
+    array([[2., 5.]])
     """
     return like(a)
 
 
 @elementwise(_of_smaller)
 def minimum(a: Operand, b: Operand) -> Value:
-    """The smaller of a and b, element by element; otherwise as `maximum`."""
+    """The smaller of a and b, element by element; otherwise as `maximum`.
+
+    >>> testing.apply(ops.minimum, [[1.0, 5.0]], [[2.0, 4.0]])
+    array([[1., 4.]])
+    """
     return like(a)
 
 
@@ -279,6 +307,9 @@ def clip(x: Operand, low: Any = None, high: Any = None) -> Value:
 
     A bound is a number, or an array or value that broadcasts with x; None leaves an end open. The
     gradient passes where low <= x <= high. For bounds that are not numbers see `maximum`.
+
+    >>> testing.apply(lambda x: ops.clip(x, 0.0, 1.0), [[-1.0, 0.5, 2.0]])
+    array([[0. , 0.5, 1. ]])
     """
     numbers = [b is None or is_number(b) for b in (low, high)]
     if all(numbers):
@@ -295,6 +326,9 @@ def where(mask: Operand, a: Operand, b: Operand) -> Value:
     The operand that was not chosen gets gradient 0, even where it is infinite or NaN. (If its own
     slope is infinite, that 0 still becomes NaN, as in other libraries; apply `where` to the
     argument of a logarithm instead of to its result.)
+
+    >>> testing.apply(lambda x: ops.where(x > 0.0, x, 0.1 * x), [[-1.0, 2.0]])
+    array([[-0.1,  2. ]])
     """
     return like(a)
 
@@ -306,7 +340,11 @@ def _as_it_lies(node: Node) -> None:
 
 @op(placement=_as_it_lies, constant=("x",))
 def detach(x: Operand) -> Value:
-    """The same numbers, treated as a constant by the gradient."""
+    """The same numbers, treated as a constant by the gradient.
+
+    >>> testing.apply(lambda x: ops.gradient(ops.sum(x * ops.detach(x)), x), [[3.0]])
+    array([[3.]])
+    """
     return like(x)
 
 
@@ -316,7 +354,11 @@ def _negate_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str
 
 @op(forward="negate", gradient=_negate_gradient)
 def negate(x: Operand) -> Value:
-    """-x."""
+    """-x.
+
+    >>> testing.apply(ops.negate, [[1.0, -2.0]])
+    array([[-1.,  2.]])
+    """
     return like(x)
 
 
@@ -330,7 +372,11 @@ def _scaled(x: Value, scale: float = 1.0, shift: float = 0.0) -> Value:
 
 
 def affine(x: Operand, scale: float, shift: float) -> Value:
-    """scale * x + shift for numbers `scale` and `shift`."""
+    """scale * x + shift for numbers `scale` and `shift`.
+
+    >>> testing.apply(lambda x: ops.affine(x, 2.0, 1.0), [[1.0, 2.0]])
+    array([[3., 5.]])
+    """
     x = float_value(x, "arithmetic with a number")
     for number in (scale, shift):
         if follows(number):

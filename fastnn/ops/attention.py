@@ -13,12 +13,13 @@ from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import minimum, multiply
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, op, outputs
+from fastnn.ops.indexing import split
 from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.matmul import matmul
 from fastnn.ops.operands import as_shown, float_value, graph_of
 from fastnn.ops.reduce import cumsum, softmax
 from fastnn.ops.reduce import sum as total_of
-from fastnn.ops.shape import reshape, split
+from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
 #: what is far below every score, yet a number
@@ -182,6 +183,9 @@ def self_attention(
     Raises:
         ShapeError: x or `lengths` have another shape.
         OptionError: an option is out of range.
+
+    >>> testing.apply(lambda x: ops.self_attention(x, heads=2), np.ones((4, 10, 24))).shape
+    (4, 10, 8)
     """
     x = float_value(x, "self_attention")
     name = f"{where(x.graph.scope)}self_attention"
@@ -224,6 +228,9 @@ def coverage_loss(alignments: Operand) -> Value:
 
     Returns:
         One number for each sample, shape (batch,).
+
+    >>> testing.apply(ops.coverage_loss, [[[1.0, 0.0], [1.0, 0.0]]])
+    array([1.])
     """
     weights = float_value(alignments, "coverage_loss")
     if weights.ndim != 3:

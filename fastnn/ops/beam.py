@@ -14,11 +14,12 @@ from fastnn.graph.value import Value
 from fastnn.kernels.beam.shared import NEVER
 from fastnn.ops.arithmetic import _to_floats, affine, multiply, subtract
 from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.indexing import columns
 from fastnn.ops.joining import concatenate
 from fastnn.ops.reduce import log_softmax
 from fastnn.ops.reduce import min as least_of
 from fastnn.ops.sequence import loop
-from fastnn.ops.shape import columns, expand, reshape
+from fastnn.ops.shape import expand, reshape
 from fastnn.public import publish
 
 #: of (a step's input (N, ...), states (N, ...), maybe what does not change (N, ...)): scores of the
@@ -202,7 +203,11 @@ def beam_search(
 
 def likeliest(scores: Value) -> Value:
     """The symbol with the largest score of each row (N, V), integers within the symbols even where
-    all are NaN."""
+    all are NaN.
+
+    >>> testing.apply(ops.likeliest, [[0.1, 2.0, -1.0]])
+    array([1])
+    """
     graph, (rows, _) = scores.graph, scores.shape
     zero = graph.full((rows, 1), 0.0, batched=True)
     norms = graph.constant(np.ones(3), name="norms")

@@ -72,32 +72,55 @@ def less(a: Operand, b: Operand) -> Value:
 
     Operands as in `add`, or both integers (ids). Comparisons have no gradient; if an operand is
     NaN, only `not_equal` is 1.
+
+    >>> testing.apply(ops.less, [[1.0, 2.0]], [[2.0, 2.0]])
+    array([[1., 0.]])
     """
     return _compare("less", a, b)
 
 
 def less_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a <= b, else 0.0; see `less`."""
+    """1.0 where a <= b, else 0.0; see `less`.
+
+    >>> testing.apply(ops.less_equal, [[1.0, 2.0]], [[2.0, 2.0]])
+    array([[1., 1.]])
+    """
     return _compare("less_equal", a, b)
 
 
 def greater(a: Operand, b: Operand) -> Value:
-    """1.0 where a > b, else 0.0; see `less`."""
+    """1.0 where a > b, else 0.0; see `less`.
+
+    >>> testing.apply(ops.greater, [[3.0, 2.0]], [[2.0, 2.0]])
+    array([[1., 0.]])
+    """
     return _compare("greater", a, b)
 
 
 def greater_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a >= b, else 0.0; see `less`."""
+    """1.0 where a >= b, else 0.0; see `less`.
+
+    >>> testing.apply(ops.greater_equal, [[3.0, 2.0]], [[2.0, 2.0]])
+    array([[1., 1.]])
+    """
     return _compare("greater_equal", a, b)
 
 
 def equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a == b, else 0.0; see `less`."""
+    """1.0 where a == b, else 0.0; see `less`.
+
+    >>> testing.apply(ops.equal, [[3.0, 2.0]], [[2.0, 2.0]])
+    array([[0., 1.]])
+    """
     return _compare("equal", a, b)
 
 
 def not_equal(a: Operand, b: Operand) -> Value:
-    """1.0 where a != b, else 0.0; see `less`."""
+    """1.0 where a != b, else 0.0; see `less`.
+
+    >>> testing.apply(ops.not_equal, [[3.0, 2.0]], [[2.0, 2.0]])
+    array([[1., 0.]])
+    """
     return _compare("not_equal", a, b)
 
 

@@ -261,6 +261,10 @@ def conv1d(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> x, weight = np.arange(5.0).reshape(1, 1, 5), np.array([[[1.0, 1.0]]])
+    >>> testing.apply(lambda x: ops.conv1d(x, weight), x)
+    array([[[1., 3., 5., 7.]]])
     """
     return _convolved(
         "conv1d", 1, x, weight, bias, stride, padding, dilation, groups, channels, lengths
@@ -286,6 +290,11 @@ def conv2d(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> x, weight = np.ones((1, 1, 3, 4)), np.ones((1, 1, 2, 2))
+    >>> testing.apply(lambda x: ops.conv2d(x, weight), x)
+    array([[[[4., 4., 4.],
+             [4., 4., 4.]]]])
     """
     result: Value = _convolved(
         "conv2d", 2, x, weight, bias, stride, padding, dilation, groups, channels
@@ -358,6 +367,10 @@ def conv_transpose1d(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> x, weight = np.array([[[1.0, 2.0]]]), np.array([[[1.0, 10.0]]])
+    >>> testing.apply(lambda x: ops.conv_transpose1d(x, weight, stride=2), x)
+    array([[[ 1., 10.,  2., 20.]]])
     """
     return _convolved_back(
         "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation,
@@ -370,7 +383,13 @@ def conv_transpose2d(
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1, channels: str = "first",
 ) -> Value:  # fmt: skip
     """The transpose of a convolution over images; as `conv_transpose1d`, with a number for rows and
-    columns each: x (N, C, H, W), weight (C, O / groups, rows, columns)."""
+    columns each: x (N, C, H, W), weight (C, O / groups, rows, columns).
+
+    >>> x, weight = np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 2, 2))
+    >>> testing.apply(lambda x: ops.conv_transpose2d(x, weight, stride=2), x)
+    array([[[[1., 1., 2., 2.],
+             [1., 1., 2., 2.]]]])
+    """
     return _convolved_back(
         "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation,
         channels,

@@ -66,6 +66,11 @@ def crf_loss(
     Raises:
         ShapeError: the arguments do not fit. DataError, when data come in: lengths beyond the data,
             tags that are none, and those that `allowed` rules out.
+
+    >>> x, tags = np.zeros((1, 3, 2)), np.array([[0, 1, 1]])
+    >>> loss = lambda x, t: ops.crf_loss(x, t, np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+    >>> testing.apply(loss, x, tags)  # 8 sequences of tags, equally likely: log 8
+    array([2.07944154])
     """
     lengths, scores = _checked(x, lengths, transitions, start, end)
     graph = x.graph
@@ -93,6 +98,11 @@ def crf_decode(
 
     Returns the tags, integers (batch, steps), -1 past the end, and their scores (batch,), 0 for no
     steps. Of equal scores, the tags with smaller numbers are taken, seen from the end.
+
+    >>> x = np.array([[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]])
+    >>> decode = lambda x: ops.crf_decode(x, np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+    >>> testing.apply(decode, x)
+    (array([[0, 1, 0]]), array([4.]))
     """
     lengths, scores = _checked(x, lengths, transitions, start, end)
     found: tuple[Value, Value] = x.graph.apply("crf_decode", x=x, lengths=lengths, **scores)

@@ -58,6 +58,10 @@ def ctc_loss(
     Raises:
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths
             beyond the data, labels that are no class or the blank, too few frames for the labels.
+
+    >>> x, labels = np.zeros((1, 2, 3)), np.array([[1]])
+    >>> testing.apply(ops.ctc_loss, x, labels)  # 3 of 9 paths: log 3
+    array([1.09861229])
     """
     blank = _checked_blank(x, blank)
     lengths = _checked_labels(x, target, lengths, target_lengths, blank, zero_infinity)

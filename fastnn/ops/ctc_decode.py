@@ -52,6 +52,11 @@ def ctc_greedy(x: Value, lengths: Value | None = None, *, blank: int = 0) -> tup
         blank: the class that stands for no label.
 
     Returns labels, integers (batch, steps), -1 past the end, and their numbers (batch,).
+
+    >>> x = np.log([[[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
+    >>> labels, lengths = testing.apply(ops.ctc_greedy, x, dtype='float32')
+    >>> labels, lengths
+    (array([[ 1,  2, -1]]), array([2]))
     """
     lengths = _checked_logits(x, lengths)
     found: tuple[Value, Value] = x.graph.apply(
@@ -73,6 +78,10 @@ def ctc_align(
     blanks and past the end; and the path's log-probability, (batch,). Sequences with too few frames
     for their labels are refused where the data come in; where that can't be seen (the model
     shortens the sequences), the log-probability is -inf.
+
+    >>> x = np.log([[[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
+    >>> testing.apply(ops.ctc_align, x, np.array([[1, 2]]), dtype='float32')
+    (array([[ 0, -1,  1]]), array([-0.6694306], dtype=float32))
     """
     blank = _checked_blank(x, blank)
     lengths = _checked_labels(x, target, lengths, target_lengths, blank, False, "the alignment")
@@ -112,6 +121,11 @@ def ctc_beam(
 
     Returns labels, integers (batch, best, steps), -1 past the end; their numbers (batch, best), -1
     where there are fewer labellings; and their scores (batch, best), the best first.
+
+    >>> x = np.log([[[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
+    >>> found = testing.apply(lambda x: ops.ctc_beam(x, beam=4), x, dtype='float32')
+    >>> found[0], found[1]
+    (array([[[ 1,  2, -1]]]), array([[2]]))
     """
     lengths = _checked_logits(x, lengths)
     graph, scope = x.graph, where(x.graph.scope)

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastnn.errors import ShapeError, check_whole, where
 from fastnn.ops.declare import Operand
+from fastnn.ops.indexing import pad
 from fastnn.ops.joining import concatenate
 from fastnn.ops.lengths import checked_lengths, windows_of, within
 from fastnn.ops.operands import float_value
-from fastnn.ops.shape import pad, reshape
+from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
 

@@ -10,7 +10,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.activation import sigmoid, tanh
 from fastnn.ops.arithmetic import multiply
 from fastnn.ops.declare import Operand, floats, op
-from fastnn.ops.shape import split
+from fastnn.ops.indexing import split
 from fastnn.public import publish
 
 
@@ -36,7 +36,11 @@ def _tanh_unit(x: Value) -> Value:
 @op(expression=_linear_unit)
 def glu(x: Operand) -> Value:
     """The gated linear unit, a * sigmoid(b) for the halves a and b of the last axis (Dauphin et al.
-    2017): shape (..., 2 C) to (..., C)."""
+    2017): shape (..., 2 C) to (..., C).
+
+    >>> testing.apply(ops.glu, [[3.0, 0.0]])
+    array([[1.5]])
+    """
     result: Value = _halved(x, "glu")
     return result
 
@@ -44,7 +48,11 @@ def glu(x: Operand) -> Value:
 @op(expression=_tanh_unit)
 def gtu(x: Operand) -> Value:
     """The gated tanh unit, tanh(a) * sigmoid(b) for the halves a and b of the last axis (van den
-    Oord et al. 2016): shape (..., 2 C) to (..., C)."""
+    Oord et al. 2016): shape (..., 2 C) to (..., C).
+
+    >>> testing.apply(ops.gtu, [[1.0, 0.0]])
+    array([[0.38079708]])
+    """
     result: Value = _halved(x, "gtu")
     return result
 

@@ -126,6 +126,10 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
 
     Returns:
         Shape (..., K).
+
+    >>> weight, bias = np.array([[1.0], [10.0]]), np.array([0.5])
+    >>> testing.apply(lambda x: ops.linear(x, weight, bias), [[1.0, 2.0]])
+    array([[21.5]])
     """
     graph = graph_of(x)
     if isinstance(weight, Leaf) and not weight.transposed:
@@ -136,7 +140,13 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
 
 
 def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
-    """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C)."""
+    """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C).
+
+    >>> table = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+    >>> testing.apply(lambda ids: ops.embedding(ids, table), [[2, 1]])
+    array([[[3., 4.],
+            [1., 2.]]])
+    """
     graph = graph_of(ids)
     rows = as_shown(graph, table)
     result = _rows_of(ids, rows, padding_index)

@@ -52,6 +52,10 @@ def matmul(a: Operand, b: Operand) -> Value:
 
     A vector on the left is treated as a row and on the right as a column; the result lacks that
     axis. Either operand may be an array or a parameter.
+
+    >>> testing.apply(ops.matmul, np.ones((1, 2, 3)), np.ones((1, 3, 2)))
+    array([[[3., 3.],
+            [3., 3.]]])
     """
     graph = graph_of(a, b)
     if isinstance(b, Leaf) and b.transposed and isinstance(a, Value) and a.ndim > 1:

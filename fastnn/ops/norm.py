@@ -122,7 +122,11 @@ def _dropout_at(x: Value, rate: Value, stream: int = 0) -> Value:
 
 
 def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: float = 1e-5) -> Value:
-    """Normalise each row to mean 0 and variance 1, then apply gain and bias (Ba et al. 2016)."""
+    """Normalise each row to mean 0 and variance 1, then apply gain and bias (Ba et al. 2016).
+
+    >>> testing.apply(lambda x: ops.layer_norm(x, eps=0.0), [[1.0, 2.0, 3.0]])
+    array([[-1.22474487,  0.        ,  1.22474487]])
+    """
     graph = graph_of(x)
     g, b = (None if p is None else as_value(graph, p) for p in (gain, bias))
     x = float_value(x, "layer_norm")
@@ -133,7 +137,11 @@ def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: floa
 
 def rms_norm(x: Operand, gain: Operand = None, eps: float = 1e-5) -> Value:
     """Each row divided by its root mean square, sqrt(mean(x^2) + eps), then a gain (Zhang &
-    Sennrich 2019)."""
+    Sennrich 2019).
+
+    >>> testing.apply(lambda x: ops.rms_norm(x, eps=0.0), [[3.0, 4.0]])
+    array([[0.84852814, 1.13137085]])
+    """
     x = float_value(x, "rms_norm")
     mean_square = mean(square(x), -1, keepdims=True)
     y = multiply(x, divide(1.0, sqrt(add(mean_square, eps))))
@@ -183,6 +191,10 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
         rate: a number, or a value or buffer with one number in [0, 1], which may change from step
             to step; it gets no gradient.
         scale: factor of the elements that are kept; only with a rate that is a number.
+
+    >>> y = testing.apply(lambda x: ops.dropout(x, 0.5), np.ones((4, 3)))
+    >>> y.shape  # without training, as here, nothing is dropped
+    (4, 3)
     """
     graph = graph_of(x)
     if isinstance(rate, (Value, Leaf)):

@@ -18,7 +18,12 @@ from fastnn.graph.words import first
 
 def graph_of(*operands: Any) -> Graph:
     """The graph that the operands belong to: that of a symbolic one, or, for parameters alone, the
-    one that is being traced."""
+    one that is being traced.
+
+    >>> testing.apply(lambda x: x + ops.graph_of(x).batch, [[0.0], [0.0]])
+    array([[2.],
+           [2.]])
+    """
     for operand in operands:
         if isinstance(operand, Value):
             return operand.graph
@@ -32,7 +37,11 @@ def graph_of(*operands: Any) -> Graph:
 
 
 def as_value(graph: Graph, operand: Any) -> Value:
-    """A value for a symbolic value, a parameter, or an array (a constant)."""
+    """A value for a symbolic value, a parameter, or an array (a constant).
+
+    >>> testing.apply(lambda x: ops.as_value(x.graph, np.array([1.0, 2.0])) + x, [[10.0, 20.0]])
+    array([[11., 22.]])
+    """
     if isinstance(operand, Value):
         return operand
     if isinstance(operand, Leaf):

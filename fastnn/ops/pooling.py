@@ -196,6 +196,9 @@ def max_pool1d(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> testing.apply(lambda x: ops.max_pool1d(x, 2), [[[1.0, 3.0, 2.0, 0.0]]])
+    array([[[3., 2.]]])
     """
     found = _Windows(
         "max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, channels
@@ -209,7 +212,12 @@ def max_pool2d(
     ceil_mode: bool = False, channels: str = "first",
 ) -> Value:  # fmt: skip
     """The largest element of each window of an image; as `max_pool1d`, with one number for both
-    axes or one each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C)."""
+    axes or one each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C).
+
+    >>> testing.apply(lambda x: ops.max_pool2d(x, 2), np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[ 5.,  7.],
+             [13., 15.]]]])
+    """
     found = _Windows(
         "max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, channels
     )
@@ -266,6 +274,9 @@ def avg_pool1d(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> testing.apply(lambda x: ops.avg_pool1d(x, 2), [[[1.0, 3.0, 2.0, 0.0]]])
+    array([[[2., 1.]]])
     """
     found = _Windows("avg_pool1d", 1, x, kernel_size, stride, padding, 1, ceil_mode, channels)
     _no_ceil(found.label, ceil_mode, lengths)
@@ -278,7 +289,12 @@ def avg_pool2d(
 ) -> Value:  # fmt: skip
     """The average of each window of an image; as `avg_pool1d`, with one number for both axes or one
     each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C). `divisor_override` is what sums
-    are divided by instead of the number of a window's elements."""
+    are divided by instead of the number of a window's elements.
+
+    >>> testing.apply(lambda x: ops.avg_pool2d(x, 2), np.arange(16.0).reshape(1, 1, 4, 4))
+    array([[[[ 2.5,  4.5],
+             [10.5, 12.5]]]])
+    """
     found = _Windows("avg_pool2d", 2, x, kernel_size, stride, padding, 1, ceil_mode, channels)
     result: Value = _average(found, count_include_pad, divisor_override, None)
     return result
@@ -302,7 +318,11 @@ def lp_pool1d(
 ) -> Value:  # fmt: skip
     """The p-norm of each window over time, (sum of x^p)^(1/p) with ``p = norm_type``; the rest as
     of `max_pool1d`. (A window over the end counts as if it were whole.) Where the sum is not above
-    0 the result is 0, and so is its gradient (PyTorch's is NaN)."""
+    0 the result is 0, and so is its gradient (PyTorch's is NaN).
+
+    >>> testing.apply(lambda x: ops.lp_pool1d(x, 2, 2), [[[3.0, 4.0, 6.0, 8.0]]])
+    array([[[ 5., 10.]]])
+    """
     args = 1, x, kernel_size, stride, 0, 1, ceil_mode, channels
     return _norm(_Windows("lp_pool1d", *args), norm_type)
 
@@ -311,7 +331,11 @@ def lp_pool2d(
     x: Operand, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
     channels: str = "first",
 ) -> Value:  # fmt: skip
-    """The p-norm of each window of an image; as `lp_pool1d`."""
+    """The p-norm of each window of an image; as `lp_pool1d`.
+
+    >>> testing.apply(lambda x: ops.lp_pool2d(x, 2, (1, 2)), [[[[3.0, 4.0, 6.0, 8.0]]]])
+    array([[[[ 5., 10.]]]])
+    """
     args = 2, x, kernel_size, stride, 0, 1, ceil_mode, channels
     return _norm(_Windows("lp_pool2d", *args), norm_type)
 

@@ -34,13 +34,22 @@ def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> 
 
 def adaptive_avg_pool1d(x: Operand, output_size: int, channels: str = "first") -> Value:
     """The averages of `output_size` windows that share out the sequence, as in PyTorch: window p
-    has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``."""
+    has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``.
+
+    >>> testing.apply(lambda x: ops.adaptive_avg_pool1d(x, 2), [[[1.0, 2.0, 3.0, 6.0]]])
+    array([[[1.5, 4.5]]])
+    """
     return _adaptive("adaptive_avg_pool1d", 1, x, output_size, channels)
 
 
 def adaptive_avg_pool2d(x: Operand, output_size: Any, channels: str = "first") -> Value:
     """The averages of windows that share out the image; `output_size`: how many for both axes, or
-    for each (None: as many as there are places). As `adaptive_avg_pool1d`."""
+    for each (None: as many as there are places). As `adaptive_avg_pool1d`.
+
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> testing.apply(lambda x: ops.adaptive_avg_pool2d(x, (1, 2)), x)
+    array([[[[6.5, 8.5]]]])
+    """
     return _adaptive("adaptive_avg_pool2d", 2, x, output_size, channels)
 
 
@@ -52,6 +61,9 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
         channels: where the channels are.
         lengths: number of valid steps of each sequence, integers of shape (N,): the average of
             these alone; 0 where there are none.
+
+    >>> testing.apply(ops.global_avg_pool, [[[1.0, 2.0, 6.0]]])
+    array([[3.]])
     """
     x = float_value(x, "global_avg_pool")
     rank = x.ndim - 2
@@ -71,7 +83,11 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
 
 def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) -> Value:
     """The largest element of each channel over all places: (N, C). Arguments as of
-    `global_avg_pool`; 0 where a sequence has no valid step."""
+    `global_avg_pool`; 0 where a sequence has no valid step.
+
+    >>> testing.apply(ops.global_max_pool, [[[1.0, 2.0, 6.0]]])
+    array([[6.]])
+    """
     x = float_value(x, "global_max_pool")
     rank = x.ndim - 2
     label = f"{where(x.graph.scope)}global_max_pool"

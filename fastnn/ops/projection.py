@@ -11,11 +11,12 @@ from fastnn.errors import ShapeError, where
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add, multiply, subtract
 from fastnn.ops.comparison import equal, less
+from fastnn.ops.indexing import pad
 from fastnn.ops.lengths import checked_lengths
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.recurrent import lstm
-from fastnn.ops.shape import concatenate, pad, reshape
+from fastnn.ops.shape import concatenate, reshape
 from fastnn.public import publish
 
 
@@ -37,6 +38,11 @@ def projected_lstm(
 
     Returns:
         The outputs of all steps, (B, T, P), zero past the end, the last h (B, P) and c (B, H).
+
+    >>> w_ih, w_hh, w_hr = np.ones((3, 16)), np.ones((2, 16)), np.ones((4, 2))
+    >>> made = lambda x: ops.projected_lstm(x, w_ih, w_hh, w_hr)
+    >>> [y.shape for y in testing.apply(made, np.ones((2, 5, 3)))]
+    [(2, 5, 2), (2, 2), (2, 4)]
     """
     graph = graph_of(x)
     if x.ndim == 3:  # else `lstm` says so

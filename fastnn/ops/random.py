@@ -32,6 +32,9 @@ def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
     Args:
         x: gives the shape; its numbers do not matter.
         mean, std: mean and standard deviation of the distribution; `std` is >= 0.
+
+    >>> testing.apply(ops.normal_like, np.zeros((4, 3))).shape
+    (4, 3)
     """
     x = float_value(x, "normal_like")
     if not std >= 0:
@@ -40,7 +43,12 @@ def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
 
 
 def uniform_like(x: Operand, low: float = 0.0, high: float = 1.0) -> Value:
-    """Numbers uniform within low..high in the shape of x; see `normal_like`."""
+    """Numbers uniform within low..high in the shape of x; see `normal_like`.
+
+    >>> y = testing.apply(ops.uniform_like, np.zeros((4, 3)))
+    >>> y.shape, bool(y.min() >= 0.0 and y.max() < 1.0)
+    ((4, 3), True)
+    """
     x = float_value(x, "uniform_like")
     if not low <= high:
         raise OptionError(f"uniform_like: expected low <= high, got {low} and {high}")

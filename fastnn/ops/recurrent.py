@@ -26,9 +26,10 @@ from fastnn.ops.activation import relu, sigmoid, tanh
 from fastnn.ops.arithmetic import detach
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.declare import Operand, floats, like, op, outputs
+from fastnn.ops.indexing import columns
 from fastnn.ops.lengths import checked_lengths, valid_steps
 from fastnn.ops.operands import as_value, float_value, graph_of
-from fastnn.ops.shape import columns, reshape
+from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
 #: of (the gates' part from the input, the states before): the states after
@@ -177,6 +178,10 @@ def rnn(
 
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).
+
+    >>> w_ih, w_hh = np.ones((3, 4)), np.ones((4, 4))
+    >>> [y.shape for y in testing.apply(lambda x: ops.rnn(x, w_ih, w_hh), np.ones((2, 5, 3)))]
+    [(2, 5, 4), (2, 4)]
     """
     if activation not in ACTIVATIONS:
         raise OptionError(
@@ -243,6 +248,10 @@ def lstm(
 
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last h and c, (B, H) each.
+
+    >>> w_ih, w_hh = np.ones((3, 16)), np.ones((4, 16))
+    >>> [y.shape for y in testing.apply(lambda x: ops.lstm(x, w_ih, w_hh), np.ones((2, 5, 3)))]
+    [(2, 5, 4), (2, 4), (2, 4)]
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole}
     result: tuple[Value, Value, Value] = _sequence(
@@ -299,6 +308,10 @@ def gru(
 
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).
+
+    >>> w_ih, w_hh = np.ones((3, 12)), np.ones((4, 12))
+    >>> [y.shape for y in testing.apply(lambda x: ops.gru(x, w_ih, w_hh), np.ones((2, 5, 3)))]
+    [(2, 5, 4), (2, 4)]
     """
     if reset not in ("after", "before"):
         raise OptionError(f"gru: expected reset 'after' or 'before', got {reset!r}")
@@ -335,6 +348,11 @@ def leaky(
 
     Returns:
         The sums of all steps, (B, T, C), zero past the end, and the last one, (B, C).
+
+    >>> testing.apply(lambda x: ops.leaky(x, keep=0.5)[0], [[[1.0], [0.0], [0.0]]])
+    array([[[0.5  ],
+            [0.25 ],
+            [0.125]]])
     """
     result: tuple[Value, Value] = _sequence(
         _leaky, x, lengths, {"h0": h0}, {}, keep=float(keep), reverse=int(reverse), bptt=int(bptt)
@@ -353,7 +371,11 @@ def _swap_gradient(
 
 @op(gradient=_swap_gradient)
 def swap_time(x: Operand) -> Value:
-    """(B, T, C) to (T, B, C) and back, a copy."""
+    """(B, T, C) to (T, B, C) and back, a copy.
+
+    >>> testing.apply(lambda x: ops.swap_time(ops.swap_time(x)), np.ones((2, 5, 3))).shape
+    (2, 5, 3)
+    """
     if x.ndim != 3:
         raise ShapeError(
             f"{where(x.graph.scope)}swap_time: expected three dimensions, got {x.shape}"

@@ -17,8 +17,9 @@ from fastnn.graph.words import first
 from fastnn.ops.arithmetic import affine, negate
 from fastnn.ops.comparison import equal
 from fastnn.ops.declare import Operand, floats, like, need, op, outputs
+from fastnn.ops.indexing import columns
 from fastnn.ops.operands import float_value, unary, whole_axes
-from fastnn.ops.shape import columns, reshape, transpose
+from fastnn.ops.shape import reshape, transpose
 from fastnn.public import publish
 
 Values = dict[str, Value]
@@ -81,7 +82,11 @@ def _mean_of_all(x: Value) -> Value:
 
 @op(forward="total", gradient=_spread_gradient, linear=("x",))
 def total(x: Operand) -> Value:
-    """The sum of all elements, a single number."""
+    """The sum of all elements, a single number.
+
+    >>> testing.apply(lambda x: x / ops.total(x), [[1.0, 3.0]])
+    array([[0.25, 0.75]])
+    """
     return floats()
 
 
@@ -177,18 +182,29 @@ def sum(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
         x: float values.
         axis: an axis, several, or None for all; negative ones count from the end.
         keepdims: keep the reduced axes, with size 1.
+
+    >>> testing.apply(lambda x: ops.sum(x, axis=1), [[1.0, 2.0], [3.0, 4.0]])
+    array([3., 7.])
     """
     rows = _sum_columns
     return _reduced("sum", x, axis, keepdims, rows, "total", "sum_rows")
 
 
 def sum_features(x: Operand) -> Value:
-    """Sum over the last dimension."""
+    """Sum over the last dimension.
+
+    >>> testing.apply(ops.sum_features, [[1.0, 2.0], [3.0, 4.0]])
+    array([3., 7.])
+    """
     return sum(x, -1)
 
 
 def mean(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The mean of all elements, or over axes; arguments as for `sum`."""
+    """The mean of all elements, or over axes; arguments as for `sum`.
+
+    >>> testing.apply(lambda x: ops.mean(x, axis=1), [[1.0, 2.0], [3.0, 4.0]])
+    array([1.5, 3.5])
+    """
     x = float_value(x, "mean")
     if axis is None:
         y = _mean_of_all(x)
@@ -204,24 +220,39 @@ def max(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
 
     Where several elements are the largest, the gradient is shared equally among them, as by
     PyTorch's `amax` (its `max` over one axis gives it all to one of them).
+
+    >>> testing.apply(lambda x: ops.max(x, axis=1), [[1.0, 2.0], [4.0, 3.0]])
+    array([2., 4.])
     """
     return _reduced("max", x, axis, keepdims, _max_columns)
 
 
 def min(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The smallest element; otherwise as `max`."""
+    """The smallest element; otherwise as `max`.
+
+    >>> testing.apply(lambda x: ops.min(x, axis=1), [[1.0, 2.0], [4.0, 3.0]])
+    array([1., 3.])
+    """
     rows = lambda x: negate(_max_columns(negate(x)))  # noqa: E731
     return _reduced("min", x, axis, keepdims, rows)
 
 
 def prod(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
     """The product of all elements, or over axes; arguments as for `sum`. Gradients are right with
-    zeros among the elements."""
+    zeros among the elements.
+
+    >>> testing.apply(lambda x: ops.prod(x, axis=1), [[1.0, 2.0], [4.0, 3.0]])
+    array([ 2., 12.])
+    """
     return _reduced("prod", x, axis, keepdims, _product_columns)
 
 
 def logsumexp(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
-    """log(sum(exp(x))) without overflow; arguments as for `sum`."""
+    """log(sum(exp(x))) without overflow; arguments as for `sum`.
+
+    >>> testing.apply(lambda x: ops.logsumexp(x, axis=1), [[1000.0, 1000.0]])
+    array([1000.69314718])
+    """
     return _reduced("logsumexp", x, axis, keepdims, _logsumexp_columns)
 
 
@@ -244,12 +275,20 @@ def _along(
 
 
 def softmax(x: Operand, axis: int | Sequence[int] = -1) -> Value:
-    """exp(x) / sum(exp(x)) over an axis, by default the last, or over several together."""
+    """exp(x) / sum(exp(x)) over an axis, by default the last, or over several together.
+
+    >>> testing.apply(ops.softmax, [[0.0, 0.0, 1.0]])
+    array([[0.21194156, 0.21194156, 0.57611688]])
+    """
     return _along("softmax", x, axis, _softmax_rows)
 
 
 def log_softmax(x: Operand, axis: int | Sequence[int] = -1) -> Value:
-    """Logarithm of the softmax over an axis, by default the last, or over several together."""
+    """Logarithm of the softmax over an axis, by default the last, or over several together.
+
+    >>> testing.apply(ops.log_softmax, [[0.0, 0.0, 1.0]])
+    array([[-1.55144471, -1.55144471, -0.55144471]])
+    """
     return _along("log_softmax", x, axis, _log_softmax_rows)
 
 
@@ -261,6 +300,9 @@ def cumsum(x: Operand, axis: int = -1, reverse: bool = False, exclusive: bool = 
         axis: along which to add.
         reverse: from the end to the beginning.
         exclusive: leave the element itself out of its sum.
+
+    >>> testing.apply(ops.cumsum, [[1.0, 2.0, 3.0]])
+    array([[1., 3., 6.]])
     """
     flags = {"reverse": int(bool(reverse)), "exclusive": int(bool(exclusive))}
     return _along("cumsum", x, axis, lambda x: _running_sum(x, **flags))

@@ -41,7 +41,12 @@ def store_state(value: Any, buffer: Leaf) -> None:
 
 
 def zeros_state(x: Any, size: int) -> Value:
-    """A state of zeros for each sample of the batch: shape (batch, size)."""
+    """A state of zeros for each sample of the batch: shape (batch, size).
+
+    >>> testing.apply(lambda x: ops.zeros_state(x, 3), [[1.0], [2.0]])
+    array([[0., 0., 0.],
+           [0., 0., 0.]])
+    """
     return graph_of(x).full((x.shape[0], whole(size)), 0.0, batched=True)
 
 

@@ -48,6 +48,10 @@ def transducer_loss(
     Raises:
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths
             of 0 or beyond the data, labels that are no class or the blank.
+
+    >>> x, labels = np.zeros((1, 2, 2, 3)), np.array([[1]])
+    >>> testing.apply(ops.transducer_loss, x, labels)  # 2 paths of 3 symbols: 3 log 3 - log 2
+    array([2.60268969])
     """
     graph, scope = x.graph, where(x.graph.scope)
     if x.ndim != 4 or x.dtype != "f":

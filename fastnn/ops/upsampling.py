@@ -10,10 +10,11 @@ import numpy as np
 from fastnn.errors import OptionError, where
 from fastnn.graph.value import Value
 from fastnn.ops.declare import Operand
+from fastnn.ops.indexing import take
 from fastnn.ops.layout import check_scales, each, from_last, to_last
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value
-from fastnn.ops.shape import expand, reshape, take, transpose
+from fastnn.ops.shape import expand, reshape, transpose
 from fastnn.public import publish
 
 
@@ -35,6 +36,9 @@ def upsample(
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
+
+    >>> testing.apply(lambda x: ops.upsample(x, scale_factor=2), [[[1.0, 2.0]]])
+    array([[[1., 1., 2., 2.]]])
     """
     x = float_value(x, "upsample")
     rank, label = x.ndim - 2, f"{where(x.graph.scope)}upsample"

@@ -142,6 +142,8 @@ class ConjugateGradient(LineSearch):
         restart: also restart after this many iterations; 0 means never for this reason.
         decrease, curvature, max_evaluations, tolerance_gradient, tolerance_change, weight_decay: as
             of `LBFGS`.
+
+    >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.ConjugateGradient(restart=10))
     """
 
     name: ClassVar[str] = "cg"

@@ -156,6 +156,8 @@ class HessianFree(GaussNewton):
         decay: factor of the last direction, from which the next search starts.
         max_iterations: most iterations of conjugate gradients.
         tolerance_gradient, tolerance_change: as for `LBFGS`.
+
+    >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.HessianFree())
     """
 
     name: ClassVar[str] = "hessian_free"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias, overload
@@ -17,7 +18,14 @@ UNITS = ("step", "epoch")
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all schedules share; a new one overrides `factor`."""
+    """What all schedules share; a new one overrides `factor`.
+
+    >>> class Halved(optim.schedules.Schedule):
+    ...     def factor(self, time):
+    ...         return 0.5 ** (time // 10)
+    >>> Halved()(np.array([0, 10, 20]), 0.1)
+    array([0.1  , 0.05 , 0.025])
+    """
 
     _: KW_ONLY
     unit: str = "step"
@@ -171,7 +179,12 @@ class Sequential(Schedule):
 
 @dataclass(frozen=True)
 class Product(Schedule):
-    """The factors of several schedules multiplied, each counting in its own unit (``a * b``)."""
+    """The factors of several schedules multiplied, each counting in its own unit (``a * b``).
+
+    >>> rate = optim.schedules.LinearWarmup(5) * optim.schedules.Exponential(0.9)
+    >>> rate(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.0333, 0.059 , 0.0349])
+    """
 
     schedules: tuple[Schedule, ...]
 
@@ -200,3 +213,11 @@ class Product(Schedule):
         self, steps: NDArray[np.integer], steps_per_epoch: int, epoch: int | None = None
     ) -> Array:
         return np.prod([s._at(steps, steps_per_epoch, epoch) for s in self.schedules], axis=0)
+
+
+def cosine_between(start: float, end: float, share: Array) -> Array:
+    return end + (start - end) * (1 + np.cos(math.pi * share)) / 2
+
+
+def line_between(start: float, end: float, share: Array) -> Array:
+    return start + (end - start) * share

@@ -15,14 +15,14 @@ rates of an uninterrupted one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastnn.errors import check_whole
-from fastnn.optim.schedule import Array, Product, Schedule, Sequential
+from fastnn.optim.cyclic import Cyclic, OneCycle
+from fastnn.optim.schedule import Array, Product, Schedule, Sequential, cosine_between
 
 __all__ = [
     "Constant",
@@ -47,7 +47,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always `value` times the base rate."""
+    """Always `value` times the base rate.
+
+    >>> optim.schedules.Constant()(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1, 0.1, 0.1])
+    """
 
     value: float = 1.0
 
@@ -61,7 +65,11 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """gamma^⌊t / every⌋; PyTorch's StepLR."""
+    """gamma^⌊t / every⌋; PyTorch's StepLR.
+
+    >>> optim.schedules.StepDecay(5, gamma=0.5)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1  , 0.05 , 0.025])
+    """
 
     every: int
     gamma: float = 0.1
@@ -77,7 +85,11 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """gamma^(number of milestones reached); PyTorch's MultiStepLR."""
+    """gamma^(number of milestones reached); PyTorch's MultiStepLR.
+
+    >>> optim.schedules.MultiStep([5, 8])(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1  , 0.01 , 0.001])
+    """
 
     milestones: Sequence[int]
     gamma: float = 0.1
@@ -125,7 +137,11 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """gamma^t; PyTorch's ExponentialLR."""
+    """gamma^t; PyTorch's ExponentialLR.
+
+    >>> optim.schedules.Exponential(0.9)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1   , 0.059 , 0.0349])
+    """
 
     gamma: float
 
@@ -143,6 +159,9 @@ class InverseTime(Schedule):
 
     Robbins and Monro, "A stochastic approximation method", 1951. Keras's InverseTimeDecay with
     ``decay=decay_rate / decay_steps``; PyTorch has none.
+
+    >>> optim.schedules.InverseTime(0.1)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1   , 0.0667, 0.05  ])
     """
 
     decay: float
@@ -160,6 +179,9 @@ class Polynomial(Schedule):
     """final + (1 - final) · (1 - t / duration)^power, then `final`; PyTorch's PolynomialLR.
 
     PyTorch's `final` is 0. Power 1 gives a straight line.
+
+    >>> optim.schedules.Polynomial(10)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1 , 0.05, 0.  ])
     """
 
     duration: int
@@ -182,6 +204,9 @@ class LinearWarmup(Schedule):
 
     With ``start=0`` the very first step changes nothing. Goyal et al., "Accurate, large minibatch
     SGD: training ImageNet in 1 hour", 2017.
+
+    >>> optim.schedules.LinearWarmup(10)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.0333, 0.0667, 0.1   ])
     """
 
     duration: int
@@ -203,6 +228,9 @@ class CosineAnnealing(Schedule):
     PyTorch's CosineAnnealingLR with ``T_max=duration`` and ``eta_min=final · base_lr``, except that
     the rate stays at its end, where PyTorch's rises again. Loshchilov and Hutter, "SGDR: stochastic
     gradient descent with warm restarts", 2017.
+
+    >>> optim.schedules.CosineAnnealing(10)(np.array([0, 5, 10]), 0.1).round(4)
+    array([0.1 , 0.05, 0.  ])
     """
 
     duration: int
@@ -214,7 +242,7 @@ class CosineAnnealing(Schedule):
         self._at_least_zero(final=self.final)
 
     def factor(self, time: Array) -> Array:
-        return _cosine(1.0, self.final, np.minimum(time / self.duration, 1))
+        return cosine_between(1.0, self.final, np.minimum(time / self.duration, 1))
 
 
 @dataclass(frozen=True)
@@ -223,6 +251,9 @@ class CosineRestarts(Schedule):
 
     PyTorch's CosineAnnealingWarmRestarts (T_0, T_mult, eta_min = final · base_lr). Loshchilov and
     Hutter, 2017.
+
+    >>> optim.schedules.CosineRestarts(10)(np.array([0, 5, 9, 10]), 0.1).round(4)
+    array([0.1   , 0.05  , 0.0024, 0.1   ])
     """
 
     first: int
@@ -237,7 +268,7 @@ class CosineRestarts(Schedule):
 
     def factor(self, time: Array) -> Array:
         if self.growth == 1:
-            return _cosine(1.0, self.final, time % self.first / self.first)
+            return cosine_between(1.0, self.final, time % self.first / self.first)
         ends = [float(self.first)]
         length = float(self.first)
         while ends[-1] <= time.max(initial=0):
@@ -246,7 +277,7 @@ class CosineRestarts(Schedule):
         starts = np.array([0.0, *ends])
         period = np.searchsorted(ends, time, side="right")
         begun = starts[period]
-        return _cosine(1.0, self.final, (time - begun) / (starts[period + 1] - begun))
+        return cosine_between(1.0, self.final, (time - begun) / (starts[period + 1] - begun))
 
 
 @dataclass(frozen=True)
@@ -256,6 +287,9 @@ class InverseSqrt(Schedule):
     Its peak is 1. The original counts from step 1 and writes d_model^-½ · min(step^-½,
     step · warmup^-1.5), which is this one with ``base_lr = (d_model · warmup) ** -0.5``. Vaswani et
     al., "Attention is all you need", 2017 (also called Noam). PyTorch has none.
+
+    >>> optim.schedules.InverseSqrt(5)(np.array([0, 4, 19]), 0.1).round(4)
+    array([0.02, 0.1 , 0.05])
     """
 
     warmup: int
@@ -300,90 +334,3 @@ class Trapezoid(Schedule):
         up = np.minimum((time + 1) / max(self.warmup, 1), 1)
         left = np.clip((self.duration - time) / max(self.cooldown, 1), 0, 1)
         return up * (self.final + (1 - self.final) * left) if self.cooldown else up
-
-
-@dataclass(frozen=True)
-class Cyclic(Schedule):
-    """From `low` to 1 in `up` steps, back in `down`, again and again; PyTorch's CyclicLR with
-    ``max_lr=lr`` and ``base_lr=low · lr`` (the momentum is left as it is).
-
-    `down` defaults to `up`. `mode`: "triangular"; "triangular2", each cycle half as high as the one
-    before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning rates for
-    training neural networks", 2017.
-    """
-
-    up: int
-    down: int | None = None
-    low: float = 0.1
-    mode: str = "triangular"
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._above_zero(up=self.up, gamma=self.gamma)
-        if self.down is not None:
-            self._above_zero(down=self.down)
-        self._at_least_zero(low=self.low)
-        if self.mode not in ("triangular", "triangular2", "exp_range"):
-            raise self._error(
-                f"mode must be 'triangular', 'triangular2' or 'exp_range', got {self.mode!r}"
-            )
-        if self.low > 1:
-            raise self._error(f"low must be at most 1, got {self.low}")
-
-    def factor(self, time: Array) -> Array:
-        down = self.up if self.down is None else self.down
-        cycle, at = np.divmod(time, self.up + down)
-        height = np.where(at <= self.up, at / self.up, (self.up + down - at) / down)
-        if self.mode == "triangular2":
-            height = height * 0.5**cycle
-        elif self.mode == "exp_range":
-            height = height * self.gamma**time
-        return self.low + (1 - self.low) * height
-
-
-@dataclass(frozen=True)
-class OneCycle(Schedule):
-    """From 1 / div_factor up to 1, then down to 1 / (div_factor · final_div_factor).
-
-    `duration` is the whole run, `pct_start` the share of it that rises; `anneal` is "cos" or
-    "linear". PyTorch's OneCycleLR with two phases and ``max_lr=base_lr``; the momentum is left as
-    it is. Smith and Topin, "Super-convergence: very fast training of neural networks using large
-    learning rates", 2018.
-    """
-
-    duration: int
-    pct_start: float = 0.3
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-    anneal: str = "cos"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._above_zero(div_factor=self.div_factor, final_div_factor=self.final_div_factor)
-        self._above_zero(duration=self.duration, pct_start=self.pct_start)
-        if not 0 < self.pct_start < 1:
-            raise self._error(f"pct_start must lie between 0 and 1, got {self.pct_start}")
-        if not 1 < self.pct_start * self.duration < self.duration:
-            raise self._error(
-                f"duration {self.duration} leaves no step to rise with pct_start={self.pct_start}; "
-                "make one of them larger"
-            )
-        if self.anneal not in ("cos", "linear"):
-            raise self._error(f"anneal must be 'cos' or 'linear', got {self.anneal!r}")
-
-    def factor(self, time: Array) -> Array:
-        blend = _cosine if self.anneal == "cos" else _line
-        start = 1 / self.div_factor
-        top, last = self.pct_start * self.duration - 1, self.duration - 1
-        up = blend(start, 1.0, np.minimum(time / top, 1))
-        down = blend(1.0, start / self.final_div_factor, np.clip((time - top) / (last - top), 0, 1))
-        return np.where(time <= top, up, down)
-
-
-def _cosine(start: float, end: float, share: Array) -> Array:
-    return end + (start - end) * (1 + np.cos(math.pi * share)) / 2
-
-
-def _line(start: float, end: float, share: Array) -> Array:
-    return start + (end - start) * share

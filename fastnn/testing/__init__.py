@@ -1,5 +1,6 @@
 """Checks for users' own ops and models."""
 
+from fastnn.testing.apply import apply
 from fastnn.testing.gradcheck import gradcheck
 
-__all__ = ["gradcheck"]
+__all__ = ["apply", "gradcheck"]

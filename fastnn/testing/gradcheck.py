@@ -64,7 +64,7 @@ def gradcheck(
     >>> testing.gradcheck(lambda a, b: ops.tanh(a) * b, x, x + 1.0)
     True
     """
-    model = _clone(function, inputs)
+    model = as_model(function, inputs)
     arrays = {
         f"x{k}": _as_input(a)
         for k, a in enumerate(a for a in inputs if not isinstance(a, Parameter))
@@ -123,12 +123,12 @@ def _label(name: str) -> str:
     return f"parameter {name!r}"
 
 
-def _clone(function: Any, inputs: tuple[Any, ...]) -> Module:
+def as_model(function: Any, inputs: tuple[Any, ...]) -> Module:
     """A copy of the module with memory of its own; a function is wrapped in a module."""
     if isinstance(function, Module):
         if any(isinstance(a, Parameter) for a in inputs):
             raise DataError(
-                "gradcheck: expected arrays as inputs of a module; an nn.Parameter can only be an "
+                "expected arrays as inputs of a module; an nn.Parameter can only be an "
                 "input of a plain function"
             )
     else:

@@ -20,6 +20,9 @@ class ReduceLROnPlateau(Monitor):
     less). The rate never falls below `min_lr`. Writes "learning_rate" into the logs. PyTorch's
     scheduler of this name reduces one epoch later (patience + 1 epochs without improvement) and
     takes `min_delta` relative to the best value.
+
+    >>> on_plateau = fnn.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=3)
+    >>> callbacks = [on_plateau]  # for Trainer.fit
     """
 
     def __init__(
@@ -79,6 +82,9 @@ class LearningRateScheduler(Callback):
 
     Writes "learning_rate" into the logs. For a rate that changes at every step give the trainer a
     schedule of `fastnn.optim.schedules`: those need no return to Python.
+
+    >>> falling = fnn.callbacks.LearningRateScheduler(lambda epoch, lr: 0.9 * lr)
+    >>> callbacks = [falling]  # for Trainer.fit
     """
 
     def __init__(self, schedule: Callable[[int, float], float]) -> None:

@@ -13,7 +13,8 @@ from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.graph import Graph
 from fastnn.graph.tree import branches, is_branch
 from fastnn.graph.value import Value
-from fastnn.nn.loss import LOSSES, Loss, mean_of
+from fastnn.nn.loss import LOSSES
+from fastnn.nn.loss_base import Loss, mean_of
 from fastnn.train import reduction
 
 

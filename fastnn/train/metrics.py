@@ -17,10 +17,10 @@ from fastnn.nn.loss import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     KLDivLoss,
-    Loss,
     NLLLoss,
     _ClassLoss,
 )
+from fastnn.nn.loss_base import Loss
 from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part, spread_over
 
@@ -78,6 +78,10 @@ def categorical_accuracy(output: Value, target: Value, ignored: int | None = Non
 
     The target is a class index, or numbers of the output's shape (one-hot, probabilities), of which
     the largest gives the class.
+
+    >>> of, right = fnn.metrics.categorical_accuracy, [[0.0, 1.0], [0.0, 1.0]]
+    >>> testing.apply(of, [[0.1, 0.9], [0.8, 0.2]], right)
+    array([1., 0.])
     """
     result: Value = output.graph.apply(
         "accuracy", x=output, target=_classes(output, target, ignored)

@@ -344,6 +344,11 @@ def hvp(
 
     Returns:
         H v, in the form of v.
+
+    >>> model, x = nn.Linear(1, 1), np.array([[1.0], [3.0]], np.float32)
+    >>> y = np.zeros((2, 1), np.float32)
+    >>> fnn.autodiff.hvp(model, "mse", x, y, np.array([0.0, 1.0], np.float32))
+    array([4., 2.], dtype=float32)
     """
     return Products(model, loss, **options).hvp(x, y, v, sample_weight)
 
@@ -359,13 +364,25 @@ def gnvp(
     **options: Any,
 ) -> Vector:
     """The product of the Gauss-Newton matrix with a vector (see `Products.gnvp`); arguments as for
-    `hvp`."""
+    `hvp`.
+
+    >>> model, x = nn.Linear(1, 1), np.array([[1.0], [3.0]], np.float32)
+    >>> y = np.zeros((2, 1), np.float32)
+    >>> fnn.autodiff.gnvp(model, "mse", x, y, np.array([0.0, 1.0], np.float32))
+    array([4., 2.], dtype=float32)
+    """
     return Products(model, loss, **options).gnvp(x, y, v, sample_weight)
 
 
 def jvp(model: Module, x: Any, v: Any, **options: Any) -> Any:
     """The derivative of a model's outputs along a vector (see `Products.jvp`); arguments as for
-    `hvp`."""
+    `hvp`.
+
+    >>> model, x = nn.Linear(1, 1), np.array([[1.0], [3.0]], np.float32)
+    >>> fnn.autodiff.jvp(model, x, np.array([1.0, 0.0], np.float32))  # to weight and bias
+    array([[1.],
+           [3.]], dtype=float32)
+    """
     return Products(model, "mse", **options).jvp(x, v)
 
 

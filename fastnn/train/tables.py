@@ -23,6 +23,8 @@ class CSVLogger(Callback):
     `append` says, and later ones are rewritten.
 
     Raises DataError if the file to continue is not such a table.
+
+    >>> callbacks = [fnn.callbacks.CSVLogger("history.csv")]  # for Trainer.fit
     """
 
     passive = True

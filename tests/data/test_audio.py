@@ -8,6 +8,7 @@ import wave
 import numpy as np
 import pytest
 
+import fastnn as fnn
 from fastnn.data import audio
 from fastnn.data.audio import (
     dct_matrix,
@@ -347,6 +348,6 @@ def test_wrong_arguments():
 
 
 def test_examples():
-    result = doctest.testmod(audio, globs={**vars(audio), "np": np})
+    result = doctest.testmod(audio, globs={**vars(audio), "np": np, "fnn": fnn})
     assert result.attempted > 0
     assert result.failed == 0

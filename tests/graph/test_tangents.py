@@ -8,7 +8,7 @@ import pytest
 from fastnn import nn, ops
 from fastnn.errors import ShapeError
 from fastnn.nn.parameter import Parameter
-from fastnn.testing.gradcheck import _as_input, _Check, _clone
+from fastnn.testing.gradcheck import _as_input, _Check, as_model
 from tests.graph.test_gradients import CASES, SHAPES
 from tests.graph.test_second_gradients import ONE_CASE, OTHERS
 
@@ -49,7 +49,7 @@ def tangents_agree(function, inputs, training=True, second=True, eps=1e-6):
     arrays = [_as_input(x) for x in inputs if not isinstance(x, Parameter)]
 
     def outputs(what, step):
-        model = _clone(lambda *given: tuple(_wide(y) for y in what(*given)), tuple(inputs))
+        model = as_model(lambda *given: tuple(_wide(y) for y in what(*given)), tuple(inputs))
         model.store("float64", 0)
         steps, parts = iter(moved), []
         k = 0

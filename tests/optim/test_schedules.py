@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
+from fastnn import optim
 from fastnn.optim import schedules
 from fastnn.optim.schedules import (
     Constant,
@@ -163,7 +164,7 @@ def test_own_schedule_needs_a_factor():
 
 
 def test_examples():
-    result = doctest.testmod(schedules)
+    result = doctest.testmod(schedules, extraglobs={"np": np, "optim": optim})
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -11,7 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import DataError, ShapeError
-from fastnn.nn.loss import mean_of
+from fastnn.nn.loss_base import mean_of
 from tests.train.test_evaluation import QUIET, Function, N, squares
 
 # ---------------------------------------------------------------- losses of one's own
