@@ -156,7 +156,11 @@ def expand(x: Any, *shape: Any) -> Value:
 
 
 def concatenate(*parts: Any, axis: int = -1) -> Value:
-    """Concatenate along an axis, by default the last."""
+    """Concatenate along an axis, by default the last.
+
+    >>> testing.apply(lambda a, b: ops.concatenate(a, b), [[1.0, 2.0]], [[3.0]])
+    array([[1., 2., 3.]])
+    """
     if len(parts) == 1 and isinstance(parts[0], Sequence):
         parts = tuple(parts[0])
     graph = graph_of(*parts)
