@@ -36,6 +36,8 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 @click.option("--penalty-weight", type=Number(0),
               help="Factor of the penalty; 10 where none is given.")  # fmt: skip
 @options.share("--smoothing", 0.0, "Of the label of real images.")
+@click.option("--conditional", is_flag=True,
+              help="Tell both players the digit; samples are of each in turn.")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
               help="Judge samples of noise within this, too.")  # fmt: skip
 @options.running(
@@ -48,8 +50,8 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 @click.pass_context
 def gan(
     ctx: click.Context, /, loss: str, penalty: str, penalty_weight: float | None, smoothing: float,
-    discriminator_units: int | None, generator_units: int | None, generator_lr: float | None,
-    **more: Any,
+    conditional: bool, discriminator_units: int | None, generator_units: int | None,
+    generator_lr: float | None, **more: Any,
 ) -> None:  # fmt: skip
     """A generative adversarial net of handwritten digits.
 
@@ -57,6 +59,8 @@ def gan(
     MNIST.
     """
     own: dict[str, Any] = dict(loss=loss, smoothing=smoothing)
+    if conditional:
+        own["classes"] = 10
     if penalty != "none" or penalty_weight is not None:
         own |= dict(penalty=None if penalty == "none" else penalty, penalty_weight=penalty_weight)
     units = {"discriminator_units": discriminator_units, "generator_units": generator_units}

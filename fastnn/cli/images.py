@@ -92,6 +92,7 @@ def _pictures(kind: str, model: Any, images: Any) -> list[tuple[str, str, Any]]:
     import numpy as np
 
     from fastnn.generative import manifold
+    from fastnn.tasks import images as task
 
     found = []
     if kind != "gan":
@@ -101,7 +102,7 @@ def _pictures(kind: str, model: Any, images: Any) -> list[tuple[str, str, Any]]:
         )
         found.append(("test images", "reconstructions.png", pairs.reshape(80, -1)))
     if kind != "autoencoder":
-        found.append(("samples", "samples.png", model.sample(100)))
+        found.append(("samples", "samples.png", task.drawn_samples(model, 100)))
     if kind == "vae" and model.latent == 2:
         found.append(("manifold", "manifold.png", model.decode(manifold(20))))
     return found
@@ -138,7 +139,7 @@ def _measures(
     for name, cut in (("recognised", None), ("truncated", truncation)):
         if name == "truncated" and cut is None:
             continue
-        sure, digits = judged(judge, model.sample(SAMPLES, truncation=cut))
+        sure, digits = judged(judge, task.drawn_samples(model, SAMPLES, truncation=cut))
         within = "" if cut is None else f", noise within {cut:g}"
         found += [
             (name, f"{100 * sure:.1f} % of {SAMPLES:,} samples, with 0.9 or more{within}"),

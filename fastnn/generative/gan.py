@@ -11,7 +11,7 @@ import numpy as np
 from fastnn import nn, ops, optim
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, is_whole, where
 from fastnn.generative.convolutional import conv_decoder, conv_encoder
-from fastnn.generative.joined import one_hot
+from fastnn.generative.joined import Joined, one_hot
 from fastnn.generative.latent import noise, stacked
 from fastnn.generative.outputs import sum_from
 from fastnn.graph.value import Value
@@ -127,7 +127,7 @@ class GAN(Module):
     def dcgan(
         cls, shape: Sequence[int], channels: Sequence[int] = (64, 128), latent: int = 100, *,
         discriminator_units: int = 0, generator_units: int = 0,
-        output: type[Module] = nn.Sigmoid, **options: Any,
+        output: type[Module] = nn.Sigmoid, classes: int = 0, **options: Any,
     ) -> GAN:  # fmt: skip
         """A GAN of convolutions (DCGAN, Radford et al. 2016): the generator is a `conv_decoder`
         with ReLU, the discriminator a `conv_encoder` with leaky ReLU of slope 0.2; both have batch
@@ -142,28 +142,35 @@ class GAN(Module):
                 in DCGAN.
             output: the generator's last activation: `nn.Sigmoid` for pixels within 0..1, `nn.Tanh`
                 for pixels within -1..1.
-            options: as for the class, without `classes`.
-
-        Raises OptionError for `classes`, which these nets have no input for.
+            classes: C > 0 for a conditional one: the generator gets the class beside its noise,
+                the discriminator beside the features that its convolutions find (`Joined`).
+            options: as for the class.
 
         >>> from fastnn.generative import GAN
         >>> GAN.dcgan((1, 28, 28), channels=(8, 16), latent=10).sample(5).shape
         (5, 1, 28, 28)
         """
-        if options.get("classes"):
-            raise OptionError(
-                "GAN.dcgan: expected no classes, which its nets have no input for, got "
-                f"{options['classes']}; build both nets yourself"
-            )
         check_whole("GAN", 1, latent=latent)
+        check_whole("GAN", 0, classes=classes)
         init = nn.init.get("normal", std=0.02)
-        generator = conv_decoder(latent, channels, shape, hidden=generator_units, weight_init=init)
+        generator = conv_decoder(
+            latent + classes, channels, shape, hidden=generator_units, weight_init=init
+        )
         leaky = partial(nn.LeakyReLU, 0.2)
         discriminator = conv_encoder(
             shape, channels, 1, hidden=discriminator_units, activation=leaky, weight_init=init
         )
         generator.append(output())
-        return cls(generator, discriminator, latent, **options)
+        if not classes:
+            return cls(generator, discriminator, latent, **options)
+        layers: list[Any] = discriminator.layers
+        at = 1 + next(k for k, layer in enumerate(layers) if isinstance(layer, nn.Flatten))
+        first = nn.Linear(
+            layers[at].in_features + classes, layers[at].out_features, weight_init=init
+        )
+        head = nn.Sequential(first, *layers[at + 1 :])
+        judge = Joined(head, before=nn.Sequential(*layers[:at]))
+        return cls(Joined(generator), judge, latent, classes=classes, **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

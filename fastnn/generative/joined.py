@@ -18,6 +18,8 @@ class Joined(Module):
 
     Args:
         module: takes (batch, features + condition).
+        before: what the first input passes before they are joined: of an image, the layers to
+            features, for one.
 
     Shapes: (batch, ..., features) and (batch, condition); a condition of fewer axes is repeated
     over those between.
@@ -29,10 +31,12 @@ class Joined(Module):
     (4, 2)
     """
 
-    def __init__(self, module: Module):
-        self.module = module
+    def __init__(self, module: Module, before: Module | None = None):
+        self.module, self.before = module, before
 
     def forward(self, x: Value, condition: Value) -> Value:
+        if self.before is not None:
+            x = self.before(x)
         if condition.ndim != 2 or condition.shape[0] != x.shape[0]:
             raise ShapeError(
                 f"{where(x.graph.scope)}Joined: expected a condition of shape ({x.shape[0]}, "

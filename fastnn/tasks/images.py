@@ -15,7 +15,7 @@ from fastnn import files, nn, optim
 from fastnn.data.digits import load_digits
 from fastnn.data.mnist import load_mnist
 from fastnn.errors import OptionError
-from fastnn.generative import GAN, VAE, Autoencoder, interpolate
+from fastnn.generative import GAN, VAE, Autoencoder, Joined, interpolate
 from fastnn.generative.gan import one_left
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.tasks import description
@@ -84,18 +84,21 @@ def make(
         return Autoencoder.mlp(pixels, hidden, latent, output="bernoulli", **options)
     if kind == "vae":
         return VAE.mlp(pixels, hidden, latent, **options)
+    classes = options.get("classes", 0)
     up: list[nn.Module] = []
-    size = latent
+    size = latent + classes
     for units in reversed(hidden):
         up += [nn.Linear(size, units), nn.BatchNorm(units), nn.ReLU()]
         size = units
     down: list[nn.Module] = []
-    inputs = pixels
+    inputs = pixels + classes
     for units in hidden:
         down += [nn.Linear(inputs, units), nn.LeakyReLU(0.2), nn.Dropout(0.3)]
         inputs = units
     generator = nn.Sequential(*up, nn.Linear(size, pixels), nn.Sigmoid())
     discriminator = nn.Sequential(*down, nn.Linear(inputs, 1))
+    if classes:
+        return GAN(Joined(generator), Joined(discriminator), latent, **options)
     return GAN(generator, discriminator, latent, **options)
 
 
@@ -106,6 +109,12 @@ def _of_rows(
     rows = nn.Reshape(*shape)
     if kind == "gan":
         gan = GAN.dcgan(shape, channels, latent, **options)
+        if gan.classes:
+            made: Any = gan.generator
+            judge: Any = gan.discriminator
+            made.module = nn.Sequential(made.module, nn.Flatten())
+            judge.before = nn.Sequential(rows, judge.before)
+            return gan
         gan.generator = nn.Sequential(gan.generator, nn.Flatten())
         gan.discriminator = nn.Sequential(rows, gan.discriminator)
         return gan
@@ -145,7 +154,8 @@ def fit(
         verbose=verbose,
     )  # fmt: skip
     if isinstance(model, GAN):
-        return trainer.fit(x, drop_last=one_left(x, batch_size), **more)
+        labels = (images.train_labels,) if model.classes else ()
+        return trainer.fit((x, *labels) if labels else x, drop_last=one_left(x, batch_size), **more)
     return trainer.fit(x, x, validation=(test, test), **more)
 
 
@@ -170,7 +180,7 @@ def drawn_samples(
 
     Args:
         model: a VAE or a GAN.
-        count: how many.
+        count: how many; of a conditional model's classes in turn.
         seed: of the codes.
         walk: whether each ten images are on the way from one drawn code to another.
         truncation: of a GAN's noise, see `GAN.sample`; not with walks.
@@ -188,14 +198,19 @@ def drawn_samples(
             "sample: expected a VAE or a GAN, got an autoencoder, whose codes have no distribution "
             "to draw from; use its reconstruct"
         )
+    classes = model.classes
     if not walk:
-        more = {} if truncation is None else {"truncation": truncation}
+        more: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
+        if classes:
+            more["y"] = np.arange(count) % classes
         return model.sample(count, seed=seed, **more)
     rows = -(-count // 10)
     ends = np.random.default_rng(seed).normal(size=(rows, 2, model.latent))
     codes = np.concatenate([interpolate(a, b, 10, spherical=True) for a, b in ends])[:count]
     codes = codes.astype(np.float32)
-    made: NDArray[Any] = model.decode(codes) if isinstance(model, VAE) else model.predict(codes)
+    told = [np.arange(count) // 10 % classes] if classes else []
+    draw: Any = model.decode if isinstance(model, VAE) else model.predict
+    made: NDArray[Any] = draw(codes, *told)
     return made
 
 

@@ -34,6 +34,7 @@ def test_trains_and_draws(kind, channels, tmp_path):
     folder = tmp_path / "run"
     own = ("--latent", 2, "--channels", channels)
     own += ("--truncation", 0.7) if kind == "gan" else ()
+    own += ("--conditional",) if kind == "gan" and channels != "none" else ()
     result = run("train", kind, *SMALL, *own, "--output", folder)
     assert result.exit_code == 0, result.output
     assert re.search(MEASURES[kind], result.stdout, re.DOTALL)

@@ -97,7 +97,7 @@ def test_dcgan_begins_with_small_weights_and_leaky_slopes() -> None:
         (lambda: conv_encoder((1, 28, 28), (4, 0)), r"got \(4, 0\)"),
         (lambda: conv_decoder(3, (4, 4, 4), (1, 28, 7)), "at least 8 rows and columns"),
         (lambda: conv_encoder((1, 8, 8), (4,), 0), "whole number of numbers"),
-        (lambda: GAN.dcgan((1, 8, 8), (4,), 3, classes=2), "expected no classes"),
+        (lambda: GAN.dcgan((1, 8, 8), (4,), 3, classes=-1), "classes to be a whole number >= 0"),
         (lambda: VAE.convolutional((1, 8, 8), (4,), 3, classes=2), "expected no classes"),
     ],
 )

@@ -243,3 +243,33 @@ def test_truncated_noise_stays_within() -> None:
     for wrong in (0.0, -1.0, "1", float("nan")):
         with pytest.raises(OptionError, match="truncation"):
             gan.sample(3, truncation=wrong)  # type: ignore[arg-type]
+
+
+def test_a_condition_joins_what_comes_before() -> None:
+    """Beside NumPy's."""
+    net = Joined(nn.Linear(8 + CLASSES, 1), before=nn.Sequential(nn.Linear(5, 8), nn.Tanh()))
+    net.to("float64")
+    net.initialize(0)
+    x, c = RNG.normal(size=(6, 5)), np.eye(CLASSES)[np.arange(6) % CLASSES]
+    state = {name: np.asarray(value) for name, value in net.state_dict().items()}
+    h = np.tanh(x @ state["before.0.weight"].T + state["before.0.bias"])
+    wanted = np.concatenate([h, c], axis=1) @ state["module.weight"].T + state["module.bias"]
+    np.testing.assert_allclose(net.predict(x, c), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_conditional_gans_of_rows(channels: tuple[int, ...]) -> None:
+    x, y = RNG.random((20, 16), dtype=np.float32), np.arange(20) % 10
+    rows = Images(x, y, x, y, (4, 4))
+    made = []
+    for workers in (1, 2):
+        model = images.make("gan", (4, 4), (3,), 2, channels, classes=10)
+        trainer = images.trainer_of(model, 9, 1e-2, workers=workers)
+        images.fit(model, trainer, rows, epochs=1, batch_size=10, verbose=False)
+        made.append(images.drawn_samples(model, 11))
+    np.testing.assert_array_equal(made[0], made[1])
+    assert isinstance(model, GAN)
+    np.testing.assert_array_equal(made[0], model.sample(11, y=np.arange(11) % 10))
+    codes = images.drawn_samples(model, 11, walk=True)
+    assert codes.shape == (11, 16)
+    assert (made[0] != model.sample(11, y=0)).any()
