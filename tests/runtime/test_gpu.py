@@ -16,7 +16,7 @@ from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.plan.branches import Place as Branch
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import compiler, gpu, machine
+from fastnn.runtime.cuda import compiler, exchange, gpu, machine
 from fastnn.runtime.cuda.device import ALIGNMENT
 from fastnn.runtime.cuda.place import Place
 
@@ -274,3 +274,17 @@ def test_a_failing_driver_is_said(device):
     device.driver.cuMemcpyHtoDAsync = lambda *arguments: (Failure(),)
     with pytest.raises(DeviceError, match=r"cuda:0 \(a stand-in\) failed: CUDA_ERROR_ILLEGAL"):
         device.upload(np.zeros(3), device.allocate(24, "work"))
+
+
+def test_neighbours_are_exchanged_in_one_call(device):
+    piece = device.allocate(400, "grads")
+    places = [
+        Place(piece, offset, dims, dtype)
+        for offset, dims, dtype in (
+            (72, (2,), "float64"), (16, (2, 3), "float32"), (64, (2,), "float32"),
+            (0, (4,), "float32"),
+        )
+    ]  # fmt: skip
+    begin = piece.address
+    want = [(begin, 10, "float32"), (begin + 64, 2, "float32"), (begin + 72, 2, "float64")]
+    assert exchange.joined(places) == want
