@@ -165,9 +165,18 @@ class CudaKernel:
         return {n: p for n, p in self.params.items() if isinstance(p, Array)}
 
     def bounds_in(self, dtype: str) -> int | tuple[int, int] | None:
-        """``bounds`` in a program of this float type."""
-        most = self.traits.float64_threads
-        return most if dtype == "float64" and most else self.bounds
+        """``bounds`` in a program of this float type.
+
+        In float64, whose numbers take two registers each, half as many blocks share them.
+        """
+        if dtype != "float64":
+            return self.bounds
+        if self.traits.float64_threads:
+            return self.traits.float64_threads
+        if isinstance(self.bounds, tuple):
+            threads, blocks = self.bounds
+            return threads, max(1, blocks // 2)
+        return self.bounds
 
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether a device of this compute capability has what the kernel needs."""

@@ -41,6 +41,8 @@ SHAPES = {
 FOLDING = "_middle"
 #: shapes whose products are computed on tensor cores
 UNITS = {"_tf32": "tf32", "_tf32x3": "tf32x3"}
+#: shapes that float64 has not: a thread's 64 sums would take half of the registers that it may have
+FLOAT32 = ("_large", *UNITS)
 
 #: multiply-adds a multiprocessor does in a cycle with blocks of a shape (float32's peak is 128):
 #: estimates from what a multiply-add costs in other instructions and in reads of L2, not measured
@@ -161,7 +163,8 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
         return tiles_grid(s[rows], s[columns], shape, s.get("S", 1)), shape.threads
 
-    # no more than 128 registers a thread: 512 threads share a multiprocessor's 65,536
+    # no more than 128 registers a thread: 512 threads share a multiprocessor's 65,536 (in float64
+    # 255 registers, and 256 threads)
     bounds = (shape.threads, 512 // shape.threads)
     return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
 
@@ -169,7 +172,7 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
 def _declare(suffix: str, shape: Shape) -> None:
     """The three products in one shape, and with what comes after them."""
     unit = UNITS.get(suffix, "")
-    only = {"only_float32": unit != ""}
+    only = {"only_float32": suffix in FLOAT32}
     forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
     # the planner asks for the plain names; which shape it is, sizes decide afterwards
     activated, sloped, summed = ((), (), ()) if suffix else (ACTIVATED, SLOPED, SUMMED)
