@@ -12,22 +12,14 @@ up to four sequences) or, for the tile unit, cut into P parts by `pack_unit` (`p
 Saved and returned per-step rows have a stride of `padded` size.
 """
 
-from ..cpu.parts import (
-    copy_run,
-    fill_row,
-    load_part,
-    store_part,
-    strip_lanes,
-    strip_load,
-    strip_splat,
-    strip_store,
-)
+from ..cpu.parts import copy_run, fill_row, load_part, store_part
 from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
 from ..matmul.cpu import PREFETCH_BYTES, panel
 from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
-from ..simd import fma, is32, lanes, load, splat
+from ..simd import is32
+from .cpu_row import multiply_row
 from .shared import Rows, Weight, length_of, padded, step_of
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
@@ -88,72 +80,9 @@ def transpose_weights(
 
 
 @helper
-def strip_product(v, w, z, s):
-    """s + v W, of the four vectors of W from flat index z on."""
-    k = lanes(w)
-    return (
-        fma(v, load(w, z), s[0]),
-        fma(v, load(w, z + k), s[1]),
-        fma(v, load(w, z + 2 * k), s[2]),
-        fma(v, load(w, z + 3 * k), s[3]),
-    )
-
-
-@helper
-def strip_begin(c, at, n, begin):
-    """The sums of a strip of C so far."""
-    return strip_splat(c, 0.0) if begin else strip_load(c, at, n)
-
-
-@helper
-def multiply_row(a, a_at, w, z, w_row, c, c_at, depth, columns, begin):
-    """One row of a product with a plain matrix, W[0, 0] at z; as many sums in flight as it has.
-
-    Twice as fast as a tile where W lies in the L1 cache; from L2 it is bound by what that delivers.
-    """
-    wide = strip_lanes(w)
-    j = 0
-    while columns - j >= 4 * wide:
-        first = strip_begin(c, c_at + j, wide, begin)
-        second = strip_begin(c, c_at + j + wide, wide, begin)
-        third = strip_begin(c, c_at + j + 2 * wide, wide, begin)
-        fourth = strip_begin(c, c_at + j + 3 * wide, wide, begin)
-        at = z + j
-        for t in range(a_at, a_at + depth):
-            v = splat(w, a.flat[t])
-            first = strip_product(v, w, at, first)
-            second = strip_product(v, w, at + wide, second)
-            third = strip_product(v, w, at + 2 * wide, third)
-            fourth = strip_product(v, w, at + 3 * wide, fourth)
-            at += w_row
-        strip_store(c, c_at + j, first, wide)
-        strip_store(c, c_at + j + wide, second, wide)
-        strip_store(c, c_at + j + 2 * wide, third, wide)
-        strip_store(c, c_at + j + 3 * wide, fourth, wide)
-        j += 4 * wide
-    while columns - j >= wide:
-        first = strip_begin(c, c_at + j, wide, begin)
-        at = z + j
-        for t in range(a_at, a_at + depth):
-            first = strip_product(splat(w, a.flat[t]), w, at, first)
-            at += w_row
-        strip_store(c, c_at + j, first, wide)
-        j += wide
-    n = columns - j
-    if n > 0:
-        one, two, three, four = strip_begin(c, c_at + j, n, begin)
-        at = z + j
-        for t in range(a_at, a_at + depth):
-            v, (e, f, g, h) = splat(w, a.flat[t]), strip_load(w, at, n)
-            one, two = fma(v, e, one), fma(v, f, two)
-            three, four = fma(v, g, three), fma(v, h, four)
-            at += w_row
-        strip_store(c, c_at + j, (one, two, three, four), n)
-
-
-@helper
 def multiply(a, w, skip, c, depth, rows, first, last, begin):
     """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W: see `Weight`.
+
 
     A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it; the
     panel's part of C stays there until the whole depth is summed.
@@ -237,7 +166,8 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
     """Products of x with a plain matrix for the `INPUT_STEPS` turns from `turn` on.
 
     Those of step t of sequence b go to ``out[b*out_at + t*out_row]``. Where sequences are few, a
-    turn has too few rows for a whole tile, the steps of a sequence are enough.
+    turn has too few rows for a whole tile, the steps of a sequence are enough. (One step alone is a
+    row: a tile of it would have two sums under way.)
     """
     T, I, columns = x.shape[1], x.shape[2], weight.shape[1]
     width = tile_width(weight)
@@ -245,6 +175,10 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
         length = length_of(lengths, b, T)
         last = min(length, turn + INPUT_STEPS)
         t = length - last if reverse else turn
+        if last - turn == 1:
+            multiply_row(x, (b * T + t) * I, weight, 0, columns, out, b * out_at + t * out_row, I,
+                         columns, True)  # fmt: skip
+            continue
         for j in range(0, columns, width):
             panel(x, (b * T + t) * I, I, 1, weight, j, columns, out, b * out_at + t * out_row + j,
                   out_row, out, -1, I, last - turn, min(width, columns - j), True, False, -1,
