@@ -60,6 +60,7 @@ section("slow")
 class Slow(Batches):
     def __iter__(self):
         import os, time
+        time.sleep(0.2)  # the thread that sends has gone to sleep
         yield from super().__iter__()
         end = time.monotonic() + 5
         while time.monotonic() < end:
