@@ -23,7 +23,8 @@ ONLY_CPU = {
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
-    "recurrent.unit": "likewise",
+    "recurrent.row": "one row by weights beyond L2, in the order in which they lie",
+    "recurrent.unit": "the CPU's tile unit",
 }
 ONLY_CUDA = {
     "convolution.elements": "a thread for each element of an image, sums over samples",
