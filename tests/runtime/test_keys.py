@@ -258,6 +258,7 @@ def test_modules_that_make_code_are_recorded() -> None:
             }
             if {m.split(".")[0] for m in found} & {"numba", "llvmlite"}:
                 wanted.add(name)
+    wanted.remove("fastnn.runtime.cuda.simulator")  # runs kernels as they are
     modules = {*compiler.GENERATORS, *compiler.LOOP_MODULES, *cuda_compiler.GENERATORS}
     assert wanted <= modules
     for name in modules:

@@ -183,7 +183,8 @@ class Gpu(Device):
 
     def look(self, piece: Piece, answer: np.ndarray) -> tuple[Launch, Launch]:
         """A function that has a piece copied to pinned bytes, and one that waits until the last
-        such copy is there."""
+        such copy is there. (Their thread says `use` before.)"""
+        self.use()
         return direct.look(self, piece, answer)
 
     # ---------------------------------------------------------------- launches
