@@ -163,8 +163,7 @@ def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
         return tiles_grid(s[rows], s[columns], shape, s.get("S", 1)), shape.threads
 
-    # no more than 128 registers a thread: 512 threads share a multiprocessor's 65,536 (in float64
-    # 255 registers, and 256 threads)
+    # 512 threads share 65,536 registers, 128 each (in float64 256 threads have up to 255 each)
     bounds = (shape.threads, 512 // shape.threads)
     return {"launch": launch, "shared": lambda s: shape.memory, "bounds": bounds}
 
