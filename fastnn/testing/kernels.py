@@ -37,7 +37,10 @@ def checked(
     """Sizes by dimension letter, the float type and the data type of operands that fit."""
     if set(operands) != set(kernel.params):
         raise ValueError(f"{kernel.name} takes {list(kernel.params)}, got {list(operands)}")
-    dtype, data_dtype = "float32", ""
+    dtype = _one_type(kernel, operands, "f") or "float32"
+    data_dtype = _one_type(kernel, operands, "d")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"{kernel.name}: expected arrays of float32 or float64, got {dtype}")
     letters: dict[str, int] = {}
     for name, parameter in kernel.params.items():
         value = operands[name]
@@ -47,16 +50,26 @@ def checked(
             raise ValueError(f"{kernel.name}, {name}: expected a C-contiguous array")
         if value.ndim != len(parameter.dims):
             raise ValueError(f"{kernel.name}, {name}: expected {parameter}, got {value.shape}")
-        if parameter.dtype == "f":
-            dtype = value.dtype.name
-        elif parameter.dtype == "d":
-            data_dtype = value.dtype.name
-        elif value.dtype.name != types.storage(parameter.dtype, dtype):
+        if parameter.dtype not in "fd" and value.dtype.name != types.storage(
+            parameter.dtype, dtype
+        ):
             raise ValueError(f"{kernel.name}, {name}: expected {parameter}, got {value.dtype}")
         for letter, size in zip(parameter.dims, value.shape, strict=True):
             if letters.setdefault(letter, size) != size:
                 raise ValueError(f"{kernel.name}, {name}: {letter} is {letters[letter]} and {size}")
     return letters, dtype, data_dtype
+
+
+def _one_type(kernel: Kernel | CudaKernel, operands: dict[str, Any], letter: str) -> str:
+    """The type of all arrays of a letter; "" if there are none."""
+    found = {
+        name: value.dtype.name
+        for name, parameter in kernel.arrays.items()
+        if parameter.dtype == letter and isinstance(value := operands[name], np.ndarray)
+    }
+    if len(set(found.values())) > 1:
+        raise ValueError(f"{kernel.name}: expected arrays of one type, got {found}")
+    return next(iter(found.values()), "")
 
 
 def call(kernel: Kernel, lo: int = 0, hi: int | None = None, /, **operands: Any) -> None:

@@ -88,3 +88,13 @@ def test_the_first_losses_do_not_end_the_search() -> None:
     assert found is not None
     assert rates[25] <= found <= rates[31]
     assert _found(rates, losses, np.linspace(1.0, 2.0, 50), False).suggestion is None
+
+
+@pytest.mark.parametrize("steps", [30, 60])
+def test_the_steepest_place_is_suggested(steps: int) -> None:
+    """A symmetric fall is steepest in its middle."""
+    rates, middle = np.geomspace(1e-4, 1.0, steps), steps // 2
+    place = np.arange(steps)
+    losses = 1 / (1 + np.exp(1.5 * (place - middle)))
+    losses[place > 2 * steps // 3] += 2.0
+    assert _found(rates, losses, losses, True).suggestion == rates[middle]
