@@ -82,8 +82,8 @@ DIRECT: dict[str, dict[str, Any]] = {
     ),
     "square_columns": dict(
         g=numbers(5, 37),
-        hyper=np.array([0.0, 1.0, np.inf, 1.0]),
-        own=np.array([0.1]),
+        hyper=np.array([0.0, 1.0, np.inf, 1.0], np.float32),
+        own=np.array([0.1], np.float32),
         scale=numbers(1),
         y=numbers(37),
     ),
