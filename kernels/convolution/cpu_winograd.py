@@ -213,7 +213,7 @@ def winograd_forward(
     u: "in whole f[U,C,K]",  # by `winograd_weights`
     bias: "in whole f[B]",  # B is K, or 0: no bias
     y: "out rows f[N,P,Q,K]",
-    room: "scratch rows f[N,S]",  # `winograd_room` numbers; only the range's first row is used
+    room: "scratch rows f[N,S]",  # `tile_room` numbers; only the range's first row is used
     top: "int",
     left: "int",
     lines: "int",  # rows of tiles that are computed at a time
