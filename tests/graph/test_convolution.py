@@ -149,28 +149,6 @@ def test_bits_are_the_same_on_any_number_of_workers(name: str) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("high", "wide"), [(8, 8), (9, 8), (8, 11), (14, 10)])
-def test_3x3_of_many_channels(high: int, wide: int) -> None:
-    """Sizes that go by tiles on the CPU and sizes that don't, against sums over windows."""
-    rng = np.random.default_rng(high * wide)
-    x, w, b = (rng.normal(size=s) for s in ((3, 32, high, wide), (48, 32, 3, 3), (48,)))
-    dy = rng.normal(size=(3, 48, high, wide))
-    padded, dx = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.zeros((3, 32, high + 2, wide + 2))
-    y, dw = np.zeros(dy.shape) + b[:, None, None], np.zeros(w.shape)
-    for i, j in np.ndindex(3, 3):
-        window = np.s_[:, :, i : i + high, j : j + wide]
-        y += np.einsum("nchw,kc->nkhw", padded[window], w[:, :, i, j])
-        dw[:, :, i, j] = np.einsum("nkhw,nchw->kc", dy, padded[window])
-        dx[window] += np.einsum("nkhw,kc->nchw", dy, w[:, :, i, j])
-    wanted = y, dx[:, :, 1:-1, 1:-1], dw, dy.sum((0, 2, 3))
-    got = results(
-        lambda *v: ops.conv2d(*v, padding=1),
-        *(v.astype(np.float32) for v in (x, w, b)), seed=dy.astype(np.float32),
-    )  # fmt: skip
-    for this, that in zip(got, wanted, strict=True):
-        np.testing.assert_allclose(this, that, rtol=1e-4, atol=2e-6 * np.abs(that).max())
-
-
 # ---------------------------------------------------------------- sequences
 
 
