@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any
 
-from fastnn.errors import ShapeError, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.ops.activation import sqrt, square
-from fastnn.ops.arithmetic import add, divide, multiply
+from fastnn.ops.arithmetic import add, affine, divide, multiply
 from fastnn.ops.declare import Operand, floats, like, op, outputs
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.reduce import mean
@@ -188,13 +188,15 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
 
     Args:
         x: of any shape.
-        rate: a number, or a value or buffer with one number in [0, 1], which may change from step
-            to step; it gets no gradient.
+        rate: a number in [0, 1], or a value or buffer with one such number, which may change from
+            step to step; it gets no gradient. With the number 0 nothing is drawn.
         scale: factor of the elements that are kept; only with a rate that is a number.
 
+    Elements are dropped in evaluation, too: layers ask `x.graph.training` first.
+
     >>> y = testing.apply(lambda x: ops.dropout(x, 0.5), np.ones((4, 3)))
-    >>> y.shape  # without training, as here, nothing is dropped
-    (4, 3)
+    >>> y.shape, set(np.unique(y)) <= {0.0, 2.0}
+    ((4, 3), True)
     """
     graph = graph_of(x)
     if isinstance(rate, (Value, Leaf)):
@@ -205,8 +207,14 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
                 f"got shape {value.shape} and scale={scale}"
             )
         return _dropout_at(float_value(x, "dropout"), value, graph.stream())
+    check_numbers("dropout", rate=rate)
+    if not 0 <= rate <= 1:
+        raise OptionError(f"dropout: expected a rate in [0, 1], got {rate}")
     keep = 1.0 - rate
     factor = (1.0 / keep if keep else 0.0) if scale is None else scale
+    if keep == 1.0:  # all elements are kept
+        x = float_value(x, "dropout")
+        return x if factor == 1.0 else affine(x, factor, 0.0)
     return _dropout(float_value(x, "dropout"), keep, factor, graph.stream())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn, ops, optim
+from fastnn import nn, ops, optim, testing
 from fastnn.errors import OptionError, ShapeError
 from fastnn.graph.value import Value
 from fastnn.testing import gradcheck
@@ -294,3 +294,25 @@ def test_predictions_draw_anew() -> None:
     assert (first != second).any()
     assert first[:7].tobytes() != first[7:14].tobytes()  # each batch has numbers of its own
     assert first.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_rate_of_zero_draws_nothing() -> None:
+    """So a method that must not meet random numbers takes it; the scale stays."""
+
+    class Kept(Sampled):
+        def forward(self, x: Value) -> Value:
+            x = nn.GaussianDropout(0.0)(nn.GaussianNoise(0.0)(nn.Dropout(0.0)(x)))
+            return ops.dropout(ops.dropout(self.layer(x), 0.0), 0.0, 3.0)
+
+    trainer = fnn.Trainer(Kept(), "mse", optim.HessianFree(), dtype="float64")
+    x, y = X[:50], RNG.normal(size=(50, 3))
+    losses = trainer.fit(x, y, epochs=3, verbose=False)["loss"]
+    w, b = np.array(trainer.model.layer.weight), np.array(trainer.model.layer.bias)
+    np.testing.assert_allclose(trainer.predict(x), 3.0 * (x @ w.T + b), rtol=1e-12)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan"), "half"])
+def test_wrong_rate_of_the_op(rate: Any) -> None:
+    with pytest.raises(OptionError, match=r"dropout: expected (a rate in|rate to be a number)"):
+        testing.apply(lambda x: ops.dropout(x, rate), X)
