@@ -241,7 +241,10 @@ HELPERS: list[Callable[..., Any]] = []
 
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a plain function as callable from kernels: it is compiled into them, always inlined."""
+    """Mark a plain function as callable from kernels: it is compiled into them, always inlined.
+
+    Raises OptionError for a function that calls print, which compiled code cannot.
+    """
     _refuse_print(function, function.__name__)
     HELPERS.append(function)
     return function

@@ -64,6 +64,8 @@ def frames(signal: ArrayLike, length: int, step: int, *, pad: bool = False) -> F
     Returns shape ``(frames, length)``, where frames is 1 + (samples − length) / step, rounded down
     (up with `pad`): a read-only view of the signal if nothing had to be added.
 
+    Raises OptionError for a length or a step below 1.
+
     >>> fnn.data.frames(np.arange(6.0), 4, 2)
     array([[0., 1., 2., 3.],
            [2., 3., 4., 5.]])

@@ -60,7 +60,7 @@ class Recordings:
             share: of the recordings that are for testing.
             seed: of the drawing.
 
-        Raises DataError for a class with a single recording.
+        Raises OptionError for a share outside (0, 1), DataError for a class with one recording.
         """
         _check_share(share)
         rng, test = np.random.default_rng(seed), np.zeros(len(self), bool)
@@ -165,7 +165,7 @@ def load_recordings(
 
     Raises DataError where there are no classes or recordings, where it can't be told who speaks,
     and for files that cannot be read, have other rates, several channels, or samples that are not
-    finite.
+    finite; OptionError if `speaker` is no regular expression.
     """
     root = files.as_path(folder, "folder")
     if not root.is_dir():

@@ -37,6 +37,8 @@ def with_noise(signal: ArrayLike, noise: ArrayLike, snr: float) -> Floats:
 
     Silence, of either, leaves the signal as it is.
 
+    Raises DataError for noise that is shorter than the signal.
+
     >>> y = fnn.data.with_noise(np.ones(4), np.array([1.0, -1.0, 1.0, -1.0]), 20.0)
     >>> y  # a tenth of the amplitude: 20 dB
     array([1.1, 0.9, 1.1, 0.9])
@@ -78,6 +80,8 @@ def room_response(
 
     Returns shape ``(reverberation * rate, rounded up,)``, with the energy (the sum of squares) 1
     and the direct sound first.
+
+    Raises OptionError for a rate or a reverberation time that is not above 0.
 
     >>> h = fnn.data.room_response(8000, 0.25, np.random.default_rng(0))
     >>> h.shape, bool(np.isclose((h**2).sum(), 1.0))
@@ -162,6 +166,8 @@ class AddNoise(Augmentation):
             is repeated); None is white noise, normally distributed.
         chance: see `Augmentation`.
 
+    Raises OptionError for a range or a chance that is none, and for an empty list of noises.
+
     >>> noisy = AddNoise((10, 20))(np.sin(np.arange(8000) / 3), np.random.default_rng(0))
     """
 
@@ -195,6 +201,8 @@ class Gain(Augmentation):
     Args:
         decibels: between these two; -6 is half the amplitude.
         chance: see `Augmentation`.
+
+    Raises OptionError for a range or a chance that is none.
     """
 
     def __init__(self, decibels: Range = (-6.0, 6.0), chance: float = 1.0):
@@ -211,6 +219,8 @@ class Speed(Augmentation):
     Args:
         factor: between these two, in steps of a hundredth.
         chance: see `Augmentation`.
+
+    Raises OptionError for factors outside 0.1 to 10, and for a chance that is none.
     """
 
     def __init__(self, factor: Range = (0.9, 1.1), chance: float = 1.0):
@@ -231,6 +241,8 @@ class Room(Augmentation):
         reverberation: seconds until the sound has fallen by 60 dB, between these two.
         direct: energy of the direct sound over the rest, in dB, between these two.
         chance: see `Augmentation`.
+
+    Raises OptionError for a rate that is not above 0, and for a range or a chance that is none.
     """
 
     def __init__(
@@ -255,6 +267,8 @@ class Augment:
 
     Args:
         changes: functions of a signal and a generator, such as those of this module.
+
+    Raises OptionError for a change that is no function.
 
     >>> augment = Augment(Speed((0.9, 1.1)), Room(8000), AddNoise((5, 20)), Gain((-6, 6)))
     >>> augment(np.sin(np.arange(8000) / 3), np.random.default_rng(0)).dtype

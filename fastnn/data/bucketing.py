@@ -41,6 +41,9 @@ class Buckets:
             `Augment`. The generator depends on the seed, the epoch and the sequence alone. Batches
             are made by the lengths before.
 
+    Raises DataError for no sequences, and for inputs or targets that do not fit each other;
+    OptionError for a batch size or a multiple out of range.
+
     >>> batches = Buckets([np.ones((n, 2)) for n in (3, 9, 4, 8)], [0, 1, 0, 1], batch_size=2)
     >>> sorted((x.shape, lengths.tolist()) for (x, lengths), y in batches)
     [((2, 8, 2), [3, 4]), ((2, 16, 2), [8, 9])]
@@ -136,6 +139,9 @@ def predict_sequences(
         batch_size: sequences, of similar length, computed at a time.
         per_step: whether the output has a row for each step; rows past a sequence's end are then
             removed.
+
+    Raises DataError for no sequences, and for inputs of different lengths; OptionError for a
+    `multiple` below 1.
     """
     lists = _lists(inputs)
     lengths = _lengths(lists)

@@ -21,7 +21,7 @@ def mu_law_encode(x: Any, levels: int = 256) -> NDArray[np.int64]:
         x: samples of any shape; what lies beyond -1..1 counts as -1 or 1.
         levels: how many, at least 2.
 
-    Raises DataError for samples that are not finite.
+    Raises DataError for samples that are not finite, OptionError for `levels` below 2.
 
     >>> mu_law_encode([-1.0, 0.0, 0.01, 1.0])
     array([  0, 128, 157, 255])
@@ -45,7 +45,7 @@ def mu_law_decode(levels_of: Any, levels: int = 256) -> NDArray[np.float32]:
         levels_of: whole numbers within 0..levels-1, of any shape.
         levels: as of `mu_law_encode`.
 
-    Raises DataError for other numbers.
+    Raises DataError for other numbers, OptionError for `levels` below 2.
 
     >>> mu_law_decode([0, 200, 255]).astype(float).round(4).tolist()
     [-1.0, 0.0879, 1.0]

@@ -78,6 +78,9 @@ def align_symbols(
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
     """Errors in words, over all sentences.
 
+    Raises DataError for a single string, for as many hypotheses as there are not references, and
+    for references without a word.
+
     >>> word_error_rate(["six two four"], ["six to"]).rate  # doctest: +ELLIPSIS
     0.666...
     """
@@ -87,6 +90,9 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Err
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
     """Errors in characters, spaces included, over all sentences.
+
+    Raises DataError for a single string, for as many hypotheses as there are not references, and
+    for references without a symbol.
 
     >>> fnn.data.character_error_rate(["kitten"], ["sitting"])
     ErrorRate(substitutions=2, deletions=0, insertions=1, expected=6)

@@ -28,6 +28,8 @@ def deltas(features: ArrayLike, width: int = 2) -> Features:
 
     Returns float32, shape ``(frames, features)``.
 
+    Raises DataError for a `width` below 1, and for features of another shape.
+
     >>> fnn.data.deltas(np.arange(5.0)[:, None])[2:3]
     array([[1.]], dtype=float32)
     """
@@ -86,6 +88,8 @@ class Normaliser:
     Attributes:
         mean: shape ``(features,)``, float32.
         scale: the factor, 1 / standard deviation, shape ``(features,)``, float32.
+
+    Raises DataError when it is called with another number of features.
 
     >>> normaliser = Normaliser.fit([[[1.0], [2.0]], [[3.0]]])
     >>> normaliser([[2.0], [2.0]])

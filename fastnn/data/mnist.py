@@ -42,6 +42,7 @@ def load_mnist(
     Raises:
         DataError: the files are not those of MNIST, or not in its format.
         DownloadError: there is no copy and the download failed.
+        OptionError: another `dtype`.
 
     Licence: none stated. LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to
     document recognition", Proceedings of the IEEE 86 (11), 1998.

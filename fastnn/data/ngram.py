@@ -67,6 +67,9 @@ class NGram:
             sentences: lists of words.
             order: words of the longest n-grams.
             vocabulary: words that there are beside those of the sentences.
+
+        Raises OptionError for an order below 1; DataError for no sentences, and for sentences that
+        are not lists of words.
         """
         if not is_whole(order, 1):
             raise OptionError(f"NGram: expected an order of 1 or more, got {order!r}")
@@ -150,7 +153,10 @@ class NGram:
         files.write_text(files.as_path(path), self.arpa(), "language model")
 
     def arpa(self) -> str:
-        """The model as an ARPA file's text."""
+        """The model as an ARPA file's text.
+
+        Raises DataError for a word with a blank in it.
+        """
         by_order: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         for gram in sorted(self.scores):
             if not all(re.fullmatch(f"[^{BLANKS}\n]+", word) for word in gram):
@@ -184,7 +190,10 @@ class NGram:
             before = before[1:]
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
-        """10^-(mean log10 p) over words and ends of sentences."""
+        """10^-(mean log10 p) over words and ends of sentences.
+
+        Raises DataError for no sentences.
+        """
         total, count = 0.0, 0
         for sentence in sentences:
             words = [START, *sentence, STOP]

@@ -97,6 +97,8 @@ def change_speed(signal: ArrayLike, factor: float) -> Floats:
     Ko, Peddinti, Povey and Khudanpur, "Audio augmentation for speech recognition", Interspeech
     2015.
 
+    Raises OptionError for a factor outside 0.1 to 10.
+
     >>> change_speed(np.zeros(8000), 1.25).shape
     (6400,)
     """

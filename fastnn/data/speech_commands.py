@@ -42,6 +42,7 @@ def load_speech_commands(
     Raises:
         DataError: the files are not those of the set, or a word is none of it.
         DownloadError: there is no copy and the download failed.
+        OptionError: fewer than two words, or one that comes twice.
 
     Licence: CC BY 4.0. Warden, "Speech Commands: a dataset for limited-vocabulary speech
     recognition", arXiv:1804.03209, 2018; version 0.02.

@@ -50,6 +50,8 @@ class Subwords:
     Args:
         merges: the pairs, in their order.
 
+    Raises DataError for a pair that comes twice.
+
     >>> pieces = Subwords.learn(["low", "low", "lower", "slow"], 2)
     >>> pieces.split(["slower"])
     ['s@@', 'low@@', 'e@@', 'r']
@@ -72,6 +74,8 @@ class Subwords:
         Args:
             words: all words of the text.
             merges: how many pairs, at most.
+
+        Raises OptionError for a negative number of merges.
         """
         check_whole("Subwords.learn", 0, merges=merges)
         counts = Counter(words)

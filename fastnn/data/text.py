@@ -32,6 +32,9 @@ class Vocabulary:
 
     `unknown` and `padding` must be among the symbols.
 
+    Raises DataError for a symbol that comes twice, for an `unknown` or `padding` that is not among
+    the symbols, and, where there is no `unknown`, for a look-up of a symbol that it lacks.
+
     >>> vocabulary = Vocabulary(["<unk>", "the", "cat"], unknown="<unk>")
     >>> vocabulary.encode(["the", "dog"])
     array([1, 0])
@@ -76,6 +79,8 @@ class Vocabulary:
             max_size: largest size of the vocabulary, including the symbols below.
             unknown, padding: as for the class; None for none.
             special: further symbols to include in any case.
+
+        Raises OptionError for a `max_size` without room for `special` and the like.
 
         >>> Vocabulary.build("to be or not to be".split(), min_count=2, padding="<pad>").symbols
         ('<pad>', '<unk>', 'be', 'to')
@@ -148,7 +153,10 @@ class Vocabulary:
         return np.array([ids.get(token, other) for token in tokens], np.int64)
 
     def decode(self, ids: ArrayLike) -> list[str]:
-        """Symbols of a sequence of ids."""
+        """Symbols of a sequence of ids.
+
+        Raises DataError for anything but ids of the vocabulary.
+        """
         wanted = np.asarray(ids)
         if wanted.size == 0:
             return []
@@ -212,7 +220,7 @@ def batchify(
     Returns inputs and targets, int64, shape ``(mini-batches, batch, steps)``. To train on them,
     pass ``x.reshape(-1, steps)`` with ``batch_size=batch`` and ``shuffle=False``.
 
-    Raises DataError for a text too short for one mini-batch.
+    Raises DataError for a text too short for one mini-batch, OptionError for sizes below 1.
 
     >>> x, y = batchify(range(13), batch=2, steps=3)
     >>> x.tolist()
@@ -262,7 +270,7 @@ def windows(
     Returns inputs and targets (one symbol later), int64, shape ``(pieces, steps)``: read-only views
     of the text, even if they overlap. Symbols that do not fill the last piece are left out.
 
-    Raises DataError for a text too short for one piece.
+    Raises DataError for a text too short for one piece, OptionError for sizes below 1.
 
     >>> x, y = windows(range(7), steps=3, stride=2)
     >>> x.tolist(), y.tolist()
@@ -295,6 +303,8 @@ def bucket_batches(
 
     Returns a list with the row numbers, int64, of the sequences in each mini-batch. Without
     `drop_last` every sequence is in exactly one of them.
+
+    Raises OptionError for a batch size below 1; DataError for lengths of another shape.
 
     >>> [rows.tolist() for rows in bucket_batches([5, 9, 5, 9], batch_size=2)]
     [[2, 0], [3, 1]]

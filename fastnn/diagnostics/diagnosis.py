@@ -42,6 +42,8 @@ class Diagnosis:
     Attributes:
         findings: one for each check, in the order in which to look.
         signals: each layer's outputs and gradients for the mini-batch.
+
+    ``diagnosis[check]`` raises OptionError for a check that there is not.
     """
 
     findings: tuple[Finding, ...]

@@ -104,6 +104,8 @@ class Signals:
         parameters: gradients of the parameters that are trained, by name.
         detached: where something that depends on parameters lets no gradient pass (`ops.detach`,
             truncated backpropagation): the layer's name, or the op's; "" where nothing does.
+
+    ``signals[name]`` raises OptionError for a layer that there is not.
     """
 
     layers: list[Signal]

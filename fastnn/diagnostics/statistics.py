@@ -41,6 +41,8 @@ class LayerStatistics(Callback):
 
     Nothing of the run is changed.
 
+    Raises OptionError for inputs without targets.
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> from fastnn import nn

@@ -41,6 +41,8 @@ class Autoencoder(Reconstructing):
             of the code's Jacobian. It is estimated in each step from one random direction v, as
             E |J^T v|^2 = |J|_F^2 for v ~ N(0, I) (Hutchinson 1990), for an encoder of any kind.
 
+    Raises OptionError for a `corruption` outside [0, 1), a negative `sparsity` or `contraction`.
+
     >>> import numpy as np
     >>> from fastnn.generative import Autoencoder
     >>> x = np.random.default_rng(0).normal(size=(256, 2)) @ np.ones((2, 6))
@@ -83,6 +85,8 @@ class Autoencoder(Reconstructing):
             latent: the size of a code.
             activation: of the hidden layers.
             options: as for the class.
+
+        Raises OptionError for sizes below 1.
         """
         check_whole("Autoencoder", 1, features=features, latent=latent)
         check_hidden("Autoencoder", hidden)

@@ -85,6 +85,10 @@ class GAN(Module):
             a second input, shape (batch, C) with one 1, and `fit` gets class numbers as y. See
             `Joined`.
 
+    Raises OptionError for numbers out of range, an unknown `loss` or `penalty`, and a weight
+    without a penalty; ShapeError for class numbers where there are no classes, or none where there
+    are some.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> from fastnn.generative import GAN
@@ -146,6 +150,8 @@ class GAN(Module):
                 the discriminator beside the features that its convolutions find (`Joined`).
             options: as for the class.
 
+        Raises OptionError for a `latent` below 1, and for images that it cannot make.
+
         >>> from fastnn.generative import GAN
         >>> GAN.dcgan((1, 28, 28), channels=(8, 16), latent=10).sample(5).shape
         (5, 1, 28, 28)
@@ -188,7 +194,10 @@ class GAN(Module):
         return () if y is None else (one_hot(y, self.classes),)
 
     def judged(self, x: Value, *condition: Value) -> Value:
-        """The discriminator's output, shape (batch,)."""
+        """The discriminator's output, shape (batch,).
+
+        Raises ShapeError if it has another shape.
+        """
         found = self.discriminator(x, *condition)
         if found.shape not in ((x.shape[0],), (x.shape[0], 1)):
             raise ShapeError(

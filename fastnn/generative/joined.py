@@ -24,6 +24,8 @@ class Joined(Module):
     Shapes: (batch, ..., features) and (batch, condition); a condition of fewer axes is repeated
     over those between.
 
+    Raises ShapeError for a condition that is not of shape (batch, features).
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> from fastnn.generative import Joined

@@ -57,6 +57,8 @@ def interpolate(a: Any, b: Any, steps: int = 8, spherical: bool = False) -> np.n
     Returns:
         Shape (steps, latent).
 
+    Raises OptionError for `steps` below 2; ShapeError for codes that are not of one shape.
+
     >>> from fastnn.generative import interpolate
     >>> interpolate([0.0, 1.0], [1.0, 1.0], steps=3)
     array([[0. , 1. ],
@@ -93,6 +95,8 @@ def manifold(side: int = 15, within: float = 0.95) -> np.ndarray:
 
     Returns:
         Shape (side * side, 2), row by row; the first number grows to the right, the second upward.
+
+    Raises OptionError for a `side` below 2, and for a `within` outside (0, 1).
 
     >>> from fastnn.generative import manifold
     >>> manifold(3, within=0.5).shape

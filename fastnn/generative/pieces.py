@@ -31,6 +31,9 @@ def pieces(
         Levels, shape (pieces, length), 0 past a sequence's end; targets, -1 past the end and for
         what leads up to a piece; and each piece's sequence, shape (pieces,).
 
+    Raises OptionError for a length below 1, and for a context that is not below it; DataError for
+    no sequences, and for sequences that are not whole numbers.
+
     >>> import numpy as np
     >>> from fastnn.generative import pieces
     >>> x, targets, of = pieces([np.arange(5), np.arange(2)], length=4, context=2)

@@ -65,6 +65,10 @@ class VAE(Module):
             as a second input, shape (batch, C) with one 1, and `fit` gets class numbers as y. See
             `Joined`.
 
+    Raises OptionError for numbers out of range, and for `beta` or `free_bits` with several draws;
+    ShapeError for an encoder whose output is not (batch, 2 latent), for class numbers where there
+    are no classes, or none where there are some.
+
     >>> import numpy as np
     >>> from fastnn.generative import VAE
     >>> x = np.tile(np.eye(4, dtype=np.float32), (64, 1))
@@ -257,6 +261,9 @@ class VAE(Module):
                 several draws makes a multiple of them.
             seed: of the codes.
             batch_size: samples computed at a time.
+
+        Raises OptionError for `draws` or a batch size below 1; DataError for no samples, NaN or
+        infinity.
         """
         check_whole("bound", 1, draws=draws, batch_size=batch_size)
         check_whole("bound", 0, seed=seed)
@@ -310,6 +317,8 @@ class VAE(Module):
         Returns:
             The history: "loss" in nats a sample, and with one draw its parts "reconstruction" and
             "divergence".
+
+        Raises DataError if a conditional VAE's `validation` is no pair.
         """
         self.output.check(x)
         if validation is not None:

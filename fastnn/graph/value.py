@@ -52,6 +52,9 @@ class Value(Methods):
     It has a shape and an element type, but no contents yet: the functions of `fastnn.ops` and its
     operators describe what is computed when a program runs. Its public name is `fastnn.Value`.
 
+    What needs contents (``float(x)``, ``if x:``, iteration, NumPy's functions) raises ShapeError,
+    which names what to write instead.
+
     >>> import fastnn as fnn
     >>> class Half(fnn.nn.Module):
     ...     def forward(self, x: fnn.Value) -> fnn.Value:

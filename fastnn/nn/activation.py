@@ -46,6 +46,8 @@ class Tanh(_Activation, of=ops.tanh): ...
 class LeakyReLU(Module):
     """x where positive, else ``negative_slope * x`` (Maas et al. 2013).
 
+    Raises OptionError unless `negative_slope` is a finite number.
+
     >>> nn.LeakyReLU(0.1).predict(np.array([[-1.0, 2.0]], np.float32))
     array([[-0.1,  2. ]], dtype=float32)
     """
@@ -71,6 +73,9 @@ class PReLU(Module):
     Attributes:
         weight: the slopes, shape (num_parameters,).
 
+    Raises OptionError for `num_parameters` below 1; ShapeError for an input with another number of
+    features.
+
     >>> nn.PReLU().predict(np.array([[-1.0, 2.0]], np.float32))
     array([[-0.25,  2.  ]], dtype=float32)
     """
@@ -89,6 +94,8 @@ class PReLU(Module):
 
 class ELU(Module):
     """x where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016).
+
+    Raises OptionError unless `alpha` is a finite number.
 
     >>> nn.ELU().predict(np.array([[-1.0, 2.0]], np.float32))
     array([[-0.63212055,  2.        ]], dtype=float32)
@@ -111,6 +118,8 @@ class GELU(Module):
     Args:
         approximate: "none" for the exact function, "tanh" for the approximation.
 
+    Raises OptionError for another `approximate`.
+
     >>> nn.GELU().predict(np.array([[-1.0, 2.0]], np.float32))
     array([[-0.15865526,  1.9544997 ]], dtype=float32)
     """
@@ -126,6 +135,8 @@ class GELU(Module):
 
 class Softplus(Module):
     """log(1 + exp(beta x)) / beta (Dugas et al. 2001); linear where beta * x > threshold.
+
+    Raises OptionError unless `beta` is above 0.
 
     >>> nn.Softplus().predict(np.array([[-1.0, 2.0]], np.float32))
     array([[0.3132617, 2.126928 ]], dtype=float32)
@@ -163,6 +174,9 @@ class Maxout(Module):
 
     (..., pieces * C) becomes (..., C): output c is the maximum of inputs c, C + c, 2C + c, ...
     Put a `Linear` with ``pieces * C`` outputs before it.
+
+    Raises OptionError for `pieces` below 1; ShapeError for a number of features that they do not
+    divide.
 
     >>> nn.Maxout(2).predict(np.array([[1.0, 2.0, 3.0, 0.0]], np.float32))
     array([[3., 2.]], dtype=float32)

@@ -156,6 +156,9 @@ class DotAttention(_Alignment):
 
     Shapes: as of `AdditiveAttention`.
 
+    Raises OptionError for sizes below 1, ShapeError for a query or an encoder's output of another
+    size.
+
     >>> from fastnn import nn
     >>> nn.DotAttention(8).parameter_count
     0
@@ -182,6 +185,9 @@ class GeneralAttention(_Alignment):
         project: W, a `Linear` from keys to queries without a bias.
 
     Shapes: as of `AdditiveAttention`.
+
+    Raises OptionError for sizes below 1, ShapeError for a query or an encoder's output of another
+    size.
 
     >>> from fastnn import nn
     >>> nn.GeneralAttention(8, 6).parameter_count
@@ -226,6 +232,9 @@ class AdditiveAttention(_Alignment):
     Shapes: a step takes a state (batch, Q), `prepare` an encoder's output (batch, positions, K)
     with lengths (batch,) or None; a step returns (batch, K), weights (batch, positions), and what
     the next one takes.
+
+    Raises OptionError for sizes below 1 and an even `width`, ShapeError for a query or an encoder's
+    output of another size.
 
     >>> import numpy as np
     >>> from fastnn import nn, ops
@@ -292,6 +301,9 @@ class LocationAttention(AdditiveAttention):
 
     Args:
         query_size, key_size, hidden, filters, width, monotonic: as of `AdditiveAttention`.
+
+    Raises OptionError for sizes below 1 and an even `width`, ShapeError for a query or an encoder's
+    output of another size.
 
     >>> from fastnn import nn
     >>> nn.LocationAttention(8, 6, 10).location.shape

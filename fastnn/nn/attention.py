@@ -45,6 +45,9 @@ class MultiHeadAttention(Module):
     query, or for the value the key; `key_lengths` and `query_lengths` (batch,); output (batch, M,
     E).
 
+    Raises OptionError for sizes below 1, a `num_heads` that does not divide `embed_dim`, and a
+    `dropout` outside [0, 1); ShapeError for inputs of other sizes.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> x = np.ones((2, 5, 8), np.float32)
@@ -108,12 +111,18 @@ class MultiHeadAttention(Module):
         return self.attend(q, (k, v), key_lengths, query_lengths, causal)
 
     def project(self, query: Value) -> Value:
-        """Queries as heads take them, shape (batch, M, E)."""
+        """Queries as heads take them, shape (batch, M, E).
+
+        Raises ShapeError for another size than `embed_dim`.
+        """
         self._check(query, "query", self.embed_dim)
         return self._project(query, 0)
 
     def keys_and_values(self, key: Value, value: Value | None = None) -> Pair:
-        """Keys and values as heads take them: for those that several calls look at."""
+        """Keys and values as heads take them: for those that several calls look at.
+
+        Raises ShapeError for other sizes than `kdim` and `vdim`.
+        """
         value = key if value is None else value
         self._check(key, "key", self.kdim)
         self._check(value, "value", self.vdim)
@@ -135,7 +144,10 @@ class MultiHeadAttention(Module):
         return self.out_proj(found)
 
     def cache(self, x: Value, steps: int) -> Pair:
-        """Keys and values of no step yet, with room for so many, for each sample of x."""
+        """Keys and values of no step yet, with room for so many, for each sample of x.
+
+        Raises OptionError for `steps` below 1.
+        """
         check_whole("MultiHeadAttention.cache", 1, steps=steps)
         shape = (x.shape[0], steps, self.embed_dim)
         return x.graph.full(shape, 0.0, batched=True), x.graph.full(shape, 0.0, batched=True)
@@ -152,6 +164,8 @@ class MultiHeadAttention(Module):
         Returns:
             The output of shape (batch, E), and the cache with this step. Both may be carried by
             `ops.loop`.
+
+        Raises ShapeError for another size than `embed_dim`.
         """
         one = ops.reshape(x, (x.shape[0], 1, x.shape[1]))
         self._check(one, "input", self.embed_dim)

@@ -26,6 +26,8 @@ class Frames(Module):
 
     Called with ``lengths``, integers of shape (N,), it returns pieces and their numbers.
 
+    Raises OptionError for a length or step below 1; ShapeError for signals shorter than a piece.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.Frames(400, 160).predict(np.zeros((2, 16000), np.float32)).shape

@@ -74,6 +74,9 @@ class RNNCell(_Cell):
         nonlinearity: "tanh", "relu" or "sigmoid".
         input_size, hidden_size, bias: see `_Cell`.
 
+    Raises OptionError for sizes below 1 and an unknown `nonlinearity`; ShapeError for another input
+    size.
+
     >>> nn.RNNCell(8, 16).predict(np.ones((4, 8), np.float32), np.zeros((4, 16), np.float32)).shape
     (4, 16)
     """
@@ -101,6 +104,8 @@ class LSTMCell(_Cell):
     Shapes: x (batch, input_size), h and c (batch, hidden_size); None instead of the pair for
     zeros.
 
+    Raises OptionError for sizes below 1; ShapeError for another input size.
+
     >>> class Once(nn.Module):
     ...     def __init__(self):
     ...         self.cell = nn.LSTMCell(8, 16)
@@ -126,6 +131,8 @@ class GRUCell(_Cell):
     """One step of `GRU` with the reset after the product: ``h = cell(x, h)``.
 
     Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros.
+
+    Raises OptionError for sizes below 1; ShapeError for another input size.
 
     >>> nn.GRUCell(8, 16).predict(np.ones((4, 8), np.float32), np.zeros((4, 16), np.float32)).shape
     (4, 16)

@@ -82,6 +82,9 @@ class BatchNorm1d(_BatchNorm):
     ``lengths``, integers of shape (N,), the number of valid steps of each sequence: statistics are
     those of valid steps alone, whatever lies past the ends, and outputs past them are 0.
 
+    Raises OptionError for options that `BatchNorm` refuses and for unknown `channels`; ShapeError
+    for another number of channels, and for lengths with an input that is no sequence.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.BatchNorm1d(3).predict(np.ones((2, 3, 10), np.float32)).shape
@@ -135,6 +138,9 @@ class BatchNorm2d(_BatchNorm):
 
     Shapes: input and output (N, C, H, W), with ``channels="last"`` (N, H, W, C).
 
+    Raises OptionError for options that `BatchNorm` refuses and for unknown `channels`; ShapeError
+    for another number of channels.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.BatchNorm2d(3).predict(np.ones((2, 3, 4, 4), np.float32)).shape
@@ -160,6 +166,10 @@ class GroupNorm(_OfChannels):
 
     Shapes: input and output (N, C), (N, C, T) or (N, C, H, W), or with the channels last. In
     memory a group's numbers have to lie together, so channels that come last are transposed.
+
+    Raises OptionError for a number of groups that does not divide the channels, sizes below 1, a
+    negative `eps` and unknown `channels`; ShapeError for another number of channels, and for groups
+    of a single number.
 
     >>> import numpy as np
     >>> from fastnn import nn

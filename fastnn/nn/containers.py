@@ -27,6 +27,8 @@ class Sequential(Module):
     A recurrent layer (`LSTM`, `GRU`, `RNN`) passes on its outputs for all steps, (batch, steps,
     features), and drops its final states. Write a module of your own if you need them.
 
+    Raises OptionError for anything but modules, as for ``nn.ReLU`` without its parentheses.
+
     >>> from fastnn import nn
     >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
     15
@@ -50,7 +52,10 @@ class Sequential(Module):
         return x
 
     def append(self, layer: Module) -> Sequential:
-        """Add a layer at the end."""
+        """Add a layer at the end.
+
+        Raises OptionError for anything else.
+        """
         setattr(self, str(len(self.layers)), _layer(layer, "Sequential.append"))
         return self
 
@@ -78,6 +83,8 @@ class Identity(Module):
 
 class ModuleList(Module):
     """A list of modules, for use in your own `forward`. (Plain lists work as well.)
+
+    Raises OptionError for anything but modules.
 
     >>> from fastnn import nn
     >>> class Deep(nn.Module):
@@ -107,17 +114,26 @@ class ModuleList(Module):
         self._layers = layers
 
     def append(self, layer: Module) -> ModuleList:
-        """Add a module at the end."""
+        """Add a module at the end.
+
+        Raises OptionError for anything else.
+        """
         self._changed_to([*self._layers, layer])
         return self
 
     def extend(self, layers: Iterable[Module]) -> ModuleList:
-        """Add modules at the end."""
+        """Add modules at the end.
+
+        Raises OptionError for anything else.
+        """
         self._changed_to([*self._layers, *layers])
         return self
 
     def insert(self, index: int, layer: Module) -> None:
-        """Put a module before the one at `index`."""
+        """Put a module before the one at `index`.
+
+        Raises OptionError for anything else.
+        """
         layers = list(self._layers)
         layers.insert(index, layer)
         self._changed_to(layers)
@@ -155,6 +171,8 @@ class ModuleList(Module):
 class ModuleDict(Module):
     """A dict of named modules, for use in your own `forward`. (Plain dicts work as well.)
 
+    Raises OptionError for anything but modules, and for names with a dot.
+
     >>> from fastnn import nn
     >>> heads = nn.ModuleDict({"tags": nn.Linear(8, 5), "words": nn.Linear(8, 9)})
     >>> list(heads), heads["tags"].out_features
@@ -177,7 +195,10 @@ class ModuleDict(Module):
         self._layers = layers
 
     def update(self, layers: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add or replace modules."""
+        """Add or replace modules.
+
+        Raises OptionError for anything but modules by name.
+        """
         try:
             found = dict(layers)
         except (TypeError, ValueError):

@@ -56,7 +56,8 @@ class CRF(Module):
     (batch,), or none; outputs: the best tags, integers (batch, steps), -1 past the end, and their
     scores (batch,).
 
-    Raises OptionError for unknown schemes, and tags that don't fit them or come twice.
+    Raises OptionError for unknown schemes, and tags that don't fit them or come twice; ShapeError
+    for scores of another number of tags.
 
     >>> import numpy as np
     >>> from fastnn import nn

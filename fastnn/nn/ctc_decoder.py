@@ -35,6 +35,9 @@ class CTCDecoder(Module):
     Inputs: logits, shape (batch, steps, classes), and the numbers of their steps (batch,), or none;
     outputs: see `ops.ctc_beam`. `text` gives strings.
 
+    Raises OptionError for symbols or words that are not texts, for a `blank` that is no symbol, for
+    words or a model without a beam, and for words that the symbols cannot spell.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> decoder = nn.CTCDecoder(["", "a", "b"], beam=4)

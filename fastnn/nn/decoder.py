@@ -51,6 +51,10 @@ class AttentionDecoder(Module):
     returns logits (batch, steps, V) and the attention's weights (batch, steps, positions), with
     "none" zeros (batch, steps, 1).
 
+    Raises OptionError for sizes below 1, for `start` or `stop` that are no symbols, for an unknown
+    `cell` or `attention`, and for a `sampling` outside [0, 1]; ShapeError for targets that are not
+    integers of shape (batch, steps).
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> decoder = nn.AttentionDecoder(20, 8, 16, key_size=6)
@@ -133,7 +137,10 @@ class AttentionDecoder(Module):
         self, encoded: Value, lengths: Value | None = None
     ) -> tuple[Any, tuple[Value, ...], tuple[Value, ...]]:
         """What steps read of an encoder's output, the attention's weights before the first step,
-        and the cell's states."""
+        and the cell's states.
+
+        Raises ShapeError for an output of another size, and for lengths that do not fit it.
+        """
         lengths = _lengths_of(self, self.key_size, encoded, lengths)
         mean = _mean(encoded, lengths)
         h = ops.tanh(self.initial(mean))

@@ -46,6 +46,8 @@ class GLU(_Gated):
 
     Shapes: (batch, ..., 2 C) to (batch, ..., C).
 
+    Raises OptionError for axis 0, the batch; ShapeError for an odd number of features.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.GLU().predict(np.array([[3.0, 4.0, 0.0, 100.0]]))
@@ -64,6 +66,8 @@ class GTU(_Gated):
         axis: along which the features lie.
 
     Shapes: (batch, ..., 2 C) to (batch, ..., C).
+
+    Raises OptionError for axis 0, the batch; ShapeError for an odd number of features.
 
     >>> import numpy as np
     >>> from fastnn import nn

@@ -134,7 +134,10 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         return ops.reshape(ops.negate(loss), lead), ops.mean(loss)
 
     def log_prob(self, x: Value) -> Value:
-        """Log-probabilities of all classes, (..., V)."""
+        """Log-probabilities of all classes, (..., V).
+
+        Raises ShapeError for another last dimension.
+        """
         self._check(x)
         head = ops.log_softmax(self.head(x))
         parts = [head[..., : self.shortlist]]

@@ -38,6 +38,8 @@ class Linear(Module):
 
     Shapes: input (batch, ..., C), output (batch, ..., K). Another last dimension raises ShapeError.
 
+    Raises OptionError for sizes below 1.
+
     >>> from fastnn import nn
     >>> nn.Linear(3, 2).weight.shape
     (2, 3)
@@ -106,6 +108,9 @@ class Embedding(Module):
 
     Shapes: input (batch, ...) of integers; output (batch, ..., C). Ids outside 0 to V-1 in data
     raise DataError before a kernel sees them.
+
+    Raises OptionError for sizes below 1, a `padding_idx` that is no id and a `dropout` outside [0,
+    1).
 
     >>> import numpy as np
     >>> from fastnn import nn

@@ -80,6 +80,9 @@ class CrossEntropyLoss(_ClassLoss):
     classes) probabilities. A class index outside 0 to classes-1 (other than `ignore_index`) raises
     DataError.
 
+    Raises OptionError for weights, an `ignore_index` or a `label_smoothing` that it cannot have,
+    and for an `ignore_index` with targets that are probabilities; the rest as `Loss`.
+
     >>> testing.apply(nn.CrossEntropyLoss(), np.zeros((2, 4)), np.array([0, 3]))  # log 4
     array(1.38629436)
     """
@@ -115,6 +118,9 @@ class NLLLoss(_ClassLoss):
     """Negative log-likelihood of log-probabilities (see `LogSoftmax`).
 
     Arguments and shapes are those of `CrossEntropyLoss`, but targets are class indices only.
+
+    Raises OptionError for weights or an `ignore_index` that it cannot have, ShapeError for targets
+    that are not integers.
 
     >>> testing.apply(nn.NLLLoss(), np.log([[0.5, 0.5]]), np.array([1]))
     array(0.69314718)
@@ -196,6 +202,8 @@ class HuberLoss(_PairLoss):
 
     Shapes: output and target (N, ...), equal.
 
+    Raises OptionError for a `delta` that is not above 0.
+
     >>> testing.apply(nn.HuberLoss(), [[1.0], [2.0]], [[3.0], [2.0]])
     array(0.75)
     """
@@ -219,6 +227,8 @@ class SmoothL1Loss(_PairLoss):
     This is the Huber loss divided by `beta` (Girshick, "Fast R-CNN", 2015); PyTorch's SmoothL1Loss.
 
     Shapes: output and target (N, ...), equal.
+
+    Raises OptionError for a negative `beta`.
 
     >>> testing.apply(nn.SmoothL1Loss(), [[1.0], [2.0]], [[3.0], [2.0]])
     array(0.75)
@@ -298,6 +308,8 @@ class KLDivLoss(_PairLoss):
         log_target: whether the target holds log-probabilities.
 
     Shapes: output and target (N, ..., classes), equal.
+
+    Raises OptionError unless `log_target` is True or False; the rest as `Loss`.
 
     >>> testing.apply(nn.KLDivLoss(), np.log([[0.5, 0.5]]), [[1.0, 0.0]])
     array(0.69314718)

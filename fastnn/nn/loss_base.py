@@ -64,7 +64,11 @@ class Loss(Module):
                 )
 
     def rows(self, output: Value, target: Value) -> Value:
-        """The loss of each row, multiplied by its weight."""
+        """The loss of each row, multiplied by its weight.
+
+        Raises OptionError unless a subclass defines it or `forward`; ShapeError for an output or a
+        target that it cannot use.
+        """
         raise OptionError(f"{type(self).__name__} has no rows(); write it, or forward")
 
     def elements(self, output: Value, target: Value) -> Value:

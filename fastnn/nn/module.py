@@ -31,6 +31,9 @@ class Module(Contents):
     and `fastnn.ops`. `forward` is traced once per shape; its arguments and results are symbolic
     values (`fastnn.Value`), which may form any directed acyclic graph.
 
+    Calling it raises OptionError if the subclass has no `forward`, and ShapeError for anything but
+    arrays and symbolic values.
+
     >>> import fastnn as fnn
     >>> from fastnn import nn
     >>> class Residual(nn.Module):

@@ -44,6 +44,8 @@ class GaussianNoise(Module):
 
     The input has any shape, the output the same.
 
+    Raises OptionError for a negative `std`.
+
     >>> from fastnn import nn
     >>> nn.Sequential(nn.GaussianNoise(0.1), nn.Linear(784, 10))
     Sequential(
@@ -75,6 +77,8 @@ class GaussianDropout(Module):
         p: the rate of the dropout with this variance, in [0, 1).
 
     The input has any shape, the output the same.
+
+    Raises OptionError for a `p` outside [0, 1).
 
     >>> nn.GaussianDropout(0.3).predict(np.ones((1, 3), np.float32))
     array([[1., 1., 1.]], dtype=float32)
@@ -109,6 +113,8 @@ class SpatialDropout(Module):
         p: probability of zero, in [0, 1).
 
     The input has shape (batch, ..., features), with one or more axes between.
+
+    Raises OptionError for a `p` outside [0, 1); ShapeError for an input of fewer than three axes.
 
     >>> from fastnn import nn
     >>> layers = nn.Sequential(nn.Embedding(1000, 32), nn.SpatialDropout(0.3), nn.LSTM(32, 64))
@@ -159,6 +165,9 @@ class DropConnect(Module):
     Attributes:
         weight: shape (K, C), kept transposed in memory.
         bias: shape (K,), or None.
+
+    Raises OptionError for sizes below 1, a `p` outside [0, 1) and unknown `masks`; ShapeError for
+    another last dimension.
 
     >>> from fastnn import nn
     >>> nn.DropConnect(784, 800, activation=nn.ReLU()).weight.shape
@@ -248,6 +257,8 @@ class Standout(Module):
 
     The input has any shape, the output the same.
 
+    Raises OptionError unless `alpha` and `beta` are finite numbers.
+
     >>> from fastnn import nn
     >>> net = nn.Sequential(nn.Linear(784, 800), nn.Standout(), nn.Linear(800, 10))
     """
@@ -276,6 +287,9 @@ class StochasticDepth(Module):
     Args:
         block: a module whose output has its input's shape.
         p: probability that a sample bypasses the block, in [0, 1).
+
+    Raises OptionError for a `p` outside [0, 1) and a `block` that is no module; ShapeError for a
+    block whose output has another shape than its input.
 
     >>> from fastnn import nn
     >>> block = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))

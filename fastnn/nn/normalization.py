@@ -39,6 +39,8 @@ class Standardize(Adapted):
     Shapes: input and output (batch, ..., features). With `lengths` (batch,), everything past the
     end of a sequence is set to 0. A layer that has not been adapted raises OptionError.
 
+    Raises ShapeError for another last dimension, and for lengths that do not fit the input.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> x = np.array([[1.0, 50.0], [3.0, 50.0]])
@@ -92,6 +94,9 @@ class MinMaxScale(Adapted):
         samples: a buffer, how many rows it was adapted to.
 
     Shapes: as of `Standardize`.
+
+    Raises OptionError unless `low` is below `high`, and before it has been adapted; ShapeError for
+    another last dimension, and for lengths that do not fit the input.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -152,6 +157,9 @@ class RobustScale(Adapted):
         samples: a buffer, how many rows it was adapted to.
 
     Shapes: as of `Standardize`.
+
+    Raises OptionError unless 0 <= lower < upper <= 1, and before it has been adapted; ShapeError
+    for another last dimension, and for lengths that do not fit the input.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -215,6 +223,10 @@ class Whiten(Adapted):
 
     Shapes: input (batch, ..., C), output (batch, ..., components). `lengths` as of `Standardize`.
     Without `eps`, adapting needs more samples than components.
+
+    Raises OptionError for an unknown `method`, a negative `eps`, too many `components`, and before
+    it has been adapted; ShapeError for another last dimension, and for lengths that do not fit the
+    input.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -296,6 +308,8 @@ class UnitNorm(Module):
             largest size).
 
     Shapes: input and output (batch, ..., C); the last axis is normalised.
+
+    Raises OptionError for an unknown `norm`; ShapeError for an input without features.
 
     >>> import numpy as np
     >>> from fastnn import nn

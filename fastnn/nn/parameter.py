@@ -68,6 +68,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
             transposed.
         OptionError: an unknown initialiser.
         DataError: a value that the element type cannot hold.
+        UnknownAttributeError: another attribute is set.
 
     >>> from fastnn import nn
     >>> layer = nn.Linear(3, 2)
@@ -158,7 +159,10 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes it; see the class."""
+        """Whether training changes it; see the class.
+
+        Raises OptionError when it is set to anything but True or False.
+        """
         return self._trainable
 
     @trainable.setter
@@ -210,7 +214,10 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         self.value = self.draw(seed, self.name)
 
     def draw(self, seed: int, name: str) -> np.ndarray:
-        """The initial contents for a seed and a name."""
+        """The initial contents for a seed and a name.
+
+        Raises ShapeError if the initialiser gives another shape.
+        """
         if isinstance(self.init, initializers.Following):
             following = numbers(self.init.drawn(seed, name), f"parameter {name!r}")
             self._fits(following)
@@ -228,7 +235,11 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
 
     @property
     def value(self) -> np.ndarray:
-        """The contents, a view of shape `shape`."""
+        """The contents, a view of shape `shape`.
+
+        Setting it raises ShapeError for another shape, DataError for numbers outside the element
+        type's range.
+        """
         refuse_numbers(self)
         store = self._placed()
         look(store, f"parameter {self._name!r}")

@@ -30,6 +30,8 @@ class Penalty:
     A subclass defines `value`. It is called with a parameter (or any symbolic value) while a
     `forward` or a loss is traced.
 
+    Raises ShapeError when `value` returns anything but a single number.
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> from fastnn import nn, ops
@@ -50,7 +52,10 @@ class Penalty:
         return ops.reshape(value)
 
     def value(self, w: Value) -> Value:
-        """The penalty of a value; a matrix may be transposed, as it is kept in memory."""
+        """The penalty of a value; a matrix may be transposed, as it is kept in memory.
+
+        Raises OptionError unless a subclass defines it.
+        """
         raise OptionError(
             f"{type(self).__name__}: expected a kind of penalty, such as nn.L2Penalty; a subclass "
             "defines value(self, w)"
@@ -70,6 +75,8 @@ class L1Penalty(Penalty):
 
     Args:
         l1: factor, >= 0.
+
+    Raises OptionError for a negative factor.
 
     >>> import fastnn as fnn
     >>> from fastnn import nn
@@ -94,6 +101,8 @@ class L2Penalty(Penalty):
     Args:
         l2: factor, >= 0.
 
+    Raises OptionError for a negative factor.
+
     >>> import fastnn as fnn
     >>> from fastnn import nn
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -113,6 +122,8 @@ class ElasticNetPenalty(Penalty):
 
     Args:
         l1, l2: factors, >= 0.
+
+    Raises OptionError for negative factors.
 
     >>> import fastnn as fnn
     >>> from fastnn import nn
@@ -138,7 +149,7 @@ class OrthogonalPenalty(Penalty):
     Args:
         factor: >= 0.
 
-    Raises ShapeError for anything but a matrix.
+    Raises OptionError for a negative factor, ShapeError for anything but a matrix.
 
     >>> import fastnn as fnn
     >>> from fastnn import nn

@@ -331,6 +331,7 @@ class GlobalAvgPool1d(_Global):
     of the valid steps.
 
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+    Raises OptionError for unknown `channels`, ShapeError for other inputs or lengths.
 
     >>> nn.GlobalAvgPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
     array([[3.]], dtype=float32)
@@ -347,6 +348,7 @@ class GlobalAvgPool2d(_Global):
     """The average of each channel over the image.
 
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+    Raises OptionError for unknown `channels`, ShapeError for other inputs.
 
     >>> nn.GlobalAvgPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
     (4, 3)
@@ -364,6 +366,7 @@ class GlobalMaxPool1d(_Global):
     (N,), that of the valid steps.
 
     Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
+    Raises OptionError for unknown `channels`, ShapeError for other inputs or lengths.
 
     >>> nn.GlobalMaxPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
     array([[6.]], dtype=float32)
@@ -380,6 +383,7 @@ class GlobalMaxPool2d(_Global):
     """The largest element of each channel of the image.
 
     Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
+    Raises OptionError for unknown `channels`, ShapeError for other inputs.
 
     >>> nn.GlobalMaxPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
     (4, 3)

@@ -108,6 +108,8 @@ class SinusoidalPositions(Module):
 
     Shapes: input and output (batch, steps, C); with a `Place`, one step, (batch, C).
 
+    Raises OptionError for `features` below 1; ShapeError for another number of features.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.SinusoidalPositions(4).predict(np.zeros((1, 2, 4)))[0, 1].round(3)
@@ -152,6 +154,9 @@ class LearnedPositions(Module):
         weight: the vectors, shape (max_steps, C).
 
     Shapes: input and output (batch, steps, C); with a `Place`, one step, (batch, C).
+
+    Raises OptionError for sizes below 1; ShapeError for another number of features, and for more
+    steps than `max_steps`.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -206,6 +211,9 @@ class RotaryPositions(Module):
         base: the longest wave is 2 pi times as many steps.
 
     Shapes: input and output (batch, steps, heads * D).
+
+    Raises OptionError for a `size` that is odd or below 2; ShapeError for a last dimension that is
+    not the heads' sizes together.
 
     >>> import numpy as np
     >>> from fastnn import nn

@@ -64,6 +64,9 @@ class Recurrent(Module, Stateful):
         weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0: PyTorch's names, shapes and order of
             gates, for layer 0; `_l1` and so on for further layers, with `_reverse` for the second
             direction.
+
+    Raises OptionError for sizes below 1, rates outside [0, 1), an unknown `merge`, and options that
+    exclude each other; ShapeError for an input or state of another size.
     """
 
     gates = 1
@@ -320,7 +323,10 @@ class Recurrent(Module, Stateful):
                 ops.store_state(value, buffer)
 
     def reset_state(self) -> None:
-        """Start new sequences: set the carried states to zero."""
+        """Start new sequences: set the carried states to zero.
+
+        Raises OptionError for a layer that carries no state.
+        """
         if not self.stateful:
             raise OptionError(f"{self!r} carries no state; make it with stateful=batch_size")
         for buffers in self._buffers():

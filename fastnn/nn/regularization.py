@@ -36,6 +36,8 @@ class Dropout(Module):
     the number of workers. Input and output have the same shape; evaluation changes nothing (unless
     `classic`).
 
+    Raises OptionError for a `p` outside [0, 1).
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> bool((nn.Dropout(0.5).predict(np.ones((2, 3), np.float32)) == 1).all())
@@ -75,6 +77,8 @@ class AnnealedDropout(Module):
     Attributes:
         rate: the rate now, a buffer of shape (1,).
 
+    Raises OptionError for a `p` outside [0, 1).
+
     >>> import fastnn as fnn
     >>> from fastnn import callbacks, nn
     >>> net = nn.Sequential(
@@ -96,7 +100,10 @@ class AnnealedDropout(Module):
         return float(p)
 
     def set_rate(self, p: float) -> None:
-        """Set the rate, in [0, 1), from now on."""
+        """Set the rate, in [0, 1), from now on.
+
+        Raises OptionError for any other rate.
+        """
         self.rate.value = [self._checked(p)]
 
     def forward(self, x: Value) -> Value:
@@ -157,6 +164,8 @@ class LayerNorm(_RowNorm):
 
     Shapes: input and output (batch, ..., C). Other last dimensions raise ShapeError.
 
+    Raises OptionError for sizes below 1 and a negative `eps`.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.LayerNorm(4).predict(np.arange(8.0).reshape(2, 4)).shape
@@ -196,6 +205,8 @@ class RMSNorm(_RowNorm):
         weight: the gain, of shape (C,) or of the given sizes; None without `affine`.
 
     Shapes: input and output (batch, ..., C). Other last dimensions raise ShapeError.
+
+    Raises OptionError for sizes below 1 and a negative `eps`.
 
     >>> from fastnn import nn
     >>> nn.RMSNorm(8).parameter_count
@@ -246,6 +257,8 @@ class BatchNorm(Module):
 
     Shapes: input and output (batch, ..., C); statistics are taken over all dimensions but the last.
     Another last dimension raises ShapeError.
+
+    Raises OptionError for sizes below 1, a negative `eps` and a `momentum` outside [0, 1].
 
     >>> import numpy as np
     >>> from fastnn import nn

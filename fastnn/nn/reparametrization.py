@@ -77,6 +77,8 @@ class WeightNorm(_Reparametrized):
 
     Shapes: those of the layer.
 
+    Raises OptionError for a layer without such a parameter of two axes or more.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> net = nn.WeightNorm(nn.Linear(3, 2))
@@ -121,6 +123,9 @@ class SpectralNorm(_Reparametrized):
             that are drawn.
 
     Shapes: those of the layer.
+
+    Raises OptionError for `iterations` below 1, an `eps` that is not above 0, and a layer without
+    such a parameter of two axes or more.
 
     >>> import numpy as np
     >>> from fastnn import nn

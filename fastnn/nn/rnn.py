@@ -27,6 +27,8 @@ class RNN(Recurrent):
             initialisation.
         input_size, hidden_size and further options: see `Recurrent`.
 
+    Raises OptionError for an unknown `nonlinearity`; the rest as `Recurrent`.
+
     >>> from fastnn import nn
     >>> nn.RNN(40, 128, nonlinearity="relu", identity_init=1.0).weight_hh_l0.shape
     (128, 128)
@@ -90,6 +92,8 @@ class LSTM(Recurrent):
         forget_bias: initial value of the forget gate's bias (1.0 helps the layer remember for
             longer: Jozefowicz et al. 2015); None is PyTorch's initialisation.
         input_size, hidden_size and further options: see `Recurrent`.
+
+    Raises OptionError for a `proj_size` that is not below `hidden_size`; the rest as `Recurrent`.
 
     >>> from fastnn import nn
     >>> nn.LSTM(40, 128, num_layers=2, bidirectional=True).weight_ih_l1_reverse.shape
@@ -165,6 +169,8 @@ class GRU(Recurrent):
         reset: whether the reset gate is applied "after" the product with W_hh (as in PyTorch) or
             "before" it (as in the paper).
         input_size, hidden_size and further options: see `Recurrent`.
+
+    Raises OptionError for another `reset`; the rest as `Recurrent`.
 
     >>> nn.GRU(8, 16).predict(np.ones((4, 10, 8), np.float32))[0].shape
     (4, 10, 16)

@@ -80,7 +80,10 @@ class SampledSoftmax(Module):
         return ops.reshape(loss, x.shape[:-1])
 
     def logits(self, x: Value) -> Value:
-        """The scores of all classes."""
+        """The scores of all classes.
+
+        Raises ShapeError for another last dimension.
+        """
         if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected input of shape (..., "

@@ -32,6 +32,9 @@ class SCRN(Recurrent):
         weight_ih_l0: A and P concatenated, shape (H, I + context_size).
         weight_hh_l0: R, shape (H, H). The paper has no biases; here they are optional.
 
+    Raises OptionError for a `context_size` below 1, an `alpha` outside [0, 1], and zoneout; the
+    rest as `Recurrent`.
+
     >>> from fastnn import nn
     >>> nn.SCRN(50, 100, context_size=40).output_size
     140

@@ -48,6 +48,9 @@ class Permute(Module):
     Args:
         axes: the numbers of the axes in their new order: a permutation of 1, 2, ...
 
+    Raises OptionError for anything but a permutation; ShapeError for an input with another number
+    of axes.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.Permute(3, 1, 2).predict(np.zeros((5, 8, 9, 3))).shape
@@ -83,6 +86,9 @@ class Pad(Module):
         mode: "constant" (filled with `value`), or NumPy's "edge", "reflect" and "wrap", which
             repeat elements of the sample.
         value: what "constant" fills in.
+
+    Raises OptionError for an unknown `mode` and negative widths; ShapeError for an input with
+    another number of axes.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -136,6 +142,8 @@ class Concatenate(Module):
 class Add(Module):
     """Element-wise sum of its inputs, whose shapes broadcast as in NumPy.
 
+    Raises ShapeError when it is called without inputs, or with shapes that do not broadcast.
+
     >>> testing.apply(nn.Add(), [[1.0, 2.0]], [[10.0, 20.0]])
     array([[11., 22.]])
     """
@@ -150,6 +158,8 @@ class Add(Module):
 
 class Multiply(Module):
     """Element-wise product of its inputs, whose shapes broadcast as in NumPy.
+
+    Raises ShapeError when it is called without inputs, or with shapes that do not broadcast.
 
     >>> testing.apply(nn.Multiply(), [[1.0, 2.0]], [[10.0, 20.0]])
     array([[10., 40.]])

@@ -42,6 +42,9 @@ class Transducer(Module):
     `lengths` of the frames (batch,) or None; returns logits (batch, steps, most labels + 1, V), and
     the lengths where they are given. The loss is `TransducerLoss`.
 
+    Raises OptionError for sizes below 1, an encoder that is no module and a `blank` that is no
+    class; ShapeError for labels that are not integers of shape (batch, most labels).
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> class Encoder(fnn.nn.Module):
@@ -99,7 +102,11 @@ class Transducer(Module):
         return logits if lengths is None else (logits, lengths)
 
     def encode(self, frames: Value, lengths: Value | None = None) -> Value:
-        """What the joiner is given of each frame, shape (batch, steps, joint)."""
+        """What the joiner is given of each frame, shape (batch, steps, joint).
+
+        Raises ShapeError for an encoder that returns another shape than (batch, steps,
+        encoded_size).
+        """
         found = self.encoder(frames) if lengths is None else self.encoder(frames, lengths)
         found = found[0] if isinstance(found, (tuple, list)) else found
         if found.ndim != 3 or found.shape[2] != self.encoded_size:
@@ -204,6 +211,9 @@ class TransducerDecoder(Module):
 
     Inputs: frames and their numbers (batch,), or none; outputs: see `ops.transducer_search`. `text`
     gives strings.
+
+    Raises OptionError for a model that is no transducer, for another number of symbols than it has
+    classes, for sizes below 1, and for `best` above `beam`.
     """
 
     def __init__(

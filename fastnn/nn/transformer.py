@@ -82,6 +82,9 @@ class TransformerEncoderLayer(_Layer):
     Shapes: input (batch, steps, E), `lengths` (batch,) or None; output (batch, steps, E). Steps
     past the end of a sequence reach no other step.
 
+    Raises OptionError for sizes below 1, a `dropout` outside [0, 1) and an unknown activation;
+    ShapeError for another number of features.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> nn.TransformerEncoderLayer(8, 2, 16).predict(np.ones((3, 5, 8), np.float32)).shape
@@ -207,6 +210,9 @@ class TransformerEncoder(_Stack):
 
     Shapes: as of `TransformerEncoderLayer`. What lies past the end of a sequence counts as 0.
 
+    Raises OptionError for a layer of another kind and `num_layers` below 1; ShapeError for lengths
+    that do not fit the input.
+
     >>> import numpy as np
     >>> from fastnn import nn
     >>> encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2)
@@ -240,6 +246,9 @@ class TransformerDecoder(_Stack):
     Args: as of `TransformerEncoder`, with a `TransformerDecoderLayer`.
 
     Shapes: as of `TransformerDecoderLayer`.
+
+    Raises OptionError for a layer of another kind and `num_layers` below 1; ShapeError for lengths
+    that do not fit the input.
 
     >>> import numpy as np
     >>> from fastnn import nn

@@ -177,6 +177,8 @@ def gelu(x: Operand, approximate: str = "none") -> Value:
     """x times the normal distribution function of x (Hendrycks & Gimpel 2016);
     `approximate="tanh"` for the tanh formula.
 
+    Raises OptionError for another `approximate`.
+
     >>> testing.apply(ops.gelu, [[-1.0, 2.0]])
     array([[-0.15865525,  1.95449974]])
     """
@@ -244,6 +246,8 @@ def softplus(x: Operand, beta: float = 1.0, threshold: float = 20.0) -> Value:
 def prelu(x: Operand, weight: Operand) -> Value:
     """x where positive, else weight * x (He et al. 2015); `weight` has 1 or C elements.
 
+    Raises ShapeError for another number of weights.
+
     >>> testing.apply(lambda x: ops.prelu(x, np.array([0.25])), [[-1.0, 2.0]])
     array([[-0.25,  2.  ]])
     """
@@ -263,6 +267,8 @@ def _largest_piece(x: Value, pieces: int) -> Any:
 def maxout(x: Operand, pieces: int) -> Value:
     """Largest of `pieces` blocks of features (Goodfellow et al. 2013): (..., pieces * C) to
     (..., C).
+
+    Raises ShapeError for a number of features that `pieces` does not divide.
 
     >>> testing.apply(lambda x: ops.maxout(x, 2), [[1.0, 2.0, 3.0, 0.0]])
     array([[3., 2.]])

@@ -229,6 +229,8 @@ def coverage_loss(alignments: Operand) -> Value:
     Returns:
         One number for each sample, shape (batch,).
 
+    Raises ShapeError for other dimensions.
+
     >>> testing.apply(ops.coverage_loss, [[[1.0, 0.0], [1.0, 0.0]]])
     array([1.])
     """

@@ -73,6 +73,8 @@ def less(a: Operand, b: Operand) -> Value:
     Operands as in `add`, or both integers (ids). Comparisons have no gradient; if an operand is
     NaN, only `not_equal` is 1.
 
+    Raises ShapeError for an integer compared with a float, and for shapes that do not broadcast.
+
     >>> testing.apply(ops.less, [[1.0, 2.0]], [[2.0, 2.0]])
     array([[1., 0.]])
     """
@@ -81,6 +83,8 @@ def less(a: Operand, b: Operand) -> Value:
 
 def less_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a <= b, else 0.0; see `less`.
+
+    Raises ShapeError as `less`.
 
     >>> testing.apply(ops.less_equal, [[1.0, 2.0]], [[2.0, 2.0]])
     array([[1., 1.]])
@@ -91,6 +95,8 @@ def less_equal(a: Operand, b: Operand) -> Value:
 def greater(a: Operand, b: Operand) -> Value:
     """1.0 where a > b, else 0.0; see `less`.
 
+    Raises ShapeError as `less`.
+
     >>> testing.apply(ops.greater, [[3.0, 2.0]], [[2.0, 2.0]])
     array([[1., 0.]])
     """
@@ -99,6 +105,8 @@ def greater(a: Operand, b: Operand) -> Value:
 
 def greater_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a >= b, else 0.0; see `less`.
+
+    Raises ShapeError as `less`.
 
     >>> testing.apply(ops.greater_equal, [[3.0, 2.0]], [[2.0, 2.0]])
     array([[1., 1.]])
@@ -109,6 +117,8 @@ def greater_equal(a: Operand, b: Operand) -> Value:
 def equal(a: Operand, b: Operand) -> Value:
     """1.0 where a == b, else 0.0; see `less`.
 
+    Raises ShapeError as `less`.
+
     >>> testing.apply(ops.equal, [[3.0, 2.0]], [[2.0, 2.0]])
     array([[0., 1.]])
     """
@@ -117,6 +127,8 @@ def equal(a: Operand, b: Operand) -> Value:
 
 def not_equal(a: Operand, b: Operand) -> Value:
     """1.0 where a != b, else 0.0; see `less`.
+
+    Raises ShapeError as `less`.
 
     >>> testing.apply(ops.not_equal, [[3.0, 2.0]], [[2.0, 2.0]])
     array([[1., 0.]])

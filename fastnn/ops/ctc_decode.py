@@ -53,6 +53,9 @@ def ctc_greedy(x: Value, lengths: Value | None = None, *, blank: int = 0) -> tup
 
     Returns labels, integers (batch, steps), -1 past the end, and their numbers (batch,).
 
+    Raises OptionError for a `blank` that is no class; ShapeError for inputs that are not logits
+    with their lengths.
+
     >>> x = np.log([[[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
     >>> labels, lengths = testing.apply(ops.ctc_greedy, x, dtype='float32')
     >>> labels, lengths
@@ -121,6 +124,10 @@ def ctc_beam(
 
     Returns labels, integers (batch, best, steps), -1 past the end; their numbers (batch, best), -1
     where there are fewer labellings; and their scores (batch, best), the best first.
+
+    Raises OptionError for a negative `weight`, and for a `beam`, `best` or `blank` out of range;
+    ShapeError for inputs that are not logits with their lengths, and for a word list that does not
+    fit the classes.
 
     >>> x = np.log([[[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
     >>> found = testing.apply(lambda x: ops.ctc_beam(x, beam=4), x, dtype='float32')

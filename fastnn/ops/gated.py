@@ -38,6 +38,8 @@ def glu(x: Operand) -> Value:
     """The gated linear unit, a * sigmoid(b) for the halves a and b of the last axis (Dauphin et al.
     2017): shape (..., 2 C) to (..., C).
 
+    Raises ShapeError for an odd number of features.
+
     >>> testing.apply(ops.glu, [[3.0, 0.0]])
     array([[1.5]])
     """
@@ -49,6 +51,8 @@ def glu(x: Operand) -> Value:
 def gtu(x: Operand) -> Value:
     """The gated tanh unit, tanh(a) * sigmoid(b) for the halves a and b of the last axis (van den
     Oord et al. 2016): shape (..., 2 C) to (..., C).
+
+    Raises ShapeError for an odd number of features.
 
     >>> testing.apply(ops.gtu, [[1.0, 0.0]])
     array([[0.38079708]])

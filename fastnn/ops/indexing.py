@@ -22,6 +22,8 @@ from fastnn.public import publish
 def split(x: Any, sizes: int | Sequence[int], axis: int = -1) -> list[Value]:
     """Split along an axis, into a number of equal parts or into parts of the given sizes.
 
+    Raises ShapeError for parts that do not add up to the axis.
+
     >>> testing.apply(lambda x: tuple(ops.split(x, 2)), [[1.0, 2.0, 3.0, 4.0]])
     (array([[1., 2.]]), array([[3., 4.]]))
     """
@@ -156,6 +158,8 @@ def _whole(x: Value, k: Any, extent: int, axis: int) -> int:
 def flip(x: Any, axis: int | Sequence[int] = -1) -> Value:
     """Reverse the order of the elements along one axis or several.
 
+    Raises ShapeError for an axis that x does not have.
+
     >>> testing.apply(ops.flip, [[1.0, 2.0, 3.0]])
     array([[3., 2., 1.]])
     """
@@ -176,6 +180,9 @@ def pad(x: Any, widths: Sequence[Any], mode: str = "constant", value: float = 0.
         mode: "constant" (filled with `value`), or NumPy's "edge", "reflect" and "wrap", which
             repeat elements of x.
         value: what "constant" fills in.
+
+    Raises OptionError for another `mode`; ShapeError unless there is a pair of widths from 0 on for
+    each axis.
 
     >>> testing.apply(lambda x: ops.pad(x, [(0, 0), (1, 2)]), [[1.0, 2.0]])
     array([[0., 1., 2., 0., 0.]])
@@ -238,6 +245,9 @@ def gather(x: Any, indices: Any, axis: int = -1) -> Value:
             from the end in an array, and are refused in data.
         axis: along which to choose.
 
+    Raises ShapeError for indices that are not integers or have another shape, and for constant ones
+    out of range; others out of range raise DataError when data come in.
+
     >>> testing.apply(ops.gather, [[1.0, 2.0, 3.0]], [[2, 0]])
     array([[3., 1.]])
     """
@@ -264,6 +274,9 @@ def _rows(x: Value) -> Value:
 def take(x: Any, indices: Any, axis: int = -1) -> Value:
     """The elements of an axis at `indices`, in their order (NumPy's `take`): the axis is replaced
     by the axes of `indices`. For rows of a table of parameters use `embedding`.
+
+    Raises ShapeError for indices that are not integers, and for constant ones out of range; others
+    out of range raise DataError when data come in.
 
     >>> testing.apply(lambda x: ops.take(x, [2, 0]), [[1.0, 2.0, 3.0]])
     array([[3., 1.]])

@@ -127,6 +127,8 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
     Returns:
         Shape (..., K).
 
+    Raises ShapeError for a weight or a bias that does not fit the features.
+
     >>> weight, bias = np.array([[1.0], [10.0]]), np.array([0.5])
     >>> testing.apply(lambda x: ops.linear(x, weight, bias), [[1.0, 2.0]])
     array([[21.5]])
@@ -141,6 +143,9 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
 
 def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
     """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C).
+
+    Raises ShapeError for ids that are not integers; ids out of range raise DataError when data come
+    in.
 
     >>> table = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
     >>> testing.apply(lambda ids: ops.embedding(ids, table), [[2, 1]])

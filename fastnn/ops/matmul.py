@@ -53,6 +53,8 @@ def matmul(a: Operand, b: Operand) -> Value:
     A vector on the left is treated as a row and on the right as a column; the result lacks that
     axis. Either operand may be an array or a parameter.
 
+    Raises ShapeError for shapes that do not fit each other.
+
     >>> testing.apply(ops.matmul, np.ones((1, 2, 3)), np.ones((1, 3, 2)))
     array([[[3., 3.],
             [3., 3.]]])

@@ -124,6 +124,8 @@ def _dropout_at(x: Value, rate: Value, stream: int = 0) -> Value:
 def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: float = 1e-5) -> Value:
     """Normalise each row to mean 0 and variance 1, then apply gain and bias (Ba et al. 2016).
 
+    Raises ShapeError for a gain or bias of another size than the features.
+
     >>> testing.apply(lambda x: ops.layer_norm(x, eps=0.0), [[1.0, 2.0, 3.0]])
     array([[-1.22474487,  0.        ,  1.22474487]])
     """
@@ -157,6 +159,9 @@ def batch_norm(
 
     Training uses the batch's statistics and updates the running ones; evaluation uses the running
     ones, or the batch's if these are None. Without a gain it is 1, without a bias 0.
+
+    Raises ShapeError for vectors of another size than the features, and for a training batch of one
+    row.
     """
     graph = graph_of(x)
     x = float_value(x, "batch_norm")
@@ -193,6 +198,8 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
         scale: factor of the elements that are kept; only with a rate that is a number.
 
     Elements are dropped in evaluation, too: layers ask `x.graph.training` first.
+
+    Raises ShapeError for a rate of several numbers.
 
     >>> y = testing.apply(lambda x: ops.dropout(x, 0.5), np.ones((4, 3)))
     >>> y.shape, set(np.unique(y)) <= {0.0, 2.0}

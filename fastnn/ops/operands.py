@@ -20,6 +20,8 @@ def graph_of(*operands: Any) -> Graph:
     """The graph that the operands belong to: that of a symbolic one, or, for parameters alone, the
     one that is being traced.
 
+    Raises ShapeError if there is neither.
+
     >>> testing.apply(lambda x: x + ops.graph_of(x).batch, [[0.0], [0.0]])
     array([[2.],
            [2.]])
@@ -38,6 +40,8 @@ def graph_of(*operands: Any) -> Graph:
 
 def as_value(graph: Graph, operand: Any) -> Value:
     """A value for a symbolic value, a parameter, or an array (a constant).
+
+    Raises ShapeError for a parameter that does not belong to the model.
 
     >>> testing.apply(lambda x: ops.as_value(x.graph, np.array([1.0, 2.0])) + x, [[10.0, 20.0]])
     array([[11., 22.]])

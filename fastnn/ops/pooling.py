@@ -291,6 +291,9 @@ def avg_pool2d(
     each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C). `divisor_override` is what sums
     are divided by instead of the number of a window's elements.
 
+    Raises OptionError for a `divisor_override` below 1; ShapeError for an input without four axes,
+    or smaller than a window.
+
     >>> testing.apply(lambda x: ops.avg_pool2d(x, 2), np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[ 2.5,  4.5],
              [10.5, 12.5]]]])
@@ -320,6 +323,8 @@ def lp_pool1d(
     of `max_pool1d`. (A window over the end counts as if it were whole.) Where the sum is not above
     0 the result is 0, and so is its gradient (PyTorch's is NaN).
 
+    Raises OptionError for a `norm_type` that is not above 0; the rest as `max_pool1d`.
+
     >>> testing.apply(lambda x: ops.lp_pool1d(x, 2, 2), [[[3.0, 4.0, 6.0, 8.0]]])
     array([[[ 5., 10.]]])
     """
@@ -332,6 +337,8 @@ def lp_pool2d(
     channels: str = "first",
 ) -> Value:  # fmt: skip
     """The p-norm of each window of an image; as `lp_pool1d`.
+
+    Raises OptionError for a `norm_type` that is not above 0; the rest as `max_pool2d`.
 
     >>> testing.apply(lambda x: ops.lp_pool2d(x, 2, (1, 2)), [[[[3.0, 4.0, 6.0, 8.0]]]])
     array([[[[ 5., 10.]]]])

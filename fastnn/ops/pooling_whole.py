@@ -62,6 +62,8 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
         lengths: number of valid steps of each sequence, integers of shape (N,): the average of
             these alone; 0 where there are none.
 
+    Raises ShapeError for lengths that do not fit the sequences, and for lengths of images.
+
     >>> testing.apply(ops.global_avg_pool, [[[1.0, 2.0, 6.0]]])
     array([[3.]])
     """
@@ -84,6 +86,8 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
 def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) -> Value:
     """The largest element of each channel over all places: (N, C). Arguments as of
     `global_avg_pool`; 0 where a sequence has no valid step.
+
+    Raises ShapeError for lengths that do not fit the sequences, and for lengths of images.
 
     >>> testing.apply(ops.global_max_pool, [[[1.0, 2.0, 6.0]]])
     array([[6.]])

@@ -39,6 +39,8 @@ def projected_lstm(
     Returns:
         The outputs of all steps, (B, T, P), zero past the end, the last h (B, P) and c (B, H).
 
+    Raises ShapeError for states or lengths that do not fit x.
+
     >>> w_ih, w_hh, w_hr = np.ones((3, 16)), np.ones((2, 16)), np.ones((4, 2))
     >>> made = lambda x: ops.projected_lstm(x, w_ih, w_hh, w_hr)
     >>> [y.shape for y in testing.apply(made, np.ones((2, 5, 3)))]

@@ -33,6 +33,8 @@ def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
         x: gives the shape; its numbers do not matter.
         mean, std: mean and standard deviation of the distribution; `std` is >= 0.
 
+    Raises OptionError for a negative `std`.
+
     >>> testing.apply(ops.normal_like, np.zeros((4, 3))).shape
     (4, 3)
     """
@@ -44,6 +46,8 @@ def normal_like(x: Operand, mean: float = 0.0, std: float = 1.0) -> Value:
 
 def uniform_like(x: Operand, low: float = 0.0, high: float = 1.0) -> Value:
     """Numbers uniform within low..high in the shape of x; see `normal_like`.
+
+    Raises OptionError for a `low` above `high`.
 
     >>> y = testing.apply(ops.uniform_like, np.zeros((4, 3)))
     >>> y.shape, bool(y.min() >= 0.0 and y.max() < 1.0)

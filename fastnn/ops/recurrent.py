@@ -179,6 +179,9 @@ def rnn(
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).
 
+    Raises OptionError for another activation; ShapeError for weights, states or lengths that do not
+    fit x.
+
     >>> w_ih, w_hh = np.ones((3, 4)), np.ones((4, 4))
     >>> [y.shape for y in testing.apply(lambda x: ops.rnn(x, w_ih, w_hh), np.ones((2, 5, 3)))]
     [(2, 5, 4), (2, 4)]
@@ -249,6 +252,8 @@ def lstm(
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last h and c, (B, H) each.
 
+    Raises ShapeError for weights, states or lengths that do not fit x.
+
     >>> w_ih, w_hh = np.ones((3, 16)), np.ones((4, 16))
     >>> [y.shape for y in testing.apply(lambda x: ops.lstm(x, w_ih, w_hh), np.ones((2, 5, 3)))]
     [(2, 5, 4), (2, 4), (2, 4)]
@@ -309,6 +314,9 @@ def gru(
     Returns:
         The outputs of all steps, (B, T, H), zero past the end, and the last state, (B, H).
 
+    Raises OptionError for another `reset`; ShapeError for weights, states or lengths that do not
+    fit x.
+
     >>> w_ih, w_hh = np.ones((3, 12)), np.ones((4, 12))
     >>> [y.shape for y in testing.apply(lambda x: ops.gru(x, w_ih, w_hh), np.ones((2, 5, 3)))]
     [(2, 5, 4), (2, 4)]
@@ -349,6 +357,8 @@ def leaky(
     Returns:
         The sums of all steps, (B, T, C), zero past the end, and the last one, (B, C).
 
+    Raises ShapeError for states or lengths that do not fit x.
+
     >>> testing.apply(lambda x: ops.leaky(x, keep=0.5)[0], [[[1.0], [0.0], [0.0]]])
     array([[[0.5  ],
             [0.25 ],
@@ -372,6 +382,8 @@ def _swap_gradient(
 @op(gradient=_swap_gradient)
 def swap_time(x: Operand) -> Value:
     """(B, T, C) to (T, B, C) and back, a copy.
+
+    Raises ShapeError for another number of dimensions.
 
     >>> testing.apply(lambda x: ops.swap_time(ops.swap_time(x)), np.ones((2, 5, 3))).shape
     (2, 5, 3)

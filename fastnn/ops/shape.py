@@ -44,6 +44,8 @@ def flatten(x: Any, start: int = 1) -> Value:
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """Remove axes of size 1: those in `axis`, or all but the batch.
 
+    Raises ShapeError for an axis of another size.
+
     >>> testing.apply(ops.squeeze, np.ones((4, 1, 3))).shape
     (4, 3)
     """
@@ -62,6 +64,8 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
     """Insert axes of size 1 at these positions of the result.
+
+    Raises ShapeError for positions out of range, and for the same one twice.
 
     >>> testing.apply(lambda x: ops.unsqueeze(x, 1), np.ones((4, 3))).shape
     (4, 1, 3)
@@ -84,6 +88,8 @@ def transpose(x: Any, *axes: Any) -> Value:
     exchanged (the batch stays in place).
 
     A copy. `permute` is the same.
+
+    Raises ShapeError for anything but a permutation of the axes.
 
     >>> testing.apply(lambda x: ops.transpose(x, (0, 2, 1)), np.ones((4, 2, 3))).shape
     (4, 3, 2)
@@ -132,6 +138,8 @@ def expand(x: Any, *shape: Any) -> Value:
     """Repeat x along axes of size 1, or along new axes at the front, to `shape`; -1 keeps a
     size.
 
+    Raises ShapeError for an axis of another size that is not 1.
+
     >>> testing.apply(lambda x: ops.expand(x, (-1, 3)), [[1.0], [2.0]])
     array([[1., 1., 1.],
            [2., 2., 2.]])
@@ -170,6 +178,8 @@ def concatenate(*parts: Any, axis: int = -1) -> Value:
 
 def stack(*parts: Any, axis: int = 0) -> Value:
     """Stack values of equal shape along a new axis, at position `axis` of the result.
+
+    Raises ShapeError for shapes that differ.
 
     >>> testing.apply(lambda a, b: ops.stack(a, b, axis=1), [[1.0, 2.0]], [[3.0, 4.0]])
     array([[[1., 2.],

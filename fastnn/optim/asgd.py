@@ -30,6 +30,9 @@ class ASGD(Optimizer):
             (`callbacks.AverageTrigger`, the non-monotonic trigger of Merity et al. 2018).
         common: see `Optimizer`.
 
+    Raises OptionError for a `t0` that is neither None nor a whole number from 0 on, and as
+    `Optimizer`.
+
     >>> ASGD(lr=0.1, t0=1000)
     ASGD(lr=0.1, lambd=0.0001, alpha=0.75, t0=1000)
     """

@@ -80,6 +80,8 @@ class SWA(Wrapper):
             (`callbacks.AverageTrigger`).
         every: steps from one averaged point to the next.
 
+    Raises OptionError for `every` or `start` below 1, and as `Optimizer`.
+
     >>> from fastnn.optim import SGD
     >>> SWA(SGD(lr=0.1), start=1000, every=100)
     SWA(SGD(lr=0.1), start=1000, every=100)
@@ -133,6 +135,8 @@ class Lookahead(Wrapper):
         optimizer: the optimiser to wrap.
         k: steps from one look back to the next.
         alpha: how far the slow weights go, in (0, 1].
+
+    Raises OptionError for a `k` below 1, and as `Optimizer`.
 
     >>> from fastnn.optim import SGD
     >>> Lookahead(SGD(lr=0.1))

@@ -18,6 +18,9 @@ class Cyclic(Schedule):
     before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning rates for
     training neural networks", 2017.
 
+    Raises OptionError for `up`, `down` or `gamma` that are not above 0, a `low` outside [0, 1], and
+    an unknown `mode`.
+
     >>> optim.schedules.Cyclic(5)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.01, 0.1 , 0.01])
     """
@@ -60,6 +63,9 @@ class OneCycle(Schedule):
     "linear". PyTorch's OneCycleLR with two phases and ``max_lr=base_lr``; the momentum is left as
     it is. Smith and Topin, "Super-convergence: very fast training of neural networks using large
     learning rates", 2018.
+
+    Raises OptionError for factors or a `duration` that are not above 0, a `pct_start` that leaves
+    no step to rise or to fall, and an unknown `anneal`.
 
     >>> optim.schedules.OneCycle(10)(np.array([0, 3, 9]), 0.1).round(4)
     array([0.004, 0.095, 0.   ])

@@ -35,6 +35,8 @@ class DeltaBarDelta(Optimizer):
     It is meant for full batches, or for mini-batches large enough that the signs are not just
     noise.
 
+    Raises OptionError unless `gains` is a pair of numbers, and as `Optimizer`.
+
     >>> DeltaBarDelta(lr=0.1)
     DeltaBarDelta(lr=0.1, up=0.05, down=0.95, gains=(0.1, 10.0))
     """

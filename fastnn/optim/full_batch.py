@@ -100,6 +100,8 @@ class LBFGS(LineSearch):
         tolerance_change: stop where an iteration lowers the loss by no more than this share of it.
         weight_decay: L2 regularisation: ``weight_decay / 2 * sum(p**2)`` is added to the loss.
 
+    Raises OptionError for a `history_size` or `max_evaluations` below 1, and as `Optimizer`.
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
@@ -142,6 +144,8 @@ class ConjugateGradient(LineSearch):
         restart: also restart after this many iterations; 0 means never for this reason.
         decrease, curvature, max_evaluations, tolerance_gradient, tolerance_change, weight_decay: as
             of `LBFGS`.
+
+    Raises OptionError for an unknown `formula` and `max_evaluations` below 1, and as `Optimizer`.
 
     >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.ConjugateGradient(restart=10))
     """

@@ -86,6 +86,8 @@ class LevenbergMarquardt(GaussNewton):
         max_parameters: models with more parameters are refused.
         tolerance_gradient, tolerance_change: as for `LBFGS`; 0 means never stop for that reason.
 
+    Raises OptionError for `max_evaluations` or `max_parameters` below 1, and as `Optimizer`.
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> x = np.linspace(-1, 1, 50)[:, None]
@@ -156,6 +158,8 @@ class HessianFree(GaussNewton):
         decay: factor of the last direction, from which the next search starts.
         max_iterations: most iterations of conjugate gradients.
         tolerance_gradient, tolerance_change: as for `LBFGS`.
+
+    Raises OptionError for `max_iterations` below 1, and as `Optimizer`.
 
     >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.HessianFree())
     """

@@ -68,9 +68,11 @@ class Optimizer:
         groups: options for some parameters, by name pattern:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name applies.
-        schedule: learning-rate schedule: gives the rate of each step from the group's `lr` (see
-            `fastnn.optim.schedules`).
+        schedule: gives the rate of each step from the group's `lr` (`fastnn.optim.schedules`).
         options: the optimiser's own options.
+
+    Raises OptionError for options that are unknown, out of range or exclude each other, and for
+    groups that are no dict of options by name pattern.
     """
 
     #: name of the kernels and of the slots in checkpoints, and for who names it by a string
@@ -267,7 +269,7 @@ class Optimizer:
         return 0
 
     def check_groups(self, parameters: Iterable[str]) -> None:
-        """Every group's pattern has to match one of these parameters' names."""
+        """Raise OptionError unless each group's pattern matches one of these parameters' names."""
         names = list(parameters)
         for pattern in self.groups:
             if not fnmatch.filter(names, pattern):

@@ -20,6 +20,8 @@ UNITS = ("step", "epoch")
 class Schedule:
     """What all schedules share; a new one overrides `factor`.
 
+    Raises OptionError for an unknown `unit`, a negative step, and fewer than one step per epoch.
+
     >>> class Halved(optim.schedules.Schedule):
     ...     def factor(self, time):
     ...         return 0.5 ** (time // 10)
@@ -80,6 +82,8 @@ class Schedule:
 
         With `epoch`, all of them belong to this epoch (from 0), however many steps the earlier ones
         had; without it, to epoch ``step // steps_per_epoch``.
+
+        Raises OptionError for a negative step, and for fewer than one step per epoch.
 
         >>> from fastnn.optim.schedules import StepDecay
         >>> StepDecay(2, gamma=0.5).rates(1.0, first_step=0, n_steps=5)
@@ -142,6 +146,9 @@ class Sequential(Schedule):
     ``schedules[i]`` begins, with its own time 0, at ``milestones[i - 1]``. All count in the same
     unit; for different units multiply schedules instead.
 
+    Raises OptionError for anything but schedules of one unit, for milestones that do not increase,
+    and for any number of them but one fewer than there are schedules.
+
     >>> from fastnn.optim.schedules import CosineAnnealing, LinearWarmup
     >>> Sequential([LinearWarmup(2, start=0), CosineAnnealing(2)], [2])(2)
     1.0
@@ -180,6 +187,8 @@ class Sequential(Schedule):
 @dataclass(frozen=True)
 class Product(Schedule):
     """The factors of several schedules multiplied, each counting in its own unit (``a * b``).
+
+    Raises OptionError for anything but schedules; so does `factor` where they count in two units.
 
     >>> rate = optim.schedules.LinearWarmup(5) * optim.schedules.Exponential(0.9)
     >>> rate(np.array([0, 5, 10]), 0.1).round(4)

@@ -37,6 +37,8 @@ class ScheduleFreeAdamW(Optimizer):
         warmup: steps in which the rate rises.
         groups, common: see `Optimizer`.
 
+    Raises OptionError for a schedule and for a `warmup` below 0, and as `Optimizer`.
+
     >>> ScheduleFreeAdamW()
     ScheduleFreeAdamW(lr=0.0025, betas=(0.9, 0.999), eps=1e-08)
     """

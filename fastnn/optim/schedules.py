@@ -49,6 +49,8 @@ __all__ = [
 class Constant(Schedule):
     """Always `value` times the base rate.
 
+    Raises OptionError for a negative number.
+
     >>> optim.schedules.Constant()(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1, 0.1, 0.1])
     """
@@ -66,6 +68,8 @@ class Constant(Schedule):
 @dataclass(frozen=True)
 class StepDecay(Schedule):
     """gamma^⌊t / every⌋; PyTorch's StepLR.
+
+    Raises OptionError for an `every` that is not above 0 and a negative `gamma`.
 
     >>> optim.schedules.StepDecay(5, gamma=0.5)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1  , 0.05 , 0.025])
@@ -86,6 +90,8 @@ class StepDecay(Schedule):
 @dataclass(frozen=True)
 class MultiStep(Schedule):
     """gamma^(number of milestones reached); PyTorch's MultiStepLR.
+
+    Raises OptionError for negative numbers.
 
     >>> optim.schedules.MultiStep([5, 8])(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1  , 0.01 , 0.001])
@@ -110,6 +116,9 @@ class Piecewise(Schedule):
 
     There is one factor more than boundaries; a boundary belongs to the piece that it begins.
     Keras's PiecewiseConstantDecay takes rates, not factors, and lets a boundary end its piece.
+
+    Raises OptionError for negative numbers, boundaries that do not increase, and any number of
+    factors but one more than there are boundaries.
 
     >>> Piecewise([2, 4], [1, 0.5, 0.1]).rates(1.0, first_step=0, n_steps=5)
     array([1. , 1. , 0.5, 0.5, 0.1])
@@ -139,6 +148,8 @@ class Piecewise(Schedule):
 class Exponential(Schedule):
     """gamma^t; PyTorch's ExponentialLR.
 
+    Raises OptionError for a negative `gamma`.
+
     >>> optim.schedules.Exponential(0.9)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1   , 0.059 , 0.0349])
     """
@@ -160,6 +171,8 @@ class InverseTime(Schedule):
     Robbins and Monro, "A stochastic approximation method", 1951. Keras's InverseTimeDecay with
     ``decay=decay_rate / decay_steps``; PyTorch has none.
 
+    Raises OptionError for a negative `decay`.
+
     >>> optim.schedules.InverseTime(0.1)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1   , 0.0667, 0.05  ])
     """
@@ -179,6 +192,8 @@ class Polynomial(Schedule):
     """final + (1 - final) · (1 - t / duration)^power, then `final`; PyTorch's PolynomialLR.
 
     PyTorch's `final` is 0. Power 1 gives a straight line.
+
+    Raises OptionError for a `duration` or `power` that is not above 0 and a negative `final`.
 
     >>> optim.schedules.Polynomial(10)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1 , 0.05, 0.  ])
@@ -205,6 +220,8 @@ class LinearWarmup(Schedule):
     With ``start=0`` the very first step changes nothing. Goyal et al., "Accurate, large minibatch
     SGD: training ImageNet in 1 hour", 2017.
 
+    Raises OptionError for a `duration` that is not above 0 and a negative `start`.
+
     >>> optim.schedules.LinearWarmup(10)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.0333, 0.0667, 0.1   ])
     """
@@ -229,6 +246,8 @@ class CosineAnnealing(Schedule):
     the rate stays at its end, where PyTorch's rises again. Loshchilov and Hutter, "SGDR: stochastic
     gradient descent with warm restarts", 2017.
 
+    Raises OptionError for a `duration` that is not above 0 and a negative `final`.
+
     >>> optim.schedules.CosineAnnealing(10)(np.array([0, 5, 10]), 0.1).round(4)
     array([0.1 , 0.05, 0.  ])
     """
@@ -251,6 +270,9 @@ class CosineRestarts(Schedule):
 
     PyTorch's CosineAnnealingWarmRestarts (T_0, T_mult, eta_min = final · base_lr). Loshchilov and
     Hutter, 2017.
+
+    Raises OptionError for a `first` that is not above 0, a negative `final`, and a `growth` below
+    1.
 
     >>> optim.schedules.CosineRestarts(10)(np.array([0, 5, 9, 10]), 0.1).round(4)
     array([0.1   , 0.05  , 0.0024, 0.1   ])
@@ -288,6 +310,8 @@ class InverseSqrt(Schedule):
     step · warmup^-1.5), which is this one with ``base_lr = (d_model · warmup) ** -0.5``. Vaswani et
     al., "Attention is all you need", 2017 (also called Noam). PyTorch has none.
 
+    Raises OptionError for a `warmup` that is not above 0.
+
     >>> optim.schedules.InverseSqrt(5)(np.array([0, 4, 19]), 0.1).round(4)
     array([0.02, 0.1 , 0.05])
     """
@@ -310,6 +334,9 @@ class Trapezoid(Schedule):
     The descent takes the last `cooldown` of `duration` steps. Also called warm-up, stable, decay:
     Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations",
     2024.
+
+    Raises OptionError for a `duration` that is not above 0, negative numbers, and a `warmup` and
+    `cooldown` that do not fit into `duration`.
 
     >>> Trapezoid(6, warmup=2, cooldown=2).rates(1.0, first_step=0, n_steps=7)
     array([0.5, 1. , 1. , 1. , 1. , 0.5, 0. ])

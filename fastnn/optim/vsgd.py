@@ -81,6 +81,9 @@ class VSGD(Shifted):
 
     Each step costs two forward and two backward passes.
 
+    Raises OptionError for `initial` below 1, `accumulate`, and clipping by the global norm, and as
+    `Optimizer`.
+
     >>> VSGD()
     VSGD(lr=1.0, initial=10, slow_start=2.0, eps=0.001)
     """

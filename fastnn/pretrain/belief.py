@@ -91,6 +91,8 @@ class UpDown(Unlabelled):
         up, down: linear layers, lowest first: upward from layer k to k + 1, and downward.
         top: the highest machine.
 
+    Raises OptionError for anything but a `DeepBeliefNet` of two machines or more.
+
     >>> import numpy as np
     >>> from fastnn.pretrain import DeepBeliefNet, UpDown
     >>> x = np.tile(np.eye(4, dtype=np.float32), (8, 1))

@@ -47,6 +47,9 @@ class DenoisingAutoencoder(Reconstructing):
         hidden_bias, visible_bias: c and b, shapes (H,) and (V,).
         decoder: the decoder's weights, shape (V, H), or None if they are tied.
 
+    Raises OptionError for sizes below 1, a `corruption` out of range, unknown names, and salt and
+    pepper on data that are not within 0..1; ShapeError for another last dimension.
+
     >>> import numpy as np
     >>> from fastnn.pretrain import DenoisingAutoencoder
     >>> x = np.tile(np.eye(4, dtype=np.float32), (32, 1))
@@ -187,6 +190,9 @@ class StackedDenoisingAutoencoder(Stack):
 
     Attributes:
         layers: the autoencoders, lowest first.
+
+    Raises OptionError as `DenoisingAutoencoder`, and for another number of corruptions than of
+    layers.
 
     >>> import numpy as np
     >>> from fastnn.pretrain import StackedDenoisingAutoencoder

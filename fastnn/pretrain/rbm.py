@@ -48,6 +48,8 @@ class RBM(Unlabelled):
         visible_bias: b, shape (V,).
         hidden_bias: c, shape (H,).
 
+    Raises OptionError for sizes below 1 and unknown `units`.
+
     >>> import numpy as np
     >>> from fastnn.pretrain import RBM
     >>> x = np.tile(np.eye(4, dtype=np.float32), (32, 1))
@@ -79,7 +81,10 @@ class RBM(Unlabelled):
         return ops.sigmoid(self.hidden_input(v))
 
     def hidden_input(self, v: Value) -> Value:
-        """W v + c, what the hidden units get from visible ones of shape (..., V)."""
+        """W v + c, what the hidden units get from visible ones of shape (..., V).
+
+        Raises ShapeError for another last dimension.
+        """
         if v.ndim < 2 or v.shape[-1] != self.visible:
             raise ShapeError(
                 f"{where(v.graph.scope)}{self!r}: expected input of shape (batch, ..., "
@@ -157,6 +162,9 @@ class RBM(Unlabelled):
 
         Returns:
             Shape (count, V): zeros and ones, or real numbers for Gaussian units.
+
+        Raises OptionError for a `count` below 1 and negative `steps`; ShapeError for a `start` of
+        another shape, DataError if it has NaN or infinity.
         """
         check_whole("RBM.sample", 1, count=count)
         check_whole("RBM.sample", 0, steps=steps, seed=seed)
@@ -181,6 +189,9 @@ class RBM(Unlabelled):
         It is the sum over units of log p(v_i | the others), estimated by one unit for each sample,
         drawn by `seed`: ``V log sigmoid(F(v with that unit flipped) - F(v))``. For Bernoulli units
         only.
+
+        Raises OptionError for units that are not Bernoulli's; ShapeError for samples of another
+        shape, DataError if they have NaN or infinity.
         """
         check_whole("RBM.pseudo_log_likelihood", 0, seed=seed)
         if self.units != "bernoulli":
@@ -218,6 +229,9 @@ class RBM(Unlabelled):
 
         Returns:
             The estimate, with the interval of three standard errors.
+
+        Raises ShapeError for a `base` of another shape, DataError if it has NaN or infinity,
+        OptionError for numbers of runs or temperatures out of range.
         """
         means = None if base is None else np.mean(self._samples(base, "base"), axis=0)
         return partition.annealed(*self._numbers(), runs, temperatures, means, seed)

@@ -73,6 +73,8 @@ class EarlyStopping(Monitor):
     ``stopped_epoch`` (None if this callback did not stop the run) say what happened. Prechelt,
     "Early stopping - but when?", 1998.
 
+    Raises OptionError for a negative patience, and for a baseline that is no number.
+
     >>> EarlyStopping("val_accuracy", patience=5).mode
     'max'
     """
@@ -164,6 +166,8 @@ class ModelCheckpoint(Monitor):
     saves only when `monitor` is better than ever before, or than `initial_value_threshold`. Missing
     folders are created. Its hooks are called after those of other callbacks, whose states are in
     the file.
+
+    Raises OptionError for a `save_freq` that is neither "epoch" nor a number of steps above 0.
 
     >>> callback = ModelCheckpoint("run/{epoch:02d}-{val_loss:.3f}.safetensors")
     >>> callback.path_for(4, {"val_loss": 0.25}).name

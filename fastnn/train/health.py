@@ -44,6 +44,8 @@ class GradientHealth(Callback):
         layers: norms by layer, one for each epoch.
         times: norms at each time step by recurrent layer, one array for each epoch.
 
+    Raises OptionError for x without y or y without x.
+
     >>> from fastnn.train.callbacks import GradientHealth
     >>> GradientHealth().layers
     {}

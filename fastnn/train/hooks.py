@@ -150,6 +150,8 @@ def overrides(callback: Callback, hook: str) -> bool:
 class CallbackList(Callback):
     """Calls each hook of all its callbacks in order. A None among them is left out.
 
+    Raises OptionError for anything but callbacks.
+
     >>> bool(CallbackList([LambdaCallback(on_epoch_end=lambda epoch, logs: None)]).needs_batches)
     False
     """
@@ -216,6 +218,8 @@ for _name in ("set_params", "set_model", "set_trainer", "update", *HOOKS):
 
 class LambdaCallback(Callback):
     """A callback made of functions, each with its hook's arguments.
+
+    Raises OptionError for a hook that there is not.
 
     >>> seen = []
     >>> callback = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs["loss"]))

@@ -21,6 +21,8 @@ class ReduceLROnPlateau(Monitor):
     scheduler of this name reduces one epoch later (patience + 1 epochs without improvement) and
     takes `min_delta` relative to the best value.
 
+    Raises OptionError for a `factor` outside (0, 1), and for negative numbers.
+
     >>> on_plateau = fnn.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=3)
     >>> callbacks = [on_plateau]  # for Trainer.fit
     """
@@ -82,6 +84,9 @@ class LearningRateScheduler(Callback):
 
     Writes "learning_rate" into the logs. For a rate that changes at every step give the trainer a
     schedule of `fastnn.optim.schedules`: those need no return to Python.
+
+    Raises OptionError for a schedule that is no function, and, in training, for a rate that is
+    negative or not finite; CheckpointError for a state that is not of such a callback.
 
     >>> falling = fnn.callbacks.LearningRateScheduler(lambda epoch, lr: 0.9 * lr)
     >>> callbacks = [falling]  # for Trainer.fit

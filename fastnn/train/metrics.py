@@ -79,6 +79,8 @@ def categorical_accuracy(output: Value, target: Value, ignored: int | None = Non
     The target is a class index, or numbers of the output's shape (one-hot, probabilities), of which
     the largest gives the class.
 
+    Raises ShapeError for targets of another shape, and for outputs of a single class.
+
     >>> of, right = fnn.metrics.categorical_accuracy, [[0.0, 1.0], [0.0, 1.0]]
     >>> testing.apply(of, [[0.1, 0.9], [0.8, 0.2]], right)
     array([1., 0.])
@@ -173,7 +175,10 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
 
 
 def top_k(k: int) -> Metric:
-    """Share of rows whose target is among the k largest outputs."""
+    """Share of rows whose target is among the k largest outputs.
+
+    Raises OptionError for a `k` below 1.
+    """
     if not isinstance(k, int) or k < 1:
         raise OptionError(f"top_k: expected k >= 1, got {k}")
     name = f"top_{k}_accuracy"

@@ -58,6 +58,8 @@ class Products(Training):
         loss_weights, parameters, seed, dtype, workers, device: as for `fastnn.compile`; a model
             that already has an element type keeps it.
 
+    Raises OptionError for a model that is no `nn.Module`.
+
     >>> import numpy as np
     >>> import fastnn as fnn
     >>> x, y = np.array([[1.0], [3.0]], np.float32), np.zeros((2, 1), np.float32)
@@ -130,12 +132,18 @@ class Products(Training):
 
         It is positive semi-definite if the loss is convex in the outputs; for the cross-entropy of
         a softmax it is the Fisher information matrix.
+
+        Raises DataError, ShapeError and NonFiniteError as `hvp`.
         """
         found: Vector = self._product("gnvp", x, y, v, sample_weight)
         return found
 
     def jvp(self, x: Any, v: Vector) -> Any:
-        """The derivative of the outputs along a vector, J v: as `predict` gives outputs."""
+        """The derivative of the outputs along a vector, J v: as `predict` gives outputs.
+
+        Raises OptionError for outputs that depend on no trained parameter, and for a model that has
+        got new ones.
+        """
         turn = access_to(self.store).train(Access("a product", sys._getframe()))
         try:
             inputs = self._inputs(x)
@@ -205,7 +213,10 @@ class Products(Training):
         )
 
     def add_product(self, builder: StepBuilder, kind: str, loss: Value) -> None:
-        """Add what computes a product of the vector, and drop what nothing needs."""
+        """Add what computes a product of the vector, and drop what nothing needs.
+
+        Raises OptionError for outputs that depend on no trained parameter.
+        """
         graph = builder.graph
         leaves = self._leaves(graph)
         found = PRODUCTS[kind](graph, builder.output_values, loss, leaves, self._vectors(leaves))

@@ -22,7 +22,8 @@ class CSVLogger(Callback):
     empty. If a run continues from a checkpoint, the rows of earlier epochs are kept, whatever
     `append` says, and later ones are rewritten.
 
-    Raises DataError if the file to continue is not such a table.
+    Raises OptionError for a separator that is not one character, DataError if the file to continue
+    is not such a table.
 
     >>> callbacks = [fnn.callbacks.CSVLogger("history.csv")]  # for Trainer.fit
     """

@@ -320,7 +320,7 @@ class Trainer(EpochPrograms):
         )  # fmt: skip
 
     def checked(self, x: Any, y: Any, weight: Any, check_data: bool, what: str) -> Data:
-        """Inputs, targets and sample weights, ready for steps."""
+        """Inputs, targets and sample weights, ready for steps; DataError for NaN and infinity."""
         inputs, targets, weights = self.arrays(x, y, weight, f"{what} ", f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)

@@ -88,6 +88,8 @@ class DeviceArray:
 
     `cupy.asarray(it)`, `torch.as_tensor(it)` and `from_dlpack` of either see the same memory;
     `np.asarray(it)` copies it to the host.
+
+    An index that is not a range of neighbouring samples raises DataError.
     """
 
     def __init__(
