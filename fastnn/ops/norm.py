@@ -199,7 +199,7 @@ def dropout(x: Operand, rate: Operand = 0.5, scale: float | None = None) -> Valu
 
     Elements are dropped in evaluation, too: layers ask `x.graph.training` first.
 
-    Raises ShapeError for a rate of several numbers.
+    Raises OptionError for a number outside [0, 1], ShapeError for several numbers.
 
     >>> y = testing.apply(lambda x: ops.dropout(x, 0.5), np.ones((4, 3)))
     >>> y.shape, set(np.unique(y)) <= {0.0, 2.0}
