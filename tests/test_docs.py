@@ -77,14 +77,10 @@ def test_commands_exist() -> None:
 
 def test_modules_and_examples_exist() -> None:
     """Of `python -m benchmarks...` and `python examples/...`."""
-    wrong = []
     for page in [ROOT / "README.md", *PAGES]:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r"python -m (benchmarks[\w.]*)", text):
             file = ROOT / name.replace(".", "/")
-            if not (file.with_suffix(".py").exists() or (file / "__main__.py").exists()):
-                wrong.append(f"{page.name}: {name}")
+            assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), name
         for name in re.findall(r"python (examples/\w+\.py)", text):
-            if not (ROOT / name).exists():
-                wrong.append(f"{page.name}: {name}")
-    assert wrong == []
+            assert (ROOT / name).exists(), name
