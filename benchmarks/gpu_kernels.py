@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_timing import MOST, Ours, Side, Timer, chosen, finish
+from benchmarks.gpu_timing import MOST, Ours, Side, Timer, apart, chosen, finish
 from fastnn import nn, optim
 from fastnn.engine.update import Objective, add_updates
 from fastnn.nn.parameter import Parameter
@@ -55,7 +55,7 @@ def sgemm(n: int, options: Any, timer: Timer) -> dict[str, Any]:
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
     x, w = (torch.from_numpy(v).to(options.device, half) for v in (a, b))
     want = (x @ w).float().cpu().numpy()
-    worst = float(np.abs(side.bound.view("y") - want).max() / np.abs(want).max())
+    worst = apart(side.bound.view("y"), want)
     limit = {"medium": 1e-2, "bf16": 3e-2, "fp16": 1e-2}.get(options.precision, 1e-5)
     assert worst < limit, f"sgemm {n}: {worst}"
     sides = {"fastnn": side, "cuBLAS": Side(lambda: torch.matmul(x, w))}
@@ -126,7 +126,7 @@ def cross_entropy(classes: int, options: Any, timer: Timer) -> dict[str, Any]:
 
     both()
     want = x.grad.cpu().numpy()
-    worst = float(np.abs(side.bound.view("dx") - want).max() / np.abs(want).max())
+    worst = apart(side.bound.view("dx"), want)
     assert worst < 1e-5, f"cross-entropy {classes}: {worst}"
     sides: dict[str, Side] = {"fastnn": side}
     if "eager" in chosen(("eager", "compile"), options):
@@ -174,7 +174,7 @@ def ctc(batch: int, steps: int, classes: int, options: Any, timer: Timer) -> dic
 
     both()
     want = x.grad.cpu().numpy()
-    worst = float(np.abs(side.bound.view("dx") - want).max() / np.abs(want).max())
+    worst = apart(side.bound.view("dx"), want)
     assert worst < 1e-4, f"CTC {classes}: {worst}"
     sides: dict[str, Side] = {"fastnn": side, "eager": Side(both)}
     name = f"CTC B{batch} T{steps} V={classes}"

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastnn.kernels import control_block
 
 Run = Callable[[int], None]
@@ -97,6 +99,11 @@ class Ours(Side):
     def between(self, begin: Any, end: Any) -> float:
         end.sync()
         return float(end - begin) / 1e3
+
+
+def apart(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference, by the largest number of the peer's; NaN if a number is."""
+    return float(np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
 def timed(sides: dict[str, Side], timer: Timer, turns: int, budget: float) -> dict[str, Any]:

@@ -71,6 +71,7 @@ CHANGES = {
     "a constant": ("def f(x): return x * 2.0", "def f(x): return x * 3.0"),
     "an operation": ("def f(x): return x + x", "def f(x): return x - x"),
     "a default": ("def f(x, k=1): return k", "def f(x, k=2): return k"),
+    "a default by name": ("def f(x, *, k=1): return k", "def f(x, *, k=2): return k"),
     "an inner function": (
         "def f(x):\n    def g(v): return v + 1\n    return g(x)",
         "def f(x):\n    def g(v): return v + 2\n    return g(x)",

@@ -264,3 +264,15 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
     monkeypatch.setattr(cache, "write", refuse)
     assert len(key(found.use)) == 16
+
+
+def test_byte_code_without_source_counts_for_this_python_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same bytes may mean something else to another version."""
+    code = compile("def f(x): return x", "<nowhere>", "exec").co_consts[0]
+    assert isinstance(code, types.CodeType)
+    mine = sources.of_function(code, keys.code_digest)
+    assert sources.of_function(code, keys.code_digest) == mine
+    monkeypatch.setattr(sys, "hexversion", sys.hexversion + (1 << 16))
+    assert sources.of_function(code, keys.code_digest) != mine
