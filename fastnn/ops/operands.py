@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -100,14 +101,21 @@ def as_shown(graph: Graph, operand: Any) -> Value:
 
 
 def broadcast_shape(shapes: Sequence[tuple[int, ...]], scope: str, name: str) -> tuple[int, ...]:
-    """The common shape by NumPy's rules: from the last axis on, equal extents, or 1."""
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ShapeError(
-            f"{where(scope)}{name}: cannot combine shapes {' and '.join(map(str, shapes))}; "
-            "expected extents, counted from the last one, that are equal or 1: reshape one of them"
-        ) from None
+    """The common shape by NumPy's rules: from the last axis on, equal extents, or 1.
+
+    (NumPy's own function would take extents that follow from sizes for plain numbers.)
+    """
+    found: list[int] = []
+    for extents in zip_longest(*map(reversed, shapes), fillvalue=1):
+        others = [n for n in extents if n != 1]
+        if any(n != others[0] for n in others):
+            raise ShapeError(
+                f"{where(scope)}{name}: cannot combine shapes {' and '.join(map(str, shapes))}; "
+                "expected extents, counted from the last one, that are equal or 1: reshape one of "
+                "them"
+            )
+        found.append(others[0] if others else 1)
+    return tuple(reversed(found))
 
 
 def broadcast_kind(a: Value, b: Value) -> str:

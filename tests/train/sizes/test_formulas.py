@@ -68,6 +68,7 @@ ASKS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
     "divides": (lambda y, n: total(y, n) / n, True),
     "divides by a square": (lambda y, n: total(y, n) * (3.0 / (n * n)), True),
     "mean": (lambda y, n: ops.mean(y, axis=1), True),
+    "broadcasts": (lambda y, n: ops.where(y > 0.0, y, ops.reshape(total(y, n), -1, 1, 6)), True),
     "last": (lambda y, n: y[:, n - 1], True),
     "reshapes": (lambda y, n: ops.reshape(ops.reshape(y, -1, 2 * n, 3), -1, n, 6), True),
     "pads": (lambda y, n: ops.pad(y, [(0, 0), (n // 3, 1), (0, 0)]), True),
