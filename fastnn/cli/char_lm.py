@@ -44,7 +44,7 @@ def char_lm(
     from fastnn.tasks.language import save_description
 
     if dynamic and more["transformer"]:
-        raise click.UsageError("--dynamic: expected with an LSTM only, whose state lasts")
+        raise click.UsageError("--dynamic: expected with an LSTM only, which carries its state")
     text = load_shakespeare()
     trainer, history, bits = train_char_lm(
         text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more

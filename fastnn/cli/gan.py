@@ -16,30 +16,30 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 @click.command()
 @images.described(hidden="512,256", latent=64, channels="16,32")
 @click.option("--discriminator-units", type=click.IntRange(0),
-              help="Of a linear layer after the convolutions; 0 is none.  "
+              help="Units of a linear layer after the convolutions; 0: none.  "
               "[default: 256]")  # fmt: skip
 @click.option("--generator-units", type=click.IntRange(0),
-              help="Of a linear layer before the convolutions; 0 is none.  "
+              help="Units of a linear layer before the convolutions; 0: none.  "
               "[default: 512]")  # fmt: skip
 @click.option(
     "--generator-lr",
     type=Number(0, min_open=True),
-    help="The generator's rate.  [default: 3 times --lr with --channels, else --lr]",
+    help="The generator's learning rate.  [default: 3 times --lr with --channels, else --lr]",
 )
 @click.option(
     "--loss", default="non_saturating", show_default=True,
     type=click.Choice(["non_saturating", "least_squares", "wasserstein", "hinge"]),
-    help="What the players play for.",
+    help="The losses of the two players.",
 )  # fmt: skip
 @click.option("--penalty", type=click.Choice(["none", "gradient", "r1"]), default="none",
-              show_default=True, help="Penalty of the discriminator's slope.")  # fmt: skip
+              show_default=True, help="Penalty on the discriminator's gradient.")  # fmt: skip
 @click.option("--penalty-weight", type=Number(0),
-              help="Factor of the penalty; 10 where none is given.")  # fmt: skip
-@options.share("--smoothing", 0.0, "Of the label of real images.")
+              help="Factor of the penalty; 10 if not given.")  # fmt: skip
+@options.share("--smoothing", 0.0, "Smoothing of the label of real images.")
 @click.option("--conditional", is_flag=True,
-              help="Tell both players the digit; samples are of each in turn.")  # fmt: skip
+              help="Tell both players the digit; sample each digit in turn.")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
-              help="Judge samples of noise within this, too.")  # fmt: skip
+              help="Also judge samples from noise truncated at this value.")  # fmt: skip
 @options.running(
     output="runs/gan",
     epochs=20,
@@ -70,6 +70,6 @@ def gan(
     elif any(units.values()):
         raise click.UsageError(
             "--discriminator-units and --generator-units: expected with --channels only; without "
-            "convolutions --hidden says what layers there are"
+            "convolutions set the layers by --hidden"
         )
     images.run(ctx, "gan", own=own, generator_lr=generator_lr, **more)

@@ -30,12 +30,12 @@ def described(
         ),
         click.option(
             "--hidden", default=hidden, show_default=True, callback=options.check_sizes,
-            help="Sizes of the layers from pixels to codes, and in reverse back.",
+            help="Sizes of the layers from pixels to codes; the way back has them in reverse.",
         ),
         click.option(
             "--channels", default=channels, show_default=True, callback=check_channels,
-            help="Of convolutions in the place of --hidden, such as 32,64: each halves the image; "
-            "or none.",
+            help="Channels of convolutions that replace --hidden, such as 32,64; each halves the "
+            "image. Or none.",
         ),
         options.count("--latent", latent, "Numbers in a code."),
     ]  # fmt: skip

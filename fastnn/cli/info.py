@@ -67,12 +67,12 @@ def facts() -> Iterator[tuple[str, str]]:
         f"fused multiply-add: {'yes' if host.has_fma else 'no'}",
     )
     used = 'used by precision="high", "medium" and "bf16"'
-    none = 'none: precision="high" and "medium" are as "highest" on this CPU, "bf16" is not faster'
+    none = 'none: on this CPU precision="high" and "medium" equal "highest", "bf16" is no faster'
     yield "tile unit", f"AMX, bfloat16: {used}" if tile_unit.usable() else none
     yield (
         "workers",
-        f"1 to {cores}: what proves quickest while a model runs, looked at again when the machine "
-        "gets busy; fix it with workers=N",
+        f"1 to {cores}: whichever number proves fastest while a model runs, measured again now and "
+        "then; fix it with workers=N",
     )
     yield from _devices()
     count, size = ahead.cache_size()

@@ -20,13 +20,13 @@ LSTM = "lstm.safetensors"
 def _options(task: str, longest: int, what: str) -> Callable[[options.Command], options.Command]:
     """The options of the three tasks."""
     found: list[Callable[[options.Command], options.Command]] = [
-        options.count("--slots", 128, "Places of the memory."),
-        options.count("--width", 20, "Numbers of a place."),
+        options.count("--slots", 128, "Slots of the memory."),
+        options.count("--width", 20, "Numbers in a slot."),
         options.count("--hidden", 100, "Units of the controller, an LSTM."),
-        options.count("--longest", longest, f"Most {what} of a sequence of training."),
-        options.count("--batches", 500, "Mini-batches of an epoch."),
+        options.count("--longest", longest, f"Most {what} in a training sequence."),
+        options.count("--batches", 500, "Mini-batches per epoch."),
         click.option("--lstm/--no-lstm", default=True, show_default=True,
-                     help="Train an LSTM of as many parameters, too."),
+                     help="Also train an LSTM with the same number of parameters."),
         options.running(
             output=f"runs/{task}", epochs=22, batch_size=16, lr=1e-3, rate="Learning rate of Adam.",
             batch="Sequences per step.",
@@ -47,8 +47,8 @@ def _options(task: str, longest: int, what: str) -> Callable[[options.Command], 
 def copy(ctx: click.Context, /, **given: Any) -> None:
     """Copying vectors of random bits: a Neural Turing Machine.
 
-    Writes how many bits a sequence are not known at each length and at twice the greatest one, an
-    LSTM beside the machine, and a picture of where its heads read and write.
+    Writes the mean cost in bits of a sequence, for each length and for twice the longest, with an
+    LSTM for comparison, and a picture of where the heads read and write.
     """
     _run(ctx, "copy", **given)
 
@@ -56,10 +56,10 @@ def copy(ctx: click.Context, /, **given: Any) -> None:
 @click.command("recall")
 @_options("recall", 6, "items")
 def recall(ctx: click.Context, /, **given: Any) -> None:
-    """Finding the item after another one: a Neural Turing Machine.
+    """Finding the item that followed another one: a Neural Turing Machine.
 
-    Writes how many bits a sequence are not known for each number of items and for twice the
-    greatest one, an LSTM beside the machine, and a picture of where its heads read and write.
+    Writes the mean cost in bits of an answer, for each number of items and for twice the largest,
+    with an LSTM for comparison, and a picture of where the heads read and write.
     """
     _run(ctx, "recall", **given)
 
@@ -69,8 +69,8 @@ def recall(ctx: click.Context, /, **given: Any) -> None:
 def sort(ctx: click.Context, /, **given: Any) -> None:
     """Sorting vectors of random bits by priority: a Neural Turing Machine.
 
-    Writes how many bits a sequence are not known at each length and at twice the greatest one, an
-    LSTM beside the machine, and a picture of where its heads read and write.
+    Writes the mean cost in bits of a sequence, for each length and for twice the longest, with an
+    LSTM for comparison, and a picture of where the heads read and write.
     """
     _run(ctx, "sort", **given)
 

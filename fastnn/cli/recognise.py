@@ -11,7 +11,7 @@ import click
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--top", default=1, show_default=True, type=click.IntRange(1),
-              help="How many of the likeliest classes to name.")  # fmt: skip
+              help="How many classes to name, the most probable first.")  # fmt: skip
 @click.option("--convert/--no-convert", default=True, show_default=True,
               help="Convert recordings at other sample rates, or refuse them.")  # fmt: skip
 def recognise(checkpoint: Path, files: tuple[Path, ...], top: int, convert: bool) -> None:

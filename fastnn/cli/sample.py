@@ -35,7 +35,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @click.option(
     "--temperature",
     type=Number(0),
-    help="Text and sound: below 1, what is likely becomes likelier; at 0, always the likeliest.  "
+    help="Text and sound: below 1, probable symbols become more probable; 0: always the most "
+    "probable.  "
     "[default: 0.8 for text, 1 for sound]",
 )
 @click.option("--prime", default="", help="Text to start from.")
@@ -44,9 +45,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @click.option("--walk", is_flag=True,
               help="Images: in each row, a walk from one code to another.")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
-              help="Images of a GAN: draw noise beyond this again.")  # fmt: skip
+              help="Images of a GAN: redraw noise beyond this value.")  # fmt: skip
 @click.option("--digit", default=0, show_default=True, type=click.IntRange(0, 9),
-              help="Sound: the digit that is said.")  # fmt: skip
+              help="Sound: the digit to say.")  # fmt: skip
 @click.option("--seconds", default=0.6, show_default=True, type=Number(0.001),
               help="Sound: how long it is.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
@@ -72,7 +73,7 @@ def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> 
         if not mine and ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             others = " or ".join(k for k, names in OPTIONS.items() if name in names)
             raise click.UsageError(
-                f"--{name}: expected with a model of {others} only; {checkpoint} is one of {kind}"
+                f"--{name} is for models of {others} only; {checkpoint} is one of {kind}"
             )
         if mine and value is None and name in DEFAULTS[kind]:
             given[name] = DEFAULTS[kind][name]

@@ -12,9 +12,9 @@ import click
 @click.option("--checkpoint", default="runs/ner", show_default=True,
               type=click.Path(path_type=Path),
               help="What `fastnn train ner` wrote: the file or its folder.")  # fmt: skip
-@click.option("--columns", is_flag=True, help="A word and its tag a line, as in CoNLL's files.")
+@click.option("--columns", is_flag=True, help="One word and its tag per line, as in CoNLL's files.")
 @click.option("--spaces", is_flag=True,
-              help="Words stand between spaces; otherwise punctuation is cut off.")  # fmt: skip
+              help="Split words at spaces only, and not before punctuation.")  # fmt: skip
 def tag(files: tuple[Path, ...], checkpoint: Path, columns: bool, spaces: bool) -> None:
     """Mark the names in FILES, or in the standard input, a sentence a line.
 

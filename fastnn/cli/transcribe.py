@@ -15,7 +15,7 @@ import click
 @click.option("--convert/--no-convert", default=True, show_default=True,
               help="Convert recordings at other sample rates, or refuse them.")  # fmt: skip
 @click.option("--words/--no-words", default=True, show_default=True,
-              help="Let word list and language model help, or not.")  # fmt: skip
+              help="Use the word list and the language model, or not.")  # fmt: skip
 def transcribe(files: tuple[Path, ...], checkpoint: Path, convert: bool, words: bool) -> None:
     """Write down what is said in audio files of one channel."""
     from fastnn.tasks.asr import load_speech_recogniser

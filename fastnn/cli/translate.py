@@ -19,12 +19,12 @@ from fastnn.cli.ranges import Number
 @click.option("--length-penalty", default=0.6, show_default=True, type=Number(0, 10),
               help="Above 0, longer translations win more often.")  # fmt: skip
 @click.option("--alignment", type=click.Path(dir_okay=False, path_type=Path),
-              help="Picture of what was looked at for the first sentence.")  # fmt: skip
+              help="Picture of the attention weights for the first sentence.")  # fmt: skip
 def translate(sentences: tuple[str, ...], checkpoint: Path, width: int, length_penalty: float,
               alignment: Path | None) -> None:  # fmt: skip
     """Translate SENTENCES, or lines of the standard input, with a trained model.
 
-    The checkpoint carries the model's pieces of words and its settings.
+    The checkpoint's description holds the model's subwords and settings.
     """
     from fastnn import plot
     from fastnn.files import lines_of, read_input

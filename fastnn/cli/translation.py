@@ -18,8 +18,8 @@ from fastnn.cli import options
 @options.count("--size", 256, "Size of vectors, units and steps.")
 @options.count("--layers", 3, "Layers of the Transformer's encoder and decoder.")
 @click.option("--attention/--no-attention", default=True, show_default=True,
-              help="Whether the GRU looks back at the sentence.")  # fmt: skip
-@options.count("--merges", 6000, "Pieces of words that are learnt.")
+              help="Whether the decoder of the GRU attends to the sentence.")  # fmt: skip
+@options.count("--merges", 6000, "Subwords to learn (merges of byte-pair encoding).")
 @options.share("--dropout", 0.3, "Dropout probability.")
 @click.option("--precision", default="highest", show_default=True,
               help="Of matrix products: highest, high, medium, bf16 or fp16.")  # fmt: skip
@@ -36,7 +36,7 @@ def translate(ctx: click.Context, /, output: Path, quiet: bool, source: str, tar
               **more: Any) -> None:  # fmt: skip
     """Translation: descriptions of pictures (Multi30k), 2 MB to download.
 
-    A recurrent net with attention, or a Transformer, over pieces of words. `fastnn translate` uses
+    A recurrent net with attention, or a Transformer, over subwords. `fastnn translate` uses
     the trained model. Set FASTNN_DATA to use a folder that has the data.
     """
     from fastnn import plot

@@ -43,7 +43,7 @@ def word_lm(
     from fastnn.tasks.word_lm import train_word_lm
 
     if cache and more["transformer"]:
-        raise click.UsageError("--cache: expected with an LSTM only, whose state lasts")
+        raise click.UsageError("--cache: expected with an LSTM only, which carries its state")
     words = load_ptb()
     trainer, history, (valid, test) = train_word_lm(
         words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more

@@ -183,7 +183,9 @@ class AddNoise(Augmentation):
                 as_signal(noise, f"AddNoise: noise {k}") for k, noise in enumerate(noises)
             ]
             if not self.noises:
-                raise OptionError("AddNoise: expected some noises, got none; None is white noise")
+                raise OptionError(
+                    "AddNoise: expected recordings of noise, got none; None is white noise"
+                )
 
     def change(self, signal: Floats, rng: Generator) -> Floats:
         snr = rng.uniform(*self.snr)

@@ -79,5 +79,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = gzip.decompress(files.read_bytes(path)).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no gzip file of UTF-8 text ({files.one_line(error)})") from None
+        raise DataError(
+            f"{path}: not a gzip file of UTF-8 text ({files.one_line(error)})"
+        ) from None
     return files.lines_of(text)

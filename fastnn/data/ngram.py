@@ -161,8 +161,8 @@ class NGram:
         for gram in sorted(self.scores):
             if not all(re.fullmatch(f"[^{BLANKS}\n]+", word) for word in gram):
                 raise DataError(
-                    f"ARPA files part words by blanks, so expected words without, got {gram}; take "
-                    "another sign, such as '_', before the model is trained"
+                    "ARPA files separate words by blanks, so expected words without blanks, got "
+                    f"{gram}; replace them, by '_' for instance, before the model is trained"
                 )
             by_order[len(gram)].append(gram)
         lines = ["\\data\\", *(f"ngram {n}={len(by_order[n])}" for n in sorted(by_order)), ""]

@@ -155,7 +155,9 @@ class Subwords:
             if not all(files.strings(pair) and len(pair) == 2 for pair in pairs):
                 raise ValueError("pairs are not two strings each")
         except (ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"{path}: no subwords ({files.one_line(repr(error))})") from None
+            raise DataError(
+                f"{path}: not a file of subwords ({files.one_line(repr(error))})"
+            ) from None
         return cls((a, b) for a, b in pairs)
 
     def __len__(self) -> int:

@@ -119,8 +119,8 @@ def check(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key, (expected, fits) in checks.items():
         if key not in metadata:
             raise CheckpointError(
-                f"checkpoint {str(path)!r}: it lacks {key!r}; fastnn did not write it so, use "
-                "another copy"
+                f"checkpoint {str(path)!r}: it lacks {key!r}, which fastnn writes into each; "
+                "use another copy"
             )
         _fits(key, metadata[key], expected, fits, path)
     found = dict(metadata)
@@ -136,5 +136,5 @@ def _fits(key: str, value: Any, expected: str, fits: Check, path: Path) -> None:
     if not fits(value):
         raise CheckpointError(
             f"checkpoint {str(path)!r}: {key}: expected {expected}, got "
-            f"{files.one_line(repr(value), 80)}; fastnn did not write it so, use another copy"
+            f"{files.one_line(repr(value), 80)}; fastnn did not write this, use another copy"
         )

@@ -120,7 +120,7 @@ class Parameter(Operators, ArrayProtocols, structure.Leaf):
         if not hasattr(type(self), name) and not hasattr(self, "__dict__"):
             raise UnknownAttributeError(
                 f"parameter {self._name!r}: expected one of 'value', 'trainable' (also called "
-                f"'requires_grad') or 'init' to be set, got {name!r}, which would mean nothing; "
+                f"'requires_grad') or 'init' to be set, got {name!r}, which has no meaning; "
                 "keep it in an attribute of the layer"
             )
         try:

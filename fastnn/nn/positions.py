@@ -87,7 +87,7 @@ class _Room:
         if full.any():
             raise DataError(
                 f"{where(self.scope)}Place: expected a step left of {written.shape[1]}, got sample "
-                f"{int(full.argmax())} with all of them made; begin anew with its last ones, or "
+                f"{int(full.argmax())} with all of them made; start again from its last ones, or "
                 "give Place.start and the caches more steps"
             )
 

@@ -103,7 +103,7 @@ class Recurrent(Module, Stateful):
             raise OptionError(f"{name}: expected dropout in [0, 1), got {dropout}")
         if dropout and num_layers == 1:
             raise OptionError(
-                f"{name}: dropout is between layers, and there is one; expected num_layers >= 2, "
+                f"{name}: dropout acts between layers, and there is one; expected num_layers >= 2, "
                 "or dropout=0 and an nn.Dropout after it"
             )
         if merge == "sum" and not bidirectional:
@@ -194,7 +194,7 @@ class Recurrent(Module, Stateful):
         """Outputs and final states of one layer in one direction: what each kind defines."""
         raise OptionError(
             f"{where(x.graph.scope)}{self!r}: expected a kind of recurrent layer, such as nn.RNN, "
-            "nn.LSTM or nn.GRU; this is what they share, and has no cell"
+            "nn.LSTM or nn.GRU; this is their base class, which has no cell"
         )
 
     def _layer(self, x: Value, suffix: str, state: Any, lengths: Any, reverse: bool) -> Any:

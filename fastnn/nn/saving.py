@@ -168,5 +168,5 @@ def compare_streams(model: Module, metadata: Metadata, path: Path) -> None:
                 f"checkpoint {str(path)!r}: it has the states of {saved[name]} streams, "
                 f"{f'layer {name!r}' if name else 'the model'} has {mine[name]}; make it with "
                 f"stateful={saved[name]}, or load it into the model with strict=False: states then "
-                "begin with zeros"
+                "start from zeros"
             )

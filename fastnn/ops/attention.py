@@ -40,8 +40,8 @@ def _by_products(
     """The same by products and a softmax, with all weights in memory: for second gradients."""
     if keep != 1.0:
         raise OptionError(
-            f"{where(q.graph.scope)}attention: a gradient of a gradient is known without dropout "
-            f"of the weights, got dropout={1.0 - keep:g}; set it to 0"
+            f"{where(q.graph.scope)}attention: expected no dropout of weights for a gradient of "
+            f"a gradient, got dropout={1.0 - keep:g}; set it to 0"
         )
     shape = (*q.shape[:2], v.shape[2])
     a, b, c = (_heads_first(x, heads, apart) for x in (q, k, v))

@@ -274,8 +274,8 @@ class Optimizer:
         for pattern in self.groups:
             if not fnmatch.filter(names, pattern):
                 raise OptionError(
-                    f"optimizer group {pattern!r} fits no parameter; expected a pattern for some "
-                    f"of {names}"
+                    f"optimizer group {pattern!r} matches no parameter; expected a pattern for "
+                    f"some of {names}"
                 )
 
     def group_options(self, number: int) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ContrastiveDivergence(Module):
             )
         if chains and not sample_visible:
             raise OptionError(
-                "ContrastiveDivergence: chains that go on have to draw their visible units; "
+                "ContrastiveDivergence: persistent chains must draw their visible units; "
                 "expected sample_visible=True, got False"
             )
         self.rbm, self.k = rbm, int(k)

@@ -79,7 +79,9 @@ class DenoisingAutoencoder(Reconstructing):
             allowed = "in [0, 1)" if noise != "gaussian" else ">= 0"
             raise OptionError(f"{name}: expected corruption {allowed}, got {corruption}")
         if noise == "salt_pepper" and units == "gaussian":
-            raise OptionError(f"{name}: expected salt and pepper on data within 0..1, got {units}")
+            raise OptionError(
+                f"{name}: expected units within 0..1 for salt and pepper, got {units!r}"
+            )
         self.visible, self.hidden = int(visible), int(hidden)
         self.corruption, self.noise, self.units = float(corruption), noise, units
         self.weight = Parameter((self.hidden, self.visible), init.glorot_uniform, transposed=True)

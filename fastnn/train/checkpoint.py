@@ -163,7 +163,7 @@ class Loaded:
             raise DataError(
                 f"{self}: it was written after {self.metadata['cursor']} samples of epoch "
                 f"{self.metadata['epoch'] + 1}, but {files.one_line(differs)}; use the data and "
-                "the batch size of the run before"
+                "the batch size of the previous run"
             )
         warn(
             f"{self}: {files.one_line(differs)}: the run goes on, but not as if it had not been "
@@ -298,9 +298,9 @@ def _compare_frozen(model: Module, metadata: Metadata, path: Path) -> None:
         return
     other = ", ".join(sorted(set(saved) ^ set(mine)))
     warn(
-        f"checkpoint {str(path)!r}: the run before had frozen {len(saved)} parameters, now "
-        f"{len(mine)} are (the difference: {files.one_line(other)}): the run goes on, but not as "
-        "if it had not been interrupted; see model.freeze",
+        f"checkpoint {str(path)!r}: the previous run had {len(saved)} frozen parameters, "
+        f"this one has {len(mine)} (they differ in {files.one_line(other)}): the run goes on, but "
+        "not as if it had not been interrupted; see model.freeze",
     )
 
 

@@ -135,9 +135,9 @@ def _refuse_mixing(trainer: Trainer, data: Data, batch: int, shuffle: bool | str
         return
     if not trainer.evaluation().cuts(x.specs, y.specs, w.specs).outputs:
         raise DataError(
-            "x: the model's outputs have no piece for each sample that depends on this sample "
-            "alone (recurrent layers with batch_first=False have time first), so arrays can't "
-            "be cut and shuffled; pass an iterable of whole batches, or "
+            "x: expected outputs with a row for each sample that depends on that sample alone, so "
+            "that arrays can be cut and shuffled, got others (recurrent layers with "
+            "batch_first=False have time first); pass an iterable of whole batches, or "
             f"batch_size={len(x)} and shuffle=False"
         )
 

@@ -84,7 +84,9 @@ class FullFeed:
         self.hold = Hold(x, y, w)
         self.stopped, self.last = "", 0
         if trainer.on_gradients is not None:
-            raise OptionError(f"on_gradients: {self.name} makes no updates of gradients; leave it")
+            raise OptionError(
+                f"on_gradients: {self.name} makes no update from gradients; leave it out"
+            )
         session = trainer.session
         session.set("order", np.arange(len(x), dtype=np.int64))
         self.known = False  # whether the search goes on from where it ended

@@ -27,8 +27,8 @@ class GaussNewtonFeed(FullFeed):
     def _bind_more(self) -> None:
         if self.trainer.penalties:
             raise OptionError(
-                f"penalties: {self.name} takes the curvature of the loss by the outputs, where "
-                "penalties have none; leave them out, or take optim.LBFGS"
+                f"penalties: {self.name} uses the curvature of the loss with respect to the "
+                "outputs, which penalties do not have; leave them out, or use optim.LBFGS"
             )
         session, places = self.trainer.session, self._places()
         most = self.optimizer.options.get("max_parameters")
@@ -73,9 +73,9 @@ class GaussNewtonFeed(FullFeed):
         found = PRODUCTS["gnvp"](graph, builder.output_values, loss, leaves, vectors)
         if all(value is None for value in found):
             raise OptionError(
-                f"{self.name}: expected a loss with second derivatives by the outputs, such as mse "
-                "or cross_entropy; this one has none, so there is no curvature to solve with; take "
-                "one of these, or optim.LBFGS"
+                f"{self.name}: expected a loss with second derivatives with respect to the "
+                "outputs, such as mse or cross_entropy, got one without, so there is no "
+                "curvature; use one of these, or optim.LBFGS"
             )
         for leaf, value in zip(leaves, found, strict=True):
             if value is not None:

@@ -75,7 +75,7 @@ def check_place(begin: int, samples: int, batch: int, epoch: int) -> None:
         raise DataError(
             f"training goes on after {begin} samples of epoch {epoch + 1}, no multiple "
             f"of the batch size {batch} within {samples} samples; use the data and "
-            "the batch size of the run before"
+            "the batch size of the previous run"
         )
 
 

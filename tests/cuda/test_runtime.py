@@ -125,9 +125,9 @@ def test_out_of_memory_says_what_to_do(monkeypatch):
     with pytest.raises(OutOfMemoryError) as caught:
         run.bind(program)
     assert str(caught.value) == (
-        "cuda:0 (Numba's simulator) is out of memory: 256 bytes were asked for 'params', 3.0 MiB "
-        "of 1.0 GiB are free; use a smaller model, or dtype='float32', free what else is on the "
-        "device, or use device='cpu'"
+        "cuda:0 (Numba's simulator) is out of memory: 256 bytes were requested for 'params', "
+        "3.0 MiB of 1.0 GiB are free; use a smaller model, or dtype='float32', free what else "
+        "is on the device, or use device='cpu'"
     )
     assert isinstance(caught.value, MemoryError)
 

@@ -58,7 +58,7 @@ def test_pieces_are_saved(tmp_path: Any) -> None:
     assert Subwords.load(tmp_path / "pieces.json").merges == pieces.merges
     for text in ("{", "[1]", '[["a"]]', "3"):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(DataError, match="no subwords"):
+        with pytest.raises(DataError, match="not a file of subwords"):
             Subwords.load(tmp_path / "bad.json")
 
 
@@ -132,5 +132,5 @@ def test_files_of_multi30k(tmp_path: Any) -> None:
     with pytest.raises(DataError, match=r"as many lines in train\.en\.gz as in train\.de\.gz"):
         load_multi30k(folder=tmp_path)
     (tmp_path / names[0]).write_bytes(b"one\n")
-    with pytest.raises(DataError, match="no gzip file"):
+    with pytest.raises(DataError, match="not a gzip file"):
         load_multi30k(folder=tmp_path)

@@ -135,5 +135,5 @@ def test_a_checkpoint_remembers_what_was_frozen(tmp_path):
 
 @pytest.mark.parametrize("size", [10**9, 10**10])
 def test_a_model_larger_than_any_memory(size):
-    with pytest.raises(OutOfMemoryError, match="bytes were asked for; use a smaller model"):
+    with pytest.raises(OutOfMemoryError, match="bytes were requested; use a smaller model"):
         nn.Linear(size, size).state_dict()

@@ -200,7 +200,7 @@ def test_freezing_between_steps_and_in_callbacks():
 
 def test_unknown_attributes_of_a_parameter_are_refused():
     layer = nn.Linear(3, 2)
-    with pytest.raises(AttributeError, match="got 'requires_gard', which would mean nothing"):
+    with pytest.raises(AttributeError, match="got 'requires_gard', which has no meaning"):
         layer.weight.requires_gard = False
     with pytest.raises(OptionError, match="'grad' can be read only"):
         layer.weight.grad = None

@@ -245,7 +245,7 @@ def test_errors_name_the_remedy() -> None:
         nn.RNN(5, 8, bidirectional=True, merge="mean")
     with pytest.raises(errors.OptionError, match="merge='sum' adds two directions"):
         nn.RNN(5, 8, merge="sum")
-    with pytest.raises(errors.OptionError, match="dropout is between layers, and there is one"):
+    with pytest.raises(errors.OptionError, match="dropout acts between layers, and there is one"):
         nn.GRU(5, 8, dropout=0.5)
     with pytest.raises(errors.OptionError, match="reset"):
         nn.GRU(5, 8, reset="never")

@@ -322,5 +322,5 @@ def test_bad_options(make: Callable[[], Any], words: str) -> None:
 
 def test_unmatched_group_is_an_error() -> None:
     """A pattern that no parameter fits is a slip of the pen."""
-    with pytest.raises(OptionError, match=r"group 'wieght' fits no parameter.*'weight'"):
+    with pytest.raises(OptionError, match=r"group 'wieght' matches no parameter.*'weight'"):
         train(optim.SGD(lr=LR, groups={"wieght": {"lr": 0.1}}))

@@ -112,7 +112,9 @@ def test_what_is_refused():
     with pytest.raises(OptionError, match=r"batch_size: HessianFree takes all"):
         trainer_of(optim.HessianFree()).fit(X, Y, batch_size=10, verbose=False)
     for method in METHODS.values():
-        with pytest.raises(OptionError, match=r"second derivatives by the outputs.*LBFGS"):
+        with pytest.raises(
+            OptionError, match=r"second derivatives with respect to the outputs.*LBFGS"
+        ):
             trainer_of(method(), loss="mae").fit(X, Y, verbose=False)
     with pytest.raises(OptionError, match="factor"):
         optim.LevenbergMarquardt(factor=1.0)

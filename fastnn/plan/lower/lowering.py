@@ -197,7 +197,7 @@ class Lowering:
             elif name == "control":
                 operands[name] = self.graph.control()
             else:
-                raise KeyError(f"op {node.op.name!r} has nothing called {name!r} for {kernel!r}")
+                raise KeyError(f"op {node.op.name!r} has no operand {name!r} for {kernel!r}")
         if not placed:
             mark_batched(kernel, operands)
         self._calls.append(Call(kernel, operands, node.scope))

@@ -23,7 +23,7 @@ def aligned_zeros(size: int, dtype: Any = np.uint8) -> np.ndarray:
         raw = np.zeros(size * item + 4096, np.uint8)
     except (MemoryError, ValueError) as error:  # ValueError: more than can be counted
         raise OutOfMemoryError(
-            f"the machine is out of memory: {size * item:,} bytes were asked for; use a smaller "
+            f"the machine is out of memory: {size * item:,} bytes were requested; use a smaller "
             "model, a smaller batch_size or shorter sequences"
         ) from error
     start = -raw.ctypes.data % 4096

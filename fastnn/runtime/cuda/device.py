@@ -57,7 +57,7 @@ class Device(ABC):
             free, total = machine.memory_info(self.number)
             advice = WHAT_TO_LOWER.get(name.split("/")[0], "lower batch_size")
             raise OutOfMemoryError(
-                f"{self.device} ({self.name}) is out of memory: {_amount(size)} were asked for "
+                f"{self.device} ({self.name}) is out of memory: {_amount(size)} were requested for "
                 f"{name!r}, {_amount(free)} of {_amount(total)} are free; {advice}, free what else "
                 "is on the device, or use device='cpu'"
             ) from None
