@@ -22,6 +22,9 @@ from fastnn.ops.operands import (
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
+#: rows up to which a gradient's matrices are multiplied by dot products, not transposed first
+FEW_ROWS = 4
+
 
 def _gradient(
     graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
@@ -29,13 +32,35 @@ def _gradient(
     b, dy = node.inputs["b"], douts["y"]
     found = {}
     if "a" in needed:
-        transposed = graph.apply("transpose", x=b, axes=(0, 2, 1))
-        found["a"] = graph.apply("matmul", a=dy, b=transposed)
+        assert b is not None
+        found["a"] = _by_rows(dy, b)
     return found | gradient_node(graph, node, douts, needed - {"a"})
 
 
 def _derivative(node: Node, d: dict[str, Value]) -> dict[str, Value]:
     return {"b": _stacks(need(node, "a").transpose(0, 2, 1), d["y"])}
+
+
+def _by_rows(a: Value, b: Value) -> Value:
+    """The products with transposed matrices: few rows are multiplied with rows as they lie."""
+    if a.shape[1] <= FEW_ROWS:
+        return _transposed_stacks(a, b)
+    return _stacks(a, b.transpose(0, 2, 1))
+
+
+def _transposed_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    found = {"a": _stacks(douts["y"], need(node, "b"))} if "a" in needed else {}
+    if "b" in needed:
+        found["b"] = _stacks(douts["y"].transpose(0, 2, 1), need(node, "a"))
+    return found
+
+
+@op(name="matmul_transposed", gradient=_transposed_gradient)
+def _transposed_stacks(a: Value, b: Value) -> Value:
+    """The products of a stack of matrices with another one's matrices, transposed."""
+    return floats(*a.shape[:-1], b.shape[1])
 
 
 @op(name="matmul", gradient=_gradient, backward=("matmul_backward_b",), derivative=_derivative)

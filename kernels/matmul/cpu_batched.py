@@ -1,13 +1,96 @@
 """Products of many matrices with as many: P pairs, each one a product by the register tile.
 
-Every element is one chain of multiply-adds in the order of the summed index, as in `matmul`.
+Every element is one chain of multiply-adds in the order of the summed index, as in `matmul`; but
+those of a column, and with transposed matrices, are dot products of rows, which are summed in
+lanes (`_dots`). Products of a column and a row, and of a transposed matrix and a column, pass over
+the large one in sequence.
 """
 
 from __future__ import annotations
 
 from ..cpu.tile import tile_width
-from ..declare import kernel
+from ..declare import helper, kernel
+from ..simd import fill_like, fma, lanes, load, load_first, store, store_first, sum_lanes
 from .cpu import product
+
+
+@helper
+def _dots(a, a_at, b, b_at, y, y_at, rows, c):
+    """y[r] = sum of a[r, t] b[t] over t < c, for rows of c elements; flat indices.
+
+    Lane l of four vectors in turn sums the products t = l, l + lanes, ... in order; then the four
+    and their lanes are added. Zeros at the end of a row change no bit.
+    """
+    step = lanes(a)
+    zero, out = fill_like(load_first(a, a_at, 0), 0.0), y.reshape(-1)
+    for r in range(rows):
+        at, t = a_at + r * c, 0
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        while t + 4 * step <= c:
+            s0 = fma(load(a, at + t), load(b, b_at + t), s0)
+            s1 = fma(load(a, at + t + step), load(b, b_at + t + step), s1)
+            s2 = fma(load(a, at + t + 2 * step), load(b, b_at + t + 2 * step), s2)
+            s3 = fma(load(a, at + t + 3 * step), load(b, b_at + t + 3 * step), s3)
+            t += 4 * step
+        s0 = _some(a, at + t, b, b_at + t, c - t, s0)
+        s1 = _some(a, at + t + step, b, b_at + t + step, c - t - step, s1)
+        s2 = _some(a, at + t + 2 * step, b, b_at + t + 2 * step, c - t - 2 * step, s2)
+        s3 = _some(a, at + t + 3 * step, b, b_at + t + 3 * step, c - t - 3 * step, s3)
+        out[y_at + r] = sum_lanes((s0 + s1) + (s2 + s3))
+
+
+@helper
+def _some(a, a_at, b, b_at, n, sums):
+    """sums + the products of what is left of two rows: n elements, a vector's at most."""
+    if n <= 0:
+        return sums
+    n = min(n, lanes(a))
+    return fma(load_first(a, a_at, n), load_first(b, b_at, n), sums)
+
+
+@helper
+def _outer(a, a_at, b, b_at, y, y_at, rows, columns):
+    """y[r, j] = a[r] b[j]; flat indices."""
+    step = lanes(b)
+    whole = columns // step * step
+    zero, factors = fill_like(load_first(b, b_at, 0), 0.0), a.reshape(-1)
+    for r in range(rows):
+        factor = fill_like(zero, factors[a_at + r])
+        at = y_at + r * columns
+        for j in range(0, whole, step):
+            store(y, at + j, fma(factor, load(b, b_at + j), zero))
+        if whole < columns:
+            n = columns - whole
+            store_first(y, at + whole, fma(factor, load_first(b, b_at + whole, n), zero), n)
+
+
+@helper
+def _combined(a, a_at, b, b_at, y, y_at, rows, columns):
+    """y[j] = sum of a[r, j] b[r] over the rows, in order; flat indices."""
+    step = lanes(a)
+    zero = fill_like(load_first(a, a_at, 0), 0.0)
+    factors = b.reshape(-1)
+    for j in range(0, columns, 4 * step):
+        at, n = a_at + j, min(4 * step, columns - j)
+        if n == 4 * step:
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for r in range(rows):
+                f, i = fill_like(zero, factors[b_at + r]), at + r * columns
+                s0 = fma(f, load(a, i), s0)
+                s1 = fma(f, load(a, i + step), s1)
+                s2 = fma(f, load(a, i + 2 * step), s2)
+                s3 = fma(f, load(a, i + 3 * step), s3)
+            store(y, y_at + j, s0)
+            store(y, y_at + j + step, s1)
+            store(y, y_at + j + 2 * step, s2)
+            store(y, y_at + j + 3 * step, s3)
+        else:
+            for k in range(0, n, step):
+                some, s0 = min(step, n - k), zero
+                for r in range(rows):
+                    f, i = fill_like(zero, factors[b_at + r]), at + r * columns + k
+                    s0 = fma(f, load_first(a, i, some), s0)
+                store_first(y, y_at + j + k, s0, some)
 
 
 @kernel(product=("P", "M", "C", "K"), rounds=("a", "b"))
@@ -17,8 +100,24 @@ def matmul_forward(
     """y[p] = a[p] @ b[p]"""
     m, c, k = a.shape[1], a.shape[2], b.shape[2]
     for p in range(lo, hi):
-        product(a, p * m * c, c, 1, b, p * c * k, k, tile_width(b), y, p * m * k, k,
-                a[p, 0], -1, c, m, k)  # fmt: skip
+        if k == 1:
+            _dots(a, p * m * c, b, p * c, y, p * m, m, c)
+        elif c == 1:
+            _outer(a, p * m, b, p * k, y, p * m * k, m, k)
+        else:
+            product(a, p * m * c, c, 1, b, p * c * k, k, tile_width(b), y, p * m * k, k,
+                    a[p, 0], -1, c, m, k)  # fmt: skip
+
+
+@kernel(product=("P", "M", "C", "K"), rounds=("a", "b"))
+def matmul_transposed_forward(
+    a: "in rows f[P,M,C]", b: "in rows f[P,K,C]", y: "out rows f[P,M,K]", lo: "begin", hi: "end"
+):
+    """y[p] = a[p] @ b[p].T, for few rows of a"""
+    m, c, k = a.shape[1], a.shape[2], b.shape[1]
+    for p in range(lo, hi):
+        for i in range(m):
+            _dots(b, p * k * c, a, (p * m + i) * c, y, (p * m + i) * k, k, c)
 
 
 @kernel(product=("P", "M", "C", "K"), rounds=("a", "dy"))
@@ -28,5 +127,10 @@ def matmul_backward_b(
     """db[p] = a[p].T @ dy[p]"""
     m, c, k = a.shape[1], a.shape[2], dy.shape[2]
     for p in range(lo, hi):
-        product(a, p * m * c, 1, c, dy, p * m * k, k, tile_width(dy), db, p * c * k, k,
-                dy[p, 0], -1, m, c, k)  # fmt: skip
+        if m == 1:
+            _outer(a, p * c, dy, p * k, db, p * c * k, c, k)
+        elif k == 1:
+            _combined(a, p * m * c, dy, p * m, db, p * c, m, c)
+        else:
+            product(a, p * m * c, 1, c, dy, p * m * k, k, tile_width(dy), db, p * c * k, k,
+                    dy[p, 0], -1, m, c, k)  # fmt: skip

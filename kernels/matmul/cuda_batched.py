@@ -34,6 +34,16 @@ def matmul_forward(a, b, y):
                 flat(y), 0, 0)  # fmt: skip
 
 
+@cuda_kernel(like=cpu.matmul_transposed_forward, **_grid("M", "K"))
+def matmul_transposed_forward(a, b, y):
+    (_, m, c), k = a.shape, b.shape[1]
+    folds = folds_of(k, WIDTH)
+    for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
+        cuda.syncthreads()
+        PRODUCT(a[p], c, False, b[p], c, False, y, p * m * k, flat(y), False, m, k, 0, c,
+                flat(y), 0, 0)  # fmt: skip
+
+
 @cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
 def matmul_backward_b(a, dy, db):
     (_, m, c), k = a.shape, dy.shape[2]

@@ -33,10 +33,11 @@ WITHOUT_GRADIENT = {
 }
 #: in test_symbolic.py; the recurrent ops, in tests of their own (sequences of different lengths)
 CHECKED_ELSEWHERE = {
-    "clip", "compare_integers", "detach", "equal", "erf", "expand", "gather", "less", "less_equal",
-    "logsumexp_columns", "matmul", "max_columns", "maximum", "minimum", "not_equal", "pad", "power",
-    "product_columns", "running_sum", "slice_steps", "sum_rows", "transpose", "where",
-    "to_floats", "gru", "leaky", "lstm", "rnn", "swap_time", "dropout_at",
+    "clip", "compare_integers", "detach", "equal", "erf", "expand", "gather", "less",
+    "less_equal", "logsumexp_columns", "matmul", "matmul_transposed", "max_columns", "maximum",
+    "minimum", "not_equal", "pad", "power", "product_columns", "running_sum", "slice_steps",
+    "sum_rows", "transpose", "where", "to_floats", "gru", "leaky", "lstm", "rnn", "swap_time",
+    "dropout_at",
 }  # fmt: skip
 #: in test_convolution.py, which has images
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}

@@ -118,14 +118,32 @@ def test_running_sums(flags, dtype):
         close(y, want[:, ::-1] if flags[0] else want, dtype, 20)
 
 
+#: general ones, and those with a column, a row, or dots of some vectors and a part of one
+STACKS = [(1, 1, 1), (3, 5, 2), (9, 17, 33), (33, 64, 31), (3, 77, 1), (5, 1, 19), (4, 36, 1)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("m", "c", "k"), [(1, 1, 1), (3, 5, 2), (9, 17, 33), (33, 64, 31)])
+@pytest.mark.parametrize(("m", "c", "k"), STACKS)
 def test_stacks_of_products(m, c, k, dtype):
     a, b, dy = (RNG.normal(size=(3, *s)).astype(dtype) for s in ((m, c), (c, k), (m, k)))
     y = compute("matmul_forward", dtype, {"y": (3, m, k)}, a=a, b=b)["y"]
     close(y, a.astype(float) @ b, dtype, 20)
     db = compute("matmul_backward_b", dtype, {"db": (3, c, k)}, a=a, dy=dy)["db"]
     close(db, a.transpose(0, 2, 1).astype(float) @ dy, dtype, 20)
+    given = {"a": dy, "b": b}
+    da = compute("matmul_transposed_forward", dtype, {"y": (3, m, c)}, **given)["y"]
+    close(da, dy.astype(float) @ b.transpose(0, 2, 1), dtype, 20)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_behind_a_column_change_no_bit_of_a_dot_product(dtype):
+    for size in (1, 7, 8, 20, 33, 64):
+        a, b = (RNG.normal(size=(2, *s)).astype(dtype) for s in ((3, size), (size, 1)))
+        longer = np.zeros((2, 3, size + 45), dtype), np.zeros((2, size + 45, 1), dtype)
+        longer[0][:, :, :size], longer[1][:, :size] = a, b
+        y = compute("matmul_forward", dtype, {"y": (2, 3, 1)}, a=a, b=b)["y"]
+        z = compute("matmul_forward", dtype, {"y": (2, 3, 1)}, a=longer[0], b=longer[1])["y"]
+        np.testing.assert_array_equal(y, z)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 23])

@@ -122,6 +122,8 @@ def test_stacks_of_products(m: int, c: int, k: int) -> None:
     np.testing.assert_allclose(y, a @ b, atol=1e-12)
     db = compute_both("matmul_backward_b", np.float64, {"db": (3, c, k)}, a=a, dy=dy)["db"]
     np.testing.assert_allclose(db, a.transpose(0, 2, 1) @ dy, atol=1e-12)
+    da = compute_both("matmul_transposed_forward", np.float64, {"y": (3, m, c)}, a=dy, b=b)["y"]
+    np.testing.assert_allclose(da, dy @ b.transpose(0, 2, 1), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
