@@ -145,6 +145,7 @@ def drop_row(s, at, size, begin, row, drop):
 
 @helper
 def scale_row(x, at, size, factor):
+    """x[at:at+size] *= factor (flat)."""
     for j in range(0, size, lanes(x)):
         store_part(x, at + j, load_part(x, at + j, size - j) * factor, size - j)
 

@@ -61,7 +61,12 @@ from .shared import (
 
 @helper
 def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
-    """The forward pass."""
+    """The forward pass.
+
+    The scratch memory of a worker has the keys of a head, packed for products; `s`, the scores of
+    QUERIES queries with a block of keys; and for each query the largest score so far (`tops`) and
+    the sum of exp(score - top) (`sums`).
+    """
     queries, keys = lse.shape[1] // heads.count, keys_of(heads)
     size, value_size = heads.size, heads.value_size
     most, height = block_keys(y), tile_height(y)

@@ -2,8 +2,8 @@
 
 B samples, each with W hypotheses; V symbols, C = W*V continuations. A hypothesis has a score, the
 sum of its symbols' log-probabilities, and `count` symbols. Hypotheses are ordered by score /
-norms[count], equal ones by their place. One that has ended goes on as it is, and competes with the
-others. NaN is never chosen.
+norms[count], equal ones by their place. One that has ended stays in the list unchanged, and
+competes with the others. NaN is never chosen.
 """
 
 from ..cpu.parts import load_part

@@ -86,6 +86,7 @@ def _slopes(weight: Any, j: int) -> Vector:
 
 @helper
 def _slopes_first(weight: Any, j: int, m: int) -> Vector:
+    """The same for the last m columns, fewer than a vector."""
     return load_first(weight, j, m) if weight.shape[0] > 1 else splat(weight, weight[0])
 
 

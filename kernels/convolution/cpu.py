@@ -12,9 +12,9 @@ where x is 0 outside. *Positions* are the places (p, q) of a sample, one after t
 Windows of a few positions are laid out side by side in scratch memory, which stays in the cache;
 the rest is the product of matrices. Copying takes one vector of memory where the product takes K
 multiply-adds, so it is a few percent of the time; in exchange every tile is full, whatever stride,
-dilation and padding. Of one input channel a window's rows are short: there the
-transposed product is made, of the transposed weights and of lines, which hold one element of the
-windows of a whole line.
+dilation and padding. With a single input channel the rows of a window are short, and copying them
+would cost more. There the transposed product is computed: of the transposed weights, and of *lines*
+that hold one and the same element of all windows along a line of the image.
 
 Each element is one chain of fused multiply-adds in the order of the summed index: of y in that of
 the depth, of the weights' gradient in that of samples and positions. The input's gradient adds

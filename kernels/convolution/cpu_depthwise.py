@@ -25,16 +25,19 @@ from .windows import end_inside, first_inside
 
 @helper
 def part_fma(a, b, c):
+    """a*b + c of one vector; `strip_fma` is the same for four."""
     return fma(a, b, c)
 
 
 @helper
 def part_add(a, b):
+    """a + b of one vector; `strip_add` is the same for four."""
     return a + b
 
 
 @helper
 def part_splat(x, value):
+    """One vector with this number in every lane; `strip_splat` is the same for four."""
     return splat(x, value)
 
 

@@ -1,10 +1,10 @@
 """A sample's image with its padding, from which short windows are copied without asking where they
 begin and end.
 
-Each copy is of whole vectors: what the last one has too many is written over by the next run, and
-behind the last run (and behind the image) there is room for a vector. On Zen 3 a masked store takes
-as long as a dozen others, and runs of 30 numbers with their borders took twice as long to lay out
-as to multiply.
+Runs are copied in whole vectors. The last vector of a run may reach too far; the next run then
+overwrites the surplus, and behind the last run (and behind the image) there is room for a vector.
+Storing a part of a vector (a masked store) would avoid that, but takes a Zen 3 as long as a dozen
+whole ones: runs of 30 numbers took twice as long to lay out as to multiply.
 """
 
 from __future__ import annotations

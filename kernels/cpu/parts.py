@@ -64,6 +64,7 @@ def fill_row(x, base, size, value):
 
 @helper
 def row_sum(x, base, size):
+    """The sum of x[base:base+size] (flat): lane by lane first, then over the lanes."""
     total = splat(x, 0.0)
     for j in range(0, size, lanes(x)):
         total = total + load_part(x, base + j, size - j)
@@ -117,10 +118,14 @@ def add_row(x, i, y, k, size):
 
 
 # ---------------------------------------------------------------- strips
+#
+# A strip is four neighbouring vectors of a row, as a tuple: four independent chains of sums, so a
+# core need not wait for one addition to end before it begins the next.
 
 
 @helper
 def strip_lanes(x):
+    """How many numbers a strip has."""
     return 4 * lanes(x)
 
 
@@ -162,27 +167,32 @@ def strip_store(x, i, v, n):
 
 @helper
 def strip_splat(x, value):
+    """A strip of this number."""
     v = splat(x, value)
     return (v, v, v, v)
 
 
 @helper
 def strip_add(a, b):
+    """a + b, number by number."""
     return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
 
 
 @helper
 def strip_subtract(a, b):
+    """a - b, number by number."""
     return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3])
 
 
 @helper
 def strip_multiply(a, b):
+    """a * b, number by number."""
     return (a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3])
 
 
 @helper
 def strip_fma(a, b, c):
+    """a * b + c, number by number, rounded once."""
     return (
         fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1]), fma(a[2], b[2], c[2]), fma(a[3], b[3], c[3])
     )  # fmt: skip
@@ -190,6 +200,7 @@ def strip_fma(a, b, c):
 
 @helper
 def strip_scale(a, s):
+    """a * s, by one number for all."""
     return (a[0] * s, a[1] * s, a[2] * s, a[3] * s)
 
 

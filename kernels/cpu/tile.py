@@ -1,9 +1,10 @@
 """The register tile: a small block of a matrix product held in vector registers.
 
 ``C[r, j] (+)= sum over t of A[r, t] * B[t, j]`` for a few rows and columns, then a bias is added.
-A is addressed by two strides (elements, one element broadcast at a time), rows of B and C are
-contiguous. Every element is one chain of fused multiply-adds in the order of `t`, beginning at 0 or
-at what C holds, so its bits depend neither on the shape of the tile nor on its place in it.
+A number of A is copied into all lanes of a vector and multiplied with a vector of a row of B. So A
+may lie anyhow (it has two strides, in elements), while rows of B and C are contiguous. Every
+element is one chain of fused multiply-adds in the order of `t`, beginning at 0 or at what C holds,
+so its bits depend neither on the shape of the tile nor on its place in it.
 
 Compiled (`_tile_llvm`), a shape keeps its rows x vectors of sums in registers. Fewer rows than the
 shape has are computed by repeating the last row, fewer columns by moving vectors to the left until
@@ -23,7 +24,8 @@ from . import target
 recorded.record()
 
 # Shapes, as `shape` of `tile` (rows x vectors on AVX-512 / on CPUs with 16 vector registers).
-# The last three keep 8 sums in flight, enough to hide the latency of the multiply-add.
+# A multiply-add takes some four cycles, and a core begins two in each: it is busy only with eight
+# or more sums that do not wait for each other. The last three shapes have just these eight.
 MAIN = 0  # 8x3 / 6x2
 MIDDLE = 1  # 8x2 / 6x2
 NARROW = 2  # 8x1 / 6x1, masked

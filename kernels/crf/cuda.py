@@ -148,6 +148,7 @@ def retreat(work: Any, share: Any, pair: Any, b: int, t: int, C: int, M: int, to
 
 @helper
 def fill_pair(pair: Any, b: int, value: Any) -> None:
+    """pair[b] = value, by all threads of the block."""
     for j in range(thread_number(), pair.shape[2], block_threads()):
         for i in range(pair.shape[1]):
             pair[b, i, j] = value

@@ -2,8 +2,10 @@
 
 B sequences of T frames, C classes; L labels of a sequence, M columns for them (`columns_for`), W
 and S by `room_for`. The labels may stand anywhere in the frames in their order, each over one or
-more frames, with blanks between them or (if they differ) without. `alpha` is what the frames up to
-one give to the labels up to one, `beta` what the frames after it give to the labels after it.
+more frames, with blanks between them or (if they differ) without. A *state* is a place in that
+row: label k, or the blank after k labels. `alpha` of a frame and a state is the probability of all
+paths through the frames up to this one that end in the state, `beta` that of all paths through the
+frames after it that begin there. Probabilities are pairs m, e for m 2^e (see `shared.py`).
 """
 
 from ..cpu.parts import fill_row, keep_part, load_part, row_max, row_sum, store_part
@@ -68,6 +70,7 @@ def begin(work, lo, M):
 
 @helper
 def mark_skips(work, target, lo, b, M, L):
+    """Enter in `work` where a label may follow the one before it directly: where the two differ."""
     fill_row(work, lo * work.shape[1] + SKIP * M, M + COLUMNS, ZERO)
     for k in range(2, L + 1):
         if target[b, k - 1] != target[b, k - 2]:
@@ -76,7 +79,11 @@ def mark_skips(work, target, lo, b, M, L):
 
 @helper
 def advance(room, work, lo, t, M):
-    """`alpha` after frame t. A state needs itself and those before it as they were."""
+    """`alpha` after frame t, in place of that after frame t - 1.
+
+    A state's sum takes the old values of itself and of the two states before it. The states are
+    gone through upwards, so the old values of the vector before are kept in m2, e2, m3, e3.
+    """
     row, states = (lo * room.shape[1] + t) * room.shape[2], lo * work.shape[1]
     own, own_e = room[lo, t, P * M], room[lo, t, P_E * M]
     nothing, nowhere = splat(work, 1.0), splat(work, ZERO)
@@ -106,7 +113,8 @@ def advance(room, work, lo, t, M):
 @helper
 def retreat(room, work, share, lo, b, t, M, top):
     """The shares of labels in frame t (in column 0 that of the blank), times 2^top, and then `beta`
-    of the frame before. A state needs itself and those behind it as they were."""
+    of the frame before. A state's sum takes the old values of itself and of those after it, so the
+    states are gone through downwards."""
     w = lanes(work)
     row, states = (lo * room.shape[1] + t) * room.shape[2], lo * work.shape[1]
     own, own_e = room[lo, t, P * M], room[lo, t, P_E * M]

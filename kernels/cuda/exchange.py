@@ -15,8 +15,8 @@ Why that is right, in the terms of PTX's memory model:
 - Words are used in two slots by turns. A block overwrites the words of turn n - 2 with those of
   turn n after it has seen *all* words of turn n - 1, also where it has no use for them. Each of
   them was written after a barrier that followed all reads of turn n - 2 by the block that wrote
-  it: reads of a turn are over before its words can change. (A read that took the later word would
-  be the cause of its own cause.)
+  it: reads of a turn are over before its words can change. (For a read to return the later word,
+  that word would have to be written before the read that its own writing waited for.)
 - Before the launch all words are set to 0, by another launch; turns are counted from 1.
 
 The first bodies are the plain-Python twins for the simulator; the compiled ones are in
@@ -85,8 +85,8 @@ def receiving(load: Callable[..., Any], first_of: Callable[..., Any]) -> Callabl
         """s[at:at+size] = the numbers of the exchange from `source` on, of this turn; waits for
         them.
 
-        `size` is a multiple of 2. All threads of the block come here; when they leave, all is
-        there.
+        `size` is a multiple of 2. All threads of the block call this, each fetches its share; when
+        they return, all `size` numbers are in s.
         """
         each = words_each(s)
         first, count, step = source * each, size * each, 2 * block_threads()

@@ -1,4 +1,4 @@
-"""The exchange of `exchange.py` within a cluster of blocks, by way of their shared memories.
+"""The exchange of `exchange.py` within a cluster of blocks, through their shared memory.
 
 The blocks of a cluster run at once, side by side, and reach each other's shared memory (compute
 capability 9.0). Each block keeps all words of its group; whoever computes a number writes its word

@@ -80,8 +80,8 @@ def _copies() -> _Copies:
 
 
 def computed_here(i: int) -> int:
-    """`i`, from 0 to 2^31. What is computed from it is computed where it stands in the code: it
-    needs no registers elsewhere."""
+    """`i`, from 0 to 2^31, by an instruction that the compiler does not look into. So it cannot
+    compute what follows from the result before a loop, where it would occupy registers."""
     return i
 
 

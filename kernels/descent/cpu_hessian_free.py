@@ -48,6 +48,7 @@ def kept_iterates(rounds: int) -> int:
 
 @helper
 def next_kept(after):
+    """The number of the next iterate to keep: 1.3 times this one, rounded up."""
     return math.ceil(after * 1.3 + 1e-9)
 
 

@@ -18,6 +18,7 @@ from .cuda_vectors import with_scope
 
 @helper
 def unit_vector(vector, places, k):
+    """vector = 0 but for a 1 at the k-th place."""
     for i in range(thread_number(), vector.shape[0], block_threads()):
         vector[i] = cast(vector, 0.0)
     cuda.syncthreads()
@@ -27,6 +28,7 @@ def unit_vector(vector, places, k):
 
 @helper
 def take_column(product, places, matrix, k):
+    """Row k of the matrix = the product at the places of the parameters."""
     cuda.syncthreads()
     for j in range(thread_number(), matrix.shape[0], block_threads()):
         matrix[k, j] = product[places[j]]
@@ -35,6 +37,8 @@ def take_column(product, places, matrix, k):
 
 @helper
 def symmetric(matrix, diagonal):
+    """The upper half of the matrix becomes the mean of both halves; `diagonal`, what damping
+    multiplies, stays above 0."""
     n, top = matrix.shape[0], np.float64(0.0)
     for i in range(thread_number(), n, block_threads()):
         for j in range(i):
@@ -58,6 +62,8 @@ def inner(matrix, i, j, n):
 
 @helper
 def factor(matrix, diagonal, roots, damping):
+    """Cholesky's factor of matrix + damping * diagonal, in the lower half of the matrix and in
+    `roots`; False where the matrix is not positive definite. A warp computes a row's element."""
     n, warp, warps = matrix.shape[0], thread_number() // WARP, block_threads() // WARP
     for j in range(n):
         rest = matrix[j, j] + damping * diagonal[j] - inner(matrix, j, j, j)
@@ -77,6 +83,7 @@ def factor(matrix, diagonal, roots, damping):
 
 @helper
 def take_right_side(before, places, x):
+    """x = minus the gradient at the places of the parameters, in float64."""
     cuda.syncthreads()
     for i in range(thread_number(), x.shape[0], block_threads()):
         x[i] = -np.float64(before[places[i]])
@@ -105,6 +112,7 @@ def solve(matrix, roots, x):
 
 @helper
 def add_at(x, places, p):
+    """p += x at the places of the parameters."""
     cuda.syncthreads()
     for i in range(thread_number(), x.shape[0], block_threads()):
         p[places[i]] += cast(p, x[i])

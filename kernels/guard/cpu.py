@@ -37,7 +37,8 @@ def nothing(x):
 
 @helper
 def larger(worst, v):
-    """The larger magnitudes, as bit patterns: NaN counts as larger than infinity."""
+    """The larger magnitudes, as bit patterns: read as integers, positive floats keep their order,
+    and NaN is larger than infinity."""
     return maximum(bits(absolute(v)), worst)
 
 
@@ -114,6 +115,7 @@ def check_columns(
 
 @helper
 def copy(x, saved):
+    """saved = x, both flat."""
     for i in range(saved.shape[0]):
         saved[i] = x[i]
 

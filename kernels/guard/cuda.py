@@ -42,6 +42,7 @@ def check_size(x, guard, limit):
 
 @helper
 def copy(x: Any, saved: Any) -> None:
+    """saved = x, both flat, by all threads of the grid."""
     for i in range(cuda.grid(1), saved.shape[0], cuda.gridsize(1)):
         saved[i] = x[i]
 

@@ -54,6 +54,7 @@ def spread_sum(weight: Any, keep: Any, at: int, shift: Any, place: tuple) -> Any
 
 @helper
 def fill_row(y: Any, base: int, value: Any, place: tuple) -> None:
+    """Set the row of y that begins at `base`; `place` is of `row_place`, here and below."""
     _, _, first, step, size, _ = place
     j = first
     while j < size:
@@ -213,6 +214,8 @@ def soft_row(
     x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
     C: int, with_gradient: bool, store: bool, place: tuple,
 ) -> None:  # fmt: skip
+    """A row's cross entropy with probabilities as target, and (`with_gradient`) its gradient to the
+    logits; the row stays in `keep` from `at` on."""
     narrow, row, first, step, size, _ = place
     base = row * C
     spread = smoothing / cast(x, C)

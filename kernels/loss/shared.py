@@ -7,6 +7,7 @@ from ..simd import absolute, copysign, maximum, minimum, where
 
 @helper
 def weight_of(weight, c):
+    """The weight of class c; 1 where there are none."""
     return weight[c] if weight.shape[0] > 0 else 1.0
 
 

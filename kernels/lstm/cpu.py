@@ -42,7 +42,11 @@ def lstm_backward_scratch(hidden):
 
 @helper
 def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
-    """`n` units from unit j on: gates from scratch at z, new state to c, h, saved and y."""
+    """`n` units from unit j on: gates from scratch at z, new state to c, h, saved and y.
+
+    `s` is the scratch memory; z, bias, c and h are where the arrays of one sequence begin in it. k
+    and i are where the step's row begins in `saved` and in y, all as flat indices.
+    """
     before = load_part(s, c + j, n)
     zi = load_part(s, z + j, n) + load_part(s, bias + j, n)
     zf = load_part(s, z + H + j, n) + load_part(s, bias + H + j, n)

@@ -41,7 +41,7 @@ SHAPES = {
 FOLDING = "_middle"
 #: shapes whose products are computed on tensor cores
 UNITS = {"_tf32": "tf32", "_tf32x3": "tf32x3"}
-#: shapes that float64 has not: a thread's 64 sums would take half of the registers that it may have
+#: shapes that float64 lacks: a thread's 64 sums would take half of the registers that it may have
 FLOAT32 = ("_large", *UNITS)
 
 #: multiply-adds a multiprocessor does in a cycle with blocks of a shape (float32's peak is 128):

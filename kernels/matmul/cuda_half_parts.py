@@ -43,6 +43,8 @@ def _declare_parts(kind: str, letter: str) -> None:
 
     @helper
     def keep(i, value, out, half):
+        """Write element i of the result: as float32, in 16 bits, or both; an array of size 0 is
+        absent."""
         if out.size > 0:
             out[i] = value
         if half.size > 0:

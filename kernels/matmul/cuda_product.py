@@ -1,6 +1,9 @@
 """How a block of threads computes its tile of a matrix product (see `tile` for the pieces).
 
-While a slice of the sum is multiplied, the next ones are on their way to shared memory. Blocks at
+The sum over the depth is cut into slices. A slice of A and of B is copied from global to shared
+memory, where all threads of the block can read it; each thread then adds the products of its few
+rows and columns to sums in its registers. While one slice is multiplied, the next ones are on their
+way. Blocks at
 an edge of the matrices, and slices at the end of the sum, take a slower way that checks every
 element; so do blocks whose rows don't begin at multiples of 16 bytes.
 """
@@ -40,7 +43,7 @@ class Shape(NamedTuple):
     groups: int  # of warps, each with all of the tile and a share of the sum
     depth: int  # of a slice in shared memory
     stages: int  # slices in shared memory: one in use, the others on their way
-    pad: int = 4  # elements between rows of shared memory, against bank conflicts
+    pad: int = 4  # unused elements between rows of shared memory, against bank conflicts
 
     @property
     def warps(self) -> int:

@@ -142,11 +142,13 @@ def strip_rstd(variance, eps):
 
 @helper
 def value_term(x, y, mean, rstd, row, j, n):
+    """A strip of row `row` of y: its sum over the rows gives the mean."""
     return strip_load(y, row * y.shape[1] + j, n)
 
 
 @helper
 def square_term(x, y, mean, rstd, row, j, n):
+    """The squared distances of a strip of x from the mean: their sum gives the variance."""
     d = strip_subtract(strip_load(x, row * x.shape[1] + j, n), mean)
     return strip_multiply(d, d)
 

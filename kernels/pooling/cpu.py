@@ -32,8 +32,9 @@ def in_pairs(taps, windows):
 def max_of_pairs(x, y, n):
     """A sample's maxima of 2x2 places.
 
-    Where a position has fewer channels than a vector, it is written whole all the same: the rest is
-    written over by the next position. Masked stores take some CPUs as long as a dozen others.
+    A position with fewer channels than a vector is written as a whole vector all the same; the next
+    position overwrites the surplus. Storing a part of a vector (a masked store) takes some CPUs as
+    long as a dozen whole ones.
     """
     channels, step = x.shape[3], lanes(x)
     line = x.shape[2] * channels

@@ -38,6 +38,7 @@ def first_element(block: int) -> int:
 
 @helper
 def _drop(x: Any, y: Any, i: int, random: Any, keep: Any, scale: Any) -> None:
+    """Element i of y: x scaled, or 0, by a random word."""
     if i < x.size:
         kept = cast(x, to_uniform(random)) < keep
         flat(y)[i] = where(kept, flat(x)[i] * scale, 0.0)
@@ -71,6 +72,7 @@ def dropout_at(x, rate, y, control, stream):
 
 @helper
 def _put(y: Any, i: int, value: Any) -> None:
+    """y[i] = value (flat), if there is such an element."""
     if i < y.size:
         flat(y)[i] = value
 

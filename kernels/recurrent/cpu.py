@@ -83,9 +83,9 @@ def transpose_weights(
 def multiply(a, w, skip, c, depth, rows, first, last, begin):
     """C = A @ W[skip:skip+depth, first:last], or C += where not `begin`; W: see `Weight`.
 
-
-    A block of a panel of W stays in the L1 cache while the tiles of all rows pass over it; the
-    panel's part of C stays there until the whole depth is summed.
+    W is taken a panel (a few columns) at a time, and a panel in blocks of its depth, so that a
+    block stays in the L1 cache while the tiles of all rows pass over it; the panel's part of C
+    stays there until the whole depth is summed.
     """
     weight = w.array
     itemsize = 4 if is32(weight) else 8

@@ -45,4 +45,5 @@ def length_of(lengths, b, steps):
 
 @helper
 def step_of(turn, length, reverse):
+    """The step of a sequence that is computed in this turn."""
     return length - 1 - turn if reverse else turn

@@ -66,6 +66,7 @@ def sum_columns(x: "in rows f[N,C]", y: "out rows f[N]", lo: "begin", hi: "end")
 
 @helper
 def _step(total: Vector, a: Any, b: Any, i: int) -> Vector:
+    """total + a*b for the vectors at i."""
     return fma(load(a, i), load(b, i), total)
 
 

@@ -35,6 +35,7 @@ def rnn_backward_scratch(hidden):
 
 @helper
 def forward_part(s, z, bias, h, y, i, activation, j, n):
+    """`n` units from unit j on: from the sums in scratch at z to the new h, in scratch and in y."""
     out = activate(load_part(s, z + j, n) + load_part(s, bias + j, n), activation)
     store_part(s, h + j, out, n)
     store_part(y, i + j, out, n)
@@ -116,6 +117,8 @@ def rnn_forward(
 
 @helper
 def backward_part(s, z, dh, y, e, dy, dz, d, dbias, q, activation, j, n):
+    """`n` units from unit j on: from the gradient of h to that of the sums, for the step before (in
+    scratch at z), for the weights (dz) and for the bias (dbias)."""
     gradient = load_part(s, dh + j, n)
     if dy.size > 0:
         gradient = gradient + load_part(dy, e + j, n)

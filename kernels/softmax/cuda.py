@@ -2,6 +2,9 @@
 
 N rows, C classes. Global memory is read once and written once: in between a row is kept in shared
 memory (or, where it is too long for that, in the output).
+
+Short rows have a warp each, long ones a whole block (`row_place` says which): its threads take the
+columns `first`, `first + step` and so on, and `row_sum` and `row_max` combine what they have found.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ def row_exp_sum(keep: Any, at: int, shift: Any, place: tuple) -> Any:
 
 @helper
 def softmax_row(x: Any, y: Any, keep: Any, at: int, base: int, place: tuple) -> None:
+    """y = softmax of the row that begins at `base`; meanwhile it is in `keep` from `at` on."""
     _, _, first, step, size, _ = place
     scale = 1.0 / row_exp(keep, at, row_top(x, keep, base, at, True, place), place)
     j = first
@@ -103,6 +107,7 @@ def softmax_backward(y, dy, dx):
 
 @helper
 def log_softmax_row(x: Any, y: Any, keep: Any, at: int, base: int, place: tuple) -> None:
+    """y = the logarithm of softmax of the row that begins at `base`, kept likewise."""
     _, _, first, step, size, _ = place
     shift = row_top(x, keep, base, at, True, place)
     log_sum = log(row_exp_sum(keep, at, shift, place))

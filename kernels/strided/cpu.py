@@ -13,7 +13,8 @@ from ..cpu.parts import copy_run, fill_row
 from ..declare import helper, kernel
 from ..simd import lanes, splat, store, store_first
 
-#: rows of a transpose that are copied at once; more of them would fall on one set of the cache
+#: rows of a transpose that are copied at once; the lines of more of them would compete for the same
+#: few places in the cache
 TOGETHER = 8
 
 

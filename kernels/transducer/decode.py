@@ -41,7 +41,7 @@ class Found(NamedTuple):
     Attributes:
         score: in order.
         which: hypothesis * V + symbol.
-        mate: for each hypothesis the one that becomes its labels by one more, or -1.
+        mate: for each hypothesis the one whose labels, with one more, are its own; -1 if none.
     """
 
     score: Any
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 @helper
 def mate_of(now: Hypotheses, b: int, a: int) -> int:
-    """The hypothesis that becomes the labels of hypothesis a by one more label, or -1."""
+    """The hypothesis whose labels, with one more, are those of hypothesis a, or -1."""
     W, size = now.score.shape[1], int(now.count[b, a])
     S = now.history.shape[1] // W
     for k in range(W):

@@ -16,7 +16,11 @@ from .shared import chances, dilation, drawn_level, padded, places, span
 
 @helper
 def add_product(w, base, depth, width, s, row, x, y):
-    """s[row, y:y+width] += s[row, x:x+depth] @ the matrix (depth, width) at w[base]."""
+    """s[row, y:y+width] += s[row, x:x+depth] @ the matrix (depth, width) at w[base].
+
+    Two vectors of columns at a time, and for each of them one sum of the even rows of the matrix
+    and one of the odd rows: four independent chains, which a core works on side by side.
+    """
     n, at = lanes(s), row * s.shape[1] + y
     for j in range(0, width, 2 * n):
         left, right = width - j, width - j - n
