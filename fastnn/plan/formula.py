@@ -38,6 +38,8 @@ class Formula:
         self.assumed, self.program, self.nbytes = assumed, program, nbytes
         #: what others have found out about its programs
         self.kept: dict[Any, Any] = {}
+        #: parts of the program, by identity, in which there are no formulas
+        self.still: set[int] = set()
         #: the places that are formulas; the others are the same at all sizes
         self.moving = {n: p for n, p in program.places.items() if _moves(p)}
 
@@ -80,7 +82,8 @@ class SizedProgram(Program):
     def __getattr__(self, name: str) -> Any:
         if name not in _LATE or self.formula is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        found = self.__dict__[name] = filled(getattr(self.formula.program, name), self.values)
+        contents = getattr(self.formula.program, name)
+        found = self.__dict__[name] = filled(contents, self.values, self.formula.still)
         return found
 
 
@@ -89,17 +92,23 @@ def _moves(place: Operand) -> bool:
     return any(map(follows, (place.offset, place.per_item, *place.dims, *place.strides)))
 
 
-def filled(found: Any, values: Sequence[int]) -> Any:
+def filled(found: Any, values: Sequence[int], still: set[int] | None = None) -> Any:
     """Something with numbers in the place of the formulas in it; the same object, if there are
-    none."""
+    none.
+
+    Args:
+        found: what has formulas in it.
+        values: the sizes, and what follows from them.
+        still: objects, by identity, in which there are none, to which those found are added: they
+            have to live as long as it does.
+    """
     kind: Any = type(found)
     if kind is int or kind is str or kind is float or found is None:
         return found
+    if still is not None and id(found) in still:
+        return found
     if follows(found):
         return at(found, values)
-    if kind is tuple:
-        items = [filled(item, values) for item in found]
-        return found if all(map(is_, items, found)) else tuple(items)
     if kind is Operand:
         offset, dims = at(found.offset, values), filled(found.dims, values)
         strides, per_item = filled(found.strides, values), at(found.per_item, values)
@@ -112,20 +121,31 @@ def filled(found: Any, values: Sequence[int]) -> Any:
             found.segment, offset, dims, found.dtype, found.external, found.buffer, per_item,
             strides,
         )  # fmt: skip
-    if kind is PlannedCall:
-        operands, multiplier = filled(found.operands, values), at(found.multiplier, values)
-        if operands is found.operands and multiplier is found.multiplier:
-            return found
-        return PlannedCall(found.kernel, operands, multiplier, found.scope)
     if kind is Count:
         return Count(at(found.first, values), filled(found.strides, values))
     if kind is Words:
         return found.at(values)
+    made = _filled_inside(found, kind, values, still)
+    if made is found and still is not None:
+        still.add(id(found))
+    return made
+
+
+def _filled_inside(found: Any, kind: Any, values: Sequence[int], still: set[int] | None) -> Any:
+    """The same of what consists of parts."""
+    if kind is tuple:
+        items = [filled(item, values, still) for item in found]
+        return found if all(map(is_, items, found)) else tuple(items)
+    if kind is PlannedCall:
+        operands, multiplier = filled(found.operands, values, still), at(found.multiplier, values)
+        if operands is found.operands and multiplier is found.multiplier:
+            return found
+        return PlannedCall(found.kernel, operands, multiplier, found.scope)
     if kind is dict:
-        return {name: filled(item, values) for name, item in found.items()}
+        return {name: filled(item, values, still) for name, item in found.items()}
     if (names := _fields(kind)) and kind is not Program:
         before = [getattr(found, name) for name in names]
-        items = [filled(part, values) for part in before]
+        items = [filled(part, values, still) for part in before]
         if not all(map(is_, items, before)):
             return kind(**dict(zip(names, items, strict=True)))
     return found

@@ -33,21 +33,30 @@ PRODUCT = {"family": "convolution", "slow_to_compile": True}
 
 
 @helper
-def spread(a, b, c):
+def weight_transform(a, b, c):
     """G of three vectors."""
     half = (a + c) * 0.5
     return a, half + b * 0.5, half - b * 0.5, c
 
 
 @helper
-def gathered(a, b, c, d):
+def weight_transform_back(a, b, c, d):
     """G' of four vectors."""
     return a + (b + c) * 0.5, (b - c) * 0.5, (b + c) * 0.5 + d
 
 
 @helper
-def three(w, at, step):
-    return spread(load(w, at), load(w, at + step), load(w, at + 2 * step))
+def weight_column(w, at, line):
+    """G of the three elements of a column of w, `line` apart."""
+    return weight_transform(load(w, at), load(w, at + line), load(w, at + 2 * line))
+
+
+@helper
+def weight_column_back(du, at, line):
+    """G' of the four elements of a column of du, `line` apart."""
+    return weight_transform_back(
+        load(du, at), load(du, at + line), load(du, at + 2 * line), load(du, at + 3 * line)
+    )
 
 
 @kernel(grain=16)
@@ -62,11 +71,11 @@ def winograd_weights(
     for c in range(w.shape[2]):
         for k in range(lo, hi, lanes(w)):
             at = c * w.shape[3] + k
-            left = three(w, at, 3 * plane)
-            middle = three(w, at + plane, 3 * plane)
-            right = three(w, at + 2 * plane, 3 * plane)
+            left = weight_column(w, at, 3 * plane)
+            middle = weight_column(w, at + plane, 3 * plane)
+            right = weight_column(w, at + 2 * plane, 3 * plane)
             for a in range(4):
-                found = spread(left[a], middle[a], right[a])
+                found = weight_transform(left[a], middle[a], right[a])
                 for b in range(4):
                     store(u, at + (4 * a + b) * plane, found[b])
 
@@ -105,103 +114,116 @@ def winograd_weights_gradient(
     for c in range(dw.shape[2]):
         for k in range(lo, hi, lanes(dw)):
             at = c * dw.shape[3] + k
-            one, two = down(du, at, plane), down(du, at + plane, plane)
-            third, last = down(du, at + 2 * plane, plane), down(du, at + 3 * plane, plane)
+            one = weight_column_back(du, at, 4 * plane)
+            two = weight_column_back(du, at + plane, 4 * plane)
+            third = weight_column_back(du, at + 2 * plane, 4 * plane)
+            last = weight_column_back(du, at + 3 * plane, 4 * plane)
             for i in range(3):
-                found = gathered(one[i], two[i], third[i], last[i])
+                found = weight_transform_back(one[i], two[i], third[i], last[i])
                 for j in range(3):
                     store(dw, at + (3 * i + j) * plane, found[j])
-
-
-@helper
-def down(du, at, plane):
-    return gathered(
-        load(du, at), load(du, at + 4 * plane), load(du, at + 8 * plane), load(du, at + 12 * plane)
-    )
 
 
 # ---------------------------------------------------------------- tiles
 
 
 @helper
-def column(x, at, line):
-    """B' of the four elements of a column, whose lines are `line` apart."""
-    a, b, c, d = load(x, at), load(x, at + line), load(x, at + 2 * line), load(x, at + 3 * line)
+def input_transform(a, b, c, d):
+    """B' of four vectors."""
     return a - c, b + c, c - b, b - d
 
 
 @helper
-def put_row(room, at, plane, a, b, c, d):
-    """Four planes of B' x B, of a row of B' x."""
-    store(room, at, a - c)
-    store(room, at + plane, b + c)
-    store(room, at + 2 * plane, c - b)
-    store(room, at + 3 * plane, b - d)
+def gradient_transform(a, b):
+    """A of two vectors."""
+    return a, a + b, a - b, -b
 
 
 @helper
-def take_tiles(image, source, line, channels, tiles, first, last, room, at, plane):
+def output_transform(a, b, c, d):
+    """A' of four vectors."""
+    return a + b + c, b - c - d
+
+
+@helper
+def input_column(x, at, line):
+    """B' of the four elements of a column of x, `line` apart."""
+    return input_transform(
+        load(x, at), load(x, at + line), load(x, at + 2 * line), load(x, at + 3 * line)
+    )
+
+
+@helper
+def output_column(room, at, line):
+    """A' of the four elements of a column, `line` apart."""
+    return output_transform(
+        load(room, at), load(room, at + line), load(room, at + 2 * line), load(room, at + 3 * line)
+    )
+
+
+@helper
+def store_planes(room, at, plane, found):
+    """Four vectors, each to its plane."""
+    store(room, at, found[0])
+    store(room, at + plane, found[1])
+    store(room, at + 2 * plane, found[2])
+    store(room, at + 3 * plane, found[3])
+
+
+@helper
+def transform_tiles(image, source, line, channels, tiles, first, last, room, at, plane):
     """B' x B of `tiles` tiles side by side in the padded image whose first element is at `source`;
     the rows `first` to `last` of the 4x4, planes of `plane` numbers from `at` on."""
     for c in range(0, channels, lanes(room)):
         here, to = source + c, at + c
-        p, q = column(image, here, line), column(image, here + channels, line)
+        p = input_column(image, here, line)
+        q = input_column(image, here + channels, line)
         for _ in range(tiles):
             here += 2 * channels
-            r, s = column(image, here, line), column(image, here + channels, line)
+            r = input_column(image, here, line)
+            s = input_column(image, here + channels, line)
             for a in range(4):
                 if first <= a < last:
-                    put_row(room, to + 4 * (a - first) * plane, plane, p[a], q[a], r[a], s[a])
+                    found = input_transform(p[a], q[a], r[a], s[a])
+                    store_planes(room, to + 4 * (a - first) * plane, plane, found)
             p, q = r, s
             to += channels
 
 
 @helper
-def put_two(room, at, plane, a, b):
-    """Four planes of A dy A', of a row of A dy."""
-    store(room, at, a)
-    store(room, at + plane, a + b)
-    store(room, at + 2 * plane, a - b)
-    store(room, at + 3 * plane, -b)
-
-
-@helper
-def take_gradients(dy, source, line, outputs, tiles, first, last, room, at, plane):
-    """A dy A' of `tiles` tiles side by side, otherwise as `take_tiles`."""
+def transform_gradients(dy, source, line, outputs, tiles, first, last, room, at, plane):
+    """A dy A' of `tiles` tiles side by side, otherwise as `transform_tiles`."""
     for k in range(0, outputs, lanes(room)):
         here, to = source + k, at + k
         for _ in range(tiles):
             a, b = load(dy, here), load(dy, here + outputs)
             c, d = load(dy, here + line), load(dy, here + line + outputs)
-            above = (a, a + c, a - c, -c)
-            beside = (b, b + d, b - d, -d)
+            one, two = gradient_transform(a, c), gradient_transform(b, d)
             for row in range(4):
                 if first <= row < last:
-                    put_two(room, to + 4 * (row - first) * plane, plane, above[row], beside[row])
+                    found = gradient_transform(one[row], two[row])
+                    store_planes(room, to + 4 * (row - first) * plane, plane, found)
             here += 2 * outputs
             to += outputs
 
 
 @helper
-def two_of(room, at, plane):
-    """A' of the four elements of a column."""
-    b, c = load(room, at + 4 * plane), load(room, at + 8 * plane)
-    return load(room, at) + b + c, b - c - load(room, at + 12 * plane)
-
-
-@helper
-def give_tiles(room, at, plane, outputs, tiles, bias, y, to, line):
+def transform_back(room, at, plane, outputs, tiles, bias, y, to, line):
     """y = A' m A (+ bias) for `tiles` tiles side by side, of the planes m at `at`."""
     for t in range(tiles):
         for k in range(0, outputs, lanes(room)):
             more = load(bias, k) if bias.size else splat(room, 0.0)
             here, there = at + t * outputs + k, to + 2 * t * outputs + k
-            a, b = two_of(room, here, plane), two_of(room, here + plane, plane)
-            c, d = two_of(room, here + 2 * plane, plane), two_of(room, here + 3 * plane, plane)
-            store(y, there, a[0] + b[0] + c[0] + more)
-            store(y, there + outputs, b[0] - c[0] - d[0] + more)
-            store(y, there + line, a[1] + b[1] + c[1] + more)
-            store(y, there + line + outputs, b[1] - c[1] - d[1] + more)
+            a = output_column(room, here, 4 * plane)
+            b = output_column(room, here + plane, 4 * plane)
+            c = output_column(room, here + 2 * plane, 4 * plane)
+            d = output_column(room, here + 3 * plane, 4 * plane)
+            above = output_transform(a[0], b[0], c[0], d[0])
+            below = output_transform(a[1], b[1], c[1], d[1])
+            store(y, there, above[0] + more)
+            store(y, there + outputs, above[1] + more)
+            store(y, there + line, below[0] + more)
+            store(y, there + line + outputs, below[1] + more)
 
 
 # ---------------------------------------------------------------- convolutions
@@ -234,8 +256,10 @@ def winograd_forward(
         while p < high // 2:
             some = min(lines, high // 2 - p)
             for r in range(some):
-                take_tiles(room, at + 2 * (p + r) * line, line, channels, across, 0, 4, room,
-                           taken + r * across * channels, tiles * channels)  # fmt: skip
+                transform_tiles(
+                    room, at + 2 * (p + r) * line, line, channels, across, 0, 4, room,
+                    taken + r * across * channels, tiles * channels,
+                )  # fmt: skip
             for plane in range(16):
                 product(
                     room, taken + plane * tiles * channels, channels, 1, u,
@@ -244,9 +268,10 @@ def winograd_forward(
                     outputs,
                 )  # fmt: skip
             for r in range(some):
-                give_tiles(room, made + r * across * outputs, tiles * outputs, outputs, across,
-                           bias, y, (n * high + 2 * (p + r)) * wide * outputs,
-                           wide * outputs)  # fmt: skip
+                transform_back(
+                    room, made + r * across * outputs, tiles * outputs, outputs, across, bias, y,
+                    (n * high + 2 * (p + r)) * wide * outputs, wide * outputs,
+                )  # fmt: skip
             p += some
 
 
@@ -275,11 +300,14 @@ def winograd_backward_weight(
     for n in range(x.shape[0]):
         pad_image(x, n, top, left, high + 2, wide + 2, room, at)
         for r in range(high // 2):
-            take_tiles(room, at + 2 * r * line, line, channels, across, first, last, room,
-                       taken + r * across * channels, tiles * channels)  # fmt: skip
-            take_gradients(dy, (n * high + 2 * r) * wide * outputs, wide * outputs, outputs, across,
-                           first, last, room, given + r * across * outputs,
-                           tiles * outputs)  # fmt: skip
+            transform_tiles(
+                room, at + 2 * r * line, line, channels, across, first, last, room,
+                taken + r * across * channels, tiles * channels,
+            )  # fmt: skip
+            transform_gradients(
+                dy, (n * high + 2 * r) * wide * outputs, wide * outputs, outputs, across, first,
+                last, room, given + r * across * outputs, tiles * outputs,
+            )  # fmt: skip
         for plane in range(hi - lo):
             for k in range(0, outputs, width):
                 panel(

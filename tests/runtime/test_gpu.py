@@ -204,17 +204,17 @@ def test_launches_and_graphs(device):
 
 
 def test_shared_memory_beyond_48_kib_is_asked_for(device):
-    device._kernel(CUDA_KERNELS["affine"], "float32", "", 100, 8)
+    device.code(CUDA_KERNELS["affine"], "float32", "", 100, 8)
     assert device.driver.asked == []
     for shared in (60_000, 50_000, 70_000):
-        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared, 8)
+        device.code(CUDA_KERNELS["affine"], "float32", "", shared, 8)
     assert device.driver.asked == [(8, 60_000, 11, 0), (8, 70_000, 11, 0)]
 
 
 def test_static_shared_memory_counts_against_what_needs_no_asking(device):
     device.driver.static = 4096
     for shared in (45_056, 45_057):
-        device._kernel(CUDA_KERNELS["affine"], "float32", "", shared, 8)
+        device.code(CUDA_KERNELS["affine"], "float32", "", shared, 8)
     assert device.driver.asked == [(8, 45_057, 11, 0)]
 
 

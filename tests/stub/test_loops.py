@@ -15,6 +15,7 @@ import cuda.core
 from fastnn.runtime.cuda import compiler
 from fastnn.runtime.cuda.bound import CudaProgram
 from fastnn.runtime.cuda.gpu import Gpu
+from fastnn.runtime.cuda.made import made
 from fastnn.runtime.cuda.place import Place
 
 prepared, launched, programs = [], [], []
@@ -84,7 +85,7 @@ for steps in (32, 70):
 section("")
 
 def alone(bound, call):
-    kernel, data, operands = bound._operands(call)
+    kernel, operands = (one := made((call,), bound.place)).kernel, one.operands
     values = {
         n: (v.address, v.dims) if isinstance(v, Place)
         else (0, (0,) * len(kernel.arrays[n].dims)) if v is None else v

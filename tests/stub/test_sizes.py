@@ -11,6 +11,17 @@ import os
 os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
 from fastnn.engine import plans
 from fastnn.runtime.cuda import ahead
+from fastnn.runtime.cuda.gpu import Gpu
+from fastnn.runtime.cuda.made import made
+from fastnn.runtime.cuda.prepared import Prepared
+
+prepared, real_prepared = [0], Gpu.prepared
+
+def counted(*given, **more):
+    prepared[0] += 1
+    return real_prepared(*given, **more)
+
+Gpu.prepared = counted
 
 class Tagger(nn.Module):
     def __init__(self):
@@ -30,15 +41,28 @@ class Loop(nn.Module):
 def steps(name, model, lengths, times=3):
     step = fnn.compile(model, "cross_entropy", optim.SGD(0.1), device="cuda")
     for length in lengths:
+        before = prepared[0]
         for k in range(times):
             section(f"{name} {length} {k}")
             step(*data(4, length, 6, steps=(length,)))
+        print("prepared", name, length, prepared[0] - before)
     section("")
     print(name, sum(map(len, step._plans._plans.values())))
     return step
 
 LENGTHS = (20, 9, 14, 3)
 kept = [steps("shared lstm", Tagger(), LENGTHS), steps("shared loop", Loop(), LENGTHS)]
+def words(launch):
+    return [(type(a).__name__, a.item()) for a in launch.arguments], launch.how, launch.words
+
+for step in kept:  # the launches of sizes within a plan, and the same prepared anew
+    for single in step._ready.values():
+        bound = single.bound
+        sent = [one for part in bound.parts for one, _ in part.each() if hasattr(one, "calls")]
+        sent = [one for one in sent if isinstance(one.launch, Prepared)]
+        anew = [made(one.calls, bound.place).prepare(bound.gpu, "float32") for one in sent]
+        same = all(words(one.launch) == words(new) for one, new in zip(sent, anew))
+        print("words", bound.program.within is not None, len(sent), same)
 looked = []
 there = ahead._is_there
 ahead._is_there = lambda variant: looked.append(variant) or there(variant)
@@ -81,9 +105,8 @@ def test_nothing_is_refused_and_all_is_given_back(ran: Ran):
 
 @pytest.mark.parametrize("kind", ["lstm", "loop"])
 def test_a_smaller_size_makes_the_launches_of_its_own_program(ran: Ran, kind: str):
-    plans = {
-        x.split(" ")[0]: int(x.split(" ")[2]) for x in ran.output.splitlines() if f" {kind} " in x
-    }
+    lines = [x.split() for x in ran.output.splitlines() if x.startswith(("shared", "own"))]
+    plans = {how: int(count) for how, what, count in lines if what == kind}
     assert plans == {"shared": 1, "own": 4}
     for length in (20, 9, 14, 3):
         for k in range(3):
@@ -93,6 +116,20 @@ def test_a_smaller_size_makes_the_launches_of_its_own_program(ran: Ran, kind: st
             ]
             assert both[0] == both[1]
             assert bool(both[0]) == (k < 2)  # the third time its graph is there
+
+
+@pytest.mark.parametrize("kind", ["lstm", "loop"])
+def test_only_launches_that_differ_are_prepared_for_a_smaller_size(ran: Ran, kind: str):
+    lines = [x.split() for x in ran.output.splitlines() if x.startswith("prepared ")]
+    count = {(how, int(n)): int(k) for _, how, what, n, k in lines if what == kind}
+    for length in (9, 14, 3):
+        assert 0 < count["shared", length] < count["own", length]
+
+
+def test_what_is_prepared_from_another_size_has_the_words_of_its_own(ran: Ran):
+    lines = [x.split() for x in ran.output.splitlines() if x.startswith("words ")]
+    assert [line[1] for line in lines].count("True") >= 6  # three lengths of two models
+    assert all(int(count) > 0 and same == "True" for _, _, count, same in lines)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "loop"])

@@ -15,7 +15,7 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.kernels import control_block, types
 from fastnn.kernels.cuda import joined
-from fastnn.kernels.declare import CUDA_KERNELS, Array, CudaKernel, kernel_of
+from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.plan.branches import END, Touch, touches_of
 from fastnn.plan.program import (
     Operand,
@@ -27,7 +27,8 @@ from fastnn.plan.program import (
     time_steps,
 )
 from fastnn.runtime import _cuda, poison
-from fastnn.runtime.cuda import ahead, counterpart
+from fastnn.runtime.cuda import ahead
+from fastnn.runtime.cuda.made import Before, Made, made
 from fastnn.runtime.cuda.order import Again, Other, Part, Sent, Steps, cut, ends_early
 from fastnn.runtime.cuda.place import Launch, Place
 from fastnn.runtime.cuda.weights import copying
@@ -42,28 +43,46 @@ class CudaProgram:
     """A program with its memory on a device, ready to be launched.
 
     Each call is prepared once, those of loops too: steps differ in the words that move.
+
+    Args:
+        program: the program.
+        runtime: the device's.
+        segments: its memory, by name.
+        larger: the program whose phases and memory this one has: launches of calls that are the
+            same serve again, and others are prepared from those.
     """
 
-    def __init__(self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment]):
+    def __init__(
+        self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment],
+        larger: CudaProgram | None = None,
+    ):  # fmt: skip
         self.program, self.runtime = program, runtime
         #: the program's calls, those of loops once
         self.calls = program.calls()
         self.gpu, self.device_control = runtime.gpu, runtime.device_control
         self.segments = segments
-        uses = [(o, p.writes) for call in self.calls for _, p, o in call.arrays()]
-        self.written = {o.segment for o, writes in uses if writes} - {"control", "totals"}
-        self.used = {o.segment for o, _ in uses} - {"control", "totals"}
+        if larger is None:
+            uses = [(o, p.writes) for call in self.calls for _, p, o in call.arrays()]
+            self.written = {o.segment for o, writes in uses if writes} - {"control", "totals"}
+            self.used = {o.segment for o, _ in uses} - {"control", "totals"}
+        else:
+            self.written, self.used = larger.written, larger.used
         for name in self.used - set(segments):
             raise ProgramError(f"no memory for {name!r}")
         #: what takes the place of functions of the host
         self.exchanges: list[Exchange] = []
+        #: what is launched for each phase, for programs of other sizes within this one
+        self.sent: list[Made] = []
         #: launches of single calls, by number
         self._single: dict[int, Launch] = {}
         self.saved: Any = None
         #: the launches of a step, in parts
-        self.parts = self._prepared_parts()
-        checks = any(kernel_of(call.kernel).traits.checks for call in self.calls)
-        if "buffers" in self.written and (checks or self.hosts or self.exchanges):
+        self.parts = self._prepared_parts(larger)
+        if "buffers" in self.written and (
+            self.hosts
+            or self.exchanges
+            or any(kernel_of(call.kernel).traits.checks for call in self.calls)
+        ):
             self.saved = runtime.saved_buffers(segments["buffers"])
             self.parts[-1].items.append(self._keep())
         #: what copies weights in 16 bits that the updates keep; whether it changes others
@@ -81,23 +100,29 @@ class CudaProgram:
         """The functions of the host that are called between parts of a step."""
         return [part.host for part in self.parts if part.host is not None]
 
-    def _prepared_parts(self) -> list[Part]:
+    def _prepared_parts(self, larger: CudaProgram | None) -> list[Part]:
         """The launches of a step, in parts between which the host does something; notes exchanges
         with other processes."""
-        groups = [tuple(calls_of([leaf])) for leaf in self.program.leaves()]
-        found = [self._launch(calls) for calls in groups if _host_number(calls) is None]
+        leaves = (tuple(calls_of([leaf])) for leaf in self.program.leaves())
+        groups = [calls for calls in leaves if _host_number(calls) is None]
+        sent, theirs = ((), {}) if larger is None else (larger.sent, larger.segments)
+        before, dtype = Before(sent, theirs, self.segments), self.program.dtype
+        found = [before.made(calls, self.place) for calls in groups]
         ahead.compile_missing(
-            (kernel, self.program.dtype, data, self.gpu.cc)
-            for kernel, data, _ in found
-            if not self.gpu.has(kernel, self.program.dtype, data)
+            (one.kernel, dtype, one.data, self.gpu.cc)
+            for one in found
+            if one.launch is None and not self.gpu.has(one.kernel, dtype, one.data)
         )
-        kernels, numbers, marks = iter(found), itertools.count(), _cuda.ranges()
+        if larger is None:
+            self.sent = found
+        phases, numbers, marks = zip(groups, found, strict=True), itertools.count(), _cuda.ranges()
 
         def launched(phase: PlannedPhase | PlannedRepeat, loops: tuple[Any, ...]) -> Sent | Again:
             if isinstance(phase, PlannedRepeat):
                 body = tuple(launched(one, (*loops, phase)) for one in phase.body)
                 return Again(phase.length, body)
-            calls, launch = tuple(calls_of([phase])), self._prepared(*next(kernels))
+            calls, one = next(phases)
+            launch = one.prepare(self.gpu, dtype)
             if marks is not None:
                 launch = _marked(marks, launch, calls, loops)
             first, *more = [next(numbers) for _ in calls]
@@ -151,20 +176,6 @@ class CudaProgram:
             dims = fold(segment.host.shape, rank or len(dims))
         return Place(segment.place(self.gpu), offset, dims, dtype, strides)
 
-    def _operands(self, call: PlannedCall) -> tuple[CudaKernel, str, dict[str, Any]]:
-        """A call's kernel, the element type of the data that it reads, and its operands."""
-        kernel = counterpart.find(call.kernel, call.scope)
-        operands: dict[str, Any] = {}
-        data_dtype = ""
-        for (name, parameter), operand in zip(kernel.params.items(), call.operands, strict=True):
-            if isinstance(parameter, Array) and isinstance(operand, Operand):
-                operands[name] = self.place(operand, len(parameter.dims))
-                if parameter.dtype == "d":
-                    data_dtype = operands[name].dtype
-            else:
-                operands[name] = operand
-        return kernel, data_dtype, operands
-
     def _prepared(self, kernel: CudaKernel, data: str, operands: dict[str, Any]) -> Launch:
         return self.gpu.prepared(kernel, self.program.dtype, data, operands)
 
@@ -182,20 +193,6 @@ class CudaProgram:
         # a stop is exchanged, too
         touched = (*touches_of(self.program, call), Touch("control", 0, END, "w"))
         return Other(launch, touched, 1)
-
-    def _launch(self, calls: Sequence[PlannedCall]) -> tuple[CudaKernel, str, dict[str, Any]]:
-        """`_operands` of a launch that makes so many calls."""
-        found = [self._operands(call) for call in calls]
-        if len(found) == 1:
-            return found[0]
-        kernels = [kernel for kernel, _, _ in found]
-        operands = {
-            own: mine[name]
-            for k, (kernel, _, mine) in enumerate(found)
-            for name, own in joined.named(kernel, k).items()
-        }
-        data = next((kind for _, kind, _ in found if kind), "")
-        return joined.joined(kernels), data, operands
 
     def _keep(self) -> Other:
         size = self.segments["buffers"].host.size
@@ -279,7 +276,8 @@ class CudaProgram:
         self.runtime.copies.before(self)
         which, _, steps = self._order[number]
         if which not in self._single:
-            self._single[which] = self._prepared(*self._launch([self.calls[which]]))
+            one = made((self.calls[which],), self.place)
+            self._single[which] = one.prepare(self.gpu, self.program.dtype)
         self._single[which](*steps)
 
     def timed(self) -> Iterator[tuple[Sequence[int], float]]:

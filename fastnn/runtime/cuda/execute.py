@@ -134,7 +134,7 @@ class CudaRuntime:
         if known is None or any(
             segments[name] is not known.segments[name] for name in known.used - {"constant"}
         ):
-            self._bound[id(program)] = known = CudaProgram(program, self, segments)
+            self._bound[id(program)] = known = CudaProgram(program, self, segments, larger)
         return known
 
     def bind_like(self, bound: CudaProgram, program: Program) -> CudaProgram:

@@ -10,27 +10,18 @@ import ctypes
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastnn.kernels.declare import CudaKernel
 from fastnn.plan.branches import Place as Branch
-from fastnn.plan.program import Count, moved
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import direct, guards
 from fastnn.runtime.cuda.device import Device
-from fastnn.runtime.cuda.place import (
-    Launch,
-    Operands,
-    Piece,
-    Place,
-    argument_numbers,
-    moving_of,
-    nothing,
-    sizes_of,
-)
+from fastnn.runtime.cuda.place import Launch, Operands, Piece
+from fastnn.runtime.cuda.prepared import prepare
 from fastnn.runtime.cuda.simulated import SimulatedGpu
 from fastnn.runtime.cuda.streams import Streams
 
@@ -48,7 +39,7 @@ class Gpu(Device):
         core = _cuda.core()
         self.core, self.driver = core, _cuda.driver()
         self.stream = self.use().create_stream()
-        self._capture = threading.local()  # where a thread's launches go while they are captured
+        self.captures = threading.local()  # where a thread's launches go while they are captured
         self.idle_streams: list[Any] = []  # for further branches of a capture
         self._kernels: dict[Any, Any] = {}
         self._sources: list[np.ndarray] = []  # what copies that are on their way read
@@ -190,60 +181,42 @@ class Gpu(Device):
     # ---------------------------------------------------------------- launches
 
     def prepared(
-        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands
-    ) -> Launch:
+        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands,
+        like: Launch | None = None, changed: Collection[str] = (),
+    ) -> Launch:  # fmt: skip
         """A function that launches a kernel; compiles it if need be.
 
         All is prepared once. In a step of loops only the words of operands that move differ.
-        """
-        from fastnn.runtime.cuda import compiler
 
-        how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
-        if how.empty:
-            return nothing
-        code = self._kernel(kernel, dtype, data_dtype, how.shared, how.cluster)
+        Args:
+            kernel, dtype, data_dtype: what is launched.
+            operands: on what.
+            like: a launch of it, prepared before, on operands that are the same but for `changed`.
+        """
+        return prepare(self, kernel, dtype, data_dtype, operands, like, changed)
+
+    def config(self, how: Any, cooperative: bool) -> Any:
+        """A launch's grid, threads and shared memory for `cuda.core`."""
         grid, cluster = how.grid, None
         if how.cluster > 1:  # then the grid is one of clusters
             grid, cluster = (grid[0] // how.cluster, 1, 1), (how.cluster, 1, 1)
-        config = self.core.LaunchConfig(
+        return self.core.LaunchConfig(
             grid=grid, cluster=cluster, block=how.threads, shmem_size=how.shared,
-            is_cooperative=kernel.cooperative,
+            is_cooperative=cooperative,
         )  # fmt: skip
-        values = {
-            n: (v.address, v.dims)
-            if isinstance(v, Place)
-            else (0, (0,) * len(kernel.arrays[n].dims))
-            if v is None
-            else v.first
-            if isinstance(v, Count)
-            else v
-            for n, v in operands.items()
-        }
-        arguments = compiler.arguments(kernel, dtype, values)
-        numbers = argument_numbers(kernel)
-        words = [(numbers[name], v.strides) for name, v in moving_of(operands).items()]
-        start, capture, stream = self.core.launch, self._capture, self.stream
-
-        def launch(*steps: int) -> None:
-            given = _moved(arguments, words, steps) if words else arguments
-            try:
-                start(getattr(capture, "stream", stream), config, code, *given)
-            except Exception as error:
-                raise self.failure(error, f" to launch {kernel.name!r}, {how}") from error
-
-        return launch
 
     def current_stream(self) -> int:
         """The handle of the stream on which this thread's launches go."""
-        return int(getattr(self._capture, "stream", self.stream).handle)
+        return int(getattr(self.captures, "stream", self.stream).handle)
 
     def has(self, kernel: CudaKernel, dtype: str, data_dtype: str) -> bool:
         """Whether a kernel's code has been loaded."""
         return (kernel, dtype, data_dtype) in self._kernels
 
-    def _kernel(
+    def code(
         self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int, cluster: int
     ) -> Any:
+        """A kernel that is loaded, with leave for so much shared memory and such clusters."""
         from fastnn.runtime.cuda import compiler
 
         key = (kernel, dtype, data_dtype)
@@ -279,12 +252,12 @@ class Gpu(Device):
         streams = Streams(self, builder.stream, places)
         try:
             for number, launch in enumerate(launches):
-                self._capture.stream = streams.begin(number)
+                self.captures.stream = streams.begin(number)
                 launch()
                 streams.end(number)
             streams.join()
         finally:
-            self._capture.stream = self.stream
+            self.captures.stream = self.stream
             builder.end_building()
             streams.close()
         graph = builder.complete()
@@ -311,17 +284,6 @@ class Gpu(Device):
                 raise self.failure(error) from error
 
         return wait
-
-
-def _moved(
-    arguments: Sequence[Any], words: Sequence[tuple[int, Sequence[int]]], steps: Sequence[int]
-) -> list[Any]:
-    """A launch's arguments in a step of loops; `words`: the number of each that moves, and its
-    strides."""
-    given = list(arguments)
-    for number, strides in words:
-        given[number] = np.int64(moved(int(given[number]), strides, steps))
-    return given
 
 
 class Owner:

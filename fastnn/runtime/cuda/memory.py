@@ -139,8 +139,14 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
             size = program.sizes[name]
             if name not in self.segments or self.segments[name].host.nbytes < size:
                 self.segments[name] = Segment(name, np.zeros(size, np.uint8), blank=True)
-        if HALVES not in self.segments and any(
-            operand.segment == HALVES for call in program.calls() for _, _, operand in call.arrays()
+        if (
+            larger is None
+            and HALVES not in self.segments
+            and any(
+                operand.segment == HALVES
+                for call in program.calls()
+                for _, _, operand in call.arrays()
+            )
         ):
             words = np.zeros(self.store.size, np.uint16)
             self.segments[HALVES] = Segment(HALVES, words, blank=True)

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,9 @@ class SimulatedGpu(Device):
         return functools.partial(self.download, piece, answer), nothing
 
     def prepared(
-        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands
-    ) -> Launch:
+        self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands,
+        like: Launch | None = None, changed: Collection[str] = (),
+    ) -> Launch:  # fmt: skip
         from fastnn.runtime.cuda import compiler, simulator
 
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
