@@ -91,13 +91,15 @@ def is_whole(value: Any, least: int) -> bool:
     return whole and value >= least
 
 
-def check_whole(owner: str, least: int = 1, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a whole number of at least `least`."""
+def check_whole(owner: str, least: int = 1, most: int | None = None, /, **options: Any) -> None:
+    """Raise OptionError unless each option is a whole number from `least` to `most`."""
     for name, value in options.items():
         if not is_whole(value, least):
             raise OptionError(
                 f"{owner}: expected {name} to be a whole number >= {least}, got {value!r}"
             )
+        if most is not None and value > most:
+            raise OptionError(f"{owner}: expected {name} to be at most {most:,}, got {value:,}")
 
 
 def check_flags(owner: str, /, **options: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from fastnn.errors import check_whole
 from fastnn.kernels.simd import fma
+from fastnn.optim.common import MOST
 from fastnn.optim.optimizer import Optimizer
 from fastnn.optim.wrapper import Wrapper
 
@@ -93,8 +94,8 @@ class SWA(Wrapper):
 
     def __init__(self, optimizer: Optimizer, start: int | None = 1, every: int = 1):
         if start is not None:
-            check_whole("SWA", 1, start=start)
-        check_whole("SWA", 1, every=every)
+            check_whole("SWA", 1, MOST, start=start)
+        check_whole("SWA", 1, MOST, every=every)
         super().__init__(optimizer, swa_start=NEVER if start is None else start, swa_every=every)
 
     def averages(self, p: Any, slots: Mapping[str, Any]) -> Any:
@@ -147,7 +148,7 @@ class Lookahead(Wrapper):
     kept: ClassVar[str] = "slow"
 
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5):
-        check_whole("Lookahead", 1, k=k)
+        check_whole("Lookahead", 1, MOST, k=k)
         super().__init__(optimizer, lookahead_k=k, lookahead_alpha=alpha)
 
     def check_own(self, options: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,10 @@ import numpy as np
 
 from fastnn.errors import OptionError
 
+#: the largest count that an option may be: kernels take it as a whole number of 64 bits, and no
+#: training has more steps
+MOST = 2**31 - 1
+
 
 def betas_of(given: Any) -> tuple[Any, Any]:
     """The decay rates of two moments.

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.descent.search import HEAD
+from fastnn.optim.common import MOST
 from fastnn.optim.optimizer import Optimizer
 
 FORMULAS = ("polak-ribiere", "fletcher-reeves")
@@ -100,7 +101,8 @@ class LBFGS(LineSearch):
         tolerance_change: stop where an iteration lowers the loss by no more than this share of it.
         weight_decay: L2 regularisation: ``weight_decay / 2 * sum(p**2)`` is added to the loss.
 
-    Raises OptionError for a `history_size` or `max_evaluations` below 1, and as `Optimizer`.
+    Raises OptionError for a `history_size` beyond 1 to 1,000, `max_evaluations` below 1, and as
+    `Optimizer`.
 
     >>> import numpy as np
     >>> import fastnn as fnn
@@ -118,7 +120,8 @@ class LBFGS(LineSearch):
         curvature: float = 0.9, max_evaluations: int = 20, tolerance_gradient: float = 1e-7,
         tolerance_change: float = 1e-9, weight_decay: float = 0.0,
     ):  # fmt: skip
-        check_whole("LBFGS", 1, history_size=history_size, max_evaluations=max_evaluations)
+        check_whole("LBFGS", 1, 1_000, history_size=history_size)
+        check_whole("LBFGS", 1, MOST, max_evaluations=max_evaluations)
         self.pairs = int(history_size)
         super().__init__(
             lr=lr, weight_decay=weight_decay, history_size=history_size, decrease=decrease,
@@ -163,8 +166,8 @@ class ConjugateGradient(LineSearch):
             raise OptionError(
                 f"ConjugateGradient formula: expected one of {FORMULAS}, got {formula!r}"
             )
-        check_whole("ConjugateGradient", 0, restart=restart)
-        check_whole("ConjugateGradient", 1, max_evaluations=max_evaluations)
+        check_whole("ConjugateGradient", 0, MOST, restart=restart)
+        check_whole("ConjugateGradient", 1, MOST, max_evaluations=max_evaluations)
         self.formula = formula
         super().__init__(
             lr=lr, weight_decay=weight_decay, fletcher_reeves=FORMULAS.index(formula),

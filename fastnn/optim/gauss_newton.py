@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnn.errors import check_whole
 from fastnn.kernels.descent.gauss_newton import SIZE
+from fastnn.optim.common import MOST
 from fastnn.optim.full_batch import FullBatch
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ class LevenbergMarquardt(GaussNewton):
         tolerance_change: float = 0.0,
     ):  # fmt: skip
         check_whole(
-            "LevenbergMarquardt", 1, max_evaluations=max_evaluations, max_parameters=max_parameters
+            "LevenbergMarquardt",
+            1,
+            MOST,
+            max_evaluations=max_evaluations,
+            max_parameters=max_parameters,
         )
         super().__init__(
             lr=1.0, damping=damping, factor=factor, max_evaluations=max_evaluations,
@@ -159,7 +164,7 @@ class HessianFree(GaussNewton):
         max_iterations: most iterations of conjugate gradients.
         tolerance_gradient, tolerance_change: as for `LBFGS`.
 
-    Raises OptionError for `max_iterations` below 1, and as `Optimizer`.
+    Raises OptionError for `max_iterations` beyond 1 to 1,000,000, and as `Optimizer`.
 
     >>> trainer = fnn.Trainer(nn.Linear(4, 1), "mse", optim.HessianFree())
     """
@@ -171,7 +176,7 @@ class HessianFree(GaussNewton):
         self, damping: float = 1.0, decay: float = 0.95, max_iterations: int = 250,
         tolerance_gradient: float = 1e-7, tolerance_change: float = 0.0,
     ):  # fmt: skip
-        check_whole("HessianFree", 1, max_iterations=max_iterations)
+        check_whole("HessianFree", 1, 1_000_000, max_iterations=max_iterations)
         super().__init__(
             lr=1.0, damping=damping, decay=decay, max_iterations=max_iterations,
             tolerance_gradient=tolerance_gradient, tolerance_change=tolerance_change,

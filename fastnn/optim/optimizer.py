@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
 from fastnn.kernels.update.shared import ACCUMULATED
-from fastnn.optim.common import check_positive, is_real, plain, refuse_unknown
+from fastnn.optim.common import MOST, check_positive, is_real, plain, refuse_unknown
 from fastnn.optim.schedule import Schedule
 from fastnn.optim.shown import call_text
 
@@ -151,7 +151,7 @@ class Optimizer:
         }
         self.own = tuple(options)
         self._refuse_unknown()
-        check_whole("optimizer", 1, accumulate=accumulate)
+        check_whole("optimizer", 1, MOST, accumulate=accumulate)
         self.accumulate = int(accumulate)
         self.clip_global_norm = clip_global_norm
         groups = {} if groups is None else groups

@@ -48,7 +48,8 @@ class Step(Training):
         if isinstance(self.optimizer, FullBatch):
             raise OptionError(
                 f"optimizer: {type(self.optimizer).__name__} takes the whole data set for each "
-                "step, so it has no steps of mini-batches; use fastnn.Trainer"
+                "step, so it has no steps of mini-batches; use fastnn.Trainer, or a method for "
+                "mini-batches (optim.Adam)"
             )
         self.steps_per_epoch = _steps_per_epoch(steps_per_epoch, self.optimizer.schedule)
         self._open(options.workers, bool(options.graphs))

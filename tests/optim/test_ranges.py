@@ -43,6 +43,13 @@ REFUSED: list[tuple[Callable[..., Any], str, list[Any], str]] = [
      "steps above 0"),
     (lambda **o: callbacks.CSVLogger("x", **o), "append", ["a", 1], "True or False"),
     (callbacks.ReduceLROnPlateau, "min_lr", [-1, NAN, "x"], "min_lr >= 0|number"),
+    (optim.SGD, "accumulate", [0, 1.5, 10**30], ">= 1|at most 2,147,483,647"),
+    (optim.ConjugateGradient, "restart", [-1, 10**30], ">= 0|at most 2,147,483,647"),
+    (optim.LBFGS, "history_size", [0, 10**6], ">= 1|at most 1,000"),
+    (optim.LBFGS, "max_evaluations", [0, 2**31], ">= 1|at most 2,147,483,647"),
+    (optim.LevenbergMarquardt, "max_evaluations", [0, 10**30], ">= 1|at most 2,147,483,647"),
+    (optim.HessianFree, "max_iterations", [0, 10**7], ">= 1|at most 1,000,000"),
+    (lambda **o: optim.Lookahead(optim.SGD(), **o), "k", [0, 2**31], ">= 1|at most 2,147,483,647"),
     (callbacks.LearningRateScheduler, "schedule", [0.1, None, "cosine"], "a function of"),
 ]  # fmt: skip
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn, optim, plot
+from fastnn import nn, ops, optim, plot
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.optim.schedules import CosineAnnealing, LinearWarmup
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib.axes")
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 16)).astype(np.float32)
 Y = RNG.integers(0, 3, 40)
@@ -70,6 +70,8 @@ def test_curves() -> None:
     assert [ax.get_title() for ax in axes] == ["loss", "accuracy"]
     lines = {line.get_label(): list(line.get_ydata()) for line in axes[0].lines}
     assert lines == {"a training": [3, 2], "b training": [1], "b validation": [2]}
+    assert list(axes[0].lines[0].get_xdata()) == [1, 2]
+    assert [line.get_linestyle() for line in axes[0].lines] == ["--", "--", "-"]
     with pytest.raises(DataError, match="epoch"):
         plot.learning_curves({})
 
@@ -104,6 +106,11 @@ def test_confusion() -> None:
     figure = plot.confusion_matrix([[0, 1], [2, -100]], [[0, 2], [2, 1]])
     table = figure.axes[0].images[0].get_array()
     np.testing.assert_array_equal(table, [[1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    for text in ax.texts:
+        column, row = text.get_position()
+        assert int(text.get_text()) == table[row, column]
     scores = np.eye(3)[[0, 2, 2, 1]]
     figure = plot.confusion_matrix([0, 1, 2, 2], scores, normalize=True)
     table = figure.axes[0].images[0].get_array()
@@ -124,6 +131,7 @@ def test_images() -> None:
     assert len(figure.axes) == 5
     for ax, row in zip(figure.axes, weight, strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(3, 4))
+        assert ax.images[0].get_clim() == (-np.abs(weight).max(), np.abs(weight).max())
     np.testing.assert_array_equal(plot.weights(weight).axes[0].images[0].get_array(), weight)
     assert len(plot.weights(RNG.normal(size=(100, 4)), count=10).axes) == 10
     with pytest.raises(OptionError, match="product of 12"):
@@ -144,6 +152,39 @@ def test_projection_is_that_of_scikit_learn() -> None:
         np.testing.assert_allclose(places[:, k], sign * wanted[:, k], atol=1e-9)
     assert f"{pca.explained_variance_ratio_[0]:.0%}" in found.get_xlabel()
     assert len(found.texts) == 40
+
+
+def test_projection_keeps_labels_and_distances() -> None:
+    """Of vectors in a plane far from 0."""
+    plane = RNG.normal(size=(40, 2)) @ np.linalg.qr(RNG.normal(size=(5, 2)))[0].T + 10.0
+    groups = plot.embedding(plane, Y).axes[0].collections
+    assert [g.get_label() for g in groups] == ["0", "1", "2"]
+    for kind, group in enumerate(groups):
+        got, wanted = np.asarray(group.get_offsets()), plane[kind == Y]
+        apart = [np.linalg.norm(a[:, None] - a, axis=-1) for a in (got, wanted)]
+        np.testing.assert_allclose(*apart, atol=1e-12)
+    every = np.concatenate([np.asarray(g.get_offsets()) for g in groups])
+    np.testing.assert_allclose(every.mean(axis=0), 0.0, atol=1e-12)
+
+
+def test_gradients_are_drawn_where_they_belong() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            self.rnn, self.out = nn.RNN(4, 8), nn.Linear(8, 1)
+
+        def forward(self, x):
+            return self.out(ops.tanh(self.rnn(x)[0][:, -1]))
+
+    model, x = Last(), RNG.normal(size=(8, 6, 4)).astype(np.float32)
+    layers, steps = plot.gradient_flow(model, x, np.zeros((8, 1)), "mse").axes
+    found = fnn.diagnostics.signals(model, x, np.zeros((8, 1)), "mse").layers
+    assert [t.get_text() for t in layers.get_xticklabels()] == [s.name for s in found]
+    heights = [bar.get_height() for bar in layers.patches]
+    np.testing.assert_allclose(heights, [s.gradient_rms for s in found], rtol=1e-6)
+    assert len(set(heights)) > 1
+    norms = steps.lines[0].get_ydata()
+    assert list(steps.lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert norms[-1] > norms[0] > 0  # the loss is at the last step
 
 
 def test_projection_of_little() -> None:
@@ -168,6 +209,51 @@ def test_landscape() -> None:
         plot.loss_surface(nn.Tanh(), X, X, "mse")
     with pytest.raises(OptionError, match="span"):
         plot.loss_surface(model, X, Y, "cross_entropy", span=0.0)
+
+
+def test_landscape_is_the_loss_along_two_directions(drawn) -> None:
+    model = nn.Linear(16, 3).to("float64")
+    x, y = X[:9].astype(np.float64), RNG.normal(size=(9, 3))
+    plot.loss_surface(model, x, y, "mse", points=3, span=0.5, seed=4)
+    across, up, heights, *_ = drawn[0]
+    w, b = np.array(model.weight), np.array(model.bias)
+    source = np.random.default_rng(4)
+    first, second = (
+        d * np.linalg.norm(w, axis=1, keepdims=True) / np.linalg.norm(d, axis=1, keepdims=True)
+        for d in (source.normal(size=w.shape), source.normal(size=w.shape))
+    )
+    for row, column in np.ndindex(3, 3):
+        there = w + across[column] * first + up[row] * second
+        wanted = np.mean((x @ there.T + b - y) ** 2)
+        np.testing.assert_allclose(heights[row, column], wanted, rtol=1e-5)
+
+
+def test_paths_are_drawn_on_their_surface(drawn) -> None:
+    optimizer = optim.SGD(lr=0.5)
+    above, curve = plot.optimizer_paths("valley", {"sgd": optimizer}, 5).axes
+    way = plot.descend("valley", optimizer, 5)
+    np.testing.assert_array_equal(np.transpose(above.lines[0].get_data()), way)
+    np.testing.assert_allclose(
+        curve.lines[0].get_ydata(), 0.01 * way[:, 0] ** 2 + way[:, 1] ** 2 / 2
+    )
+    x, y, colours, *_ = drawn[0]
+    heights = 0.01 * x[None] ** 2 + y[:, None] ** 2 / 2
+    np.testing.assert_allclose(colours, np.log1p(heights - heights.min()))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is given to `contourf`, call by call."""
+    calls: list[tuple] = []
+    axes = sys.modules["matplotlib.axes"].Axes
+    plain = axes.contourf
+
+    def kept(self, *given, **options):
+        calls.append(given)
+        return plain(self, *given, **options)
+
+    monkeypatch.setattr(axes, "contourf", kept)
+    return calls
 
 
 @pytest.mark.parametrize("name", plot.SURFACES)
@@ -256,7 +342,7 @@ def test_alignment(tmp_path):
     weights = np.eye(3, 5)
     figure = fnn.plot.alignment(weights, ["a", "b"], list("xyz"), path=tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
-    assert figure.axes[0].images[0].get_array().shape == (3, 2)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), weights[:3, :2])
     with pytest.raises(ShapeError, match="draw one sample's"):
         fnn.plot.alignment(np.zeros((2, 3, 5)))
     with pytest.raises(OptionError, match="1 to 3 symbols in target, got 4"):
