@@ -1,0 +1,96 @@
+"""Directions of the full-batch methods are the textbooks', iteration by iteration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import ops, optim
+from tests.train.test_full_batch import Rosenbrock
+
+SIZE = 6
+
+
+def slope(p: np.ndarray) -> np.ndarray:
+    """Of the sum of (1 - a)^2 + 100 (b - a^2)^2 over neighbours a, b."""
+    g = np.zeros_like(p)
+    g[:-1] = -2 * (1 - p[:-1]) - 400 * p[:-1] * (p[1:] - p[:-1] ** 2)
+    g[1:] += 200 * (p[1:] - p[:-1] ** 2)
+    return g
+
+
+def places(method: Any, epochs: int) -> tuple[list[np.ndarray], Any]:
+    """Where iterations begin and end."""
+    model = Rosenbrock(SIZE)
+    trainer = fnn.Trainer(model, lambda y, t: ops.mean(y), method, dtype="float64", seed=1)
+    found = [np.tile([-1.2, 1.0], SIZE // 2)]
+    mark = fnn.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: found.append(np.array(model.p.value))
+    )
+    zeros = np.zeros((1, 1))
+    history = trainer.fit(zeros, zeros, epochs=epochs, callbacks=[mark], verbose=False)
+    return found, history
+
+
+def along(step: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether they point the same way."""
+    cosine = step @ direction / np.linalg.norm(step) / np.linalg.norm(direction)
+    return bool(cosine > 1 - 1e-9)
+
+
+@pytest.mark.parametrize("formula", ["polak-ribiere", "fletcher-reeves"])
+@pytest.mark.parametrize("restart", [0, 4])
+def test_conjugate_gradients(formula: str, restart: int) -> None:
+    """Nocedal & Wright 2006: beta by (5.41a) or, at least 0, (5.44); Powell's restart (5.52) with
+    nu = 0.2 for the former; steepest descent after `restart` iterations and uphill."""
+    way, _ = places(optim.ConjugateGradient(formula=formula, restart=restart), 40)
+    direction, since, restarts = -slope(way[0]), 0, 0
+    for k in range(len(way) - 1):
+        g = slope(way[k])
+        if k:
+            before = slope(way[k - 1])
+            if formula == "fletcher-reeves":
+                beta = g @ g / (before @ before)
+                beta = 0.0 if abs(g @ before) >= 0.2 * (g @ g) else beta
+            else:
+                beta = max(0.0, g @ (g - before) / (before @ before))
+            since += 1
+            if restart and since >= restart:
+                beta = 0.0
+            if beta:
+                direction = -g + beta * direction
+            if not beta or g @ direction >= -0.01 * (g @ g):
+                direction, since, restarts = -g, 0, restarts + 1
+        assert along(way[k + 1] - way[k], direction), k
+    assert restarts > (8 if restart else 0)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_limited_memory(size: int) -> None:
+    """Nocedal & Wright 2006, algorithm 7.4, with the scale of (7.20), as a matrix: (7.19)."""
+    way, _ = places(optim.LBFGS(history_size=size), 30)
+    for k in range(len(way) - 1):
+        inverse = np.eye(SIZE)
+        pairs = [
+            (way[j + 1] - way[j], slope(way[j + 1]) - slope(way[j]))
+            for j in range(max(k - size, 0), k)
+        ]
+        if pairs:
+            s, y = pairs[-1]
+            inverse *= s @ y / (y @ y)
+        for s, y in pairs:
+            left = np.eye(SIZE) - np.outer(s, y) / (s @ y)
+            inverse = left @ inverse @ left.T + np.outer(s, s) / (s @ y)
+        assert along(way[k + 1] - way[k], -inverse @ slope(way[k])), k
+    assert len(way) > 25
+
+
+def test_a_loss_that_hardly_falls_ends_it() -> None:
+    way, history = places(optim.LBFGS(history_size=3, tolerance_change=0.3), 60)
+    shares = -np.diff(history["loss"]) / history["loss"][:-1]
+    assert shares[-1] <= 0.3 < min(shares[:-1])
+    assert len(way) < 60
+    assert history.stopped.startswith("converged")
