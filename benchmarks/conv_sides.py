@@ -87,6 +87,9 @@ def warm(side: str) -> None:
         layer = torch.nn.Conv2d(2, 2, 3)
         layer(torch.zeros(1, 2, 8, 8)).sum().backward()
         torch.optim.Adam(layer.parameters(), fused=True).step()
+    if side == "fastnn":
+        small = fnn.compile(nets.ours([("linear", 2, 2)]), "mse", optim.Adam(), workers=1)
+        small(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32))
 
 
 # ---------------------------------------------------------------- classifiers

@@ -119,9 +119,9 @@ def resident(word: str) -> int:
 
 def memory_of(workload: Workload, side: str) -> int:
     """Bytes that a side's net, its optimiser and three steps add to this process."""
-    other = "eager" if side == "fastnn" else side
     sides = workload.sides(1)
-    conv_sides.warm(other)
+    for library in ("eager", side):  # PyTorch draws the weights of both
+        conv_sides.warm(library)
     gc.collect()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the largest size from here on

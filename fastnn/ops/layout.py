@@ -4,7 +4,8 @@ Inside channels are last, (N, T, C) and (N, H, W, C): a window's row is then one
 the bias, activations and pooling that follow work on whole vectors of channels. A value whose
 channels come first is transposed, and the result transposed back. Between layers the two cancel:
 the graph remembers of a value that was transposed what it is the transpose of (`Graph.last`), looks
-through functions of single elements, and what nobody reads is not computed (`plan/unread.py`).
+through functions of single elements and `detach`, and what nobody reads is not computed
+(`plan/unread.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, is_whole
+from fastnn.graph.op import lookup
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
 from fastnn.ops.shape import transpose
@@ -64,7 +66,9 @@ def _known(x: Value) -> Value | None:
     node, last = x.node, x.graph.last
     if x in last:
         return last[x]
-    if node is None or node.of is not None or node.op.tangent is not by_element:
+    if node is None or node.of is not None:
+        return None
+    if node.op.tangent is not by_element and node.op is not lookup("detach"):
         return None
     inputs: dict[str, Value] = {}
     for name, value in node.inputs.items():

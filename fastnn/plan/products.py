@@ -24,6 +24,7 @@ from fastnn.plan.exchanges import cleared_at_once
 from fastnn.plan.factors import counts_of, names_of, sizes_of
 from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
+from fastnn.plan.once import computed_once
 from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
 
@@ -31,14 +32,15 @@ from fastnn.plan.scaled import scaled
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     """The calls with the products' kernels chosen; `kept` is memory that is looked at after the
     step."""
+    once = computed_once(lowered.calls, kept)
     if lowered.device == "cpu":
-        return _packed(lowered)
+        return _packed(lowered, once)
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
     from fastnn.kernels.matmul.cuda_half import LETTERS
 
     calls: list[Call] = []
     occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
-    given = with_endings(scaled(cleared_at_once(lowered, lowered.calls)), kept)
+    given = with_endings(scaled(cleared_at_once(lowered, once)), kept)
     if lowered.precision in LETTERS:
         given = rounded(lowered, in_halves(lowered, given, kept))
     for call in given:
@@ -88,13 +90,13 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
     return [replace(call, kernel=kernel.name, operands=operands)]
 
 
-def _packed(lowered: Lowering) -> list[Call]:
-    """The graph's calls with the operands of large weight gradients packed, each once."""
+def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
+    """The calls with the operands of large weight gradients packed, each once."""
     calls: list[Call] = []
     copies = Memo()
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
-    for call in rounded(lowered, lowered.calls):
+    for call in rounded(lowered, given):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = Memo(), call.repeats
         if kernel_of(call.kernel).traits.packed_as:

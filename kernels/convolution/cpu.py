@@ -26,8 +26,9 @@ from __future__ import annotations
 from ..cpu.parts import load_part, store_part
 from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
-from ..matmul.cpu import panel, product
+from ..matmul.cpu import product
 from ..simd import lanes, load_first, store_first
+from .borders import add_places, take_windows
 from .patches import (
     add_windows,
     pad_image,
@@ -37,82 +38,10 @@ from .patches import (
     take_lines,
     unpad_image,
 )
-from .rows import add_row, copy_row, zero_row
+from .rows import zero_row
 
 #: traits of kernels with products
 PRODUCT = {"family": "convolution", "slow_to_compile": True}
-
-
-@helper
-def take_window(x, row, left, columns, channels, channel, group, step, first, last, room, at):
-    """room[at:] = elements `first` to `last` of one row of a window.
-
-    The image's row begins at `row` (flat index of x) and has `columns` places of `channels`; the
-    window's places are `left`, `left` + `step` and so on, of each of which it has `group` channels
-    from `channel` on. Places outside are 0.
-    """
-    if step == 1 and group == channels:
-        begin = min(max(first, -left * channels), last)
-        end = max(min(last, (columns - left) * channels), begin)
-        if begin > first:
-            zero_row(room, at, begin - first)
-        if end > begin:
-            copy_row(x, row + left * channels + begin, room, at + begin - first, end - begin)
-        if last > end:
-            zero_row(room, at + end - first, last - end)
-        return
-    t = first
-    while t < last:
-        j = t // group
-        stop = min(last, (j + 1) * group)
-        column = left + j * step
-        if 0 <= column < columns:
-            source = row + column * channels + channel + t - j * group
-            copy_row(x, source, room, at + t - first, stop - t)
-        else:
-            zero_row(room, at + t - first, stop - t)
-        t = stop
-
-
-@helper
-def add_window(room, at, left, columns, channels, channel, group, step, size, x, row):
-    """Add one row of a window, of `size` elements, to the image's row: the reverse of
-    `take_window`; what falls outside is dropped."""
-    if step == 1 and group == channels:
-        begin = min(max(0, -left * channels), size)
-        end = max(min(size, (columns - left) * channels), begin)
-        add_row(room, at + begin, x, row + left * channels + begin, end - begin)
-        return
-    for j in range(size // group):
-        column = left + j * step
-        if 0 <= column < columns:
-            add_row(room, at + j * group, x, row + column * channels + channel, group)
-
-
-@helper
-def take_windows(
-    x, n, width, first, count, kernel_w, group, channel, stride_h, stride_w, dilation_h, dilation_w,
-    top, left, lo, hi, room, at,
-):  # fmt: skip
-    """room[at:] = the elements `lo` to `hi` of the windows at `count` positions of sample n from
-    `first` on; `width` positions are a row."""
-    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
-    line, size = kernel_w * group, hi - lo
-    p, q = first // width, first % width
-    for t in range(count):
-        to = at + t * size
-        for i in range(lo // line, (hi + line - 1) // line):
-            begin, end = max(lo - i * line, 0), min(hi - i * line, line)
-            row = p * stride_h + i * dilation_h - top
-            if 0 <= row < rows:
-                take_window(x, (n * rows + row) * columns * channels, q * stride_w - left, columns,
-                            channels, channel, group, dilation_w, begin, end, room, to)  # fmt: skip
-            else:
-                zero_row(room, to, end - begin)
-            to += end - begin
-        q += 1
-        if q == width:
-            p, q = p + 1, 0
 
 
 @helper
@@ -208,11 +137,11 @@ def convolution_forward(
                 if short:
                     windows = at + padded
                     short_windows(room, at, wide, group, kernel_w, stride_h, stride_w, dilation_h,
-                                  width, first, count, 0, depth, windows)  # fmt: skip
+                                  width, first, count, 0, depth, windows, depth)  # fmt: skip
                 else:
                     take_windows(
                         x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                        dilation_h, dilation_w, top, left, 0, depth, room, at,
+                        dilation_h, dilation_w, top, left, 0, depth, room, at, depth,
                     )  # fmt: skip
                 product(
                     room, windows, depth, 1, w, g * own, outputs, tile_width(w), y,
@@ -277,92 +206,13 @@ def convolution_backward_input(
                                 dilation_h, width, first, count, windows)  # fmt: skip
                     first += count
                     continue
-                p, q = first // width, first % width
-                for t in range(count):
-                    for i in range(kernel_h):
-                        row = p * stride_h + i * dilation_h - top
-                        if 0 <= row < rows:
-                            add_window(
-                                room, at + t * depth + i * line, q * stride_w - left, columns,
-                                channels, g * group, group, dilation_w, line, dx,
-                                (n * rows + row) * columns * channels,
-                            )  # fmt: skip
-                    q += 1
-                    if q == width:
-                        p, q = p + 1, 0
+                add_places(
+                    room, windows, dx, n, width, first, count, kernel_h, w.shape[1], group,
+                    g * group, stride_h, stride_w, dilation_h, dilation_w, top, left,
+                )  # fmt: skip
                 first += count
         if short:
             unpad_image(room, at, top, left, wide, high, dx, n)
-
-
-@kernel(grain=8, factors=("x", "dy"), **PRODUCT)
-def convolution_backward_weight(
-    x: "in whole f[N,H,W,C]",
-    dy: "in whole f[N,P,Q,K]",
-    dw: "out rows f[D,K]",  # D = I*J*G
-    room: "scratch rows f[D,Z]",  # windows at Z positions, of each its elements lo to hi
-    kernel_w: "int",
-    stride_h: "int",
-    stride_w: "int",
-    dilation_h: "int",
-    dilation_w: "int",
-    top: "int",
-    left: "int",
-    groups: "int",
-    lo: "begin",
-    hi: "end",
-):
-    """dw[d,k] = sum over samples and positions of element d of x's window times dy[...,k]."""
-    outputs, channels = dw.shape[1], x.shape[3]
-    group, own = channels // groups, outputs // groups
-    width = dy.shape[2]
-    positions = dy.shape[1] * width
-    block = room.shape[1]
-    at, size = lo * block, hi - lo
-    panel_columns, vector = tile_width(dw), lanes(dw)
-    high = padded_extent(dy.shape[1], stride_h, dw.shape[0] // (kernel_w * group), dilation_h)
-    wide = padded_extent(width, stride_w, kernel_w, dilation_w)
-    padded = padded_size(high, wide, channels, vector)
-    # as many windows as there is room for beside the padded image, with a vector behind them
-    rest = max(size * block - padded - vector, 0) // size
-    by_lines = channels == 1 and stride_w == 1 and rest >= width
-    short = groups == 1 and dilation_w == 1 and rest >= min(vector, positions)
-    windows = at
-    if by_lines or short:
-        block = rest // width * width if by_lines else rest
-        windows = at + padded
-    for g in range(groups):
-        for n in range(x.shape[0]):
-            if by_lines or short:
-                pad_image(x, n, top, left, high, wide, room, at)
-            first = 0
-            while first < positions:
-                count = min(block, positions - first)
-                row, step = 1, size
-                if by_lines:
-                    row, step = count, 1
-                    take_lines(
-                        room, at, wide, first // width, count // width, width, kernel_w, stride_h,
-                        dilation_h, dilation_w, lo, hi, windows,
-                    )  # fmt: skip
-                elif short:
-                    short_windows(
-                        room, at, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width,
-                        first, count, lo, hi, windows,
-                    )  # fmt: skip
-                else:
-                    take_windows(
-                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                        dilation_h, dilation_w, top, left, lo, hi, room, at,
-                    )  # fmt: skip
-                for k in range(g * own, (g + 1) * own, panel_columns):
-                    panel(
-                        room, windows, row, step, dy, (n * positions + first) * outputs + k,
-                        outputs, dw, lo * outputs + k, outputs, room, -1, count, size,
-                        min(panel_columns, (g + 1) * own - k), n == 0 and first == 0, False, -1,
-                        False,
-                    )  # fmt: skip
-                first += count
 
 
 @kernel

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..cuda.device import cast, cuda, flat_index
 from ..declare import cuda_kernel
 from ..simd import fma
-from . import cpu
+from . import cpu, cpu_weight
 from .cuda_elements import PARTS, add_parts, elements, place_of, sum_of_samples, weights_launch
 from .windows import window_of
 
@@ -66,7 +66,7 @@ def convolution_backward_input(
         dx[n, h, column, c] = total
 
 
-@cuda_kernel(like=cpu.convolution_backward_weight, launch=weights_launch("K"))
+@cuda_kernel(like=cpu_weight.convolution_backward_weight, launch=weights_launch("K"))
 def convolution_backward_weight(
     x, dy, dw, room, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
 ):

@@ -69,19 +69,20 @@ def copy_over(room, i, k, size):
 @helper
 def short_windows(
     room, image, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width, first, count, lo,
-    hi, at,
+    hi, at, pitch,
 ):  # fmt: skip
-    """room[at:] = the elements `lo` to `hi` of `count` windows from position `first` on, of the
-    padded image at `image` with lines of `wide` places; `width` positions are a row."""
-    line, pitch = kernel_w * channels, dilation_h * wide * channels
+    """room[at + t*pitch:] = the elements `lo` to `hi` of the window at position `first` + t, for
+    t < `count`, of the padded image at `image` with lines of `wide` places; `width` positions are a
+    row."""
+    line, down = kernel_w * channels, dilation_h * wide * channels
     p, q = first // width, first % width
     begin_line, end_line = lo // line, (hi + line - 1) // line
-    to = at
-    for _ in range(count):
+    for t in range(count):
+        to = at + t * pitch
         source = image + (p * stride_h * wide + q * stride_w) * channels
         for i in range(begin_line, end_line):
             begin, end = max(lo - i * line, 0), min(hi - i * line, line)
-            copy_over(room, source + i * pitch + begin, to, end - begin)
+            copy_over(room, source + i * down + begin, to, end - begin)
             to += end - begin
         q += 1
         if q == width:

@@ -14,6 +14,8 @@ LINE_NUMBERS = 8192
 PADDED_BYTES = 128 << 10
 #: positions of windows that a sum over them takes at a time, at most
 POSITIONS = 512
+#: positions, or all that there are, for which there has to be room beside packed gradients
+FEW_WINDOWS = 24
 
 
 def lines_at_once(depth: int, outputs: int, width: int, lines: int, lanes: int) -> int:
@@ -28,6 +30,15 @@ def windows_at_once(depth: int, positions: int, itemsize: int) -> int:
     a multiple of what a tile of any CPU takes."""
     fit = max(WINDOW_BYTES // (depth * itemsize) // 24, 1) * 24
     return max(1, min(fit, positions, POSITIONS))
+
+
+def weight_room(depth: int, positions: int, outputs: int, itemsize: int, padded: int) -> int:
+    """How many rows of `depth` numbers the gradient to the weights takes: windows, and for each of
+    up to four workers, who have a part of the elements each, a padded sample (of `padded` numbers),
+    packed gradients, and what lies between windows."""
+    count = windows_at_once(depth, positions, itemsize)
+    each = padded + count * (outputs + 128 // itemsize + 24)
+    return count + -(-4 * each // depth)
 
 
 def padded_numbers(

@@ -14,6 +14,7 @@ from fastnn.kernels.convolution.shared import (
     tile_lines,
     tile_room,
     tiled,
+    weight_room,
     windows_at_once,
 )
 from fastnn.kernels.cpu import target
@@ -149,9 +150,8 @@ def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None
     extra["room"] = None
     if to.device == "cpu":
         item = np.dtype(to.dtype).itemsize
-        count = windows_at_once(depth, dy.shape[1] * dy.shape[2], item)
-        # a padded sample for each of up to four workers, who have a part of the rows each
-        count += -(-4 * _padded(to, node, x, dw, dy) // depth)
+        padded = _padded(to, node, x, dw, dy)
+        count = weight_room(depth, dy.shape[1] * dy.shape[2], dy.shape[3], item, padded)
         extra["room"] = to.value((depth, count), name="windows")
     to.call_for("convolution_backward_weight", node, extra)
 

@@ -1,0 +1,123 @@
+"""The gradient to a convolution's weights; see `cpu.py` for letters and for the order of sums.
+
+Each range of rows of the gradient lays out its own columns of the windows. They lie an odd number
+of cache lines apart: a tile reads the same few elements of window after window, and where those
+are a multiple of 4 KiB apart, all of them share one set of the cache. The gradients that they are
+multiplied by are packed into panels, for the same reason.
+"""
+
+from __future__ import annotations
+
+from ..cpu.tile import tile_width
+from ..declare import helper, kernel
+from ..matmul.cpu import panel
+from ..simd import is32, lanes
+from .borders import take_windows
+from .cpu import PRODUCT
+from .patches import pad_image, padded_extent, padded_size, short_windows, take_lines
+from .rows import copy_row
+from .shared import FEW_WINDOWS
+
+
+@helper
+def apart(x, size):
+    """Numbers from one window to the next: whole cache lines, an odd number of them."""
+    line = 16 if is32(x) else 8
+    return ((size + line - 1) // line | 1) * line
+
+
+@helper
+def pack_gradients(dy, at, outputs, count, columns, room, to):
+    """room[to:] = `count` rows of dy from the flat index `at` on, of each `columns` numbers, in
+    panels of a tile's columns."""
+    width = tile_width(dy)
+    for k in range(0, columns, width):
+        some = min(width, columns - k)
+        for t in range(count):
+            copy_row(dy, at + t * outputs + k, room, to + t * width, some)
+        to += count * width
+
+
+@kernel(grain=8, factors=("x", "dy"), **PRODUCT)
+def convolution_backward_weight(
+    x: "in whole f[N,H,W,C]",
+    dy: "in whole f[N,P,Q,K]",
+    dw: "out rows f[D,K]",  # D = I*J*G
+    room: "scratch rows f[D,Z]",  # windows at Z positions, of each its elements lo to hi
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    groups: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """dw[d,k] = sum over samples and positions of element d of x's window times dy[...,k]."""
+    outputs, channels = dw.shape[1], x.shape[3]
+    group, own = channels // groups, outputs // groups
+    width = dy.shape[2]
+    positions = dy.shape[1] * width
+    block = room.shape[1]
+    at, size = lo * block, hi - lo
+    panel_columns, vector = tile_width(dw), lanes(dw)
+    high = padded_extent(dy.shape[1], stride_h, dw.shape[0] // (kernel_w * group), dilation_h)
+    wide = padded_extent(width, stride_w, kernel_w, dilation_w)
+    padded = padded_size(high, wide, channels, vector)
+    # numbers beside the padded image, with a vector behind windows
+    rest = max(size * block - padded - vector, 0)
+    by_lines = channels == 1 and stride_w == 1 and rest >= width * size
+    short = groups == 1 and dilation_w == 1 and rest >= size * min(vector, positions)
+    windows = at
+    if by_lines or short:
+        windows = at + padded
+    else:
+        rest = size * block
+    pitch, packed = apart(dw, size), (own + panel_columns - 1) // panel_columns * panel_columns
+    packs = not by_lines and rest >= (pitch + packed) * min(FEW_WINDOWS, positions)
+    if not packs:
+        pitch, packed = size, 0
+    block = rest // (pitch + packed)
+    if by_lines:
+        block = block // width * width
+    for g in range(groups):
+        for n in range(x.shape[0]):
+            if by_lines or short:
+                pad_image(x, n, top, left, high, wide, room, at)
+            first = 0
+            while first < positions:
+                count = min(block, positions - first)
+                row, step = 1, pitch
+                if by_lines:
+                    row, step = count, 1
+                    take_lines(
+                        room, at, wide, first // width, count // width, width, kernel_w, stride_h,
+                        dilation_h, dilation_w, lo, hi, windows,
+                    )  # fmt: skip
+                elif short:
+                    short_windows(
+                        room, at, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width,
+                        first, count, lo, hi, windows, pitch,
+                    )  # fmt: skip
+                else:
+                    take_windows(
+                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
+                        dilation_h, dilation_w, top, left, lo, hi, room, at, pitch,
+                    )  # fmt: skip
+                given = (n * positions + first) * outputs + g * own
+                panels = windows + count * pitch
+                if packs:
+                    pack_gradients(dy, given, outputs, count, own, room, panels)
+                for k in range(0, own, panel_columns):
+                    some, to = min(panel_columns, own - k), lo * outputs + g * own + k
+                    if packs:
+                        panel(room, windows, row, step, room, panels + k * count, panel_columns,
+                              dw, to, outputs, room, -1, count, size, some,
+                              n == 0 and first == 0, False, -1, False)  # fmt: skip
+                    else:
+                        panel(room, windows, row, step, dy, given + k, outputs, dw, to, outputs,
+                              room, -1, count, size, some, n == 0 and first == 0, False, -1,
+                              False)  # fmt: skip
+                first += count
