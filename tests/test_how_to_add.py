@@ -224,6 +224,31 @@ def test_their_kernels_on_cuda(copy: Path) -> None:
     """, NUMBA_ENABLE_CUDASIM="1")  # fmt: skip
 
 
+def test_their_docstrings_are_complete(copy: Path) -> None:
+    """Examples that run, and the errors that are raised: what tests of all public names ask for."""
+    run(
+        copy,
+        f"""
+        import doctest, sys
+
+        sys.path.append({str(ROOT)!r})  # for the tests, behind the copy
+        from fastnn import testing
+        from tests.test_documented_errors import claims
+
+        given = dict(np=np, nn=nn, ops=ops, optim=optim, testing=testing)
+        for name, home in (("bent", ops), ("hypot", ops), ("unit_rows", ops), ("Bent", nn),
+                           ("Gain", nn), ("PowerSign", optim)):
+            added = getattr(home, name)
+            names = dict(given, **vars(sys.modules[added.__module__]))
+            example = doctest.DocTestParser().get_doctest(added.__doc__, names, name, None, 0)
+            assert example.examples, name
+            assert doctest.DocTestRunner().run(example).failed == 0, name
+            for label, due, text in claims(name, added):
+                assert [error for error in due if error not in text] == [], label
+        """,
+    )
+
+
 def test_an_optimiser(copy: Path) -> None:
     run(
         copy,
