@@ -78,6 +78,10 @@ class Traits:
     by_statistics: tuple[str, ...] = ()
     #: the kernel that computes the same from packed `factors` (its arrays "<factor>_packed")
     packed_as: str = ""
+    #: the kernel that computes the same and leaves out elements of `x` that are 0
+    sparse_as: str = ""
+    #: many elements of its result may be 0
+    many_zeros: bool = False
     #: what its array `x`, an output of the model, has to be; beyond that results are not finite
     expects: str = ""
     #: factors of its products, which lower precisions round before it is called

@@ -2,7 +2,8 @@
 
 The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
 where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps). On CUDA
-that goes for all products and for gradients of tables, on the CPU for the gradients of weights.
+that goes for all products and for gradients of tables, on the CPU for the gradients of weights and
+for products with a factor that may have many zeros (`sparse.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fastnn.plan.lower.lowering import Lowering
 from fastnn.plan.once import computed_once
 from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
+from fastnn.plan.sparse import sparse, with_zeros
 
 
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
@@ -91,15 +93,20 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
 
 
 def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
-    """The calls with the operands of large weight gradients packed, each once."""
+    """The calls with the operands of large weight gradients packed, each once, and zeros left out
+    where there may be many."""
     calls: list[Call] = []
     copies = Memo()
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
+    zeros: set[Value] = set()
     for call in rounded(lowered, given):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = Memo(), call.repeats
-        if kernel_of(call.kernel).traits.packed_as:
+        zeros |= with_zeros(call)
+        if (other := sparse(lowered, call, zeros)) is not None:
+            call = other
+        elif kernel_of(call.kernel).traits.packed_as:
             call = _packed_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
         if copies:  # what is written anew has to be packed anew

@@ -39,8 +39,8 @@ def _of_functions() -> Iterator[Row]:
 PAIR = ("a", "b")
 ROWS = (
     *_of_functions(),
-    _row("less", arithmetic.less, PAIR),
-    _row("less_equal", arithmetic.less_equal, PAIR),
+    _row("less", arithmetic.less, PAIR, many_zeros=True),
+    _row("less_equal", arithmetic.less_equal, PAIR, many_zeros=True),
     _row("equal", arithmetic.equal, PAIR),
     _row("not_equal", arithmetic.not_equal, PAIR),
     _row("add_forward", arithmetic.add, PAIR, adds=True),

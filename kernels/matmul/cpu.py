@@ -182,7 +182,7 @@ def product(
                 break
 
 
-@kernel(**FORWARD, rounds=("x", "w"))
+@kernel(**FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -269,6 +269,7 @@ def linear_backward_input_unpacked(
     sums_rows=True,
     factors=("x", "dy"),
     packed_as="linear_backward_weight_packed",
+    sparse_as="linear_backward_weight_sparse",
     rounds=("x", "dy"),
     **BACKWARD,
 )

@@ -91,7 +91,7 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
                           False)  # fmt: skip
 
 
-@kernel(block=64, **FORWARD, rounds=("x", "w"))
+@kernel(block=64, **FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
 def linear_forward_blocked(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels.convolution.shared import tile_room
+from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.rnn.shared import ACTIVATIONS
@@ -50,6 +51,21 @@ DIRECT_CPU |= {
         "dy_packed": np.zeros(unit_shape(N, K, 2), np.float32),
         "scratch": np.zeros((C, gradient_scratch(N, 2)), np.float32),
     },
+}  # fmt: skip
+#: rows, inputs and outputs of a product that leaves zeros out, and its left factor
+_N, _C, _K = 40, 70, columns_needed(4) + 3
+_ZEROS = np.where(ids(_N, _C, below=4) > 0, 0, numbers(_N, _C)).astype(np.float32)
+DIRECT_CPU |= {
+    "linear_forward_sparse": dict(
+        x=_ZEROS, w=numbers(_C, _K), bias=numbers(_K), y=numbers(_N, _K),
+        words=np.zeros((_N, words_needed(_C)), np.int64),
+        room=np.zeros((_N, room_needed(4)), np.float32),
+    ),
+    "linear_backward_weight_sparse": dict(
+        x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K),
+        words=np.zeros((_C, words_needed(_N)), np.int64),
+        room=np.zeros((_C, room_needed(4)), np.float32),
+    ),
 }  # fmt: skip
 #: images of 4x6 with one tile's padding, for vectors of up to 16 lanes
 _IMAGE, _MADE = numbers(3, 4, 6, 32), numbers(3, 4, 6, 16)

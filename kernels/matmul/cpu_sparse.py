@@ -1,0 +1,250 @@
+"""Products with a factor of which many elements are 0: pixels, words, units that are drawn.
+
+For every 64 elements of a row a word says which are not 0, bit by bit, and only their products are
+summed: the others would add 0. So each element of the result is the same chain of multiply-adds but
+for those, and has the same bits. Where too few elements are 0 the product is that of `cpu`. (If the
+other factor is infinite or NaN, an element that is not looked at makes no NaN.)
+
+64 rows of the other factor and `SUMS` vectors of their columns are copied into scratch memory,
+where they lie side by side in L1 while all rows pass over them; sums wait in the result meanwhile.
+"""
+
+import numpy as np
+
+from ..cpu import target
+from ..cpu.tile import tile_width
+from ..declare import helper, kernel
+from ..simd import (
+    fill_like,
+    fma,
+    iota,
+    lanes,
+    ldexp,
+    load,
+    load_first,
+    splat,
+    store,
+    sum_lanes,
+    where,
+)
+from .cpu import BACKWARD, FORWARD, product
+
+#: elements that a word has bits for
+WORD = 64
+#: vectors of sums
+SUMS = 8
+#: ranges of at least so many rows have scratch memory for a block of the other factor
+FEWEST = 16
+#: the largest share of elements that are not 0, in sixteenths, at which the others are left out
+SHARE = 9
+#: of three times 64 elements looked at first, how many make a factor pass for full
+FULL = 180
+
+
+def columns_needed(itemsize: int) -> int:
+    """Columns that a result has to have."""
+    return SUMS * target.host().lanes(itemsize)
+
+
+def words_needed(depth: int) -> int:
+    """S, the words for a row of so many elements."""
+    return -(-depth // WORD)
+
+
+def room_needed(itemsize: int) -> int:
+    """P, the elements of scratch memory for each row."""
+    return WORD // FEWEST * columns_needed(itemsize)
+
+
+@helper
+def count_bits(word):
+    """How many bits of a word are set: sums of 2, 4, 8 and all bits (one instruction, when
+    compiled)."""
+    x = int(word)
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return ((x * 0x0101010101010101) >> 56) & 0xFF
+
+
+@helper
+def bits_of(x, at, count, powers):
+    """The word whose bit j says that x[at + j] is not 0, for j < count; `powers` has lanes 2^l."""
+    n, j, word = lanes(x), 0, np.int64(0)
+    if count == WORD:
+        for l in range(0, WORD, n):
+            some = sum_lanes(where(load(x, at + l) != 0.0, powers, 0.0))
+            word |= np.int64(some) << np.int64(l)
+        return word
+    while j < count:
+        v = load_first(x, at + j, min(n, count - j))
+        word |= np.int64(sum_lanes(where(v != 0.0, powers, 0.0))) << np.int64(j)
+        j += n
+    return word
+
+
+@helper
+def powers_of_two(x):
+    """A vector of x's type with 2^l in lane l."""
+    return ldexp(splat(x, 1.0), iota(x))
+
+
+@helper
+def add_rows(x, by_columns, i, first, word, b, y, at, begin, bias, bias_at):
+    """y[at...] (+)= x[i, first + t] (or x[first + t, i]) times row t of b, over the bits t of a
+    word."""
+    n = lanes(b)
+    if begin:
+        zero = fill_like(load_first(b, 0, 0), 0.0)
+        s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
+    else:
+        s0, s1, s2, s3 = load(y, at), load(y, at + n), load(y, at + 2 * n), load(y, at + 3 * n)
+        s4, s5 = load(y, at + 4 * n), load(y, at + 5 * n)
+        s6, s7 = load(y, at + 6 * n), load(y, at + 7 * n)
+    rest = int(word)
+    for _ in range(count_bits(word)):
+        t = count_bits(~rest & (rest - 1))  # the lowest bit that is set
+        rest &= rest - 1  # and cleared
+        a = splat(x, x[first + t, i] if by_columns else x[i, first + t])
+        p = t * SUMS * n
+        s0 = fma(a, load(b, p), s0)
+        s1 = fma(a, load(b, p + n), s1)
+        s2 = fma(a, load(b, p + 2 * n), s2)
+        s3 = fma(a, load(b, p + 3 * n), s3)
+        s4 = fma(a, load(b, p + 4 * n), s4)
+        s5 = fma(a, load(b, p + 5 * n), s5)
+        s6 = fma(a, load(b, p + 6 * n), s6)
+        s7 = fma(a, load(b, p + 7 * n), s7)
+    if bias_at >= 0:
+        s0, s1 = s0 + load(bias, bias_at), s1 + load(bias, bias_at + n)
+        s2, s3 = s2 + load(bias, bias_at + 2 * n), s3 + load(bias, bias_at + 3 * n)
+        s4, s5 = s4 + load(bias, bias_at + 4 * n), s5 + load(bias, bias_at + 5 * n)
+        s6, s7 = s6 + load(bias, bias_at + 6 * n), s7 + load(bias, bias_at + 7 * n)
+    store(y, at, s0)
+    store(y, at + n, s1)
+    store(y, at + 2 * n, s2)
+    store(y, at + 3 * n, s3)
+    store(y, at + 4 * n, s4)
+    store(y, at + 5 * n, s5)
+    store(y, at + 6 * n, s6)
+    store(y, at + 7 * n, s7)
+
+
+@helper
+def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
+    """Rows lo to hi of y = x @ b (or x.T @ b) + bias."""
+    n, (depth, k), last = lanes(b), b.shape, words.shape[1] - 1
+    width, base = SUMS * n, lo * room.shape[1]
+    packed = room.reshape(-1)[base : base + width * WORD]
+    for start in range(0, k, width):
+        j = min(start, k - width)  # the last columns end with the matrix: some are computed twice
+        for q in range(last + 1):
+            first = q * WORD
+            for t in range(min(WORD, depth - first)):
+                for v in range(0, width, n):
+                    store(packed, t * width + v, load(b, (first + t) * k + j + v))
+            add = j if bias.size > 0 and q == last else -1
+            for i in range(lo, hi):
+                word = words[i, q]
+                if word != 0 or q == 0 or add >= 0:
+                    add_rows(x, by_columns, i, first, word, packed, y, i * k + j, q == 0,
+                             bias, add)  # fmt: skip
+
+
+@helper
+def are_few(x, words, lo, hi):
+    """Whether few elements of rows lo to hi of x are not 0; if so, `words` says which."""
+    c, found, powers = x.shape[1], 0, powers_of_two(x)
+    middle = words.shape[1] // 2 * WORD if c >= WORD else 0
+    for row in (lo, (lo + hi) // 2, hi - 1):
+        found += count_bits(bits_of(x, row * c + middle, min(WORD, c - middle), powers))
+    if found > FULL:
+        return False
+    found = 0
+    for row in range(lo, hi):
+        for q in range(words.shape[1]):
+            word = bits_of(x, row * c + q * WORD, min(WORD, c - q * WORD), powers)
+            words[row, q] = word
+            found += count_bits(word)
+    return found * 16 <= SHARE * (hi - lo) * c
+
+
+@kernel(block=64, **FORWARD, rounds=("x", "w"))
+def linear_forward_sparse(
+    x: "in rows f[N,C]",
+    w: "in whole f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,K]",
+    words: "scratch rows i[N,S]",  # S by `words_needed`
+    room: "scratch rows f[N,P]",  # P by `room_needed`
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias, for K of at least `columns_needed`"""
+    c, k = w.shape
+    fits = (hi - lo) * room.shape[1] >= SUMS * lanes(w) * WORD
+    if fits and are_few(x, words, lo, hi):
+        sums_of_rows(x, False, words, w, bias, y, room, lo, hi)
+    else:
+        product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
+                bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+
+
+@helper
+def transpose_bits(words, first, q):
+    """Bit c of words[first + r, q] becomes bit r of words[first + c, q], for r, c < 64: halves,
+    quarters, ... of the matrix of bits change places (Warren, "Hacker's Delight", 7-3)."""
+    j, low = 32, 0xFFFFFFFF
+    while j > 0:
+        r = 0
+        while r < WORD:
+            a, b = words[first + r, q], words[first + r + j, q]
+            t = ((a >> j) ^ b) & low
+            words[first + r, q] = a ^ (t << j)
+            words[first + r + j, q] = b ^ t
+            r = ((r | j) + 1) & ~j
+        j >>= 1
+        low ^= low << j
+
+
+@helper
+def are_few_columns(x, words, lo, hi):
+    """Whether few elements of columns lo to hi of x, 64 at least, are not 0; if so, `words` says
+    which."""
+    (rows, c), found, middle = x.shape, 0, min((lo + hi) // 2, hi - WORD)
+    powers = powers_of_two(x)
+    for row in (0, rows // 2, rows - 1):
+        found += count_bits(bits_of(x, row * c + middle, WORD, powers))
+    if found > FULL:
+        return False
+    found = 0
+    for start in range(lo, hi, WORD):
+        first = min(start, hi - WORD)
+        for q in range(words.shape[1]):
+            for r in range(WORD):
+                row, word = q * WORD + r, np.int64(0)
+                if row < rows:
+                    word = bits_of(x, row * c + first, WORD, powers)
+                words[first + r, q] = word
+                found += count_bits(word)
+            transpose_bits(words, first, q)
+    return found * 16 <= SHARE * rows * (hi - lo)
+
+
+@kernel(grain=64, sums_rows=True, factors=("x", "dy"), rounds=("x", "dy"), **BACKWARD)
+def linear_backward_weight_sparse(
+    x: "in whole f[N,C]",
+    dy: "in whole f[N,K]",
+    dw: "out rows f[C,K]",
+    words: "scratch rows i[C,S]",  # S by `words_needed`
+    room: "scratch rows f[C,P]",  # P by `room_needed`
+    lo: "begin",
+    hi: "end",
+):
+    """dw = x.T @ dy, for K of at least `columns_needed`"""
+    c, k = dw.shape
+    if hi - lo >= WORD and are_few_columns(x, words, lo, hi):
+        sums_of_rows(x, True, words, dy, dy[0, :0], dw, room, lo, hi)
+    else:
+        product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
+                dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip

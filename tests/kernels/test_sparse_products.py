@@ -1,0 +1,120 @@
+"""Products that leave zeros out: the bits of those that do not."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastnn.kernels import simd
+from fastnn.kernels.cpu import target
+from fastnn.kernels.declare import Kernel
+from fastnn.kernels.matmul import cpu as matmul
+from fastnn.kernels.matmul import cpu_sparse
+from fastnn.testing.kernels import call
+
+TYPES = ("float32", "float64")
+
+
+def factors(n: int, c: int, k: int, dtype: str, share: float) -> dict[str, np.ndarray]:
+    """x, of which this share is not 0, w, bias and dy."""
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((n, c)) < share, rng.standard_normal((n, c)), 0.0)
+    x[0], x[-1] = 0.0, x[-1] * -0.0  # rows of zeros of both signs
+    more = {"w": (c, k), "bias": (k,), "dy": (n, k)}
+    found = {"x": x} | {name: rng.standard_normal(shape) for name, shape in more.items()}
+    return {name: value.astype(dtype) for name, value in found.items()}
+
+
+def scratch(items: int, depth: int, dtype: str) -> dict[str, np.ndarray]:
+    size = np.dtype(dtype).itemsize
+    return {
+        "words": np.full((items, cpu_sparse.words_needed(depth)), -1, np.int64),
+        "room": np.full((items, cpu_sparse.room_needed(size)), np.nan, dtype),
+    }
+
+
+def run(kernel: Kernel, shape: tuple[int, ...], cuts: tuple[int, ...], out: str, **given: Any):
+    result = np.full(shape, np.nan, given["x"].dtype)
+    edges = [0, *(cut for cut in cuts if cut < shape[0]), shape[0]]
+    for lo, hi in itertools.pairwise(edges):
+        call(kernel, lo, hi, **given, **{out: result})
+    return result
+
+
+def forward(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
+    """x @ w + bias without zeros and with them."""
+    given = {name: f[name] for name in ("x", "w", "bias")}
+    shape, dtype = (len(f["x"]), f["w"].shape[1]), f["x"].dtype.name
+    room = scratch(*f["x"].shape, dtype)
+    return (run(cpu_sparse.linear_forward_sparse, shape, cuts, "y", **given, **room),
+            run(matmul.linear_forward, shape, (), "y", **given))  # fmt: skip
+
+
+def weight(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
+    """x.T @ dy, likewise."""
+    given = {"x": f["x"], "dy": f["dy"]}
+    shape, dtype = f["w"].shape, f["x"].dtype.name
+    room = scratch(*f["x"].shape[::-1], dtype)
+    return (run(cpu_sparse.linear_backward_weight_sparse, shape, cuts, "dw", **given, **room),
+            run(matmul.linear_backward_weight, shape, (), "dw", **given))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.55, 1.0])
+@pytest.mark.parametrize(
+    ("n", "c", "k"), [(64, 64, 128), (67, 203, 149), (129, 65, 131), (70, 300, 256), (16, 63, 200)]
+)
+def test_same_bits(n: int, c: int, k: int, share: float, dtype: str) -> None:
+    f = factors(n, c, k, dtype, share)
+    for cuts in ((), (1, 5, 21, 40), (32, 64), (64, 130)):
+        for product in (forward, weight):
+            found, wanted = product(f, cuts)
+            assert np.array_equal(found, wanted), (product.__name__, cuts)
+    f["bias"] = f["bias"][:0]
+    assert np.array_equal(*forward(f))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("share", [0.5, 0.65, 1.0])
+def test_zeros_are_left_out_where_they_are_many(share: float, dtype: str) -> None:
+    """Seen by a factor that is infinite where only zeros meet it."""
+    f = factors(128, 256, 128, dtype, share)
+    f["x"][:, 5] = f["x"][7] = 0.0
+    f["w"][5] = f["dy"][7] = np.inf
+    for product in (forward, weight):
+        found, plain = product(f)
+        assert np.isnan(plain).all()
+        assert np.isfinite(found).all() if share == 0.5 else np.isnan(found).all()
+
+
+@pytest.mark.parametrize("bits", [(), (0,), (63,), (0, 63), (1, 2, 40), tuple(range(64))])
+def test_words_of_plain_python(bits: tuple[int, ...]) -> None:
+    """The sign bit included."""
+    x = np.zeros(64, np.float32)
+    x[list(bits)] = 3.0
+    word = cpu_sparse.bits_of(x, 0, 64, 2.0 ** np.arange(16, dtype=np.float32))
+    assert isinstance(word, np.int64)
+    assert int(word) & (1 << 64) - 1 == sum(1 << bit for bit in bits)
+    assert cpu_sparse.count_bits(word) == len(bits)
+
+
+@pytest.mark.skipif(not target.host().has_fma, reason="without FMA products are rounded")
+def test_python_twins_give_the_same_bits() -> None:
+    """(A vector has as many lanes as the compiled code's.)"""
+    lanes = simd.TWIN_LANES[4]
+    f = factors(64, 66, 8 * lanes, "float32", 0.3)
+    room = {name: f[name] for name in ("x", "w", "bias")}
+    y, dw = np.full((64, 8 * lanes), np.nan, "float32"), np.full_like(f["w"], np.nan)
+    big = {"room": np.full((66, 64 * 8 * lanes // 64), np.nan, "float32")}
+    words = {"words": np.full((66, 2), -1, np.int64)}
+    cpu_sparse.linear_forward_sparse(
+        **room, y=y, words=words["words"][:64], room=big["room"][:64], lo=0, hi=64
+    )
+    assert np.array_equal(y, forward(f)[1])
+    cpu_sparse.linear_backward_weight_sparse(
+        x=f["x"], dy=f["dy"], dw=dw, words=words["words"][:, :1], room=big["room"], lo=0, hi=66
+    )
+    assert np.array_equal(dw, weight(f)[1])

@@ -1,0 +1,70 @@
+"""Which products leave zeros out, and that trainings keep their bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.graph.graph import Graph
+from fastnn.plan import products
+from fastnn.plan.lower import Lowering
+from fastnn.pretrain import RBM
+
+FORWARD, WEIGHT = "linear_forward_sparse", "linear_backward_weight_sparse"
+
+
+def kernels(n: int, c: int, k: int, source: str, dtype: str = "float32") -> list[str]:
+    """Of the products with an input, with what a comparison gives, or with something else."""
+    graph = Graph(batch=n, dtype=dtype)
+    x = graph.input("x", (c,)) if source == "input" else graph.value((n, c))
+    if source == "less":
+        graph.call("less", a=graph.value((n, c)), b=graph.value((n, c)), y=x)
+    whole = graph.view(x, (n, c))
+    w, y = graph.value((c, k)), graph.value((n, k))
+    graph.call("linear_forward", x=whole, w=w, bias=None, y=y)
+    graph.call("linear_backward_weight", x=whole, dy=y, dw=w)
+    return [call.kernel for call in products.chosen(Lowering(graph, device="cpu"))][-2:]
+
+
+def test_data_and_comparisons_are_looked_at() -> None:
+    for source in ("input", "less"):
+        assert kernels(64, 256, 128, source) == [FORWARD, WEIGHT]
+        assert kernels(64, 256, 128, source, "float64") == [FORWARD, WEIGHT]
+    for sizes in ((63, 256, 128), (64, 255, 128), (64, 256, 15)):
+        assert kernels(*sizes, "input") == ["linear_forward", "linear_backward_weight"]
+    assert kernels(64, 256, 128, "else") == ["linear_forward", "linear_backward_weight"]
+
+
+def trained(kind: str, workers: int) -> dict[str, Any]:
+    """Parameters after two epochs on samples of which most pixels are 0."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((200, 300)) * (rng.random((200, 300)) < 0.2)).astype(np.float32)
+    if kind == "machine":
+        trainer = RBM(300, 130).trainer(workers=workers)
+        trainer.fit(x, epochs=2, batch_size=70, verbose=False)
+    else:
+        net = nn.Sequential(nn.Linear(300, 130), nn.ReLU(), nn.Linear(130, 5))
+        trainer = fnn.Trainer(net, "cross_entropy", optim.Adam(), workers=workers)
+        trainer.fit(x, rng.integers(0, 5, 200), epochs=2, batch_size=70, verbose=False)
+    return trainer.get_parameters()
+
+
+@pytest.mark.parametrize("kind", ["classifier", "machine"])
+def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, seen = products.sparse, set()
+
+    def noted(*given: Any) -> Any:
+        call = found(*given)
+        seen.add(call and call.kernel)
+        return call
+
+    monkeypatch.setattr(products, "sparse", noted)
+    several = [trained(kind, workers) for workers in (1, 3)]
+    assert {FORWARD, WEIGHT} <= seen
+    monkeypatch.setattr(products, "sparse", lambda *given: None)
+    for name, array in trained(kind, 1).items():
+        assert all(np.array_equal(array, parameters[name]) for parameters in several), name
