@@ -84,6 +84,7 @@ def contributions(
 
 def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
     """The sum of the gradients that have arrived at a value; `terms` is left with it alone."""
+    _join(graph, terms)
     while len(terms) > 1:
         a, b = terms.pop(0), terms.pop(0)
         result = graph.value(value.shape, batched=value.batched, name=f"d{value.name}")
@@ -91,6 +92,23 @@ def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
         graph.nodes.append(result.node)
         terms.insert(0, result)
     return terms[0] if terms else None
+
+
+def _join(graph: Graph, terms: list[Value]) -> None:
+    """Compute terms at once that their op knows to join."""
+    for term in list(terms):
+        op = None if term.node is None else term.node.op
+        if op is None or op.joined is None:
+            continue
+        alike = [t for t in terms if t.node is not None and t.node.op is op and t is t.root]
+        nodes = [t.node for t in alike if t.node in graph.nodes]
+        if len(nodes) < 2 or len(nodes) < len(alike):
+            continue
+        found = op.joined(graph, [node for node in nodes if node is not None])
+        if found is not None:
+            gone = set(alike)
+            terms[:] = [found, *(t for t in terms if t not in gone)]
+            graph.nodes = [node for node in graph.nodes if node not in nodes]
 
 
 def depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:

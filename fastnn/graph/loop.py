@@ -150,11 +150,11 @@ class Loop:
                 )
 
         def outputs_of_step() -> None:
-            taken = {*self.x_in, *self.s_in}
+            taken = {v.root for v in (*self.x_in, *self.s_in)}
             self.s_out: list[Value] = []
             for value in new:
                 self.s_out.append(self._own(value, taken))
-                taken.add(self.s_out[-1])
+                taken.add(self.s_out[-1].root)
             self.outputs = [self._own(value) for value in outputs]
 
         _record(graph, nodes, outputs_of_step)
@@ -169,7 +169,7 @@ class Loop:
         With `taken` it also has to be other memory than these.
         """
         mine = whole(value, self._local) and value.batched and not _is_final(value.root)
-        if mine and (taken is None or (value is value.root and value not in taken)):
+        if mine and (taken is None or value.root not in taken):
             return value
         if value.dtype != "f":
             raise ShapeError(

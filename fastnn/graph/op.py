@@ -68,6 +68,8 @@ class Op:
         differentiable: the inputs that such a node has gradients for, where `fastnn/plan/lower`
             knows how; by default those that backward kernels write.
         constant: inputs that nothing passes a gradient to (a mask, ids): not an error.
+        joined: of (graph, nodes of this op whose outputs are to be added): their sum, computed at
+            once instead of these nodes, or None where it can't be.
         placement: says where the outputs lie and which run over the batch; by default that follows
             from the forward kernel.
     """
@@ -88,6 +90,7 @@ class Op:
     tangent: TangentRule | None = None
     differentiable: tuple[str, ...] | None = None
     constant: tuple[str, ...] = ()
+    joined: Callable[[Any, list[Node]], Value | None] | None = None
     placement: Callable[[Node], None] | None = None
 
     @property

@@ -127,7 +127,28 @@ def _into_gradient(
     return {"x": dx}
 
 
-@op(placement=_slice_placement, gradient=_into_gradient)
+def _slices_joined(graph: Graph, nodes: list[Node]) -> Value | None:
+    """Slices of different places, side by side, with zeros where there is none."""
+    first = nodes[0].outputs["y"]
+    axis, parts, end = nodes[0].attrs["axis"] % first.ndim, [], 0
+
+    def zeros(width: int) -> None:
+        if width:
+            shape = (*first.shape[:axis], width, *first.shape[axis + 1 :])
+            parts.append(graph.full(shape, 0.0, first.batched))
+
+    for node in sorted(nodes, key=lambda n: int(n.attrs["offset"])):
+        x, offset = node.inputs["x"], node.attrs["offset"]
+        if x is None or node.attrs["axis"] % first.ndim != axis or offset < end:
+            return None
+        zeros(offset - end)
+        parts.append(x)
+        end = offset + x.shape[axis]
+    zeros(first.shape[axis] - end)
+    return concatenate(graph, parts, axis)
+
+
+@op(placement=_slice_placement, gradient=_into_gradient, joined=_slices_joined)
 def _slice_into(x: Value, shape: Shape = (), offset: int = 0, axis: int = -1) -> Value:
     """Zeros but for a slice: the gradient of `slice`."""
     return floats(*shape)

@@ -297,3 +297,23 @@ def randomized(module: nn.Module, seed: int = 5) -> nn.Module:
         fill = positive if "running" in name else away
         p.value = fill(p.shape, seed + k) * 0.7
     return module
+
+
+@pytest.mark.parametrize("places", [[(0, 4), (4, 9)], [(5, 7), (1, 3)], [(0, 5), (3, 9), (5, 6)]])
+def test_gradients_of_slices_of_a_value_are_joined(places):
+    """Parts side by side are one array, with zeros where nothing was cut; overlaps are added."""
+    made: set[str] = set()
+
+    def function(x):
+        parts = [ops.sum(ops.square(x[:, a:b]) * away((5, b - a), a), 1) for a, b in places]
+        total = parts[0] if len(parts) == 1 else sum(parts[1:], parts[0])
+        graph = x.graph
+        before = len(graph.nodes)
+        ops.gradient(ops.sum(total), x)
+        made.update(node.op.name for node in graph.nodes[before:])
+        del graph.nodes[before:]
+        return total
+
+    gradcheck(function, away((5, 9)))
+    assert ("concatenate" in made) == (len(places) == 2)
+    assert ("slice_into" in made) == (len(places) == 3)

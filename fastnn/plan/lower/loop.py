@@ -175,7 +175,7 @@ def _loop_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> 
         backward.d_new if loop.running is None else (), pass_.d_states, d_finals, strict=False
     ):
         stack = steps.add(placeholder, extra=1, first=back)
-        steps.stacks[found] = Stack(stack.buffer, 1 - back)
+        steps.stacks[found.root] = Stack(stack.buffer, 1 - back)
         zeros = to.full(placeholder.shape, 0.0, batched=True) if final is None else final
         copy(to, zeros, steps.at(placeholder, last))
     for root in pass_.stacked:
@@ -236,14 +236,18 @@ class _Backward:
         grow(local, (), calls)
         sums: list[Value] = []
         carried = set(traced.states)
+        taken = set(given)
         with to.aside() as settling:
             for (value, adding), like in zip(
                 traced.sums, [*traced.xs, *traced.states], strict=True
             ):
                 for node in adding:
                     to.lower(node)
-                if value is None or like in carried or not whole(value, local):
+                shared = like in carried and value is not None and value.root in taken
+                if value is None or shared or not whole(value, local):
                     value = self._copied(value, like, local)
+                if like in carried:
+                    taken.add(value.root)
                 sums.append(value)
         calls += settling
         grow(local, (), calls)
