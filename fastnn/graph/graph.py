@@ -55,6 +55,8 @@ class Graph:
     stateless: bool = False
     #: of values whose channels come first, what they are the transpose of (`ops/layout.py`)
     last: dict[Value, Value] = field(default_factory=dict)
+    #: values that were passed over for others: they are computed only if somebody else reads them
+    passed: set[Value] = field(default_factory=set)
     #: parameters of the model that is traced; None: not known, the graph is not for running
     owned: frozenset[Any] | None = None
 

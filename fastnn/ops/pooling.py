@@ -10,7 +10,9 @@ import numpy as np
 from fastnn.errors import OptionError, check_numbers, is_whole, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
+from fastnn.graph.op import lookup
 from fastnn.graph.value import Value
+from fastnn.ops.activation import relu
 from fastnn.ops.arithmetic import divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
@@ -163,13 +165,26 @@ class _Windows:
         return windows_of(lengths, span, self.stride[0], self.both[0])
 
 
+def _rectified(found: _Windows) -> Node | None:
+    """The ReLU whose result is pooled, if maxima are fewer: the maximum of what it gives is what it
+    gives of the maximum, and so are the gradients."""
+    node = found.x.node if any(step > 1 for step in found.stride) else None
+    return node if node is not None and node.of is None and node.op is lookup("relu") else None
+
+
 def _max(found: _Windows, lengths: Any) -> Any:
-    if lengths is not None:
-        lengths = found.checked(lengths)
-        found.x = within(found.x, lengths, -np.inf)
-    y = _max_pool(found.image, **found.attributes(True))
     if lengths is None:
-        return found.result(y)
+        rectified, x = _rectified(found), found.x
+        if rectified is None:
+            return found.result(_max_pool(found.image, **found.attributes(True)))
+        found.x = need(rectified, "x")
+        y = _max_pool(found.image, **found.attributes(True))
+        x.graph.passed.add(x)
+        with x.graph.inside_scope(rectified.scope):
+            return found.result(relu(y))
+    lengths = found.checked(lengths)
+    found.x = within(found.x, lengths, -np.inf)
+    y = _max_pool(found.image, **found.attributes(True))
     ends = found.ends(lengths)
     return from_last(within(found.lines(y), ends), found.channels), ends
 

@@ -58,7 +58,8 @@ def look(lowered: Lowering, places: Mapping[str, Value]) -> Looked:
     """A lowered graph with all that its sizes decide: which products, whose memory steps share."""
     _ = lowered.calls  # lowers what is left: from here on it is known where values lie
     kept = [v.root for v in places.values()]
-    calls = without_unread(chosen(lowered, kept), lowered.graph.last, kept)
+    spare = {*lowered.graph.last, *lowered.graph.passed}
+    calls = without_unread(chosen(lowered, kept), spare, kept)
     if lowered.derived:
         calls = of_use(calls, kept)
     calls, private = shared_by_steps(in_place(calls, kept, lowered.graph.dtype), kept)

@@ -1,7 +1,8 @@
 """Calls in vain are left out: of transposes, and of what differentiating a loop again computes.
 
 A layer hands on its output with the channels first, say, and the next one takes what that is the
-transpose of (`ops/layout.py`): then nobody reads the transpose.
+transpose of (`ops/layout.py`): then nobody reads the transpose. Nor a rectified image whose maxima
+are taken first (`ops/pooling.py`).
 And of a loop's tangent, or of the gradient of its gradient, often not all is asked for.
 """
 
@@ -15,11 +16,11 @@ from fastnn.kernels.declare import kernel_of
 
 
 def without_unread(
-    calls: Sequence[Call], transposes: Collection[Value], kept: Collection[Value]
+    calls: Sequence[Call], spare: Collection[Value], kept: Collection[Value]
 ) -> list[Call]:
-    """The calls in their order, without those that write nothing but some of `transposes` which
+    """The calls in their order, without those that write nothing but some of `spare` which
     neither a call reads nor are in `kept`."""
-    left, among = list(calls), {v.root for v in transposes}.difference(kept)
+    left, among = list(calls), {v.root for v in spare}.difference(kept)
     while among:
         unread = among.difference(v.root for call in left for _, p, v in call.arrays() if p.reads)
         found = [call for call in left if not _writes_only(call, unread)]
