@@ -49,12 +49,18 @@ def device_count() -> int:
 
 
 def device_name(number: int = 0) -> str:
-    """A device's name, such as "NVIDIA H200"."""
+    """A device's name, such as "NVIDIA H200".
+
+    >>> names = [fnn.cuda.device_name(k) for k in range(fnn.cuda.device_count())]
+    """
     return machine.device_name(number)
 
 
 def memory(number: int = 0) -> tuple[int, int]:
-    """Bytes of a device's memory that are free, and in all."""
+    """Bytes of a device's memory that are free, and in all.
+
+    >>> free = [fnn.cuda.memory(k)[0] for k in range(fnn.cuda.device_count())]
+    """
     return machine.memory_info(number)
 
 
@@ -62,6 +68,8 @@ def empty_cache() -> None:
     """Give freed memory that is kept for later use back to the devices, for other programs.
 
     fastnn does so itself before it reports that a device is full.
+
+    >>> fnn.cuda.empty_cache()
     """
     if not reason():
         gpu.trim_all()

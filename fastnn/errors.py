@@ -73,12 +73,21 @@ def warn(message: str) -> None:
 
 
 def where(scope: str) -> str:
-    """The beginning of a message: the layer's name, or nothing."""
+    """The beginning of a message: the layer's name, or nothing.
+
+    >>> where("encoder.0") + "expected 3 features"
+    "layer 'encoder.0': expected 3 features"
+    """
     return f"layer {scope!r}: " if scope else ""
 
 
 def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a number (and finite, or `infinite` is allowed)."""
+    """Raise OptionError unless each option is a number (and finite, or `infinite` is allowed).
+
+    >>> check_numbers("Layer", scale="2")
+    Traceback (most recent call last):
+    fastnn.errors.OptionError: Layer: expected scale to be a number, got '2'
+    """
     for name, value in options.items():
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not real or math.isnan(value) or (math.isinf(value) and not infinite):
@@ -86,13 +95,22 @@ def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether this is a whole number of at least `least`; booleans do not count."""
+    """Whether this is a whole number of at least `least`; booleans do not count.
+
+    >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)
+    (True, False, False)
+    """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return whole and value >= least
 
 
 def check_whole(owner: str, least: int = 1, most: int | None = None, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a whole number from `least` to `most`."""
+    """Raise OptionError unless each option is a whole number from `least` to `most`.
+
+    >>> check_whole("Layer", 1, units=0)
+    Traceback (most recent call last):
+    fastnn.errors.OptionError: Layer: expected units to be a whole number >= 1, got 0
+    """
     for name, value in options.items():
         if not is_whole(value, least):
             raise OptionError(
@@ -103,14 +121,24 @@ def check_whole(owner: str, least: int = 1, most: int | None = None, /, **option
 
 
 def check_flags(owner: str, /, **options: Any) -> None:
-    """Raise OptionError unless each option is True or False."""
+    """Raise OptionError unless each option is True or False.
+
+    >>> check_flags("Layer", bias=2)
+    Traceback (most recent call last):
+    fastnn.errors.OptionError: Layer: expected bias to be True or False, got 2
+    """
     for name, value in options.items():
         if not isinstance(value, bool) and type(value).__name__ != "bool":  # NumPy's own
             raise OptionError(f"{owner}: expected {name} to be True or False, got {value!r}")
 
 
 def check_eps(owner: str, eps: Any) -> None:
-    """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0."""
+    """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0.
+
+    >>> check_eps("Layer", -1e-5)
+    Traceback (most recent call last):
+    fastnn.errors.OptionError: Layer: expected eps >= 0, got -1e-05
+    """
     check_numbers(owner, eps=eps)
     if eps < 0:
         raise OptionError(f"{owner}: expected eps >= 0, got {eps!r}")
@@ -120,6 +148,8 @@ def refuse_masked(data: Any, what: str) -> None:
     """Raise DataError for a masked array, or a list or tuple with one in it.
 
     NumPy drops the mask when it converts one, so that masked numbers would count like all others.
+
+    >>> refuse_masked([1.0, 2.0], "x")  # nothing is masked
     """
     numpy = sys.modules.get("numpy")
     if numpy is None:

@@ -129,13 +129,26 @@ def test_examples(name: str) -> None:
         assert runner.run(test).failed == 0
 
 
-def test_ops_and_schedules_have_examples() -> None:
-    """Of one value or a few; what needs a model around it has its example with its layer."""
-    within_a_model = {"batch_norm", "load_state", "store_state", "partial_changes",
-                      "transducer_search"}  # fmt: skip
-    for package in ("fastnn.ops", "fastnn.optim.schedules"):
-        silent = [n for n, o in public(package).items() if ">>>" not in (inspect.getdoc(o) or "")]
-        assert sorted(set(silent) - within_a_model) == [], package
+#: without an example of their own: what needs a model around it (its layer has one), base classes,
+#: what other functions return, what reads files, starts processes, or declares a kernel for all
+SILENT = {
+    "batch_norm", "load_state", "store_state", "partial_changes", "transducer_search", "Place",
+    "Optimizer", "Recurrent", "TrainerLike", "Recordings", "Transcribed", "Partition", "Rates",
+    "Advice", "Diagnosis", "Finding", "Signal", "Signals", "DeviceArray", "Group", "run", "mpi",
+    "load_an4", "load_recordings", "load_speech_commands", "load_transcribed", "read_audio",
+    "kernel", "cuda_kernel", "helper", "warn",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_has_an_example(package: str) -> None:
+    silent = {
+        name
+        for name, value in public(package).items()
+        if ">>>" not in (inspect.getdoc(value) or "")
+        and not (inspect.isclass(value) and issubclass(value, BaseException))
+    }
+    assert sorted(silent - SILENT) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -205,6 +205,10 @@ class Gain(Augmentation):
         chance: see `Augmentation`.
 
     Raises OptionError for a range or a chance that is none.
+
+    >>> quieter = Gain((-6.0, -6.0))
+    >>> quieter(np.ones(2, np.float32), np.random.default_rng(0)).round(3)
+    array([0.501, 0.501], dtype=float32)
     """
 
     def __init__(self, decibels: Range = (-6.0, 6.0), chance: float = 1.0):
@@ -223,6 +227,9 @@ class Speed(Augmentation):
         chance: see `Augmentation`.
 
     Raises OptionError for factors outside 0.1 to 10, and for a chance that is none.
+
+    >>> Speed((2.0, 2.0))(np.ones(100, np.float32), np.random.default_rng(0)).shape
+    (50,)
     """
 
     def __init__(self, factor: Range = (0.9, 1.1), chance: float = 1.0):
@@ -245,6 +252,9 @@ class Room(Augmentation):
         chance: see `Augmentation`.
 
     Raises OptionError for a rate that is not above 0, and for a range or a chance that is none.
+
+    >>> Room(8000)(np.ones(100, np.float32), np.random.default_rng(0)).shape
+    (100,)
     """
 
     def __init__(

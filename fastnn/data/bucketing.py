@@ -142,6 +142,13 @@ def predict_sequences(
 
     Raises DataError for no sequences, and for inputs of different lengths; OptionError for a
     `multiple` below 1.
+
+    >>> import fastnn as fnn
+    >>> class Sums(fnn.nn.Module):
+    ...     def forward(self, x, lengths):
+    ...         return fnn.ops.sum(x, axis=1)
+    >>> [y.tolist() for y in predict_sequences(Sums(), [np.ones((2, 1)), np.ones((5, 1))])]
+    [[2.0], [5.0]]
     """
     lists = _lists(inputs)
     lengths = _lengths(lists)

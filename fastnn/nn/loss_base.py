@@ -31,6 +31,13 @@ class Loss(Module):
     Raises:
         OptionError: an argument is not allowed. ShapeError: output and target do not fit each
             other.
+
+    >>> from fastnn import nn, ops, testing
+    >>> class Distance(nn.Loss):
+    ...     def rows(self, output, target):
+    ...         return ops.sum(ops.absolute(output - target), axis=1)
+    >>> testing.apply(Distance(), [[1.0, 2.0], [3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]])
+    array(3.)
     """
 
     #: whether output and target may be tuples or dicts of values

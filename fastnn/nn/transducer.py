@@ -172,6 +172,12 @@ class TransducerLoss(Loss):
     Raises:
         OptionError, ShapeError: arguments, output or target do not fit. DataError, when data come
             in: lengths beyond the data, labels that are no class or the blank.
+
+    >>> from fastnn import nn, testing
+    >>> logits = np.zeros((1, 2, 2, 3))  # 2 frames, 1 label, 3 classes: 2 ways of 3 symbols each
+    >>> loss = testing.apply(nn.TransducerLoss(), logits, np.array([[1]]))
+    >>> bool(np.isclose(loss, -np.log(2 / 3**3)))
+    True
     """
 
     takes_several = True
@@ -214,6 +220,12 @@ class TransducerDecoder(Module):
 
     Raises OptionError for a model that is no transducer, for another number of symbols than it has
     classes, for sizes below 1, and for `best` above `beam`.
+
+    >>> from fastnn import nn
+    >>> model = nn.Transducer(nn.Linear(3, 8), 8, symbols=3, hidden=4, joint=4)
+    >>> decoder = nn.TransducerDecoder(model, ["", "a", "b"], beam=4)
+    >>> len(decoder.text(np.zeros((2, 5, 3), np.float32)))  # of a net that is not trained
+    2
     """
 
     def __init__(

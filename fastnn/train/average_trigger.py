@@ -27,6 +27,10 @@ class AverageTrigger(Monitor):
 
     Raises:
         OptionError: in `fit`, if the optimiser does not wait for a trigger.
+
+    >>> import fastnn as fnn
+    >>> average = fnn.optim.ASGD(t0=None, lambd=0.0, alpha=0.0)  # for the Trainer
+    >>> callbacks = [fnn.callbacks.AverageTrigger(patience=5)]  # for Trainer.fit
     """
 
     def __init__(

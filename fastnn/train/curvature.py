@@ -116,6 +116,12 @@ def learning_rates(model: Module, loss: Any, x: Any, y: Any, **options: Any) -> 
 
     Raises:
         OptionError: the loss does not curve upward in any direction.
+
+    >>> import fastnn as fnn
+    >>> model, x = fnn.nn.Linear(1, 1, bias=False), np.array([[1.0], [3.0]])
+    >>> rates = fnn.autodiff.learning_rates(model, "mse", x, np.zeros((2, 1)), dtype="float64")
+    >>> round(rates.largest, 6), round(rates.stable, 6)  # the second derivative of mean (w x)^2
+    (10.0, 0.2)
     """
     found = eigenvalues(model, loss, x, y, **options)
     largest = float(found[0])

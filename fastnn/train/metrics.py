@@ -170,6 +170,10 @@ def binary_accuracy(threshold: float = 0.5) -> Metric:
 
     Args:
         threshold: 0.5 for probabilities, 0 for logits.
+
+    >>> import fastnn as fnn
+    >>> accuracy = fnn.metrics.binary_accuracy(threshold=0.0)
+    >>> trainer = fnn.Trainer(fnn.nn.Linear(4, 1), "bce_with_logits", metrics=[accuracy])
     """
     return _Named("binary_accuracy", _Binary(float(threshold)))
 
@@ -178,6 +182,9 @@ def top_k(k: int) -> Metric:
     """Share of rows whose target is among the k largest outputs.
 
     Raises OptionError for a `k` below 1.
+
+    >>> import fastnn as fnn
+    >>> trainer = fnn.Trainer(fnn.nn.Linear(4, 9), "cross_entropy", metrics=[fnn.metrics.top_k(3)])
     """
     if not isinstance(k, int) or k < 1:
         raise OptionError(f"top_k: expected k >= 1, got {k}")

@@ -17,6 +17,9 @@ class ProgressBar(Callback):
     On a terminal it is a bar (tqdm) for each epoch, redrawn at every `update`; elsewhere (a log
     file, a pipe) one line at the end of each epoch. `stream` is standard error by default, to keep
     it apart from a program's results.
+
+    >>> import fastnn as fnn
+    >>> callbacks = [fnn.callbacks.ProgressBar()]  # for Trainer.fit(..., verbose=False)
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
