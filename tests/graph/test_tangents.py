@@ -87,6 +87,44 @@ def test_tangents_of_each_op(op, number, shape):
     assert tangents_agree(function, make(shape), training)
 
 
+def several(op, number):
+    """Whether a case of an op has two or more inputs that can be varied."""
+    inputs = CASES[op][number][2](SHAPES[1])
+    varied = [
+        x.trainable if isinstance(x, Parameter) else np.asarray(x).dtype.kind == "f" for x in inputs
+    ]
+    return sum(varied) > 1
+
+
+@pytest.mark.parametrize(("op", "number"), [case for case in ONE_CASE if several(*case)])
+def test_tangents_along_single_inputs_add_up(op, number):
+    """What only one of the inputs contributes: the others have no tangent at all."""
+    _, function, make, training = CASES[op][number]
+    inputs = make(SHAPES[1])
+
+    def rest(*given):
+        varied, rng = differentiable(given), np.random.default_rng(3)
+        moved = [rng.normal(size=x.shape) for x in varied]
+        outputs = function(*given)
+        outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+        found = []
+        for y in outputs:
+            if y.dtype == "f":
+                whole = ops.tangent(y, varied, moved)
+                for x, direction in zip(varied, moved, strict=True):
+                    whole = whole - ops.tangent(y, [x], [direction])
+                found.append(_wide(whole))
+        return tuple(found)
+
+    model = as_model(rest, tuple(inputs))
+    model.store("float64", 0)
+    arrays = [_as_input(x) for x in inputs if not isinstance(x, Parameter)]
+    named = {f"x{n}": a for n, a in enumerate(arrays)}
+    check = _Check(model, named, len(arrays[0]), 0, training)
+    for name in check.douts:
+        np.testing.assert_allclose(check.forward.view(name), 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_ops(name):
     assert tangents_agree(OTHERS[name], (np.random.default_rng(3).normal(size=(5, 4)),))
