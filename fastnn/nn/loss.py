@@ -177,7 +177,7 @@ class _PairLoss(Loss):
 class MSELoss(_PairLoss):
     """Mean of (output - target)**2.
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     >>> import fastnn as fnn
     >>> trainer = fnn.Trainer(fnn.nn.Linear(4, 1), loss=fnn.nn.MSELoss())"""
@@ -188,7 +188,7 @@ class MSELoss(_PairLoss):
 class L1Loss(_PairLoss):
     """Mean of |output - target|, the mean absolute error (MAE).
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     >>> testing.apply(nn.L1Loss(), [[1.0], [2.0]], [[3.0], [2.0]])
     array(1.)
@@ -200,7 +200,7 @@ class L1Loss(_PairLoss):
 class HuberLoss(_PairLoss):
     """Quadratic for differences up to `delta`, linear beyond (Huber 1964); PyTorch's HuberLoss.
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     Raises OptionError for a `delta` that is not above 0.
 
@@ -226,7 +226,7 @@ class SmoothL1Loss(_PairLoss):
 
     This is the Huber loss divided by `beta` (Girshick, "Fast R-CNN", 2015); PyTorch's SmoothL1Loss.
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     Raises OptionError for a negative `beta`.
 
@@ -256,7 +256,7 @@ class BCELoss(_PairLoss):
     PyTorch's BCELoss. `BCEWithLogitsLoss`, which takes logits, is more accurate. An output outside
     [0, 1] gives NaN.
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     >>> testing.apply(nn.BCELoss(), [[0.5], [0.5]], [[1.0], [0.0]])
     array(0.69314718)
@@ -272,7 +272,7 @@ class BCEWithLogitsLoss(_PairLoss):
         pos_weight: weight of positive targets, one for each feature (the last dimension).
         reduction: see `Loss`.
 
-    Shapes: output and target (N, ...), equal.
+    Shapes: output and target (N, ...), equal. `reduction` is that of `Loss`.
 
     >>> testing.apply(nn.BCEWithLogitsLoss(), [[0.0], [0.0]], [[1.0], [0.0]])
     array(0.69314718)

@@ -20,6 +20,12 @@ UNITS = ("step", "epoch")
 class Schedule:
     """What all schedules share; a new one overrides `factor`.
 
+    A schedule is called with steps (from 0) and gives the learning rate of each: its factor times
+    the base rate.
+
+    Args:
+        unit: what its times are counted in, "step" or "epoch".
+
     Raises OptionError for an unknown `unit`, a negative step, and fewer than one step per epoch.
 
     >>> class Halved(optim.schedules.Schedule):
