@@ -34,6 +34,13 @@ from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")
+#: sizes of the rows of single kernels: elements, classes; "paths": sequences and steps of CTC
+SIZES: dict[str, tuple[int, ...]] = {
+    "sgemm": (1024, 2048, 4096, 8192), "Adam": (10_000_000, 100_000_000),
+    "softmax": (32, 256, 1000, 10_000), "CTC": (29, 5000), "paths": (16, 400),
+}  # fmt: skip
+#: those that try the program out
+SMALL = {"sgemm": (64, 96), "Adam": (1000,), "softmax": (32,), "CTC": (5,), "paths": (2, 16)}
 #: by how much more gradients may differ where both sides round
 LOOSER = {"medium": 40, "bf16": 400, "fp16": 100}
 
@@ -133,10 +140,7 @@ def main() -> None:
         (case.name, lambda case=case: training_step(case, options, timer))  # type: ignore[misc]
         for case in gpu_models.cases(options.small)
     ]
-    sizes = (64, 96) if options.small else (1024, 2048, 4096, 8192)
-    counts = (1000,) if options.small else (10_000_000, 100_000_000)
-    classes = (32,) if options.small else (32, 256, 1000, 10_000)
-    symbols, paths = ((5,), (2, 16)) if options.small else ((29, 5000), (16, 400))
+    sizes, counts, classes, symbols, paths = (SMALL if options.small else SIZES).values()
     if options.ways != "compiled":  # nothing of these is compiled
         jobs += [(f"sgemm {n}", lambda n=n: sgemm(n, options, timer)) for n in sizes]  # type: ignore[misc]
         jobs += [(f"Adam {n:,}", lambda n=n: adam(n, options, timer)) for n in counts]  # type: ignore[misc]

@@ -293,3 +293,33 @@ def test_wheels_are_installed_without_a_network(tmp_path: Path) -> None:
     assert lines[-1] == "-m benchmarks.gpu_session --only info"
     makefile = (ROOT / "Makefile").read_text()
     assert '"$(TORCH)"' in makefile.split("\nwheels:")[1].split("\n\n")[0]
+
+
+def test_a_machine_that_has_the_packages_gets_only_what_lies_in_wheels(tmp_path: Path) -> None:
+    """With a stand-in for Python, all of whose packages are in one folder."""
+    log, wheels, fake, site = (tmp_path / name for name in ("log", "wheels", "python", "site"))
+    for folder in (wheels, site):
+        folder.mkdir()
+    (wheels / "numpy-2.4.whl").touch()
+    fake.write_text(
+        f'#!/bin/sh\necho "$*" >>{log}\n'
+        f'if [ "$1" = -c ]; then echo {site}; fi\n'
+        'if [ "$2" = venv ]; then mkdir -p "$5/bin"; cp "$0" "$5/bin/python"; fi\n'
+    )
+    fake.chmod(0o755)
+    environment = {
+        **os.environ, "PYTHON": str(fake), "WHEELS": str(wheels), "VENV": str(tmp_path / "venv"),
+        "SYSTEM": "1",
+    }  # fmt: skip
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", str(ROOT / "benchmarks" / "gpu_session.sh"), "--only", "info"],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (site / "system.pth").read_text() == f"import site; site.addsitedir('{site}')\n"
+    lines = log.read_text().splitlines()
+    installs = [line for line in lines if " install " in line]
+    assert [line.split()[-1] for line in installs] == [str(wheels / "numpy-2.4.whl"), "."]
+    assert all("--no-index --no-deps" in line for line in installs)
+    assert lines[-1] == "-m benchmarks.gpu_session --only info"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,19 @@ import fastnn as fnn
 import fastnn.kernels.feed.cpu
 from fastnn import nn
 from fastnn.errors import ProgramError
-from fastnn.kernels.declare import HELPERS, KERNELS, Kernel, helper, kernel
-from fastnn.runtime import sources
+from fastnn.kernels import topics
+from fastnn.kernels.declare import (
+    CUDA_KERNELS,
+    HELPERS,
+    KERNELS,
+    CudaKernel,
+    Kernel,
+    helper,
+    kernel,
+)
+from fastnn.runtime import _cuda, sources
 from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cuda import compiler as cuda_compiler
 from fastnn.testing.kernels import call
 from tests.train.models import MODELS, OPTIMIZERS, fresh
 
@@ -146,6 +157,34 @@ def test_variants_have_files_of_their_own() -> None:
         for data in ("uint8", "float32")
     }
     assert len(paths) == 4
+
+
+def test_what_makes_a_cuda_kernels_code_is_part_of_its_files_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its operands' types come from annotations, which a function's source counts without."""
+    topics.load("cuda")
+    kernel = CUDA_KERNELS["gather_rows"]
+    other = replace(kernel.params["y"], dtype="r")  # type: ignore[type-var]
+
+    def path(kernel: CudaKernel, *variant: Any) -> Path:
+        return cuda_compiler.code_path(kernel, *variant)
+
+    mine: tuple[Any, ...] = ("float32", "uint8", (9, 0))
+    paths = [
+        path(kernel, *mine),
+        path(kernel, "float64", *mine[1:]),
+        path(kernel, "float32", "int64", (9, 0)),
+        path(kernel, *mine[:2], (8, 0)),
+        path(replace(kernel, params={**kernel.params, "y": other}), *mine),
+        path(replace(kernel, bounds=(64, 3)), *mine),
+    ]
+    monkeypatch.setattr(_cuda, "compiler_version", lambda: (("numba-cuda", "999.0"),))
+    paths.append(path(kernel, *mine))
+    monkeypatch.setattr(np, "__version__", "999.0")
+    paths.append(path(kernel, *mine))
+    assert len({p.name for p in paths}) == 6
+    assert len(set(paths)) == len(paths)
 
 
 def test_key_holds_versions_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
