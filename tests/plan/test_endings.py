@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,11 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Call
+from fastnn.graph.value import Repeat, Value
+from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.plan.endings import with_endings
 from fastnn.testing.null import null_device
 
 X = np.zeros((8, 6), np.float32)
@@ -99,6 +105,122 @@ def test_an_output_stays() -> None:
 
 def _both(y: Any) -> Any:
     return y, ops.relu(y)
+
+
+class Joinable:
+    """Calls that become one where nothing stands against it, made by hand."""
+
+    def __init__(self) -> None:
+        self.graph = graph = Graph(batch=8)
+        self.v = {name: graph.value((8, 4), name=name) for name in ("x", "z", "h", "dh", "dz")}
+        self.v |= {"w": graph.value((4, 4)), "dw": graph.value((4, 4)), "db": graph.value((1, 4))}
+        self.v |= {"early": graph.value((8, 4)), "sums": graph.value((1, 4))}
+        self.kept: list[Value] = []
+
+    def call(self, kernel: str, *repeats: Repeat, **names: Any) -> Call:
+        params = CUDA_KERNELS[kernel].params
+        values = {p: self.v.get(n, n) if isinstance(n, str) else n for p, n in names.items()}
+        return Call(kernel, {p: values.get(p) for p in params}, "", repeats=repeats)
+
+    def forward(self) -> list[Call]:
+        return [
+            self.call("linear_forward", x="x", w="w", y="z"),
+            self.call("relu_forward", x="z", y="h"),
+        ]
+
+    def backward(self) -> list[Call]:
+        return [
+            self.call("relu_forward", x="early", y="h"),
+            self.call("linear_backward_input_unpacked", dy="x", w="w", dx="dh"),
+            self.call("relu_backward", y="h", dy="dh", dx="dz"),
+        ]
+
+    def weight(self) -> list[Call]:
+        return [
+            self.call("linear_backward_weight", x="x", dy="dz", dw="dw"),
+            self.call("sum_rows", x="dz", y="db"),
+        ]
+
+    def joined(self, calls: list[Call]) -> bool:
+        return len(with_endings(calls, self.kept)) < len(calls)
+
+
+def kept(j: Joinable) -> list[Call]:
+    j.kept = [j.v["z"]]
+    return j.forward()
+
+
+def in_a_loop(j: Joinable) -> list[Call]:
+    first, last = j.forward()
+    return [first, replace(last, repeats=(Repeat(3),))]
+
+
+def of_another_part(j: Joinable) -> list[Call]:
+    both = j.graph.value((16, 4))
+    j.v["z"] = j.graph.view(both, (8, 4))
+    calls = j.forward()
+    calls[1].operands["x"] = j.graph.view(both, (8, 4), begin=32)
+    return calls
+
+
+def result_read_between(j: Joinable) -> list[Call]:
+    first, last = j.forward()
+    return [first, j.call("sum_rows", x="h", y="sums"), last]
+
+
+def result_written_where_the_product_reads(j: Joinable) -> list[Call]:
+    j.v["h"] = j.v["x"]
+    return j.forward()
+
+
+def output_written_between(j: Joinable) -> list[Call]:
+    output, product, last = j.backward()
+    return [j.call("relu_forward", x="x", y="h"), product, output, last]
+
+
+def output_not_there_yet(j: Joinable) -> list[Call]:
+    """As in a loop, whose step before has left it."""
+    return j.backward()[1:]
+
+
+def sums_in_a_loop(j: Joinable) -> list[Call]:
+    first, last = j.weight()
+    return [first, replace(last, repeats=(Repeat(3),))]
+
+
+def sums_beside_the_weights(j: Joinable) -> list[Call]:
+    both = j.graph.value((5, 4))
+    j.v["dw"], j.v["db"] = j.graph.view(both, (4, 4)), j.graph.view(both, (1, 4), begin=16)
+    return j.weight()
+
+
+def sums_read_between(j: Joinable) -> list[Call]:
+    first, last = j.weight()
+    return [first, j.call("relu_forward", x="db", y="sums"), last]
+
+
+def gradient_written_between(j: Joinable) -> list[Call]:
+    first, last = j.weight()
+    return [first, j.call("relu_forward", x="x", y="dz"), last]
+
+
+@pytest.mark.parametrize("calls", [Joinable.forward, Joinable.backward, Joinable.weight])
+def test_such_calls_become_one(calls: Callable[[Joinable], list[Call]]) -> None:
+    found = Joinable()
+    assert found.joined(calls(found))
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [kept, in_a_loop, of_another_part, result_read_between, result_written_where_the_product_reads,
+     output_written_between, output_not_there_yet, sums_in_a_loop, sums_beside_the_weights,
+     sums_read_between, gradient_written_between],
+)  # fmt: skip
+def test_calls_stay_apart_where_one_would_compute_something_else(
+    calls: Callable[[Joinable], list[Call]],
+) -> None:
+    found = Joinable()
+    assert not found.joined(calls(found))
 
 
 def test_a_bias_that_two_sums_need_is_summed_by_one_product_each() -> None:
