@@ -11,6 +11,7 @@ from benchmarks.gpu_timing import MOST, Ours, Side, Timer, apart, chosen, finish
 from fastnn import nn, optim
 from fastnn.engine.update import Objective, add_updates
 from fastnn.nn.parameter import Parameter
+from fastnn.runtime import devices
 from fastnn.train.build import StepBuilder
 
 
@@ -26,7 +27,7 @@ def program(
 
     model = Flat()
     store = model.store()
-    session = Session(store, ("exp_avg", "exp_avg_sq"), 1, "auto", device)
+    session = Session(store, ("exp_avg", "exp_avg_sq"), 1, "auto", devices.choose(device))
     session.set("schedule", np.full((MOST, 1), 1e-4))
     builder = StepBuilder(model, store, 1, True, "direct", session.runtime.kind, precision)
     fill(builder)

@@ -120,6 +120,18 @@ def test_reads_and_flags_do_not_wait_for_each_other() -> None:
     assert dependencies([[write], [Touch("a", 8, 9, "w")], [Touch("b", 0, 9, "w")]]) == [[], [], []]
 
 
+def test_arrays_of_the_caller_are_touched_as_a_whole() -> None:
+    """The program does not know how large they are."""
+    program = planned("flat")
+    found = [
+        (touch.begin, touch.end)
+        for call in program.calls()
+        for (_, _, operand), touch in zip(call.arrays(), touches_of(program, call), strict=True)
+        if operand.external
+    ]
+    assert set(found) == {(0, END)}
+
+
 @pytest.mark.parametrize("name", ["flat", "lstm", "both ways"])
 def test_no_launch_waits_for_memory_alone(name: str) -> None:
     """Buffers that side by side may be in use do not share memory."""

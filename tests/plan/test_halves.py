@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
+from fastnn.graph.value import Repeat
 from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.plan.instruction import instructions_of
@@ -109,6 +111,21 @@ def test_memory_written_anew_is_copied_anew() -> None:
     assert kernels(chosen(lowered(graph))).count("to_bf16") == 3
 
 
+def test_a_loops_steps_take_copies_of_their_own() -> None:
+    """The first step might take one from before the loop, and a later one not."""
+    graph = Graph(batch=8)
+    x, y = graph.value((8, 4)), graph.value((8, 4))
+    w = graph.leaf("w", (4, 4), "params", offset=0, name="w")
+    graph.call("linear_forward", x=x, w=w, bias=None, y=y)
+    graph.call("linear_forward", x=x, w=w, bias=None, y=y)
+    graph.call("affine", x=y, y=x, scale=1.0, shift=0.0)
+    to, loop = lowered(graph), (Repeat(3),)
+    to.calls[1:] = [replace(call, repeats=loop) for call in to.calls[1:]]
+    calls = chosen(to)
+    copies = [c for c in calls if c.kernel == "to_bf16" and c.operands["x"].root is x]
+    assert [len(c.repeats) for c in copies] == [0, 1]
+
+
 def test_products_of_many_matrices_and_long_sums() -> None:
     graph = Graph(batch=8)
     v = {"a": graph.value((8, 3, 4)), "b": graph.value((8, 4, 5)), "y": graph.value((8, 3, 5))}
@@ -159,6 +176,8 @@ def test_a_step() -> None:
     taken = [o for c in calls for _, p, o in c.arrays() if o.segment == "halves" and not p.writes]
     written = [o for c in calls for _, p, o in c.arrays() if o.segment == "halves" and p.writes]
     assert taken
+    (loss,) = (c for c in calls if c.kernel == "cross_entropy_scaled_bf16")
+    assert "dx" in {name for name, _, _ in loss.arrays()}  # where it works
     for operand in taken:  # whatever products take lies in what an update writes
         begin, end = operand.offset, operand.offset + 2 * math.prod(operand.dims)
         assert any(w.offset <= begin and end <= w.offset + 2 * math.prod(w.dims) for w in written)

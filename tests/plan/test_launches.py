@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 
 import fastnn as fnn
 from fastnn import metrics, nn, optim
+from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.instruction import instructions_of
+from fastnn.plan.launches import in_order, in_turn
+from fastnn.plan.lower import Lowering
+from fastnn.plan.products import chosen
 from fastnn.plan.program import Program
 from fastnn.testing.null import null_device
 
@@ -56,6 +62,26 @@ def test_what_a_gradient_needs_does_not_wait_for_the_update() -> None:
     at = next(k for k, launch in enumerate(found) if launch.startswith("weighted_mean"))
     assert "weighted_mean_backward" in found[at + 1 :]
     assert "prepare" not in found[at]
+
+
+def test_what_waits_is_made_before_the_host_is_called() -> None:
+    """Whether the loss is finite decides whether the host is called."""
+    program = planned(mlp(), X, Y, on_gradients=lambda gradients: None)
+    names = [call.kernel for call in program.calls()]
+    (host,) = (k for k, name in enumerate(names) if kernel_of(name).traits.host)
+    assert names.index("check_finite") < host < names.index("adam_prepare")
+
+
+def test_what_is_kept_shares_memory_with_nothing_that_comes_later() -> None:
+    graph = Graph(batch=8)
+    values = [graph.value((8, 4)) for _ in range(5)]
+    for x, y in itertools.pairwise(values):
+        graph.call("relu_forward", x=x, y=y)
+    lowering = Lowering(graph, device="cuda")
+    phases = in_order(instructions_of(chosen(lowering), lowering.batch))
+    _, early, _, _, late = values
+    assert in_turn(phases, ())(early, late)
+    assert not in_turn(phases, [early])(early, late)
 
 
 def test_clipping_is_one_launch_beside_its_squares() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -120,8 +119,6 @@ def rehearsed(compiled: list[str]) -> Iterator[None]:
         stack.enter_context(mock.patch.object(torch, "compile", compile_))
         stack.enter_context(mock.patch.object(torch.optim, "Adam", _Adam))
         stack.enter_context(mock.patch.object(torch.version, "cuda", "13.0"))
-        stack.enter_context(
-            mock.patch.object(torch.backends, "cudnn", SimpleNamespace(version=lambda: 91000))
-        )
+        stack.enter_context(mock.patch.object(torch.backends.cudnn, "version", return_value=91000))
         stack.enter_context(_OnMeta())
         yield
