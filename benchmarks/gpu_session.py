@@ -36,15 +36,14 @@ TOTAL = 585
 SHARES = 12
 #: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, blocks
 #: that wait for each other, and threads that share memory of their block
+SHARING = (
+    "matmul half recurrent recurrent_layout attention strided ctc ctc_decode convolution beam "
+    "transducer wavenet norm softmax crf transducer_search rows descent elementwise"
+)
 WATCHED = {
     tool: [f"tests/kernels/cuda/test_{name}.py" for name in names.split()]
-    for tool, names in {
-        "memcheck": "matmul half recurrent softmax recurrent_layout update attention strided ctc "
-                    "ctc_decode convolution beam transducer wavenet norm",
-        "racecheck": "matmul half recurrent recurrent_layout attention strided ctc ctc_decode beam "
-                     "convolution transducer wavenet norm",
-    }.items()
-}  # fmt: skip
+    for tool, names in {"memcheck": f"{SHARING} update", "racecheck": SHARING}.items()
+}
 #: of those, the tests with few launches: a sanitizer makes each some hundred times slower
 QUICK = "not central_differences and not round_tf32 and not neighbours"
 #: every test that trains with device="auto" trains on the GPU then

@@ -20,6 +20,16 @@ from benchmarks.gpu_session import Part, Session
 
 ROOT = Path(__file__).parents[1]
 PEERS = ("benchmark", "torch.compile")
+#: topics whose kernels share memory of a block, and which file of tests launches them
+LAUNCHED_BY = {
+    **dict.fromkeys(("embedding", "feed", "metrics", "step"), "rows"), "loss": "softmax",
+    "reduce": "elementwise", **dict.fromkeys(("gru", "lstm", "rnn"), "recurrent"),
+}  # fmt: skip
+
+
+def shares(path: Path) -> bool:
+    """Whether a kernel's source has barriers, or shared memory of its own."""
+    return bool(re.search(r"syncthreads|shared\.array", path.read_text()))
 
 
 def python(code: str) -> list[str]:
@@ -232,8 +242,10 @@ def test_the_sanitizer_gets_copies_that_are_asynchronous_and_blocks_that_wait(to
     for name in ("test_a_whole_tile", "test_shapes", "test_outputs_agree_with_plain_loops",
                  "test_blocks_wait_for_the_slowest"):  # fmt: skip
         assert f"::{name}" in done.stdout, done.stdout + done.stderr
-    for file in ("attention", "beam", "convolution", "ctc", "ctc_decode", "transducer", "wavenet"):
-        assert f"test_{file}.py::" in done.stdout  # threads that share memory of their block
+    for file in gpu_session.SHARING.split():  # threads that share memory of their block
+        assert f"test_{file}.py::" in done.stdout, file
+    topics = {path.parent.name for path in (ROOT / "kernels").glob("*/cuda*.py") if shares(path)}
+    assert {LAUNCHED_BY.get(topic, topic) for topic in topics} <= set(gpu_session.SHARING.split())
 
 
 def test_shares_are_all_tests_each_once() -> None:

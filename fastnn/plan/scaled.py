@@ -85,7 +85,7 @@ def _traits(call: Call) -> Traits:
 def _bytes(value: Value) -> tuple[Any, ...]:
     """Which numbers a value is: several leaves may lie at the same place of a segment."""
     root = value.root
-    memory = root if root.offset is None else root.segment
+    memory = id(root) if root.offset is None else root.segment  # `==` of values is an op
     return memory, (root.offset or 0) + value.shift, value.size, tuple(value.strides.items())
 
 

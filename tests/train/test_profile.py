@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,11 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.errors import NonFiniteError, OptionError, ShapeError
+from fastnn.kernels import control_block
+from fastnn.plan.program import PlannedCall
+from fastnn.runtime.cpu.runtime import CpuProgram
 from fastnn.testing.null import null_device
+from fastnn.train.profile import Timing, _timing
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
 Y = np.arange(32) % 3
@@ -76,6 +81,45 @@ def _train(training: Any) -> None:
     else:
         for begin in range(0, 32, 8):
             training(X[begin : begin + 8], Y[begin : begin + 8])
+
+
+@pytest.mark.parametrize("kind", ["step", "trainer"])
+def test_every_repeat_is_the_same_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schedule has one row, and the data one mini-batch. The next step is not beyond doubt:
+    parameters were put back."""
+    training, seen = made(kind), []
+    control = training.session.control
+
+    def noting(function: Any) -> Any:
+        def noted(*given: Any) -> Any:
+            seen.append(int(control[control_block.RUN_STEP]))
+            return function(*given)
+
+        return noted
+
+    module = importlib.import_module("fastnn.train.profile")
+    ready_of = module._ready
+
+    def ready(*given: Any) -> Any:
+        single, arrays = ready_of(*given)
+        monkeypatch.setattr(single, "run", noting(single.run))
+        return single, arrays
+
+    monkeypatch.setattr(module, "_ready", ready)
+    monkeypatch.setattr(CpuProgram, "timed", noting(CpuProgram.timed))
+    fnn.profile(training, X, Y, repeats=3)
+    assert seen == [seen[0]] * (1 + 3 + 3)
+    assert training.session.memory["guard"][control_block.DOUBT]
+
+
+def test_a_launch_of_several_calls_counts_to_all_of_their_layers() -> None:
+    calls = [
+        PlannedCall(kernel, (), 1, scope)
+        for kernel, scope in (("mean", "loss"), ("add", "0, time step 3"), ("latch", ""))
+    ]
+    found = _timing(calls, [1.0, 9.0, 2.0])
+    assert found == Timing("mean+add+latch", "loss + 0", 2.0, 1.0)
+    assert _timing(calls[2:], [1.0]).layer == "(step)"
 
 
 def test_a_loops_steps_count_to_their_layer() -> None:
