@@ -43,6 +43,13 @@ def _devices() -> Iterator[tuple[str, str]]:
             f"cuda:{number}",
             f"{cuda.device_name(number)}, {_bytes(free)} of {_bytes(total)} free",
         )
+    if cuda.device_count():
+        yield (
+            "tensor cores",
+            'used by precision="high" and "medium" in products of layers; the time loops of RNN, '
+            "LSTM and GRU layers, and products of many matrices, use them only at "
+            '"bf16" and "fp16"',
+        )
 
 
 def facts() -> Iterator[tuple[str, str]]:

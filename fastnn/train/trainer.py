@@ -74,7 +74,8 @@ class Trainer(EpochPrograms):
             rounded), "high" (float32's accuracy, by parts), "medium" (two bfloat16 parts on a CPU
             with a tile unit; on a GPU TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or
             "fp16" (float16, up to 65,504; gradients are scaled). Parameters, optimiser state and
-            sums stay float32. See docs/precision.md.
+            sums stay float32. On a GPU the time loops of recurrent layers and products of many
+            matrices are float32 at "high" and "medium". See docs/precision.md.
         loss_weights: a factor for each of several losses, as a list or dict like `loss`; 1 by
             default.
         penalties: terms of the loss in training that depend on parameters alone: a dict of

@@ -102,6 +102,26 @@ class _Adam(torch.optim.Adam):
         super().__init__(parameters, **more)
 
 
+class _Scaler:
+    def __init__(self, device: str, enabled: bool):
+        assert torch.device(device).type == "cuda"
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def step(self, update: Any) -> None:
+        update.step()
+
+    def update(self) -> None:
+        pass
+
+
+def _autocast(device: str, dtype: Any, enabled: bool, cache_enabled: bool) -> Any:
+    assert torch.device(device).type == "cuda"
+    assert enabled == (dtype in (torch.float16, torch.bfloat16))
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def rehearsed(compiled: list[str]) -> Iterator[None]:
     """As long as it lasts PyTorch has such a GPU. What `torch.compile` is asked for is noted, and
@@ -121,6 +141,8 @@ def rehearsed(compiled: list[str]) -> Iterator[None]:
         stack.enter_context(mock.patch.multiple(torch.cuda, **stands))
         stack.enter_context(mock.patch.object(torch, "compile", compile_))
         stack.enter_context(mock.patch.object(torch.optim, "Adam", _Adam))
+        stack.enter_context(mock.patch.object(torch, "autocast", _autocast))
+        stack.enter_context(mock.patch.object(torch.amp, "GradScaler", _Scaler))
         stack.enter_context(mock.patch.object(torch.version, "cuda", "13.0"))
         stack.enter_context(mock.patch.object(torch.backends.cudnn, "version", return_value=91000))
         stack.enter_context(_OnMeta())

@@ -291,7 +291,6 @@ class _Run:
         if not self._begun.acquire(False):  # given up before it began
             return
         try:
-            self.runtime.gpu.use()
             self._steps()
         except Exception as error:
             self.error = self.runtime.gpu.failure(error)
@@ -366,7 +365,6 @@ class _Run:
             return False
         number, bound = self.asks
         self.runtime.functions[number](bound)
-        self.runtime.gpu.use()
         self.runtime.copies.forget()
         bound.take()  # it may have looked at what the program writes
         self.runtime._note_away()

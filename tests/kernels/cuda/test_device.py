@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fastnn.kernels.cuda.device import (
     block_max,
+    block_number,
     block_sum,
+    block_threads,
     cuda,
     flat,
+    give_way,
     load4,
     store4,
     thread_number,
@@ -74,6 +80,13 @@ def test_four_elements_at_once() -> None:
     np.testing.assert_array_equal(y, expected)
 
 
+def simulator() -> Any:
+    """The module, which only the simulator can import."""
+    from fastnn.runtime.cuda import simulator
+
+    return simulator
+
+
 simulated = pytest.mark.skipif(not _cuda.simulated(), reason="checks the simulator")
 
 
@@ -93,6 +106,15 @@ def negative(x: "inout whole f[N]"):
     x[thread_number() - 1] = 0.0
 
 
+def negative_read(x: "inout whole f[N]"):
+    x[0] = x[thread_number() - 1]
+
+
+def waits_for_ever(x: "inout whole f[N]"):
+    while x[0] == 0.0:
+        give_way()
+
+
 @simulated
 @pytest.mark.parametrize(
     ("kernel", "message"),
@@ -100,9 +122,12 @@ def negative(x: "inout whole f[N]"):
         (divergent, "wait at different places"),
         (one_leaves, "ended, others"),
         (negative, "negative"),
+        (negative_read, "negative"),
+        (waits_for_ever, "all threads wait for each other"),
     ],
 )
-def test_faults_are_found(kernel, message: str) -> None:
+def test_faults_are_found(kernel, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulator(), "PATIENCE", 50)
     with pytest.raises((RuntimeError, IndexError), match=message):
         call_cuda(declare(kernel, 32), x=np.zeros(32, np.float32))
 
@@ -117,6 +142,61 @@ def test_shared_memory_is_poisoned() -> None:
     x = np.zeros(32, np.float32)
     call_cuda(declare(poison, 32), x=x)
     assert np.isnan(x).all()
+
+
+def turns(count: "inout whole i[K]", seen: "out whole i[N]"):
+    """Writes down the order in which threads have their first turn."""
+    at = count[0]
+    count[0] = at + 1
+    seen[at] = block_number() * block_threads() + thread_number()
+
+
+@simulated
+def test_blocks_and_threads_have_an_order_drawn_from_a_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another one in each launch, the same in another run; without any thread that stays behind,
+    which would disturb it, too."""
+    monkeypatch.setattr(simulator(), "PASSED_OVER", 0.0)
+    kernel = declare(turns, 8, grid=6)
+
+    def order() -> list[int]:
+        seen = np.empty(48, np.int64)
+        call_cuda(kernel, count=np.zeros(1, np.int64), seen=seen)
+        return seen.tolist()
+
+    def run(seed: str) -> list[list[int]]:
+        monkeypatch.setenv("FASTNN_SIMULATOR_SEED", seed)
+        monkeypatch.setattr(simulator(), "_launches", itertools.count())
+        return [order(), order()]
+
+    first, second = run("1")
+    assert sorted(first) == sorted(second) == list(range(48))
+    blocks = [first[8 * k] // 8 for k in range(6)]
+    assert sorted(blocks) == list(range(6)) != blocks
+    assert any(first[8 * k : 8 * k + 8] != sorted(first[8 * k : 8 * k + 8]) for k in range(6))
+    assert first != second
+    assert run("1") == [first, second]
+    assert run("2") != [first, second]
+
+
+def paces(count: "inout whole i[N]", far: "out whole i[N]", turns: "int"):
+    """How far the first thread gets between two turns of another one, at most."""
+    i = thread_number()
+    before, most = 0, 0
+    for _ in range(turns):
+        count[i] += 1
+        most = max(most, count[0] - before)
+        before = count[0]
+        give_way()
+    far[i] = most
+
+
+@simulated
+def test_some_threads_stay_behind_for_several_turns() -> None:
+    count, far = np.zeros(32, np.int64), np.empty(32, np.int64)
+    call_cuda(declare(paces, 32), count=count, far=far, turns=60)
+    assert far[1:].max() >= 7  # each a little late now and then: 3 or 4
 
 
 def neighbours(x: "in whole f[N]", y: "out whole f[N]", barrier: "int"):
