@@ -14,6 +14,7 @@ import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import compiler
 
 pytestmark = [
     pytest.mark.skipif(not _cuda.installed(), reason="the CUDA packages are not installed"),
@@ -23,26 +24,41 @@ pytestmark = [
 #: kernels that compute in float64 on purpose in a float32 program, and why
 FLOAT64_INSIDE = {
     "*_prepare": "an optimiser's scalars, once a step on one thread",
-    "accumulate*": "sums over an epoch",
+    "accumulate": "sums over an epoch",
+    "accumulate_by": "likewise",
+    "accumulate_gradient": "one over the number of steps, once a thread",
+    "accumulate_pair": "sums over an epoch",
+    "accumulate_rows": "likewise",
+    "accumulate_weighted": "likewise",
     "ctc_align": "scores of paths, as on the CPU",
     "ctc_beam": "likewise",
     "crf_decode": "likewise",
     "crf_forward": "the target's score, and the loss",
-    "transducer_*": "likewise",
+    "transducer_forward": "likewise",
+    "transducer_backward": "likewise",
+    "transducer_select": "likewise",
     "clip_scale": "squared norms: float32 would overflow",
     "check_size": "its limit comes as float64 and is converted once",
     "unscale_checked": "likewise",
-    "*_update*_saving*": "the step's rate decides whether it is doubtful",
+    "*_update_saving": "the step's rate decides whether it is doubtful",
+    "*_update_saving_halves": "likewise",
     "safeguard": "likewise",
-    "lamb_*": "sums over a whole parameter, and what is computed from them",
-    "adafactor_*": "likewise",
-    "muon_*": "likewise",
-    "adasecant_*": "likewise",
+    "lamb_moments": "sums over a whole parameter, and what is computed from them",
+    "lamb_ratio": "likewise",
+    "adafactor_squares": "likewise",
+    "adafactor_factored": "likewise",
+    "adafactor_whole": "likewise",
+    "adafactor_size": "likewise",
+    "muon_momentum": "likewise",
+    "muon_norm": "likewise",
+    "adasecant_norm": "likewise",
+    "adasecant_factor": "likewise",
     "*_descend": "the search of a full-batch method, and sums over all parameters",
     "hessian_free_step": "likewise",
     "levenberg_marquardt_step": "likewise",
     "column_factors": "squared norms, and a limit that comes as float64",
-    "limit_*": "likewise",
+    "limit_rows": "likewise",
+    "limit_columns": "likewise",
     "add_noise": "the noise's deviation, one number of the step",
     "mixing_share": "one number a step, drawn from a beta distribution",
     "wavenet_sample": "the numbers that a sample is drawn by",
@@ -148,6 +164,18 @@ def test_dynamic_shared_memory_can_be_read_16_bytes_at_a_time(reports: list) -> 
     assert [str(r) for r in reports if r.alignment % 16] == []
 
 
+def test_dynamic_shared_memory_is_declared_so() -> None:
+    ptx = ".extern .shared .align 4 .b8 dynamic[];\n.visible .entry mangled(\n)\n"
+    found = _cuda._renamed([ptx], "fastnn_entry_k")
+    assert ".extern .shared .align 16 .b8 dynamic[];" in found
+    assert ".entry fastnn_entry_k(" in found
+    for text, alignment in ((ptx, 4), (found, 16), (found + ptx, 4), ("", 0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_cuda, "link", lambda text, cc: (b"code", ""))
+            patch.setattr(compiler, "compiled_count", compiler.compiled_count)
+            assert compiler.assemble(text, (9, 0)).alignment == alignment
+
+
 @pytest.mark.parametrize("topic", ["matmul"])
 def test_products_keep_their_sums_in_registers(reports: list) -> None:
     """A loop over them that is not unrolled puts them into memory, which is no spill."""
@@ -164,6 +192,12 @@ def test_float32_stays_float32(reports: list) -> None:
         if r.dtype == "float32" and r.float64 and not fits(r.kernel, FLOAT64_INSIDE)
     ]
     assert float64 == []
+    spared = [
+        str(r)
+        for r in reports
+        if r.dtype == "float32" and not r.float64 and fits(r.kernel, FLOAT64_INSIDE)
+    ]
+    assert spared == []  # exceptions that a kernel does not need
 
 
 def test_spills_are_seen() -> None:
