@@ -41,8 +41,11 @@ def noted(add):
         print("written:", len(content["rows"]) + len(content["failed"]))
     return write
 
+fail = gpu.Results.fail
+
 def failed(self, name, error):
     traceback.print_exception(error)
+    fail(self, name, error)
 
 gpu_timing.Side.run = once
 gpu.Results.add, gpu.Results.fail = noted(gpu.Results.add), noted(failed)

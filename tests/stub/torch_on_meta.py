@@ -104,7 +104,7 @@ class _Adam(torch.optim.Adam):
 
 class _Scaler:
     def __init__(self, device: str, enabled: bool):
-        assert torch.device(device).type == "cuda"
+        assert device == "cuda"
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         return loss
@@ -117,7 +117,7 @@ class _Scaler:
 
 
 def _autocast(device: str, dtype: Any, enabled: bool, cache_enabled: bool) -> Any:
-    assert torch.device(device).type == "cuda"
+    assert device == "cuda"
     assert enabled == (dtype in (torch.float16, torch.bfloat16))
     return contextlib.nullcontext()
 
