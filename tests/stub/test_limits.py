@@ -172,6 +172,26 @@ thread(drop)
     assert any(line.startswith("MemFreeHost") for line in ran.log)
 
 
+def test_a_run_that_sends_nothing_has_the_devices_context_in_its_thread():
+    """Each run has a thread of its own, and what is sent makes the device current, too."""
+    ran = run(
+        TAGGER
+        + f"""
+runtime = fit({MLP}, *data(64, 20), 16).session.runtime
+(bound,) = runtime._acquired
+runtime.run([(bound, 1)], lambda: None)
+section("again")
+runtime.run([(bound, 1)], lambda: None)
+section("after")
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    log = ran.section("again")
+    assert any("Launch" in line for line in log)
+    assert not any(line.startswith("HtoD") for line in log)
+
+
 def test_a_device_that_is_full_gives_back_what_its_pool_keeps():
     """Each model fits alone, but not beside what was freed before. (There is little data: whether
     that fits is asked before, which may trim the pool, too.)"""

@@ -184,6 +184,31 @@ for precision in ("highest", "bf16", "fp16"):
         assert [numbers(x)["nodes"] for x in ends] == [most], precision
 
 
+def test_weights_in_16_bits_are_copied_once_a_run():
+    """The updates write them, too; whoever has changed parameters since the last run has not."""
+    ran = run(
+        """
+import os
+os.environ["FASTNN_POISON"] = "0"
+model = nn.Sequential(nn.Linear(20, 8), nn.Tanh(), nn.Linear(8, 4))
+trainer = fnn.Trainer(model, "cross_entropy", optim.Adam(1e-3), device="cuda", precision="bf16",
+                      graphs=False)
+for steps in (2, 6, 10):
+    section(f"{steps} steps")
+    trainer.fit(*data(16 * steps, 20), epochs=1, batch_size=16, verbose=False)
+section("after")
+"""
+    )
+    assert ran.status == 0, ran.output
+    assert ran.mistakes == []
+    two, six, ten = (
+        sum(line.startswith("Launch") for line in ran.section(f"{steps} steps"))
+        for steps in (2, 6, 10)
+    )
+    assert ten - six == six - two
+    assert two - (six - two) // 2 == 1
+
+
 def test_a_function_of_the_host_stands_between_two_graphs():
     """However long steps take, by which chunks are cut: here each would be one of its own."""
     ran = run(
