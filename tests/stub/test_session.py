@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -117,6 +118,8 @@ main(gpu_smoke, "--steps", "3", "--batch", "3", "--length", "4")
 
 def test_examples_and_what_a_step_costs_the_host(tmp_path: Path) -> None:
     """As the session asks for them, with less to do, and not beside the CPU."""
+    if not os.environ.get("FASTNN_DATA"):
+        pytest.skip("FASTNN_DATA is not set")
     ran = run(
         BEGIN
         + f"""
@@ -137,5 +140,5 @@ main(gpu_feeding, "--steps", "20", "--results", {str(tmp_path)!r})
     assert ran.status == 0, ran.output
     assert ran.mistakes == []
     assert 'use them only at "bf16" and "fp16"' in ran.output
-    assert ran.output.count("losses: 1\n") == 3
+    assert len(re.findall(r"^losses: [1-9]", ran.output, re.MULTILINE)) == 3
     assert len(json.loads((tmp_path / "gpu-feeding.json").read_text())["rows"]) == 2
