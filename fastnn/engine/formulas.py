@@ -49,10 +49,10 @@ class SizedStep:
         program = self.formula.at([given[k] for k in range(len(given))])
         if program is None:
             return None
-        values, built = program.values, self.built
+        values, built, still = program.values, self.built, self.formula.still
         return Built(
-            program, filled(built.ranges, values), filled(built.output_shapes, values),
-            built.carries, built.checks,
+            program, filled(built.ranges, values, still),
+            filled(built.output_shapes, values, still), built.carries, built.checks,
         )  # fmt: skip
 
 

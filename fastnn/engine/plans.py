@@ -73,8 +73,10 @@ class Plans:
         family = kind, tuple(tuple(map(_without_size, part)) for part in specs)
         sizes = _sizes(specs)
         known = self._formulas.setdefault((family, batch), [])
-        for step in known:
+        for number, step in enumerate(known):
             if (built := step.at(sizes)) is not None:
+                if number:  # the next size is likely to be one of this formula's, too
+                    known.insert(0, known.pop(number))
                 return step.note, built
 
         def traced(specs: All) -> tuple[B, Looked]:

@@ -116,6 +116,18 @@ def test_recurrent_nets(kind, options, lengths):
     assert gradcheck(Net(), *inputs)
 
 
+def test_gradients_of_all_outputs_of_a_layer_arrive():
+    class All(nn.Module):
+        def __init__(self):
+            self.net = nn.LSTM(2, 2)
+
+        def forward(self, x):
+            y, ((h, c),) = self.net(x)
+            return ops.gradient(ops.sum(ops.square(y)) + ops.sum(h * ops.square(c)), x)
+
+    assert gradcheck(All(), np.random.default_rng(3).normal(size=(2, 3, 2)))
+
+
 class Elman(nn.Module):
     """A loop with a layer on the step, one on something from outside, and several states."""
 

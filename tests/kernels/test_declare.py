@@ -210,7 +210,10 @@ def test_the_table_of_types() -> None:
     assert [types.item_size("f", p) for p in ("float32", "float64")] == [4, 8]
     assert [types.item_size(letter, "float32") for letter in "ri"] == [8, 8]
     assert types.storage("d", "float32", "uint8") == "uint8"
-    assert types.scalar("real", "float32") == "float32"
+    assert types.item_size("d", "float32") == 8  # a word, whatever the data's type is
+    kinds = [types.scalar(kind, "float32") for kind in ("real", "double", "int")]
+    assert kinds == ["float32", "float64", "int64"]
+    assert [types.constant_type(letter) for letter in "fri"] == ["float64", "float64", "int64"]
 
 
 def test_a_new_row_is_a_type(monkeypatch: pytest.MonkeyPatch) -> None:

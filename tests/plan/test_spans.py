@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from fastnn.graph.history import History
 from fastnn.kernels.declare import Array
+from fastnn.plan.instruction import Access
+from fastnn.plan.schedule import _Touched
 from fastnn.plan.spans import Span, alike, apart
 
 SETTINGS = settings(max_examples=400, deadline=None, derandomize=True)
@@ -49,6 +51,24 @@ def test_apart_and_alike(depth: int, shared: int, data: Any) -> None:
         assert not met
     if alike(a, b, shared):
         assert all(x == y for x, y in met)
+
+
+def test_whoever_touched_spans_that_overlap_is_waited_for() -> None:
+    touched = _Touched()
+
+    def access(begin: int, end: int, writes: bool) -> Access:
+        span = Span(begin, end)
+        return Access(None, not writes, writes, "whole", span, 0, span, begin, end)  # type: ignore
+
+    def before(begin: int, end: int, writes: bool = False) -> set[int]:
+        return set(touched.before(access(begin, end, writes)))
+
+    for user, (begin, end) in enumerate([(0, 10), (5, 15), (20, 30)]):
+        touched.note(access(begin, end, True), user)
+    assert [before(12, 14), before(6, 8), before(0, 2)] == [{1}, {0, 1}, {0}]
+    assert [before(15, 20), before(14, 21)] == [set(), {1, 2}]
+    touched.note(access(8, 25, False), 3)
+    assert [before(24, 26), before(24, 26, True)] == [{2}, {2, 3}]
 
 
 def test_what_is_apart_or_alike() -> None:

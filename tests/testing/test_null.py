@@ -8,6 +8,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn
 from fastnn.errors import OptionError
+from fastnn.kernels import control_block
 from fastnn.runtime.cpu import compiler
 from fastnn.testing.null import null_device
 
@@ -30,12 +31,29 @@ def test_runs_are_counted_and_nothing_is_computed(kind: str) -> None:
         assert [p.batch for p in null.programs] == [8, 4]
         assert null.launches["advance"] == null.launches["gather_rows"] // 2 == 6
         assert sum(n for k, n in null.launches.items() if k.startswith("linear_forward")) == 6
+        assert trainer.session.control[control_block.CURSOR] == 20
         fit_again = trainer.fit(X, X[:, :2], batch_size=8, verbose=False)
         assert null.steps == 9
         assert fit_again.epoch == [2]
     after = trainer.get_parameters()
     assert all(np.array_equal(after[name], before[name]) for name in before)
     assert compiler.compiled_count == compiled
+
+
+def test_programs_and_memory_of_a_runtime() -> None:
+    """A program counts once; memory is put back; what is asked of a run is called."""
+    with null_device() as null:
+        runtime = fit().session.runtime
+        bound, count, called = runtime.bind(null.programs[0]), len(null.programs), []
+        runtime.run([(bound, 1)], lambda: called.append("poll"), lambda: called.append("meanwhile"))
+        saved = runtime.save(["params"])
+        runtime.memory["params"][...] = 7.0
+        runtime.restore(saved)
+        with pytest.raises(ValueError, match="broadcast"):
+            bound.write("loss", np.zeros((2, 3)))
+    assert len(null.programs) == count
+    assert called == ["meanwhile", "poll"]
+    assert not (runtime.memory["params"] == 7.0).any()
 
 
 def test_steps_and_predictions() -> None:
