@@ -44,7 +44,8 @@ def test_programs_and_memory_of_a_runtime() -> None:
     """A program counts once; memory is put back; what is asked of a run is called."""
     with null_device() as null:
         runtime = fit().session.runtime
-        bound, count, called = runtime.bind(null.programs[0]), len(null.programs), []
+        count, called = len(null.programs), []
+        bound = runtime.bind(null.programs[0])
         runtime.run([(bound, 1)], lambda: called.append("poll"), lambda: called.append("meanwhile"))
         saved = runtime.save(["params"])
         runtime.memory["params"][...] = 7.0
