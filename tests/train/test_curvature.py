@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn, optim
+from fastnn import nn, ops, optim
 from fastnn.autodiff import Products, eigenvalues, learning_rates
 from fastnn.errors import OptionError
 
@@ -33,6 +33,20 @@ def test_equal_eigenvalues():
     a = np.c_[X, np.ones(40)]
     wanted = np.repeat(np.sort(np.linalg.eigvalsh(a.T @ a / 40))[::-1], 2)
     np.testing.assert_allclose(found, wanted, rtol=1e-8)
+
+
+def test_a_vector_that_meets_one_direction_is_followed_by_another() -> None:
+    """A diagonal Hessian with one eigenvalue four times: every vector is one of its own."""
+
+    class Bowl(nn.Module):
+        def __init__(self):
+            self.p = nn.Parameter((4,), "normal")
+
+        def forward(self, x):
+            return ops.sum(ops.square(self.p)) * 4.0 + x * 0.0
+
+    found = eigenvalues(Bowl(), lambda y, t: ops.mean(y), X[:, :1], Y[:, :1], 4, dtype="float64")
+    np.testing.assert_allclose(found, 8.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.98, 1.02])
