@@ -277,12 +277,14 @@ class Products(Training):
             copy_blocks(part, place.seen(flat))
 
     def _read(self, like: Any) -> Any:
+        """The product, as `like` is: each array of a dict in the order in which it lies in memory,
+        so that nothing is transposed, here nor where it is the next vector."""
         flat, places = self.session.memory["slots/product"], self._places()
+        if isinstance(like, Mapping):
+            return {place.name: np.array(place.seen(flat), order="K") for place in places}
         found = np.empty(places[-1].begin + places[-1].size, flat.dtype)
         for place in places:
             copy_blocks(place.seen(flat), place.part(found))
-        if isinstance(like, Mapping):
-            return {place.name: np.array(place.part(found)) for place in places}
         return found
 
 

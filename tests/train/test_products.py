@@ -124,6 +124,15 @@ def test_the_last_parameters_are_used_and_nothing_is_changed():
     first = products.hvp(x, y, v)
     for n, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[n])
+    again = {n: array.copy(order="K") for n, array in first.items()}
+    for n, p in products.parameters.items():  # in the order of memory, but memory of its own
+        assert first[n].strides == p.value.strides
+    in_order = products.hvp(x, y, again)
+    for n, array in products.hvp(
+        x, y, {n: array.copy(order="C") for n, array in again.items()}
+    ).items():
+        np.testing.assert_array_equal(array, in_order[n])
+        np.testing.assert_array_equal(again[n], first[n])
     next(iter(model.parameters())).value *= 2.0
     second = products.hvp(x, y, v)
     wanted = gradient_along(model, "mse", x, y, v)
