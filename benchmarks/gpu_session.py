@@ -117,7 +117,7 @@ def parts(results: Path = RESULTS) -> list[Part]:
     return [
         Part("machine", 10, [["nvidia-smi"]]),
         Part("info", 15, [module("fastnn", "info")]),
-        Part("compile", 45, [module("fastnn", "warmup", "--device", "cuda")]),
+        Part("compile", 50, [module("fastnn", "warmup", "--device", "cuda")]),
         shared("kernels", 50, count, "tests/kernels/cuda"),
         Part("recurrent", 30, [module("benchmarks.gpu_smoke")]),
         shared("runtime", 30, count, "tests/cuda"),
