@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
 from fastnn.graph.sizes import bits, whole
 from fastnn.kernels import types
-from fastnn.kernels.declare import KERNELS, Array
+from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Count, Operand, PlannedCall, Program
 from fastnn.runtime import poison
 from fastnn.runtime.cpu.memory import Memory
@@ -157,13 +158,19 @@ def _watch(program: Program, operand: Operand, items: int, begins: dict[str, int
     return [begin, size // items, items, len(operand.strides), *operand.strides]
 
 
-def slots(call: PlannedCall | None) -> Iterator[tuple[int, Any]]:
+def slots(call: PlannedCall | None) -> Iterable[tuple[int, Any]]:
     """A call's operands, each with its first word in the record."""
-    slot = 0
-    params = KERNELS[call.kernel].params.values() if call else ()
-    for parameter, operand in zip(params, call.operands if call else (), strict=True):
-        yield slot, operand
+    return zip(_slots(KERNELS[call.kernel]), call.operands, strict=True) if call else ()
+
+
+@functools.cache
+def _slots(kernel: Kernel) -> tuple[int, ...]:
+    """The first word of each of a kernel's parameters in its record."""
+    found, slot = [], 0
+    for parameter in kernel.params.values():
+        found.append(slot)
         slot += 1 + (len(parameter.dims) if isinstance(parameter, Array) else 0)
+    return tuple(found)
 
 
 def _local(call: PlannedCall | None) -> list[tuple[int, Operand]]:
