@@ -9,7 +9,7 @@ import fastnn as fnn
 import fastnn.train.full_batch as full_batch
 from fastnn import nn, ops, optim
 from fastnn.errors import OptionError
-from fastnn.kernels.descent import cpu_marquardt
+from fastnn.kernels.descent import cpu_hessian_free, cpu_marquardt, gauss_newton, search
 from tests.train.test_full_batch import X, Y, state, trainer_of
 
 METHODS = {"lm": optim.LevenbergMarquardt, "hf": optim.HessianFree}
@@ -313,3 +313,17 @@ def test_what_is_cut_off_is_where_the_iteration_began(name):
     assert history.stopped == "interrupted"
     np.testing.assert_array_equal(state(trainer), before)
     assert trainer.fit(X, Y, epochs=1, verbose=False)["loss"]
+
+
+@pytest.mark.parametrize(
+    ("fall", "factor"),
+    [(0.1, 1.5), (0.24, 1.5), (0.26, 1.0), (0.74, 1.0), (0.76, 1 / 1.5), (1.2, 1 / 1.5),
+     (-0.5, 1.5), (-np.inf, 1.5)],
+)  # fmt: skip
+def test_levenbergs_rule(fall, factor):
+    """Martens 2010, section 4.1: by how the loss falls for a fall of 1 that the model foretells."""
+    found = np.zeros(gauss_newton.SIZE)
+    found[search.START_LOSS], found[gauss_newton.MODEL] = 3.0, -1.0
+    found[gauss_newton.LOWEST], found[gauss_newton.DAMPING] = 3.0 - fall, 0.5
+    cpu_hessian_free.damp(found)
+    assert found[gauss_newton.DAMPING] == pytest.approx(0.5 * factor, rel=1e-12)
