@@ -184,6 +184,22 @@ def test_a_program_in_steps() -> None:
     assert "3 times, backward in time:" in str(found)
 
 
+def test_samples_that_read_one_anothers_states_do_not_go_through_a_loop_alone() -> None:
+    """All calls are split by samples; but one reads the states of all of them."""
+
+    class Mixed(nn.Module):
+        def forward(self, x: Any) -> Any:
+            def step(x_t: Any, h: Any) -> Any:
+                h = ops.tanh(ops.matmul(ops.softmax(x_t), h))
+                return h, h
+
+            return ops.loop(step, x, ops.zeros_state(x, 6))[0]
+
+    with null_device() as null:
+        Mixed().predict(np.zeros((16, 5, 16), np.float32))
+    assert [type(phase) for phase in null.programs[-1].phases][1] is PlannedRepeat
+
+
 def test_a_loop_in_a_loop_is_planned_once() -> None:
     class Nested(nn.Module):
         def forward(self, x: Any) -> Any:
