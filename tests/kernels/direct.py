@@ -29,6 +29,7 @@ DIRECT: dict[str, dict[str, Any]] = {
         eps=1e-5,
     ),
     "fill": dict(memory=ids(5), word=3),
+    "matmul_transposed_forward": dict(a=numbers(3, 2, 5), b=numbers(3, 7, 5), y=numbers(3, 2, 7)),
     "round_bf16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "round_fp16": dict(x=numbers(9, 5), y=numbers(9, 5)),
     "normal": dict(y=numbers(9, 5), control=control(), mean=0.5, std=2.0, stream=1),
