@@ -228,12 +228,15 @@ def test_marquardts_steps_are_those_of_the_formulas(loss, y):
     np.testing.assert_allclose(losses, wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize("most", [3, 60])
-def test_hessian_free_steps_are_those_of_the_formulas(most):
-    method = optim.HessianFree(damping=0.1, max_iterations=most)
-    written, trainer = written_and_trained(method)
-    losses = trainer.fit(X, Y, epochs=4, verbose=False)["loss"]
-    damping, last, wanted = 0.1, np.zeros(44), []
+@pytest.mark.parametrize(
+    ("most", "damping", "scale"),
+    [(3, 0.1, 1.0), (60, 0.1, 1.0), (10, 1.0, 30.0)],  # the last goes back along the line
+)
+def test_hessian_free_steps_are_those_of_the_formulas(most, damping, scale):
+    method = optim.HessianFree(damping=damping, max_iterations=most)
+    written, trainer = written_and_trained(method, y=scale * Y)
+    losses = trainer.fit(X, scale * Y, epochs=4, verbose=False)["loss"]
+    last, wanted = np.zeros(44), []
     for _ in range(4):
         loss, damping, last = written.free(damping, 0.95 * last, most)
         wanted.append(loss)
