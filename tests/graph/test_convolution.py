@@ -99,6 +99,24 @@ def test_tangents_of_pooling(name: str) -> None:
         np.testing.assert_allclose(got, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("op", [ops.conv1d, ops.conv_transpose1d])
+def test_tangents_of_convolutions(op: Callable[..., Any]) -> None:
+    """A product of image and weight: the tangent along both at once is 2 y, without a bias."""
+    x = RNG.normal(size=(2, 3, 6))
+    w = np.tile(RNG.normal(size=(3, 1, 2)), (1, 3, 1))
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            self.w = nn.Parameter(w.shape, lambda shape, rng: w)
+
+        def forward(self, x: Any) -> Any:
+            kernel = self.w * 1.0
+            y = op(x, kernel)
+            return ops.tangent(y, [x, kernel], [x, kernel]) - 2.0 * y
+
+    np.testing.assert_allclose(Both().to("float64").predict(x), 0.0, atol=1e-12)
+
+
 def given(name: str, make: Callable[..., Any] = weight) -> tuple[Callable[..., Any], list[Any]]:
     function, image, kernel, outputs = CASES[name]
     return function, [away(image), make(away(kernel, 1)), weight(away((outputs,), 2))]
