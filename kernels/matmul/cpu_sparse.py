@@ -2,8 +2,8 @@
 
 For every 64 elements of a row a word says which are not 0, bit by bit, and only their products are
 summed: the others would add 0. So each element of the result is the same chain of multiply-adds but
-for those, and has the same bits. Where too few elements are 0 the product is that of `cpu`. (If the
-other factor is infinite or NaN, an element that is not looked at makes no NaN.)
+for those, and has the same bits. Where too few elements are 0 the product is that of `cpu`; where
+an element of the other factor is infinite or NaN, too, as 0 times that is NaN.
 
 64 rows of the other factor and `SUMS` vectors of their columns are copied into scratch memory,
 where they lie side by side in L1 while all rows pass over them; sums wait in the result meanwhile.
@@ -132,23 +132,29 @@ def add_rows(x, by_columns, i, first, word, b, y, at, begin, bias, bias_at):
 
 @helper
 def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
-    """Rows lo to hi of y = x @ b (or x.T @ b) + bias."""
+    """Rows lo to hi of y = x @ b (or x.T @ b) + bias; False, with y not complete, if an element of
+    b is infinite or NaN."""
     n, (depth, k), last = lanes(b), b.shape, words.shape[1] - 1
     width, base = SUMS * n, lo * room.shape[1]
     packed = room.reshape(-1)[base : base + width * WORD]
     for start in range(0, k, width):
         j = min(start, k - width)  # the last columns end with the matrix: some are computed twice
         for q in range(last + 1):
-            first = q * WORD
+            first, zeros = q * WORD, splat(b, 0.0)
             for t in range(min(WORD, depth - first)):
                 for v in range(0, width, n):
-                    store(packed, t * width + v, load(b, (first + t) * k + j + v))
+                    values = load(b, (first + t) * k + j + v)
+                    store(packed, t * width + v, values)
+                    zeros = fma(values, splat(b, 0.0), zeros)
+            if sum_lanes(zeros) != 0.0:  # NaN
+                return False
             add = j if bias.size > 0 and q == last else -1
             for i in range(lo, hi):
                 word = words[i, q]
                 if word != 0 or q == 0 or add >= 0:
                     add_rows(x, by_columns, i, first, word, packed, y, i * k + j, q == 0,
                              bias, add)  # fmt: skip
+    return True
 
 
 @helper
@@ -183,9 +189,9 @@ def linear_forward_sparse(
     """y = x @ w + bias, for K of at least `columns_needed`"""
     c, k = w.shape
     fits = (hi - lo) * room.shape[1] >= SUMS * lanes(w) * WORD
-    if fits and are_few(x, words, lo, hi):
-        sums_of_rows(x, False, words, w, bias, y, room, lo, hi)
-    else:
+    done = fits and are_few(x, words, lo, hi)
+    done = done and sums_of_rows(x, False, words, w, bias, y, room, lo, hi)
+    if not done:
         product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
                 bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
 
@@ -243,8 +249,8 @@ def linear_backward_weight_sparse(
 ):
     """dw = x.T @ dy, for K of at least `columns_needed`"""
     c, k = dw.shape
-    if hi - lo >= WORD and are_few_columns(x, words, lo, hi):
-        sums_of_rows(x, True, words, dy, dy[0, :0], dw, room, lo, hi)
-    else:
+    done = hi - lo >= WORD and are_few_columns(x, words, lo, hi)
+    done = done and sums_of_rows(x, True, words, dy, dy[0, :0], dw, room, lo, hi)
+    if not done:
         product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
                 dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip

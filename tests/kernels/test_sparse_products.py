@@ -77,17 +77,36 @@ def test_same_bits(n: int, c: int, k: int, share: float, dtype: str) -> None:
     assert np.array_equal(*forward(f))
 
 
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("share", [0.5, 0.65, 1.0])
-def test_zeros_are_left_out_where_they_are_many(share: float, dtype: str) -> None:
-    """Seen by a factor that is infinite where only zeros meet it."""
+def test_zeros_are_left_out_where_they_are_many(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by a Python twin of the product without zeros that is not called."""
+    dtype, full = "float32", []
     f = factors(128, 256, 128, dtype, share)
-    f["x"][:, 5] = f["x"][7] = 0.0
-    f["w"][5] = f["dy"][7] = np.inf
+    monkeypatch.setattr(cpu_sparse, "product", lambda *given: full.append(1))
+    y, dw = np.empty((128, 128), dtype), np.empty((256, 128), dtype)
+    given = {name: f[name] for name in ("x", "w", "bias")}
+    cpu_sparse.linear_forward_sparse(**given, y=y, **scratch(128, 256, dtype), lo=0, hi=32)
+    cpu_sparse.linear_backward_weight_sparse(
+        x=f["x"], dy=f["dy"], dw=dw, **scratch(256, 128, dtype), lo=0, hi=64
+    )
+    assert len(full) == (0 if share == 0.5 else 2)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_zeros_times_what_is_not_finite_are_nan(bad: float, dtype: str) -> None:
+    """As everywhere else, whichever rows and columns a worker has."""
+    f = factors(128, 256, 150, dtype, 0.3)
+    f["x"][:, 200] = f["x"][77] = 0.0
+    f["w"][200, 140] = f["dy"][77, 140] = bad
     for product in (forward, weight):
-        found, plain = product(f)
-        assert np.isnan(plain).all()
-        assert np.isfinite(found).all() if share == 0.5 else np.isnan(found).all()
+        for cuts in ((), (32, 64)):
+            found, plain = product(f, cuts)
+            assert np.isnan(found[:, 140]).all()
+            assert np.isfinite(found[:, :140]).all()
+            assert np.array_equal(found, plain, equal_nan=True)
 
 
 @pytest.mark.parametrize("bits", [(), (0,), (63,), (0, 63), (1, 2, 40), tuple(range(64))])
