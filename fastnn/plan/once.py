@@ -33,25 +33,23 @@ def computed_once(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
     times: dict[Value, int] = {}  # how often memory has been written by now
     for call in calls:
         key = _key(call)
-        earlier = None
         if key is not None:
             same = before.setdefault(key, [])
             read = {value.root: times.get(value.root, 0) for value in _reads(call)}
             earlier = next((c for c, then in same if then == read and _alike(c, call)), None)
             if earlier is None:
                 same.append((call, read))
-            elif not (
-                all(writers[value.root] == 1 for value in _results(earlier))
-                and all(_movable(value, writers, apart) for value in _results(call))
+            elif _lie_together(earlier, call, times):
+                continue
+            elif all(writers[value.root] == 1 for value in _results(earlier)) and all(
+                _movable(value, writers, apart) for value in _results(call)
             ):
-                earlier = None
-        if earlier is None:
-            left.append(call)
-            for root in _written(call):
-                times[root] = times.get(root, 0) + 1
-            continue
-        for place, value in zip(_results(earlier), _results(call), strict=True):
-            lie_in(value.root, place)
+                for place, value in zip(_results(earlier), _results(call), strict=True):
+                    lie_in(value.root, place)
+                continue
+        left.append(call)
+        for root in _written(call):
+            times[root] = times.get(root, 0) + 1
     return left
 
 
@@ -93,6 +91,13 @@ def _alike(one: Call, other: Call) -> bool:
         if not alike:
             return False
     return True
+
+
+def _lie_together(one: Call, other: Call, times: dict[Value, int]) -> bool:
+    """Whether results of two calls lie in the same memory, written once by now: so they do when a
+    graph is planned again."""
+    pairs = zip(_results(one), _results(other), strict=True)
+    return all(a.root is b.root and a.shift == b.shift and times.get(a.root) == 1 for a, b in pairs)
 
 
 def _movable(value: Value, writers: dict[Value, int], kept: Collection[Value]) -> bool:
