@@ -14,6 +14,7 @@ running. `benchmarks/results/gpu-session.json` and `.txt` are written anew after
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -224,7 +225,7 @@ class Session:
 def side_by_side(part: Part, limit: float) -> tuple[list[str], list[int]]:
     """Run a part's commands at the same time; what they said, and how they ended (124: too late).
 
-    First they are asked to stop, as by Ctrl-C; five seconds later they are ended.
+    First all are asked to stop, as by Ctrl-C; five seconds later those that run on are ended.
     """
     environment = {**os.environ, **part.environment, "PYTHONUNBUFFERED": "1"}
     running = []
@@ -240,20 +241,23 @@ def side_by_side(part: Part, limit: float) -> tuple[list[str], list[int]]:
             running.append((None, output))
             continue
         running.append((process, output))
-    end = time.monotonic() + limit
+    processes = [process for process, _ in running if process is not None]
+    late: set[int] = set()
+    for wait, call in ((limit, signal.SIGINT), (5.0, signal.SIGKILL)):
+        end = time.monotonic() + wait
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(end - time.monotonic(), 0.0))
+        for process in processes:
+            if process.poll() is None:
+                late.add(process.pid)
+                os.killpg(process.pid, call)
     outputs, statuses = [], []
     for process, output in running:
         status = 127
         if process is not None:
-            status = 124
-            for wait, call in ((end - time.monotonic(), signal.SIGINT), (5.0, signal.SIGKILL)):
-                try:
-                    code = process.wait(max(wait, 0.1))
-                    status = code if call is signal.SIGINT else 124
-                    break
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, call)
-            process.wait()
+            code = process.wait()
+            status = 124 if process.pid in late else code
         output.seek(0)
         outputs.append(output.read())
         output.close()

@@ -38,6 +38,10 @@ if [ -n "${SYSTEM:-}" ]; then
     for wheel in "$WHEELS"/*.whl; do
       [ ! -e "$wheel" ] || install --ignore-installed "$wheel"
     done
+    # NVIDIA's libraries are looked for in an environment's own folder alone; what WHEELS brought stays
+    while read -r folder; do
+      [ ! -d "$folder/nvidia" ] || cp -rsn "$folder/nvidia" "$own/" || true
+    done <<<"$theirs"
     install --ignore-installed --no-build-isolation --editable .
     touch "$VENV/.done"
   fi
@@ -54,6 +58,11 @@ elif [ -d "$WHEELS" ]; then
     touch "$VENV/.done"
   fi
   PYTHON=$VENV/bin/python
+fi
+# a toolkit beside its compiler: the last place where its libraries are looked for
+if [ -z "${CUDA_HOME:-}${CUDA_PATH:-}" ] && nvcc=$(command -v nvcc); then
+  CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+  export CUDA_HOME
 fi
 export FASTNN_CACHE=${FASTNN_CACHE:-$PWD/.cache-gpu}
 export SPENT=$SECONDS

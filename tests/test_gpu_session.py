@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -209,6 +210,31 @@ def test_a_part_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path)
     assert not _runs(number)
 
 
+def test_all_of_a_part_that_takes_too_long_are_asked_to_stop_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not one after another, each after the five seconds of the one before."""
+    asked: list[tuple[int, int]] = []
+
+    class Deaf:
+        def __init__(self, command: list[str], **_: Any):
+            self.pid = int(command[0])
+
+        def poll(self) -> int | None:
+            return -signal.SIGKILL if (self.pid, signal.SIGKILL) in asked else None
+
+        def wait(self, timeout: float | None = None) -> int | None:
+            if self.poll() is None:
+                raise subprocess.TimeoutExpired("deaf", timeout or 0.0)
+            return self.poll()
+
+    monkeypatch.setattr(gpu_session.subprocess, "Popen", Deaf)
+    monkeypatch.setattr(os, "killpg", lambda *given: asked.append(given))
+    _, statuses = gpu_session.side_by_side(Part("deaf", 1, [["1"], ["2"]]), 0.1)
+    assert statuses == [124, 124]
+    assert asked == [(k, s) for s in (signal.SIGINT, signal.SIGKILL) for k in (1, 2)]
+
+
 def _runs(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
@@ -310,18 +336,26 @@ def test_wheels_are_installed_without_a_network(tmp_path: Path) -> None:
 def test_a_machine_that_has_the_packages_gets_only_what_lies_in_wheels(tmp_path: Path) -> None:
     """With a stand-in for Python, all of whose packages are in one folder."""
     log, wheels, fake, site = (tmp_path / name for name in ("log", "wheels", "python", "site"))
-    for folder in (wheels, site):
+    own, toolkit = tmp_path / "own", tmp_path / "toolkit"
+    for folder in (wheels, site, own, toolkit):
         folder.mkdir()
     (wheels / "numpy-2.4.whl").touch()
+    for folder, name in ((site, "libnvrtc.so"), (site, "libnvvm.so"), (own, "libnvvm.so")):
+        (folder / "nvidia/cu13/lib").mkdir(parents=True, exist_ok=True)
+        (folder / "nvidia/cu13/lib" / name).touch()
+    (toolkit / "bin").mkdir()
+    (toolkit / "bin" / "nvcc").touch()
+    (toolkit / "bin" / "nvcc").chmod(0o755)
     fake.write_text(
-        f'#!/bin/sh\necho "$*" >>{log}\n'
-        f'if [ "$1" = -c ]; then echo {site}; fi\n'
+        f'#!/bin/sh\necho "$*" >>{log}\necho "$CUDA_HOME" >{tmp_path}/home\n'
+        f'if [ "$1" = -c ]; then case $0 in *bin*) echo {own};; *) echo {site};; esac; fi\n'
         'if [ "$2" = venv ]; then mkdir -p "$5/bin"; cp "$0" "$5/bin/python"; fi\n'
     )
     fake.chmod(0o755)
     environment = {
         **os.environ, "PYTHON": str(fake), "WHEELS": str(wheels), "VENV": str(tmp_path / "venv"),
-        "SYSTEM": "1",
+        "SYSTEM": "1", "PATH": f"{toolkit}/bin:{os.environ['PATH']}", "CUDA_HOME": "",
+        "CUDA_PATH": "",
     }  # fmt: skip
     for _ in range(2):
         done = subprocess.run(
@@ -329,7 +363,12 @@ def test_a_machine_that_has_the_packages_gets_only_what_lies_in_wheels(tmp_path:
             capture_output=True, text=True, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    assert (site / "system.pth").read_text() == f"import site; site.addsitedir('{site}')\n"
+    # NVIDIA's libraries are not looked for beyond an environment's own folder
+    libraries = own / "nvidia/cu13/lib"
+    assert (libraries / "libnvrtc.so").resolve() == site / "nvidia/cu13/lib/libnvrtc.so"
+    assert not (libraries / "libnvvm.so").is_symlink()  # as a wheel brought it
+    assert (tmp_path / "home").read_text().strip() == str(toolkit)
+    assert (own / "system.pth").read_text() == f"import site; site.addsitedir('{site}')\n"
     lines = log.read_text().splitlines()
     installs = [line for line in lines if " install " in line]
     assert [line.split()[-1] for line in installs] == [str(wheels / "numpy-2.4.whl"), "."]
