@@ -48,15 +48,18 @@ def propagate(
     graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]
 ) -> list[Value | None]:
     """Like `differentiate`, from several values with their gradients."""
+    before, joined = set(graph.nodes), list[Node]()
     found = contributions(graph, seeds, wrt)
-    return [total(graph, parts, value) for parts, value in zip(found, wrt, strict=True)]
+    results = [total(graph, p, value, joined) for p, value in zip(found, wrt, strict=True)]
+    _drop(graph, [node for node in joined if node not in before], results)
+    return results
 
 
 def contributions(
     graph: Graph, seeds: Sequence[tuple[Value, Value]], wrt: Sequence[Value]
 ) -> list[list[Value]]:
     """For each value in `wrt` the terms of its gradient, from each of its uses one."""
-    nodes = list(graph.nodes)
+    nodes, joined = list(graph.nodes), list[Node]()
     needed = depending(nodes, wrt)
     parts: dict[Value, list[Value]] = {}
     for value, gradient in seeds:
@@ -68,7 +71,7 @@ def contributions(
         douts = {
             k: g
             for k, v in node.outputs.items()
-            if (g := total(graph, parts.get(v, []), v)) is not None
+            if (g := total(graph, parts.get(v, []), v, joined)) is not None
         }
         if not douts:
             continue
@@ -79,12 +82,20 @@ def contributions(
             source = node.inputs[name]
             if source is not None and name in wanted:
                 parts.setdefault(source, []).append(gradient)
-    return [parts.get(value, []) for value in wrt]
+    found, before = [parts.get(value, []) for value in wrt], set(nodes)
+    _drop(graph, [node for node in joined if node not in before], sum(found, list[Value]()))
+    return found
 
 
-def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
-    """The sum of the gradients that have arrived at a value; `terms` is left with it alone."""
-    _join(graph, terms)
+def total(
+    graph: Graph, terms: list[Value], value: Value, joined: list[Node] | None = None
+) -> Value | None:
+    """The sum of the gradients that have arrived at a value; `terms` is left with it alone.
+
+    To `joined`, if given, go the nodes of terms that their op has joined: others may read them yet.
+    """
+    if joined is not None:
+        _join(graph, terms, joined)
     while len(terms) > 1:
         a, b = terms.pop(0), terms.pop(0)
         result = graph.value(value.shape, batched=value.batched, name=f"d{value.name}")
@@ -94,21 +105,34 @@ def total(graph: Graph, terms: list[Value], value: Value) -> Value | None:
     return terms[0] if terms else None
 
 
-def _join(graph: Graph, terms: list[Value]) -> None:
+def _join(graph: Graph, terms: list[Value], joined: list[Node]) -> None:
     """Compute terms at once that their op knows to join."""
     for term in list(terms):
         op = None if term.node is None else term.node.op
         if op is None or op.joined is None:
             continue
         alike = [t for t in terms if t.node is not None and t.node.op is op and t is t.root]
-        nodes = [t.node for t in alike if t.node in graph.nodes]
+        nodes = [t.node for t in alike if t.node is not None and t.node in graph.nodes]
         if len(nodes) < 2 or len(nodes) < len(alike):
             continue
-        found = op.joined(graph, [node for node in nodes if node is not None])
+        found = op.joined(graph, nodes)
         if found is not None:
             gone = set(alike)
             terms[:] = [found, *(t for t in terms if t not in gone)]
-            graph.nodes = [node for node in graph.nodes if node not in nodes]
+            joined += nodes
+
+
+def _drop(graph: Graph, joined: Sequence[Node], results: Iterable[Value | None]) -> None:
+    """Leave out nodes whose terms have been joined, unless somebody else reads them: a sum hands
+    the same gradient on to all that it adds."""
+    if not joined:
+        return
+    read = {value.root for value in results if value is not None}
+    for node in graph.nodes:
+        given = node.attrs["operands"] if node.op is KERNEL else node.inputs
+        read.update(value.root for value in given.values() if isinstance(value, Value))
+    gone = {node for node in joined if not any(v.root in read for v in node.outputs.values())}
+    graph.nodes = [node for node in graph.nodes if node not in gone]
 
 
 def depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:

@@ -317,3 +317,14 @@ def test_gradients_of_slices_of_a_value_are_joined(places):
     gradcheck(function, away((5, 9)))
     assert ("concatenate" in made) == (len(places) == 2)
     assert ("slice_into" in made) == (len(places) == 3)
+
+
+def test_gradients_of_slices_that_others_read_too_stay():
+    """A sum hands its gradient on to both: what is joined for one is there for the other."""
+
+    def function(a, b):
+        total = ops.sum(ops.square((a + b)[:, :2]), 1)
+        return total + ops.sum(ops.square(a[:, 4:]), 1)
+
+    gradcheck(function, away((5, 9)), away((5, 9), 1))
+    gradcheck(lambda a, b: function(b, a), away((5, 9)), away((5, 9), 1))
