@@ -11,7 +11,7 @@
    STUB_CC=9.0 (or 7.5,9.0: device by device)  STUB_DEVICES=1  STUB_DRIVER=13000
    STUB_SHARED=232448 (bytes that a block may ask for; device by device, too)
    STUB_MEMORY=6442450944 (bytes of a device)  STUB_LOST=n (the device is lost at the n-th launch)
-   STUB_CLUSTERS=7 (clusters of 16 blocks that run at once)
+   STUB_CLUSTERS=7 (clusters of 16 blocks that run at once)  STUB_CONTEXT=n (none can be had: why)
 
    Types and numbers are those of the driver's stable interface; no header of CUDA's is needed. */
 #define _GNU_SOURCE
@@ -137,6 +137,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 
 int cuDevicePrimaryCtxRetain(struct context **context, int device)
 {
+    long refused = setting("STUB_CONTEXT", OK);
+    if (refused) return refused;
     contexts[device].device = device;
     *context = &contexts[device];
     say("PrimaryCtxRetain device=%d", device);

@@ -108,6 +108,27 @@ print(fnn.cuda.reason())
     assert "newer driver, or packages for this one, pip install 'numba-cuda" in ran.output
 
 
+def test_a_device_that_cannot_be_had_now_is_an_error_with_the_remedy():
+    """Others have it alone (46), or all of its memory (2)."""
+    for status, said in ((46, "unavailable at the current time"), (2, "unable to allocate")):
+        ran = run(
+            f"""
+for use in (lambda: fnn.Trainer({MLP}, "cross_entropy", device="cuda"),
+            lambda: {MLP}.to("cuda").predict(data(3, 20)[0])):
+    try:
+        use()
+    except fnn.errors.DeviceError as error:
+        print("refused:", error)
+""",
+            CONTEXT=status,
+        )
+        assert ran.status == 0, ran.output
+        texts = [line for line in ran.output.splitlines() if line.startswith("refused:")]
+        assert len(texts) == 2
+        assert all("cuda:0 (stand-in 0)" in text and said in text for text in texts)
+        assert all("nvidia-smi" in text and "device='cpu'" in text for text in texts)
+
+
 def test_an_older_device_beside_a_newer_one_is_passed_over_and_limits_nothing():
     ran = run(
         f"""

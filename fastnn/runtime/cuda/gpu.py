@@ -18,7 +18,7 @@ import numpy as np
 from fastnn.kernels.declare import CudaKernel
 from fastnn.plan.branches import Place as Branch
 from fastnn.runtime import _cuda
-from fastnn.runtime.cuda import direct, guards
+from fastnn.runtime.cuda import direct, guards, machine
 from fastnn.runtime.cuda.device import Device
 from fastnn.runtime.cuda.place import Launch, Operands, Piece
 from fastnn.runtime.cuda.prepared import prepare
@@ -38,7 +38,7 @@ class Gpu(Device):
         super().__init__(number)
         core = _cuda.core()
         self.core, self.driver = core, _cuda.driver()
-        self.stream = self.use().create_stream()
+        self.stream = machine.opened(number).create_stream()
         self.captures = threading.local()  # where a thread's launches go while they are captured
         self.idle_streams: list[Any] = []  # for further branches of a capture
         self._kernels: dict[Any, Any] = {}

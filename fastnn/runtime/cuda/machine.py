@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
+from fastnn.errors import DeviceError
 from fastnn.kernels.declare import CLUSTERS
 from fastnn.runtime import _cuda
 
@@ -50,6 +52,20 @@ def device_name(number: int) -> str:
     return "Numba's simulator" if _cuda.simulated() else str(_cuda.core().Device(number).name)
 
 
+def opened(number: int) -> Any:
+    """`cuda.core`'s device, made this thread's. Raises DeviceError where it can't be had now."""
+    device = _cuda.core().Device(number)
+    try:
+        device.set_current()
+    except Exception as error:
+        raise DeviceError(
+            f"cuda:{number} ({device_name(number)}) cannot be used now: {error} Other processes "
+            "may have it, or all of its memory: wait until they end (nvidia-smi lists them), "
+            "choose another device, or use device='cpu'"
+        ) from error
+    return device
+
+
 def memory_info(number: int) -> tuple[int, int]:
     """Bytes that are free, and in all."""
     if _cuda.simulated():
@@ -92,8 +108,7 @@ def clusters_at_once(number: int, blocks: int, shared: int) -> int:
     if _cuda.compute_capability(number) < CLUSTERS:
         return 0
     core, driver = _cuda.core(), _cuda.driver()
-    device = core.Device(number)
-    device.set_current()
+    device = opened(number)
     kernel = core.ObjectCode.from_ptx(NOTHING.encode()).get_kernel("fastnn_entry_nothing")
     attribute = driver.CUfunction_attribute
     for kind, value in (
