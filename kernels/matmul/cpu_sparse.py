@@ -3,7 +3,8 @@
 For every 64 elements of a row a word says which are not 0, bit by bit, and only their products are
 summed: the others would add 0. So each element of the result is the same chain of multiply-adds but
 for those, and has the same bits. Where too few elements are 0 the product is that of `cpu`; where
-an element of the other factor is infinite or NaN, too, as 0 times that is NaN.
+an element of the other factor is infinite or NaN, too, as 0 times that is NaN, and where a sum is
+-0, which it gets to be by underflow: adding 0 makes 0 of it.
 
 64 rows of the other factor and `SUMS` vectors of their columns are copied into scratch memory,
 where they lie side by side in L1 while all rows pass over them; sums wait in the result meanwhile.
@@ -15,6 +16,7 @@ from ..cpu import target
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
 from ..simd import (
+    copysign,
     fill_like,
     fma,
     iota,
@@ -90,9 +92,16 @@ def powers_of_two(x):
 
 
 @helper
-def add_rows(x, by_columns, i, first, word, b, y, at, begin, bias, bias_at):
+def negative_zeros(s):
+    """2 in the lanes that are -0, and 0 in the others."""
+    one = fill_like(s, 1.0)
+    return where(s == 0.0, one - copysign(one, s), 0.0)
+
+
+@helper
+def add_rows(x, by_columns, i, first, word, b, y, at, begin, end, bias, bias_at):
     """y[at...] (+)= x[i, first + t] (or x[first + t, i]) times row t of b, over the bits t of a
-    word."""
+    word; False at the end of a sum that is -0."""
     n = lanes(b)
     if begin:
         zero = fill_like(load_first(b, 0, 0), 0.0)
@@ -115,6 +124,11 @@ def add_rows(x, by_columns, i, first, word, b, y, at, begin, bias, bias_at):
         s5 = fma(a, load(b, p + 5 * n), s5)
         s6 = fma(a, load(b, p + 6 * n), s6)
         s7 = fma(a, load(b, p + 7 * n), s7)
+    done = True
+    if end:
+        found = negative_zeros(s0) + negative_zeros(s1) + negative_zeros(s2) + negative_zeros(s3)
+        more = negative_zeros(s4) + negative_zeros(s5) + negative_zeros(s6) + negative_zeros(s7)
+        done = sum_lanes(found + more) == 0.0
     if bias_at >= 0:
         s0, s1 = s0 + load(bias, bias_at), s1 + load(bias, bias_at + n)
         s2, s3 = s2 + load(bias, bias_at + 2 * n), s3 + load(bias, bias_at + 3 * n)
@@ -128,12 +142,13 @@ def add_rows(x, by_columns, i, first, word, b, y, at, begin, bias, bias_at):
     store(y, at + 5 * n, s5)
     store(y, at + 6 * n, s6)
     store(y, at + 7 * n, s7)
+    return done
 
 
 @helper
 def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
     """Rows lo to hi of y = x @ b (or x.T @ b) + bias; False, with y not complete, if an element of
-    b is infinite or NaN."""
+    b is infinite or NaN, or a sum is -0."""
     n, (depth, k), last = lanes(b), b.shape, words.shape[1] - 1
     width, base = SUMS * n, lo * room.shape[1]
     packed = room.reshape(-1)[base : base + width * WORD]
@@ -151,9 +166,11 @@ def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
             add = j if bias.size > 0 and q == last else -1
             for i in range(lo, hi):
                 word = words[i, q]
-                if word != 0 or q == 0 or add >= 0:
-                    add_rows(x, by_columns, i, first, word, packed, y, i * k + j, q == 0,
-                             bias, add)  # fmt: skip
+                if word != 0 or q == 0 or q == last:
+                    done = add_rows(x, by_columns, i, first, word, packed, y, i * k + j, q == 0,
+                                    q == last, bias, add)  # fmt: skip
+                    if not done:
+                        return False
     return True
 
 

@@ -109,6 +109,18 @@ def test_zeros_times_what_is_not_finite_are_nan(bad: float, dtype: str) -> None:
             assert np.array_equal(found, plain, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_sums_that_underflow_keep_their_sign(dtype: str) -> None:
+    """-0 plus 0 is 0: what is left out has to be added."""
+    f, tiny = factors(128, 256, 150, dtype, 0.3), np.sqrt(np.finfo(dtype).tiny) * 1e-8
+    f["x"][5] = f["x"][:, 7] = 0.0
+    f["x"][5, 3], f["w"][3], f["x"][3, 7], f["dy"][3] = tiny, -tiny, tiny, -tiny
+    f["bias"] = f["bias"][:0]
+    for product in (forward, weight):
+        found, plain = product(f)
+        assert found.tobytes() == plain.tobytes(), product.__name__
+
+
 @pytest.mark.parametrize("bits", [(), (0,), (63,), (0, 63), (1, 2, 40), tuple(range(64))])
 def test_words_of_plain_python(bits: tuple[int, ...]) -> None:
     """The sign bit included."""
