@@ -47,8 +47,7 @@ class Output:
         if draws > 1:
             z = ops.reshape(z, (x.shape[0], draws, *x.shape[1:]))
             x = ops.reshape(x, (x.shape[0], 1, *x.shape[1:]))
-        if self.kind == "bernoulli" and draws == 1 and _given(x):
-            # in one pass over memory; it has no gradient to x
+        if self.kind == "bernoulli" and draws == 1:  # in one pass over memory
             return sum_from(x.graph.apply("bce_with_logits", x=z, target=x), 1)
         if self.kind == "bernoulli":
             each = ops.subtract(ops.softplus(z), ops.multiply(x, z))
@@ -78,11 +77,6 @@ def check_hidden(who: str, hidden: Any) -> None:
     """Raise OptionError unless these are the units of some layers."""
     if not isinstance(hidden, (tuple, list)) or not all(is_whole(n, 1) for n in hidden):
         raise OptionError(f"{who} hidden: expected units of layers, as [128, 64], got {hidden!r}")
-
-
-def _given(x: Value) -> bool:
-    """Whether x is data: neither computed nor a parameter."""
-    return x.node is None and all(x is not leaf for leaf in x.graph.leaves.values())
 
 
 def sum_from(each: Value, first: int) -> Value:

@@ -143,6 +143,24 @@ def _bce_with_logits(x: Value, t: Value, pos_weight: Value | None) -> Value:
     return (1.0 - t) * up + positive * down
 
 
+def _bce_with_logits_gradient(
+    graph: Graph, node: Node, douts: dict[str, Value], needed: set[str]
+) -> dict[str, Value]:
+    """The kernel's gradient to the logits; that to the target is written with other ops."""
+    found = gradient_node(graph, node, douts, needed - {"target"})
+    if "target" in needed:
+        x, weight, dloss = node.inputs["x"], node.inputs["pos_weight"], douts["loss"]
+        assert x is not None
+        if weight is None:
+            slope = x
+        else:
+            up, down = softplus(x, threshold=math.inf), softplus(-x, threshold=math.inf)
+            slope = up - weight * down
+        rows = reshape(dloss, *dloss.shape, 1) if x.ndim > 1 else dloss
+        found["target"] = slope * (rows * -node.attrs["scale"])
+    return found
+
+
 def _bce(p: Value, t: Value) -> Value:
     return -(t * log(clip(p, 1e-12)) + (1.0 - t) * log(clip(1.0 - p, 1e-12)))
 
@@ -159,7 +177,7 @@ class Row(NamedTuple):
     term: Callable[..., Value]
     inputs: tuple[str, ...] = ()
     defaults: tuple[tuple[str, float], ...] = ()
-    of_difference: bool = False  # it is a function of x - target
+    gradient: Callable[..., dict[str, Value]] | None = None  # beyond the kernel's, that to x
 
 
 def _sum_of(term: Callable[..., Value]) -> Callable[..., Value]:
@@ -171,10 +189,10 @@ def _sum_of(term: Callable[..., Value]) -> Callable[..., Value]:
 
 
 for _row in (
-    Row("mse", lambda x, t: square(x - t), of_difference=True),
-    Row("mae", lambda x, t: absolute(x - t), of_difference=True),
-    Row("huber", _huber, defaults=(("delta", 1.0),), of_difference=True),
-    Row("bce_with_logits", _bce_with_logits, ("pos_weight",)),
+    Row("mse", lambda x, t: square(x - t), gradient=_difference_gradient),
+    Row("mae", lambda x, t: absolute(x - t), gradient=_difference_gradient),
+    Row("huber", _huber, defaults=(("delta", 1.0),), gradient=_difference_gradient),
+    Row("bce_with_logits", _bce_with_logits, ("pos_weight",), gradient=_bce_with_logits_gradient),
     Row("bce", _bce),
     Row("kl_div", _kl_div),
     Row("kl_div_log", lambda x, t: exp(t) * (t - x)),
@@ -183,7 +201,7 @@ for _row in (
         Op(
             _row.name, inputs=("x", "target", *_row.inputs), outputs=("loss",), returns=("loss",),
             defaults={"scale": 1.0, **dict(_row.defaults)}, shape=_pair_shape,
-            gradient=_difference_gradient if _row.of_difference else None,
+            gradient=_row.gradient,
             expression=expressed_by(_row.name, _sum_of(_row.term)),
         )
     )  # fmt: skip

@@ -2,17 +2,16 @@
 
 A thread computes one element of the result; neighbours compute neighbouring channels, so that
 weights and gradients are read in whole lines, and an element of the image is read by a warp at
-once. The weights' gradient is a sum over all samples: the rows of a block share them out, and their
-parts are added in their order.
+once.
 """
 
 from __future__ import annotations
 
-from ..cuda.device import cast, cuda, flat_index
+from ..cuda.device import cast, flat_index
 from ..declare import cuda_kernel
 from ..simd import fma
-from . import cpu, cpu_weight
-from .cuda_elements import PARTS, add_parts, elements, place_of, sum_of_samples, weights_launch
+from . import cpu
+from .cuda_elements import elements, place_of
 from .windows import window_of
 
 
@@ -64,26 +63,6 @@ def convolution_backward_input(
                 for k in range(g * own, (g + 1) * own):
                     total = fma(dy[n, p, q, k], w[i, j, c - g * group, k], total)
         dx[n, h, column, c] = total
-
-
-@cuda_kernel(like=cpu_weight.convolution_backward_weight, launch=weights_launch("K"))
-def convolution_backward_weight(
-    x, dy, dw, room, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
-):
-    sums = cuda.shared.array((PARTS, 32), dw.dtype)
-    lane, part, d = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x
-    k = cuda.blockIdx.y * 32 + lane
-    K = dw.shape[1]
-    group = x.shape[3] // groups
-    total = cast(dw, 0)
-    if k < K:
-        total = sum_of_samples(
-            x, dy, k // (K // groups) * group + d % group, k, d // (kernel_w * group),
-            d // group % kernel_w, part, stride_h, stride_w, dilation_h, dilation_w, top, left,
-        )  # fmt: skip
-    total = add_parts(sums, total, lane, part)
-    if part == 0 and k < K:
-        dw[d, k] = total
 
 
 @cuda_kernel(like=cpu.count_windows, launch=elements("B"))

@@ -56,7 +56,7 @@ def test_trains_and_draws(kind, channels, tmp_path):
         assert "expected with samples of a GAN only, got it with VAE" in cut.output
     text = run("sample", folder, "--prime", "to be")
     assert text.exit_code == 2
-    assert "with a model of text only" in text.output
+    assert "--prime is for models of text only" in text.output
     more = run("train", kind, *SMALL, *own, "--output", folder, "--resume",
                folder / "model.safetensors")  # fmt: skip
     assert more.exit_code == 0, more.output

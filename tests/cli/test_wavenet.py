@@ -32,7 +32,7 @@ def test_trains_and_says(tmp_path, monkeypatch):
         assert file.getnframes() == 80
     result = run("sample", folder, "--prime", "to be")
     assert result.exit_code == 2
-    assert "with a model of text only" in result.output
+    assert "--prime is for models of text only" in result.output
     result = run("train", "wavenet", *small, "--output", folder, "--judge", tmp_path / "none")
     assert result.exit_code == 1
     assert "expected the description" in result.output

@@ -105,7 +105,9 @@ def test_layouts_agree() -> None:
 
 def test_second_gradient_with_dropout_is_refused() -> None:
     (x,) = arrays((5, 4, 6))
-    with pytest.raises(OptionError, match=r"without dropout of the weights, got dropout=0\.5"):
+    with pytest.raises(
+        OptionError, match=r"no dropout of weights for a gradient of a gradient, got dropout=0\.5"
+    ):
         gradcheck(first(lambda x: ops.attention(x, x, x, dropout=0.5)), x)
 
 

@@ -20,7 +20,6 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 
 #: modules that one device has alone, and why
 ONLY_CPU = {
-    "convolution.weight": "windows laid out by each range; CUDA's gradients stand with its others",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.sparse": "zeros left out row by row; on CUDA all threads of a tile go together",

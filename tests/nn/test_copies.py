@@ -129,7 +129,9 @@ def test_a_checkpoint_remembers_what_was_frozen(tmp_path):
     fit(other, 3, resume=tmp_path / "t.safetensors")
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(again.state_dict()[name], array)
-    with pytest.warns(UserWarning, match=r"frozen 2 parameters, now 0 are.*0\.bias, 0\.weight"):
+    with pytest.warns(
+        UserWarning, match=r"had 2 frozen parameters, this one has 0.*0\.bias, 0\.weight"
+    ):
         trainer(net()).load(tmp_path / "t.safetensors")
 
 

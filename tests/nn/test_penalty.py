@@ -177,7 +177,7 @@ def test_gauss_newton_refuses() -> None:
     trainer = fnn.Trainer(
         nn.Linear(3, 5), "mse", "levenberg_marquardt", device="cpu", penalties=nn.L2Penalty(3.0)
     )
-    with pytest.raises(OptionError, match="penalties: LevenbergMarquardt takes the curvature"):
+    with pytest.raises(OptionError, match="penalties: LevenbergMarquardt uses the curvature"):
         trainer.fit(X, Y, verbose=False)
 
 
