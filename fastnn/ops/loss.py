@@ -117,8 +117,9 @@ def _pair_shape(inputs: dict[str, Value], attrs: dict[str, Any], scope: str) -> 
             "y.astype(np.float32)"
         )
     weight = inputs.get("pos_weight")
-    if weight is not None and weight.shape != (x.shape[-1],):
-        raise ShapeError(f"{where(scope)}expected {x.shape[-1]} pos_weight, got {weight.shape}")
+    features = x.shape[-1] if x.ndim > 1 else 1
+    if weight is not None and weight.shape != (features,):
+        raise ShapeError(f"{where(scope)}expected {features} pos_weight, got {weight.shape}")
     return {"loss": floats(*(x.shape[:-1] if x.ndim > 1 else x.shape))}
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastnn.errors import OptionError
+from fastnn.errors import DeviceError, OptionError
 from fastnn.runtime import _cuda
 from fastnn.runtime.cuda import machine
 
@@ -61,7 +61,7 @@ def choose(device: str = "auto") -> str:
 
     `FASTNN_DEVICE` replaces "auto". Asking for CUDA where it can't be had is an error saying why;
     "auto" takes the CPU then, and says so once (a warning of the logger "fastnn" where the machine
-    has an NVIDIA driver, else only at its level INFO).
+    has an NVIDIA driver, else only at its level INFO). It passes over devices that are busy.
     """
     given, asked = device, "device"
     if device == "auto" and "FASTNN_DEVICE" in os.environ:
@@ -91,19 +91,35 @@ def _first() -> int:
     return next(k for k in range(machine.device_count()) if not _cuda.too_old(k))
 
 
+def _available() -> tuple[int, str]:
+    """The first device that kernels can run on and that can be had now; why there is none."""
+    reason = ""
+    for number in range(machine.device_count()):
+        if not _cuda.too_old(number):
+            try:
+                machine.opened(number)
+            except DeviceError as error:
+                reason = reason or str(error)
+            else:
+                return number, ""
+    return 0, reason
+
+
 @functools.cache
 def _automatic() -> str:
     """What "auto" means; said once."""
     reason = cuda_reason()
     if not reason and _cuda.simulated():
         reason = "kernels for CUDA run in Numba's simulator here (device='cuda' takes it)"
+    number = 0
+    if not reason:
+        number, reason = _available()
     if reason:
         seen = os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/dxg")
         log.log(
             logging.WARNING if seen else logging.INFO, "fastnn runs on the CPU, because %s", reason
         )
         return "cpu"
-    number = _first()
     log.info("fastnn runs on cuda:%d, %s", number, machine.device_name(number))
     return f"cuda:{number}"
 

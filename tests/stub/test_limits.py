@@ -129,6 +129,22 @@ for use in (lambda: fnn.Trainer({MLP}, "cross_entropy", device="cuda"),
         assert all("nvidia-smi" in text and "device='cpu'" in text for text in texts)
 
 
+def test_auto_takes_the_cpu_where_no_device_can_be_had_now():
+    ran = run(
+        f"""
+import logging
+logging.basicConfig(level=logging.INFO)
+trainer = fnn.Trainer({MLP}, "cross_entropy")
+trainer.fit(*data(8, 20), epochs=1, verbose=False)
+print("on", trainer.device)
+""",
+        CONTEXT=46,
+    )
+    assert ran.status == 0, ran.output
+    assert "on cpu" in ran.output
+    assert "fastnn runs on the CPU, because cuda:0 (stand-in 0) cannot be used now" in ran.output
+
+
 def test_an_older_device_beside_a_newer_one_is_passed_over_and_limits_nothing():
     ran = run(
         f"""
