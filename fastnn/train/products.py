@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastnn import optim
 from fastnn.engine.access import Access, access_to
 from fastnn.engine.arrays import Arrays
 from fastnn.engine.model import resolved
@@ -25,23 +24,9 @@ from fastnn.nn.parameter import Parameter
 from fastnn.runtime.kept import Kept
 from fastnn.train.base import Options, Training
 from fastnn.train.build import StepBuilder
-from fastnn.train.vectors import Place, copy_blocks, parts_of
+from fastnn.train.vectors import Place, VectorMemory, copy_blocks, parts_of
 
 Vector = TypeVar("Vector", np.ndarray, Mapping[str, Any])
-
-
-class _Vectors(optim.Optimizer):
-    """Memory for a vector and its product, beside the parameters."""
-
-    name = "vectors"
-    scalars = staticmethod(lambda t, lr: ())
-
-    def __init__(self) -> None:
-        super().__init__(lr=0.0)
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return "vector", "product"
 
 
 class Products(Training):
@@ -84,7 +69,8 @@ class Products(Training):
         device: str = "auto",
     ):
         options = Options(
-            loss=loss, optimizer=_Vectors(), loss_weights=loss_weights, penalties=None, mixup=0.0,
+            loss=loss, optimizer=VectorMemory(), loss_weights=loss_weights, penalties=None,
+            mixup=0.0,
             parameters=parameters,
             seed=seed, dtype=dtype or _dtype_of(model), workers=workers, device=device,
             stop_on_nonfinite=True, keep_gradients=True, graphs=True, precision="highest",

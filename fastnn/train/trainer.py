@@ -68,8 +68,7 @@ class Trainer(EpochPrograms):
             ``needs_gradients`` switch this on.
         parameters: what to train: name patterns ("encoder.*"), modules or parameters of the model,
             one or a list; None means all.
-        graphs: on a GPU, replay a step as one CUDA graph; False launches its kernels one by one,
-            for debugging.
+        graphs: on a GPU, replay a step as one CUDA graph; if False, launch its kernels one by one.
         precision: what the factors of float32 matrix products are rounded to: "highest" (nothing is
             rounded), "high" (float32's accuracy, by parts), "medium" (two bfloat16 parts on a CPU
             with a tile unit; on a GPU TF32, 10 bits of mantissa), "bf16" (bfloat16, 7 bits) or

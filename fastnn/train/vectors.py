@@ -7,11 +7,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnn import optim
 from fastnn.errors import DataError
 from fastnn.graph.leaf import as_seen
 
 #: columns of a matrix that are copied at a time
 COLUMNS = 64
+
+
+class VectorMemory(optim.Optimizer):
+    """Memory for a vector and its product, beside the parameters."""
+
+    name = "vectors"
+    scalars = staticmethod(lambda t, lr: ())
+
+    def __init__(self) -> None:
+        super().__init__(lr=0.0)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return "vector", "product"
 
 
 class Place(NamedTuple):
