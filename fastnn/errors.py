@@ -65,7 +65,7 @@ class ProgramError(FastnnError, AssertionError):
 
 
 def warn(message: str) -> None:
-    """Warn with a `message`, pointing at the line of the user's code that led here."""
+    """Warn, pointing at the line of the user's code that led here."""
     level, frame = 2, sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn" and frame.f_back:
         level, frame = level + 1, frame.f_back
@@ -73,7 +73,7 @@ def warn(message: str) -> None:
 
 
 def where(scope: str) -> str:
-    """The beginning of a message: the layer's name, which is `scope`, or nothing.
+    """The beginning of a message: the layer's name, or nothing.
 
     >>> where("encoder.0") + "expected 3 features"
     "layer 'encoder.0': expected 3 features"
@@ -82,8 +82,7 @@ def where(scope: str) -> str:
 
 
 def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None:
-    """Raise OptionError, which names `owner`, unless each of the `options` is a number (and finite,
-    or `infinite` is allowed).
+    """Raise OptionError unless each option is a number (and finite, or `infinite` is allowed).
 
     >>> check_numbers("Layer", scale="2")
     Traceback (most recent call last):
@@ -96,7 +95,7 @@ def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least`; booleans do not count.
+    """Whether this is a whole number of at least `least`; booleans do not count.
 
     >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)
     (True, False, False)
@@ -106,8 +105,7 @@ def is_whole(value: Any, least: int) -> bool:
 
 
 def check_whole(owner: str, least: int = 1, most: int | None = None, /, **options: Any) -> None:
-    """Raise OptionError, which names `owner`, unless each of the `options` is a whole number from
-    `least` to `most`.
+    """Raise OptionError unless each option is a whole number from `least` to `most`.
 
     >>> check_whole("Layer", 1, units=0)
     Traceback (most recent call last):
@@ -123,7 +121,7 @@ def check_whole(owner: str, least: int = 1, most: int | None = None, /, **option
 
 
 def check_flags(owner: str, /, **options: Any) -> None:
-    """Raise OptionError, which names `owner`, unless each of the `options` is True or False.
+    """Raise OptionError unless each option is True or False.
 
     >>> check_flags("Layer", bias=2)
     Traceback (most recent call last):
@@ -135,8 +133,7 @@ def check_flags(owner: str, /, **options: Any) -> None:
 
 
 def check_eps(owner: str, eps: Any) -> None:
-    """Raise OptionError, which names `owner`, unless `eps` is a number from 0 on, which keeps a
-    divisor from being 0.
+    """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0.
 
     >>> check_eps("Layer", -1e-5)
     Traceback (most recent call last):
@@ -148,7 +145,7 @@ def check_eps(owner: str, eps: Any) -> None:
 
 
 def refuse_masked(data: Any, what: str) -> None:
-    """Raise DataError, which says `what`, if `data` is a masked array, or a list or tuple with one.
+    """Raise DataError for a masked array, or a list or tuple with one in it.
 
     NumPy drops the mask when it converts one, so that masked numbers would count like all others.
 

@@ -10,6 +10,7 @@ from fastnn.cli import images, options
 from fastnn.cli.ranges import Number
 
 #: their defaults, of convolutional nets
+CLUSTERS = 100
 UNITS = {"discriminator_units": 256, "generator_units": 512}
 
 
@@ -38,11 +39,15 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 @options.share("--smoothing", 0.0, "Smoothing of the label of real images.")
 @click.option("--conditional", is_flag=True,
               help="Tell both players the digit; sample each digit in turn.")  # fmt: skip
+@click.option("--clusters", type=click.IntRange(0),
+              help="Find so many clusters of images without labels, and tell both players which "
+              "one; 0: none.  [default: 100 for MNIST with --channels and without "
+              "--conditional, else 0]")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
               help="Also judge samples from noise truncated at this value.")  # fmt: skip
 @options.running(
     output="runs/gan",
-    epochs=20,
+    epochs=14,
     batch_size=64,
     lr=3e-4,
     rate="Initial learning rate of the discriminator; both decay to 0 along a cosine.",
@@ -51,7 +56,7 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 def gan(
     ctx: click.Context, /, loss: str, penalty: str, penalty_weight: float | None, smoothing: float,
     conditional: bool, discriminator_units: int | None, generator_units: int | None,
-    generator_lr: float | None, **more: Any,
+    generator_lr: float | None, clusters: int | None, **more: Any,
 ) -> None:  # fmt: skip
     """A generative adversarial net of handwritten digits.
 
@@ -60,7 +65,13 @@ def gan(
     """
     own: dict[str, Any] = dict(loss=loss, smoothing=smoothing)
     if conditional:
+        if clusters:
+            raise click.UsageError(
+                "--clusters: expected without --conditional, whose classes are the digits"
+            )
         own["classes"] = 10
+    elif clusters is None:
+        clusters = CLUSTERS if more["channels"] and more["data"] == "mnist" else 0
     if penalty != "none" or penalty_weight is not None:
         own |= dict(penalty=None if penalty == "none" else penalty, penalty_weight=penalty_weight)
     units = {"discriminator_units": discriminator_units, "generator_units": generator_units}
@@ -72,4 +83,4 @@ def gan(
             "--discriminator-units and --generator-units: expected with --channels only; without "
             "convolutions set the layers by --hidden"
         )
-    images.run(ctx, "gan", own=own, generator_lr=generator_lr, **more)
+    images.run(ctx, "gan", own=own, generator_lr=generator_lr, clusters=clusters or 0, **more)

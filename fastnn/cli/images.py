@@ -57,23 +57,27 @@ def run(
     ctx: click.Context, kind: str, *, data: str, hidden: tuple[int, ...], channels: tuple[int, ...],
     latent: int, own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int,
     lr: float, seed: int, device: str, workers: int | str, resume: Path | None,
-    generator_lr: float | None = None, truncation: float | None = None,
+    generator_lr: float | None = None, truncation: float | None = None, clusters: int = 0,
 ) -> None:  # fmt: skip
     """Train a model, write it with its pictures, and say how good it is.
 
-    `own` are the options of its class; `generator_lr` is a GAN's, and `truncation` that of its
-    samples.
+    `own` are the options of its class; `generator_lr` and `clusters` are a GAN's, and `truncation`
+    that of its samples.
     """
     from fastnn.tasks import images as task
 
     images = task.load_images(data)
+    told = None
+    if clusters:
+        told, shares = task.clustered(images, clusters)
+        own |= dict(classes=clusters, shares=shares)
     model = task.make(kind, images.shape, hidden, latent, channels, **own)
     steps = epochs * -(-len(images.train) // batch_size)
     where = dict(seed=seed, device=device, workers=workers)
     trainer = task.trainer_of(model, steps, lr, generator_lr, **where)
     history = task.fit(
         model, trainer, images, epochs=epochs, batch_size=batch_size, resume=resume,
-        verbose=not quiet, callbacks=[options.KeepCheckpoint(output)],
+        verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], classes=told,
     )  # fmt: skip
     written = options.write(trainer, history, output)
     task.save_description(written[0][1], kind, images.shape, hidden, latent, own, channels)

@@ -4,6 +4,7 @@ Each is a module; `fit` trains it by an ordinary trainer, so a whole epoch is on
 """
 
 from fastnn.generative.autoencoder import Autoencoder
+from fastnn.generative.clusters import clusters
 from fastnn.generative.convolutional import conv_decoder, conv_encoder
 from fastnn.generative.gan import GAN
 from fastnn.generative.joined import Joined
@@ -13,6 +14,6 @@ from fastnn.generative.vae import VAE
 from fastnn.generative.wavenet import WaveNet
 
 __all__ = [
-    "GAN", "VAE", "Autoencoder", "Joined", "WaveNet", "conv_decoder", "conv_encoder", "interpolate",
-    "manifold", "pieces",
+    "GAN", "VAE", "Autoencoder", "Joined", "WaveNet", "clusters", "conv_decoder", "conv_encoder",
+    "interpolate", "manifold", "pieces",
 ]  # fmt: skip

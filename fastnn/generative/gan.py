@@ -83,11 +83,13 @@ class GAN(Module):
             "non_saturating" and "least_squares".
         classes: C > 0 for a conditional one (Mirza & Osindero 2014): both modules get the class as
             a second input, shape (batch, C) with one 1, and `fit` gets class numbers as y. See
-            `Joined`.
+            `Joined`; for data without labels, `clusters`.
+        shares: of a conditional one, how frequent each class is; `sample` then draws the classes
+            that it is not given.
 
-    Raises OptionError for numbers out of range, an unknown `loss` or `penalty`, and a weight
-    without a penalty; ShapeError for class numbers where there are no classes, or none where there
-    are some.
+    Raises OptionError for numbers out of range, an unknown `loss` or `penalty`, a weight without a
+    penalty, and `shares` that are not one for each class, or don't sum to 1;
+    ShapeError for class numbers where there are no classes, or none where there are some.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -103,7 +105,7 @@ class GAN(Module):
     def __init__(
         self, generator: Module, discriminator: Module, latent: int, loss: str = "non_saturating",
         penalty: str | None = None, penalty_weight: float | None = None, smoothing: float = 0.0,
-        classes: int = 0,
+        classes: int = 0, shares: Sequence[float] | None = None,
     ):  # fmt: skip
         check_whole("GAN", 1, latent=latent)
         check_whole("GAN", 0, classes=classes)
@@ -126,6 +128,7 @@ class GAN(Module):
         self.generator, self.discriminator, self.latent = generator, discriminator, int(latent)
         self.loss, self.penalty, self.penalty_weight = loss, penalty, float(weight)
         self.smoothing, self.classes = float(smoothing), int(classes)
+        self.shares = None if shares is None else _checked(shares, self.classes)
 
     @classmethod
     def dcgan(
@@ -194,7 +197,7 @@ class GAN(Module):
         return () if y is None else (one_hot(y, self.classes),)
 
     def judged(self, x: Value, *condition: Value) -> Value:
-        """The discriminator's output for data x (and their `condition`), shape (batch,).
+        """The discriminator's output, shape (batch,).
 
         Raises ShapeError if it has another shape.
         """
@@ -215,13 +218,16 @@ class GAN(Module):
 
         Args:
             count: how many.
-            y: of a conditional GAN, a class number or `count` of them.
-            seed: of the noise.
+            y: of a conditional GAN, a class number or `count` of them; without, classes are drawn
+                with the probabilities `shares`, if it has them.
+            seed: of the noise, and of drawn classes.
             truncation: draws numbers of the noise further from 0 than this again, for samples that
                 are better and less various (the truncation trick of Brock et al. 2019); at least
                 0.1; None draws them all as in training.
         """
         given = [noise(count, self.latent, seed, truncation)]
+        if y is None and self.shares is not None:
+            y = np.random.default_rng([seed, 1]).choice(self.classes, count, p=self.shares)
         if y is not None:
             given.append(stacked(y, count))
         found: np.ndarray = self.predict(*given)
@@ -331,6 +337,22 @@ def one_left(x: Any, batch: Any) -> bool:
     """Whether a single sample is left over for the last batch."""
     shape: Any = getattr(x, "shape", ())
     return bool(shape) and is_whole(batch, 2) and shape[0] % batch == 1
+
+
+def _checked(shares: Any, classes: int) -> tuple[float, ...]:
+    """How frequent each class is."""
+    try:
+        found = np.asarray(shares, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if not classes or found.shape != (classes,) or not (found >= 0).all() or (
+        abs(found.sum() - 1.0) > 1e-6
+    ):  # fmt: skip
+        raise OptionError(
+            f"GAN shares: expected numbers from 0 on that sum to 1, one for each of {classes} "
+            f"classes, got {shares!r}"[:300]
+        )
+    return tuple(map(float, found / found.sum()))
 
 
 def _mean(output: Value, target: Any) -> Value:

@@ -128,8 +128,7 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of `GRU` with the reset after the product: ``h = cell(x, h)``. `bias` says whether
-    there are bias vectors.
+    """One step of `GRU` with the reset after the product: ``h = cell(x, h)``.
 
     Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros.
 

@@ -15,7 +15,7 @@ from fastnn import files, nn, optim
 from fastnn.data.digits import load_digits
 from fastnn.data.mnist import load_mnist
 from fastnn.errors import OptionError
-from fastnn.generative import GAN, VAE, Autoencoder, Joined, interpolate
+from fastnn.generative import GAN, VAE, Autoencoder, Joined, clusters, interpolate
 from fastnn.generative.gan import one_left
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.tasks import description
@@ -142,20 +142,28 @@ def trainer_of(
     )
 
 
+def clustered(images: Images, count: int) -> tuple[NDArray[np.int64], list[float]]:
+    """The cluster of each image that is learned from, and how frequent each cluster is."""
+    found = clusters(images.train, count)
+    return found, list(np.bincount(found, minlength=count) / len(found))
+
+
 def fit(
     model: Model, trainer: Trainer, images: Images, *, epochs: int, batch_size: int,
     callbacks: Sequence[Callback] = (), resume: str | Path | None = None, verbose: bool = True,
+    classes: NDArray[np.int64] | None = None,
 ) -> Any:  # fmt: skip
     """Train on images; returns the history, with the loss on the test images where a model has
-    one."""
+    one. `classes` are what a conditional GAN is told; by default the digits."""
     x, test = images.train, images.test
     more: dict[str, Any] = dict(
         epochs=epochs, batch_size=batch_size, callbacks=list(callbacks), resume=resume,
         verbose=verbose,
     )  # fmt: skip
     if isinstance(model, GAN):
-        labels = (images.train_labels,) if model.classes else ()
-        return trainer.fit((x, *labels) if labels else x, drop_last=one_left(x, batch_size), **more)
+        told = images.train_labels if classes is None else classes
+        given = (x, told) if model.classes else x
+        return trainer.fit(given, drop_last=one_left(x, batch_size), **more)
     return trainer.fit(x, x, validation=(test, test), **more)
 
 
@@ -180,7 +188,8 @@ def drawn_samples(
 
     Args:
         model: a VAE or a GAN.
-        count: how many; of a conditional model's classes in turn.
+        count: how many; of a conditional model's classes in turn, of clusters as frequent as they
+            are.
         seed: of the codes.
         walk: whether each ten images are on the way from one drawn code to another.
         truncation: of a GAN's noise, see `GAN.sample`; not with walks.
@@ -201,7 +210,7 @@ def drawn_samples(
     classes = model.classes
     if not walk:
         more: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
-        if classes:
+        if classes and not _of_clusters(model):
             more["y"] = np.arange(count) % classes
         return model.sample(count, seed=seed, **more)
     rows = -(-count // 10)
@@ -214,6 +223,11 @@ def drawn_samples(
     return made
 
 
+def _of_clusters(model: Model) -> bool:
+    """Whether a model's classes are clusters, and no digits."""
+    return isinstance(model, GAN) and model.shares is not None
+
+
 # -------------------------------------------------------------------- beside a checkpoint
 
 
@@ -222,9 +236,11 @@ def save_description(
     options: dict[str, Any], channels: Sequence[int] = (),
 ) -> Path:  # fmt: skip
     """Write what is needed to make the model again, as JSON beside a checkpoint."""
+    kept = dict(options)
+    shares = list(kept.pop("shares", ()))
     state = dict(
-        kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=options,
-        channels=list(channels),
+        kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=kept,
+        channels=list(channels), shares=shares,
     )  # fmt: skip
     return description.write(checkpoint, state)
 
@@ -247,6 +263,8 @@ def load_image_model(path: str | os.PathLike[str]) -> tuple[Model, tuple[int, in
             [int(n) for n in state.get(name, [])] for name in ("hidden", "channels")
         )
         options = dict(state["options"])
+        if state.get("shares"):
+            options["shares"] = [float(share) for share in state["shares"]]
         model = make(kind, (height, width), hidden, state["latent"], channels, **options)
     model.load(checkpoint, prefix=PREFIXES[kind])
     return model, (height, width)

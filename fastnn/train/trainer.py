@@ -320,8 +320,7 @@ class Trainer(EpochPrograms):
         )  # fmt: skip
 
     def checked(self, x: Any, y: Any, weight: Any, check_data: bool, what: str) -> Data:
-        """Inputs x, targets y and sample weights, ready for steps; with `check_data` DataError for
-        NaN and infinity. `what` they are for is in its message."""
+        """Inputs, targets and sample weights, ready for steps; DataError for NaN and infinity."""
         inputs, targets, weights = self.arrays(x, y, weight, f"{what} ", f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)
@@ -374,8 +373,8 @@ class Trainer(EpochPrograms):
         return self._evaluation
 
     def predict(self, *inputs: Any, batch_size: int = 256, **named: Any) -> Any:
-        """The model's outputs for arrays of samples, by place or `named`, `batch_size` at a time,
-        at the trainer's precision; see `Module.predict`."""
+        """The model's outputs for arrays of samples, at the trainer's precision; see
+        `Module.predict`."""
         precision = self.precision
         return self.model.predict(*inputs, batch_size=batch_size, precision=precision, **named)
 

@@ -34,7 +34,8 @@ def test_trains_and_draws(kind, channels, tmp_path):
     folder = tmp_path / "run"
     own = ("--latent", 2, "--channels", channels)
     own += ("--truncation", 0.7) if kind == "gan" else ()
-    own += ("--conditional",) if kind == "gan" and channels != "none" else ()
+    if kind == "gan":
+        own += ("--clusters", 12) if channels == "none" else ("--conditional",)
     result = run("train", kind, *SMALL, *own, "--output", folder)
     assert result.exit_code == 0, result.output
     assert re.search(MEASURES[kind], result.stdout, re.DOTALL)
@@ -60,6 +61,12 @@ def test_trains_and_draws(kind, channels, tmp_path):
     more = run("train", kind, *SMALL, *own, "--output", folder, "--resume",
                folder / "model.safetensors")  # fmt: skip
     assert more.exit_code == 0, more.output
+
+
+def test_clusters_stand_for_classes_that_are_not_told():
+    result = run("train", "gan", "--conditional", "--clusters", 3)
+    assert result.exit_code == 2
+    assert "--clusters: expected without --conditional" in result.output
 
 
 def test_a_checkpoint_gives_the_model_again(tmp_path):

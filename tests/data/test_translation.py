@@ -25,6 +25,12 @@ def test_pairs_are_learnt_by_frequency() -> None:
     assert pieces.split(["lowest"]) == ["low@@", "est"]
 
 
+def test_pairs_are_joined_in_the_order_they_were_learnt_in() -> None:
+    """The earliest pair first, wherever it stands; overlapping ones from the left."""
+    pieces = Subwords([("b", "c"), ("a", "b"), ("a", "a"), ("aa", "a")])
+    assert pieces.split(["abc", "ab", "aaaaa"]) == ["a@@", "bc", "ab", "aa@@", "aaa"]
+
+
 def test_pieces_give_the_words_back() -> None:
     words = split_words("The man's T-shirt isn't blue; it costs 3.50!")
     for merges in (0, 3, 1000):

@@ -226,6 +226,20 @@ def test_bad_options_and_shapes() -> None:
         make().fit(x, np.zeros(8, int), verbose=False)
     with pytest.raises(ShapeError, match="class numbers below"):
         make(classes=2).sample(2)
+    for shares in ([0.5, 0.4], [1.0], [1.5, -0.5], [0.5, float("nan")], "half", 1.0):
+        with pytest.raises(OptionError, match="one for each of 2 classes"):
+            make(classes=2, shares=shares)
+    with pytest.raises(OptionError, match="one for each of 0"):
+        make(shares=[0.5, 0.5])
+
+
+def test_classes_are_drawn_as_often_as_they_are() -> None:
+    gan = make(classes=2, shares=[0.25, 0.75])
+    drawn = np.random.default_rng([4, 1]).choice(2, 40, p=[0.25, 0.75])
+    np.testing.assert_array_equal(gan.sample(40, seed=4), gan.sample(40, y=drawn, seed=4))
+    assert (gan.sample(40, y=1, seed=4) != gan.sample(40, seed=4)).any()
+    ones = make(classes=2, shares=[0, 1])
+    np.testing.assert_array_equal(ones.sample(5), ones.sample(5, y=1))
 
 
 def test_truncated_noise_stays_within() -> None:

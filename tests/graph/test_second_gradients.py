@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn, ops, testing
+from fastnn import nn, ops
 from fastnn.errors import ShapeError
 from fastnn.graph.value import Value
 from fastnn.nn.parameter import Parameter
@@ -372,22 +372,3 @@ def test_rows_that_do_not_count_are_not_there_for_second_gradients():
     found = step.gradients((np.arange(4), ids), np.zeros(4))
     for name in ("w.weight", "logits.weight"):
         assert (np.abs(found[name]).max(1) > 0).tolist() == (ids != 2).tolist()
-
-
-def test_what_has_no_gradient_counts_as_zero_in_a_linear_op():
-    """The gradient of its gradient is the op itself, of the gradients that there are."""
-    x, h0, weight = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
-    mask = np.array([[1.0, 0.0, 1.0, 0.0]] * 2, np.float32)
-
-    def chosen(x, h0, weight):
-        (found,) = ops.gradient(ops.total(ops.where(mask, x, h0) * weight), [x])
-        return ops.gradient(ops.total(found * x), [weight])[0]
-
-    def summed(x, h0, weight):
-        h = ops.leaky(ops.reshape(x, 2, 2, 2), 0.5, h0[:, :2])[1]
-        (found,) = ops.gradient(ops.total(h * weight[:, :2]), [x])
-        return ops.gradient(ops.total(found * x), [weight])[0][:, :2]
-
-    np.testing.assert_array_equal(testing.apply(chosen, x, h0, weight), np.where(mask > 0, x, 0))
-    without = testing.apply(lambda x: ops.leaky(ops.reshape(x, 2, 2, 2), 0.5)[1], x)
-    np.testing.assert_allclose(testing.apply(summed, x, h0, weight), without, rtol=1e-6)

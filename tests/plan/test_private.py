@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
-from fastnn.engine import plans
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
-from fastnn.plan import sizes
 from fastnn.plan.private import shared_by_steps
 
 STEPS, SHAPE, SIZE = 4, (5, 8), 40
@@ -72,26 +70,3 @@ def test_a_last_state_that_no_step_reads() -> None:
 
     x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(Last().predict(x), 2 * x[:, -1])
-
-
-def test_a_size_whose_steps_do_not_share_memory_gets_a_plan_of_its_own(monkeypatch) -> None:
-    """In a plan others lie where a step's own memory is outside of its loop."""
-    seen = []
-
-    def noted(plan, graph):
-        seen.append((plan, graph))
-        return sizes.resized(plan, graph)
-
-    class Summed(nn.Module):
-        def forward(self, x):
-            return ops.loop(lambda x_t, h: (h, ops.tanh(x_t + h) * h), x, ops.zeros_state(x, 3))[0]
-
-    monkeypatch.setattr(plans, "resized", noted)
-    model = Summed()
-    for steps in (9, 5):
-        model.predict(np.ones((4, steps, 3), np.float32))
-    plan, graph = seen[0]
-    assert plan.private
-    assert graph.private
-    assert sizes.resized(plan, graph) is not None
-    assert sizes.resized(plan, graph._replace(private={})) is None

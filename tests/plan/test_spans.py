@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fastnn.graph.history import History
 from fastnn.kernels.declare import Array
-from fastnn.plan.instruction import Access, Instruction
-from fastnn.plan.schedule import _Touched, conflict
+from fastnn.plan.instruction import Access
+from fastnn.plan.schedule import _Touched
 from fastnn.plan.spans import Span, alike, apart
 
 SETTINGS = settings(max_examples=400, deadline=None, derandomize=True)
@@ -53,14 +53,12 @@ def test_apart_and_alike(depth: int, shared: int, data: Any) -> None:
         assert all(x == y for x, y in met)
 
 
-def access(begin: int, end: int, writes: bool, axis: str = "whole", *moves: int) -> Access:
-    """Of a span, which `moves` on from each of so many steps of a loop to the next."""
-    span = Span(begin, end, moves[:1], moves[1:])
-    return Access(None, not writes, writes, axis, span, 0, span, *span.hull())  # type: ignore
-
-
 def test_whoever_touched_spans_that_overlap_is_waited_for() -> None:
     touched = _Touched()
+
+    def access(begin: int, end: int, writes: bool) -> Access:
+        span = Span(begin, end)
+        return Access(None, not writes, writes, "whole", span, 0, span, begin, end)  # type: ignore
 
     def before(begin: int, end: int, writes: bool = False) -> set[int]:
         return set(touched.before(access(begin, end, writes)))
@@ -71,33 +69,6 @@ def test_whoever_touched_spans_that_overlap_is_waited_for() -> None:
     assert [before(15, 20), before(14, 21)] == [set(), {1, 2}]
     touched.note(access(8, 25, False), 3)
     assert [before(24, 26), before(24, 26, True)] == [{2}, {2, 3}]
-
-
-def test_slices_that_a_loop_writes_leave_gaps() -> None:
-    """Between them lies what was written before, and whoever reads it there waits for that."""
-    touched = _Touched()
-    touched.note(access(0, 20, True), 0)
-    touched.note(access(0, 4, True, "whole", 8, 3), 1)  # 0-4, 8-12 and 16-20
-    assert set(touched.before(access(4, 8, False))) == {0, 1}
-    touched.note(access(0, 20, True), 2)  # all of it
-    assert set(touched.before(access(4, 8, False))) == {2}
-
-
-def test_items_are_aligned_along_the_same_axis_only() -> None:
-    """Of a square weight rows and columns are as many, but each row meets all columns."""
-
-    def meet(one: str, other: str, items: int = 4) -> str | None:
-        first, second = (
-            Instruction(
-                None, {}, {}, (access(0, 16, writes, axis),), n, 1, ("weights", n), "", 0
-            )  # type: ignore
-            for writes, axis, n in ((True, one, 4), (False, other, items))
-        )  # fmt: skip
-        return conflict(first, second)
-
-    assert [meet("rows", "rows"), meet("cols", "cols")] == ["aligned"] * 2
-    others = [meet("rows", "cols"), meet("cols", "rows"), meet("rows", "whole")]
-    assert [*others, meet("whole", "whole"), meet("rows", "rows", 2)] == ["barrier"] * 5
 
 
 def test_what_is_apart_or_alike() -> None:
