@@ -127,8 +127,9 @@ def check_scales(label: str, scale_factor: Any, rank: int) -> tuple[float, ...]:
     real = all(isinstance(s, Real) and not isinstance(s, bool) for s in given)
     if len(given) != rank or not real or not all(0 < s < np.inf for s in given):
         raise OptionError(
-            f"{label}: expected scale_factor to be a number above 0 or {rank} of them, got "
-            f"{scale_factor!r}"
+            f"{label}: expected scale_factor to be a number above 0"
+            + (f" or {rank} of them" if rank > 1 else "")
+            + f", got {scale_factor!r}"
         )
     return tuple(float(s) for s in given)
 
@@ -152,9 +153,10 @@ def check_padding(label: str, padding: Any, rank: int) -> Any:
 
 def sizes(
     label: str, extents: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape,
-    ceil_mode: bool = False,
+    ceil_mode: bool = False, pools: bool = False,
 ) -> tuple[Shape, Shape, Shape]:  # fmt: skip
-    """For each axis zeros before its first place, zeros on both sides, and how many windows."""
+    """For each axis zeros before its first place, zeros on both sides, and how many windows;
+    `pools`: of a pooling, whose padding is a number."""
     padding = check_padding(label, padding, len(extents))
     before, around, out = [], [], []
     for axis, (n, k, s, d) in enumerate(zip(extents, kernel, stride, dilation, strict=True)):
@@ -167,10 +169,10 @@ def sizes(
             both = first = span - 1 if padding == "causal" else 0
         if span > n + both:
             at = f" at dilation {d}" if d > 1 else ""
+            more = "more padding" if pools else "padding='same'"
             raise ShapeError(
                 f"{label}: a kernel of {k}{at} covers {span} places, more than the {n + both} of "
-                f"input {extents} with padding; use padding='same', a smaller kernel or longer "
-                "input"
+                f"input {extents} with padding; use {more}, a smaller kernel or longer input"
             )
         before.append(first)
         around.append(both)

@@ -126,7 +126,7 @@ class _Windows:
                 )
         self.before, self.both, self.out = sizes(
             self.label, x.shape[1:-1], self.kernel, self.stride, before, self.dilation,
-            ceil_mode=ceil_mode,
+            ceil_mode=ceil_mode, pools=True,
         )  # fmt: skip
         self.x = x
 

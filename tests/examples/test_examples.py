@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastnn.generative import WaveNet
+from fastnn.tasks.wavenet import save_description, spoken
 from tests.tasks.conftest import rhyme, tones  # noqa: F401  (fixtures)
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -112,7 +114,30 @@ def test_deep_autoencoder(capsys):
     assert "epoch 1" in capsys.readouterr().out
 
 
-MORE = ("mnist_mlp", "deep_autoencoder")
+def test_wavenet_picture(tones, tmp_path, capsys):  # noqa: F811
+    net = WaveNet(levels=8, channels=2, skip=3, layers=2, cycle=2, classes=10)
+    net.save(tmp_path / "net.safetensors")
+    save_description(tmp_path / "net.safetensors", net)
+    picture = tmp_path / "said.png"
+    arguments = [
+        tmp_path / "net.safetensors",
+        "--digits",
+        "2",
+        "1",
+        "--seconds",
+        "0.1",
+        "--picture",
+    ]
+    said = load("wavenet_picture").main([*map(str, arguments), str(picture)], tones)
+    assert list(said) == [2, 1]
+    for digit, ((_, recorded), (_, drawn)) in said.items():
+        assert recorded is tones.waveforms[list(tones.labels).index(digit)]
+        np.testing.assert_array_equal(drawn, spoken(net, [2, 1], 0.1)[int(digit == 1)])
+    assert picture.stat().st_size > 1000
+    assert "picture" in capsys.readouterr().out
+
+
+MORE = ("mnist_mlp", "deep_autoencoder", "wavenet_picture")
 
 
 @pytest.mark.parametrize("name", [*EXAMPLES, *LARGE, *MORE])

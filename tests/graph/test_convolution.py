@@ -267,7 +267,7 @@ def image(*shape: int) -> np.ndarray:
 REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
     "a kernel larger than the input": (
         lambda: nn.Conv2d(1, 1, 5).predict(image(2, 1, 4, 9)), ShapeError,
-        r"a kernel of 5 covers 5 places, more than the 4 of input \(4, 9\) with padding; use",
+        r"a kernel of 5 covers 5 places, more than the 4 of input \(4, 9\) with padding; use padd",
     ),
     "dilated": (
         lambda: nn.Conv1d(1, 1, 3, dilation=4).predict(image(2, 1, 8)), ShapeError,
@@ -307,7 +307,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
         "expected padding of at most half the kernel, got 2 for a kernel of 3; use less padding",
     ),
     "a window larger than the input": (
-        lambda: nn.MaxPool2d(5).predict(image(2, 1, 4, 9)), ShapeError, "covers 5 places, more",
+        lambda: nn.MaxPool2d(5).predict(image(2, 1, 4, 9)), ShapeError,
+        "covers 5 places, more than the 4 .*; use more padding, a smaller kernel or longer input",
     ),
     "a window over a sequence's end": (
         lambda: nn.MaxPool1d(2, ceil_mode=True).predict(image(2, 1, 8), np.array([3, 8])),

@@ -49,6 +49,32 @@ def test_a_vector_that_meets_one_direction_is_followed_by_another() -> None:
     np.testing.assert_allclose(found, 8.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
+def test_it_ends_as_soon_as_the_residuals_are_small(tolerance, monkeypatch):
+    """Those of the two largest eigenvectors, by the Krylov space's own products in NumPy."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    products = Products(model, "mse", dtype="float64")
+    dense = np.stack([products.hvp(X, Y, row) for row in np.eye(37)])
+    vectors, own = [], Products.hvp
+
+    def noted(self, x, y, v, *rest):
+        vectors.append(v.copy())
+        return own(self, x, y, v, *rest)
+
+    monkeypatch.setattr(Products, "hvp", noted)
+    eigenvalues(model, "mse", X, Y, 2, tolerance=tolerance, dtype="float64")
+
+    def largest(count):
+        q, _ = np.linalg.qr(np.transpose(vectors[:count]))
+        values, inner = np.linalg.eigh(q.T @ dense @ q)
+        order = np.argsort(-np.abs(values))[:2]
+        apart = dense @ q @ inner[:, order] - q @ inner[:, order] * values[order]
+        return np.linalg.norm(apart, axis=0).max() / np.abs(values).max()
+
+    assert largest(len(vectors)) <= 1.01 * tolerance
+    assert len(vectors) == 2 or largest(len(vectors) - 1) > 0.99 * tolerance
+
+
 @pytest.mark.parametrize("share", [0.98, 1.02])
 def test_gradient_descent_diverges_beyond_the_stable_rate(share):
     model = nn.Linear(4, 2)

@@ -9,6 +9,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import ops, optim
+from fastnn.kernels.descent import cpu, search
 from tests.train.test_full_batch import Rosenbrock
 
 SIZE = 6
@@ -94,3 +95,34 @@ def test_a_loss_that_hardly_falls_ends_it() -> None:
     assert shares[-1] <= 0.3 < min(shares[:-1])
     assert len(way) < 60
     assert history.stopped.startswith("converged")
+
+
+@pytest.mark.parametrize(("along", "kept"), [(0.48, True), (0.497, False), (0.6, False)])
+def test_a_conjugate_direction_has_to_descend(along: float, kept: bool) -> None:
+    """By a hundredth of the steepest slope; beta is 2 here. Steps that satisfy the strong Wolfe
+    conditions leave such directions behind on no ordinary function."""
+    state, g = np.zeros(search.HEAD), np.array([1.0, 0.0])
+    direction = np.array([along, 3.0])
+    slope = cpu.cg_direction(state, g, g / 2, direction, 0, 0)
+    np.testing.assert_allclose(direction, [2 * along - 1, 6.0] if kept else [-1.0, 0.0])
+    assert slope == pytest.approx(2 * along - 1 if kept else -1.0)
+    assert state[search.STEEPEST] == (not kept)
+
+
+@pytest.mark.parametrize(("change", "kept"), [(0.5, True), (0.0, False), (-0.5, False)])
+def test_a_pair_without_positive_curvature_is_not_kept(change: float, kept: bool) -> None:
+    """Nocedal & Wright 2006, (7.20), and (6.7): s.y > 0, or the history begins anew."""
+    state, g = np.zeros(search.HEAD + 2), np.array([1.0, 2.0])
+    state[search.ITERATIONS], state[search.STORED] = 2, 1
+    step = np.array([0.5, 0.0])
+    s, y, direction, zero = (np.zeros(2) for _ in range(4))
+    before = g - np.array([change, 0.25])
+    slope = cpu.lbfgs_direction(state, step, g, zero, before, direction, (s,), (y,), 1)
+    inverse = np.eye(2)
+    if kept:
+        s, y = step, g - before
+        left = np.eye(2) - np.outer(s, y) / (s @ y)
+        inverse = left @ left.T * (s @ y) / (y @ y) + np.outer(s, s) / (s @ y)
+    np.testing.assert_allclose(direction, -inverse @ g, rtol=1e-12)
+    assert slope == pytest.approx(g @ direction)
+    assert (state[search.STORED], state[search.STEEPEST]) == ((1, 0) if kept else (0, 1))
