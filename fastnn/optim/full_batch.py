@@ -49,7 +49,9 @@ class LineSearch(FullBatch):
 
     @property
     def state_size(self) -> int:
-        return HEAD + 2 * self.pairs
+        from fastnn.kernels.descent.directions import numbers_needed
+
+        return HEAD + numbers_needed(self.pairs)
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         decrease, curvature = options["decrease"], options["curvature"]

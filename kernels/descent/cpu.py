@@ -15,6 +15,7 @@ from ..cpu.parts import load_part, store_part
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..recorded import execute
 from ..simd import fma, lanes, splat
+from .directions import COMPACT, cg_direction, compact_direction, steepest, two_loops
 from .search import (
     AGAIN,
     BEST,
@@ -25,7 +26,6 @@ from .search import (
     EVALUATIONS,
     GIVE_UP,
     GOING,
-    HEAD,
     ITERATIONS,
     LARGEST,
     LOSS,
@@ -41,7 +41,6 @@ from .search import (
     START_SLOPE,
     STEEPEST,
     STEP,
-    STORED,
     STUCK,
     TAKE,
     TRIALS,
@@ -90,14 +89,6 @@ def take_totals(state, p, g, weight_decay, summed):
         loss += 0.5 * weight_decay * dot(p, p)
     state[EVALUATIONS] += 1
     return loss
-
-
-@helper
-def steepest(state, g, direction):
-    """The direction of steepest descent; its slope."""
-    combine(-1.0, g, 0.0, g, direction)
-    state[STEEPEST], state[SINCE], state[STORED] = 1, 0, 0
-    return -dot(g, g)
 
 
 @helper
@@ -210,7 +201,7 @@ def descend(control, totals, state, p, g, origin, before, direction, {arrays}fir
 '''
 
 _LBFGS = """
-        slope = lbfgs_direction(state, p, g, origin, before, direction, ({s},), ({y},), {m})
+        slope = {function}(state, p, g, origin, before, direction, ({s},), ({y},), {m})
         length = first
         if state[STEEPEST] != 0:
             length = first_length(slope, first)
@@ -222,52 +213,6 @@ _CG = """
         if state[STEEPEST] != 0 and state[ITERATIONS] == 0 or not length > 0.0:
             length = first_length(slope, first)
 """
-
-
-@helper
-def lbfgs_direction(state, p, g, origin, before, direction, s, y, m):
-    """Minus the inverse Hessian times the gradient, by the two loops of Nocedal (1980)."""
-    k = (np.int64(state[ITERATIONS]) - 1) % m
-    newest, change = s[k], y[k]
-    combine(1.0, p, -1.0, origin, newest)
-    combine(1.0, g, -1.0, before, change)
-    bent, squares = dot(newest, change), dot(change, change)
-    if not bent > 1e-12 * squares:
-        # no pair: the history begins anew
-        return steepest(state, g, direction)
-    state[HEAD + k] = 1.0 / bent
-    stored = min(np.int64(state[STORED]) + 1, m)
-    state[STORED], state[STEEPEST] = stored, 0
-    combine(-1.0, g, 0.0, g, direction)
-    for j in range(stored):
-        i = (k - j) % m
-        a = state[HEAD + i] * dot(s[i], direction)
-        state[HEAD + m + i] = a
-        combine(1.0, direction, -a, y[i], direction)
-    combine(bent / squares, direction, 0.0, direction, direction)
-    for j in range(stored - 1, -1, -1):
-        i = (k - j) % m
-        b = state[HEAD + i] * dot(y[i], direction)
-        combine(1.0, direction, state[HEAD + m + i] - b, s[i], direction)
-    slope = dot(g, direction)
-    return slope if slope < 0.0 else steepest(state, g, direction)
-
-
-@helper
-def cg_direction(state, g, before, direction, fletcher_reeves, restart):
-    """-g + beta d, with beta of Polak & Ribiere, at least 0, or of Fletcher & Reeves."""
-    now, then, across = dot(g, g), dot(before, before), dot(g, before)
-    beta = now / then if fletcher_reeves != 0 else max(0.0, (now - across) / then)
-    if fletcher_reeves != 0 and abs(across) >= 0.2 * now:  # Powell 1977
-        beta = 0.0
-    if restart != 0 and state[SINCE] >= restart:
-        beta = 0.0
-    if beta == 0.0:
-        return steepest(state, g, direction)
-    combine(beta, direction, -1.0, g, direction)
-    state[STEEPEST] = 0
-    slope = dot(g, direction)
-    return slope if slope < -0.01 * now else steepest(state, g, direction)
 
 
 _SHARED = {
@@ -287,8 +232,9 @@ _NUMBERS = (
 _SCOPE = {
     f.__name__: f
     for f in (
-        begin_search, beyond, cg_direction, clear, combine, copy, depart, differs, dot,
-        first_length, largest, lbfgs_direction, leave, move_on, search_step, steepest, take_totals,
+        begin_search, beyond, cg_direction, clear, combine, compact_direction, copy, depart,
+        differs, dot, first_length, largest, leave, move_on, search_step, steepest, take_totals,
+        two_loops,
     )
 }  # fmt: skip
 _SCOPE |= {
@@ -313,7 +259,9 @@ def make_descend(name: str, history: int) -> Kernel:
     MADE[name] = history
     s, y = [f"s{k}" for k in range(history)], [f"y{k}" for k in range(history)]
     options = [] if history else ["fletcher_reeves", "restart"]
-    direction = _LBFGS.format(s=", ".join(s), y=", ".join(y), m=history) if history else _CG
+    function = "compact_direction" if history <= COMPACT else "two_loops"
+    given = {"function": function, "s": ", ".join(s), "y": ", ".join(y), "m": history}
+    direction = _LBFGS.format(**given) if history else _CG
     source = _DESCEND.format(
         arrays="".join(f"{n}, " for n in (*s, *y)), options=", ".join(options),
         direction=direction.strip(),

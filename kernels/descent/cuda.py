@@ -16,7 +16,7 @@ from ..declare import CUDA_KERNELS, KERNELS, CudaKernel, Kernel, ceil_div, cuda_
 from ..recorded import execute
 from ..simd import fma
 from ..topics import ON_DEMAND
-from . import cpu
+from . import cpu, directions
 from .cuda_vectors import THREADS, VECTORS, give_copy, launch, take_copy, with_scope
 from .search import HEAD
 
@@ -78,7 +78,13 @@ def scope_of(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 #: what CPU and CUDA kernels of full-batch methods share
 SCOPE = scope_of(
-    cpu.depart, cpu.take_totals, cpu.steepest, cpu.move_on, cpu.lbfgs_direction, cpu.cg_direction
+    cpu.depart,
+    cpu.take_totals,
+    directions.steepest,
+    cpu.move_on,
+    directions.two_loops,
+    directions.compact_direction,
+    directions.cg_direction,
 )
 
 
@@ -86,7 +92,7 @@ def make_missing() -> None:
     """Make the counterparts of all line searches that have none yet."""
     for name, history in list(cpu.MADE.items()):
         if getattr(CUDA_KERNELS.get(name), "like", None) is not KERNELS[name]:
-            of_one_block(KERNELS[name], SCOPE, HEAD + 2 * history, __name__)
+            of_one_block(KERNELS[name], SCOPE, HEAD + directions.numbers_needed(history), __name__)
 
 
 ON_DEMAND["cuda"].append(make_missing)

@@ -120,6 +120,31 @@ def take_row(matrix, k, x):
 
 
 @helper
+def pair_products(p, g, origin, before, s, y, k, pairs, m, state, at):
+    """The newest pair, and products of all pairs with it and with g: see `vectors.py`."""
+    combine(1.0, p, -1.0, origin, s[k])
+    combine(1.0, g, -1.0, before, y[k])
+    squares, products = at + m * m, at + 2 * m * m
+    for age in range(pairs):
+        i = (k - age) % m
+        state[at + i * m + k] = dot(s[i], y[k])
+        state[squares + i * m + k] = dot(y[i], y[k])
+        state[products + i] = dot(s[i], g)
+        state[products + m + i] = dot(y[i], g)
+
+
+@helper
+def blend(scale, x, s, y, k, pairs, m, state, of_s, of_y, z):
+    """z = scale x + the pairs' vectors times numbers of the state, and x z."""
+    combine(scale, x, 0.0, x, z)
+    for age in range(pairs):
+        i = (k - age) % m
+        combine(state[of_s + i], s[i], 1.0, z, z)
+        combine(state[of_y + i], y[i], 1.0, z, z)
+    return dot(x, z)
+
+
+@helper
 def take_copy(x, own):
     """A thread's own copy; nobody has changed x before all have one."""
     for i in range(x.shape[0]):
@@ -137,4 +162,9 @@ def give_copy(own, x):
 
 
 #: what takes the place of the functions of `vectors.py`
-VECTORS = {f.__name__: f for f in (dot, largest, differs, combine, copy, clear, copy_row, take_row)}
+VECTORS = {
+    f.__name__: f
+    for f in (
+        dot, largest, differs, combine, copy, clear, copy_row, take_row, pair_products, blend,
+    )
+}  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cpu.parts import load_part, store_part
 from ..declare import helper
-from ..simd import fma, lanes, splat, sum_lanes, where
+from ..simd import fma, lanes, load, splat, store, sum_lanes, where
 
 #: elements whose products are added up before the sum goes into a float64
 RUN = 1024
@@ -103,3 +103,72 @@ def dot_parts(x, i, y, j, n):
             m = k + w
             b = fma(load_part(x, i + m, n - m), load_part(y, j + m, n - m), b)
     return sum_lanes(a + b)
+
+
+@helper
+def pair_products(p, g, origin, before, s, y, k, pairs, m, state, at):
+    """The newest pair s[k] = p - origin, y[k] = g - before; and, of all pairs i, the products
+    s[i] y[k], y[i] y[k] (column k of two matrices), s[i] g and y[i] g (two columns), in the
+    state from `at` on. One pass over all vectors, with sums as those of `dot`."""
+    n, w = p.shape[0], lanes(p)
+    newest, change = s[k], y[k]
+    squares, products = at + m * m, at + 2 * m * m
+    for age in range(pairs):
+        i = (k - age) % m
+        state[at + i * m + k], state[squares + i * m + k] = 0.0, 0.0
+        state[products + i], state[products + m + i] = 0.0, 0.0
+    for begin in range(0, n, RUN):
+        end = min(begin + RUN, n)
+        for e in range(begin, end, w):
+            left = end - e
+            store_part(newest, e, load_part(p, e, left) - load_part(origin, e, left), left)
+            store_part(change, e, load_part(g, e, left) - load_part(before, e, left), left)
+        for age in range(pairs):
+            i = (k - age) % m
+            step, bend = s[i], y[i]
+            a = b = c = d = a2 = b2 = c2 = d2 = splat(p, 0.0)
+            e = begin
+            while e + 2 * w <= end:
+                u, v, h, r = load(step, e), load(bend, e), load(change, e), load(g, e)
+                a, b, c, d = fma(u, h, a), fma(v, h, b), fma(u, r, c), fma(v, r, d)
+                f = e + w
+                u, v, h, r = load(step, f), load(bend, f), load(change, f), load(g, f)
+                a2, b2, c2, d2 = fma(u, h, a2), fma(v, h, b2), fma(u, r, c2), fma(v, r, d2)
+                e += 2 * w
+            while e < end:
+                left = end - e
+                u, v = load_part(step, e, left), load_part(bend, e, left)
+                h, r = load_part(change, e, left), load_part(g, e, left)
+                a, b, c, d = fma(u, h, a), fma(v, h, b), fma(u, r, c), fma(v, r, d)
+                e += w
+            state[at + i * m + k] += np.float64(sum_lanes(a + a2))
+            state[squares + i * m + k] += np.float64(sum_lanes(b + b2))
+            state[products + i] += np.float64(sum_lanes(c + c2))
+            state[products + m + i] += np.float64(sum_lanes(d + d2))
+
+
+@helper
+def blend(scale, x, s, y, k, pairs, m, state, of_s, of_y, z):
+    """z = scale x + the pairs' vectors times numbers of the state, and x z. One pass over all."""
+    total, n, w = np.float64(0.0), x.shape[0], lanes(x)
+    for begin in range(0, n, RUN):
+        end = min(begin + RUN, n)
+        for e in range(begin, end, w):
+            store_part(z, e, splat(x, scale) * load_part(x, e, end - e), end - e)
+        for age in range(pairs):
+            i = (k - age) % m
+            step, bend = s[i], y[i]
+            a, b = splat(x, state[of_s + i]), splat(x, state[of_y + i])
+            e = begin
+            while e + w <= end:
+                store(z, e, fma(b, load(bend, e), fma(a, load(step, e), load(z, e))))
+                e += w
+            if e < end:
+                left = end - e
+                v = fma(a, load_part(step, e, left), load_part(z, e, left))
+                store_part(z, e, fma(b, load_part(bend, e, left), v), left)
+        a = splat(x, 0.0)
+        for e in range(begin, end, w):
+            a = fma(load_part(x, e, end - e), load_part(z, e, end - e), a)
+        total += np.float64(sum_lanes(a))
+    return total

@@ -9,7 +9,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import ops, optim
-from fastnn.kernels.descent import cpu, search
+from fastnn.kernels.descent import directions, search
 from tests.train.test_full_batch import Rosenbrock
 
 SIZE = 6
@@ -103,7 +103,7 @@ def test_a_conjugate_direction_has_to_descend(along: float, kept: bool) -> None:
     conditions leave such directions behind on no ordinary function."""
     state, g = np.zeros(search.HEAD), np.array([1.0, 0.0])
     direction = np.array([along, 3.0])
-    slope = cpu.cg_direction(state, g, g / 2, direction, 0, 0)
+    slope = directions.cg_direction(state, g, g / 2, direction, 0, 0)
     np.testing.assert_allclose(direction, [2 * along - 1, 6.0] if kept else [-1.0, 0.0])
     assert slope == pytest.approx(2 * along - 1 if kept else -1.0)
     assert state[search.STEEPEST] == (not kept)
@@ -112,12 +112,12 @@ def test_a_conjugate_direction_has_to_descend(along: float, kept: bool) -> None:
 @pytest.mark.parametrize(("change", "kept"), [(0.5, True), (0.0, False), (-0.5, False)])
 def test_a_pair_without_positive_curvature_is_not_kept(change: float, kept: bool) -> None:
     """Nocedal & Wright 2006, (7.20), and (6.7): s.y > 0, or the history begins anew."""
-    state, g = np.zeros(search.HEAD + 2), np.array([1.0, 2.0])
+    state, g = np.zeros(search.HEAD + directions.numbers_needed(1)), np.array([1.0, 2.0])
     state[search.ITERATIONS], state[search.STORED] = 2, 1
     step = np.array([0.5, 0.0])
     s, y, direction, zero = (np.zeros(2) for _ in range(4))
     before = g - np.array([change, 0.25])
-    slope = cpu.lbfgs_direction(state, step, g, zero, before, direction, (s,), (y,), 1)
+    slope = directions.compact_direction(state, step, g, zero, before, direction, (s,), (y,), 1)
     inverse = np.eye(2)
     if kept:
         s, y = step, g - before
@@ -126,3 +126,48 @@ def test_a_pair_without_positive_curvature_is_not_kept(change: float, kept: bool
     np.testing.assert_allclose(direction, -inverse @ g, rtol=1e-12)
     assert slope == pytest.approx(g @ direction)
     assert (state[search.STORED], state[search.STEEPEST]) == ((1, 0) if kept else (0, 1))
+
+
+class Pairs:
+    """What a function of L-BFGS's directions keeps, with vectors of 1,100 elements."""
+
+    def __init__(self, function: Any, m: int, dtype: Any = np.float64):
+        self.function, self.m, self.dtype = function, m, dtype
+        self.state = np.zeros(search.HEAD + max(2 * m, directions.numbers_needed(m)))
+        self.s, self.y = (tuple(np.zeros((2, m, 1100), dtype)[k]) for k in (0, 1))
+
+    def __call__(self, number: int, *places: np.ndarray) -> tuple[float, np.ndarray]:
+        """The slope and the direction after iteration `number`, which went from `origin`, with the
+        gradient `before`, to p, with g."""
+        p, g, origin, before = (np.array(a, self.dtype) for a in places)
+        self.state[search.ITERATIONS] = number
+        found = np.zeros_like(p)
+        slope = self.function(self.state, p, g, origin, before, found, self.s, self.y, self.m)
+        return slope, found
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_both_forms_of_limited_memory_agree(m: int) -> None:
+    """Inner products that are kept give what two loops give: while pairs are few, when the oldest
+    are replaced, and from a new beginning on where a pair shows no curvature."""
+    rng = np.random.default_rng(m)
+    bends = rng.random(1100) * 9 + 1
+    forms = [Pairs(form, m) for form in (directions.two_loops, directions.compact_direction)]
+    p = rng.normal(size=1100)
+    for number in range(1, 3 * m + 4):
+        origin, p = p, p + rng.normal(size=1100)
+        g, before = bends * p, bends * origin
+        anew = number == m + 2
+        if anew:
+            g = before - 1e-3 * (p - origin)
+        (slope, direction), (other, compact) = (
+            form(number, p, g, origin, before) for form in forms
+        )
+        np.testing.assert_allclose(compact, direction, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(other, slope, rtol=1e-9)
+        stored = min(m, number if number < m + 2 else number - m - 2)
+        for form in forms:
+            assert form.state[search.STEEPEST] == anew
+            assert form.state[search.STORED] == stored
+        if anew:
+            np.testing.assert_array_equal(direction, -g)
