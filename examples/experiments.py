@@ -34,6 +34,8 @@ Data = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Table = list[list[Any]]
 #: makes a table, its head first, and a picture
 Experiment = Callable[[Data, int, int], tuple[Table, Any]]
+#: of the curves by the number of units, so that none hides another
+STYLES = {2: "-", 8: "--", 32: ":"}
 
 
 def mlp(inputs: int, width: int, depth: int, kind: str = "relu", classes: int = 10) -> nn.Module:
@@ -111,8 +113,8 @@ def activations(data: Data, epochs: int, seeds: int) -> tuple[Table, Any]:
     ax = figure.subplots()
     for kind, values in curves.items():
         ax.plot(depths, values, marker="o", label=kind)
-    ax.set_yscale("log")
     label(ax, "hidden layers", "test error, %")
+    by_factors(ax, (3, 5, 10, 20, 50, 100))
     ax.legend()
     return table, figure
 
@@ -148,8 +150,8 @@ def data(data: Data, epochs: int, seeds: int) -> tuple[Table, Any]:
     for k, name in enumerate(makers, 1):
         ax.plot(sizes, [float(row[k].split()[0]) for row in table[1:]], marker="o", label=name)
     ax.set_xscale("log")
-    ax.set_yscale("log")
     label(ax, "training samples", "test error, %")
+    by_factors(ax, (3, 5, 10, 20, 40))
     ax.legend()
     return table, figure
 
@@ -162,7 +164,7 @@ def universality(data: Data, epochs: int, seeds: int) -> tuple[Table, Any]:
     table: Table = [["hidden units", "root mean square error", "largest error"]]
     figure = new_figure(10.0, 3.6)
     left, right = figure.subplots(1, 2)
-    left.plot(x, y, color="black", linewidth=2, label="function")
+    left.plot(x, y, color="lightgrey", linewidth=6, label="function")
     sizes = []
     for width in widths:
         best = None
@@ -183,7 +185,7 @@ def universality(data: Data, epochs: int, seeds: int) -> tuple[Table, Any]:
         table.append([width, f"{best[0]:.4f}", f"{best[1]:.3f}"])
         sizes.append(best[0])
         if width in (2, 8, 32):
-            left.plot(x, best[2], label=f"{width} units")
+            left.plot(x, best[2], STYLES[width], label=f"{width} units")
     left.legend(fontsize="small")
     label(left, "x", "y")
     right.loglog(widths, sizes, marker="o")
@@ -298,7 +300,7 @@ def batches(data: Data, epochs: int, seeds: int) -> tuple[Table, Any]:
         ax.set_xscale("log")
         ax.set_yscale("log")
         label(ax, what, "training loss")
-    left.legend(title="batch", fontsize="small")
+    figure.legend(*left.get_legend_handles_labels(), title="batch", loc="outside right upper")
     return table, figure
 
 
@@ -314,6 +316,13 @@ def trained(x, y, size: int, optimizer, epochs: int) -> Watch | None:
     except fnn.errors.NonFiniteError:
         return None
     return watch
+
+
+def by_factors(ax, marks: tuple[int, ...]) -> None:
+    """A logarithmic axis of percentages with these marks."""
+    ax.set_yscale("log")
+    ax.set_yticks(marks, [f"{mark}" for mark in marks])
+    ax.minorticks_off()
 
 
 def label(ax, x: str, y: str) -> None:

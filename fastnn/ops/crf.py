@@ -11,6 +11,7 @@ from fastnn.errors import DataError, ShapeError, where
 from fastnn.graph.node import Check
 from fastnn.graph.value import Value
 from fastnn.kernels.crf.shared import columns_for
+from fastnn.ops import by_steps
 from fastnn.ops.declare import Operand, floats, op, output, outputs
 from fastnn.ops.lengths import checked_lengths
 from fastnn.ops.operands import as_shown
@@ -19,7 +20,7 @@ from fastnn.public import publish
 
 @op(
     returns=("loss",), saves=("share", "pair"), constant=("target", "lengths"),
-    backward=("crf_backward", "crf_backward_transitions"),
+    backward=("crf_backward", "crf_backward_transitions"), expression=by_steps.crf,
 )  # fmt: skip
 def _crf(
     x: Value, target: Value, lengths: Value | None, transitions: Value, start: Value, end: Value
@@ -61,7 +62,7 @@ def crf_loss(
             `transitions`, `start` and `end`. Targets that have others are refused.
 
     Returns the losses, shape (batch,), 0 for no steps. They have gradients to `x`, `transitions`,
-    `start` and `end`, but those have none.
+    `start` and `end`.
 
     Raises:
         ShapeError: the arguments do not fit. DataError, when data come in: lengths beyond the data,

@@ -11,12 +11,16 @@ from fastnn.errors import DataError, OptionError, ShapeError, where
 from fastnn.graph.node import Check
 from fastnn.graph.value import Value
 from fastnn.kernels.ctc.shared import columns_for
+from fastnn.ops import by_steps
 from fastnn.ops.declare import floats, op, outputs
 from fastnn.ops.lengths import checked_lengths
 from fastnn.public import publish
 
 
-@op(returns=("loss",), saves=("norm", "share"), constant=("target", "lengths", "target_lengths"))
+@op(
+    returns=("loss",), saves=("norm", "share"), constant=("target", "lengths", "target_lengths"),
+    expression=by_steps.ctc,
+)  # fmt: skip
 def _ctc(
     x: Value, target: Value, lengths: Value | None, target_lengths: Value | None, blank: int = 0,
     mean: int = 0, zero_infinity: int = 0,
@@ -53,7 +57,7 @@ def ctc_loss(
             seen (the model shortens the sequences) the loss is infinite.
         by_labels: divide each loss by the number of labels (by 1 where there are none).
 
-    Returns the losses, shape (batch,). They have a gradient to `x`, but that has none.
+    Returns the losses, shape (batch,). They have a gradient to `x`.
 
     Raises:
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths

@@ -7,6 +7,7 @@ from types import FunctionType
 from fastnn.errors import ShapeError, where
 from fastnn.graph.node import Check
 from fastnn.graph.value import Value
+from fastnn.ops import by_steps
 from fastnn.ops.ctc import _checked_blank, _LabelRule
 from fastnn.ops.declare import floats, op, output, outputs
 from fastnn.ops.lengths import checked_lengths
@@ -14,7 +15,7 @@ from fastnn.public import publish
 
 
 @op(returns=("loss",), saves=("norm", "alpha"), constant=("target", "lengths", "target_lengths"),
-    differentiable=("x",))  # fmt: skip
+    differentiable=("x",), expression=by_steps.transducer)  # fmt: skip
 def _transducer(
     x: Value, target: Value, lengths: Value | None, target_lengths: Value | None, blank: int = 0,
     mean: int = 0,
@@ -43,7 +44,7 @@ def transducer_loss(
         blank: the class that goes on to the next frame.
         by_labels: divide each loss by the number of labels (by 1 where there are none).
 
-    Returns the losses, shape (batch,). They have a gradient to `x`, but that has none.
+    Returns the losses, shape (batch,). They have a gradient to `x`.
 
     Raises:
         ShapeError, OptionError: the arguments do not fit. DataError, when data come in: lengths

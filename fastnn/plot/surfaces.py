@@ -169,9 +169,14 @@ def optimizer_paths(
     above.plot(*where.begin, "k+", markersize=10)
     above.set_xlim(where.low[0], where.high[0])
     above.set_ylim(where.low[1], where.high[1])
+    above.set_xlabel("x")
+    above.set_ylabel("y")
     if least >= 0:
         curve.set_yscale("log")
-        curve.set_ylim(bottom=max(curve.get_ylim()[0], LOWEST))
+        drawn = np.concatenate([line.get_ydata() for line in curve.lines])
+        shown = drawn[drawn > LOWEST]
+        if shown.size:  # limits of matplotlib's own reach as far above as below
+            curve.set_ylim(shown.min() / 2, shown.max() * 2)
     curve.set_xlabel("step")
     curve.set_ylabel("height")
     curve.grid(alpha=0.3)
