@@ -18,6 +18,8 @@ from fastnn.cli import options
 @options.share("--dropout", 0.3, "Dropout probability.")
 @options.language_model
 @options.count("--steps", 20, "Words to backpropagate through.")
+@click.option("--sampled", default=0, show_default=True, type=click.IntRange(0),
+              help="Estimate the softmax in training from so many words; 0 takes all.")  # fmt: skip
 @click.option("--cache", default=0, show_default=True, type=click.IntRange(0),
               help="Measure with a cache of so many words as well; 0 does not.")  # fmt: skip
 @options.running(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import files, nn, optim
+from fastnn import files, nn, ops, optim
 from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
@@ -53,9 +53,13 @@ class LanguageModel(nn.Module):
         weight_drop: probability of zero in the recurrent weights (Merity, Keskar & Socher 2018).
         word_dropout: probability that a symbol's vector is zero for a whole mini-batch (Gal &
             Ghahramani 2016).
+        sampled: symbols that a training step draws to estimate the softmax (`nn.SampledSoftmax`); 0
+            is all of them. The symbols have to be in the order of their frequency.
         streams: texts read side by side; all batches have this size.
 
-    Input: ids, shape (streams, steps); output: logits, shape (streams, steps, symbols).
+    Input: ids, shape (streams, steps); output: logits, shape (streams, steps, symbols). With
+    `sampled` the next symbols can be a second input; then the output is their losses, (streams,
+    steps), in training estimates of them.
     """
 
     def __init__(
@@ -71,13 +75,14 @@ class LanguageModel(nn.Module):
         variational: bool = False,
         weight_drop: float = 0.0,
         word_dropout: float = 0.0,
+        sampled: int = 0,
         streams: int = 32,
     ):
-        self.symbols, self.streams = symbols, streams
+        self.symbols, self.streams, self.sampled = symbols, streams, sampled
         self.options: dict[str, Any] = {
             "embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout,
             "spread": spread, "tied": tied, "variational": variational, "weight_drop": weight_drop,
-            "word_dropout": word_dropout,
+            "word_dropout": word_dropout, "sampled": sampled,
         }  # fmt: skip
         kind = nn.SpatialDropout if variational else nn.Dropout
         self.vectors = nn.Embedding(
@@ -94,14 +99,20 @@ class LanguageModel(nn.Module):
         self.logits = nn.Linear(embedding if tied else hidden, symbols)
         if tied:
             self.logits.weight = self.vectors.weight
+        if sampled:
+            self.softmax = nn.SampledSoftmax(self.logits.in_features, symbols, sampled)
+            self.softmax.weight = self.logits.weight
+            assert self.logits.bias is not None
+            self.softmax.bias = self.logits.bias
 
     def states(self, ids: Value) -> Value:
         """What the logits are made of, shape (streams, steps, size)."""
         outputs, _ = self.lstm(self.before(self.vectors(ids)))
         return outputs if self.narrow is None else self.narrow(outputs)
 
-    def forward(self, ids: Value) -> Value:
-        result: Value = self.logits(self.after(self.states(ids)))
+    def forward(self, ids: Value, following: Value | None = None) -> Value:
+        seen = self.after(self.states(ids))
+        result: Value = self.logits(seen) if following is None else self.softmax(seen, following)
         return result
 
     def with_streams(self, streams: int, **changed: Any) -> LanguageModel:
@@ -130,8 +141,8 @@ def make_model(
     """
     if not transformer:
         return LanguageModel(symbols, **options)
-    for name in ("variational", "weight_drop", "word_dropout"):
-        if options[name]:
+    for name in ("variational", "weight_drop", "word_dropout", "sampled"):
+        if options.get(name):
             raise OptionError(
                 f"{name}: expected with an LSTM only, got {options[name]} for a Transformer; leave "
                 "it out"
@@ -192,13 +203,22 @@ def train_language_model(
     x_valid, y_valid = (a.reshape(-1, steps) for a in batchify(valid, batch, steps))
     schedule = Polynomial(duration=len(x) // batch * epochs)
     name, of = measure
+    loss: Any = nn.CrossEntropyLoss()
+    given: tuple[Any, Any] = (x, y)
+    given_valid: tuple[Any, Any] = (x_valid, y_valid)
+    if isinstance(model, LanguageModel) and model.sampled:
+        loss, given, given_valid = _mean, ((x, y), y), ((x_valid, y_valid), y_valid)
     return training.train(
-        model, nn.CrossEntropyLoss(), x, y, schedule=schedule, lr=lr, clip=clip,
+        model, loss, *given, schedule=schedule, lr=lr, clip=clip,
         measure=lambda logs: {name: of(logs["loss"]), f"val_{name}": of(logs["val_loss"])},
-        validation=(x_valid, y_valid), batch_size=batch, shuffle=False, epochs=epochs,
+        validation=given_valid, batch_size=batch, shuffle=False, epochs=epochs,
         callbacks=[ResetStates(), *callbacks], seed=seed, device=device, workers=workers,
         precision=precision, resume=resume, verbose=verbose,
     )  # fmt: skip
+
+
+def _mean(losses: Value, _: Any) -> Value:
+    return ops.mean(losses)
 
 
 def mean_loss(

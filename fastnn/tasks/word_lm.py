@@ -23,6 +23,7 @@ def train_word_lm(
     variational: bool = False,
     weight_drop: float = 0.0,
     word_dropout: float = 0.0,
+    sampled: int = 0,
     transformer: bool = False,
     heads: int = 4,
     batch_size: int = 20,
@@ -35,10 +36,10 @@ def train_word_lm(
 
     Args:
         words: see `load_ptb`.
-        embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout: see
-            `LanguageModel`.
+        embedding, hidden, layers, dropout, tied, variational, weight_drop, word_dropout, sampled:
+            see `LanguageModel`.
         transformer: whether the model is a `TransformerModel` with so many `heads`, which looks
-            back at `steps` symbols. It has no use for `embedding`, and none of the last three.
+            back at `steps` symbols. It has no use for `embedding`, and none of the last four.
         batch_size: streams that are read side by side.
         steps, epochs, lr, options: see `train_language_model`.
 
@@ -49,7 +50,7 @@ def train_word_lm(
         len(words.vocabulary), transformer=transformer, heads=heads, context=steps,
         embedding=embedding, hidden=hidden, layers=layers, dropout=dropout, spread=0.1, tied=tied,
         variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
-        streams=batch_size,
+        sampled=sampled, streams=batch_size,
     )  # fmt: skip
     trainer, history = train_language_model(
         model, words.train, words.valid, steps=steps, epochs=epochs, lr=lr, **options

@@ -101,6 +101,8 @@ def test_error_rates():
     rate = word_error_rate(["six two four", "yes"], ["six to for you", ""])
     assert (rate.substitutions, rate.deletions, rate.insertions, rate.expected) == (2, 1, 1, 4)
     assert rate.rate == 1.0
+    rate = word_error_rate(["a b c d e"], ["a x e"])
+    assert (rate.substitutions, rate.deletions, rate.insertions) == (1, 2, 0)
     assert character_error_rate(["abc"], ["abd"]).rate == pytest.approx(1 / 3)
     assert align_symbols("abc", "xbcd") == [("a", "x"), ("b", "b"), ("c", "c"), (None, "d")]
     with pytest.raises(DataError, match="as many"):

@@ -78,6 +78,14 @@ def test_pieces_are_saved(tmp_path: Any) -> None:
             11.838069430351284,
         ),
         (["x y z w"], ["a b c x"], 15.97357760615681),
+        (  # longer than the references, a word too often, entities
+            [
+                "the the the cat sat there on the mat today",
+                "he said &quot;no&quot; &amp; left , at 3-4 pm",
+            ],
+            ["the cat sat on the mat", 'he said "no" & left, at 3-4 pm'],
+            70.94418773941479,
+        ),
         (["a b"], ["c d"], 0.0),
         ([""], ["c d"], 0.0),
     ],
@@ -110,6 +118,7 @@ def test_bleu_without_case() -> None:
         (["Zwei Männer"], ["zwei männer laufen"], True, 60.269395397874376),
         (["a"], ["b"], False, 0.0),
         (["x y"], ["xy"], False, 100.0),
+        (["abcdefgh ij", "b"], ["abc", "bcd"], False, 43.78188378748288),
     ],
 )  # fmt: skip
 def test_chrf(hypotheses: list[str], references: list[str], lower: bool, want: float) -> None:

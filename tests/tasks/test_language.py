@@ -169,6 +169,33 @@ def test_a_tied_model_with_all_kinds_of_dropout_comes_back(few_words, tmp_path, 
     np.testing.assert_array_equal(again.predict(ids), model.with_streams(1).predict(ids))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_training_on_a_sample_of_words(few_words, tmp_path, tied):
+    """It learns; what is measured takes all words, and the model is one without a sample."""
+    trainer, history, (valid, _) = word_lm.train_word_lm(
+        few_words, **SMALL, tied=tied, sampled=4, batch_size=5, steps=10, epochs=4, lr=0.02
+    )
+    assert 1.0 < valid < 1.5
+    model = trainer.model
+    assert model.softmax.weight is model.logits.weight
+    x, y = (a.reshape(-1, 10) for a in batchify(few_words.valid, 5, 10))
+    first = LanguageModel(
+        model.symbols, **{**model.options, "sampled": 0}, streams=len(x)
+    )  # as if each row were a text of its own
+    for name, value in first.named_parameters().items():
+        value.value = np.array(model.named_parameters()[name])
+    losses = -np.take_along_axis(log_probabilities(first.predict(x)), y[..., None], axis=-1)
+    again = model.with_streams(len(x))
+    np.testing.assert_allclose(again.predict(x, y), losses[..., 0], rtol=1e-4, atol=1e-6)
+    assert history["val_perplexity"][-1] == pytest.approx(valid, rel=0.1)
+    trainer.save(tmp_path / "model.safetensors")
+    save_description(model, few_words.vocabulary, tmp_path / "model.safetensors", "word")
+    loaded, _, _ = load_language_model(tmp_path)
+    assert loaded.softmax.bias is loaded.logits.bias
+    ids = few_words.valid[None, :6]
+    np.testing.assert_array_equal(loaded.predict(ids), model.with_streams(1).predict(ids))
+
+
 def test_public_text(real_data):
     text = load_shakespeare()
     ids = text.train[:20001]
