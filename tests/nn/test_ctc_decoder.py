@@ -16,6 +16,42 @@ def scores(seed, T, C=3, B=1):
     return 1.5 * np.random.default_rng(seed).standard_normal((B, T, C)).astype(np.float32)
 
 
+def plain_search(y, beam):
+    """Prefix beam search with a dictionary: prefixes and log p of paths that end with a blank, and
+    with a label."""
+    found = {(): (0.0, -np.inf)}
+    for frame in y:
+        after = {}
+
+        def add(prefix, blank, other, after=after):
+            had = after.get(prefix, (-np.inf, -np.inf))
+            after[prefix] = np.logaddexp(had[0], blank), np.logaddexp(had[1], other)
+
+        for prefix, (blank, other) in found.items():
+            whole = np.logaddexp(blank, other)
+            add(prefix, whole + frame[0], -np.inf)
+            for c in range(1, len(frame)):
+                again = prefix[-1:] == (c,)
+                add((*prefix, c), -np.inf, (blank if again else whole) + frame[c])
+                if again:
+                    add(prefix, -np.inf, other + frame[c])
+        kept = sorted(after, key=lambda p, after=after: -np.logaddexp(*after[p]))[:beam]
+        found = {prefix: after[prefix] for prefix in kept}
+    return [(list(prefix), np.logaddexp(*found[prefix])) for prefix in kept]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 3, 5])
+def test_a_narrow_search_keeps_what_the_plain_one_keeps(beam):
+    decoder = nn.CTCDecoder(["", "a", "b"], beam=beam, best=beam)
+    x = scores(beam, 9, B=40)
+    labels, counts, found = decoder.predict(x)
+    for b, frames in enumerate(x.astype(np.float64)):
+        y = frames - np.log(np.exp(frames).sum(-1, keepdims=True))
+        for k, (prefix, score) in enumerate(plain_search(y, beam)):
+            assert labels[b, k, : counts[b, k]].tolist() == prefix
+            assert found[b, k] == pytest.approx(score, rel=1e-5)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_search_finds_what_enumeration_finds(seed):
     x = scores(seed, 6 - seed % 3)
@@ -158,19 +194,21 @@ class Aligned(nn.Module):
         return ops.ctc_align(x, labels, lengths)
 
 
-@pytest.mark.parametrize("T", [1, 4, 6])
-def test_forced_alignment_is_the_best_of_all_paths(T):
-    x, labels = scores(T, T), [1, 1] if T > 3 else [2]
-    y = np.log(np.exp(x[0]) / np.exp(x[0]).sum(-1, keepdims=True))
-    paths = itertools.product(range(3), repeat=T)
-    fitting = [p for p in paths if naive_ctc.collapsed(p) == labels]
-    best = max(fitting, key=lambda p: sum(y[t, c] for t, c in enumerate(p)))
-    places, score = Aligned().predict(x, np.array([labels]), np.array([T]))
-    assert [0 if k < 0 else labels[k] for k in places[0]] == list(best)
-    assert np.all(np.diff(places[0][places[0] >= 0]) >= 0)
-    np.testing.assert_allclose(score[0], sum(y[t, c] for t, c in enumerate(best)), rtol=1e-5)
-    figure = plot.forced_alignment(np.exp(y), places[0], ["a", "b"][: len(labels)])
-    assert [t.get_text() for t in figure.axes[0].texts] == ["a", "b"][: len(labels)]
+@pytest.mark.parametrize(
+    ("T", "labels"), [(1, [2]), (4, [1, 1]), (6, [1, 1]), (6, [1, 2]), (5, [2, 1, 1])]
+)
+def test_forced_alignment_is_the_best_of_all_paths(T, labels):
+    paths = [p for p in itertools.product(range(3), repeat=T) if naive_ctc.collapsed(p) == labels]
+    for seed in range(12):
+        x = scores(seed, T)
+        y = np.log(np.exp(x[0]) / np.exp(x[0]).sum(-1, keepdims=True))
+        best = max(paths, key=lambda p, y=y: sum(y[t, c] for t, c in enumerate(p)))
+        places, score = Aligned().predict(x, np.array([labels]), np.array([T]))
+        assert [0 if k < 0 else labels[k] for k in places[0]] == list(best)
+        assert np.all(np.diff(places[0][places[0] >= 0]) >= 0)
+        np.testing.assert_allclose(score[0], sum(y[t, c] for t, c in enumerate(best)), rtol=1e-5)
+    figure = plot.forced_alignment(np.exp(y), places[0], ["a", "b", "c"][: len(labels)])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["a", "b", "c"][: len(labels)]
 
 
 def test_bad_input_is_refused_by_name():
