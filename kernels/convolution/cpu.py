@@ -14,7 +14,9 @@ the rest is the product of matrices. Copying takes one vector of memory where th
 multiply-adds, so it is a few percent of the time; in exchange every tile is full, whatever stride,
 dilation and padding. With a single input channel the rows of a window are short, and copying them
 would cost more. There the transposed product is computed: of the transposed weights, and of *lines*
-that hold one and the same element of all windows along a line of the image.
+that hold one and the same element of all windows along a line of the image. Windows of a single
+line (one dimension) are runs of the padded image, `stride_w` places apart: they are read where they
+lie.
 
 Each element is one chain of fused multiply-adds in the order of the summed index: of y in that of
 the depth, of the weights' gradient in that of samples and positions. The input's gradient adds
@@ -24,10 +26,10 @@ windows to it in the order of positions. So bits depend on nothing else.
 from __future__ import annotations
 
 from ..cpu.parts import load_part, store_part
-from ..cpu.tile import tile_lanes, tile_width, transpose_block
+from ..cpu.tile import PANEL_BYTES, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
-from ..matmul.cpu import product
-from ..simd import lanes, load_first, store_first
+from ..matmul.cpu import panel, product
+from ..simd import is32, lanes, load_first, store_first
 from .borders import add_places, take_windows
 from .patches import (
     add_windows,
@@ -39,9 +41,33 @@ from .patches import (
     unpad_image,
 )
 from .rows import zero_row
+from .shared import POSITIONS
 
 #: traits of kernels with products
 PRODUCT = {"family": "convolution", "slow_to_compile": True}
+
+
+@helper
+def by_panels(
+    a, a_at, a_row, b, b_at, b_step, b_panel, c, c_at, c_row, bias, bias_at, depth, rows, columns
+):
+    """C = A @ B (+ bias) as `product`, for rows of A that lie in the cache: of a panel of B what
+    fits in L1 stays there while all rows pass."""
+    width = tile_width(b)
+    limit = PANEL_BYTES // (width * (4 if is32(b) else 8))
+    blocks = max(1, (depth + limit - 1) // limit)
+    block = (depth + blocks - 1) // blocks
+    t = 0
+    while True:
+        part = min(block, depth - t)
+        add = bias_at if t + part == depth else -1
+        for j in range(0, columns, width):
+            panel(a, a_at + t, a_row, 1, b, b_at + j // width * b_panel + t * b_step, b_step, c,
+                  c_at + j, c_row, bias, add + j if add >= 0 else -1, part, rows,
+                  min(width, columns - j), t == 0, False, -1, False)  # fmt: skip
+        t += part
+        if t >= depth:
+            break
 
 
 @helper
@@ -92,6 +118,7 @@ def forward_lines(
 def convolution_forward(
     x: "in rows f[N,H,W,C]",
     w: "in whole f[I,J,G,K]",
+    w_packed: "in whole f[U,Z]",  # w by `pack_panels`, or empty; not on CUDA
     bias: "in whole f[B]",  # B is K, or 0: no bias
     y: "out rows f[N,P,Q,K]",
     room: "scratch rows f[N,S]",  # of windows, at least one; only the range's first row is used
@@ -121,7 +148,10 @@ def convolution_forward(
     line = (depth + (outputs + vector - 1) // vector * vector) * width
     by_lines = x.shape[3] == 1 and stride_w == 1 and rest >= line
     short = groups == 1 and dilation_w == 1 and rest >= depth
+    in_place = short and w.shape[0] == 1
     block = (rest if short else room.shape[1]) // depth
+    if in_place:
+        block = POSITIONS
     for n in range(lo, hi):
         if by_lines or short:
             pad_image(x, n, top, left, high, wide, room, at)
@@ -133,9 +163,14 @@ def convolution_forward(
             first = 0
             while first < positions:
                 count = min(block, positions - first)
-                windows = at
-                if short:
-                    windows = at + padded
+                windows, row = at, depth
+                if in_place:
+                    # windows of a line are runs of the image
+                    count = min(count, width - first % width)
+                    row = stride_w * group
+                    windows += first // width * stride_h * wide * group + first % width * row
+                elif short:
+                    windows += padded
                     short_windows(room, at, wide, group, kernel_w, stride_h, stride_w, dilation_h,
                                   width, first, count, 0, depth, windows, depth)  # fmt: skip
                 else:
@@ -143,11 +178,14 @@ def convolution_forward(
                         x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
                         dilation_h, dilation_w, top, left, 0, depth, room, at, depth,
                     )  # fmt: skip
-                product(
-                    room, windows, depth, 1, w, g * own, outputs, tile_width(w), y,
-                    (n * positions + first) * outputs + g * own, outputs, bias,
-                    g * own if bias.size else -1, depth, count, own,
-                )  # fmt: skip
+                to = (n * positions + first) * outputs + g * own
+                bias_at = g * own if bias.size else -1
+                if w_packed.size:
+                    by_panels(room, windows, row, w_packed, 0, tile_width(w), w_packed.shape[1],
+                              y, to, outputs, bias, bias_at, depth, count, own)  # fmt: skip
+                else:
+                    by_panels(room, windows, row, w, g * own, outputs, tile_width(w), y, to,
+                              outputs, bias, bias_at, depth, count, own)  # fmt: skip
                 first += count
 
 
@@ -196,8 +234,8 @@ def convolution_backward_input(
             first = 0
             while first < positions:
                 count = min(block, positions - first)
-                product(
-                    dy, (n * positions + first) * outputs + g * own, outputs, 1, w_packed,
+                by_panels(
+                    dy, (n * positions + first) * outputs + g * own, outputs, w_packed,
                     g * own * panel_columns, panel_columns, w_packed.shape[1], room, windows,
                     depth, room, -1, own, count, depth,
                 )  # fmt: skip

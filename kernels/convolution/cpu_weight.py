@@ -3,7 +3,8 @@
 Each range of rows of the gradient lays out its own columns of the windows. They lie an odd number
 of cache lines apart: a tile reads the same few elements of window after window, and where those
 are a multiple of 4 KiB apart, all of them share one set of the cache. The gradients that they are
-multiplied by are packed into panels, for the same reason.
+multiplied by are packed into panels, for the same reason. Windows of a single line are runs of the
+image and are read where they lie.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .borders import take_windows
 from .cpu import PRODUCT
 from .patches import pad_image, padded_extent, padded_size, short_windows, take_lines
 from .rows import copy_row
-from .shared import FEW_WINDOWS
+from .shared import FEW_WINDOWS, PLACES
 
 
 @helper
@@ -76,10 +77,13 @@ def convolution_backward_weight(
     else:
         rest = size * block
     pitch, packed = apart(dw, size), (own + panel_columns - 1) // panel_columns * panel_columns
+    in_place = short and not by_lines and dw.shape[0] == kernel_w * group
+    if in_place:
+        pitch = 0
     packs = not by_lines and rest >= (pitch + packed) * min(FEW_WINDOWS, positions)
     if not packs:
-        pitch, packed = size, 0
-    block = rest // (pitch + packed)
+        pitch, packed = 0 if in_place else size, 0
+    block = min(rest // max(pitch + packed, 1), PLACES)
     if by_lines:
         block = block // width * width
     for g in range(groups):
@@ -90,7 +94,13 @@ def convolution_backward_weight(
             while first < positions:
                 count = min(block, positions - first)
                 row, step = 1, pitch
-                if by_lines:
+                if in_place:
+                    # windows of a line are runs of the image
+                    count = min(count, width - first % width)
+                    step = stride_w * channels
+                    windows = at + (first // width * stride_h * wide * channels
+                                    + first % width * step + lo)  # fmt: skip
+                elif by_lines:
                     row, step = count, 1
                     take_lines(
                         room, at, wide, first // width, count // width, width, kernel_w, stride_h,
@@ -107,7 +117,7 @@ def convolution_backward_weight(
                         dilation_h, dilation_w, top, left, lo, hi, room, at, pitch,
                     )  # fmt: skip
                 given = (n * positions + first) * outputs + g * own
-                panels = windows + count * pitch
+                panels = at + padded if in_place else windows + count * pitch
                 if packs:
                     pack_gradients(dy, given, outputs, count, own, room, panels)
                 for k in range(0, own, panel_columns):

@@ -17,7 +17,7 @@ from .windows import window_of
 
 @cuda_kernel(like=cpu.convolution_forward, launch=elements("NPQK"))
 def convolution_forward(
-    x, w, bias, y, room, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
+    x, w, w_packed, bias, y, room, stride_h, stride_w, dilation_h, dilation_w, top, left, groups
 ):
     at = flat_index()
     N, P, Q, K = y.shape

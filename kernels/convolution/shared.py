@@ -14,6 +14,8 @@ LINE_NUMBERS = 8192
 PADDED_BYTES = 128 << 10
 #: positions of windows that a sum over them takes at a time, at most
 POSITIONS = 512
+#: positions that it takes at a time where windows are read from the image
+PLACES = 256
 #: positions, or all that there are, for which there has to be room beside packed gradients
 FEW_WINDOWS = 24
 

@@ -20,17 +20,17 @@ def larger(v, best):
 
 
 @helper
-def in_pairs(taps, windows):
-    """Whether an axis' windows are of two places, side by side and all inside."""
+def side_by_side(taps, windows):
+    """Whether an axis' windows lie side by side, all inside."""
     return (
-        taps.kernel == 2 and taps.stride == 2 and taps.dilation == 1 and taps.before == 0
-        and 2 * windows <= taps.extent
+        taps.kernel == taps.stride and taps.dilation == 1 and taps.before == 0
+        and taps.kernel * windows <= taps.extent
     )  # fmt: skip
 
 
 @helper
-def max_of_pairs(x, y, n):
-    """A sample's maxima of 2x2 places.
+def maxima_side_by_side(x, y, n, kernel_h, kernel_w):
+    """A sample's maxima of windows that lie side by side.
 
     A position with fewer channels than a vector is written as a whole vector all the same; the next
     position overwrites the surplus. Storing a part of a vector (a masked store) takes some CPUs as
@@ -41,33 +41,39 @@ def max_of_pairs(x, y, n):
     at = n * y.shape[1] * y.shape[2] * channels
     end = at + y.shape[1] * y.shape[2] * channels
     for p in range(y.shape[1]):
-        source = (n * x.shape[1] + 2 * p) * line
+        source = (n * x.shape[1] + kernel_h * p) * line
         for _ in range(y.shape[2]):
             for c in range(0, channels, step):
                 rest = channels - c
                 if at + c + step <= end:
                     rest = step
-                first = source + c
-                best = larger(load_part(x, first + channels, rest), load_part(x, first, rest))
-                best = larger(load_part(x, first + line, rest), best)
-                best = larger(load_part(x, first + line + channels, rest), best)
+                best = load_part(x, source + c, rest)
+                for j in range(1, kernel_w):
+                    best = larger(load_part(x, source + c + j * channels, rest), best)
+                for i in range(1, kernel_h):
+                    for j in range(kernel_w):
+                        place = source + c + i * line + j * channels
+                        best = larger(load_part(x, place, rest), best)
                 store_part(y, at + c, best, rest)
             at += channels
-            source += 2 * channels
+            source += kernel_w * channels
 
 
 @helper
-def spread_over_pairs(x, y, dy, dx, n):
-    """A sample's gradient through `max_of_pairs`; vectors are whole as there, but for those that
-    would reach beyond the line. (Channels are a part of a vector, or whole vectors.)"""
+def spread_side_by_side(x, y, dy, dx, n, kernel_h, kernel_w):
+    """A sample's gradient through `maxima_side_by_side`; vectors are whole as there, but for those
+    that would reach beyond the windows of the line. (Channels are a part of a vector, or whole
+    vectors.)"""
     channels, step = x.shape[3], lanes(x)
-    line = x.shape[2] * channels
+    line, covered = x.shape[2] * channels, y.shape[2] * kernel_w * channels
     size = x.shape[1] * line
-    if x.shape[1] % 2 or x.shape[2] % 2:
-        fill_row(dx, n * size, size, 0.0)
+    below = y.shape[1] * kernel_h * line
     at = n * y.shape[1] * y.shape[2] * channels
     for p in range(y.shape[1]):
-        source = n * size + 2 * p * line
+        source = n * size + kernel_h * p * line
+        if covered < line:
+            for i in range(kernel_h):
+                fill_row(dx, source + i * line + covered, line - covered, 0.0)
         for q in range(y.shape[2]):
             for c in range(0, channels, step):
                 rest = channels - c
@@ -75,14 +81,17 @@ def spread_over_pairs(x, y, dy, dx, n):
                     rest = step
                 best, left_over = load_part(y, at + c, rest), load_part(dy, at + c, rest)
                 zero = fill_like(best, 0.0)
-                for k in range(4):
-                    place = source + c + k // 2 * line + k % 2 * channels
-                    v = load_part(x, place, rest)
-                    own = where(v == best, left_over, where(v != v, left_over, zero))
-                    left_over = where(v == best, zero, where(v != v, zero, left_over))
-                    store_part(dx, place, own + zero, rest)
+                for i in range(kernel_h):
+                    for j in range(kernel_w):
+                        place = source + c + i * line + j * channels
+                        v = load_part(x, place, rest)
+                        own = where(v == best, left_over, where(v != v, left_over, zero))
+                        left_over = where(v == best, zero, where(v != v, zero, left_over))
+                        store_part(dx, place, own + zero, rest)
             at += channels
-            source += 2 * channels
+            source += kernel_w * channels
+    if below < size:
+        fill_row(dx, n * size + below, size - below, 0.0)
 
 
 @kernel
@@ -104,10 +113,13 @@ def max_pool_forward(
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     high = Taps(kernel_h, stride_h, dilation_h, top, rows)
     wide = Taps(kernel_w, stride_w, dilation_w, left, columns)
-    pairs = in_pairs(high, y.shape[1]) and in_pairs(wide, y.shape[2])
+    apart = side_by_side(high, y.shape[1]) and side_by_side(wide, y.shape[2])
     for n in range(lo, hi):
-        if pairs:
-            max_of_pairs(x, y, n)
+        if apart and kernel_h == 2 and kernel_w == 2:
+            maxima_side_by_side(x, y, n, 2, 2)  # a loop without branches
+            continue
+        if apart:
+            maxima_side_by_side(x, y, n, kernel_h, kernel_w)
             continue
         at = n * y.shape[1] * y.shape[2] * channels
         for p in range(y.shape[1]):
@@ -150,11 +162,14 @@ def max_pool_backward(
     high = Taps(kernel_h, stride_h, dilation_h, top, rows)
     wide = Taps(kernel_w, stride_w, dilation_w, left, columns)
     size = rows * columns * channels
-    pairs = in_pairs(high, y.shape[1]) and in_pairs(wide, y.shape[2])
-    pairs = pairs and (channels < lanes(x) or channels % lanes(x) == 0)
+    apart = side_by_side(high, y.shape[1]) and side_by_side(wide, y.shape[2])
+    apart = apart and (channels < lanes(x) or channels % lanes(x) == 0)
     for n in range(lo, hi):
-        if pairs:
-            spread_over_pairs(x, y, dy, dx, n)
+        if apart and kernel_h == 2 and kernel_w == 2:
+            spread_side_by_side(x, y, dy, dx, n, 2, 2)  # a loop without branches
+            continue
+        if apart:
+            spread_side_by_side(x, y, dy, dx, n, kernel_h, kernel_w)
             continue
         fill_row(dx, n * size, size, 0.0)
         at = n * y.shape[1] * y.shape[2] * channels

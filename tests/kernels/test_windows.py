@@ -46,7 +46,7 @@ def naive(x: np.ndarray, w: np.ndarray, dy: np.ndarray, a: dict[str, int]) -> li
 def test_windows_in_any_scratch_memory(dtype: str) -> None:
     """With room for a padded sample and without, for a few windows or many, in two ranges."""
     rng, close = np.random.default_rng(5), 2e-4 if dtype == "float32" else 1e-12
-    for _ in range(120):
+    for turn in range(120):
         c, k = int(rng.choice([1, 1, 2, 6, 8])), int(rng.choice([1, 6, 8, 17]))
         (i, j), (h, w) = rng.integers(1, 5, 2), rng.integers(1, 12, 2)
         pads = rng.integers(0, 4, 4)
@@ -70,8 +70,9 @@ def test_windows_in_any_scratch_memory(dtype: str) -> None:
         options = {"groups": 1, "room": room, **a}
         none = np.empty(0, dtype)
         for n in (0, 1):
-            call(convolution.convolution_forward, n, n + 1, x=x, w=weight, bias=none, y=y,
-                 **options)  # fmt: skip
+            matrix = packed(weight.reshape(depth, k)) if turn % 2 else none.reshape(0, 0)
+            call(convolution.convolution_forward, n, n + 1, x=x, w=weight, w_packed=matrix,
+                 bias=none, y=y, **options)  # fmt: skip
             call(convolution.convolution_backward_input, n, n + 1, dy=dy, w=weight,
                  w_packed=packed(weight.reshape(depth, k), True), dx=dx, **options)  # fmt: skip
         count = int(rng.integers(1, p * q + 1)) + -(-4 * padded // depth)
@@ -87,25 +88,28 @@ def test_windows_in_any_scratch_memory(dtype: str) -> None:
         assert guarded([*held, *more, *rest, whole, last])
 
 
+@pytest.mark.parametrize("kernel", [(2, 2), (1, 4), (3, 2)])
 @pytest.mark.parametrize("channels", [1, 3, 6, 8, 9, 16, 17])
-def test_maxima_of_pairs(channels: int) -> None:
+def test_maxima_side_by_side(channels: int, kernel: tuple[int, int]) -> None:
     """NaN where there is one, the gradient to the first of equals, nothing written beside lines."""
     rng = np.random.default_rng(channels)
-    for h, w in ((2, 2), (4, 6), (5, 7), (8, 9), (2, 12)):
+    high, wide = kernel
+    for h, w in ((high, wide), (4, 6), (5, 7), (8, 9), (3, 12)):
         x = rng.integers(-2, 3, (2, h, w, channels)).astype(np.float32)
         x[rng.random(x.shape) < 0.1] = np.nan
-        shape = (2, h // 2, w // 2, channels)
+        shape = (2, h // high, w // wide, channels)
         dy = rng.normal(size=shape).astype(np.float32)
         (y, one), (dx, two) = poisoned(shape, "float32"), poisoned(x.shape, "float32")
-        a: dict[str, Any] = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 2)
-        a |= {"dilation_h": 1, "dilation_w": 1, "top": 0, "left": 0}
+        a: dict[str, Any] = {"dilation_h": 1, "dilation_w": 1, "top": 0, "left": 0}
+        a |= {"kernel_h": high, "kernel_w": wide, "stride_h": high, "stride_w": wide}
         for n in (1, 0):  # in any order: no sample writes into another
             call(pooling.max_pool_forward, n, n + 1, x=x, y=y, **a)
             call(pooling.max_pool_backward, n, n + 1, x=x, y=y, dy=dy, dx=dx, **a)
-        places = [np.s_[:, i : h // 2 * 2 : 2, j : w // 2 * 2 : 2] for i in (0, 1) for j in (0, 1)]
-        four = np.stack([x[at] for at in places])
-        np.testing.assert_array_equal(y, four.max(0))
-        first, want = np.argmax((four == y) | np.isnan(four), 0), np.zeros_like(x)
+        places = [np.s_[:, i : h // high * high : high, j : w // wide * wide : wide]
+                  for i in range(high) for j in range(wide)]  # fmt: skip
+        all_of = np.stack([x[at] for at in places])
+        np.testing.assert_array_equal(y, all_of.max(0))
+        first, want = np.argmax((all_of == y) | np.isnan(all_of), 0), np.zeros_like(x)
         for number, at in enumerate(places):
             want[at] = np.where(first == number, dy, 0)
         np.testing.assert_array_equal(dx, want)

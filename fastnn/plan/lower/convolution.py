@@ -18,6 +18,7 @@ from fastnn.kernels.convolution.shared import (
     windows_at_once,
 )
 from fastnn.kernels.cpu import target
+from fastnn.kernels.cpu.tile import panel_width
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed
 
@@ -110,8 +111,13 @@ def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, 
         return
     padded = _padded(to, node, x, w, y)
     extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2], padded)
-    if to.device == "cpu" and x.shape[3] == 1 and node.attrs["stride_w"] == 1 and padded:
+    by_lines = x.shape[3] == 1 and node.attrs["stride_w"] == 1 and padded
+    if to.device == "cpu" and by_lines:
         extra["room"] = _room_for_lines(to, x, _depth(w), y, padded)
+    extra["w_packed"] = None
+    wide = w.shape[3] > panel_width(np.dtype(to.dtype).itemsize)
+    if to.device == "cpu" and node.attrs["groups"] == 1 and wide and not by_lines:
+        extra["w_packed"] = packed(to, _matrix(to, w))
     to.call_for("convolution_forward", node, extra)
 
 

@@ -99,7 +99,7 @@ def test_against_plain_loops(case: Case) -> None:
         numbers = {**case.numbers, **more}
         for shift in (bias, np.zeros(0)):
             got = compute_cuda(
-                f"{name}_forward", dtype, {"y": y.shape}, x=x, w=w, bias=shift, **numbers
+                f"{name}_forward", dtype, {"y": y.shape}, x=x, w=w, **packed, bias=shift, **numbers
             )
             want = y if shift.size else y - bias
             np.testing.assert_allclose(got["y"], want, rtol=0, atol=tolerance * np.abs(y).max())
