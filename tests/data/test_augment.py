@@ -59,6 +59,8 @@ def test_another_rate_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(DataError, match=r"a\.wav: expected 8000 samples a second, got 16000; .*"
                                         r"resample\(samples, 16000, 8000\)"):  # fmt: skip
         data.read_audio(tmp_path / "a.wav", rate=8000)
+    with pytest.raises(DataError, match="expected 44100 samples a second, got 16000"):
+        data.read_audio(tmp_path / "a.wav", rate=44100)
     check_rate(8000, 8000)
 
 
@@ -159,6 +161,17 @@ def test_noise_at_random_ratios_is_within_them():
     ratios = [10 * np.log10(power(x) / power(change(x, rng(k)) - x)) for k in range(40)]
     assert 5 <= min(ratios) < 8
     assert 17 < max(ratios) <= 20
+
+
+def test_a_random_piece_of_recorded_noise_is_added_and_a_short_one_repeated():
+    noise = np.arange(1.0, 8.0)
+    begins = set()
+    for seed in range(20):
+        changed = data.AddNoise(3.0, [noise])(np.ones(10), np.random.default_rng(seed))
+        added = (changed - 1) / (changed - 1).max() * 7
+        begins.add(first := round(added[0]))
+        np.testing.assert_allclose(added, np.roll(np.tile(noise, 2), 1 - first)[:10])
+    assert len(begins) > 4
 
 
 def test_silence_stays_silence():
