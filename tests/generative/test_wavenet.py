@@ -229,6 +229,7 @@ def test_sound_goes_to_levels_and_back() -> None:
         assert (levels[0], levels[-1]) == (0, net.levels - 1)
         np.testing.assert_allclose(net.decode(levels), wave, atol=apart)
         np.testing.assert_array_equal(net.encode(net.decode(levels)), levels)
+        assert net.encode([-1.5, 7.0]).tolist() == [0, net.levels - 1]  # too loud
         with pytest.raises(DataError, match="finite"):
             net.encode([0.0, np.nan])
 
