@@ -271,6 +271,15 @@ def test_paths_follow_the_slope(name: str) -> None:
         np.testing.assert_allclose(end - begin, -1e-3 * np.array(slope), rtol=1e-5, atol=1e-11)
 
 
+def test_heights_of_any_size_fill_their_panel() -> None:
+    """Adagrad goes down by 300 orders of magnitude in 300 steps."""
+    above, curve = plot.optimizer_paths("valley", {"adagrad": optim.Adagrad(lr=2.1)}, 300).axes
+    low, high = curve.get_ylim()
+    assert 0.64 < high < 6.4  # 0.66 at the beginning
+    assert 1e-13 < low < 1e-10
+    assert (above.get_xlabel(), above.get_ylabel()) == ("x", "y")
+
+
 def test_paths_that_leave() -> None:
     assert len(plot.descend("rosenbrock", optim.SGD(lr=10.0), steps=50)) < 51
     figure = plot.optimizer_paths("rosenbrock", {"sgd": optim.SGD(lr=10.0)}, steps=50)
