@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from fastnn.kernels.simd import fill_like, maximum, minimum, where
 from fastnn.optim.optimizer import Optimizer
-from fastnn.optim.sign import sign
 
 
 class Quickprop(Optimizer):
@@ -50,13 +49,13 @@ class Quickprop(Optimizer):
     def rule(
         p: Any, g: Any, before: Any, d: Any, rate: Any, mu: Any, shrink: Any
     ) -> tuple[Any, ...]:
-        way = -sign(d)  # 1 where the step before went down, so that a slope ahead is positive
+        none = fill_like(g, 0.0)
+        # 1 where the step before went down, so that a slope ahead is positive
+        way = where(d > 0.0, fill_like(g, -1.0), where(d < 0.0, fill_like(g, 1.0), d))
         slope, first = g * way, before * way
         # where the parabola opens downwards, or is flat, the limit of growth takes over
-        flat = slope >= first * shrink
-        least = where(flat, fill_like(g, 1.0), first - slope)
-        ahead = maximum(minimum(slope / least, mu), -mu)
-        jump = d * where(flat, fill_like(g, 1.0) * mu, ahead)
-        linear = where(slope < 0.0, fill_like(g, 0.0), g * rate)  # also where there was no step
-        d = where(way * way > 0.0, jump, fill_like(g, 0.0)) + linear
+        ahead = maximum(minimum(slope / (first - slope), mu), -mu)
+        jump = d * where(slope >= first * shrink, fill_like(g, 1.0) * mu, ahead)
+        linear = where(slope < 0.0, none, g * rate)  # also where there was no step
+        d = where(d > 0.0, jump, where(d < 0.0, jump, none)) + linear
         return p + d, g, d

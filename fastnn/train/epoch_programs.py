@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastnn.engine.builder import Built
@@ -61,6 +61,12 @@ class EpochPrograms(Training):
                 if reduction == SUM:
                     self.report.kinds[k] = SUM
             self._built[key] = built
+        return self._built[key]
+
+    def kept(self, key: Any, make: Callable[[], Built]) -> Built:
+        """What was planned before under this key, while the model is as it was; else it is now."""
+        if key not in self._built:
+            self._built[key] = make()
         return self._built[key]
 
     def describe(

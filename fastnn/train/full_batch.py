@@ -9,7 +9,7 @@ between; on a device each is one, and the host reads the control block and the s
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 #: samples of a block, at most, and bytes of its data
 BLOCK, BLOCK_BYTES = 4096, 1 << 25
-#: evaluations in one run
-AHEAD = 64
 #: why training ended
 REASONS = {
     search.SMALL_GRADIENT: "converged: the gradient is small",
@@ -71,7 +69,14 @@ def check_request(
 
 
 class FullFeed:
-    """Runs the iterations of a full-batch method over arrays; beside `ArrayFeed`."""
+    """Runs the iterations of a full-batch method over arrays; beside `ArrayFeed`.
+
+    Attributes:
+        most: evaluations in one run. A search takes one or two, and all others are described in
+            vain.
+    """
+
+    most: ClassVar[int] = 4
 
     def __init__(self, trainer: Trainer, data: Data):
         x, y, w = data
@@ -92,7 +97,7 @@ class FullFeed:
         self.known = False  # whether the search goes on from where it ended
         self.cleared = False  # whether the gradient's sum is 0, as kernels leave it
         #: evaluations in one run: a device can't leave those that follow the end of an iteration
-        self.ahead = AHEAD if devices.on_host(trainer.device) else 1
+        self.ahead = self.most if devices.on_host(trainer.device) else 1
         self.prepare()
 
     @property
@@ -117,18 +122,24 @@ class FullFeed:
         for part in self.data:
             for name, source in part.sources().items():
                 trainer.session.set(name, source)
-        built = self._built(self.block)
+        built = self._planned(self.block)
         built.check(x, y)
         self.built = built
         self.full = trainer.session.bind(built.program)
         left = len(x) % self.block
-        self.rest: Bound | None = trainer.session.bind(self._built(left).program) if left else None
+        self.rest: Bound | None = None
+        if left:
+            self.rest = trainer.session.bind(self._planned(left).program)
         self._bind_more()
         self.version = trainer.version
 
     def _bind_more(self) -> None:
         """Bind what goes with the evaluation of loss and gradient."""
-        self.search = self.trainer.session.bind(self._search().program)
+        operands = self.optimizer.operands()
+        specs = tuple(part.specs for part in self.data)
+        key = self.optimizer.kernels(), type(self), tuple(operands.items()), self.block, specs
+        found = self.trainer.kept(key, self._search)
+        self.search = self.trainer.session.bind(found.program)
 
     def _described(self, size: int) -> StepBuilder:
         trainer = self.trainer
@@ -166,6 +177,12 @@ class FullFeed:
             return part.denominator, 1.0
         alone = part.reduction == reduction.SUM or self.block == self.samples
         return None, 1.0 if alone else float(builder.graph.batch)
+
+    def _planned(self, size: int) -> Built:
+        """The same for each run over data of these shapes."""
+        specs = tuple(part.specs for part in self.data)
+        key = "evaluation", size, self.block == self.samples, specs
+        return self.trainer.kept(key, lambda: self._built(size))
 
     def _built(self, size: int) -> Built:
         """Loss and gradient of a block, added to their sums."""

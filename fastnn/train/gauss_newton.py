@@ -24,6 +24,8 @@ from fastnn.train.products import PRODUCTS
 class GaussNewtonFeed(FullFeed):
     """Runs the iterations over arrays."""
 
+    most = 64  # products are many
+
     def _bind_more(self) -> None:
         if self.trainer.penalties:
             raise OptionError(
