@@ -49,7 +49,7 @@ def device_count() -> int:
 
 
 def device_name(number: int = 0) -> str:
-    """A device's name, such as "NVIDIA H200".
+    """The name of device `number`, such as "NVIDIA H200".
 
     >>> names = [fnn.cuda.device_name(k) for k in range(fnn.cuda.device_count())]
     """
@@ -57,7 +57,7 @@ def device_name(number: int = 0) -> str:
 
 
 def memory(number: int = 0) -> tuple[int, int]:
-    """Bytes of a device's memory that are free, and in all.
+    """Bytes of the memory of device `number` that are free, and in all.
 
     >>> free = [fnn.cuda.memory(k)[0] for k in range(fnn.cuda.device_count())]
     """

@@ -32,6 +32,10 @@ class UnknownAttributeError(OptionError, AttributeError):
     """An attribute was set that does not exist or is read-only."""
 
 
+class UnknownArgumentError(OptionError, TypeError):
+    """A function was called with an argument that it does not have."""
+
+
 class CheckpointError(FastnnError, ValueError):
     """A checkpoint cannot be read, is damaged, or does not fit the model."""
 
@@ -65,7 +69,7 @@ class ProgramError(FastnnError, AssertionError):
 
 
 def warn(message: str) -> None:
-    """Warn, pointing at the line of the user's code that led here."""
+    """Warn with a `message`, pointing at the line of the user's code that led here."""
     level, frame = 2, sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] == "fastnn" and frame.f_back:
         level, frame = level + 1, frame.f_back
@@ -73,7 +77,7 @@ def warn(message: str) -> None:
 
 
 def where(scope: str) -> str:
-    """The beginning of a message: the layer's name, or nothing.
+    """The beginning of a message: the layer's name, which is `scope`, or nothing.
 
     >>> where("encoder.0") + "expected 3 features"
     "layer 'encoder.0': expected 3 features"
@@ -82,7 +86,8 @@ def where(scope: str) -> str:
 
 
 def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a number (and finite, or `infinite` is allowed).
+    """Raise OptionError, which names `owner`, unless each of the `options` is a number (and finite,
+    or `infinite` is allowed).
 
     >>> check_numbers("Layer", scale="2")
     Traceback (most recent call last):
@@ -95,7 +100,7 @@ def check_numbers(owner: str, infinite: bool = False, /, **options: Any) -> None
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether this is a whole number of at least `least`; booleans do not count.
+    """Whether `value` is a whole number of at least `least`; booleans do not count.
 
     >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)
     (True, False, False)
@@ -105,7 +110,8 @@ def is_whole(value: Any, least: int) -> bool:
 
 
 def check_whole(owner: str, least: int = 1, most: int | None = None, /, **options: Any) -> None:
-    """Raise OptionError unless each option is a whole number from `least` to `most`.
+    """Raise OptionError, which names `owner`, unless each of the `options` is a whole number from
+    `least` to `most`.
 
     >>> check_whole("Layer", 1, units=0)
     Traceback (most recent call last):
@@ -121,7 +127,7 @@ def check_whole(owner: str, least: int = 1, most: int | None = None, /, **option
 
 
 def check_flags(owner: str, /, **options: Any) -> None:
-    """Raise OptionError unless each option is True or False.
+    """Raise OptionError, which names `owner`, unless each of the `options` is True or False.
 
     >>> check_flags("Layer", bias=2)
     Traceback (most recent call last):
@@ -133,7 +139,8 @@ def check_flags(owner: str, /, **options: Any) -> None:
 
 
 def check_eps(owner: str, eps: Any) -> None:
-    """Raise OptionError unless this is a number from 0 on, which keeps a divisor from being 0.
+    """Raise OptionError, which names `owner`, unless `eps` is a number from 0 on, which keeps a
+    divisor from being 0.
 
     >>> check_eps("Layer", -1e-5)
     Traceback (most recent call last):
@@ -145,7 +152,7 @@ def check_eps(owner: str, eps: Any) -> None:
 
 
 def refuse_masked(data: Any, what: str) -> None:
-    """Raise DataError for a masked array, or a list or tuple with one in it.
+    """Raise DataError, which says `what`, if `data` is a masked array, or a list or tuple with one.
 
     NumPy drops the mask when it converts one, so that masked numbers would count like all others.
 

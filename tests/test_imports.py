@@ -19,7 +19,7 @@ import fastnn.kernels
 #: by side and know nothing of each other.
 ORDER: list[str] = [
     "errors _version public cached",
-    "files interrupts",
+    "files interrupts spellings",
     "kernels",
     "graph optim",
     "ops",

@@ -44,8 +44,8 @@ class ErrorRate:
 def align_symbols(
     reference: Sequence[Any], hypothesis: Sequence[Any]
 ) -> list[tuple[Any | None, Any | None]]:
-    """Pairs of what was said and what was recognised, with the fewest differences (Levenshtein
-    1966); None where there is nothing on one side.
+    """Pairs of what was said (`reference`) and what was recognised (`hypothesis`), with the fewest
+    differences (Levenshtein 1966); None where there is nothing on one side.
 
     >>> align_symbols("six two".split(), "six to two".split())
     [('six', 'six'), (None, 'to'), ('two', 'two')]

@@ -175,8 +175,8 @@ class NGram:
         return "\n".join([*lines, "\\end\\", ""])
 
     def score(self, word: str, context: Sequence[str] = ()) -> float:
-        """log10 p of a word after others; of the unknown word for one that there is not, and -99
-        (beside back-off weights) where there is no unknown word either."""
+        """log10 p of a word after others, its `context`; of the unknown word for one that there is
+        not, and -99 (beside back-off weights) where there is no unknown word either."""
         near = (word, *tuple(context)[max(len(context) - self.order + 1, 0) :])
         word, *rest = (w if (w,) in self.scores else UNKNOWN for w in near)
         before = tuple(rest)

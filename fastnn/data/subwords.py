@@ -22,7 +22,7 @@ _AFTER = re.compile(r"([(\[{])\s+")
 
 
 def split_words(text: str, lower: bool = True) -> list[str]:
-    """The words and signs of a text.
+    """The words and signs of a text, in small letters if `lower`.
 
     >>> split_words("A man's T-shirt, blue.")
     ['a', "man's", 't-shirt', ',', 'blue', '.']
@@ -31,7 +31,7 @@ def split_words(text: str, lower: bool = True) -> list[str]:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Words and signs as a text.
+    """`words` and signs as a text.
 
     >>> join_words(["a", "man", ",", "blue", "."])
     'a man, blue.'

@@ -131,7 +131,7 @@ class Autoencoder(Reconstructing):
         return found
 
     def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
-        """Data from codes."""
+        """Data from codes (`code`)."""
         found: np.ndarray = apply(self, "_decoded", code, batch_size=batch_size)
         return found
 

@@ -197,7 +197,7 @@ class GAN(Module):
         return () if y is None else (one_hot(y, self.classes),)
 
     def judged(self, x: Value, *condition: Value) -> Value:
-        """The discriminator's output, shape (batch,).
+        """The discriminator's output for data x (and their `condition`), shape (batch,).
 
         Raises ShapeError if it has another shape.
         """

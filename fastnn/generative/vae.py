@@ -228,7 +228,7 @@ class VAE(Module):
         return found
 
     def decode(self, z: Any, y: Any = None, batch_size: int = 256) -> np.ndarray:
-        """The data's mean for codes of shape (samples, L)."""
+        """The data's mean for codes z of shape (samples, L)."""
         found: np.ndarray = apply(self, "_mean", *_given(z, y), batch_size=batch_size)
         return found
 

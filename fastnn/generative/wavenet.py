@@ -213,7 +213,7 @@ class WaveNet(Module):
     # ---------------------------------------------------------------- samples and levels
 
     def encode(self, waveform: Any) -> NDArray[np.int64]:
-        """Samples within -1..1 as levels; NaN and infinity raise DataError."""
+        """Samples within -1..1 (`waveform`) as levels; NaN and infinity raise DataError."""
         if not self.mixtures:
             return mu_law_encode(waveform, self.levels)
         x = numbers(waveform, "encode").astype(np.float64)
@@ -269,7 +269,7 @@ class WaveNet(Module):
     def bits(
         self, x: Any, y: Any = None, local: Any = None, *, targets: Any = None, batch_size: int = 8
     ) -> float:
-        """-log2 p of a sample of data, on average; arguments and errors as of `fit`."""
+        """-log2 p of a sample of data, on average; `targets`, the rest and errors as of `fit`."""
         given = self._given(x, y, local)
         wanted = np.asarray(given[0] if targets is None else targets)
         trainer = self.trainer(optimizer=optim.SGD(lr=0.0), dtype=self.store().dtype)

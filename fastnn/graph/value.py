@@ -69,6 +69,7 @@ class Value(Methods):
         steps: elements by which a view moves on in each step of a loop (it is where it is in the
             first one).
         batched: whether its first dimension runs over the samples of the mini-batch.
+        node: the application of an op that computes it, or None.
         data: the contents, for constants: an array.
     """
 

@@ -136,7 +136,8 @@ class MultiHeadAttention(Module):
         self, projected: Value, pair: Pair, key_lengths: Value | None = None,
         query_lengths: Value | None = None, causal: bool = False,
     ) -> Value:  # fmt: skip
-        """The output for projected queries, keys and values."""
+        """The output for `projected` queries and a `pair` of projected keys and values; lengths and
+        `causal` as of `ops.attention`."""
         found = ops.attention(
             projected, *pair, heads=self.num_heads, causal=causal, key_lengths=key_lengths,
             query_lengths=query_lengths, dropout=self.dropout,

@@ -128,7 +128,8 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of `GRU` with the reset after the product: ``h = cell(x, h)``.
+    """One step of `GRU` with the reset after the product: ``h = cell(x, h)``. `bias` says whether
+    there are bias vectors.
 
     Shapes: x (batch, input_size), h (batch, hidden_size) or None for zeros.
 

@@ -82,7 +82,8 @@ class Identity(Module):
 
 
 class ModuleList(Module):
-    """A list of modules, for use in your own `forward`. (Plain lists work as well.)
+    """A list of modules, for use in your own `forward`. (Plain lists work as well.) `layers` are
+    those that it begins with.
 
     Raises OptionError for anything but modules.
 
@@ -114,7 +115,7 @@ class ModuleList(Module):
         self._layers = layers
 
     def append(self, layer: Module) -> ModuleList:
-        """Add a module at the end.
+        """Add a module (`layer`) at the end.
 
         Raises OptionError for anything else.
         """
@@ -122,7 +123,7 @@ class ModuleList(Module):
         return self
 
     def extend(self, layers: Iterable[Module]) -> ModuleList:
-        """Add modules at the end.
+        """Add modules (`layers`) at the end.
 
         Raises OptionError for anything else.
         """
@@ -130,7 +131,7 @@ class ModuleList(Module):
         return self
 
     def insert(self, index: int, layer: Module) -> None:
-        """Put a module before the one at `index`.
+        """Put a module (`layer`) before the one at `index`.
 
         Raises OptionError for anything else.
         """
@@ -139,7 +140,7 @@ class ModuleList(Module):
         self._changed_to(layers)
 
     def pop(self, index: int = -1) -> Module:
-        """Remove a module and return it."""
+        """Remove the module at `index`, and return it."""
         layer = self._layers[index]
         del self[index]
         return layer
@@ -169,7 +170,8 @@ class ModuleList(Module):
 
 
 class ModuleDict(Module):
-    """A dict of named modules, for use in your own `forward`. (Plain dicts work as well.)
+    """A dict of named modules, for use in your own `forward`. (Plain dicts work as well.) `layers`
+    are those that it begins with: a mapping, or pairs of name and module.
 
     Raises OptionError for anything but modules, and for names with a dot.
 
@@ -195,7 +197,7 @@ class ModuleDict(Module):
         self._layers = layers
 
     def update(self, layers: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add or replace modules.
+        """Add or replace modules: `layers` as in the beginning.
 
         Raises OptionError for anything but modules by name.
         """
@@ -208,7 +210,7 @@ class ModuleDict(Module):
         self._changed_to({**self._layers, **found})
 
     def pop(self, name: str) -> Module:
-        """Take a module out."""
+        """Take the module of this `name` out, and return it."""
         layer = self._layers[name]
         del self[name]
         return layer

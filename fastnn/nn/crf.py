@@ -100,7 +100,8 @@ class CRF(Module):
         return ops.crf_decode(x, *self._scores(), lengths)
 
     def loss(self, x: Value, target: Value, lengths: Value | None = None) -> Value:
-        """-log p(target | x) of each sequence; see `ops.crf_loss`."""
+        """-log p(target | x) of each sequence, up to its length where `lengths` are given; see
+        `ops.crf_loss`."""
         self._check(x)
         return ops.crf_loss(x, target, *self._scores(), lengths, allowed=self.allowed)
 

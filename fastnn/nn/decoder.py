@@ -136,8 +136,8 @@ class AttentionDecoder(Module):
     def prepare(
         self, encoded: Value, lengths: Value | None = None
     ) -> tuple[Any, tuple[Value, ...], tuple[Value, ...]]:
-        """What steps read of an encoder's output, the attention's weights before the first step,
-        and the cell's states.
+        """What steps read of an encoder's output (`encoded`, its sequences up to `lengths`), the
+        attention's weights before the first step, and the cell's states.
 
         Raises ShapeError for an output of another size, and for lengths that do not fit it.
         """
@@ -152,9 +152,9 @@ class AttentionDecoder(Module):
     def step(
         self, x: Value, carried: tuple[Value, ...], read: Any
     ) -> tuple[Value, Value, tuple[Value, ...]]:
-        """One step: of the vector of the symbol before, what the step before has returned (in the
-        beginning states and weights) and what `prepare` has made. Returns [h, context], the
-        attention's weights, and what the next step is given."""
+        """One step: of the vector x of the symbol before, what the step before has returned
+        (`carried`; in the beginning states and weights) and what `prepare` has made (`read`).
+        Returns [h, context], the attention's weights, and what the next step is given."""
         count = 1 if self.kind == "gru" else 2
         states, before = carried[:count], carried[count:]
         if self.attention is None:
@@ -167,7 +167,7 @@ class AttentionDecoder(Module):
         return ops.concatenate(states[0], context), weights, (*states, *after)
 
     def logits(self, seen: Value) -> Value:
-        """Logits for [h, context] of a step, or of all."""
+        """Logits for what was `seen`, [h, context] of a step, or of all."""
         result: Value = self.out(self.after(ops.tanh(self.both(seen))))
         return result
 

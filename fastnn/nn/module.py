@@ -19,6 +19,7 @@ from fastnn.nn import structure
 from fastnn.nn.contents import Contents
 from fastnn.nn.summary import summarize
 from fastnn.public import publish
+from fastnn.spellings import missing
 
 if TYPE_CHECKING:
     from fastnn.engine.predictor import Predictor
@@ -44,6 +45,11 @@ class Module(Contents):
     >>> Residual(4).parameter_count
     20
     """
+
+    if not TYPE_CHECKING:  # which would take any attribute for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, "Module", name)
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output symbolically; every subclass implements this."""

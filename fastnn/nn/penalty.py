@@ -52,7 +52,7 @@ class Penalty:
         return ops.reshape(value)
 
     def value(self, w: Value) -> Value:
-        """The penalty of a value; a matrix may be transposed, as it is kept in memory.
+        """The penalty of a value w; a matrix may be transposed, as it is kept in memory.
 
         Raises OptionError unless a subclass defines it.
         """

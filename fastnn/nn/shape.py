@@ -23,7 +23,7 @@ class Flatten(Module):
 
 
 class Reshape(Module):
-    """Reshapes each sample; one size may be -1. The batch dimension is not given.
+    """Reshapes each sample to `shape`; one size may be -1. The batch dimension is not given.
 
     Raises ShapeError where the number of elements does not fit.
 

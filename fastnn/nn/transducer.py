@@ -135,7 +135,8 @@ class Transducer(Module):
         self, frames: Value, lengths: Value | None = None, *, labels: int, width: int = 4,
         n_best: int = 1,
     ) -> tuple[Value, Value, Value]:  # fmt: skip
-        """The likeliest labels: see `ops.transducer_search`."""
+        """The likeliest labels, `labels` at most: the `n_best` of a beam of `width` for each
+        sequence of `frames`. See `ops.transducer_search`."""
 
         def predict(symbols: Value, states: tuple[Value, ...]) -> Any:
             h, c = self.cell(self.vectors(symbols), states)

@@ -100,7 +100,8 @@ class TransformerEncoderLayer(_Layer):
         return self._around(x, self.norm2, lambda y: self.dropout2(self._fed(y)))
 
     def step(self, x: Value, cache: Pair, place: Place) -> tuple[Value, Pair]:
-        """One step, shape (batch, E), of a causal layer: see `MultiHeadAttention.step`."""
+        """One step, shape (batch, E), of a causal layer; `cache` and `place`: see
+        `MultiHeadAttention.step`."""
         found: list[Pair] = []
 
         def attend(y: Value) -> Value:
@@ -158,8 +159,8 @@ class TransformerDecoderLayer(_Layer):
         self, x: Value, cache: Pair, place: Place, memory: Pair,
         memory_lengths: Value | None = None,
     ) -> tuple[Value, Pair]:  # fmt: skip
-        """One step, shape (batch, E): see `MultiHeadAttention.step`. `memory` is what
-        ``multihead_attn.keys_and_values`` makes of the encoder's output."""
+        """One step, shape (batch, E); `cache` and `place`: see `MultiHeadAttention.step`. `memory`
+        is what ``multihead_attn.keys_and_values`` makes of the encoder's output."""
         found: list[Pair] = []
 
         def attend(y: Value) -> Value:
@@ -232,7 +233,8 @@ class TransformerEncoder(_Stack):
         return self._last(x)
 
     def step(self, x: Value, cache: list[Pair], place: Place) -> tuple[Value, list[Pair]]:
-        """One step of causal layers, shape (batch, E), and the caches with it."""
+        """One step of causal layers, shape (batch, E), and the caches with it; `cache` and `place`
+        as of `MultiHeadAttention.step`, a cache for each layer."""
         after = []
         for layer, pair in zip(self.layers, cache, strict=True):
             x, pair = layer.step(x, pair, place)
@@ -279,7 +281,8 @@ class TransformerDecoder(_Stack):
         self, x: Value, cache: list[Pair], place: Place, memory: list[Pair],
         memory_lengths: Value | None = None,
     ) -> tuple[Value, list[Pair]]:  # fmt: skip
-        """One step, shape (batch, E), and the caches with it."""
+        """One step, shape (batch, E), and the caches with it; arguments as of a layer's `step`, of
+        `cache` and `memory` one for each layer, `place` and `memory_lengths` for all."""
         after = []
         for layer, pair, seen in zip(self.layers, cache, memory, strict=True):
             x, pair = layer.step(x, pair, place, seen, memory_lengths)

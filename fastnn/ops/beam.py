@@ -202,8 +202,8 @@ def beam_search(
 
 
 def likeliest(scores: Value) -> Value:
-    """The symbol with the largest score of each row (N, V), integers within the symbols even where
-    all are NaN.
+    """The symbol with the largest of the `scores` in each row (N, V), integers within the symbols
+    even where all are NaN.
 
     >>> testing.apply(ops.likeliest, [[0.1, 2.0, -1.0]])
     array([1])

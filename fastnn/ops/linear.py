@@ -142,7 +142,8 @@ def linear(x: Operand, weight: Operand, bias: Operand = None) -> Value:
 
 
 def embedding(ids: Operand, table: Operand, padding_index: int = -1) -> Value:
-    """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C).
+    """Rows of `table` (V, C) for integer `ids` of any shape; result (*ids.shape, C). The row
+    `padding_index` (none where it is below 0) gets no gradient.
 
     Raises ShapeError for ids that are not integers; ids out of range raise DataError when data come
     in.

@@ -123,6 +123,7 @@ def _dropout_at(x: Value, rate: Value, stream: int = 0) -> Value:
 
 def layer_norm(x: Operand, gain: Operand = None, bias: Operand = None, eps: float = 1e-5) -> Value:
     """Normalise each row to mean 0 and variance 1, then apply gain and bias (Ba et al. 2016).
+    `eps` is added to the variance.
 
     Raises ShapeError for a gain or bias of another size than the features.
 
@@ -157,8 +158,9 @@ def batch_norm(
 ) -> Value:  # fmt: skip
     """Normalise each feature to mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015).
 
-    Training uses the batch's statistics and updates the running ones; evaluation uses the running
-    ones, or the batch's if these are None. Without a gain it is 1, without a bias 0.
+    Training uses the batch's statistics and updates the running ones, `running_mean` and
+    `running_var`, by the share `momentum`; evaluation uses the running ones, or the batch's if
+    these are None. Without a gain it is 1, without a bias 0. `eps` is added to the variance.
 
     Raises ShapeError for vectors of another size than the features, and for a training batch of one
     row.

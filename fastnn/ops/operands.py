@@ -40,7 +40,7 @@ def graph_of(*operands: Any) -> Graph:
 
 
 def as_value(graph: Graph, operand: Any) -> Value:
-    """A value for a symbolic value, a parameter, or an array (a constant).
+    """A value of `graph` for an `operand`: a symbolic value, a parameter, or an array (a constant).
 
     Raises ShapeError for a parameter that does not belong to the model.
 

@@ -351,7 +351,7 @@ def lp_pool2d(
     x: Operand, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
     channels: str = "first",
 ) -> Value:  # fmt: skip
-    """The p-norm of each window of an image; as `lp_pool1d`.
+    """The p-norm of each window of an image; arguments as `lp_pool1d`, sizes as `max_pool2d`.
 
     Raises OptionError for a `norm_type` that is not above 0; the rest as `max_pool2d`.
 

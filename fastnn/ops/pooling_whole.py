@@ -34,7 +34,8 @@ def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> 
 
 def adaptive_avg_pool1d(x: Operand, output_size: int, channels: str = "first") -> Value:
     """The averages of `output_size` windows that share out the sequence, as in PyTorch: window p
-    has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``.
+    has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``. `channels` as of
+    `global_avg_pool`.
 
     >>> testing.apply(lambda x: ops.adaptive_avg_pool1d(x, 2), [[[1.0, 2.0, 3.0, 6.0]]])
     array([[[1.5, 4.5]]])
@@ -44,7 +45,7 @@ def adaptive_avg_pool1d(x: Operand, output_size: int, channels: str = "first") -
 
 def adaptive_avg_pool2d(x: Operand, output_size: Any, channels: str = "first") -> Value:
     """The averages of windows that share out the image; `output_size`: how many for both axes, or
-    for each (None: as many as there are places). As `adaptive_avg_pool1d`.
+    for each (None: as many as there are places). The rest as for `adaptive_avg_pool1d`.
 
     >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
     >>> testing.apply(lambda x: ops.adaptive_avg_pool2d(x, (1, 2)), x)

@@ -354,6 +354,8 @@ def leaky(
 ) -> tuple[Value, Value]:  # fmt: skip
     """y_t = (1 - keep) x_t + keep y_(t-1) over the steps of (B, T, C): slow context units.
 
+    Begins with `h0`, or zeros; `lengths`, `reverse` and `bptt` as of `rnn`.
+
     Returns:
         The sums of all steps, (B, T, C), zero past the end, and the last one, (B, C).
 

@@ -228,7 +228,7 @@ def max(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
 
 
 def min(x: Operand, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The smallest element; otherwise as `max`.
+    """The smallest element; arguments and the rest as `max`.
 
     >>> testing.apply(lambda x: ops.min(x, axis=1), [[1.0, 2.0], [4.0, 3.0]])
     array([1., 3.])

@@ -289,8 +289,8 @@ def _kept(mask: Value, after: Value, before: Value) -> Value:
 
 
 def partial_changes(after: Value, before: Value) -> list[dict[str, Any]]:
-    """The operands of what makes a state of the one before it, if that is kernels which change a
-    part of it and can be told which samples go on; else nothing."""
+    """The operands of what makes a state (`after`) of the one before it, if that is kernels which
+    change a part of it and can be told which samples go on; else nothing."""
     found: list[dict[str, Any]] = []
     value = after
     for node in reversed(after.graph.nodes):

@@ -63,7 +63,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 
 def unsqueeze(x: Any, axis: int | Sequence[int]) -> Value:
-    """Insert axes of size 1 at these positions of the result.
+    """Insert axes of size 1 at these positions of the result: `axis` is one or several.
 
     Raises ShapeError for positions out of range, and for the same one twice.
 

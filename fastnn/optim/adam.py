@@ -102,6 +102,7 @@ class AdamW(Adam):
     Args:
         lr, betas, eps, amsgrad: as `Adam`.
         weight_decay: decoupled decay (the L2 term of `Adam` is not used).
+        groups, common: see `Optimizer`; a group's `weight_decay` is decoupled, too.
 
     >>> AdamW(lr=3e-4, weight_decay=0.1).options["decoupled_weight_decay"]
     0.1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError
+from fastnn.spellings import OPTIONS
 
 #: the largest count that an option may be: kernels take it as a whole number of 64 bits, and no
 #: training has more steps
@@ -57,7 +58,10 @@ def decoupled(groups: Any, name: str = "decoupled_weight_decay") -> Any:
 def refuse_unknown(owner: str, unknown: Iterable[str], known: Iterable[str]) -> None:
     """Raise OptionError for the first option that is not known."""
     for name in unknown:
-        raise OptionError(f"{owner}: unknown option {name!r}; expected some of {sorted(known)}")
+        there = sorted(known)
+        called = OPTIONS.get(name)
+        wanted = f"{called!r}, as it is called here" if called in there else f"some of {there}"
+        raise OptionError(f"{owner}: unknown option {name!r}; expected {wanted}")
 
 
 def is_real(value: Any) -> bool:

@@ -18,6 +18,8 @@ class Cyclic(Schedule):
     before; "exp_range", heights fall by `gamma` a step. Smith, "Cyclical learning rates for
     training neural networks", 2017.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for `up`, `down` or `gamma` that are not above 0, a `low` outside [0, 1], and
     an unknown `mode`.
 
@@ -63,6 +65,8 @@ class OneCycle(Schedule):
     "linear". PyTorch's OneCycleLR with two phases and ``max_lr=base_lr``; the momentum is left as
     it is. Smith and Topin, "Super-convergence: very fast training of neural networks using large
     learning rates", 2018.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for factors or a `duration` that are not above 0, a `pct_start` that leaves
     no step to rise or to fall, and an unknown `anneal`.

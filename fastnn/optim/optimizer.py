@@ -69,7 +69,7 @@ class Optimizer:
             ``{"*.bias": {"weight_decay": 0.0}, "embed.*": {"lr": 1e-4}}``. The first pattern that
             matches a parameter's name applies.
         schedule: gives the rate of each step from the group's `lr` (`fastnn.optim.schedules`).
-        options: the optimiser's own options.
+        given, options: the optimiser's own options, by place and by name.
 
     Raises OptionError for options that are unknown, out of range or exclude each other, and for
     groups that are no dict of options by name pattern.

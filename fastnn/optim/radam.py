@@ -28,7 +28,7 @@ class RAdam(Moments):
         lr: learning rate.
         betas: decay rates of the two moments, each in [0, 1).
         eps: added to the root.
-        common: see `Optimizer`.
+        more: see `Optimizer`.
 
     >>> RAdam()
     RAdam(lr=0.001, betas=(0.9, 0.999), eps=1e-08)

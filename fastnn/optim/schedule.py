@@ -53,7 +53,7 @@ class Schedule:
         return frozenset({self.unit})
 
     def factor(self, time: Array) -> Array:
-        """The multiplier of the base learning rate at these times (float64, in `unit`)."""
+        """The multiplier of the base learning rate at each `time` (float64, in `unit`)."""
         raise NotImplementedError(f"{type(self).__name__} has to define factor(time)")
 
     @overload
@@ -84,7 +84,8 @@ class Schedule:
         *,
         epoch: int | None = None,
     ) -> Array:
-        """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``.
+        """Learning rates of the global steps ``first_step`` to ``first_step + n_steps - 1``:
+        factors of `base_lr`.
 
         With `epoch`, all of them belong to this epoch (from 0), however many steps the earlier ones
         had; without it, to epoch ``step // steps_per_epoch``.

@@ -49,6 +49,8 @@ __all__ = [
 class Constant(Schedule):
     """Always `value` times the base rate.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a negative number.
 
     >>> optim.schedules.Constant()(np.array([0, 5, 10]), 0.1).round(4)
@@ -68,6 +70,8 @@ class Constant(Schedule):
 @dataclass(frozen=True)
 class StepDecay(Schedule):
     """gamma^⌊t / every⌋; PyTorch's StepLR.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for an `every` that is not above 0 and a negative `gamma`.
 
@@ -90,6 +94,8 @@ class StepDecay(Schedule):
 @dataclass(frozen=True)
 class MultiStep(Schedule):
     """gamma^(number of milestones reached); PyTorch's MultiStepLR.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for negative numbers.
 
@@ -116,6 +122,8 @@ class Piecewise(Schedule):
 
     There is one factor more than boundaries; a boundary belongs to the piece that it begins.
     Keras's PiecewiseConstantDecay takes rates, not factors, and lets a boundary end its piece.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for negative numbers, boundaries that do not increase, and any number of
     factors but one more than there are boundaries.
@@ -148,6 +156,8 @@ class Piecewise(Schedule):
 class Exponential(Schedule):
     """gamma^t; PyTorch's ExponentialLR.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a negative `gamma`.
 
     >>> optim.schedules.Exponential(0.9)(np.array([0, 5, 10]), 0.1).round(4)
@@ -171,6 +181,8 @@ class InverseTime(Schedule):
     Robbins and Monro, "A stochastic approximation method", 1951. Keras's InverseTimeDecay with
     ``decay=decay_rate / decay_steps``; PyTorch has none.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a negative `decay`.
 
     >>> optim.schedules.InverseTime(0.1)(np.array([0, 5, 10]), 0.1).round(4)
@@ -192,6 +204,8 @@ class Polynomial(Schedule):
     """final + (1 - final) · (1 - t / duration)^power, then `final`; PyTorch's PolynomialLR.
 
     PyTorch's `final` is 0. Power 1 gives a straight line.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for a `duration` or `power` that is not above 0 and a negative `final`.
 
@@ -220,6 +234,8 @@ class LinearWarmup(Schedule):
     With ``start=0`` the very first step changes nothing. Goyal et al., "Accurate, large minibatch
     SGD: training ImageNet in 1 hour", 2017.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a `duration` that is not above 0 and a negative `start`.
 
     >>> optim.schedules.LinearWarmup(10)(np.array([0, 5, 10]), 0.1).round(4)
@@ -246,6 +262,8 @@ class CosineAnnealing(Schedule):
     the rate stays at its end, where PyTorch's rises again. Loshchilov and Hutter, "SGDR: stochastic
     gradient descent with warm restarts", 2017.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a `duration` that is not above 0 and a negative `final`.
 
     >>> optim.schedules.CosineAnnealing(10)(np.array([0, 5, 10]), 0.1).round(4)
@@ -270,6 +288,8 @@ class CosineRestarts(Schedule):
 
     PyTorch's CosineAnnealingWarmRestarts (T_0, T_mult, eta_min = final · base_lr). Loshchilov and
     Hutter, 2017.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for a `first` that is not above 0, a negative `final`, and a `growth` below
     1.
@@ -310,6 +330,8 @@ class InverseSqrt(Schedule):
     step · warmup^-1.5), which is this one with ``base_lr = (d_model · warmup) ** -0.5``. Vaswani et
     al., "Attention is all you need", 2017 (also called Noam). PyTorch has none.
 
+    `unit`: see `Schedule`.
+
     Raises OptionError for a `warmup` that is not above 0.
 
     >>> optim.schedules.InverseSqrt(5)(np.array([0, 4, 19]), 0.1).round(4)
@@ -334,6 +356,8 @@ class Trapezoid(Schedule):
     The descent takes the last `cooldown` of `duration` steps. Also called warm-up, stable, decay:
     Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations",
     2024.
+
+    `unit`: see `Schedule`.
 
     Raises OptionError for a `duration` that is not above 0, negative numbers, and a `warmup` and
     `cooldown` that do not fit into `duration`.

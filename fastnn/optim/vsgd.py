@@ -140,7 +140,9 @@ class VSGD(Shifted):
         p: Any, mean: Any, square: Any, curvature: Any, curvature_square: Any, memory: Any, g: Any,
         second: Any, rate: Any, looks: Any, share: Any, first: Any, last: Any, eps: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """New values of the parameter and the slots."""
+        """New values of the parameter and the slots. While statistics are gathered only, `looks` is
+        1, else 0, and `share` is 1 by the number of steps; `first` is 1 in the first step, else 0,
+        and `last` the factor `slow_start` in the last of those steps, else 1."""
         mean, square, curvature, curvature_square, memory, variance = statistics(
             mean, square, curvature, curvature_square, memory, g, second, looks, share, first,
             last, eps,

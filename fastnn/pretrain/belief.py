@@ -133,7 +133,8 @@ class UpDown(Unlabelled):
         return found
 
     def sample(self, count: int = 1, steps: int = 1000, *, seed: int = 0) -> np.ndarray:
-        """Draw from the model; as `DeepBeliefNet.sample`."""
+        """Draw `count` samples from the model, in `steps` steps; as `DeepBeliefNet.sample`, `seed`
+        too."""
         lower = [(_Down(layer, self.mean_below(k)), "forward") for k, layer in enumerate(self.down)]
         return _downward(self.top, lower, count, steps, seed)
 
@@ -144,7 +145,8 @@ class UpDown(Unlabelled):
     def to_mlp(
         self, outputs: int | None = None, activation: Callable[[], Module] = Sigmoid
     ) -> Sequential:
-        """An ordinary net with copies of the weights upward; as `Stack.to_mlp`."""
+        """An ordinary net with copies of the weights upward; `outputs` and `activation` as of
+        `Stack.to_mlp`."""
         layers = [(layer.weight, layer.bias) for layer in self.up]
         return to_mlp([*layers, (self.top.weight, self.top.hidden_bias)], outputs, activation)
 

@@ -103,7 +103,7 @@ class DenoisingAutoencoder(Reconstructing):
         return ops.sigmoid(ops.linear(v, self.weight, self.hidden_bias))
 
     def damaged(self, v: Value) -> Value:
-        """Data with noise."""
+        """The data v with noise."""
         p = self.corruption
         if not p:
             return v

@@ -144,7 +144,7 @@ class RBM(Unlabelled):
         return found
 
     def free_energy_gap(self, x: Any, held_out: Any) -> float:
-        """Mean free energy of held-out data minus that of training data: about 0 while the model
+        """Mean free energy of `held_out` data minus that of training data: about 0 while the model
         does not overfit, and growing once it does (Hinton 2012, section 6)."""
         return float(np.mean(self.free_energy(held_out)) - np.mean(self.free_energy(x)))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from fastnn.nn.structure import Watch, select
 from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
+from fastnn.spellings import missing
 from fastnn.train import averages, copies, mixup
 from fastnn.train.build import StepBuilder
 from fastnn.train.exchange import partners
@@ -73,6 +74,11 @@ class Training(ABC):
     rebuilt: ClassVar[frozenset[str]] = frozenset(
         {"_chosen", "_host", "store", "session", "_resolved", "_plans", "_watch", "aside"}
     )
+
+    if not TYPE_CHECKING:  # which would take any attribute for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, self.kind, name)
 
     def __init__(self, model: Module, options: Options):
         self.losses, self.optimizer = check_options(

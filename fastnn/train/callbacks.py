@@ -65,6 +65,8 @@ def _arrays(value: Any) -> bool:
 class EarlyStopping(Monitor):
     """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
+    `mode` says what is better: "min", "max", or "auto", which goes by the name.
+
     With a `baseline`, patience also runs out while that value has not been beaten. The first
     `start_from_epoch` epochs don't count. `restore_best_weights` (on by default) restores the
     parameters of the best epoch when training ends for whatever reason except Ctrl-C: the run then
@@ -159,11 +161,12 @@ class EarlyStopping(Monitor):
 
 
 class ModelCheckpoint(Monitor):
-    """Saves checkpoints; the path may name epoch (from 1) and logs: ``{epoch}``, ``{loss:.3f}``.
+    """Saves checkpoints; `filepath` may name epoch (from 1) and logs: ``{epoch}``, ``{loss:.3f}``.
 
     `save_freq` is "epoch", or a number of training steps, after which the path may also name
     ``{batch}`` (from 1) and training returns to Python at every step. With `save_best_only` it
-    saves only when `monitor` is better than ever before, or than `initial_value_threshold`. Missing
+    saves only when `monitor` is better than ever before, or than `initial_value_threshold`; `mode`
+    says what is better, as for `EarlyStopping`. Missing
     folders are created. Its hooks are called after those of other callbacks, whose states are in
     the file.
 

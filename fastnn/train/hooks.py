@@ -118,10 +118,11 @@ class Callback:
         """After an epoch and its validation."""
 
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
-        """Before a training step; they count from 0 in each epoch. See the class about the cost."""
+        """Before a training step, number `batch`, from 0 in each epoch. See the class about the
+        cost."""
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """After a training step. See the class about the cost."""
+        """After training step `batch` of the epoch. See the class about the cost."""
 
     def on_test_begin(self, logs: Logs) -> None:
         """Before an evaluation, the validation of an epoch included."""
@@ -217,7 +218,7 @@ for _name in ("set_params", "set_model", "set_trainer", "update", *HOOKS):
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions, each with its hook's arguments.
+    """A callback made of functions, the `hooks` by name, each with its hook's arguments.
 
     Raises OptionError for a hook that there is not.
 

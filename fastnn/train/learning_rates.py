@@ -14,7 +14,8 @@ from fastnn.train.monitor import Monitor
 
 
 class ReduceLROnPlateau(Monitor):
-    """Multiplies the learning rate by `factor` after `patience` epochs without improvement.
+    """Multiplies the learning rate by `factor` after `patience` epochs without improvement of
+    `monitor` by more than `min_delta`; `mode` says what is better, as for `EarlyStopping`.
 
     It then waits `cooldown` epochs before it counts again, as PyTorch's does (Keras's waits one
     less). The rate never falls below `min_lr`. Writes "learning_rate" into the logs. PyTorch's

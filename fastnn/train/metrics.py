@@ -77,7 +77,7 @@ def categorical_accuracy(output: Value, target: Value, ignored: int | None = Non
     """1 for a row whose largest output is the target class, else 0.
 
     The target is a class index, or numbers of the output's shape (one-hot, probabilities), of which
-    the largest gives the class.
+    the largest gives the class. Rows whose index is `ignored` do not count.
 
     Raises ShapeError for targets of another shape, and for outputs of a single class.
 

@@ -199,7 +199,8 @@ class Products(Training):
         )
 
     def add_product(self, builder: StepBuilder, kind: str, loss: Value) -> None:
-        """Add what computes a product of the vector, and drop what nothing needs.
+        """Add what computes a product of the vector, "hvp" or "gnvp" as `kind` says, to what
+        `builder` has traced up to the `loss`, and drop what nothing needs.
 
         Raises OptionError for outputs that depend on no trained parameter.
         """
@@ -374,8 +375,8 @@ def gnvp(
 
 
 def jvp(model: Module, x: Any, v: Any, **options: Any) -> Any:
-    """The derivative of a model's outputs along a vector (see `Products.jvp`); arguments as for
-    `hvp`.
+    """The derivative of a model's outputs for the samples `x` along a vector (see `Products.jvp`);
+    arguments as for `hvp`.
 
     >>> model, x = nn.Linear(1, 1), np.array([[1.0], [3.0]], np.float32)
     >>> fnn.autodiff.jvp(model, x, np.array([1.0, 0.0], np.float32))  # to weight and bias

@@ -24,6 +24,7 @@ from fastnn.optim.full_batch import FullBatch
 from fastnn.optim.schedule import Schedule
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
+from fastnn.spellings import told
 from fastnn.train import averages
 from fastnn.train.base import Data, OnGradients, Options, Training
 from fastnn.train.build import StepBuilder
@@ -289,6 +290,7 @@ def _steps_per_epoch(given: int | None, schedule: Schedule | None) -> int:
     return int(given)
 
 
+@told
 def compile(
     model: Module,
     loss: Any,

@@ -14,7 +14,7 @@ from fastnn.train.hooks import Callback, Logs
 
 
 class CSVLogger(Callback):
-    """Writes one row after each epoch: its number and the values of its logs.
+    """Writes one row to `filename` after each epoch: its number and the values of its logs.
 
     The file is complete after every epoch. `append` continues an existing file: its rows and
     columns are kept, and a new value gets a new column, empty in earlier rows. (So does a value

@@ -18,6 +18,7 @@ from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime.kept import Kept
+from fastnn.spellings import told
 from fastnn.train import averages, fitting
 from fastnn.train import metrics as metric_names
 from fastnn.train.base import Data, OnGradients, Options, Training
@@ -128,6 +129,7 @@ class Trainer(EpochPrograms):
         "hooks", "hook_call", "pending", "before_validation", "fitting", "counting",  # of a run
     }  # fmt: skip
 
+    @told
     def __init__(
         self,
         model: Module,
@@ -246,9 +248,8 @@ class Trainer(EpochPrograms):
         """Copy these values into the parameters and buffers."""
         self.model.load_state_dict(dict(parameters))
 
-    # ---------------------------------------------------------------- fit
-
     @training("fit")
+    @told
     def fit(
         self,
         x: Any,
@@ -320,7 +321,7 @@ class Trainer(EpochPrograms):
         )  # fmt: skip
 
     def checked(self, x: Any, y: Any, weight: Any, check_data: bool, what: str) -> Data:
-        """Inputs, targets and sample weights, ready for steps; DataError for NaN and infinity."""
+        """x, y, sample weights, ready for steps; `check_data`: DataError for NaN, with `what`."""
         inputs, targets, weights = self.arrays(x, y, weight, f"{what} ", f"{what} data")
         if check_data:
             check_finite(inputs, f"{what} inputs", self.dtype)
@@ -330,6 +331,7 @@ class Trainer(EpochPrograms):
     # ---------------------------------------------------------------- evaluate, predict
 
     @reading("evaluate")
+    @told
     def evaluate(
         self,
         x: Any,
@@ -373,12 +375,10 @@ class Trainer(EpochPrograms):
         return self._evaluation
 
     def predict(self, *inputs: Any, batch_size: int = 256, **named: Any) -> Any:
-        """The model's outputs for arrays of samples, at the trainer's precision; see
-        `Module.predict`."""
+        """The model's outputs for arrays of samples, by place or `named`, `batch_size` at a time,
+        at the trainer's precision; see `Module.predict`."""
         precision = self.precision
         return self.model.predict(*inputs, batch_size=batch_size, precision=precision, **named)
-
-    # ---------------------------------------------------------------- checkpoints
 
     def __repr__(self) -> str:
         name = type(self.model).__name__

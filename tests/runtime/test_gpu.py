@@ -27,7 +27,7 @@ USED = {
     "Stream": ["sync", "record", "handle"],
     "Event": ["sync", "handle"],
     "Buffer": ["fill", "handle"],
-    "ObjectCode": ["from_cubin", "get_kernel"],
+    "ObjectCode": ["from_cubin", "from_ptx", "get_kernel"],
     "Kernel": ["handle"],
     "graph.GraphBuilder": ["begin_building", "end_building", "complete"],
     "graph.Graph": ["upload", "launch"],
@@ -181,8 +181,24 @@ def test_memory_and_copies(device):
     device.download(piece, seen[:2], 24)
     np.testing.assert_array_equal(seen[:2], [3, 4])
     device.core.full = True
-    with pytest.raises(OutOfMemoryError, match="lower batch_size, or the length of sequences"):
-        device.allocate(40, "work")
+    for name, remedy in (
+        ("work", "lower batch_size, or the length of sequences, free what else is"),
+        ("slots/exp_avg", r"choose an optimizer that keeps less \(optim.SGD .*, or use a"),
+        ("copy of params", "use a smaller model, or dtype='float32', free what else is"),
+        ("constant", "use smaller constants in the model, free what else is"),
+        ("control", "are free; free what else is on the device, or use device='cpu'"),
+    ):
+        with pytest.raises(OutOfMemoryError, match=remedy):
+            device.allocate(40, name)
+
+
+def test_a_device_with_no_memory_for_a_kernel(device, monkeypatch):
+    def full(code):
+        raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+
+    monkeypatch.setattr(device.core, "ObjectCode", SimpleNamespace(from_ptx=full), raising=False)
+    with pytest.raises(DeviceError, match=r"cuda:0 .* cannot be used now: CUDA_ERROR_OUT.*nvidia"):
+        machine.clusters_at_once(0, 16, 1 << 16)
 
 
 def test_launches_and_graphs(device):

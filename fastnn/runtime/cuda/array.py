@@ -84,7 +84,8 @@ def _contiguous(
 
 
 class DeviceArray:
-    """A C-contiguous array on a CUDA device.
+    """A C-contiguous array on a CUDA device, of this `shape` and `dtype`: it begins at an `address`
+    of device `number`, in memory that lives as long as its `owner`.
 
     `cupy.asarray(it)`, `torch.as_tensor(it)` and `from_dlpack` of either see the same memory;
     `np.asarray(it)` copies it to the host.
@@ -139,7 +140,8 @@ class DeviceArray:
         return Piece(self.address, self.nbytes, self)
 
     def segment(self, device: Any, name: str) -> Segment:
-        """The memory of a session's segment: this very array, if it is on that device."""
+        """The memory of a session's segment of this `name`: this very array, if it is on that
+        `device`."""
         if device.number != self.number:
             return Segment(name, np.asarray(self))
         found = Segment(name, np.empty(self.shape, self.dtype))
@@ -147,7 +149,7 @@ class DeviceArray:
         return found
 
     def copy_to(self, device: Any, target: Piece, place: Place) -> None:
-        """Copy into a place on a device, converted if need be."""
+        """Copy into a `place` of the memory `target` of a `device`, converted if need be."""
         if device.number == self.number and self.dtype == np.dtype(place.dtype):
             device.duplicate(self._piece(), target, self.nbytes, place.offset)
         else:

@@ -14,11 +14,17 @@ from fastnn.runtime.cuda.place import Piece
 
 #: every piece of memory begins at a multiple of this many bytes
 ALIGNMENT = 256
+SMALLER_MODEL = "use a smaller model, or dtype='float32'"
+#: by what a segment's name begins with; what no option makes smaller (the control block, totals,
+#: the order of the data) is not in it
 WHAT_TO_LOWER = {
     "work": "lower batch_size, or the length of sequences",
-    "params": "use a smaller model, or dtype='float32'",
+    "input": "lower batch_size, or the length of sequences",
     "data": "train on a part of the data at a time, or pass batches from an iterable",
     "result": "predict fewer samples at a time",
+    "constant": "use smaller constants in the model",
+    "slots": f"choose an optimizer that keeps less (optim.SGD keeps nothing), or {SMALLER_MODEL}",
+    **dict.fromkeys(("params", "grads", "buffers", "saved", "halves", "copy of "), SMALLER_MODEL),
 }
 
 
@@ -55,11 +61,11 @@ class Device(ABC):
             if not _is_out_of_memory(error):
                 raise self.failure(error) from error
             free, total = machine.memory_info(self.number)
-            advice = WHAT_TO_LOWER.get(name.split("/")[0], "lower batch_size")
+            found = (f"{less}, " for key, less in WHAT_TO_LOWER.items() if name.startswith(key))
             raise OutOfMemoryError(
                 f"{self.device} ({self.name}) is out of memory: {_amount(size)} were requested for "
-                f"{name!r}, {_amount(free)} of {_amount(total)} are free; {advice}, free what else "
-                "is on the device, or use device='cpu'"
+                f"{name!r}, {_amount(free)} of {_amount(total)} are free; {next(found, '')}free "
+                "what else is on the device, or use device='cpu'"
             ) from None
 
     @abstractmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from fastnn.errors import DeviceError
@@ -55,15 +57,22 @@ def device_name(number: int) -> str:
 def opened(number: int) -> Any:
     """`cuda.core`'s device, made this thread's. Raises DeviceError where it can't be had now."""
     device = _cuda.core().Device(number)
-    try:
+    with usable(number):
         device.set_current()
+    return device
+
+
+@contextlib.contextmanager
+def usable(number: int) -> Iterator[None]:
+    """Errors in here mean that the device can't be had now: DeviceError with the remedy."""
+    try:
+        yield
     except Exception as error:
         raise DeviceError(
             f"cuda:{number} ({device_name(number)}) cannot be used now: {error} Other processes "
             "may have it, or all of its memory: wait until they end (nvidia-smi lists them), "
             "choose another device, or use device='cpu'"
         ) from error
-    return device
 
 
 def memory_info(number: int) -> tuple[int, int]:
@@ -109,7 +118,8 @@ def clusters_at_once(number: int, blocks: int, shared: int) -> int:
         return 0
     core, driver = _cuda.core(), _cuda.driver()
     device = opened(number)
-    kernel = core.ObjectCode.from_ptx(NOTHING.encode()).get_kernel("fastnn_entry_nothing")
+    with usable(number):  # the first kernel that a device gets: there may be no memory for it
+        kernel = core.ObjectCode.from_ptx(NOTHING.encode()).get_kernel("fastnn_entry_nothing")
     attribute = driver.CUfunction_attribute
     for kind, value in (
         (attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),

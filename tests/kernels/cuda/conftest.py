@@ -19,7 +19,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None if _cuda.available() else True
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _needs_cuda() -> None:
     """Files that are asked for by name are collected all the same."""
     if not _cuda.available():
