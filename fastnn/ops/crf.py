@@ -182,8 +182,8 @@ class _TagRule:
                 n = int(final.argmax())
                 what = f"ends with tag {tags[n, ends[n]]}"
             raise DataError(
-                f"targets: {self.scope!r} rules out what sequence {n} of them {what}; convert the "
-                "tags (fastnn.data.convert_tags), or leave the constraints out"
+                f"targets: sequence {n} {what}, which {self.scope!r} rules out; convert the tags "
+                "(fastnn.data.convert_tags), or leave the constraints out"
             )
 
 

@@ -200,9 +200,9 @@ def test_transitions_that_are_ruled_out_have_no_gradient():
     [
         ([0, 7, 2, 0], r"tags in 0\.\.4, got 7 in step 1 of sequence 1"),
         ([0, -1, 2, 0], r"got -1 in step 1 of sequence 1"),
-        ([0, 2, 0, 0], "sequence 1 of them has tag 2 after 0 in step 1"),
+        ([0, 2, 0, 0], "sequence 1 has tag 2 after 0 in step 1"),
         ([1, 2, 4, 0], "has tag 4 after 2 in step 2"),
-        ([2, 2, 0, 0], "sequence 1 of them begins with tag 2"),
+        ([2, 2, 0, 0], "sequence 1 begins with tag 2"),
     ],
 )
 def test_bad_tags_are_refused_by_name(tags, message):
@@ -223,7 +223,7 @@ def test_an_end_that_is_ruled_out():
     model = Tagger(["O", "B-X", "E-X", "S-X"], "IOBES")
     x = np.ones((1, 4, 3), np.float32)
     trainer = fnn.Trainer(model, nn.CRFLoss(model.crf), "sgd")
-    with pytest.raises(DataError, match="sequence 0 of them ends with tag 1"):
+    with pytest.raises(DataError, match="sequence 0 ends with tag 1"):
         trainer.fit(x, np.array([[0, 3, 1, -1]]), epochs=1, verbose=False)
     trainer.fit(x, np.array([[0, 3, -1, 1]]), epochs=1, verbose=False)
 
