@@ -16,7 +16,7 @@ from fastnn.ops.arithmetic import _to_floats, affine, multiply, subtract
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.indexing import columns
 from fastnn.ops.joining import concatenate
-from fastnn.ops.reduce import log_softmax
+from fastnn.ops.reduce import logsumexp
 from fastnn.ops.reduce import min as least_of
 from fastnn.ops.sequence import loop
 from fastnn.ops.shape import expand, reshape
@@ -163,7 +163,10 @@ def beam_search(
             )
         if width > scores.shape[1] ** steps:
             raise OptionError(f"{name}: there are fewer sequences than width={width}")
-        wide = reshape(log_softmax(scores), (batch, width * scores.shape[1]))
+        # normalised are the hypotheses, not the scores of all symbols: these are only read
+        norm = reshape(logsumexp(scores, -1), (batch, width))
+        score = choose(ended, score, subtract(score, norm))
+        wide = reshape(scores, (batch, width * scores.shape[1]))
         one = graph.full((batch, 1), 1.0, batched=True)
         ahead = one if steps == 1 else concatenate(graph, [one, columns(written, 0, steps - 1)])
         now = reshape(subtract(ahead, written), (batch, 1, steps))

@@ -6,10 +6,9 @@ norms[count], equal ones by their place. One that has ended stays in the list un
 competes with the others. NaN is never chosen.
 """
 
-from ..cpu.parts import load_part
 from ..declare import helper, kernel
 from ..sequence.shared import goes_on
-from ..simd import lanes, max_lanes
+from ..simd import lanes, load, max_lanes, maximum
 from ..traits import InPlace
 from .shared import NEVER, is_there, worse
 
@@ -28,8 +27,8 @@ def insert(best, which, at, width, value, number):
 
 @kernel
 def beam_select(
-    logits: "in rows f[B,C]",  # log-probabilities of the next symbols, [W,V]
-    score: "in rows f[B,W]",
+    logits: "in rows f[B,C]",  # of the next symbols, [W,V]
+    score: "in rows f[B,W]",  # with it they are log-probabilities of the whole
     count: "in rows f[B,W]",
     ended: "in rows f[B,W]",  # 1 where the hypothesis has ended, else 0
     norms: "in whole f[T]",
@@ -64,12 +63,15 @@ def beam_select(
                     insert(tops, numbers, at, W, value, w * V + stop)
                 continue
             norm = norms[int(count[b, w]) + 1]
-            for j in range(0, V, step):
-                n = min(step, V - j)
-                near = load_part(logits, base + j, n)
-                top = max_lanes(near)
-                if n == step and (score[b, w] + top) / norm < tops[at + W - 1]:
-                    continue
+            for j in range(0, V, 4 * step):
+                n = min(4 * step, V - j)
+                if n == 4 * step:  # most have nothing as good as the worst of the list
+                    near = maximum(load(logits, base + j), load(logits, base + j + step))
+                    far = maximum(
+                        load(logits, base + j + 2 * step), load(logits, base + j + 3 * step)
+                    )
+                    if (score[b, w] + max_lanes(maximum(near, far))) / norm < tops[at + W - 1]:
+                        continue
                 for v in range(j, j + n):
                     value = (score[b, w] + x[base + v]) / norm
                     if worse(tops[at + W - 1], value) and (v != stop or live[b, 0] != 0.0):

@@ -61,23 +61,41 @@ def reset_part(s, z, bias, h, rh, saved, k, H, j, n):
 
 
 @helper
-def forward_part(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
-    """`n` units from unit j on: the new state to h and y, gates to saved."""
-    zg = gate(s, z, bias, H, 1, j, n)
-    xn = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
-    if reset_before:
-        new = tanh(xn)
-    else:
-        r = gate(s, z, bias, H, 0, j, n)
+def gates_part(s, z, bias, reset_before, saved, k, H, j, n):
+    """The gates z and (reset after the product) r of `n` units from unit j on, to saved."""
+    store_part(saved, k + H + j, gate(s, z, bias, H, 1, j, n), n)
+    if not reset_before:
+        store_part(saved, k + j, gate(s, z, bias, H, 0, j, n), n)
+
+
+@helper
+def new_state(s, z, bias, h, reset_before, saved, k, y, i, H, j, n):
+    """`n` units from unit j on: n to saved, the new state to h and y; gates are in saved."""
+    v = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
+    if not reset_before:
         hn = load_part(s, z + 3 * H + j, n) + load_part(s, bias + 3 * H + j, n)
-        new = tanh(xn + r * hn)
-        store_part(saved, k + j, r, n)
         store_part(saved, k + 3 * H + j, hn, n)
-    out = gru_output(zg, new, load_part(s, h + j, n))
-    store_part(saved, k + H + j, zg, n)
+        v = v + load_part(saved, k + j, n) * hn
+    new = tanh(v)
+    out = gru_output(load_part(saved, k + H + j, n), new, load_part(s, h + j, n))
     store_part(saved, k + 2 * H + j, new, n)
     store_part(s, h + j, out, n)
     store_part(y, i + j, out, n)
+
+
+@helper
+def forward_row(s, z, bias, h, reset_before, saved, k, y, i, H):
+    """A step of one sequence: the new state to h and y, gates to saved. Each loop has few
+    functions, so what they need stays in the registers."""
+    vector = lanes(s)
+    whole = H - H % vector
+    for j in range(0, whole, vector):
+        gates_part(s, z, bias, reset_before, saved, k, H, j, vector)
+    for j in range(0, whole, vector):
+        new_state(s, z, bias, h, reset_before, saved, k, y, i, H, j, vector)
+    if whole < H:
+        gates_part(s, z, bias, reset_before, saved, k, H, whole, H - whole)
+        new_state(s, z, bias, h, reset_before, saved, k, y, i, H, whole, H - whole)
 
 
 @kernel(block=64, rounds=("x", "w_ih", "w_hh"), tile_unit=True)
@@ -166,10 +184,7 @@ def gru_forward(
             t = step_of(turn, length_of(lengths, b, T), reverse)
             z, h = zs + r * deep, xs + r * wide + I
             k, i = b * saved.shape[1] + t * stride, (b * T + t) * H
-            for j in range(0, whole, vector):
-                forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, j, vector)
-            if whole < H:
-                forward_part(scratch, z, bias, h, reset_before, saved, k, y, i, H, whole, H - whole)
+            forward_row(scratch, z, bias, h, reset_before, saved, k, y, i, H)
     if packed > 1:
         unit_end(scratch)
     for r in range(count):
@@ -271,6 +286,8 @@ def gru_backward(
     fill_row(dbias_hh, lo * 3 * H, count * 3 * H, 0.0)
     for r in range(count):
         copy_or_zero(dh_n, order[lo + r] * H, scratch, hs + r * cell, H)
+    vector = lanes(scratch)
+    whole = H - H % vector
     packed = packing_of(w_transposed, 3 * H, H)
     weight = Weight(w_transposed, packed, 3 * H)
     if packed > 1:
@@ -288,8 +305,10 @@ def gru_backward(
             if turn > 0:
                 i = (b * T + step_of(turn - 1, length, reverse)) * H
                 step = Step(kept, Place(y, i), out, gates, sums_ih, sums_hh)
-                for j in range(0, H, lanes(y)):
-                    backward_part(scratch, z, dh, step, reset_before, H, j, H - j)
+                for j in range(0, whole, vector):
+                    backward_part(scratch, z, dh, step, reset_before, H, j, vector)
+                if whole < H:
+                    backward_part(scratch, z, dh, step, reset_before, H, whole, H - whole)
             else:
                 first = Step(kept, Place(h0, b * H), out, gates, sums_ih, sums_hh)
                 for j in range(0, H, lanes(y)):

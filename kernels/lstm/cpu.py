@@ -24,8 +24,9 @@ from ..recurrent.cpu import (
     store_at,
 )
 from ..recurrent.shared import Place, Rows, Weight, length_of, padded, step_of
+from ..scalar import sigmoid, tanh
 from ..simd import lanes, splat
-from .shared import lstm_cell, lstm_cell_gradient
+from .shared import lstm_gradient, lstm_state
 
 
 @helper
@@ -41,31 +42,65 @@ def lstm_backward_scratch(hidden):
 
 
 @helper
-def forward_part(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
-    """`n` units from unit j on: gates from scratch at z, new state to c, h, saved and y.
+def gate_sum(s, z, bias, peephole, c, j, k, n):
+    """What a gate's function is taken of: `n` units from number j of z and bias on, k of c on."""
+    v = load_part(s, z + j, n) + load_part(s, bias + j, n)
+    if peephole.size > 0:
+        v = v + load_part(peephole, j, n) * load_part(s, c + k, n)
+    return v
 
-    `s` is the scratch memory; z, bias, c and h are where the arrays of one sequence begin in it. k
-    and i are where the step's row begins in `saved` and in y, all as flat indices.
-    """
-    before = load_part(s, c + j, n)
-    zi = load_part(s, z + j, n) + load_part(s, bias + j, n)
-    zf = load_part(s, z + H + j, n) + load_part(s, bias + H + j, n)
-    zg = load_part(s, z + 2 * H + j, n) + load_part(s, bias + 2 * H + j, n)
+
+@helper
+def two_gates(s, z, bias, c, peephole, saved, k, H, j, n):
+    """The gates i and f of `n` units from unit j on, to saved."""
+    store_part(saved, k + j, sigmoid(gate_sum(s, z, bias, peephole, c, j, j, n)), n)
+    store_part(saved, k + H + j, sigmoid(gate_sum(s, z, bias, peephole, c, H + j, j, n)), n)
+
+
+@helper
+def candidate(s, z, bias, saved, k, j, n):
+    """The gate g of `n` units from number j of a row on, to saved."""
+    v = load_part(s, z + j, n) + load_part(s, bias + j, n)
+    store_part(saved, k + j, tanh(v), n)
+
+
+@helper
+def new_state(s, z, bias, c, h, peephole, saved, k, y, i, H, j, n):
+    """The gate o and the new c and h of `n` units from unit j on; the other gates are in saved."""
     zo = load_part(s, z + 3 * H + j, n) + load_part(s, bias + 3 * H + j, n)
     po = splat(s, 0.0)
     if peephole.size > 0:
-        zi = zi + load_part(peephole, j, n) * before
-        zf = zf + load_part(peephole, H + j, n) * before
         po = load_part(peephole, 2 * H + j, n)
-    gi, gf, gg, go, after, out = lstm_cell(zi, zf, zg, zo, po, before)
-    store_part(saved, k + j, gi, n)
-    store_part(saved, k + H + j, gf, n)
-    store_part(saved, k + 2 * H + j, gg, n)
+    gi, gf = load_part(saved, k + j, n), load_part(saved, k + H + j, n)
+    gg = load_part(saved, k + 2 * H + j, n)
+    go, after, out = lstm_state(gi, gf, gg, zo, po, load_part(s, c + j, n))
     store_part(saved, k + 3 * H + j, go, n)
     store_part(saved, k + 4 * H + j, after, n)
     store_part(s, c + j, after, n)
     store_part(s, h + j, out, n)
     store_part(y, i + j, out, n)
+
+
+@helper
+def forward_row(s, z, bias, c, h, peephole, saved, k, y, i, H):
+    """A step of one sequence: gates from scratch at z, new state to c, h, saved and y.
+
+    `s` is the scratch memory; z, bias, c and h are where the arrays of the sequence begin in it. k
+    and i are where the step's row begins in `saved` and in y, all as flat indices. Each loop has
+    few functions, so what they need stays in the registers.
+    """
+    vector = lanes(s)
+    whole = H - H % vector
+    for j in range(0, whole, vector):
+        two_gates(s, z, bias, c, peephole, saved, k, H, j, vector)
+    for j in range(2 * H, 2 * H + whole, vector):
+        candidate(s, z, bias, saved, k, j, vector)
+    for j in range(0, whole, vector):
+        new_state(s, z, bias, c, h, peephole, saved, k, y, i, H, j, vector)
+    if whole < H:
+        two_gates(s, z, bias, c, peephole, saved, k, H, whole, H - whole)
+        candidate(s, z, bias, saved, k, 2 * H + whole, H - whole)
+        new_state(s, z, bias, c, h, peephole, saved, k, y, i, H, whole, H - whole)
 
 
 @kernel(block=64, rounds=("x", "w_ih", "w_hh"), tile_unit=True)
@@ -109,8 +144,6 @@ def lstm_forward(
         copy_or_zero(h0, b * H, scratch, xs + r * wide + I, H)
         copy_or_zero(c0, b * H, scratch, cs + r * cell, H)
     inputs_weight, state_weight = Weight(w_ih, packed, I), Weight(w_hh, packed, H)
-    vector = lanes(x)
-    whole = H - H % vector
     rows = count
     if packed > 1:
         unit_begin(scratch)
@@ -137,11 +170,7 @@ def lstm_forward(
             t = step_of(turn, length_of(lengths, b, T), reverse)
             z, c, h = zs + r * deep, cs + r * cell, xs + r * wide + I
             k, i = b * saved.shape[1] + t * stride, (b * T + t) * H
-            for j in range(0, whole, vector):
-                forward_part(scratch, z, bias, c, h, peephole, saved, k, y, i, H, j, vector)
-            if whole < H:
-                forward_part(scratch, z, bias, c, h, peephole, saved, k, y, i, H, whole,
-                             H - whole)  # fmt: skip
+            forward_row(scratch, z, bias, c, h, peephole, saved, k, y, i, H)
     if packed > 1:
         unit_end(scratch)
     for r in range(count):
@@ -166,12 +195,12 @@ class Step(NamedTuple):
 
 @helper
 def backward_part(s, z, dh, dc, step, H, j, n):
-    """`n` units from unit j on: gradients of the gates to scratch at z and to the step's."""
+    """`n` units from unit j on: gradients of the gates to scratch at z and to the step's. At z are
+    the hyperbolic tangents of c'."""
     kept, before, dy, peephole = step.kept, step.before, step.dy, step.peephole
     dz, dbias, dpeephole = step.dz, step.dbias, step.dpeephole
     gi, gf = load_at(kept, j, n), load_at(kept, H + j, n)
     gg, go = load_at(kept, 2 * H + j, n), load_at(kept, 3 * H + j, n)
-    after = load_at(kept, 4 * H + j, n)
     old = splat(s, 0.0)
     if before.array.size > 0:
         old = load_at(before, j, n)
@@ -181,14 +210,14 @@ def backward_part(s, z, dh, dc, step, H, j, n):
     po = splat(s, 0.0)
     if peephole.size > 0:
         po = load_part(peephole, 2 * H + j, n)
-    di, df, dg, do, dold = lstm_cell_gradient(
-        gi, gf, gg, go, po, old, after, gradient, load_part(s, dc + j, n)
+    di, df, dg, do, dold = lstm_gradient(
+        gi, gf, gg, go, po, old, load_part(s, z + j, n), gradient, load_part(s, dc + j, n)
     )
     if peephole.size > 0:
         dold = dold + di * load_part(peephole, j, n) + df * load_part(peephole, H + j, n)
         add_at(dpeephole, j, di * old, n)
         add_at(dpeephole, H + j, df * old, n)
-        add_at(dpeephole, 2 * H + j, do * after, n)
+        add_at(dpeephole, 2 * H + j, do * load_at(kept, 4 * H + j, n), n)
     store_part(s, dc + j, dold, n)
     store_part(s, z + j, di, n)
     store_part(s, z + H + j, df, n)
@@ -261,6 +290,11 @@ def lstm_backward(
             kept, sums = Place(saved, k), Place(dbias, b * 4 * H)
             out, gates = Place(dy, e), Place(dz, d)
             peepholes = Place(dpeephole, b * peephole.size)
+            for j in range(0, whole, vector):
+                store_part(scratch, z + j, tanh(load_at(kept, 4 * H + j, vector)), vector)
+            if whole < H:
+                after = load_at(kept, 4 * H + whole, H - whole)
+                store_part(scratch, z + whole, tanh(after), H - whole)
             if turn > 0:
                 i = b * saved.shape[1] + step_of(turn - 1, length, reverse) * stride + 4 * H
                 step = Step(kept, Place(saved, i), out, peephole, gates, sums, peepholes)

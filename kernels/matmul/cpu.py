@@ -29,7 +29,17 @@ from ..cpu.tile import (
     transpose_block,
 )
 from ..declare import helper, kernel
-from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
+from ..simd import (
+    fill_like,
+    fma,
+    is32,
+    lanes,
+    load,
+    load_first,
+    store,
+    store_first,
+    sum_lanes,
+)
 
 #: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
 #: (48 KiB on the CPU measured), and a tile's beginning and end cost 2 % of its time
@@ -182,6 +192,23 @@ def product(
                 break
 
 
+@helper
+def outer(a, a_at, b, b_at, y, y_at, rows, columns):
+    """y[r, j] = a[r] b[j]; flat indices. Rows are written one after the other: a tile writes six at
+    a time, which takes twice as long."""
+    step = lanes(b)
+    whole = columns // step * step
+    zero, factors = fill_like(load_first(b, b_at, 0), 0.0), a.reshape(-1)
+    for r in range(rows):
+        factor = fill_like(zero, factors[a_at + r])
+        at = y_at + r * columns
+        for j in range(0, whole, step):
+            store(y, at + j, fma(factor, load(b, b_at + j), zero))
+        if whole < columns:
+            n = columns - whole
+            store_first(y, at + whole, fma(factor, load_first(b, b_at + whole, n), zero), n)
+
+
 @kernel(**FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
 def linear_forward(
     x: "in rows f[N,C]",
@@ -282,6 +309,9 @@ def linear_backward_weight(
 ):
     """dw = x.T @ dy"""
     c, k = dw.shape
+    if x.shape[0] == 1:
+        outer(x, lo, dy, 0, dw, lo * k, hi - lo, k)
+        return
     product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
             dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
 from ..simd import fill_like, fma, lanes, load, load_first, store, store_first, sum_lanes
-from .cpu import product
+from .cpu import outer, product
 
 
 @helper
@@ -46,22 +46,6 @@ def _some(a, a_at, b, b_at, n, sums):
         return sums
     n = min(n, lanes(a))
     return fma(load_first(a, a_at, n), load_first(b, b_at, n), sums)
-
-
-@helper
-def _outer(a, a_at, b, b_at, y, y_at, rows, columns):
-    """y[r, j] = a[r] b[j]; flat indices."""
-    step = lanes(b)
-    whole = columns // step * step
-    zero, factors = fill_like(load_first(b, b_at, 0), 0.0), a.reshape(-1)
-    for r in range(rows):
-        factor = fill_like(zero, factors[a_at + r])
-        at = y_at + r * columns
-        for j in range(0, whole, step):
-            store(y, at + j, fma(factor, load(b, b_at + j), zero))
-        if whole < columns:
-            n = columns - whole
-            store_first(y, at + whole, fma(factor, load_first(b, b_at + whole, n), zero), n)
 
 
 @helper
@@ -103,7 +87,7 @@ def matmul_forward(
         if k == 1:
             _dots(a, p * m * c, b, p * c, y, p * m, m, c)
         elif c == 1:
-            _outer(a, p * m, b, p * k, y, p * m * k, m, k)
+            outer(a, p * m, b, p * k, y, p * m * k, m, k)
         else:
             product(a, p * m * c, c, 1, b, p * c * k, k, tile_width(b), y, p * m * k, k,
                     a[p, 0], -1, c, m, k)  # fmt: skip
@@ -128,7 +112,7 @@ def matmul_backward_b(
     m, c, k = a.shape[1], a.shape[2], dy.shape[2]
     for p in range(lo, hi):
         if m == 1:
-            _outer(a, p * c, dy, p * k, db, p * c * k, c, k)
+            outer(a, p * c, dy, p * k, db, p * c * k, c, k)
         elif k == 1:
             _combined(a, p * m * c, dy, p * m, db, p * c, m, c)
         else:

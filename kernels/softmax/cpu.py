@@ -6,7 +6,7 @@ N rows, C classes. A row's sums run over its lanes in one fixed order.
 from ..cpu.parts import keep_part, load_part, row_max, row_sum, store_part
 from ..declare import helper, kernel
 from ..scalar import exp, log
-from ..simd import fma, lanes, max_lanes, splat, sum_lanes
+from ..simd import fma, lanes, load, max_lanes, splat, store, sum_lanes
 
 
 @helper
@@ -18,8 +18,14 @@ def log_of(x, value):
 @helper
 def exp_sum(x, base, C, shift):
     """Sum of exp(x - shift) over a row."""
-    total = splat(x, 0.0)
-    for j in range(0, C, lanes(x)):
+    step, total = lanes(x), splat(x, 0.0)
+    full = C - C % (4 * step)
+    for j in range(0, full, 4 * step):  # the constants of `exp` are loaded once for four
+        e0, e1 = exp(load(x, base + j) - shift), exp(load(x, base + j + step) - shift)
+        e2 = exp(load(x, base + j + 2 * step) - shift)
+        e3 = exp(load(x, base + j + 3 * step) - shift)
+        total = (((total + e0) + e1) + e2) + e3
+    for j in range(full, C, step):
         e = exp(load_part(x, base + j, C - j) - shift)
         total = total + keep_part(x, e, C - j, 0.0)
     return sum_lanes(total)
@@ -28,8 +34,18 @@ def exp_sum(x, base, C, shift):
 @helper
 def exp_row(x, y, base, C, shift):
     """y = exp(x - shift) over a row, and its sum. `y` may be `x`."""
-    total = splat(x, 0.0)
-    for j in range(0, C, lanes(x)):
+    step, total = lanes(x), splat(x, 0.0)
+    full = C - C % (4 * step)
+    for j in range(0, full, 4 * step):
+        i = base + j
+        e0, e1 = exp(load(x, i) - shift), exp(load(x, i + step) - shift)
+        e2, e3 = exp(load(x, i + 2 * step) - shift), exp(load(x, i + 3 * step) - shift)
+        store(y, i, e0)
+        store(y, i + step, e1)
+        store(y, i + 2 * step, e2)
+        store(y, i + 3 * step, e3)
+        total = (((total + e0) + e1) + e2) + e3
+    for j in range(full, C, step):
         e = keep_part(x, exp(load_part(x, base + j, C - j) - shift), C - j, 0.0)
         store_part(y, base + j, e, C - j)
         total = total + e

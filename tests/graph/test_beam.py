@@ -95,15 +95,17 @@ def searched(table: Any, offset: Any, steps: int, width: int) -> list[Any]:
                 new.append((score, symbols, True))
                 continue
             near = continued(table, offset, symbols)
-            new += [(score + near[v], (*symbols, v), v == STOP) for v in range(V)]
+            new += [(score + p, (*symbols, v), v == STOP) for v, p in enumerate(near)]
         beam = sorted(new, key=lambda h: -h[0])[:width]
     return beam
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_narrow_beams(width: int) -> None:
+@pytest.mark.parametrize(("width", "count"), [(1, V), (2, V), (3, V), (5, 150)], ids=str)
+def test_narrow_beams(width: int, count: int) -> None:
     rng = np.random.default_rng(4)
-    table, offset = rng.normal(size=(V, V)), rng.normal(size=(6, V))
+    table, offset = rng.normal(size=(count, count)), rng.normal(size=(6, count))
+    if count > V:
+        table[:, STOP] += 4.0  # so that some end
     symbols, lengths, scores = Chain(table, steps=6, width=width).to("float64").predict(offset)
     for b in range(6):
         for k, (score, want, _) in enumerate(searched(table, offset[b], 6, width)):

@@ -1,7 +1,8 @@
 """Narrower vectors than the CPU has, each width in a process of its own.
 
 Elementwise results and random numbers have the same bits at every width; sums are added in another
-order and are checked against NumPy by the tests that run again here.
+order and are checked against NumPy by the tests that run again here. Sums in lanes have the bits of
+their twin with as many lanes: also with more lanes than the CPU has, in two registers each.
 """
 
 import hashlib
@@ -98,3 +99,47 @@ def test_tests_pass(bits):
 def test_wrong_width_is_refused():
     done = python(1024, "-c", "from fastnn.kernels.cpu import target; target.host()")
     assert "FASTNN_VECTOR_BITS='1024'" in done.stderr
+
+
+def sums_in_lanes(lanes):
+    """Products that sum in lanes, compiled and as their twins: the names of those that differ."""
+    from fastnn.kernels import simd
+    from fastnn.kernels.matmul import cpu as linear
+    from fastnn.kernels.matmul import cpu_batched as batched
+
+    simd.TWIN_LANES = {4: lanes, 8: lanes // 2}
+    rng, different = np.random.default_rng(2), []
+
+    def both(kernel, out, shape, **given):
+        given = {n: rng.normal(size=s).astype(np.float32) for n, s in given.items()}
+        compiled, twin = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        call(kernel, **given, **{out: compiled})
+        kernel(**given, **{out: twin}, lo=0, hi=shape[0])
+        if compiled.tobytes() != twin.tobytes():
+            different.append((kernel.name, shape, given))
+
+    for c in (1, lanes - 1, lanes, 4 * lanes + 3, 8 * lanes, 9 * lanes + 1):
+        both(batched.matmul_forward, "y", (2, 3, 1), a=(2, 3, c), b=(2, c, 1))
+        both(batched.matmul_transposed_forward, "y", (2, 2, 3), a=(2, 2, c), b=(2, 3, c))
+        both(batched.matmul_backward_b, "db", (2, c, 1), a=(2, 5, c), dy=(2, 5, 1))
+        both(batched.matmul_backward_b, "db", (2, 5, c), a=(2, 1, 5), dy=(2, 1, c))
+        both(linear.linear_backward_input_unpacked, "dx", (2, 5), dy=(2, c), w=(5, c))
+    return [(name, shape) for name, shape, _ in different]
+
+
+def test_sums_in_sixteen_lanes_are_their_twins():
+    """With AVX-512's lanes; a CPU with narrower vectors takes several registers for them."""
+    bits = 512
+    program = (
+        "import dataclasses, runpy; from fastnn.kernels.cpu import target; "
+        f"host = dataclasses.replace(target.host(), vector_bits={bits}); "
+        "target.host = lambda: host; "
+        f"found = runpy.run_path({str(Path(__file__))!r})['sums_in_lanes']({bits // 32}); "
+        "print(found)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
