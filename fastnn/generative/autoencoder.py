@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
-from fastnn.generative.convolutional import conv_decoder, conv_encoder
+from fastnn.generative.convolutional import Halves
 from fastnn.generative.outputs import Output, check_hidden, sum_from
 from fastnn.graph.value import Value
 from fastnn.nn.activation import ReLU
@@ -21,7 +21,7 @@ from fastnn.nn.module import Module
 from fastnn.train.unlabelled import Reconstructing
 
 
-class Autoencoder(Reconstructing):
+class Autoencoder(Reconstructing, Halves):
     """Learns a code from which data can be reconstructed: ``decoder(encoder(x))`` is compared with
     x.
 
@@ -94,22 +94,10 @@ class Autoencoder(Reconstructing):
         return cls(_chain(sizes, activation), _chain(sizes[::-1], activation), **options)
 
     @classmethod
-    def convolutional(
-        cls, shape: Sequence[int], channels: Sequence[int] = (32, 64), latent: int = 30, *,
-        activation: type[Module] = ReLU, batch_norm: bool = True, **options: Any,
-    ) -> Autoencoder:  # fmt: skip
-        """An autoencoder of images (Masci et al. 2011): `conv_encoder` and `conv_decoder`.
-
-        Args:
-            shape: (C, H, W) of an image.
-            channels: of the encoder's convolutions.
-            latent: the size of a code.
-            activation, batch_norm: as of `conv_encoder`.
-            options: as for the class.
-        """
-        more: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
-        encoder = conv_encoder(shape, channels, latent, **more)
-        return cls(encoder, conv_decoder(latent, channels, shape, **more), **options)
+    def _of(
+        cls, encoder: Module, decoder: Module, latent: int, options: dict[str, Any]
+    ) -> Autoencoder:
+        return cls(encoder, decoder, **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

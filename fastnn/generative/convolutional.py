@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastnn.errors import OptionError, check_whole, is_whole
 from fastnn.nn.activation import ReLU
@@ -18,6 +18,52 @@ from fastnn.nn.shape import Flatten, Reshape
 
 #: of each convolution, whose stride is 2: every pixel is in four windows
 WINDOW: dict[str, Any] = dict(kernel_size=4, stride=2, padding=1)
+
+
+Halved = TypeVar("Halved", bound="Halves")
+
+
+class Halves(Module):
+    """A model with an encoder and a decoder, which of images can be convolutional."""
+
+    #: numbers of a code by default, and how many the encoder has for each of them
+    _code, _each = 30, 1
+
+    @classmethod
+    def convolutional(
+        cls: type[Halved], shape: Sequence[int], channels: Sequence[int] = (32, 64),
+        latent: int | None = None, *, activation: type[Module] = ReLU, batch_norm: bool = True,
+        **options: Any,
+    ) -> Halved:  # fmt: skip
+        """A model of images (Masci et al. 2011): `conv_encoder` and `conv_decoder`.
+
+        Args:
+            shape: (C, H, W) of an image.
+            channels: of the encoder's convolutions.
+            latent: the size of a code; None: that of `mlp`.
+            activation, batch_norm: as of `conv_encoder`.
+            options: as for the class, without `classes`.
+
+        Raises OptionError for `classes`, which these nets have no input for, for sizes below 1, and
+        for images that are too small to be halved so often.
+        """
+        who, latent = cls.__name__, cls._code if latent is None else latent
+        if options.get("classes"):
+            raise OptionError(
+                f"{who}.convolutional: expected no classes, which its nets have no input for, got "
+                f"{options['classes']}; build both nets yourself"
+            )
+        check_whole(who, 1, latent=latent)
+        more: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
+        encoder = conv_encoder(shape, channels, cls._each * latent, **more)
+        return cls._of(encoder, conv_decoder(latent, channels, shape, **more), latent, options)
+
+    @classmethod
+    def _of(
+        cls: type[Halved], encoder: Module, decoder: Module, latent: int, options: dict[str, Any]
+    ) -> Halved:
+        """The model of these two, with codes of so many numbers."""
+        raise NotImplementedError
 
 
 def conv_encoder(

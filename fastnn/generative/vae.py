@@ -18,7 +18,7 @@ from fastnn.errors import (
     check_whole,
     where,
 )
-from fastnn.generative.convolutional import conv_decoder, conv_encoder
+from fastnn.generative.convolutional import Halves
 from fastnn.generative.joined import Joined, one_hot
 from fastnn.generative.latent import noise, stacked
 from fastnn.generative.outputs import Output, check_hidden
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fastnn.train.history import History
 
 
-class VAE(Module):
+class VAE(Halves):
     """A variational autoencoder (Kingma & Welling 2014): data x are generated from a normally
     distributed code z, and an encoder says which codes a sample may come from::
 
@@ -79,6 +79,8 @@ class VAE(Module):
     >>> bool(vae.bound(x) > -4 * np.log(2))  # better than coins
     True
     """
+
+    _code, _each = 20, 2
 
     def __init__(
         self, encoder: Module, decoder: Module, latent: int, output: str = "bernoulli",
@@ -127,30 +129,8 @@ class VAE(Module):
         return cls(parts[0], parts[1], latent, classes=classes, **options)
 
     @classmethod
-    def convolutional(
-        cls, shape: Sequence[int], channels: Sequence[int] = (32, 64), latent: int = 20, *,
-        activation: type[Module] = ReLU, batch_norm: bool = True, **options: Any,
-    ) -> VAE:  # fmt: skip
-        """A VAE of images: `conv_encoder` and `conv_decoder`.
-
-        Args:
-            shape: (C, H, W) of an image.
-            channels: of the encoder's convolutions.
-            latent: the size of a code.
-            activation, batch_norm: as of `conv_encoder`.
-            options: as for the class, without `classes`.
-
-        Raises OptionError for `classes`, which these nets have no input for.
-        """
-        if options.get("classes"):
-            raise OptionError(
-                "VAE.convolutional: expected no classes, which its nets have no input for, got "
-                f"{options['classes']}; build both nets yourself"
-            )
-        check_whole("VAE", 1, latent=latent)
-        more: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
-        encoder = conv_encoder(shape, channels, 2 * latent, **more)
-        return cls(encoder, conv_decoder(latent, channels, shape, **more), latent, **options)
+    def _of(cls, encoder: Module, decoder: Module, latent: int, options: dict[str, Any]) -> VAE:
+        return cls(encoder, decoder, latent, **options)
 
     # ---------------------------------------------------------------- of symbolic values
 

@@ -78,6 +78,17 @@ def test_models_train_with_the_same_bits_on_any_number_of_workers() -> None:
         np.testing.assert_array_equal(one, two)
 
 
+def test_codes_have_the_sizes_of_fully_connected_models() -> None:
+    shape = (1, 8, 8)
+    for model, flat, each in (
+        (Autoencoder.convolutional(shape, (4,)), Autoencoder.mlp(64), 1),
+        (VAE.convolutional(shape, (4,)), VAE.mlp(64), 2),
+    ):
+        last, other = list(model.encoder)[-1], list(flat.encoder)[-1]
+        assert last.weight.shape[0] == other.weight.shape[0]
+        assert model.decoder.layers[0].weight.shape[1] * each == last.weight.shape[0]
+
+
 def test_dcgan_begins_with_small_weights_and_leaky_slopes() -> None:
     gan = GAN.dcgan((1, 28, 28), (16, 32), 20, output=nn.Tanh)
     state = gan.state_dict()
@@ -99,6 +110,7 @@ def test_dcgan_begins_with_small_weights_and_leaky_slopes() -> None:
         (lambda: conv_encoder((1, 8, 8), (4,), 0), "whole number of numbers"),
         (lambda: GAN.dcgan((1, 8, 8), (4,), 3, classes=-1), "classes to be a whole number >= 0"),
         (lambda: VAE.convolutional((1, 8, 8), (4,), 3, classes=2), "expected no classes"),
+        (lambda: Autoencoder.convolutional((1, 8, 8), (4,), 0), "latent to be a whole number >= 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, told: str) -> None:
