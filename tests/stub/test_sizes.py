@@ -6,6 +6,8 @@ import pytest
 
 from tests.stub.harness import Ran, numbers, run
 
+#: the last two follow from formulas
+LENGTHS = (20, 9, 14, 3, 11, 17)
 SCRIPT = """
 import os
 os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
@@ -50,7 +52,7 @@ def steps(name, model, lengths, times=3):
     print(name, sum(map(len, step._plans._plans.values())))
     return step
 
-LENGTHS = (20, 9, 14, 3)
+LENGTHS = (20, 9, 14, 3, 11, 17)
 kept = [steps("shared lstm", Tagger(), LENGTHS), steps("shared loop", Loop(), LENGTHS)]
 def words(launch):
     return [(type(a).__name__, a.item()) for a in launch.arguments], launch.how, launch.words
@@ -66,7 +68,7 @@ for step in kept:  # the launches of sizes within a plan, and the same prepared 
 looked = []
 there = ahead._is_there
 ahead._is_there = lambda variant: looked.append(variant) or there(variant)
-kept[0](*data(4, 11, 6, steps=(11,)))
+kept[0](*data(4, 13, 6, steps=(13,)))
 print("asked for", len(looked), "kernels of the cache")
 x, y = data(50, 12, 6, steps=(12,))
 trainer = fnn.Trainer(Loop(), "cross_entropy", device="cuda")
@@ -107,8 +109,8 @@ def test_nothing_is_refused_and_all_is_given_back(ran: Ran):
 def test_a_smaller_size_makes_the_launches_of_its_own_program(ran: Ran, kind: str):
     lines = [x.split() for x in ran.output.splitlines() if x.startswith(("shared", "own"))]
     plans = {how: int(count) for how, what, count in lines if what == kind}
-    assert plans == {"shared": 1, "own": 4}
-    for length in (20, 9, 14, 3):
+    assert plans == {"shared": 1, "own": 6}
+    for length in LENGTHS:
         for k in range(3):
             both = [
                 [x for x in ran.section(f"{how} {kind} {length} {k}") if x.startswith("Launch")]
@@ -122,20 +124,21 @@ def test_a_smaller_size_makes_the_launches_of_its_own_program(ran: Ran, kind: st
 def test_only_launches_that_differ_are_prepared_for_a_smaller_size(ran: Ran, kind: str):
     lines = [x.split() for x in ran.output.splitlines() if x.startswith("prepared ")]
     count = {(how, int(n)): int(k) for _, how, what, n, k in lines if what == kind}
-    for length in (9, 14, 3):
-        assert 0 < count["shared", length] < count["own", length]
+    for length in LENGTHS[1:]:
+        most = {11: 1, 17: 0}  # of the first one the check of its integers
+        assert count["shared", length] <= most.get(length, count["own", length] - 1)
 
 
 def test_what_is_prepared_from_another_size_has_the_words_of_its_own(ran: Ran):
     lines = [x.split() for x in ran.output.splitlines() if x.startswith("words ")]
-    assert [line[1] for line in lines].count("True") >= 6  # three lengths of two models
+    assert [line[1] for line in lines].count("True") >= 10  # five lengths of two models
     assert all(int(count) > 0 and same == "True" for _, _, count, same in lines)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "loop"])
 def test_memory_is_shared_by_all_sizes(ran: Ran, kind: str):
     """The first size takes it; one that is smaller has its own constants at most."""
-    for length in (9, 14, 3):
+    for length in LENGTHS[1:]:
         log = ran.section(f"shared {kind} {length} 0")
         taken = [numbers(line)["size"] for line in log if line.startswith("MemAlloc")]
         assert sum(taken) <= 4096  # work memory is ten times as much

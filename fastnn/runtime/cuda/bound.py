@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,24 +15,36 @@ import numpy as np
 from fastnn.cached import cached
 from fastnn.errors import ProgramError
 from fastnn.graph.fold import fold
+from fastnn.graph.sizes import at
 from fastnn.kernels import control_block, types
-from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.plan.branches import END, Touch, touches_of
+from fastnn.plan.formula import Formula, SizedProgram, filled
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
-    PlannedPhase,
     PlannedRepeat,
     Program,
     calls_of,
-    time_steps,
 )
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import ahead
 from fastnn.runtime.cuda.made import Before, Made, made
-from fastnn.runtime.cuda.order import Again, Other, Part, Sent, Steps, cut, ends_early
+from fastnn.runtime.cuda.order import (
+    Again,
+    Leaves,
+    Other,
+    Part,
+    Sent,
+    Steps,
+    calls_host,
+    cut,
+    ends_early,
+    host_number,
+    marked,
+)
 from fastnn.runtime.cuda.place import Launch, Place
+from fastnn.runtime.cuda.sized import SizedLaunches, launches_at
 from fastnn.runtime.cuda.weights import copying
 from fastnn.runtime.segment import Segment
 
@@ -57,8 +71,6 @@ class CudaProgram:
         larger: CudaProgram | None = None,
     ):  # fmt: skip
         self.program, self.runtime = program, runtime
-        #: the program's calls, those of loops once
-        self.calls = program.calls()
         self.gpu, self.device_control = runtime.gpu, runtime.device_control
         self.segments = segments
         if larger is None:
@@ -71,20 +83,29 @@ class CudaProgram:
             raise ProgramError(f"no memory for {name!r}")
         #: what takes the place of functions of the host
         self.exchanges: list[Exchange] = []
-        #: what is launched for each phase, for programs of other sizes within this one
+        #: what is launched for each phase, for programs of other sizes within this one, and the
+        #: launches of those that follow from formulas
         self.sent: list[Made] = []
+        #: of programs that follow from formulas, in the memory of one within this one: one for each
+        self.alike: dict[Formula, CudaProgram] = {}
+        self.sized: weakref.WeakKeyDictionary[Formula, SizedLaunches] = weakref.WeakKeyDictionary()
         #: launches of single calls, by number
         self._single: dict[int, Launch] = {}
         self.saved: Any = None
+        self.keep: Other | None = None
         #: the launches of a step, in parts
         self.parts = self._prepared_parts(larger)
-        if "buffers" in self.written and (
+        if larger is not None and larger.keep and self._has_segments_of(larger):
+            self.saved, self.keep = larger.saved, larger.keep
+        elif "buffers" in self.written and (
             self.hosts
             or self.exchanges
             or any(kernel_of(call.kernel).traits.checks for call in self.calls)
         ):
             self.saved = runtime.saved_buffers(segments["buffers"])
-            self.parts[-1].items.append(self._keep())
+            self.keep = self._keep()
+        if self.keep:
+            self.parts[-1].items.append(self.keep)
         #: what copies weights in 16 bits that the updates keep; whether it changes others
         self.copies = copying(self)
         self.spoils_copies = "params" in self.written and not self.copies
@@ -100,56 +121,87 @@ class CudaProgram:
         """The functions of the host that are called between parts of a step."""
         return [part.host for part in self.parts if part.host is not None]
 
+    @cached
+    def calls(self) -> list[PlannedCall]:
+        """The program's calls, those of loops once."""
+        return self.program.calls()
+
+    def _has_segments_of(self, larger: CudaProgram) -> bool:
+        """Whether all its memory but for constants is that of the program within which it is."""
+        others = self.used - {"constant"}
+        return all(self.segments[name] is larger.segments[name] for name in others)
+
     def _prepared_parts(self, larger: CudaProgram | None) -> list[Part]:
         """The launches of a step, in parts between which the host does something; notes exchanges
         with other processes."""
-        leaves = (tuple(calls_of([leaf])) for leaf in self.program.leaves())
-        groups = [calls for calls in leaves if _host_number(calls) is None]
+        leaves, marks = Leaves(self.program), _cuda.ranges()
+        launches: Sequence[Launch | None] | None = None
+        phases: Sequence[Any] = ()
+        values: Sequence[int] = ()
+        if larger is not None and marks is None and self._has_segments_of(larger):
+            launches = launches_at(larger, self)
+        if launches is None:
+            called, phases = leaves.calls, self.program.phases
+            launches = self._launches(called, larger)
+        elif larger is not None and isinstance(self.program, SizedProgram) and self.program.formula:
+            called = [one.calls for one in larger.sent]  # the same but for numbers
+            phases, values = self.program.formula.program.phases, self.program.values
+        numbers, leaf_numbers = itertools.count(), itertools.count()
+
+        def launched(phase: Any, loops: tuple[PlannedRepeat, ...]) -> Sent | Again | int:
+            """What stands for a phase; the number of a function of the host."""
+            if isinstance(phase, PlannedRepeat):
+                body: Any = tuple(launched(one, (*loops, phase)) for one in phase.body)
+                return Again(at(phase.length, values), body)
+            k = next(leaf_numbers)
+            first, *more = [next(numbers) for _ in called[k]]
+            launch = launches[k]
+            if launch is None:
+                return host_number(called[k])
+            if marks is not None:
+                launch = marked(marks, launch, called[k], loops)
+            if not more:
+                self._single[first] = launch
+            return Sent(launch, leaves, k, 1 + len(more))
+
+        parts = [Part(self.program, [])]
+        for phase in phases:
+            one = launched(phase, ())
+            if isinstance(one, Again):
+                running = filled(phase.running, values)
+                whole = replace(phase, length=one.length, body=(), running=running)
+                if ends_early(whole):
+                    parts += self._cut(whole, one.body)
+                    continue
+            if not isinstance(one, int):
+                parts[-1].items.append(one)
+                continue
+            exchange = self.runtime.exchanges.get(one)
+            if exchange is None:
+                parts.append(Part(self.program, [], one))
+            else:
+                self.exchanges.append(exchange)
+                (call,) = calls_of([phase])
+                parts[-1].items.append(self._exchange(call, exchange))
+        return parts
+
+    def _launches(
+        self, called: Sequence[tuple[PlannedCall, ...]], larger: CudaProgram | None
+    ) -> list[Launch | None]:
+        """What is launched for each phase; None for a function of the host."""
         sent, theirs = ((), {}) if larger is None else (larger.sent, larger.segments)
         before, dtype = Before(sent, theirs, self.segments), self.program.dtype
-        found = [before.made(calls, self.place) for calls in groups]
+        found = [None if calls_host(calls) else before.made(calls, self.place) for calls in called]
         ahead.compile_missing(
             (one.kernel, dtype, one.data, self.gpu.cc)
             for one in found
-            if one.launch is None and not self.gpu.has(one.kernel, dtype, one.data)
+            if one is not None
+            and one.launch is None
+            and not self.gpu.has(one.kernel, dtype, one.data)
         )
         if larger is None:
-            self.sent = found
-        phases, numbers, marks = zip(groups, found, strict=True), itertools.count(), _cuda.ranges()
-
-        def launched(phase: PlannedPhase | PlannedRepeat, loops: tuple[Any, ...]) -> Sent | Again:
-            if isinstance(phase, PlannedRepeat):
-                body = tuple(launched(one, (*loops, phase)) for one in phase.body)
-                return Again(phase.length, body)
-            calls, one = next(phases)
-            launch = one.prepare(self.gpu, dtype)
-            if marks is not None:
-                launch = _marked(marks, launch, calls, loops)
-            first, *more = [next(numbers) for _ in calls]
-            if not more:
-                self._single[first] = launch
-            return Sent(launch, calls)
-
-        parts = [Part(self.program, [])]
-        for phase in self.program.phases:
-            calls = () if isinstance(phase, PlannedRepeat) else tuple(calls_of([phase]))
-            number = _host_number(calls)
-            if number is None:
-                one = launched(phase, ())
-                if isinstance(phase, PlannedRepeat) and ends_early(phase):
-                    assert isinstance(one, Again)
-                    parts += self._cut(phase, one.body)
-                else:
-                    parts[-1].items.append(one)
-                continue
-            next(numbers)
-            exchange = self.runtime.exchanges.get(number)
-            if exchange is None:
-                parts.append(Part(self.program, [], number))
-            else:
-                self.exchanges.append(exchange)
-                parts[-1].items.append(self._exchange(calls[0], exchange))
-        return parts
+            self.sent = [one for one in found if one is not None]
+        return [None if one is None else one.prepare(self.gpu, dtype) for one in found]
 
     def _cut(self, loop: PlannedRepeat, body: tuple[Sent | Again, ...]) -> Iterator[Part]:
         """Parts of a long loop that ends where its sequences do, and one for what follows it."""
@@ -189,7 +241,7 @@ class CudaProgram:
         stop = self.place(Operand("control", 0, (control_block.LENGTH,), "i"))
         launch = exchange.launch([self.place(o) for o in operands], stop)
         if (marks := _cuda.ranges()) is not None:
-            launch = _marked(marks, launch, [call], ())
+            launch = marked(marks, launch, [call], ())
         # a stop is exchanged, too
         touched = (*touches_of(self.program, call), Touch("control", 0, END, "w"))
         return Other(launch, touched, 1)
@@ -341,30 +393,3 @@ class CudaProgram:
             return
         contents = np.ascontiguousarray(np.broadcast_to(array, place.dims), place.dtype)
         segment.write(self.gpu, place.offset, contents)
-
-
-def _host_number(calls: Sequence[PlannedCall]) -> int | None:
-    """Which function of the host calls stand for; None for a launch or a loop of them."""
-    if not calls or not kernel_of(calls[0].kernel).traits.host:
-        return None
-    return int(calls[0].operands[0])  # type: ignore[arg-type]
-
-
-def _marked(
-    marks: Any, launch: Launch, calls: Sequence[PlannedCall], loops: Sequence[PlannedRepeat]
-) -> Launch:
-    """A launch within NVTX ranges: the layer's name, and in it the kernel's."""
-    kernel = joined.AND.join(call.kernel for call in calls)
-
-    def within(*steps: int) -> None:
-        time = time_steps(loops, steps)
-        layers = dict.fromkeys(call.scope + time for call in calls if call.scope or time)
-        marks.push_range(" + ".join(layers) or "(step)", domain="fastnn")
-        marks.push_range(kernel, domain="fastnn")
-        try:
-            launch(*steps)
-        finally:
-            marks.pop_range(domain="fastnn")
-            marks.pop_range(domain="fastnn")
-
-    return within

@@ -8,8 +8,7 @@ bus between them. Now and then the control block is read back, to show progress 
 A stop (`control[STOP]`, say a loss that is not finite) is latched by a kernel, and launches that
 follow, those of steps sent ahead included, must not change what training keeps. So when a stop is
 latched `prepare` marks the step's hyper-parameters, and `update` returns at once; `advance` does
-not count the step; and buffers (running statistics, carried states) are put back to a copy that
-the kernel `keep` makes after each good step.
+not count the step; and buffers are put back to a copy that `keep` makes after each good step.
 """
 
 from __future__ import annotations
@@ -138,7 +137,12 @@ class CudaRuntime:
         return known
 
     def bind_like(self, bound: CudaProgram, program: Program) -> CudaProgram:
-        return CudaProgram(program, self, bound.segments)
+        formula = getattr(program, "formula", None)
+        within = None if formula is None else self._bound.get(id(bound.program.within))
+        alike: dict[Any, CudaProgram] = {} if within is None else within.alike
+        found = CudaProgram(program, self, bound.segments, alike.get(formula))
+        alike.setdefault(formula, found)
+        return found
 
     def save(self, names: Sequence[str]) -> list[tuple[Segment, Any]]:
         self._between()

@@ -64,7 +64,7 @@ def made(calls: tuple[PlannedCall, ...], place: Placing) -> Made:
     operands: dict[str, Any] = {}
     data = ""
     for k, (call, kernel) in enumerate(zip(calls, parts, strict=True)):
-        for (name, own), operand in zip(_names(parts, k).items(), call.operands, strict=True):
+        for (name, own), operand in zip(names_of(parts, k).items(), call.operands, strict=True):
             operands[own] = _placed(kernel, name, operand, place)
             parameter = kernel.params[name]
             if isinstance(parameter, Array) and parameter.dtype == "d" and operand is not None:
@@ -72,7 +72,7 @@ def made(calls: tuple[PlannedCall, ...], place: Placing) -> Made:
     return Made(calls, parts, joined.joined(parts), data, operands)
 
 
-def _names(parts: Sequence[CudaKernel], number: int) -> dict[str, str]:
+def names_of(parts: Sequence[CudaKernel], number: int) -> dict[str, str]:
     """The names that the parameters of one of the kernels have in what is launched."""
     if len(parts) == 1:
         return {name: name for name in parts[0].params}
@@ -107,7 +107,7 @@ class Before:
             return made(calls, place)
         changed: dict[str, Any] = {}
         for k, (call, like) in enumerate(zip(calls, known.calls, strict=True)):
-            pairs = zip(_names(known.parts, k).items(), call.operands, like.operands, strict=True)
+            pairs = zip(names_of(known.parts, k).items(), call.operands, like.operands, strict=True)
             for (name, own), operand, before in pairs:
                 if self._is_same(operand, before):
                     continue

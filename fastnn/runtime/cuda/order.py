@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fastnn.cached import cached
+from fastnn.kernels.cuda import joined
+from fastnn.kernels.declare import kernel_of
 from fastnn.plan.branches import MOST_LAUNCHES, Place, Touch, branches, touches_of
-from fastnn.plan.program import PlannedCall, PlannedRepeat, Program
+from fastnn.plan.program import PlannedCall, PlannedRepeat, Program, calls_of, time_steps
 from fastnn.runtime.cuda.place import Launch
 from fastnn.runtime.cuda.place import Place as Where
 
@@ -15,17 +19,31 @@ from fastnn.runtime.cuda.place import Place as Where
 Steps = tuple[int, ...]
 
 
+class Leaves:
+    """The calls of a program's phases, which are looked at when somebody asks."""
+
+    def __init__(self, program: Program):
+        self.program = program
+
+    @cached
+    def calls(self) -> list[tuple[PlannedCall, ...]]:
+        """Of each phase."""
+        return [tuple(calls_of([leaf])) for leaf in self.program.leaves()]
+
+
 @dataclass(frozen=True)
 class Sent:
-    """What is launched for calls of a program."""
+    """What is launched for a phase of a program: `count` calls."""
 
     launch: Launch
-    calls: tuple[PlannedCall, ...]
+    leaves: Leaves
+    number: int
+    count: int
 
     @property
-    def count(self) -> int:
-        """How many calls of the program it makes."""
-        return len(self.calls)
+    def calls(self) -> tuple[PlannedCall, ...]:
+        """The calls of the program that it makes."""
+        return self.leaves.calls[self.number]
 
     def touches(self, program: Program, steps: Steps) -> list[Touch]:
         """What it touches in a step of the loops around it."""
@@ -134,3 +152,33 @@ def _each(items: Sequence[Item], steps: Steps) -> Iterator[tuple[Sent | Other, S
                 yield from _each(item.body, (*steps, t))
         else:
             yield item, steps
+
+
+def calls_host(calls: Sequence[PlannedCall]) -> bool:
+    """Whether a call stands for a function of the host."""
+    return bool(calls) and kernel_of(calls[0].kernel).traits.host
+
+
+def host_number(calls: Sequence[PlannedCall]) -> int:
+    """Which function of the host a call stands for."""
+    return int(calls[0].operands[0])  # type: ignore[arg-type]
+
+
+def marked(
+    marks: Any, launch: Launch, calls: Sequence[PlannedCall], loops: Sequence[PlannedRepeat]
+) -> Launch:
+    """A launch within NVTX ranges: the layer's name, and in it the kernel's."""
+    kernel = joined.AND.join(call.kernel for call in calls)
+
+    def within(*steps: int) -> None:
+        time = time_steps(loops, steps)
+        layers = dict.fromkeys(call.scope + time for call in calls if call.scope or time)
+        marks.push_range(" + ".join(layers) or "(step)", domain="fastnn")
+        marks.push_range(kernel, domain="fastnn")
+        try:
+            launch(*steps)
+        finally:
+            marks.pop_range(domain="fastnn")
+            marks.pop_range(domain="fastnn")
+
+    return within

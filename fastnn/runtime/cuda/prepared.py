@@ -24,7 +24,8 @@ from fastnn.runtime.cuda.place import (
 if TYPE_CHECKING:
     from fastnn.runtime.cuda.gpu import Gpu
 
-_numbers = functools.cache(argument_numbers)
+#: as `argument_numbers`
+numbers_of = functools.cache(argument_numbers)
 
 
 class Prepared:
@@ -79,7 +80,7 @@ def prepare(
     else:
         arguments = list(known.arguments)
         for name in changed:
-            begin, parameter = _numbers(kernel)[name], kernel.params[name]
+            begin, parameter = numbers_of(kernel)[name], kernel.params[name]
             value = _value(kernel, name, operands[name])
             if isinstance(parameter, Array):
                 words = [np.int64(value[0]), *map(np.int64, value[1])]
@@ -94,7 +95,7 @@ def prepare(
     moving = [
         (number, int(arguments[number]), value.strides)
         for name, value in moving_of(operands).items()
-        for number in [_numbers(kernel)[name]]
+        for number in [numbers_of(kernel)[name]]
     ]
     return Prepared(gpu, kernel.name, how, config, code, arguments, moving)
 
