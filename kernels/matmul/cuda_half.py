@@ -27,6 +27,7 @@ from ..cuda.half import (
 from ..cuda.tile import commit_copies, computed_here, place_of, store_tile, wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from .cuda import FOLDING, TILES, Choice, cycles_of_parts
+from .cuda_joined_sums import joining_columns, joining_groups
 from .cuda_product import MOST, activator, first_column, multiplier, tiles_grid
 
 
@@ -194,6 +195,8 @@ def product_of(
     activate_sums = activator(count) if activates else None
     lines = [place_of(i, 1, 8) for i in range(m)], [place_of(j, 2, 8) for j in range(n)]
     multiply_slopes = multiplier(*lines, "half_value(", f", {is_bf16})") if slopes else None
+    join_groups = joining_groups(count, threads, groups, rows * columns)
+    join_columns = joining_columns(threads, columns)
     sharing = threads // columns  # threads that sum a column
     assert threads == sharing * columns
     assert share % 16 == 0
@@ -245,26 +248,8 @@ def product_of(
                     column_sum += half_value(memory[at + d * b_row], is_bf16)
             use = use + stage if use < (stages - 1) * stage else 0
         if sums_columns and cuda.blockIdx.x == 0 and bias.size > 0:
-            cuda.syncthreads()
-            floats[thread] = column_sum
-            cuda.syncthreads()
-            if thread < columns and left + thread < N:
-                for k in range(1, sharing):
-                    column_sum += floats[thread + k * columns]
-                bias[left + thread] = column_sum
-        # the upper half of the groups hands its sums to the lower, until one group has them all
-        half = groups // 2
-        while half > 0:
-            place = thread % (threads // groups) + group % half * (rows * columns)
-            cuda.syncthreads()
-            if half <= group < 2 * half:
-                for k in range(count):
-                    floats[place + k * (threads // groups)] = sums[k]
-            cuda.syncthreads()
-            if group < half:
-                for k in range(count):
-                    sums[k] += floats[place + k * (threads // groups)]
-            half //= 2
+            join_columns(floats, column_sum, thread, left, N, bias, 0)
+        join_groups(floats, sums, thread, group)
         if group > 0:
             return
         row, column = top + i0 + lane // 4, left + j0 + lane % 4 * 2

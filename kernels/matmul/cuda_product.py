@@ -31,6 +31,7 @@ from ..declare import ceil_div, helper
 from ..recorded import execute
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import where
+from .cuda_joined_sums import joining_columns, joining_groups
 
 
 class Shape(NamedTuple):
@@ -244,6 +245,8 @@ def product_of(
         if slopes
         else None
     )
+    join_groups = joining_groups(count, threads, groups, rows * columns)
+    join_columns = joining_columns(threads, columns)
     sharing = threads // columns  # threads that sum a column
     assert threads == sharing * columns
     assert depth % sharing == 0
@@ -318,26 +321,8 @@ def product_of(
                     column_sum += memory[at + d * b_row]
             use = use + stage if use < (stages - 1) * stage else 0
         if sums_columns and cuda.blockIdx.x == 0:
-            cuda.syncthreads()
-            memory[thread] = column_sum
-            cuda.syncthreads()
-            if thread < columns and left + thread < N:
-                for k in range(1, sharing):
-                    column_sum += memory[thread + k * columns]
-                extra[extra_at + left + thread] = column_sum
-        # the upper half of the groups hands its sums to the lower, until one group has them all
-        half = groups // 2
-        while half > 0:
-            place = thread % (threads // groups) + group % half * (rows * columns)
-            cuda.syncthreads()
-            if half <= group < 2 * half:
-                for k in range(count):
-                    memory[place + k * (threads // groups)] = sums[k]
-            cuda.syncthreads()
-            if group < half:
-                for k in range(count):
-                    sums[k] += memory[place + k * (threads // groups)]
-            half //= 2
+            join_columns(memory, column_sum, thread, left, N, extra, extra_at)
+        join_groups(memory, sums, thread, group)
         if group > 0:
             return
         if pieces:
