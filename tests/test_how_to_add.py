@@ -96,6 +96,7 @@ def run(folder: Path, code: str, **environment: str) -> None:
 
 
 START = """
+    import os
     from pathlib import Path
 
     import numpy as np
@@ -282,3 +283,32 @@ def test_a_layer(copy: Path) -> None:
         gradcheck(lambda x, w: twice(ops.multiply)(x, w), a, nn.Parameter((7,), 1.5))
     """,
     )
+
+
+def test_a_device(copy: Path) -> None:
+    """It trains and predicts with the CPU's bits, by its name and by FASTNN_DEVICE; "auto" and
+    unknown names are as before."""
+    run(copy, """
+        from fastnn.errors import OptionError
+        from fastnn.runtime import devices
+
+        x, y = rng.normal(size=(40, 3)).astype("f4"), rng.integers(0, 2, 40)
+
+        def trained(device):
+            trainer = fnn.Trainer(nn.Sequential(nn.Linear(3, 2)), "cross_entropy", device=device)
+            trainer.fit(x, y, epochs=3, batch_size=16, verbose=False)
+            return trainer, trainer.model.predict(x)
+
+        (counted, found), (_, wanted) = trained("counting"), trained("cpu")
+        np.testing.assert_array_equal(found, wanted)
+        assert counted.device == counted.session.runtime.device == "counting"
+        assert counted.session.runtime.steps == 9
+        os.environ["FASTNN_DEVICE"] = "counting"
+        assert devices.choose() == "counting"
+        try:
+            devices.choose("conting")
+        except OptionError as error:
+            assert "got 'conting'" in str(error)
+        else:
+            raise AssertionError
+    """)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import re
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from fastnn.runtime.interface import Runtime, Store
 
 log = logging.getLogger("fastnn")
+#: further devices: the class of the runtime by name, which is made as the CPU's is
+RUNTIMES: dict[str, str] = {
+    # "name": "module.Class",
+}
 #: the device that has the host's memory
 HOST = "cpu"
 
@@ -66,8 +71,8 @@ def choose(device: str = "auto") -> str:
     given, asked = device, "device"
     if device == "auto" and "FASTNN_DEVICE" in os.environ:
         given, asked = os.environ["FASTNN_DEVICE"], "FASTNN_DEVICE"
-    if given == "cpu":
-        return "cpu"
+    if given == "cpu" or given in list(RUNTIMES):
+        return given
     if given == "auto":
         return _automatic()
     match = re.fullmatch(r"cuda(?::(\d+))?", given) if isinstance(given, str) else None
@@ -136,6 +141,12 @@ def runtime(
     graphs: bool,
 ) -> Runtime:  # fmt: skip
     """A session's runtime on a device that `choose` gave."""
+    if device in RUNTIMES:
+        module, _, name = RUNTIMES[device].rpartition(".")
+        made: Runtime = getattr(importlib.import_module(module), name)(
+            store, slots, totals, workers
+        )
+        return made
     if device == "cpu":
         from fastnn.runtime.cpu.runtime import CpuRuntime
 
