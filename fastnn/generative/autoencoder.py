@@ -31,9 +31,9 @@ class Autoencoder(Reconstructing, Halves):
     Args:
         encoder: a module, from data to codes, shape (batch, ...).
         decoder: a module, from codes to the data's shape.
-        output: "gaussian" (the loss is half the squared distance) or "bernoulli" (the decoder's
-            output are logits, the loss is the cross entropy; data within 0..1). Both are summed
-            over a sample.
+        output: "gaussian" (the loss is half the squared distance, plus log(2 pi) / 2 for each
+            number) or "bernoulli" (the decoder's output are logits, the loss is the cross entropy;
+            data within 0..1). Both are summed over a sample.
         corruption: a denoising autoencoder (Vincent et al. 2008): the share of a sample's numbers
             that are set to 0 before they are encoded.
         sparsity: a sparse one: the factor of the code's L1 norm in the loss.

@@ -66,6 +66,27 @@ def test_loss_and_error() -> None:
         assert history["reconstruction_error"][0] == pytest.approx(((x - mean) ** 2).mean())
 
 
+def test_what_is_damaged_is_to_be_restored() -> None:
+    """A net that hands its input on misses what was set to 0, and nothing else; evaluation damages
+    nothing and has no penalty."""
+    x = RNG.uniform(0.5, 1.5, (500, 8))
+    same = nn.Linear(8, 8, bias=False)
+    same.weight.value = np.eye(8)
+    model = Autoencoder(nn.Identity(), same, corruption=0.25)
+    seen = model.trainer(lr=0.0, dtype="float64").fit(
+        x, epochs=1, batch_size=500, validation=(x, x), verbose=False
+    )
+    least, half = 4.0 * np.log(2.0 * np.pi), 0.5 * (x**2).sum(axis=1).mean()
+    assert seen["loss"][0] - least == pytest.approx(0.25 * half, rel=0.1)
+    assert seen["val_loss"][0] == pytest.approx(least)
+    pressed = Autoencoder(nn.Identity(), same, sparsity=2.0)
+    seen = pressed.trainer(lr=0.0, dtype="float64").fit(
+        x, epochs=1, batch_size=500, validation=(x, x), verbose=False
+    )
+    assert seen["loss"][0] - least == pytest.approx(2.0 * x.sum(axis=1).mean())
+    assert seen["val_loss"][0] == pytest.approx(least)
+
+
 def test_contraction_is_the_jacobians_norm_on_average() -> None:
     x = RNG.random((3, 5))
     model = small(contraction=1.0)

@@ -208,6 +208,16 @@ def test_detached_parameters_count_as_constants_inside_only() -> None:
         pass
 
 
+def test_a_flat_discriminator_has_a_slope_of_the_penalty() -> None:
+    """Where |grad D| is 0 its root has no slope of its own."""
+    gan = make(loss="wasserstein", penalty="gradient")
+    for p in gan.discriminator.named_parameters().values():
+        p.value = np.zeros(p.shape, np.float32)
+    history = gan.fit(RNG.normal(size=(8, FEATURES)), epochs=2, batch_size=8, verbose=False)
+    assert history["discriminator_loss"][0] == pytest.approx(10.0, rel=1e-4)
+    assert np.isfinite(history["loss"]).all()
+
+
 def test_bad_options_and_shapes() -> None:
     with pytest.raises(OptionError, match="loss"):
         make(loss="vanilla")

@@ -131,6 +131,66 @@ def test_gradients(options: dict[str, Any]) -> None:
     assert testing.gradcheck(Loss(), *given)
 
 
+def still(mu: Any, log_var: Any, inputs: int = 3) -> nn.Linear:
+    """An encoder that gives every sample the same distribution."""
+    encoder = nn.Linear(inputs, 2 * len(mu))
+    encoder.to("float64")
+    encoder.weight.value, encoder.bias.value = 0.0 * encoder.weight.value, [*mu, *log_var]
+    return encoder
+
+
+def test_codes_are_drawn_with_the_variance_that_the_encoder_gives() -> None:
+    """The decoder hands the codes on; data are their means, so what is apart is what was drawn."""
+    mu, log_var = [0.5, -1.0, 2.0], [-2.0, 0.0, 1.0]
+    vae = VAE(still(mu, log_var), nn.Identity(), 3, output="gaussian")
+    x = np.tile(mu, (8000, 1))
+    history = vae.fit(x, epochs=1, batch_size=8000, dtype="float64", lr=0.0, verbose=False)
+    apart = 2.0 * (history["reconstruction"][0] - 1.5 * np.log(2.0 * np.pi))
+    assert apart == pytest.approx(np.exp(log_var).sum(), rel=0.05)
+
+
+def test_free_bits_are_of_the_batchs_average() -> None:
+    """Some samples lie above and some below; the average of a number of the code does not."""
+    x = RNG.normal(size=(40, 4)) * 3
+    vae = small(output="gaussian", free_bits=0.4)
+    hidden = np.tanh(x @ vae.encoder[0].weight.value.T + vae.encoder[0].bias.value)
+    code = hidden @ vae.encoder[2].weight.value.T + vae.encoder[2].bias.value
+    each = 0.5 * (code[:, :3] ** 2 + np.exp(code[:, 3:]) - 1 - code[:, 3:])
+    assert ((each.min(0) < 0.4) & (each.max(0) > 0.4)).any()
+    history = vae.fit(x, epochs=1, batch_size=40, dtype="float64", lr=0.0, verbose=False)
+    wanted = history["reconstruction"][0] + np.maximum(each.mean(0), 0.4).sum()
+    assert history["loss"][0] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_each_draw_is_decoded_with_its_own_samples_class() -> None:
+    """The decoder sees the class alone, and posterior and prior are the same: all draws weigh what
+    the class says; the loss of several draws is the bound's."""
+
+    class OfClass(nn.Module):
+        def __init__(self) -> None:
+            self.table = nn.Linear(3, 2, bias=False)
+
+        def forward(self, z: Any, y: Any) -> Any:
+            return self.table(y)
+
+    class Code(nn.Module):
+        def __init__(self) -> None:
+            self.inner = still([0.0] * 2, [0.0] * 2, 2)
+
+        def forward(self, x: Any, y: Any) -> Any:
+            return self.inner(x)
+
+    decoder, x, y = OfClass(), RNG.random((7, 2)), np.arange(7) % 3
+    decoder.to("float64")
+    decoder.table.weight.value = RNG.normal(size=(2, 3))
+    vae = VAE(Code(), decoder, 2, draws=3, classes=3)
+    z = decoder.table.weight.value.T[y]
+    wanted = (x * z - np.logaddexp(0.0, z)).sum(axis=1).mean()
+    assert vae.bound(x, y, draws=3) == pytest.approx(wanted, rel=1e-9)
+    history = vae.fit(x, y, epochs=1, batch_size=7, dtype="float64", lr=0.0, verbose=False)
+    assert history["loss"][0] == pytest.approx(-wanted, rel=1e-9)
+
+
 def test_beta_and_free_bits_count_in_training_only() -> None:
     x = RNG.random((20, 4))
     plain, heavy, free = small(), small(beta=5.0), small(free_bits=100.0)

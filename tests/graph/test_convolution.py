@@ -375,6 +375,14 @@ def test_lengths_may_be_bytes(layer: Any) -> None:
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv1d(1, 2, 3, padding=2), nn.MaxPool1d(3, padding=1)])
+def test_a_sequence_without_steps_has_no_window_of_padding(layer: Any) -> None:
+    x = RNG.normal(size=(2, 1, 8)).astype(np.float32)
+    y, ends = layer.predict(x, np.array([0, 8]))
+    assert ends[0] == 0 < ends[1]
+    assert (y[0] == 0).all()
+
+
 def test_weights_are_initialised_as_pytorchs() -> None:
     layer = nn.Conv2d(3, 64, 5)
     bound = 1 / np.sqrt(75)

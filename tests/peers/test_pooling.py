@@ -101,6 +101,27 @@ def test_upsample(shape: Any, options: Any, theirs: Any, channels: str) -> None:
     compared([back(v, channels) for v in got], [y, tensor.grad], "float64")
 
 
+@pytest.mark.parametrize("count", [3, 8])
+@pytest.mark.parametrize(
+    ("extents", "window"),
+    [((5, 6), (3, 2, 1)), ((4, 7), (2, 2)), ((7, 4), (2, 2)), ((5, 4), (2, 1))],
+)
+def test_the_first_of_equal_maxima(extents: Any, window: Any, count: int) -> None:
+    """It alone has the gradient, and its tangent is the maximum's; also where windows leave out
+    the last line or column."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 2, (2, count, *extents)).astype(np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    y, places = torch.nn.functional.max_pool2d(tensor, *window, return_indices=True)
+    dy, v = (rng.normal(size=shape).astype(np.float32) for shape in (tuple(y.shape), x.shape))
+    y.backward(torch.tensor(dy))
+    got = results(lambda a: ops.max_pool2d(a, *window), x, seed=dy)
+    compared(got, [y, tensor.grad], "float32")
+    (along,) = results(lambda a, b: ops.tangent(ops.max_pool2d(a, *window), a, b), x, v, seed=None)
+    flat, at = v.reshape(2, count, -1), places.numpy().reshape(2, count, -1)
+    np.testing.assert_array_equal(along, np.take_along_axis(flat, at, 2).reshape(along.shape))
+
+
 def test_nan_is_the_largest() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)
     x[0, 1, 2, 3] = np.nan

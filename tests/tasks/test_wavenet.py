@@ -61,6 +61,13 @@ def test_levels_of_each_recording_go_up_to_the_loudest(tones):
         assert max(abs(levels - 127.5)) == 127.5
 
 
+def test_a_digit_is_recognised_as_itself():
+    net = WaveNet(levels=4, channels=2, skip=2, layers=1, classes=10)
+    for shift, wanted in ((0, 1.0), (3, 0.0), (-1000, 0.0)):
+        share = task.recognised(net, lambda w, s=shift: np.arange(len(w)) % 10 + s, 20, 0.01)
+        assert share == wanted
+
+
 def test_sound_files(tmp_path):
     path = tmp_path / "new" / "a.wav"
     waveform = np.array([0.0, 0.5, -1.0, 2.0], np.float32)
