@@ -154,6 +154,9 @@ class NTM(Module):
         shift = ops.softmax(_last(given, W + 3, W + 4 + 2 * self.shift))
         ones = memory.graph.full((memory.shape[0], 1, W), 1.0, memory.batched)
         lengths = ops.sqrt(ones @ ops.square(memory) + SMALL)
+        # a product repeats them for every head, so that their gradient is one, too, and no copy
+        every = memory.graph.full((memory.shape[0], given.shape[1], 1), 1.0, memory.batched)
+        lengths = every @ lengths
         size = ops.sqrt(ops.sum(ops.square(key), 2, keepdims=True) + SMALL)
         w = ops.softmax((strength / size * key) @ memory / lengths)
         w = gate * (w - before) + before
