@@ -94,7 +94,8 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     # (AVX2, L1 32 KiB, L2 512 KiB) packing makes 128 x 512 x 512 1.26 times as fast, 512 x 512 x
     # 512 1.3 to 4.4 times where others use the last cache too; 500 columns gain nothing. Weight
     # gradients of many rows become 1.3 (1024 x 128 x 128, packing counted) to 1.9 times as fast
-    # (512 x 128 x 512); 1.16 at 256 x 256 x 256, 0.97 at 256 x 128 x 128.
+    # (512 x 128 x 512); 1.16 at 256 x 256 x 256, 0.97 at 256 x 128 x 128. It
+    # does not pay for 64 x 64: four of 4000 rows in a step of 14.3 ms take 0.5 ms less as they are.
     small = target.host().vector_bits < 512
     apart = n >= 64 and size >= 1 << 18 and k * itemsize % 2048 == 0
     if large or (apart and small):
@@ -105,7 +106,8 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
         backward_input = "linear_backward_input_unpacked"
     elif large:
         backward_input = "linear_backward_input_blocked"
-    if (n >= 16 and size >= 1 << 20) or (small and n >= MANY and min(c, k) >= 64):
+    pays = min(c, k) >= 64 and c * k >= 1 << 14
+    if (n >= 16 and size >= 1 << 20) or (small and n >= MANY and pays):
         backward_weight = "linear_backward_weight_packed"
     return LinearChoice(forward, backward_input, backward_weight)
 
