@@ -33,7 +33,7 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
     {plain}
     {scalars}
     C, w = {first}.shape[1], lanes({first})
-    squares = splat({first}, 0.0)
+    squares = squares_odd = splat({first}, 0.0)
     for r in range(lo, hi):
         {zero}
         {row}
@@ -42,7 +42,8 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
             end = min(begin + RUN, C)
             whole = end - (end - begin) % w
             start = begin
-            while {as_they_are} and start < whole:
+            # two vectors with sums of their own: one does not wait for the other's addition
+            while {as_they_are} and start + 2 * w <= whole:
                 j, i = start, r * C + start
                 {load}
                 {decay}
@@ -50,7 +51,14 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
                 {store}
                 {watch}
                 {add}
-                start += w
+                j, i = j + w, i + w
+                {load}
+                {decay}
+                new = rule({names})
+                {store}
+                {watch_odd}
+                {add_odd}
+                start += 2 * w
             for j in range(start, whole, w):
                 i = r * C + j
                 {load}
@@ -59,7 +67,10 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
                 new = rule({names})
                 {store}
                 {watch}
-                {add}
+                if (j - begin) // w % 2 == 0:
+                    {add}
+                else:
+                    {add_odd}
             if whole < end:
                 j, m, i = whole, end - whole, r * C + whole
                 {load_first}
@@ -68,7 +79,10 @@ def rows({arrays}hyper, {own}{sums}{scale}{guard}lo, hi):
                 new = rule({names})
                 {store_first}
                 {watch_first}
-                {add}
+                if (j - begin) // w % 2 == 0:
+                    {add}
+                else:
+                    {add_odd}
             {part}
         {sum}
     {report}
@@ -141,12 +155,17 @@ def make_rows(name: str, what: Pass) -> Kernel:
         given = f"{p}, factor, l2" if "p" in read else "g_here, factor, l2 * 0.0"
         return f"g_here = shared(g_here, {given}, limit)"
 
+    def added(sums_of: str) -> str:
+        return lines(
+            [f"{s}_{sums_of} = {s}_{sums_of} + new[{len(written) + k}]" for k, s in enumerate(sums)]
+        )
+
     source = _ROWS.format(
         **parts.fields(),
         factor="factor = scale[0] * sign if scale.size else sign" if "g" in read else "pass",
         plain=PLAIN if "g" in read else "pass",
         as_they_are="plain" if "g" in read else "False",
-        clear=lines([f"{s}_here = splat({parts.first}, 0.0)" for s in sums]),
+        clear=lines([f"{s}_here = {s}_odd = splat({parts.first}, 0.0)" for s in sums]),
         load=lines(
             [f"{a}_here = load({a}, i)" for a in read]
             + (["col_here = load(col, j)"] if what.factors else [])
@@ -165,11 +184,17 @@ def make_rows(name: str, what: Pass) -> Kernel:
             if "p" in what.writes
             else "pass"
         ),
-        add=lines([f"{s}_here = {s}_here + new[{len(written) + k}]" for k, s in enumerate(sums)]),
-        part=lines([f"{s}_all += np.float64(sum_lanes({s}_here))" for s in sums]),
+        watch_odd=(
+            "squares_odd = fma(new[0], new[0], squares_odd)" if "p" in what.writes else "pass"
+        ),
+        add=added("here"),
+        add_odd=added("odd"),
+        part=lines([f"{s}_all += np.float64(sum_lanes({s}_here + {s}_odd))" for s in sums]),
         sum=lines([f"{s}[r] = {s}_all" for s in sums]),
         report=(
-            "report(squares, p, lo * C, hi * C, guard)" if "p" in what.writes else "pass"
+            "report(squares + squares_odd, p, lo * C, hi * C, guard)"
+            if "p" in what.writes
+            else "pass"
         ),
     )  # fmt: skip
     scope = {
