@@ -205,3 +205,26 @@ def test_batch_norm_sees_all_samples(monkeypatch):
     net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm(6), nn.Tanh(), nn.Linear(6, 2))
     losses = trainer_of(optim.LBFGS(), net=net).fit(X, Y, epochs=8, verbose=False)["loss"]
     assert np.all(np.diff(losses) < 0)
+
+
+def test_programs_for_equal_shapes_are_planned_once(monkeypatch):
+    """Each run reads its own data; other shapes and a changed model are planned anew."""
+    planned, plain = [], full_batch.FullFeed._built
+
+    def noted(feed, size):
+        planned.append(size)
+        return plain(feed, size)
+
+    monkeypatch.setattr(full_batch.FullFeed, "_built", noted)
+    model = nn.Linear(3, 1)
+    trainer = trainer_of(METHODS["lbfgs"](), net=model, workers=1)
+    rng = np.random.default_rng(0)
+    for samples, expected in ((8, [8]), (8, [8]), (9, [8, 9]), (8, [8, 9])):
+        x, wanted = rng.normal(size=(samples, 3)), rng.normal(size=(1, 3))
+        history = trainer.fit(x, x @ wanted.T + 2, epochs=40, verbose=False)
+        assert history["loss"][-1] < 1e-10
+        np.testing.assert_allclose(np.array(model.weight), wanted, atol=1e-4)
+        assert planned == expected
+    model.bias.trainable = False
+    trainer.fit(x, x @ wanted.T, epochs=1, verbose=False)
+    assert planned == [8, 9, 8]
