@@ -29,6 +29,7 @@ from ..cpu.parts import load_part, store_part
 from ..cpu.tile import PANEL_BYTES, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..matmul.cpu import panel, product
+from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load_first, store_first
 from .borders import add_places, take_windows
 from .patches import (
@@ -48,23 +49,22 @@ PRODUCT = {"family": "convolution", "slow_to_compile": True}
 
 
 @helper
-def by_panels(
-    a, a_at, a_row, b, b_at, b_step, b_panel, c, c_at, c_row, bias, bias_at, depth, rows, columns
-):
+def by_panels(a, b, b_panel, c, bias, depth, rows, columns):
     """C = A @ B (+ bias) as `product`, for rows of A that lie in the cache: of a panel of B what
     fits in L1 stays there while all rows pass."""
-    width = tile_width(b)
-    limit = PANEL_BYTES // (width * (4 if is32(b) else 8))
+    width = tile_width(b.array)
+    limit = PANEL_BYTES // (width * (4 if is32(b.array) else 8))
     blocks = max(1, (depth + limit - 1) // limit)
     block = (depth + blocks - 1) // blocks
     t = 0
     while True:
         part = min(block, depth - t)
-        add = bias_at if t + part == depth else -1
+        add = bias.at if t + part == depth else -1
+        left = Matrix(a.array, a.at + t, a.stride, 1)
         for j in range(0, columns, width):
-            panel(a, a_at + t, a_row, 1, b, b_at + j // width * b_panel + t * b_step, b_step, c,
-                  c_at + j, c_row, bias, add + j if add >= 0 else -1, part, rows,
-                  min(width, columns - j), t == 0, False, -1, False)  # fmt: skip
+            panel(left, Rows(b.array, b.at + j // width * b_panel + t * b.stride, b.stride),
+                  Rows(c.array, c.at + j, c.stride), Place(bias.array, add + j if add >= 0 else -1),
+                  part, rows, min(width, columns - j), t == 0, -1)  # fmt: skip
         t += part
         if t >= depth:
             break
@@ -107,8 +107,8 @@ def forward_lines(
         take_lines(room, image, wide, p, some, width, kernel_w, stride_h, dilation_h, dilation_w, 0,
                    depth, at)  # fmt: skip
         made = at + depth * count
-        product(w, 0, 1, outputs, room, at, count, tile_width(w), room, made, count, room, -1,
-                depth, outputs, count)  # fmt: skip
+        product(Matrix(w, 0, 1, outputs), Rows(room, at, count), tile_width(w),
+                Rows(room, made, count), Place(room, -1), depth, outputs, count)  # fmt: skip
         turn_lines(room, made, count, outputs, bias, y, (n * positions + p * width) * outputs,
                    (n + 1) * positions * outputs)  # fmt: skip
         p += some
@@ -178,14 +178,14 @@ def convolution_forward(
                         x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
                         dilation_h, dilation_w, top, left, 0, depth, room, at, depth,
                     )  # fmt: skip
-                to = (n * positions + first) * outputs + g * own
-                bias_at = g * own if bias.size else -1
+                to = Rows(y, (n * positions + first) * outputs + g * own, outputs)
+                added = Place(bias, g * own if bias.size else -1)
                 if w_packed.size:
-                    by_panels(room, windows, row, w_packed, 0, tile_width(w), w_packed.shape[1],
-                              y, to, outputs, bias, bias_at, depth, count, own)  # fmt: skip
+                    by_panels(Rows(room, windows, row), Rows(w_packed, 0, tile_width(w)),
+                              w_packed.shape[1], to, added, depth, count, own)  # fmt: skip
                 else:
-                    by_panels(room, windows, row, w, g * own, outputs, tile_width(w), y, to,
-                              outputs, bias, bias_at, depth, count, own)  # fmt: skip
+                    by_panels(Rows(room, windows, row), Rows(w, g * own, outputs), tile_width(w),
+                              to, added, depth, count, own)  # fmt: skip
                 first += count
 
 
@@ -235,9 +235,9 @@ def convolution_backward_input(
             while first < positions:
                 count = min(block, positions - first)
                 by_panels(
-                    dy, (n * positions + first) * outputs + g * own, outputs, w_packed,
-                    g * own * panel_columns, panel_columns, w_packed.shape[1], room, windows,
-                    depth, room, -1, own, count, depth,
+                    Rows(dy, (n * positions + first) * outputs + g * own, outputs),
+                    Rows(w_packed, g * own * panel_columns, panel_columns), w_packed.shape[1],
+                    Rows(room, windows, depth), Place(room, -1), own, count, depth,
                 )  # fmt: skip
                 if short:
                     add_windows(room, at, wide, channels, kernel_h, w.shape[1], stride_h, stride_w,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
 from ..matmul.cpu import panel
+from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes
 from .borders import take_windows
 from .cpu import PRODUCT
@@ -123,11 +124,12 @@ def convolution_backward_weight(
                 for k in range(0, own, panel_columns):
                     some, to = min(panel_columns, own - k), lo * outputs + g * own + k
                     if packs:
-                        panel(room, windows, row, step, room, panels + k * count, panel_columns,
-                              dw, to, outputs, room, -1, count, size, some,
-                              n == 0 and first == 0, False, -1, False)  # fmt: skip
+                        panel(Matrix(room, windows, row, step),
+                              Rows(room, panels + k * count, panel_columns), Rows(dw, to, outputs),
+                              Place(room, -1), count, size, some, n == 0 and first == 0,
+                              -1)  # fmt: skip
                     else:
-                        panel(room, windows, row, step, dy, given + k, outputs, dw, to, outputs,
-                              room, -1, count, size, some, n == 0 and first == 0, False, -1,
-                              False)  # fmt: skip
+                        panel(Matrix(room, windows, row, step), Rows(dy, given + k, outputs),
+                              Rows(dw, to, outputs), Place(room, -1), count, size, some,
+                              n == 0 and first == 0, -1)  # fmt: skip
                 first += count

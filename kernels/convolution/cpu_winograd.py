@@ -22,6 +22,7 @@ from __future__ import annotations
 from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..matmul.cpu import panel, product
+from ..places import Matrix, Place, Rows
 from ..simd import lanes, load, splat, store
 from .patches import pad_image, padded_size
 
@@ -262,10 +263,10 @@ def winograd_forward(
                 )  # fmt: skip
             for plane in range(16):
                 product(
-                    room, taken + plane * tiles * channels, channels, 1, u,
-                    plane * channels * outputs, outputs, tile_width(u), room,
-                    made + plane * tiles * outputs, outputs, room, -1, channels, some * across,
-                    outputs,
+                    Matrix(room, taken + plane * tiles * channels, channels, 1),
+                    Rows(u, plane * channels * outputs, outputs), tile_width(u),
+                    Rows(room, made + plane * tiles * outputs, outputs), Place(room, -1), channels,
+                    some * across, outputs,
                 )  # fmt: skip
             for r in range(some):
                 transform_back(
@@ -311,8 +312,8 @@ def winograd_backward_weight(
         for plane in range(hi - lo):
             for k in range(0, outputs, width):
                 panel(
-                    room, taken + plane * tiles * channels, 1, channels, room,
-                    given + plane * tiles * outputs + k, outputs, du,
-                    (lo + plane) * channels * outputs + k, outputs, room, -1, tiles, channels,
-                    min(width, outputs - k), n == 0, False, -1, False,
+                    Matrix(room, taken + plane * tiles * channels, 1, channels),
+                    Rows(room, given + plane * tiles * outputs + k, outputs),
+                    Rows(du, (lo + plane) * channels * outputs + k, outputs), Place(room, -1),
+                    tiles, channels, min(width, outputs - k), n == 0, -1,
                 )  # fmt: skip

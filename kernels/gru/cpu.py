@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
+from ..places import Place, Rows
 from ..recurrent.cpu import (
     INPUT_STEPS,
     add_at,
@@ -25,7 +26,7 @@ from ..recurrent.cpu import (
     sort_by_length,
     store_at,
 )
-from ..recurrent.shared import Place, Rows, Weight, length_of, padded, step_of
+from ..recurrent.shared import Weight, length_of, padded, step_of
 from ..scalar import sigmoid, tanh
 from ..simd import lanes, splat
 from .shared import gate_product_gradient, gru_gradient, gru_output

@@ -29,6 +29,7 @@ from ..cpu.tile import (
     transpose_block,
 )
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 from ..simd import (
     fill_like,
     fma,
@@ -122,52 +123,43 @@ def prefetch_rows(x, at, step, rows, columns):
 
 
 @helper
-def panel(
-    a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, bias, bias_at, depth, rows, columns,
-    begin, a_ahead, b_ahead, c_ahead,
-):  # fmt: skip
-    """C (+)= A @ B for any number of rows and at most the main tile's columns.
+def panel(a, b, c, bias, depth, rows, columns, begin, ahead):
+    """C (+)= A @ B (+ bias, unless its place is < 0) for any number of rows and at most the main
+    tile's columns; of B and C rows are given.
 
-    Before each tile parts are prefetched: the next tile of A (`a_ahead`) and of C (`c_ahead`), and
-    a share of the block of B at `b_ahead` (unless < 0), which is used after this one.
+    Before each tile a share of the block of B at `ahead` (unless < 0), which is used after this
+    one, is prefetched.
     """
-    height = tile_height(b)
+    height = tile_height(b.array)
     i = 0
     while i < rows:
         r = min(rows - i, height)
-        x, y = a_at + i * a_row, c_at + i * c_row
-        if b_ahead >= 0:
+        if ahead >= 0:
             first, last = i * depth // rows, (i + r) * depth // rows
-            prefetch_rows(b, b_ahead + first * b_step, b_step, last - first, columns)
-        if i + r < rows:
-            if a_ahead:
-                prefetch_rows(a, x + r * a_row, a_row, r, depth)
-            if c_ahead:
-                prefetch_rows(c, y + r * c_row, c_row, r, columns)
-        best_tile(a, x, a_row, a_step, b, b_at, b_step, c, y, c_row, bias, bias_at, depth,
-                  r, columns, begin)  # fmt: skip
+            at = ahead + first * b.stride
+            prefetch_rows(b.array, at, b.stride, last - first, columns)
+        best_tile(a.array, a.at + i * a.row, a.row, a.step, b.array, b.at, b.stride,
+                  c.array, c.at + i * c.stride, c.stride, bias.array, bias.at, depth, r, columns,
+                  begin)  # fmt: skip
         i += r
 
 
 @helper
-def product(
-    a, a_at, a_row, a_step, b, b_at, b_step, b_panel, c, c_at, c_row, bias, bias_at, depth, rows,
-    columns,
-):  # fmt: skip
-    """C = A @ B (+ bias): addresses as for `tile`, panels of B are `b_panel` elements apart.
+def product(a, b, b_panel, c, bias, depth, rows, columns):
+    """C = A @ B (+ bias): operands as of `panel`, panels of B are `b_panel` elements apart.
 
     Blocks of columns, of the depth; over a block of B pass tiles from left to right, then the next
     rows: what a tile needs of A stays in L1, the block of B stays in L2 and is read from there a
     few steps ahead of its use (see `_tile_llvm`), and C is reread once for each block of the depth.
     """
-    itemsize = 4 if is32(b) else 8
-    width = tile_width(b)
-    few = rows <= 4 and b_panel == width and columns >= tile_lanes(b)
+    itemsize = 4 if is32(b.array) else 8
+    width = tile_width(b.array)
+    few = rows <= 4 and b_panel == width and columns >= tile_lanes(b.array)
     ahead = few and depth * columns * itemsize > PREFETCH_BYTES
     limit = DEPTH_BYTES // itemsize
     if few:
         # wide tiles: rows of B are read in long stretches
-        width = tile_lanes(b) * (8 if rows == 1 else 4 if rows == 2 else 2)
+        width = tile_lanes(b.array) * (8 if rows == 1 else 4 if rows == 2 else 2)
         b_panel = width
         limit = FEW_DEPTH if ahead else depth
     blocks = max(1, (depth + limit - 1) // limit)
@@ -180,15 +172,16 @@ def product(
         t = 0
         while True:
             part = min(depth_block, depth - t)
-            add = bias_at if t + part == depth else -1
-            for i in range(0, rows, tile_height(b)):
-                x, y = a_at + i * a_row + t * a_step, c_at + i * c_row
+            add = bias.at if t + part == depth else -1
+            for i in range(0, rows, tile_height(b.array)):
+                left = Matrix(a.array, a.at + i * a.row + t * a.step, a.row, a.step)
                 for p in range(first, last):
-                    j, z = p * width, b_at + p * b_panel + t * b_step
-                    panel(a, x, a_row, a_step, b, z, b_step, c, y + j, c_row,
-                          bias, add + j if add >= 0 else -1, part, min(tile_height(b), rows - i),
-                          min(width, columns - j), t == 0, False,
-                          z + b_panel if ahead and p + 1 < panels else -1, False)  # fmt: skip
+                    j, z = p * width, b.at + p * b_panel + t * b.stride
+                    panel(left, Rows(b.array, z, b.stride),
+                          Rows(c.array, c.at + i * c.stride + j, c.stride),
+                          Place(bias.array, add + j if add >= 0 else -1), part,
+                          min(tile_height(b.array), rows - i), min(width, columns - j), t == 0,
+                          z + b_panel if ahead and p + 1 < panels else -1)  # fmt: skip
             t += part
             if t >= depth:
                 break
@@ -222,8 +215,8 @@ def linear_forward(
 ):
     """y = x @ w + bias"""
     c, k = w.shape
-    product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
-            bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+    product(Matrix(x, lo * c, c, 1), Rows(w, 0, k), tile_width(w), Rows(y, lo * k, k),
+            Place(bias, 0 if bias.size else -1), c, hi - lo, k)  # fmt: skip
 
 
 @kernel(grain=64, **FORWARD, rows_apart=("x", "y"), rounds=("x", "w"))
@@ -237,8 +230,8 @@ def linear_forward_columns(
 ):
     """y = x @ w + bias, split by columns: for batches of few rows"""
     c, k = w.shape
-    product(x, 0, c, 1, w, lo, k, tile_width(w), y, lo, k,
-            bias, lo if bias.size else -1, c, x.shape[0], hi - lo)  # fmt: skip
+    product(Matrix(x, 0, c, 1), Rows(w, lo, k), tile_width(w), Rows(y, lo, k),
+            Place(bias, lo if bias.size else -1), c, x.shape[0], hi - lo)  # fmt: skip
 
 
 @kernel(**BACKWARD, rounds=("dy",))
@@ -251,8 +244,8 @@ def linear_backward_input(
 ):
     """dx = dy @ w.T"""
     k, c = dy.shape[1], dx.shape[1]
-    product(dy, lo * k, k, 1, w_packed, 0, tile_width(dy), w_packed.shape[1], dx, lo * c, c,
-            dy[0], -1, k, hi - lo, c)  # fmt: skip
+    product(Matrix(dy, lo * k, k, 1), Rows(w_packed, 0, tile_width(dy)), w_packed.shape[1],
+            Rows(dx, lo * c, c), Place(dy[0], -1), k, hi - lo, c)  # fmt: skip
 
 
 @kernel(**BACKWARD, rounds=("dy", "w"))
@@ -314,8 +307,8 @@ def linear_backward_weight(
     if x.shape[0] == 1:
         outer(x, lo, dy, 0, dw, lo * k, hi - lo, k)
         return
-    product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
-            dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
+    product(Matrix(x, lo, 1, c), Rows(dy, 0, k), tile_width(dy), Rows(dw, lo * k, k),
+            Place(dy[0], -1), x.shape[0], hi - lo, k)  # fmt: skip
 
 
 @kernel(
@@ -344,9 +337,9 @@ def linear_backward_weight_packed(
         while i < hi:
             p = i // width
             rows = min(hi, (p + 1) * width) - i
-            product(x_packed, p * length + i - p * width, 1, width,
-                    dy_packed, j // width * z, width, z, dw, i * k + j, k,
-                    dw[0], -1, n, rows, min(some, k - j))  # fmt: skip
+            product(Matrix(x_packed, p * length + i - p * width, 1, width),
+                    Rows(dy_packed, j // width * z, width), z, Rows(dw, i * k + j, k),
+                    Place(dw[0], -1), n, rows, min(some, k - j))  # fmt: skip
             i += rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 from ..simd import fill_like, fma, lanes, load, load_first, store, store_first, sum_lanes
 from .cpu import outer, product
 
@@ -89,8 +90,8 @@ def matmul_forward(
         elif c == 1:
             outer(a, p * m, b, p * k, y, p * m * k, m, k)
         else:
-            product(a, p * m * c, c, 1, b, p * c * k, k, tile_width(b), y, p * m * k, k,
-                    a[p, 0], -1, c, m, k)  # fmt: skip
+            product(Matrix(a, p * m * c, c, 1), Rows(b, p * c * k, k), tile_width(b),
+                    Rows(y, p * m * k, k), Place(a[p, 0], -1), c, m, k)  # fmt: skip
 
 
 @kernel(product=("P", "M", "C", "K"), rounds=("a", "b"))
@@ -116,5 +117,5 @@ def matmul_backward_b(
         elif k == 1:
             _combined(a, p * m * c, dy, p * m, db, p * c, m, c)
         else:
-            product(a, p * m * c, 1, c, dy, p * m * k, k, tile_width(dy), db, p * c * k, k,
-                    dy[p, 0], -1, m, c, k)  # fmt: skip
+            product(Matrix(a, p * m * c, 1, c), Rows(dy, p * m * k, k), tile_width(dy),
+                    Rows(db, p * c * k, k), Place(dy[p, 0], -1), m, c, k)  # fmt: skip

@@ -12,6 +12,7 @@ its own. Sums are chains of fused multiply-adds in the order of the depth, as in
 
 from ..cpu.tile import tile_height, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load, load_first, store, store_first
 from .cpu import BACKWARD, FORWARD, panel
 
@@ -85,10 +86,11 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
             for i in range(0, rows, tile_height(w)):
                 a, c = (lo + i) * depth + t, (lo + i) * columns + left
                 for j in range(0, wide, width):
-                    panel(x, a, depth, 1, scratch, base + j * part, width, y, c + j, columns,
-                          bias, left + j if last and bias.size > 0 else -1, part,
-                          min(tile_height(w), rows - i), min(width, wide - j), t == 0, False, -1,
-                          False)  # fmt: skip
+                    panel(Matrix(x, a, depth, 1), Rows(scratch, base + j * part, width),
+                          Rows(y, c + j, columns),
+                          Place(bias, left + j if last and bias.size > 0 else -1), part,
+                          min(tile_height(w), rows - i), min(width, wide - j), t == 0,
+                          -1)  # fmt: skip
 
 
 @kernel(block=64, **FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")

@@ -15,6 +15,7 @@ import numpy as np
 from ..cpu import target
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 from ..simd import (
     copysign,
     fill_like,
@@ -209,8 +210,8 @@ def linear_forward_sparse(
     done = fits and are_few(x, words, lo, hi)
     done = done and sums_of_rows(x, False, words, w, bias, y, room, lo, hi)
     if not done:
-        product(x, lo * c, c, 1, w, 0, k, tile_width(w), y, lo * k, k,
-                bias, 0 if bias.size else -1, c, hi - lo, k)  # fmt: skip
+        product(Matrix(x, lo * c, c, 1), Rows(w, 0, k), tile_width(w), Rows(y, lo * k, k),
+                Place(bias, 0 if bias.size else -1), c, hi - lo, k)  # fmt: skip
 
 
 @helper
@@ -269,5 +270,5 @@ def linear_backward_weight_sparse(
     done = hi - lo >= WORD and are_few_columns(x, words, lo, hi)
     done = done and sums_of_rows(x, True, words, dy, dy[0, :0], dw, room, lo, hi)
     if not done:
-        product(x, lo, 1, c, dy, 0, k, tile_width(dy), dw, lo * k, k,
-                dy[0], -1, x.shape[0], hi - lo, k)  # fmt: skip
+        product(Matrix(x, lo, 1, c), Rows(dy, 0, k), tile_width(dy), Rows(dw, lo * k, k),
+                Place(dy[0], -1), x.shape[0], hi - lo, k)  # fmt: skip

@@ -23,6 +23,7 @@ from ..cpu.tile_unit import (
     unit_pack,
 )
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 
 #: columns of a panel of a packed right factor, and its words for a tile of the depth of one part
 WIDTH = 4 * SIDE
@@ -64,45 +65,47 @@ def gradient_scratch(rows: int, parts: int) -> int:
 
 
 @helper
-def pack_left(a, at, row, step, rows, depth, packed, to, parts):
-    """Cut rows x depth of A, ``a[at + i*row + t*step]``, into parts at packed[to]."""
+def pack_left(a, rows, depth, to, parts):
+    """Cut rows x depth of A into parts from the place `to` on."""
     part = (rows + SIDE - 1) // SIDE * WORDS
     for t in range(0, depth, STEPS):
         for i in range(0, rows, SIDE):
-            unit_pack(a, at + i * row + t * step, row, step, packed,
-                      to + t // STEPS * parts * part + i * SIDE, part, rows - i, depth - t, parts,
-                      False)  # fmt: skip
+            unit_pack(a.array, a.at + i * a.row + t * a.step, a.row, a.step, to.array,
+                      to.at + t // STEPS * parts * part + i * SIDE, part, rows - i, depth - t,
+                      parts, False)  # fmt: skip
 
 
 @helper
-def pack_right(b, at, column, step, columns, depth, packed, to, parts):
-    """Cut a panel of B, ``b[at + j*column + t*step]``, into parts at packed[to]."""
+def pack_right(b, columns, depth, to, parts):
+    """Cut a panel of B, of which the transposed matrix is given, into parts from `to` on."""
     for t in range(0, depth, STEPS):
         for j in range(0, WIDTH, SIDE):
-            unit_pack(b, at + j * column + t * step, column, step, packed,
-                      to + t // STEPS * parts * PANEL + j * SIDE, PANEL, columns - j, depth - t,
+            unit_pack(b.array, b.at + j * b.row + t * b.step, b.row, b.step, to.array,
+                      to.at + t // STEPS * parts * PANEL + j * SIDE, PANEL, columns - j, depth - t,
                       parts, True)  # fmt: skip
 
 
 @helper
-def unit_rows(a, a_at, rows, b, b_at, b_step, columns, c, c_at, c_row, bias, bias_at, tiles, parts,
-              begin):  # fmt: skip
-    """C (+)= A @ B for packed factors, any number of rows and any number of panels."""
+def unit_rows(a, rows, b, columns, c, bias, tiles, parts, begin):
+    """C (+)= A @ B for packed factors, A's from a place on, B's panels as rows; any number of rows
+    and any number of panels."""
     part = (rows + SIDE - 1) // SIDE * WORDS
     for i in range(0, rows, 2 * SIDE):
         for j in range(0, columns, WIDTH):
-            z, at = b_at + j // WIDTH * b_step, c_at + i * c_row + j
-            add = bias_at + j if bias_at >= 0 else -1
+            z, at = b.at + j // WIDTH * b.stride, c.at + i * c.stride + j
+            add = bias.at + j if bias.at >= 0 else -1
             if rows - i > SIDE:
                 for k in range(0, min(WIDTH, columns - j), 2 * SIDE):
-                    unit_multiply(TALL, a, a_at + i * SIDE, parts * part, part,
-                                  b, z + k * SIDE, parts * PANEL, PANEL, c, at + k, c_row,
-                                  bias, add + k if add >= 0 else -1, tiles, parts, rows - i,
+                    unit_multiply(TALL, a.array, a.at + i * SIDE, parts * part, part,
+                                  b.array, z + k * SIDE, parts * PANEL, PANEL,
+                                  c.array, at + k, c.stride, bias.array,
+                                  add + k if add >= 0 else -1, tiles, parts, rows - i,
                                   columns - j - k, begin)  # fmt: skip
             else:
-                unit_multiply(FLAT, a, a_at + i * SIDE, parts * part, part,
-                              b, z, parts * PANEL, PANEL, c, at, c_row, bias, add, tiles, parts,
-                              rows - i, columns - j, begin)  # fmt: skip
+                unit_multiply(FLAT, a.array, a.at + i * SIDE, parts * part, part,
+                              b.array, z, parts * PANEL, PANEL, c.array, at, c.stride,
+                              bias.array, add, tiles, parts, rows - i, columns - j,
+                              begin)  # fmt: skip
 
 
 @helper
@@ -115,9 +118,9 @@ def depth_block(depth, most):
 
 
 @helper
-def unit_product(a, a_at, a_row, a_step, b, b_at, b_column, b_step, bias, bias_at, c, c_at, c_row,
-                 scratch, base, size, rows, depth, columns, parts):  # fmt: skip
-    """C = A @ B (+ bias), cut block by block into the `size` words from scratch[base] on."""
+def unit_product(a, b, bias, c, room, size, rows, depth, columns, parts):
+    """C = A @ B (+ bias), of B the transposed matrix is given; cut block by block into the `size`
+    words from the place `room` on."""
     if rows <= 0:
         return
     wide = (rows + SIDE - 1) // SIDE * WORDS * parts  # words of A for a tile of the depth
@@ -126,25 +129,27 @@ def unit_product(a, a_at, a_row, a_step, b, b_at, b_column, b_step, bias, bias_a
     # A is cut once, if there is room for all of it, else block by block
     tiles = (depth + STEPS - 1) // STEPS
     span = max(depth, 1) if tiles * wide + panel <= size else deep
-    right = base + (span + STEPS - 1) // STEPS * wide
-    panels = max(1, min((base + size - right) // panel, PANELS))
-    unit_begin(c)
+    right = room.at + (span + STEPS - 1) // STEPS * wide
+    panels = max(1, min((room.at + size - right) // panel, PANELS))
+    unit_begin(c.array)
     for top in range(0, max(depth, 1), span):
         bottom = min(top + span, depth)
-        pack_left(a, a_at + top * a_step, a_row, a_step, rows, bottom - top, scratch, base, parts)
+        pack_left(Matrix(a.array, a.at + top * a.step, a.row, a.step), rows, bottom - top, room,
+                  parts)  # fmt: skip
         for left in range(0, columns, panels * WIDTH):
             some = min(panels * WIDTH, columns - left)
             for t in range(top, max(bottom, 1), deep):
                 part = min(deep, bottom - t)
                 for j in range(0, some, WIDTH):
-                    pack_right(b, b_at + (left + j) * b_column + t * b_step, b_column, b_step,
-                               some - j, part, scratch, right + j // WIDTH * panel,
-                               parts)  # fmt: skip
-                add = bias_at + left if t + part == depth and bias_at >= 0 else -1
-                unit_rows(scratch, base + (t - top) // STEPS * wide, rows, scratch, right, panel,
-                          some, c, c_at + left, c_row, bias, add, (part + STEPS - 1) // STEPS,
-                          parts, t == 0)  # fmt: skip
-    unit_end(c)
+                    pack_right(Matrix(b.array, b.at + (left + j) * b.row + t * b.step, b.row,
+                                      b.step), some - j, part,
+                               Place(room.array, right + j // WIDTH * panel), parts)  # fmt: skip
+                add = bias.at + left if t + part == depth and bias.at >= 0 else -1
+                unit_rows(Place(room.array, room.at + (t - top) // STEPS * wide), rows,
+                          Rows(room.array, right, panel), some,
+                          Rows(c.array, c.at + left, c.stride), Place(bias.array, add),
+                          (part + STEPS - 1) // STEPS, parts, t == 0)  # fmt: skip
+    unit_end(c.array)
 
 
 @kernel(
@@ -163,8 +168,9 @@ def linear_forward_unit(
 ):
     """y = x @ w + bias"""
     c, k = w.shape
-    unit_product(x, lo * c, c, 1, w, 0, 1, k, bias, 0 if bias.size > 0 else -1, y, lo * k, k,
-                 scratch, lo * scratch.shape[1], (hi - lo) * scratch.shape[1], hi - lo, c, k,
+    unit_product(Matrix(x, lo * c, c, 1), Matrix(w, 0, 1, k),
+                 Place(bias, 0 if bias.size > 0 else -1), Rows(y, lo * k, k),
+                 Place(scratch, lo * scratch.shape[1]), (hi - lo) * scratch.shape[1], hi - lo, c, k,
                  parts)  # fmt: skip
 
 
@@ -183,8 +189,8 @@ def linear_backward_input_unit(
 ):
     """dx = dy @ w.T"""
     c, k = w.shape
-    unit_product(dy, lo * k, k, 1, w, 0, k, 1, dy, -1, dx, lo * c, c,
-                 scratch, lo * scratch.shape[1], (hi - lo) * scratch.shape[1], hi - lo, k, c,
+    unit_product(Matrix(dy, lo * k, k, 1), Matrix(w, 0, k, 1), Place(dy, -1), Rows(dx, lo * c, c),
+                 Place(scratch, lo * scratch.shape[1]), (hi - lo) * scratch.shape[1], hi - lo, k, c,
                  parts)  # fmt: skip
 
 
@@ -199,7 +205,8 @@ def pack_unit(
     """Cut w, the right factor of products that sum over its rows, into parts."""
     c, k = w.shape
     for q in range(lo, hi):
-        pack_right(w, q * WIDTH, 1, k, k - q * WIDTH, c, packed, q * packed.shape[1], parts)
+        pack_right(Matrix(w, q * WIDTH, 1, k), k - q * WIDTH, c,
+                   Place(packed, q * packed.shape[1]), parts)  # fmt: skip
 
 
 @kernel(family="linear_unit", packs=True, only_float32=True, tile_unit=True, slow_to_compile=True)
@@ -213,7 +220,8 @@ def pack_unit_transposed(
     """Cut the transposed w, the right factor of products that sum over its columns, into parts."""
     c, k = w.shape
     for q in range(lo, hi):
-        pack_right(w, q * WIDTH * k, k, 1, c - q * WIDTH, k, packed, q * packed.shape[1], parts)
+        pack_right(Matrix(w, q * WIDTH * k, k, 1), c - q * WIDTH, k,
+                   Place(packed, q * packed.shape[1]), parts)  # fmt: skip
 
 
 @kernel(
@@ -241,10 +249,10 @@ def linear_backward_weight_unit(
     unit_begin(dw)
     for t in range(0, max(n, 1), deep):
         part = min(deep, n - t)
-        pack_left(x, lo + t * c, 1, c, rows, part, scratch, base, parts)
+        pack_left(Matrix(x, lo + t * c, 1, c), rows, part, Place(scratch, base), parts)
         for left in range(0, k, some):
             at = left // WIDTH * z + t // STEPS * parts * PANEL
-            unit_rows(scratch, base, rows, dy_packed, at, z, min(some, k - left),
-                      dw, lo * k + left, k, dw, -1, (part + STEPS - 1) // STEPS, parts,
+            unit_rows(Place(scratch, base), rows, Rows(dy_packed, at, z), min(some, k - left),
+                      Rows(dw, lo * k + left, k), Place(dw, -1), (part + STEPS - 1) // STEPS, parts,
                       t == 0)  # fmt: skip
     unit_end(dw)

@@ -18,9 +18,10 @@ from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
 from ..matmul.cpu import PREFETCH_BYTES, panel
 from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
+from ..places import Matrix, Place, Rows
 from ..simd import is32
 from .cpu_row import multiply_row
-from .shared import Rows, Weight, length_of, padded, step_of
+from .shared import Weight, length_of, padded, step_of
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
 #: next ones, at most: a block of 264 KiB stays in the L2 cache
@@ -118,9 +119,9 @@ def multiply(a, w, skip, c, depth, rows, first, last, begin):
             more = z + (t + part) * step
             if t + part == depth:
                 more = following if j + n < last else -1
-            panel(a.array, a.at + t, a.stride, 1, weight, z + t * step, step, c.array,
-                  c.at + j - first, c.stride, c.array, -1, part, rows, n, begin and t == 0, False,
-                  more if ahead else -1, False)  # fmt: skip
+            panel(Matrix(a.array, a.at + t, a.stride, 1), Rows(weight, z + t * step, step),
+                  Rows(c.array, c.at + j - first, c.stride), Place(c.array, -1), part, rows, n,
+                  begin and t == 0, more if ahead else -1)  # fmt: skip
         j += n
 
 
@@ -133,10 +134,11 @@ def multiply_state(a, w, skip, c, depth, rows, first, last, begin, room):
     """
     if w.packed > 1:
         parts = w.packed - 1
-        pack_left(a.array, a.at, a.stride, 1, rows, depth, a.array, room, parts)
+        packed = Place(a.array, room)
+        pack_left(Matrix(a.array, a.at, a.stride, 1), rows, depth, packed, parts)
         at = first // WIDTH * w.array.shape[1] + skip // STEPS * parts * PANEL
-        unit_rows(a.array, room, rows, w.array, at, w.array.shape[1], last - first, c.array, c.at,
-                  c.stride, c.array, -1, (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
+        unit_rows(packed, rows, Rows(w.array, at, w.array.shape[1]), last - first, c,
+                  Place(c.array, -1), (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
     elif rows == 1 and not w.packed:
         columns = w.array.shape[1]
         multiply_row(a.array, a.at, w.array, skip * columns + first, columns, c.array, c.at, depth,
@@ -180,9 +182,9 @@ def multiply_inputs(x, lengths, weight, out, out_at, out_row, turn, lo, hi, reve
                          columns, True)  # fmt: skip
             continue
         for j in range(0, columns, width):
-            panel(x, (b * T + t) * I, I, 1, weight, j, columns, out, b * out_at + t * out_row + j,
-                  out_row, out, -1, I, last - turn, min(width, columns - j), True, False, -1,
-                  False)  # fmt: skip
+            panel(Matrix(x, (b * T + t) * I, I, 1), Rows(weight, j, columns),
+                  Rows(out, b * out_at + t * out_row + j, out_row), Place(out, -1), I, last - turn,
+                  min(width, columns - j), True, -1)  # fmt: skip
 
 
 # ---------------------------------------------------------------- gradients
@@ -229,31 +231,30 @@ def sequence_backward_input(
 
 
 @helper
-def add_products(
-    x, a, x_step, dz, z, dz_step, dw, scratch, column, depth, top, bottom, left, right, begin
-):
+def add_products(x, dz, dw, scratch, column, depth, block, begin):
     """A block of dw plus x.T @ dz over the steps of one sequence (from 0 where `begin`)."""
+    top, bottom, left, right = block
     k, rows = dw.shape[1], bottom - top
     width = tile_width(dw)
     blocks = (depth + GRADIENT_STEPS - 1) // GRADIENT_STEPS
-    block = (depth + blocks - 1) // blocks
+    steps = (depth + blocks - 1) // blocks
     copied = rows >= 32 and depth > 1
     base, wide = top * scratch.shape[1], padded(rows)
-    for t in range(0, depth, block):
-        part = min(block, depth - t)
+    for t in range(0, depth, steps):
+        part = min(steps, depth - t)
         if copied:
             for i in range(part):
-                copy_run(x, a + (t + i) * x_step, scratch, base + i * wide, rows)
+                copy_run(x.array, x.at + (t + i) * x.stride, scratch, base + i * wide, rows)
         for j in range(left, right, width):
             n = min(width, right - j)
-            at, c = z + t * dz_step + j, top * k + column + j
-            ahead = at + n if j + n < right else -1
+            at, c = dz.at + t * dz.stride + j, Rows(dw, top * k + column + j, k)
+            ahead, factor = at + n if j + n < right else -1, Rows(dz.array, at, dz.stride)
             if copied:
-                panel(scratch, base, 1, wide, dz, at, dz_step, dw, c, k, dw, -1, part, rows, n,
-                      begin and t == 0, False, ahead, False)  # fmt: skip
+                panel(Matrix(scratch, base, 1, wide), factor, c, Place(dw, -1), part, rows, n,
+                      begin and t == 0, ahead)  # fmt: skip
             else:
-                panel(x, a + t * x_step, 1, x_step, dz, at, dz_step, dw, c, k, dw, -1, part, rows,
-                      n, begin and t == 0, False, ahead, False)  # fmt: skip
+                panel(Matrix(x.array, x.at + t * x.stride, 1, x.stride), factor, c, Place(dw, -1),
+                      part, rows, n, begin and t == 0, ahead)  # fmt: skip
 
 
 @kernel(
@@ -287,7 +288,7 @@ def sequence_backward_weight(
         bottom = min(top + GRADIENT_ROWS, hi)
         for left in range(0, columns, wide):
             right = min(left + wide, columns)
-            begin = True
+            begin, block = True, (top, bottom, left, right)
             for b in range(x.shape[0]):
                 length = length_of(lengths, b, steps)
                 a = b * x.shape[1] + x_first + top
@@ -295,8 +296,8 @@ def sequence_backward_weight(
                 if shift and length > 0:
                     if before.size > 0:
                         start = step_of(0, length, reverse) * dz_step
-                        add_products(before, b * dw.shape[0] + top, 1, dz, z + start, dz_step,
-                                     dw, scratch, column, 1, top, bottom, left, right,
+                        add_products(Rows(before, b * dw.shape[0] + top, 1),
+                                     Rows(dz, z + start, dz_step), dw, scratch, column, 1, block,
                                      begin)  # fmt: skip
                         begin = False
                     length -= 1
@@ -305,8 +306,8 @@ def sequence_backward_weight(
                     else:
                         z += dz_step
                 if length > 0:
-                    add_products(x, a, x_step, dz, z, dz_step, dw, scratch, column, length, top,
-                                 bottom, left, right, begin)  # fmt: skip
+                    add_products(Rows(x, a, x_step), Rows(dz, z, dz_step), dw, scratch, column,
+                                 length, block, begin)  # fmt: skip
                     begin = False
             if begin:
                 for row in range(top, bottom):

@@ -8,6 +8,7 @@ from ..cpu.parts import fill_row
 from ..cpu.tile_unit import SIDE, STEPS, WORDS, unit_begin, unit_end, unit_pack
 from ..declare import helper, kernel
 from ..matmul.cpu_unit import DEEP, PANEL, WIDTH, pack_left, unit_rows
+from ..places import Matrix, Place, Rows
 from .cpu import GRADIENT_ROWS
 from .shared import length_of, step_of
 
@@ -37,31 +38,32 @@ def sequence_backward_input_unit(
 ):
     """dx = dz @ w_ih.T for the valid steps, 0 after them."""
     steps, inputs = dx.shape[1], dx.shape[2]
-    room, tiles = lo * scratch.shape[1], (gates + STEPS - 1) // STEPS
+    room, tiles = Place(scratch, lo * scratch.shape[1]), (gates + STEPS - 1) // STEPS
     unit_begin(dx)
     for b in range(lo, hi):
         length = length_of(lengths, b, steps)
         x, z = b * steps * inputs, b * dz.shape[1]
         for t in range(0, length, INPUT_ROWS):
             rows = min(INPUT_ROWS, length - t)
-            pack_left(dz, z + t * step, step, 1, rows, gates, scratch, room, parts)
-            unit_rows(scratch, room, rows, w_transposed, 0, w_transposed.shape[1], inputs,
-                      dx, x + t * inputs, inputs, dx, -1, tiles, parts, True)  # fmt: skip
+            pack_left(Matrix(dz, z + t * step, step, 1), rows, gates, room, parts)
+            unit_rows(room, rows, Rows(w_transposed, 0, w_transposed.shape[1]), inputs,
+                      Rows(dx, x + t * inputs, inputs), Place(dx, -1), tiles, parts,
+                      True)  # fmt: skip
         fill_row(dx, x + length * inputs, (steps - length) * inputs, 0.0)
     unit_end(dx)
 
 
 @helper
-def add_tile(
-    x, a, x_step, dz, z, dz_step, scratch, left, right, panel, tile, depth, rows, columns, parts
-):
-    """A tile of the depth of both factors: up to 32 steps of a sequence."""
+def add_tile(x, dz, left, right, tile, depth, rows, columns, parts):
+    """A tile of the depth of both factors, up to 32 steps of a sequence, goes to the place `left`
+    and to the panels `right`."""
     wide = (rows + SIDE - 1) // SIDE * WORDS
-    pack_left(x, a, 1, x_step, rows, depth, scratch, left + tile * parts * wide, parts)
+    pack_left(Matrix(x.array, x.at, 1, x.stride), rows, depth,
+              Place(left.array, left.at + tile * parts * wide), parts)  # fmt: skip
     for j in range(0, columns, WIDTH):
         for k in range(0, WIDTH, SIDE):
-            unit_pack(dz, z + j + k, 1, dz_step, scratch,
-                      right + j // WIDTH * panel + tile * parts * PANEL + k * SIDE, PANEL,
+            at = right.at + j // WIDTH * right.stride + tile * parts * PANEL + k * SIDE
+            unit_pack(dz.array, dz.at + j + k, 1, dz.stride, right.array, at, PANEL,
                       columns - j - k, depth, parts, True)  # fmt: skip
 
 
@@ -94,15 +96,15 @@ def sequence_backward_weight_unit(
     if rows <= 0:
         return
     wide = (rows + SIDE - 1) // SIDE * WORDS
-    left, size = lo * scratch.shape[1], rows * scratch.shape[1]
+    left, size = Place(scratch, lo * scratch.shape[1]), rows * scratch.shape[1]
     most = min(DEEP // (parts * STEPS), size // ((wide + PANEL) * parts))  # tiles at once
-    right, panel = left + most * parts * wide, most * parts * PANEL
-    some = max(1, (size - most * parts * wide) // panel) * WIDTH
+    right = Rows(scratch, left.at + most * parts * wide, most * parts * PANEL)
+    some = max(1, (size - most * parts * wide) // right.stride) * WIDTH
     unit_begin(dw)
     for top in range(0, columns, some):
         n = min(some, columns - top)
         filled, begin = 0, True
-        c = lo * k + column + top
+        c = Rows(dw, lo * k + column + top, k)
         for b in range(x.shape[0]):
             length = length_of(lengths, b, steps)
             a = b * x.shape[1] + x_first + lo
@@ -120,20 +122,18 @@ def sequence_backward_weight_unit(
                 if t < 0:
                     start = b * dz.shape[1] + dz_first + top
                     start += step_of(0, length + 1, reverse) * dz_step
-                    add_tile(before, b * dw.shape[0] + lo, 1, dz, start, dz_step, scratch, left,
-                             right, panel, filled, 1, rows, n, parts)  # fmt: skip
+                    add_tile(Rows(before, b * dw.shape[0] + lo, 1), Rows(dz, start, dz_step), left,
+                             right, filled, 1, rows, n, parts)  # fmt: skip
                     t = 0
                 else:
                     depth = min(STEPS, length - t)
-                    add_tile(x, a + t * x_step, x_step, dz, z + t * dz_step, dz_step, scratch, left,
-                             right, panel, filled, depth, rows, n, parts)  # fmt: skip
+                    add_tile(Rows(x, a + t * x_step, x_step), Rows(dz, z + t * dz_step, dz_step),
+                             left, right, filled, depth, rows, n, parts)  # fmt: skip
                     t += STEPS
                 filled += 1
                 if filled == most:
-                    unit_rows(scratch, left, rows, scratch, right, panel, n, dw, c, k, dw, -1,
-                              filled, parts, begin)  # fmt: skip
+                    unit_rows(left, rows, right, n, c, Place(dw, -1), filled, parts, begin)
                     filled, begin = 0, False
         if filled > 0 or begin:
-            unit_rows(scratch, left, rows, scratch, right, panel, n, dw, c, k, dw, -1, filled,
-                      parts, begin)  # fmt: skip
+            unit_rows(left, rows, right, n, c, Place(dw, -1), filled, parts, begin)
     unit_end(dw)

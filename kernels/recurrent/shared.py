@@ -5,22 +5,6 @@ from typing import Any, NamedTuple
 from ..declare import helper
 
 
-class Place(NamedTuple):
-    """Where numbers lie: in `array`, from `at` on."""
-
-    array: Any
-    at: int
-
-
-class Rows(NamedTuple):
-    """Where the rows of a matrix lie: the first in `array` from `at` on, the others `stride`
-    numbers after each other."""
-
-    array: Any
-    at: int
-    stride: int
-
-
 class Weight(NamedTuple):
     """A weight of so many rows (`height`); `packed` as in `cpu.py`."""
 

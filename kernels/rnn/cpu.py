@@ -8,6 +8,7 @@ See `recurrent` for what letters and *turns* mean.
 from ..cpu.parts import add_row, copy_or_zero, copy_run, fill_row, load_part, store_part
 from ..cpu.tile_unit import unit_begin, unit_end
 from ..declare import helper, kernel
+from ..places import Rows
 from ..recurrent.cpu import (
     INPUT_STEPS,
     multiply_inputs,
@@ -16,7 +17,7 @@ from ..recurrent.cpu import (
     running,
     sort_by_length,
 )
-from ..recurrent.shared import Rows, Weight, length_of, padded, step_of
+from ..recurrent.shared import Weight, length_of, padded, step_of
 from ..simd import fma, lanes
 from .shared import activate, activate_gradient
 

@@ -89,3 +89,38 @@ def test_masks_of_dropout_stay_apart() -> None:
     step = fnn.compile(Two(), lambda y, _: ops.mean(ops.square(y)))
     x = np.ones((8, 8), np.float32)
     assert float(step(x, x)) > 0.5
+
+
+def test_steps_with_optimisers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps share a model that computes parts of it again, some with constant parameters: its
+    numbers are those of a program that leaves nothing out, on any number of workers."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Any) -> Any:
+            a, b = ops.tanh(self.first(x)), ops.tanh(self.second(x))
+            again = ops.tanh(self.first(x)) + self.second(a)
+            with nn.detached(self.second):
+                return ops.dropout(again, 0.3) * b, self.second(a) + self.first(ops.detach(b))
+
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+
+    def trained(workers: int) -> list[Any]:
+        model = Shared()
+        players = [
+            fnn.compile(model, loss, optimizer, parameters=part, seed=3, workers=workers)
+            for loss, optimizer, part in (
+                (lambda out, y: ops.mean(ops.square(out[0] - y)), "adam", "first.*"),
+                (lambda out, y: ops.mean(out[0] * ops.square(out[1])), "rmsprop", None),
+            )
+        ]
+        losses = [float(step(x, x)) for _ in range(3) for step in players]
+        return [losses, *(p.value.copy() for p in model.parameters())]
+
+    wanted = [trained(1), trained(2)]
+    twice(monkeypatch)
+    for numbers in zip(*wanted, trained(1), strict=True):
+        for found in numbers[1:]:
+            np.testing.assert_array_equal(found, numbers[0])
