@@ -9,6 +9,10 @@ VENV   ?= .venv
 WHEELS ?= wheels
 TORCH  ?= torch==2.13.0
 
+# Installing compiles kernels ahead for this machine, about a minute on two cores. Whoever trains or
+# tests right away compiles those that are needed, which is quicker: no targets here.
+export FASTNN_BUILD_TARGETS ?=
+
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 

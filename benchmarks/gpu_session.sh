@@ -25,6 +25,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 WHEELS=${WHEELS:-wheels}
+export FASTNN_BUILD_TARGETS=  # no kernels for the CPU are compiled by the installation
 VENV=${VENV:-.venv-gpu}
 if [ -n "${SYSTEM:-}" ]; then
   if [ ! -e "$VENV/.done" ]; then

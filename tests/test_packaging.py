@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from fastnn.runtime.cpu import ahead, shipping
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("fastnn", "kernels")
@@ -53,12 +56,14 @@ def wheel(tmp_path_factory):
     source = tmp_path_factory.mktemp("source")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
+    ahead.ensure(shipping.common())  # in the cache, where other tests have use for them
     build = "from setuptools import build_meta; build_meta.build_wheel('.')"
     done = subprocess.run(
-        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False,
+        env={**os.environ, "FASTNN_BUILD_TARGETS": "native", "FASTNN_SHIPPED": "1"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(source.glob("*.whl"))) as archive:
         yield archive
@@ -76,8 +81,54 @@ def test_wheel_holds_every_file(wheel):
         installed_name(path) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
     }
     names = {name for name in wheel.namelist() if name.startswith("fastnn/")}
-    assert names == expected | {"fastnn/py.typed"}
+    assert names == expected | {"fastnn/py.typed", "fastnn/objects/native.zip"}
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+FIRST = """
+import sys
+import numpy as np
+import fastnn as fnn
+from fastnn import nn
+from fastnn.runtime.cpu import compiler
+
+class Last(nn.Module):
+    def forward(self, x):
+        return x[:, -1]
+
+def train(x, *layers):
+    trainer = fnn.Trainer(nn.Sequential(*layers), "cross_entropy", "adam", metrics=["accuracy"])
+    y = np.zeros(len(x), np.int64)
+    trainer.fit(x, y, batch_size=32, validation=(x, y), verbose=False)
+    trainer.model.predict(x)
+
+train(np.zeros((64, 784), "f4"), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+train(np.zeros((64, 784), "u1"), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+train(np.zeros((64, 9, 30), "f4"), nn.LSTM(30, 64), Last(), nn.Linear(64, 5))
+print(fnn.__file__, compiler.compiled_count, "numba" in sys.modules)
+"""
+
+
+def test_a_first_training_compiles_nothing(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    with zipfile.ZipFile(tmp_path / "site" / "fastnn" / "objects" / "native.zip") as pack:
+        # code that refers to functions of Numba's has it imported
+        assert [name for name in pack.namelist() if b"numba_" in pack.read(name)] == []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "site"),
+        "FASTNN_CACHE": str(tmp_path / "cache"),
+        "FASTNN_SHIPPED": "1",
+        "FASTNN_POISON": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", FIRST], env=environment, capture_output=True, text=True,
+        cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    where, compiled, numba = done.stdout.split()
+    assert Path(where).is_relative_to(tmp_path)
+    assert (compiled, numba) == ("0", "False")
 
 
 def lines_with(pattern: str) -> list[str]:

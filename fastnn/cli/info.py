@@ -85,3 +85,10 @@ def facts() -> Iterator[tuple[str, str]]:
     count, size = ahead.cache_size()
     yield "kernel cache", f"{compiler.cache_folder()}: {count} kernels, {_bytes(size)}"
     yield "", "FASTNN_CACHE=FOLDER moves it; `fastnn warmup` fills it"
+    pack = compiler.shipped_pack()
+    yield (
+        "shipped code",
+        f"{len(pack)} kernels for {pack.about['cpu']}; FASTNN_SHIPPED=0 compiles them here"
+        if pack
+        else "none for this CPU, this source and these settings: kernels are compiled here",
+    )

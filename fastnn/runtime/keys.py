@@ -64,6 +64,12 @@ def modules_key(names: Iterable[str]) -> bytes:
     return _modules[which]
 
 
+def forget() -> None:
+    """Look at sources anew."""
+    _modules.clear()
+    sources.forget()
+
+
 def functions_of(function: Callable[..., Any], generators: Collection[str] = ()) -> list[Any]:
     """The helpers and `@njit` functions that a function reaches."""
     walk = _Walk(generators)

@@ -72,6 +72,12 @@ def remember() -> None:
         cache.write(path, content)
 
 
+def forget() -> None:
+    """Know nothing but what the cache's table says, where the cache is now."""
+    _table.clear()
+    _read_from.clear()
+
+
 def _of(code: types.CodeType, digest: Digest, find: Callable[..., bytes | None]) -> bytes:
     global _changed
     exact = digest(code)

@@ -189,13 +189,13 @@ def product(a, b, b_panel, c, bias, depth, rows, columns):
 
 @helper
 def outer(a, a_at, b, b_at, y, y_at, rows, columns):
-    """y[r, j] = a[r] b[j]; flat indices. Rows are written one after the other: a tile writes six at
-    a time, which takes twice as long."""
+    """y[r, j] = a[r] b[j]; flat indices, a has one axis. Rows are written one after the other: a
+    tile writes six at a time, which takes twice as long."""
     step = lanes(b)
     whole = columns // step * step
-    zero, factors = fill_like(load_first(b, b_at, 0), 0.0), a.reshape(-1)
+    zero = fill_like(load_first(b, b_at, 0), 0.0)
     for r in range(rows):
-        factor = fill_like(zero, factors[a_at + r])
+        factor = fill_like(zero, a[a_at + r])
         at = y_at + r * columns
         for j in range(0, whole, step):
             store(y, at + j, fma(factor, load(b, b_at + j), zero))
@@ -305,7 +305,7 @@ def linear_backward_weight(
     """dw = x.T @ dy"""
     c, k = dw.shape
     if x.shape[0] == 1:
-        outer(x, lo, dy, 0, dw, lo * k, hi - lo, k)
+        outer(x[0], lo, dy, 0, dw, lo * k, hi - lo, k)
         return
     product(Matrix(x, lo, 1, c), Rows(dy, 0, k), tile_width(dy), Rows(dw, lo * k, k),
             Place(dy[0], -1), x.shape[0], hi - lo, k)  # fmt: skip

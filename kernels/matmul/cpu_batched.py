@@ -88,7 +88,7 @@ def matmul_forward(
         if k == 1:
             _dots(a, p * m * c, b, p * c, y, p * m, m, c)
         elif c == 1:
-            outer(a, p * m, b, p * k, y, p * m * k, m, k)
+            outer(a.reshape(-1), p * m, b, p * k, y, p * m * k, m, k)
         else:
             product(Matrix(a, p * m * c, c, 1), Rows(b, p * c * k, k), tile_width(b),
                     Rows(y, p * m * k, k), Place(a[p, 0], -1), c, m, k)  # fmt: skip
@@ -113,7 +113,7 @@ def matmul_backward_b(
     m, c, k = a.shape[1], a.shape[2], dy.shape[2]
     for p in range(lo, hi):
         if m == 1:
-            outer(a, p * c, dy, p * k, db, p * c * k, c, k)
+            outer(a.reshape(-1), p * c, dy, p * k, db, p * c * k, c, k)
         elif k == 1:
             _combined(a, p * m * c, dy, p * m, db, p * c, m, c)
         else:

@@ -100,9 +100,9 @@ def negative_zeros(s):
 
 
 @helper
-def add_rows(x, by_columns, i, first, word, b, y, at, begin, end, bias, bias_at):
-    """y[at...] (+)= x[i, first + t] (or x[first + t, i]) times row t of b, over the bits t of a
-    word; False at the end of a sum that is -0."""
+def add_rows(x, by_columns, i, first, word, b, base, y, at, begin, end, bias, bias_at):
+    """y[at...] (+)= x[i, first + t] (or x[first + t, i]) times row t of what was copied to
+    b[base...], over the bits t of a word; False at the end of a sum that is -0."""
     n = lanes(b)
     if begin:
         zero = fill_like(load_first(b, 0, 0), 0.0)
@@ -116,7 +116,7 @@ def add_rows(x, by_columns, i, first, word, b, y, at, begin, end, bias, bias_at)
         t = count_bits(~rest & (rest - 1))  # the lowest bit that is set
         rest &= rest - 1  # and cleared
         a = splat(x, x[first + t, i] if by_columns else x[i, first + t])
-        p = t * SUMS * n
+        p = base + t * SUMS * n
         s0 = fma(a, load(b, p), s0)
         s1 = fma(a, load(b, p + n), s1)
         s2 = fma(a, load(b, p + 2 * n), s2)
@@ -152,7 +152,6 @@ def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
     b is infinite or NaN, or a sum is -0."""
     n, (depth, k), last = lanes(b), b.shape, words.shape[1] - 1
     width, base = SUMS * n, lo * room.shape[1]
-    packed = room.reshape(-1)[base : base + width * WORD]
     for start in range(0, k, width):
         j = min(start, k - width)  # the last columns end with the matrix: some are computed twice
         for q in range(last + 1):
@@ -160,7 +159,7 @@ def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
             for t in range(min(WORD, depth - first)):
                 for v in range(0, width, n):
                     values = load(b, (first + t) * k + j + v)
-                    store(packed, t * width + v, values)
+                    store(room, base + t * width + v, values)
                     zeros = fma(values, splat(b, 0.0), zeros)
             if sum_lanes(zeros) != 0.0:  # NaN
                 return False
@@ -168,7 +167,7 @@ def sums_of_rows(x, by_columns, words, b, bias, y, room, lo, hi):
             for i in range(lo, hi):
                 word = words[i, q]
                 if word != 0 or q == 0 or q == last:
-                    done = add_rows(x, by_columns, i, first, word, packed, y, i * k + j, q == 0,
+                    done = add_rows(x, by_columns, i, first, word, room, base, y, i * k + j, q == 0,
                                     q == last, bias, add)  # fmt: skip
                     if not done:
                         return False

@@ -204,6 +204,7 @@ def test_info_tells_the_machine():
     for what in (
         f"fastnn          {fastnn.__version__}", "python", "numpy", "numba", "llvmlite",
         "CPU features", "vector width", "workers", "CUDA            no: ", "kernel cache",
+        "shipped code    none",
         str(compiler.cache_folder()),
     ):  # fmt: skip
         assert what in result.stdout

@@ -60,7 +60,7 @@ def test_workers_that_die_are_no_harm(cache, monkeypatch, program):
 def test_interruption_ends_the_workers(cache, monkeypatch):
     started = []
     start = ahead._start_worker
-    monkeypatch.setattr(ahead, "_start_worker", lambda: started.append(start()) or started[-1])
+    monkeypatch.setattr(ahead, "_start_worker", lambda *p: started.append(start(*p)) or started[-1])
 
     def interrupt(variant, seconds):
         raise KeyboardInterrupt

@@ -88,7 +88,7 @@ def missing(wanted: Iterable[Variant]) -> list[Variant]:
 
 def _is_there(variant: Variant) -> bool:
     try:
-        return path_of(variant).exists()
+        return compiler.is_there(path_of(variant))
     except Unkeyed:
         return False
 
@@ -138,6 +138,7 @@ def compile_all(
     jobs: int | None = None,
     report: Report = lambda variant, seconds: None,
     announce: bool = False,
+    program: tuple[str, ...] = ("fastnn.runtime.cpu.ahead",),
 ) -> int:
     """Compile variants into the cache in worker processes.
 
@@ -146,6 +147,7 @@ def compile_all(
         jobs: number of processes; as many as cores, and no more than are worth while, if None.
         report: called with a variant and the seconds it took, in this thread, as each is done.
         announce: write a line to standard error when it takes more than a second.
+        program: the module that a worker process runs, and its arguments.
 
     Returns:
         How many were compiled. The rest no worker could compile.
@@ -160,7 +162,7 @@ def compile_all(
     try:
         with contextlib.suppress(OSError):  # no more processes: go on with those there are
             for _ in range(count):
-                workers.append(_start_worker())
+                workers.append(_start_worker(*program))
                 arguments = workers[-1], tasks, done
                 threading.Thread(target=_feed, args=arguments, daemon=True).start()
         running = len(workers)
@@ -186,10 +188,10 @@ def compile_all(
     return compiled
 
 
-def _start_worker() -> subprocess.Popen[str]:
+def _start_worker(*program: str) -> subprocess.Popen[str]:
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "fastnn.runtime.cpu.ahead", *external.MODULES],
+        [sys.executable, "-P", "-m", *program, *external.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
@@ -326,21 +328,21 @@ def _compile(variant: Variant, path: str) -> float | None:
         return None  # a user's kernel, or other code than the process that asks has
     start = time.perf_counter()
     if variant in LOOP:
-        compiler.loop_address(name)
+        compiler.compile_loop_to(Path(path), name)
     else:
         compiler.compile_to(Path(path), KERNELS[name], dtype, data_dtype)
     return time.perf_counter() - start if Path(path).exists() else None
 
 
-def main() -> None:
+def main(modules: list[str]) -> None:
     """What a worker process does: answers on standard output what comes on standard input."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     answers, sys.stdout = sys.stdout, sys.stderr
-    load_all(sys.argv[1:])
+    load_all(modules)
     serve(sys.stdin, answers)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

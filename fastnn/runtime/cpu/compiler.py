@@ -20,7 +20,7 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from fastnn.errors import ProgramError, warn
 from fastnn.interrupts import uninterrupted
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
-from fastnn.runtime.cpu import codegen
+from fastnn.runtime.cpu import codegen, shipped
 from fastnn.runtime.cpu.checks import checked
 from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock, target_machine
 
@@ -96,9 +96,27 @@ def _environment() -> bytes:
     """Versions, CPU, and settings of Numba's from the environment."""
     from fastnn.kernels.cpu import target
 
-    settings = {n: v for n, v in os.environ.items() if n.startswith("NUMBA_")}
-    found = sorted((n, v) for n, v in settings.items() if n not in NO_MATTER)
-    return _machine(_versions(), target.host(), checked()) + repr(found).encode()
+    return _machine(_versions(), target.host(), checked()) + repr(_settings()).encode()
+
+
+def _settings() -> list[tuple[str, str]]:
+    """Settings of Numba's from the environment that change the code."""
+    found = {n: v for n, v in os.environ.items() if n.startswith("NUMBA_")}
+    return sorted((n, v) for n, v in found.items() if n not in NO_MATTER)
+
+
+def shipped_pack() -> shipped.Pack | None:
+    """The code that came with the package and serves this process, if there is any.
+
+    Machine code needs none of the libraries that made it, so their versions do not count.
+    """
+    settings = shipped_settings(checked(), _settings())
+    return shipped.pack(keys.modules_key(GENERATORS), settings)
+
+
+def shipped_settings(check: bool = False, numba: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """What shipped code depends on beside its source and target; by default as it is made."""
+    return sys.implementation.name, sys.flags.optimize, check, list(numba)
 
 
 @functools.cache
@@ -117,16 +135,25 @@ def object_path(kernel: Kernel, dtype: str, data_dtype: str) -> Path:
 
     Raises `keys.Unkeyed` for a kernel that can't be cached.
     """
+    return cache.folder(machine_hash()) / object_name(kernel, dtype, data_dtype)
+
+
+def object_name(kernel: Kernel, dtype: str, data_dtype: str) -> str:
+    """The name of that file: it says what the kernel is made of, on any machine."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(keys.function_key(kernel.function, GENERATED))
     digest.update(repr((kernel.params, kernel.items is None, dtype, data_dtype)).encode())
     variant = dtype if not data_dtype else f"{dtype}-{data_dtype}"
-    return cache.folder(machine_hash()) / f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+    return f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
 
 
 def loop_path(name: str = "run") -> Path:
     """The file of a compiled function of `loop`."""
-    return cache.folder(machine_hash()) / f"{name}-{keys.modules_key(LOOP_MODULES).hex()}.o"
+    return cache.folder(machine_hash()) / loop_object_name(name)
+
+
+def loop_object_name(name: str) -> str:
+    return f"{name}-{keys.modules_key(LOOP_MODULES).hex()}.o"
 
 
 def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
@@ -233,6 +260,13 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
     return time.perf_counter() - start
 
 
+def compile_loop_to(path: Path, name: str) -> None:
+    """The same for a function of `loop` or `handover`."""
+    with uninterrupted(), lock:
+        _make(path, lambda: loop_path(name), lambda: _compile_loop(name), None, frozenset())
+    sources.remember()
+
+
 def obtain(
     path_of: Callable[[], Path],
     compile_code: Callable[[], bytes],
@@ -248,10 +282,23 @@ def obtain(
             "which can't be told from another"
         )
         path = None
-    code = cache.read(path) if path is not None else None
+    code = cached(path) if path is not None else None
     code = code or _make(path, path_of, compile_code, kernel, generated)
     sources.remember()
     return code
+
+
+def cached(path: Path) -> bytes | None:
+    """The machine code for a path in the cache: from there, or what came with the package."""
+    code = cache.read(path)
+    if code is None and (pack := shipped_pack()) is not None:
+        code = pack.read(path.name)
+    return code
+
+
+def is_there(path: Path) -> bool:
+    """Whether the machine code for a path in the cache need not be compiled."""
+    return path.exists() or ((pack := shipped_pack()) is not None and path.name in pack)
 
 
 def _make(

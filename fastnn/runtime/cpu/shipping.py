@@ -1,0 +1,220 @@
+"""Makes the object code that comes with the package: kernels of common nets, for the usual CPUs.
+
+`setup.py` runs this when fastnn is installed or a wheel is built:
+
+    python -m fastnn.runtime.cpu.shipping FOLDER TARGET...
+
+Each target becomes a pack (`shipped.py`) in the folder. "native" is the CPU that this runs on, and
+its code is that which a first training would compile here. The others are kinds of CPU of the same
+architecture, which need not be this one: their code is made, not run. "usual" is all of these.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastnn.errors import OptionError
+from fastnn.kernels.cpu import target
+from fastnn.kernels.declare import KERNELS
+from fastnn.runtime import cache, keys
+from fastnn.runtime.cpu import ahead, compiler, shipped
+
+_V3 = (
+    "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "cx16", "sahf", "popcnt", "sse3", "ssse3",
+    "sse4.1", "sse4.2", "crc32", "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe",
+    "xsave",
+)  # fmt: skip
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_TILES = (*_V4, "avx512bf16", "amx-tile", "amx-bf16")
+
+
+def _target(cpu: str, features: Iterable[str], *kind: Any) -> target.Target:
+    return target.Target(cpu, ",".join(f"+{name}" for name in features), *kind)
+
+
+#: the kinds of CPU that packs can be made for, by architecture and name; all that a kind's code may
+#: use is in its list of features
+TARGETS = {
+    "x86_64": {
+        "x86-64-v3": _target("x86-64-v3", _V3, "AVX2", 256, True, 16),
+        "x86-64-v4": _target("x86-64-v4", _V4, "AVX-512", 512, True, 32),
+        "x86-64-v4-tiles": _target("x86-64-v4", _TILES, "AVX-512", 512, True, 32, True),
+    },
+    "aarch64": {
+        "aarch64": _target("generic", ("fp-armv8", "neon"), "NEON", 128, True, 32),
+    },
+}
+NATIVE = "native"
+USUAL = "usual"
+PROGRAM = "fastnn.runtime.cpu.shipping"
+
+
+def known() -> dict[str, target.Target]:
+    """The targets of this machine's architecture."""
+    return {NATIVE: target.host(), **usual()}
+
+
+def usual() -> dict[str, target.Target]:
+    """Those that a wheel is made for."""
+    return TARGETS.get(shipped.platform().split()[1], {})
+
+
+# -------------------------------------------------------------------- what is shipped
+
+
+def common() -> list[ahead.Variant]:
+    """The kernels of common nets, trained with common optimisers, in float32."""
+    from fastnn.testing.null import null_device
+
+    with null_device("cpu") as null:
+        for train in _trainings():
+            train()
+    ahead.load_all()
+    names = dict.fromkeys(c.kernel for program in null.programs for c in program.calls())
+    wanted = dict.fromkeys(ahead.LOOP)
+    for name in names:
+        if not KERNELS[name].traits.host:
+            wanted.update(dict.fromkeys(ahead._of(KERNELS[name], "float32")))
+    wanted.update(dict.fromkeys(ahead.alternatives(list(wanted))))
+    return list(wanted)
+
+
+def _trainings() -> Iterator[Callable[[], Any]]:
+    """Trainings of common nets: an epoch each, on data that stand for any."""
+    import numpy as np
+
+    import fastnn as fnn
+    from fastnn import nn, optim
+
+    class Last(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x[:, -1]
+
+    def fit(
+        layers: list[Any], x: Any, y: Any, loss: str = "cross_entropy", optimizer: Any = "adam",
+        **more: Any,
+    ) -> Callable[[], Any]:  # fmt: skip
+        def run() -> None:
+            metrics = ["accuracy"] if y.dtype == np.int64 else []
+            model = nn.Sequential(*layers)
+            trainer = fnn.Trainer(model, loss, optimizer, metrics=metrics, **more)
+            trainer.fit(x, y, batch_size=16, validation=(x, y), verbose=False)
+            trainer.evaluate(x, y)
+            model.predict(x)
+
+        return run
+
+    rows, classes = np.zeros((40, 20), np.float32), np.zeros(40, np.int64)
+    images, steps = np.zeros((40, 1, 28, 28), np.float32), np.zeros((40, 7, 20), np.float32)
+
+    def mlp(*between: Any) -> list[Any]:
+        return [nn.Linear(20, 128), *(between or (nn.ReLU(),)), nn.Linear(128, 10)]
+
+    for rule in ("adam", optim.SGD(0.1), optim.SGD(0.1, momentum=0.9), optim.AdamW()):
+        yield fit(mlp(), rows, classes, optimizer=rule)
+    yield fit(mlp(), rows, classes, optimizer=optim.Adam(clip_norm=1.0))
+    for activation in (nn.Tanh(), nn.Sigmoid(), nn.GELU()):
+        yield fit(mlp(activation), rows, classes)
+    yield fit([nn.Dropout(0.2), *mlp(nn.ReLU(), nn.Dropout(0.5))], rows, classes)
+    yield fit(mlp(), rows, np.zeros((40, 10), np.float32), "mse")
+    yield fit(
+        [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
+         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10)],
+        images, classes,
+    )  # fmt: skip
+    for recurrent in (nn.RNN(20, 32), nn.LSTM(20, 32), nn.GRU(20, 32)):
+        yield fit([recurrent, Last(), nn.Linear(32, 10)], steps, classes)
+
+
+# -------------------------------------------------------------------- making it
+
+
+def make(folder: Path, name: str, wanted: list[ahead.Variant], jobs: int | None = None) -> Path:
+    """Compile kernels for a target and write its pack; returns its path.
+
+    Those that are in the cache, or in an earlier pack, are not compiled again. They are called what
+    a machine with an empty cache calls them: its table of sources may name other sources of the
+    same byte code.
+    """
+    start = time.perf_counter()
+    folder_of_user = cache.folder(compiler.machine_hash())
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["FASTNN_CACHE"] = temporary
+        keys.forget()
+        members = _cached(wanted, folder_of_user) if name == NATIVE else {}
+        absent = [v for v in wanted if ahead.path_of(v).name not in members]
+        ahead.compile_all(absent, jobs, program=(PROGRAM, "worker", name))
+        members.update(_cached(absent))
+    host = target.host()
+    about = {
+        "form": shipped.FORM,
+        "platform": shipped.platform(),
+        "cpu": host.cpu,
+        "features": host.features,
+        "kind": shipped.describe(host),
+        "generators": keys.modules_key(compiler.GENERATORS).hex(),
+        "settings": repr(compiler.shipped_settings()),
+        "made by": compiler._versions()[2:],
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    path = folder / f"{name}.zip"
+    shipped.write(path, about, members)
+    return path
+
+
+def _cached(wanted: Iterable[ahead.Variant], folder: Path | None = None) -> dict[str, bytes]:
+    """Those that are in a folder of a cache, or in a pack, by the names of their files."""
+    paths = map(ahead.path_of, wanted)
+    found = {p.name: compiler.cached(folder / p.name if folder else p) for p in paths}
+    return {name: code for name, code in found.items() if code is not None}
+
+
+def _become(name: str) -> None:
+    """Compile for a target from now on, in this process."""
+    wanted = known()[name]
+    if name != NATIVE:
+        target.host = lambda: wanted
+
+
+def _environment(name: str) -> dict[str, str]:
+    """The environment of processes that compile for a target: it is Numba's, too."""
+    settings = {n: v for n, v in os.environ.items() if n.startswith(("NUMBA_", "FASTNN_"))}
+    found = {n: v for n, v in os.environ.items() if n not in settings or n == "FASTNN_CACHE"}
+    if name != NATIVE:
+        wanted = known()[name]
+        found["NUMBA_CPU_NAME"], found["NUMBA_CPU_FEATURES"] = wanted.cpu, wanted.features
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    what, *rest = arguments
+    if what == "worker":
+        _become(rest[0])
+        ahead.main(rest[1:])
+    elif what == "pack":
+        folder, name = rest
+        _become(name)
+        path = make(Path(folder), name, common())
+        sys.stderr.write(f"{path}: {path.stat().st_size >> 10} KiB\n")
+    else:
+        names = [n for given in rest for n in (usual() if given == USUAL else (given,))]
+        for name in names:
+            if name not in known():
+                raise OptionError(
+                    f"expected one of {', '.join(known())} or {USUAL} as a target, got {name!r}"
+                )
+            subprocess.run(
+                [sys.executable, "-P", "-m", PROGRAM, "pack", what, name],
+                check=True, env=_environment(name),
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
