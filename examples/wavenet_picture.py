@@ -3,7 +3,7 @@
     fastnn train wavenet
     python examples/wavenet_picture.py runs/wavenet --digits 3 7 --picture said.png
 
-The recording is the first test recording of the digit, the same for each net.
+The recording is the first test recording of the digit (and speaker), the same for each net.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def main(
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", default=Path("runs/wavenet"))
     parser.add_argument("--digits", type=int, nargs="+", default=[7], choices=range(10))
+    parser.add_argument("--speaker", help="whose recording; by default anybody's")
     parser.add_argument("--seconds", type=float, default=0.6)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -77,6 +78,8 @@ def main(
 
     net = load_wavenet(options.checkpoint)
     test = recordings or load_spoken_digits().official_split()[1]
+    if options.speaker:
+        test = test.take(test.speakers == options.speaker)
     made = spoken(
         net, options.digits, options.seconds, temperature=options.temperature, seed=options.seed
     )
