@@ -103,6 +103,26 @@ def test_decoded_are_the_best_tags():
     np.testing.assert_allclose(score[0], best, rtol=1e-5)
 
 
+def test_long_sequences_lose_no_digits():
+    """2,000 steps with scores near 300: their sums would be rounded to 1/16 in float32."""
+    rng = np.random.default_rng(1)
+    x = (300.0 + 0.1 * rng.normal(size=(1, 2000, 3))).astype(np.float32)
+    crf = nn.CRF(3)
+    weights = [0.1 * rng.normal(size=shape) for shape in ((3, 3), 3, 3)]
+    crf.transitions.value, crf.start_transitions.value, crf.end_transitions.value = weights
+    between, first, last = (w.astype(np.float32).astype(np.float64) for w in weights)
+    rows, came = x[0].astype(np.float64), []
+    best = rows[0] + first
+    for row in rows[1:]:
+        sums = best[:, None] + between
+        came.append(sums.argmax(0))
+        best = sums.max(0) + row
+    tags = [int((best + last).argmax())]
+    for before in reversed(came):
+        tags.append(int(before[tags[-1]]))
+    assert crf.decode(x) == [tags[::-1]]
+
+
 def test_gradients_are_those_of_differences():
     rng = np.random.default_rng(3)
     x, pairs = rng.standard_normal((3, 4, 3)), rng.standard_normal((3, 3))
