@@ -113,6 +113,40 @@ def test_narrow_beams(width: int, count: int) -> None:
             np.testing.assert_allclose(scores[b, k], score)
 
 
+class Remembering(Chain):
+    """Its state depends on all symbols so far, so that hypotheses have different ones."""
+
+    def forward(self, x: Any) -> Any:
+        def step(row: Any, states: Any) -> Any:
+            return row + states[0], (states[0] * 0.5 + row,)
+
+        embed = lambda ids: ops.embedding(ids, self.table)  # noqa: E731
+        return ops.beam_search(step, embed, x, start=0, stop=STOP, **self.options)
+
+
+@pytest.mark.parametrize("width", [3, 6])
+def test_each_hypothesis_has_its_own_state(width: int) -> None:
+    rng = np.random.default_rng(8)
+    table, offset = rng.normal(size=(5, 5)), rng.normal(size=(9, 5))
+    symbols, lengths, scores = (
+        Remembering(table, steps=7, width=width).to("float64").predict(offset)
+    )
+    for b in range(9):
+        beam: list[Any] = [(0.0, (), False, offset[b])]
+        for _ in range(7):
+            new = []
+            for score, had, ended, state in beam:
+                row = table[had[-1] if had else 0]
+                near = log_softmax(row + state)
+                new += [(score, had, True, state)] if ended else [
+                    (score + near[v], (*had, v), v == STOP, 0.5 * state + row) for v in range(5)
+                ]  # fmt: skip
+            beam = sorted(new, key=lambda h: -h[0])[:width]
+        for k, (score, want, *_) in enumerate(beam):
+            assert tuple(symbols[b, k, : lengths[b, k]]) == want
+            np.testing.assert_allclose(scores[b, k], score)
+
+
 def test_a_sample_does_not_depend_on_its_neighbours() -> None:
     rng = np.random.default_rng(5)
     model = Chain(rng.normal(size=(V, V)), steps=6, width=3)
