@@ -7,7 +7,7 @@ own; before each one that is new in kind its kernel is held to its signature (`c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,9 @@ def _kind(bound: Any, call: PlannedCall) -> Any:
 
 @contextlib.contextmanager
 def checking(
-    device: str, run: Run, table: Mapping[str, Any], limits: tuple[int, ...] | None = None
-) -> Iterator[set[Any]]:
+    device: str, run: Run, table: Mapping[str, Any], limits: tuple[int, ...] | None = None,
+    known: Iterable[Any] = (),
+) -> Iterator[set[Any]]:  # fmt: skip
     """Within this context every device is this one, and checks what it runs.
 
     Args:
@@ -126,11 +127,13 @@ def checking(
         table: the device's kernels by name.
         limits: what plans take for a GPU's multiprocessors, a block's memory and blocks of a
             cluster (none where left out).
+        known: kinds of calls that need no check.
 
     Returns:
-        The kinds of calls that were checked; the kernel's name is the first of each.
+        The kinds of calls that were checked, and those known; the kernel's name is the first of
+        each.
     """
-    seen: set[Any] = set()
+    seen: set[Any] = set(known)
     make = devices.runtime
 
     def runtime(_: str, *more: Any) -> Checked:
