@@ -208,6 +208,24 @@ def test_detached_parameters_count_as_constants_inside_only() -> None:
         pass
 
 
+def test_the_penaltys_places_lie_on_lines_between_samples() -> None:
+    """From (0, 0) to (1, 1): where both numbers are equal this discriminator has no slope."""
+
+    class Unequal(nn.Module):
+        def __init__(self) -> None:
+            self.scale = nn.Parameter((1,), 1.0)
+
+        def forward(self, x: Any) -> Any:
+            return ops.square(x[:, :1] - x[:, 1:]) * self.scale
+
+    generator = nn.Linear(2, 2)
+    generator.weight.value, generator.bias.value = np.zeros((2, 2)), np.zeros(2)
+    gan = GAN(generator, Unequal(), 2, loss="wasserstein", penalty="gradient")
+    x = np.ones((16, 2))
+    history = gan.fit(x, epochs=1, batch_size=16, lr=0.0, dtype="float64", verbose=False)
+    assert history["discriminator_loss"][0] == pytest.approx(10.0, rel=1e-4)
+
+
 def test_a_flat_discriminator_has_a_slope_of_the_penalty() -> None:
     """Where |grad D| is 0 its root has no slope of its own."""
     gan = make(loss="wasserstein", penalty="gradient")
