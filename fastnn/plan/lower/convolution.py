@@ -8,6 +8,7 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
+from fastnn.kernels import rounding
 from fastnn.kernels.convolution.shared import (
     lines_at_once,
     padded_numbers,
@@ -116,7 +117,8 @@ def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, 
         extra["room"] = _room_for_lines(to, x, _depth(w), y, padded)
     extra["w_packed"] = None
     wide = w.shape[3] > panel_width(np.dtype(to.dtype).itemsize)
-    if to.device == "cpu" and node.attrs["groups"] == 1 and wide and not by_lines:
+    exact = to.precision not in rounding.KERNELS  # where factors are rounded, packing rounds
+    if to.device == "cpu" and node.attrs["groups"] == 1 and wide and exact and not by_lines:
         extra["w_packed"] = packed(to, _matrix(to, w))
     to.call_for("convolution_forward", node, extra)
 
