@@ -2,7 +2,7 @@
 
 Everything else about the package is in pyproject.toml. What is compiled is object code for this
 machine's CPU; `fastnn/runtime/cpu/shipped.py` says when it is used. FASTNN_BUILD_TARGETS names
-other targets, separated by commas: those that `fastnn/runtime/cpu/shipping.py` lists, or "usual",
+other targets, separated by commas: those that `fastnn/cli/shipping.py` lists, or "usual",
 which a wheel for other machines should have. If it is empty, nothing is compiled.
 """
 
@@ -44,7 +44,7 @@ def compile_kernels(objects: Path, names: list[str]) -> None:
         if not names:
             return
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-        program = "fastnn.runtime.cpu.shipping"
+        program = "fastnn.cli.shipping"
         done = subprocess.run(
             [sys.executable, "-P", "-m", program, str(objects.resolve()), *names],
             env={**os.environ, "PYTHONPATH": path}, cwd=folder, check=False,

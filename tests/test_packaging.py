@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fastnn.runtime.cpu import ahead, shipping
+from fastnn.cli import shipping
+from fastnn.runtime.cpu import ahead
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("fastnn", "kernels")

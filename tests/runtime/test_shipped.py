@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastnn.cli import shipping
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import KERNELS, Kernel, kernel
 from fastnn.runtime import cache, keys, sources
-from fastnn.runtime.cpu import ahead, compiler, shipped, shipping
+from fastnn.runtime.cpu import ahead, compiler, shipped
 from fastnn.testing.kernels import call
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ kernel is made of. So code is used only if
   what it calls leaves the shipped code of that kernel unused.
 
 What is in the user's cache comes first. A damaged pack is left out with a note, and kernels are
-compiled as if there were none. `FASTNN_SHIPPED=0` compiles everything here. `shipping.py` makes
+compiled as if there were none. `FASTNN_SHIPPED=0` compiles everything here. `cli/shipping.py` makes
 packs.
 """
 

@@ -2,11 +2,12 @@
 
 `setup.py` runs this when fastnn is installed or a wheel is built:
 
-    python -m fastnn.runtime.cpu.shipping FOLDER TARGET...
+    python -m fastnn.cli.shipping FOLDER TARGET...
 
-Each target becomes a pack (`shipped.py`) in the folder. "native" is the CPU that this runs on, and
-its code is that which a first training would compile here. The others are kinds of CPU of the same
-architecture, which need not be this one: their code is made, not run. "usual" is all of these.
+Each target becomes a pack (`runtime/cpu/shipped.py`) in the folder. "native" is the CPU that this
+runs on, and its code is that which a first training would compile here. The others are kinds of CPU
+of the same architecture, which need not be this one: their code is made, not run. "usual" is all of
+these.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ TARGETS = {
 }
 NATIVE = "native"
 USUAL = "usual"
-PROGRAM = "fastnn.runtime.cpu.shipping"
+PROGRAM = "fastnn.cli.shipping"
 
 
 def known() -> dict[str, target.Target]:
