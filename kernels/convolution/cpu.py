@@ -32,6 +32,7 @@ from ..matmul.cpu import panel, product
 from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load_first, store_first
 from .borders import add_places, take_windows
+from .grid import Grid, Image
 from .patches import (
     add_windows,
     pad_image,
@@ -92,20 +93,17 @@ def turn_lines(room, at, count, outputs, bias, y, to, end):
 
 
 @helper
-def forward_lines(
-    w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, image, wide, lines, room, at
-):
+def forward_lines(w, bias, y, n, grid, image, lines, at):
     """A sample's outputs, of one input channel: the product of transposed weights and lines.
-    The padded image is at `image`, and there is room for the rest from `at` on."""
-    outputs, width = w.shape[3], y.shape[2]
-    depth = w.shape[0] * kernel_w
+    There is room for the lines and the product where the padded image lies, from `at` on."""
+    room, outputs, width = image.array, w.shape[3], y.shape[2]
+    depth = w.shape[0] * grid.kernel_w
     positions = y.shape[1] * width
     p = 0
     while p < y.shape[1]:
         some = min(lines, y.shape[1] - p)
         count = some * width
-        take_lines(room, image, wide, p, some, width, kernel_w, stride_h, dilation_h, dilation_w, 0,
-                   depth, at)  # fmt: skip
+        take_lines(image, grid, p, some, 0, depth, at)
         made = at + depth * count
         product(Matrix(w, 0, 1, outputs), Rows(room, at, count), tile_width(w),
                 Rows(room, made, count), Place(room, -1), depth, outputs, count)  # fmt: skip
@@ -136,6 +134,8 @@ def convolution_forward(
     kernel_w, group, outputs = w.shape[1], w.shape[2], w.shape[3]
     depth = w.shape[0] * kernel_w * group
     width = y.shape[2]
+    grid = Grid(width, w.shape[0], kernel_w, group, stride_h, stride_w, dilation_h, dilation_w, top,
+                left)  # fmt: skip
     positions = y.shape[1] * width
     own = outputs // groups
     at = lo * room.shape[1]
@@ -149,6 +149,7 @@ def convolution_forward(
     by_lines = x.shape[3] == 1 and stride_w == 1 and rest >= line
     short = groups == 1 and dilation_w == 1 and rest >= depth
     in_place = short and w.shape[0] == 1
+    image = Image(room, at, wide)
     block = (rest if short else room.shape[1]) // depth
     if in_place:
         block = POSITIONS
@@ -156,8 +157,7 @@ def convolution_forward(
         if by_lines or short:
             pad_image(x, n, top, left, high, wide, room, at)
         if by_lines:
-            forward_lines(w, bias, y, n, kernel_w, stride_h, dilation_h, dilation_w, at, wide,
-                          rest // line, room, at + padded)  # fmt: skip
+            forward_lines(w, bias, y, n, grid, image, rest // line, at + padded)
             continue
         for g in range(groups):
             first = 0
@@ -171,13 +171,10 @@ def convolution_forward(
                     windows += first // width * stride_h * wide * group + first % width * row
                 elif short:
                     windows += padded
-                    short_windows(room, at, wide, group, kernel_w, stride_h, stride_w, dilation_h,
-                                  width, first, count, 0, depth, windows, depth)  # fmt: skip
+                    short_windows(image, group, grid, first, count, 0, depth, windows, depth)
                 else:
-                    take_windows(
-                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                        dilation_h, dilation_w, top, left, 0, depth, room, at, depth,
-                    )  # fmt: skip
+                    take_windows(x, n, g * group, grid, first, count, 0, depth,
+                                 Rows(room, at, depth))  # fmt: skip
                 to = Rows(y, (n * positions + first) * outputs + g * own, outputs)
                 added = Place(bias, g * own if bias.size else -1)
                 if w_packed.size:
@@ -210,15 +207,16 @@ def convolution_backward_input(
     rows, columns, channels = dx.shape[1], dx.shape[2], dx.shape[3]
     width, outputs = dy.shape[2], dy.shape[3]
     group, own = channels // groups, outputs // groups
-    kernel_h = w.shape[0]
-    line = w.shape[1] * group
-    depth = kernel_h * line
+    depth = w.shape[0] * w.shape[1] * group
     positions = dy.shape[1] * width
+    grid = Grid(width, w.shape[0], w.shape[1], group, stride_h, stride_w, dilation_h, dilation_w,
+                top, left)  # fmt: skip
     panel_columns = tile_width(dy)
     at = lo * room.shape[1]
-    high = padded_extent(dy.shape[1], stride_h, kernel_h, dilation_h)
+    high = padded_extent(dy.shape[1], stride_h, w.shape[0], dilation_h)
     wide = padded_extent(width, stride_w, w.shape[1], dilation_w)
     padded = padded_size(high, wide, channels, lanes(dy))
+    image = Image(room, at, wide)
     short = groups == 1 and dilation_w == 1 and room.shape[1] - padded >= depth
     block = room.shape[1] // depth
     windows = at
@@ -240,14 +238,9 @@ def convolution_backward_input(
                     Rows(room, windows, depth), Place(room, -1), own, count, depth,
                 )  # fmt: skip
                 if short:
-                    add_windows(room, at, wide, channels, kernel_h, w.shape[1], stride_h, stride_w,
-                                dilation_h, width, first, count, windows)  # fmt: skip
-                    first += count
-                    continue
-                add_places(
-                    room, windows, dx, n, width, first, count, kernel_h, w.shape[1], group,
-                    g * group, stride_h, stride_w, dilation_h, dilation_w, top, left,
-                )  # fmt: skip
+                    add_windows(image, channels, grid, first, count, windows)
+                else:
+                    add_places(Place(room, windows), dx, n, g * group, grid, first, count)
                 first += count
         if short:
             unpad_image(room, at, top, left, wide, high, dx, n)

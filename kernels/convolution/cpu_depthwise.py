@@ -19,7 +19,9 @@ from ..cpu.parts import (
     strip_store,
 )
 from ..declare import helper, kernel
+from ..places import Place
 from ..simd import fma, lanes, splat
+from .grid import Grid, Steps
 from .windows import end_inside, first_inside
 
 
@@ -42,14 +44,15 @@ def part_splat(x, value):
 
 
 @helper
-def window_sum(take, add, fill, x, source, line, step, w, factor, row, i, j, channels, rest):
-    """The sum over i[0] <= i < i[1] and j[0] <= j < j[1] of x*w, of `rest` channels: the window's
-    lines are `line` elements of x apart, their places `step`; lines of w are `row` apart."""
-    total = fill(x, 0.0)
+def window_sum(take, add, fill, x, x_steps, w, w_steps, i, j, rest):
+    """The sum over i[0] <= i < i[1] and j[0] <= j < j[1] of x*w, of `rest` channels: of a window
+    at x and of the weights at w, with steps between the lines and places of either."""
+    total = fill(x.array, 0.0)
     for a in range(i[0], i[1]):
         for b in range(j[0], j[1]):
-            found = take(x, source + a * line + b * step, rest)
-            total = add(found, take(w, factor + a * row + b * channels, rest), total)
+            found = take(x.array, x.at + a * x_steps.line + b * x_steps.place, rest)
+            factor = take(w.array, w.at + a * w_steps.line + b * w_steps.place, rest)
+            total = add(found, factor, total)
     return total
 
 
@@ -71,7 +74,8 @@ def depthwise_forward(
     """y[n,p,q,c] = bias[c] + sum over i, j of x[n, ..., c]*w[i,j,c]"""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     kernel_h, kernel_w = w.shape[0], w.shape[1]
-    line, step = dilation_h * columns * channels, dilation_w * channels
+    x_steps = Steps(dilation_h * columns * channels, dilation_w * channels)
+    w_steps = Steps(kernel_w * channels, channels)
     for n in range(lo, hi):
         at = n * y.shape[1] * y.shape[2] * channels
         for p in range(y.shape[1]):
@@ -86,8 +90,8 @@ def depthwise_forward(
                 c = 0
                 while c + strip_lanes(x) <= channels:
                     total = window_sum(
-                        strip_load, strip_fma, strip_splat, x, source + c, line, step, w, c,
-                        kernel_w * channels, (i0, i1), (j0, j1), channels, channels - c,
+                        strip_load, strip_fma, strip_splat, Place(x, source + c), x_steps,
+                        Place(w, c), w_steps, (i0, i1), (j0, j1), channels - c,
                     )  # fmt: skip
                     if bias.size:
                         total = strip_add(total, strip_load(bias, c, channels - c))
@@ -95,8 +99,8 @@ def depthwise_forward(
                     c += strip_lanes(x)
                 while c < channels:
                     part = window_sum(
-                        load_part, part_fma, part_splat, x, source + c, line, step, w, c,
-                        kernel_w * channels, (i0, i1), (j0, j1), channels, channels - c,
+                        load_part, part_fma, part_splat, Place(x, source + c), x_steps,
+                        Place(w, c), w_steps, (i0, i1), (j0, j1), channels - c,
                     )  # fmt: skip
                     if bias.size:
                         part = part + load_part(bias, c, channels - c)
@@ -106,26 +110,23 @@ def depthwise_forward(
 
 
 @helper
-def place_sum(
-    take, add, fill, dy, sample, w, h, column, stride_h, stride_w, dilation_h, dilation_w, channel,
-    rest,
-):  # fmt: skip
+def place_sum(take, add, fill, dy, sample, w, grid, h, column, channel, rest):
     """The sum of dy*w over the windows that a place is in: the line `h` and the column `column` of
-    the padded image, `rest` channels from `channel` on; `sample` is dy's first element."""
+    the image, `rest` channels from `channel` on; `sample` is dy's first element."""
     places_h, places_w, channels = dy.shape[1], dy.shape[2], dy.shape[3]
     total = fill(dy, 0.0)
-    for i in range(w.shape[0]):
-        up = h - i * dilation_h
-        p = up if stride_h == 1 else up // stride_h
-        if up < 0 or up != p * stride_h or p >= places_h:
+    for i in range(grid.kernel_h):
+        up = h + grid.top - i * grid.dilation_h
+        p = up if grid.stride_h == 1 else up // grid.stride_h
+        if up < 0 or up != p * grid.stride_h or p >= places_h:
             continue
-        for j in range(w.shape[1]):
-            across = column - j * dilation_w
-            q = across if stride_w == 1 else across // stride_w
-            if across < 0 or across != q * stride_w or q >= places_w:
+        for j in range(grid.kernel_w):
+            across = column + grid.left - j * grid.dilation_w
+            q = across if grid.stride_w == 1 else across // grid.stride_w
+            if across < 0 or across != q * grid.stride_w or q >= places_w:
                 continue
             found = take(dy, sample + (p * places_w + q) * channels + channel, rest)
-            factor = take(w, (i * w.shape[1] + j) * channels + channel, rest)
+            factor = take(w, (i * grid.kernel_w + j) * channels + channel, rest)
             total = add(found, factor, total)
     return total
 
@@ -146,6 +147,8 @@ def depthwise_backward_input(
 ):
     """dx[n,h,w,c] = the sum of dy*w over all windows that this element is in."""
     channels = dy.shape[3]
+    grid = Grid(dy.shape[2], w.shape[0], w.shape[1], 1, stride_h, stride_w, dilation_h, dilation_w,
+                top, left)  # fmt: skip
     for n in range(lo, hi):
         at = n * dx.shape[1] * dx.shape[2] * channels
         sample = n * dy.shape[1] * dy.shape[2] * channels
@@ -154,15 +157,15 @@ def depthwise_backward_input(
                 c = 0
                 while c + strip_lanes(dx) <= channels:
                     total = place_sum(
-                        strip_load, strip_fma, strip_splat, dy, sample, w, h + top, column + left,
-                        stride_h, stride_w, dilation_h, dilation_w, c, channels - c,
+                        strip_load, strip_fma, strip_splat, dy, sample, w, grid, h, column, c,
+                        channels - c,
                     )  # fmt: skip
                     strip_store(dx, at + c, total, channels - c)
                     c += strip_lanes(dx)
                 while c < channels:
                     part = place_sum(
-                        load_part, part_fma, part_splat, dy, sample, w, h + top, column + left,
-                        stride_h, stride_w, dilation_h, dilation_w, c, channels - c,
+                        load_part, part_fma, part_splat, dy, sample, w, grid, h, column, c,
+                        channels - c,
                     )  # fmt: skip
                     store_part(dx, at + c, part, channels - c)
                     c += lanes(dx)
@@ -170,17 +173,16 @@ def depthwise_backward_input(
 
 
 @helper
-def sample_sum(
-    take, add, plus, fill, x, here, line, step, p, q, dy, there, stride_line, stride, rest
-):
-    """The sum over p[0] <= p < p[1] of those over q[0] <= q < q[1] of x*dy, of `rest` channels:
-    lines of x are `line` elements apart, places `step`; of dy `stride_line` and `stride`."""
-    total = fill(x, 0.0)
+def sample_sum(take, add, plus, fill, x, x_steps, dy, dy_steps, p, q, rest):
+    """The sum over p[0] <= p < p[1] of those over q[0] <= q < q[1] of x*dy, of `rest` channels,
+    with steps between the lines and places of either."""
+    total = fill(x.array, 0.0)
     for a in range(p[0], p[1]):
-        part = fill(x, 0.0)
+        part = fill(x.array, 0.0)
         for b in range(q[0], q[1]):
-            found = take(x, here + a * line + b * step, rest)
-            part = add(found, take(dy, there + a * stride_line + b * stride, rest), part)
+            found = take(x.array, x.at + a * x_steps.line + b * x_steps.place, rest)
+            given = take(dy.array, dy.at + a * dy_steps.line + b * dy_steps.place, rest)
+            part = add(found, given, part)
         total = plus(total, part)
     return total
 
@@ -204,7 +206,8 @@ def depthwise_backward_weight(
     of a sample, then of the samples."""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     places_h, places_w = dy.shape[1], dy.shape[2]
-    line, step = stride_h * columns * channels, stride_w * channels
+    x_steps = Steps(stride_h * columns * channels, stride_w * channels)
+    dy_steps = Steps(places_w * channels, channels)
     for n in range(x.shape[0]):  # a sample stays in the cache for all elements of the window
         for d in range(dw.shape[0]):
             row, column = d // kernel_w * dilation_h - top, d % kernel_w * dilation_w - left
@@ -215,8 +218,8 @@ def depthwise_backward_weight(
             c, at = lo, d * channels
             while c + strip_lanes(x) <= hi:
                 total = sample_sum(
-                    strip_load, strip_fma, strip_add, strip_splat, x, here + c, line, step, p, q,
-                    dy, there + c, places_w * channels, channels, hi - c,
+                    strip_load, strip_fma, strip_add, strip_splat, Place(x, here + c), x_steps,
+                    Place(dy, there + c), dy_steps, p, q, hi - c,
                 )  # fmt: skip
                 if n > 0:
                     total = strip_add(strip_load(dw, at + c, hi - c), total)
@@ -224,8 +227,8 @@ def depthwise_backward_weight(
                 c += strip_lanes(x)
             while c < hi:
                 part = sample_sum(
-                    load_part, part_fma, part_add, part_splat, x, here + c, line, step, p, q,
-                    dy, there + c, places_w * channels, channels, hi - c,
+                    load_part, part_fma, part_add, part_splat, Place(x, here + c), x_steps,
+                    Place(dy, there + c), dy_steps, p, q, hi - c,
                 )  # fmt: skip
                 if n > 0:
                     part = load_part(dw, at + c, hi - c) + part

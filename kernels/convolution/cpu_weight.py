@@ -16,6 +16,7 @@ from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes
 from .borders import take_windows
 from .cpu import PRODUCT
+from .grid import Grid, Image
 from .patches import pad_image, padded_extent, padded_size, short_windows, take_lines
 from .rows import copy_row
 from .shared import FEW_WINDOWS, PLACES
@@ -65,8 +66,11 @@ def convolution_backward_weight(
     block = room.shape[1]
     at, size = lo * block, hi - lo
     panel_columns, vector = tile_width(dw), lanes(dw)
-    high = padded_extent(dy.shape[1], stride_h, dw.shape[0] // (kernel_w * group), dilation_h)
+    grid = Grid(width, dw.shape[0] // (kernel_w * group), kernel_w, group, stride_h, stride_w,
+                dilation_h, dilation_w, top, left)  # fmt: skip
+    high = padded_extent(dy.shape[1], stride_h, grid.kernel_h, dilation_h)
     wide = padded_extent(width, stride_w, kernel_w, dilation_w)
+    image = Image(room, at, wide)
     padded = padded_size(high, wide, channels, vector)
     # numbers beside the padded image, with a vector behind windows
     rest = max(size * block - padded - vector, 0)
@@ -103,20 +107,12 @@ def convolution_backward_weight(
                                     + first % width * step + lo)  # fmt: skip
                 elif by_lines:
                     row, step = count, 1
-                    take_lines(
-                        room, at, wide, first // width, count // width, width, kernel_w, stride_h,
-                        dilation_h, dilation_w, lo, hi, windows,
-                    )  # fmt: skip
+                    take_lines(image, grid, first // width, count // width, lo, hi, windows)
                 elif short:
-                    short_windows(
-                        room, at, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width,
-                        first, count, lo, hi, windows, pitch,
-                    )  # fmt: skip
+                    short_windows(image, channels, grid, first, count, lo, hi, windows, pitch)
                 else:
-                    take_windows(
-                        x, n, width, first, count, kernel_w, group, g * group, stride_h, stride_w,
-                        dilation_h, dilation_w, top, left, lo, hi, room, at, pitch,
-                    )  # fmt: skip
+                    take_windows(x, n, g * group, grid, first, count, lo, hi,
+                                 Rows(room, at, pitch))  # fmt: skip
                 given = (n * positions + first) * outputs + g * own
                 panels = at + padded if in_place else windows + count * pitch
                 if packs:

@@ -67,41 +67,37 @@ def copy_over(room, i, k, size):
 
 
 @helper
-def short_windows(
-    room, image, wide, channels, kernel_w, stride_h, stride_w, dilation_h, width, first, count, lo,
-    hi, at, pitch,
-):  # fmt: skip
-    """room[at + t*pitch:] = the elements `lo` to `hi` of the window at position `first` + t, for
-    t < `count`, of the padded image at `image` with lines of `wide` places; `width` positions are a
-    row."""
-    line, down = kernel_w * channels, dilation_h * wide * channels
-    p, q = first // width, first % width
+def short_windows(image, channels, grid, first, count, lo, hi, at, pitch):
+    """Behind the padded image, from `at` on and `pitch` numbers apart: the elements `lo` to `hi`
+    of its windows at `count` positions from the position `first` on."""
+    room, down = image.array, grid.dilation_h * image.wide * channels
+    line = grid.kernel_w * channels
+    p, q = first // grid.width, first % grid.width
     begin_line, end_line = lo // line, (hi + line - 1) // line
     for t in range(count):
         to = at + t * pitch
-        source = image + (p * stride_h * wide + q * stride_w) * channels
+        source = image.at + (p * grid.stride_h * image.wide + q * grid.stride_w) * channels
         for i in range(begin_line, end_line):
             begin, end = max(lo - i * line, 0), min(hi - i * line, line)
             copy_over(room, source + i * down + begin, to, end - begin)
             to += end - begin
         q += 1
-        if q == width:
+        if q == grid.width:
             p, q = p + 1, 0
 
 
 @helper
-def add_windows(
-    room, image, wide, channels, kernel_h, kernel_w, stride_h, stride_w, dilation_h, width, first,
-    count, at,
-):  # fmt: skip
+def add_windows(image, channels, grid, first, count, at):
     """Add windows to the padded image: the reverse of `short_windows`, of all their elements."""
-    line, pitch, step = kernel_w * channels, dilation_h * wide * channels, lanes(room)
+    room = image.array
+    line, step = grid.kernel_w * channels, lanes(room)
+    pitch = grid.dilation_h * image.wide * channels
     whole = line - line % step
-    p, q = first // width, first % width
+    p, q = first // grid.width, first % grid.width
     source = at
     for _ in range(count):
-        to = image + (p * stride_h * wide + q * stride_w) * channels
-        for _ in range(kernel_h):
+        to = image.at + (p * grid.stride_h * image.wide + q * grid.stride_w) * channels
+        for _ in range(grid.kernel_h):
             for j in range(0, whole, step):
                 store(room, to + j, load(room, to + j) + load(room, source + j))
             if whole < line:
@@ -110,21 +106,20 @@ def add_windows(
             source += line
             to += pitch
         q += 1
-        if q == width:
+        if q == grid.width:
             p, q = p + 1, 0
 
 
 @helper
-def take_lines(
-    room, image, wide, p, lines, width, kernel_w, stride_h, dilation_h, dilation_w, lo, hi, at
-):
+def take_lines(image, grid, p, lines, lo, hi, at):
     """Of a padded image with one channel, whose windows lie side by side: elements `lo` to `hi` of
-    the windows at `lines` lines of `width` positions from line p on, one element of all after
-    another. They are runs of the image."""
+    the windows at `lines` lines of positions from line p on, one element of all after another.
+    They are runs of the image; they go where it lies, from `at` on."""
     for d in range(lo, hi):
-        i, j = d // kernel_w, d % kernel_w
-        source = image + (p * stride_h + i * dilation_h) * wide + j * dilation_w
+        i, j = d // grid.kernel_w, d % grid.kernel_w
+        source = image.at + (p * grid.stride_h + i * grid.dilation_h) * image.wide
+        source += j * grid.dilation_w
         for _ in range(lines):
-            copy_over(room, source, at, width)
-            source += stride_h * wide
-            at += width
+            copy_over(image.array, source, at, grid.width)
+            source += grid.stride_h * image.wide
+            at += grid.width
