@@ -115,6 +115,9 @@ def test_a_first_training_compiles_nothing(wheel, tmp_path):
     with zipfile.ZipFile(tmp_path / "site" / "fastnn" / "objects" / "native.zip") as pack:
         # code that refers to functions of Numba's has it imported
         assert [name for name in pack.namelist() if b"numba_" in pack.read(name)] == []
+        # nor does it name folders of the machine that built it
+        place = re.compile(rb"\w[/\\\\]\w+\.py\b")
+        assert [name for name in pack.namelist() if place.search(pack.read(name))] == []
     environment = {
         **os.environ,
         "PYTHONPATH": str(tmp_path / "site"),

@@ -13,6 +13,7 @@ these.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -166,8 +167,25 @@ def make(folder: Path, name: str, wanted: list[ahead.Variant], jobs: int | None 
         "seconds": round(time.perf_counter() - start, 1),
     }
     path = folder / f"{name}.zip"
-    shipped.write(path, about, members)
+    shipped.write(path, about, {n: anonymous(code) for n, code in members.items()})
     return path
+
+
+def anonymous(code: bytes) -> bytes:
+    """The same code without the builder's folders.
+
+    Numba puts where an exception is raised into object code, pickled: the name of the file, which
+    nothing here reads, keeps its length.
+    """
+    found = bytearray(code)
+    for start in re.finditer(rb"(?s)(?=(\x8c)(.)|(X)(..\0\0))", code):  # a text and its length
+        mark, length = start[1] or start[3], start[2] or start[4]
+        begin = start.start() + len(mark + length)
+        end = begin + int.from_bytes(length, "little")
+        text = code[begin:end]
+        if text.endswith(b".py") and code[end : end + 1] == b"\x94":
+            found[begin:end] = re.split(rb"[/\\]", text)[-1].rjust(len(text), b"/")
+    return bytes(found)
 
 
 def _cached(wanted: Iterable[ahead.Variant], folder: Path | None = None) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -299,6 +300,16 @@ def test_names_are_those_of_a_machine_with_an_empty_cache(
         assert sorted(other.namelist()) == sorted(own)
         ours, theirs = (json.loads(a.read(shipped.ABOUT)) for a in (archive, other))
     assert ours["generators"] == theirs["generators"]
+
+
+@pytest.mark.parametrize("folder", ["/site/numba", "/\x94\u030c" * 200, "C:\\\\Users"], ids=len)
+def test_code_does_not_say_where_it_was_built(folder: str) -> None:
+    where = pickle.dumps((RuntimeError, ("odd.pyx",), ("ask", f"{folder}/x.py", 7)), protocol=4)
+    code = shipping.anonymous(b"\x8cX\x8c" + where + b"X\xff\xff\0\0\x8c")
+    assert len(code) == len(where) + 9
+    kind, args, (name, file, line) = pickle.loads(code[3:-6])
+    assert (kind, args, name, line) == (RuntimeError, ("odd.pyx",), "ask", 7)
+    assert file.strip("/") == "x.py"
 
 
 def _digests() -> list[str]:
