@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -254,6 +255,9 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "about: a list": lambda p: rewritten(p, lambda name, c: b"[1]" if "json" in name else c),
     "about: incomplete": lambda p: rewritten(
         p, lambda name, c: b'{"form": 1}' if "json" in name else c
+    ),
+    "about: no text": lambda p: rewritten(
+        p, lambda name, c: re.sub(rb'"features": "[^"]*"', b'"features": null', c)
     ),
 }
 

@@ -35,7 +35,8 @@ ABOUT = "about.json"
 CHECKSUM_BYTES = 16
 #: what can go wrong when a pack is read: all of it means that the pack is damaged
 DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 #: what of a target decides which code its kernels are made of
 KIND = ("name", "vector_bits", "has_fma", "registers", "tile_unit")
