@@ -31,6 +31,7 @@ ONLY_CUDA = {
     "convolution.elements": "a thread for each element of an image, sums over samples",
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
+    "matmul.joined_sums": "how a block's groups and columns join their sums; declares no kernel",
     "loss.half": "cross entropy with a gradient in 16 bits",
     "matmul.half": "factors of 16 bits, for tensor cores",
     "matmul.half_parts": "likewise, over a grid's third dimension",

@@ -136,17 +136,6 @@ def test_gradients_are_those_of_differences():
     gradcheck(loss, x, pairs, *ends)
 
 
-def test_there_is_no_gradient_of_its_gradient():
-    class Twice(nn.Module):
-        def forward(self, x, tags):
-            zeros = np.zeros(3)
-            loss = ops.total(ops.crf_loss(x, tags, np.zeros((3, 3)), zeros, zeros))
-            return ops.gradient(ops.total(ops.square(ops.gradient(loss, x))), x)
-
-    with pytest.raises(fnn.errors.FastnnError, match=r"gradient of op 'crf' can't be"):
-        Twice().predict(np.ones((1, 4, 3), np.float32), np.array([[1, 2, 0, 0]]))
-
-
 def follows(scheme, a, b):
     """Whether tag b may stand after tag a, by the definition of the schemes."""
     before, after = a[0], b[0]

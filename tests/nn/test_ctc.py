@@ -73,16 +73,6 @@ def lengths_of(v, lengths):
     return v.graph.constant(lengths, "i")
 
 
-def test_there_is_no_gradient_of_its_gradient():
-    class Twice(nn.Module):
-        def forward(self, x, labels):
-            loss = ops.total(ops.ctc_loss(x, labels))
-            return ops.gradient(ops.total(ops.square(ops.gradient(loss, x))), x)
-
-    with pytest.raises(fnn.errors.FastnnError, match="ctc"):
-        Twice().predict(np.ones((1, 4, 3), np.float32), np.array([[1, 2]]))
-
-
 @pytest.mark.parametrize(
     ("labels", "counts", "message"),
     [
