@@ -151,6 +151,11 @@ def missing(thing: object, kind: str, name: str) -> AttributeError:
     property, which has failed by one, is raised again."""
     if hasattr(type(thing), name):
         object.__getattribute__(thing, name)
+        return AttributeError(
+            f"property {name!r} of {type(thing).__name__!r} has raised an AttributeError and did "
+            "not when it was read again; have it give the same each time, or raise another error",
+            name=name, obj=thing,
+        )  # fmt: skip
     remedy = ATTRIBUTES.get(kind, {}).get(name)
     more = f"; {remedy}" if remedy else ""
     return AttributeError(

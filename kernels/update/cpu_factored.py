@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..declare import helper, kernel
-from ..simd import lanes, load, load_first, splat, store, store_first
+from ..simd import fill_like, lanes, load, load_first, splat, store, store_first
 from .shared import SHARED, shared_gradient
 
 
@@ -17,8 +17,9 @@ def over_root(x):
 
 @helper
 def square(g, share, factor, none, limit):
-    """share * g**2, of the gradient as a rule sees it; `none` is 0: there is no decay within it."""
-    g = shared_gradient(g, g, factor, none, limit)
+    """share * g**2, of the gradient as a rule sees it; `none` is 0: there is no decay within it.
+    An infinite gradient stays infinite, as where nothing is done to it."""
+    g = shared_gradient(g, fill_like(g, 0.0), factor, none, limit)
     return g * share * g
 
 

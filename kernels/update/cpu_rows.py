@@ -152,7 +152,9 @@ def make_rows(name: str, what: Pass) -> Kernel:
 
     def gradient_line(p: str) -> str:
         """The gradient as a rule sees it; a pass that has no p is for gradients without decay."""
-        given = f"{p}, factor, l2" if "p" in read else "g_here, factor, l2 * 0.0"
+        given = (
+            f"{p}, factor, l2" if "p" in read else f"splat({parts.first}, -0.0), factor, l2 * 0.0"
+        )
         return f"g_here = shared(g_here, {given}, limit)"
 
     def added(sums_of: str) -> str:

@@ -17,9 +17,10 @@ from tests.kernels.common import DTYPES
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_of_squares(dtype: Any) -> None:
     """Of rows and of columns; gradients that a factor of 1 scales give the bits of those that are
-    taken as they are, whichever vector a number lies in."""
+    taken as they are, whichever vector a number lies in, and infinite ones too."""
     optim.Adafactor().kernels()
     g = np.random.default_rng(0).normal(size=(5, 157)).astype(dtype)
+    g[1, 2], g[3, 156] = np.inf, -np.inf
     hyper, own = np.zeros(SHARED + 6, dtype), np.array([0.5], dtype)
     hyper[1:4] = 1.0, np.inf, 1.0
     found: dict[str, list[np.ndarray]] = {"rows": [], "columns": []}

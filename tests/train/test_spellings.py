@@ -69,6 +69,18 @@ def test_a_property_that_fails_says_why() -> None:
         Broken().width  # noqa: B018
 
 
+def test_a_property_that_fails_once_is_not_called_missing() -> None:
+    class Late(nn.Module):
+        @property
+        def width(self) -> int:
+            there = hasattr(self, "found")
+            self.found = 3
+            return self.found if there else self.nowhere
+
+    with pytest.raises(AttributeError, match=r"property 'width' of 'Late' .* each time, or raise"):
+        Late().width  # noqa: B018
+
+
 def test_names_that_exist_are_not_in_the_tables() -> None:
     """What is there needs no remedy, and remedies name what is there."""
     own = {label: set(inspect.signature(f).parameters) for label, f in (
