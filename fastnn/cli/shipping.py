@@ -220,8 +220,11 @@ def main(arguments: list[str]) -> None:
     elif what == "pack":
         folder, name = rest
         _become(name)
-        path = make(Path(folder), name, common())
+        wanted = common()
+        path = make(Path(folder), name, wanted)
         sys.stderr.write(f"{path}: {path.stat().st_size >> 10} KiB\n")
+        if absent := len(wanted) - len(shipped.Pack(path)):
+            raise SystemExit(f"{absent} of {len(wanted)} kernels could not be compiled for {name}")
     else:
         names = [n for given in rest for n in (usual() if given == USUAL else (given,))]
         for name in names:
@@ -229,10 +232,14 @@ def main(arguments: list[str]) -> None:
                 raise OptionError(
                     f"expected one of {', '.join(known())} or {USUAL} as a target, got {name!r}"
                 )
+        codes = [
             subprocess.run(
                 [sys.executable, "-P", "-m", PROGRAM, "pack", what, name],
-                check=True, env=_environment(name),
-            )  # fmt: skip
+                check=False, env=_environment(name),
+            ).returncode
+            for name in names
+        ]  # fmt: skip
+        raise SystemExit(any(codes))
 
 
 if __name__ == "__main__":

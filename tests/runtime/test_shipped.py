@@ -306,6 +306,18 @@ def test_names_are_those_of_a_machine_with_an_empty_cache(
     assert ours["generators"] == theirs["generators"]
 
 
+def test_kernels_that_did_not_compile_are_told(
+    pack: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The build warns of them; the rest are shipped."""
+    wanted = [RELU, ("relu_forward", "float64", "")]
+    monkeypatch.setattr(shipping, "common", lambda: wanted)
+    monkeypatch.setattr(ahead, "compile_all", lambda *_, **__: 0)
+    with pytest.raises(SystemExit, match="1 of 2 kernels could not be compiled for native"):
+        shipping.main(["pack", str(tmp_path / "some"), "native"])
+    assert len(shipped.Pack(tmp_path / "some" / "native.zip")) == 1
+
+
 @pytest.mark.parametrize("folder", ["/site/numba", "/\x94\u030c" * 200, "C:\\\\Users"], ids=len)
 def test_code_does_not_say_where_it_was_built(folder: str) -> None:
     where = pickle.dumps((RuntimeError, ("odd.pyx",), ("ask", f"{folder}/x.py", 7)), protocol=4)
