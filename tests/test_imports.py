@@ -199,3 +199,14 @@ def test_devices_have_no_name_above_the_planner() -> None:
     assert more == {}, "choose by the device in the planner, or by what the runtime says of itself"
     fewer = {name: count for name, count in DEVICES.items() if count > found.get(name, 0)}
     assert fewer == {}, "these have become fewer: shorten the list"
+
+
+def test_a_file_is_one_thing() -> None:
+    """Of 400 lines at most."""
+    top = Path(__file__).resolve().parents[1]
+    paths = [p for f in ("fastnn", "kernels", "tests", "benchmarks", "examples")
+             for p in (top / f).rglob("*.py")]  # fmt: skip
+    assert len(paths) > 500
+    long = {str(p.relative_to(top)): n for p in paths
+            if (n := p.read_text(encoding="utf-8").count("\n")) > 400}  # fmt: skip
+    assert long == {}, "split what is more than one thing"

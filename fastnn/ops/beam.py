@@ -79,7 +79,9 @@ def beam_search(
     Args:
         step: function of (a step's input, states) that returns (scores of the next symbols,
             new states); inputs and states have batch * width rows. Scores need not be
-            log-probabilities: their log-softmax is taken.
+            log-probabilities: their log-softmax is taken. What the scores of a step have in
+            common should not be large: in float32, 1,000 added to all of them costs some 5e-5 of a
+            log-probability.
         embed: function of symbols (integers) that returns a step's inputs.
         state: the decoder's states in the beginning, each (batch, ...).
         start: the symbol before the first one.
