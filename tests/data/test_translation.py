@@ -119,6 +119,8 @@ def test_bleu_without_case() -> None:
         (["a"], ["b"], False, 0.0),
         (["x y"], ["xy"], False, 100.0),
         (["abcdefgh ij", "b"], ["abc", "bcd"], False, 43.78188378748288),
+        # a reference shorter than some stretches beside one that has them
+        (["abcdefgh", "the cat sat"], ["ab", "the cat sat down"], False, 65.79514623175193),
     ],
 )  # fmt: skip
 def test_chrf(hypotheses: list[str], references: list[str], lower: bool, want: float) -> None:
