@@ -30,7 +30,7 @@ from fastnn.cli.ranges import Number
 )
 @click.pass_context
 def char_lm(
-    ctx: click.Context, /, output: Path, quiet: bool, dynamic: float, **more: Any
+    ctx: click.Context, /, output: Path, quiet: bool, dynamic: float, ngram: int, **more: Any
 ) -> None:  # fmt: skip
     """Text character by character: Shakespeare's plays, 1.1 MB to download.
 
@@ -42,9 +42,11 @@ def char_lm(
     from fastnn.tasks.char_lm import train_char_lm
     from fastnn.tasks.dynamic import dynamic_loss
     from fastnn.tasks.language import save_description
+    from fastnn.tasks.mixture import NGramBeside, mixed_loss
 
-    if dynamic and more["transformer"]:
-        raise click.UsageError("--dynamic: expected with an LSTM only, which carries its state")
+    for name, given in (("--dynamic", dynamic), ("--ngram", ngram)):
+        if given and more["transformer"]:
+            raise click.UsageError(f"{name}: expected with an LSTM only, which carries its state")
     text = load_shakespeare()
     trainer, history, bits = train_char_lm(
         text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
@@ -55,8 +57,12 @@ def char_lm(
     if options.interrupted(history):
         options.conclude(ctx, trainer, history, written, [])
     measures = [("validation", f"{bits:.3f} bits per character of {len(text.valid)}")]
+    model = cast(Any, trainer.model)
+    if ngram:
+        beside = NGramBeside.train(text.train, text.vocabulary, ngram)
+        mixed = in_bits(mixed_loss(model, text.valid, beside))
+        measures.append(("mixed", f"{mixed:.3f}, with {ngram}-grams of the training text"))
     if dynamic:
-        model = cast(Any, trainer.model)
         learned = in_bits(dynamic_loss(model, text.valid, lr=dynamic, workers=more["workers"]))
         measures.append(("dynamic", f"{learned:.3f}, learning while it reads"))
     options.conclude(ctx, trainer, history, written, measures)

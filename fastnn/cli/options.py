@@ -76,6 +76,10 @@ def language_model(command: Command) -> Command:
             type=click.Choice(["highest", "high", "medium", "bf16", "fp16"]),
             help="Of matrix products.",
         ),
+        click.option(
+            "--ngram", default=0, show_default=True, type=click.IntRange(0),
+            help="Measure mixed with n-grams of the training text, so long, as well; 0 does not.",
+        ),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

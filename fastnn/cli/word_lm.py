@@ -32,7 +32,7 @@ from fastnn.cli import options
 )
 @click.pass_context
 def word_lm(
-    ctx: click.Context, /, output: Path, quiet: bool, cache: int, **more: Any
+    ctx: click.Context, /, output: Path, quiet: bool, cache: int, ngram: int, **more: Any
 ) -> None:  # fmt: skip
     """Text word by word: Penn Treebank, 6 MB to download.
 
@@ -42,10 +42,12 @@ def word_lm(
     from fastnn.data.ptb import load_ptb
     from fastnn.tasks.cache import NeuralCache
     from fastnn.tasks.language import save_description
+    from fastnn.tasks.mixture import Beside, NGramBeside, mixed_loss
     from fastnn.tasks.word_lm import train_word_lm
 
-    if cache and more["transformer"]:
-        raise click.UsageError("--cache: expected with an LSTM only, which carries its state")
+    for name, given in (("--cache", cache), ("--ngram", ngram)):
+        if given and more["transformer"]:
+            raise click.UsageError(f"{name}: expected with an LSTM only, which carries its state")
     words = load_ptb()
     trainer, history, (valid, test) = train_word_lm(
         words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
@@ -59,9 +61,17 @@ def word_lm(
         ("validation", f"perplexity {valid:.1f} of {len(words.valid)} words"),
         ("test", f"perplexity {test:.1f} of {len(words.test)} words"),
     ]
+    beside: list[tuple[str, Beside]] = []
     if cache:
-        beside, model = NeuralCache(cache), cast(Any, trainer.model)
+        beside.append((f"with a cache of {cache} words", NeuralCache(cache)))
+    if ngram:
+        counted = NGramBeside.train(words.train, words.vocabulary, ngram)
+        beside.append((f"with {ngram}-grams", counted))
+    mixtures = [[one] for one in beside] + ([beside] if len(beside) > 1 else [])
+    for mixture in mixtures:
+        added = [other for _, other in mixture]
         for name, part in (("validation", words.valid), ("test", words.test)):
-            perplexity = math.exp(beside.mean_loss(model, part))
-            measures.append((f"{name} cached", f"perplexity {perplexity:.1f}"))
+            perplexity = math.exp(mixed_loss(cast(Any, trainer.model), part, *added))
+            what = " and ".join(what for what, _ in mixture)
+            measures.append((f"{name} mixed", f"perplexity {perplexity:.1f}, {what}"))
     options.conclude(ctx, trainer, history, written, measures)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn import nn
-from fastnn.data.text import batchify
-from fastnn.errors import OptionError, check_numbers, check_whole
-from fastnn.graph.value import Value
-from fastnn.tasks.language import EXACT, LanguageModel
-from fastnn.train.stateful import reset_states
+from fastnn.errors import check_numbers, check_whole
+from fastnn.tasks.language import LanguageModel
+from fastnn.tasks.mixture import check_share, mixed_loss
 
 #: places that are compared with their past at a time
 BLOCK = 256
@@ -44,36 +40,31 @@ class NeuralCache:
 
     def __post_init__(self) -> None:
         check_whole("NeuralCache", 1, size=self.size)
-        check_numbers("NeuralCache", theta=self.theta, share=self.share)
-        if not 0 <= self.share <= 1:
-            raise OptionError(f"NeuralCache: expected a share in [0, 1], got {self.share}")
+        check_numbers("NeuralCache", theta=self.theta)
+        check_share("NeuralCache", self.share)
 
     def mean_loss(self, model: LanguageModel, ids: NDArray[np.int64]) -> float:
         """Mean negative log-likelihood of a text's symbols but the first, in nats, read in one
-        stream; compare with `fastnn.tasks.language.mean_loss`.
+        stream; compare with `fastnn.tasks.language.mean_loss`. See `mixture.mixed_loss` for the
+        arguments and errors."""
+        return mixed_loss(model, ids, self)
+
+    def shares(self, count: int) -> NDArray[np.float64]:
+        """Its share at each place: none at the first, where there is nothing to remember yet."""
+        shares = np.full(count, float(self.share))
+        shares[:1] = 0.0
+        return shares
+
+    def probabilities(
+        self, states: NDArray[np.float64], ids: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What the cache says of each symbol but the first: shape (symbols - 1,).
 
         Args:
-            model: the language model, an LSTM.
-            ids: the text.
-
-        Raises OptionError for another kind of model.
+            states: what the model's logits are made of, shape (symbols - 1, size).
+            ids: the text, shape (symbols,).
         """
-        if not isinstance(model, LanguageModel):
-            raise OptionError(
-                f"NeuralCache: expected a LanguageModel, whose states last for the whole text, got "
-                f"{type(model).__name__}"
-            )
-        states, loss = _read(model.with_streams(1), ids)
-        own = np.exp(-loss)
-        found = self._probabilities(states, np.asarray(ids)[1:])
-        share = np.full(len(own), self.share)
-        share[0] = 0.0  # there is nothing to remember yet
-        return float(-np.log((1.0 - share) * own + share * found).mean())
-
-    def _probabilities(
-        self, states: NDArray[np.float64], following: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """What the cache says of each next symbol."""
+        following = ids[1:]
         found = np.zeros(len(states))
         for begin in range(0, len(states), BLOCK):
             end = min(begin + BLOCK, len(states))
@@ -88,28 +79,3 @@ class NeuralCache:
             total = weights.sum(axis=1)
             found[begin:end] = (weights * same).sum(axis=1) / np.where(total > 0, total, 1.0)
         return found
-
-
-class _Read(nn.Module):
-    """The states that logits are made of, and the loss of the symbols that follow."""
-
-    def __init__(self, model: LanguageModel):
-        self.model = model
-
-    def forward(self, ids: Value, following: Value) -> tuple[Value, Value]:
-        states = self.model.states(ids)
-        loss = nn.CrossEntropyLoss(reduction="none").rows(self.model.logits(states), following)
-        return states, loss
-
-
-def _read(
-    model: LanguageModel, ids: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """States (symbols - 1, size) and losses (symbols - 1,) of a text."""
-    x, y = batchify(ids, 1, EXACT, ignore=0)
-    predict: Any = _Read(model).predictor()
-    reset_states(model)
-    parts = [predict(a, b) for a, b in zip(x, y, strict=True)]
-    states, loss = (np.concatenate([p[k][0] for p in parts]) for k in (0, 1))
-    count = len(ids) - 1
-    return states[:count].astype(np.float64), loss[:count].astype(np.float64)

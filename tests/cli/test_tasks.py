@@ -125,15 +125,20 @@ def text(tmp_path, monkeypatch):
 def test_char_lm_and_sample(tmp_path, text):
     small = ["--epochs", 2, "--hidden", 12, "--layers", 1, "--batch-size", 4, "--steps", 8]
     options = [*small, "--embedding", 4, "--workers", 1, "--output", tmp_path / "run"]
-    result = run("train", "char-lm", *options, "--dynamic", 0.3)
+    result = run("train", "char-lm", *options, "--dynamic", 0.3, "--ngram", 6)
     assert result.exit_code == 0, result.output
     alone = re.search(r"validation +([\d.]+) bits per character of 114\n", result.stdout)
     learned = re.search(r"dynamic +([\d.]+), learning while it reads\n", result.stdout)
     assert alone is not None
     assert learned is not None
     assert float(learned[1]) < float(alone[1])
+    mixed = re.search(r"mixed +([\d.]+), with 6-grams of the training text\n", result.stdout)
+    assert mixed is not None
+    assert float(mixed[1]) < float(alone[1])
     refused = run("train", "char-lm", "--transformer", "--dynamic", 0.3)
     assert "--dynamic: expected with an LSTM only" in refused.output
+    refused = run("train", "char-lm", "--transformer", "--ngram", 3)
+    assert "--ngram: expected with an LSTM only" in refused.output
     again = run("train", "char-lm", *options, "--resume", tmp_path / "run/model.safetensors")
     assert again.exit_code == 0, again.output
     written = run("sample", tmp_path / "run", "--prime", "to be", "--length", 20)
@@ -163,10 +168,18 @@ def test_word_lm(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load_ptb", lambda: load(folder=tmp_path))
     result = run(
         "train", "word-lm", "--epochs", 1, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
-        "--steps", 5, "--workers", 1, "--output", tmp_path / "run",
+        "--steps", 5, "--workers", 1, "--output", tmp_path / "run", "--cache", 50, "--ngram", 3,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert re.search(r"validation +perplexity [\d.]+ of 280 words\ntest", result.stdout)
+    found = [
+        float(one[1])
+        for what in ("of 280 words", "with a cache of 50 words", "with 3-grams",
+                     "with a cache of 50 words and with 3-grams")
+        if (one := re.search(rf"validation.* perplexity ([\d.]+),? {what}\n", result.stdout))
+    ]  # fmt: skip
+    assert len(found) == 4, result.stdout
+    # a text that repeats itself: what has counted it knows it best
+    assert found[2] < found[0]
     written = run("sample", tmp_path / "run", "--prime", "the", "--length", 5)
     assert written.stdout.split()[0] == "the"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastnn.errors import OptionError
-from fastnn.tasks import cache
+from fastnn.tasks import cache, mixture
 from fastnn.tasks.language import LanguageModel, mean_loss
 from fastnn.tasks.transformer_lm import TransformerModel
 
@@ -20,7 +20,7 @@ def small():
 def test_the_mixture_is_that_of_a_loop_over_places(size, block, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", block)
     model, ids = small(), np.random.default_rng(0).integers(0, 5, 40)
-    states, loss = cache._read(model.with_streams(1), ids)
+    states, loss = mixture._read(model.with_streams(1), ids)
     total = 0.0
     for t in range(39):
         places = range(max(0, t - size), t)
