@@ -8,12 +8,14 @@ shorter: a line that no longer holds fails, too.
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import fastnn
 import fastnn.kernels
+from fastnn.kernels.declare import Kernel
 
 #: from the bottom to the top; a folder imports from those before it. Names in one line stand side
 #: by side and know nothing of each other.
@@ -199,6 +201,71 @@ def test_devices_have_no_name_above_the_planner() -> None:
     assert more == {}, "choose by the device in the planner, or by what the runtime says of itself"
     fewer = {name: count for name, count in DEVICES.items() if count > found.get(name, 0)}
     assert fewer == {}, "these have become fewer: shorten the list"
+
+
+def device_of(module: str) -> str:
+    """Whose kernels a module of `kernels` has, or "" for what both devices share."""
+    parts = module.removeprefix("fastnn.kernels.").split(".")
+    named = [part.partition("_")[0] for part in parts if module.startswith("fastnn.kernels.")]
+    return next((part for part in named if part in ("cpu", "cuda")), "")
+
+
+def taken(name: str) -> set[str]:
+    """What a module takes from modules of the other device: "alias.name", or "import name"."""
+    other = {"cpu": "cuda", "cuda": "cpu"}.get(device_of(name), "")
+    tree, found, aliases = TREES[name], set(), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = _base(name, node)
+            for alias in node.names:
+                if other and device_of(f"{base}.{alias.name}") == other:
+                    if f"{base}.{alias.name}" in FILES:
+                        aliases[alias.asname or alias.name] = f"{base}.{alias.name}"
+                    else:
+                        found.add(f"import {alias.name} from {base}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and (
+            node.value.id in aliases
+        ):  # fmt: skip
+            found.add(f"{aliases[node.value.id]}.{node.attr}")
+    return found
+
+
+def is_signature(what: str) -> bool:
+    """Whether this is a kernel, which one of the other device is like, or what declares one."""
+    module, _, name = what.rpartition(".")
+    found = getattr(importlib.import_module(module), name) if module in FILES else None
+    return isinstance(found, Kernel) or (callable(found) and name == "make_step")
+
+
+def test_a_device_takes_nothing_from_the_other_but_signatures() -> None:
+    """A CUDA kernel is `like` the CPU's, where its signature is written; formulas and sizes are in
+    files that name no device. The CPU takes nothing of CUDA's."""
+    found = {name: what for name in FILES if (what := taken(name))}
+    assert len(found) > 30
+    assert [name for name in found if device_of(name) == "cpu"] == []
+    wrong = sorted(f"{name}: {w}" for name, what in found.items() for w in what
+                   if not is_signature(w))  # fmt: skip
+    assert wrong == [], "move what both devices need to a file of the topic without a device"
+
+
+#: what CUDA's files reach by way of shared ones and leave aside, and why
+LEFT_ASIDE = {"fastnn.kernels.descent.vectors": "CUDA's functions take its place (`Replaced`)"}
+
+
+def test_what_cuda_shares_imports_nothing_of_the_cpu() -> None:
+    shared: dict[str, set[str]] = {}
+    for found in IMPORTS:
+        if found.target.startswith("fastnn.kernels.") and not device_of(found.target):
+            shared.setdefault(found.source, set()).add(found.target)
+    reached, waiting = set(), [name for name in FILES if device_of(name) == "cuda"]
+    while waiting:
+        new = shared.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
+    wrong = {i.source for i in IMPORTS if i.source in reached and device_of(i.target)}
+    assert len(reached) > 20
+    assert wrong == set(LEFT_ASIDE), "what both devices share names neither"
 
 
 def test_a_file_is_one_thing() -> None:

@@ -2,7 +2,7 @@
 
 The loss's own gradient is the factor instead of 1; gradients are divided by it as soon as they are
 there, so that `Parameter.grad`, `on_gradients`, clipping and the guard see what they see elsewhere
-(`kernels/guard/cpu_scaling.py`).
+(`kernels/guard/scaling.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastnn.engine.update import Piece, side_by_side
 from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
-from fastnn.kernels.guard.cpu_scaling import FIRST
+from fastnn.kernels.guard.scaling import FIRST
 from fastnn.plan.lower import Lowering
 
 #: precisions whose gradients need it

@@ -14,6 +14,7 @@ from fastnn.errors import ProgramError
 _FRAME = re.compile(r"Failed in|During:|File |raised from|- |There are|\^|<source|$")
 _PLACE = re.compile(r"^( *)During: typing of .* at (\S.*) \((\d+)\)$", re.M)
 _LINE = re.compile(r'^( *)File "(.+)", line (\d+):$', re.M)
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _LITERAL = re.compile(r"Literal\[\w+\]\((.*?)\)")
 
 
@@ -29,7 +30,7 @@ def refuse(
         error: Numba's.
         may_use: what kernels of this device may use.
     """
-    file, line, reason = _cause(str(error), function)
+    file, line, reason = _cause(_COLOUR.sub("", str(error)), function)
     source = linecache.getline(file, line).strip()
     shown = f", {source!r}" if source and not source.startswith("@") else ""
     raise ProgramError(
@@ -37,6 +38,20 @@ def refuse(
         f"may use {may_use} and functions that are decorated with @fnn.helper; it must not make "
         "arrays. (FASTNN_DEBUG=1 shows all that Numba says.)"
     ) from (error if os.environ.get("FASTNN_DEBUG") else None)
+
+
+def refuse_without_package(
+    kernel: str, function: Callable[..., Any], error: ImportError
+) -> NoReturn:
+    """Raise the error of a kernel that calls what Numba needs a package for: SciPy's BLAS and
+    LAPACK are behind its products and decompositions."""
+    code = function.__code__
+    raise ProgramError(
+        f"{kernel} ({code.co_filename}, line {code.co_firstlineno}) calls a function of NumPy's, "
+        f"such as np.dot or np.linalg, for which Numba needs a package that is not installed "
+        f"({error}): install SciPy (pip install scipy), write the sums as loops, or compute the "
+        "product outside the kernel with ops.matmul"
+    ) from error
 
 
 def _cause(text: str, function: Callable[..., Any]) -> tuple[str, int, str]:

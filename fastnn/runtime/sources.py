@@ -8,7 +8,7 @@ and places. Where it is not, because the file was edited or there is none, it co
 code, for this version of Python.
 
 To compile sources again costs about as much as importing them, so what was found is kept in the
-cache: a table from the hash of byte code, which is exact, to that of its source.
+cache: a table from the name and the hash of byte code, which is exact, to that of its source.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def forget() -> None:
 def _of(code: types.CodeType, digest: Digest, find: Callable[..., bytes | None]) -> bytes:
     global _changed
     exact = digest(code)
-    known = _known().get(exact.hex())
+    entry = f"{code.co_name} {exact.hex()}"  # a source has the function's name, byte code has not
+    known = _known().get(entry)
     if known is not None:
         return bytes.fromhex(known)
     found = None
@@ -90,7 +91,7 @@ def _of(code: types.CodeType, digest: Digest, find: Callable[..., bytes | None])
     if found is None:
         python = f"{sys.implementation.cache_tag} {sys.hexversion >> 16}".encode()
         return hashlib.blake2b(python + exact, digest_size=16).digest()
-    _table[exact.hex()] = found.hex()
+    _table[entry] = found.hex()
     _changed = True
     return found
 

@@ -26,7 +26,9 @@ from ..matmul.cpu_blocked import pack_columns
 from ..random.shared import GROUP
 from ..scalar import exp, log
 from ..simd import fma, lanes, splat, sum_lanes
-from .blocks import (
+from .cpu_blocks import (
+    MARGIN,
+    QUERIES,
     Block,
     add_product,
     add_product_transposed,
@@ -40,8 +42,6 @@ from .blocks import (
     weigh_row,
 )
 from .shared import (
-    MARGIN,
-    QUERIES,
     Drop,
     Lengths,
     Rows,

@@ -15,7 +15,7 @@ from ..cpu.parts import load_part, store_part
 from ..declare import KERNELS, Kernel, helper, kernel
 from ..recorded import execute
 from ..simd import fma, lanes, splat
-from .directions import COMPACT, cg_direction, compact_direction, steepest, two_loops
+from .directions import COMPACT, MADE, cg_direction, compact_direction, steepest, two_loops
 from .search import (
     AGAIN,
     BEST,
@@ -246,10 +246,6 @@ _SCOPE |= {
     "STEPS": STEPS, "STOP": STOP, "STOP_REQUEST": STOP_REQUEST, "STUCK": STUCK, "TAKE": TAKE,
     "TRIALS": TRIALS, "TRY": TRY, "UNKNOWN": UNKNOWN, "DROP": DROP, "math": math, "np": np,
 }  # fmt: skip
-
-
-#: pairs of the kernels that were made, by name: those for CUDA are made when somebody asks for them
-MADE: dict[str, int] = {}
 
 
 def make_descend(name: str, history: int) -> Kernel:

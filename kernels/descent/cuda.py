@@ -7,7 +7,6 @@ and the search's state, and computes the same numbers in them; only vectors are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..control_block import LENGTH
@@ -17,7 +16,7 @@ from ..recorded import execute
 from ..simd import fma
 from ..topics import ON_DEMAND
 from . import cpu, directions
-from .cuda_vectors import THREADS, VECTORS, give_copy, launch, take_copy, with_scope
+from .cuda_vectors import THREADS, VECTORS, Replaced, give_copy, launch, take_copy
 from .search import HEAD
 
 
@@ -41,15 +40,13 @@ def step({params}):
 """
 
 
-def of_one_block(
-    like: Kernel, scope: Mapping[str, Callable[..., Any]], size: int, module: str
-) -> CudaKernel:
+def of_one_block(like: Kernel, replaced: Replaced, size: int, module: str) -> CudaKernel:
     """The counterpart of a kernel that one worker makes: its own function, by all threads of a
     block.
 
     Args:
         like: the kernel for the CPU, with parameters `control` and `state`.
-        scope: what takes the place of functions that it calls, by name.
+        replaced: makes the function that calls CUDA's.
         size: numbers of the state.
         module: which module the kernel belongs to.
     """
@@ -57,7 +54,7 @@ def of_one_block(
     source = _WRAPPER.format(params=", ".join(like.params), own=", ".join(own))
     found = {
         "__name__": module, "cuda": cuda, "LENGTH": LENGTH, "SIZE": size, "take_copy": take_copy,
-        "give_copy": give_copy, "body": with_scope(like.function, scope),
+        "give_copy": give_copy, "body": replaced(like.function),
     }  # fmt: skip
     execute(source, f"<CUDA kernel {like.name}>", found)
     function: Any = found["step"]
@@ -67,32 +64,17 @@ def of_one_block(
     return made
 
 
-def scope_of(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """The vectors' functions for CUDA, and these functions with them; each may call those before
-    it."""
-    found = dict(VECTORS)
-    for function in functions:
-        found[function.__name__] = with_scope(function, found)
-    return found
-
-
-#: what CPU and CUDA kernels of full-batch methods share
-SCOPE = scope_of(
-    cpu.depart,
-    cpu.take_totals,
-    directions.steepest,
-    cpu.move_on,
-    directions.two_loops,
-    directions.compact_direction,
-    directions.cg_direction,
-)
+#: what all kernels of full-batch methods call
+ON_VECTORS = Replaced(VECTORS)
 
 
 def make_missing() -> None:
     """Make the counterparts of all line searches that have none yet."""
-    for name, history in list(cpu.MADE.items()):
+    for name, history in list(directions.MADE.items()):
         if getattr(CUDA_KERNELS.get(name), "like", None) is not KERNELS[name]:
-            of_one_block(KERNELS[name], SCOPE, HEAD + directions.numbers_needed(history), __name__)
+            of_one_block(
+                KERNELS[name], ON_VECTORS, HEAD + directions.numbers_needed(history), __name__
+            )
 
 
 ON_DEMAND["cuda"].append(make_missing)

@@ -12,8 +12,8 @@ from ..cuda.device import WARP, block_max, block_threads, cast, cuda, thread_num
 from ..declare import helper
 from . import cpu_marquardt as cpu
 from . import gauss_newton
-from .cuda import SCOPE, of_one_block
-from .cuda_vectors import with_scope
+from .cuda import of_one_block
+from .cuda_vectors import VECTORS, Replaced
 
 
 @helper
@@ -119,13 +119,7 @@ def add_at(x, places, p):
     cuda.syncthreads()
 
 
-_scope = dict(SCOPE)
-for _function in (unit_vector, take_column, symmetric, factor, take_right_side, solve, add_at):
-    _scope[_function.__name__] = _function
-for _function in (
-    gauss_newton.arrive, gauss_newton.is_finite, gauss_newton.want_evaluation,
-    gauss_newton.want_product, gauss_newton.stay, cpu.damped_step,
-):  # fmt: skip
-    _scope[_function.__name__] = with_scope(_function, _scope)
+_OWN = (unit_vector, take_column, symmetric, factor, take_right_side, solve, add_at)
+_replaced = Replaced({**VECTORS, **{f.__name__: f for f in _OWN}})
 
-levenberg_marquardt_step = of_one_block(cpu.make_step(), _scope, gauss_newton.SIZE, __name__)
+levenberg_marquardt_step = of_one_block(cpu.make_step(), _replaced, gauss_newton.SIZE, __name__)

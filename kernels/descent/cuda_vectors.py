@@ -23,7 +23,7 @@ from ..cuda.device import (
     power_of_2,
     thread_number,
 )
-from ..declare import ceil_div, helper
+from ..declare import HELPERS, ceil_div, helper
 from ..simd import fma
 
 #: products that a thread adds up in the vectors' own type before the sum goes into a float64
@@ -37,14 +37,34 @@ def launch(sizes: dict[str, int]) -> tuple[int, int]:
     return 1, power_of_2(ceil_div(sizes["P"], 4), WARP, THREADS)
 
 
-def with_scope(function: Callable[..., Any], scope: Mapping[str, Any]) -> Any:
-    """The same function with other ones in the place of those that it calls by these names."""
-    made = types.FunctionType(
-        function.__code__, {**function.__globals__, **scope}, function.__name__,
-        function.__defaults__,
-    )  # fmt: skip
-    made.__module__ = __name__
-    return helper(made)
+class Replaced:
+    """The CPU's functions as CUDA has them: with others in the place of those that they call, or
+    that what they call calls, by these names.
+
+    A function in which nothing is replaced stays as it is.
+    """
+
+    def __init__(self, others: Mapping[str, Callable[..., Any]]):
+        self.others = others
+        self.made: dict[Callable[..., Any], Any] = {}
+
+    def __call__(self, function: Any) -> Any:
+        if function not in self.made:
+            self.made[function] = self._make(function)
+        return self.made[function]
+
+    def _make(self, function: Any) -> Any:
+        scope = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+        helpers = {name: f for name, f in scope.items() if any(f is h for h in HELPERS)}
+        new = {name: self.others.get(name) or self(f) for name, f in helpers.items()}
+        if new == helpers:
+            return function
+        made = types.FunctionType(
+            function.__code__, {**function.__globals__, **new}, function.__name__,
+            function.__defaults__,
+        )  # fmt: skip
+        made.__module__ = __name__
+        return helper(made)
 
 
 @helper

@@ -16,6 +16,8 @@ from .vectors import blend, combine, dot, pair_products
 
 #: pairs up to which inner products are kept, so that the state stays small
 COMPACT = 32
+#: pairs of the kernels that were made, by name: those for CUDA are made when somebody asks for them
+MADE: dict[str, int] = {}
 
 
 def numbers_needed(pairs: int) -> int:

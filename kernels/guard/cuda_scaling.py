@@ -1,4 +1,4 @@
-"""Loss scaling (see `cpu_scaling.py`)."""
+"""Loss scaling (see `scaling.py`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..declare import cuda_kernel
 from ..simd import absolute
 from ..update.shared import IDLE
 from . import cpu_scaling as cpu
-from .cpu_scaling import HYPER_LIMIT, adapt
 from .cuda import _blocks
+from .scaling import HYPER_LIMIT, adapt
 from .shared import INFINITY
 
 

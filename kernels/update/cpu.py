@@ -27,6 +27,7 @@ from ..simd import (
     store_first,
 )
 from .shared import IDLE, MADE, SHARED, shared_gradient
+from .sources import prepare_source
 
 _UPDATE = '''
 def update(p, g, {slots}hyper, scale, guard, lo, hi):
@@ -136,14 +137,6 @@ def make_update(name: str, rule: Callable, slots: Sequence[str], scalars: int) -
     made = kernel(function, name=name, elementwise=True)
     MADE[name] = "update", (made, rule, slots, scalars)
     return made
-
-
-def prepare_source(source: str, options: Sequence[str]) -> str:
-    """The source with these options; the rule's own are those beside `every`."""
-    own = ", ".join(name for name in options if name != "every")
-    return source.replace("scalars(t, rate, {options})", f"scalars(t, rate, {own})").format(
-        options=", ".join(options)
-    )
 
 
 def make_prepare(

@@ -3,13 +3,12 @@ what may come before: noise on gradients. A negative limit of clipping (`hyper[2
 step that updates nothing.
 """
 
-import math
-
 import numpy as np
 
 from ..control_block import RUN_STEP, STEP
-from ..declare import helper, kernel
+from ..declare import kernel
 from ..simd import fma, lanes, load_first, maximum, minimum, splat, store_first
+from .formulas import deviation, factor_of
 
 
 @kernel(elementwise=True)
@@ -35,12 +34,6 @@ def shrink(
         old = load_first(p, i, m)
         # a NaN passes (second operand)
         store_first(p, i, old - maximum(low, minimum(high, old)), m)
-
-
-@helper
-def factor_of(squares, limit):
-    """What brings a norm down to the limit, of its square."""
-    return limit / math.sqrt(squares) if squares > limit * limit else 1.0
 
 
 @kernel
@@ -90,12 +83,6 @@ def limit_columns(
     for i in range(lo, hi):
         for j in range(p.shape[1]):
             p[i, j] = p[i, j] * factors[j]
-
-
-@helper
-def deviation(eta, t):
-    """The standard deviation of the noise in step t = 0, 1, ..."""
-    return math.sqrt(eta / (1.0 + t) ** 0.55)
 
 
 @kernel(elementwise=True)

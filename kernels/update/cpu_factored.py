@@ -1,26 +1,11 @@
 """Means of squares by rows and by columns, which stand for those of a whole matrix (Adafactor)."""
 
-import math
-
 import numpy as np
 
-from ..declare import helper, kernel
-from ..simd import fill_like, lanes, load, load_first, splat, store, store_first
-from .shared import SHARED, shared_gradient
-
-
-@helper
-def over_root(x):
-    """1 / sqrt(x) for a float64; infinite for 0."""
-    return 1.0 / math.sqrt(x) if x > 0.0 or x != x else np.float64(np.inf)
-
-
-@helper
-def square(g, share, factor, none, limit):
-    """share * g**2, of the gradient as a rule sees it; `none` is 0: there is no decay within it.
-    An infinite gradient stays infinite, as where nothing is done to it."""
-    g = shared_gradient(g, fill_like(g, 0.0), factor, none, limit)
-    return g * share * g
+from ..declare import kernel
+from ..simd import lanes, load, load_first, splat, store, store_first
+from .formulas import over_root, square
+from .shared import SHARED
 
 
 @kernel

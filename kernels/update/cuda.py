@@ -17,9 +17,9 @@ from ..guard.cuda import report
 from ..guard.shared import doubtful
 from ..recorded import execute
 from ..topics import ON_DEMAND
-from .cpu import prepare_source
 from .cuda_rows import make_combine, make_rows
 from .shared import HALVES, IDLE, MADE, SAVING, SHARED, shared_gradient
+from .sources import prepare_source
 
 #: stands for the limit of clipping where a stop is latched, too: workers leave then, but launches
 #: go on

@@ -7,7 +7,7 @@ from ..cuda.device import cast, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..simd import fma, maximum, minimum
 from . import cpu_bounds as cpu
-from .cpu_bounds import deviation, factor_of
+from .formulas import deviation, factor_of
 
 
 def elements_launch(s):

@@ -7,6 +7,7 @@ from ..declare import cuda_kernel
 from ..reduce.cuda import column_total, columns_launch
 from ..step.cuda import sum_launch
 from . import cpu_factored as cpu
+from .formulas import over_root, square
 from .shared import SHARED
 
 
@@ -20,7 +21,7 @@ def square_columns(g, hyper, own, scale, y):
     value = 0.0
     if c < g.shape[1]:
         for r in range(cuda.threadIdx.y, g.shape[0], cuda.blockDim.y):
-            value += cpu.square(g[r, c], share, factor, none, limit)
+            value += square(g[r, c], share, factor, none, limit)
     value = column_total(g, value)
     if cuda.threadIdx.y == 0 and c < g.shape[1]:
         y[c] = value
@@ -43,7 +44,7 @@ def update_factors(sums, cols, hyper, row, col, scaled, roots):
     if mean < least:
         mean = least
     for i in range(first, R, step):
-        scaled[i] = cpu.over_root(np.float64(row[i]) / mean)
+        scaled[i] = over_root(np.float64(row[i]) / mean)
     for j in range(first, C, step):
         col[j] = beta * np.float64(col[j]) + rest * (np.float64(cols[j]) * np.float64(C))
-        roots[j] = cpu.over_root(np.float64(col[j]))
+        roots[j] = over_root(np.float64(col[j]))

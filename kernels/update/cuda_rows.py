@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda.device import block_number, block_sum, block_threads, row_launch, thread_number
+from ..cuda.device import block_number, block_sum, block_threads, cast, row_launch, thread_number
 from ..declare import CudaKernel, Kernel, cuda_kernel, helper
 from ..guard.cuda import report
 from ..recorded import execute
 from ..step.cuda import sum_launch, sum_of
-from .cpu_rows import Parts, combine_source, lines
 from .shared import Pass, shared_gradient
+from .sources import Parts, combine_source, lines
 
 _ROWS = """
 def rows({arrays}hyper, {own}{sums}{scale}{guard}):
@@ -41,7 +41,8 @@ def make_rows(like: Kernel, what: Pass) -> CudaKernel:
     name = like.name
     parts = Parts(what)
     read, written, sums = parts.read, parts.written, parts.sums
-    has_p = "p" in read
+    # without a parameter nothing is added, to no infinite gradient a NaN either
+    given = "p_here, factor, l2" if "p" in read else f"cast({parts.first}, -0.0), factor, l2 * 0.0"
     total = [f"{s}_all = block_sum({s}_all)" for s in sums]
     if sums:
         total.append("at = thread_number()")
@@ -53,8 +54,7 @@ def make_rows(like: Kernel, what: Pass) -> CudaKernel:
             + (["col_here = col[j]"] if what.factors else [])
         ),
         gradient=(
-            f"g_here = shared(g_here, {'p_here' if has_p else 'g_here'}, factor, "
-            f"{'l2' if has_p else 'l2 * 0.0'}, limit)"
+            f"g_here = shared(g_here, {given}, limit)"
             if "g" in read
             else "pass"
         ),
@@ -71,7 +71,7 @@ def make_rows(like: Kernel, what: Pass) -> CudaKernel:
     scope = {
         "__name__": __name__, "np": np, "block_number": block_number, "report": report,
         "thread_number": thread_number, "block_threads": block_threads, "block_sum": block_sum,
-        "shared": shared_gradient, "rule": helper(what.rule),
+        "cast": cast, "shared": shared_gradient, "rule": helper(what.rule),
     }  # fmt: skip
     execute(source, f"<CUDA kernel {name}>", scope)
     function: Any = scope["rows"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels import control_block
-from fastnn.kernels.attention.shared import backward_scratch, forward_scratch
+from fastnn.kernels.attention.cpu_blocks import backward_scratch, forward_scratch
 from fastnn.kernels.wavenet.shared import room
 from tests.golden.models import ids, numbers
 

@@ -10,7 +10,7 @@ import pytest
 
 import fastnn.kernels.attention.cpu  # noqa: F401  (declares the kernels)
 from fastnn.kernels import control_block
-from fastnn.kernels.attention.shared import backward_scratch, forward_scratch
+from fastnn.kernels.attention.cpu_blocks import backward_scratch, forward_scratch
 from fastnn.kernels.declare import KERNELS
 from tests.kernels.common import close
 from tests.naive_attention import attention, attention_gradient, laid_out, taken_apart

@@ -20,6 +20,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 
 #: modules that one device has alone, and why
 ONLY_CPU = {
+    "attention.blocks": "declares no kernel: blocks of scores for the CPU's caches",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.sparse": "zeros left out row by row; on CUDA all threads of a tile go together",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import fastnn as fnn
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import Kernel
+from fastnn.runtime.compile_errors import refuse
+from fastnn.runtime.cpu import compiler
 from fastnn.runtime.cpu.codegen import compile_llvm
 
 
@@ -54,6 +60,27 @@ def test_the_error_is_one_line_with_place_cause_and_remedy(
     for part in (line, reason, "cannot be compiled for float32", "@fnn.helper"):
         assert part in message
     assert caught.value.__cause__ is None
+
+
+@fnn.kernel
+def norms(x: "in rows f[N,C]", y: "out rows f[N]", lo: "begin", hi: "end"):
+    for i in range(lo, hi):
+        y[i] = np.linalg.norm(x[i])
+
+
+def test_numpys_products_without_scipy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Numba has its BLAS from there, and says no more than that it is missing."""
+    monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "scipy.linalg.cython_blas", None)
+    where = rf"kernel 'norms' \({re.escape(__file__)}, line \d+\) calls a function of NumPy's"
+    with pytest.raises(ProgramError, match=where + r".*\(pip install scipy\).* ops.matmul"):
+        compiler.address(norms, "float32")
+
+
+def test_the_reason_is_told_whatever_colours_numba_writes_in() -> None:
+    coloured = "\x1b[1mFailed in nopython mode pipeline\x1b[0m\n\x1b[1m\x1b[1mNo such thing.\x1b[0m"
+    with pytest.raises(ProgramError, match=r"for float32: No such thing\. A kern"):
+        refuse("kernel 'f'", norms.function, "float32", Exception(coloured), "loops")
 
 
 def test_all_that_numba_says_is_the_cause_when_debugging(monkeypatch: pytest.MonkeyPatch) -> None:

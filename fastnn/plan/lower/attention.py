@@ -8,7 +8,7 @@ import numpy as np
 
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.kernels.attention.shared import backward_scratch, forward_scratch
+from fastnn.kernels.attention.cpu_blocks import backward_scratch, forward_scratch
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need
 

@@ -28,6 +28,7 @@ from fastnn.errors import ProgramError, warn
 from fastnn.interrupts import uninterrupted
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
+from fastnn.runtime.compile_errors import refuse_without_package
 from fastnn.runtime.cpu import codegen, shipped
 from fastnn.runtime.cpu.checks import checked
 from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock, target_machine
@@ -169,7 +170,7 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
         if found is None:
             code = obtain(
                 lambda: object_path(kernel, dtype, data_dtype),
-                lambda: compile_object(kernel, dtype, data_dtype),
+                lambda: _compile(kernel, dtype, data_dtype),
                 kernel,
                 GENERATED,
             )
@@ -180,6 +181,13 @@ def address(kernel: Kernel, dtype: str, data_dtype: str = "") -> int:
 
                 usable()  # asks for the permission
         return found
+
+
+def _compile(kernel: Kernel, dtype: str, data_dtype: str) -> bytes:
+    try:
+        return compile_object(kernel, dtype, data_dtype)
+    except ImportError as error:
+        refuse_without_package(f"kernel {kernel.shown!r}", kernel.function, error)
 
 
 def _refuse_random(kernel: Kernel, code: bytes) -> None:
@@ -252,7 +260,7 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
         _make(
             path,
             lambda: object_path(kernel, dtype, data_dtype),
-            lambda: compile_object(kernel, dtype, data_dtype),
+            lambda: _compile(kernel, dtype, data_dtype),
             kernel,
             GENERATED,
         )

@@ -163,6 +163,22 @@ def test_factors(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_of_infinite_gradients(dtype: Any) -> None:
+    """They are infinite, as on the CPU: no parameter and no decay makes a NaN of them."""
+    optim.Adafactor().kernels()
+    g = np.random.default_rng(9).normal(size=(3, 40))
+    g[1, 2], g[2, 39] = np.inf, -np.inf
+    given = dict(g=g, hyper=[0.3, 1.0, np.inf, -1.0, *[0.0] * 6], own=[0.5], scale=[0.7])
+    rows = compute_both("adafactor_squares", dtype, {"s0": (3,)}, **given)["s0"]
+    columns = compute_both("square_columns", dtype, {"y": (40,)}, **given)["y"]
+    assert [np.flatnonzero(np.isinf(sums)).tolist() for sums in (rows, columns)] == [
+        [1, 2],
+        [2, 39],
+    ]
+    assert not np.isnan([*rows, *columns]).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("step", [3, 4, 5])
 def test_accumulation(step: int, dtype: Any) -> None:
     """Gradients of three steps: the first, one between, the last, which updates."""

@@ -1,15 +1,44 @@
-"""Blocks of scores on the CPU: products, exponentials, dropout of their rows (see `cpu.py`)."""
+"""Blocks of scores: their sizes, products, exponentials, dropout of their rows (see `cpu.py`)."""
 
 from typing import NamedTuple
 
 from ..cpu.parts import keep_part, load_part, store_part
-from ..cpu.tile import best_tile, tile_height, tile_width
+from ..cpu.tile import best_tile, panel_width, tile_height, tile_width
 from ..declare import helper
 from ..random.cpu import random_words
 from ..random.shared import GROUP, LANES, to_uniform
 from ..scalar import exp
 from ..simd import fma, is32, lanes, max_lanes, splat, sum_lanes, where
-from .shared import KEYS, visible
+from .shared import visible
+
+#: queries of a block
+QUERIES = 64
+#: keys of a block, a multiple of every panel's width and of the random numbers' groups: the scores
+#: of a block of queries with them lie in L2. In float64 half as many.
+KEYS = 384
+#: what a row of scores is longer than a block: rows a power of two apart would evict each other
+MARGIN = 16
+
+
+def forward_scratch(keys: int, size: int, itemsize: int) -> int:
+    """Elements of scratch memory of the forward pass, for `keys` keys of `size` numbers: the keys
+    in panels, a block of scores, and of each of its rows the maximum and the sum."""
+    return _packed(keys, size, itemsize) + _scores(itemsize) + 2 * QUERIES
+
+
+def backward_scratch(keys: int, size: int, value_size: int, itemsize: int) -> int:
+    """The same of the backward pass: keys and values, two blocks, a number for each row."""
+    packed = _packed(keys, size, itemsize) + _packed(keys, value_size, itemsize)
+    return packed + 2 * _scores(itemsize) + QUERIES
+
+
+def _packed(keys: int, size: int, itemsize: int) -> int:
+    width = panel_width(itemsize)
+    return -(-keys // width) * width * size
+
+
+def _scores(itemsize: int) -> int:
+    return QUERIES * (KEYS * 4 // itemsize + MARGIN)
 
 
 @helper
