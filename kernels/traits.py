@@ -78,6 +78,8 @@ class Traits:
     by_statistics: tuple[str, ...] = ()
     #: the kernel that computes the same from packed `factors` (its arrays "<factor>_packed")
     packed_as: str = ""
+    #: the kernel that computes the same from the matrix that is packed for it ("w")
+    turned_as: str = ""
     #: the kernel that computes the same and leaves out elements of `x` that are 0
     sparse_as: str = ""
     #: many elements of its result may be 0

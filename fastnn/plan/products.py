@@ -2,8 +2,9 @@
 
 The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
 where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps). On CUDA
-that goes for all products and for gradients of tables, on the CPU for the gradients of weights and
-for products with a factor that may have many zeros (`sparse.py`).
+that goes for all products and for gradients of tables, on the CPU for the gradients of weights, for
+products with a factor that may have many zeros (`sparse.py`) and for those of few rows with a
+transposed matrix (`turned.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fastnn.plan.once import computed_once
 from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
 from fastnn.plan.sparse import sparse, with_zeros
+from fastnn.plan.turned import turned
 
 
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
@@ -100,7 +102,7 @@ def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
     itemsize = np.dtype(lowered.dtype).itemsize
     loops: tuple[Repeat, ...] = ()
     zeros: set[Value] = set()
-    for call in rounded(lowered, given):
+    for call in rounded(lowered, turned(lowered, given)):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = Memo(), call.repeats
         zeros |= with_zeros(call)

@@ -234,7 +234,7 @@ def linear_forward_columns(
             Place(bias, lo if bias.size else -1), c, x.shape[0], hi - lo)  # fmt: skip
 
 
-@kernel(**BACKWARD, rounds=("dy",))
+@kernel(**BACKWARD, rounds=("dy",), turned_as="linear_backward_input_turned")
 def linear_backward_input(
     dy: "in rows f[N,K]",
     w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastnn.kernels.convolution.shared import tile_room
+from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
+from fastnn.kernels.matmul.cpu_turned import turned_columns
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
 from fastnn.kernels.rnn.shared import ACTIVATIONS
@@ -34,6 +36,10 @@ _FEW, _FEW_BACK = (
 _FEW_WEIGHT = dict(x=numbers(3, C), dy=numbers(3, K))
 _UNIT = {"parts": 2}
 DIRECT_CPU |= {
+    "linear_backward_input": dict(
+        dy=_INPUT["dy"], w_packed=numbers(*packed_shape(K, C, 4)), dx=_INPUT["dx"]
+    ),
+    "linear_backward_input_turned": {**_INPUT, "scratch": numbers(N, turned_columns(K))},
     "linear_forward_unit": {
         **_FORWARD, **_UNIT, "scratch": np.zeros((N, product_scratch(C, 2)), np.float32)
     },

@@ -24,6 +24,7 @@ ONLY_CPU = {
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.sparse": "zeros left out row by row; on CUDA all threads of a tile go together",
+    "matmul.turned": "for the CPU's tile, whose right factor lies by rows",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
     "recurrent.row": "one row by weights beyond L2, in the order in which they lie",
     "recurrent.unit": "the CPU's tile unit",

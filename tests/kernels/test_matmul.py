@@ -18,6 +18,7 @@ from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu as matmul
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
+from fastnn.kernels.matmul import cpu_turned as matmul_turned
 from fastnn.runtime.cpu import codegen
 from fastnn.testing.kernels import call
 
@@ -96,6 +97,8 @@ def products(n: int, c: int, k: int, dtype: str, cuts: tuple[int, ...] = ()) -> 
         "input": run(matmul.linear_backward_input, cuts, w_packed=packed(w, True), **back),
         "input_blocked": run(matmul_blocked.linear_backward_input_blocked, cuts, w=w,
                              scratch=scratch(n, dtype), **back),
+        "input_turned": run(matmul_turned.linear_backward_input_turned, cuts, w=w,
+                            scratch=scratch(n, dtype, matmul_turned.turned_columns(k)), **back),
         "input_unpacked": run(matmul.linear_backward_input_unpacked, cuts, w=w, **back),
         "weight": run(matmul.linear_backward_weight, cuts, x=x, dy=dy, **weight),
         "weight_packed": run(
@@ -161,6 +164,12 @@ def test_python_twin_gives_the_same_bits(dtype: str) -> None:
         (matmul.linear_forward, {"x": x, "w": w, "bias": NONE[dtype]}, "y", (n, k)),
         (matmul.linear_backward_weight, {"x": x, "dy": dy}, "dw", (c, k)),
         (matmul.linear_backward_input, {"dy": dy, "w_packed": packed(w, True)}, "dx", (n, c)),
+        (
+            matmul_turned.linear_backward_input_turned,
+            {"dy": dy, "w": w, "scratch": scratch(n, dtype, matmul_turned.turned_columns(k))},
+            "dx",
+            (n, c),
+        ),
         (matmul.pack_panels_transposed, {"w": w}, "packed", packed(w, True).shape),
     ):
         compiled = run(kernel, out=out, shape=shape, **operands)

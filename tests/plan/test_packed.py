@@ -26,7 +26,7 @@ class Uses(nn.Module):
 
 
 def packs(times: int) -> dict[str, int]:
-    x = np.zeros((64, 40), np.float32)
+    x = np.zeros((200, 40), np.float32)
     with null_device() as null:
         fnn.compile(Uses(times), "mse", "sgd")(x, x)
     names = [call.kernel for call in null.programs[-1].calls()]

@@ -1,0 +1,56 @@
+"""Products with a transposed matrix: few rows are turned, not the matrix packed.
+
+Lowering has the transposed matrix packed, once a step however often it is read. If one product
+alone reads it, and has few rows, the copy costs more than it saves (`matmul/cpu_turned.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastnn.graph.node import Call
+from fastnn.graph.value import Value
+from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
+from fastnn.plan.lower.lowering import Lowering
+
+
+def turned(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
+    """The calls, with the products that gain by it computed from the plain matrix.
+
+    At the product the matrix has to be what it was where it was packed.
+    """
+    reads = Counter(v.root for call in given for _, p, v in call.arrays() if not p.writes)
+    made: dict[Value, Call] = {}  # by a packed matrix: its packing, since which nothing has changed
+    gone: set[Call] = set()
+    calls: list[Call] = []
+    for call in given:
+        traits = kernel_of(call.kernel).traits
+        packing = None
+        if traits.turned_as and not call.repeats:
+            packing = made.get(call.operands["w_packed"].root)
+        if packing and reads[call.operands["w_packed"].root] == 1:
+            dy, w = call.operands["dy"], packing.operands["w"]
+            rows = dy.size // max(dy.shape[-1], 1)
+            if pays(rows):
+                gone.add(packing)
+                call = _turned(lowered, call, w, rows)
+        calls.append(call)
+        written = {v.root for _, p, v in call.arrays() if p.writes}
+        made = {packed: before for packed, before in made.items()
+                if not written & {packed, before.operands["w"].root}}  # fmt: skip
+        if traits.packs and not call.repeats:
+            made[call.operands["packed"].root] = call
+    return [call for call in calls if call not in gone]
+
+
+def _turned(lowered: Lowering, call: Call, w: Value, rows: int) -> Call:
+    dy, dx = call.operands["dy"], call.operands["dx"]
+    key = ("turned", rows, w.shape[-1], dy.batched)
+    if key not in lowered.memo:
+        shape = rows, turned_columns(w.shape[-1])
+        lowered.memo[key] = lowered.value(shape, name="scratch", batched=dy.batched)
+    operands = {"dy": dy, "w": w, "dx": dx, "scratch": lowered.memo[key]}
+    return replace(call, kernel=kernel_of(call.kernel).traits.turned_as, operands=operands)

@@ -1,0 +1,98 @@
+"""Which products with a transposed matrix turn their rows, and that trainings keep their bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import nn, ops, optim
+from fastnn.graph.graph import Graph
+from fastnn.graph.value import Value
+from fastnn.kernels.cpu import target
+from fastnn.kernels.matmul.cpu import packed_shape
+from fastnn.plan import products, turned
+from fastnn.plan.lower import Lowering
+
+PACK, PRODUCT, TURNED = (
+    "pack_panels_transposed", "linear_backward_input", "linear_backward_input_turned"
+)  # fmt: skip
+C, K = 20, 9
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with vectors of 256 bits, whatever this one has."""
+    host = dataclasses.replace(target.host(), vector_bits=256)
+    monkeypatch.setattr(target, "host", lambda: host)
+
+
+def product(graph: Graph, packed: Value, rows: int) -> None:
+    graph.call(PRODUCT, dy=graph.value((rows, K)), w_packed=packed, dx=graph.value((rows, C)))
+
+
+def kernels(rows: int, products_made: int = 1, write: str = "") -> list[str]:
+    """Of products with one packed matrix; `write`: which of the two is written to in between."""
+    graph = Graph(batch=rows, dtype="float32")
+    w, packed = graph.value((C, K)), graph.value(packed_shape(K, C, 4))
+    graph.call(PACK, w=w, packed=packed)
+    if write:
+        place = {"w": w, "packed": packed}[write]
+        graph.call("fill", memory=place, word=0)
+    for _ in range(products_made):
+        product(graph, packed, rows)
+    return [call.kernel for call in products.chosen(Lowering(graph, device="cpu"))]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_few_rows_that_read_it_once() -> None:
+    for rows in (8, 31, 128):
+        assert kernels(rows) == [TURNED]
+    for rows in (7, 129):
+        assert kernels(rows) == [PACK, PRODUCT]
+    assert kernels(32, 2) == [PACK, PRODUCT, PRODUCT]
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("write", ["w", "packed"])
+def test_not_where_the_matrix_has_changed(write: str) -> None:
+    assert kernels(32, write=write) == [PACK, "fill", PRODUCT]
+
+
+def test_not_by_wider_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = dataclasses.replace(target.host(), vector_bits=512)
+    monkeypatch.setattr(target, "host", lambda: host)
+    assert kernels(32) == [PACK, PRODUCT]
+
+
+class Tied(nn.Module):
+    """Products with a transposed matrix on the way there (its embedding's) and back."""
+
+    def __init__(self) -> None:
+        self.embed, self.hidden = nn.Embedding(11, 21), nn.Linear(21, 21)
+
+    def forward(self, x: Any) -> Any:
+        return ops.linear(ops.tanh(self.hidden(self.embed(x))), self.embed.weight)
+
+
+def trained(workers: int, precision: str = "highest") -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 11, (2, 70))
+    trainer = fnn.Trainer(Tied(), "cross_entropy", optim.Adam(), workers=workers,
+                          precision=precision)  # fmt: skip
+    trainer.fit(x, y, epochs=2, batch_size=26, verbose=False)
+    return trainer.get_parameters()
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_trainings_keep_their_bits(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(turned, "pays", lambda rows: asked.append(rows) or True)
+    several = [trained(workers, precision) for workers in (1, 3)]
+    assert set(asked) == {26, 18}
+    monkeypatch.setattr(turned, "pays", lambda rows: False)
+    for name, array in trained(1, precision).items():
+        assert all(np.array_equal(array, other[name]) for other in several), name
