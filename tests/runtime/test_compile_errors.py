@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import fastnn as fnn
 from fastnn.errors import ProgramError
 from fastnn.kernels.declare import Kernel
 from fastnn.runtime.compile_errors import refuse
-from fastnn.runtime.cpu import compiler
+from fastnn.runtime.cpu import codegen, compiler
 from fastnn.runtime.cpu.codegen import compile_llvm
 
 
@@ -88,3 +89,26 @@ def test_all_that_numba_says_is_the_cause_when_debugging(monkeypatch: pytest.Mon
     with pytest.raises(ProgramError) as caught:
         compile_llvm(adds_text, "float32", "")
     assert "No implementation of function" in str(caught.value.__cause__)
+
+
+def test_the_collector_of_garbage_waits_while_a_kernel_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And works again afterwards, also where compiling failed."""
+    states = []
+
+    def compile_code(kernel: Kernel, *variant: str) -> bytes:
+        states.append(gc.isenabled())
+        return codegen.compile_object(kernel, *variant)
+
+    monkeypatch.setattr(compiler, "compile_object", compile_code)
+    with pytest.raises(ProgramError):
+        compiler.compile_to(tmp_path / "folder" / "code", adds_text, "float32")
+    assert (states, gc.isenabled()) == ([False], True)
+    gc.disable()
+    try:
+        with pytest.raises(ProgramError):
+            compiler.compile_to(tmp_path / "folder" / "code", adds_text, "float32")
+        assert not gc.isenabled()  # as whoever calls has it
+    finally:
+        gc.enable()

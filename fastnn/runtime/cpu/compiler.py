@@ -13,14 +13,16 @@ kernel is compiled or loaded: an exception in the middle of an import leaves Num
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +324,8 @@ def _make(
     """
     global compiled_count, _warned
     exact = kernel is None or _pin(kernel.function, generated)
-    code = compile_code()
+    with _collecting_later():
+        code = compile_code()
     compiled_count += 1
     if path is None or not exact or path_of() != path:
         return code
@@ -336,6 +339,19 @@ def _make(
                 "compiles its kernels again. Set FASTNN_CACHE to a folder that can be written",
             )
     return code
+
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Python's collector of garbage waits. Numba makes objects by the million, and to look through
+    all of them again and again takes up to an eighth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _pin(function: Any, generated: frozenset[str]) -> bool:
