@@ -277,3 +277,16 @@ def test_a_file_is_one_thing() -> None:
     long = {str(p.relative_to(top)): n for p in paths
             if (n := p.read_text(encoding="utf-8").count("\n")) > 400}  # fmt: skip
     assert long == {}, "split what is more than one thing"
+
+
+def test_helpers_of_kernels_take_few_operands() -> None:
+    """13 at most: what belongs together is a named tuple, which costs nothing once it is inlined.
+    (Functions that stand for an instruction, such as `tile`, are no helpers.)"""
+    counts = {
+        f"{name}.{node.name}": len(node.args.posonlyargs + node.args.args)
+        for name in FILES if layer(name) == "kernels"
+        for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef)
+        if any(isinstance(d, ast.Name) and d.id == "helper" for d in node.decorator_list)
+    }  # fmt: skip
+    assert len(counts) > 500
+    assert {name: count for name, count in counts.items() if count > 13} == {}

@@ -19,6 +19,8 @@ so its bits depend on nothing that is beside or behind it. All sums run in one o
 products over keys (or queries) one after the other, those over a row of scores in lanes.
 """
 
+from typing import Any, NamedTuple
+
 from ..cpu.parts import fill_row, load_part, row_max, store_part
 from ..cpu.tile import tile_height
 from ..declare import helper, kernel
@@ -194,11 +196,30 @@ def slope_row(s, at, t, t_at, size, scale, lse, delta):
         store_part(t, t_at + j, d, n)
 
 
+class Outcome(NamedTuple):
+    """What the forward pass left, and the gradient to its output."""
+
+    y: Any
+    lse: Any
+    dy: Any
+
+
+class Gradients(NamedTuple):
+    """Gradients to queries, keys and values; where heads are within one array, three times that."""
+
+    q: Any
+    k: Any
+    v: Any
+
+
 @helper
 def attend_backward(
-    heads, lengths, y, lse, dy, dq, dk, dv, scratch, causal, first, scale, drop, lo, hi
-):
+    heads, lengths, outcome: Outcome, gradients: Gradients, scratch, causal, first, scale, drop, lo,
+    hi,
+):  # fmt: skip
     """The backward pass; see `attend`."""
+    y, lse, dy = outcome
+    dq, dk, dv = gradients
     queries, keys = lse.shape[1] // heads.count, keys_of(heads)
     size, value_size = heads.size, heads.value_size
     most, height = block_keys(y), tile_height(y)
@@ -281,9 +302,9 @@ def attention_backward(
     hi: "end",
 ):
     """dq, dk and dv."""
-    attend_backward(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths), y, lse,
-                    dy, dq, dk, dv, scratch, causal, first, scale, Drop(control, stream, keep), lo,
-                    hi)  # fmt: skip
+    attend_backward(heads_of(q, k, v, heads, apart), Lengths(key_lengths, query_lengths),
+                    Outcome(y, lse, dy), Gradients(dq, dk, dv), scratch, causal, first, scale,
+                    Drop(control, stream, keep), lo, hi)  # fmt: skip
 
 
 @kernel(slow_to_compile=True)
@@ -305,6 +326,6 @@ def self_attention_backward(
     hi: "end",
 ):
     """dx of a sequence that looks at itself."""
-    attend_backward(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths), y, lse, dy, dx,
-                    dx, dx, scratch, causal, 0, scale, Drop(control, stream, keep), lo,
-                    hi)  # fmt: skip
+    attend_backward(heads_within(x, y.shape[2], heads), Lengths(lengths, lengths),
+                    Outcome(y, lse, dy), Gradients(dx, dx, dx), scratch, causal, 0, scale,
+                    Drop(control, stream, keep), lo, hi)  # fmt: skip

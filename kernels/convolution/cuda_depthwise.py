@@ -6,7 +6,15 @@ from ..cuda.device import cast, cuda, flat_index
 from ..declare import cuda_kernel
 from ..simd import fma
 from . import cpu_depthwise as cpu
-from .cuda_elements import PARTS, add_parts, elements, place_of, sum_of_samples, weights_launch
+from .cuda_elements import (
+    PARTS,
+    Window,
+    add_parts,
+    elements,
+    place_of,
+    sum_of_samples,
+    weights_launch,
+)
 from .windows import window_of
 
 
@@ -58,8 +66,8 @@ def depthwise_backward_weight(
     total = cast(dw, 0)
     if c < dw.shape[1]:
         total = sum_of_samples(
-            x, dy, c, c, d // kernel_w, d % kernel_w, part, stride_h, stride_w, dilation_h,
-            dilation_w, top, left,
+            x, dy, c, c, d // kernel_w, d % kernel_w, part,
+            Window(stride_h, stride_w, dilation_h, dilation_w, top, left),
         )  # fmt: skip
     total = add_parts(sums, total, lane, part)
     if part == 0 and c < dw.shape[1]:

@@ -3,6 +3,8 @@ over all samples and positions."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..cuda.device import cast, cuda
 from ..declare import ceil_div, helper
 from ..simd import fma
@@ -41,12 +43,23 @@ def weights_launch(outputs: str):
     return launch
 
 
+class Window(NamedTuple):
+    """How windows lie: position p begins at ``p*stride - top`` (or `left`), element i of a window
+    ``i*dilation`` further."""
+
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    top: int
+    left: int
+
+
 @helper
-def sum_of_samples(
-    x, dy, channel, k, i, j, part, stride_h, stride_w, dilation_h, dilation_w, top, left
-):
+def sum_of_samples(x, dy, channel, k, i, j, part, window: Window):
     """The sum of x*dy over the positions of every eighth sample from `part` on, for element (i, j)
     of the window: of a sample, then of the samples."""
+    stride_h, stride_w, dilation_h, dilation_w, top, left = window
     total = cast(dy, 0)
     for n in range(part, x.shape[0], PARTS):
         sample = cast(dy, 0)

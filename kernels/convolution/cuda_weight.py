@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..cuda.device import cast, cuda
 from ..declare import cuda_kernel
 from . import cpu_weight
-from .cuda_elements import PARTS, add_parts, sum_of_samples, weights_launch
+from .cuda_elements import PARTS, Window, add_parts, sum_of_samples, weights_launch
 
 
 @cuda_kernel(like=cpu_weight.convolution_backward_weight, launch=weights_launch("K"))
@@ -24,7 +24,8 @@ def convolution_backward_weight(
     if k < K:
         total = sum_of_samples(
             x, dy, k // (K // groups) * group + d % group, k, d // (kernel_w * group),
-            d // group % kernel_w, part, stride_h, stride_w, dilation_h, dilation_w, top, left,
+            d // group % kernel_w, part,
+            Window(stride_h, stride_w, dilation_h, dilation_w, top, left),
         )  # fmt: skip
     total = add_parts(sums, total, lane, part)
     if part == 0 and k < K:

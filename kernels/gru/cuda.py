@@ -12,6 +12,7 @@ import numpy as np
 from ..cuda.device import cast, cuda, flat
 from ..declare import cuda_kernel
 from ..recurrent.cuda import (
+    Unit,
     bias_or_zero,
     output_before,
     place,
@@ -35,7 +36,7 @@ from ..recurrent.cuda_products import total
 from ..recurrent.cuda_ways import Way, ways
 from ..recurrent.shared import step_of
 from ..scalar import sigmoid
-from .cuda_units import forward_unit, keep_gradient, keep_unit
+from .cuda_units import Gradients, Slopes, forward_unit, keep_gradient, keep_unit
 from .shared import gate_product_gradient, gru_gradient
 
 SPLITS = FORWARD_SPLITS[3]  # there is room for so many parts
@@ -275,7 +276,8 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
             2, group, groups, tiles
         )  # of the gradient of n, where the reset comes before
         outputs, kept, incoming, begun = flat(y), flat(saved), flat(dy), flat(before)
-        sums, sums_h, products, candidates = flat(dz), flat(dz_h), flat(reset), flat(dn)
+        sums, sums_h = flat(dz), flat(dz_h)
+        out = Gradients(sums, sums_h, begun, flat(reset), flat(dn))
         zero = cast(y, 0)
         running, ran, top = 0, 0, known[0] - 1
         for turn in range(top, -2, -1):
@@ -337,16 +339,10 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
                         publish(mail, k, dr, number, blocks)
                         publish(mail, k + 2 * H * TILE, dnh, number, blocks)
                 if live and turn >= 0 and tile < last:
-                    keep_gradient(
-                        dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
-                        early, at, H, j,
-                    )  # fmt: skip
+                    keep_gradient(Slopes(dr, dzg, dng, dnh), h, fourth, out, early, Unit(at, H, j))
             ran = running
             if live and turn >= 0:  # nobody waits for these
-                keep_gradient(
-                    dr, dzg, dng, dnh, h, fourth, sums, sums_h, begun, products, candidates,
-                    early, at, H, j,
-                )  # fmt: skip
+                keep_gradient(Slopes(dr, dzg, dng, dnh), h, fourth, out, early, Unit(at, H, j))
             if early and turn >= 0:
                 for tile in range(last + 1):
                     r = tile * TILE + row

@@ -2,11 +2,11 @@
 
 from ..cuda.device import cast, divide_index, flat, flat_index
 from ..declare import cuda_kernel
-from ..recurrent.cuda import output_before, value_or_zero
+from ..recurrent.cuda import Unit, output_before, value_or_zero
 from ..recurrent.cuda_steps import launch_units, this_turn
 from ..recurrent.shared import length_of, step_of
 from ..scalar import sigmoid
-from .cuda import forward_unit, keep_gradient, keep_unit
+from .cuda_units import Gradients, Slopes, forward_unit, keep_gradient, keep_unit
 from .shared import gate_product_gradient, gru_gradient
 
 
@@ -131,11 +131,8 @@ def gru_step_backward(
     dz_step[b, j] = dr
     dz_step[b, H + j] = dzg if reset.size == 0 else cast(y, 0)
     dz_step[b, 2 * H + j] = dnh
-    keep_gradient(
-        dr, dzg, dng, dnh, h, fourth, flat(dz), flat(dz_h), flat(before), flat(reset), flat(dn),
-        reset.size > 0,
-        b * T + t, H, j,
-    )  # fmt: skip
+    out = Gradients(flat(dz), flat(dz_h), flat(before), flat(reset), flat(dn))
+    keep_gradient(Slopes(dr, dzg, dng, dnh), h, fourth, out, reset.size > 0, Unit(b * T + t, H, j))
     if reset.size > 0:  # r's own gradient follows in the second half
         dz[b, t, j] = dr
         dz_h[b, t, j] = dr

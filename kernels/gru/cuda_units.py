@@ -1,6 +1,9 @@
 """What a unit of the GRU computes and leaves in a turn, on CUDA."""
 
+from typing import Any, NamedTuple
+
 from ..declare import helper
+from ..recurrent.cuda import Unit
 from ..scalar import tanh
 from .shared import gru_output
 
@@ -24,12 +27,32 @@ def keep_unit(r, z, n, fourth, out, saved, y, row, H, j):
     y[row * H + j] = out
 
 
+class Slopes(NamedTuple):
+    """Gradients to the gates' sums: of r, of z, of n by x, of n by h."""
+
+    r: Any
+    z: Any
+    n: Any
+    nh: Any
+
+
+class Gradients(NamedTuple):
+    """What the backward pass leaves, flat: gradients to the sums of x and of h, the h that each
+    step began with; with the reset before the product r h and the gradients of n, else absent."""
+
+    sums: Any
+    sums_h: Any
+    begun: Any
+    products: Any
+    candidates: Any
+
+
 @helper
-def keep_gradient(
-    dr, dz, dn, dnh, h, fourth, sums, sums_h, begun, products, candidates, early, row, H, j
-):  # fmt: skip
-    """Write what one unit's step leaves in row b*T + t (arrays are flat). With the reset before the
-    product there are `products` (r h) and `candidates` (gradients of n), and dr follows later."""
+def keep_gradient(slopes: Slopes, h, fourth, out: Gradients, early, unit: Unit):
+    """Write what one unit's step leaves. With the reset before the product dr follows later."""
+    dr, dz, dn, dnh = slopes
+    sums, sums_h, begun, products, candidates = out
+    row, H, j = unit
     x = row * 3 * H + j
     sums[x + H] = dz
     sums[x + 2 * H] = dn

@@ -6,7 +6,7 @@ N rows, C classes; W is C, or 0 where there are no class weights. Formulas as in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..cuda.device import cast, cuda, divide_index, flat, flat_index
 from ..cuda.rows import row_place, row_sum
@@ -62,15 +62,38 @@ def fill_row(y: Any, base: int, value: Any, place: tuple) -> None:
         j += step
 
 
+class Target(NamedTuple):
+    """A row's class (without a valid one < 0), the classes' weights, and the share of smoothing."""
+
+    t: int
+    weight: Any
+    smoothing: Any
+
+
+class Result(NamedTuple):
+    """Where a row's loss and gradient go, which is times `factor`."""
+
+    loss: Any
+    dlogits: Any
+    factor: Any
+
+
+class Kept(NamedTuple):
+    """Where a row is kept: in `array` from `at` on; `copies`: it is not there yet."""
+
+    array: Any
+    at: int
+    copies: bool
+
+
 @helper
 def cross_entropy_row(
-    x: Any, t: int, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
-    C: int, factor: Any, with_gradient: bool, store: bool, place: tuple,
-) -> None:  # fmt: skip
-    """One row; one without a valid class (t < 0) takes part, since threads wait for each other.
-
-    Its gradient is times `factor`.
-    """
+    x: Any, C: int, target: Target, result: Result, kept: Kept, with_gradient: bool, place: tuple
+) -> None:
+    """One row; one without a valid class takes part, since threads wait for each other."""
+    t, weight, smoothing = target
+    loss, dlogits, factor = result
+    keep, at, store = kept
     _, row, first, step, size, _ = place
     base = row * C
     valid = t >= 0 and size > 0
@@ -137,13 +160,14 @@ def cross_entropy_of(
     factor = cast(x, 1.0)
     if row < N and dloss.shape[0] > 0:
         factor = dloss[row]
+    classes, result = Target(t, weight, smoothing), Result(loss, flat(dlogits), factor)
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
-        cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), memory, place[5], smoothing,
-                          C, factor, True, True, place)  # fmt: skip
+        cross_entropy_row(flat(x), C, classes, result, Kept(memory, place[5], True), True, place)
     else:
-        cross_entropy_row(flat(x), t, weight, loss, flat(dlogits), flat(dlogits), row * C,
-                          smoothing, C, factor, True, True, place)  # fmt: skip
+        cross_entropy_row(
+            flat(x), C, classes, result, Kept(flat(dlogits), row * C, True), True, place
+        )
     if t < 0 and row < N:
         value = cast(x, without_class(t))
         fill_row(flat(dlogits), row * C, value * factor, place)
@@ -185,13 +209,12 @@ def cross_entropy_loss(x, target, weight, loss, smoothing, ignore_index):
     place = row_place(N, C)
     row = place[1]
     t = class_of(target, row, N, C, ignore_index)
+    classes, result = Target(t, weight, smoothing), Result(loss, loss, 1.0)
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
-        cross_entropy_row(flat(x), t, weight, loss, loss, memory, place[5], smoothing,
-                          C, 1.0, False, True, place)  # fmt: skip
+        cross_entropy_row(flat(x), C, classes, result, Kept(memory, place[5], True), False, place)
     else:
-        cross_entropy_row(flat(x), t, weight, loss, loss, flat(x), row * C, smoothing,
-                          C, 1.0, False, False, place)  # fmt: skip
+        cross_entropy_row(flat(x), C, classes, result, Kept(flat(x), row * C, False), False, place)
     if t < 0 and row < N and place[2] == 0:
         loss[row] = cast(x, without_class(t))
 
@@ -211,11 +234,12 @@ def soft_target(target: Any, weight: Any, i: int, j: int, smoothing: Any, spread
 
 @helper
 def soft_row(
-    x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, keep: Any, at: int, smoothing: Any,
-    C: int, with_gradient: bool, store: bool, place: tuple,
+    x: Any, target: Any, weight: Any, loss: Any, dlogits: Any, kept: Kept, smoothing: Any,
+    C: int, with_gradient: bool, place: tuple,
 ) -> None:  # fmt: skip
     """A row's cross entropy with probabilities as target, and (`with_gradient`) its gradient to the
-    logits; the row stays in `keep` from `at` on."""
+    logits; the row stays where it is kept."""
+    keep, at, store = kept
     narrow, row, first, step, size, _ = place
     base = row * C
     spread = smoothing / cast(x, C)
@@ -247,11 +271,11 @@ def cross_entropy_probs_forward(x, target, weight, loss, dlogits, smoothing):
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
-        soft_row(flat(x), flat(target), weight, loss, flat(dlogits), memory, place[5], smoothing,
-                 C, True, True, place)  # fmt: skip
+        soft_row(flat(x), flat(target), weight, loss, flat(dlogits), Kept(memory, place[5], True),
+                 smoothing, C, True, place)  # fmt: skip
     else:
-        soft_row(flat(x), flat(target), weight, loss, flat(dlogits), flat(dlogits), place[1] * C,
-                 smoothing, C, True, True, place)  # fmt: skip
+        soft_row(flat(x), flat(target), weight, loss, flat(dlogits),
+                 Kept(flat(dlogits), place[1] * C, True), smoothing, C, True, place)  # fmt: skip
 
 
 @cuda_kernel(like=cpu.cross_entropy_probs_loss, **ROWS)
@@ -260,11 +284,11 @@ def cross_entropy_probs_loss(x, target, weight, loss, smoothing):
     place = row_place(N, C)
     memory = cuda.shared.array(0, x.dtype)
     if memory.size >= C:
-        soft_row(flat(x), flat(target), weight, loss, loss, memory, place[5], smoothing,
-                 C, False, True, place)  # fmt: skip
+        soft_row(flat(x), flat(target), weight, loss, loss, Kept(memory, place[5], True), smoothing,
+                 C, False, place)  # fmt: skip
     else:
-        soft_row(flat(x), flat(target), weight, loss, loss, flat(x), place[1] * C, smoothing,
-                 C, False, False, place)  # fmt: skip
+        soft_row(flat(x), flat(target), weight, loss, loss, Kept(flat(x), place[1] * C, False),
+                 smoothing, C, False, place)  # fmt: skip
 
 
 # ---------------------------------------------------------------- negative log likelihood

@@ -4,11 +4,14 @@ Formulas and order of gates as in `cpu.py`; see `recurrent` for how blocks share
 work. `zx` is x W_ih + b_ih of all steps. A step's saved row is i, f, g, o, c'.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ..cuda.device import cast, cuda, flat
 from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
+    Unit,
     bias_or_zero,
     output_before,
     place,
@@ -193,10 +196,30 @@ def backward_unit(gi, gf, gg, go, after, old, dh, dc, pi, pf, po):
     return di, df, dg, do, dold + di * pi + df * pf
 
 
+class Slopes(NamedTuple):
+    """Gradients to the sums of a unit's gates."""
+
+    i: Any
+    f: Any
+    g: Any
+    o: Any
+
+
+class Gradients(NamedTuple):
+    """What the backward pass leaves: gradients to the gates' sums and the h that each step began
+    with, both flat, and the peepholes' gradients, which may be absent."""
+
+    dz: Any
+    begun: Any
+    dpeephole: Any
+
+
 @helper
-def keep_gradient(di, df, dg, do, old, after, h, dz, begun, dpeephole, b, row, H, j):
-    """Write what one unit's step leaves in row b*T + t of dz and of the outputs before (flat), and
-    add to the peepholes' gradients."""
+def keep_gradient(slopes: Slopes, old, after, h, out: Gradients, b, unit: Unit):
+    """Write what one unit's step leaves, and add to the peepholes' gradients of sequence b."""
+    di, df, dg, do = slopes
+    dz, begun, dpeephole = out
+    row, H, j = unit
     k = row * 4 * H + j
     dz[k] = di
     dz[k + H] = df
@@ -278,13 +301,8 @@ def _declare_backward(way: Way) -> None:
                 if known[r] == 0:
                     dh0[b, j] = value_or_zero(dh_n, b, j)
                     dc0[b, j] = dc
-        outputs, kept, incoming, begun, sums = (
-            flat(y),
-            flat(saved),
-            flat(dy),
-            flat(before),
-            flat(dz),
-        )
+        outputs, kept, incoming = flat(y), flat(saved), flat(dy)
+        out = Gradients(flat(dz), flat(before), dpeephole)
         pi, pf = bias_or_zero(peephole, mine, j), bias_or_zero(peephole, mine, H + j)
         po = bias_or_zero(peephole, mine, 2 * H + j)
         zero = cast(y, 0)
@@ -355,15 +373,13 @@ def _declare_backward(way: Way) -> None:
                 if live and turn >= 0 and tile < last:
                     b = numbers[r]
                     h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-                    keep_gradient(
-                        di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j
-                    )
+                    keep_gradient(Slopes(di, df, dg, do), old, after, h, out, b, Unit(at, H, j))
             ran = running
             if live and turn >= 0:  # nobody waits for these
                 r = last * TILE + row
                 b = numbers[r]
                 h = output_before(outputs, h0, H, b, T, turn, known[r], reverse, j)
-                keep_gradient(di, df, dg, do, old, after, h, sums, begun, dpeephole, b, at, H, j)
+                keep_gradient(Slopes(di, df, dg, do), old, after, h, out, b, Unit(at, H, j))
         end(blocks)
 
 

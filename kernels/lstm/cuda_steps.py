@@ -2,10 +2,18 @@
 
 from ..cuda.device import cast, divide_index, flat, flat_index
 from ..declare import cuda_kernel
-from ..recurrent.cuda import bias_or_zero, output_before, value_or_zero
+from ..recurrent.cuda import Unit, bias_or_zero, output_before, value_or_zero
 from ..recurrent.cuda_steps import launch_units, this_turn
 from ..recurrent.shared import length_of, step_of
-from .cuda import backward_unit, cell_before, forward_unit, keep_gradient, keep_unit
+from .cuda import (
+    Gradients,
+    Slopes,
+    backward_unit,
+    cell_before,
+    forward_unit,
+    keep_gradient,
+    keep_unit,
+)
 
 
 @cuda_kernel(launch=launch_units, share=this_turn)
@@ -99,8 +107,9 @@ def lstm_step_backward(
     )  # fmt: skip
     h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
     keep_gradient(
-        di, df, dg, do, old, after, h, flat(dz), flat(before), dpeephole, b, b * T + t, H, j
-    )
+        Slopes(di, df, dg, do), old, after, h, Gradients(flat(dz), flat(before), dpeephole),
+        b, Unit(b * T + t, H, j),
+    )  # fmt: skip
     dz_step[b, j] = di
     dz_step[b, H + j] = df
     dz_step[b, 2 * H + j] = dg

@@ -11,22 +11,19 @@ often, small ones keep all multiprocessors busy where the output is small; produ
 have kernels of their own (`cuda_few.py`). `choose_product` picks by the sizes alone. In the shapes
 with one group every element is one chain of multiply-adds in the order of the summed index, as on
 the CPU; with several groups of warps each sums its share of every slice, and the groups' sums are
-added in halves. ``_parts`` kernels split a long sum over blocks: each writes its part, and the last
-block of a tile adds them, in order.
+added in halves. Long sums are split over blocks in `cuda_parts.py`.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..cuda.device import cuda, flat, thread_number
-from ..declare import ceil_div, cuda_kernel, helper
-from ..rnn.shared import ACTIVATIONS, activate, activate_gradient
+from ..cuda.device import flat
+from ..declare import ceil_div, cuda_kernel
+from ..rnn.shared import ACTIVATIONS
 from ..traits import Besides, Ending
 from . import cpu, cuda_few
-from .cuda_product import MOST, Shape, product_of, tiles_grid
+from .cuda_product import MOST, Beside, Bias, Factor, Output, Shape, product_of, tiles_grid
 
 #: by the suffix of the kernels' names
 SHAPES = {
@@ -157,7 +154,7 @@ SLOPED = tuple(
 SUMMED = (Besides("linear_backward_weight", "sum_rows", "dy", "x", "y", "dbias"),)
 
 
-def _grid(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
+def grid_of(shape: Shape, rows: str, columns: str) -> dict[str, Any]:
     """Launch geometry: a block for each tile of the output, and for each part of the sum (S)."""
 
     def launch(s: dict[str, int]) -> tuple[Any, Any]:
@@ -172,7 +169,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     """The three products in one shape, and with what comes after them."""
     unit = UNITS.get(suffix, "")
     only = {"only_float32": suffix in FLOAT32}
-    forward, inputs, weights = (_grid(shape, *sides) for sides in ("NK", "NC", "CK"))
+    forward, inputs, weights = (grid_of(shape, *sides) for sides in ("NK", "NC", "CK"))
     # the planner asks for the plain names; which shape it is, sizes decide afterwards
     activated, sloped, summed = ((), (), ()) if suffix else (ACTIVATED, SLOPED, SUMMED)
     folds = suffix == FOLDING
@@ -184,7 +181,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
-        product(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0, 0)
+        product(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
+                Bias(bias, bias.size > 0), 0, c, Beside(bias, 0, 0))  # fmt: skip
 
     @cuda_kernel(
         **forward, name=f"linear_forward_activated{suffix}", endings=activated, **only
@@ -198,8 +196,9 @@ def _declare(suffix: str, shape: Shape) -> None:
     ):
         """y = f(x @ w + bias)"""
         (n, c), k = x.shape, w.shape[1]
-        product_activated(x, c, False, w, k, True, y, 0, bias, bias.size > 0, n, k, 0, c, bias, 0,
-                          activation)  # fmt: skip
+        product_activated(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
+                          Bias(bias, bias.size > 0), 0, c,
+                          Beside(bias, 0, activation))  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_input_unpacked, **inputs,
@@ -208,7 +207,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_input_unpacked(dy, w, dx):
         (n, k), c = dy.shape, w.shape[0]
         out = flat(dx)
-        product(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, out, 0, 0)
+        product(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c), Bias(out, False), 0,
+                k, Beside(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", endings=sloped, **only)
     def linear_backward_input_activated(
@@ -221,8 +221,8 @@ def _declare(suffix: str, shape: Shape) -> None:
         """dx = (dy @ w.T) f', by f's outputs"""
         (n, k), c = dy.shape, w.shape[0]
         out, saved = flat(dx), flat(y)
-        product_sloped(dy, k, False, w, k, False, dx, 0, out, False, n, c, 0, k, saved, 0,
-                       activation)  # fmt: skip
+        product_sloped(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c),
+                       Bias(out, False), 0, k, Beside(saved, 0, activation))  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_weight, **weights, name=f"linear_backward_weight{suffix}", **only
@@ -230,7 +230,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_weight(x, dy, dw):
         (n, c), k = x.shape, dy.shape[1]
         out = flat(dw)
-        product(x, c, True, dy, k, True, dw, 0, out, False, c, k, 0, n, out, 0, 0)
+        product(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k), Bias(out, False), 0,
+                n, Beside(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(
         **weights, name=f"linear_backward_weight_bias{suffix}", besides=summed, **only
@@ -243,158 +244,9 @@ def _declare(suffix: str, shape: Shape) -> None:
     ):
         """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k]"""
         (n, c), k = x.shape, dy.shape[1]
-        product_summed(x, c, True, dy, k, True, dw, 0, dbias, False, c, k, 0, n, dbias, 0, 0)
+        product_summed(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k),
+                       Bias(dbias, False), 0, n, Beside(dbias, 0, 0))  # fmt: skip
 
 
 for _suffix, _shape in SHAPES.items():
     _declare(_suffix, _shape)
-
-
-@helper
-def share_of(total, parts, depth):
-    """How much of a sum each part has: whole slices of this depth."""
-    slices = (total + depth - 1) // depth
-    return (slices + parts - 1) // parts * depth
-
-
-@helper
-def comes_last(counts, parts):
-    """Whether this block is the last of its tile's to write its part; then it can read all parts.
-    The last one sets the count to 0 again."""
-    found = cuda.shared.array(1, np.int64)
-    cuda.threadfence()  # what each thread has written is there for all before it counts
-    cuda.syncthreads()
-    if thread_number() == 0:
-        tile = cuda.blockIdx.x + cuda.blockIdx.y * cuda.gridDim.x
-        found[0] = cuda.atomic.add(counts, tile, 1)
-        if found[0] == parts - 1:
-            counts[tile] = 0
-    cuda.syncthreads()
-    cuda.threadfence()
-    return found[0] == parts - 1
-
-
-@helper
-def part_total(parts, i, size, count):
-    """The sum of element i of so many parts, in order."""
-    total = parts[i]
-    for s in range(1, count):
-        total += parts[i + s * size]
-    return total
-
-
-@helper
-def part_element(e, rows, columns, M, N):
-    """Where element e of a block's tile lies in the output, M x N, and its column; -1: beyond."""
-    row, column = cuda.blockIdx.x * rows + e // columns, cuda.blockIdx.y * columns + e % columns
-    return (row * N + column if row < M and column < N else -1), column
-
-
-def _declare_parts() -> None:
-    """The products in parts of their sum: blocks write part s of the output to ``parts[s]``; the
-    last one of a tile adds them, in order, and does what follows."""
-    few, many = SHAPES["_tiny"], SHAPES["_middle"]
-    few_product, many_product = product_of(few), product_of(many)
-    many_summed = product_of(many, ending="column_sums")
-    few_depth, many_depth = few.depth, many.depth
-    few_rows, few_columns, few_threads = few.rows, few.columns, few.threads
-    many_rows, many_columns, many_threads = many.rows, many.columns, many.threads
-
-    @cuda_kernel(**_grid(few, "N", "K"))
-    def linear_forward_parts(
-        x: "in whole f[N,C]",
-        w: "in whole f[C,K]",
-        bias: "in whole f[B]",  # B is K, or 0: no bias
-        parts: "scratch whole f[S,N,K]",
-        counts: "inout whole i[T]",  # 0, and 0 again afterwards
-        y: "out whole f[N,K]",
-        activation: "int",  # tanh (0), ReLU (1), sigmoid (2) or none (-1)
-    ):
-        """y = f(x @ w + bias), the sum in S parts"""
-        (n, c), k, part, count = x.shape, w.shape[1], cuda.blockIdx.z, parts.shape[0]
-        share, out, result = share_of(c, count, few_depth), flat(parts), flat(y)
-        few_product(x, c, False, w, k, True, parts, part * n * k, out, False, n, k,
-                    min(part * share, c), min((part + 1) * share, c), out, 0, 0)  # fmt: skip
-        if comes_last(counts, count):
-            for e in range(thread_number(), few_rows * few_columns, few_threads):
-                i, column = part_element(e, few_rows, few_columns, n, k)
-                if i >= 0:
-                    total = part_total(out, i, n * k, count)
-                    if bias.size > 0:
-                        total += bias[column]
-                    if activation >= 0:
-                        total = activate(total, activation)
-                    result[i] = total
-
-    @cuda_kernel(**_grid(few, "N", "C"))
-    def linear_backward_input_parts(
-        dy: "in whole f[N,K]",
-        w: "in whole f[C,K]",
-        y: "in whole f[N,C]",  # f's outputs, absent without f
-        parts: "scratch whole f[S,N,C]",
-        counts: "inout whole i[T]",  # 0, and 0 again afterwards
-        dx: "out whole f[N,C]",
-        activation: "int",  # tanh (0), ReLU (1), sigmoid (2) or none (-1)
-    ):
-        """dx = (dy @ w.T) f', by f's outputs, the sum in S parts"""
-        (n, k), c, part, count = dy.shape, w.shape[0], cuda.blockIdx.z, parts.shape[0]
-        share, out, saved = share_of(k, count, few_depth), flat(parts), flat(y)
-        result = flat(dx)
-        few_product(dy, k, False, w, k, False, parts, part * n * c, out, False, n, c,
-                    min(part * share, k), min((part + 1) * share, k), out, 0, 0)  # fmt: skip
-        if comes_last(counts, count):
-            for e in range(thread_number(), few_rows * few_columns, few_threads):
-                i, _ = part_element(e, few_rows, few_columns, n, c)
-                if i >= 0:
-                    total = part_total(out, i, n * c, count)
-                    if activation >= 0:
-                        total = activate_gradient(saved[i], total, activation)
-                    result[i] = total
-
-    @cuda_kernel(**_grid(many, "C", "K"))
-    def linear_backward_weight_parts(
-        x: "in whole f[N,C]",
-        dy: "in whole f[N,K]",
-        parts: "scratch whole f[S,C,K]",
-        counts: "inout whole i[T]",  # 0, and 0 again afterwards
-        dw: "out whole f[C,K]",
-    ):
-        """dw = x.T @ dy, the sum in S parts"""
-        (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
-        share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
-        many_product(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
-                     min(part * share, n), min((part + 1) * share, n), out, 0, 0)  # fmt: skip
-        if comes_last(counts, count):
-            for e in range(thread_number(), many_rows * many_columns, many_threads):
-                i, _ = part_element(e, many_rows, many_columns, c, k)
-                if i >= 0:
-                    result[i] = part_total(out, i, c * k, count)
-
-    @cuda_kernel(**_grid(many, "C", "K"))
-    def linear_backward_weight_bias_parts(
-        x: "in whole f[N,C]",
-        dy: "in whole f[N,K]",
-        parts: "scratch whole f[S,C,K]",
-        bias_parts: "scratch whole f[S,K]",
-        counts: "inout whole i[T]",  # 0, and 0 again afterwards
-        dw: "out whole f[C,K]",
-        dbias: "out whole f[K]",
-    ):
-        """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k], the sums in S parts"""
-        (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
-        share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
-        sums = flat(bias_parts)
-        many_summed(x, c, True, dy, k, True, parts, part * c * k, out, False, c, k,
-                    min(part * share, n), min((part + 1) * share, n),
-                    sums, part * k, 0)  # fmt: skip
-        if comes_last(counts, count):
-            for e in range(thread_number(), many_rows * many_columns, many_threads):
-                i, _ = part_element(e, many_rows, many_columns, c, k)
-                if i >= 0:
-                    result[i] = part_total(out, i, c * k, count)
-            column = cuda.blockIdx.y * many_columns + thread_number()
-            if cuda.blockIdx.x == 0 and thread_number() < many_columns and column < k:
-                dbias[column] = part_total(sums, column, k, count)
-
-
-_declare_parts()

@@ -8,7 +8,7 @@ from ..cuda.device import cuda, flat
 from ..declare import cuda_kernel
 from . import cpu_batched as cpu
 from .cuda import SHAPES
-from .cuda_product import folds_of, product_of, tiles_grid
+from .cuda_product import Beside, Bias, Factor, Output, folds_of, product_of, tiles_grid
 
 SHAPE = SHAPES[""]
 PRODUCT, WIDTH = product_of(SHAPE, folds=True), SHAPE.columns
@@ -30,8 +30,8 @@ def matmul_forward(a, b, y):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(a[p], c, False, b[p], k, True, y, p * m * k, flat(y), False, m, k, 0, c,
-                flat(y), 0, 0)  # fmt: skip
+        PRODUCT(Factor(a[p], c, False), Factor(b[p], k, True), Output(y, p * m * k, m, k),
+                Bias(flat(y), False), 0, c, Beside(flat(y), 0, 0))  # fmt: skip
 
 
 @cuda_kernel(like=cpu.matmul_transposed_forward, **_grid("M", "K"))
@@ -40,8 +40,8 @@ def matmul_transposed_forward(a, b, y):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(a[p], c, False, b[p], c, False, y, p * m * k, flat(y), False, m, k, 0, c,
-                flat(y), 0, 0)  # fmt: skip
+        PRODUCT(Factor(a[p], c, False), Factor(b[p], c, False), Output(y, p * m * k, m, k),
+                Bias(flat(y), False), 0, c, Beside(flat(y), 0, 0))  # fmt: skip
 
 
 @cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
@@ -50,5 +50,5 @@ def matmul_backward_b(a, dy, db):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(a[p], c, True, dy[p], k, True, db, p * c * k, flat(db), False, c, k, 0, m,
-                flat(db), 0, 0)  # fmt: skip
+        PRODUCT(Factor(a[p], c, True), Factor(dy[p], k, True), Output(db, p * c * k, c, k),
+                Bias(flat(db), False), 0, m, Beside(flat(db), 0, 0))  # fmt: skip

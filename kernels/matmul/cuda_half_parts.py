@@ -13,8 +13,8 @@ from ..cuda.device import cuda, flat, thread_number
 from ..cuda.half import LETTERS, half_value, half_word, of_letter
 from ..declare import cuda_kernel, helper
 from ..rnn.shared import activate, activate_gradient
-from .cuda import comes_last, part_element, part_total, share_of
 from .cuda_half import PARTS, SHAPES, HalfShape, product_of
+from .cuda_parts import comes_last, part_element, part_total, share_of
 from .cuda_product import folds_of, tiles_grid
 
 BATCHED = SHAPES["_middle"]

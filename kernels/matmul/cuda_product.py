@@ -61,6 +61,40 @@ class Shape(NamedTuple):
         return self.stages * self.depth * (self.rows + self.columns + 2 * self.pad)
 
 
+class Factor(NamedTuple):
+    """A factor of a product: A[i, t], or B[t, i], is number ``t*ld + i`` of `array` where it lies
+    `by_depth`, else ``i*ld + t``."""
+
+    array: Any
+    ld: int
+    by_depth: bool
+
+
+class Output(NamedTuple):
+    """Where a product goes: `rows` x `columns` numbers of `array`, from `at` on."""
+
+    array: Any
+    at: int
+    rows: int
+    columns: int
+
+
+class Bias(NamedTuple):
+    """What is added to each row of a product; `there`: whether there is any."""
+
+    array: Any
+    there: bool
+
+
+class Beside(NamedTuple):
+    """What a product's ending takes or makes: an array, where it begins in it, and the number of
+    an activation. Products without an ending have any array here."""
+
+    array: Any
+    at: int
+    activation: int
+
+
 #: blocks of a grid's second or third dimension, at most
 MOST = 65_535
 
@@ -210,8 +244,7 @@ def product_of(
 
     `ending`: what else it does with the tile while it is there, "" for nothing: an "activation",
     that of this number (see `rnn/shared.py`); its "activation_gradient" times the product, by the
-    `extra` array of its outputs; "column_sums", those of B, into the `extra` array from `extra_at`
-    on.
+    array of its outputs; "column_sums", those of B, into an array (see `Beside`).
     """
     # `folds`: tiles across may go on in the grid's third dimension, which takes registers
     rows, columns, m, n, groups, depth, stages, pad = shape
@@ -252,12 +285,13 @@ def product_of(
     assert depth % sharing == 0
 
     @helper
-    def product(
-        a, a_ld, a_by_depth, b, b_ld, b_by_depth, c, c_at, bias, biased, M, N, begin, end,
-        extra, extra_at, activation,
-    ):  # fmt: skip
-        """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]; C, M x N, lies in c
-        from `c_at` on."""
+    def product(left_factor, right_factor, output, shift, begin, end, beside):
+        """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]."""
+        a, a_ld, a_by_depth = left_factor
+        b, b_ld, b_by_depth = right_factor
+        c, c_at, M, N = output
+        bias, biased = shift
+        extra, extra_at, activation = beside
         memory = cuda.shared.array(0, a.dtype)
         sums = cuda.local.array(count, a.dtype)
         for k in range(count):

@@ -27,6 +27,8 @@ nor on padding, nor on the number of groups and blocks.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..cuda.device import (
     block_number,
     block_threads,
@@ -44,6 +46,15 @@ from .cuda_layout import THREADS, TILE
 from .shared import length_of, step_of
 
 # ---------------------------------------------------------------- sequences
+
+
+class Unit(NamedTuple):
+    """What a thread computes in a turn: unit j of `hidden`, in row b*T + t of arrays taken as
+    flat."""
+
+    row: int
+    hidden: int
+    j: int
 
 
 @helper

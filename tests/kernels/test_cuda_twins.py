@@ -35,6 +35,7 @@ ONLY_CUDA = {
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
     "matmul.joined_sums": "how a block's groups and columns join their sums; declares no kernel",
     "loss.half": "cross entropy with a gradient in 16 bits",
+    "matmul.parts": "long sums in parts over a grid's third dimension",
     "matmul.half": "factors of 16 bits, for tensor cores",
     "matmul.half_parts": "likewise, over a grid's third dimension",
     "recurrent.layout": "who computes what of a recurrent net; on the CPU workers share rows",
@@ -86,10 +87,6 @@ KERNELS_ONLY_CUDA = {
     "linear_forward_activated": "the activation in the product's end",
     "linear_backward_input_activated": "its gradient",
     "linear_backward_weight_bias": "the sums for the bias, too",
-    "linear_forward_parts": "sums that are split over blocks",
-    "linear_backward_input_parts": "likewise",
-    "linear_backward_weight_parts": "likewise",
-    "linear_backward_weight_bias_parts": "likewise",
     **{
         f"{net}_{how}{weights}_{way}": "one launch walks all turns"
         for net in ("rnn", "lstm", "gru")
