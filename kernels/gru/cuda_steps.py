@@ -1,10 +1,9 @@
 """The GRU, one turn a launch; see `recurrent/cuda_steps.py`."""
 
-from ..cuda.device import cast, divide_index, flat, flat_index
+from ..cuda.device import cast, flat, flat_index
 from ..declare import cuda_kernel
-from ..recurrent.cuda import Unit, output_before, value_or_zero
-from ..recurrent.cuda_steps import launch_units, this_turn
-from ..recurrent.shared import length_of, step_of
+from ..recurrent.cuda import Unit, is_cut, output_before, value_or_zero
+from ..recurrent.cuda_steps import launch_units, this_turn, turn_of
 from ..scalar import sigmoid
 from .cuda_units import Gradients, Slopes, forward_unit, keep_gradient, keep_unit
 from .shared import gate_product_gradient, gru_gradient
@@ -25,12 +24,9 @@ def gru_step_reset(
     i = flat_index()
     if i >= h_n.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     value = cast(h_n, 0)
     if turn < length:
-        t = step_of(turn, length, reverse)
         value = sigmoid(zx[b, t, j] + zh[b, j]) * h_n[b, j]
     rh[b, j] = value
 
@@ -52,13 +48,10 @@ def gru_step_forward(
     i = flat_index()
     if i >= h_n.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         y[b, turn, j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     gr = sigmoid(zx[b, t, j] + zh[b, j])
     gz = sigmoid(zx[b, t, H + j] + zh[b, H + j])
     h, xn = h_n[b, j], zx[b, t, 2 * H + j]
@@ -96,9 +89,7 @@ def gru_step_backward(
     i = flat_index()
     if i >= direct.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         before[b, turn, j] = cast(y, 0)
         direct[b, j] = cast(y, 0)
@@ -112,11 +103,10 @@ def gru_step_backward(
             dn[b, turn, j] = cast(y, 0)
             dz_late[b, j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     gradient = cast(y, 0)
     if turn == length - 1:
         gradient = value_or_zero(dh_n, b, j)
-    elif bptt == 0 or (turn + 1) % bptt != 0:
+    elif not is_cut(turn + 1, bptt):
         gradient = dh[b, j] + direct[b, j]
     if dy.size > 0:
         gradient += dy[b, t, j]
@@ -159,12 +149,9 @@ def gru_step_backward_reset(
     i = flat_index()
     if i >= direct.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     dr = cast(drh, 0)
     if turn < length:
-        t = step_of(turn, length, reverse)
         r = saved[b, t * 4 * H + j]
         h = output_before(flat(y), h0, H, b, T, turn, length, reverse, j)
         dr = gate_product_gradient(r, h, drh[b, j])

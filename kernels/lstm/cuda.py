@@ -13,6 +13,7 @@ from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     Unit,
     bias_or_zero,
+    is_cut,
     output_before,
     place,
     row_before,
@@ -310,7 +311,7 @@ def _declare_backward(way: Way) -> None:
         for turn in range(top, -2, -1):
             while running < rows and known[running] > max(turn, 0):
                 running += 1
-            cut = bptt > 0 and (turn + 1) % bptt == 0
+            cut = is_cut(turn + 1, bptt)
             now = slot_of((turn + 1) % 2, group, groups, tiles)
             following = slot_of(turn % 2, group, groups, tiles)
             live, at, last = False, 0, (running - 1) // TILE

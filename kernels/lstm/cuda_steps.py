@@ -1,10 +1,9 @@
 """The LSTM, one turn a launch; see `recurrent/cuda_steps.py`."""
 
-from ..cuda.device import cast, divide_index, flat, flat_index
+from ..cuda.device import cast, flat, flat_index
 from ..declare import cuda_kernel
-from ..recurrent.cuda import Unit, bias_or_zero, output_before, value_or_zero
-from ..recurrent.cuda_steps import launch_units, this_turn
-from ..recurrent.shared import length_of, step_of
+from ..recurrent.cuda import Unit, bias_or_zero, is_cut, output_before, value_or_zero
+from ..recurrent.cuda_steps import launch_units, this_turn, turn_of
 from .cuda import (
     Gradients,
     Slopes,
@@ -34,13 +33,10 @@ def lstm_step_forward(
     i = flat_index()
     if i >= h_n.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         y[b, turn, j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     zi, zf = zx[b, t, j] + zh[b, j], zx[b, t, H + j] + zh[b, H + j]
     zg, zo = zx[b, t, 2 * H + j] + zh[b, 2 * H + j], zx[b, t, 3 * H + j] + zh[b, 3 * H + j]
     pi, pf = bias_or_zero(peephole, True, j), bias_or_zero(peephole, True, H + j)
@@ -77,23 +73,20 @@ def lstm_step_backward(
     i = flat_index()
     if i >= dc.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         before[b, turn, j] = cast(y, 0)
         for k in range(4):
             dz[b, turn, k * H + j] = cast(y, 0)
             dz_step[b, k * H + j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     gradient, later = dh[b, j], dc[b, j]
     if turn == length - 1:
         gradient, later = value_or_zero(dh_n, b, j), value_or_zero(dc_n, b, j)
         if dpeephole.size > 0:
             for k in range(3):
                 dpeephole[b, k * H + j] = cast(y, 0)
-    elif bptt > 0 and (turn + 1) % bptt == 0:
+    elif is_cut(turn + 1, bptt):
         gradient, later = cast(y, 0), cast(y, 0)
     if dy.size > 0:
         gradient += dy[b, t, j]

@@ -74,6 +74,13 @@ def bias_or_zero(x, exists, j):
 
 
 @helper
+def is_cut(turn, bptt):
+    """Whether no gradient comes from this turn to the one before: at multiples of `bptt`, if that
+    is not 0."""
+    return bptt > 0 and turn % bptt == 0
+
+
+@helper
 def row_before(b, steps, turn, length, reverse):
     """The row b*steps + t of the turn before, if there is one."""
     return b * steps + step_of(turn - 1, length, reverse)

@@ -7,10 +7,30 @@ the turn before. Sequences past their end take part with zeros. `h_n` and `c_n` 
 way forward. Formulas and what is saved are those of the cells' other kernels.
 """
 
+from typing import NamedTuple
+
 from ..cuda.device import cast, divide_index, flat_index
-from ..declare import ceil_div, cuda_kernel
+from ..declare import ceil_div, cuda_kernel, helper
 from .cuda import THREADS, value_or_zero
-from .shared import length_of
+from .shared import length_of, step_of
+
+
+class Turn(NamedTuple):
+    """What a thread computes in this turn: unit j of sequence b, which has `length` steps; this
+    turn's is `step`, unless it is past the end."""
+
+    b: int
+    j: int
+    length: int
+    step: int
+
+
+@helper
+def turn_of(i, lengths, steps, hidden, turn, reverse) -> Turn:
+    """What thread i computes, of sequences of up to `steps` steps."""
+    b = divide_index(i, hidden)
+    length = length_of(lengths, b, steps)
+    return Turn(b, i - b * hidden, length, step_of(turn, length, reverse))
 
 
 def launch_units(sizes: dict[str, int]) -> tuple[int, int]:

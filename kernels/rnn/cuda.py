@@ -10,6 +10,7 @@ from ..cuda.device import cast, cuda, divide_index, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     bias_or_zero,
+    is_cut,
     output_before,
     place,
     rows_of_group,
@@ -183,7 +184,7 @@ def _declare(way: Way) -> None:
         for turn in range(top, -2, -1):
             while running < rows and known[running] > max(turn, 0):
                 running += 1
-            cut = bptt > 0 and (turn + 1) % bptt == 0
+            cut = is_cut(turn + 1, bptt)
             now = slot_of((turn + 1) % 2, group, groups, tiles)
             following = slot_of(turn % 2, group, groups, tiles)
             live, at, last = False, 0, (running - 1) // TILE
@@ -283,7 +284,7 @@ def leaky_backward(lengths, dy, dh_n, dx, dh0, keep, reverse, bptt):
             g += dy[b, t, j]
         dx[b, t, j] = g * (1.0 - keep)
         g = g * keep
-        if bptt > 0 and turn % bptt == 0:
+        if is_cut(turn, bptt):
             g = cast(dx, 0)
     dh0[b, j] = g
     for t in range(length, T):

@@ -1,10 +1,9 @@
 """Simple recurrent nets, one turn a launch; see `recurrent/cuda_steps.py`."""
 
-from ..cuda.device import cast, divide_index, flat, flat_index
+from ..cuda.device import cast, flat, flat_index
 from ..declare import cuda_kernel
-from ..recurrent.cuda import output_before, value_or_zero
-from ..recurrent.cuda_steps import launch_units, this_turn
-from ..recurrent.shared import length_of, step_of
+from ..recurrent.cuda import is_cut, output_before, value_or_zero
+from ..recurrent.cuda_steps import launch_units, this_turn, turn_of
 from .shared import activate, activate_gradient
 
 
@@ -24,13 +23,10 @@ def rnn_step_forward(
     i = flat_index()
     if i >= h_n.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         y[b, turn, j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     h = activate(zx[b, t, j] + zh[b, j], activation)
     y[b, t, j] = h
     h_n[b, j] = h
@@ -57,19 +53,16 @@ def rnn_step_backward(
     i = flat_index()
     if i >= dz_step.size:
         return
-    b = divide_index(i, H)
-    j = i - b * H
-    length = length_of(lengths, b, T)
+    b, j, length, t = turn_of(i, lengths, T, H, turn, reverse)
     if turn >= length:
         before[b, turn, j] = cast(y, 0)
         dz[b, turn, j] = cast(y, 0)
         dz_step[b, j] = cast(y, 0)
         return
-    t = step_of(turn, length, reverse)
     gradient = cast(y, 0)
     if turn == length - 1:
         gradient = value_or_zero(dh_n, b, j)
-    elif bptt == 0 or (turn + 1) % bptt != 0:
+    elif not is_cut(turn + 1, bptt):
         gradient = dh[b, j]
     if dy.size > 0:
         gradient += dy[b, t, j]
