@@ -71,8 +71,15 @@ class GaussNewton(FullBatch):
 class LevenbergMarquardt(GaussNewton):
     """Levenberg (1944) and Marquardt (1963), for small nets with sums of squares::
 
-        (G + damping diag(G)) d = -g         G = J^T L J, the Gauss-Newton matrix
-        p' = p + d where that lowers the loss: then damping / factor; else damping * factor, again
+        (G + damping D) d = -g               G = J^T L J, the Gauss-Newton matrix
+        p' = p + d                           where that lowers the loss
+        D = the largest diagonal of G so far, element by element (Moré 1978)
+
+    How damping changes follows Nielsen (1999). Where a step is taken, r is the share of the fall
+    that came of that which the quadratic model says, and damping becomes
+    damping * max(1 / factor, 1 - (2 r - 1)^3); where a step is refused, damping * 2 is tried, then
+    4, 8, ... times as much. With the present diagonal and a fixed factor, as in Marquardt's paper,
+    units that saturate are damped least, and fits end on plateaus.
 
     G is formed explicitly, by a product with each unit vector, so time and memory grow with the
     square of the number of parameters. L is the Hessian of the loss by the outputs: a multiple of I
@@ -82,7 +89,7 @@ class LevenbergMarquardt(GaussNewton):
 
     Args:
         damping: at first.
-        factor: that it changes by.
+        factor: that it falls by, at most, in an iteration.
         max_evaluations: most evaluations of the loss in one iteration.
         max_parameters: models with more parameters are refused.
         tolerance_gradient, tolerance_change: as for `LBFGS`; 0 means never stop for that reason.
@@ -100,10 +107,12 @@ class LevenbergMarquardt(GaussNewton):
     """
 
     name: ClassVar[str] = "levenberg_marquardt"
+    #: `scaling`: the largest diagonal so far
+    common_slots: ClassVar[tuple[str, ...]] = (*GaussNewton.common_slots, "scaling")
     kinds: ClassVar[Mapping[str, str]] = {"matrix": "r", "numbers": "r", "places": "i"}
 
     def __init__(
-        self, damping: float = 1e-2, factor: float = 10.0, max_evaluations: int = 20,
+        self, damping: float = 1.0, factor: float = 3.0, max_evaluations: int = 20,
         max_parameters: int = 2000, tolerance_gradient: float = 1e-10,
         tolerance_change: float = 0.0,
     ):  # fmt: skip
@@ -142,7 +151,7 @@ class LevenbergMarquardt(GaussNewton):
 
     def operands(self) -> dict[str, float]:
         return {
-            **super().operands(), "growth": self.options["factor"],
+            **super().operands(), "fall": self.options["factor"],
             "most_trials": self.options["max_evaluations"],
         }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Levenberg-Marquardt: the Gauss-Newton matrix column by column, and its damped solutions.
 
 N trained parameters, P elements of memory. All is made by one worker; the matrix is in float64.
+Damping follows Nielsen (1999); what it multiplies, the largest diagonal so far, Moré (1978).
 """
 
 import math
@@ -14,9 +15,12 @@ from .gauss_newton import (
     BEGIN,
     COLUMN,
     DAMPING,
+    GROWTH,
+    MODEL,
     arrive,
     fail,
     is_finite,
+    larger,
     stay,
     want_evaluation,
     want_product,
@@ -31,16 +35,30 @@ ROWS = 4
 
 
 @helper
-def symmetric(matrix, diagonal):
-    """The half above the diagonal becomes the mean of both; the diagonal is copied, its elements
-    at least a tiny share of the largest."""
-    n, top = matrix.shape[0], np.float64(0.0)
-    for i in range(n):
+def symmetric(matrix):
+    """The half above the diagonal becomes the mean of both."""
+    for i in range(matrix.shape[0]):
         for j in range(i):
             matrix[j, i] = (matrix[i, j] + matrix[j, i]) / 2
-        top = max(top, matrix[i, i])
+
+
+@helper
+def scale(matrix, places, scaling, diagonal):
+    """What damping multiplies: the largest diagonal so far, its elements at least a tiny share of
+    the largest of them."""
+    n, top = matrix.shape[0], np.float64(0.0)
     for i in range(n):
-        diagonal[i] = max(matrix[i, i], 1e-12 * max(top, 1e-300))
+        diagonal[i] = larger(matrix[i, i], np.float64(scaling[places[i]]))
+        top = max(top, diagonal[i])
+    for i in range(n):
+        diagonal[i] = max(diagonal[i], 1e-12 * max(top, 1e-300))
+
+
+@helper
+def remember(matrix, places, scaling):
+    """The largest diagonal so far is one with this one in it."""
+    for i in range(matrix.shape[0]):
+        scaling[places[i]] = larger(matrix[i, i], np.float64(scaling[places[i]]))
 
 
 @helper
@@ -141,7 +159,33 @@ def add_at(x, places, p):
 
 
 @helper
-def damped_step(state, p, before, origin, matrix, places, diagonal, roots, x, growth, trials):
+def foretold(x, before, places, diagonal, damping):
+    """By how much the quadratic model says that step x lowers the loss: -g x - x G x / 2, where
+    (G + damping D) x = -g."""
+    total = np.float64(0.0)
+    for i in range(x.shape[0]):
+        total += x[i] * (damping * diagonal[i] * x[i] - np.float64(before[places[i]]))
+    return total / 2
+
+
+@helper
+def grow(state):
+    """A step is refused: damping times 2, and then 4, 8, ... in the same iteration."""
+    state[DAMPING] = min(state[DAMPING] * state[GROWTH], 1e15)
+    state[GROWTH] *= 2
+
+
+@helper
+def relax(state, most):
+    """A step is taken: damping by the share of the foretold fall that came, smoothly from twice as
+    much where little did to 1 / most of it where all did."""
+    share = min((state[START_LOSS] - state[LOSS]) / max(state[MODEL], 1e-300), 1.0)
+    state[DAMPING] *= max(1 - (2 * share - 1) ** 3, 1 / most)
+    state[DAMPING] = max(state[DAMPING], 1e-15)
+
+
+@helper
+def damped_step(state, p, before, origin, matrix, places, diagonal, roots, x, trials):
     """p = the end of the next step for which the matrix has a factor; False: there is none among
     those that are left."""
     while state[TRIALS] < trials:
@@ -151,8 +195,9 @@ def damped_step(state, p, before, origin, matrix, places, diagonal, roots, x, gr
             solve(matrix, roots, x)
             copy(origin, p)
             add_at(x, places, p)
+            state[MODEL] = foretold(x, before, places, diagonal, state[DAMPING])
             return True
-        state[DAMPING] = min(state[DAMPING] * growth, 1e15)
+        grow(state)
     return False
 
 
@@ -166,10 +211,11 @@ def levenberg_marquardt_step(
     origin: "inout whole f[P]",
     vector: "inout whole f[P]",
     product: "inout whole f[P]",
+    scaling: "inout whole f[P]",
     matrix: "inout whole r[N,N]",
     numbers: "inout whole r[K,N]",
     places: "in whole i[N]",
-    growth: "double",
+    fall: "double",
     most_trials: "int",
     tolerance_gradient: "double",
     tolerance_change: "double",
@@ -206,18 +252,19 @@ def levenberg_marquardt_step(
             state[COLUMN] = k + 1
             want_product(control, state, product)
             return
-        symmetric(matrix, diagonal)
-        state[PHASE], state[TRIALS] = TRIAL, 0
+        symmetric(matrix)
+        scale(matrix, places, scaling, diagonal)
+        state[PHASE], state[TRIALS], state[GROWTH] = TRIAL, 0, 2.0
     elif is_finite(state, g) and state[LOSS] < state[START_LOSS]:
-        state[DAMPING] = max(state[DAMPING] / growth, 1e-15)
+        relax(state, fall)
+        remember(matrix, places, scaling)
         leave(control, state, move_on(state, state[LOSS], g, tolerance_gradient, tolerance_change))
         clear(g)
         return
     else:
-        state[DAMPING] = min(state[DAMPING] * growth, 1e15)
+        grow(state)
     if damped_step(
-        state, p, before, origin, matrix, places, diagonal, roots, x, growth,
-        most_trials,
+        state, p, before, origin, matrix, places, diagonal, roots, x, most_trials
     ):  # fmt: skip
         want_evaluation(control, state, totals, g, reported)
     else:

@@ -8,12 +8,22 @@ import math
 
 import numpy as np
 
-from ..cuda.device import WARP, block_max, block_threads, cast, cuda, thread_number, warp_sum
+from ..cuda.device import (
+    WARP,
+    block_max,
+    block_sum,
+    block_threads,
+    cast,
+    cuda,
+    thread_number,
+    warp_sum,
+)
 from ..declare import helper
 from . import cpu_marquardt as cpu
 from . import gauss_newton
 from .cuda import of_one_block
 from .cuda_vectors import VECTORS, Replaced
+from .gauss_newton import larger
 
 
 @helper
@@ -36,19 +46,42 @@ def take_column(product, places, matrix, k):
 
 
 @helper
-def symmetric(matrix, diagonal):
-    """The upper half of the matrix becomes the mean of both halves; `diagonal`, what damping
-    multiplies, stays above 0."""
-    n, top = matrix.shape[0], np.float64(0.0)
-    for i in range(thread_number(), n, block_threads()):
+def symmetric(matrix):
+    """The upper half of the matrix becomes the mean of both halves."""
+    for i in range(thread_number(), matrix.shape[0], block_threads()):
         for j in range(i):
             matrix[j, i] = (matrix[i, j] + matrix[j, i]) / 2
-        if matrix[i, i] > top:
-            top = matrix[i, i]
+    cuda.syncthreads()
+
+
+@helper
+def scale(matrix, places, scaling, diagonal):
+    """What damping multiplies: the largest diagonal so far, above 0."""
+    n, top = matrix.shape[0], np.float64(0.0)
+    for i in range(thread_number(), n, block_threads()):
+        diagonal[i] = larger(matrix[i, i], np.float64(scaling[places[i]]))
+        top = max(top, diagonal[i])
     top = block_max(top)
     for i in range(thread_number(), n, block_threads()):
-        diagonal[i] = max(matrix[i, i], 1e-12 * max(top, 1e-300))
+        diagonal[i] = max(diagonal[i], 1e-12 * max(top, 1e-300))
     cuda.syncthreads()
+
+
+@helper
+def remember(matrix, places, scaling):
+    """The largest diagonal so far is one with this one in it."""
+    for i in range(thread_number(), matrix.shape[0], block_threads()):
+        k = places[i]
+        scaling[k] = cast(scaling, larger(matrix[i, i], np.float64(scaling[k])))
+
+
+@helper
+def foretold(x, before, places, diagonal, damping):
+    """By how much the quadratic model says that step x lowers the loss."""
+    total = np.float64(0.0)
+    for i in range(thread_number(), x.shape[0], block_threads()):
+        total += x[i] * (damping * diagonal[i] * x[i] - np.float64(before[places[i]]))
+    return block_sum(total) / 2
 
 
 @helper
@@ -119,7 +152,10 @@ def add_at(x, places, p):
     cuda.syncthreads()
 
 
-_OWN = (unit_vector, take_column, symmetric, factor, take_right_side, solve, add_at)
+_OWN = (
+    unit_vector, take_column, symmetric, scale, remember, factor, take_right_side, solve, add_at,
+    foretold,
+)  # fmt: skip
 _replaced = Replaced({**VECTORS, **{f.__name__: f for f in _OWN}})
 
 levenberg_marquardt_step = of_one_block(cpu.make_step(), _replaced, gauss_newton.SIZE, __name__)

@@ -22,6 +22,7 @@ COLUMN = 33  # of the matrix
 SQUARES = 34  # of the residual
 ROUND, KEPT, NEXT_KEPT = 35, 36, 37  # of conjugate gradients: iterations, iterates that are kept
 LOWEST, MODEL, RATE = 38, 39, 40  # the lowest loss among iterates; the model's value; of the step
+GROWTH = 41  # of the damping, where the next step is refused
 SIZE = 48
 
 #: WANTED: loss and gradient; a product
@@ -51,6 +52,12 @@ def arrive(control, state, g, product, summed):
 def is_finite(state, g):
     """Whether loss and gradient are finite."""
     return math.isfinite(state[LOSS]) and math.isfinite(dot(g, g))
+
+
+@helper
+def larger(a, kept):
+    """The larger of both; what is not a finite number is never kept."""
+    return a if a > kept and a < math.inf else kept
 
 
 @helper

@@ -147,17 +147,20 @@ class Written:
         loss = np.mean((out - y) ** 2) if self.loss == "mse" else naive_entropy(out, y)
         return float(loss), np.concatenate([gradients[n].reshape(-1) for n in found])
 
-    def marquardt(self, damping, factor=10.0):
+    def marquardt(self, damping, diagonal, factor):
+        """The largest diagonal so far (Moré 1978) times damping that changes by Nielsen (1999)."""
         loss, g = self.at(self.p)
         matrix = np.stack([self.products.gnvp(*self.data, e) for e in np.eye(len(g))])
         assert np.linalg.eigvalsh(matrix).min() > -1e-12
+        diagonal, growth = np.maximum(np.diag(matrix), diagonal), 2
         while True:
-            damped = matrix + damping * np.diag(np.diag(matrix))
-            after, _ = self.at(self.p + np.linalg.solve(damped, -g))
+            d = np.linalg.solve(matrix + damping * np.diag(diagonal), -g)
+            after, _ = self.at(self.p + d)
             if after < loss:
-                self.p = self.p + np.linalg.solve(damped, -g)
-                return after, damping / factor
-            damping *= factor
+                share = (loss - after) / -(g @ d + d @ matrix @ d / 2)
+                self.p = self.p + d
+                return after, damping * max(1 / factor, 1 - (2 * share - 1) ** 3), diagonal
+            damping, growth = damping * growth, growth * 2
 
     def free(self, damping, start, most):
         """Martens (2010): conjugate gradients, back along them, Levenberg's rule, line search."""
@@ -219,13 +222,56 @@ def written_and_trained(method, loss="mse", y=Y):
 @pytest.mark.parametrize(("loss", "y"), [("mse", Y), ("cross_entropy", CLASSES)])
 def test_marquardts_steps_are_those_of_the_formulas(loss, y):
     """With cross entropy the matrix is the generalised one, which has no negative eigenvalues."""
-    written, trainer = written_and_trained(optim.LevenbergMarquardt(damping=1e-4), loss, y)
-    losses = trainer.fit(X, y, epochs=6, verbose=False)["loss"]
-    damping, wanted = 1e-4, []
-    for _ in range(6):
-        loss, damping = written.marquardt(damping)
+    method = optim.LevenbergMarquardt(damping=1e-4, factor=20.0)
+    written, trainer = written_and_trained(method, loss, y)
+    losses = trainer.fit(X, y, epochs=8, verbose=False)["loss"]
+    diagonal, damping, wanted = np.zeros(44), [1e-4], []
+    for _ in range(8):
+        loss, now, diagonal = written.marquardt(damping[-1], diagonal, 20.0)
         wanted.append(loss)
+        damping.append(now)
+    ratios = np.divide(damping[1:], damping[:-1])
+    assert ratios.max() > 3  # a step was refused
+    assert ratios.min() < 1 / 2
     np.testing.assert_allclose(losses, wanted, rtol=1e-7)
+
+
+def test_fits_do_not_stay_on_plateaus():
+    """With the present diagonal, and damping by a fixed factor, half of these ended at 0.02."""
+    x = np.linspace(-1, 1, 50)[:, None]
+    for seed in range(4):
+        net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1))
+        trainer = fnn.Trainer(net, "mse", "levenberg_marquardt", dtype="float64", seed=seed,
+                              workers=1)  # fmt: skip
+        assert trainer.fit(x, np.sin(3 * x), epochs=40, verbose=False)["loss"][-1] < 1e-5
+
+
+def test_what_damping_multiplies():
+    """The largest diagonal so far, kept in flat memory; what is not finite is not kept."""
+    places, diagonal = np.array([0, 2, 3, 5, 6]), np.zeros(5)
+    scaling = np.array([3.0, 7.0, 1.0, 0.0, 7.0, 2.0, 0.5], np.float32)
+    matrix = np.diag([1.0, 4.0, 1e-30, np.nan, np.inf])
+    cpu_marquardt.scale(matrix, places, scaling, diagonal)
+    np.testing.assert_array_equal(diagonal, [3.0, 4.0, 4e-12, 2.0, 0.5])
+    np.testing.assert_array_equal(scaling, np.float32([3, 7, 1, 0, 7, 2, 0.5]))
+    cpu_marquardt.remember(matrix, places, scaling)
+    np.testing.assert_array_equal(scaling, np.float32([3, 7, 4, 1e-30, 7, 2, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("fall", "factor"), [(1.5, 0.25), (0.9, 0.488), (0.75, 0.875), (0.5, 1.0), (0.0, 2.0)]
+)
+def test_nielsens_rule(fall, factor):
+    """By the share that came of a fall of 1 that the model foretells."""
+    found = np.zeros(gauss_newton.SIZE)
+    found[search.START_LOSS], found[gauss_newton.MODEL] = 3.0, 1.0
+    found[search.LOSS], found[gauss_newton.DAMPING] = 3.0 - fall, 0.5
+    cpu_marquardt.relax(found, 4.0)
+    assert found[gauss_newton.DAMPING] == pytest.approx(0.5 * factor, rel=1e-12)
+    found[gauss_newton.GROWTH] = 2.0
+    for _ in range(3):
+        cpu_marquardt.grow(found)
+    assert found[gauss_newton.DAMPING] == pytest.approx(0.5 * factor * 2 * 4 * 8, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +297,8 @@ def test_the_factor_solves(n):
     whole, b = a @ a.T, rng.normal(size=n)
     matrix, diagonal, roots, x = whole + np.triu(rng.normal(size=(n, n)), 1), *np.zeros((2, n)), b
     wanted = (matrix + matrix.T) / 2
-    cpu_marquardt.symmetric(matrix, diagonal)
+    cpu_marquardt.symmetric(matrix)
+    cpu_marquardt.scale(matrix, np.arange(n), np.zeros(n), diagonal)
     damped = wanted + 100.0 * np.diag(np.diag(wanted))
     for _ in range(2):  # what it was made of is still there
         x = b.copy()
