@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import recorded
 from .device import WARP, give_way, running, thread_number
-from .tile import _copies
+from .tile import _copies, places_of_pieces, store_within
 
 recorded.record()
 
@@ -84,9 +84,7 @@ def multiply_halves(
     B[t, j] likewise. `columns` is even, `depth` a multiple of 16. Which numbers are whose is as of
     `tile.multiply_tile_tf32`.
     """
-    g, q = lane // 4, lane % 4
-    at_i = np.array([16 * (i // 2) + 8 * (i % 2) + g for i in range(2 * rows)])
-    at_j = np.array([8 * (j // 2) + 2 * q + j % 2 for j in range(2 * columns)])
+    at_i, at_j = places_of_pieces(rows, columns, lane)
     t = np.arange(depth)
     sides = (a_at, a_row, a_by_depth, at_i), (b_at, b_row, b_by_depth, at_j)
     places = [
@@ -105,12 +103,10 @@ def store_halves(
     """The sums of `multiply_halves` as words: c[at + i*step + j] (flat) for each thread's rows and
     columns, what is not below `rows_left` and `columns_left` left out. `vectors`: pairs of columns
     begin at multiples of 4 bytes and are never cut."""
-    out, total = c.reshape(-1), sums.reshape(2 * rows, 2 * columns)
-    for i in range(2 * rows):
-        for j in range(2 * columns):
-            row, column = 8 * i, 8 * (j // 2) + j % 2
-            if row < rows_left and column < columns_left:
-                out[at + row * step + column] = half_word(total[i, j], is_bf16)
+    i, j = np.arange(2 * rows), np.arange(2 * columns)
+    words = half_word(sums.reshape(2 * rows, 2 * columns), is_bf16)
+    row, column = 8 * i, 8 * (j // 2) + j % 2
+    store_within(c.reshape(-1), at, step, row, column, rows_left, columns_left, words)
 
 
 # ---------------------------------------------------------------- pieces in registers

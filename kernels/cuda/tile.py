@@ -15,6 +15,7 @@ compiled ones. Numbers that decide what code is made (tile sizes, strides) have 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,12 @@ def place_of(i: int, piece: int, step: int) -> int:
     return i // piece * step + i % piece
 
 
+@functools.cache
 def _places(count: int, piece: int, step: int) -> np.ndarray:
-    return np.array([place_of(i, piece, step) for i in range(count)])
+    """Of the first `count` rows (or columns); for all threads the same array."""
+    places = np.array([place_of(i, piece, step) for i in range(count)])
+    places.flags.writeable = False
+    return places
 
 
 def multiply_tile(
@@ -110,15 +115,12 @@ def multiply_tile(
     ``memory[b_at + t*b_step + place_of(j, 4, 32)]``, t < `depth`; places are multiples of 16 bytes
     (of 8 for two columns in float32).
     """
-    at_i = a_at + _places(rows, 4, 16)[:, None]
-    at_j = b_at + _places(columns, 4, 32)[None, :]
+    t = np.arange(depth)[:, None]
+    a = memory[a_at + t * a_step + _places(rows, 4, 16)].astype(np.longdouble)
+    b = memory[b_at + t * b_step + _places(columns, 4, 32)].astype(np.longdouble)
     total = sums.reshape(rows, columns)
-    for t in range(depth):
-        exact = np.multiply(
-            memory[at_i + t * a_step], memory[at_j + t * b_step], dtype=np.longdouble
-        )
-        total = (exact + total).astype(sums.dtype)
-    sums[:] = total.reshape(-1)
+    for exact in a[:, :, None] * b[:, None, :]:
+        total[...] = exact + total
 
 
 def store_tile(
@@ -130,11 +132,21 @@ def store_tile(
     Rows and columns lie as `place_of` says; what is not below `rows_left` and `columns_left` is
     left out. `vectors`: pieces of four columns begin at multiples of 16 bytes and are never cut.
     """
-    out, total = c.reshape(-1), sums.reshape(rows, columns)
-    for i, row in enumerate(_places(rows, row_piece, row_step)):
-        for j, column in enumerate(_places(columns, column_piece, column_step)):
-            if row < rows_left and column < columns_left:
-                out[at + row * step + column] = total[i, j]
+    row = _places(rows, row_piece, row_step)
+    column = _places(columns, column_piece, column_step)
+    store_within(
+        c.reshape(-1), at, step, row, column, rows_left, columns_left, sums.reshape(rows, columns)
+    )
+
+
+def store_within(
+    out: Any, at: int, step: int, row: Any, column: Any, rows_left: int, columns_left: int,
+    values: Any,
+) -> None:  # fmt: skip
+    """out[at + row[i]*step + column[j]] = values[i, j] where rows and columns, which ascend, are
+    below what is left (for twins)."""
+    m, n = np.count_nonzero(row < rows_left), np.count_nonzero(column < columns_left)
+    out[at + row[:m, None] * step + column[:n]] = values[:m, :n]
 
 
 # ---------------------------------------------------------------- tensor cores
@@ -145,6 +157,13 @@ def round_tf32(x: Any) -> Any:
     words = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = ((words + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
     return np.where(np.isfinite(x), rounded, x)
+
+
+def places_of_pieces(rows: int, columns: int, lane: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of `rows` pieces of 16 and which columns of `columns` of 8 a thread has numbers
+    of."""
+    i, j = np.arange(2 * rows), np.arange(2 * columns)
+    return 16 * (i // 2) + 8 * (i % 2) + lane // 4, 8 * (j // 2) + 2 * (lane % 4) + j % 2
 
 
 def multiply_tile_tf32(
@@ -158,14 +177,13 @@ def multiply_tile_tf32(
     piece (p, n) are rows 16 p + g and 16 p + g + 8 of columns 8 n + 2 q and 8 n + 2 q + 1, at
     ``sums[((2 p + h) * columns + n) * 2 + e]`` for row half h and column e.
     """
-    g, q = lane // 4, lane % 4
-    at_i = a_at + np.array([16 * (i // 2) + 8 * (i % 2) + g for i in range(2 * rows)])
-    at_j = b_at + np.array([8 * (j // 2) + 2 * q + j % 2 for j in range(2 * columns)])
+    at_i, at_j = places_of_pieces(rows, columns, lane)
+    t = np.arange(depth)[:, None]
+    a = round_tf32(memory[a_at + at_i + t * a_step]).astype(np.float64)
+    b = round_tf32(memory[b_at + at_j + t * b_step]).astype(np.float64)
     total = sums.reshape(2 * rows, 2 * columns).astype(np.float64)
-    for t in range(depth):
-        a = round_tf32(memory[at_i + t * a_step]).astype(np.float64)
-        b = round_tf32(memory[at_j + t * b_step]).astype(np.float64)
-        total += a[:, None] * b[None, :]
+    for product in a[:, :, None] * b[:, None, :]:
+        total += product
     sums[:] = total.reshape(-1)
 
 
@@ -180,18 +198,18 @@ def multiply_tile_tf32x3(
     (Ootomo and Yokota 2022, *Recovering single precision accuracy from Tensor Cores*), so they sum
     only eight terms from 0, which are added to `sums` by rounded additions.
     """
-    g, q = lane // 4, lane % 4
-    at_i = a_at + np.array([16 * (i // 2) + 8 * (i % 2) + g for i in range(2 * rows)])
-    at_j = b_at + np.array([8 * (j // 2) + 2 * q + j % 2 for j in range(2 * columns)])
+    at_i, at_j = places_of_pieces(rows, columns, lane)
+    t = np.arange(depth)[:, None]
+    a, b = memory[a_at + at_i + t * a_step], memory[b_at + at_j + t * b_step]
+    big_a, big_b = round_tf32(a), round_tf32(b)
+    rest_a = round_tf32(a - big_a).astype(np.float64)[:, :, None]
+    rest_b = round_tf32(b - big_b).astype(np.float64)[:, None, :]
+    big_a, big_b = big_a.astype(np.float64)[:, :, None], big_b.astype(np.float64)[:, None, :]
+    products = rest_a * big_b + big_a * rest_b + big_a * big_b
     total = sums.reshape(2 * rows, 2 * columns).copy()
     for begin in range(0, depth, 8):
         part = np.zeros(total.shape)
-        for t in range(begin, begin + 8):
-            a, b = memory[at_i + t * a_step], memory[at_j + t * b_step]
-            big_a, big_b = round_tf32(a), round_tf32(b)
-            rest_a = round_tf32(a - big_a).astype(np.float64)[:, None]
-            rest_b = round_tf32(b - big_b).astype(np.float64)[None, :]
-            big_a, big_b = big_a.astype(np.float64)[:, None], big_b.astype(np.float64)[None, :]
-            part += rest_a * big_b + big_a * rest_b + big_a * big_b
+        for product in products[begin : begin + 8]:
+            part += product
         total += part.astype(np.float32)
     sums[:] = total.reshape(-1)

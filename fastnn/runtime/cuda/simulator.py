@@ -55,17 +55,23 @@ class _Checked(np.ndarray):
     """An array that takes no negative indices: compiled code would leave the array."""
 
     def __getitem__(self, index: Any) -> Any:
-        _check_index(index)
+        if type(index) is not int or index < 0:
+            _check_index(index)
         return _get(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        _check_index(index)
+        if type(index) is not int or index < 0:
+            _check_index(index)
         _set(self, index, value)
 
 
 def _check_index(index: Any) -> None:
     for i in index if type(index) is tuple else (index,):
-        if isinstance(i, (int, np.integer)) and i < 0:
+        if type(i) is int or isinstance(i, np.integer):
+            below = i < 0
+        else:
+            below = type(i) is np.ndarray and i.dtype.kind == "i" and (i < 0).any()
+        if below:
             raise IndexError(f"negative index {index}")
 
 

@@ -110,6 +110,10 @@ def negative_read(x: "inout whole f[N]"):
     x[0] = x[thread_number() - 1]
 
 
+def negative_places(x: "inout whole f[N]"):
+    x[thread_number() - np.arange(2)] = 0.0  # as twins write several elements at once
+
+
 def waits_for_ever(x: "inout whole f[N]"):
     while x[0] == 0.0:
         give_way()
@@ -123,6 +127,7 @@ def waits_for_ever(x: "inout whole f[N]"):
         (one_leaves, "ended, others"),
         (negative, "negative"),
         (negative_read, "negative"),
+        (negative_places, "negative"),
         (waits_for_ever, "all threads wait for each other"),
     ],
 )
