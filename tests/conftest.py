@@ -4,6 +4,7 @@ Several processes share them (`pytest -n auto`), file by file.
 """
 
 import compileall
+import functools
 import os
 import signal
 import threading
@@ -19,8 +20,29 @@ os.environ.setdefault("FASTNN_SHIPPED", "0")
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: files that take minutes: they come first, so that no process is left with one at the end
-LONG = ("test_cuda_simulator.py", "test_cuda_compile.py")
+#: files that take long: they come first, the longest of all at the head, so that no process is left
+#: with one at the end
+LONG = (
+    "runtime/test_cuda_simulator.py",
+    "kernels/test_cuda_compile.py",
+    "runtime/test_checked.py",
+    "test_gpu_session.py",
+    "train/sizes/test_lengths.py",
+    "stub/test_limits.py",
+    "stub/test_session.py",
+    "examples/test_examples.py",
+    "cli/test_cli.py",
+    "stub/test_nccl.py",
+    "fuzz/test_random_models.py",
+    "train/test_resume.py",
+    "runtime/test_run.py",
+    "kernels/test_widths.py",
+    "train/test_interrupted.py",
+    "parallel/test_mpi.py",
+    "train/test_kept.py",
+    "train/sizes/test_in_turn.py",
+    "runtime/test_resized.py",
+)
 #: files whose tests need nothing of each other, and may go to different processes
 APART = ("test_cuda_simulator.py",)
 
@@ -36,7 +58,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: _place(item.path))
+
+
+@functools.cache
+def _place(path):
+    found = [k for k, name in enumerate(LONG) if path == Path(__file__).parent / name]
+    return found[0] if found else len(LONG)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -207,3 +207,9 @@ def test_import_is_light():
     modules = set(json.loads(done.stdout))
     assert "fastnn" in modules
     assert modules & heavy == set()
+
+
+def test_files_of_tests_that_come_first_are_there():
+    from tests.conftest import LONG
+
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []

@@ -301,8 +301,8 @@ print(json.dumps([names, cuda, "numba" in sys.modules]))
 def test_an_edit_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     import json
 
-    for name in ("fastnn", "kernels"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("fastnn", "kernels"):  # with byte code, which Python need not make anew
+        shutil.copytree(ROOT / name, tmp_path / name)
     shutil.move(tmp_path / "kernels", tmp_path / "fastnn" / "kernels")
 
     def names() -> list[Any]:
