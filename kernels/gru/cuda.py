@@ -14,19 +14,21 @@ from ..declare import cuda_kernel
 from ..recurrent.cuda import (
     Unit,
     bias_or_zero,
+    first_output,
     is_cut,
     output_before,
-    place,
     rows_of_group,
-    tiles_of,
+    running_again,
+    still_running,
+    team_of,
     value_or_zero,
     whole_tiles,
+    word_at,
     zero_past_end,
 )
 from ..recurrent.cuda_layout import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
-    MOST_ROWS,
     MOST_THREADS,
     TILE,
     backward_elements,
@@ -80,14 +82,11 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
     ):
         """y and h_n; saved holds the gates for the backward pass."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         u = j - first
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
         s = cuda.shared.array(0, zx.dtype)
         columns = 3 * units
-        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        size = TILE * H
         weights = place_of(slots * tiles * size)
         # the slice is of all gates, or a second one of n's
         gates = 2 if early else 3
@@ -109,16 +108,12 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
             hold(late, s, second, units, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                h = cast(zx, 0)
+                h = first_output(h0, h_n, numbers, known, rows, r, j)
                 if r < rows:
-                    b = numbers[r]
-                    h = value_or_zero(h0, b, j)
                     s[state + r * units + u] = h
-                    if known[r] == 0:
-                        h_n[b, j] = h
                 publish(
                     mail,
-                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    word_at(slot_of(0, group, groups, tiles) + r // TILE, size, j, row),
                     h,
                     1,
                     blocks,
@@ -131,8 +126,7 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
         zero = cast(zx, 0)
         running = rows
         for turn in range(T):
-            while running > 0 and known[running - 1] <= turn:
-                running -= 1
+            running = still_running(known, running, turn)
             if running == 0:
                 break
             now = slot_of(turn % 2, group, groups, tiles)
@@ -164,11 +158,9 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
                         s[state + r * units + u] = h
                 if mine:
                     if early:
-                        publish(mail, (reset + tile) * size + j * TILE + row, rh, turn + 1, blocks)
+                        publish(mail, word_at(reset + tile, size, j, row), rh, turn + 1, blocks)
                     else:
-                        publish(
-                            mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks
-                        )
+                        publish(mail, word_at(following + tile, size, j, row), h, turn + 2, blocks)
                 if live and not early:
                     if turn == known[r] - 1:
                         h_n[numbers[r], j] = h
@@ -204,9 +196,7 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
                         if turn == known[r] - 1:
                             h_n[numbers[r], j] = h
                     if mine:
-                        publish(
-                            mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks
-                        )
+                        publish(mail, word_at(following + tile, size, j, row), h, turn + 2, blocks)
         end(blocks)
 
     @cuda_kernel(
@@ -240,13 +230,10 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         u = j - first
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
         s = cuda.shared.array(0, y.dtype)
-        tiles, size = tiles_of(y.shape[0], groups), TILE * 3 * H
+        size = TILE * 3 * H
         weights = place_of(slots * tiles * size)
         # the slice is of all gates, or a second one of n's
         depth = 2 * H if early else 3 * H  # of the product that leads to the turn before
@@ -282,8 +269,7 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
         zero = cast(y, 0)
         running, ran, top = 0, 0, known[0] - 1
         for turn in range(top, -2, -1):
-            while running < rows and known[running] > max(turn, 0):
-                running += 1
+            running = running_again(known, running, rows, turn)
             cut = is_cut(turn + 1, bptt)
             now = slot_of((turn + 1) % 2, group, groups, tiles)
             following = slot_of(turn % 2, group, groups, tiles)
@@ -332,10 +318,10 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
                         if not early:  # else it needs the gradient of n of all units
                             dr, dnh = gate_product_gradient(gr, fourth, dng), dng * gr
                 if mine and turn >= 0:
-                    k = (following + tile) * size + j * TILE + row
+                    k = word_at(following + tile, size, j, row)
                     publish(mail, k + H * TILE, dzg, number, blocks)
                     if early:
-                        publish(mail, (slot + tile) * size + j * TILE + row, dng, number, blocks)
+                        publish(mail, word_at(slot + tile, size, j, row), dng, number, blocks)
                     else:
                         publish(mail, k, dr, number, blocks)
                         publish(mail, k + 2 * H * TILE, dnh, number, blocks)
@@ -369,9 +355,7 @@ def _declare(suffix: str, early: bool, way: Way) -> None:
                         sums[at * 3 * H + j] = dr
                         sums_h[at * depth + j] = dr
                     if mine:
-                        publish(
-                            mail, (following + tile) * size + j * TILE + row, dr, number, blocks
-                        )
+                        publish(mail, word_at(following + tile, size, j, row), dr, number, blocks)
         end(blocks)
 
 

@@ -13,20 +13,22 @@ from ..declare import cuda_kernel, helper
 from ..recurrent.cuda import (
     Unit,
     bias_or_zero,
+    first_output,
     is_cut,
     output_before,
-    place,
     row_before,
     rows_of_group,
-    tiles_of,
+    running_again,
+    still_running,
+    team_of,
     value_or_zero,
     whole_tiles,
+    word_at,
     zero_past_end,
 )
 from ..recurrent.cuda_layout import (
     BACKWARD_SPLITS,
     FORWARD_SPLITS,
-    MOST_ROWS,
     TILE,
     backward_elements,
     forward_elements,
@@ -93,13 +95,10 @@ def _declare_forward(way: Way) -> None:
     ):
         """y, h_n and c_n; saved holds the gates and c for the backward pass."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         s = cuda.shared.array(0, zx.dtype)
         columns = 4 * units
-        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        size = TILE * H
         weights = place_of(2 * tiles * size)
         inputs = weights + room(H, columns)
         parts = inputs + TILE * H
@@ -111,17 +110,15 @@ def _declare_forward(way: Way) -> None:
         hold(registers, s, weights, columns, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                h = cast(zx, 0)
+                h = first_output(h0, h_n, numbers, known, rows, r, j)
                 if r < rows:
-                    b = numbers[r]
-                    h, c = value_or_zero(h0, b, j), value_or_zero(c0, b, j)
+                    c = value_or_zero(c0, numbers[r], j)
                     s[state + r * units + j - first] = c
                     if known[r] == 0:
-                        h_n[b, j] = h
-                        c_n[b, j] = c
+                        c_n[numbers[r], j] = c
                 publish(
                     mail,
-                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    word_at(slot_of(0, group, groups, tiles) + r // TILE, size, j, row),
                     h,
                     1,
                     blocks,
@@ -135,8 +132,7 @@ def _declare_forward(way: Way) -> None:
         zero = cast(zx, 0)
         running = rows
         for turn in range(T):
-            while running > 0 and known[running - 1] <= turn:
-                running -= 1
+            running = still_running(known, running, turn)
             if running == 0:
                 break
             now = slot_of(turn % 2, group, groups, tiles)
@@ -163,7 +159,7 @@ def _declare_forward(way: Way) -> None:
                     gi, gf, gg, go, c, h = forward_unit(zi, zf, zg, zo, pi, pf, po, c)
                     s[state + r * units + u] = c
                 if mine:
-                    publish(mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks)
+                    publish(mail, word_at(following + tile, size, j, row), h, turn + 2, blocks)
                 if live:
                     if turn == known[r] - 1:
                         h_n[numbers[r], j] = h
@@ -273,13 +269,10 @@ def _declare_backward(way: Way) -> None:
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         s = cuda.shared.array(0, y.dtype)
         depth = 4 * H
-        tiles, size = tiles_of(y.shape[0], groups), TILE * depth
+        size = TILE * depth
         weights = place_of(2 * tiles * size)
         inputs = weights + room(depth, units)
         parts = inputs + TILE * depth
@@ -309,8 +302,7 @@ def _declare_backward(way: Way) -> None:
         zero = cast(y, 0)
         running, ran, top = 0, 0, known[0] - 1
         for turn in range(top, -2, -1):
-            while running < rows and known[running] > max(turn, 0):
-                running += 1
+            running = running_again(known, running, rows, turn)
             cut = is_cut(turn + 1, bptt)
             now = slot_of((turn + 1) % 2, group, groups, tiles)
             following = slot_of(turn % 2, group, groups, tiles)
@@ -366,7 +358,7 @@ def _declare_backward(way: Way) -> None:
                         )
                         s[state + r * units + u] = dc
                 if mine and turn >= 0:
-                    k, number = (following + tile) * size + j * TILE + row, top - turn + 1
+                    k, number = word_at(following + tile, size, j, row), top - turn + 1
                     publish(mail, k, di, number, blocks)
                     publish(mail, k + H * TILE, df, number, blocks)
                     publish(mail, k + 2 * H * TILE, dg, number, blocks)

@@ -23,7 +23,7 @@ from ..declare import ceil_div, cuda_kernel
 from ..rnn.shared import ACTIVATIONS
 from ..traits import Besides, Ending
 from . import cpu, cuda_few
-from .cuda_product import MOST, Beside, Bias, Factor, Output, Shape, product_of, tiles_grid
+from .cuda_product import MOST, Bias, Extra, Factor, Output, Shape, product_of, tiles_grid
 
 #: by the suffix of the kernels' names
 SHAPES = {
@@ -182,7 +182,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
         product(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
-                Bias(bias, bias.size > 0), 0, c, Beside(bias, 0, 0))  # fmt: skip
+                Bias(bias, bias.size > 0), 0, c, Extra(bias, 0, 0))  # fmt: skip
 
     @cuda_kernel(
         **forward, name=f"linear_forward_activated{suffix}", endings=activated, **only
@@ -198,7 +198,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         (n, c), k = x.shape, w.shape[1]
         product_activated(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
                           Bias(bias, bias.size > 0), 0, c,
-                          Beside(bias, 0, activation))  # fmt: skip
+                          Extra(bias, 0, activation))  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_input_unpacked, **inputs,
@@ -208,7 +208,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         (n, k), c = dy.shape, w.shape[0]
         out = flat(dx)
         product(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c), Bias(out, False), 0,
-                k, Beside(out, 0, 0))  # fmt: skip
+                k, Extra(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", endings=sloped, **only)
     def linear_backward_input_activated(
@@ -222,7 +222,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         (n, k), c = dy.shape, w.shape[0]
         out, saved = flat(dx), flat(y)
         product_sloped(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c),
-                       Bias(out, False), 0, k, Beside(saved, 0, activation))  # fmt: skip
+                       Bias(out, False), 0, k, Extra(saved, 0, activation))  # fmt: skip
 
     @cuda_kernel(
         like=cpu.linear_backward_weight, **weights, name=f"linear_backward_weight{suffix}", **only
@@ -231,7 +231,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         (n, c), k = x.shape, dy.shape[1]
         out = flat(dw)
         product(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k), Bias(out, False), 0,
-                n, Beside(out, 0, 0))  # fmt: skip
+                n, Extra(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(
         **weights, name=f"linear_backward_weight_bias{suffix}", besides=summed, **only
@@ -245,7 +245,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k]"""
         (n, c), k = x.shape, dy.shape[1]
         product_summed(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k),
-                       Bias(dbias, False), 0, n, Beside(dbias, 0, 0))  # fmt: skip
+                       Bias(dbias, False), 0, n, Extra(dbias, 0, 0))  # fmt: skip
 
 
 for _suffix, _shape in SHAPES.items():

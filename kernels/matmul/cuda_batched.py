@@ -8,7 +8,7 @@ from ..cuda.device import cuda, flat
 from ..declare import cuda_kernel
 from . import cpu_batched as cpu
 from .cuda import SHAPES
-from .cuda_product import Beside, Bias, Factor, Output, folds_of, product_of, tiles_grid
+from .cuda_product import Bias, Extra, Factor, Output, folds_of, product_of, tiles_grid
 
 SHAPE = SHAPES[""]
 PRODUCT, WIDTH = product_of(SHAPE, folds=True), SHAPE.columns
@@ -31,7 +31,7 @@ def matmul_forward(a, b, y):
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
         PRODUCT(Factor(a[p], c, False), Factor(b[p], k, True), Output(y, p * m * k, m, k),
-                Bias(flat(y), False), 0, c, Beside(flat(y), 0, 0))  # fmt: skip
+                Bias(flat(y), False), 0, c, Extra(flat(y), 0, 0))  # fmt: skip
 
 
 @cuda_kernel(like=cpu.matmul_transposed_forward, **_grid("M", "K"))
@@ -41,7 +41,7 @@ def matmul_transposed_forward(a, b, y):
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
         PRODUCT(Factor(a[p], c, False), Factor(b[p], c, False), Output(y, p * m * k, m, k),
-                Bias(flat(y), False), 0, c, Beside(flat(y), 0, 0))  # fmt: skip
+                Bias(flat(y), False), 0, c, Extra(flat(y), 0, 0))  # fmt: skip
 
 
 @cuda_kernel(like=cpu.matmul_backward_b, **_grid("C", "K"))
@@ -51,4 +51,4 @@ def matmul_backward_b(a, dy, db):
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
         PRODUCT(Factor(a[p], c, True), Factor(dy[p], k, True), Output(db, p * c * k, c, k),
-                Bias(flat(db), False), 0, m, Beside(flat(db), 0, 0))  # fmt: skip
+                Bias(flat(db), False), 0, m, Extra(flat(db), 0, 0))  # fmt: skip

@@ -8,7 +8,7 @@ from ..cuda.device import cuda, flat, thread_number
 from ..declare import cuda_kernel, helper
 from ..rnn.shared import activate, activate_gradient
 from .cuda import SHAPES, grid_of
-from .cuda_product import Beside, Bias, Factor, Output, product_of
+from .cuda_product import Bias, Extra, Factor, Output, product_of
 
 
 @helper
@@ -76,7 +76,7 @@ def _declare_parts() -> None:
         share, out, result = share_of(c, count, few_depth), flat(parts), flat(y)
         few_product(Factor(x, c, False), Factor(w, k, True), Output(parts, part * n * k, n, k),
                     Bias(out, False), min(part * share, c), min((part + 1) * share, c),
-                    Beside(out, 0, 0))  # fmt: skip
+                    Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
             for e in range(thread_number(), few_rows * few_columns, few_threads):
                 i, column = part_element(e, few_rows, few_columns, n, k)
@@ -104,7 +104,7 @@ def _declare_parts() -> None:
         result = flat(dx)
         few_product(Factor(dy, k, False), Factor(w, k, False), Output(parts, part * n * c, n, c),
                     Bias(out, False), min(part * share, k), min((part + 1) * share, k),
-                    Beside(out, 0, 0))  # fmt: skip
+                    Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
             for e in range(thread_number(), few_rows * few_columns, few_threads):
                 i, _ = part_element(e, few_rows, few_columns, n, c)
@@ -127,7 +127,7 @@ def _declare_parts() -> None:
         share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
         many_product(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, c, k),
                      Bias(out, False), min(part * share, n), min((part + 1) * share, n),
-                     Beside(out, 0, 0))  # fmt: skip
+                     Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
             for e in range(thread_number(), many_rows * many_columns, many_threads):
                 i, _ = part_element(e, many_rows, many_columns, c, k)
@@ -150,7 +150,7 @@ def _declare_parts() -> None:
         sums = flat(bias_parts)
         many_summed(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, c, k),
                     Bias(out, False), min(part * share, n), min((part + 1) * share, n),
-                    Beside(sums, part * k, 0))  # fmt: skip
+                    Extra(sums, part * k, 0))  # fmt: skip
         if comes_last(counts, count):
             for e in range(thread_number(), many_rows * many_columns, many_threads):
                 i, _ = part_element(e, many_rows, many_columns, c, k)

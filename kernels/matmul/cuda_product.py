@@ -86,7 +86,7 @@ class Bias(NamedTuple):
     there: bool
 
 
-class Beside(NamedTuple):
+class Extra(NamedTuple):
     """What a product's ending takes or makes: an array, where it begins in it, and the number of
     an activation. Products without an ending have any array here."""
 
@@ -244,7 +244,7 @@ def product_of(
 
     `ending`: what else it does with the tile while it is there, "" for nothing: an "activation",
     that of this number (see `rnn/shared.py`); its "activation_gradient" times the product, by the
-    array of its outputs; "column_sums", those of B, into an array (see `Beside`).
+    array of its outputs; "column_sums", those of B, into an array (see `Extra`).
     """
     # `folds`: tiles across may go on in the grid's third dimension, which takes registers
     rows, columns, m, n, groups, depth, stages, pad = shape
@@ -285,13 +285,13 @@ def product_of(
     assert depth % sharing == 0
 
     @helper
-    def product(left_factor, right_factor, output, shift, begin, end, beside):
+    def product(left_factor, right_factor, output, shift, begin, end, more):
         """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]."""
         a, a_ld, a_by_depth = left_factor
         b, b_ld, b_by_depth = right_factor
         c, c_at, M, N = output
         bias, biased = shift
-        extra, extra_at, activation = beside
+        extra, extra_at, activation = more
         memory = cuda.shared.array(0, a.dtype)
         sums = cuda.local.array(count, a.dtype)
         for k in range(count):

@@ -27,7 +27,9 @@ nor on padding, nor on the number of groups and blocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..cuda.device import (
     block_number,
@@ -42,7 +44,7 @@ from ..cuda.device import (
 from ..cuda.tile import wait_copies
 from ..declare import ceil_div, cuda_kernel, helper
 from . import cpu
-from .cuda_layout import THREADS, TILE
+from .cuda_layout import MOST_ROWS, THREADS, TILE
 from .shared import length_of, step_of
 
 # ---------------------------------------------------------------- sequences
@@ -136,6 +138,71 @@ def place(blocks, units):
 def tiles_of(batch, groups):
     """The tiles of a group, at most."""
     return divide_index(divide_index(batch + groups - 1, groups) + TILE - 1, TILE)
+
+
+class Team(NamedTuple):
+    """A thread's part where blocks walk all turns together.
+
+    Attributes:
+        group, first, row, unit: its `place`.
+        mine: whether it computes a unit.
+        tiles: the tiles of its group, at most.
+        numbers, known: in shared memory, the group's sequences and their lengths.
+    """
+
+    group: int
+    first: int
+    row: int
+    unit: int
+    mine: bool
+    tiles: int
+    numbers: Any
+    known: Any
+
+
+@helper
+def team_of(y, groups, blocks, units):
+    """This thread's part in a kernel with outputs y [B,T,H]."""
+    group, first, row, j = place(blocks, units)
+    numbers = cuda.shared.array(MOST_ROWS, np.int64)
+    known = cuda.shared.array(MOST_ROWS, np.int64)
+    mine = row < TILE and j < y.shape[2]
+    return Team(group, first, row, j, mine, tiles_of(y.shape[0], groups), numbers, known)
+
+
+@helper
+def word_at(slot, size, j, row):
+    """Where unit j of a tile's row is published, in slots of `size`."""
+    return slot * size + j * TILE + row
+
+
+@helper
+def still_running(known, running, turn):
+    """How many sequences have this turn, of those that had the one before."""
+    while running > 0 and known[running - 1] <= turn:
+        running -= 1
+    return running
+
+
+@helper
+def running_again(known, running, rows, turn):
+    """How many of a group's sequences have this turn, where fewer had the one after; all have the
+    one before the first."""
+    while running < rows and known[running] > max(turn, 0):
+        running += 1
+    return running
+
+
+@helper
+def first_output(h0, h_n, numbers, known, rows, r, j):
+    """The state that sequence r of the group begins with, and ends with if it has no steps; 0
+    where there is no such sequence."""
+    h = cast(h_n, 0)
+    if r < rows:
+        h = value_or_zero(h0, numbers[r], j)
+        if known[r] == 0:
+            h_n[numbers[r], j] = h
+    return h
 
 
 @helper

@@ -10,17 +10,19 @@ from ..cuda.device import cast, cuda, divide_index, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..recurrent.cuda import (
     bias_or_zero,
+    first_output,
     is_cut,
     output_before,
-    place,
     rows_of_group,
-    tiles_of,
+    running_again,
+    still_running,
+    team_of,
     value_or_zero,
     whole_tiles,
+    word_at,
     zero_past_end,
 )
 from ..recurrent.cuda_layout import (
-    MOST_ROWS,
     THREADS,
     TILE,
     backward_elements,
@@ -67,12 +69,9 @@ def _declare(way: Way) -> None:
     ):
         """y and h_n."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         s = cuda.shared.array(0, zx.dtype)
-        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        size = TILE * H
         weights = place_of(2 * tiles * size)
         inputs = weights + room(H, units)
         parts = inputs + TILE * H
@@ -83,15 +82,10 @@ def _declare(way: Way) -> None:
         hold(registers, s, weights, units, H, splits, is_bf16)
         for r in range(row, whole_tiles(rows), TILE):
             if mine:
-                h = cast(zx, 0)
-                if r < rows:
-                    b = numbers[r]
-                    h = value_or_zero(h0, b, j)
-                    if known[r] == 0:
-                        h_n[b, j] = h
+                h = first_output(h0, h_n, numbers, known, rows, r, j)
                 publish(
                     mail,
-                    (slot_of(0, group, groups, tiles) + r // TILE) * size + j * TILE + row,
+                    word_at(slot_of(0, group, groups, tiles) + r // TILE, size, j, row),
                     h,
                     1,
                     blocks,
@@ -101,8 +95,7 @@ def _declare(way: Way) -> None:
         sums, outputs, zero = flat(zx), flat(y), cast(zx, 0)
         running = rows
         for turn in range(T):
-            while running > 0 and known[running - 1] <= turn:
-                running -= 1
+            running = still_running(known, running, turn)
             if running == 0:
                 break
             now = slot_of(turn % 2, group, groups, tiles)
@@ -121,7 +114,7 @@ def _declare(way: Way) -> None:
                     z = (x + bias) + total(s, parts, splits, units, row, j - first)
                     h = activate(z, activation)
                 if mine:
-                    publish(mail, (following + tile) * size + j * TILE + row, h, turn + 2, blocks)
+                    publish(mail, word_at(following + tile, size, j, row), h, turn + 2, blocks)
                 if live:
                     if turn == known[r] - 1:
                         h_n[numbers[r], j] = h
@@ -159,12 +152,9 @@ def _declare(way: Way) -> None:
     ):
         """Backpropagation through time: from the last turn to the first, and once more for dh0."""
         T, H = y.shape[1], y.shape[2]
-        group, first, row, j = place(blocks, units)
-        mine = row < TILE and j < H
-        numbers = cuda.shared.array(MOST_ROWS, np.int64)
-        known = cuda.shared.array(MOST_ROWS, np.int64)
+        group, first, row, j, mine, tiles, numbers, known = team_of(y, groups, blocks, units)
         s = cuda.shared.array(0, y.dtype)
-        tiles, size = tiles_of(y.shape[0], groups), TILE * H
+        size = TILE * H
         weights = place_of(2 * tiles * size)
         inputs = weights + room(H, units)
         parts = inputs + TILE * H
@@ -182,8 +172,7 @@ def _declare(way: Way) -> None:
         zero = cast(y, 0)
         running, ran, top = 0, 0, known[0] - 1
         for turn in range(top, -2, -1):
-            while running < rows and known[running] > max(turn, 0):
-                running += 1
+            running = running_again(known, running, rows, turn)
             cut = is_cut(turn + 1, bptt)
             now = slot_of((turn + 1) % 2, group, groups, tiles)
             following = slot_of(turn % 2, group, groups, tiles)
@@ -229,7 +218,7 @@ def _declare(way: Way) -> None:
                             sums[at] = dh
                             begun[at] = earlier
                 if mine and turn >= 0:
-                    k = (following + tile) * size + j * TILE + row
+                    k = word_at(following + tile, size, j, row)
                     publish(mail, k, dh, top - turn + 1, blocks)
             ran = running
             if live and turn >= 0:  # nobody waits for these
