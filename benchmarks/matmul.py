@@ -2,9 +2,9 @@
 
 python -m benchmarks.matmul --threads 1 [--quick] [--only forward]
 
-The kernel is the one that a net of these sizes uses (`choose_linear`), packing counted. Each
-product is checked against float64 first. The peak is measured by chains of multiply-adds in
-registers.
+The kernel is the one that a net of these sizes uses (`choose_linear`, `cpu_turned`), packing
+counted. Each product is checked against float64 first. The peak is measured by chains of
+multiply-adds in registers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.kernels import aligned, caller
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
 
 SQUARE = (64, 128, 256, 512, 1024, 2048)
 CASES = [
@@ -48,11 +49,15 @@ class Product:
         self.bias = rng.standard_normal(k).astype(np.float32)
         self.calls: list[Callable[[int], None]] = []
         self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
+        if pays(n):
+            self.kernel = KERNELS[self.kernel].traits.turned_as or self.kernel
         getattr(self, kind)()
 
     def call(self, name: str, **operands: Any) -> None:
         if "scratch" in KERNELS[name].params:
             columns = matmul_blocked.scratch_columns(len(self.x), 4)
+            if KERNELS[name].name.endswith("turned"):
+                columns = turned_columns(self.dy.shape[1])
             operands["scratch"] = aligned(np.zeros((len(self.x), columns), np.float32))
         self.calls.append(caller(KERNELS[name], self.threads, **operands))
 

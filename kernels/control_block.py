@@ -31,3 +31,7 @@ BROKEN = 2  # an update wrote a number that is not finite
 SAVED = 3  # the copies are those of this step
 OVERFLOW = 4  # a scaled gradient was not finite: this step updates nothing
 GUARD_LENGTH = 8
+UNKNOWN = 2  # in DOUBT: the host has set parameters, and nobody has looked at them yet
+SLOTS_AT_ONCE = (
+    3  # of an optimiser's arrays, those that one call of `safeguard` looks at and copies
+)

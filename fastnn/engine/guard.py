@@ -126,9 +126,11 @@ def safeguard(
 
     names = [f"slots/{slot}" for slot in slots]
     first = pair("params")
-    for begin in range(0, max(len(names), 1), 3):
-        pairs: list[tuple[Value | None, Value | None]] = [*map(pair, names[begin : begin + 3])]
-        pairs += [(None, None)] * (3 - len(pairs))
+    most = control_block.SLOTS_AT_ONCE
+    for begin in range(0, max(len(names), 1), most):
+        some = names[begin : begin + most]
+        pairs: list[tuple[Value | None, Value | None]] = [*map(pair, some)]
+        pairs += [(None, None)] * (most - len(pairs))
         operands = {
             f"{prefix}{k}": value
             for k, two in enumerate(pairs, 1)

@@ -54,6 +54,7 @@ class Session:
         self.memory = self.runtime.memory
         self.control, self.totals = self.runtime.control, self.runtime.totals
         self.running = False
+        self._slots = len(slots)
         self.device_all_reduce = False
         self._call: Access | None = None  # of a function of the host
         self.doubt()
@@ -65,8 +66,9 @@ class Session:
 
     def doubt(self) -> None:
         """The next training step is not beyond doubt (`engine/guard.py`): the host has set
-        parameters."""
-        self.memory["guard"][control_block.DOUBT] = 1
+        parameters. Where one call looks at all slots, it can tell that all is well."""
+        word = control_block.UNKNOWN if self._slots <= control_block.SLOTS_AT_ONCE else 1
+        self.memory["guard"][control_block.DOUBT] = word
 
     def undo(self) -> tuple[list[str], bool]:
         """After a stop for a number that is not finite: all as it was before that step.

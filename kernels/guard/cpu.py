@@ -3,7 +3,9 @@
 A step is *doubtful* where a number that its gradients are made of is so large (or no number) that
 they might leave the range of float32, where a rate is huge, or where the step before left a huge
 parameter. Then parameters and slots are copied before they change; a step beyond doubt is known to
-end well, and pays for comparisons only. What an update writes is checked as it is written.
+end well, and pays for comparisons only. What an update writes is checked as it is written. What the
+host has set is looked at before the next update: huge parameters, and slots that hold something
+already (a state that was loaded, say), make its step doubtful.
 
 F words of the guard (`control.py`): flags, set by any item in any order and read between barriers.
 P elements of a segment, S steps and G groups of the schedule, L words of the control block.
@@ -11,7 +13,7 @@ P elements of a segment, S steps and G groups of the schedule, L words of the co
 
 from __future__ import annotations
 
-from ..control_block import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP
+from ..control_block import BROKEN, DOUBT, LARGE, NOT_FINITE, SAVED, STOP, UNKNOWN
 from ..declare import helper, kernel
 from ..simd import (
     absolute,
@@ -26,7 +28,7 @@ from ..simd import (
     splat,
     where,
 )
-from .shared import INFINITY, LARGEST, doubtful
+from .shared import INFINITY, LARGEST, NOTHING, doubtful
 
 
 @helper
@@ -114,6 +116,15 @@ def check_columns(
 
 
 @helper
+def below(x, limit):
+    """Whether |x| < limit everywhere."""
+    w, worst = lanes(x), nothing(x)
+    for i in range(0, x.size, w):
+        worst = larger(worst, load_first(x, i, min(x.size - i, w)))
+    return not reaches(worst, limit)
+
+
+@helper
 def copy(x, saved):
     """saved = x, both flat."""
     for i in range(saved.shape[0]):
@@ -139,6 +150,9 @@ def safeguard(
     if control[STOP] != 0:  # what lies there is needed
         return
     guard[SAVED] = 0
+    if guard[DOUBT] == UNKNOWN:  # a training that begins does not even touch its copies' pages
+        known = below(slot1, NOTHING) and below(slot2, NOTHING) and below(slot3, NOTHING)
+        guard[DOUBT] = 0 if known and below(x, LARGEST) else 1
     if doubtful(control, schedule, guard, always):
         guard[SAVED] = 1
         copy(x, saved)

@@ -8,6 +8,8 @@ LARGEST = 1e15
 #: a learning rate above which a step is doubtful
 RATE = 1e3
 INFINITY = float("inf")
+#: below it a slot's number counts as 0
+NOTHING = 1e-37
 
 
 @helper

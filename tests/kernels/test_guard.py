@@ -45,6 +45,30 @@ def test_safeguard(doubt: int, always: int, stop: int, rate: float) -> None:
     assert guard[control_block.SAVED] == copied
 
 
+@pytest.mark.parametrize("name", ["", "x", "slot1", "slot2", "slot3"])
+@pytest.mark.parametrize("place", [0, 20])
+def test_what_the_host_has_set_is_looked_at(name: str, place: int) -> None:
+    """Huge parameters and slots with numbers in them are copied, new ones are not."""
+    for dtype in DTYPES:
+        for value in (1e15, -np.inf, np.nan) if name == "x" else (-1e-30, np.nan):
+            guard = np.zeros(control_block.GUARD_LENGTH, np.int64)
+            guard[control_block.DOUBT] = control_block.UNKNOWN
+            arrays = {f"slot{k}": np.zeros(21, dtype) for k in (1, 2, 3)}
+            arrays["x"] = np.full(21, -9e14, dtype)
+            if name:
+                arrays[name][place] = value
+            saved = {f"saved{n[4:]}": np.full(21, 7.0, dtype) for n in arrays}
+            call(
+                KERNELS["safeguard"], control=block_of(), schedule=np.ones((1, 1)), guard=guard,
+                **arrays, **saved, always=0,
+            )  # fmt: skip
+            assert guard[control_block.SAVED] == (name != "")
+            assert (guard[control_block.DOUBT] == 0) == (name == "")
+            for own, copy in zip(arrays.values(), saved.values(), strict=True):
+                expected = own if name else np.full(21, 7.0, dtype)
+                np.testing.assert_array_equal(copy, expected)
+
+
 @pytest.mark.parametrize("broken", [0, 1])
 @pytest.mark.parametrize("large", [0, 1])
 def test_latch(large: int, broken: int) -> None:

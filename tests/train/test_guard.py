@@ -115,6 +115,29 @@ def test_steps_beyond_doubt_make_no_copies() -> None:
     assert guard[control_block.SAVED] == 1
 
 
+def test_a_training_that_begins_makes_no_copies(tmp_path: Path) -> None:
+    """Their memory is the system's still; a state that was loaded, and huge weights, are copied."""
+
+    def begun(weight: float, load: str = "", **more: Any) -> Any:
+        model = nn.Linear(4, 3)
+        trainer = fnn.Trainer(model, "mse", optim.Adam(**more), device="cpu")
+        model.bias.value[...] = weight
+        if load:
+            trainer.load(load)
+        trainer.fit(*batch(), epochs=1, batch_size=32, verbose=False)
+        return trainer
+
+    saved = "params", "slots/exp_avg", "slots/exp_avg_sq"
+    fresh, huge = begun(1.0), begun(1e15)
+    fresh.save(tmp_path / "state")
+    loaded = begun(1.0, str(tmp_path / "state"))
+    many = begun(1.0, amsgrad=True, accumulate=2)  # more arrays than one call looks at
+    for trainer, copied in ((fresh, False), (huge, True), (loaded, True), (many, True)):
+        memory = trainer.session.memory
+        assert memory["guard"][control_block.SAVED] == copied
+        assert any(memory[f"saved/{name}"].any() for name in saved) == copied
+
+
 class Twice(nn.Module):
     """A layer without bias, used twice: its gradient is a sum of two sums of products."""
 
