@@ -1,4 +1,5 @@
-"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, each file in a process.
+"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, each file in a process
+(those that take less than its start together in one).
 
 Numba decides on the simulator when it is imported, so the tests can't run beside the others.
 """
@@ -22,6 +23,12 @@ FILES = [
     for folder in ("tests/kernels/cuda", "tests/cuda")
     for path in sorted((ROOT / folder).glob("test_*.py"))
 ]
+#: of tests/kernels/cuda
+SHORT = (
+    "beam", "crf", "ctc", "ctc_decode", "descent", "joined", "norm", "random", "stop",
+    "transducer", "transducer_search", "wavenet",
+)  # fmt: skip
+TOGETHER = [f"tests/kernels/cuda/test_{name}.py" for name in SHORT]
 #: without other packages' plugins for pytest, of which loading costs a second
 ENVIRONMENT = {"NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
@@ -30,10 +37,14 @@ ENVIRONMENT = {"NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100", "PYTEST_DISABLE_PL
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
 )
 @pytest.mark.skipif(_cuda.available(), reason="these tests run on the CUDA device here")
-@pytest.mark.parametrize("file", FILES)
-def test_in_the_simulator(file: str) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [*(pytest.param([f], id=f) for f in FILES if f not in TOGETHER),
+     pytest.param(TOGETHER, id="short ones")],
+)  # fmt: skip
+def test_in_the_simulator(files: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *files],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -42,6 +53,11 @@ def test_in_the_simulator(file: str) -> None:
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{output[-20_000:]}"
-    counts = re.search(r"(\d+) passed", output)
-    assert counts, f"no test ran:\n{output}"
-    print(f"{file}: {output.strip().splitlines()[-1]}")  # noqa: T201
+    idle = [f for f in files if not re.search(rf"^{re.escape(f)}::.* PASSED", output, re.M)]
+    assert idle == [], f"no test of these ran:\n{output}"
+    print(f"{files}: {output.strip().splitlines()[-1]}")  # noqa: T201
+
+
+def test_files_that_run_together_are_there() -> None:
+    """pytest would end with an error, but not say that a file is not run at all."""
+    assert set(TOGETHER) < set(FILES)
