@@ -20,7 +20,7 @@ from fastnn.engine.arrays import NO_ARRAYS, as_arrays
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.segment import aligned_zeros
 from fastnn.testing.kernels import record
 from fastnn.train.feeds import ArrayFeed
 

@@ -13,7 +13,7 @@ from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import kernel
 from fastnn.kernels.simd import fma, lanes, load, splat, store
 from fastnn.runtime.cpu import compiler
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.segment import aligned_zeros
 from fastnn.testing.kernels import record
 
 #: independent chains: enough to hide the latency of the multiply-add on all known cores

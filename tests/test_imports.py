@@ -203,6 +203,21 @@ def test_devices_have_no_name_above_the_planner() -> None:
     assert fewer == {}, "these have become fewer: shorten the list"
 
 
+#: files above the planner that take from a device's modules, and why
+TAKE_FROM_DEVICES = {
+    "fastnn.engine.arrays": "users' arrays may lie on a GPU",
+    "fastnn.nn.protocols": "parameters on a GPU are shown to CuPy, PyTorch and the like",
+}
+
+
+def test_nothing_above_the_planner_takes_from_a_devices_modules() -> None:
+    found = {
+        i.source for i in IMPORTS if layer(i.source) not in WITH_DEVICES
+        if {p.strip("_").partition("_")[0] for p in i.target.split(".")} & {"cpu", "cuda"}
+    }  # fmt: skip
+    assert found == set(TAKE_FROM_DEVICES), "take it from a module that serves all devices"
+
+
 def device_of(module: str) -> str:
     """Whose kernels a module of `kernels` has, or "" for what both devices share."""
     parts = module.removeprefix("fastnn.kernels.").split(".")

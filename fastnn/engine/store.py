@@ -21,8 +21,7 @@ from fastnn.engine.numbers import check_range
 from fastnn.errors import OptionError, where
 from fastnn.graph.leaf import as_seen, as_stored
 from fastnn.runtime import devices
-from fastnn.runtime.cpu.memory import aligned_zeros
-from fastnn.runtime.segment import Segment
+from fastnn.runtime.segment import Segment, aligned_zeros
 
 #: parameters begin at multiples of this many elements (64 bytes in float32)
 ALIGN = 16

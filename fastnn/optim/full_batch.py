@@ -67,7 +67,7 @@ class LineSearch(FullBatch):
         return f"{self.name}{self.pairs or ''}_descend"
 
     def kernels(self) -> tuple[str, str]:
-        from fastnn.kernels.descent.cpu import make_descend
+        from fastnn.kernels.descent.making import make_descend
 
         name = make_descend(self.kernel_name, self.pairs).name
         return name, name

@@ -131,9 +131,9 @@ class LevenbergMarquardt(GaussNewton):
 
     @staticmethod
     def make() -> Kernel:
-        from fastnn.kernels.descent.cpu_marquardt import make_step
+        from fastnn.kernels.descent.making import make_marquardt_step
 
-        return make_step()
+        return make_marquardt_step()
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         factor = options["factor"]
@@ -193,9 +193,9 @@ class HessianFree(GaussNewton):
 
     @staticmethod
     def make() -> Kernel:
-        from fastnn.kernels.descent.cpu_hessian_free import make_step
+        from fastnn.kernels.descent.making import make_hessian_free_step
 
-        return make_step()
+        return make_hessian_free_step()
 
     def check(self, options: Mapping[str, Any]) -> str | None:
         decay = options["decay"]
@@ -208,7 +208,7 @@ class HessianFree(GaussNewton):
         return (*self.common_slots, "direction", "iterate", "residual")
 
     def working(self, places: np.ndarray, memory: np.ndarray) -> dict[str, np.ndarray]:
-        from fastnn.kernels.descent.cpu_hessian_free import kept_iterates
+        from fastnn.kernels.descent.making import kept_iterates
 
         rounds = int(self.options["max_iterations"])
         kept = kept_iterates(rounds)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from fastnn.errors import OptionError, check_whole
-from fastnn.kernels.update.cpu import SHARED, make_prepare, make_update
-from fastnn.kernels.update.shared import ACCUMULATED
+from fastnn.kernels.update.making import make_prepare, make_update
+from fastnn.kernels.update.shared import ACCUMULATED, SHARED
 from fastnn.optim.common import MOST, check_positive, is_real, plain, refuse_unknown
 from fastnn.optim.schedule import Schedule
 from fastnn.optim.shown import call_text

@@ -14,8 +14,9 @@ from fastnn.kernels.declare import kernel
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime.cpu.execute import BoundProgram, allocate
-from fastnn.runtime.cpu.memory import Memory, aligned_zeros
+from fastnn.runtime.cpu.memory import Memory
 from fastnn.runtime.cpu.team import Team
+from fastnn.runtime.segment import aligned_zeros
 
 
 @kernel

@@ -17,8 +17,8 @@ import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels import control_block
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.execute import BoundProgram
-from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.cpu.team import Team, _compiled, own_team
+from fastnn.runtime.segment import aligned_zeros
 from tests.runtime import interrupting
 from tests.runtime.programs import Run, build, ring
 

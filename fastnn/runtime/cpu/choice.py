@@ -14,7 +14,7 @@ from fastnn.runtime.cpu import layout
 from fastnn.runtime.cpu.choosing import HOLD
 from fastnn.runtime.cpu.cost import Cost
 from fastnn.runtime.cpu.execute import available_cores
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.segment import aligned_zeros
 
 #: seconds that a run takes, by estimate, before threads are started for numbers that may not be
 #: used: for the next candidate, and for all

@@ -14,10 +14,11 @@ from fastnn.kernels.declare import KERNELS
 from fastnn.plan.program import Operand, PlannedCall, Program, time_steps
 from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
-from fastnn.runtime.cpu.memory import Memory, aligned_zeros, constants_of
+from fastnn.runtime.cpu.memory import Memory, constants_of
 from fastnn.runtime.cpu.placed import Placed, addresses
 from fastnn.runtime.cpu.records import Tables, slots
 from fastnn.runtime.cpu.sizes import Sizes
+from fastnn.runtime.segment import aligned_zeros
 
 
 class BoundProgram:

@@ -8,9 +8,9 @@ import numpy as np
 
 from fastnn.plan.program import Program
 from fastnn.runtime.cpu import layout
-from fastnn.runtime.cpu.memory import aligned_zeros
 from fastnn.runtime.cpu.poison import Poison
 from fastnn.runtime.cpu.records import Tables
+from fastnn.runtime.segment import aligned_zeros
 
 
 class Placed:

@@ -26,12 +26,13 @@ from fastnn.runtime.cpu.execute import (
     available_cores,
     view,
 )
-from fastnn.runtime.cpu.memory import Memory, aligned_zeros
+from fastnn.runtime.cpu.memory import Memory
 from fastnn.runtime.cpu.records import Tables
 from fastnn.runtime.cpu.single import CpuSingle
 from fastnn.runtime.cpu.sizes import Size
 from fastnn.runtime.cpu.team import Description, Team, own_team
 from fastnn.runtime.interface import Poll, Store
+from fastnn.runtime.segment import aligned_zeros
 
 #: memory that programs bring along
 ITS_OWN = ("work", "input", "constant")

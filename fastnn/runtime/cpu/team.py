@@ -23,7 +23,7 @@ import numpy as np
 
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.choice import choice_of, unit_of
-from fastnn.runtime.cpu.memory import aligned_zeros
+from fastnn.runtime.segment import aligned_zeros
 
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.execute import BoundProgram
