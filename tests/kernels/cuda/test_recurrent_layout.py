@@ -182,7 +182,7 @@ def test_blocks_wait_for_the_slowest(
         return wrapped
 
     module = importlib.import_module(f"fastnn.kernels.{cell}.cuda")
-    slowed = [(module, "place"), (products, "add_parts")]
+    slowed = [(module, "team_of"), (products, "add_parts")]
     slowed += [(exchange, "load_words"), (near_exchange, "load_near")]
     for place, name in slowed:
         monkeypatch.setattr(place, name, late(getattr(place, name)))
