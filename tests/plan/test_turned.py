@@ -11,7 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph
-from fastnn.graph.value import Value
+from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.cpu import target
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.plan import products, turned
@@ -60,6 +60,18 @@ def test_few_rows_that_read_it_once() -> None:
 @pytest.mark.parametrize("write", ["w", "packed"])
 def test_not_where_the_matrix_has_changed(write: str) -> None:
     assert kernels(32, write=write) == [PACK, "fill", PRODUCT]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_not_in_a_loop_which_packs_once_for_all_steps() -> None:
+    graph = Graph(batch=32, dtype="float32")
+    packed = graph.value(packed_shape(K, C, 4))
+    graph.call(PACK, w=graph.value((C, K)), packed=packed)
+    product(graph, packed, 32)
+    lowered = Lowering(graph, device="cpu")
+    packing, step = lowered.calls
+    step = dataclasses.replace(step, repeats=(Repeat(3),))
+    assert turned.turned(lowered, [packing, step]) == [packing, step]
 
 
 def test_not_by_wider_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
