@@ -113,6 +113,12 @@ def register(op: Op) -> Op:
     """Enter an op in the table."""
     if op.name in OPS:
         raise ValueError(f"an op called {op.name!r} exists already; choose another name")
+    for name in op.returns:
+        if f"d{name}" in op.inputs:  # a gradient node would have two inputs of one name
+            raise ValueError(
+                f"op {op.name!r}: expected no input called d{name}, which is the gradient to its "
+                f"output {name}; choose another name"
+            )
     OPS[op.name] = op
     return op
 

@@ -118,34 +118,35 @@ def _convolution_transposed(
 
 
 def _weight_derivative(node: Node, d: Values) -> Values:
-    x, dy, dw, a = need(node, "x"), need(node, "dy"), d["y"], _shared(node)
+    x, t, dw, a = need(node, "x"), need(node, "t"), d["y"], _shared(node)
     return {
-        "x": _convolution_transposed(dy, dw, **a, **_image(x)),
-        "dy": _convolution(x, dw, None, **a, **_image(dy)),
+        "x": _convolution_transposed(t, dw, **a, **_image(x)),
+        "t": _convolution(x, dw, None, **a, **_image(t)),
     }
 
 
 def _weight_tangent(graph: Graph, node: Node, moved: Values) -> Values:
-    x, dy, a = need(node, "x"), need(node, "dy"), node.attrs
+    x, t, a = need(node, "x"), need(node, "t"), node.attrs
     terms = []
     if "x" in moved:
-        terms.append(_convolution_weight(moved["x"], dy, **a))
-    if "dy" in moved:
-        terms.append(_convolution_weight(x, moved["dy"], **a))
+        terms.append(_convolution_weight(moved["x"], t, **a))
+    if "t" in moved:
+        terms.append(_convolution_weight(x, moved["t"], **a))
     return {"y": _summed(terms)}
 
 
 @op(
-    placement=_placed, differentiable=("x", "dy"), derivative=_weight_derivative,
+    placement=_placed, differentiable=("x", "t"), derivative=_weight_derivative,
     tangent=_weight_tangent,
 )  # fmt: skip
 def _convolution_weight(
-    x: Value, dy: Value, stride_h: int = 1, stride_w: int = 1, dilation_h: int = 1,
+    x: Value, t: Value, stride_h: int = 1, stride_w: int = 1, dilation_h: int = 1,
     dilation_w: int = 1, top: int = 0, left: int = 0, groups: int = 1, kernel_h: int = 1,
     kernel_w: int = 1,
 ) -> Value:  # fmt: skip
-    """x (N, H, W, C), dy (N, P, Q, K): y (kernel_h, kernel_w, C / groups, K)."""
-    return floats(kernel_h, kernel_w, x.shape[3] // groups, dy.shape[3])
+    """x (N, H, W, C), t (N, P, Q, K), the gradient to a convolution's output: y (kernel_h,
+    kernel_w, C / groups, K)."""
+    return floats(kernel_h, kernel_w, x.shape[3] // groups, t.shape[3])
 
 
 # ---------------------------------------------------------------- functions

@@ -11,6 +11,7 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.errors import DataError, FastnnError, OptionError, ShapeError
+from fastnn.graph.op import Op, register
 from fastnn.testing import gradcheck
 from tests.convolved import results
 from tests.graph.test_gradients import away, weight
@@ -101,18 +102,20 @@ def test_tangents_of_pooling(name: str) -> None:
 
 @pytest.mark.parametrize("op", [ops.conv1d, ops.conv_transpose1d])
 def test_tangents_of_convolutions(op: Callable[..., Any]) -> None:
-    """A product of image and weight: the tangent along both at once is 2 y, without a bias."""
+    """A product of image and weight, and a bias: the tangent along all at once is 2 y - bias."""
     x = RNG.normal(size=(2, 3, 6))
     w = np.tile(RNG.normal(size=(3, 1, 2)), (1, 3, 1))
 
     class Both(nn.Module):
         def __init__(self) -> None:
             self.w = nn.Parameter(w.shape, lambda shape, rng: w)
+            self.bias = nn.Parameter((3,), lambda shape, rng: np.array([0.5, -1.0, 2.0]))
 
         def forward(self, x: Any) -> Any:
-            kernel = self.w * 1.0
-            y = op(x, kernel)
-            return ops.tangent(y, [x, kernel], [x, kernel]) - 2.0 * y
+            kernel, bias = self.w * 1.0, self.bias * 1.0
+            y, all_of_them = op(x, kernel, bias), [x, kernel, bias]
+            found = ops.tangent(y, all_of_them, all_of_them)
+            return found - 2.0 * y + ops.reshape(bias, 1, 3, 1)
 
     np.testing.assert_allclose(Both().to("float64").predict(x), 0.0, atol=1e-12)
 
@@ -136,9 +139,16 @@ def test_second_gradients(name: str) -> None:
 
 
 def test_third_gradients() -> None:
-    """The gradient of a convolution's weight is an op that is differentiated in its turn."""
+    """The gradient of a convolution's weight is an op that is differentiated in its turn, by its
+    gradient too, which depends on the inputs where what follows is not linear."""
     function, inputs = given("all options")
-    assert gradcheck(first(first(function)), *inputs)
+    assert gradcheck(first(first(lambda *a: ops.tanh(function(*a)))), *inputs)
+
+
+def test_no_input_is_called_as_a_gradient_to_an_output() -> None:
+    """As one of the op above was: its own gradient node took one for the other."""
+    with pytest.raises(ValueError, match="'twice': expected no input called dy, which is the grad"):
+        register(Op("twice", inputs=("x", "dy"), outputs=("y",), returns=("y",)))
 
 
 def test_gradient_penalty() -> None:
@@ -199,7 +209,7 @@ def test_a_sequence_does_not_depend_on_its_padding(padding: Any, stride: int) ->
     ],
 )
 def test_pooling_over_time_does_not_depend_on_padding(layer: Any, stride: int) -> None:
-    layer, lengths = layer(stride), np.array([12, 7, 5, 9])
+    layer, lengths = layer(stride), np.array([12, 7, 1, 9])
     x = RNG.normal(size=(4, 12, 3)).astype(np.float32)
     other = x.copy()
     for k, n in enumerate(lengths):
@@ -276,6 +286,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
     "groups": (
         lambda: nn.Conv2d(4, 6, 3, groups=3), OptionError,
         "expected channels that 3 groups divide, got 4 in and 6 out; choose groups",
+    ),
+    "groups of outputs": (
+        lambda: nn.Conv2d(6, 4, 3, groups=3), OptionError,
+        "expected channels that 3 groups divide, got 6 in and 4 out; choose groups",
+    ),
+    "groups of a kernel": (
+        lambda: compute(lambda x: ops.conv2d(x, image(4, 2, 3, 3), groups=3), image(2, 6, 4, 4)),
+        OptionError,
+        "expected channels that 3 groups divide, got 6 in and 4 out; choose groups",
     ),
     "layout": (
         lambda: nn.Conv2d(3, 6, 3).predict(image(2, 8, 8, 3)), ShapeError,

@@ -213,7 +213,7 @@ def _transposed_gradient(to: Lowering, node: Node, douts: Values, written: Value
 
 @forward("convolution_weight")
 def _weight(to: Lowering, node: Node) -> None:
-    _to_weight(to, node, need(node, "x"), need(node, "dy"), node.outputs["y"])
+    _to_weight(to, node, need(node, "x"), need(node, "t"), node.outputs["y"])
 
 
 @forward("max_pool_spread")
@@ -224,8 +224,8 @@ def _spread(to: Lowering, node: Node) -> None:
 
 @gradient("convolution_weight")
 def _weight_gradient(to: Lowering, node: Node, douts: Values, written: Values) -> None:
-    x, dy, dw = need(node, "x"), need(node, "dy"), douts["y"]
+    x, t, dw = need(node, "x"), need(node, "t"), douts["y"]
     if "x" in written:
-        _to_input(to, node, dy, dw, written["x"])
-    if "dy" in written:
-        _convolve(to, node, x, dw, None, written["dy"])
+        _to_input(to, node, t, dw, written["x"])
+    if "t" in written:
+        _convolve(to, node, x, dw, None, written["t"])
