@@ -12,7 +12,7 @@ from fastnn.engine.session import Session
 from fastnn.errors import ProcessError
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import Array, kernel_of
-from fastnn.plan.program import Operand
+from fastnn.plan.program import Operand, PlannedCall
 from fastnn.runtime.interface import Bound
 
 
@@ -68,18 +68,14 @@ def explain(model: Model, session: Session, bound: Bound, where: str) -> str:
 def first_nonfinite(bound: Bound, session: Session) -> tuple[str, str]:
     """Run the stopped step's calls one by one until one writes NaN or infinity; what that was, and
     what it expects of the model's output."""
-    buffers = session.runtime.save(["buffers"])
+    kept = session.runtime.save(["buffers", *sorted(_slots(bound))])
     given = all(_finite(bound.view(n)) for n in bound.program.places if n.startswith(GRADIENT))
     try:
         for number, call in enumerate(bound.planned):
             kernel = kernel_of(call.kernel)
-            if kernel.traits.checks or kernel.traits.bookkeeping:
+            if kernel.traits.checks or kernel.traits.bookkeeping or "params" in _written(call):
                 continue
             operands = dict(zip(kernel.params, call.operands, strict=True))
-            if any(
-                p.writes and _segment(operands[n]) == "params" for n, p in kernel.arrays.items()
-            ):
-                continue
             bound.run_call(number)
             for name, parameter in kernel.arrays.items():
                 operand = operands[name]
@@ -93,8 +89,22 @@ def first_nonfinite(bound: Bound, session: Session) -> tuple[str, str]:
                     where += _time_step(found, parameter, operands.get("steps"))
                     return where, kernel.traits.expects
     finally:
-        session.runtime.restore(buffers)
+        session.runtime.restore(kept)
     return "the loss" if given else "on_gradients", ""
+
+
+def _slots(bound: Bound) -> set[str]:
+    """The optimiser's slots that calls write which don't write parameters: sums of gradients, and
+    updates in several passes."""
+    found = [w for w in map(_written, bound.planned) if "params" not in w]
+    return {name for written in found for name in written if name.startswith("slots/")}
+
+
+def _written(call: PlannedCall) -> set[str]:
+    """The segments that a call writes to."""
+    kernel = kernel_of(call.kernel)
+    operands = dict(zip(kernel.params, call.operands, strict=True))
+    return {_segment(operands[name]) for name, p in kernel.arrays.items() if p.writes}
 
 
 def _time_step(found: np.ndarray, parameter: Array, steps: Any) -> str:

@@ -93,6 +93,22 @@ def test_a_step_that_is_too_large_changes_nothing(name: str) -> None:
     step(x, y)
 
 
+@pytest.mark.parametrize(
+    "optimizer", [optim.Adam(accumulate=2), optim.LAMB(), optim.Muon()], ids=lambda o: o.name
+)
+def test_looking_for_the_first_such_number_changes_nothing(optimizer: optim.Optimizer) -> None:
+    """Calls are made again for it, those that write slots and no parameters, too."""
+    x, y = batch()
+    step = fnn.compile(nn.Linear(4, 3), "mse", optimizer, device="cpu")
+    for _ in range(3):
+        step(x, y)
+    before = state(step)
+    step.learning_rate = 1e300
+    with pytest.raises(NonFiniteError, match="are those before this step"):
+        step(x, y)
+    assert same(before, state(step))
+
+
 def test_gradients_that_overflow_in_the_sum() -> None:
     """Finite factors, infinite sums of products: what the checks bound."""
     model = nn.Linear(4, 3)
@@ -164,7 +180,7 @@ def test_all_that_a_gradient_is_made_of_may_make_it_doubtful(
     model = Twice()
     step = fnn.compile(model, lambda o, _: ops.total(o * slope), optim.SGD(lr=1e-30), device="cpu")
     x, y = (np.full((64, 4), v, np.float32) for v in (first, second))
-    for _ in range(2):  # not the first step, of which nothing is known
+    for _ in range(2):  # so that slots and parameters come from steps
         step((np.ones_like(x), np.ones_like(y)), np.zeros((64, 3), np.float32))
     guard = step.session.memory["guard"]
     step((x, y), np.zeros((64, 3), np.float32))
@@ -221,7 +237,7 @@ def test_a_rule_with_more_slots_than_one_copy_takes() -> None:
 
 
 def test_it_is_guarded_in_steps_without_any_doubt() -> None:
-    """The first step is doubtful for all; later ones are not by their numbers."""
+    """By a rule from outside, with numbers that leave no doubt."""
 
     class Steep(optim.SGD):
         name = "steep"
