@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_numbers, check_whole
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.public import publish
@@ -36,7 +36,8 @@ class CTCDecoder(Module):
     outputs: see `ops.ctc_beam`. `text` gives strings.
 
     Raises OptionError for symbols or words that are not texts, for a `blank` that is no symbol, for
-    words or a model without a beam, and for words that the symbols cannot spell.
+    words or a model without a beam, and for words that the symbols cannot spell; ShapeError for
+    logits of another number of classes than there are symbols.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -103,6 +104,12 @@ class CTCDecoder(Module):
         return (child, np.array(ends, np.int64)), places[" "]
 
     def forward(self, x: Value, lengths: Value | None = None) -> tuple[Value, ...]:
+        if x.ndim == 3 and x.shape[2] != len(self.symbols):
+            raise ShapeError(
+                f"{where(x.graph.scope)}CTCDecoder: expected logits of {len(self.symbols)} "
+                f"classes, as many as symbols, got {x.shape[2]}; give the symbols that the net was "
+                "trained with"
+            )
         if not self.beam:
             return ops.ctc_greedy(x, lengths, blank=self.blank)
         return ops.ctc_beam(

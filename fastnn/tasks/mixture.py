@@ -78,10 +78,13 @@ class NGramBeside:
             order: how many symbols the longest n-grams have, 1 or more.
             share: of the n-gram model, in [0, 1].
 
-        Raises OptionError for an order or a share out of its range, DataError for a vocabulary with
-        the signs that n-gram models begin and end a sentence with.
+        Raises OptionError for an order or a share out of its range, DataError for an empty text, for
+        ids that the vocabulary lacks, and for a vocabulary with the signs that n-gram models begin
+        and end a sentence with.
         """
         check_whole("NGramBeside", 1, order=order)
+        if len(ids) == 0:
+            raise DataError("NGramBeside: expected a text of at least 1 symbol, got none")
         for sign in (START, STOP):
             if sign in vocabulary:
                 raise DataError(
@@ -120,17 +123,16 @@ def mixed_loss(model: LanguageModel, ids: NDArray[np.int64], *beside: Beside) ->
         beside: what it is mixed with (`NGramBeside`, `fastnn.tasks.cache.NeuralCache`); the model's
             own share is what they leave.
 
-    Raises OptionError for another kind of model, and for shares of more than 1 together; DataError
-    for a text that is too short.
+    Raises OptionError for another kind of model, for what can't be mixed with it, and for shares of
+    more than 1 together; DataError for a text that is too short, for ids that the model has no
+    symbol for, and for another vocabulary than the model's.
     """
     if not isinstance(model, LanguageModel):
         raise OptionError(
             f"{type(beside[0]).__name__ if beside else 'mixed_loss'}: expected a LanguageModel, "
             f"whose states last for the whole text, got {type(model).__name__}"
         )
-    ids = np.asarray(ids)
-    if len(ids) < 2:
-        raise DataError(f"mixed_loss: expected at least 2 symbols, got {len(ids)}")
+    ids = _checked(model, ids, beside)
     states, loss = _read(model.with_streams(1), ids)
     total, left = np.zeros(len(loss)), np.ones(len(loss))
     for other in beside:
@@ -141,7 +143,8 @@ def mixed_loss(model: LanguageModel, ids: NDArray[np.int64], *beside: Beside) ->
         raise OptionError(
             f"mixed_loss: expected shares of at most 1 together, got {1.0 - left.min():g}"
         )
-    return float(-np.log(np.maximum(left, 0.0) * np.exp(-loss) + total).mean())
+    with np.errstate(divide="ignore"):  # what nobody thinks possible costs infinity
+        return float(-np.log(np.maximum(left, 0.0) * np.exp(-loss) + total).mean())
 
 
 def check_share(name: str, share: float) -> None:
@@ -149,6 +152,33 @@ def check_share(name: str, share: float) -> None:
     check_numbers(name, share=share)
     if not 0 <= share <= 1:
         raise OptionError(f"{name}: expected a share in [0, 1], got {share}")
+
+
+def _checked(
+    model: LanguageModel, ids: NDArray[np.int64], beside: Sequence[Beside]
+) -> NDArray[np.int64]:
+    """The text as an array, if model, text and what is beside it fit."""
+    for other in beside:
+        if not (hasattr(other, "shares") and hasattr(other, "probabilities")):
+            raise OptionError(
+                "mixed_loss: expected an NGramBeside, a NeuralCache or the like beside the model, "
+                f"got {type(other).__name__}; NGramBeside(ngram, vocabulary) mixes an NGram"
+            )
+        if isinstance(other, NGramBeside) and len(other.vocabulary) != model.symbols:
+            raise DataError(
+                f"mixed_loss: expected n-grams of the model's {model.symbols} symbols, got a "
+                f"vocabulary of {len(other.vocabulary)}; give the one that the model was trained "
+                "with"
+            )
+    ids = np.atleast_1d(ids)
+    if len(ids) < 2:
+        raise DataError(f"mixed_loss: expected at least 2 symbols, got {len(ids)}")
+    if ids.dtype.kind in "iu" and not 0 <= ids.min() <= ids.max() < model.symbols:
+        raise DataError(
+            f"mixed_loss: expected ids in 0..{model.symbols - 1}, the model's symbols, got "
+            f"{ids.min()}..{ids.max()}; encode the text with the vocabulary of the model"
+        )
+    return ids
 
 
 class _Read(nn.Module):

@@ -224,7 +224,8 @@ def test_bad_input_is_refused_by_name():
         nn.CTCDecoder(["", "a", " "], 0, words=["a"])
     with pytest.raises(OptionError, match="best in"):
         nn.CTCDecoder(["", "a", "b"], 4, best=5).predict(scores(0, 2))
-    with pytest.raises(ShapeError, match="word list"):
-        nn.CTCDecoder(["", "a", " "], words=["a"]).predict(scores(0, 2, C=4))
+    for beam, classes in ((0, 2), (0, 4), (4, 2), (4, 4)):
+        with pytest.raises(ShapeError, match=f"logits of 3 classes.* got {classes}; give the symb"):
+            nn.CTCDecoder(["", "a", "b"], beam).text(scores(0, 2, C=classes))
     with pytest.raises(ShapeError, match="a place for each step"):
         plot.forced_alignment(np.ones((3, 2)), [0, 0], ["a"])

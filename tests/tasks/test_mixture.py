@@ -72,3 +72,17 @@ def test_wrong_use_is_refused():
         mixed_loss(TransformerModel(5, hidden=4, heads=1), TEXT, beside)
     with pytest.raises(DataError, match="at least 2 symbols, got 1"):
         mixed_loss(small(), TEXT[:1])
+    for wrong in ([0, 1, 5], [0, 1, -1], [0, 5, 1]):
+        with pytest.raises(DataError, match=r"ids in 0\.\.4, .* got"):
+            mixed_loss(small(), np.array(wrong), NeuralCache(9))
+    other = NGramBeside.train([0, 1, 6], Vocabulary("abcdefg"), 2)
+    with pytest.raises(DataError, match="n-grams of the model's 5 symbols, got a vocabulary of 7"):
+        mixed_loss(small(), TEXT, other)
+    with pytest.raises(OptionError, match=r"got NGram; NGramBeside\(ngram, vocabulary\)"):
+        mixed_loss(small(), TEXT, beside.ngram)
+    with pytest.raises(DataError, match="at least 1 symbol, got none"):
+        NGramBeside.train([], SYMBOLS, 2)
+
+
+def test_what_nobody_thinks_possible_costs_infinity():
+    assert mixed_loss(small(), TEXT, NeuralCache(2, share=1.0)) == np.inf
