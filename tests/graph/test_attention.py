@@ -142,7 +142,7 @@ def planned_bytes(kind: str, steps: int) -> int:
         trainer = fnn.Trainer(SelfAttention(8, heads=2, causal=True), "mse", optimizer="sgd")
         trainer.fit(x, x, epochs=1, batch_size=2, verbose=0)
     program = max(null.programs, key=lambda p: p.sizes["work"])
-    assert program.calls
+    assert any(call.kernel == "attention_backward" for call in program.calls())
     return sum(program.sizes[n] for n in ("work", "local", "constant"))
 
 

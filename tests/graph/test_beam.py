@@ -10,6 +10,7 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.errors import OptionError
+from fastnn.testing.null import null_device
 
 V, STOP = 3, 1
 
@@ -202,3 +203,20 @@ def test_what_is_fixed_is_a_state_that_does_not_change(width: int) -> None:
     ]
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def planned(kind: str, steps: int) -> tuple[int, int]:
+    """Calls in the program of a search, and the bytes it has before it runs."""
+    with null_device(kind) as null:
+        Chain(np.zeros((V, V)), steps=steps, width=3).predict(np.zeros((4, V), np.float32))
+    (program,) = null.programs
+    return len(list(program.calls())), sum(program.sizes.values())
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_all_memory_is_there_before_the_first_step(kind: str) -> None:
+    """The program of a longer search has no more calls, and its memory grows by what is written.
+    No call allocates: kernels can't make arrays (`tests/runtime/test_compile_errors.py`)."""
+    (calls, few), (again, many) = planned(kind, 64), planned(kind, 128)
+    assert again <= calls
+    assert many < 2.05 * few
