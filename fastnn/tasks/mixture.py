@@ -78,9 +78,9 @@ class NGramBeside:
             order: how many symbols the longest n-grams have, 1 or more.
             share: of the n-gram model, in [0, 1].
 
-        Raises OptionError for an order or a share out of its range, DataError for an empty text, for
-        ids that the vocabulary lacks, and for a vocabulary with the signs that n-gram models begin
-        and end a sentence with.
+        Raises OptionError for an order or a share out of its range, DataError for an empty text,
+        for ids that the vocabulary lacks, and for a vocabulary with the signs that n-gram models
+        begin and end a sentence with.
         """
         check_whole("NGramBeside", 1, order=order)
         if len(ids) == 0:
