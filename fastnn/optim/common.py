@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError
+from fastnn.files import one_line
 from fastnn.spellings import OPTIONS
 
 #: the largest count that an option may be: kernels take it as a whole number of 64 bits, and no
 #: training has more steps
 MOST = 2**31 - 1
+#: limits that may be left out
+NONE = ("clip_value", "clip_norm", "max_norm")
 
 
 def betas_of(given: Any) -> tuple[Any, Any]:
@@ -34,6 +37,44 @@ def below_one(options: Mapping[str, Any], *names: str) -> str | None:
                 return f"betas: expected numbers in [0, 1), got {options[name]}"
             return f"{name}: expected a number in [0, 1), got {options[name]}"
     return None
+
+
+def check_numbers(
+    options: Mapping[str, Any], shown: Mapping[str, str], switches: Iterable[str]
+) -> None:
+    """Raise OptionError for an option that is no number, or a switch that is no bool.
+
+    Args:
+        options: by name.
+        shown: how messages call them.
+        switches: names of those that are True or False.
+    """
+    for name, value in options.items():
+        if name in switches:
+            if not isinstance(value, bool):
+                raise OptionError(f"optimizer {shown[name]}: expected a bool, got {value!r}")
+        elif not is_real(value) and not (value is None and name in NONE):
+            raise OptionError(f"optimizer {shown[name]}: expected a number, got {value!r}")
+
+
+def check_not_negative(options: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+    """Raise OptionError for a number below 0."""
+    for name, value in options.items():
+        if value is not None and value < 0:
+            raise OptionError(
+                f"optimizer {shown[name]}: expected a number that is not negative, got {value}"
+            )
+
+
+def no_schedule(given: Any) -> OptionError:
+    """The error for what stands where a schedule has to."""
+    from fastnn.optim import schedules
+
+    names = ", ".join(name for name in schedules.__all__ if name != "Schedule")
+    return OptionError(
+        f"optimizer schedule: expected one of fastnn.optim.schedules ({names}), got "
+        f"{one_line(repr(given), 60)}"
+    )
 
 
 def above_zero(options: Mapping[str, Any], *names: str) -> str | None:

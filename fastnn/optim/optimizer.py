@@ -14,7 +14,15 @@ from typing import Any, ClassVar, Self
 from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.update.making import make_prepare, make_update
 from fastnn.kernels.update.shared import ACCUMULATED, SHARED
-from fastnn.optim.common import MOST, check_positive, is_real, plain, refuse_unknown
+from fastnn.optim.common import (
+    MOST,
+    check_not_negative,
+    check_numbers,
+    check_positive,
+    no_schedule,
+    plain,
+    refuse_unknown,
+)
 from fastnn.optim.schedule import Schedule
 from fastnn.optim.shown import call_text
 
@@ -131,10 +139,7 @@ class Optimizer:
             schedule = lr
             lr = 1.0
         if schedule is not None and not isinstance(schedule, Schedule):
-            raise OptionError(
-                "optimizer schedule: expected one of fastnn.optim.schedules, got "
-                f"{type(schedule).__name__}"
-            )
+            raise no_schedule(schedule)
         clip_global_norm = plain(clip_global_norm)
         options = {name: plain(value) for name, value in options.items()}
         self.options: dict[str, Any] = {
@@ -241,25 +246,15 @@ class Optimizer:
             refuse_unknown(type(self).__name__, self.own[count:], known)
 
     def _check(self, options: Mapping[str, Any], prefix: str) -> None:
-        for name, value in options.items():
-            shown = prefix + ("weight_decay" if name == self.decay_option else name)
-            if value is None and name in ("clip_value", "clip_norm", "max_norm"):
-                continue
-            if name in SWITCHES:
-                if not isinstance(value, bool):
-                    raise OptionError(f"optimizer {shown}: expected a bool, got {value!r}")
-                continue
-            if not is_real(value):
-                raise OptionError(f"optimizer {shown}: expected a number, got {value!r}")
-            if value < 0:
-                raise OptionError(
-                    f"optimizer {shown}: expected a number that is not negative, got {value}"
-                )
+        shown = {n: prefix + ("weight_decay" if n == self.decay_option else n) for n in options}
+        check_numbers(options, shown, SWITCHES)
+        check_not_negative({n: v for n, v in options.items() if n not in self.own}, shown)
         for name in ("clip_value", "clip_norm", "max_norm"):
             check_positive(prefix + name, options[name])
         problem = self.check(options)
         if problem:
             raise OptionError(f"optimizer {prefix}{problem}")
+        check_not_negative(options, shown)  # those whose range `check` does not name
 
     def group_of(self, parameter: str) -> int:
         """Number of the group a parameter belongs to; 0 is the default group."""

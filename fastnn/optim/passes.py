@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from fastnn.kernels.update.making import make_combine, make_rows
+from fastnn.kernels.update.making_rows import make_combine, make_rows
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.optimizer import Optimizer
 

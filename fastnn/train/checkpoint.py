@@ -110,6 +110,7 @@ class Loaded:
             )
         _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), self.path)
         compare_streams(trainer.model, metadata, self.path)
+        _compare_slots(trainer, arrays, metadata, self.path)
         kept = {n: a for n, a in arrays.items() if n.startswith("callback.")}
         shapes = model_shapes(trainer.model)
         shapes.update({name: parameter.shape for name, _, parameter in _slots(trainer)})
@@ -335,6 +336,23 @@ def _slots(trainer: Trainer) -> Iterator[tuple[str, str, Parameter]]:
         for name, parameter in trainer.model.named_arrays().items():
             if not parameter.buffer:  # the frozen ones, too
                 yield f"optimizer.{slot}.{name}", f"slots/{slot}", parameter
+
+
+def _compare_slots(trainer: Trainer, arrays: Arrays, metadata: Metadata, path: Path) -> None:
+    """An error where the optimiser of the version that wrote the file kept other arrays."""
+    mine = {name.split(".")[1] for name, _, _ in _slots(trainer)}
+    saved = {n.split(".")[1] for n in arrays if n.startswith("optimizer.") and n != SEARCH}
+    if saved == mine or not (saved and mine):  # a model without parameters has no slots
+        return
+    kind = type(trainer.optimizer).__name__
+    problems = [f"the file lacks {slot!r}, which {kind} keeps" for slot in sorted(mine - saved)]
+    problems += [f"it has {slot!r}, which {kind} does not keep" for slot in sorted(saved - mine)]
+    version = files.one_line(metadata.get("fastnn_version", "unknown"), 40)
+    raise CheckpointError(
+        f"checkpoint {str(path)!r}: {files.one_line('; '.join(problems))}: another version of "
+        f"the optimizer wrote it (fastnn {version}). Go on with that version, or read its "
+        "parameters alone with model.load(path) and train from there"
+    )
 
 
 def _compare_optimizers(saved: Metadata, mine: Metadata, path: str | os.PathLike[str]) -> None:

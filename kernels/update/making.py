@@ -2,6 +2,5 @@
 programs call it; CUDA's is made of the same parts when somebody asks for it (`shared.MADE`)."""
 
 from .cpu import make_prepare, make_update
-from .cpu_rows import make_combine, make_rows
 
-__all__ = ["make_combine", "make_prepare", "make_rows", "make_update"]
+__all__ = ["make_prepare", "make_update"]

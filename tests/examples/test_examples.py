@@ -32,7 +32,7 @@ EXAMPLES = {
     "mlp_digits": (["--epochs", "4", "--quiet"], lambda r: r > 0.9, "test accuracy"),
     "own_loop": (["--steps", "300"], lambda r: r > 0.9, "gradient norm"),
     "optimizers": (
-        ["--epochs", "3", "--only", "adam", "muon", "lbfgs"],
+        ["--epochs", "3", "--only", "adam", "muon", "lbfgs", "--full-epochs", "30", "--in-all"],
         lambda r: r.keys() == {"adam", "muon", "lbfgs"} and max(r.values()) < 0.05,
         "| adam |",
     ),

@@ -19,7 +19,7 @@ RATES: dict[str, float] = {
 }  # fmt: skip
 ITERATIONS = ("ConjugateGradient", "HessianFree", "LBFGS")
 WHOLE = ("DeltaBarDelta", "IRprop", "Quickprop", "Rprop")
-#: LevenbergMarquardt's matrix is for smaller nets
+#: LevenbergMarquardt's matrix is for smaller nets, see below
 LEFT_OUT = ("EMA", "LevenbergMarquardt", "Lookahead", "Optimizer", "SWA")
 NAMES = [n for n in optim.__all__ if isinstance(getattr(optim, n), type) and n not in LEFT_OUT]
 
@@ -35,4 +35,19 @@ def test_digits(name: str) -> None:
     size: dict[str, Any] = {"batch_size": len(x) if name in WHOLE else 32}
     epochs = 30 if name in ITERATIONS else 150 if name in WHOLE else 10
     trainer.fit(x, y, epochs=epochs, verbose=False, **({} if name in ITERATIONS else size))
+    assert trainer.evaluate(x, y)["accuracy"] >= 0.97
+
+
+def test_levenberg_marquardt() -> None:
+    """A layer of 650 parameters on every fourth digit."""
+    x, y = load_digits(return_X_y=True)
+    x, y = ((x - x.mean(axis=0)) / (x.std(axis=0) + 1e-3)).astype(np.float32)[::4], y[::4]
+    trainer = fnn.Trainer(
+        nn.Linear(64, 10),
+        "cross_entropy",
+        optim.LevenbergMarquardt(),
+        metrics="accuracy",
+        workers=1,
+    )
+    trainer.fit(x, y, epochs=4, verbose=False)
     assert trainer.evaluate(x, y)["accuracy"] >= 0.97

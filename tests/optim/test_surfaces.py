@@ -99,3 +99,37 @@ def test_it_comes_down(name: str, surface: str) -> None:
     else:
         place = np.array(model.place.value)
     assert height(*place) < 1e-3, place
+
+
+#: the same heights as sums of two squares, for methods that are made for these
+ROOTS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "rosenbrock": lambda x, y: (1 - x, 10 * (y - x * x)),
+    "valley": lambda x, y: (0.1 * x, 0.5**0.5 * y),
+    "saddle": lambda x, y: (0.5**0.5 * x, 0.5 * (y * y - 1)),
+}
+
+
+class Roots(Point):
+    """What is squared, by what x chooses: (1, 0) the first number, (0, 1) the second one."""
+
+    def forward(self, x: Any) -> Any:
+        first, second = self.surface(self.place[0:1], self.place[1:2])
+        return x[:, 0:1] * first + x[:, 1:2] * second
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize(
+    "name", ["LBFGS", "ConjugateGradient", "HessianFree", "LevenbergMarquardt"]
+)
+def test_full_batch_methods_come_down(name: str, surface: str) -> None:
+    """To a billionth within 60 iterations."""
+    begin, height = SURFACES[surface]
+    squares = name in ("HessianFree", "LevenbergMarquardt")
+    model = (Roots if squares else Point)(begin, ROOTS[surface] if squares else height)
+    loss = nn.MSELoss(reduction="sum") if squares else lambda out, y: ops.mean(out)
+    trainer = fnn.Trainer(
+        model, loss, getattr(optim, name)(), dtype="float64", device="cpu", workers=1
+    )
+    x = np.eye(2) if squares else np.ones((2, 2))
+    trainer.fit(x, np.zeros((2, 1)), epochs=60, verbose=False)
+    assert height(*np.array(model.place.value)) < 1e-9, model.place.value

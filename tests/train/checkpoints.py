@@ -55,7 +55,7 @@ def assert_same(first, second):
 
 
 def rewritten(path, arrays=None, **texts):
-    """Changes metadata (None: removes) and arrays of a file, with a right checksum."""
+    """Changes metadata and arrays (None: removes) of a file, with a right checksum."""
     from safetensors import safe_open
 
     from fastnn.engine.container import checksum
@@ -63,6 +63,7 @@ def rewritten(path, arrays=None, **texts):
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     found = {**load_file(path), **(arrays or {})}
+    found = {name: array for name, array in found.items() if array is not None}
     metadata = {k: v for k, v in {**metadata, **texts}.items() if v is not None}
     metadata.pop("checksum")
     metadata["checksum"] = checksum(found, metadata)

@@ -52,6 +52,16 @@ def test_missing_file(tmp_path):
     refused(make_trainer(), tmp_path / "none.safetensors", "no such file")
 
 
+def test_arrays_of_another_version_of_the_optimizer(saved):
+    """The remedy is about the optimiser, not about the model's layers; parameters can be read."""
+    names = [n for n in load_file(saved) if n.startswith("optimizer.exp_avg_sq.")]
+    rewritten(saved, dict.fromkeys(names))
+    refused(make_trainer(), saved, "lacks 'exp_avg_sq', which Adam keeps", "model.load(path)")
+    make_model().load(saved)
+    rewritten(saved, {"optimizer.old.0.bias": np.zeros(9, np.float32)})
+    refused(make_trainer(), saved, "it has 'old', which Adam does not keep")
+
+
 def test_something_else(tmp_path):
     path = tmp_path / "text.safetensors"
     path.write_text("epoch,loss\n0,1.0\n" * 100)
