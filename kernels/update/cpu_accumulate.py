@@ -1,6 +1,6 @@
 """Gradients of several steps that make one update."""
 
-from ..control_block import STEP
+from ..control_block import DOUBT, LARGE, STEP
 from ..declare import kernel
 from ..guard.cpu import report
 from ..simd import fma, lanes, load_first, splat, store_first
@@ -16,7 +16,8 @@ def accumulate_gradient(
     lo: "begin",
     hi: "end",
 ):
-    """total = g / every in the first step of so many, total + g / every in the others."""
+    """total = g / every in the first step of so many, total + g / every in the others. A doubt
+    stays until the step that updates."""
     w, share = lanes(total), 1.0 / every
     first = control[STEP] % every == 0
     begin, end = lo * total.shape[1], hi * total.shape[1]
@@ -29,3 +30,5 @@ def accumulate_gradient(
         store_first(total, i, new, m)
         squares = fma(new, new, squares)
     report(squares, total, begin, end, guard)
+    if guard.size > 0 and guard[DOUBT] != 0 and (control[STEP] + 1) % every != 0:
+        guard[LARGE] = 1

@@ -1,6 +1,6 @@
 """Gradients of several steps that make one update, an element a thread."""
 
-from ..control_block import STEP, STOP
+from ..control_block import DOUBT, LARGE, STEP, STOP
 from ..cuda.device import cast, flat, flat_index
 from ..declare import ceil_div, cuda_kernel
 from ..guard.cuda import report
@@ -20,3 +20,5 @@ def accumulate_gradient(total, g, control, guard, every):
             new = fma(flat(g)[i], share, flat(total)[i])
         flat(total)[i] = new
         report(guard, new)
+    if guard.size > 0 and guard[DOUBT] != 0 and (control[STEP] + 1) % every != 0:
+        guard[LARGE] = 1

@@ -109,6 +109,20 @@ def test_looking_for_the_first_such_number_changes_nothing(optimizer: optim.Opti
     assert same(before, state(step))
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_doubt_stays_until_the_step_that_updates(every: int) -> None:
+    """Weights that decay beyond zero grow, until an update breaks them; no gradient is large."""
+    optimizer = optim.SGD(lr=10.0, weight_decay=1000.0, accumulate=every)
+    step = fnn.compile(nn.Linear(4, 3, bias=False), "mse", optimizer, device="cpu")
+    x, y = batch()
+    for _ in range(10 * every - 1):  # each update multiplies them by some -10,000
+        step(0 * x, y)
+    before = state(step)
+    with pytest.raises(NonFiniteError, match="are those before this step"):
+        step(0 * x, y)
+    assert same(before, state(step))
+
+
 def test_gradients_that_overflow_in_the_sum() -> None:
     """Finite factors, infinite sums of products: what the checks bound."""
     model = nn.Linear(4, 3)

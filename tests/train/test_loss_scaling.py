@@ -13,7 +13,7 @@ from fastnn import nn, optim
 from fastnn.engine.scaling import FIRST
 from fastnn.errors import NonFiniteError, OptionError
 from fastnn.kernels import control_block
-from fastnn.kernels.guard.cpu_scaling import GROWTH, MOST
+from fastnn.kernels.guard.scaling import GROWTH, MOST
 from tests.train.test_precision import LABELS, SEQUENCES, Reader, X, Y, losses, mlp, trainer
 
 

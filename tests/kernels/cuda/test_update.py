@@ -9,7 +9,7 @@ import pytest
 
 from fastnn import optim
 from fastnn.kernels import control_block
-from fastnn.kernels.control_block import GUARD_LENGTH
+from fastnn.kernels.control_block import DOUBT, GUARD_LENGTH, LARGE
 from fastnn.kernels.cuda.half import half_word
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.update.shared import HALVES, SAVING
@@ -194,9 +194,12 @@ def test_accumulation(step: int, dtype: Any) -> None:
     rng = np.random.default_rng(8)
     for shape in ((1, 1), (3, 7), (2, 40)):
         total, g = rng.standard_normal((2, *shape))
+        guard = np.zeros(GUARD_LENGTH, np.int64)
+        guard[DOUBT] = 1
         got = compute_both(
             "accumulate_gradient", dtype, {}, total=total, g=g, control=block_of(STEP=step),
-            guard=np.zeros(GUARD_LENGTH, np.int64), every=3,
-        )["total"]  # fmt: skip
+            guard=guard, every=3,
+        )  # fmt: skip
         want = g / 3 if step == 3 else total + g / 3
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got["total"], want, rtol=1e-5, atol=1e-6)
+        assert got["guard"][LARGE] == (step != 5)  # the step that updates is doubtful still
