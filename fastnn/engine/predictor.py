@@ -52,7 +52,8 @@ class _Bound:
 
     def __init__(self, session: Session, forward: Forward, x: Arrays):
         session.store.check_set()
-        self.forward, self.bound = forward, session.bind(forward.built.program)
+        self.session, self.forward = session, forward
+        self.bound = session.bind(forward.built.program)
         self.step = session.runtime.single([self.bound], x.names, x.arrays)
         #: where the outputs lie, for good: a bound program keeps the memory that it has
         self.views = [self.bound.view(f"output{k}") for k in range(len(forward.shapes))]
@@ -73,7 +74,12 @@ class _Bound:
         """The outputs for arrays of the same shapes and element types as those it was made for."""
         if self.checked:
             self.forward.built.check(Arrays(list(arrays), self.specs, self.names))
-        self.step.run(arrays)
+        if self.forward.built.carries:
+            with CarriedStates(self.session) as states:
+                states.before(self.forward.built)
+                self.step.run(arrays)
+        else:
+            self.step.run(arrays)
         if self.alone:
             return self.views[0].copy()
         return rebuild(self.forward.tree, [view.copy() for view in self.views])
@@ -276,9 +282,9 @@ class Predictor:
         return tuple(parts)
 
     def _note(self, inputs: tuple[Any, ...], ready: _Bound) -> None:
-        """The next inputs like these are run at once, unless a run carries states on."""
+        """The next inputs like these are run at once."""
         key = self._same(inputs)
-        if key is not None and not ready.forward.built.carries:
+        if key is not None:
             self._bound[key] = ready
 
     def _in_pieces(self, x: Arrays, batch: int) -> Any:

@@ -6,6 +6,7 @@ import pytest
 from fastnn import nn, ops
 from fastnn.engine import predictor
 from fastnn.errors import DataError, OptionError, ShapeError
+from fastnn.train.stateful import reset_states
 
 
 @pytest.fixture
@@ -145,11 +146,15 @@ def test_several_outputs_and_inputs(seen):
         model.predict(x, y[:1])
 
 
-def test_states_that_are_carried_stay_a_run_of_their_own():
+def test_states_are_carried_by_the_short_way_too(seen):
     model = nn.LSTM(3, 4, stateful=2)
     whole = nn.LSTM(3, 4)
     whole.load_state_dict({n: a for n, a in model.state_dict().items() if "state" not in n})
     x = _numbers((2, 6, 3))
     wanted = whole.predict(x)[0]
+    before = len(seen)
     parts = [model.predict(x[:, t : t + 2])[0] for t in (0, 2, 4)]
     assert np.array_equal(np.concatenate(parts, axis=1), wanted)
+    assert len(seen) == before + 1
+    reset_states(model)
+    assert np.array_equal(model.predict(x[:, :2])[0], wanted[:, :2])

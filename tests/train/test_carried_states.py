@@ -73,6 +73,11 @@ def predict(model: Net, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
     return model.predict(ids, x, batch_size=STREAMS)
 
 
+def predict_again(model: Net, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
+    """One batch, so that the second time goes the short way (`_Bound.again`)."""
+    return model.predict(ids[-STREAMS:], x[-STREAMS:])
+
+
 def evaluate(model: Net, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
     trainer = fnn.Trainer(model, "mse", device="cpu")
     return trainer.evaluate((ids, x), y, batch_size=STREAMS)
@@ -88,7 +93,7 @@ def evaluate_step(model: Net, *arrays: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("fault", ["kernel", "ids"])
-@pytest.mark.parametrize("use", [predict, evaluate, evaluate_batches, evaluate_step])
+@pytest.mark.parametrize("use", [predict, predict_again, evaluate, evaluate_batches, evaluate_step])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_states_are_those_before_a_call_that_raises(
     limited: Any, kind: str, use: Callable[..., Any], fault: str
