@@ -137,11 +137,11 @@ def test_second_gradients(name: str) -> None:
     assert gradcheck(first(function), *inputs)
 
 
-def test_third_gradients() -> None:
-    """The gradient of a convolution's weight is an op that is differentiated in its turn, by its
-    gradient too, which depends on the inputs where what follows is not linear."""
-    function, inputs = given("all options")
-    assert gradcheck(first(first(lambda *a: ops.tanh(function(*a)))), *inputs)
+@pytest.mark.parametrize("name", ["all options", "depthwise", "causal", "transposed"])
+def test_third_gradients(name: str) -> None:
+    """The gradient to a weight is an op that is differentiated in its turn, by its gradient too."""
+    function, inputs = given(name)
+    assert gradcheck(first(first(lambda *a: ops.tanh(0.2 * function(*a)))), *inputs)
 
 
 def test_gradient_penalty() -> None:
