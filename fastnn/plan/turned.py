@@ -34,7 +34,8 @@ def turned(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
         if packing and reads[call.operands["w_packed"].root] == 1:
             dy, w = call.operands["dy"], packing.operands["w"]
             rows = dy.size // max(dy.shape[-1], 1)
-            if pays(rows):
+            # not over time: each length on another side of `pays` would have a plan of its own
+            if len(dy.shape) == 2 and pays(rows):
                 gone.add(packing)
                 call = _turned(lowered, call, w, rows)
         calls.append(call)

@@ -57,6 +57,16 @@ def test_few_rows_that_read_it_once() -> None:
 
 
 @pytest.mark.usefixtures("narrow")
+def test_not_over_time_where_each_length_would_have_a_plan_of_its_own() -> None:
+    graph = Graph(batch=4, dtype="float32")
+    packed = graph.value(packed_shape(K, C, 4))
+    graph.call(PACK, w=graph.value((C, K)), packed=packed)
+    graph.call(PRODUCT, dy=graph.value((4, 8, K)), w_packed=packed, dx=graph.value((4, 8, C)))
+    found = products.chosen(Lowering(graph, device="cpu"))
+    assert [call.kernel for call in found] == [PACK, PRODUCT]
+
+
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("write", ["w", "packed"])
 def test_not_where_the_matrix_has_changed(write: str) -> None:
     assert kernels(32, write=write) == [PACK, "fill", PRODUCT]
