@@ -41,6 +41,11 @@ EXAMPLES = {
         lambda r: len(r) == 7 and float(r["universality"][-1][1]) < 0.1,
         "| hidden layers |",
     ),
+    "regularisers": (
+        ["--epochs", "300", "--only", "none", "L2Penalty(1e-2)", "DropConnect", "EarlyStopping"],
+        lambda r: r["none"][0] == 0 and r["L2Penalty(1e-2)"][1] < r["none"][1] - 5,
+        "of others",
+    ),
     "custom_op": (["--epochs", "4"], lambda r: r > 0.85, "the gradients agree"),
     "autoencoder": (["--epochs", "6"], lambda r: r > 0.3, "of the test digits' variance"),
     "pretraining": (
