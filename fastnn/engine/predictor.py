@@ -267,10 +267,7 @@ class Predictor:
         key = self._same(inputs)
         if key is None or inputs[0].shape[0] > batch_size:
             return None
-        try:
-            return self._bound[key]
-        except KeyError:
-            return None
+        return self._bound.get(key)
 
     def _same(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Key of what inputs of these shapes and element types have in common."""

@@ -14,7 +14,9 @@ def together(work: str, processes: int = 2, devices: int = 4, **settings: object
     """Run a function of `works.py` in processes with a GPU each; prints its results as JSON."""
     script = f"""
     import json
+    from fastnn.parallel import meeting
     from tests.stub import works
+    meeting.GRACE = 300.0  # a busy machine's processes end by themselves, too, if later
     try:
         found = fnn.parallel.run(works.{work}, processes={processes}, device="cuda")
         print("found", json.dumps(found))
