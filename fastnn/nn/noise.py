@@ -145,7 +145,8 @@ class DropConnect(Module):
     masks is taken to be normal, as in the paper, with mean ``(1 - p) x Wᵀ + b`` and variance
     ``p (1 - p) x² (W²)ᵀ``. With ``points=n`` the result is the mean of the activation over that
     distribution, by Gauss-Hermite quadrature with n points (the paper draws samples, which converge
-    to the same); with ``points=0`` it is the activation of the mean.
+    to the same); with ``points=0`` it is the activation of the mean. So give the activation to the
+    layer: one that follows it sees the mean alone, far from what training had if inputs are few.
 
     With ``masks="batch"`` all samples of a mini-batch have the same mask, which costs little. The
     paper has a mask for each sample. ``masks="sample"`` trains with sums drawn from the normal
