@@ -175,6 +175,17 @@ def gradient_node(
     return found
 
 
+def multiple(x: Value, number: Any, like: Value) -> Value:
+    """A number times x, as a gradient to `like`; x itself, without a copy, if it is 1 and x is
+    nothing that the step changes."""
+    graph = x.graph
+    if number == 1.0 and x.root.segment in ("work", "input", "constant"):
+        return graph.same(x, like)
+    y: Value = graph.apply("affine", x=x, scale=number, shift=0.0)
+    y.batched = like.batched
+    return y
+
+
 def differentiable(node: Node) -> set[str]:
     """The inputs that a node's gradient node has gradients for."""
     op = node.op

@@ -23,7 +23,7 @@ from fastnn.graph.op import KERNEL, Op, lookup
 from fastnn.graph.sizes import now, real, whole
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
-from fastnn.graph.words import Words
+from fastnn.graph.words import Words, everywhere
 from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import kernel_of
 
@@ -114,7 +114,7 @@ class Graph:
         """A constant with one number everywhere."""
         name, number = f"{now(number):g}", real(number)
         self.check_range(number, name)
-        data: Any = np.ascontiguousarray(np.full(tuple(map(now, shape)), now(number)))
+        data: Any = everywhere(now(number), tuple(map(now, shape)) or (1,))
         if follows(number):
             data = Words(number, shape, data)
         return self.value(shape, segment="constant", data=data, batched=batched, name=name)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from fastnn.graph.gradient import (
     Values,
     expressed,
@@ -23,6 +25,7 @@ from fastnn.graph.gradient import (
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import KERNEL
+from fastnn.graph.sizes import now
 from fastnn.graph.value import Value
 
 
@@ -143,8 +146,12 @@ def _transposed(graph: Graph, node: Node, given: Values) -> Values:
 
 
 def _stand_in(graph: Graph, like: Value) -> Value:
-    """For a gradient in which all is linear: its numbers do not matter."""
-    return graph.full(like.shape, 0.0, like.batched)
+    """For a gradient in which all is linear: its numbers do not matter, nor does any rule take them
+    for known (`words.known`)."""
+    data = np.zeros(tuple(map(now, like.shape)))
+    return graph.value(
+        like.shape, segment="constant", data=data, batched=like.batched, name="arriving"
+    )
 
 
 # ---------------------------------------------------------------- rules

@@ -30,7 +30,10 @@ class Words:
         if isinstance(self.numbers, list):
             return np.array(_listed(self.numbers, values), self.array.dtype)
         shape = tuple(at(n, values) for n in self.shape)
-        return np.full(shape, at(self.numbers, values), self.array.dtype)
+        return everywhere(at(self.numbers, values), shape, self.array.dtype)
+
+    def astype(self, dtype: Any) -> np.ndarray:
+        return in_type(self._plain(), dtype)
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
         return np.array(self._plain(), *args, **options)
@@ -45,11 +48,34 @@ class Words:
         return self.array
 
 
+def everywhere(number: Any, shape: Sequence[int], dtype: Any = np.float64) -> np.ndarray:
+    """An array with one number everywhere, that takes the memory of one."""
+    return np.broadcast_to(np.array(number, dtype), tuple(shape))
+
+
+def in_type(data: Any, dtype: Any) -> np.ndarray:
+    """A constant's contents as another element type; one number everywhere stays one in memory."""
+    if type(data) is Words or not data.size or any(data.strides):
+        found: np.ndarray = data.astype(dtype)
+        return found
+    return everywhere(data[(0,) * data.ndim], data.shape, dtype)
+
+
 def first(data: Any) -> Any:
     """The first number of a constant's contents, as a float."""
     if type(data) is Words and not isinstance(data.numbers, list):
         return real(data.numbers)
-    return float(data.reshape(-1)[0])
+    return float(data.flat[0])
+
+
+def known(data: Any) -> Any:
+    """The number that a constant of some axes, made by `Graph.full`, is everywhere; None for other
+    contents."""
+    if type(data) is Words:
+        return None if isinstance(data.numbers, list) else real(data.numbers)
+    if data is None or not data.ndim or not data.size or any(data.strides):
+        return None
+    return float(data.flat[0])
 
 
 def _listed(numbers: Any, values: Sequence[int]) -> Any:

@@ -12,12 +12,13 @@ import numpy as np
 from fastnn.errors import OptionError
 from fastnn.errors import where as at
 from fastnn.graph.following import follows
-from fastnn.graph.gradient import gradient_node
+from fastnn.graph.gradient import gradient_node, multiple
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import batched_like
 from fastnn.graph.sizes import real
 from fastnn.graph.value import Value
+from fastnn.graph.words import known
 from fastnn.ops.comparison import equal, greater, less, less_equal
 from fastnn.ops.declare import Operand, elementwise, floats, like, need, op, same
 from fastnn.ops.operands import (
@@ -46,6 +47,14 @@ def _subtract_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[s
     return found
 
 
+def _multiply_gradient(graph: Graph, node: Node, douts: Gradients, needed: set[str]) -> Gradients:
+    """Of a sum's known gradient, one number everywhere, multiples of the operands."""
+    a, b = need(node, "a"), need(node, "b")
+    if (number := known(douts["y"].root.data)) is None:
+        return gradient_node(graph, node, douts, needed)
+    return {n: multiple(x, number, y) for n, x, y in (("a", b, a), ("b", a, b)) if n in needed}
+
+
 def _multiply_derivative(node: Node, d: Gradients) -> Gradients:
     return {"a": d["y"] * need(node, "b"), "b": d["y"] * need(node, "a")}
 
@@ -68,7 +77,8 @@ def _subtract(a: Value, b: Value) -> Value:
     return same(a=a, b=b)
 
 
-@op(backward=("multiply_backward_a", "multiply_backward_b"), derivative=_multiply_derivative)
+@op(gradient=_multiply_gradient, backward=("multiply_backward_a", "multiply_backward_b"),
+    derivative=_multiply_derivative)  # fmt: skip
 def _multiply(a: Value, b: Value) -> Value:
     return same(a=a, b=b)
 

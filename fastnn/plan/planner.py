@@ -9,6 +9,7 @@ import numpy as np
 
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Counter, Repeat, Value
+from fastnn.graph.words import in_type
 from fastnn.kernels.types import storage
 from fastnn.plan import memory
 from fastnn.plan.in_place import in_place
@@ -146,7 +147,7 @@ class _Layout:
             self.sizes[root.segment] = begin + memory.padded(self.bytes_of(root), self.alignment)
             self.offsets[root] = begin
             if root.data is not None:
-                self.constants.append((begin, root.data.astype(storage(root.dtype, self.dtype))))
+                self.constants.append((begin, in_type(root.data, storage(root.dtype, self.dtype))))
         return self.offsets[root]
 
     def operand(self, value: Value, dims: tuple[int, ...], loops: Sequence[Repeat] = ()) -> Operand:

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastnn.graph.sizes import compute, distinct, most
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.graph.words import Words
+from fastnn.graph.words import Words, in_type
 from fastnn.kernels.types import storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
 from fastnn.plan.outline import Buffer, Looked, Numbers, Plan, outline_of, spans_of
@@ -116,10 +116,10 @@ class _Resized:
             kind = storage(root.dtype, self.graph.dtype)
             held, mine = self.constants[buffer.begin], root.data
             if type(mine) is Words:
-                mine = Words(mine.numbers, mine.shape, mine.array.astype(kind))
+                mine = Words(mine.numbers, mine.shape, in_type(mine.array, kind))
                 other = True
             else:
-                mine = mine.astype(kind)
+                mine = in_type(mine, kind)
                 other = held.reshape(-1)[: mine.size].tobytes() != mine.tobytes()
             if other:
                 _require(max(nbytes, buffer.nbytes) <= CONSTANT)

@@ -15,7 +15,7 @@ def constants_of(program: Program) -> np.ndarray:
     """The contents of the constant segment."""
     constants = aligned_zeros(-(-program.sizes["constant"] // 8) * 8)
     for offset, data in program.constants:
-        constants[offset : offset + data.nbytes] = np.ascontiguousarray(data).reshape(-1).view("u1")
+        constants[offset : offset + data.nbytes].view(data.dtype)[:] = data.reshape(-1)
     return constants
 
 

@@ -154,8 +154,7 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
             return {**self.segments, "constant": larger.segments["constant"]}
         constants = np.zeros(program.sizes["constant"], np.uint8)
         for offset, data in program.constants:
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            constants[offset : offset + raw.nbytes] = raw
+            constants[offset : offset + data.nbytes].view(data.dtype)[:] = data.reshape(-1)
         return {**self.segments, "constant": Segment("constant", constants)}
 
 
