@@ -14,7 +14,7 @@ from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, from_last, sizes, to_last
+from fastnn.ops.layout import each, extents_of, from_last, sizes, to_last
 from fastnn.ops.lengths import checked_lengths, windows_of, within
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value, graph_of
@@ -219,7 +219,7 @@ def _convolved(
             "by channels='first' or 'last'"
         )
     stride, dilation = each(label, "stride", stride, rank), each(label, "dilation", dilation, rank)
-    before, both, out = sizes(label, x.shape[1:-1], w.shape[:rank], stride, padding, dilation)
+    top, both, out = sizes(label, extents_of(x, label), w.shape[:rank], stride, padding, dilation)
     if lengths is not None:
         lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], name)
         x = within(x, lengths)
@@ -227,7 +227,7 @@ def _convolved(
         y = linear(x, reshape(w, group, outputs), b)
     else:
         image, full = _planes(x), reshape(w, (1,) * (2 - rank) + w.shape)
-        a: dict[str, Any] = _named(stride, dilation, before, groups)
+        a: dict[str, Any] = _named(stride, dilation, top, groups)
         high, wide = (1,) * (2 - rank) + out
         y = _lines(_convolution(image, full, b, **a, height=high, width=wide), rank)
     if lengths is not None:
@@ -326,7 +326,7 @@ def _convolved_back(
     more = each(label, "output_padding", output_padding, rank, 0)
     out = []
     for n, k, s, d, p, m in zip(
-        x.shape[1:-1], w.shape[:rank], stride, dilation, before, more, strict=True
+        extents_of(x, label), w.shape[:rank], stride, dilation, before, more, strict=True
     ):
         if m >= max(s, d):
             raise OptionError(

@@ -151,6 +151,22 @@ def check_padding(label: str, padding: Any, rank: int) -> Any:
     return each(label, "padding", padding, rank, 0)
 
 
+def extents_of(x: Value, label: str) -> Shape:
+    """The extents of x, whose channels are last, beside batch and channels.
+
+    Raises:
+        ShapeError: one of them is 0, so that windows would have nothing but padding.
+    """
+    extents = x.shape[1:-1]
+    if any(n < 1 for n in extents):
+        what = "steps" if len(extents) == 1 else "rows and columns"
+        raise ShapeError(
+            f"{label}: expected an input with {what}, got {extents} of them; leave out what has "
+            "none"
+        )
+    return extents
+
+
 def sizes(
     label: str, extents: Shape, kernel: Shape, stride: Shape, padding: Any, dilation: Shape,
     ceil_mode: bool = False, pools: bool = False,

@@ -17,7 +17,7 @@ from fastnn.ops.arithmetic import divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, from_last, sizes, to_last
+from fastnn.ops.layout import each, extents_of, from_last, sizes, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, windows_of, within
 from fastnn.ops.operands import float_value, graph_of
 from fastnn.ops.shape import reshape
@@ -125,7 +125,7 @@ class _Windows:
                     f"kernel of {k}; use less padding"
                 )
         self.before, self.both, self.out = sizes(
-            self.label, x.shape[1:-1], self.kernel, self.stride, before, self.dilation,
+            self.label, extents_of(x, self.label), self.kernel, self.stride, before, self.dilation,
             ceil_mode=ceil_mode, pools=True,
         )  # fmt: skip
         self.x = x

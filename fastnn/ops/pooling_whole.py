@@ -13,7 +13,7 @@ from fastnn.ops.arithmetic import divide, maximum
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
 from fastnn.ops.declare import Operand
-from fastnn.ops.layout import from_last, shares, to_last
+from fastnn.ops.layout import extents_of, from_last, shares, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.ops.operands import float_value, graph_of
 from fastnn.ops.pooling import _avg_pool, _max_pool
@@ -25,7 +25,7 @@ def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> 
     graph = graph_of(x)
     label = f"{where(graph.scope)}{name}"
     x = to_last(float_value(x, name), rank, channels, label)
-    out = shares(label, output_size, rank, x.shape[1:-1])
+    out = shares(label, output_size, rank, extents_of(x, label))
     high, wide = (1,) * (2 - rank) + out
     image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
     y = _avg_pool(image, adaptive=1, height=high, width=wide)
@@ -72,6 +72,7 @@ def global_avg_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
     rank = x.ndim - 2
     label = f"{where(x.graph.scope)}global_avg_pool"
     x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    extents_of(x, label)
     if lengths is None:
         image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
         return reshape(_avg_pool(image, adaptive=1), x.shape[0], x.shape[-1])
@@ -97,6 +98,7 @@ def global_max_pool(x: Operand, channels: str = "first", lengths: Any = None) ->
     rank = x.ndim - 2
     label = f"{where(x.graph.scope)}global_max_pool"
     x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    extents_of(x, label)
     if lengths is not None:
         _over_time(label, rank)
         lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "global_max_pool")

@@ -11,7 +11,7 @@ from fastnn.errors import OptionError, where
 from fastnn.graph.value import Value
 from fastnn.ops.declare import Operand
 from fastnn.ops.indexing import take
-from fastnn.ops.layout import check_scales, each, from_last, to_last
+from fastnn.ops.layout import check_scales, each, extents_of, from_last, to_last
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value
 from fastnn.ops.shape import expand, reshape, transpose
@@ -43,6 +43,7 @@ def upsample(
     x = float_value(x, "upsample")
     rank, label = x.ndim - 2, f"{where(x.graph.scope)}upsample"
     x = to_last(x, rank if rank in (1, 2) else 2, channels, label)
+    extents = extents_of(x, label)
     if mode not in ("nearest", "linear", "bilinear") or (mode == "bilinear" and rank == 1):
         raise OptionError(
             f"{label}: expected mode 'nearest' or 'linear' ('bilinear' for images), got {mode!r}"
@@ -55,7 +56,7 @@ def upsample(
     else:
         given = check_scales(label, scale_factor, rank)
         scales = tuple(1.0 / s for s in given)
-        out = tuple(int(n * s) for n, s in zip(x.shape[1:-1], given, strict=True))
+        out = tuple(int(n * s) for n, s in zip(extents, given, strict=True))
         each(label, "the size after scaling", out, rank)
     for axis, places in enumerate(out, 1):
         step = x.shape[axis] / places if scales is None else scales[axis - 1]

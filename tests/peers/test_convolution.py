@@ -38,12 +38,13 @@ def back(x: np.ndarray, channels: str) -> np.ndarray:
 
 
 def numbers_for(rng: np.random.Generator, rank: int, transposed: bool) -> dict[str, Any]:
-    """A random convolution that has an output."""
+    """A random convolution that has an output; groups from 1 to the channels, of which half the
+    time there is one."""
     while True:
-        groups = int(rng.choice([1, 1, 1, 2, 3, 4, 8]))
+        groups = int(rng.integers(1, 10)) if rng.integers(2) else 1
         group, own = (int(rng.integers(1, 6)) for _ in range(2))
-        if groups == 8:
-            group = own = 1
+        if groups > 4 and rng.integers(3) == 0:  # each channel on its own, and more of them
+            groups, group, own = groups * int(rng.integers(1, 4)), 1, int(rng.integers(1, 3))
         kernel, stride, dilation = (
             tuple(int(n) for n in rng.integers(1, most + 1, rank)) for most in (7, 3, 4)
         )
