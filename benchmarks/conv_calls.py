@@ -28,6 +28,14 @@ class Convolved(nn.Module):
         return ops.multiply(self.layer(self.image), dy)
 
 
+def whole_step(x: np.ndarray, w: np.ndarray, dy: np.ndarray, threads: int) -> Callable[[], float]:
+    """A training step of such a model: the sum of its outputs times dy."""
+    step = fnn.compile(Convolved(x, w), lambda y, _: ops.sum(y), optim.SGD(lr=0.0),
+                       workers=threads)  # fmt: skip
+    given, nothing = np.ascontiguousarray(dy.transpose(0, 2, 3, 1)), np.zeros(len(dy), np.float32)
+    return lambda: float(step(given, nothing))
+
+
 def convolution_calls(
     x: np.ndarray, w: np.ndarray, dy: np.ndarray, threads: int
 ) -> tuple[Callable[[], None], np.ndarray, np.ndarray]:

@@ -148,13 +148,46 @@ def classifier(
 # ---------------------------------------------------------------- a single convolution
 
 
-def convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
-    """Forward pass and both gradients of a 3x3 convolution: C, K, and the side of the image."""
+def _arrays(sizes: tuple[int, int, int], batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, gradient to the outputs and weights for C, K, and the side of the image."""
     c, k, side = sizes
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, c, side, side)).astype(np.float32)
     dy = rng.standard_normal((batch, k, side, side)).astype(np.float32)
-    w = rng.standard_normal((k, c, 3, 3)).astype(np.float32) * 0.05
+    return x, dy, rng.standard_normal((k, c, 3, 3)).astype(np.float32) * np.float32(0.05)
+
+
+def whole_convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
+    """The program whose memory is compared: images that are a parameter, the outputs times an
+    array, their sum, and a step of SGD."""
+    x, dy, w = _arrays(sizes, batch)
+
+    def with_fastnn() -> Step:
+        from benchmarks.conv_calls import whole_step
+
+        return whole_step(x, w, dy, threads)
+
+    def with_torch(last: bool) -> Step:
+        import torch
+
+        torch.set_num_threads(threads)
+        form = torch.channels_last if last else torch.contiguous_format
+        image, weight, grad = (
+            torch.tensor(a).contiguous(memory_format=form).requires_grad_(a is not dy)
+            for a in (x, w, dy)
+        )  # fmt: skip
+        conv2d, sgd = torch.nn.functional.conv2d, torch.optim.SGD([image, weight], lr=0.0)
+        return torch_step(None, lambda: (conv2d(image, weight, padding=1) * grad).sum(), adam=sgd)
+
+    return {
+        "fastnn": with_fastnn, "eager": lambda: with_torch(False),
+        "channels last": lambda: with_torch(True),
+    }  # fmt: skip
+
+
+def convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
+    """Forward pass and both gradients of a 3x3 convolution: C, K, and the side of the image."""
+    x, dy, w = _arrays(sizes, batch)
 
     def total(dx: np.ndarray, dw: np.ndarray) -> float:
         return float(abs(dx).mean(dtype=np.float64) + abs(dw).mean(dtype=np.float64))

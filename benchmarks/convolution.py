@@ -35,11 +35,13 @@ class Workload(NamedTuple):
         sides: for a number of threads, the makers of the sides.
         work: multiply-adds of a step.
         close: how close losses are, relatively.
+        whole: makers of the sides whose memory is measured, if others.
     """
 
     sides: Callable[[int], Sides]
     work: int
     close: float = 1e-3
+    whole: Callable[[int], Sides] | None = None
 
 
 def _classifier(layers: list[Any], shape: tuple[int, ...], classes: int, batch: int) -> Workload:
@@ -53,6 +55,7 @@ def _convolution(c: int, k: int, side: int, batch: int) -> Workload:
     return Workload(
         lambda threads: conv_sides.convolution((c, k, side), batch, threads),
         3 * batch * side * side * 9 * c * k,
+        whole=lambda threads: conv_sides.whole_convolution((c, k, side), batch, threads),
     )
 
 
@@ -119,7 +122,7 @@ def resident(word: str) -> int:
 
 def memory_of(workload: Workload, side: str) -> int:
     """Bytes that a side's net, its optimiser and three steps add to this process."""
-    sides = workload.sides(1)
+    sides = (workload.whole or workload.sides)(1)
     for library in ("eager", side):  # PyTorch draws the weights of both
         conv_sides.warm(library)
     gc.collect()
