@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files
+from fastnn.data.kneser_ney import START, STOP, UNKNOWN, estimate
 from fastnn.errors import DataError, OptionError, is_whole
 
-START, STOP, UNKNOWN = "<s>", "</s>", "<unk>"
 #: what parts the words of an ARPA file's line
 BLANKS = " \t\r"
 
@@ -68,38 +68,12 @@ class NGram:
             order: words of the longest n-grams.
             vocabulary: words that there are beside those of the sentences.
 
-        Raises OptionError for an order below 1; DataError for no sentences, and for sentences that
-        are not lists of words.
+        Raises OptionError for an order below 1; DataError for no sentences, for sentences that are
+        not lists of words, and for those with the words that stand for their ends.
         """
         if not is_whole(order, 1):
             raise OptionError(f"NGram: expected an order of 1 or more, got {order!r}")
-        counts: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(order + 1)]
-        for sentence in sentences:
-            if isinstance(sentence, str):
-                raise DataError(
-                    f"NGram: expected sentences as lists of words, got {sentence!r}; "
-                    "use sentence.split(), or list(sentence) for characters"
-                )
-            words = (START, *sentence, STOP)
-            for n in range(1, order + 1):
-                counts[n].update(words[i : i + n] for i in range(len(words) - n + 1))
-        if not counts[1]:
-            raise DataError("NGram: expected at least one sentence, got none")
-        for n in range(1, order):  # of lower orders: how many words come before
-            before = Counter(gram[1:] for gram in counts[n + 1])
-            for gram in list(counts[n]):
-                if gram[0] != START:
-                    counts[n][gram] = before[gram]
-        counts[1].pop((START,), None)
-        known = {gram[0] for gram in counts[1]} | {UNKNOWN, STOP, *vocabulary}
-        scores: dict[tuple[str, ...], float] = {(word,): 1.0 / len(known) for word in known}
-        backoffs: dict[tuple[str, ...], float] = {}
-        for n in range(1, order + 1):
-            scores |= _discounted(counts[n], scores, backoffs, known if n == 1 else None)
-        found = {gram: math.log10(p) for gram, p in scores.items()}
-        found[START,] = -99.0
-        logs = {gram: math.log10(p) for gram, p in backoffs.items() if gram and p > 0}
-        return cls(order, found, logs)
+        return cls(order, *estimate(sentences, order, vocabulary))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> NGram:
@@ -239,31 +213,3 @@ class NGram:
             np.array(back, np.int64),
             np.array(weights, np.float64),
         )
-
-
-def _discounted(
-    counts: Counter[tuple[str, ...]],
-    lower: dict[tuple[str, ...], float],
-    backoffs: dict[tuple[str, ...], float],
-    words: set[str] | None,
-) -> dict[tuple[str, ...], float]:
-    """Probabilities of the n-grams of one order, mixed with those of the order below; the shares of
-    the order below go to `backoffs`."""
-    once, twice = (sum(1 for c in counts.values() if c == k) for k in (1, 2))
-    discount = once / (once + 2 * twice) if once else 0.5
-    totals: Counter[tuple[str, ...]] = Counter()
-    kinds: Counter[tuple[str, ...]] = Counter()
-    for gram, count in counts.items():
-        if count:
-            totals[gram[:-1]] += count
-            kinds[gram[:-1]] += 1
-    found = {}
-    for context, total in totals.items():
-        backoffs[context] = discount * kinds[context] / total
-    grams = [(word,) for word in words] if words else [g for g, c in counts.items() if c]
-    for gram in grams:
-        context = gram[:-1]
-        below = lower[gram[1:]] if len(gram) > 1 else lower[gram]
-        own = max(counts[gram] - discount, 0.0) / totals[context]
-        found[gram] = own + backoffs[context] * below
-    return found

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import nn
-from fastnn.data.ngram import START, STOP, NGram
+from fastnn.data.kneser_ney import START, STOP
+from fastnn.data.ngram import NGram
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value

@@ -95,6 +95,24 @@ def test_bad_input():
         NGram.train([])
     with pytest.raises(OptionError, match="order"):
         NGram.train(TEXT, 0)
+    for word in ("<s>", "</s>"):
+        with pytest.raises(
+            DataError, match=f"which begin and end each, got '{word}' in one; leave"
+        ):
+            NGram.train([["a"], ["b", word]])
+
+
+@pytest.mark.parametrize("order", [1, 2, 5, 9])
+def test_every_ngram_is_there_once(order):
+    """Also where no sentence is as long, some are empty, and words repeat."""
+    sentences = [*TEXT, [], ["a"] * 6, ["\U0001f600", "a"]]
+    model = NGram.train(iter(sentences), order, ["e", "a"])
+    want = {("<unk>",), ("e",)}
+    for sentence in sentences:
+        words = ("<s>", *sentence, "</s>")
+        want |= {words[i : i + n] for n in range(1, order + 1) for i in range(len(words) - n + 1)}
+    assert model.scores.keys() == want
+    assert model.backoffs.keys() == {gram[:-1] for gram in want if len(gram) > 1}
 
 
 def test_error_rates():
