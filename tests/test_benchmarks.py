@@ -173,12 +173,13 @@ def test_raw_audio() -> None:
 
 @pytest.mark.peers
 def test_sequences() -> None:
-    """A small machine with a memory, as PyTorch's; a side that differs is an error."""
+    """A small machine with a memory, as PyTorch's and JAX's; a side that differs is an error."""
     pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    pytest.importorskip("optax", reason="optax is not installed (pip install jax optax)")
     sizes = {"slots": 8, "width": 4, "hidden": 6, "steps": 3, "batch": 2, "bits": 2}
     sides = machine.copy(1, "highest", **sizes)
     compare(sides)
-    assert set(measure(sides, 1, 1, 0.001)) == {"fastnn", "PyTorch"}
+    assert set(measure(sides, 1, 1, 0.001)) == {"fastnn", "PyTorch", "JAX"}
     with pytest.raises(AssertionError, match="fastnn and other differ"):
         compare(Sides({"fastnn": lambda: 1.0, "other": lambda: 1.1}))
 

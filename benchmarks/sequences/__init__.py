@@ -1,1 +1,1 @@
-"""Nets that turn sequences into sequences, side by side with PyTorch (and optax for its CTC)."""
+"""Nets that turn sequences into sequences, side by side with PyTorch and JAX with optax."""

@@ -1,4 +1,4 @@
-"""Nets that turn sequences into sequences: fastnn beside PyTorch (and optax), in one run.
+"""Nets that turn sequences into sequences: fastnn beside PyTorch and JAX, in one run.
 
     python -m benchmarks.sequences [ROW ...] [--workers 1 2] [--precision P] [--results FOLDER]
 
@@ -8,7 +8,8 @@ equal parameters the sides' results (of trainings: the losses of three steps) ha
 the row is an error. Then sides take turns; the figures are processor time divided by the threads,
 by the fastest of the rounds, so other processes on the machine matter little, and time that threads
 wait for each other counts as far as they spin. A ratio is against the fastest other side. PyTorch's
-sides are eager, with its own layers and losses.
+sides are eager, with its own layers and losses. JAX's are compiled whole steps with optax; it takes
+its threads from the cores that the process may use, so measure one worker under `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 continue
             found.append(line(row, threads, a.precision, a.rounds))
             print({k: v for k, v in found[-1].items() if k != "what"}, flush=True)
-    columns = ["what", "workers", "fastnn ms", "PyTorch ms", "ratio", "against"]
+    columns = ["what", "workers", "fastnn ms", "PyTorch ms", "JAX ms", "ratio", "against"]
     print(tabulate([[r.get(c) for c in columns] for r in found], columns))
     if a.results is not None:
         command = "python -m benchmarks.sequences"

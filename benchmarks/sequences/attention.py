@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastnn as fnn
+from benchmarks.sequences import xla
 from benchmarks.sequences.sides import Sides, copied, state_of
 from fastnn import nn, ops, optim
 
@@ -51,7 +52,10 @@ def causal(threads: int, precision: str) -> Sides:
             joined.sub_(joined.grad, alpha=1e-3)
         return float(loss.detach())
 
-    return Sides({"fastnn": lambda: float(step(x, none)), "PyTorch": theirs}, close=1e-2)
+    jax = xla.causal(model.state_dict()["joined"], x, heads)
+    return Sides(
+        {"fastnn": lambda: float(step(x, none)), "PyTorch": theirs, "JAX": jax}, close=1e-2
+    )
 
 
 def transformer(threads: int, precision: str) -> Sides:
@@ -87,5 +91,6 @@ def transformer(threads: int, precision: str) -> Sides:
         adam.step()
         return float(loss.detach())
 
+    jax = xla.transformer(model.state_dict(), x, y, layers, heads)
     room = 1e-4 if precision == "highest" else 0.05
-    return Sides({"fastnn": lambda: float(step(x, y)), "PyTorch": theirs}, close=room)
+    return Sides({"fastnn": lambda: float(step(x, y)), "PyTorch": theirs, "JAX": jax}, close=room)

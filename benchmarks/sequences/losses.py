@@ -8,6 +8,7 @@ import numpy as np
 
 import fastnn as fnn
 from benchmarks.kernels import aligned, caller
+from benchmarks.sequences import xla
 from benchmarks.sequences.sides import Sides, state_of
 from fastnn import nn, optim
 from fastnn.kernels.ctc.shared import columns_for, room_for
@@ -69,7 +70,7 @@ def ctc(batch: int, steps: int, labels: int, classes: int, threads: int) -> Side
         loss, gradient = jax.block_until_ready(with_gradient(x))
         return float(loss), float(np.abs(np.asarray(gradient[0])).sum())
 
-    return Sides({"fastnn": ours, "PyTorch": theirs, "optax": optaxs}, close=2e-3)
+    return Sides({"fastnn": ours, "PyTorch": theirs, "JAX": optaxs}, close=2e-3)
 
 
 class Tagger(nn.Module):
@@ -119,4 +120,7 @@ def crf(threads: int, precision: str) -> Sides:
         adam.step()
         return float(loss.detach())
 
-    return Sides({"fastnn": lambda: float(step((x, lengths), target)), "PyTorch": theirs})
+    jax = xla.crf(model.state_dict(), x, target, lengths)
+    return Sides(
+        {"fastnn": lambda: float(step((x, lengths), target)), "PyTorch": theirs, "JAX": jax}
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastnn as fnn
+from benchmarks.sequences import xla
 from benchmarks.sequences.sides import Sides
 from fastnn import nn
 from fastnn.nn.ntm import SMALL, START
@@ -86,7 +87,7 @@ class Outputs(nn.Module):
 
 def copy(threads: int, precision: str, **sizes: int) -> Sides:
     """A step with Adam; PyTorch's side is eager, a loop over the steps that computes all heads at
-    once."""
+    once; so does JAX's, compiled."""
     import torch
 
     given = {"slots": 128, "width": 20, "hidden": 100, "steps": 40, "batch": 16, "bits": 8}
@@ -109,4 +110,7 @@ def copy(threads: int, precision: str, **sizes: int) -> Sides:
         optimizer.step()
         return loss.item()
 
-    return Sides({"fastnn": lambda: float(step(x, y)), "PyTorch": their_step})
+    return Sides({
+        "fastnn": lambda: float(step(x, y)), "PyTorch": their_step,
+        "JAX": xla.ntm(ntm, ntm.state_dict(), x, y),
+    })  # fmt: skip

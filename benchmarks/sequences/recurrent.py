@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 import fastnn as fnn
+from benchmarks.sequences import xla_recurrent
 from benchmarks.sequences.sides import Sides, copied, state_of
 from fastnn import nn, optim
 from fastnn.tasks.speech_models import SpeechModel
@@ -83,6 +84,7 @@ def recognise(threads: int, precision: str) -> Sides:
             "fastnn": lambda: float(step((x, lengths), targets)),
             "PyTorch": lambda: their_step(False),
             "PyTorch, padded": lambda: their_step(True),
+            "JAX": xla_recurrent.recognise(model.state_dict(), x, lengths, labels, counts),
         },
         close=1e-4 if precision == "highest" else 0.05,
         others=("PyTorch, padded",),
@@ -144,6 +146,10 @@ def translate(threads: int, precision: str) -> Sides:
         return float(value.detach())
 
     return Sides(
-        {"fastnn": lambda: float(step((ids, lengths, targets), wanted)), "PyTorch": their_step},
+        {
+            "fastnn": lambda: float(step((ids, lengths, targets), wanted)),
+            "PyTorch": their_step,
+            "JAX": xla_recurrent.translate(model.state_dict(), ids, lengths, targets, wanted),
+        },
         close=1e-4 if precision == "highest" else 0.05,
     )
