@@ -116,7 +116,8 @@ def lines_of(text: str) -> list[str]:
 
 
 def read_text(path: Path, what: str = "file", fault: Fault = DataError) -> str:
-    """The contents of a UTF-8 file, with all ends of lines as "\\n"."""
+    """The contents of a UTF-8 file, with all ends of lines as "\\n", and without a byte order mark
+    at its beginning."""
     return _decoded(read_bytes(path, what, fault), f"{what} {str(path)!r}", fault)
 
 
@@ -135,7 +136,7 @@ def _decoded(content: bytes, what: str, fault: Fault) -> str:
             f"{what}: expected UTF-8, got byte {content[error.start]:#04x} at place "
             f"{error.start}; convert it, say with iconv -f latin1 -t utf-8"
         ) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def strings(value: Any) -> bool:

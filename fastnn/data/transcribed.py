@@ -125,7 +125,7 @@ def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
 def _transcript(path: Path) -> str:
     """A recording's text, on one line. What a character of control would be said like, nobody
     knows: it comes from a file that is no text, or is of another encoding."""
-    text = " ".join(files.read_text(path, "transcript").removeprefix("\ufeff").split())
+    text = " ".join(files.read_text(path, "transcript").split())
     if not text:
         raise DataError(f"{path}: expected a transcript, got nothing")
     for place, sign in enumerate(text):
