@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnn.data.shakespeare import Characters, load_shakespeare
 from fastnn.tasks.char_lm import train_char_lm
-from fastnn.tasks.language import write_text
+from fastnn.tasks.sampling import write_text
 
 #: how far the bits per character of two devices may lie apart
 TOLERANCE = 5e-3

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.sequences.sides import Sides, copied, state_of
 from fastnn import nn
 from fastnn.engine.predictor import Predictor
-from fastnn.tasks.language import LanguageModel, sample
+from fastnn.tasks.language import LanguageModel
+from fastnn.tasks.sampling import sample
 from fastnn.tasks.translators import RecurrentTranslator
 
 SYMBOLS, POSITIONS, STEPS, SENTENCES, WIDTH = 8000, 18, 24, 64, 8

@@ -44,9 +44,7 @@ def char_lm(
     from fastnn.tasks.language import save_description
     from fastnn.tasks.mixture import NGramBeside, mixed_loss
 
-    for name, given in (("--dynamic", dynamic), ("--ngram", ngram)):
-        if given and more["transformer"]:
-            raise click.UsageError(f"{name}: expected with an LSTM only, which carries its state")
+    options.check_net(ctx)
     text = load_shakespeare()
     trainer, history, bits = train_char_lm(
         text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more

@@ -86,6 +86,23 @@ def language_model(command: Command) -> Command:
     return command
 
 
+#: options that one kind of net has no use for -> what they are expected with
+ONE_NET = {
+    "heads": "--transformer only",
+    "embedding": "an LSTM only; the Transformer's vectors have the size of --hidden",
+    **dict.fromkeys(("cache", "dynamic", "ngram"), "an LSTM only, which carries its state"),
+}
+
+
+def check_net(ctx: click.Context) -> None:
+    """An error for an option that the chosen net, LSTM or Transformer, has no use for."""
+    for name, expected in ONE_NET.items():
+        default = ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
+        wrong = ctx.params["transformer"] != (name == "heads")
+        if ctx.params.get(name) and not default and wrong:
+            raise click.UsageError(f"--{name}: expected with {expected}")
+
+
 def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
             batch: str = "Samples per step.") -> Callable[[Command], Command]:  # fmt: skip
     """The options of every run.

@@ -82,7 +82,8 @@ def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> 
 
 
 def _write(checkpoint: Path, seed: int, length: int, temperature: float, prime: str) -> None:
-    from fastnn.tasks.language import load_language_model, write_text
+    from fastnn.tasks.language import load_language_model
+    from fastnn.tasks.sampling import write_text
 
     model, vocabulary, unit = load_language_model(checkpoint)
     click.echo(

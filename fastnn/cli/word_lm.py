@@ -45,9 +45,7 @@ def word_lm(
     from fastnn.tasks.mixture import Beside, NGramBeside, mixed_loss
     from fastnn.tasks.word_lm import train_word_lm
 
-    for name, given in (("--cache", cache), ("--ngram", ngram)):
-        if given and more["transformer"]:
-            raise click.UsageError(f"{name}: expected with an LSTM only, which carries its state")
+    options.check_net(ctx)
     words = load_ptb()
     trainer, history, (valid, test) = train_word_lm(
         words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more

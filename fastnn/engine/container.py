@@ -93,6 +93,21 @@ def read(path: Path) -> tuple[Arrays, Metadata]:
     return arrays, {key: _parsed(key, text, path) for key, text in texts.items()}
 
 
+def head(path: Path) -> Metadata:
+    """The metadata of a file without a look at its arrays, checksum included; nothing where fastnn
+    did not write it or it can't be read, of which `read` tells."""
+    from safetensors import safe_open
+
+    try:
+        files.regular(path, "checkpoint", CheckpointError)
+        with safe_open(path, framework="numpy") as file:
+            texts = dict(file.metadata() or {})
+        found = texts.pop("checksum")
+        return {key: json.loads(text) for key, text in texts.items()} | {"checksum": found}
+    except Exception:  # whatever the parser, Python or JSON make of it
+        return {}
+
+
 def _parsed(key: str, text: str, path: Path) -> Any:
     try:
         return json.loads(text)

@@ -71,6 +71,10 @@ def _feed(value: Any) -> bool:
     )
 
 
+def _digests(value: Any) -> bool:
+    return value is None or (_names(value) and len(value) == 2)
+
+
 def _turn(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
@@ -104,6 +108,7 @@ OPTIONAL: dict[str, tuple[str, Check, Any]] = {
     "callbacks": ("states by callback", _states, {}),
     "turn": ("a hook that was not finished", _turn, None),
     "scaling": ("an exponent and two numbers of steps", _scaling, None),
+    "description": ("two digests", _digests, None),
     "frozen": ("a list of names", lambda v: v is None or _names(v), None),
 }
 

@@ -61,6 +61,12 @@ def streams(model: Model) -> dict[str, int]:
     }
 
 
+def described(model: Model) -> dict[str, list[str]]:
+    """What a checkpoint's metadata hold of the description that goes with a model, if one does."""
+    digests = vars(model).get("_described")
+    return {} if digests is None else {"description": list(digests)}
+
+
 def fixed_batch(model: Model) -> int | None:
     """The batch size that a model with carried states insists on."""
     return next(iter(streams(model).values()), None)

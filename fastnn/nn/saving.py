@@ -22,7 +22,7 @@ from fastnn.engine import metadata as checks
 from fastnn.engine.access import Access, access_to
 from fastnn.engine.container import Arrays, Metadata, read, write
 from fastnn.engine.metadata import PREFIX
-from fastnn.engine.model import streams
+from fastnn.engine.model import described, streams
 from fastnn.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
     target = files.as_path(path, "checkpoint", CheckpointError)
     metadata = {
         "kind": "model", "dtype": model.store().dtype, "streams": streams(model), "prefix": "",
+        **described(model),
     }  # fmt: skip
     write(target, model_arrays(model, ""), metadata)
 
@@ -86,6 +87,8 @@ def load_model(model: Module, path: str | os.PathLike[str]) -> None:
     compare(found, model_shapes(model, prefix), metadata["dtype"], source)
     model.store(metadata["dtype"])
     set_model(model, found, prefix)
+    if metadata["description"] is not None:
+        vars(model).setdefault("_described", tuple(metadata["description"]))
 
 
 def read_model(path: str | os.PathLike[str]) -> Arrays:
@@ -157,6 +160,17 @@ def compare(
             f"checkpoint {os.fspath(path)!r} does not fit the model: "
             f"{'; '.join(files.one_line(p, 120) for p in problems[:8])}{more}. Build the model "
             "with the layers it was saved with"
+        )
+
+
+def compare_described(model: Module, metadata: Metadata, path: Path) -> None:
+    """An error where a file's ids or features mean something else than the model's do."""
+    mine, saved = described(model).get("description"), metadata["description"]
+    if mine is not None and saved is not None and mine[0] != saved[0]:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r}: it was trained with other symbols or features than those "
+            "of this run's data; resume with the data it was trained with, or read its parameters "
+            "alone with model.load(path)"
         )
 
 

@@ -284,6 +284,7 @@ def train_asr(
     loss = nn.TransducerLoss() if transducer else nn.CTCLoss(zero_infinity=True)
     batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed, transducer)
     recogniser = Recogniser(model, front, symbols, list(train.texts))
+    description.mark(model, described(recogniser))
 
     def measure(logs: Logs) -> dict[str, float]:
         found = recogniser.texts_of(test_frames, with_words=False)
@@ -314,12 +315,16 @@ def _front_for(rate: int) -> Front:
 
 def save_description(recogniser: Recogniser, checkpoint: Path) -> Path:
     """Write what is needed to make the recogniser again as JSON beside a checkpoint; its path."""
-    state = {
+    return description.write(checkpoint, described(recogniser), recogniser.model)
+
+
+def described(recogniser: Recogniser) -> dict[str, Any]:
+    """What `save_description` writes."""
+    return {
         "task": "asr", "transducer": recogniser.is_transducer,
         "options": recogniser.model.options, "front": asdict(recogniser.front),
         "symbols": recogniser.symbols, "texts": recogniser.texts, "weight": recogniser.weight,
     }  # fmt: skip
-    return description.write(checkpoint, state)
 
 
 def load_speech_recogniser(path: str | os.PathLike[str]) -> Recogniser:

@@ -51,7 +51,7 @@ def train_char_lm(
     character of the whole validation text, read from end to end; after Ctrl-C they are NaN.
     """
     model = make_model(
-        len(text.vocabulary), transformer=transformer, heads=heads, context=steps,
+        text.vocabulary, "character", transformer=transformer, heads=heads, context=steps,
         embedding=embedding, hidden=hidden, layers=layers, dropout=dropout, tied=tied,
         variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
         streams=batch_size,

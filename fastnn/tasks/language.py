@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files, nn, ops, optim
-from fastnn.data.ptb import END
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
-from fastnn.optim.schedules import Polynomial
+from fastnn.optim.schedules import Polynomial, Trapezoid
 from fastnn.tasks import description, training
 from fastnn.tasks.transformer_lm import TransformerModel
 from fastnn.train.history import History
@@ -133,14 +132,19 @@ class LanguageModel(nn.Module):
 
 
 def make_model(
-    symbols: int, *, transformer: bool, heads: int, context: int, **options: Any
-) -> LanguageModel | TransformerModel:
-    """An LSTM or a Transformer, of the options of `LanguageModel`.
+    vocabulary: Vocabulary, unit: str, *, transformer: bool, heads: int, context: int,
+    **options: Any,
+) -> LanguageModel | TransformerModel:  # fmt: skip
+    """An LSTM or a Transformer, of the options of `LanguageModel`, whose checkpoints tell these
+    symbols from others. `unit` is "character" or "word".
 
     Raises OptionError for options that a Transformer has no use for.
     """
+    made: LanguageModel | TransformerModel
     if not transformer:
-        return LanguageModel(symbols, **options)
+        made = LanguageModel(len(vocabulary), **options)
+        description.mark(made, described(made, vocabulary, unit))
+        return made
     for name in ("variational", "weight_drop", "word_dropout", "sampled"):
         if options.get(name):
             raise OptionError(
@@ -148,7 +152,9 @@ def make_model(
                 "it out"
             )
     kept = {name: options[name] for name in ("hidden", "layers", "dropout", "tied", "streams")}
-    return TransformerModel(symbols, heads=heads, context=context, **kept)
+    made = TransformerModel(len(vocabulary), heads=heads, context=context, **kept)
+    description.mark(made, described(made, vocabulary, unit))
+    return made
 
 
 class _Reader:
@@ -181,14 +187,15 @@ def train_language_model(
     resume: str | Path | None = None,
     verbose: bool = True,
 ) -> tuple[Trainer, History]:
-    """Train with Adam; the learning rate falls to 0 in a straight line.
+    """Train with Adam; the learning rate falls to 0 in a straight line. A Transformer's rises in
+    the first twentieth of the steps, and its sequences come in another order in each epoch.
 
     Args:
         model: the model; its number of streams is the batch size.
         train, valid: ids of the two texts.
         steps: the length of a sequence in a mini-batch, which is how far gradients go back.
         epochs, seed, device, workers, resume, verbose: see `Trainer`.
-        lr: the learning rate at the beginning.
+        lr: the highest learning rate.
         clip: limit of the norm of all gradients together.
         precision: of products, see `Trainer`; "bf16" takes half of the time or less on a CPU with a
             tile unit.
@@ -201,7 +208,11 @@ def train_language_model(
     batch = model.streams
     x, y = (a.reshape(-1, steps) for a in batchify(train, batch, steps))
     x_valid, y_valid = (a.reshape(-1, steps) for a in batchify(valid, batch, steps))
-    schedule = Polynomial(duration=len(x) // batch * epochs)
+    apart = isinstance(model, TransformerModel)  # sequences that know nothing of those before
+    count = len(x) // batch * epochs
+    schedule: Any = Polynomial(duration=count)
+    if apart:
+        schedule = Trapezoid(count, warmup=count // 20, cooldown=count - count // 20)
     name, of = measure
     loss: Any = nn.CrossEntropyLoss()
     given: tuple[Any, Any] = (x, y)
@@ -211,7 +222,7 @@ def train_language_model(
     return training.train(
         model, loss, *given, schedule=schedule, lr=lr, clip=clip,
         measure=lambda logs: {name: of(logs["loss"]), f"val_{name}": of(logs["val_loss"])},
-        validation=given_valid, batch_size=batch, shuffle=False, epochs=epochs,
+        validation=given_valid, batch_size=batch, shuffle=apart, epochs=epochs,
         callbacks=[ResetStates(), *callbacks], seed=seed, device=device, workers=workers,
         precision=precision, resume=resume, verbose=verbose,
     )  # fmt: skip
@@ -280,7 +291,14 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
     """
     if not isinstance(model, (LanguageModel, TransformerModel)):
         raise OptionError(f"expected a LanguageModel, got {type(model).__name__}")
-    state = {
+    return description.write(checkpoint, described(model, vocabulary, unit), model)
+
+
+def described(
+    model: LanguageModel | TransformerModel, vocabulary: Vocabulary, unit: str
+) -> dict[str, Any]:
+    """What `save_description` writes."""
+    return {
         "transformer": isinstance(model, TransformerModel),
         "unit": unit,
         "streams": model.streams,
@@ -288,7 +306,6 @@ def save_description(model: nn.Module, vocabulary: Vocabulary, checkpoint: Path,
         "symbols": list(vocabulary),
         "unknown": vocabulary.unknown,
     }
-    return description.write(checkpoint, state)
 
 
 def load_language_model(
@@ -313,88 +330,3 @@ def load_language_model(
         unit = str(state["unit"])
     model.load(checkpoint)
     return model.with_streams(1), vocabulary, unit
-
-
-# -------------------------------------------------------------------- sampling
-
-
-def sample(
-    model: LanguageModel | TransformerModel,
-    prime: Sequence[int] | NDArray[np.int64],
-    length: int,
-    *,
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> list[int]:
-    """Draw symbols one after the other, each from the model's distribution after those before.
-
-    State, or keys and values, are kept, so a symbol costs one step of the net.
-
-    Args:
-        model: a model with one stream (`LanguageModel.with_streams`).
-        prime: ids that the text begins with, at least one.
-        length: how many symbols to draw.
-        temperature: divides the logits: below 1 likely symbols become more likely; 0 always takes
-            the likeliest.
-        seed: the text follows from it.
-
-    Returns the drawn ids, without `prime`.
-    """
-    if model.streams != 1:
-        raise OptionError(
-            f"sample: expected a model with one stream, got {model.streams}; use with_streams(1)"
-        )
-    if len(prime) == 0:
-        raise OptionError("sample: expected at least one symbol to begin with, got none")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise OptionError(f"sample: expected a temperature >= 0, got {temperature}")
-    if length < 0:
-        raise OptionError(f"sample: expected a length >= 0, got {length}")
-    random = np.random.default_rng(seed)
-    reader = model.reader()
-    logits = np.zeros(model.symbols)
-    for symbol in prime:
-        logits = reader.feed(int(symbol))
-    drawn: list[int] = []
-    while len(drawn) < length:
-        drawn.append(_draw(logits, temperature, random))
-        logits = reader.feed(drawn[-1])
-    return drawn
-
-
-def _draw(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    scores = logits.astype(np.float64) / temperature
-    chances = np.exp(scores - scores.max())
-    return int(min(np.searchsorted(np.cumsum(chances), random.random() * chances.sum()),
-                   len(chances) - 1))  # fmt: skip
-
-
-def write_text(
-    model: LanguageModel | TransformerModel,
-    vocabulary: Vocabulary,
-    length: int,
-    *,
-    unit: str = "character",
-    prime: str = "",
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> str:
-    """A text: `prime` and the model's continuation of it; see `sample`.
-
-    Without `prime` it begins after the end of a line (of a sentence, for words).
-
-    Raises DataError if `prime` has a character that the model does not know.
-    """
-    end = END if unit == "word" else "\n"
-    start = end if end in vocabulary else vocabulary.symbols[0]
-    before = prime.split() if unit == "word" else list(prime)
-    drawn = sample(
-        model, vocabulary.encode(before or [start]), length, temperature=temperature, seed=seed
-    )
-    symbols = [*before, *vocabulary.decode(drawn)]
-    if unit != "word":
-        return "".join(symbols)
-    lines = " ".join("\n" if symbol == END else symbol for symbol in symbols)
-    return lines.replace(" \n ", "\n").replace(" \n", "\n")

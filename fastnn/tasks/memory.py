@@ -199,6 +199,7 @@ class MemoryNet(nn.Module):
         else:
             units = _units(sum(p.size for p in machine.named_arrays().values()), bits + 2, bits)
             self.lstm, self.output = nn.LSTM(bits + 2, units), nn.Linear(units, bits)
+        description.mark(self, described(self))
 
     def forward(self, x: Value, lengths: Value) -> Value:
         if self.net == "ntm":
@@ -330,8 +331,12 @@ def save_description(model: nn.Module, checkpoint: Path) -> Path:
     """Write what is needed to make the net again as JSON beside a checkpoint; its path."""
     if not isinstance(model, MemoryNet):
         raise OptionError(f"expected a MemoryNet, got {type(model).__name__}")
-    state = {"task": model.task, "net": model.net, "options": model.options}
-    return description.write(checkpoint, state)
+    return description.write(checkpoint, described(model), model)
+
+
+def described(model: MemoryNet) -> dict[str, Any]:
+    """What `save_description` writes."""
+    return {"task": model.task, "net": model.net, "options": model.options}
 
 
 def load_memory(path: str | os.PathLike[str]) -> MemoryNet:

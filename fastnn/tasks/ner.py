@@ -83,6 +83,7 @@ def train_ner(
     """
     encoder = Encoder.fit(data.train)
     model = encoder.model(embedding=embedding, hidden=hidden, dropout=dropout)
+    description.mark(model, described(model, encoder))
     inputs = encoder.inputs(data.train.words)
     times = np.bincount(np.concatenate(inputs[0]), minlength=len(encoder.words))
     batches = HiddenWords(
@@ -108,10 +109,14 @@ def save_description(model: nn.Module, encoder: Encoder, checkpoint: Path) -> Pa
     """Write what is needed to make the tagger again as JSON beside a checkpoint; its path."""
     if not isinstance(model, Tagger):
         raise OptionError(f"expected a Tagger, got {type(model).__name__}")
+    return description.write(checkpoint, described(model, encoder), model)
+
+
+def described(model: Tagger, encoder: Encoder) -> dict[str, Any]:
+    """What `save_description` writes."""
     parts = {"words": encoder.words, "characters": encoder.characters, "tags": encoder.tags}
     symbols = {name: list(vocabulary) for name, vocabulary in parts.items()}
-    state = {"task": "ner", "options": model.options, "scheme": encoder.scheme, **symbols}
-    return description.write(checkpoint, state)
+    return {"task": "ner", "options": model.options, "scheme": encoder.scheme, **symbols}
 
 
 def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:

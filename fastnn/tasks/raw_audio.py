@@ -180,6 +180,7 @@ def train_raw_audio(
         raise OptionError(f"seconds: expected {SHORTEST} or more, got {seconds}")
     rate = train.rate
     model = RawAudioNet(len(train.classes), rate, channels, front, dropout)
+    description.mark(model, described(model, train.classes, seconds))
     batches = Buckets(
         train.waveforms, train.labels, min(batch_size, len(train)), multiple=MULTIPLE, seed=seed,
         transform=_Changed(rate, seconds, augment),
@@ -231,8 +232,12 @@ def save_description(
     checkpoint: Path, model: RawAudioNet, classes: Sequence[str], seconds: float
 ) -> Path:
     """Write what is needed to make the model again, as JSON beside a checkpoint."""
-    state = dict(kind="recordings", classes=list(classes), seconds=seconds, options=model.options)
-    return description.write(checkpoint, state)
+    return description.write(checkpoint, described(model, classes, seconds), model)
+
+
+def described(model: RawAudioNet, classes: Sequence[str], seconds: float) -> dict[str, Any]:
+    """What `save_description` writes."""
+    return dict(kind="recordings", classes=list(classes), seconds=seconds, options=model.options)
 
 
 class Recogniser:

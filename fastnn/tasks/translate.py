@@ -243,6 +243,7 @@ def train_translator(
     )
     net = make_model(model, len(vocabulary), **options)
     translator = Translator(net, vocabulary, subwords)
+    description.mark(net, described(translator, data))
 
     def pairs(part: tuple[list[str], list[str]]) -> Pairs:
         sources, targets = ([translator.encode(text) for text in side] for side in part)
@@ -274,6 +275,11 @@ def train_translator(
 
 def save_description(translator: Translator, data: Sentences, checkpoint: Path) -> Path:
     """Write what is needed to make the translator again, as JSON beside a checkpoint."""
+    return description.write(checkpoint, described(translator, data), translator.model)
+
+
+def described(translator: Translator, data: Sentences) -> dict[str, Any]:
+    """What `save_description` writes."""
     model: Any = translator.model
     kind = "gru" if isinstance(model, RecurrentTranslator) else "transformer"
     if kind == "gru":
@@ -287,11 +293,10 @@ def save_description(translator: Translator, data: Sentences, checkpoint: Path) 
             "size": model.size, "heads": layer.self_attn.num_heads,
             "layers": len(model.net.encoder.layers), "feedforward": layer.linear1.out_features,
         }  # fmt: skip
-    state = {
+    return {
         "translator": kind, "options": options, "source": data.source, "target": data.target,
         "symbols": list(translator.vocabulary), "merges": translator.subwords.merges,
     }  # fmt: skip
-    return description.write(checkpoint, state)
 
 
 def load_translator(path: str | os.PathLike[str]) -> Translator:

@@ -114,6 +114,7 @@ def train_wavenet(
         optimizer=optim.Adam(lr=lr, clip_global_norm=1.0, schedule=CosineAnnealing(steps)),
         seed=seed, device=device, workers=workers,
     )  # fmt: skip
+    description.mark(trainer.model, described(net))
     history = trainer.fit(
         batches, epochs=epochs, callbacks=list(callbacks), resume=resume, verbose=verbose
     )
@@ -256,12 +257,17 @@ def write_sound(waveform: NDArray[np.float32], path: Path, rate: int = RATE) -> 
 
 def save_description(checkpoint: Path, net: WaveNet) -> Path:
     """Write what is needed to make the net again, as JSON beside a checkpoint."""
+    return description.write(checkpoint, described(net))
+
+
+def described(net: WaveNet) -> dict[str, Any]:
+    """What `save_description` writes."""
     options = {
         "levels": net.levels, "channels": net.channels, "skip": net.skip.weight.shape[0],
         "layers": net.layers, "cycle": net.cycle, "kernel_size": net.kernel_size,
         "output": net.output, "classes": net.classes,
     }  # fmt: skip
-    return description.write(checkpoint, {"sound": options, "rate": RATE})
+    return {"sound": options, "rate": RATE}
 
 
 def load_wavenet(path: str | os.PathLike[str]) -> WaveNet:

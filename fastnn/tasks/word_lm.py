@@ -47,7 +47,7 @@ def train_word_lm(
     of the whole validation and test texts, each read from end to end; after Ctrl-C they are NaN.
     """
     model = make_model(
-        len(words.vocabulary), transformer=transformer, heads=heads, context=steps,
+        words.vocabulary, "word", transformer=transformer, heads=heads, context=steps,
         embedding=embedding, hidden=hidden, layers=layers, dropout=dropout, spread=0.1, tied=tied,
         variational=variational, weight_drop=weight_drop, word_dropout=word_dropout,
         sampled=sampled, streams=batch_size,

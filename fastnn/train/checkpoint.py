@@ -29,11 +29,18 @@ from fastnn import files
 from fastnn.engine import metadata as checks
 from fastnn.engine.access import Access, access_to
 from fastnn.engine.container import Arrays, Metadata, read, write
-from fastnn.engine.model import streams
+from fastnn.engine.model import described, streams
 from fastnn.errors import CheckpointError, DataError, warn
 from fastnn.graph.leaf import as_seen
 from fastnn.kernels import control_block
-from fastnn.nn.saving import compare, compare_streams, model_arrays, model_shapes, set_model
+from fastnn.nn.saving import (
+    compare,
+    compare_described,
+    compare_streams,
+    model_arrays,
+    model_shapes,
+    set_model,
+)
 from fastnn.train.hooks import CallbackList
 from fastnn.train.packing import pack, unpack
 
@@ -110,6 +117,7 @@ class Loaded:
             )
         _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), self.path)
         compare_streams(trainer.model, metadata, self.path)
+        compare_described(trainer.model, metadata, self.path)
         _compare_slots(trainer, arrays, metadata, self.path)
         kept = {n: a for n, a in arrays.items() if n.startswith("callback.")}
         shapes = model_shapes(trainer.model)
@@ -274,6 +282,7 @@ def _trainer_metadata(trainer: Trainer, arrays: Arrays) -> Metadata:
         "rate_factor": factor,
         "names": trainer.names,  # what the totals are of
         "streams": streams(trainer.model),
+        **described(trainer.model),
         "frozen": _frozen(trainer.model),
         "feed": trainer.feed_description,
         "callbacks": states,

@@ -137,8 +137,9 @@ def test_char_lm_and_sample(tmp_path, text):
     assert float(mixed[1]) < float(alone[1])
     refused = run("train", "char-lm", "--transformer", "--dynamic", 0.3)
     assert "--dynamic: expected with an LSTM only" in refused.output
-    refused = run("train", "char-lm", "--transformer", "--ngram", 3)
-    assert "--ngram: expected with an LSTM only" in refused.output
+    refused = run("train", "word-lm", "--transformer", "--embedding", 3)
+    assert "--embedding: expected with an LSTM only; the Transformer's vec" in refused.output
+    assert "--heads: expected with --trans" in run("train", "char-lm", "--heads", 2).output
     again = run("train", "char-lm", *options, "--resume", tmp_path / "run/model.safetensors")
     assert again.exit_code == 0, again.output
     written = run("sample", tmp_path / "run", "--prime", "to be", "--length", 20)

@@ -10,6 +10,7 @@ from fastnn.cli import group
 from fastnn.data.transcribed import Transcribed, load_an4, load_transcribed
 from fastnn.errors import DataError
 from fastnn.tasks import asr
+from tests.tasks.foreign import another_order, refused
 
 
 def write_wave(path, samples, rate=8000):
@@ -74,6 +75,8 @@ def test_a_transducer(recordings, tmp_path):
     asr.save_description(made, tmp_path / "model.safetensors")
     again = asr.load_speech_recogniser(tmp_path / "model.safetensors")
     assert again.is_transducer
+    refused(asr.load_speech_recogniser, tmp_path, another_order("symbols"))
+    refused(asr.load_speech_recogniser, tmp_path, another_order("texts"))
     for with_words in (True, False):
         read = made.texts_of(asr.frames_of(data, made.front), with_words)
         assert [

@@ -15,11 +15,11 @@ from fastnn.tasks.language import (
     LanguageModel,
     load_language_model,
     mean_loss,
-    sample,
     save_description,
     train_language_model,
-    write_text,
 )
+from fastnn.tasks.sampling import sample, write_text
+from tests.tasks.foreign import another_order, refused
 
 SMALL = {"embedding": 8, "hidden": 24, "layers": 1, "dropout": 0.0, "workers": 1, "verbose": False}
 
@@ -132,6 +132,7 @@ def test_a_checkpoint_and_its_description_make_the_model_again(trained, rhyme, t
     assert (vocabulary, unit) == (rhyme.vocabulary, "character")
     wanted = write_text(trainer.model.with_streams(1), vocabulary, 50, seed=4)
     assert write_text(model, vocabulary, 50, seed=4) == wanted
+    refused(load_language_model, tmp_path, another_order("symbols"))
     description.write_text("{}")
     with pytest.raises(DataError, match="expected the description of a language model"):
         load_language_model(checkpoint)
@@ -192,6 +193,7 @@ def test_training_on_a_sample_of_words(few_words, tmp_path, tied):
     save_description(model, few_words.vocabulary, tmp_path / "model.safetensors", "word")
     loaded, _, _ = load_language_model(tmp_path)
     assert loaded.softmax.bias is loaded.logits.bias
+    refused(load_language_model, tmp_path, another_order("symbols"))
     ids = few_words.valid[None, :6]
     np.testing.assert_array_equal(loaded.predict(ids), model.with_streams(1).predict(ids))
 

@@ -7,6 +7,7 @@ import pytest
 
 from fastnn.errors import DataError, OptionError
 from fastnn.tasks import memory
+from tests.tasks.foreign import refused
 
 
 def test_copies_stand_after_the_end():
@@ -108,6 +109,7 @@ def test_picture_and_checkpoint(tmp_path):
     path = memory.save_description(model, tmp_path / "model.safetensors")
     found = memory.make("recall", [3, 2], np.random.default_rng(0))
     again = memory.load_memory(tmp_path)
+    refused(memory.load_memory, tmp_path, lambda state: state["options"].update(slots=9))
     np.testing.assert_array_equal(memory.bits_wrong(again, found), memory.bits_wrong(model, found))
     path.write_text(json.dumps({**json.loads(path.read_text()), "net": "gru"}))
     with pytest.raises(DataError, match="ntm, lstm"):

@@ -9,6 +9,7 @@ from fastnn.data import load_conll2003
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.errors import DataError
 from fastnn.tasks import ner, tagger
+from tests.tasks.foreign import another_order, refused
 
 
 def sentences(count, seed):
@@ -58,6 +59,8 @@ def test_it_learns_names_that_it_has_never_seen(news, tmp_path):
     ner.save_description(trainer.model, encoder, tmp_path / "model.safetensors")
     model, loaded = ner.load_tagger(tmp_path)
     assert loaded == encoder
+    refused(ner.load_tagger, tmp_path, another_order("words"))
+    refused(ner.load_tagger, tmp_path, another_order("characters"))
     assert ner.score(model, loaded, news.test) == scores["test"]
     text = tmp_path / "text.txt"
     text.write_text("mr Tolu Esmir went to Badeeton.\n\nRosimton is in 1996 .\n")

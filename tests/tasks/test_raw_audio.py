@@ -9,6 +9,7 @@ from fastnn.data.audio_folder import Recordings
 from fastnn.errors import DataError, OptionError
 from fastnn.tasks import raw_audio as task
 from fastnn.tasks import recordings as splits
+from tests.tasks.foreign import another_order, refused
 
 SMALL = dict(channels=6, batch_size=10, workers=1, verbose=False)
 
@@ -87,6 +88,7 @@ def test_what_is_written_is_read_again(pitches, tmp_path):
     trainer, *_ = task.train_raw_audio(train, test, epochs=4, lr=0.02, **SMALL)
     trainer.save(tmp_path / "model.safetensors")
     task.save_description(tmp_path / "model.safetensors", trainer.model, train.classes, 2.0)
+    refused(task.load_recogniser, tmp_path, another_order("classes"))
     recogniser = task.load_recogniser(tmp_path)
     assert (recogniser.classes, recogniser.rate, recogniser.seconds) == (train.classes, 8000, 2.0)
     signal = test.waveforms[0]

@@ -7,8 +7,10 @@ import pytest
 
 from fastnn.errors import OptionError
 from fastnn.tasks import char_lm
-from fastnn.tasks.language import load_language_model, mean_loss, save_description, write_text
+from fastnn.tasks.language import load_language_model, mean_loss, save_description
+from fastnn.tasks.sampling import write_text
 from fastnn.tasks.transformer_lm import TransformerModel
+from tests.tasks.foreign import refused
 
 
 def log_probabilities(logits):
@@ -75,6 +77,7 @@ def test_a_checkpoint_and_its_description_make_it_again(trained, rhyme, tmp_path
     model, vocabulary, _ = load_language_model(tmp_path)
     assert isinstance(model, TransformerModel)
     assert model.logits.weight is model.vectors.weight
+    refused(load_language_model, tmp_path, lambda state: state["options"].update(heads=4))
     wanted = write_text(trainer.model.with_streams(1), vocabulary, 30, seed=4)
     assert write_text(model, vocabulary, 30, seed=4) == wanted
 

@@ -10,6 +10,7 @@ import pytest
 from fastnn.data.multi30k import Sentences
 from fastnn.errors import DataError, OptionError
 from fastnn.tasks import translate
+from tests.tasks.foreign import another_order, refused
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier"}
 
@@ -43,6 +44,8 @@ def test_a_toy_language_is_learnt(toy: Sentences, model: str, tmp_path: Any) -> 
     translate.save_description(translator, toy, tmp_path / "model.safetensors")
     again = translate.load_translator(tmp_path)
     assert again(toy.test[0], width=2) == found
+    refused(translate.load_translator, tmp_path, another_order("symbols"))
+    refused(translate.load_translator, tmp_path, another_order("merges"))
     if model == "gru":
         weights = again.alignment(found[0])
         assert weights.shape == (len(found[0].target) + 1, len(found[0].source))

@@ -8,6 +8,7 @@ import pytest
 from fastnn.errors import DataError, OptionError
 from fastnn.generative import WaveNet
 from fastnn.tasks import wavenet as task
+from tests.tasks.foreign import refused
 
 SMALL = dict(channels=4, skip=6, layers=5, length=600, batch_size=4, workers=1, verbose=False)
 
@@ -20,6 +21,7 @@ def test_tones_are_learned(tones, tmp_path):
     path = tmp_path / "model.safetensors"
     trainer.save(path)
     task.save_description(path, net)
+    refused(task.load_wavenet, tmp_path, lambda state: state["sound"].update(cycle=3))
     again = task.load_wavenet(tmp_path)
     said = task.spoken(net, [3, 1], 0.01, seed=4)
     np.testing.assert_array_equal(task.spoken(again, [3, 1], 0.01, seed=4), said)
