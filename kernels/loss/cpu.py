@@ -7,7 +7,8 @@ the ignored one gives NaN.
 
 from ..cpu.parts import fill_row, keep_part, load_part, row_max, store_part
 from ..declare import helper, kernel
-from ..simd import fma, lanes, splat, sum_lanes, where
+from ..scalar import exp, log
+from ..simd import fma, iota, lanes, max_lanes, maximum, splat, sum_lanes, where
 from ..softmax.cpu import exp_row, exp_sum, log_of
 
 # ---------------------------------------------------------------- cross entropy
@@ -41,6 +42,51 @@ def spread_sum(x, weight, base, C, shift):
     return sum_lanes(total)
 
 
+@helper
+def narrow_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi):
+    """`cross_entropy_forward` without smoothing, of rows that fit in two vectors.
+
+    A row stays in registers, and one logarithm serves as many rows as a vector has lanes. Every
+    number is computed in the order of longer rows.
+    """
+    C, step = x.shape[1], lanes(x)
+    rest, nothing = C - step, 0.0 * weight_total(weight, C)
+    zero, lowest = splat(x, -0.0), splat(x, -float("inf"))
+    others, behind = weighted(weight, zero, 0, C), zero
+    if rest > 0:
+        behind = weighted(weight, zero, step, rest)
+    for first in range(lo, hi, step):
+        count = min(step, hi - first)
+        totals, own, shares = splat(x, 1.0), splat(x, 0.0), zero
+        for k in range(count):
+            i, here = first + k, iota(x) == k
+            base, t = i * C, target[i]
+            if t < 0 or t >= C or t == ignore_index:
+                value = 0.0 if t == ignore_index else float("nan")
+                own = where(here, splat(x, value), own)
+                fill_row(dlogits, base, C, value)
+                continue
+            a, b = load_part(x, base, C), zero
+            largest = maximum(keep_part(x, a, C, -float("inf")), lowest)
+            if rest > 0:
+                b = load_part(x, base + step, rest)
+                largest = maximum(keep_part(x, b, rest, -float("inf")), largest)
+            shift = max_lanes(largest)
+            a = keep_part(x, exp(a - shift), C, 0.0)
+            if rest > 0:
+                b = keep_part(x, exp(b - shift), rest, 0.0)
+            total, share = sum_lanes(a + b), 1.0 * weight_of(weight, t)
+            scale = (share + nothing) / total
+            totals = where(here, splat(x, total), totals)
+            own = where(here, splat(x, x[i, t] - shift), own)
+            shares = where(here, splat(x, share), shares)
+            store_part(dlogits, base, fma(a, scale, others), C)
+            if rest > 0:
+                store_part(dlogits, base + step, fma(b, scale, behind), rest)
+            dlogits[i, t] -= share
+        store_part(loss, first, -shares * (own - log(totals)), count)
+
+
 @kernel(slow_to_compile=True)
 def cross_entropy_forward(
     x: "in rows f[N,C]",  # logits
@@ -59,6 +105,9 @@ def cross_entropy_forward(
     dlogits = p ((1 - s) w_t + s / C sum w) - (1 - s) w_t [c = t] - s / C w_c
     """
     C = x.shape[1]
+    if 2 * lanes(x) >= C and smoothing == 0.0:
+        narrow_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi)
+        return
     weights = weight_total(weight, C)
     spread = smoothing / C
     others = splat(x, -spread)

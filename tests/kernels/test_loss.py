@@ -86,6 +86,17 @@ def test_extreme_logits(dtype):
     close(got["dlogits"], gradient, dtype)
 
 
+@pytest.mark.parametrize("columns", [3, 5, 9, 12, 17, 40])  # in one vector, in two, in more
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_largest_logit_is_subtracted_wherever_it_stands(columns, dtype):
+    x = np.zeros((columns, columns)) + 1e4 * np.eye(columns)
+    out = {"loss": (columns,), "dlogits": x.shape}
+    given = dict(x=x, weight=np.zeros(0), smoothing=0.0, target=np.arange(columns))
+    got = compute("cross_entropy_forward", dtype, out, ignore_index=IGNORED, **given)
+    assert not got["loss"].any()
+    assert not got["dlogits"].any()
+
+
 def test_gradient_over_the_logits():
     x, target, _, weight = data((5, 37), np.float32, True)
     given = dict(target=target, weight=weight, smoothing=0.1, ignore_index=IGNORED)
