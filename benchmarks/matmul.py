@@ -49,7 +49,7 @@ class Product:
         self.bias = rng.standard_normal(k).astype(np.float32)
         self.calls: list[Callable[[int], None]] = []
         self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
-        if pays(n):
+        if pays(n, c, k, 4):
             self.kernel = KERNELS[self.kernel].traits.turned_as or self.kernel
         getattr(self, kind)()
 

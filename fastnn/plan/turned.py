@@ -1,7 +1,7 @@
 """Products with a transposed matrix: few rows are turned, not the matrix packed.
 
 Lowering has the transposed matrix packed, once a step however often it is read. If one product
-alone reads it, and has few rows, the copy costs more than it saves (`matmul/cpu_turned.py`).
+alone reads it, and has few rows, the copy mostly costs more than it saves (`matmul/cpu_turned.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from fastnn.graph.node import Call
 from fastnn.graph.value import Value
@@ -34,8 +36,9 @@ def turned(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
         if packing and reads[call.operands["w_packed"].root] == 1:
             dy, w = call.operands["dy"], packing.operands["w"]
             rows = dy.size // max(dy.shape[-1], 1)
+            itemsize = np.dtype(lowered.dtype).itemsize
             # not over time: each length on another side of `pays` would have a plan of its own
-            if len(dy.shape) == 2 and pays(rows):
+            if len(dy.shape) == 2 and pays(rows, *w.shape, itemsize):
                 gone.add(packing)
                 call = _turned(lowered, call, w, rows)
         calls.append(call)

@@ -10,7 +10,16 @@ Every element is the same chain of fused multiply-adds, so the bits are those of
 """
 
 from ..cpu import target
-from ..cpu.tile import best_tile, tile_height, tile_lanes, tile_width, transpose_block
+from ..cpu.tile import (
+    MAIN,
+    best_tile,
+    panel_width,
+    shapes,
+    tile_height,
+    tile_lanes,
+    tile_width,
+    transpose_block,
+)
 from ..declare import helper, kernel
 from ..simd import load_first, store_first
 from .cpu import BACKWARD
@@ -18,18 +27,38 @@ from .cpu import BACKWARD
 #: rows of the weight in a strip: whole tiles (6 or 8 rows) and whole blocks (8 or 16) that are
 #: turned; a strip of 512 columns (98 KB) stays in L2 while all rows pass over it
 STRIP = 48
-#: Rows for which it pays. On a Zen 3 (AVX2, float32), for weights from 64x64 to 2048x1024 and
-#: 256x10000, of the time that packing and product take as two calls: 8 rows 0.48 to 0.80, 16 rows
-#: 0.50 to 0.74, 24 rows 0.79 to 0.98, 32 rows 0.58 to 0.83, 63 rows 0.72 to 0.96, 128 rows 0.86 to
-#: 1.0, 256 rows 0.95 to 1.06; 5 rows 0.61 to 1.07. Where the weight is packed already, as it is in
-#: a loop, the product by it is the quicker one for most sizes.
+#: rows for which it may pay; above, both ways take equally long (256 rows 0.95 to 1.06)
 FEWEST, MOST = 8, 128
+#: Cycles on a Zen 3 (AVX2): a chain of multiply-adds until its next one; packing a row of a panel;
+#: turning as many numbers as such a row has; one call more.
+LATENCY, PACK, TURN, CALL = 4, 8, 2, 100
 
 
-def pays(rows: int) -> bool:
-    """Whether it is the quicker way for so many rows. Not measured with vectors of 512 bits, whose
-    tiles of 48 columns few rows fill."""
-    return FEWEST <= rows <= MOST and target.host().vector_bits <= 256
+def tile_cycles(rows: int, columns: int, itemsize: int) -> int:
+    """The cycles that tiles of so many rows and columns take for each number of the depth, at two
+    multiply-adds a cycle. A tile of fewer columns takes as long as a whole one."""
+    height, vectors = shapes()[MAIN]
+    whole, rest = divmod(rows, height)
+    cycles = whole * height * vectors // 2
+    if rest:
+        cycles += max(LATENCY, rest * vectors // 2)
+    return -(-columns // panel_width(itemsize)) * cycles
+
+
+def pays(rows: int, c: int, k: int, itemsize: int) -> bool:
+    """Whether turning so many rows is the quicker way for a weight of c x k numbers, by estimate.
+
+    Of 594 cases from 8 x 4 x 4 to 128 x 512 x 512, measured on a Zen 3 in both types, choosing by
+    it takes 0.6 % more than the quicker way on average, turning always 6. Where the weight is
+    packed already, as it is in a loop, the product by it is quicker for most sizes. Not measured
+    with vectors of 512 bits, whose tiles of 48 columns few rows fill.
+    """
+    if not FEWEST <= rows <= MOST or target.host().vector_bits > 256:
+        return False
+    width = panel_width(itemsize)
+    turned = tile_cycles(c, rows, itemsize) * k + TURN * rows * (c + k) // width
+    packed = tile_cycles(rows, c, itemsize) * k + PACK * -(-c // width) * k + CALL
+    return turned < packed
 
 
 def turned_columns(k: int) -> int:
@@ -41,13 +70,17 @@ def turned_columns(k: int) -> int:
 def turn(a, a_at, a_row, rows, columns, b, b_at, b_row):
     """b[b_at + j*b_row + i] = a[a_at + i*a_row + j] for i < rows, j < columns (flat indices)."""
     n = tile_lanes(a)
-    top = rows // n * n
-    whole = columns // n * n
-    for i in range(0, top, n):
-        for j in range(0, whole, n):
-            transpose_block(a, a_at + i * a_row + j, a_row, b, b_at + j * b_row + i, b_row)
+    if rows >= n and columns >= n:
+        # the last block of each direction overlaps the one before, and writes the same once more
+        for i in range(0, rows, n):
+            top = min(i, rows - n)
+            for j in range(0, columns, n):
+                left = min(j, columns - n)
+                transpose_block(a, a_at + top * a_row + left, a_row,
+                                b, b_at + left * b_row + top, b_row)  # fmt: skip
+        return
     for i in range(rows):
-        for j in range(whole if i < top else 0, columns):
+        for j in range(columns):
             store_first(b, b_at + j * b_row + i, load_first(a, a_at + i * a_row + j, 1), 1)
 
 

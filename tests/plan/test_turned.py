@@ -14,6 +14,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.cpu import target
 from fastnn.kernels.matmul.cpu import packed_shape
+from fastnn.kernels.matmul.cpu_turned import pays
 from fastnn.plan import products, turned
 from fastnn.plan.lower import Lowering
 
@@ -54,6 +55,16 @@ def test_few_rows_that_read_it_once() -> None:
     for rows in (7, 129):
         assert kernels(rows) == [PACK, PRODUCT]
     assert kernels(32, 2) == [PACK, PRODUCT, PRODUCT]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_not_where_packing_is_cheaper() -> None:
+    """Turning moves rows x (C + K) numbers, packing C x K in whole panels; remainders cost."""
+    for rows, c, k in ((64, 16, 4), (64, 32, 16), (128, 128, 10), (20, 128, 10), (100, 512, 512)):
+        assert not pays(rows, c, k, 4)
+    for rows, c, k in ((64, 12, 12), (16, 16, 4), (16, 128, 10), (32, 784, 128), (128, 512, 512)):
+        assert pays(rows, c, k, 4)
+    assert not pays(64, 16, 16, 8)
 
 
 @pytest.mark.usefixtures("narrow")
@@ -112,9 +123,9 @@ def trained(workers: int, precision: str = "highest") -> dict[str, Any]:
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_trainings_keep_their_bits(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(turned, "pays", lambda rows: asked.append(rows) or True)
+    monkeypatch.setattr(turned, "pays", lambda rows, *_: asked.append(rows) or True)
     several = [trained(workers, precision) for workers in (1, 3)]
     assert set(asked) == {26, 18}
-    monkeypatch.setattr(turned, "pays", lambda rows: False)
+    monkeypatch.setattr(turned, "pays", lambda *_: False)
     for name, array in trained(1, precision).items():
         assert all(np.array_equal(array, other[name]) for other in several), name
