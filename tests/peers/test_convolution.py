@@ -108,6 +108,31 @@ def test_random_shapes(kind: str, number: int) -> None:
         compared(got, [y, *(t.grad for t in tensors)], dtype)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_where_zeros_are(kernel: int) -> None:
+    """Of an odd number of them "same" has the smaller half in front, whatever the stride, and
+    "causal" has all; a kernel of 1 has zeros, too, where it is told to."""
+    rng = np.random.default_rng(kernel)
+    x, w = rng.normal(size=(2, 3, 9)), rng.normal(size=(4, 3, kernel))
+    for stride, dilation in ((1, 1), (1, 3), (3, 2)):
+        span = dilation * (kernel - 1)
+        paddings: dict[Any, tuple[int, int]] = {
+            "same": (span // 2, span - span // 2), "causal": (span, 0), 2: (2, 2),
+        }  # fmt: skip
+        for padding, both in paddings.items():
+            image = torch.nn.functional.pad(torch.tensor(x), both)
+            want = torch.nn.functional.conv1d(
+                image, torch.tensor(w), stride=stride, dilation=dilation
+            )
+            a = {"stride": stride, "padding": padding, "dilation": dilation}
+            got = results(lambda *v, a=a: ops.conv1d(*v, **a), x, w, seed=None)
+            compared(got, [want], "float64")
+            if padding == "same" and stride == 1:
+                theirs = torch.nn.functional.conv1d(torch.tensor(x), torch.tensor(w), **a)
+                compared(got, [theirs], "float64")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_3x3_by_tiles(padding: int, dtype: str) -> None:
