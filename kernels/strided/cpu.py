@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..cpu.parts import copy_run, fill_row
+from ..cpu.tile import tile_lanes, transpose_block
 from ..declare import helper, kernel
 from ..simd import lanes, splat, store, store_first
 
@@ -40,11 +41,21 @@ def place_in(row: int, begin: int, extents: Any, strides: Any) -> int:
 
 
 @helper
-def are_neighbours(row: int, extents: Any, strides: Any) -> bool:
-    """Whether this row and those after it read neighbours, as in a transpose: then TOGETHER rows
-    are copied at once, so that a line of the cache that is read is used up."""
+def are_neighbours(row: int, count: int, extents: Any, strides: Any) -> bool:
+    """Whether `count` rows from this one on read neighbours, as in a transpose: then they are
+    copied at once, so that a line of the cache that is read is used up."""
     last = extents.shape[0] - 1
-    return strides[last] == 1 and row % extents[last] + TOGETHER <= extents[last]
+    return strides[last] == 1 and row % extents[last] + count <= extents[last]
+
+
+@helper
+def transpose_rows(x: Any, i: int, step: int, y: Any, k: int, width: int) -> None:
+    """y[k + j*width + c] = x[i + c*step + j] (flat) for c < width and as many j as a vector has
+    elements, block by block; the last one ends at the last c. There are as many c, too."""
+    n = tile_lanes(x)
+    for begin in range(0, width, n):
+        c = min(begin, width - n)
+        transpose_block(x, i + c * step, step, y, k + c, width)
 
 
 @kernel
@@ -63,7 +74,12 @@ def copy_strided(
     width, row = y.shape[1], lo
     while row < hi:
         at = place_in(row, begin, extents, strides)
-        if step > 1 and row + TOGETHER <= hi and are_neighbours(row, extents, strides):
+        n = tile_lanes(x)
+        if step > 1 and width >= n and row + n <= hi and are_neighbours(row, n, extents, strides):
+            transpose_rows(x, at, step, y, row * width, width)
+            row += n
+            continue
+        if step > 1 and row + TOGETHER <= hi and are_neighbours(row, TOGETHER, extents, strides):
             for c in range(width):
                 for j in range(TOGETHER):
                     y[row + j, c] = x[at + c * step + j]
@@ -97,8 +113,15 @@ def copy_strided_rows(
     for n in range(lo, hi):
         r, runs = 0, Y // width
         while r < runs:
-            at, k = place_in(r, begin, extents, strides), r * width
-            if step > 1 and r + TOGETHER <= runs and are_neighbours(r, extents, strides):
+            at, k, some = place_in(r, begin, extents, strides), r * width, tile_lanes(x)
+            if (
+                step > 1 and width >= some and r + some <= runs
+                and are_neighbours(r, some, extents, strides)
+            ):  # fmt: skip
+                transpose_rows(x, n * X + at, step, y, n * Y + k, width)
+                r += some
+                continue
+            if step > 1 and r + TOGETHER <= runs and are_neighbours(r, TOGETHER, extents, strides):
                 for c in range(width):
                     for j in range(TOGETHER):
                         y[n, k + j * width + c] = x[n, at + c * step + j]

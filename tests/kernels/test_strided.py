@@ -40,6 +40,21 @@ def test_copies(size, dtype):
     np.testing.assert_array_equal(y, np.full((4, size), x.ravel()[1]))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposes_by_blocks(dtype):
+    """Of as many rows as a vector has elements, fewer and more; also beginning within a block."""
+    for width, rows in ((4, 8), (8, 16), (9, 19), (17, 33), (33, 7)):
+        x = RNG.normal(size=(2, width, rows)).astype(dtype)
+        want = x.transpose(0, 2, 1)
+        given = {"extents": [rows], "strides": [1], "begin": 0, "step": rows, "width": width}
+        y = compute("copy_strided_rows", dtype, {"y": (2, rows * width)}, x=x.reshape(2, -1),
+                    **given)["y"]  # fmt: skip
+        np.testing.assert_array_equal(y.reshape(want.shape), want)
+        given = {"extents": [2, rows], "strides": [width * rows, 1], "begin": 0, "step": rows}
+        y = compute("copy_strided", dtype, {"y": (2 * rows, width)}, x=x.ravel(), **given)["y"]
+        np.testing.assert_array_equal(y.reshape(want.shape), want)
+
+
 @pytest.mark.parametrize("size", EDGES)
 @pytest.mark.parametrize("step", [1, 2, -3])
 def test_spread(size, step):
