@@ -49,6 +49,8 @@ def compile_kernels(objects: Path, names: list[str]) -> None:
             [sys.executable, "-P", "-m", program, str(objects.resolve()), *names],
             env={**os.environ, "PYTHONPATH": path}, cwd=folder, check=False,
         )  # fmt: skip
+    if done.returncode == 2:  # a target that there is not
+        raise SystemExit(f"FASTNN_BUILD_TARGETS={','.join(names)!r}: see above")
     if done.returncode:
         print(  # noqa: T201
             "warning: not all kernels were compiled ahead (see above); fastnn compiles the others "

@@ -6,12 +6,13 @@
 
 Each target becomes a pack (`runtime/cpu/shipped.py`) in the folder. "native" is the CPU that this
 runs on, and its code is that which a first training would compile here. The others are kinds of CPU
-of the same architecture, which need not be this one: their code is made, not run. "usual" is all of
-these.
+that need not be this one, on Linux also of another architecture: programs are planned for them and
+their code is made, not run. "usual" is all of these.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnn.errors import OptionError
-from fastnn.kernels.cpu import target
+from fastnn.kernels.cpu import target, tile_unit
 from fastnn.kernels.declare import KERNELS
 from fastnn.runtime import cache, keys
 from fastnn.runtime.cpu import ahead, compiler, shipped
@@ -56,27 +57,36 @@ TARGETS = {
 NATIVE = "native"
 USUAL = "usual"
 PROGRAM = "fastnn.cli.shipping"
+#: the exit status for targets that there are not; 1: not all kernels were compiled
+WRONG = 2
 
 
 def known() -> dict[str, target.Target]:
-    """The targets of this machine's architecture."""
+    """All targets that code can be made for here."""
     return {NATIVE: target.host(), **usual()}
 
 
 def usual() -> dict[str, target.Target]:
-    """Those that a wheel is made for."""
-    return TARGETS.get(shipped.platform().split()[1], {})
+    """Those that a wheel is made for: on Linux all of them, elsewhere this architecture's."""
+    architectures = TARGETS if sys.platform == "linux" else (_architecture(),)
+    return {n: kind for a in architectures for n, kind in TARGETS.get(a, {}).items()}
+
+
+def _architecture() -> str:
+    return shipped.platform().split()[1]
 
 
 # -------------------------------------------------------------------- what is shipped
 
 
 def common() -> list[ahead.Variant]:
-    """The kernels of common nets, trained with common optimisers, in float32."""
+    """The kernels of common nets, trained with common optimisers, in float32; for a CPU with a tile
+    unit also at the precisions that make use of it."""
     from fastnn.testing.null import null_device
 
+    precisions = ("bf16", "medium", "high") if target.host().tile_unit else ()
     with null_device("cpu") as null:
-        for train in _trainings():
+        for train in itertools.chain(_trainings(), *map(_unit_trainings, precisions)):
             train()
     ahead.load_all()
     names = dict.fromkeys(c.kernel for program in null.programs for c in program.calls())
@@ -92,26 +102,7 @@ def _trainings() -> Iterator[Callable[[], Any]]:
     """Trainings of common nets: an epoch each, on data that stand for any."""
     import numpy as np
 
-    import fastnn as fnn
     from fastnn import nn, optim
-
-    class Last(nn.Module):
-        def forward(self, x: Any) -> Any:
-            return x[:, -1]
-
-    def fit(
-        layers: list[Any], x: Any, y: Any, loss: str = "cross_entropy", optimizer: Any = "adam",
-        **more: Any,
-    ) -> Callable[[], Any]:  # fmt: skip
-        def run() -> None:
-            metrics = ["accuracy"] if y.dtype == np.int64 else []
-            model = nn.Sequential(*layers)
-            trainer = fnn.Trainer(model, loss, optimizer, metrics=metrics, **more)
-            trainer.fit(x, y, batch_size=16, validation=(x, y), verbose=False)
-            trainer.evaluate(x, y)
-            model.predict(x)
-
-        return run
 
     rows, classes = np.zeros((40, 20), np.float32), np.zeros(40, np.int64)
     images, steps = np.zeros((40, 1, 28, 28), np.float32), np.zeros((40, 7, 20), np.float32)
@@ -120,19 +111,63 @@ def _trainings() -> Iterator[Callable[[], Any]]:
         return [nn.Linear(20, 128), *(between or (nn.ReLU(),)), nn.Linear(128, 10)]
 
     for rule in ("adam", optim.SGD(0.1), optim.SGD(0.1, momentum=0.9), optim.AdamW()):
-        yield fit(mlp(), rows, classes, optimizer=rule)
-    yield fit(mlp(), rows, classes, optimizer=optim.Adam(clip_norm=1.0))
+        yield _fit(mlp(), rows, classes, optimizer=rule)
+    yield _fit(mlp(), rows, classes, optimizer=optim.Adam(clip_norm=1.0))
     for activation in (nn.Tanh(), nn.Sigmoid(), nn.GELU()):
-        yield fit(mlp(activation), rows, classes)
-    yield fit([nn.Dropout(0.2), *mlp(nn.ReLU(), nn.Dropout(0.5))], rows, classes)
-    yield fit(mlp(), rows, np.zeros((40, 10), np.float32), "mse")
-    yield fit(
+        yield _fit(mlp(activation), rows, classes)
+    yield _fit([nn.Dropout(0.2), *mlp(nn.ReLU(), nn.Dropout(0.5))], rows, classes)
+    yield _fit(mlp(), rows, np.zeros((40, 10), np.float32), "mse")
+    yield _fit(
         [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10)],
         images, classes,
     )  # fmt: skip
     for recurrent in (nn.RNN(20, 32), nn.LSTM(20, 32), nn.GRU(20, 32)):
-        yield fit([recurrent, Last(), nn.Linear(32, 10)], steps, classes)
+        yield _fit([recurrent, _last(), nn.Linear(32, 10)], steps, classes)
+
+
+def _unit_trainings(precision: str) -> Iterator[Callable[[], Any]]:
+    """The same for nets that are large enough for the tile unit."""
+    import numpy as np
+
+    from fastnn import nn
+
+    rows, classes = np.zeros((128, 256), np.float32), np.zeros(128, np.int64)
+    steps = np.zeros((128, 7, 64), np.float32)
+    options: dict[str, Any] = {"batch_size": 128, "precision": precision}
+    layers = [nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)]
+    yield _fit(layers, rows, classes, **options)
+    for recurrent in (nn.RNN(64, 64), nn.LSTM(64, 64), nn.GRU(64, 64)):
+        layers = [nn.Linear(64, 64), recurrent, _last(), nn.Linear(64, 10)]
+        yield _fit(layers, steps, classes, **options)
+
+
+def _fit(
+    layers: list[Any], x: Any, y: Any, loss: str = "cross_entropy", optimizer: Any = "adam",
+    batch_size: int = 16, **more: Any,
+) -> Callable[[], Any]:  # fmt: skip
+    def run() -> None:
+        import fastnn as fnn
+        from fastnn import nn
+
+        metrics = ["accuracy"] if y.dtype.kind == "i" else []
+        model = nn.Sequential(*layers)
+        trainer = fnn.Trainer(model, loss, optimizer, metrics=metrics, **more)
+        trainer.fit(x, y, batch_size=batch_size, validation=(x, y), verbose=False)
+        trainer.evaluate(x, y)
+        model.predict(x)
+
+    return run
+
+
+def _last() -> Any:
+    from fastnn import nn
+
+    class Last(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x[:, -1]
+
+    return Last()
 
 
 # -------------------------------------------------------------------- making it
@@ -196,10 +231,32 @@ def _cached(wanted: Iterable[ahead.Variant], folder: Path | None = None) -> dict
 
 
 def _become(name: str) -> None:
-    """Compile for a target from now on, in this process."""
+    """Plan and compile for a target from now on, in this process, which runs no kernel."""
+    if name == NATIVE:
+        return
     wanted = known()[name]
-    if name != NATIVE:
-        target.host = lambda: wanted
+    target.host = lambda: wanted
+    tile_unit.usable = lambda: wanted.tile_unit
+    architecture = next(a for a, kinds in TARGETS.items() if name in kinds)
+    if architecture != _architecture():
+        _cross(architecture)
+
+
+def _cross(architecture: str) -> None:
+    """Have LLVM, and Numba with it, make code for another architecture."""
+    from llvmlite import binding
+
+    triple = f"{architecture}-unknown-linux-gnu"
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    try:
+        binding.Target.from_triple(triple)
+    except RuntimeError as error:
+        raise OptionError(
+            f"this llvmlite makes no code for {architecture} ({error}): leave out the targets "
+            f"{', '.join(TARGETS[architecture])}, or use llvmlite's wheel from PyPI, which does"
+        ) from None
+    binding.get_process_triple = lambda: triple
 
 
 def _environment(name: str) -> dict[str, str]:
@@ -243,4 +300,8 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except OptionError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(WRONG)
