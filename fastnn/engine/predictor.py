@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastnn.engine.access import Access, access_to, building
 from fastnn.engine.arrays import Arrays, as_arrays
-from fastnn.engine.builder import Builder, Built, follows_size
+from fastnn.engine.builder import Builder, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
 from fastnn.engine.precision import check_precision
+from fastnn.engine.ready import Forward, Ready
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError, is_whole
@@ -30,68 +30,13 @@ from fastnn.runtime.kept import Kept
 FIRST, SECOND, SAME, MIXED = "first", "second", "same", "mixed"
 
 
-@dataclass(frozen=True)
-class Forward:
-    """A planned forward pass: the program, the outputs' structure, shapes and element types."""
-
-    built: Built
-    tree: Any
-    dtypes: tuple[str, ...]
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return self.built.output_shapes
-
-    @property
-    def nbytes(self) -> int:
-        return self.built.nbytes
-
-
-class _Bound:
-    """A forward pass that is ready to run again and again on arrays of one shape."""
-
-    def __init__(self, session: Session, forward: Forward, x: Arrays):
-        session.store.check_set()
-        self.session, self.forward = session, forward
-        self.bound = session.bind(forward.built.program)
-        self.step = session.runtime.single([self.bound], x.names, x.arrays)
-        #: where the outputs lie, for good: a bound program keeps the memory that it has
-        self.views = [self.bound.view(f"output{k}") for k in range(len(forward.shapes))]
-        self.specs, self.names = x.specs, x.names
-        self.checked = bool(forward.built.ranges or forward.built.checks)
-        self.alone = forward.tree is None  # one output, as it is
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.bound.nbytes)
-
-    def __call__(self, x: Arrays) -> list[np.ndarray]:
-        """The outputs, to be read before the next run."""
-        self.step.run(x.arrays)
-        return self.views
-
-    def again(self, arrays: tuple[np.ndarray, ...]) -> Any:
-        """The outputs for arrays of the same shapes and element types as those it was made for."""
-        if self.checked:
-            self.forward.built.check(Arrays(list(arrays), self.specs, self.names))
-        if self.forward.built.carries:
-            with CarriedStates(self.session) as states:
-                states.before(self.forward.built)
-                self.step.run(arrays)
-        else:
-            self.step.run(arrays)
-        if self.alone:
-            return self.views[0].copy()
-        return rebuild(self.forward.tree, [view.copy() for view in self.views])
-
-
 class Predictor:
     """Forward passes of a model in evaluation mode; programs are kept for shapes that come again,
     up to `FASTNN_PROGRAM_BYTES` (`fastnn/runtime/kept.py`).
 
-    On the CPU each batch is a call of a program that stays bound (one sample takes some 10
-    microseconds), and its outputs are copied into the results. On a GPU the batches are gathered
-    and the results scattered on the device.
+    On the CPU each batch is a call of a program that stays bound, and its outputs are copied into
+    the results; arrays like those of a call before go a short way (`_again`). On a GPU the batches
+    are gathered and the results scattered on the device.
 
     Batches may be cut where an output has a piece for each sample that depends on this sample alone
     (`fastnn/plan/samples.py`). A model with an output of another kind gets all samples at once,
@@ -101,13 +46,17 @@ class Predictor:
     def __init__(self, model: Model, workers: int | str = "auto"):
         from fastnn.engine.plans import Plans  # brings the planner
 
-        self.model = model
-        self.session = Session(model.store(), (), 1, workers, model.store().device)
+        self.model, self.store = model, model.store()
+        self.session = Session(self.store, (), 1, workers, self.store.device)
+        self.device = self.session.device
         self._forwards: Kept[Forward] = Kept()
-        self._bound: Kept[_Bound] = Kept()
+        self._bound: Kept[Ready] = Kept()
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         #: whether one call changes what the next one gives
         self._stateful = fixed_batch(model) is not None
+        self._access = access_to(self.store)
+        self._turn = Access("predict", sys._getframe())
+        self._turn.end()
         self._idle = deque([self])  # those that no thread is using
         self.precision = "highest"  # of the call that is going on
         self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
@@ -117,24 +66,45 @@ class Predictor:
         self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
         precision: str = "highest",
     ) -> Any:  # fmt: skip
-        store = self.session.store
-        precision = check_precision(precision, store.dtype)
-        turn = access_to(store).read(Access("predict", sys._getframe()))
-        place: Access | None = None
-        if self._stateful:
+        return self.call(inputs, batch_size, on_device, precision)
+
+    def call(
+        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
+    ) -> Any:
+        """The same by place, which takes Python less time."""
+        if precision.__class__ is not str or precision != "highest":
+            precision = check_precision(precision, self.store.dtype)
+        if not self._stateful:
+            return self._in_turn(inputs, batch_size, on_device, precision)
+        turn = self._access.read(Access("predict", sys._getframe()))
+        try:
             place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
+            try:
+                return self._in_turn(inputs, batch_size, on_device, precision)
+            finally:
+                place.end()
+        finally:
+            turn.end()
+
+    def _in_turn(
+        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
+    ) -> Any:
+        """The outputs, by one of those that no thread is using."""
         try:
             worker = self._idle.pop()
         except IndexError:  # other threads are predicting
             worker = self._twin()
+        turn = worker._turn
         try:
+            self._access.read_again(turn)
             worker.precision = precision
-            return worker.outputs(*inputs, batch_size=batch_size, on_device=on_device)
+            ready = None if on_device else worker._again(inputs, batch_size)
+            if ready is not None:
+                return ready.again(inputs)
+            return worker.outputs(inputs, batch_size, on_device)
         finally:
-            self._idle.append(worker)
-            if place is not None:
-                place.end()
             turn.end()
+            self._idle.append(worker)
 
     def _twin(self) -> Predictor:
         """Another one with memory of its own, for another thread."""
@@ -144,10 +114,8 @@ class Predictor:
         twin._plans = self._plans
         return twin
 
-    def outputs(self, *inputs: Any, batch_size: int, on_device: bool) -> Any:
-        again = self._again(inputs, batch_size, on_device)
-        if again is not None:
-            return again.again(inputs)
+    def outputs(self, inputs: tuple[Any, ...], batch_size: int, on_device: bool) -> Any:
+        """The outputs for inputs of any kind."""
         if not is_whole(batch_size, 1):
             raise OptionError(f"batch_size: expected a whole number >= 1, got {batch_size!r}")
         data = inputs[0] if len(inputs) == 1 else tuple(inputs)
@@ -248,26 +216,28 @@ class Predictor:
         builder.outputs(builder.inputs("x", specs[0]))
         return builder
 
-    def _ready(self, x: Arrays) -> _Bound:
+    def _ready(self, x: Arrays) -> Ready:
         """A bound program for one batch; refuses integers out of range."""
         key = (x.specs, len(x), self.precision, *(a.dtype for a in x.arrays))
         if key not in self._bound:
             with building:
                 forward = self.forward(x.specs, len(x), "direct")
-                self._bound[key] = _Bound(self.session, forward, x)
+                self._bound[key] = Ready(self.session, forward, x)
         ready = self._bound[key]
         ready.forward.built.check(x)
         return ready
 
-    def _again(self, inputs: tuple[Any, ...], batch_size: int, on_device: bool) -> _Bound | None:
+    def _again(self, inputs: tuple[Any, ...], batch_size: int) -> Ready | None:
         """What runs these inputs, if arrays of these shapes and types were predicted from before,
         in one batch: all that is found about inputs but their numbers follows from both."""
-        if not inputs or on_device or batch_size.__class__ is not int or self.session.store.stale:
+        if batch_size.__class__ is not int or self.store.stale:
             return None
-        key = self._same(inputs)
-        if key is None or inputs[0].shape[0] > batch_size:
-            return None
-        return self._bound.get(key)
+        if len(inputs) == 1 and inputs[0].__class__ is np.ndarray:
+            key: Any = (self.precision, inputs[0].shape, inputs[0].dtype)
+        else:
+            key = self._same(inputs)
+        found: Ready | None = self._bound.get(key)
+        return found if found is not None and found.samples <= batch_size else None
 
     def _same(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Key of what inputs of these shapes and element types have in common."""
@@ -278,7 +248,7 @@ class Predictor:
             parts += array.shape, array.dtype
         return tuple(parts)
 
-    def _note(self, inputs: tuple[Any, ...], ready: _Bound) -> None:
+    def _note(self, inputs: tuple[Any, ...], ready: Ready) -> None:
         """The next inputs like these are run at once."""
         key = self._same(inputs)
         if key is not None:

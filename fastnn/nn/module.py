@@ -134,20 +134,28 @@ class Module(Contents):
 
     def predictor(self) -> Predictor:
         """What runs the forward pass; kept between calls until something changes."""
-        if "_predictor" not in self.__dict__:
+        own = self.__dict__
+        watch: structure.Watch | None = own.get("_watch")
+        found: Predictor | None = own.get("_predictor")
+        if found is None:
             with building:  # the first calls of several threads
                 return self._own_predictor()
+        if (
+            watch is not None and watch.seen == structure.changes.count and not watch.containers
+            and not found.store.stale and found.device == found.store.device
+        ):  # fmt: skip
+            return found  # nothing has changed: the usual case, in little time
         return self._own_predictor()
 
     def _own_predictor(self) -> Predictor:
         watch: structure.Watch | None = self.__dict__.get("_watch")
         found: Predictor | None = self.__dict__.get("_predictor")
-        if found is None or watch is None or watch.changed() or found.session.store.stale:
+        if found is None or watch is None or watch.changed() or found.store.stale:
             found = None
             device = self.store().device
         else:
-            device = found.session.store.device
-        if found is None or found.session.device != device:
+            device = found.store.device
+        if found is None or found.device != device:
             from fastnn.engine.predictor import Predictor
 
             found = Predictor(self)
@@ -186,9 +194,7 @@ class Module(Contents):
         """
         if named:
             inputs = tuple(by_name(self, inputs, named))
-        return self.predictor()(
-            *inputs, batch_size=batch_size, on_device=on_device, precision=precision
-        )
+        return self.predictor().call(inputs, batch_size, on_device, precision)
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and buffers to a safetensors file."""

@@ -70,6 +70,13 @@ class Kept(MutableMapping[Any, V]):
         entry.used = next(self._uses)
         return entry.value
 
+    def get(self, key: Any, default: Any = None) -> Any:  # not by an exception, as the base's
+        entry = self._entries.get(key)
+        if entry is None:
+            return default
+        entry.used = next(self._uses)
+        return entry.value
+
     def __setitem__(self, key: Any, value: V) -> None:
         self._entries[key] = _Entry(value, next(self._uses))
         most = limit()

@@ -38,9 +38,9 @@ from ..simd import (
     load,
     load_first,
     store,
-    store_first,
     sum_lanes,
 )
+from .cpu_row import FEW_DEPTH, one_row, outer
 
 #: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
 #: (48 KiB on the CPU measured), and a tile's beginning and end cost 2 % of its time
@@ -49,8 +49,6 @@ DEPTH_BYTES = 2048
 BLOCK_BYTES = 5 << 18
 #: size of B from which on it is prefetched where a few rows pass over it
 PREFETCH_BYTES = 1 << 19
-#: depth of a block where a few rows pass over a large B: B is read nearly in sequence
-FEW_DEPTH = 32
 #: rows from which on the factors of a small weight's gradient are packed
 MANY = 512
 #: rows up to which a gradient's sums are those of lanes, in another order than for more rows
@@ -187,23 +185,6 @@ def product(a, b, b_panel, c, bias, depth, rows, columns):
                 break
 
 
-@helper
-def outer(a, a_at, b, b_at, y, y_at, rows, columns):
-    """y[r, j] = a[r] b[j]; flat indices, a has one axis. Rows are written one after the other: a
-    tile writes six at a time, which takes twice as long."""
-    step = lanes(b)
-    whole = columns // step * step
-    zero = fill_like(load_first(b, b_at, 0), 0.0)
-    for r in range(rows):
-        factor = fill_like(zero, a[a_at + r])
-        at = y_at + r * columns
-        for j in range(0, whole, step):
-            store(y, at + j, fma(factor, load(b, b_at + j), zero))
-        if whole < columns:
-            n = columns - whole
-            store_first(y, at + whole, fma(factor, load_first(b, b_at + whole, n), zero), n)
-
-
 @kernel(**FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
 def linear_forward(
     x: "in rows f[N,C]",
@@ -215,8 +196,11 @@ def linear_forward(
 ):
     """y = x @ w + bias"""
     c, k = w.shape
-    product(Matrix(x, lo * c, c, 1), Rows(w, 0, k), tile_width(w), Rows(y, lo * k, k),
-            Place(bias, 0 if bias.size else -1), c, hi - lo, k)  # fmt: skip
+    add = 0 if bias.size else -1
+    done = one_row(x[lo], 0, w, 0, k, y, lo * k, bias, add, c, k) if hi - lo == 1 else 0
+    if done < k:
+        product(Matrix(x, lo * c, c, 1), Rows(w, done, k), tile_width(w), Rows(y, lo * k + done, k),
+                Place(bias, done if bias.size else -1), c, hi - lo, k - done)  # fmt: skip
 
 
 @kernel(grain=64, **FORWARD, rows_apart=("x", "y"), rounds=("x", "w"))
@@ -230,8 +214,11 @@ def linear_forward_columns(
 ):
     """y = x @ w + bias, split by columns: for batches of few rows"""
     c, k = w.shape
-    product(Matrix(x, 0, c, 1), Rows(w, lo, k), tile_width(w), Rows(y, lo, k),
-            Place(bias, lo if bias.size else -1), c, x.shape[0], hi - lo)  # fmt: skip
+    if x.shape[0] == 1:
+        lo += one_row(x[0], 0, w, lo, k, y, lo, bias, lo if bias.size else -1, c, hi - lo)
+    if lo < hi:
+        product(Matrix(x, 0, c, 1), Rows(w, lo, k), tile_width(w), Rows(y, lo, k),
+                Place(bias, lo if bias.size else -1), c, x.shape[0], hi - lo)  # fmt: skip
 
 
 @kernel(**BACKWARD, rounds=("dy",), turned_as="linear_backward_input_turned")

@@ -23,6 +23,7 @@ ONLY_CPU = {
     "attention.blocks": "declares no kernel: blocks of scores for the CPU's caches",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
+    "matmul.row": "declares no kernel: one row by w in the order in which it lies",
     "matmul.sparse": "zeros left out row by row; on CUDA all threads of a tile go together",
     "matmul.turned": "for the CPU's tile, whose right factor lies by rows",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",

@@ -74,7 +74,7 @@ def predict(model: Net, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
 
 
 def predict_again(model: Net, ids: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
-    """One batch, so that the second time goes the short way (`_Bound.again`)."""
+    """One batch, so that the second time goes the short way (`Ready.again`)."""
     return model.predict(ids[-STREAMS:], x[-STREAMS:])
 
 

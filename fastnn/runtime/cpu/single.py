@@ -32,21 +32,29 @@ class CpuSingle:
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = runtime.describe([(b, 1) for b in bounds], again=True)
         self.execute = self._start if self.description.asks else prepare(self.description, True)
-        self.writes = [
-            _Input(bounds, name, array).write for name, array in zip(names, arrays, strict=True)
-        ]
+        inputs = [_Input(bounds, *given) for given in zip(names, arrays, strict=True)]
+        self.writes = [each.write for each in inputs]
+        #: the only input, where it is copied
+        self.only = inputs[0] if len(inputs) == 1 and inputs[0].copied else None
+        #: why the last run stopped, in a memory that Python reads more quickly than an array
+        self.stop = self.control.data[control_block.STOP : control_block.STOP + 1]
 
     def run(self, arrays: Sequence[Any]) -> None:
-        if self.store.away:
-            self.store.bring_to_host()
-        for write, array in zip(self.writes, arrays, strict=True):
-            write(array)
-        self.runtime.kept = self.keeps
-        if self.keeps:  # as `begin` does
+        store, runtime, keeps = self.store, self.runtime, self.keeps
+        if store.away:
+            store.bring_to_host()
+        only = self.only
+        if only is not None and only.fed[only.name] is only:  # the records have its address
+            only.own[...] = arrays[0]
+        else:
+            for write, array in zip(self.writes, arrays, strict=True):
+                write(array)
+        runtime.kept = keeps
+        if keeps:  # as `begin` does
             self.saved[...] = self.buffers
         self.execute()
-        if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
-            self.runtime.fail(self.description.segments)
+        if self.stop[0] == control_block.KERNEL_FAILED:
+            runtime.fail(self.description.segments)
 
     def _start(self) -> None:
         """Run in threads, while this one calls functions of the host."""
@@ -72,6 +80,8 @@ class _Input:
         self.small = example.nbytes < BY_REFERENCE or example.dtype != self.own.dtype
         #: numbers that the program's float type may not hold
         self.wider = example.dtype.kind == "f" and example.itemsize > self.own.itemsize
+        self.copied = self.small and not self.wider
+        self.fed.setdefault(name, None)  # what has written to the records last
         #: list of records, number in it, word: for more workers a record is replaced
         self.places = [
             (bound.records, number, slot)
@@ -96,8 +106,7 @@ class _Input:
         else:
             address = array.ctypes.data
         if address != self.address or self.fed.get(self.name) is not self:
-            self.fed[self.name] = self
-            self.address = 0  # until all places are written, whatever comes between
+            self.fed[self.name] = None  # until all places are written, whatever comes between
             for records, number, slot in self.places:
                 records[number][:, slot] = address
-            self.address = address
+            self.address, self.fed[self.name] = address, self
