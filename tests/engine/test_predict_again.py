@@ -79,6 +79,28 @@ def test_wide_inputs_are_read_where_they_are():
     assert np.array_equal(model.predict(np.asfortranarray(wide[0])), wanted[0])
 
 
+def test_sizes_that_share_tables_are_copied_and_read_in_place_in_turns():
+    """In a recurrent net lengths share the tables that hold an input's address."""
+    model = nn.GRU(500, 3)
+    whole = [_numbers((1, 12, 500), seed=seed) for seed in range(3)]
+    wanted = [model.predict(x.copy())[0] for x in whole]
+    for steps in (12, 2, 1, 9, 2, 12, 3):  # up to four steps are copied
+        for x, w in zip(whole, wanted, strict=True):
+            assert np.array_equal(model.predict(x[:, :steps].copy())[0], w[:, :steps])
+
+
+def test_parameters_that_have_moved_are_not_read_where_they_were():
+    model = _net()
+    predictor = model.predictor()
+    for _ in range(2):
+        first = predictor(_numbers())
+    outer = nn.Sequential(model, nn.Tanh()).to("float64")
+    outer.store()
+    assert np.allclose(model.predict(_numbers()), first)
+    with pytest.raises(OptionError, match="moved into another model's memory"):
+        predictor(_numbers())
+
+
 def test_bad_input_is_refused_after_good():
     model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 2))
     ids = np.array([[1, 2], [3, 5]])
