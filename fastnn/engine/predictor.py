@@ -54,7 +54,7 @@ class Predictor:
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         #: whether one call changes what the next one gives
         self._stateful = fixed_batch(model) is not None
-        self._access = access_to(self.store)
+        self._readers = access_to(self.store)
         self._turn = Access("predict", sys._getframe())
         self._turn.end()
         self._idle = deque([self])  # those that no thread is using
@@ -76,7 +76,7 @@ class Predictor:
             precision = check_precision(precision, self.store.dtype)
         if not self._stateful:
             return self._in_turn(inputs, batch_size, on_device, precision)
-        turn = self._access.read(Access("predict", sys._getframe()))
+        turn = self._readers.read(Access("predict", sys._getframe()))
         try:
             place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
             try:
@@ -96,7 +96,7 @@ class Predictor:
             worker = self._twin()
         turn = worker._turn
         try:
-            self._access.read_again(turn)
+            self._readers.read_again(turn)
             worker.precision = precision
             ready = None if on_device else worker._again(inputs, batch_size)
             if ready is not None:
