@@ -43,15 +43,15 @@ def lazily(
         names: by module, the names that it has, with blanks between.
         modules: those that are public themselves.
     """
-    homes = {name: module for module, found in names.items() for name in found.split()}
-    shown = sorted([*homes, *modules])
+    module_of = {name: module for module, found in names.items() for name in found.split()}
+    shown = sorted([*module_of, *modules])
 
     def get(name: str) -> Any:
         if name in modules:
             return importlib.import_module(f"{package}.{name}")
-        if name not in homes:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        found = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
         setattr(sys.modules[package], name, found)
         return found
 

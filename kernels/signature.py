@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fastnn.errors import OptionError
 
@@ -52,6 +53,22 @@ def annotations_of(function: Callable[..., None]) -> dict[str, str]:
     """A function's parameters and the text of their annotations."""
     found = inspect.signature(function).parameters
     return {n: str(p.annotation).strip("'\"") for n, p in found.items()}
+
+
+def signature_of(kernel: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a function whose parameters are those of a kernel, less annotations, the kernel's."""
+
+    def take(function: Callable[..., None]) -> Callable[..., None]:
+        names, told = list(annotations_of(function)), annotations_of(kernel.function)
+        if names != list(told):
+            raise OptionError(
+                f"kernel {function.__name__!r}: expected the parameters {list(told)} of "
+                f"{kernel.name!r}, got {names}"
+            )
+        function.__annotations__ = dict(told)
+        return function
+
+    return take
 
 
 def parse_parameter(kernel: str, name: str, text: str) -> Array | Scalar:

@@ -21,6 +21,7 @@ from benchmarks import (
     gpu_models,
     gpu_timing,
     kernels,
+    loop_lengths,
     matmul,
     methods,
     mlp,
@@ -209,3 +210,10 @@ def test_steps_of_convolutional_nets(monkeypatch: pytest.MonkeyPatch, name: str)
     assert row["best"] in ("eager", "channels last")
     assert row["gflops"] > 0
     assert "1 / 1" in convolution.table([row], peak=100.0)
+
+
+def test_steps_of_loops_of_other_lengths() -> None:
+    runs = {n: loop_lengths.train(n, 1, 8, 8) for n in (2, 4)}
+    assert set(loop_lengths.least(runs, 1)) == {2, 4}
+    loop_lengths.forward(2, 1, 8, 4)()
+    loop_lengths.planning(2)()

@@ -22,6 +22,7 @@ from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.ops.arithmetic import affine
 from fastnn.train.build import StepBuilder
 from fastnn.train.losses import Losses
 
@@ -231,9 +232,7 @@ def _own(graph: Graph, value: Value) -> Value:
     """A copy in work memory: what it is the copy of may be overwritten by the end of the step."""
     if value.dtype != "f":
         return value
-    copy = graph.value(value.shape, value.dtype, name="signal")
-    graph.call("affine", x=value, y=copy, scale=1.0, shift=0.0)
-    return copy
+    return affine(value, 1.0, 0.0)
 
 
 def _detached(nodes: list[Node], moved: set[Value] | None = None) -> str:

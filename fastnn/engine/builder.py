@@ -22,6 +22,10 @@ from fastnn.graph.node import Range
 from fastnn.graph.tree import leaves
 from fastnn.graph.value import Value
 from fastnn.kernels.host import host_call
+from fastnn.ops import guarding
+from fastnn.ops.declare import apply_effect
+from fastnn.ops.feeding import advance as take_step
+from fastnn.ops.feeding import gather, write
 from fastnn.plan.lower import Lowering
 from fastnn.plan.program import Program
 from fastnn.runtime import devices
@@ -102,13 +106,8 @@ class Builder:
             return value
         width = math.prod(spec.shape)
         source = graph.leaf(("data", name), (1, width), f"data/{name}", dtype="d", name=name)
-        graph.call(
-            "gather_rows" if spec.dtype == "f" else "gather_ids",
-            source=source,
-            order=graph.leaf("order", (1,), "order", dtype="i"),
-            control=graph.control(),
-            y=graph.view(value, (graph.batch, width)),
-        )
+        order = graph.leaf("order", (1,), "order", dtype="i")
+        gather(source, order, graph.view(value, (graph.batch, width)))
         return value
 
     def outputs(self, inputs: Sequence[Value]) -> tuple[Value, ...]:
@@ -121,7 +120,7 @@ class Builder:
         """Stop before parameters change unless the loss is finite, and all buffers (running
         statistics, states) that have been written so far."""
         for value in (loss, *guard.written_buffers(self.lowered.calls)):
-            self.graph.call("check_finite", value=value, control=self.graph.control())
+            guarding.check_finite(value)
 
     def train(
         self, objective: Objective, keep: bool = False, guarded: bool = False,
@@ -144,7 +143,7 @@ class Builder:
         if host is not None:
             self.places |= {f"{GRADIENT}{name}": value for name, value in gradients.items()}
             arrays = {f"x{k}": value for k, value in enumerate(gradients.values())}
-            self.graph.call(host_call(len(arrays)), number=host, **arrays)
+            apply_effect(self.graph, host_call(len(arrays)), number=host, **arrays)
             if scaling is not None:
                 scaling.check(leaves, gradients)
         add_updates(self.lowered, self.store, objective, leaves, gradients, guarded, scaling)
@@ -207,13 +206,13 @@ class Builder:
             return value
         copy = self.graph.value(leaf.shape, segment=segment, offset=leaf.offset, name=leaf.name)
         source = self.graph.view(value, leaf.shape, batched=False)
-        self.graph.call("affine", x=source, y=copy, scale=1.0, shift=0.0)
+        write(source, copy)
         return copy
 
     def close(self, advance: bool) -> None:
         """Nothing else is computed; with `advance` the step counts, last of all."""
         if advance:
-            self.graph.call_last("advance", control=self.graph.control(), batch=self.graph.batch)
+            take_step(self.graph.control(), self.graph.batch)
 
     def finish(self, advance: bool = True) -> Built:
         """Plan the step."""
@@ -260,4 +259,4 @@ def follows_size(
     if len(others) != count:
         return [True] * count
     pairs = zip(builder.output_values, others, strict=True)
-    return [not alike(value, twin, by_sample=True) for value, twin in pairs]
+    return [not alike(value, other, by_sample=True) for value, other in pairs]

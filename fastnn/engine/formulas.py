@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from fastnn.engine.builder import Built
-from fastnn.engine.single import RANGE_CHECK, range_check
+from fastnn.engine.single import RANGE_CHECK
 from fastnn.engine.specs import Spec
 from fastnn.graph.assumptions import Assumptions
 from fastnn.plan.formula import Formula, filled
 from fastnn.plan.outline import Looked, Plan
+from fastnn.plan.ranges import range_check
 from fastnn.plan.sizes import resized
 
 #: of inputs, targets and sample weights
@@ -37,7 +38,7 @@ class SizedStep:
     ):
         self.formula, self.built, self.where, self.note = formula, built, where, note
         if built.ranges and all(name in built.program.places for name, _ in built.ranges):
-            checks = Formula(formula.assumed, range_check(built), 0)
+            checks = Formula(formula.assumed, range_check(built.program, built.ranges), 0)
             formula.kept[RANGE_CHECK] = checks
 
     def at(self, sizes: Sequence[int]) -> Built | None:

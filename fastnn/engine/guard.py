@@ -10,11 +10,12 @@ from typing import Any
 
 from fastnn.graph.graph import Graph
 from fastnn.graph.memo import Memo
-from fastnn.graph.node import Call
 from fastnn.graph.sizes import root
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import Traits, kernel_of
+from fastnn.ops import guarding
+from fastnn.plan.call import Call
 from fastnn.plan.lower import Lowering
 
 #: bound of a gradient's elements below which every rule of `fastnn.optim` ends in range
@@ -35,7 +36,7 @@ def check_gradients(lowered: Lowering, gradients: Iterable[Value]) -> None:
     graph = lowered.graph
     if not lowered.fuses:
         for gradient in gradients:
-            graph.call("check_size", x=gradient, guard=guard_of(graph), limit=GRADIENT)
+            guarding.check_size(gradient, guard_of(graph), GRADIENT)
         return
     makers: dict[Value, list[Call]] = {}
     for call in lowered.calls:
@@ -93,11 +94,11 @@ def _check(
         return
     seen[key] = True
     if value.ndim == 2 and _made_by_columns(value, makers):
-        graph.call("check_columns", x=value, guard=guard_of(graph), limit=limit)
+        guarding.check_columns(value, guard_of(graph), limit)
         return
     if value.batched and value.ndim > 2:
         value = graph.view(value, (value.shape[0], value.size // value.shape[0]))
-    graph.call("check_size", x=value, guard=guard_of(graph), limit=limit)
+    guarding.check_size(value, guard_of(graph), limit)
 
 
 def _made_by_columns(value: Value, makers: dict[Value, list[Call]]) -> bool:
@@ -131,14 +132,14 @@ def safeguard(
         some = names[begin : begin + most]
         pairs: list[tuple[Value | None, Value | None]] = [*map(pair, some)]
         pairs += [(None, None)] * (most - len(pairs))
-        operands = {
+        operands: dict[str, Any] = {
             f"{prefix}{k}": value
             for k, two in enumerate(pairs, 1)
             for prefix, value in zip(("slot", "saved"), two, strict=True)
         }
-        graph.call(
-            "safeguard", control=graph.control(), schedule=schedule, guard=guard_of(graph),
-            x=first[0], saved=first[1], always=int(not bounded), **operands,
+        guarding.safeguard(
+            x=first[0], saved=first[1], **operands, schedule=schedule, guard=guard_of(graph),
+            always=int(not bounded),
         )  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def keep_buffers(lowered: Lowering, size: int) -> None:
         return
     own = graph.leaf("all buffers", (size,), "buffers", offset=0, name="buffers")
     saved = graph.leaf("saved buffers", (size,), "saved/buffers", offset=0, name="saved buffers")
-    graph.call_last("keep", x=own, control=graph.control(), saved=saved)
+    guarding.keep(own, saved)
 
 
 def may_raise(calls: Sequence[Call]) -> bool:

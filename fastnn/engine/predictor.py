@@ -21,6 +21,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.tree import leaves, rebuild
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block, types
+from fastnn.ops.feeding import own_copy, scatter
 from fastnn.plan.samples import Samples
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
@@ -93,7 +94,7 @@ class Predictor:
         try:
             worker = self._idle.pop()
         except IndexError:  # other threads are predicting
-            worker = self._twin()
+            worker = self._another()
         turn = worker._turn
         try:
             self._readers.read_again(turn)
@@ -106,13 +107,13 @@ class Predictor:
             turn.end()
             self._idle.append(worker)
 
-    def _twin(self) -> Predictor:
+    def _another(self) -> Predictor:
         """Another one with memory of its own, for another thread."""
         with building:
-            twin = Predictor(self.model, self.session.workers)
-        twin._forwards, twin._joins, twin._idle = self._forwards, self._joins, self._idle
-        twin._plans = self._plans
-        return twin
+            other = Predictor(self.model, self.session.workers)
+        other._forwards, other._joins, other._idle = self._forwards, self._joins, self._idle
+        other._plans = self._plans
+        return other
 
     def outputs(self, inputs: tuple[Any, ...], batch_size: int, on_device: bool) -> Any:
         """The outputs for inputs of any kind."""
@@ -317,11 +318,7 @@ def _own(graph: Graph, output: Value) -> Value:
     """An output in work memory: a copy of one that is an input or a parameter as it stands."""
     if output.root.segment == "work":
         return output
-    copy = graph.value(output.shape, output.dtype, name="output")
-    flat = [graph.view(v, shape, False) for v, shape in (
-        (output, (1, output.size, 1)), (copy, (output.size, 1, 1)))]  # fmt: skip
-    kernel = "swap_leading_ids" if output.dtype == "i" else "swap_leading"
-    graph.call(kernel, x=flat[0], y=flat[1])
+    copy: Value = own_copy(output)
     return copy
 
 
@@ -330,8 +327,7 @@ def _scatter(graph: Graph, number: int, output: Value) -> None:
     rows = _rows(output.shape, graph.batch)
     width = output.size // rows
     target = graph.leaf(("result", number), (1, width), f"result/{number}", dtype=output.dtype)
-    kernel = "scatter_ids" if output.dtype == "i" else "scatter_rows"
-    graph.call(kernel, x=graph.view(output, (rows, width)), control=graph.control(), y=target)
+    scatter(graph.view(output, (rows, width)), target)
 
 
 def _rows(shape: tuple[int, ...], batch: int) -> int:

@@ -16,6 +16,7 @@ from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.kernels.guard.scaling import FIRST
+from fastnn.ops import guarding
 from fastnn.plan.lower import Lowering
 
 #: precisions whose gradients need it
@@ -33,10 +34,7 @@ class Scaling:
         self.lowered, graph = lowered, lowered.graph
         self._adapts = False
         self.scale, self.inverse = graph.value((1,), name="loss scale"), graph.value((1,))
-        graph.call(
-            "loss_scale", control=graph.control(), guard=guard.guard_of(graph), scale=self.scale,
-            inverse=self.inverse,
-        )  # fmt: skip
+        guarding.loss_scale(self.scale, self.inverse, guard.guard_of(graph))
 
     def seed(self, loss: Value) -> Value:
         """The gradient of a loss to itself."""
@@ -59,14 +57,12 @@ class Scaling:
 
     def skip(self, hyper: Value) -> None:
         """Let an update, by its numbers, change nothing where gradients have overflowed."""
-        graph = self.lowered.graph
-        graph.call("skip_overflow", guard=guard.guard_of(graph), hyper=hyper)
+        guarding.skip_overflow(guard.guard_of(self.lowered.graph), hyper)
 
     def adapt(self) -> None:
         """The factor of the next step follows from how this one went."""
-        graph = self.lowered.graph
         if not self._adapts:
-            graph.call_last("adapt_scale", control=graph.control(), guard=guard.guard_of(graph))
+            guarding.adapt_scale(guard.guard_of(self.lowered.graph))
         self._adapts = True
 
     def _in_place(
@@ -79,8 +75,7 @@ class Scaling:
             self._call(piece.gradient, factor, piece.gradient)
 
     def _call(self, x: Value, factor: Value, y: Value) -> None:
-        graph = self.lowered.graph
-        graph.call("unscale", x=x, inverse=factor, y=y, guard=guard.guard_of(graph))
+        guarding.unscale(x, factor, y, guard.guard_of(self.lowered.graph))
 
 
 def begin(control: Any, precision: str) -> None:

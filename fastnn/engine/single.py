@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from fastnn.engine.builder import Built
 from fastnn.engine.session import Session
-from fastnn.kernels import control_block
 from fastnn.plan.formula import SizedProgram
-from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
+from fastnn.plan.program import Program
+from fastnn.plan.ranges import range_check
 
 #: what a formula keeps the checks of integers under
 RANGE_CHECK = "range check"
@@ -64,21 +63,4 @@ def _range_check(built: Built) -> Program:
         found: SizedProgram | None = program.formula.kept[RANGE_CHECK].at(program.given)
         if found is not None:
             return found
-    return range_check(built)
-
-
-def range_check(built: Built) -> Program:
-    """A program that checks a step's integer inputs."""
-    program = built.program
-    control = Operand("control", 0, (control_block.LENGTH,), "i", external=True)
-    calls = []
-    for name, limits in built.ranges:
-        place = program.places[name]
-        size = math.prod(place.dims)
-        ids = Operand(place.segment, place.offset, (size,), "i")
-        ignored = limits.low if limits.ignored is None else limits.ignored
-        operands = (ids, control, limits.low, limits.high, ignored)
-        calls.append(PlannedCall("check_range", operands, 1, limits.scope))
-    return Program(
-        (PlannedPhase((), tuple(calls)),), program.sizes, (), {}, program.dtype, program.batch
-    )
+    return range_check(program, built.ranges)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,13 @@ from fastnn.graph.gradient import differentiate
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.kernels.update.shared import ACCUMULATED, SAVING
+from fastnn.ops import guarding, updating
+from fastnn.ops.declare import apply_effect
+from fastnn.ops.random import normal_like
 from fastnn.plan.lower import Lowering
+
+#: of (the name of a rule's kernel, operands by name): applies it
+Apply = Callable[..., None]
 
 
 class UpdateRule(Protocol):
@@ -48,8 +55,10 @@ class UpdateRule(Protocol):
     def kernels(self) -> tuple[str, str]:
         """Names of the prepare and the update kernel."""
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        """Add the update of one parameter to its graph."""
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
+        """Add the update of one parameter to its graph, by what applies a kernel of the rule's."""
 
     def group_of(self, parameter: str) -> int:
         """Number of the group that a parameter belongs to."""
@@ -126,8 +135,8 @@ def add_updates(
         hyper[number] = graph.value((optimizer.hyper_size,), name=f"hyper{number}")
         owns[hyper[number]] = options
         own = dict(zip(optimizer.own, optimizer.own_values(options), strict=True))
-        graph.call(
-            prepare, control=graph.control(), hyper=hyper[number],
+        apply_effect(
+            graph, prepare, control=graph.control(), hyper=hyper[number],
             schedule=schedule,
             group=objective.group_offset + number, l2=options["weight_decay"],
             decay=options["decoupled_weight_decay"],
@@ -181,6 +190,7 @@ def add_updates(
     if every == 1:
         safeguard([piece.gradient for piece in pieces])
     seconds = _second_gradients(objective, leaves, gradients, scaling)
+    apply = partial(apply_effect, graph)
     for leaf, gradient, own_hyper, factor in pieces:
         slots = {
             slot: graph.leaf(
@@ -194,17 +204,17 @@ def add_updates(
         if guarded and alone:
             saving = guard.saved_operands(graph, leaf, optimizer.slots)
             saving |= dict(control=graph.control(), always=int(not optimizer.bounded))
-            graph.call(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
+            apply(f"{update}{SAVING}", **operands, **saving, schedule=schedule)
         else:
-            optimizer.place(operands, owns[own_hyper], leaf in transposed)
+            optimizer.place(apply, operands, owns[own_hyper], leaf in transposed)
         for name in names_of[leaf]:
             group = objective.group_offset + groups[name]
             upright = leaves[name] in transposed
             _bound(leaves[name], own_hyper, schedule, group, given[name], upright)
     if scaling is not None:
         scaling.adapt()
-    if guarded:
-        graph.call_last("latch", control=graph.control(), guard=flags)
+    if flags is not None:
+        guarding.latch(flags)
     if guarded or guard.may_raise(lowered.calls):
         guard.keep_buffers(lowered, store.segments["buffers"].host.size)
 
@@ -226,9 +236,7 @@ def _second_gradients(
             (slot, leaf), leaf.shape, f"slots/{slot}", offset=leaf.offset, name=leaf.name
         )
         moved[objective.parameters[name]] = point = graph.value(leaf.shape, name=f"shifted {name}")
-        graph.call(
-            "shift_parameter", p=leaf, shift=away, g=gradient, y=point, control=graph.control()
-        )
+        updating.shift_parameter(leaf, away, gradient, point)
     loss = objective.again(moved)
     seed = None if scaling is None else scaling.seed(loss)
     found = differentiate(loss.graph, loss, list(moved.values()), seed)
@@ -252,10 +260,7 @@ def _accumulated(
         ("accumulated", leaf), leaf.shape, f"slots/{ACCUMULATED}", offset=leaf.offset,
         name=leaf.name,
     )  # fmt: skip
-    graph.call(
-        "accumulate_gradient", total=total, g=gradient, control=graph.control(), guard=flags,
-        every=every,
-    )  # fmt: skip
+    updating.accumulate_gradient(total, gradient, flags, every)
     return total
 
 
@@ -265,25 +270,21 @@ def _clip(graph: Graph, gradients: list[Value], limit: float) -> Value:
     for gradient in gradients:
         # its last axis is a row, however many there are before (of a convolution three)
         rows = math.prod(gradient.shape[: max(gradient.ndim - 1, 1)])
-        partial, after = graph.value((rows,), "r"), graph.value((1,), "r")
-        graph.call("squared_norm", x=gradient, y=partial)
-        graph.call("norm_sum", partial=partial, before=total, after=after)
+        squares, after = graph.value((rows,), "r"), graph.value((1,), "r")
+        updating.squared_norm(gradient, squares)
+        updating.norm_sum(squares, total, after)
         total = after
     scale = graph.value((1,), name="clip")
-    graph.call("clip_scale", total=total, scale=scale, limit=float(limit))
+    updating.clip_scale(total, scale, float(limit))
     return scale
 
 
 def _with_noise(gradient: Value, factor: Value | None, eta: float, every: int) -> Value:
     """The gradient times its factor, with noise."""
-    graph, shape = gradient.graph, gradient.shape
-    noise, noisy = graph.value(shape, name="noise"), graph.value(shape, name="noisy gradient")
-    control = graph.control()
-    graph.call("normal", y=noise, control=control, mean=0.0, std=1.0, stream=graph.stream())
-    graph.call(
-        "add_noise", g=gradient, noise=noise, y=noisy, scale=factor, control=control,
-        eta=float(eta), every=every,
-    )  # fmt: skip
+    noisy = gradient.graph.value(gradient.shape, name="noisy gradient")
+    noise = normal_like(gradient)
+    noise.batched = False
+    updating.add_noise(gradient, noise, noisy, factor, float(eta), every)
     return noisy
 
 
@@ -297,22 +298,19 @@ def _bound(
     """
     graph = leaf.graph
     if l1 := options["proximal_l1"]:
-        graph.call(
-            "shrink", p=leaf, hyper=hyper, control=graph.control(), schedule=schedule, group=group,
-            l1=float(l1),
-        )  # fmt: skip
+        updating.shrink(leaf, hyper, schedule, group, float(l1))
     if options["max_norm"] is None or leaf.ndim < 2:
         return
     limit, rows = float(options["max_norm"]), leaf.shape[0]
     if upright:
         factors = graph.value((leaf.shape[-1],), "r")
-        graph.call("column_factors", p=leaf, factors=factors, limit=limit)
-        graph.call("limit_columns", p=leaf, factors=factors, hyper=hyper)
+        updating.column_factors(leaf, factors, limit)
+        updating.limit_columns(leaf, factors, hyper)
         return
     p = leaf if leaf.ndim == 2 else graph.view(leaf, (rows, leaf.size // rows), batched=False)
     squares = graph.value((rows,), "r")
-    graph.call("squared_norm", x=p, y=squares)
-    graph.call("limit_rows", p=p, squares=squares, hyper=hyper, limit=limit)
+    updating.squared_norm(p, squares)
+    updating.limit_rows(p, squares, hyper, limit)
 
 
 def _covers(piece: Value, leaf: Value) -> bool:

@@ -23,26 +23,26 @@ def has_numbers(graph: Graph) -> bool:
         any(isinstance(attribute, float) for attribute in node.attrs.values())
         or any(v is not None and v.data is not None for v in node.inputs.values())
         for node in graph.nodes
+        if node.outputs
     )
 
 
 def same_op(node: Node, other: Node) -> bool:
     """Whether two nodes do the same. (A join has an op of its own each time, and so has a loop.)"""
-    kernels = [n.attrs.get("kernel") for n in (node, other)]
     if (node.of is None) != (other.of is None):
         return False
     if node.of is not None and other.of is not None and not same_op(node.of, other.of):
         return False
-    return node.op.name == other.op.name and kernels[0] == kernels[1]
+    return node.op.name == other.op.name
 
 
-def alike(value: Value, twin: Value, *, by_sample: bool = False) -> bool:
+def alike(value: Value, counterpart: Value, *, by_sample: bool = False) -> bool:
     """Whether two graphs compute two values alike, but for the batch's size.
 
     With `by_sample` no number may follow the batch's size at all, nor the place among the samples:
     neither a constant, nor what is added up over a batch, nor the share that a mean gives its rows.
     """
-    pairs, seen = [(value, twin)], set()
+    pairs, seen = [(value, counterpart)], set()
     while pairs:
         a, b = (v if v.node is not None else v.root for v in pairs.pop())
         if a in seen:
@@ -74,7 +74,7 @@ def _operands(node: Node, read: bool) -> dict[str, Any]:
     if read and node.op is GRADIENT:
         names = named(node)
         inputs = {name: value for name, value in inputs.items() if name in names}
-    found = {**node.attrs, **inputs, **node.attrs.get("operands", {})}
+    found = {**node.attrs, **inputs}
     made = node.attrs.get("loop")
     if made is not None:
         terms = [term for _, parts in made.sums for term in parts]

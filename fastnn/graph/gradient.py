@@ -13,10 +13,10 @@ from typing import Any
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Node
-from fastnn.graph.op import GRADIENT, KERNEL, lookup
+from fastnn.graph.node import Node, memory_written
+from fastnn.graph.op import GRADIENT, lookup
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import declared, kernel_of
+from fastnn.kernels.declare import declared
 
 Values = dict[str, Value]
 
@@ -129,8 +129,7 @@ def _drop(graph: Graph, joined: Sequence[Node], results: Iterable[Value | None])
         return
     read = {value.root for value in results if value is not None}
     for node in graph.nodes:
-        given = node.attrs["operands"] if node.op is KERNEL else node.inputs
-        read.update(value.root for value in given.values() if isinstance(value, Value))
+        read.update(value.root for value in node.inputs.values() if value is not None)
     gone = {node for node in joined if not any(v.root in read for v in node.outputs.values())}
     graph.nodes = [node for node in graph.nodes if node not in gone]
 
@@ -291,13 +290,9 @@ def needed_nodes(nodes: Sequence[Node], results: Iterable[Value]) -> list[Node]:
     wanted = {value.root for value in results}
     kept = []
     for node in reversed(nodes):
-        values: dict[str, Any] = node.attrs["operands"] if node.op is KERNEL else node.inputs
-        written = [value.root for value in node.outputs.values()]
-        if node.op is KERNEL:
-            kernel = kernel_of(node.attrs["kernel"])
-            written = [values[n].root for n, p in kernel.arrays.items() if p.writes]
+        written = [value.root for value in node.outputs.values()] or memory_written(node)
         if any(root in wanted for root in written):
             kept.append(node)
-            read = set(values) if node.of is None else named(node)
-            wanted.update(v.root for n, v in values.items() if n in read and isinstance(v, Value))
+            read = set(node.inputs) if node.of is None else named(node)
+            wanted.update(v.root for n, v in node.inputs.items() if n in read and v is not None)
     return kept[::-1]

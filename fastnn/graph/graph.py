@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import DataError, where
+from fastnn.graph.constants import SymbolicArray, everywhere
 from fastnn.graph.fold import fold
 from fastnn.graph.following import follows
-from fastnn.graph.node import Check, Node, Range, check_operands
-from fastnn.graph.op import KERNEL, Op, lookup
+from fastnn.graph.node import Check, Node, Range
+from fastnn.graph.op import Op, lookup
 from fastnn.graph.sizes import now, real, whole
 from fastnn.graph.tracing import tracing
 from fastnn.graph.value import Repeat, Value
-from fastnn.graph.words import Words, everywhere
 from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import kernel_of
 
@@ -94,7 +94,7 @@ class Graph:
         plain = [[*map(now, n)] if isinstance(n, list) else now(n) for n in lists]
         value = self.constant(plain, "i", name)
         if any(follows(n) for line in lists for n in (line if isinstance(line, list) else [line])):
-            value.data = Words(lists, value.shape, value.data)
+            value.data = SymbolicArray(lists, value.shape, value.data)
         return value
 
     def check_range(self, numbers: Any, what: str) -> None:
@@ -116,7 +116,7 @@ class Graph:
         self.check_range(number, name)
         data: Any = everywhere(now(number), tuple(map(now, shape)) or (1,))
         if follows(number):
-            data = Words(number, shape, data)
+            data = SymbolicArray(number, shape, data)
         return self.value(shape, segment="constant", data=data, batched=batched, name=name)
 
     def leaf(self, key: Any, shape: tuple[int, ...], segment: str, **more: Any) -> Value:
@@ -169,7 +169,7 @@ class Graph:
         source = ids.root
         while source.segment != "input" and source.node is not None:
             x = source.node.inputs.get("x")
-            if x is None:
+            if x is None or x.dtype != "i":
                 return
             source = x.root
         if source.segment == "input":
@@ -177,25 +177,11 @@ class Graph:
 
     # -------------------------------------------------------------- nodes
 
-    def call(self, kernel: str, **operands: Any) -> None:
-        """Add a node that is one call of a kernel, which has the same name on every device.
-
-        Operands are values (written ones, too), numbers, or None for an absent array. Such a node
-        has no gradient.
-        """
-        check_operands(kernel, operands, self.scope)
-        attrs = {"kernel": kernel, "operands": operands, "final": False}
-        self.nodes.append(Node(KERNEL, {}, {}, attrs, self.scope))
-
-    def call_last(self, kernel: str, **operands: Any) -> None:
-        """Add a call that belongs to the very end of the step."""
-        self.call(kernel, **operands)
-        self.nodes[-1].attrs["final"] = True
-
     def apply(self, op: str | Op, /, **operands: Any) -> Any:
         """Apply an op to inputs and attributes given by name.
 
-        Returns the output value, or a tuple of values for an op with several public outputs.
+        Returns the output value, or a tuple of values for an op with several public outputs; None
+        for an effect.
         """
         row = lookup(op) if isinstance(op, str) else op
         inputs: dict[str, Value | None] = {}
@@ -213,7 +199,7 @@ class Graph:
         else:
             mark_batched(row.forward_kernel, {**inputs, **node.outputs})
         public = tuple(node.outputs[name] for name in row.returns)
-        return public[0] if len(public) == 1 else public
+        return public[0] if len(public) == 1 else public or None
 
 
 def mark_batched(kernel: str, operands: Mapping[str, Any]) -> None:

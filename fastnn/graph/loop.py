@@ -17,10 +17,9 @@ from typing import Any
 from fastnn.errors import ShapeError, where
 from fastnn.graph.gradient import contributions, gradient_node, total
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Node
-from fastnn.graph.op import KERNEL, Op, batched_like
+from fastnn.graph.node import Node, memory_written
+from fastnn.graph.op import Op, batched_like
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import declared
 
 #: of steps of the sequences and states: the outputs, the new states, and maybe sums
 Body = Callable[..., Sequence[Any]]
@@ -38,28 +37,12 @@ def _record(graph: Graph, nodes: list[Node], action: Callable[[], Any]) -> Any:
 
 
 def _reads(node: Node) -> Iterator[Value]:
-    for value in (node.attrs["operands"] if node.op is KERNEL else node.inputs).values():
-        if isinstance(value, Value):
-            yield value.root
-
-
-def memory_written(node: Node) -> Iterator[Value]:
-    """The memory that a node writes: its outputs, and what its kernel changes of its inputs."""
-    yield from (value.root for value in node.outputs.values())
-    kernel = node.attrs["kernel"] if node.op is KERNEL else node.op.forward_kernel
-    found = declared(kernel) if node.of is None else None
-    operands = node.attrs["operands"] if node.op is KERNEL else node.inputs
-    for name, parameter in found.arrays.items() if found is not None else ():
-        value = operands.get(name)
-        if parameter.writes and isinstance(value, Value):
-            yield value.root
+    return (value.root for value in node.inputs.values() if value is not None)
 
 
 def _belongs(node: Node, local: Container[Value]) -> bool:
     """Whether a node is computed in each step: something of it is a step's, or it draws numbers."""
-    if "stream" in node.attrs or "stream" in node.attrs.get("operands", ()):
-        return True
-    return any(root in local for root in _reads(node))
+    return "stream" in node.attrs or any(root in local for root in _reads(node))
 
 
 def _grow(local: dict[Value, None], nodes: Sequence[Node]) -> None:
@@ -71,8 +54,8 @@ def _grow(local: dict[Value, None], nodes: Sequence[Node]) -> None:
             if _belongs(node, local):
                 local.update(dict.fromkeys(memory_written(node)))
         used = {root for node in nodes if _belongs(node, local) for root in _reads(node)}
-        for node in nodes:  # working memory of a step
-            if node.op is KERNEL:
+        for node in nodes:  # working memory of a step, which an effect fills
+            if not node.outputs:
                 local.update((root, None) for root in memory_written(node) if root in used)
 
 

@@ -21,11 +21,10 @@ from fastnn.graph.loop import (
     Sum,
     loop_gradient,
     loop_node,
-    memory_written,
     outputs_of,
 )
-from fastnn.graph.node import Node
-from fastnn.graph.op import KERNEL, Op
+from fastnn.graph.node import Node, memory_written
+from fastnn.graph.op import Op
 from fastnn.graph.tangent import push
 from fastnn.graph.value import Value
 
@@ -95,23 +94,18 @@ def _clone_all(made: Loop, known: dict[Value, Value]) -> None:
 
 
 def _clone(graph: Graph, node: Node, known: dict[Value, Value], clones: dict[Node, Node]) -> None:
-    inputs = {n: None if v is None else _stand_in(v, known) for n, v in node.inputs.items()}
-    of = None if node.of is None else _whose(node, node.of, inputs, clones)
-    if "loop" in node.attrs:
-        _clone_loop(graph, node, inputs, of, known, clones)
-        return
-    attrs = dict(node.attrs)
-    if node.op is KERNEL:
+    if not node.outputs:  # working memory, which an effect fills
         for root in memory_written(node):
             if root.segment == "work" and root not in known:
                 known[root] = graph.value(
                     root.shape, root.dtype, batched=root.batched, name=root.name
                 )
-        attrs["operands"] = {
-            n: _stand_in(v, known) if isinstance(v, Value) else v
-            for n, v in node.attrs["operands"].items()
-        }
-    made = clones[node] = Node(node.op, inputs, {}, attrs, node.scope, of=of)
+    inputs = {n: None if v is None else _stand_in(v, known) for n, v in node.inputs.items()}
+    of = None if node.of is None else _whose(node, node.of, inputs, clones)
+    if "loop" in node.attrs:
+        _clone_loop(graph, node, inputs, of, known, clones)
+        return
+    made = clones[node] = Node(node.op, inputs, {}, dict(node.attrs), node.scope, of=of)
     for n, value in node.outputs.items():
         fresh = graph.value(value.shape, value.dtype, batched=value.batched, name=value.name)
         if value.base is not None:

@@ -1,16 +1,15 @@
-"""Nodes, which apply ops, and what they become or ask for: calls of kernels, limits of integers."""
+"""Nodes, which apply ops, and what they ask for: limits of integers, rules for inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastnn.cached import cached
 from fastnn.errors import ShapeError, where
 from fastnn.graph.op import Op
-from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.declare import Array, kernel_of
+from fastnn.graph.value import Value
+from fastnn.kernels.declare import declared, kernel_of
 
 
 @dataclass(eq=False)
@@ -30,34 +29,17 @@ class Node:
     of: Node | None = None
 
 
-@dataclass(eq=False)
-class Call:
-    """One call of a kernel: operands by parameter name (None: an absent array of size 0).
-
-    Neighbours in the list of calls that are in the same loop are made together, step by step.
-    """
-
-    kernel: str
-    operands: dict[str, Any]
-    scope: str
-    final: bool = False  # belongs to the very end of the step
-    repeats: tuple[Repeat, ...] = ()  # the loops that it is in, the outermost first
-
-    @cached
-    def _arrays(self) -> list[tuple[str, Array, Value]]:
-        operands = self.operands
-        return [
-            (name, parameter, value)
-            for name, parameter in kernel_of(self.kernel).arrays.items()
-            if isinstance(value := operands[name], Value)
-        ]
-
-    def arrays(self) -> list[tuple[str, Array, Value]]:
-        """Its arrays that are not absent: name and use of the parameter, and the value."""
-        return self._arrays
+def memory_written(node: Node) -> Iterator[Value]:
+    """The memory that a node writes: its outputs, and what its kernel changes of its inputs."""
+    yield from (value.root for value in node.outputs.values())
+    found = declared(node.op.forward_kernel) if node.of is None else None
+    for name, parameter in found.arrays.items() if found is not None else ():
+        value = node.inputs.get(name)
+        if parameter.writes and value is not None:
+            yield value.root
 
 
-def check_operands(kernel: str, operands: Mapping[str, Any], scope: str) -> None:
+def check_operands(kernel: str, operands: Iterable[str], scope: str) -> None:
     """Refuse operands that are not those of the kernel: KeyError where there is none of the name,
     else ShapeError; `scope` is the layer that calls it."""
     params = kernel_of(kernel).params
@@ -65,21 +47,6 @@ def check_operands(kernel: str, operands: Mapping[str, Any], scope: str) -> None
         raise ShapeError(
             f"{where(scope)}kernel {kernel!r} takes {sorted(params)}, got {sorted(operands)}"
         )
-
-
-def nested(calls: Sequence[Call], depth: int = 0) -> list[Call | tuple[Repeat, list[Call]]]:
-    """Calls in the same `depth` loops, neighbours that share a further one gathered under it."""
-    found: list[Call | tuple[Repeat, list[Call]]] = []
-    for call in calls:
-        if len(call.repeats) <= depth:
-            found.append(call)
-            continue
-        loop, before = call.repeats[depth], found[-1] if found else None
-        if isinstance(before, tuple) and before[0] is loop:
-            before[1].append(call)
-        else:
-            found.append((loop, [call]))
-    return found
 
 
 @dataclass(frozen=True)

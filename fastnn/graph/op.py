@@ -7,6 +7,9 @@ backward kernel names is what the forward pass has to keep.
 
 Ops know no device. What is more than one call of a kernel by its name is said in
 `fastnn/plan/lower`, by the op's name.
+
+An op without outputs is an *effect*: it changes memory that it is given (a batch, totals,
+parameters), and its kernel's signature says which of its inputs that is.
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ class Op:
             once instead of these nodes, or None where it can't be.
         placement: says where the outputs lie and which run over the batch; by default that follows
             from the forward kernel.
+        final: whether an effect belongs to the very end of the step.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Op:
     constant: tuple[str, ...] = ()
     joined: Callable[[Any, list[Node]], Value | None] | None = None
     placement: Callable[[Node], None] | None = None
+    final: bool = False
 
     @property
     def forward_kernel(self) -> str:
@@ -103,8 +108,6 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-#: the op of nodes that are one call of a kernel
-KERNEL = Op("kernel", inputs=(), outputs=(), returns=())
 #: the op of gradient nodes, whose inputs and outputs are the nodes' own
 GRADIENT = Op("gradient", inputs=(), outputs=(), returns=())
 
@@ -125,6 +128,16 @@ def register(op: Op) -> Op:
 
 def lookup(name: str) -> Op:
     return OPS[name]
+
+
+def batched(node: Node) -> None:
+    """A rule for `placement`: all outputs run over the batch."""
+    for value in node.outputs.values():
+        value.batched = True
+
+
+def unbatched(node: Node) -> None:
+    """A rule for `placement`: no output does, if there is one."""
 
 
 def batched_like(*outputs: str, like: str = "x") -> Callable[[Node], None]:

@@ -24,7 +24,6 @@ from fastnn.graph.gradient import (
 )
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
-from fastnn.graph.op import KERNEL
 from fastnn.graph.sizes import now
 from fastnn.graph.value import Value
 
@@ -48,7 +47,7 @@ def tangents(
 def push(graph: Graph, nodes: Sequence[Node], known: dict[Value, Value]) -> None:
     """Add the tangents of what these nodes compute to those that are known."""
     for node in nodes:
-        if node.op is KERNEL:
+        if not node.outputs:
             continue
         given = {
             n: t
@@ -147,7 +146,7 @@ def _transposed(graph: Graph, node: Node, given: Values) -> Values:
 
 def _stand_in(graph: Graph, like: Value) -> Value:
     """For a gradient in which all is linear: its numbers do not matter, nor does any rule take them
-    for known (`words.known`)."""
+    for known (`constants.known`)."""
     data = np.zeros(tuple(map(now, like.shape)))
     return graph.value(
         like.shape, segment="constant", data=data, batched=like.batched, name="arriving"

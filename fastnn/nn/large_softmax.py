@@ -158,7 +158,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
 def _losses(logits: Value, places: Value, column: int) -> Value:
     """Cross entropy of the rows that have a class in a column of places, 0 of the others."""
-    ids = ops.reshape(_ids(logits.graph, places[:, column : column + 1]), (logits.shape[0],))
+    ids = ops.reshape(_ids(places[:, column : column + 1]), (logits.shape[0],))
     loss: Value = logits.graph.apply(
         "cross_entropy", x=logits, target=ids, weight=None, smoothing=0.0, ignore_index=ELSEWHERE
     )

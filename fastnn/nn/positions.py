@@ -20,6 +20,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
+from fastnn.ops.lengths import steps_within
 from fastnn.ops.operands import as_value
 from fastnn.public import publish
 
@@ -59,10 +60,7 @@ class Place:
         one = graph.full((batch, 1), 1.0, batched=True)
         ahead = one if steps == 1 else ops.concatenate(one, ops.columns(written, 0, steps - 1))
         self.now = ops.reshape(ops.subtract(ahead, written), (batch, steps, 1))
-        self.number = graph.value((batch,), "i", batched=True, name="place")
-        graph.call("mask_length", mask=written, y=self.number)
-        self.lengths = graph.value((batch,), "i", batched=True, name="places")
-        graph.call("mask_length", mask=ahead, y=self.lengths)
+        self.number, self.lengths = steps_within(written), steps_within(ahead)
         self.after = ops.affine(ahead, 1.0, 0.0)  # last: it may be written where `written` was
 
     @staticmethod

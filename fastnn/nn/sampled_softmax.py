@@ -115,7 +115,7 @@ class SampledSoftmax(Module):
         u = ops.uniform_like(x.graph.full((self.samples, 1), 0.0))
         found = ops.exp(u * float(np.log(self.n_classes + 1))) - 1.0
         found = ops.minimum(ops.maximum(found, 0.0), float(self.n_classes - 1))
-        return ops.reshape(_ids(x.graph, found), (self.samples,))
+        return ops.reshape(_ids(found), (self.samples,))
 
     def extra(self) -> str:
         return f"{self.in_features}, {self.n_classes}, samples={self.samples}"

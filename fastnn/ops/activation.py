@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
+from fastnn.graph.constants import known
 from fastnn.graph.gradient import gradient_node, multiple
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.graph.words import known
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.comparison import greater, less
 from fastnn.ops.declare import Operand, elementwise, floats, like, need, op

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnn.errors import OptionError
 from fastnn.errors import where as at
+from fastnn.graph.constants import known
 from fastnn.graph.following import follows
 from fastnn.graph.gradient import gradient_node, multiple
 from fastnn.graph.graph import Graph
@@ -18,7 +19,6 @@ from fastnn.graph.node import Node
 from fastnn.graph.op import batched_like
 from fastnn.graph.sizes import real
 from fastnn.graph.value import Value
-from fastnn.graph.words import known
 from fastnn.ops.comparison import equal, greater, less, less_equal
 from fastnn.ops.declare import Operand, elementwise, floats, like, need, op, same
 from fastnn.ops.operands import (

@@ -10,10 +10,12 @@ import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, check_whole, where
 from fastnn.graph.graph import Graph
+from fastnn.graph.op import batched
 from fastnn.graph.value import Value
 from fastnn.kernels.beam.shared import NEVER
 from fastnn.ops.arithmetic import _to_floats, affine, multiply, subtract
 from fastnn.ops.arithmetic import where as choose
+from fastnn.ops.declare import like, op, output, outputs
 from fastnn.ops.indexing import columns
 from fastnn.ops.joining import concatenate
 from fastnn.ops.reduce import logsumexp
@@ -27,42 +29,53 @@ from fastnn.public import publish
 Step = Callable[..., tuple[Value, Sequence[Value]]]
 
 
+_SELECTED = ("parent", "symbol", "new_score", "new_count", "new_ended")
+
+
+@op(forward="beam_select", returns=_SELECTED, saves=("best", "which"), placement=batched)
+def _beam_select(
+    logits: Value, score: Value, count: Value, ended: Value, norms: Value, live: Value, stop: int
+) -> Any:
+    """The continuations that a beam keeps, a row a sample; see `beam_search`."""
+    new, ids = like(score), output(score.shape, "i")
+    return outputs(
+        parent=ids, symbol=ids, new_score=new, new_count=new, new_ended=new, best=new, which=ids
+    )
+
+
+@op(forward="beam_reorder", constant=("parent", "running"), placement=batched)
+def _beam_reorder(x: Value, parent: Value, running: Value | None = None) -> Value:
+    """Each hypothesis's part of a row of x (N, C) from its parent. `running`: samples where it is 0
+    stay as they are; None: none."""
+    return like(x)
+
+
+@op(forward="to_ids", constant=("x",), placement=batched)
+def _to_ids(x: Value) -> Value:
+    return output(x.shape, "i")
+
+
 def _select(
-    graph: Graph, scores: Value, carried: tuple[Value, ...], norms: Value, live: Value, stop: int
+    scores: Value, carried: tuple[Value, ...], norms: Value, live: Value, stop: int
 ) -> tuple[Value, Value, tuple[Value, ...]]:
     """Parents and symbols of the hypotheses that go on, and (score, count, ended) of them."""
-    score = carried[0]
-    batch, width = score.shape
-    new = [graph.value((batch, width), batched=True, name=n) for n in ("score", "count", "ended")]
-    parent, symbol = (
-        graph.value((batch, width), "i", batched=True, name=n) for n in ("parent", "symbol")
-    )
-    best = graph.value((batch, width), batched=True, name="best")
-    which = graph.value((batch, width), "i", batched=True, name="which")
-    graph.call(
-        "beam_select", logits=scores, score=score, count=carried[1], ended=carried[2], norms=norms,
-        live=live, parent=parent, symbol=symbol, new_score=new[0], new_count=new[1],
-        new_ended=new[2], best=best, which=which, stop=stop,
-    )  # fmt: skip
-    return parent, symbol, (new[0], new[1], new[2])
+    score, count, ended = carried
+    parent, symbol, *new = _beam_select(scores, score, count, ended, norms, live, stop)
+    return parent, symbol, tuple(new)
 
 
-def _reordered(graph: Graph, x: Value, parent: Value) -> Value:
+def _reordered(x: Value, parent: Value) -> Value:
     """What belongs to the hypotheses that go on: x is (batch, width, ...)."""
-    y = graph.value(x.shape, batched=True, name=f"reordered {x.name}")
-    flat = (x.shape[0], x.size // x.shape[0])
-    graph.call(
-        "beam_reorder", x=reshape(x, flat), parent=parent, running=None,
-        y=graph.view(y, flat, True),
-    )  # fmt: skip
-    return y
+    return reshape(_beam_reorder(reshape(x, _rows_of(x)), parent), x.shape)
 
 
-def _ids(graph: Graph, x: Value) -> Value:
-    y = graph.value(x.shape, "i", batched=True, name="ids")
-    flat = (x.shape[0], x.size // x.shape[0])
-    graph.call("to_ids", x=reshape(x, flat), y=graph.view(y, flat, True))
-    return y
+def _ids(x: Value) -> Value:
+    """Floats that are whole as integers."""
+    return reshape(_to_ids(reshape(x, _rows_of(x))), x.shape)
+
+
+def _rows_of(x: Value) -> tuple[int, int]:
+    return x.shape[0], x.size // x.shape[0]
 
 
 def beam_search(
@@ -173,13 +186,11 @@ def beam_search(
         ahead = one if steps == 1 else concatenate(graph, [one, columns(written, 0, steps - 1)])
         now = reshape(subtract(ahead, written), (batch, 1, steps))
         live = one if min_steps == 0 else columns(written, min_steps - 1, min_steps)
-        parent, symbol, selected = _select(graph, wide, (score, count, ended), norms, live, stop)
+        parent, symbol, selected = _select(wide, (score, count, ended), norms, live, stop)
         after = affine(ahead, 1.0, 0.0)  # may be written where `written` was, which has been read
         value = reshape(_to_floats(symbol), (batch, width, 1))
-        history = choose(now, value, _reordered(graph, history, parent))
-        carried_on = [
-            _reordered(graph, reshape(s, (batch, width, *s.shape[1:])), parent) for s in new
-        ]
+        history = choose(now, value, _reordered(history, parent))
+        carried_on = [_reordered(reshape(s, (batch, width, *s.shape[1:])), parent) for s in new]
         x = embed(reshape(symbol, (batch * width,)))
         x = reshape(x, (batch, width, *x.shape[1:]))
         joined = concatenate(graph, list(selected))
@@ -202,8 +213,8 @@ def beam_search(
         body, None, (found, history, written, x, *map(each, states)), until=all_ended, steps=steps
     )
     score, count, _ = _thirds(finals[0])
-    symbols = _ids(graph, finals[1])[:, :n_best]
-    return symbols, _ids(graph, count)[:, :n_best], score[:, :n_best]
+    symbols = _ids(finals[1])[:, :n_best]
+    return symbols, _ids(count)[:, :n_best], score[:, :n_best]
 
 
 def likeliest(scores: Value) -> Value:
@@ -217,7 +228,7 @@ def likeliest(scores: Value) -> Value:
     zero = graph.full((rows, 1), 0.0, batched=True)
     norms = graph.constant(np.ones(3), name="norms")
     live = graph.full((rows, 1), 1.0, batched=True)
-    _, symbol, _ = _select(graph, scores, (zero, zero, zero), norms, live, 0)
+    _, symbol, _ = _select(scores, (zero, zero, zero), norms, live, 0)
     return reshape(symbol, (rows,))
 
 

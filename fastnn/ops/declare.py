@@ -18,6 +18,9 @@
   there are follows from the backward kernels' parameters. Whatever else `Op` has may be given to
   the decorator.
 
+`effect` declares an op that has no outputs and changes memory that it is given; `effect_of` is that
+of a kernel generated from a rule.
+
 `elementwise` declares functions of the elements at one place, whose kernels are made from formulas
 (`kernels/scalar.py`, `kernels/arithmetic.py`): they broadcast, and their gradient is the slope that
 they are declared with.
@@ -32,11 +35,13 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, where
-from fastnn.graph.node import Node
-from fastnn.graph.op import Derivative, Expression, Op, Shape, register, same_shape
+from fastnn.graph.graph import Graph
+from fastnn.graph.node import Node, check_operands
+from fastnn.graph.op import Derivative, Expression, Op, Shape, register, same_shape, unbatched
 from fastnn.graph.sizes import kind, real
 from fastnn.graph.tangent import by_element
 from fastnn.graph.value import Value
+from fastnn.kernels.declare import kernel_of
 from fastnn.ops.operands import as_shown, common, float_value, graph_of
 
 #: what a function takes as an input: a symbolic value, a parameter, or an array
@@ -93,6 +98,39 @@ def op(
     return lambda function: _declared(function, _each, name, returns, saves, rules)
 
 
+def effect(**rules: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Declare an op that changes memory that it is given, and has no outputs and no gradient.
+
+    What it changes, the signature of its kernel says, which has the function's name unless
+    `forward` is another; the control block is an operand that need not be given. The op's name is
+    "effect" and that of the function: other names are for users' ops.
+
+    Args:
+        rules: as of `op`.
+    """
+
+    def declare(function: Callable[P, None]) -> Callable[P, None]:
+        known = {"forward": function.__name__, "placement": unbatched, **rules}
+        return _declared(function, _each, f"effect {function.__name__}", (), (), known)
+
+    return declare
+
+
+def effect_of(kernel: str) -> Op:
+    """The effect of a kernel generated from a rule (an optimiser's, or a call of the host): its
+    inputs are the kernel's arrays, its attributes the numbers."""
+    return Op(
+        f"effect {kernel}", inputs=tuple(kernel_of(kernel).arrays), outputs=(), returns=(),
+        shape=lambda inputs, attrs, scope: {}, forward=kernel, placement=unbatched,
+    )  # fmt: skip
+
+
+def apply_effect(graph: Graph, kernel: str, /, **operands: Any) -> None:
+    """Apply such an effect; operands by the names of the kernel's parameters, all of them."""
+    check_operands(kernel, operands, graph.scope)
+    graph.apply(effect_of(kernel), **operands)
+
+
 def elementwise(
     slope: Callable[..., Any] | None = None, /, *, name: str = "", **rules: Any
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -128,6 +166,8 @@ def _declared(
     def shape(found: dict[str, Value], attrs: dict[str, Any], scope: str) -> dict[str, Any]:
         rule: Callable[..., Any] = function
         result = rule(**{n: found.get(n) for n in inputs}, **attrs)
+        if not returns:
+            return {}
         return result if isinstance(result, dict) else {returns[0]: result}
 
     if convert is common and len(inputs) > 1:  # a kernel for each operand's gradient

@@ -8,8 +8,10 @@ import numpy as np
 
 from fastnn.errors import ShapeError, is_whole, where
 from fastnn.graph.graph import Graph
+from fastnn.graph.op import batched, batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import where as chosen
+from fastnn.ops.declare import floats, like, op, output
 from fastnn.ops.shape import reshape
 
 
@@ -59,11 +61,16 @@ def checked_lengths(
     return lengths
 
 
+@op(name="length_mask", forward="length_mask", constant=("lengths",), placement=batched)
 def valid_steps(lengths: Value, steps: int) -> Value:
     """1 where a step is valid, else 0: (N, steps)."""
-    mask = lengths.graph.value((lengths.shape[0], steps), batched=True, name="mask")
-    lengths.graph.call("length_mask", lengths=lengths, y=mask)
-    return mask
+    return floats(lengths.shape[0], steps)
+
+
+@op(name="mask_length", forward="mask_length", constant=("mask",), placement=batched)
+def steps_within(mask: Value) -> Value:
+    """How many steps of each sequence a mask (N, steps) calls valid, integers (N,)."""
+    return output(mask.shape[:1], "i")
 
 
 def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
@@ -72,9 +79,10 @@ def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
     return chosen(reshape(mask, *mask.shape, 1), x, otherwise)
 
 
+@op(
+    name="count_windows", forward="count_windows", constant=("lengths",),
+    placement=batched_like("y", like="lengths"),
+)  # fmt: skip
 def windows_of(lengths: Value, span: int, stride: int, both: int) -> Value:
     """How many windows of `span` steps each sequence has, with `both` zeros around it."""
-    graph = lengths.graph
-    found = graph.value(lengths.shape, "i", batched=lengths.batched, name="lengths")
-    graph.call("count_windows", lengths=lengths, y=found, span=span, stride=stride, both=both)
-    return found
+    return like(lengths)

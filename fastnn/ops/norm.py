@@ -13,6 +13,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.activation import sqrt, square
 from fastnn.ops.arithmetic import add, affine, divide, multiply
 from fastnn.ops.declare import Operand, floats, like, op, outputs
+from fastnn.ops.feeding import write
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.reduce import mean
 from fastnn.ops.shape import reshape
@@ -186,7 +187,7 @@ def _passing(x: Value) -> Value:
     """A place for running statistics that nobody keeps."""
     place = x.graph.value(x.shape[-1:], name="statistics")
     zeros = x.graph.full(place.shape, 0.0)
-    x.graph.call("affine", x=zeros, y=place, scale=1.0, shift=0.0)
+    write(zeros, place)
     return place
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import ShapeError, where
+from fastnn.graph.constants import first
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf, seen_axes
 from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value
-from fastnn.graph.words import first
 
 
 def graph_of(*operands: Any) -> Graph:

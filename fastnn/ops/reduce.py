@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph.constants import first
 from fastnn.graph.gradient import gradient_node
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.graph.words import first
 from fastnn.ops.arithmetic import affine, negate
 from fastnn.ops.comparison import equal
 from fastnn.ops.declare import Operand, floats, like, need, op, outputs

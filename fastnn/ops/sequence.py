@@ -12,14 +12,15 @@ from fastnn import errors
 from fastnn.errors import ShapeError
 from fastnn.graph.graph import Graph
 from fastnn.graph.leaf import Leaf
-from fastnn.graph.loop import memory_written
-from fastnn.graph.op import KERNEL, batched_like
+from fastnn.graph.node import memory_written
+from fastnn.graph.op import batched_like
 from fastnn.graph.sizes import whole
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import declared
-from fastnn.ops.arithmetic import multiply, where
+from fastnn.ops.arithmetic import affine, multiply, where
 from fastnn.ops.declare import Operand, like, op
-from fastnn.ops.lengths import checked_lengths, valid_steps
+from fastnn.ops.feeding import write
+from fastnn.ops.lengths import checked_lengths, steps_within, valid_steps
 from fastnn.ops.operands import as_value, graph_of
 from fastnn.ops.shape import reshape
 from fastnn.public import publish
@@ -28,16 +29,15 @@ from fastnn.public import publish
 def load_state(x: Any, buffer: Leaf) -> Value:
     """A copy of a buffer's rows as they were before the step, one for each sequence of `x`."""
     graph = graph_of(x)
-    value = graph.value(buffer.shape, name=f"before {buffer.name}")
+    value = affine(as_value(graph, buffer), 1.0, 0.0)
     value.batched = x.batched
-    graph.call("affine", x=as_value(graph, buffer), y=value, scale=1.0, shift=0.0)
     return value
 
 
 def store_state(value: Any, buffer: Leaf) -> None:
     """Set a buffer's rows to `value`, for the next step."""
     graph = graph_of(value)
-    graph.call("affine", x=value, y=as_value(graph, buffer), scale=1.0, shift=0.0)
+    write(value, as_value(graph, buffer))
 
 
 def zeros_state(x: Any, size: int) -> Value:
@@ -217,8 +217,7 @@ def loop(
     outputs, finals = make(graph, step, inputs, begin, count, running)
     done = []
     if until is not None:
-        done = [graph.value((batch,), "i", batched=True, name="steps done")]
-        graph.call("mask_length", mask=outputs.pop(), y=done[0])
+        done = [steps_within(outputs.pop())]
         finals = finals[:-1]
     y_all = tuple(outputs) if several["y"] else outputs[0]
     return y_all, _like(state, finals), *done
@@ -296,12 +295,11 @@ def partial_changes(after: Value, before: Value) -> list[dict[str, Any]]:
     for node in reversed(after.graph.nodes):
         if value.root is before:
             break
-        made = memory_written(node) if node.op is KERNEL else node.outputs.values()
+        made = node.outputs.values() or memory_written(node)
         if value.size != before.size or not any(value.root is root for root in made):
             continue  # a view is no change
-        kernel = node.attrs["kernel"] if node.op is KERNEL else node.op.forward_kernel
-        operands = node.attrs["operands"] if node.op is KERNEL else node.inputs
-        known = declared(kernel) if node.of is None else None
+        operands = node.inputs
+        known = declared(node.op.forward_kernel) if node.of is None else None
         in_place = None if known is None else known.traits.in_place
         if in_place is None or operands.get("running", node) is not None:
             return []

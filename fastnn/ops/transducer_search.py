@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from fastnn.errors import OptionError, ShapeError, check_whole, where
-from fastnn.graph.graph import Graph
+from fastnn.graph.op import batched
 from fastnn.graph.value import Value
 from fastnn.kernels.beam.shared import NEVER
 from fastnn.ops.arithmetic import _to_floats, multiply
 from fastnn.ops.arithmetic import where as choose
 from fastnn.ops.beam import _ids, _reordered
 from fastnn.ops.comparison import equal
+from fastnn.ops.declare import floats, like, op, output, outputs
 from fastnn.ops.lengths import checked_lengths
 from fastnn.ops.reduce import log_softmax
 from fastnn.ops.sequence import loop
@@ -25,30 +26,31 @@ from fastnn.public import publish
 #: of (symbols (N,), states): what joins the frames (N, ...), and the new states
 Predict = Callable[[Value, tuple[Value, ...]], tuple[Value, Sequence[Value]]]
 
-SELECTED = ("score", "frame", "count", "history", "done_score", "done_count", "done_history")
+#: what is known of the hypotheses, and of complete ones
+_SELECTED = (
+    "new_score", "new_frame", "new_count", "new_history", "done_score", "done_count", "done_history"
+)  # fmt: skip
 
 
-def _select(
-    graph: Graph, logits: Value, lengths: Value, carried: Sequence[Value], blank: int
-) -> tuple[Value, Value, list[Value]]:
-    """Parents and symbols of the hypotheses that go on, and what is known of them."""
-    score, frame, count, history, *done = carried
-    shape = score.shape
-    new = [graph.value(v.shape, batched=True, name=n)
-           for n, v in zip(SELECTED, carried, strict=True)]  # fmt: skip
-    parent, symbol, which, mates = (
-        graph.value(shape, "i", batched=True, name=n)
-        for n in ("parent", "symbol", "which", "mates")
-    )
-    graph.call(
-        "transducer_select", logits=logits, lengths=lengths, score=score, frame=frame, count=count,
-        history=history, old_score=done[0], old_count=done[1], old_history=done[2],
-        parent=parent, symbol=symbol, new_score=new[0], new_frame=new[1], new_count=new[2],
-        new_history=new[3], done_score=new[4], done_count=new[5], done_history=new[6],
-        best=graph.value(shape, "r", batched=True, name="best"), which=which, mates=mates,
-        blank=blank,
-    )  # fmt: skip
-    return parent, symbol, new
+@op(
+    forward="transducer_select", returns=("parent", "symbol", *_SELECTED),
+    saves=("best", "which", "mates"), constant=("lengths",), placement=batched,
+)  # fmt: skip
+def _transducer_select(
+    logits: Value, lengths: Value, score: Value, frame: Value, count: Value, history: Value,
+    old_score: Value, old_count: Value, old_history: Value, blank: int,
+) -> Any:  # fmt: skip
+    """The continuations that a beam keeps, a row a sample; see `transducer_search`."""
+    known = (score, frame, count, history, old_score, old_count, old_history)
+    ids, best = output(score.shape, "i"), output(score.shape, "r")
+    new = {name: like(value) for name, value in zip(_SELECTED, known, strict=True)}
+    return outputs(parent=ids, symbol=ids, **new, best=best, which=ids, mates=ids)
+
+
+@op(forward="transducer_frames", constant=("frame",), placement=batched)
+def _transducer_frames(x: Value, frame: Value) -> Value:
+    """Of encoded frames (N, T, D) those that hypotheses are at, (N, W, D)."""
+    return floats(*frame.shape, x.shape[2])
 
 
 def transducer_search(
@@ -100,7 +102,7 @@ def transducer_search(
     check_whole(name, 0, blank=blank)
     if n_best > width:
         raise OptionError(f"{name}: expected n_best to be at most width={width}, got {n_best}")
-    batch, steps, features = encoded.shape
+    batch, steps, _ = encoded.shape
     given = checked_lengths(graph, lengths, batch, steps, "transducer_search")
     if given is None:
         given = graph.constant(np.full((batch,), steps), "i", name="frames")
@@ -117,9 +119,8 @@ def transducer_search(
         return expand(one, (batch, width, *x.shape[1:])) if width > 1 else one
 
     def body(_: None, carried: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:
-        known, (seen, *old) = carried[: len(SELECTED)], carried[len(SELECTED) :]
-        at = graph.value((batch, width, features), batched=True, name="frames")
-        graph.call("transducer_frames", x=encoded, frame=known[1], y=at)
+        known, (seen, *old) = carried[: len(_SELECTED)], carried[len(_SELECTED) :]
+        at = _transducer_frames(encoded, known[1])
         logits = join(rows(at), rows(seen))
         if logits.ndim != 2 or logits.shape[0] != batch * width or blank >= logits.shape[1]:
             raise ShapeError(
@@ -127,8 +128,11 @@ def transducer_search(
                 f"the blank {blank} among the classes, got {logits.shape}"
             )
         scores = reshape(log_softmax(logits), (batch, width * logits.shape[1]))
-        parent, symbol, found = _select(graph, scores, given, known, blank)
-        kept = [_reordered(graph, v, parent) for v in (seen, *old)]
+        score, frame, count, written, *done = known
+        parent, symbol, *found = _transducer_select(
+            scores, given, score, frame, count, written, done[0], done[1], done[2], blank
+        )
+        kept = [_reordered(v, parent) for v in (seen, *old)]
         flat = reshape(symbol, (batch * width,))
         new, after = predict(flat, tuple(rows(v) for v in kept[1:]))
         stays = equal(_to_floats(flat), float(blank))
@@ -162,8 +166,8 @@ def transducer_search(
         body, None, (*known, *(multiply(wide(v), ones) for v in (seen, *after))), until=all_ended,
         steps=steps + labels,
     )  # fmt: skip
-    found_labels = reshape(_ids(graph, finals[6]), (batch, n_best, labels))
-    return found_labels, _ids(graph, finals[5]), finals[4]
+    found_labels = reshape(_ids(finals[6]), (batch, n_best, labels))
+    return found_labels, _ids(finals[5]), finals[4]
 
 
 publish(globals(), FunctionType)

@@ -12,6 +12,7 @@ from fastnn.kernels.declare import helper
 from fastnn.kernels.simd import fill_like, fma, maximum, minimum
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import above_zero, decoupled
+from fastnn.optim.optimizer import Apply
 from fastnn.optim.passes import Passes
 from fastnn.optim.root import twice_root
 
@@ -96,12 +97,14 @@ class Adafactor(Passes):
     def combines(self) -> Mapping[str, Any]:
         return {"size": (size, 2)}
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
         p = given["p"]
         if p.ndim != 2 or min(p.shape) < 2:
-            sums = self.run("whole", given)
-            own = self.combine("size", given, sums, p.size)
-            self.run("update_whole", given, own=own)
+            sums = self.run("whole", apply, given)
+            own = self.combine("size", apply, given, sums, p.size)
+            self.run("update_whole", apply, given, own=own)
             return
         graph, (rows, columns) = p.graph, p.shape
         segment = "slots/exp_avg_sq"
@@ -111,19 +114,19 @@ class Adafactor(Passes):
         )
         share = graph.constant(np.array([1 / p.size]), name="share")
         over = graph.value((columns,))
-        sums = self.run("squares", given, own=share)
-        graph.call(
+        sums = self.run("squares", apply, given, own=share)
+        apply(
             "square_columns", g=given["g"], hyper=given["hyper"], own=share, scale=given["scale"],
             y=over,
         )  # fmt: skip
         scaled, roots = graph.value((rows,), name="scaled"), graph.value((columns,), name="roots")
-        graph.call(
+        apply(
             "update_factors", sums=sums[0], cols=over, hyper=given["hyper"], row=row, col=col,
             scaled=scaled, roots=roots,
         )  # fmt: skip
-        sums = self.run("factored", given, row=scaled, col=roots)
-        own = self.combine("size", given, sums, p.size)
-        self.run("update", given, row=scaled, col=roots, own=own)
+        sums = self.run("factored", apply, given, row=scaled, col=roots)
+        own = self.combine("size", apply, given, sums, p.size)
+        self.run("update", apply, given, row=scaled, col=roots, own=own)
 
 
 def squares(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastnn.kernels.simd import fill_like, fma, maximum, minimum, sqrt, where
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import above_zero, below_one
+from fastnn.optim.optimizer import Apply
 from fastnn.optim.passes import Passes
 
 SLOTS = (
@@ -79,9 +80,11 @@ class AdaSecant(Passes):
     def combines(self) -> Mapping[str, Any]:
         return {"factor": (factor, 1)}
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        own = self.combine("factor", given, self.run("norm", given), given["p"].size)
-        self.run("update", given, own=own)
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
+        own = self.combine("factor", apply, given, self.run("norm", apply, given), given["p"].size)
+        self.run("update", apply, given, own=own)
 
 
 def norm(

@@ -10,6 +10,7 @@ from fastnn.kernels.declare import helper
 from fastnn.kernels.simd import fma
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import below_one, betas_of, decoupled
+from fastnn.optim.optimizer import Apply
 from fastnn.optim.passes import Passes
 from fastnn.optim.root import over_root
 
@@ -79,13 +80,15 @@ class LAMB(Passes):
     def combines(self) -> Mapping[str, Any]:
         return {"ratio": (ratio, 2)}
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
         p = given["p"]
         # r is kept, because the division and the root take longer than to write and read it
         u = p.graph.value(p.shape, name="u")
-        norms = self.run("moments", given, u=u)
-        own = self.combine("ratio", given, norms, p.size)
-        self.run("update", given, u=u, own=own)
+        norms = self.run("moments", apply, given, u=u)
+        own = self.combine("ratio", apply, given, norms, p.size)
+        self.run("update", apply, given, u=u, own=own)
 
 
 @helper

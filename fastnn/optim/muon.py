@@ -11,6 +11,7 @@ import numpy as np
 from fastnn.kernels.simd import fma
 from fastnn.kernels.update.shared import Pass
 from fastnn.optim.common import below_one, betas_of, decoupled
+from fastnn.optim.optimizer import Apply
 from fastnn.optim.passes import Passes
 from fastnn.optim.root import over_root
 
@@ -112,19 +113,21 @@ class Muon(Passes):
     def combines(self) -> Mapping[str, Any]:
         return {"norm": (norm, 1)}
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
         p = given["p"]
         if p.ndim != 2 or not options["orthogonal"]:
-            self.run("adam", given)
+            self.run("adam", apply, given)
             return
         u = p.graph.value(p.shape, name="u")
-        sums = self.run("momentum", given, u=u)
+        sums = self.run("momentum", apply, given, u=u)
         rows, columns = p.shape[::-1] if transposed else p.shape
         size = 0.2 * sqrt(max(p.shape)) if options["match_rms"] else sqrt(max(1, rows / columns))
-        own = self.combine("norm", given, sums, size)
-        self.run("scale", given, u=u, own=own)
+        own = self.combine("norm", apply, given, sums, size)
+        self.run("scale", apply, given, u=u, own=own)
         x = newton_schulz(u, int(options["steps"]))
-        self.run("update", given, x=x, own=own)
+        self.run("update", apply, given, x=x, own=own)
 
 
 def newton_schulz(x: Any, steps: int) -> Any:

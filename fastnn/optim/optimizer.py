@@ -39,6 +39,8 @@ RESERVED = frozenset(
 SWITCHES = (
     "maximize", "nesterov", "centered", "amsgrad", "match_rms", "orthogonal",
 )  # fmt: skip
+#: of (the name of a rule's kernel, operands by name): applies it
+Apply = Callable[..., None]
 
 
 class Optimizer:
@@ -355,16 +357,19 @@ class Optimizer:
         name, every = f"{self.kernel_name}_prepare", self.accumulate > 1
         return make_prepare(name, self._scalars(), self.own, every).name
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
         """Add the update of one parameter to a step's graph.
 
         Args:
+            apply: function of the name of one of its kernels and operands by name, that applies it.
             given: values by name: "p", "g", the slots, "hyper" (what the prepare kernel has
                 computed), "scale" (a factor of the gradient, or None), "guard" (or None).
             options: those of the parameter's group.
             transposed: whether the parameter lies in memory transposed.
         """
-        given["p"].graph.call(self.kernels()[1], **given)
+        apply(self.kernels()[1], **given)
 
     def _rule(self) -> Any:
         return type(self).rule

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from fastnn.kernels.update.making_rows import make_combine, make_rows
 from fastnn.kernels.update.shared import Pass
-from fastnn.optim.optimizer import Optimizer
+from fastnn.optim.optimizer import Apply, Optimizer
 
 
 class Passes(Optimizer):
@@ -46,10 +46,11 @@ class Passes(Optimizer):
         made = make_combine(f"{self.kernel_name}_{name}", function, sums, self.scalar_count)
         return made.name
 
-    def run(self, name: str, given: Mapping[str, Any], **more: Any) -> list[Any]:
+    def run(self, name: str, apply: Apply, given: Mapping[str, Any], **more: Any) -> list[Any]:
         """Add a pass; returns the values of its sums, a number for each row.
 
         Args:
+            apply: as of `place`.
             given: all arrays by name, with "hyper", "scale" and "guard".
             more: further arrays; "own" where the pass has numbers of the parameter's own.
         """
@@ -67,17 +68,19 @@ class Passes(Optimizer):
             operands["scale"] = given["scale"]
         if "p" in what.writes:
             operands["guard"] = given["guard"]
-        p.graph.call(self._pass(name), **operands, **sums, hyper=given["hyper"])
+        apply(self._pass(name), **operands, **sums, hyper=given["hyper"])
         return list(sums.values())
 
-    def combine(self, name: str, given: Mapping[str, Any], sums: list[Any], count: float) -> Any:
+    def combine(
+        self, name: str, apply: Apply, given: Mapping[str, Any], sums: list[Any], count: float
+    ) -> Any:
         """Add what is computed from sums, and one number more; returns the value of the results."""
         p = given["p"]
         function, number = self.combines[name]
         scalars = type(self).scalars(1, 1.0, *self.own_values(self.options))
         found = function(*[1.0] * number, 1.0, *scalars)
         own = p.graph.value((len(found),), name=name)
-        p.graph.call(
+        apply(
             self._combine(name), **{f"s{k}": s for k, s in enumerate(sums)}, hyper=given["hyper"],
             own=own, count=float(count),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from fastnn.errors import OptionError, check_whole
 from fastnn.kernels.declare import helper
 from fastnn.kernels.simd import absolute, fill_like, fma, where
 from fastnn.kernels.update.shared import Pass
+from fastnn.optim.optimizer import Apply
 from fastnn.optim.passes import Passes
 
 SLOTS = ("mean", "square", "curvature", "curvature_square", "memory")
@@ -132,8 +133,10 @@ class VSGD(Shifted):
     def combines(self) -> Mapping[str, Any]:
         return {}
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        self.run("update", given)
+    def place(
+        self, apply: Apply, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
+        self.run("update", apply, given)
 
     @staticmethod
     def step(

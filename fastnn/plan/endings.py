@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.kernels.topics import load
 from fastnn.kernels.traits import Besides, Ending
+from fastnn.plan.call import Call
 
 
 def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:

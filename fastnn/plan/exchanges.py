@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering, lie_in
 
 #: words between the beginnings of two exchanges: whole cache lines

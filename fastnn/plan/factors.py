@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
 

@@ -16,9 +16,9 @@ from operator import is_
 from typing import Any
 
 from fastnn.graph.assumptions import Assumptions
+from fastnn.graph.constants import SymbolicArray
 from fastnn.graph.following import follows
 from fastnn.graph.sizes import at
-from fastnn.graph.words import Words
 from fastnn.plan.program import Count, Operand, PlannedCall, Program
 
 #: of a program that follows from formulas, what is computed when somebody looks at it
@@ -123,7 +123,7 @@ def filled(found: Any, values: Sequence[int], still: set[int] | None = None) -> 
         )  # fmt: skip
     if kind is Count:
         return Count(at(found.first, values), filled(found.strides, values))
-    if kind is Words:
+    if kind is SymbolicArray:
         return found.at(values)
     made = _filled_inside(found, kind, values, still)
     if made is found and still is not None:

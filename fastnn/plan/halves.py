@@ -18,9 +18,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.factors import counts_of, sizes_of
 from fastnn.plan.lower.lowering import Lowering
 

@@ -2,8 +2,8 @@
 
 A loop gives a state a slice for each step, since a gradient may ask for any of them. Where nobody
 does, a step can write the new state over the old one, if all that it reads of the old one has been
-read by then. Kernels that change a part of a state and copy the rest have a twin that changes that
-part only (`Traits.in_place`): then a step of a table of all steps costs what it writes.
+read by then. Kernels that change a part of a state and copy the rest have a variant that changes
+that part only (`Traits.in_place`): then a step of a table of all steps costs what it writes.
 
 So a decoder's keys and values, of T steps, take memory of the order of T, not T^2, and each step
 adds its row. States that are small and not changed by such kernels keep their slices: to write over
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 
 #: from so many bytes of all steps on, any state is written over
 LARGE = 1 << 17
@@ -87,7 +87,7 @@ class _State:
         loop: whose state it is.
         uses: of all memory.
         kept: what has to stay as it is.
-        changes: the calls with a twin that make the new state of the old one, in order.
+        changes: the calls with such a variant that make the new state of the old one, in order.
         between: memory that lies between them.
     """
 
@@ -149,16 +149,16 @@ class _State:
         )
 
     def follow(self) -> bool:
-        """Whether calls that have a twin make the new state of the old one; notes them."""
+        """Whether calls with such a variant make the new state of the old one; notes them."""
         readers = self.old
         for _ in range(len(self.uses)):
             _, call, name, _, value = max(readers, key=lambda use: use[0])
-            twin = kernel_of(call.kernel).traits.in_place
+            variant = kernel_of(call.kernel).traits.in_place
             alone = sum(use[1] is call for use in readers) == 1
-            if twin is None or name != twin.x or value.size != self.size or not alone:
+            if variant is None or name != variant.x or value.size != self.size or not alone:
                 return self._nothing()
             self.changes.append(call)
-            target = call.operands[twin.y]
+            target = call.operands[variant.y]
             if target.root is self.root:
                 return True
             if not self._is_between(target, call):
@@ -236,14 +236,14 @@ class _State:
                 operands[name] = place.graph.view(place, value.shape, value.batched, begin)
         if not touched:
             return call
-        twin = kernel_of(call.kernel).traits.in_place
-        if twin is None or not any(call is other for other in self.changes):
+        variant = kernel_of(call.kernel).traits.in_place
+        if variant is None or not any(call is other for other in self.changes):
             return replace(call, operands=operands)
-        del operands[twin.y]
-        if twin.room:
-            x = operands[twin.x]
-            operands[twin.room] = x.graph.value(x.shape, x.dtype, batched=x.batched, name="room")
-        return replace(call, kernel=twin.kernel, operands=operands)
+        del operands[variant.y]
+        if variant.room:
+            x = operands[variant.x]
+            operands[variant.room] = x.graph.value(x.shape, x.dtype, batched=x.batched, name="room")
+        return replace(call, kernel=variant.kernel, operands=operands)
 
 
 def _is_copy(call: Call) -> bool:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from fastnn.errors import ShapeError, where
 from fastnn.graph.fold import fold
-from fastnn.graph.node import Call, nested
 from fastnn.graph.sizes import canonical, distinct
-from fastnn.graph.strides import strides_of
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CudaKernel, Kernel, kernel_of
+from fastnn.plan.call import Call, nested
 from fastnn.plan.program import item_size
 from fastnn.plan.spans import Span
+from fastnn.plan.strides import strides_of
 
 
 class Access(NamedTuple):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import lie_in
 
 

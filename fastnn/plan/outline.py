@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastnn.graph.node import Call
 from fastnn.graph.sizes import kind
 from fastnn.graph.value import Repeat, Value
+from fastnn.plan.call import Call
 from fastnn.plan.instruction import Instruction
 from fastnn.plan.program import Program, item_size
 from fastnn.plan.spans import Span

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.graph.constants import in_type
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.graph.words import in_type
 from fastnn.kernels.types import storage
 from fastnn.plan import memory
 from fastnn.plan.in_place import in_place

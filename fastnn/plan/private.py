@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.node import Call
-from fastnn.graph.strides import Strides, hull, strides_of
 from fastnn.graph.value import Repeat, Value
-from fastnn.graph.written import unwritten
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
+from fastnn.plan.strides import Strides, hull, strides_of
+from fastnn.plan.written import unwritten
 
 #: a call, the name of an operand and the operand
 Use = tuple[Call, str, Value]

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from fastnn.graph.memo import Memo
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, pays, unit_shape
+from fastnn.plan.call import Call
 from fastnn.plan.endings import with_endings
 from fastnn.plan.exchanges import cleared_at_once
 from fastnn.plan.factors import counts_of, names_of, sizes_of

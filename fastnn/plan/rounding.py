@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph.memo import Memo
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels import rounding
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
 PRECISIONS = ("highest", "high", "medium", "bf16", "fp16")

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.node import Call, nested
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import Array, kernel_of
+from fastnn.plan.call import Call, nested
 from fastnn.plan.lower.lowering import Lowering
 
 

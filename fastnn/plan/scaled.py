@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import Traits, kernel_of
+from fastnn.plan.call import Call
 
 #: rows whose gradients one block computes, or ids that it gathers
 FEW = 4096

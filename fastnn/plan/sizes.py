@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastnn.graph.constants import SymbolicArray, in_type
 from fastnn.graph.sizes import compute, distinct, most
 from fastnn.graph.value import Counter, Repeat, Value
-from fastnn.graph.words import Words, in_type
 from fastnn.kernels.types import storage
 from fastnn.plan.instruction import Instruction, flat, instructions_of
 from fastnn.plan.outline import Buffer, Looked, Numbers, Plan, outline_of, spans_of
@@ -115,8 +115,8 @@ class _Resized:
         if root.segment == "constant":
             kind = storage(root.dtype, self.graph.dtype)
             held, mine = self.constants[buffer.begin], root.data
-            if type(mine) is Words:
-                mine = Words(mine.numbers, mine.shape, in_type(mine.array, kind))
+            if type(mine) is SymbolicArray:
+                mine = SymbolicArray(mine.numbers, mine.shape, in_type(mine.array, kind))
                 other = True
             else:
                 mine = in_type(mine, kind)

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
 #: rows of a batch from which on blocks of the other factor serve enough of them

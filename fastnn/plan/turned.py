@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
 

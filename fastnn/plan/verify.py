@@ -8,7 +8,7 @@ And it proves that no call reads what nobody wrote: a byte that is read was writ
 same step, by calls whose parts make up the whole, and was not taken over by another buffer or by
 scratch since; or it lies in a segment that holds something before a step begins (`GIVEN`). Local
 memory is checked likewise, within each group. What people may look at after a step (the program's
-places) has to be written by its end. Loops are proved by induction (`fastnn/graph/history.py`): the
+places) has to be written by its end. Loops are proved by induction (`fastnn/plan/history.py`): the
 first step, any later one after the one before, and what follows the loop. Of a loop that ends where
 its sequences do, what it has written is there for loops and calls that go by the same ends.
 """
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastnn.errors import ProgramError
-from fastnn.graph.coverage import Moving, Share, share_of
-from fastnn.graph.history import History, masks_followed
 from fastnn.kernels.declare import Array, declared, kernel_of
+from fastnn.plan.coverage import Moving, Share, share_of
+from fastnn.plan.history import History, masks_followed
 from fastnn.plan.program import (
     Count,
     Operand,

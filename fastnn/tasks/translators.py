@@ -7,7 +7,7 @@ from typing import Any
 from fastnn import nn, ops
 from fastnn.graph.value import Value
 from fastnn.nn.positions import Place
-from fastnn.ops.lengths import checked_lengths, valid_steps
+from fastnn.ops.lengths import checked_lengths, steps_within, valid_steps
 
 
 class RecurrentTranslator(nn.Module):
@@ -123,9 +123,7 @@ class TransformerTranslator(nn.Module):
             x: Value, states: tuple[Value, ...], given: tuple[Value, ...]
         ) -> tuple[Value, tuple[Value, ...]]:
             (written, *rest), (mask, *looked_at) = states, given
-            graph, place = x.graph, Place(written)
-            there = graph.value((mask.shape[0],), "i", batched=True, name="lengths")
-            graph.call("mask_length", mask=mask, y=there)
+            place, there = Place(written), steps_within(mask)
             pairs = [list(zip(part[::2], part[1::2], strict=True))
                      for part in (rest, looked_at)]  # fmt: skip
             x = self.before(self.places(x, place))

@@ -59,10 +59,10 @@ class BatchSizes:
 def _compared(one: StepBuilder, two: StepBuilder) -> list[str | None]:
     """How each loss adds up over batches."""
     kinds: list[str | None] = []
-    for part, twin in zip(one.parts, two.parts, strict=True):
+    for part, resized in zip(one.parts, two.parts, strict=True):
         kind = part.reduction
         if part.own and kind is not None:
-            seen, found = reduction_of(part.value), reduction_of(part.value, twin=twin.value)
+            seen, found = reduction_of(part.value), reduction_of(part.value, resized=resized.value)
             if found is None or seen is None:
                 kind = None
             elif found[0] != seen[0] and found[0] != CONSTANT:

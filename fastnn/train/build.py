@@ -7,6 +7,9 @@ from typing import Any
 
 from fastnn.engine.builder import Builder
 from fastnn.graph.value import Value
+from fastnn.ops import totals
+from fastnn.ops.arithmetic import affine
+from fastnn.ops.declare import need
 from fastnn.ops.operands import as_value
 from fastnn.plan.samples import Samples
 from fastnn.train import reduction
@@ -37,9 +40,7 @@ class StepBuilder(Builder):
             for parameter in self.arrays.values():
                 if parameter.buffer:
                     leaf = as_value(self.graph, parameter)
-                    copy = self.graph.value(leaf.shape, name=f"copy of {leaf.name}")
-                    self.graph.call("affine", x=leaf, y=copy, scale=1.0, shift=0.0)
-                    self._copies[parameter] = copy
+                    self._copies[parameter] = affine(leaf, 1.0, 0.0)
         describe()
 
     def loss_again(self, points: Mapping[Any, Value]) -> Value:
@@ -96,13 +97,13 @@ class StepBuilder(Builder):
             node = part.value.node
             if node is not None and node.op.name == "weighted_mean":
                 # The sums themselves: rows that weigh 0 may be part of the loss (label smoothing).
-                rows, weight = node.inputs["x"], node.inputs["weight"]
-                graph.call("accumulate_pair", x=rows, y=weight, total=total)
+                rows, weight = need(node, "x"), need(node, "weight")
+                totals.accumulate_pair(rows, weight, total)
             elif part.denominator is not None:
-                graph.call("accumulate_by", value=part.value, count=part.denominator, total=total)
+                totals.accumulate_by(part.value, part.denominator, total)
             else:
                 count = 1 if part.reduction == reduction.SUM else graph.batch
-                graph.call("accumulate", value=part.value, total=total, count=count)
+                totals.accumulate(part.value, total, count)
         for k, chosen in enumerate(metrics, len(self.parts)):
             part = self.parts[chosen.part or 0]
             own = part.output, part.target

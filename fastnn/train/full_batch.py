@@ -23,6 +23,8 @@ from fastnn.graph.node import Node
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.kernels.descent import search
+from fastnn.ops import totals
+from fastnn.ops.declare import apply_effect
 from fastnn.optim.full_batch import FullBatch
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Bound
@@ -193,9 +195,9 @@ class FullFeed:
         )
         count, factor = self._scale(builder)
         if count is not None:
-            graph.call("accumulate_by", value=loss, count=count, total=sums)
+            totals.accumulate_by(loss, count, sums)
         else:
-            graph.call("accumulate", value=loss, total=sums, count=int(factor))
+            totals.accumulate(loss, sums, int(factor))
         for part in builder.parts:
             if part.reduction == reduction.SUM:
                 trainer.report.kinds[builder.parts.index(part)] = reduction.SUM
@@ -204,7 +206,7 @@ class FullFeed:
         for name, gradient in gradients.items():
             leaf = leaves[name]
             target = place_of(leaf, "gradient")
-            graph.call("add_scaled", x=gradient, count=count, y=target, factor=factor)
+            totals.add_scaled(gradient, count, target, factor)
         return builder.finish()
 
     @property
@@ -220,8 +222,8 @@ class FullFeed:
             slot: graph.leaf(slot, (size,), f"slots/{slot}", offset=0, name=slot)
             for slot in optimizer.slots
         }
-        graph.call(
-            optimizer.kernels()[0],
+        apply_effect(
+            graph, optimizer.kernels()[0],
             control=graph.control(),
             totals=graph.leaf("totals", (self._offset,), "totals", dtype="r", offset=0),
             state=graph.leaf(
@@ -359,4 +361,4 @@ def place_of(leaf: Value, slot: str) -> Value:
 
 
 def _draws(node: Node) -> bool:
-    return "stream" in node.attrs or "stream" in node.attrs.get("operands", ())
+    return "stream" in node.attrs

@@ -16,6 +16,7 @@ from fastnn.engine.session import segments_for
 from fastnn.errors import OptionError
 from fastnn.kernels import control_block
 from fastnn.kernels.descent import gauss_newton, search
+from fastnn.ops import totals
 from fastnn.runtime.interface import Bound
 from fastnn.train.full_batch import FullFeed, place_of
 from fastnn.train.products import PRODUCTS
@@ -83,7 +84,7 @@ class GaussNewtonFeed(FullFeed):
             if value is not None:
                 view = graph.view(value, leaf.shape, batched=False)
                 target = place_of(leaf, "product")
-                graph.call("add_scaled", x=view, count=count, y=target, factor=factor)
+                totals.add_scaled(view, count, target, factor)
         return builder.finish()
 
     def _places(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from fastnn.nn.loss import (
     _ClassLoss,
 )
 from fastnn.nn.loss_base import Loss
+from fastnn.ops import totals
 from fastnn.train import reduction
 from fastnn.train.losses import Losses, Part, spread_over
 
@@ -336,7 +337,6 @@ def accumulate(metric: Metric, part: Part, output: Any, target: Any, total: Valu
             f"{type(found).__name__}; compute it with fastnn.ops"
         )
     rows = values[0]
-    graph = rows.graph
     if rows.dtype != "f" or any(value.shape != rows.shape for value in values):
         raise ShapeError(
             f"metric {metric.name}: expected floating-point numbers of one shape, got "
@@ -348,11 +348,11 @@ def accumulate(metric: Metric, part: Part, output: Any, target: Any, total: Valu
     elif pair:
         if weight is not None:
             values = [ops.multiply(value, weight) for value in values]
-        graph.call("accumulate_pair", x=values[0], y=values[1], total=total)
+        totals.accumulate_pair(values[0], values[1], total)
     elif weight is not None:
-        graph.call("accumulate_weighted", x=rows, weight=weight, total=total)
+        totals.accumulate_weighted(rows, weight, total)
     else:
-        graph.call("accumulate_rows", x=rows, total=total)
+        totals.accumulate_rows(rows, total)
 
 
 def _scalar(metric: Metric, value: Value, pair: bool, weight: Value | None, total: Value) -> None:
@@ -365,9 +365,9 @@ def _scalar(metric: Metric, value: Value, pair: bool, weight: Value | None, tota
             "finish)"
         )
     if found[1] is not None:
-        value.graph.call("accumulate_by", value=value, count=found[1], total=total)
+        totals.accumulate_by(value, found[1], total)
     else:
-        value.graph.call("accumulate", value=value, total=total, count=value.graph.batch)
+        totals.accumulate(value, total, value.graph.batch)
 
 
 def _weight(metric: Metric, part: Part, rows: Value) -> Value | None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastnn import ops
 from fastnn.errors import OptionError, check_numbers
 from fastnn.graph.value import Value
+from fastnn.ops.feeding import mixing_share
 from fastnn.train import reduction
 from fastnn.train.build import StepBuilder
 from fastnn.train.losses import Losses
@@ -37,10 +38,7 @@ class Mixture:
     def __init__(self, builder: StepBuilder, alpha: float):
         self.builder, graph = builder, builder.graph
         self.share = graph.value((1,), name="share")
-        graph.call(
-            "mixing_share", share=self.share, control=graph.control(), alpha=alpha,
-            stream=graph.stream(),
-        )  # fmt: skip
+        mixing_share(self.share, alpha, graph.stream())
         self.rest = ops.affine(self.share, -1.0, 1.0)
 
     def inputs(self, given: Sequence[Value]) -> list[Value]:
@@ -66,8 +64,8 @@ class Mixture:
             out = builder.tree
             target, weights = builder.target(self.others(targets)), self.others(weights)
             other, parts = losses.place(builder.graph, out, target, weights, builder.of_inputs)
-            for part, twin in zip(builder.parts, parts, strict=True):
-                part.value = self._mean(_number(part.value), _number(twin.value))
+            for part, mixed in zip(builder.parts, parts, strict=True):
+                part.value = self._mean(_number(part.value), _number(mixed.value))
                 if part.reduction == reduction.WEIGHTS:
                     part.reduction, part.denominator = reduction.SAMPLES, None
             return self._mean(_number(own), _number(other))

@@ -16,7 +16,7 @@ SAMPLES, SUM, WEIGHTS, CONSTANT = "samples", "sum", "weights", "constant"
 
 
 def reduction_of(
-    value: Value, samples: Samples | None = None, twin: Value | None = None
+    value: Value, samples: Samples | None = None, resized: Value | None = None
 ) -> tuple[str, Value | None] | None:
     """How the values of batches become that of all samples; None where they don't.
 
@@ -24,7 +24,7 @@ def reduction_of(
     their denominators; so are what is made of them by factors, and sums of means. With `samples`,
     the rows must also be made of their own sample each.
 
-    With `twin`, the same number in the graph of another batch size, factors are compared: a sum
+    With `resized`, the same number in the graph of another batch size, factors are compared: a sum
     that is divided by the batch's size is a mean of the samples, a mean times that size a sum.
     Where a number follows the size in another way, or among the rows, batches don't add up.
 
@@ -35,39 +35,41 @@ def reduction_of(
         return CONSTANT, None
     node = value.node
     if node is None:
-        if twin is not None and not alike(value, twin):
+        if resized is not None and not alike(value, resized):
             return None
         return (CONSTANT, None) if value.segment in ("constant", "params", "buffers") else None
-    other = None if twin is None else twin.node
-    if twin is not None and (other is None or not same_op(other, node)):
+    other = None if resized is None else resized.node
+    if resized is not None and (other is None or not same_op(other, node)):
         return None
     name, inputs = node.op.name, node.inputs
-    twins: Mapping[str, Value | None] = {} if other is None else other.inputs
+    resized_inputs: Mapping[str, Value | None] = {} if other is None else other.inputs
     rows = inputs.get("x")
     if samples is None and name in ("mean", "total", "weighted_mean") and not _of_data(value):
-        return (CONSTANT, None) if twin is None or alike(value, twin) else None
+        return (CONSTANT, None) if resized is None or alike(value, resized) else None
     if name in ("mean", "total", "weighted_mean"):
         assert rows is not None
         if samples is not None and (samples.mixed(rows) or value.shape != ()):
             return None
-        if twin is not None and not alike(value, twin):
+        if resized is not None and not alike(value, resized):
             return None
         if name == "weighted_mean":
             return WEIGHTS, node.outputs["denominator"]
         return (SAMPLES if name == "mean" else SUM), None
     if name in ("affine", "negate", "reshape"):
         assert rows is not None
-        found = reduction_of(rows, samples, twins.get("x"))
-        if found is not None and twin is not None and other is not None:
-            found = _rescaled(found, node.attrs, other.attrs, value.graph.batch / twin.graph.batch)
+        found = reduction_of(rows, samples, resized_inputs.get("x"))
+        if found is not None and resized is not None and other is not None:
+            found = _rescaled(
+                found, node.attrs, other.attrs, value.graph.batch / resized.graph.batch
+            )
         if found is not None and found[0] == SUM and node.attrs.get("shift", 0.0):
             return None
         return found
     if name in ("add", "subtract", "multiply", "divide"):
         a, b = inputs["a"], inputs["b"]
         assert a is not None and b is not None
-        first = reduction_of(a, samples, twins.get("a"))
-        return _both(name, first, reduction_of(b, samples, twins.get("b")))
+        first = reduction_of(a, samples, resized_inputs.get("a"))
+        return _both(name, first, reduction_of(b, samples, resized_inputs.get("b")))
     return None
 
 
@@ -92,8 +94,8 @@ def _rescaled(
     others: Mapping[str, Any],
     sizes: float,
 ) -> tuple[str, Value | None] | None:
-    """What `found` becomes by a factor and a summand, those of a twin beside them; `sizes` is the
-    batch's size by the twin's."""
+    """What `found` becomes by a factor and a summand, beside those in the graph of another
+    batch size; `sizes` is the batch's size by that one."""
     if attrs.get("shift", 0.0) != others.get("shift", 0.0):
         return None
     factor, other = attrs.get("scale", 1.0), others.get("scale", 1.0)

@@ -8,13 +8,13 @@ from ..simd import fma
 from . import cpu_depthwise as cpu
 from .cuda_elements import (
     PARTS,
-    Window,
     add_parts,
     elements,
     place_of,
     sum_of_samples,
     weights_launch,
 )
+from .grid import Window
 from .windows import window_of
 
 

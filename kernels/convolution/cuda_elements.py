@@ -3,11 +3,10 @@ over all samples and positions."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..cuda.device import cast, cuda
 from ..declare import ceil_div, helper
 from ..simd import fma
+from .grid import Window
 
 #: threads that share the samples of a weight's gradient
 PARTS = 8
@@ -41,18 +40,6 @@ def weights_launch(outputs: str):
         return (s["D"], ceil_div(s[outputs], 32)), (32, PARTS)
 
     return launch
-
-
-class Window(NamedTuple):
-    """How windows lie: position p begins at ``p*stride - top`` (or `left`), element i of a window
-    ``i*dilation`` further."""
-
-    stride_h: int
-    stride_w: int
-    dilation_h: int
-    dilation_w: int
-    top: int
-    left: int
 
 
 @helper

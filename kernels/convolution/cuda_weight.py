@@ -8,7 +8,8 @@ from __future__ import annotations
 from ..cuda.device import cast, cuda
 from ..declare import cuda_kernel
 from . import cpu_weight
-from .cuda_elements import PARTS, Window, add_parts, sum_of_samples, weights_launch
+from .cuda_elements import PARTS, add_parts, sum_of_samples, weights_launch
+from .grid import Window
 
 
 @cuda_kernel(like=cpu_weight.convolution_backward_weight, launch=weights_launch("K"))

@@ -21,8 +21,10 @@ from ..cpu.tile import (
     transpose_block,
 )
 from ..declare import helper, kernel
+from ..signature import signature_of
 from ..simd import load_first, store_first
 from .cpu import BACKWARD
+from .cpu_blocked import linear_backward_input_blocked
 
 #: rows of the weight in a strip: whole tiles (6 or 8 rows) and whole blocks (8 or 16) that are
 #: turned; a strip of 512 columns (98 KB) stays in L2 while all rows pass over it
@@ -85,15 +87,9 @@ def turn(a, a_at, a_row, rows, columns, b, b_at, b_row):
 
 
 @kernel(block=64, **BACKWARD, rounds=("dy", "w"))
-def linear_backward_input_turned(
-    dy: "in rows f[N,K]",
-    w: "in whole f[C,K]",
-    dx: "out rows f[N,C]",
-    scratch: "scratch rows f[N,S]",  # S by `turned_columns`
-    lo: "begin",
-    hi: "end",
-):
-    """dx = dy @ w.T, by dx.T = w @ dy.T"""
+@signature_of(linear_backward_input_blocked)
+def linear_backward_input_turned(dy, w, dx, scratch, lo, hi):
+    """dx = dy @ w.T, by dx.T = w @ dy.T; scratch memory as `turned_columns` says."""
     c, k = w.shape
     width, height, s = tile_width(w), tile_height(w), scratch.shape[1]
     for i in range(lo, hi, width):

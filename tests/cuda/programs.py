@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastnn import nn
@@ -10,6 +11,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.kernels.cuda.device import cuda
 from fastnn.kernels.declare import ceil_div, cuda_kernel, kernel
+from fastnn.ops.declare import effect_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
@@ -62,7 +64,8 @@ def build(fill: Callable[[Graph], dict[str, Value]], limit: int = 10**9) -> Prog
     """A program of the calls that `fill` adds, and the end of a step."""
     graph = Graph(1, True)
     places = fill(graph)
-    graph.call_last("cuda_test_advance", control=graph.control(), limit=limit)
+    last = replace(effect_of("cuda_test_advance"), final=True)
+    graph.apply(last, control=graph.control(), limit=limit)
     return plan(Lowering(graph, "cuda"), places)
 
 

@@ -13,6 +13,7 @@ from fastnn.engine.arrays import as_arrays, check_finite
 from fastnn.errors import DataError, DeviceError, OutOfMemoryError, ProgramError
 from fastnn.interrupts import uninterrupted
 from fastnn.kernels import control_block
+from fastnn.ops.declare import apply_effect
 from fastnn.runtime.cuda import machine
 from fastnn.runtime.cuda.array import interface
 from fastnn.runtime.cuda.simulated import SimulatedGpu
@@ -21,7 +22,7 @@ from tests.cuda.programs import build, runtime
 
 def doubled(graph):
     x = graph.leaf("w", (5,), "params", offset=0)
-    graph.call("cuda_test_scale", x=x, factor=2.0)
+    apply_effect(graph, "cuda_test_scale", x=x, factor=2.0)
     return {"w": x}
 
 
@@ -160,7 +161,7 @@ def test_segments_saved_on_the_device_are_put_back():
 def test_a_kernel_without_a_twin_is_named():
     def fill(graph):
         with graph.inside_scope("encoder"):
-            graph.call("cuda_test_lonely", x=graph.leaf("w", (5,), "params", offset=0))
+            apply_effect(graph, "cuda_test_lonely", x=graph.leaf("w", (5,), "params", offset=0))
         return {}
 
     with pytest.raises(ProgramError, match=r"layer 'encoder': kernel 'cuda_test_lonely' has no"):

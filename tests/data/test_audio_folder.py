@@ -122,7 +122,7 @@ def test_other_rates_and_several_channels(tmp_path):
         data.load_recordings(tmp_path, convert=True)
 
 
-def made_of(pairs):
+def effect_of(pairs):
     """Recordings of such labels and speakers."""
     labels, speakers = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
     classes = tuple("abc"[: labels.max() + 1])
@@ -133,13 +133,13 @@ def made_of(pairs):
 
 def test_a_class_that_cannot_be_split_is_refused():
     with pytest.raises(DataError, match="class 'b': expected recordings of at least 2 speakers"):
-        made_of([(0, "x"), (0, "y"), (1, "y")]).split_by_speaker()
+        effect_of([(0, "x"), (0, "y"), (1, "y")]).split_by_speaker()
     with pytest.raises(DataError, match="class 'b': expected at least 2 recordings"):
-        made_of([(0, "x"), (0, "y"), (1, "y")]).split()
+        effect_of([(0, "x"), (0, "y"), (1, "y")]).split()
     with pytest.raises(DataError, match=r"'[abc]' has none to test with: give held_out"):
-        made_of([(k, s) for k in range(3) for s in "xyz" if s != "xyz"[k]]).split_by_speaker(0.9)
+        effect_of([(k, s) for k in range(3) for s in "xyz" if s != "xyz"[k]]).split_by_speaker(0.9)
     with pytest.raises(OptionError, match="a share above 0 and below 1, got 1"):
-        made_of([(0, "x"), (0, "y")]).split(1)
+        effect_of([(0, "x"), (0, "y")]).split(1)
 
 
 @pytest.fixture

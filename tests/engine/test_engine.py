@@ -61,8 +61,10 @@ class Rule:
     def kernels(self) -> tuple[str, str]:
         return self.sgd.kernels()
 
-    def place(self, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool) -> None:
-        self.sgd.place(given, options, transposed)
+    def place(
+        self, apply: Any, given: Mapping[str, Any], options: Mapping[str, Any], transposed: bool
+    ) -> None:
+        self.sgd.place(apply, given, options, transposed)
 
     def group_of(self, parameter: str) -> int:
         return 0

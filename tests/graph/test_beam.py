@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastnn as fnn
 from fastnn import nn, ops
-from fastnn.errors import OptionError
+from fastnn.errors import OptionError, ShapeError
 from fastnn.testing.null import null_device
 
 V, STOP = 3, 1
@@ -220,3 +221,15 @@ def test_all_memory_is_there_before_the_first_step(kind: str) -> None:
     (calls, few), (again, many) = planned(kind, 64), planned(kind, 128)
     assert again <= calls
     assert many < 2.05 * few
+
+
+def test_no_gradient_passes_a_beam() -> None:
+    """Which hypotheses go on has none: an error, not a gradient of zeros."""
+
+    class Scores(Chain):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x)[2]
+
+    step = fnn.compile(Scores(np.zeros((V, V)), steps=3, width=2), "mse", fnn.optim.SGD(lr=1.0))
+    with pytest.raises(ShapeError, match="op 'beam_reorder' has no gradient"):
+        step.gradients(np.zeros((2, V), np.float32), np.zeros((2, 2), np.float32))

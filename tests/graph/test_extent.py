@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fastnn.graph.assumptions import Assumptions
+from fastnn.graph.constants import SymbolicArray
 from fastnn.graph.memo import Memo
 from fastnn.graph.sizes import at, canonical, compute, distinct, gcd, most, now, root, whole
-from fastnn.graph.words import Words
 
 OPERATIONS = [
     operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.truediv,
@@ -107,8 +107,8 @@ def test_rules_words_and_keys():
     (n,) = assumed.sizes
     block = compute(lambda size, room: min(size, room) // 4 * 4, 3 * n, 50)
     share = root(1.0 / n)
-    words, filled = Words([[1, n], [n * n, 4]], (2, 2), np.array([[1, 12], [144, 4]])), None
-    filled = Words(share, (n,), np.full(12, 0.5))
+    words, filled = SymbolicArray([[1, n], [n * n, 4]], (2, 2), np.array([[1, 12], [144, 4]])), None
+    filled = SymbolicArray(share, (n,), np.full(12, 0.5))
     values = assumed.all_at((5,))
     assert (at(block, values), at(share, values)) == (12, (1 / 5) ** 0.5)
     assert words.at(values).tolist() == [[1, 5], [25, 4]]

@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import DataError, ShapeError
+from fastnn.ops.declare import apply_effect
 
 X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
 SQUARE, KERNEL = np.ones((3, 3), np.float32), np.ones((3, 3, 2), np.float32)
@@ -98,7 +99,7 @@ def test_kernels_of_integers_refuse_numbers_that_are_none() -> None:
     class Counts(nn.Module):
         def forward(self, x: Any) -> Any:
             y = x.graph.value(x.shape, batched=True)
-            x.graph.call("count_ids", ids=x, y=y)
+            apply_effect(x.graph, "count_ids", ids=x, y=y)
             return y
 
     np.testing.assert_array_equal(Counts().predict(np.array([1, 2])), [2.0, 3.0])

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.graph.coverage import share_of
 from fastnn.kernels.declare import Array, CudaKernel, Kernel
+from fastnn.plan.coverage import share_of
 from tests.kernels.common import GUARD, poisoned
 
 #: what is where nothing may matter: bytes of NaN, and of a small number

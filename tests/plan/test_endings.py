@@ -12,9 +12,9 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.plan.call import Call
 from fastnn.plan.endings import with_endings
 from fastnn.testing.null import null_device
 

@@ -12,10 +12,11 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat
 from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.ops.declare import apply_effect
+from fastnn.plan.call import Call
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.products import chosen
@@ -38,13 +39,13 @@ def two_layers(graph: Graph) -> dict[str, Any]:
     v |= {"dz": graph.value((n, h)), "dw1": graph.value((c, h)), "dw2": graph.value((h, k))}
     for name, shape, offset in (("w1", (c, h), 64), ("w2", (h, k), 64 + 208)):
         v[name] = graph.leaf(name, shape, "params", offset=offset, name=name)
-    graph.call("linear_forward", x=v["x"], w=v["w1"], bias=None, y=v["z"])
-    graph.call("relu_forward", x=v["z"], y=v["h"])
-    graph.call("linear_forward", x=v["h"], w=v["w2"], bias=None, y=v["y"])
-    graph.call("linear_backward_weight", x=v["h"], dy=v["dy"], dw=v["dw2"])
-    graph.call("linear_backward_input_unpacked", dy=v["dy"], w=v["w2"], dx=v["dh"])
-    graph.call("relu_backward", y=v["h"], dy=v["dh"], dx=v["dz"])
-    graph.call("linear_backward_weight", x=v["x"], dy=v["dz"], dw=v["dw1"])
+    apply_effect(graph, "linear_forward", x=v["x"], w=v["w1"], bias=None, y=v["z"])
+    apply_effect(graph, "relu_forward", x=v["z"], y=v["h"])
+    apply_effect(graph, "linear_forward", x=v["h"], w=v["w2"], bias=None, y=v["y"])
+    apply_effect(graph, "linear_backward_weight", x=v["h"], dy=v["dy"], dw=v["dw2"])
+    apply_effect(graph, "linear_backward_input_unpacked", dy=v["dy"], w=v["w2"], dx=v["dh"])
+    apply_effect(graph, "relu_backward", y=v["h"], dy=v["dh"], dx=v["dz"])
+    apply_effect(graph, "linear_backward_weight", x=v["x"], dy=v["dz"], dw=v["dw1"])
     return v
 
 
@@ -91,9 +92,9 @@ def test_what_is_kept_or_read_otherwise_stays_float32_as_well() -> None:
 def test_weights_that_change_within_a_step_are_copied_anew() -> None:
     graph = Graph(batch=8)
     v = two_layers(graph)
-    graph.call("affine", x=v["w1"], y=v["w1"], scale=0.5, shift=0.0)
+    apply_effect(graph, "affine", x=v["w1"], y=v["w1"], scale=0.5, shift=0.0)
     z = graph.value((8, 16))
-    graph.call("linear_forward", x=v["x"], w=v["w1"], bias=None, y=z)
+    apply_effect(graph, "linear_forward", x=v["x"], w=v["w1"], bias=None, y=z)
     calls = chosen(lowered(graph))
     copies = [call.operands["x"].root for call in calls if call.kernel == "to_bf16"]
     assert sum(root is v["w1"] for root in copies) == 2
@@ -106,8 +107,8 @@ def test_memory_written_anew_is_copied_anew() -> None:
     x, y = graph.value((8, 4)), graph.value((8, 4))
     w = graph.leaf("w", (4, 4), "params", offset=0, name="w")
     for scale in (1.0, 2.0):
-        graph.call("affine", x=y, y=x, scale=scale, shift=0.0)
-        graph.call("linear_forward", x=x, w=w, bias=None, y=y)
+        apply_effect(graph, "affine", x=y, y=x, scale=scale, shift=0.0)
+        apply_effect(graph, "linear_forward", x=x, w=w, bias=None, y=y)
     assert kernels(chosen(lowered(graph))).count("to_bf16") == 3
 
 
@@ -116,9 +117,9 @@ def test_a_loops_steps_take_copies_of_their_own() -> None:
     graph = Graph(batch=8)
     x, y = graph.value((8, 4)), graph.value((8, 4))
     w = graph.leaf("w", (4, 4), "params", offset=0, name="w")
-    graph.call("linear_forward", x=x, w=w, bias=None, y=y)
-    graph.call("linear_forward", x=x, w=w, bias=None, y=y)
-    graph.call("affine", x=y, y=x, scale=1.0, shift=0.0)
+    apply_effect(graph, "linear_forward", x=x, w=w, bias=None, y=y)
+    apply_effect(graph, "linear_forward", x=x, w=w, bias=None, y=y)
+    apply_effect(graph, "affine", x=y, y=x, scale=1.0, shift=0.0)
     to, loop = lowered(graph), (Repeat(3),)
     to.calls[1:] = [replace(call, repeats=loop) for call in to.calls[1:]]
     calls = chosen(to)
@@ -131,9 +132,9 @@ def test_products_of_many_matrices_and_long_sums() -> None:
     v = {"a": graph.value((8, 3, 4)), "b": graph.value((8, 4, 5)), "y": graph.value((8, 3, 5))}
     v |= {"da": graph.value((8, 3, 4)), "db": graph.value((8, 4, 5)), "dw": graph.value((5, 5))}
     x = graph.leaf("x", (4096, 5), "inputs", offset=0, name="x")
-    graph.call("matmul_forward", a=v["a"], b=v["b"], y=v["y"])
-    graph.call("matmul_backward_b", a=v["a"], dy=v["y"], db=v["db"])
-    graph.call("linear_backward_weight", x=x, dy=x, dw=v["dw"])
+    apply_effect(graph, "matmul_forward", a=v["a"], b=v["b"], y=v["y"])
+    apply_effect(graph, "matmul_backward_b", a=v["a"], dy=v["y"], db=v["db"])
+    apply_effect(graph, "linear_backward_weight", x=x, dy=x, dw=v["dw"])
     to = lowered(graph)
     calls = chosen(to)
     assert kernels(calls) == [

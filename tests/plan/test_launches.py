@@ -12,6 +12,7 @@ import fastnn as fnn
 from fastnn import metrics, nn, optim
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import kernel_of
+from fastnn.ops.declare import apply_effect
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.launches import in_order, in_turn
 from fastnn.plan.lower import Lowering
@@ -76,7 +77,7 @@ def test_what_is_kept_shares_memory_with_nothing_that_comes_later() -> None:
     graph = Graph(batch=8)
     values = [graph.value((8, 4)) for _ in range(5)]
     for x, y in itertools.pairwise(values):
-        graph.call("relu_forward", x=x, y=y)
+        apply_effect(graph, "relu_forward", x=x, y=y)
     lowering = Lowering(graph, device="cuda")
     phases = in_order(instructions_of(chosen(lowering), lowering.batch))
     _, early, _, _, late = values

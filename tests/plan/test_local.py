@@ -14,6 +14,7 @@ import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.errors import NonFiniteError, ProgramError
 from fastnn.graph.graph import Graph
+from fastnn.ops.declare import apply_effect
 from fastnn.plan import memory
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Operand, Program
@@ -69,11 +70,11 @@ def test_slices_of_a_buffer_are_not_local() -> None:
     x = graph.input("x", (64,))
     buffer, y = graph.value((2, 4096, 64)), graph.value(x.shape, batched=True)
     first, second = (graph.view(buffer, x.shape, True, k * x.size) for k in (0, 1))
-    graph.call("affine", x=x, y=first, scale=2.0, shift=0.0)
-    graph.call("affine", x=first, y=second, scale=2.0, shift=0.0)
-    graph.call("add_forward", a=first, b=second, y=y)
+    apply_effect(graph, "affine", x=x, y=first, scale=2.0, shift=0.0)
+    apply_effect(graph, "affine", x=first, y=second, scale=2.0, shift=0.0)
+    apply_effect(graph, "add_forward", a=first, b=second, y=y)
     whole = graph.value(x.shape, batched=True)
-    graph.call("affine", x=y, y=whole, scale=1.0, shift=1.0)
+    apply_effect(graph, "affine", x=y, y=whole, scale=1.0, shift=1.0)
     planned = plan(graph, {"output0": whole})
     assert {o.dims for o in local_operands(planned)} == {x.shape}  # that of y alone
     assert len({o.buffer for o in local_operands(planned)}) == 1

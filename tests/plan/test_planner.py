@@ -15,6 +15,7 @@ from fastnn import nn, optim
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.kernels.matmul import cpu_turned
+from fastnn.ops.declare import apply_effect
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.planner import plan
 from fastnn.plan.products import chosen
@@ -251,10 +252,15 @@ def test_a_buffer_in_halves_and_as_a_whole_has_a_barrier_between() -> None:
     x = graph.input("x", (8,))
     buffer, y = graph.value((2, 64, 8)), graph.value((64, 16), batched=True)
     for k in (0, 1):
-        graph.call(
-            "affine", x=x, y=graph.view(buffer, x.shape, True, k * x.size), scale=2.0, shift=0.0
+        apply_effect(
+            graph,
+            "affine",
+            x=x,
+            y=graph.view(buffer, x.shape, True, k * x.size),
+            scale=2.0,
+            shift=0.0,
         )
-    graph.call("affine", x=graph.view(buffer, y.shape, True), y=y, scale=1.0, shift=0.0)
+    apply_effect(graph, "affine", x=graph.view(buffer, y.shape, True), y=y, scale=1.0, shift=0.0)
     program = plan(graph, {"output0": y})
     assert [len(p.groups[0].calls) for p in program.phases] == [2, 1]
 

@@ -9,8 +9,8 @@ import pytest
 
 from fastnn import nn, ops
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
+from fastnn.plan.call import Call
 from fastnn.plan.private import shared_by_steps
 
 STEPS, SHAPE, SIZE = 4, (5, 8), 40

@@ -12,6 +12,7 @@ from fastnn import nn
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.kernels.matmul.cuda import PARTS, SHAPES, TILES, choose_product
+from fastnn.ops.declare import apply_effect
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.products import chosen
@@ -24,9 +25,9 @@ TABLE = ["state_begin", "embedding_backward_occurring"]
 def calls_with(n: int, c: int, k: int, dtype: str = "float32", **more: Any) -> Lowering:
     graph = Graph(batch=n, dtype=dtype)
     x, w, y = graph.value((n, c)), graph.value((c, k)), graph.value((n, k))
-    graph.call("linear_forward", x=x, w=w, bias=None, y=y)
-    graph.call("linear_backward_input_unpacked", dy=y, w=w, dx=x)
-    graph.call("linear_backward_weight", x=x, dy=y, dw=w)
+    apply_effect(graph, "linear_forward", x=x, w=w, bias=None, y=y)
+    apply_effect(graph, "linear_backward_input_unpacked", dy=y, w=w, dx=x)
+    apply_effect(graph, "linear_backward_weight", x=x, dy=y, dw=w)
     return Lowering(graph, **{"device": "cuda", **more})
 
 

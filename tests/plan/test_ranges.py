@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat, Value
+from fastnn.ops.declare import apply_effect
+from fastnn.plan.call import Call
 from fastnn.plan.instruction import Instruction, instruction_of, instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.planner import plan
@@ -25,7 +26,7 @@ def place(graph: Graph, begin: int, size: int, segment: str = "params") -> Value
 
 
 def copy(graph: Graph, x: Value, y: Value) -> None:
-    graph.call("affine", x=x, y=y, scale=1.0, shift=0.0)
+    apply_effect(graph, "affine", x=x, y=y, scale=1.0, shift=0.0)
 
 
 def phases_of(graph: Graph) -> dict[int, int]:

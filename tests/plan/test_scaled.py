@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from fastnn.graph.graph import Graph
-from fastnn.graph.node import Call
 from fastnn.graph.value import Repeat
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS
+from fastnn.plan.call import Call
 from fastnn.plan.scaled import FEW, scaled
 
 topics.load("cuda")

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastnn.graph.history import History
 from fastnn.kernels.declare import Array
+from fastnn.plan.history import History
 from fastnn.plan.instruction import Access
 from fastnn.plan.schedule import _Touched
 from fastnn.plan.spans import Span, alike, apart

@@ -10,6 +10,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.graph.graph import Graph
+from fastnn.ops.declare import apply_effect
 from fastnn.plan import products
 from fastnn.plan.lower import Lowering
 from fastnn.pretrain import RBM
@@ -22,11 +23,11 @@ def kernels(n: int, c: int, k: int, source: str, dtype: str = "float32") -> list
     graph = Graph(batch=n, dtype=dtype)
     x = graph.input("x", (c,)) if source == "input" else graph.value((n, c))
     if source == "less":
-        graph.call("less", a=graph.value((n, c)), b=graph.value((n, c)), y=x)
+        apply_effect(graph, "less", a=graph.value((n, c)), b=graph.value((n, c)), y=x)
     whole = graph.view(x, (n, c))
     w, y = graph.value((c, k)), graph.value((n, k))
-    graph.call("linear_forward", x=whole, w=w, bias=None, y=y)
-    graph.call("linear_backward_weight", x=whole, dy=y, dw=w)
+    apply_effect(graph, "linear_forward", x=whole, w=w, bias=None, y=y)
+    apply_effect(graph, "linear_backward_weight", x=whole, dy=y, dw=w)
     return [call.kernel for call in products.chosen(Lowering(graph, device="cpu"))][-2:]
 
 

@@ -13,6 +13,7 @@ from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph
 from fastnn.graph.op import OPS
 from fastnn.kernels.declare import KERNELS
+from fastnn.ops.declare import apply_effect
 from fastnn.plan.instruction import instructions_of
 from fastnn.plan.lower import Lowering
 from fastnn.plan.program import PlannedCall, PlannedGroup, Program
@@ -197,8 +198,8 @@ def test_a_convolutions_weight(own_ops: Any, shape: Any, seen: Any, items: int) 
 def test_a_vectors_columns_are_its_rows(own_ops: Any) -> None:
     graph = Graph(8, training=True)
     dw = graph.value((24,))
-    graph.call("shifted_backward_weight", dy=graph.input("x", (24,)), dw=dw)
-    graph.call("affine", x=dw, y=graph.value((24,)), scale=2.0, shift=0.0)
+    apply_effect(graph, "shifted_backward_weight", dy=graph.input("x", (24,)), dw=dw)
+    apply_effect(graph, "affine", x=dw, y=graph.value((24,)), scale=2.0, shift=0.0)
     gradient, scaled = instructions_of(Lowering(graph).calls, 8)
     assert conflict(gradient, scaled) == "aligned"
 

@@ -15,6 +15,7 @@ from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.cpu import target
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_turned import pays
+from fastnn.ops.declare import apply_effect
 from fastnn.plan import products, turned
 from fastnn.plan.lower import Lowering
 
@@ -32,17 +33,18 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def product(graph: Graph, packed: Value, rows: int) -> None:
-    graph.call(PRODUCT, dy=graph.value((rows, K)), w_packed=packed, dx=graph.value((rows, C)))
+    dy, dx = graph.value((rows, K)), graph.value((rows, C))
+    apply_effect(graph, PRODUCT, dy=dy, w_packed=packed, dx=dx)
 
 
 def kernels(rows: int, products_made: int = 1, write: str = "") -> list[str]:
     """Of products with one packed matrix; `write`: which of the two is written to in between."""
     graph = Graph(batch=rows, dtype="float32")
     w, packed = graph.value((C, K)), graph.value(packed_shape(K, C, 4))
-    graph.call(PACK, w=w, packed=packed)
+    apply_effect(graph, PACK, w=w, packed=packed)
     if write:
         place = {"w": w, "packed": packed}[write]
-        graph.call("fill", memory=place, word=0)
+        apply_effect(graph, "fill", memory=place, word=0)
     for _ in range(products_made):
         product(graph, packed, rows)
     return [call.kernel for call in products.chosen(Lowering(graph, device="cpu"))]
@@ -71,8 +73,9 @@ def test_not_where_packing_is_cheaper() -> None:
 def test_not_over_time_where_each_length_would_have_a_plan_of_its_own() -> None:
     graph = Graph(batch=4, dtype="float32")
     packed = graph.value(packed_shape(K, C, 4))
-    graph.call(PACK, w=graph.value((C, K)), packed=packed)
-    graph.call(PRODUCT, dy=graph.value((4, 8, K)), w_packed=packed, dx=graph.value((4, 8, C)))
+    apply_effect(graph, PACK, w=graph.value((C, K)), packed=packed)
+    dy, dx = graph.value((4, 8, K)), graph.value((4, 8, C))
+    apply_effect(graph, PRODUCT, dy=dy, w_packed=packed, dx=dx)
     found = products.chosen(Lowering(graph, device="cpu"))
     assert [call.kernel for call in found] == [PACK, PRODUCT]
 
@@ -87,7 +90,7 @@ def test_not_where_the_matrix_has_changed(write: str) -> None:
 def test_not_in_a_loop_which_packs_once_for_all_steps() -> None:
     graph = Graph(batch=32, dtype="float32")
     packed = graph.value(packed_shape(K, C, 4))
-    graph.call(PACK, w=graph.value((C, K)), packed=packed)
+    apply_effect(graph, PACK, w=graph.value((C, K)), packed=packed)
     product(graph, packed, 32)
     lowered = Lowering(graph, device="cpu")
     packing, step = lowered.calls

@@ -12,9 +12,9 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import ProgramError
-from fastnn.graph.coverage import Coverage, Moving, merged, share_of
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.plan import planner
+from fastnn.plan.coverage import Coverage, Moving, merged, share_of
 from fastnn.plan.program import Count, PlannedRepeat, Program, calls_of
 from fastnn.plan.verify import verify
 from fastnn.runtime.cpu.table import Table

@@ -10,8 +10,8 @@ import pytest
 
 from fastnn import nn, optim
 from fastnn.errors import ProgramError
-from fastnn.graph.coverage import Coverage
 from fastnn.kernels.declare import KERNELS, Array
+from fastnn.plan.coverage import Coverage
 from fastnn.plan.program import Operand, PlannedCall, PlannedPhase, Program
 from fastnn.plan.verify import verify
 from tests.plan.models import training_program

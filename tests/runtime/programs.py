@@ -11,6 +11,8 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.kernels import control_block
 from fastnn.kernels.declare import kernel
+from fastnn.ops.declare import apply_effect
+from fastnn.ops.feeding import advance
 from fastnn.plan.planner import plan
 from fastnn.plan.program import Program
 from fastnn.runtime.cpu.execute import BoundProgram, allocate
@@ -59,7 +61,7 @@ def build(
     graph = Graph(1, True, dtype)
     places = fill(graph)
     if stop:
-        graph.call_last("advance", control=graph.control(), batch=1)
+        advance(graph.control(), 1)
     return plan(graph, places, carried=("state", "counts", "x"))
 
 
@@ -93,8 +95,8 @@ def ring(items: int, phases: int) -> Program:
         counts = graph.leaf("counts", (items,), "counts", dtype="i", offset=0)
         for k in range(phases):
             source, target = (a, b) if k % 2 == 0 else (b, a)
-            graph.call("spread", table=source, y=target)
-        graph.call("count_up", counts=counts)
+            apply_effect(graph, "spread", table=source, y=target)
+        apply_effect(graph, "count_up", counts=counts)
         return {}
 
     return build(fill)

@@ -12,6 +12,7 @@ import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import KERNELS, Array
+from fastnn.ops.declare import apply_effect
 from fastnn.plan import planner, verify
 from fastnn.plan.program import Operand
 from fastnn.runtime import poison
@@ -176,7 +177,7 @@ def test_a_segment_that_nobody_declared_is_refused() -> None:
 
     graph = Graph(2)
     y = graph.leaf("mine", (2, 3), "mine", offset=0)
-    graph.call("affine", x=graph.full((2, 3), 1.0), y=y, scale=1.0, shift=0.0)
+    apply_effect(graph, "affine", x=graph.full((2, 3), 1.0), y=y, scale=1.0, shift=0.0)
     with pytest.raises(ProgramError, match="expected memory in one of the segments"):
         planner.plan(graph, {})
     program = planner.plan(graph, {}, carried=["mine"])

@@ -15,6 +15,7 @@ import pytest
 
 import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels import control_block
+from fastnn.ops.declare import apply_effect
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.execute import BoundProgram
 from fastnn.runtime.cpu.team import Team, _compiled, own_team
@@ -281,7 +282,7 @@ def test_teams_belong_to_threads() -> None:
 def scaling(dtype: str) -> Any:
     def fill(graph: Any) -> dict[str, Any]:
         x = graph.leaf("x", (9,), "x", offset=0)
-        graph.call("scale_up", x=x, factor=0.5)
+        apply_effect(graph, "scale_up", x=x, factor=0.5)
         return {}
 
     return build(fill, dtype)

@@ -11,6 +11,7 @@ import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import DataError, ShapeError
 from fastnn.graph.op import OPS
+from fastnn.ops.declare import apply_effect
 from fastnn.testing import gradcheck
 
 X = np.random.default_rng(0).normal(size=(6, 4))
@@ -85,7 +86,7 @@ def test_a_difference_just_above_the_tolerance_is_found():
 def _leak(a):
     """1e-4 a, with no gradient."""
     result = a.graph.value(a.shape, batched=True)
-    a.graph.call("affine", x=a, y=result, scale=1e-4, shift=0.0)
+    apply_effect(a.graph, "affine", x=a, y=result, scale=1e-4, shift=0.0)
     return result
 
 

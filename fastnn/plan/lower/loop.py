@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 from fastnn.errors import ProgramError, where
 from fastnn.graph.loop import Backward, Loop, whole
-from fastnn.graph.node import Call, Node
+from fastnn.graph.node import Node
 from fastnn.graph.value import Value
-from fastnn.graph.written import check_written
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient, lie_in
 from fastnn.plan.lower.steps import (
     Stack,
@@ -43,6 +43,7 @@ from fastnn.plan.lower.steps import (
     swap,
     writes,
 )
+from fastnn.plan.written import check_written
 
 
 @dataclass

@@ -18,19 +18,18 @@ from typing import Any
 
 from fastnn.graph.graph import Graph, mark_batched
 from fastnn.graph.memo import Memo
-from fastnn.graph.node import Call, Node, check_operands
-from fastnn.graph.op import KERNEL
+from fastnn.graph.node import Node, check_operands
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.plan.call import Call
 
 Values = dict[str, Value]
 ForwardRule = Callable[["Lowering", Node], None]
 GradientRule = Callable[["Lowering", Node, Values, Values], None]
 #: modules of this folder that register rules
 RULES = (
-    "attention", "convolution", "crf", "ctc", "loop", "products", "recurrent", "rows", "strided",
-    "put_row",
-    "transducer",
+    "attention", "convolution", "crf", "ctc", "feeding", "loop", "products", "recurrent", "rows",
+    "strided", "put_row", "transducer",
 )  # fmt: skip
 #: by the op's name
 FORWARD: dict[str, ForwardRule] = {}
@@ -140,10 +139,7 @@ class Lowering:
         """Add a node's calls."""
         outer, scope = self.node, self._scope
         self.node, self._scope = node, node.scope
-        if node.op is KERNEL:  # `Graph.call` has looked at its operands
-            attrs = node.attrs
-            self._calls.append(Call(attrs["kernel"], attrs["operands"], node.scope, attrs["final"]))
-        elif node.of is not None:
+        if node.of is not None:
             of = node.of
             douts = {n: v for n in of.outputs if (v := node.inputs.get(f"d{n}")) is not None}
             written = {name[1:]: value for name, value in node.outputs.items()}
@@ -200,7 +196,7 @@ class Lowering:
                 raise KeyError(f"op {node.op.name!r} has no operand {name!r} for {kernel!r}")
         if not placed:
             mark_batched(kernel, operands)
-        self._calls.append(Call(kernel, operands, node.scope))
+        self._calls.append(Call(kernel, operands, node.scope, node.op.final))
 
     # -------------------------------------------------------------- values
 

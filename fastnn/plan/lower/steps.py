@@ -6,8 +6,9 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastnn.graph.node import Call, Node
+from fastnn.graph.node import Node
 from fastnn.graph.value import Counter, Repeat, Value
+from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering, forward, lie_in
 
 

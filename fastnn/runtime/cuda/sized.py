@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastnn.runtime.cuda.bound import CudaProgram
 
 
-class Words:
+class Formulas:
     """Numbers, some of which are formulas, that are wanted at many sizes."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class SizedLaunches:
 
     def __init__(self, formula: Formula, sent: Sequence[Made], dtype: str):
         self.dtype = dtype
-        self.words = Words()
+        self.words = Formulas()
         leaves = [tuple(calls_of([leaf])) for leaf in formula.program.leaves()]
         self.found: list[Any] = [None] * len(sent)  # of each phase
         #: whether all follow from the larger program's

@@ -1,4 +1,5 @@
-"""Constants whose contents follow from sizes that vary."""
+"""Contents of constants: arrays with numbers that follow from sizes which vary, or with one number
+everywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from fastnn.graph.following import plain
 from fastnn.graph.sizes import at, real
 
 
-class Words:
+class SymbolicArray:
     """The contents of a constant, of which some follow from the sizes.
 
     Who looks at it as an array takes it for that of the sizes at hand, which is noted.
@@ -55,7 +56,7 @@ def everywhere(number: Any, shape: Sequence[int], dtype: Any = np.float64) -> np
 
 def in_type(data: Any, dtype: Any) -> np.ndarray:
     """A constant's contents as another element type; one number everywhere stays one in memory."""
-    if type(data) is Words or not data.size or any(data.strides):
+    if type(data) is SymbolicArray or not data.size or any(data.strides):
         found: np.ndarray = data.astype(dtype)
         return found
     return everywhere(data[(0,) * data.ndim], data.shape, dtype)
@@ -63,7 +64,7 @@ def in_type(data: Any, dtype: Any) -> np.ndarray:
 
 def first(data: Any) -> Any:
     """The first number of a constant's contents, as a float."""
-    if type(data) is Words and not isinstance(data.numbers, list):
+    if type(data) is SymbolicArray and not isinstance(data.numbers, list):
         return real(data.numbers)
     return float(data.flat[0])
 
@@ -71,7 +72,7 @@ def first(data: Any) -> Any:
 def known(data: Any) -> Any:
     """The number that a constant of some axes, made by `Graph.full`, is everywhere; None for other
     contents."""
-    if type(data) is Words:
+    if type(data) is SymbolicArray:
         return None if isinstance(data.numbers, list) else real(data.numbers)
     if data is None or not data.ndim or not data.size or any(data.strides):
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnn.graph.node import Call
 from fastnn.graph.value import Value
+from fastnn.plan.call import Call
 
 #: how far a place moves in each step of the loops around it, the outermost first
 Strides = tuple[int, ...]

@@ -1,7 +1,7 @@
 """Which memory holds data: the book-keeping behind every proof that nothing unwritten is read.
 
 Positions are bytes of a segment for a planned program (`fastnn/plan/verify.py`), elements of a
-value's memory for a step of a loop. `fastnn/graph/history.py` follows a program's loops with it.
+value's memory for a step of a loop. `fastnn/plan/history.py` follows a program's loops with it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from fastnn.graph.coverage import (
+from fastnn.kernels.declare import Array
+from fastnn.plan.coverage import (
     GAPS,
     WHOLE,
     Coverage,
@@ -27,8 +28,7 @@ from fastnn.graph.coverage import (
     merged,
     note,
 )
-from fastnn.graph.strides import Strides, hull
-from fastnn.kernels.declare import Array
+from fastnn.plan.strides import Strides, hull
 
 #: a piece of memory: the name of a segment, or which value's own
 Piece = str | int

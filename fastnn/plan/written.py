@@ -6,13 +6,13 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from fastnn.errors import ProgramError, where
-from fastnn.graph.coverage import Moving, Share, share_of
 from fastnn.graph.fold import fold
-from fastnn.graph.history import History, masks_followed
-from fastnn.graph.node import Call, nested
-from fastnn.graph.strides import Strides, strides_of
 from fastnn.graph.value import Counter, Value
 from fastnn.kernels.declare import Array, CudaKernel, Kernel, kernel_of
+from fastnn.plan.call import Call, nested
+from fastnn.plan.coverage import Moving, Share, share_of
+from fastnn.plan.history import History, masks_followed
+from fastnn.plan.strides import Strides, strides_of
 
 
 def follow(
